@@ -1,0 +1,1 @@
+"""Tests of the example project (a package, so that a bare `pytest` finds `example_project`)."""

@@ -1,0 +1,33 @@
+"""pytest plugin: optimize PyTorch models, and gate their memory, speed and accuracy.
+
+The public names load on first use: importing this package imports neither torch nor numpy, yaml or pydantic.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Comparison": "pytest_modelopt.comparison",
+    "Optimized": "pytest_modelopt.comparison",
+    "Record": "pytest_modelopt.record.model",
+}
+
+__all__ = ["Comparison", "Optimized", "Record", "__version__"]
+
+if TYPE_CHECKING:
+    from pytest_modelopt.comparison import Comparison, Optimized
+    from pytest_modelopt.record.model import Record
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

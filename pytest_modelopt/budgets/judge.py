@@ -1,0 +1,227 @@
+"""The one place that decides a verdict: a pure function of a measured case and its limits.
+
+It needs no model and no torch, so a saved record can be judged again, also against other limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from math import inf
+from statistics import median
+
+from pytest_modelopt.budgets.limits import LIMITS, format_value, metric_in_unit_interval
+from pytest_modelopt.record.model import Case, Limit, Verdict
+from pytest_modelopt.statistics.timing import (
+    ALPHA_PASS,
+    Decision,
+    alpha_fail,
+    decide_at_least,
+    decide_at_most,
+    latency_interval,
+    speedup_interval,
+)
+
+
+def judge(case: Case, *, timed_limits: int) -> Case:
+    """The case with one verdict for each of its limits, in their order. A case in error has no verdicts.
+
+    `timed_limits` is the number of timed limits in the whole run, among which the risk of a false FAIL is shared.
+    """
+    if case.error is not None:
+        return replace(case, verdicts=())
+    return replace(case, verdicts=tuple(_judge_limit(case, limit, timed_limits) for limit in case.limits))
+
+
+def _judge_limit(case: Case, limit: Limit, timed_limits: int) -> Verdict:
+    if LIMITS[limit.name].kind == "timed":
+        return _judge_timed(case, limit, timed_limits)
+    return _judge_exact(case, limit)
+
+
+# --- exact limits ----------------------------------------------------------------------------------------------------
+
+
+# Shares of integers are exact fractions, so that a case that lies exactly at its limit is never decided by rounding.
+
+
+def _memory(case: Case) -> float | None:
+    return case.variant.memory_bytes if case.variant else None
+
+
+def _size(case: Case) -> float | None:
+    return case.variant.size_bytes if case.variant else None
+
+
+def _reduction(original: int | None, variant: int | None) -> Fraction | None:
+    if original is None or variant is None or original == 0:
+        return None
+    return 1 - Fraction(variant, original)
+
+
+def _memory_reduction(case: Case) -> Fraction | None:
+    if case.original is None or case.variant is None:
+        return None
+    return _reduction(case.original.memory_bytes, case.variant.memory_bytes)
+
+
+def _size_reduction(case: Case) -> Fraction | None:
+    if case.original is None or case.variant is None:
+        return None
+    return _reduction(case.original.size_bytes, case.variant.size_bytes)
+
+
+def _drop(case: Case) -> float | Fraction | None:
+    """Counted exactly where predictions were compared one by one, else the difference of the two scores."""
+    if case.agreement is not None and case.metric == "accuracy":
+        changed = case.agreement
+        return Fraction(changed.right_to_wrong - changed.wrong_to_right, changed.examples)
+    return case.drop
+
+
+def _score(case: Case) -> float | None:
+    return case.variant.score if case.variant else None
+
+
+def _flips(case: Case) -> Fraction | None:
+    return Fraction(case.agreement.flips, case.agreement.examples) if case.agreement else None
+
+
+def _coverage(case: Case) -> Fraction | None:
+    coverage = case.coverage
+    return Fraction(coverage.changed_bytes, coverage.weight_bytes) if coverage and coverage.weight_bytes else None
+
+
+_FIGURES: dict[str, Callable[[Case], float | Fraction | None]] = {
+    "max_memory": _memory,
+    "min_memory_reduction": _memory_reduction,
+    "max_size": _size,
+    "min_size_reduction": _size_reduction,
+    "max_accuracy_drop": _drop,
+    "min_accuracy": _score,
+    "max_flips": _flips,
+    "min_coverage": _coverage,
+}
+
+# Which figure of a measurement a limit needs: where it is missing, its stated reason is the verdict's reason.
+_NEEDS = {
+    "max_memory": "memory",
+    "min_memory_reduction": "memory",
+    "max_size": "size",
+    "min_size_reduction": "size",
+    "min_speedup": "timing",
+    "max_latency": "timing",
+    "max_accuracy_drop": "score",
+    "min_accuracy": "score",
+    "max_flips": "predictions",
+    "min_coverage": "coverage",
+}
+
+
+def _judge_exact(case: Case, limit: Limit) -> Verdict:
+    figure = _FIGURES[limit.name](case)
+    if figure is None:
+        return _not_measured(case, limit)
+    # The author wrote a decimal number: 0.6 means 6/10, not the binary float nearest to it.
+    bound = Fraction(repr(limit.value)) if isinstance(figure, Fraction) else limit.value
+    kept = figure <= bound if _bounds_from_above(case, limit) else figure >= bound
+    shown = _shown(case, limit, float(figure), kept)
+    if kept:
+        return Verdict(limit, "pass", float(figure), _sentence(case, limit, f"holds: {shown} measured"))
+    text = f"is broken: {shown} measured{_by_how_much(case, limit, float(figure))}"
+    return Verdict(limit, "fail", float(figure), _sentence(case, limit, text))
+
+
+def _bounds_from_above(case: Case, limit: Limit) -> bool:
+    """Whether more is worse. The floor of a score is a ceiling where the metric is better when it is lower."""
+    if limit.name == "min_accuracy" and not case.higher_is_better:
+        return True
+    return LIMITS[limit.name].direction == "max"
+
+
+def _shown(case: Case, limit: Limit, figure: float, kept: bool) -> str:
+    """The figure in words, with as many digits as it takes that a broken limit does not look like a kept one."""
+    unit_interval = metric_in_unit_interval(case.metric)
+    shown = ""
+    for digits in range(3, 13):
+        shown = format_value(limit.name, figure, unit_interval=unit_interval, digits=digits)
+        if kept or shown != format_value(limit.name, limit.value, unit_interval=unit_interval, digits=digits):
+            break
+    return shown
+
+
+def _by_how_much(case: Case, limit: Limit, figure: float) -> str:
+    distance = abs(figure - limit.value)
+    unit = LIMITS[limit.name].unit
+    if unit in ("bytes", "time", "factor") and limit.value:
+        side = "more" if figure > limit.value else "less"
+        return f", {100 * distance / limit.value:.3g}% {side} than the limit"
+    if unit == "percentage":
+        side = "above" if figure > limit.value else "below"
+        return f", {100 * distance:.3g} percentage points {side} the limit"
+    if metric_in_unit_interval(case.metric):
+        return f", {100 * distance:.3g} pp beyond the limit"
+    return f", {distance:.3g} beyond the limit"
+
+
+# --- timed limits ----------------------------------------------------------------------------------------------------
+
+
+def decide_timed(
+    limit: Limit, speedups: Sequence[float], latencies_s: Sequence[float], *, timed_limits: int
+) -> Decision:
+    """The decision that the pairs measured so far allow. The referee stops when no limit is inconclusive any more."""
+    risk = alpha_fail(timed_limits)
+    if limit.name == "min_speedup":
+        return decide_at_least(speedups, limit.value, alpha_pass=ALPHA_PASS, alpha_fail=risk)
+    return decide_at_most(latencies_s, limit.value, alpha_pass=ALPHA_PASS, alpha_fail=risk)
+
+
+def _judge_timed(case: Case, limit: Limit, timed_limits: int) -> Verdict:
+    timing = case.timing
+    if timing is None or not timing.pairs:
+        return _not_measured(case, limit)
+    speedups, latencies_s = timing.speedups(), timing.variant_latencies_s()
+    decision = decide_timed(limit, speedups, latencies_s, timed_limits=timed_limits)
+    values = speedups if limit.name == "min_speedup" else latencies_s
+    estimate = median(values)
+    shown = _shown(case, limit, estimate, kept=decision != "fail")
+    low, high = timed_interval(limit.name, values, timed_limits=timed_limits)
+    ends = [format_value(limit.name, end, digits=3) if 0 < end < inf else "?" for end in (low, high)]
+    measured = f"{shown} [{ends[0]}, {ends[1]}] over {len(values)} pairs"
+    if decision == "pass":
+        text = f"holds: {measured}"
+    elif decision == "fail":
+        text = f"is broken: {measured}{_by_how_much(case, limit, estimate)}"
+    else:
+        text = (
+            f"is inconclusive: {measured} in {timing.seconds:.3g} s, and the limit lies inside that interval; "
+            "give it more time (`time_limit`), a quieter machine, or a limit further from what is measured"
+        )
+    return Verdict(limit, decision, estimate, _sentence(case, limit, text))
+
+
+def timed_interval(name: str, values: Sequence[float], *, timed_limits: int) -> tuple[float, float]:
+    """All limits that the evidence can neither pass nor fail; ends are 0.0 or inf where there are too few pairs."""
+    interval = speedup_interval if name == "min_speedup" else latency_interval
+    return interval(values, alpha_pass=ALPHA_PASS, alpha_fail=alpha_fail(timed_limits))
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def _not_measured(case: Case, limit: Limit) -> Verdict:
+    needed = _NEEDS[limit.name]
+    reasons = [
+        f"{side.recipe or 'original'}: {side.unmeasured[needed]}"
+        for side in (case.original, case.variant)
+        if side is not None and needed in side.unmeasured
+    ]
+    why = "; ".join(reasons) or f"the run produced no {needed} figure"
+    text = f"was not measured, which counts as broken ({why})"
+    return Verdict(limit, "not measured", None, _sentence(case, limit, text))
+
+
+def _sentence(case: Case, limit: Limit, text: str) -> str:
+    return f"{case.name}: {limit.name} {limit.text} {text}. ({limit.file}:{limit.line})"

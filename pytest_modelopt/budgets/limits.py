@@ -1,0 +1,175 @@
+"""The catalogue of limits: what each one bounds, in which unit it is written, and how budgets are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pytest_modelopt.budgets import units
+from pytest_modelopt.budgets.spelling import did_you_mean, shown
+from pytest_modelopt.record.model import Level, Limit
+
+Unit = Literal["bytes", "percentage", "points", "score", "factor", "time"]
+
+
+@dataclass(frozen=True)
+class LimitKind:
+    """One kind of limit. `exact` ones compare a repeatable figure, `timed` ones need statistics."""
+
+    name: str
+    kind: Literal["exact", "timed"]
+    direction: Literal["max", "min"]
+    unit: Unit
+    meaning: str
+
+
+LIMITS: dict[str, LimitKind] = {
+    kind.name: kind
+    for kind in (
+        LimitKind(
+            "max_memory",
+            "exact",
+            "max",
+            "bytes",
+            "The most memory that one call of the variant may take at its peak, weights included.",
+        ),
+        LimitKind(
+            "min_memory_reduction",
+            "exact",
+            "min",
+            "percentage",
+            "The share of the original's peak memory that the variant must save.",
+        ),
+        LimitKind("max_size", "exact", "max", "bytes", "The most bytes that the saved variant may have."),
+        LimitKind(
+            "min_size_reduction",
+            "exact",
+            "min",
+            "percentage",
+            "The share of the saved original's bytes that the variant must save.",
+        ),
+        LimitKind(
+            "min_speedup", "timed", "min", "factor", "How many times as fast as the original the variant must be."
+        ),
+        LimitKind(
+            "max_latency",
+            "timed",
+            "max",
+            "time",
+            "The longest that one call of the variant may take on the machine that runs the tests.",
+        ),
+        LimitKind(
+            "max_accuracy_drop",
+            "exact",
+            "max",
+            "points",
+            "The most by which the variant's score may be worse than the original's on the same examples.",
+        ),
+        LimitKind(
+            "min_accuracy",
+            "exact",
+            "min",
+            "score",
+            "The score that the variant must reach on its own, whatever the original's is.",
+        ),
+        LimitKind(
+            "max_flips",
+            "exact",
+            "max",
+            "percentage",
+            "The largest share of the examples whose prediction may differ from the original's.",
+        ),
+        LimitKind(
+            "min_coverage",
+            "exact",
+            "min",
+            "percentage",
+            "The share of the weight bytes that the recipe must really change.",
+        ),
+    )
+}
+"""Every limit by name, in the order in which budgets and tables list them."""
+
+DESCRIPTION_OF_LEVEL = "`error` fails the test when the limit is broken (the default), `warn` only warns."
+LEVELS: tuple[Level, ...] = ("error", "warn")
+
+
+def parse_value(name: str, raw: object, *, unit_interval: bool | None = None) -> float:
+    """The value of limit `name` in its base unit.
+
+    `unit_interval` says whether the metric lies in 0..1, None where that is not known; only accuracy limits ask for it.
+
+    Raises:
+        UnitError: if `raw` is not a value of this limit, or there is no such limit.
+    """
+    if name not in LIMITS:
+        raise units.UnitError(unknown_limit(name))
+    parsers: dict[Unit, Callable[[object], float]] = {
+        "bytes": lambda value: float(units.parse_bytes(value)),
+        "percentage": units.parse_percentage,
+        "points": lambda value: units.parse_points(value, unit_interval=unit_interval),
+        "score": lambda value: units.parse_score(value, unit_interval=unit_interval),
+        "factor": units.parse_factor,
+        "time": units.parse_time,
+    }
+    return parsers[LIMITS[name].unit](raw)
+
+
+def parse_level(raw: object) -> Level:
+    """`error` or `warn`.
+
+    Raises:
+        UnitError: if it is anything else.
+    """
+    for level in LEVELS:
+        if raw == level:
+            return level
+    guess = did_you_mean(raw, LEVELS) if isinstance(raw, str) else f"; the valid ones are {', '.join(LEVELS)}"
+    raise units.UnitError(f"there is no level {shown(raw)}{guess}")
+
+
+def format_value(name: str, value: float, *, unit_interval: bool | None = None, digits: int = 3) -> str:
+    """A value of limit `name`, or the figure that it bounds, in words for tables and sentences."""
+    unit = LIMITS[name].unit
+    if unit == "points":
+        return (units.format_points if unit_interval else units.format_number)(value, digits=digits)
+    if unit == "score":
+        return (units.format_percentage if unit_interval else units.format_number)(value, digits=digits)
+    formats: dict[Unit, Callable[..., str]] = {
+        "bytes": units.format_bytes,
+        "percentage": units.format_percentage,
+        "factor": units.format_factor,
+        "time": units.format_time,
+    }
+    return formats[unit](value, digits=digits)
+
+
+def metric_in_unit_interval(metric: str | None) -> bool | None:
+    """Whether the metric's scores lie in 0..1: True for `accuracy`, None for the project's own, of which none knows."""
+    return True if metric == "accuracy" else None
+
+
+def misfit(limit: Limit, metric: str | None) -> str | None:
+    """Why a limit that was read before its metric was known does not fit that metric, as a sentence, or None."""
+    if LIMITS[limit.name].unit not in ("points", "score"):
+        return None
+    try:
+        parse_value(limit.name, limit.text, unit_interval=metric_in_unit_interval(metric))
+    except units.UnitError as error:
+        return f"{limit.name}: {error}"
+    return None
+
+
+def merge(closest_first: Sequence[tuple[Limit, ...]]) -> tuple[Limit, ...]:
+    """One budget of several: for each limit the closest statement wins. The order is the catalogue's."""
+    chosen: dict[str, Limit] = {}
+    for limits in closest_first:
+        for limit in limits:
+            chosen.setdefault(limit.name, limit)
+    return tuple(chosen[name] for name in LIMITS if name in chosen)
+
+
+def unknown_limit(name: str) -> str:
+    """The sentence that refuses a limit that is not in the catalogue."""
+    return f"unknown limit {shown(name)}{did_you_mean(name, LIMITS)}"

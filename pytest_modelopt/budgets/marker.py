@@ -1,0 +1,94 @@
+"""The budget of one test: the arguments of `@pytest.mark.model_budget`, with the same keys as budgets.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pytest_modelopt.budgets.file import BudgetsError, Problem
+from pytest_modelopt.budgets.limits import LIMITS, merge, parse_level, parse_value, unknown_limit
+from pytest_modelopt.budgets.spelling import did_you_mean, shown
+from pytest_modelopt.budgets.units import UnitError
+from pytest_modelopt.record.model import Limit
+
+__all__ = ["MarkerBudget", "merge", "parse_marker"]
+
+_LIMIT_KEYS = ("limit", "level")
+
+
+@dataclass(frozen=True)
+class MarkerBudget:
+    """What one marker states: a case of budgets.yaml by name, with its recipe in canonical spelling, and limits."""
+
+    case: str | None
+    limits: tuple[Limit, ...]
+
+
+def parse_marker(args: tuple[object, ...], kwargs: Mapping[str, object], *, file: str, line: int) -> MarkerBudget:
+    """Read the arguments of one marker, which stands in `file` at `line`.
+
+    Which metric the limits are for is not known yet: see `pytest_modelopt.budgets.limits.misfit`.
+
+    Raises:
+        BudgetsError: with all problems of this marker.
+    """
+    messages: list[str] = []
+    case = _case(args, messages)
+    stated = [_limit(name, raw, file, line, messages) for name, raw in kwargs.items()]
+    if not args and not kwargs:
+        messages.append("it states no limit; write for example `model_budget(max_memory='6 MiB')`")
+    if messages:
+        raise BudgetsError(tuple(Problem(file, line, f"model_budget: {message}") for message in messages))
+    return MarkerBudget(case, merge([tuple(limit for limit in stated if limit is not None)]))
+
+
+def _case(args: tuple[object, ...], messages: list[str]) -> str | None:
+    if not args:
+        return None
+    if len(args) > 1:
+        messages.append(
+            f"it is given {len(args)} values without a name ({', '.join(map(shown, args[:5]))}); "
+            "write at most one, the case `model/recipe`, and limits by name, for example `max_memory='6 MiB'`"
+        )
+        return None
+    value = args[0]
+    if not isinstance(value, str) or "/" not in value:
+        messages.append(
+            f"which limit is {shown(value)}? Write it by name, for example `max_memory='6 MiB'`; "
+            "only a case of budgets.yaml is given without a name, as 'model/recipe'"
+        )
+        return None
+    return _canonical_case(value, messages)
+
+
+def _canonical_case(text: str, messages: list[str]) -> str | None:
+    from pytest_modelopt.recipes.expression import RecipeError, canonical, parse
+
+    model, _, recipe = text.partition("/")
+    if not model.strip():
+        messages.append(f"the case {shown(text)} has no model before the '/'; write 'model/recipe'")
+        return None
+    try:
+        return f"{model.strip()}/{canonical(parse(recipe))}"
+    except RecipeError as error:
+        messages.append(f"the case {shown(text)}: {error}")
+        return None
+
+
+def _limit(name: str, raw: object, file: str, line: int, messages: list[str]) -> Limit | None:
+    if name not in LIMITS:
+        messages.append(unknown_limit(name))
+        return None
+    stated = raw if isinstance(raw, Mapping) else {"limit": raw}
+    unknown = [key for key in stated if key not in _LIMIT_KEYS]
+    messages.extend(f"{name}: unknown key {shown(key)}{did_you_mean(str(key), _LIMIT_KEYS)}" for key in unknown)
+    if "limit" not in stated:
+        messages.append(f"{name} has no `limit`; write for example `{{'limit': ..., 'level': 'warn'}}`")
+        return None
+    try:
+        level = parse_level(stated.get("level", "error"))
+        value = parse_value(name, stated["limit"])
+    except UnitError as error:
+        messages.append(f"{name}: {error}")
+        return None
+    return Limit(name, value, str(stated["limit"]), level, file, line)

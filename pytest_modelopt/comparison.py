@@ -1,0 +1,95 @@
+"""What the fixtures give back to a test: a view on the record's figures, with the derived ones by name."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_modelopt.record.model import Agreement, Case, Coverage, Measurement, Timing
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A variant measured against its original. `case` holds the raw figures and, with a budget, the verdicts."""
+
+    case: Case
+
+    @property
+    def original(self) -> Measurement:
+        assert self.case.original is not None
+        return self.case.original
+
+    @property
+    def variant(self) -> Measurement:
+        assert self.case.variant is not None
+        return self.case.variant
+
+    @property
+    def coverage(self) -> Coverage:
+        """What the recipe changed, by layer, in weight bytes."""
+        assert self.case.coverage is not None
+        return self.case.coverage
+
+    @property
+    def timing(self) -> Timing:
+        assert self.case.timing is not None
+        return self.case.timing
+
+    @property
+    def speedup(self) -> float:
+        """Median of the paired ratios original / variant; above 1 the variant is faster."""
+        return statistics.median(self.timing.speedups())
+
+    @property
+    def latency_s(self) -> float:
+        """Median latency of one call of the variant, in seconds."""
+        return statistics.median(self.timing.variant_latencies_s())
+
+    @property
+    def memory_reduction(self) -> float | None:
+        """Share of the original's peak memory that the variant saves, 0..1; negative where it needs more."""
+        return _reduction(self.original.memory_bytes, self.variant.memory_bytes)
+
+    @property
+    def size_reduction(self) -> float | None:
+        """Share of the original's saved size that the variant saves; negative where it is larger."""
+        return _reduction(self.original.size_bytes, self.variant.size_bytes)
+
+    @property
+    def accuracy_drop(self) -> float | None:
+        """How much worse the variant's score is, in the metric's unit: 0.01 is one point of accuracy."""
+        return self.case.drop
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """Predictions compared one by one; None for a metric that is not right-or-wrong per example."""
+        return self.case.agreement
+
+
+def _reduction(original: int | None, variant: int | None) -> float | None:
+    return None if not original or variant is None else 1 - variant / original
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """An optimized variant, made in a process of its own and saved."""
+
+    recipe: str
+    coverage: Coverage
+    notes: tuple[str, ...]
+    """What the recipes have to say: layers they left alone, and why."""
+    path: Path
+    """The saved module; gone when the run ends."""
+
+    def load(self) -> nn.Module:
+        """The optimized module, loaded into this process."""
+        import torch
+
+        # Not untrusted: a worker of this run wrote the file, into a folder that only this user can read.
+        model: nn.Module = torch.load(self.path, weights_only=False)
+        return model

@@ -1,0 +1,237 @@
+"""The fixtures `modelopt` and `optimize`, and the budget of the test that uses them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_modelopt.session import CASES, SESSION, Session
+
+if TYPE_CHECKING:
+    from pytest_modelopt.budgets.file import CaseEntry
+    from pytest_modelopt.comparison import Comparison, Optimized
+    from pytest_modelopt.measure.variant import Source, Variant
+    from pytest_modelopt.record.model import Limit
+
+NEEDS_MODELOPT = "needs --modelopt"
+MARKER = "model_budget"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the markers of one test come to: the limits, and the case of budgets.yaml that they name, if any."""
+
+    limits: tuple[Limit, ...]
+    entry: CaseEntry | None
+
+
+BUDGET = pytest.StashKey[Budget]()
+
+
+@pytest.fixture
+def modelopt(request: pytest.FixtureRequest) -> Measure:
+    """Measure a model's optimized variant against the original: `modelopt(model, recipe, data=...) -> Comparison`."""
+    return Measure(_session_of(request), request)
+
+
+@pytest.fixture
+def optimize(request: pytest.FixtureRequest) -> Optimize:
+    """Make a model's optimized variant and say what changed: `optimize(model, recipe, data=...) -> Optimized`."""
+    return Optimize(_session_of(request), request)
+
+
+def _session_of(request: pytest.FixtureRequest) -> Session:
+    session = request.config.stash.get(SESSION, None)
+    if session is None:
+        pytest.skip(NEEDS_MODELOPT)
+    return session
+
+
+class _Work:
+    """What both fixtures do: turn live objects and factories into a variant for a worker."""
+
+    def __init__(self, session: Session, request: pytest.FixtureRequest) -> None:
+        self._session = session
+        self._request = request
+        self._item: pytest.Item = request.node
+        self._files: list[Path] = []
+        request.addfinalizer(self._forget)
+
+    def _variant(self, sources: dict[str, Any], recipe: str, batch_size: int | None, threads: int | None) -> Variant:
+        """The variant that `sources` (model, data, calibration, example_inputs, metric) describe."""
+        from pytest_modelopt.measure.variant import Carried, Variant
+
+        carried = {name: value for name, value in sources.items() if value is not None and not isinstance(value, str)}
+        named: dict[str, Source | None] = {
+            name: Carried(name) if name in carried else _factory_name(name, value) for name, value in sources.items()
+        }
+        assert named["model"] is not None
+        assert named["metric"] is not None
+        defaults = self._session.defaults
+        return Variant(
+            model=named["model"],
+            recipe=canonical_recipe(recipe),
+            data=named["data"],
+            calibration=named["calibration"],
+            example_inputs=named["example_inputs"],
+            metric=named["metric"],
+            import_paths=(str(self._item.path.parent), *(p for p in sys.path if p)),
+            working_directory=str(self._session.working_directory),
+            carried_file=str(self._carry(carried)) if carried else None,
+            batch_size=defaults.batch_size if batch_size is None else batch_size,
+            threads=defaults.threads if threads is None else threads,
+        )
+
+    def _carry(self, objects: dict[str, Any]) -> Path:
+        from pytest_modelopt.measure.carry import CarryError, carry
+
+        path = self._session.runner.folder / f"carried-{id(self)}-{len(self._files)}.pt"
+        module = getattr(self._request, "module", None)
+        try:
+            carry(objects, path, by_value=[module] if module is not None else [])
+        except CarryError as error:
+            pytest.fail(str(error), pytrace=False)
+        self._files.append(path)
+        return path
+
+    def _forget(self) -> None:
+        """Live objects end with their test: so do the worker that holds them and the file that carried them."""
+        if self._files:
+            self._session.runner.forget_original()
+        for path in self._files:
+            path.unlink(missing_ok=True)
+
+
+class Measure(_Work):
+    """The `modelopt` fixture's value."""
+
+    def __call__(
+        self,
+        model: Any = None,
+        recipe: str | None = None,
+        *,
+        data: Any = None,
+        calibration: Any = None,
+        example_inputs: Any = None,
+        metric: str | Callable[..., Any] = "accuracy",
+        batch_size: int | None = None,
+        threads: int | None = None,
+    ) -> Comparison:
+        """Optimize `model` with `recipe` in a worker process, and measure it against the original.
+
+        Args:
+            model: a torch.nn.Module, a function without arguments that makes one, or `"package.module:function"`.
+                Without a model, the case that the marker names is measured as budgets.yaml describes it.
+            recipe: such as `"int8-dynamic"` or `"prune-structured(ratio=0.5) + int8-dynamic"`.
+            data: what the score is measured on: (inputs, targets) tensors, a Dataset, a DataLoader, an iterable of
+                batches, or a factory of one of these.
+            calibration: data for recipes that calibrate; the same forms.
+            example_inputs: inputs of the timed and memory-measured call; default: the first examples of `data`.
+            metric: "accuracy", `"package.module:function"` or a function (outputs, targets) -> score. A function
+                whose attribute `higher_is_better` is False counts downwards.
+            batch_size, threads: of the timed and memory-measured call; defaults of budgets.yaml, else 1.
+
+        The test's budget (`@pytest.mark.model_budget(...)`) is asserted when the test ends.
+        """
+        budget = self._item.stash.get(BUDGET, None) or Budget((), None)
+        if model is None:
+            variant, name = self._named_case(budget, recipe)
+        else:
+            if recipe is None:
+                pytest.fail("modelopt(model, recipe, ...): give a recipe, such as 'int8-dynamic'", pytrace=False)
+            if data is None and example_inputs is None:
+                pytest.fail("modelopt(model, recipe, ...): give `data=` (or at least `example_inputs=`)", pytrace=False)
+            sources = {
+                "model": model,
+                "data": data,
+                "calibration": calibration,
+                "example_inputs": example_inputs,
+                "metric": metric,
+            }
+            variant, name = self._variant(sources, recipe, batch_size, threads), _model_name(model, self._item)
+        return self._measure(variant, name, budget)
+
+    def _named_case(self, budget: Budget, recipe: str | None) -> tuple[Variant, str]:
+        if budget.entry is None:
+            pytest.fail(
+                'modelopt(): give a model and a recipe, or name a case: @pytest.mark.model_budget("model/recipe")',
+                pytrace=False,
+            )
+        variant = self._session.variant(budget.entry)
+        if recipe is not None:
+            variant = replace(variant, recipe=canonical_recipe(recipe))
+        return variant, f"{budget.entry.model.name} in {self._item.name}"
+
+    def _measure(self, variant: Variant, name: str, budget: Budget) -> Comparison:
+        from pytest_modelopt.comparison import Comparison
+        from pytest_modelopt.report.failure import explain
+
+        cases = self._item.stash.setdefault(CASES, [])
+        case_id = self._item.nodeid + (f"#{len(cases) + 1}" if cases else "")
+        case = self._session.run(case_id, name, budget.limits, variant)
+        cases.append(case)
+        if case.error is not None:
+            pytest.fail(explain(case, strict=self._session.options.strict), pytrace=False)
+        return Comparison(case)
+
+
+class Optimize(_Work):
+    """The `optimize` fixture's value."""
+
+    def __call__(
+        self, model: Any, recipe: str, *, data: Any = None, calibration: Any = None, example_inputs: Any = None
+    ) -> Optimized:
+        """Make the variant in a worker process, save it, and say what changed. Arguments as in `modelopt`."""
+        from pytest_modelopt.comparison import Optimized
+        from pytest_modelopt.measure.process import WorkerFailed
+
+        if data is None and example_inputs is None:
+            pytest.fail("optimize(model, recipe, ...): give `example_inputs=` or `data=`", pytrace=False)
+        sources = {
+            "model": model,
+            "data": data,
+            "calibration": calibration,
+            "example_inputs": example_inputs,
+            "metric": "accuracy",
+        }
+        variant = self._variant(sources, recipe, None, None)
+        path = self._session.runner.folder / f"optimized-{id(self)}-{len(self._files)}.pt"
+        try:
+            loaded = self._session.runner.optimize(variant, path, self._item.nodeid)
+        except WorkerFailed as failed:
+            output = f"\nthe worker's last output:\n{failed.output}" if failed.output else ""
+            pytest.fail(f"{failed.message}{output}", pytrace=False)
+        assert variant.recipe is not None
+        assert loaded.coverage is not None
+        notes = tuple(note for step in loaded.coverage.steps for note in step.notes)
+        return Optimized(variant.recipe, loaded.coverage, (*loaded.notes, *notes), path)
+
+
+def canonical_recipe(recipe: str) -> str:
+    """The recipe's canonical spelling; a wrong one fails the test with the nearest right one."""
+    from pytest_modelopt.recipes.expression import RecipeError, canonical, parse
+
+    try:
+        return canonical(parse(recipe))
+    except RecipeError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def _factory_name(what: str, value: str | None) -> str | None:
+    if value is None or (what == "metric" and value == "accuracy"):
+        return value
+    module, _, function = value.partition(":")
+    if not module or not function:
+        pytest.fail(f"{what}={value!r} is not of the form 'package.module:function'", pytrace=False)
+    return value
+
+
+def _model_name(model: Any, item: pytest.Item) -> str:
+    """What the table calls a model that no file names: its class or factory, and the test."""
+    name = model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
+    return f"{name} in {item.name}"

@@ -1,0 +1,255 @@
+"""pytest's hooks while `--modelopt` is on: each hands over to the session, and moves its cases to the record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_modelopt import progress
+from pytest_modelopt.budgets.file import BudgetsError, BudgetsFile, load_budgets
+from pytest_modelopt.budgets.limits import LIMITS
+from pytest_modelopt.collect import BudgetsModule, CaseItem, red_message
+from pytest_modelopt.fixtures import BUDGET, MARKER
+from pytest_modelopt.markers import read_budget
+from pytest_modelopt.options import Options, read_options
+from pytest_modelopt.record.json import case_from_data, case_to_data
+from pytest_modelopt.record.model import Environment, Limit
+from pytest_modelopt.report import github, junit, markdown, terminal
+from pytest_modelopt.session import CASES, SESSION, Session
+
+_WRONG_MARKER = pytest.StashKey[str]()
+_LOG_WIDTH = 160
+
+
+class Gate:
+    """Registered for one run. In a pytest-xdist worker it measures; where the terminal is, it also reports."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._is_worker = hasattr(config, "workerinput")
+        options = read_options(config)
+        self._progress = progress.for_config(config)
+        self._session = Session(
+            options=options,
+            budgets=_read_budgets(options, config.rootpath),
+            root=config.rootpath,
+            working_directory=config.invocation_params.dir,
+            progress=self._progress,
+        )
+        config.stash[SESSION] = self._session
+        self._complete = False
+        self._cases_collected = 0
+        self._chooses_nothing = not self._is_worker and _chooses_nothing(config)
+        if self._session.budgets is not None and self._chooses_nothing:
+            _add_to_arguments(config, options.budgets)
+
+    # --- collection --------------------------------------------------------------------------------------------------
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> BudgetsModule | None:
+        if self._session.budgets is None or file_path != self._session.options.budgets:
+            return None
+        return BudgetsModule.from_parent(parent, path=file_path)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Read every marker before anything runs, and count the timed limits before anything is deselected."""
+        session = self._session
+        problems: list[str] = []
+        limits: list[Limit] = [limit for entry in session.entries for limit in entry.limits]
+        for item in items:
+            if isinstance(item, CaseItem) or item.get_closest_marker(MARKER) is None:
+                continue
+            try:
+                item.stash[BUDGET] = budget = read_budget(item, session)
+                limits += budget.limits
+            except BudgetsError as error:
+                item.stash[_WRONG_MARKER] = str(error)
+                problems.append(str(error))
+        session.timed_limits = sum(LIMITS[limit.name].kind == "timed" for limit in limits)
+        if problems and not self._is_worker:  # pytest-xdist loses a worker's UsageError: there, each test fails with it
+            raise pytest.UsageError("\n".join(problems))
+        self._cases_collected = sum(isinstance(item, CaseItem) for item in items)
+        if session.budgets is None and self._chooses_nothing and not any(_is_gated(item) for item in items):
+            raise pytest.UsageError(
+                f"--modelopt has nothing to measure: there is no {session.options.budgets} and no test uses the "
+                f"`modelopt` fixture or @pytest.mark.{MARKER}; write a budgets file, or name it with --modelopt-budgets"
+            )
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._session.planned = tuple(item.nodeid for item in session.items if _is_planned(item))
+
+    # --- tests -------------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        problem = item.stash.get(_WRONG_MARKER, None)
+        if problem is not None:
+            pytest.fail(problem, pytrace=False)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        item.stash.setdefault(CASES, []).clear()  # a rerun measures anew
+        try:
+            result = yield
+        finally:
+            self._progress.done()
+        if not isinstance(item, CaseItem):
+            self._assert_budget(item)
+        return result
+
+    def _assert_budget(self, item: pytest.Item) -> None:
+        """The budget of a test that passed so far: all of its broken limits together."""
+        budget = item.stash.get(BUDGET, None)
+        cases = item.stash[CASES]
+        if budget is not None and not cases:
+            pytest.fail(
+                f"the test has a budget (@pytest.mark.{MARKER}) but measured nothing: call the `modelopt` fixture",
+                pytrace=False,
+            )
+        message = red_message(cases, strict=self._session.options.strict)
+        if message:
+            pytest.fail(message, pytrace=False)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Cases travel on the report: pytest-xdist carries it, and it survives a later crash of the worker."""
+        cases = item.stash.get(CASES, []) if call.when == "call" else []
+        for case in cases:
+            item.user_properties.extend(junit.properties(case))
+        report = yield
+        if cases:
+            environment = self._session.environment
+            report.modelopt = {  # type: ignore[attr-defined]
+                "cases": [case_to_data(case) for case in cases],
+                "environment": environment and asdict(environment),
+            }
+        return report
+
+    @pytest.hookimpl(trylast=True)  # after pytest has written the test's result
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if self._is_worker:
+            return
+        data = getattr(report, "modelopt", None)
+        if data is None:
+            if report.when == "call" or report.outcome == "skipped":  # it ran: if it failed, pytest says why
+                self._session.finished_without_case(report.nodeid)
+            return
+        cases = [case_from_data(case) for case in data["cases"]]
+        self._session.add(cases, data["environment"] and _environment(data["environment"]))
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        if isinstance(self._progress, progress.InLog) and reporter is not None:
+            for case in cases:
+                reporter.ensure_newline()
+                reporter.write_line(progress.case_line(case))
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """A pytest-xdist worker has ended: what it planned is known to it alone."""
+        del error
+        output = getattr(node, "workeroutput", {}).get("modelopt")
+        if output:
+            self._session.planned = tuple(dict.fromkeys([*self._session.planned, *output["planned"]]))
+            self._session.timed_limits = max(self._session.timed_limits, output["timed_limits"])
+            self._cases_collected = max(self._cases_collected, output["cases_collected"])
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        session = self._session
+        session.close()
+        if self._is_worker:
+            self._config.workeroutput["modelopt"] = {  # type: ignore[attr-defined]
+                "planned": list(session.planned),
+                "timed_limits": session.timed_limits,
+                "cases_collected": self._cases_collected,
+            }
+            return
+        self._complete = int(exitstatus) in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        if session.has_something_to_tell and not self._config.getoption("collectonly"):
+            session.write(complete=self._complete)
+            summary = os.environ.get("GITHUB_STEP_SUMMARY")
+            if summary:
+                github.append_step_summary(Path(summary), markdown.render(session.record(complete=self._complete)))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        session = self._session
+        if self._config.getoption("collectonly") or self._config.get_verbosity() <= -2:
+            return
+        if session.entries and not self._cases_collected:
+            terminalreporter.write_line(
+                f"modelopt: none of the {len(session.entries)} cases of {session.options.budgets.name} ran: the paths "
+                f"on the command line do not include that file",
+                yellow=True,
+            )
+        if not session.has_something_to_tell:
+            return
+        record = session.record(complete=self._complete)
+        terminalreporter.section("model budgets")
+        for text, markup in terminal.lines(record, _width(self._config, terminalreporter)):
+            terminalreporter.write_line(text, **markup)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            workspace = os.environ.get("GITHUB_WORKSPACE")
+            for line in github.annotations(record, workspace=workspace, rootdir=self._config.rootpath):
+                terminalreporter.write_line(line)
+
+    def pytest_unconfigure(self) -> None:
+        self._session.close()
+
+
+def _environment(data: dict[str, Any]) -> Environment:
+    return Environment(**{**data, "cpu_flags": tuple(data["cpu_flags"])})
+
+
+def _read_budgets(options: Options, root: Path) -> BudgetsFile | None:
+    """The budgets file, or None where none was named and the default does not exist."""
+    if not options.budgets.is_file():
+        if options.budgets_named:
+            raise pytest.UsageError(f"--modelopt-budgets: there is no file {options.budgets}")
+        return None
+    try:
+        return load_budgets(options.budgets, relative_to=root)
+    except BudgetsError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _chooses_nothing(config: pytest.Config) -> bool:
+    """Whether pytest was called without paths, so that the whole project is meant."""
+    return config.args_source is not config.ArgsSource.ARGS
+
+
+def _add_to_arguments(config: pytest.Config, budgets: Path) -> None:
+    """Collect the budgets file, too, where it lies outside of what pytest collects by itself."""
+    folders = [Path(config.invocation_params.dir, argument).resolve() for argument in config.args]
+    if not any(budgets.is_relative_to(folder) for folder in folders):
+        config.args.append(str(budgets))
+
+
+def _width(config: pytest.Config, reporter: pytest.TerminalReporter) -> int:
+    """Columns for the tables: a log has no width, so it gets one that holds them."""
+    on_terminal = reporter.isatty or "COLUMNS" in os.environ
+    return config.get_terminal_writer().fullwidth if on_terminal else _LOG_WIDTH
+
+
+def _is_gated(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    return (
+        isinstance(item, CaseItem)
+        or item.get_closest_marker(MARKER) is not None
+        or any(name in fixtures for name in ("modelopt", "optimize"))
+    )
+
+
+def _is_planned(item: pytest.Item) -> bool:
+    """Whether the item is expected to leave a case in the record."""
+    return (
+        isinstance(item, CaseItem)
+        or item.get_closest_marker(MARKER) is not None
+        or "modelopt" in getattr(item, "fixturenames", ())
+    )

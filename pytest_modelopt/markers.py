@@ -1,0 +1,51 @@
+"""From a test's markers to its budget: the closest marker wins, key by key."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_modelopt.budgets.file import BudgetsError, CaseEntry, Problem
+from pytest_modelopt.budgets.marker import merge, parse_marker
+from pytest_modelopt.budgets.spelling import did_you_mean
+from pytest_modelopt.fixtures import MARKER, Budget
+from pytest_modelopt.record.model import Limit
+from pytest_modelopt.session import Session
+
+
+def read_budget(item: pytest.Item, session: Session) -> Budget:
+    """The budget that the item's markers state. Raises BudgetsError with every mistake in them."""
+    file, line, _ = item.location
+    closest_first: list[tuple[Limit, ...]] = []
+    entry: CaseEntry | None = None
+    problems: list[Problem] = []
+    for marker in item.iter_markers(MARKER):
+        try:
+            stated = parse_marker(marker.args, marker.kwargs, file=file, line=(line or 0) + 1)
+        except BudgetsError as error:
+            problems += error.problems
+            continue
+        closest_first.append(stated.limits)
+        if stated.case is not None:
+            named = _named(stated.case, session.entries)
+            if named is None:
+                names = [e.name for e in session.entries]
+                message = f"no case {stated.case!r} in {session.options.budgets.name}{did_you_mean(stated.case, names)}"
+                problems.append(Problem(file, (line or 0) + 1, message))
+                continue
+            closest_first.append(named.limits)
+            entry = entry or named
+    if problems:
+        raise BudgetsError(tuple(problems))
+    return Budget(merge(closest_first), entry)
+
+
+def _named(name: str, entries: tuple[CaseEntry, ...]) -> CaseEntry | None:
+    """The case `model/recipe`, however its recipe is spelled."""
+    from pytest_modelopt.recipes.expression import RecipeError, canonical, parse
+
+    model, _, recipe = name.partition("/")
+    try:
+        spelled = canonical(parse(recipe))
+    except RecipeError:
+        return None
+    return next((entry for entry in entries if entry.model.name == model and entry.recipe == spelled), None)

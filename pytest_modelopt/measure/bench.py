@@ -1,0 +1,156 @@
+"""The operations that a worker answers: load, size, memory, score, timing blocks. One Bench holds one variant."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytest_modelopt.measure import environment, latency, loading, memory, quality, size
+from pytest_modelopt.measure.replies import Answers, Loaded
+from pytest_modelopt.measure.variant import Source, Variant
+from pytest_modelopt.measure.worker import VariantError
+from pytest_modelopt.recipes.base import Context, RecipeError
+from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.record.model import Environment
+
+
+class Bench:
+    """One variant in its worker. `load` comes first; the others in any order."""
+
+    def __init__(self, variant: Variant) -> None:
+        self._variant = variant
+        self._loader = loading.Loader(variant)
+        self._model: nn.Module | None = None
+        self._inputs: Inputs | None = None
+        self._data: Any = None
+        self._stopwatch: latency.Stopwatch | None = None
+        self._metric: quality.Metric | None = None
+        torch.set_num_threads(variant.threads)
+
+    # --- the operations ----------------------------------------------------------------------------------------------
+
+    def environment(self) -> Environment:
+        return environment.environment()
+
+    def load(self) -> Loaded:
+        """Make the model, its inputs and its metric; check that one call works."""
+        name, higher_is_better = self._load_metric()
+        self._model, notes = loading.load_model(self._loader, self._variant.model)
+        self._inputs = self._example_inputs()
+        with torch.inference_mode():
+            quality.run(self._model, self._inputs)
+        return Loaded(notes, None, name, higher_is_better)
+
+    def optimize(self) -> Loaded:
+        """Apply the recipe to the loaded model."""
+        from pytest_modelopt.recipes.expression import parse
+        from pytest_modelopt.recipes.optimize import optimize
+
+        assert self._variant.recipe is not None
+        loading.seed_everything(self._variant.seed)
+        context = Context(self._first_inputs(), self._calibration(), self._variant.seed)
+        try:
+            done = optimize(self.model, parse(self._variant.recipe), context)
+        except RecipeError as error:
+            raise VariantError(str(error)) from error
+        self._model = done.model
+        gc.collect()
+        return Loaded((), done.coverage, "", True)
+
+    def size(self) -> int:
+        try:
+            return size.saved_bytes(self.model)
+        except Exception as error:
+            message = " ".join(str(error).split())[:300]
+            raise VariantError(f"the model cannot be saved: {type(error).__name__}: {message}") from error
+
+    def memory(self) -> tuple[int, int]:
+        """(bytes of weights, peak bytes of one call)."""
+        try:
+            weights = memory.weights_bytes(self.model)
+            with torch.inference_mode():
+                self._call()
+                peak = memory.call_peak_bytes(self._call)
+        except memory.Unaccounted as error:
+            raise VariantError(str(error)) from error
+        return weights, peak
+
+    def score(self) -> Answers:
+        return quality.answer(self.model, loading.batches(self._evaluation_data()), self._metric)
+
+    def prepare_timing(self) -> int:
+        """Warm up; the number of timed calls in one block."""
+        if self._stopwatch is None:
+            with torch.inference_mode():
+                self._stopwatch = latency.Stopwatch(self._timed_call())
+        return self._stopwatch.calls_per_block
+
+    def block(self) -> tuple[int, bool]:
+        """(nanoseconds of one block, whether it was preempted)."""
+        assert self._stopwatch is not None
+        with torch.inference_mode():
+            return self._stopwatch.block()
+
+    def save(self, path: str) -> None:
+        size.save(self.model, Path(path))
+
+    # --- parts -------------------------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> nn.Module:
+        assert self._model is not None
+        return self._model
+
+    def _call(self) -> object:
+        return call(self.model, self._first_inputs())
+
+    def _timed_call(self) -> Callable[[], object]:
+        """The forward pass and nothing else: no lookup that a user's program would not do."""
+        model, inputs = self.model, self._first_inputs()
+        if isinstance(inputs, torch.Tensor):
+            return lambda: model(inputs)
+        return lambda: call(model, inputs)
+
+    def _first_inputs(self) -> Inputs:
+        assert self._inputs is not None
+        return self._inputs
+
+    def _load_metric(self) -> tuple[str, bool]:
+        source = self._variant.metric
+        if source == "accuracy":
+            return "accuracy", True
+        self._metric = self._loader.get(source, "metric")
+        name = source if isinstance(source, str) else getattr(self._metric, "__name__", "metric")
+        return name, bool(getattr(self._metric, "higher_is_better", True))
+
+    def _evaluation_data(self) -> Any:
+        if self._variant.data is None:
+            raise VariantError("no `data` was given, so there is nothing to score")
+        if self._data is None or isinstance(self._data, Iterator):  # an iterator is spent after one pass
+            self._data = self._loader.make(self._variant.data, "data")
+        return self._data
+
+    def _example_inputs(self) -> Inputs:
+        count = self._variant.batch_size
+        if self._variant.example_inputs is not None:
+            made = self._loader.make(self._variant.example_inputs, "example_inputs")
+            return loading.first_examples([loading.tensors(made, "example_inputs")], count, "example_inputs")
+        data = loading.batches(self._evaluation_data())
+        return loading.first_examples((inputs for inputs, _ in data), count, "data")
+
+    def _calibration(self) -> Callable[[], Iterator[Inputs]] | None:
+        source: Source | None = self._variant.calibration
+        if source is None:
+            return None
+
+        def inputs() -> Iterator[Inputs]:
+            data = self._loader.make(source, "calibration")
+            for batch, _ in loading.batches(data, "calibration data"):
+                yield batch
+
+        return inputs

@@ -1,0 +1,70 @@
+"""The machine and the libraries that figures belong to, as seen by a worker."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from pytest_modelopt.record.model import Environment
+
+# Flags that decide how fast and how exactly reduced precision runs on a CPU.
+_TELLING_FLAGS = {
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_int8",
+    "amx_bf16",
+    "asimddp",
+    "i8mm",
+    "sve",
+}
+_PACKAGES = ("pytest", "numpy", "cloudpickle", "torch-pruning")
+
+
+def environment() -> Environment:
+    """What this process runs on."""
+    name, flags = _cpu()
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu=name,
+        cpu_count=os.cpu_count() or 1,
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        cpu_flags=tuple(sorted(flags & _TELLING_FLAGS)),
+        torch=str(torch.__version__),  # a TorchVersion would make the pytest process import torch to read it
+        quantized_engine=torch.backends.quantized.engine,
+        packages=_versions(),
+    )
+
+
+def _cpu() -> tuple[str, set[str]]:
+    name, flags = platform.processor() or platform.machine(), set[str]()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return name, flags
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            name = value.strip()
+        elif key.strip().lower() in ("flags", "features"):
+            flags = set(value.split())
+            break
+    return name, flags
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

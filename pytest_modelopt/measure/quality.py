@@ -1,0 +1,162 @@
+"""What a variant answers on the whole evaluation set: its score, and for classifiers each single prediction."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import math
+from array import array
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytest_modelopt.measure.loading import Batch, leaves
+from pytest_modelopt.measure.replies import Answers
+from pytest_modelopt.measure.worker import VariantError
+from pytest_modelopt.recipes.calling import Inputs, call
+
+Metric = Callable[[Any, torch.Tensor], Any]
+"""(outputs of all examples, targets of all examples) -> the score, one finite number."""
+
+
+def answer(model: nn.Module, data: Iterable[Batch], metric: Metric | None) -> Answers:
+    """Run the model on all batches. `metric` None means accuracy.
+
+    Raises:
+        VariantError: the model does not accept the data, its outputs are not finite or do not fit the metric.
+    """
+    fingerprint = Fingerprint()
+    collect: Accuracy | Outputs = Accuracy() if metric is None else Outputs(metric)
+    count = 0
+    with torch.inference_mode():
+        for inputs, targets in data:
+            fingerprint.add(inputs, targets)
+            outputs = run(model, inputs)
+            _refuse_not_finite(outputs, count)
+            collect.add(outputs, targets, count)
+            count += len(targets)
+    return collect.answers(count, fingerprint.hexdigest())
+
+
+def run(model: nn.Module, inputs: Inputs) -> Any:
+    """One forward pass; an exception becomes an error that names the inputs' shapes."""
+    try:
+        return call(model, inputs)
+    except Exception as error:
+        shapes = ", ".join(f"{tuple(tensor.shape)} {str(tensor.dtype)[6:]}" for tensor in leaves(inputs))
+        message = " ".join(str(error).split())[:500]
+        raise VariantError(
+            f"the model does not accept the data: {type(error).__name__}: {message} (input {shapes})"
+        ) from error
+
+
+class Fingerprint:
+    """SHA-256 of every input and target in order, however they are cut into batches."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, Any] = {}
+
+    def add(self, inputs: Inputs, targets: torch.Tensor) -> None:
+        names = list(inputs) if isinstance(inputs, dict) else [str(i) for i in range(len(leaves(inputs)))]
+        for name, tensor in [*zip(names, leaves(inputs), strict=True), ("targets", targets)]:
+            key = f"{name}:{tensor.dtype}:{tuple(tensor.shape[1:])}"
+            column = self._columns.setdefault(key, hashlib.sha256())
+            contiguous = tensor.detach().cpu().contiguous()
+            if contiguous.numel():
+                view = (ctypes.c_char * contiguous.nbytes).from_address(contiguous.data_ptr())  # no copy, any dtype
+                column.update(view)
+
+    def hexdigest(self) -> str:
+        whole = hashlib.sha256()
+        for key, column in sorted(self._columns.items()):
+            whole.update(f"{key}={column.hexdigest()};".encode())
+        return whole.hexdigest()
+
+
+class Accuracy:
+    """Share of examples whose largest logit stands at the target."""
+
+    def __init__(self) -> None:
+        self._predictions = array("q")
+        self._correct = bytearray()
+
+    def add(self, outputs: Any, targets: torch.Tensor, first: int) -> None:
+        logits = _logits(outputs)
+        if logits.ndim != 2 or len(logits) != len(targets) or targets.ndim != 1 or targets.is_floating_point():
+            raise VariantError(
+                f"accuracy needs outputs of shape (examples, classes) and integer targets of shape (examples,); got "
+                f"outputs {tuple(logits.shape)} and targets {tuple(targets.shape)} {str(targets.dtype)[6:]}; "
+                "for another task give `metric: package.module:function`"
+            )
+        outside = ((targets < 0) | (targets >= logits.shape[1])).nonzero()
+        if len(outside):
+            index = int(outside[0])
+            raise VariantError(
+                f"target {int(targets[index])} of example {first + index} is not one of the model's "
+                f"{logits.shape[1]} classes"
+            )
+        predicted = logits.argmax(dim=1)
+        self._predictions.extend(predicted.tolist())
+        self._correct.extend((predicted == targets).to(torch.uint8).tolist())
+
+    def answers(self, count: int, fingerprint: str) -> Answers:
+        return Answers(sum(self._correct) / count, count, fingerprint, self._predictions, bytes(self._correct))
+
+
+class Outputs:
+    """All outputs and targets, for a metric of the project's own."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._outputs: list[Any] = []
+        self._targets: list[torch.Tensor] = []
+
+    def add(self, outputs: Any, targets: torch.Tensor, first: int) -> None:
+        del first
+        self._outputs.append(outputs)
+        self._targets.append(targets)
+
+    def answers(self, count: int, fingerprint: str) -> Answers:
+        outputs: Any = self._outputs
+        if all(isinstance(o, torch.Tensor) for o in outputs):
+            outputs = torch.cat(outputs)
+        name = getattr(self._metric, "__name__", type(self._metric).__name__)
+        try:
+            score = float(self._metric(outputs, torch.cat(self._targets)))
+        except Exception as error:
+            message = " ".join(str(error).split())[:500]
+            raise VariantError(f"the metric `{name}` raised {type(error).__name__}: {message}") from error
+        if not math.isfinite(score):
+            raise VariantError(f"the metric `{name}` returned {score}, which is not a finite number")
+        return Answers(score, count, fingerprint, None, None)
+
+
+def _logits(outputs: Any) -> torch.Tensor:
+    """The tensor of class scores in a model's output: the output itself, or its `logits`."""
+    found = outputs
+    if not isinstance(found, torch.Tensor):
+        found = outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
+    if not isinstance(found, torch.Tensor):
+        raise VariantError(
+            f"accuracy needs a tensor of class scores, but the model returned a {type(outputs).__name__} without "
+            "`logits`; return the scores, or give `metric: package.module:function`"
+        )
+    return found
+
+
+def _refuse_not_finite(outputs: Any, first: int) -> None:
+    """NaN and infinities are an error before anything is made of them: argmax would quietly take them for an answer."""
+    if isinstance(outputs, torch.Tensor):
+        if outputs.is_floating_point() and not bool(torch.isfinite(outputs).all()):
+            rows = (~torch.isfinite(outputs)).reshape(len(outputs), -1).any(dim=1) if outputs.ndim else None
+            where = f", first in example {first + int(rows.nonzero()[0])}" if rows is not None else ""
+            bad = int((~torch.isfinite(outputs)).sum())
+            raise VariantError(f"the model's outputs are not finite: {bad} values are NaN or infinite{where}")
+    elif isinstance(outputs, dict):
+        for value in outputs.values():
+            _refuse_not_finite(value, first)
+    elif isinstance(outputs, (tuple, list)):
+        for value in outputs:
+            _refuse_not_finite(value, first)

@@ -1,0 +1,285 @@
+"""Measures cases: one worker per variant, the original's kept for all recipes of its model."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from pytest_modelopt.measure.process import Worker, WorkerFailed
+from pytest_modelopt.measure.referee import TimingPlan, Undecided, time_pairs
+from pytest_modelopt.measure.replies import Answers, Loaded
+from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.record.model import (
+    Agreement,
+    Case,
+    CaseError,
+    Environment,
+    Measurement,
+    Stage,
+    Timing,
+)
+
+
+class Progress(Protocol):
+    """Told what is being done, so that it can be shown."""
+
+    def step(self, case: str, text: str) -> None:
+        """A step of `case` begins."""
+
+    def beat(self, detail: str = "") -> None:
+        """The step goes on; `detail` says how far it is."""
+
+
+@dataclass(frozen=True)
+class StepLimits:
+    """`time_limit_s` of timing per comparison; `step_limit_s` for any other single request to a worker."""
+
+    time_limit_s: float
+    step_limit_s: float
+
+
+@dataclass
+class _Measured:
+    """One variant as far as it got: its worker (None once closed), its figures, or the error that ended it."""
+
+    variant: Variant
+    worker: Worker | None = None
+    loaded: Loaded | None = None
+    measurement: Measurement | None = None
+    answers: Answers | None = None
+    error: CaseError | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class _Failed(Exception):
+    """Ends the measuring of one variant."""
+
+    def __init__(self, error: CaseError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class Runner:
+    """Use `measure` for each case, then `close`. What goes wrong in one variant stays in its case."""
+
+    def __init__(self, limits: StepLimits, progress: Progress) -> None:
+        self._limits = limits
+        self._progress = progress
+        self._folder = Path(tempfile.mkdtemp(prefix="modelopt-"))
+        self._workers_started = 0
+        self._original: _Measured | None = None
+        self.environment: Environment | None = None
+
+    @property
+    def folder(self) -> Path:
+        """A folder that only this user can read, for what travels to workers; gone after `close`."""
+        return self._folder
+
+    def measure(self, case: Case, variant: Variant, undecided: Undecided) -> Case:
+        """The case with everything that could be measured, or with its error; verdicts are not made here."""
+        original = self._measured_original(variant, case.name)
+        if original.error is not None:
+            error = replace(original.error, message=f"the original cannot be measured: {original.error.message}")
+            return replace(case, error=error, original=original.measurement)
+        optimized = _Measured(variant)
+        try:
+            self._measure(optimized, case.name)
+            _require_same_data(original, optimized)
+            timing = self._time(case.name, original, optimized, undecided)
+        except _Failed as failed:
+            return replace(_compared(case, original, optimized), error=failed.error)
+        finally:
+            self._end(optimized)
+        return replace(_compared(case, original, optimized), timing=timing)
+
+    def optimize(self, variant: Variant, path: Path, name: str) -> Loaded:
+        """Apply the variant's recipe and save the result to `path`. Raises WorkerFailed."""
+        measured = _Measured(variant)
+        try:
+            self._load(measured, name)
+            assert measured.worker is not None
+            assert measured.loaded is not None
+            measured.worker.request("save", path=str(path), limit_s=self._limits.step_limit_s)
+            return measured.loaded
+        except _Failed as failed:
+            raise WorkerFailed(failed.error.message, failed.error.output) from None
+        finally:
+            self._end(measured)
+
+    def forget_original(self) -> None:
+        """End the kept worker: the next case has another model."""
+        if self._original is not None:
+            self._end(self._original)
+            self._original = None
+
+    def close(self) -> None:
+        """End all workers and remove the folder. May be called twice."""
+        self.forget_original()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    # --- one variant -------------------------------------------------------------------------------------------------
+
+    def _measured_original(self, variant: Variant, name: str) -> _Measured:
+        """The original of `variant`, measured once for all recipes of its model, with a worker that lives."""
+        kept = self._original
+        if kept is not None and kept.variant == variant.original:
+            if kept.error is None and (kept.worker is None or not kept.worker.is_alive):
+                kept.worker = None  # a timing that hung ended it: its figures stand, only the process is new
+                with self._errors_of(kept):
+                    self._load(kept, name)
+            return kept
+        self.forget_original()
+        self._original = kept = _Measured(variant.original)
+        with self._errors_of(kept):
+            self._measure(kept, name)
+        return kept
+
+    @contextlib.contextmanager
+    def _errors_of(self, measured: _Measured) -> Iterator[None]:
+        try:
+            yield
+        except _Failed as failed:
+            measured.error = failed.error
+            self._end(measured)
+
+    def _measure(self, measured: _Measured, name: str) -> None:
+        """Load, then size, memory and score. `measured` keeps what was found, also where a later step fails."""
+        self._load(measured, name)
+        assert measured.loaded is not None
+        label = measured.variant.label
+        unmeasured: dict[str, str] = {}
+        size = self._figure(measured, name, "size", unmeasured)
+        weights, peak = self._figure(measured, name, "memory", unmeasured) or (None, None)
+        measured.measurement = Measurement(
+            recipe=measured.variant.recipe,
+            parameters=0,
+            size_bytes=size,
+            weights_bytes=weights,
+            call_peak_bytes=peak,
+            score=None,
+            examples=0,
+            data_fingerprint=None,
+            notes=measured.loaded.notes,
+            unmeasured=unmeasured,
+            seconds=measured.seconds,
+        )
+        if measured.variant.data is None:
+            unmeasured["score"] = unmeasured["predictions"] = "no `data` was given"
+            return
+        answers: Answers = self._ask(measured, name, "score", f"scoring the {label}")
+        measured.answers = answers
+        if answers.predictions is None:
+            unmeasured["predictions"] = f"the metric {measured.loaded.metric_name} is not right-or-wrong per example"
+        measured.measurement = replace(
+            measured.measurement,
+            score=answers.score,
+            examples=answers.examples,
+            data_fingerprint=answers.data_fingerprint,
+        )
+
+    def _load(self, measured: _Measured, name: str) -> None:
+        variant = measured.variant
+        self._workers_started += 1
+        self._progress.step(name, f"starting a worker for the {variant.label}")
+        start = time.monotonic()
+        measured.worker = Worker(variant, self._folder, f"worker-{self._workers_started}")
+        measured.seconds["start"] = time.monotonic() - start
+        if self.environment is None:
+            self.environment = self._ask(measured, name, "environment", "starting the first worker", stage="start")
+        loaded: Loaded = self._ask(measured, name, "load", f"loading the {variant.label}")
+        if variant.recipe is not None:
+            optimized: Loaded = self._ask(measured, name, "optimize", f"optimizing with {variant.recipe}")
+            loaded = replace(loaded, notes=(*loaded.notes, *optimized.notes), coverage=optimized.coverage)
+        measured.loaded = loaded
+
+    def _figure(self, measured: _Measured, name: str, stage: Stage, unmeasured: dict[str, str]) -> Any:
+        """A figure that a limit may need or not: where the worker cannot give it, the reason stands in its place."""
+        try:
+            return self._ask(measured, name, stage, f"measuring the {stage} of the {measured.variant.label}")
+        except _Failed as failed:
+            if measured.worker is None or not measured.worker.is_alive:
+                raise
+            unmeasured[stage] = failed.error.message
+            return None
+
+    def _ask(self, measured: _Measured, name: str, operation: str, text: str, stage: Stage | None = None) -> Any:
+        assert measured.worker is not None
+        self._progress.step(name, text)
+        start = time.monotonic()
+        try:
+            return measured.worker.request(
+                operation, limit_s=self._limits.step_limit_s, heartbeat=lambda: self._progress.beat()
+            )
+        except WorkerFailed as failed:
+            where: Any = stage or operation
+            raise _Failed(CaseError(where, failed.message, failed.output)) from None
+        finally:
+            measured.seconds[operation] = measured.seconds.get(operation, 0.0) + time.monotonic() - start
+
+    def _end(self, measured: _Measured) -> None:
+        if measured.worker is not None:
+            measured.worker.close()
+            measured.worker = None
+
+    # --- the comparison ----------------------------------------------------------------------------------------------
+
+    def _time(self, name: str, original: _Measured, optimized: _Measured, undecided: Undecided) -> Timing:
+        assert original.worker is not None
+        assert optimized.worker is not None
+        plan = TimingPlan(
+            self._limits.time_limit_s, self._limits.step_limit_s, optimized.variant.seed, optimized.variant.threads
+        )
+        self._progress.step(name, "timing in pairs")
+
+        def show(pairs: int, seconds: float, speedup: float) -> None:
+            if pairs % 10 == 0:
+                self._progress.beat(f"{pairs} pairs in {seconds:.0f} s, last {speedup:.2f}x")
+
+        try:
+            return time_pairs(original.worker, optimized.worker, plan, undecided, show)
+        except WorkerFailed as failed:
+            raise _Failed(CaseError("timing", failed.message, failed.output)) from None
+
+
+def _require_same_data(original: _Measured, optimized: _Measured) -> None:
+    before, after = original.answers, optimized.answers
+    if before is None or after is None or before.data_fingerprint == after.data_fingerprint:
+        return
+    message = (
+        f"the data differs from one load to the next ({before.examples} and {after.examples} examples, other content "
+        "or another order): the data factory must give the same examples each time"
+    )
+    raise _Failed(CaseError("compare", message))
+
+
+def _compared(case: Case, original: _Measured, optimized: _Measured) -> Case:
+    """The case with both measurements and their comparison, as far as they exist."""
+    assert original.loaded is not None
+    return replace(
+        case,
+        metric=original.loaded.metric_name,
+        higher_is_better=original.loaded.higher_is_better,
+        original=original.measurement,
+        variant=optimized.measurement,
+        coverage=optimized.loaded.coverage if optimized.loaded else None,
+        agreement=_agreement(original.answers, optimized.answers),
+    )
+
+
+def _agreement(before: Answers | None, after: Answers | None) -> Agreement | None:
+    if before is None or after is None or before.data_fingerprint != after.data_fingerprint:
+        return None
+    if before.predictions is None or after.predictions is None or before.correct is None or after.correct is None:
+        return None
+    return Agreement(
+        examples=before.examples,
+        right_to_wrong=sum(a > b for a, b in zip(before.correct, after.correct, strict=True)),
+        wrong_to_right=sum(a < b for a, b in zip(before.correct, after.correct, strict=True)),
+        flips=sum(a != b for a, b in zip(before.predictions, after.predictions, strict=True)),
+    )

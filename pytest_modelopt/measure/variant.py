@@ -1,0 +1,53 @@
+"""What a worker is told: which model, which recipe, which data, and how the call that is measured looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+SEED = 20260101
+"""Seed of everything random in a run: weights made by a factory, calibration order, the coin of the pairs."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A live object of the pytest process, under `key` in the file that `carry` wrote for the worker."""
+
+    key: str
+
+
+Source = str | Carried
+"""`package.module:function`, called without arguments in the worker, or a live object that was carried there."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run a model: source tree + model + recipe, and the work on which it is measured.
+
+    The original is the variant with `recipe` None; two variants of one comparison differ in nothing else.
+    """
+
+    model: Source
+    recipe: str | None
+    data: Source | None
+    calibration: Source | None
+    example_inputs: Source | None
+    metric: Source
+    import_paths: tuple[str, ...]
+    """First on the worker's `sys.path`: the folder of budgets.yaml or of the test, then what pytest itself had."""
+    working_directory: str
+    carried_file: str | None = None
+    """Where the `Carried` objects are; None when everything comes from factories."""
+    batch_size: int = 1
+    """Examples in the call that is timed and whose memory is measured."""
+    threads: int = 1
+    """Intra-op threads of every call, timed or not: figures then repeat on a shared machine."""
+    seed: int = SEED
+
+    @property
+    def original(self) -> Variant:
+        """The same work without the recipe. Calibration belongs to recipes, so originals that differ in it are one."""
+        return replace(self, recipe=None, calibration=None)
+
+    @property
+    def label(self) -> str:
+        return self.recipe or "original"

@@ -1,0 +1,73 @@
+"""The worker process: one variant, one loop that answers requests. This shell imports torch only when it must.
+
+A request is `(operation, arguments)`, an answer `("ok", value)` or `("failed", message)`. Everything that the variant's
+code prints goes to a file of its own, which the pytest process shows only when the variant fails.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+from pytest_modelopt.measure.variant import Variant
+
+
+class VariantError(Exception):
+    """The variant cannot be measured; the message says why and what to do, in words for the model's owner."""
+
+
+def main(connection: Connection, variant: Variant, output_file: str) -> None:
+    """Entry point of the process. It ends when told to, or when the pytest process has gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pytest process, which then ends its workers
+    _redirect_output(output_file)
+    os.chdir(variant.working_directory)
+    sys.path[:] = [*variant.import_paths, *(p for p in sys.path if p not in variant.import_paths)]
+    serve(connection, variant)
+
+
+def serve(connection: Connection, variant: Variant) -> None:
+    """Answer requests until `stop` or the end of the pipe."""
+    from pytest_modelopt.measure.bench import Bench
+
+    bench: Bench | None = None
+    while True:
+        try:
+            operation, arguments = connection.recv()
+        except (EOFError, OSError):
+            return
+        if operation == "stop":
+            return
+        try:
+            if bench is None:
+                bench = Bench(variant)
+            answer: tuple[str, Any] = ("ok", getattr(bench, operation)(**arguments))
+        except VariantError as error:
+            if error.__cause__ is not None:
+                traceback.print_exception(error.__cause__)
+            answer = ("failed", str(error))
+        except BaseException as error:  # SystemExit of a factory, too: it must not look like a crash
+            traceback.print_exception(error)
+            answer = ("failed", f"{type(error).__name__}: {error}")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        connection.send(answer)
+        if operation == "load":
+            gc.collect()
+
+
+def _redirect_output(output_file: str) -> None:
+    """Point standard output and error, those of C code included, to `output_file`, and standard input to nothing."""
+    descriptor = os.open(output_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115

@@ -1,0 +1,160 @@
+"""What a recipe really changed: every weight of the model, compared bit by bit with how it was before.
+
+A weight is unchanged if and only if the new model still holds it as a floating-point tensor of the same shape, dtype
+and bits. Its name is looked up first, as the author knows it (`weight`, also where a reparametrization has moved it to
+`parametrizations.weight.original` or `weight_orig`); a tensor that was merely moved to another name, as FX or a
+replaced module do, is found by its bits. Everything else counts as changed, with all its bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_modelopt.recipes.base import RecipeError
+from pytest_modelopt.recipes.describe import type_name
+from pytest_modelopt.record.model import LayerCoverage
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+PARAMETRIZED = re.compile(r"(^|.*\.)parametrizations\.([^.]+)\.original(\d*)\Z")
+COMPILED_PREFIX = "_orig_mod."
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One parameter as it was: a clone, under its first name and that of the module that owns it."""
+
+    name: str
+    module: str
+    type: str
+    tensor: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Clones of all parameters of a model; a storage that several names share is held once, under its first name."""
+
+    weights: tuple[Weight, ...]
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(weight.tensor.nbytes for weight in self.weights)
+
+    def layers(self) -> tuple[tuple[str, str, int], ...]:
+        """(name, type, weight bytes) of each module that owns weights, in the model's order."""
+        sizes: dict[tuple[str, str], int] = {}
+        for weight in self.weights:
+            sizes[weight.module, weight.type] = sizes.get((weight.module, weight.type), 0) + weight.tensor.nbytes
+        return tuple((name, kind, size) for (name, kind), size in sizes.items())
+
+
+def snapshot(model: nn.Module) -> Snapshot:
+    """Clone every parameter of the model; buffers are not weights."""
+    from torch.nn.parameter import is_lazy
+
+    types = {_author_name(f"{name}.x"): type_name(module) for name, module in model.named_modules()}
+    weights = []
+    seen: set[tuple[int, int, int]] = set()
+    for raw_name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise RecipeError(f"{raw_name} is not initialized yet: run the model once in its factory")
+        region = _region(parameter)
+        if parameter.nbytes and region in seen:
+            continue
+        seen.add(region)
+        name = _author_name(raw_name)
+        module = name.rpartition(".")[0]
+        kind = types.get(f"{module}.x" if module else "x", type_name(model))
+        weights.append(Weight(name, module, kind, parameter.detach().clone()))
+    return Snapshot(tuple(weights))
+
+
+def compare(before: Snapshot, model: nn.Module) -> tuple[LayerCoverage, ...]:
+    """How many weight bytes of each layer of `before` the model no longer holds bit by bit."""
+    changed: dict[tuple[str, str], int] = defaultdict(int)
+    for weight in _changed_weights(before, model):
+        changed[weight.module, weight.type] += weight.tensor.nbytes
+    return tuple(LayerCoverage(name, kind, size, changed[name, kind]) for name, kind, size in before.layers())
+
+
+def _changed_weights(before: Snapshot, model: nn.Module) -> list[Weight]:
+    held = dict(_float_tensors(model))
+    missing = []
+    for weight in before.weights:
+        if weight.name in held and _same_bits(weight.tensor, held[weight.name]):
+            del held[weight.name]
+        else:
+            missing.append(weight)
+    elsewhere = list(held.values())
+    return [weight for weight in missing if not _take(weight.tensor, elsewhere)]
+
+
+def _take(tensor: torch.Tensor, tensors: list[torch.Tensor]) -> bool:
+    """Remove the first tensor with the same bits from the list, if there is one."""
+    for position, other in enumerate(tensors):
+        if _same_bits(tensor, other):
+            del tensors[position]
+            return True
+    return False
+
+
+def _float_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor that the model holds unpacked, by name: parameters, buffers, and biases within packed modules."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        yield _author_name(name), tensor
+    for name, module in model.named_modules():
+        for own_name, tensor in _packed_biases(module):
+            yield _author_name(f"{name}.{own_name}" if name else own_name), tensor
+
+
+def _packed_biases(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The biases of a module of torch.ao.nn, which keeps them in floating point beside its int8 weights."""
+    import torch
+
+    if not type(module).__module__.startswith("torch.ao.nn"):
+        return
+    bias = getattr(module, "bias", None)
+    if callable(bias) and isinstance(value := bias(), torch.Tensor):
+        yield "bias", value
+    biases = getattr(module, "get_bias", None)
+    if callable(biases):
+        for name, value in biases().items():
+            if isinstance(value, torch.Tensor):
+                yield name, value
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    import torch
+
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    one, other = one.detach(), other.detach()
+    if type(other.data) is not torch.Tensor or other.layout is not torch.strided or other.is_quantized:
+        return False
+    return torch.equal(_bits(one), _bits(other))
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor in logical order, so that NaN equals NaN and 0.0 differs from -0.0."""
+    import torch
+
+    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
+
+
+def _region(tensor: torch.Tensor) -> tuple[int, int, int]:
+    return tensor.data_ptr(), tensor.nbytes, hash((tensor.stride(), tensor.dtype))
+
+
+def _author_name(name: str) -> str:
+    """The name of a parameter without what torch.compile, parametrize and prune put into it."""
+    name = name.replace(COMPILED_PREFIX, "")
+    match = PARAMETRIZED.match(name)
+    if match:
+        return f"{match[1]}{match[2]}{match[3]}"
+    return name.removesuffix("_orig")

@@ -1,0 +1,73 @@
+"""Modules, bytes and errors in words, for the notes and errors of recipes: `6 Conv2d (4.5 MiB)`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SHOWN_LINE_CHARACTERS = 300
+
+
+def bytes_in_words(count: int) -> str:
+    """A number of bytes in the largest binary unit of which there is at least one: `512 bytes`, `4.5 MiB`."""
+    size = float(count)
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def own_bytes(module: nn.Module) -> int:
+    """Bytes of the parameters that a module holds itself, not through its children."""
+    return sum(parameter.nbytes for parameter in module._parameters.values() if parameter is not None)
+
+
+def total_bytes(module: nn.Module) -> int:
+    """Bytes of all parameters of a module and its children, shared ones once."""
+    return sum(parameter.nbytes for parameter in module.parameters())
+
+
+def modules_in_words(modules: Iterable[nn.Module]) -> str:
+    """Counts and bytes (children included) by type, the largest first."""
+    return types_in_words((type_name(module), total_bytes(module)) for module in modules)
+
+
+def owners_in_words(modules: Iterable[nn.Module]) -> str:
+    """Counts and bytes (of what they hold themselves) by type, the largest first."""
+    return types_in_words((type_name(module), own_bytes(module)) for module in modules)
+
+
+def types_in_words(found: Iterable[tuple[str, int]]) -> str:
+    """Counts and bytes by type name, the largest first."""
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for name, size in found:
+        counts[name] += 1
+        sizes[name] += size
+    return ", ".join(f"{counts[name]} {name} ({bytes_in_words(size)})" for name, size in sizes.most_common())
+
+
+def type_name(module: nn.Module) -> str:
+    """The class name that the author knows: that of before `torch.nn.utils.parametrize` changed it."""
+    from torch.nn.utils import parametrize
+
+    return str(parametrize.type_before_parametrizations(module).__name__)
+
+
+def weight_owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every module that holds parameters itself, once, with its name. Parametrizations count as their owner's."""
+    for name, module in model.named_modules():
+        if ".parametrizations." not in f".{name}." and own_bytes(module):
+            yield name, module
+
+
+def last_line(error: BaseException) -> str:
+    """`TypeError: what it said`, one line of it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
+    return text if len(text) <= SHOWN_LINE_CHARACTERS else text[:SHOWN_LINE_CHARACTERS] + "..."

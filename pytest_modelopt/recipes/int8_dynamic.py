@@ -1,0 +1,135 @@
+"""int8-dynamic: int8 weights for Linear and recurrent layers, activations quantized as they come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pytest_modelopt.recipes import torch_ao
+from pytest_modelopt.recipes.base import Applied, Context, Recipe
+from pytest_modelopt.recipes.describe import (
+    bytes_in_words,
+    last_line,
+    modules_in_words,
+    own_bytes,
+    owners_in_words,
+    type_name,
+    types_in_words,
+    weight_owners,
+)
+from pytest_modelopt.recipes.fused_path import turn_off_fused_path
+from pytest_modelopt.recipes.sharing import replace_modules, tied_parameters
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Int8Dynamic(Recipe):
+    """Int8 weights for Linear, LSTM, GRU and the recurrent cells; activations are quantized call by call."""
+
+    recipe_name: ClassVar[str] = "int8-dynamic"
+    summary: ClassVar[str] = "int8 weights for Linear, LSTM and GRU; needs no calibration data"
+    changes: ClassVar[tuple[str, ...]] = ("Linear", "LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")
+    packs_weights: ClassVar[bool] = True
+
+    def apply(self, model: nn.Module, context: Context) -> Applied:  # noqa: ARG002
+        quantization = torch_ao.load("torch.ao.quantization", self.recipe_name)
+        _, notes = torch_ao.ensure_engine(self.recipe_name)
+        packer = _Packer(quantization, self.changes, tied_parameters(model))
+        with torch_ao.quiet():
+            model = replace_modules(model, packer)
+        notes += (*packer.notes(), *_left_in_float(model, packer.refused), *turn_off_fused_path(model))
+        return Applied(model, notes)
+
+
+class _Packer:
+    """Makes the packed form of one module, or remembers why it has none."""
+
+    def __init__(self, quantization: Any, kinds: tuple[str, ...], tied: set[int]) -> None:
+        from torch import nn
+
+        self._quantization = quantization
+        self._classes = {getattr(nn, kind) for kind in kinds}
+        self._tied = tied
+        self.refused: dict[nn.Module, str] = {}
+
+    def __call__(self, module: nn.Module) -> nn.Module | None:
+        from torch import nn
+
+        if type(module) not in self._classes or not own_bytes(module):
+            return None
+        reason = self._reason_to_keep(module)
+        if not reason:
+            holder = nn.Sequential(module)
+            try:
+                self._quantization.quantize_dynamic(holder, {type(module)}, inplace=True)
+            except Exception as error:
+                reason = f"torch cannot pack it ({last_line(error)})"
+                vars(module).pop("qconfig", None)
+            else:
+                if holder[0] is not module:
+                    return holder[0]
+                reason = "torch has no packed form of it"
+        self.refused[module] = reason
+        return None
+
+    def _reason_to_keep(self, module: nn.Module) -> str:
+        import torch
+
+        parameters = list(module.parameters(recurse=False))
+        dtypes = {parameter.dtype for parameter in parameters}
+        if dtypes != {torch.float32}:
+            words = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+            return f"packing needs float32 weights, and they are {words}"
+        if {id(parameter) for parameter in parameters} & self._tied:
+            return "another module shares their weight, which would stay in float32 beside the int8 copy"
+        return ""
+
+    def notes(self) -> tuple[str, ...]:
+        reasons: dict[str, list[nn.Module]] = {}
+        for module, reason in self.refused.items():
+            reasons.setdefault(reason, []).append(module)
+        return tuple(f"{owners_in_words(modules)} left as they are: {why}" for why, modules in reasons.items())
+
+
+def _left_in_float(model: nn.Module, explained: dict[nn.Module, str]) -> tuple[str, ...]:
+    """Notes on the weights that the technique does not reach, by the reason."""
+    from torch import nn
+    from torch.nn.utils import parametrize
+
+    attention: list[nn.Module] = []
+    linear: list[tuple[str, int]] = []
+    convolutions: list[nn.Module] = []
+    others: list[nn.Module] = []
+    attentions = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
+    within_attention = {child for module in attentions for child in module.modules()}
+    for _, module in weight_owners(model):
+        if module in explained or module in within_attention or _is_packed(module):
+            continue
+        if isinstance(module, nn.Linear):
+            parametrized = " with a parametrized weight" if parametrize.is_parametrized(module) else ""
+            linear.append((type_name(module) + parametrized, own_bytes(module)))
+        elif isinstance(module, nn.modules.conv._ConvNd):
+            convolutions.append(module)
+        elif any(parameter.dim() > 1 for parameter in module.parameters(recurse=False)):
+            others.append(module)
+    attention = [module for module in attentions if any(True for _ in module.parameters())]
+    notes = []
+    if attention:
+        sizes = bytes_in_words(sum(p.nbytes for m in attention for p in m.parameters() if p.dim() > 1))
+        notes.append(
+            f"{modules_in_words(attention)} left in floating point: torch packs neither in_proj_weight nor out_proj "
+            f"(a NonDynamicallyQuantizableLinear) of MultiheadAttention, together {sizes}"
+        )
+    if linear:
+        notes.append(
+            f"{types_in_words(linear)} left in floating point: torch packs exact nn.Linear only, no subclasses"
+        )
+    if convolutions:
+        notes.append(f"{owners_in_words(convolutions)} left in floating point: int8-static quantizes convolutions")
+    if others:
+        notes.append(f"{owners_in_words(others)} left in floating point: int8-dynamic has no kernel for them")
+    return tuple(notes)
+
+
+def _is_packed(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.ao.nn")

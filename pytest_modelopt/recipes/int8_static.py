@@ -1,0 +1,208 @@
+"""int8-static: int8 weights and int8 activations, with scales taken from calibration data."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import linecache
+import re
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from pytest_modelopt.recipes import torch_ao
+from pytest_modelopt.recipes.base import Applied, Context, Recipe, RecipeError
+from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.recipes.describe import last_line, modules_in_words, total_bytes
+from pytest_modelopt.recipes.sharing import tied_parameters
+
+if TYPE_CHECKING:
+    from torch import fx, nn
+
+
+class Int8Static(Recipe):
+    """Int8 weights and activations through torch's FX graph mode; scales come from `batches` calibration batches."""
+
+    recipe_name: ClassVar[str] = "int8-static"
+    summary: ClassVar[str] = "int8 weights and activations for convolutions and Linear; needs calibration data"
+    needs_calibration: ClassVar[bool] = True
+    needs_example: ClassVar[bool] = True
+    changes: ClassVar[tuple[str, ...]] = ("Conv1d", "Conv2d", "Conv3d", "Linear")
+    packs_weights: ClassVar[bool] = True
+
+    batches: int = Field(default=4, ge=1)
+
+    def apply(self, model: nn.Module, context: Context) -> Applied:
+        if context.calibration is None:
+            raise RecipeError("int8-static needs calibration data: add `calibration: package.module:function`")
+        _refuse_other_precisions(model)
+        quantize_fx = torch_ao.load("torch.ao.quantization.quantize_fx", self.recipe_name)
+        engine, notes = torch_ao.ensure_engine(self.recipe_name)
+        torch_ao.make_convolutions_picklable()
+        with torch_ao.quiet():
+            graph = _traced(model, context.example_inputs)
+            leaves = _opaque_leaves(graph)
+            unused = _never_called(model, graph)
+            tied = _tied_modules(graph)
+            prepared = _prepared(quantize_fx, graph, engine, context.example_inputs, tied)
+            seen = self._calibrate(prepared, context.calibration())
+            converted = quantize_fx.convert_fx(prepared)
+        for name, module in unused.items():
+            converted.add_submodule(name, module)  # FX drops them, and to lose them is not what was asked for
+        if seen < self.batches:
+            notes += (f"calibrated with {seen} of {self.batches} batches: the calibration data holds no more",)
+        if leaves:
+            notes += (f"{modules_in_words(leaves)} left in floating point: FX sees such a module as one closed box",)
+        if tied:
+            notes += (
+                f"{modules_in_words(map(model.get_submodule, tied))} left as they are: another module shares their "
+                f"weight, which would stay in float32 beside the int8 copy",
+            )
+        if unused:
+            notes += (f"{modules_in_words(unused.values())} left as they are: the forward pass never calls them",)
+        notes += (f"the variant is a torch.fx.GraphModule: of {type(model).__name__} only forward remains",)
+        return Applied(converted, notes)
+
+    def _calibrate(self, prepared: nn.Module, batches: Iterator[Inputs]) -> int:
+        """Run the observers on the batches; the number of batches that there were."""
+        import torch
+
+        seen = 0
+        with torch.no_grad():
+            for batch in itertools.islice(batches, self.batches):
+                try:
+                    call(prepared, batch)
+                except Exception as error:
+                    raise RecipeError(
+                        f"int8-static: the model does not run on calibration batch {seen + 1}: {last_line(error)}"
+                    ) from error
+                seen += 1
+        if not seen:
+            raise RecipeError("int8-static needs calibration data, and the calibration gave no batch")
+        return seen
+
+
+def _refuse_other_precisions(model: nn.Module) -> None:
+    import torch
+
+    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
+    if dtypes:
+        words = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise RecipeError(f"int8-static quantizes float32 weights, and the model holds {words}: call .float() on it")
+
+
+def _tied_modules(graph: fx.GraphModule) -> list[str]:
+    """Names of the called Linear layers and convolutions whose weight another module holds too."""
+    from torch import nn
+
+    tied = tied_parameters(graph)
+    return [
+        name
+        for name, module in graph.named_modules()
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and id(module.weight) in tied
+    ]
+
+
+def _traced(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
+    """The model as a graph of the calls that it makes on such inputs; arguments that are not given keep their default.
+
+    Raises:
+        RecipeError: with the line of the model that cannot be traced.
+    """
+    from torch.ao.quantization.fx.tracer import QuantizationTracer
+    from torch.fx import GraphModule
+
+    defaults = _defaults_of_absent_arguments(model, inputs)
+    try:
+        graph = QuantizationTracer([], []).trace(model, concrete_args=defaults or None)
+    except Exception as error:
+        raise RecipeError(
+            f"int8-static needs a model that torch.fx can trace, and {type(model).__name__} is not"
+            f"{_user_line(error)}: {last_line(error)}; int8-dynamic needs no tracing"
+        ) from error
+    specialized = re.compile(f"({'|'.join(map(re.escape, defaults))})_\\d+")
+    for node in [node for node in graph.nodes if node.op == "placeholder" and specialized.fullmatch(str(node.target))]:
+        if defaults:
+            _erase_with_users(node)
+    return GraphModule(model, graph)
+
+
+def _erase_with_users(node: fx.Node) -> None:
+    """Erase an argument that is fixed at its default, with the assertions that FX made of it."""
+    for user in list(node.users):
+        _erase_with_users(user)
+    node.graph.erase_node(node)
+
+
+def _defaults_of_absent_arguments(model: nn.Module, inputs: Inputs) -> dict[str, Any]:
+    """Parameters of `forward` that the inputs do not give, with their defaults."""
+    signature = inspect.signature(model.forward)
+    try:
+        if isinstance(inputs, Mapping):
+            bound = signature.bind_partial(**inputs)
+        else:
+            bound = signature.bind_partial(*(inputs if type(inputs) is tuple else (inputs,)))
+    except TypeError:
+        return {}
+    return {
+        name: parameter.default
+        for name, parameter in signature.parameters.items()
+        if name not in bound.arguments and parameter.default is not parameter.empty
+    }
+
+
+def _user_line(error: BaseException) -> str:
+    """' (model.py:12: `if x.sum() > 0:`)', the last line of the traceback outside of torch; '' if there is none."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        parts = frame.filename.replace("\\", "/").split("/")
+        if "torch" in parts or "pytest_modelopt" in parts or frame.filename.startswith("<"):
+            continue
+        code = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
+        return f" ({parts[-1]}:{frame.lineno}: `{code}`)"
+    return ""
+
+
+def _prepared(quantize_fx: Any, graph: fx.GraphModule, engine: str, inputs: Inputs, excluded: list[str]) -> nn.Module:
+    from torch import nn
+
+    quantization = torch_ao.load("torch.ao.quantization", Int8Static.recipe_name)
+    backend = "x86" if engine in ("x86", "fbgemm", "onednn") else engine
+    mapping = quantization.get_default_qconfig_mapping(backend)
+    for kind in (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell, nn.MultiheadAttention):
+        mapping = mapping.set_object_type(kind, None)
+    for name in excluded:
+        mapping = mapping.set_module_name(name, None)
+    if isinstance(inputs, Mapping):
+        example: tuple[Any, ...] = tuple(inputs.values())
+    else:
+        example = inputs if type(inputs) is tuple else (inputs,)
+    prepared: nn.Module = quantize_fx.prepare_fx(graph, mapping, example)
+    return prepared
+
+
+def _opaque_leaves(graph: fx.GraphModule) -> list[nn.Module]:
+    """Modules that the graph calls as a whole although they hold Linear layers or recurrent weights."""
+    from torch import nn
+
+    called = {
+        node.target: graph.get_submodule(str(node.target)) for node in graph.graph.nodes if node.op == "call_module"
+    }
+    recurrent = (nn.RNNBase, nn.RNNCellBase)
+    return [
+        module
+        for module in called.values()
+        if isinstance(module, recurrent) or any(isinstance(child, nn.Linear) for child in list(module.modules())[1:])
+    ]
+
+
+def _never_called(model: nn.Module, graph: fx.GraphModule) -> dict[str, nn.Module]:
+    """The outermost modules with weights of which the graph holds none."""
+    held = {id(parameter) for parameter in graph.parameters()}
+    absent = {
+        name: module
+        for name, module in model.named_modules()
+        if name and total_bytes(module) and not any(id(parameter) in held for parameter in module.parameters())
+    }
+    return {name: module for name, module in absent.items() if name.rpartition(".")[0] not in absent}

@@ -1,0 +1,155 @@
+"""A recipe expression on a model: the steps in order, what each changed, and a check that the result still runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelopt.recipes import torch_ao
+from pytest_modelopt.recipes.base import Applied, Context, Recipe, RecipeError
+from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.recipes.coverage import Snapshot, compare, snapshot
+from pytest_modelopt.recipes.describe import last_line, type_name, types_in_words
+from pytest_modelopt.recipes.registry import RECIPES
+from pytest_modelopt.record.model import Coverage, RecipeStep
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class RecipeDidNothing(RecipeError):
+    """A step of the expression left every weight as it was: to measure it would compare a model with itself."""
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """The optimized model in eval mode, what was changed in it, and the notes of all steps."""
+
+    model: nn.Module
+    coverage: Coverage
+    notes: tuple[str, ...] = ()
+
+
+def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> Optimization:
+    """Apply the recipes in order. The model object that is given may be changed in place.
+
+    Raises:
+        RecipeDidNothing: if a step changed no weight.
+        RecipeError: if the model does not run on the example inputs before or after a step, or a step failed.
+    """
+    import torch
+
+    model.eval()
+    _check_original(model, context.example_inputs)
+    original = before = snapshot(model)
+    steps = []
+    for recipe in recipes:
+        if not before.weights:
+            raise RecipeDidNothing(_nothing_message(recipe, before, ()))
+        torch.manual_seed(context.seed)
+        applied = _apply(recipe, model, context)
+        model = applied.model.eval()
+        _check_forward(model, context.example_inputs, recipe)
+        changed_bytes = sum(layer.changed_bytes for layer in compare(before, model))
+        if not changed_bytes:
+            raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes))
+        steps.append(RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, applied.notes))
+        before = snapshot(model)
+    coverage = Coverage(compare(original, model), tuple(steps))
+    return Optimization(model, coverage, tuple(note for step in steps for note in step.notes))
+
+
+def _apply(recipe: Recipe, model: nn.Module, context: Context) -> Applied:
+    try:
+        return recipe.apply(model, context)
+    except RecipeError:
+        raise
+    except Exception as error:
+        raise RecipeError(f"{recipe.canonical()} failed: {last_line(error)}") from error
+
+
+def _check_original(model: nn.Module, inputs: Inputs) -> None:
+    error = _forward_error(model, inputs)
+    if error:
+        raise RecipeError(
+            f"the model does not run on its example inputs, before any recipe: {last_line(error)}"
+        ) from error
+
+
+def _check_forward(model: nn.Module, inputs: Inputs, recipe: Recipe) -> None:
+    error = _forward_error(model, inputs)
+    if error:
+        raise RecipeError(
+            f"after {recipe.canonical()} the model no longer runs on its example inputs"
+            f"{_where(model, inputs)}: {last_line(error)}{_explanation(error)}"
+        ) from error
+
+
+def _forward_error(model: nn.Module, inputs: Inputs) -> Exception | None:
+    import torch
+
+    try:
+        with torch_ao.quiet(), torch.no_grad():
+            call(model, inputs)
+    except Exception as error:
+        return error
+    return None
+
+
+def _where(model: nn.Module, inputs: Inputs) -> str:
+    """' (in encoder.fc, a Linear)' if a second run fails in a module that can be told; '' otherwise."""
+    from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+    entered: list[Any] = []
+    enter = register_module_forward_pre_hook(lambda module, _: entered.append(module))
+    leave = register_module_forward_hook(lambda _module, _inputs, _output: entered.pop() and None)
+    try:
+        _forward_error(model, inputs)
+    finally:
+        enter.remove()
+        leave.remove()
+    names = {id(module): name for name, module in model.named_modules()}
+    if not entered or not names.get(id(entered[-1])):
+        return ""
+    return f" (in {names[id(entered[-1])]}, of type {type_name(entered[-1])})"
+
+
+def _explanation(error: Exception) -> str:
+    """What the user can make of the errors that packed weights typically raise."""
+    if "'function' object" in str(error) or "'method' object" in str(error) or "not method" in str(error):
+        return (
+            "; a packed layer's `weight` is a method, not a tensor: call the layer in forward instead of reading its "
+            "weight"
+        )
+    return ""
+
+
+def _nothing_message(recipe: Recipe, before: Snapshot, notes: Sequence[str]) -> str:
+    name = recipe.recipe_name
+    layers = before.layers()
+    if not layers:
+        return f"{name} changed nothing: the model holds no weights"
+    parts = [
+        f"{name} changed nothing: the model holds {types_in_words((kind, size) for _, kind, size in layers)}",
+        f"{name} changes {_enumerated(recipe.changes)} only",
+    ]
+    if {kind for _, kind, _ in layers} & set(recipe.changes):
+        parts.extend(notes)
+    parts.extend(_fitting(recipe, [kind for _, kind, _ in layers]))
+    return "; ".join(parts)
+
+
+def _fitting(recipe: Recipe, kinds: Sequence[str]) -> list[str]:
+    """For each layer type that this recipe leaves alone, the recipes that would change it."""
+    recipes_by_kind = {
+        kind: [name for name, other in RECIPES.items() if kind in other.changes and name != recipe.recipe_name]
+        for kind in dict.fromkeys(kinds)
+        if kind not in recipe.changes
+    }
+    return [f"{kind} is changed by {_enumerated(names, 'and')}" for kind, names in recipes_by_kind.items() if names]
+
+
+def _enumerated(words: Sequence[str], conjunction: str = "and") -> str:
+    *first, last = words
+    return f"{', '.join(first)} {conjunction} {last}" if first else last

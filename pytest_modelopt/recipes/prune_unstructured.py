@@ -1,0 +1,85 @@
+"""prune-unstructured: the weights of smallest magnitude become zero; shapes stay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from pytest_modelopt.recipes.base import Applied, Context, Recipe
+from pytest_modelopt.recipes.describe import modules_in_words, owners_in_words, weight_owners
+from pytest_modelopt.recipes.sharing import tied_parameters
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class PruneUnstructured(Recipe):
+    """Set the share `ratio` of the weights of smallest magnitude to zero, within each layer or over all layers."""
+
+    recipe_name: ClassVar[str] = "prune-unstructured"
+    summary: ClassVar[str] = "sets the smallest weights to zero; shapes stay, so alone it saves neither time nor memory"
+    changes: ClassVar[tuple[str, ...]] = (
+        "Linear",
+        "Conv1d",
+        "Conv2d",
+        "Conv3d",
+        "ConvTranspose1d",
+        "ConvTranspose2d",
+        "ConvTranspose3d",
+    )
+
+    ratio: float = Field(default=0.5, gt=0, lt=1)
+    scope: Literal["layer", "global"] = "layer"
+
+    def apply(self, model: nn.Module, context: Context) -> Applied:  # noqa: ARG002
+        from torch.nn.utils import prune
+
+        tied = tied_parameters(model)
+        layers: list[nn.Module] = []
+        kept: dict[str, list[nn.Module]] = {}
+        for _, module in weight_owners(model):
+            reason = _reason_to_keep(module, tied)
+            if reason is None:
+                layers.append(module)
+            elif reason:
+                kept.setdefault(reason, []).append(module)
+        if layers and self.scope == "global":
+            weights = [(layer, "weight") for layer in layers]
+            prune.global_unstructured(weights, pruning_method=prune.L1Unstructured, amount=self.ratio)
+        elif layers:
+            for layer in layers:
+                prune.l1_unstructured(layer, "weight", amount=self.ratio)  # type: ignore[no-untyped-call]
+        for layer in layers:
+            prune.remove(layer, "weight")  # type: ignore[no-untyped-call]
+        notes = [f"{owners_in_words(modules)} left as they are: {reason}" for reason, modules in kept.items()]
+        if layers:
+            notes.insert(0, _zeros_note(layers))
+        return Applied(model, tuple(notes))
+
+
+def _reason_to_keep(module: nn.Module, tied: set[int]) -> str | None:
+    """None to prune the module, '' to pass over it in silence, or why it is left alone."""
+    from torch import nn
+    from torch.nn.utils import parametrize
+
+    if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+        weight = module._parameters.get("weight")
+        if parametrize.is_parametrized(module) or weight is None:
+            return "their weight is reparametrized"
+        if id(weight) in tied:
+            return "another module shares their weight"
+        return None
+    if any(parameter.dim() > 1 for parameter in module.parameters(recurse=False)):
+        return "prune-unstructured changes Linear and convolutions only"
+    return ""
+
+
+def _zeros_note(layers: list[nn.Module]) -> str:
+    weights = [layer.get_parameter("weight") for layer in layers]
+    count = sum(weight.numel() for weight in weights)
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    return (
+        f"{zeros:,} of {count:,} weights in {modules_in_words(layers)} are zero ({zeros / count:.1%}); the shapes are "
+        f"unchanged, so dense kernels do the same work and the saved file is no smaller"
+    )

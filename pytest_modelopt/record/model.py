@@ -1,0 +1,247 @@
+"""The record: everything one run found, as frozen dataclasses that hold raw figures and derive the rest on reading.
+
+Units are in the names: `_bytes` (integers), `_ns` (nanoseconds), `_s` (seconds). Scores are in the metric's own unit
+(for accuracy a fraction in 0..1), drops in the same unit, so a drop of 0.01 in accuracy is one point (1 pp).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+SCHEMA_VERSION: Literal[1] = 1
+
+Level = Literal["error", "warn"]
+Outcome = Literal["pass", "fail", "inconclusive", "not measured", "waived"]
+Stage = Literal["start", "load", "optimize", "size", "memory", "score", "timing", "test", "compare"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One bound of a budget, with the place that states it.
+
+    `value` is in the limit's base unit: bytes for memory and size, a fraction in 0..1 for reductions, flips and
+    coverage, the metric's unit for accuracy, a factor for `min_speedup` (1.3 means 1.3 times as fast), seconds for
+    `max_latency`. `text` is what the author wrote.
+    """
+
+    name: str
+    value: float
+    text: str
+    level: Level
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one variant costs and answers. A figure that could not be measured is None, with its reason in `unmeasured`."""
+
+    recipe: str | None
+    """The recipe in canonical spelling; None for the original."""
+    parameters: int
+    size_bytes: int | None
+    weights_bytes: int | None
+    """Bytes of the unique storages of parameters, buffers and packed weights."""
+    call_peak_bytes: int | None
+    """Peak of what the allocator handed out during one call, weights not included."""
+    score: float | None
+    examples: int
+    data_fingerprint: str | None
+    """SHA-256 of every input and target, in order."""
+    notes: tuple[str, ...] = ()
+    """What was done to the model beyond the recipe, or should be known about it: 'was in training mode', ..."""
+    unmeasured: dict[str, str] = field(default_factory=dict)
+    """Figure name -> why it is missing."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Where this variant's wall time went: start, load, optimize, size, memory, score."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Peak memory of one call by the tensor meter: resident weights plus the peak of the call's allocations."""
+        if self.weights_bytes is None or self.call_peak_bytes is None:
+            return None
+        return self.weights_bytes + self.call_peak_bytes
+
+
+@dataclass(frozen=True)
+class LayerCoverage:
+    """Of one module that owns weights directly: how many of its weight bytes the recipe really changed."""
+
+    name: str
+    type: str
+    weight_bytes: int
+    changed_bytes: int
+
+
+@dataclass(frozen=True)
+class RecipeStep:
+    """One recipe of an expression: what it changed relative to the step before, and what it has to say about it."""
+
+    recipe: str
+    changed_bytes: int
+    weight_bytes: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What the whole recipe expression changed in the original's weights, in bytes, by layer."""
+
+    layers: tuple[LayerCoverage, ...]
+    steps: tuple[RecipeStep, ...]
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(layer.weight_bytes for layer in self.layers)
+
+    @property
+    def changed_bytes(self) -> int:
+        return sum(layer.changed_bytes for layer in self.layers)
+
+    @property
+    def share(self) -> float:
+        """Share of weight bytes that were changed, 0..1."""
+        return self.changed_bytes / self.weight_bytes if self.weight_bytes else 0.0
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Predictions of the original and the variant on the same examples, compared one by one."""
+
+    examples: int
+    right_to_wrong: int
+    wrong_to_right: int
+    flips: int
+    """Examples whose prediction changed, wrong to other wrong included."""
+
+
+@dataclass(frozen=True)
+class TimedPair:
+    """One pair of blocks, the unit of evidence: a block on the original and a block on the variant, in coin-flipped order."""
+
+    variant_first: bool
+    original_ns: int
+    variant_ns: int
+    original_preempted: bool
+    variant_preempted: bool
+
+
+@dataclass(frozen=True)
+class Timing:
+    """All pairs of one comparison. A latency is a block's time divided by the calls in it."""
+
+    pairs: tuple[TimedPair, ...]
+    original_calls: int
+    """Timed calls in one block of the original."""
+    variant_calls: int
+    seed: int
+    """Seed of the coin that ordered each pair."""
+    seconds: float
+    time_limit_s: float
+    threads: int
+
+    def original_latencies_s(self) -> list[float]:
+        return [pair.original_ns / self.original_calls / 1e9 for pair in self.pairs]
+
+    def variant_latencies_s(self) -> list[float]:
+        return [pair.variant_ns / self.variant_calls / 1e9 for pair in self.pairs]
+
+    def speedups(self) -> list[float]:
+        """Paired ratios original / variant; above 1 the variant is faster."""
+        return [a / b for a, b in zip(self.original_latencies_s(), self.variant_latencies_s(), strict=True)]
+
+
+@dataclass(frozen=True)
+class CaseError:
+    """Why a case has no result: the stage that failed, one message, and the last lines that the worker printed."""
+
+    stage: Stage
+    message: str
+    output: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement of one limit. `sentence` says it in words, figure and limit included, for a person to read."""
+
+    limit: Limit
+    outcome: Outcome
+    measured: float | None
+    sentence: str
+
+    @property
+    def is_red(self) -> bool:
+        """Whether this verdict alone fails the case (an inconclusive one does so only under strict)."""
+        return self.limit.level == "error" and self.outcome in ("fail", "not measured")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One (model, recipe, budget), as measured and judged."""
+
+    id: str
+    """The pytest node id."""
+    model: str
+    recipe: str
+    metric: str | None
+    higher_is_better: bool
+    limits: tuple[Limit, ...]
+    batch_size: int
+    original: Measurement | None = None
+    variant: Measurement | None = None
+    coverage: Coverage | None = None
+    agreement: Agreement | None = None
+    timing: Timing | None = None
+    error: CaseError | None = None
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def drop(self) -> float | None:
+        """How much worse the variant's score is than the original's, in the metric's unit; negative is better."""
+        if self.original is None or self.variant is None:
+            return None
+        if self.original.score is None or self.variant.score is None:
+            return None
+        difference = self.original.score - self.variant.score
+        return difference if self.higher_is_better else -difference
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}/{self.recipe}"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The machine and the libraries that the figures belong to."""
+
+    python: str
+    platform: str
+    cpu: str
+    cpu_count: int
+    cpu_capability: str
+    """The instruction set that torch's kernels chose: 'AVX2', 'AVX512', 'DEFAULT'."""
+    cpu_flags: tuple[str, ...]
+    """Flags that decide how fast reduced precision runs: avx2, avx512_vnni, avx_vnni, amx_int8, avx512_bf16, ..."""
+    torch: str
+    quantized_engine: str
+    packages: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything one run found. `planned` lists every case that was collected, so that a missing one can be noticed."""
+
+    tool_version: str
+    started: str
+    """ISO 8601, UTC."""
+    seed: int
+    strict: bool
+    timed_limits: int
+    """Timed limits in the run: the error probability of FAIL is shared among them."""
+    planned: tuple[str, ...]
+    complete: bool
+    """False until the run has ended by itself: an interrupted run leaves False."""
+    cases: tuple[Case, ...]
+    environment: Environment | None = None
+    schema_version: Literal[1] = SCHEMA_VERSION

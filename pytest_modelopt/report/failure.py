@@ -1,0 +1,17 @@
+"""The text of a failed test: every broken limit of its case, then the likely cause, then what the worker printed."""
+
+from __future__ import annotations
+
+from pytest_modelopt.record.model import Case
+from pytest_modelopt.report.sentences import case_items
+
+
+def explain(case: Case, *, strict: bool) -> str:
+    """All that makes the case red, as lines of plain text."""
+    told = [item for item in case_items(case, strict) if item.severity == "error"]
+    lines = [item.text for item in told]
+    lines += [f"  {why}" for why in dict.fromkeys(why for item in told for why in item.why)]
+    output = [line for item in told for line in item.output]
+    if output:
+        lines += ["  the worker's last output:", *(f"    {line}" for line in output)]
+    return "\n".join(lines)

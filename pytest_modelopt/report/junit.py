@@ -1,0 +1,41 @@
+"""Figures of a case as flat properties, which every CI system shows beside a test in a JUnit file."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from pytest_modelopt.record.model import Case
+from pytest_modelopt.report.plain import plain_line
+
+
+def properties(case: Case) -> list[tuple[str, str | float | int]]:
+    """Name and value of what was measured; a figure that is missing has no property.
+
+    Bytes and seconds as they are; reductions and coverage as shares, 0.25 for a quarter; score and drop in the
+    metric's own unit.
+    """
+    original, variant, timing, agreement = case.original, case.variant, case.timing, case.agreement
+    timed = timing is not None and bool(timing.pairs)
+    figures: dict[str, str | float | int | None] = {
+        "model": plain_line(case.model),
+        "recipe": plain_line(case.recipe),
+        "memory_bytes": variant.memory_bytes if variant else None,
+        "memory_reduction": _reduction(
+            original.memory_bytes if original else None, variant.memory_bytes if variant else None
+        ),
+        "size_bytes": variant.size_bytes if variant else None,
+        "size_reduction": _reduction(
+            original.size_bytes if original else None, variant.size_bytes if variant else None
+        ),
+        "latency_s": median(timing.variant_latencies_s()) if timing and timed else None,
+        "speedup": median(timing.speedups()) if timing and timed else None,
+        "score": variant.score if variant else None,
+        "drop": case.drop,
+        "flips": agreement.flips if agreement else None,
+        "coverage": case.coverage.share if case.coverage and case.coverage.weight_bytes else None,
+    }
+    return [(f"modelopt.{name}", figure) for name, figure in figures.items() if figure is not None]
+
+
+def _reduction(original: int | None, variant: int | None) -> float | None:
+    return None if variant is None or not original else 1 - variant / original

@@ -1,0 +1,44 @@
+"""Text from a record made safe to print: names, messages and a worker's output may hold anything."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_TERMINAL_SEQUENCE = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours, cursor
+    r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)"  # titles, links
+    r"|\x1b[ -/]*[0-~]?"
+    r"|\x9b[0-?]*[ -/]*[@-~]"
+)
+_LINE_BREAK = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+
+
+def plain_line(text: str) -> str:
+    """`text` on one line: no control or invisible characters; runs of white space are one blank."""
+    return " ".join(_visible(line) for line in plain_lines(text)).strip()
+
+
+def plain_lines(text: str) -> list[str]:
+    """`text` as lines without control characters; a carriage return ends a line, blank lines at both ends go."""
+    lines = _LINE_BREAK.split(_TERMINAL_SEQUENCE.sub("", text))
+    return "\n".join(_printable(line.expandtabs(4)).rstrip() for line in lines).strip("\n").split("\n")
+
+
+def _visible(line: str) -> str:
+    return " ".join(line.split())
+
+
+def _printable(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_character(character) for character in text)
+
+
+def _character(character: str) -> str:
+    category = unicodedata.category(character)
+    if category == "Cs":
+        return "\N{REPLACEMENT CHARACTER}"
+    if category == "Zs":
+        return " "
+    return "" if category in ("Cc", "Cf") else character

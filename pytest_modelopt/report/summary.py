@@ -1,0 +1,41 @@
+"""The whole run in one sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pytest_modelopt.record.model import Record
+from pytest_modelopt.record.outcome import case_outcome, not_run
+from pytest_modelopt.report.plain import plain_line
+
+
+def counted(record: Record) -> str:
+    """'5 cases: 3 passed (1 with a warning), 1 failed, 1 inconclusive'; what did not occur is left out."""
+    outcomes = Counter(case_outcome(case, record.strict) for case in record.cases)
+    missing = len(not_run(record))
+    total = len(record.cases) + missing
+    passed = outcomes["pass"] + outcomes["warn"]
+    warned = outcomes["warn"]
+    told = [f"{passed} passed" + (f" ({warned} with a warning)" if warned else ""), f"{outcomes['fail']} failed"]
+    if outcomes["error"]:
+        told.append(f"{outcomes['error']} in error")
+    if outcomes["inconclusive"]:
+        told.append(f"{outcomes['inconclusive']} inconclusive")
+    if outcomes["no limits"]:
+        told.append(f"{outcomes['no limits']} without limits")
+    if missing:
+        told.append(f"{missing} not run")
+    return f"{total} case{'' if total == 1 else 's'}: {', '.join(told)}"
+
+
+def machine(record: Record) -> str:
+    """'3 timed limits; AVX512, torch 2.13.0': what the timed figures belong to."""
+    if record.environment is None:
+        return timed_limits(record)
+    kernels, torch = plain_line(record.environment.cpu_capability), plain_line(record.environment.torch)
+    return f"{timed_limits(record)}; {kernels}, torch {torch}"
+
+
+def timed_limits(record: Record) -> str:
+    """How many limits share the risk of a false FAIL: '3 timed limits'."""
+    return f"{record.timed_limits} timed limit{'' if record.timed_limits == 1 else 's'}"

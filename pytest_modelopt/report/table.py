@@ -1,0 +1,198 @@
+"""The one table model, from which every form of the report is made: cells are strings, made once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import TypeVar
+
+from pytest_modelopt.budgets.limits import metric_in_unit_interval
+from pytest_modelopt.budgets.units import (
+    format_bytes,
+    format_factor,
+    format_number,
+    format_percentage,
+    format_points,
+    format_time,
+)
+from pytest_modelopt.record.model import Case, Measurement, Record, Timing
+from pytest_modelopt.record.outcome import CaseOutcome, case_outcome, is_red, warnings
+from pytest_modelopt.report.plain import plain_line
+from pytest_modelopt.statistics.timing import ALPHA_PASS, alpha_fail, speedup_interval
+
+HEADERS = ("recipe", "memory", "size", "latency", "speedup", "score", "drop", "flips", "verdict")
+ALIGNMENTS = ("left", "right", "right", "right", "right", "right", "right", "right", "left")
+NOT_MEASURED = "-"
+
+_Figure = TypeVar("_Figure")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant: its cells in the order of `HEADERS`. The original's has no case and no outcome."""
+
+    recipe: str
+    memory: str
+    size: str
+    latency: str
+    speedup: str
+    score: str
+    drop: str
+    flips: str
+    verdict: str
+    case_id: str | None = None
+    outcome: CaseOutcome | None = None
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        return (
+            self.recipe,
+            self.memory,
+            self.size,
+            self.latency,
+            self.speedup,
+            self.score,
+            self.drop,
+            self.flips,
+            self.verdict,
+        )
+
+
+@dataclass(frozen=True)
+class Block:
+    """One model, scored with one metric on one batch size: the original's row, then a row for each recipe in order."""
+
+    model: str
+    metric: str | None
+    rows: tuple[Row, ...]
+    conditions: str
+    """What the figures belong to: 'accuracy on 360 examples; latency of batch 1, 1 thread'."""
+    is_red: bool
+
+
+def blocks(record: Record) -> list[Block]:
+    """The tables of a record, one for each (model, metric, batch size), in the order of their first cases."""
+    groups: dict[tuple[str, str | None, int], list[Case]] = {}
+    for case in record.cases:
+        groups.setdefault((case.model, case.metric, case.batch_size), []).append(case)
+    return [_block(record, cases) for cases in groups.values()]
+
+
+def _block(record: Record, cases: list[Case]) -> Block:
+    first = cases[0]
+    return Block(
+        model=plain_line(first.model),
+        metric=None if first.metric is None else plain_line(first.metric),
+        rows=(_original_row(cases), *(_variant_row(record, case) for case in cases)),
+        conditions=_conditions(cases),
+        is_red=any(is_red(case, record.strict) for case in cases),
+    )
+
+
+def _conditions(cases: list[Case]) -> str:
+    first = cases[0]
+    examples = _latest(case.original.examples if case.original else None for case in cases)
+    on = "" if examples is None else f" on {examples} example{'' if examples == 1 else 's'}"
+    scored = f"{plain_line(first.metric)}{on}" if first.metric else "no metric"
+    threads = _latest(case.timing.threads if case.timing else None for case in cases)
+    if threads is None:
+        return f"{scored}; memory of batch {first.batch_size}"
+    return f"{scored}; memory and latency of batch {first.batch_size}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def _original_row(cases: list[Case]) -> Row:
+    """The original is measured once and handed to all its cases; its latency is that of the latest comparison."""
+
+    def latest(figure: Callable[[Measurement], _Figure | None]) -> _Figure | None:
+        return _latest(figure(case.original) if case.original else None for case in cases)
+
+    timing = _latest(_timed(case) for case in cases)
+    return Row(
+        recipe="original",
+        memory=_or_dash(format_bytes, latest(lambda original: original.memory_bytes)),
+        size=_or_dash(format_bytes, latest(lambda original: original.size_bytes)),
+        latency=_or_dash(format_time, median(timing.original_latencies_s()) if timing else None),
+        speedup="",
+        score=_score(cases[0].metric, latest(lambda original: original.score)),
+        drop="",
+        flips="",
+        verdict="",
+    )
+
+
+def _variant_row(record: Record, case: Case) -> Row:
+    outcome = case_outcome(case, record.strict)
+    recipe, verdict = plain_line(case.recipe), _verdict(case, outcome)
+    if outcome == "error":
+        return Row(recipe, *(7 * (NOT_MEASURED,)), verdict, case.id, outcome)
+    original, variant, timing, agreement = case.original, case.variant, _timed(case), case.agreement
+    return Row(
+        recipe=recipe,
+        memory=_bytes(original.memory_bytes if original else None, variant.memory_bytes if variant else None),
+        size=_bytes(original.size_bytes if original else None, variant.size_bytes if variant else None),
+        latency=_or_dash(format_time, median(timing.variant_latencies_s()) if timing else None),
+        speedup=_speedup(timing, record.timed_limits) if timing else NOT_MEASURED,
+        score=_score(case.metric, variant.score if variant else None),
+        drop=_drop(case),
+        flips=f"{agreement.flips} / {agreement.examples}" if agreement else NOT_MEASURED,
+        verdict=verdict,
+        case_id=case.id,
+        outcome=outcome,
+    )
+
+
+def _timed(case: Case) -> Timing | None:
+    return case.timing if case.timing is not None and case.timing.pairs else None
+
+
+def _latest(figures: Iterable[_Figure | None]) -> _Figure | None:
+    return next((figure for figure in reversed(list(figures)) if figure is not None), None)
+
+
+def _or_dash(form: Callable[[_Figure], str], figure: _Figure | None) -> str:
+    return NOT_MEASURED if figure is None else form(figure)
+
+
+def _bytes(original: int | None, variant: int | None) -> str:
+    if variant is None:
+        return NOT_MEASURED
+    if not original:
+        return format_bytes(variant)
+    growth = variant / original - 1
+    sign = "" if variant == original else "+" if growth > 0 else "-"
+    return f"{format_bytes(variant)} ({sign}{format_percentage(round(abs(growth), 5))})"
+
+
+def _speedup(timing: Timing, timed_limits: int) -> str:
+    speedups = timing.speedups()
+    low, high = speedup_interval(speedups, alpha_pass=ALPHA_PASS, alpha_fail=alpha_fail(timed_limits))
+    ends = [format_factor(end).removesuffix("x") if 0 < end < math.inf else "?" for end in (low, high)]
+    return f"{format_factor(median(speedups))} [{ends[0]}, {ends[1]}]"
+
+
+def _score(metric: str | None, score: float | None) -> str:
+    if score is None:
+        return NOT_MEASURED
+    return (format_percentage if metric_in_unit_interval(metric) else format_number)(score, digits=4)
+
+
+def _drop(case: Case) -> str:
+    """A negative drop is a gain."""
+    original, variant = case.original, case.variant
+    if case.drop is None or original is None or variant is None or original.score is None or variant.score is None:
+        return NOT_MEASURED
+    # Two scores that differ by rounding only are equal.
+    drop = 0.0 if math.isclose(original.score, variant.score, rel_tol=1e-12) else case.drop
+    return format_points(drop) if metric_in_unit_interval(case.metric) else format_number(drop, digits=4)
+
+
+def _verdict(case: Case, outcome: CaseOutcome) -> str:
+    if outcome == "warn":
+        count = warnings(case)
+        return f"pass, {count} warning{'' if count == 1 else 's'}"
+    if outcome == "pass":
+        waived = sum(verdict.outcome == "waived" for verdict in case.verdicts)
+        return f"pass, {waived} waived" if waived else "pass"
+    return "FAIL" if outcome == "fail" else outcome

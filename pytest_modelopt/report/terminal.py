@@ -1,0 +1,179 @@
+"""The report in the terminal, as lines with pytest's markup; nothing is printed here."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from tabulate import tabulate
+
+from pytest_modelopt.record.model import Record
+from pytest_modelopt.record.outcome import case_outcome, not_run, record_is_red
+from pytest_modelopt.report.sentences import Item, Label, items
+from pytest_modelopt.report.summary import counted, machine
+from pytest_modelopt.report.table import ALIGNMENTS, HEADERS, Block, Row, blocks
+
+Markup: TypeAlias = dict[str, bool]
+Line: TypeAlias = tuple[str, Markup]
+
+_OUTPUT_LINES = 15
+_NARROWEST = 60
+_GAP = "  "
+_MARKUP: dict[Label, Markup] = {
+    "ERROR": {"red": True, "bold": True},
+    "FAIL": {"red": True, "bold": True},
+    "INCONCLUSIVE": {"yellow": True},
+    "WARN": {"yellow": True},
+    "NOTE": {},
+}
+
+
+def lines(record: Record, width: int) -> list[Line]:
+    """The lines to write and the markup of each (keywords of pytest's `write_line`), for a terminal of `width` columns.
+
+    Tables that do not fit take a narrower shape, all the same one: first cells are broken over several lines, then
+    columns are left out, and it is said which. What still does not fit is wider than the terminal.
+    """
+    told = items(record)
+    told.sort(key=lambda item: item.severity != "info" or item.case_id is not None)  # what matters stands at the end
+    result = [*_tables(blocks(record), width), *_sentences(told, max(width, _NARROWEST)), _closing(record)]
+    return [(_no_command(text), markup) for text, markup in result]
+
+
+def _no_command(text: str) -> str:
+    """A line that no CI system takes for a command: GitHub's begin with '::', or hold '##['."""
+    if text.lstrip().startswith("::"):
+        text = text.replace("::", ": :", 1)
+    return text.replace("##[", "## [")
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """One way to lay a table out: which columns, and how their cells are broken over lines."""
+
+    form: Callable[[str, str], str]
+    left_out: tuple[str, ...] = ()
+
+    def table(self, block: Block) -> list[Line]:
+        return _table(block.rows, [name for name in HEADERS if name not in self.left_out], self.form)
+
+
+def _tables(told: Sequence[Block], width: int) -> Iterator[Line]:
+    for shape in _SHAPES:
+        tables = [shape.table(block) for block in told]
+        if all(len(text) <= width for table in tables for text, _ in table):
+            break
+    for block, table in zip(told, tables, strict=True):
+        yield block.model, {"bold": True}
+        yield f"{_GAP}{block.conditions}", {}
+        yield from table
+        yield "", {}
+    if told and shape.left_out:
+        yield f"(left out, as the terminal is narrow: {' and '.join(shape.left_out)})", {}
+        yield "", {}
+
+
+def _whole(_name: str, cell: str) -> str:
+    return cell
+
+
+def _recipe_broken(name: str, cell: str) -> str:
+    return _broken_steps(cell) if name == "recipe" else cell
+
+
+def _broken_steps(recipe: str) -> str:
+    return recipe.replace(" + ", "\n+ ")
+
+
+def _broken(name: str, cell: str) -> str:
+    """A cell over several lines, nothing lost: each step and its parameters, a figure and what qualifies it."""
+    if name == "recipe":
+        return _broken_steps(cell).replace("(", "\n(")
+    if name == "flips":
+        return cell.replace(" / ", "\n/ ")
+    return re.sub(r" (?=[(\[])|(?<=,) ", "\n", cell) if name != "speedup" else cell.replace(" [", "\n[")
+
+
+_SHAPES = (
+    _Shape(_whole),
+    _Shape(_recipe_broken),
+    _Shape(_broken),
+    _Shape(_broken, left_out=("flips",)),
+    _Shape(_broken, left_out=("size", "flips")),
+)
+
+
+def _table(rows: Sequence[Row], names: Sequence[str], form: Callable[[str, str], str]) -> list[Line]:
+    columns = [HEADERS.index(name) for name in names]
+    cells = [[form(name, row.cells[column]) for name, column in zip(names, columns, strict=True)] for row in rows]
+    # The header goes in as a row: as a header, tabulate would make each column two wider than its name.
+    text = tabulate(
+        [[*names], *cells],
+        tablefmt="plain",
+        colalign=[ALIGNMENTS[column] for column in columns],
+        disable_numparse=True,
+    )
+    header, *body = (_GAP + line.rstrip() for line in text.split("\n"))
+    rule = _GAP + "-" * (max(len(line) for line in (header, *body)) - len(_GAP))
+    result: list[Line] = [(header, {}), (rule, {})]
+    for row, row_cells in zip(rows, cells, strict=True):
+        height = max(cell.count("\n") for cell in row_cells) + 1
+        result += [(line, _row_markup(row)) for line in body[:height]]
+        body = body[height:]
+    return result
+
+
+def _row_markup(row: Row) -> Markup:
+    if row.outcome in ("fail", "error"):
+        return {"red": True}
+    return {"yellow": True} if row.outcome in ("warn", "inconclusive") else {}
+
+
+# --- sentences -------------------------------------------------------------------------------------------------------
+
+
+def _sentences(told: Sequence[Item], width: int) -> Iterator[Line]:
+    for index, item in enumerate(told):
+        following = told[index + 1] if index + 1 < len(told) else None
+        for line in _wrapped(f"{item.label} {item.text}", width, hanging="     "):
+            yield line, _MARKUP[item.label]
+        # What is known about a case is said once, under the last of its items that it belongs to.
+        if not (following and following.case_id == item.case_id and following.why == item.why):
+            for each in item.why:
+                for line in _wrapped(f"     {each}", width, hanging="       "):
+                    yield line, {}
+        for line in _output(item.output):
+            yield line, {}
+    if told:
+        yield "", {}
+
+
+def _output(output: Sequence[str]) -> Iterator[str]:
+    hidden = max(0, len(output) - _OUTPUT_LINES)
+    if output:
+        yield "     the worker's last output" + (f" ({hidden} more lines in the record):" if hidden else ":")
+    for line in output[hidden:]:
+        yield f"     | {line}"
+
+
+def _wrapped(text: str, width: int, hanging: str) -> list[str]:
+    return textwrap.wrap(
+        text, width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    ) or [""]
+
+
+def _closing(record: Record) -> Line:
+    outcomes = {case_outcome(case, record.strict) for case in record.cases}
+    if record_is_red(record):
+        markup = {"red": True, "bold": True}
+    elif outcomes <= {"pass", "no limits"} and record.complete and not not_run(record):
+        markup = {"green": True}
+    else:
+        markup = {"yellow": True}
+    return f"modelopt: {counted(record)}; {machine(record)}", markup

@@ -1,0 +1,171 @@
+"""The run: cases in, record out; the same with and without pytest-xdist.
+
+Every process that runs tests has a Session that measures. The process that owns the terminal also collects the cases
+(its own or those that pytest-xdist's workers sent) into the record, and writes it after each of them.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_modelopt.options import Options
+from pytest_modelopt.record.model import Case, Environment, Limit, Record
+
+if TYPE_CHECKING:
+    from pytest_modelopt.budgets.file import BudgetsFile, CaseEntry, Defaults
+    from pytest_modelopt.measure.runner import Progress, Runner
+    from pytest_modelopt.measure.variant import Variant
+
+SESSION = pytest.StashKey["Session"]()
+CASES = pytest.StashKey[list[Case]]()
+"""On an item: the cases that its test measured."""
+
+
+@dataclass
+class Session:
+    """State of one run in one process."""
+
+    options: Options
+    budgets: BudgetsFile | None
+    root: Path
+    working_directory: Path
+    progress: Progress
+    timed_limits: int = 0
+    planned: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._runner: Runner | None = None
+        self._cases: dict[str, Case] = {}
+        self._without_case: set[str] = set()
+        self._environment: Environment | None = None
+        self._started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+    # --- measuring ---------------------------------------------------------------------------------------------------
+
+    @property
+    def defaults(self) -> Defaults:
+        from pytest_modelopt.budgets.file import Defaults
+
+        return self.budgets.defaults if self.budgets else Defaults()
+
+    @property
+    def entries(self) -> tuple[CaseEntry, ...]:
+        """The cases of budgets.yaml."""
+        return self.budgets.cases if self.budgets else ()
+
+    @property
+    def runner(self) -> Runner:
+        """Made when the first case runs: until then nothing was imported or started."""
+        if self._runner is None:
+            from pytest_modelopt.measure.runner import Runner, StepLimits
+
+            options, defaults = self.options, self.defaults
+            limits = StepLimits(
+                time_limit_s=options.time_limit_s or defaults.time_limit_s,
+                step_limit_s=options.step_limit_s or defaults.step_limit_s,
+            )
+            self._runner = Runner(limits, self.progress)
+        return self._runner
+
+    def variant(self, entry: CaseEntry) -> Variant:
+        """The variant that a case of budgets.yaml names; its factories are looked for beside the file first."""
+        from pytest_modelopt.measure.variant import Variant
+
+        assert self.budgets is not None
+        model = entry.model
+        return Variant(
+            model=model.factory,
+            recipe=entry.recipe,
+            data=model.data,
+            calibration=model.calibration,
+            example_inputs=model.example_inputs,
+            metric=model.metric,
+            import_paths=(str(self.budgets.path.parent),),
+            working_directory=str(self.working_directory),
+            batch_size=self.defaults.batch_size,
+            threads=self.defaults.threads,
+        )
+
+    def run(self, case_id: str, model: str, limits: Sequence[Limit], variant: Variant) -> Case:
+        """Measure one case and judge it."""
+        from pytest_modelopt.budgets.judge import decide_timed, judge
+        from pytest_modelopt.budgets.limits import LIMITS
+
+        assert variant.recipe is not None
+        timed = [limit for limit in limits if LIMITS[limit.name].kind == "timed"]
+
+        def undecided(speedups: Sequence[float], latencies_s: Sequence[float]) -> bool:
+            decisions = (decide_timed(t, speedups, latencies_s, timed_limits=self.timed_limits) for t in timed)
+            return "inconclusive" in decisions
+
+        case = Case(
+            id=case_id,
+            model=model,
+            recipe=variant.recipe,
+            metric=None,
+            higher_is_better=True,
+            limits=tuple(limits),
+            batch_size=variant.batch_size,
+        )
+        measured = self.runner.measure(case, variant, undecided)
+        self._environment = self.runner.environment
+        return judge(measured, timed_limits=self.timed_limits)
+
+    def close(self) -> None:
+        """End every worker. May be called twice."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+    # --- the record --------------------------------------------------------------------------------------------------
+
+    def add(self, cases: Sequence[Case], environment: Environment | None) -> None:
+        """Take cases into the record, the last attempt of each; written at once, whatever comes next."""
+        self._cases.update({case.id: case for case in cases})
+        self._environment = self._environment or environment
+        self.write(complete=False)
+
+    def finished_without_case(self, case_id: str) -> None:
+        """A planned test was skipped, or passed without measuring: nothing of it is missing."""
+        self._without_case.add(case_id)
+
+    @property
+    def has_something_to_tell(self) -> bool:
+        return bool(self.planned or self._cases)
+
+    @property
+    def environment(self) -> Environment | None:
+        return self._environment
+
+    def record(self, *, complete: bool) -> Record:
+        """What was found so far, cases in the order in which they were planned."""
+        from pytest_modelopt import __version__
+        from pytest_modelopt.measure.variant import SEED
+
+        order = {case_id: index for index, case_id in enumerate(self.planned)}
+        cases = sorted(self._cases.values(), key=lambda c: order.get(c.id.partition("#")[0], len(order)))
+        return Record(
+            tool_version=__version__,
+            started=self._started,
+            seed=SEED,
+            strict=self.options.strict,
+            timed_limits=self.timed_limits,
+            planned=tuple(case_id for case_id in self.planned if case_id not in self._without_case),
+            complete=complete,
+            cases=tuple(cases),
+            environment=self._environment,
+        )
+
+    def write(self, *, complete: bool) -> None:
+        """Write the report folder, where one was asked for."""
+        if self.options.report is None:
+            return
+        from pytest_modelopt.report.files import write_report
+
+        write_report(self.record(complete=complete), self.options.report)

@@ -1,0 +1,54 @@
+"""Bounds for the difference of two paired proportions: what a drop on N examples says about the population.
+
+Tango (1998), "Equivalence test and confidence interval for the difference in proportions for the paired-sample design",
+Statistics in Medicine 17. Unlike a Wald interval it stays honest with few or no discordant pairs: 0 changed of 300
+examples does not prove that the drop is 0.
+"""
+
+from __future__ import annotations
+
+import math
+
+Z_ONE_SIDED_95 = 1.6448536269514722
+
+
+def drop_bounds(right_to_wrong: int, wrong_to_right: int, examples: int) -> tuple[float, float]:
+    """One-sided 95% bounds (lower, upper) of the drop in the population, as fractions in -1..1.
+
+    `right_to_wrong` (b) are the examples that only the original answers rightly, `wrong_to_right` (c) those that only
+    the variant does; the drop on the set itself is (b - c) / N. Each bound alone holds with 95%.
+    """
+    b, c, n = right_to_wrong, wrong_to_right, examples
+    if n <= 0 or b < 0 or c < 0 or b + c > n:
+        raise ValueError(f"need 0 <= b, c and b + c <= N and N > 0, got b={b}, c={c}, N={n}")
+    drop = (b - c) / n
+    upper = _solve(b, c, n, drop, 1.0, -Z_ONE_SIDED_95)
+    lower = _solve(b, c, n, -1.0, drop, Z_ONE_SIDED_95)
+    return lower, upper
+
+
+def _score(b: int, c: int, n: int, difference: float) -> float:
+    """Tango's score statistic Z for the hypothesis that the true drop is `difference`; it falls as that grows."""
+    a_term = 2 * n
+    b_term = -b - c + (2 * n - b + c) * difference
+    c_term = -c * difference * (1 - difference)
+    root = math.sqrt(max(0.0, b_term * b_term - 4 * a_term * c_term))
+    q = (root - b_term) / (2 * a_term)
+    variance = n * (2 * q + difference * (1 - difference))
+    distance = b - c - n * difference
+    if variance <= 0:
+        return math.copysign(math.inf, distance) if distance else 0.0
+    return distance / math.sqrt(variance)
+
+
+def _solve(b: int, c: int, n: int, low: float, high: float, target: float) -> float:
+    """The difference in [low, high] at which the falling score passes `target`, by bisection to machine precision."""
+    for _ in range(200):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        if _score(b, c, n, middle) > target:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2

@@ -1,0 +1,201 @@
+"""One worker process per variant: a crash, a hang or an exception stays in it, and says what happened."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_modelopt.measure.process import Worker, WorkerFailed
+from pytest_modelopt.measure.variant import Variant
+
+SOURCE = """
+import os, signal, sys, threading, time
+import torch
+from torch import nn
+
+def model():
+    return nn.Linear(4, 3).eval()
+
+def data():
+    return torch.zeros(10, 4), torch.zeros(10, dtype=torch.long)
+
+def killed():
+    print("last words")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def segfault():
+    import ctypes
+    ctypes.string_at(0)
+
+def exits():
+    sys.exit(3)
+
+def leaves():
+    os._exit(7)
+
+def hangs():
+    time.sleep(60)
+
+def chatters():
+    print("\\x1b[31mred\\x1b[0m on stdout")
+    print("on stderr", file=sys.stderr)
+    os.write(1, b"from C\\n")
+    raise RuntimeError("no weights")
+
+def environment():
+    print(os.environ.get("OMP_WAIT_POLICY"), os.getcwd(), sys.path[0], threading.active_count())
+    raise RuntimeError("seen")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "users_code.py").write_text(SOURCE, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[object]:
+    workers: list[Worker] = []
+
+    def make(model: str = "users_code:model") -> Worker:
+        variant = Variant(
+            model=model,
+            recipe=None,
+            data="users_code:data",
+            calibration=None,
+            example_inputs=None,
+            metric="accuracy",
+            import_paths=(str(folder),),
+            working_directory=str(folder),
+        )
+        workers.append(Worker(variant, folder, f"worker-{len(workers)}"))
+        return workers[-1]
+
+    yield make
+    for worker in workers:
+        worker.close()
+
+
+def failure(worker: Worker, limit_s: float = 60) -> WorkerFailed:
+    with pytest.raises(WorkerFailed) as caught:
+        worker.request("load", limit_s=limit_s)
+    return caught.value
+
+
+def test_a_worker_answers(start) -> None:  # type: ignore[no-untyped-def]
+    worker = start()
+    assert worker.request("load", limit_s=60).metric_name == "accuracy"
+    assert worker.request("score", limit_s=60).examples == 10
+
+
+def test_the_pytest_process_imports_no_torch_to_talk_to_workers(folder: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from pytest_modelopt.measure.process import Worker\n"
+        "from pytest_modelopt.measure.variant import Variant\n"
+        f"f = {str(folder)!r}\n"
+        "v = Variant('users_code:model', None, 'users_code:data', None, None, 'accuracy', (f,), f)\n"
+        "w = Worker(v, Path(f), 'w')\n"
+        "for step in ('load', 'environment', 'size', 'memory', 'score', 'prepare_timing', 'block'):\n"
+        "    w.request(step, limit_s=60)\n"
+        "w.close()\n"
+        "assert not {'torch', 'numpy'} & set(sys.modules), sorted(sys.modules)\n"
+    )
+    import subprocess
+
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_a_killed_worker_says_by_what_and_its_last_words(start) -> None:  # type: ignore[no-untyped-def]
+    failed = failure(start("users_code:killed"))
+    assert "died during `load`: ended by SIGKILL (often the kernel's out-of-memory killer)" in failed.message
+    assert failed.output == "last words"
+
+
+def test_a_segmentation_fault_is_named(start) -> None:  # type: ignore[no-untyped-def]
+    assert "ended by SIGSEGV" in failure(start("users_code:segfault")).message
+
+
+def test_a_factory_that_exits_is_an_error_and_not_a_crash(start) -> None:  # type: ignore[no-untyped-def]
+    failed = failure(start("users_code:exits"))
+    assert failed.message.startswith("model `users_code:exits` raised SystemExit: 3")
+
+
+def test_a_process_that_leaves_is_noticed(start) -> None:  # type: ignore[no-untyped-def]
+    assert "exit status 7" in failure(start("users_code:leaves")).message
+
+
+def test_a_hanging_worker_is_ended_at_its_limit(start) -> None:  # type: ignore[no-untyped-def]
+    worker = start("users_code:hangs")
+    failed = failure(worker, limit_s=1)
+    assert "did not finish `load` within 1 s (`step_limit`) and was ended" in failed.message
+    assert not worker.is_alive
+
+
+def test_what_a_worker_prints_is_kept_and_cleaned(start, capfd) -> None:  # type: ignore[no-untyped-def]
+    failed = failure(start("users_code:chatters"))
+    assert failed.message == (
+        "model `users_code:chatters` raised RuntimeError: no weights; a model factory is called without arguments"
+    )
+    lines = failed.output.splitlines()
+    assert lines[:3] == ["red on stdout", "on stderr", "from C"]
+    assert lines[-1] == "RuntimeError: no weights"
+    assert capfd.readouterr() == ("", ""), "a worker never writes to the terminal"
+
+
+def test_workers_do_not_spin_and_start_in_the_given_folder(start, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    before = dict(os.environ)
+    output = failure(start("users_code:environment")).output
+    assert output.splitlines()[0] == f"PASSIVE {folder} {folder} 1"
+    assert dict(os.environ) == before
+
+
+def test_closing_is_quick_and_may_come_twice(start) -> None:  # type: ignore[no-untyped-def]
+    worker = start()
+    worker.request("load", limit_s=60)
+    worker.close()
+    worker.close()
+    assert not worker.is_alive
+
+
+def test_a_script_that_calls_pytest_main_unguarded_does_not_run_again_in_the_workers(folder: Path) -> None:
+    import subprocess
+
+    (folder / "budgets.yaml").write_text(
+        "version: 1\nmodels:\n  m:\n    factory: users_code:model\n    data: users_code:data\n"
+        "    recipes:\n      low-rank(ratio=0.5):\n        max_size: 1 GB\n",
+        encoding="utf-8",
+    )
+    marks = folder / "marks"
+    (folder / "run_tests.py").write_text(
+        f"import sys, pytest\nopen({str(marks)!r}, 'a').write('x')\n"
+        "sys.exit(pytest.main(['--modelopt', '-p', 'no:cacheprovider']))\n",
+        encoding="utf-8",
+    )
+    subprocess.run([sys.executable, "run_tests.py"], cwd=folder, timeout=120, capture_output=True, check=False)
+    assert marks.read_text() == "x"
+
+
+def test_a_worker_ends_with_the_process_that_started_it(folder: Path) -> None:
+    import subprocess
+
+    script = (
+        "import os\nfrom pathlib import Path\nfrom pytest_modelopt.measure.process import Worker\n"
+        "from pytest_modelopt.measure.variant import Variant\n"
+        f"f = {str(folder)!r}\n"
+        "w = Worker(Variant('users_code:model', None, 'users_code:data', None, None, 'accuracy', (f,), f), Path(f), 'w')\n"
+        "w.request('load', limit_s=60)\nprint(w._process.pid, flush=True)\nos.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    pid = int(done.stdout)
+    for _ in range(100):
+        if not Path(f"/proc/{pid}").exists():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"worker {pid} outlived its parent by 10 s")

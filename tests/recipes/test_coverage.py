@@ -1,0 +1,161 @@
+"""Coverage: bytes that really changed, against counts made by hand from the architectures' formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from models import MLP, Encoder, apply, make
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+from pytest_modelopt.recipes.coverage import compare, snapshot
+
+FLOAT32 = 4
+
+
+def changed_bytes(before_and_after: tuple[nn.Module, nn.Module]) -> int:
+    before, after = before_and_after
+    return sum(layer.changed_bytes for layer in compare(snapshot(before), after))
+
+
+def test_int8_dynamic_of_an_mlp_changes_the_weights_and_keeps_the_biases() -> None:
+    model, inputs = make("mlp")
+    coverage = apply("int8-dynamic", model, inputs).coverage
+    weights = 64 * 128 + 128 * 128 + 128 * 10
+    biases = 128 + 128 + 10
+    assert coverage.changed_bytes == weights * FLOAT32
+    assert coverage.weight_bytes == (weights + biases) * FLOAT32
+    assert [(layer.name, layer.type) for layer in coverage.layers] == [
+        ("0", "Linear"),
+        ("2", "Linear"),
+        ("4", "Linear"),
+    ]
+
+
+def test_int8_dynamic_of_a_transformer_leaves_attention_unchanged() -> None:
+    model, inputs = make("encoder")
+    coverage = apply("int8-dynamic", model, inputs).coverage
+    width, feed_forward = 64, 128
+    attention = 3 * width * width + 3 * width + width * width + width
+    feed_forward_weights = 2 * width * feed_forward
+    norms = 2 * 2 * width
+    layer = attention + feed_forward_weights + feed_forward + width + norms
+    embed, head = 16 * width, width * 5
+    assert coverage.weight_bytes == (2 * layer + embed + width + head + 5) * FLOAT32
+    assert coverage.changed_bytes == (2 * feed_forward_weights + embed + head) * FLOAT32
+    untouched = {layer.type for layer in coverage.layers if not layer.changed_bytes}
+    assert untouched == {"MultiheadAttention", "NonDynamicallyQuantizableLinear", "LayerNorm"}
+
+
+@pytest.mark.parametrize(("kind", "gates"), [("lstm", 4), ("gru", 3)])
+def test_int8_dynamic_of_a_recurrent_model_keeps_biases_and_embedding(kind: str, gates: int) -> None:
+    model, inputs = make(kind)
+    coverage = apply("int8-dynamic", model, inputs).coverage
+    assert coverage.changed_bytes == (gates * 64 * (32 + 64) + 64 * 96 + 96 * 5) * FLOAT32
+    assert coverage.weight_bytes - coverage.changed_bytes == (50 * 32 + 2 * gates * 64 + 96 + 5) * FLOAT32
+
+
+def test_int8_dynamic_of_a_cnn_changes_its_head_only() -> None:
+    model, inputs = make("cnn")
+    coverage = apply("int8-dynamic", model, inputs).coverage
+    assert coverage.changed_bytes == 64 * 10 * FLOAT32
+
+
+def test_int8_static_of_a_transformer_leaves_the_encoder_unchanged() -> None:
+    model, inputs = make("encoder")
+    coverage = apply("int8-static", model, inputs).coverage
+    assert coverage.changed_bytes == (16 * 64 + 64 * 5) * FLOAT32
+
+
+def test_low_rank_moves_the_bias_without_changing_it() -> None:
+    coverage = apply("low-rank", nn.Sequential(nn.Linear(64, 128)), torch.randn(2, 64)).coverage
+    assert coverage.changed_bytes == 64 * 128 * FLOAT32
+
+
+def test_steps_are_relative_to_the_step_before_and_layers_to_the_original() -> None:
+    model, inputs = make("mlp")
+    coverage = apply("low-rank + int8-dynamic", model, inputs).coverage
+    rank_first, rank_second = 64 * 128 // 2 // (64 + 128), 128 * 128 // 2 // 256
+    factors = rank_first * (64 + 128) + rank_second * 256
+    first, second = coverage.steps
+    assert (first.recipe, second.recipe) == ("low-rank", "int8-dynamic")
+    assert first.changed_bytes == (64 * 128 + 128 * 128) * FLOAT32
+    assert second.weight_bytes == (factors + 128 * 10 + 128 + 128 + 10) * FLOAT32
+    assert second.changed_bytes == (factors + 128 * 10) * FLOAT32
+    assert coverage.changed_bytes == (64 * 128 + 128 * 128 + 128 * 10) * FLOAT32
+
+
+def test_a_model_equals_itself_bit_by_bit_and_nan_equals_nan() -> None:
+    model = MLP()
+    with torch.no_grad():
+        model[0].weight[0, 0] = float("nan")
+    assert changed_bytes((model, model)) == 0
+
+
+def test_the_sign_of_a_zero_is_a_change() -> None:
+    model = nn.Linear(2, 2, bias=False)
+    nn.init.zeros_(model.weight)
+    before = snapshot(model)
+    with torch.no_grad():
+        model.weight[0, 0] = -0.0
+    assert [layer.changed_bytes for layer in compare(before, model)] == [16]
+
+
+def test_a_cast_is_a_change() -> None:
+    model = MLP()
+    before = snapshot(model)
+    assert sum(layer.changed_bytes for layer in compare(before, model.half())) == before.weight_bytes
+
+
+def test_shared_weights_count_once() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(10, 8)
+            self.head = nn.Linear(8, 10, bias=False)
+            self.head.weight = self.embed.weight
+
+    assert snapshot(Tied()).layers() == (("embed", "Embedding", 10 * 8 * FLOAT32),)
+
+
+def test_reparametrizations_keep_the_author_names_and_change_nothing() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    before = snapshot(model)
+    prune.identity(model[0], "weight")
+    parametrizations.orthogonal(model[1], orthogonal_map="cayley")
+    after = snapshot(model)
+    assert [layer[:2] for layer in after.layers()] == [("0", "Linear"), ("1", "Linear")]
+    assert compare(before, model)[0].changed_bytes == 0
+
+
+def test_fx_and_compile_wrappers_change_nothing() -> None:
+    model = MLP()
+    assert changed_bytes((model, torch.fx.symbolic_trace(model))) == 0
+    assert changed_bytes((model, torch.compile(model))) == 0
+
+
+def test_a_module_that_is_never_called_is_unchanged() -> None:
+    class Auxiliary(MLP):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_module("auxiliary", nn.Linear(3, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in list(self)[:5]:
+                x = layer(x)
+            return x
+
+    optimization = apply("int8-static", Auxiliary(), torch.randn(2, 64))
+    layer = next(layer for layer in optimization.coverage.layers if layer.name == "auxiliary")
+    assert (layer.weight_bytes, layer.changed_bytes) == ((3 * 3 + 3) * FLOAT32, 0)
+    assert any("never calls them" in note for note in optimization.notes)
+
+
+def test_buffers_are_not_weights() -> None:
+    assert {layer[1] for layer in snapshot(nn.Sequential(nn.BatchNorm2d(4))).layers()} == {"BatchNorm2d"}
+    assert snapshot(nn.BatchNorm2d(4)).weight_bytes == 2 * 4 * FLOAT32
+
+
+def test_the_root_module_can_own_weights() -> None:
+    assert snapshot(nn.Linear(2, 3)).layers() == (("", "Linear", 9 * FLOAT32),)
+    assert snapshot(Encoder()).layers()[0] == ("embed", "Linear", (16 * 64 + 64) * FLOAT32)

@@ -1,0 +1,77 @@
+"""What a case comes to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pytest_modelopt.record.model import Case, CaseError, Level, Limit, Outcome, Record, Verdict
+from pytest_modelopt.record.outcome import case_outcome, is_red, not_run, record_is_red, warnings
+
+
+def _case(*judged: tuple[Outcome, Level], unjudged: tuple[Level, ...] = (), error: CaseError | None = None) -> Case:
+    verdicts = tuple(
+        Verdict(Limit(f"limit{n}", 1.0, "1", level, "budgets.yaml", n), outcome, None, "")
+        for n, (outcome, level) in enumerate(judged)
+    )
+    forgotten = tuple(Limit(f"forgotten{n}", 1.0, "1", level, "budgets.yaml", n) for n, level in enumerate(unjudged))
+    limits = (*(verdict.limit for verdict in verdicts), *forgotten)
+    return Case("id", "m", "r", None, True, limits, 1, verdicts=verdicts, error=error)
+
+
+def _record(*cases: Case, planned: tuple[str, ...] = (), complete: bool = True, strict: bool = False) -> Record:
+    return Record("0.1.0", "2026-11-24T03:00:00Z", 7, strict, 0, planned, complete, cases)
+
+
+def test_a_case_without_limits_says_so() -> None:
+    assert case_outcome(_case(), strict=False) == "no limits"
+
+
+def test_kept_and_waived_limits_pass() -> None:
+    assert case_outcome(_case(("pass", "error"), ("waived", "error")), strict=True) == "pass"
+
+
+def test_an_error_is_worse_than_anything() -> None:
+    case = _case(("fail", "error"), error=CaseError("load", "no such file"))
+    assert case_outcome(case, strict=False) == "error"
+    assert is_red(case, strict=False)
+
+
+def test_a_broken_limit_fails() -> None:
+    assert case_outcome(_case(("pass", "error"), ("fail", "error")), strict=False) == "fail"
+
+
+def test_a_limit_that_was_not_measured_fails() -> None:
+    assert case_outcome(_case(("not measured", "error")), strict=False) == "fail"
+
+
+def test_a_limit_that_was_not_judged_fails() -> None:
+    assert case_outcome(_case(("pass", "error"), unjudged=("error",)), strict=False) == "fail"
+    assert case_outcome(_case(("pass", "error"), unjudged=("warn",)), strict=False) == "warn"
+
+
+def test_inconclusive_is_red_only_under_strict() -> None:
+    case = _case(("pass", "error"), ("inconclusive", "error"), ("fail", "warn"))
+    assert case_outcome(case, strict=False) == "inconclusive"
+    assert not is_red(case, strict=False)
+    assert case_outcome(case, strict=True) == "fail"
+    assert is_red(case, strict=True)
+
+
+def test_a_limit_of_level_warn_never_makes_red() -> None:
+    case = _case(("fail", "warn"), ("inconclusive", "warn"), ("not measured", "warn"), ("pass", "warn"))
+    assert case_outcome(case, strict=True) == "warn"
+    assert warnings(case) == 3
+
+
+def test_a_record_is_red_where_one_case_is() -> None:
+    good, bad = _case(("pass", "error")), _case(("fail", "error"))
+    assert record_is_red(_record(good, bad))
+    assert not record_is_red(_record(good, good))
+    assert record_is_red(_record(_case(("inconclusive", "error")), strict=True))
+
+
+def test_a_planned_case_that_was_not_run_is_known_but_not_red() -> None:
+    record = _record(_case(("pass", "error")), planned=("id", "other"), complete=False)
+    assert not_run(record) == ("other",)
+    assert not_run(replace(record, cases=(replace(record.cases[0], id="other#2"),))) == ("id",)
+    assert not record_is_red(record)

@@ -1,0 +1,242 @@
+"""Records made by hand, with figures that can be checked in the head."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pytest_modelopt.record.model import (
+    Agreement,
+    Case,
+    CaseError,
+    Coverage,
+    Environment,
+    LayerCoverage,
+    Level,
+    Limit,
+    Measurement,
+    Outcome,
+    RecipeStep,
+    Record,
+    TimedPair,
+    Timing,
+    Verdict,
+)
+
+MIB = 1024 * 1024
+
+
+def limit(name: str, value: float, text: str, line: int = 23, level: Level = "error") -> Limit:
+    return Limit(name=name, value=value, text=text, level=level, file="budgets.yaml", line=line)
+
+
+def verdict(of: Limit, outcome: Outcome, measured: float | None = None, sentence: str | None = None) -> Verdict:
+    told = f"{of.name} {of.text}: {outcome}. ({of.file}:{of.line})" if sentence is None else sentence
+    return Verdict(of, outcome, measured, told)
+
+
+def measurement(
+    recipe: str | None,
+    *,
+    weights: int = 4 * MIB,
+    peak: int = 4 * MIB,
+    size: int = 4 * MIB,
+    score: float | None = 0.975,
+    notes: tuple[str, ...] = (),
+    unmeasured: dict[str, str] | None = None,
+) -> Measurement:
+    return Measurement(
+        recipe=recipe,
+        parameters=1_048_576,
+        size_bytes=size,
+        weights_bytes=weights,
+        call_peak_bytes=peak,
+        score=score,
+        examples=360,
+        data_fingerprint="00ff",
+        notes=notes,
+        unmeasured=unmeasured or {},
+    )
+
+
+ORIGINAL = measurement(None)
+
+
+def timing(pairs: int = 21, original_ns: int = 8_000_000, variant_ns: int = 5_000_000, step_ns: int = 0) -> Timing:
+    """Blocks of two calls of the original and one of the variant: 8 ms and 5 ms are 4 ms and 5 ms a call.
+
+    The original's times are `step_ns` apart, with `original_ns` in the middle of them.
+    """
+    middle = pairs // 2
+    each = [
+        TimedPair(index % 2 == 0, original_ns + step_ns * (index - middle), variant_ns, False, False)
+        for index in range(pairs)
+    ]
+    return Timing(tuple(each), original_calls=2, variant_calls=1, seed=7, seconds=1.5, time_limit_s=20.0, threads=1)
+
+
+def case(
+    recipe: str = "int8-dynamic",
+    model: str = "digits-vit",
+    *,
+    verdicts: tuple[Verdict, ...] = (),
+    original: Measurement | None = ORIGINAL,
+    variant: Measurement | None = None,
+    metric: str | None = "accuracy",
+    higher_is_better: bool = True,
+    timing: Timing | None = None,
+    coverage: Coverage | None = None,
+    agreement: Agreement | None = None,
+    error: CaseError | None = None,
+    limits: tuple[Limit, ...] | None = None,
+) -> Case:
+    return Case(
+        id=f"budgets.yaml::{model}/{recipe}",
+        model=model,
+        recipe=recipe,
+        metric=metric,
+        higher_is_better=higher_is_better,
+        limits=tuple(each.limit for each in verdicts) if limits is None else limits,
+        batch_size=1,
+        original=original,
+        variant=measurement(recipe, weights=MIB, peak=MIB, size=MIB) if variant is None and error is None else variant,
+        coverage=coverage,
+        agreement=agreement,
+        timing=timing,
+        error=error,
+        verdicts=verdicts,
+    )
+
+
+ENVIRONMENT = Environment(
+    python="3.11.9",
+    platform="Linux-6.8-x86_64",
+    cpu="Example CPU",
+    cpu_count=2,
+    cpu_capability="AVX512",
+    cpu_flags=("avx2", "avx512_vnni"),
+    torch="2.13.0",
+    quantized_engine="x86",
+    packages={"torchao": "0.14.0"},
+)
+
+
+def record(*cases: Case, complete: bool = True, strict: bool = False, planned: tuple[str, ...] = ()) -> Record:
+    return Record(
+        tool_version="0.1.0",
+        started="2026-11-24T03:00:00Z",
+        seed=7,
+        strict=strict,
+        timed_limits=1,
+        planned=(*(each.id for each in cases), *planned),
+        complete=complete,
+        cases=cases,
+        environment=ENVIRONMENT,
+    )
+
+
+def broken(recipe: str, *, line: int = 23, level: Level = "error", measured: float = 3.75 * MIB) -> Case:
+    """A case that breaks max_memory 3 MiB."""
+    bound = limit("max_memory", 3 * MIB, "3 MiB", line=line, level=level)
+    sentence = (
+        f"digits-vit/{recipe}: max_memory 3 MiB is broken: 3.75 MiB measured, 25% more than the limit."
+        f" (budgets.yaml:{line})"
+    )
+    return case(recipe, verdicts=(verdict(bound, "fail", measured, sentence),))
+
+
+def realistic() -> Record:
+    """Two models and six recipes: three pass, one of them with a warning; a FAIL, an error, an inconclusive."""
+    transformer = Coverage(
+        layers=(
+            *(LayerCoverage(f"blocks.{n}.mlp", "Linear", 3 * MIB, 3 * MIB) for n in range(2)),
+            *(LayerCoverage(f"blocks.{n}.attention", "MultiheadAttention", MIB, 0) for n in range(2)),
+            *(LayerCoverage(f"blocks.{n}.norm", "LayerNorm", 2048, 0) for n in range(4)),
+        ),
+        steps=(RecipeStep("int8-dynamic", 6 * MIB, 8 * MIB + 8192),),
+    )
+    pruned = replace(
+        transformer,
+        steps=(
+            RecipeStep("prune-structured(ratio=0.5)", 6 * MIB, 8 * MIB + 8192, ("2 heads of each attention kept",)),
+            RecipeStep("int8-dynamic", 3 * MIB, 4 * MIB + 8192),
+        ),
+    )
+    memory = limit("max_memory", 3 * MIB, "3 MiB", 23)
+    speed = limit("min_speedup", 1.5, "1.5x", 26)
+    hoped = limit("min_speedup", 1.5, "1.5x", 29, "warn")
+    drop = limit("max_accuracy_drop", 0.01, "1 pp", 20)
+    ok = verdict(drop, "pass", 0.0028)
+    original = measurement(None, notes=("was in training mode; it was put into eval mode",))
+    first = "digits-vit/int8-dynamic"
+    second = "digits-vit/prune-structured(ratio=0.5) + int8-dynamic"
+    cases = (
+        case(
+            "int8-dynamic",
+            verdicts=(
+                ok,
+                verdict(
+                    memory,
+                    "fail",
+                    3.41 * MIB,
+                    f"{first}: max_memory 3 MiB is broken: 3.41 MiB measured, 13.7% more than the limit."
+                    " (budgets.yaml:23)",
+                ),
+            ),
+            original=original,
+            variant=measurement(
+                "int8-dynamic", weights=int(2.4 * MIB), peak=int(1.01 * MIB), size=2 * MIB, score=0.9722
+            ),
+            timing=timing(61, 7_400_000, 2_600_000, 20_000),
+            coverage=transformer,
+            agreement=Agreement(360, 2, 1, 3),
+        ),
+        case(
+            "prune-structured(ratio=0.5) + int8-dynamic",
+            verdicts=(
+                ok,
+                verdict(
+                    hoped,
+                    "inconclusive",
+                    1.46,
+                    f"{second}: min_speedup 1.5x is inconclusive: 1.46x [1.41, 1.52] over 1804 pairs in 20 s, and the "
+                    "limit lies inside that interval; give it more time (`time_limit`), a quieter machine, or a limit "
+                    "further from what is measured. (budgets.yaml:29)",
+                ),
+            ),
+            original=original,
+            variant=measurement("x", weights=int(1.2 * MIB), peak=MIB, size=MIB, score=0.9694),
+            timing=timing(61, 7_400_000, 2_534_000, 20_000),
+            coverage=pruned,
+            agreement=Agreement(360, 4, 2, 7),
+        ),
+        case("low-rank(energy=0.9)", verdicts=(ok,), original=original, agreement=Agreement(360, 0, 0, 0)),
+        case(
+            "int8-static",
+            "keyword-cnn",
+            verdicts=(
+                verdict(
+                    speed,
+                    "inconclusive",
+                    1.52,
+                    "keyword-cnn/int8-static: min_speedup 1.5x is inconclusive: 1.52x [1.47, 1.58] over 4210 pairs in "
+                    "20 s, and the limit lies inside that interval; give it more time (`time_limit`), a quieter "
+                    "machine, or a limit further from what is measured. (budgets.yaml:26)",
+                ),
+            ),
+            timing=timing(61, 1_520_000, 500_000, 4_000),
+            agreement=Agreement(360, 1, 2, 3),
+        ),
+        case(
+            "bf16",
+            "keyword-cnn",
+            verdicts=(),
+            limits=(speed,),
+            error=CaseError(
+                "optimize",
+                "the recipe changed nothing: no weight of the model has another type or another value than before",
+                "loading keyword-cnn\nUserWarning: mkldnn bf16 is not available\n",
+            ),
+        ),
+        case("prune-unstructured(amount=0.3)", "keyword-cnn", verdicts=(ok,), agreement=Agreement(360, 1, 2, 3)),
+    )
+    return record(*cases, planned=("budgets.yaml::keyword-cnn/channels-last",), complete=False)

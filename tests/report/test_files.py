@@ -1,0 +1,51 @@
+"""What other programs read: JUnit properties, and the files of the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from records_by_hand import MIB, case, measurement, realistic, timing
+
+from pytest_modelopt.record.json import read
+from pytest_modelopt.record.model import Agreement, CaseError, Coverage, LayerCoverage
+from pytest_modelopt.report.files import write_report
+from pytest_modelopt.report.junit import properties
+from pytest_modelopt.report.markdown import render
+
+
+def test_properties_are_the_figures() -> None:
+    measured = case(
+        original=measurement(None, weights=5 * MIB, peak=3 * MIB, size=4 * MIB, score=0.75),
+        variant=measurement("int8-dynamic", weights=MIB, peak=MIB, size=3 * MIB, score=0.5),
+        timing=timing(),
+        agreement=Agreement(360, 2, 1, 3),
+        coverage=Coverage((LayerCoverage("a", "Linear", 4, 3),), ()),
+    )
+    assert dict(properties(measured)) == {
+        "modelopt.model": "digits-vit",
+        "modelopt.recipe": "int8-dynamic",
+        "modelopt.memory_bytes": 2 * MIB,
+        "modelopt.memory_reduction": 0.75,
+        "modelopt.size_bytes": 3 * MIB,
+        "modelopt.size_reduction": 0.25,
+        "modelopt.latency_s": pytest.approx(0.005),
+        "modelopt.speedup": pytest.approx(0.8),
+        "modelopt.score": 0.5,
+        "modelopt.drop": 0.25,
+        "modelopt.flips": 3,
+        "modelopt.coverage": 0.75,
+    }
+
+
+def test_what_was_not_measured_has_no_property() -> None:
+    failed = case(original=None, error=CaseError("load", "no"))
+    assert properties(failed) == [("modelopt.model", "digits-vit"), ("modelopt.recipe", "int8-dynamic")]
+
+
+def test_the_report_is_two_files(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "report"
+    assert write_report(realistic(), folder) == (folder / "record.json", folder / "summary.md")
+    assert read(folder / "record.json") == realistic()
+    assert (folder / "summary.md").read_text(encoding="utf-8") == render(realistic())
+    assert sorted(path.name for path in folder.iterdir()) == ["record.json", "summary.md"]

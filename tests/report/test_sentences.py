@@ -1,0 +1,110 @@
+"""What there is to say: each fault with its place, its likely cause, and nothing twice."""
+
+from __future__ import annotations
+
+import math
+
+from records_by_hand import MIB, broken, case, limit, measurement, record, verdict
+
+from pytest_modelopt.record.model import CaseError, Coverage, LayerCoverage, RecipeStep
+from pytest_modelopt.report.sentences import items
+
+
+def test_a_run_in_which_all_is_well_says_nothing() -> None:
+    assert items(record(case(verdicts=(verdict(limit("max_memory", MIB, "1 MiB"), "pass"),)))) == []
+
+
+def test_a_broken_limit_names_its_place_and_by_how_much() -> None:
+    (item,) = items(record(broken("int8-dynamic", measured=3.75 * MIB)))
+    assert (item.severity, item.label, item.file, item.line) == ("error", "FAIL", "budgets.yaml", 23)
+    assert item.title == "digits-vit/int8-dynamic: max_memory is broken"
+    assert item.text.endswith("25% more than the limit. (budgets.yaml:23)")
+    assert item.excess == 0.25
+
+
+def test_the_level_and_strict_decide_how_loud_it_is() -> None:
+    hard, soft = limit("min_speedup", 1.5, "1.5x"), limit("max_latency", 0.01, "10 ms", level="warn")
+    told = record(case(verdicts=(verdict(hard, "inconclusive", 1.5), verdict(soft, "fail", 0.02))))
+    assert [(item.severity, item.label) for item in items(told)] == [("warning", "INCONCLUSIVE"), ("warning", "WARN")]
+    strict = record(*told.cases, strict=True)
+    assert [(item.severity, item.label) for item in items(strict)] == [("error", "FAIL"), ("warning", "WARN")]
+
+
+def test_a_limit_that_nobody_judged_is_told() -> None:
+    (item,) = items(record(case(limits=(limit("max_memory", MIB, "1 MiB"),))))
+    assert item.severity == "error"
+    assert (
+        item.text
+        == "digits-vit/int8-dynamic: max_memory 1 MiB was not judged, which counts as broken. (budgets.yaml:23)"
+    )
+
+
+def test_a_waived_limit_is_told_but_is_no_warning() -> None:
+    (item,) = items(record(case(verdicts=(verdict(limit("max_memory", MIB, "1 MiB"), "waived"),))))
+    assert (item.severity, item.label, item.why) == ("info", "NOTE", ())
+
+
+def test_the_likely_cause_counts_what_the_recipe_left_alone() -> None:
+    coverage = Coverage(
+        layers=(
+            LayerCoverage("a", "Linear", 6 * MIB, 6 * MIB),
+            LayerCoverage("b", "MultiheadAttention", MIB, 0),
+            LayerCoverage("c", "MultiheadAttention", MIB, 0),
+            LayerCoverage("d", "Dropout", 0, 0),
+        ),
+        steps=(RecipeStep("int8-dynamic", 6 * MIB, 8 * MIB, ("packed for x86",)),),
+    )
+    bound = limit("max_memory", MIB, "1 MiB")
+    (item,) = items(record(case(verdicts=(verdict(bound, "fail", 2 * MIB),), coverage=coverage)))
+    assert item.why == (
+        "int8-dynamic changed 75% of the weight bytes; left alone: 2 MultiheadAttention (2 MiB)",
+        "int8-dynamic: packed for x86",
+    )
+
+
+def test_layers_changed_in_part_many_types_and_idle_steps_are_told() -> None:
+    layers = [LayerCoverage(f"l{n}", f"Type{n}", (9 - n) * 1024, 0) for n in range(6)]
+    coverage = Coverage(
+        layers=(*layers, LayerCoverage("half", "Conv2d", 2048, 1024)),
+        steps=(RecipeStep("first", 1024, 2048), RecipeStep("second", 0, 2048)),
+    )
+    bound = limit("max_memory", MIB, "1 MiB")
+    told = record(case("first + second", verdicts=(verdict(bound, "fail", 2 * MIB),), coverage=coverage))
+    assert items(told)[0].why == (
+        "first + second changed 2.44% of the weight bytes; left alone: 1 Type0 (9 KiB), 1 Type1 (8 KiB), "
+        "1 Type2 (7 KiB), 1 Type3 (6 KiB), 2 other (9 KiB); changed in part: 1 Conv2d (1 KiB)",
+        "the step second changed nothing",
+    )
+
+
+def test_an_error_says_what_was_being_done_and_what_the_worker_printed() -> None:
+    error = CaseError("load", "no such file\nlooked in a/b", "line 1\n\x1b[31mline 2\x1b[0m\n")
+    (item,) = items(record(case(error=error, limits=(limit("max_memory", MIB, "1 MiB", line=9),))))
+    assert (item.label, item.line, item.excess) == ("ERROR", 9, math.inf)
+    assert item.text == "digits-vit/int8-dynamic: error while loading the model or its data: no such file"
+    assert item.why == ("looked in a/b",)
+    assert item.output == ("line 1", "line 2")
+
+
+def test_cases_that_were_not_run_are_named() -> None:
+    (item,) = items(record(case(), planned=("x", "y")))
+    assert (item.severity, item.text) == ("warning", "2 planned cases were not run: x, y")
+    (item,) = items(record(case(), planned=tuple(f"c{n}" for n in range(12)), complete=False))
+    assert item.text.startswith("12 planned cases were not run: c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 2 more; ")
+    assert "interrupted" in item.text
+
+
+def test_an_interrupted_run_says_so_even_if_no_case_is_missing() -> None:
+    (item,) = items(record(case(), complete=False))
+    assert item.text.startswith("the run was interrupted")
+
+
+def test_a_note_about_a_model_is_said_once_with_its_variants() -> None:
+    note = "was in training mode; it was put into eval mode"
+    original = measurement(None, notes=(note,), unmeasured={"timing": "no clock"})
+    variant = measurement("a", notes=(note,))
+    told = items(record(case("a", original=original, variant=variant), case("b", original=original)))
+    assert [(item.severity, item.text) for item in told] == [
+        ("info", f"digits-vit (original, a): {note}"),
+        ("info", "digits-vit (original): timing was not measured: no clock"),
+    ]

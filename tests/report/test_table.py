@@ -1,0 +1,152 @@
+"""The table model: each cell as computed by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from records_by_hand import MIB, broken, case, limit, measurement, record, timing, verdict
+
+from pytest_modelopt.record.model import Agreement, CaseError
+from pytest_modelopt.report.table import HEADERS, blocks
+
+
+def test_every_cell_of_a_measured_case() -> None:
+    measured = case(
+        "int8-dynamic",
+        verdicts=(verdict(limit("max_memory", 4 * MIB, "4 MiB"), "pass", 2 * MIB),),
+        original=measurement(None, weights=5 * MIB, peak=3 * MIB, size=4 * MIB, score=0.9861),
+        variant=measurement("int8-dynamic", weights=MIB, peak=MIB, size=3 * MIB, score=0.9833),
+        timing=timing(original_ns=14_200_000, variant_ns=5_000_000),
+        agreement=Agreement(360, 2, 1, 3),
+    )
+    (block,) = blocks(record(measured))
+    original, variant = block.rows
+    assert (block.model, block.metric, block.is_red) == ("digits-vit", "accuracy", False)
+    assert block.conditions == "accuracy on 360 examples; memory and latency of batch 1, 1 thread"
+    assert original.cells == ("original", "8 MiB", "4 MiB", "7.1 ms", "", "98.61%", "", "", "")
+    assert variant.cells == (
+        "int8-dynamic",
+        "2 MiB (-75%)",
+        "3 MiB (-25%)",
+        "5 ms",
+        "1.42x [1.42, 1.42]",
+        "98.33%",
+        "0.28 pp",
+        "3 / 360",
+        "pass",
+    )
+    assert len(variant.cells) == len(HEADERS)
+
+
+def test_growth_and_gain_have_their_signs() -> None:
+    worse = case(
+        original=measurement(None, size=4 * MIB, score=0.9),
+        variant=measurement("r", weights=4 * MIB, peak=4 * MIB, size=5 * MIB, score=0.9014),
+    )
+    row = blocks(record(worse))[0].rows[1]
+    assert (row.memory, row.size, row.drop) == ("8 MiB (0%)", "5 MiB (+25%)", "-0.14 pp")
+
+
+def test_a_gain_too_small_to_show_is_no_negative_zero() -> None:
+    row = blocks(record(case(original=measurement(None, score=0.1 + 0.2), variant=measurement("r", score=0.3))))[
+        0
+    ].rows[1]
+    assert row.drop == "0 pp"
+    gained = case(original=measurement(None, score=0.3), variant=measurement("r", score=0.1 + 0.2))
+    assert blocks(record(gained))[0].rows[1].drop == "0 pp"
+
+
+def test_another_metric_has_four_significant_digits_and_its_own_direction() -> None:
+    loss = case(
+        metric="my_metrics:perplexity",
+        higher_is_better=False,
+        original=measurement(None, score=12.34567),
+        variant=measurement("r", score=12.84567),
+    )
+    original, variant = blocks(record(loss))[0].rows
+    assert (original.score, variant.score, variant.drop) == ("12.35", "12.85", "0.5")
+
+
+def test_what_was_not_measured_is_a_dash() -> None:
+    bare = case(metric=None, original=measurement(None, score=None), variant=measurement("r", score=None))
+    block = blocks(record(bare))[0]
+    original, variant = block.rows
+    assert block.conditions == "no metric; memory of batch 1"
+    assert original.cells == ("original", "8 MiB", "4 MiB", "-", "", "-", "", "", "")
+    assert variant.cells[3:] == ("-", "-", "-", "-", "-", "no limits")
+
+
+def test_a_case_in_error_has_dashes() -> None:
+    failed = case(original=None, error=CaseError("load", "no such file"))
+    original, variant = blocks(record(failed))[0].rows
+    assert original.cells == ("original", "-", "-", "-", "", "-", "", "", "")
+    assert variant.cells == ("int8-dynamic", *7 * ("-",), "error")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "timed_limits", "shown"),
+    [
+        (6, 1, "[?, ?]"),  # E(6, 6) = 18.1 is no evidence at 5%
+        (7, 1, "[0.8, ?]"),  # E(7, 7) = 31.9 is, but not at 1%
+        (9, 1, "[0.8, 0.8]"),  # E(9, 9) = 102.3
+        (11, 10, "[0.8, ?]"),  # E(11, 11) = 341 is no evidence at 1% shared among ten
+        (13, 10, "[0.8, 0.8]"),  # E(13, 13) = 1170
+    ],
+)
+def test_an_end_of_the_interval_that_nothing_is_known_about_is_a_question_mark(
+    pairs: int, timed_limits: int, shown: str
+) -> None:
+    told = replace(record(case(timing=timing(pairs))), timed_limits=timed_limits)
+    assert blocks(told)[0].rows[1].speedup == f"0.8x {shown}"
+
+
+def test_a_timing_without_pairs_is_not_measured() -> None:
+    row = blocks(record(case(timing=timing(0))))[0].rows[1]
+    assert (row.latency, row.speedup) == ("-", "-")
+
+
+def test_the_originals_latency_is_that_of_its_latest_timed_case() -> None:
+    told = record(
+        case("a", timing=timing(original_ns=8_000_000)), case("b", timing=timing(original_ns=6_000_000)), case("c")
+    )
+    assert blocks(told)[0].rows[0].latency == "3 ms"
+
+
+def test_rows_keep_their_order_and_models_have_their_own_blocks() -> None:
+    told = record(case("b", "two"), case("z", "one"), case("a", "two"), case("a", "two", metric="f1"))
+    found = [(block.model, block.metric, [row.recipe for row in block.rows]) for block in blocks(told)]
+    assert found == [
+        ("two", "accuracy", ["original", "b", "a"]),
+        ("one", "accuracy", ["original", "z"]),
+        ("two", "f1", ["original", "a"]),
+    ]
+
+
+def test_every_verdict_has_its_words() -> None:
+    bound, soft = limit("max_memory", MIB, "1 MiB"), limit("min_speedup", 1.5, "1.5x", level="warn")
+    told = record(
+        broken("broken"),
+        case("undecided", verdicts=(verdict(bound, "inconclusive"),)),
+        case("one", verdicts=(verdict(bound, "pass"), verdict(soft, "fail"))),
+        case("two", verdicts=(verdict(soft, "fail"), verdict(replace(soft, name="max_size"), "not measured"))),
+        case("let go", verdicts=(verdict(bound, "waived"),)),
+        case("forgotten", limits=(bound,)),
+    )
+    block = blocks(told)[0]
+    assert block.is_red
+    assert [row.verdict for row in block.rows] == [
+        "",
+        "FAIL",
+        "inconclusive",
+        "pass, 1 warning",
+        "pass, 2 warnings",
+        "pass, 1 waived",
+        "FAIL",
+    ]
+    assert blocks(replace(told, strict=True))[0].rows[2].verdict == "FAIL"
+
+
+def test_a_name_cannot_break_a_row() -> None:
+    block = blocks(record(case("int8\n\x1b[31m\u202edynamic", "a\r\nb")))[0]
+    assert (block.model, block.rows[1].recipe) == ("a b", "int8 dynamic")
