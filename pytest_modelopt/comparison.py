@@ -90,6 +90,9 @@ class Optimized:
         """The optimized module, loaded into this process."""
         import torch
 
+        from pytest_modelopt.recipes.torch_ao import quiet
+
         # Not untrusted: a worker of this run wrote the file, into a folder that only this user can read.
-        model: nn.Module = torch.load(self.path, weights_only=False)
+        with quiet():
+            model: nn.Module = torch.load(self.path, weights_only=False)
         return model

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,13 @@ from pytest_modelopt.collect import BudgetsModule, CaseItem, red_message
 from pytest_modelopt.fixtures import BUDGET, MARKER
 from pytest_modelopt.markers import read_budget
 from pytest_modelopt.options import Options, read_options
-from pytest_modelopt.record.json import case_from_data, case_to_data
-from pytest_modelopt.record.model import Environment, Limit
+from pytest_modelopt.record.json import case_from_data, case_to_data, environment_from_data, environment_to_data
+from pytest_modelopt.record.model import Limit
 from pytest_modelopt.report import github, junit, markdown, terminal
 from pytest_modelopt.session import CASES, SESSION, Session
 
 _WRONG_MARKER = pytest.StashKey[str]()
-_LOG_WIDTH = 160
+_LOG_WIDTH = 180
 
 
 class Gate:
@@ -128,7 +127,7 @@ class Gate:
             environment = self._session.environment
             report.modelopt = {  # type: ignore[attr-defined]
                 "cases": [case_to_data(case) for case in cases],
-                "environment": environment and asdict(environment),
+                "environment": environment and environment_to_data(environment),
             }
         return report
 
@@ -142,7 +141,7 @@ class Gate:
                 self._session.finished_without_case(report.nodeid)
             return
         cases = [case_from_data(case) for case in data["cases"]]
-        self._session.add(cases, data["environment"] and _environment(data["environment"]))
+        self._session.add(cases, data["environment"] and environment_from_data(data["environment"]))
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
         if isinstance(self._progress, progress.InLog) and reporter is not None:
             for case in cases:
@@ -201,10 +200,6 @@ class Gate:
 
     def pytest_unconfigure(self) -> None:
         self._session.close()
-
-
-def _environment(data: dict[str, Any]) -> Environment:
-    return Environment(**{**data, "cpu_flags": tuple(data["cpu_flags"])})
 
 
 def _read_budgets(options: Options, root: Path) -> BudgetsFile | None:

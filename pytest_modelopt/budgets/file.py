@@ -177,8 +177,9 @@ def _compose(text: str, file: str) -> yaml.Node | None:
         raise BudgetsError([_yaml_problem(file, error)]) from None
     except RecursionError:
         raise BudgetsError([Problem(file, 1, _too_deep())]) from None
-    except (ValueError, OverflowError) as error:  # PyYAML lets these through, for example for the escape \UFFFFFFFF
-        raise BudgetsError([Problem(file, 1, f"the file is not valid YAML: {error}")]) from None
+    except (ValueError, OverflowError):  # PyYAML lets these through, for example for the escape \UFFFFFFFF
+        message = "the file is not valid YAML: it contains a number or an escape (`\\U...`) that is too large"
+        raise BudgetsError([Problem(file, 1, message)]) from None
     return node
 
 

@@ -111,13 +111,13 @@ def load_model(loader: Loader, source: Source) -> tuple[nn.Module, tuple[str, ..
         elif isinstance(model, type):
             hint = " (a class: return an instance)"
         raise VariantError(f"the model factory returned a {type(model).__name__}, not a torch.nn.Module{hint}")
-    training = [name or type(model).__name__ for name, module in model.named_modules() if module.training]
+    training = sum(module.training for module in model.modules())
     if not training:
         return model, ()
+    which = "the model was" if model.training else "parts of the model were"
     model.eval()
-    which = "the model was" if model.training or len(training) > 3 else "parts of the model were"
     return model, (
-        f"{which} in training mode ({len(training)} modules) and put into eval mode for every measurement: "
+        f"{which} in training mode ({training} modules) and put into eval mode for every measurement: "
         "call `eval()` in the factory",
     )
 
@@ -239,7 +239,13 @@ def first_examples(source_batches: Iterable[Inputs], count: int, what: str) -> I
             break
     if have < count:
         raise VariantError(f"`batch_size` is {count} but the {what} holds only {have} examples")
-    columns = [torch.cat(column) for column in zip(*(leaves(inputs) for inputs in collected), strict=True)]
+    try:
+        columns = [torch.cat(column) for column in zip(*(leaves(inputs) for inputs in collected), strict=True)]
+    except (RuntimeError, ValueError) as error:
+        raise VariantError(
+            f"the first examples of the {what} cannot be put into one batch of {count}: {_words(error)}; "
+            "give `example_inputs`"
+        ) from error
     first = collected[0]
     if isinstance(first, torch.Tensor):
         return columns[0]

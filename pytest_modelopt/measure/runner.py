@@ -158,7 +158,6 @@ class Runner:
         weights, peak = self._figure(measured, name, "memory", unmeasured) or (None, None)
         measured.measurement = Measurement(
             recipe=measured.variant.recipe,
-            parameters=0,
             size_bytes=size,
             weights_bytes=weights,
             call_peak_bytes=peak,

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -25,6 +26,7 @@ def main(connection: Connection, variant: Variant, output_file: str) -> None:
     """Entry point of the process. It ends when told to, or when the pytest process has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pytest process, which then ends its workers
     _redirect_output(output_file)
+    warnings.resetwarnings()  # `python -W error` is meant for the tests, not for what a model's code warns about
     os.chdir(variant.working_directory)
     sys.path[:] = [*variant.import_paths, *(p for p in sys.path if p not in variant.import_paths)]
     serve(connection, variant)

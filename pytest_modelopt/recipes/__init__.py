@@ -1,1 +1,1 @@
-"""How a model is made cheaper: recipe expressions, the registry, one file per technique, and what each really changed."""
+"""How a model is made cheaper: expressions, the registry, one file per technique, and what each changed."""

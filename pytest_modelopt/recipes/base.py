@@ -70,12 +70,16 @@ class Recipe(BaseModel):
         """
 
     def canonical(self) -> str:
-        """The one spelling of this recipe: parameters that differ from their defaults, in the order of the fields."""
+        """The one spelling of this recipe, its parameters in the order of the fields.
+
+        A `ratio` is always spelled out, since nobody should have to know its default to read a table; the others
+        where they differ from their defaults.
+        """
         fields = type(self).model_fields
         given = [
             f"{name}={_spell(getattr(self, name))}"
             for name, field in fields.items()
-            if getattr(self, name) != field.default
+            if name == "ratio" or getattr(self, name) != field.default
         ]
         return f"{self.recipe_name}({', '.join(given)})" if given else self.recipe_name
 

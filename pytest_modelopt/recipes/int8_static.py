@@ -126,6 +126,8 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
     for node in [node for node in graph.nodes if node.op == "placeholder" and specialized.fullmatch(str(node.target))]:
         if defaults:
             _erase_with_users(node)
+    for node in graph.nodes:
+        node.type = None  # annotations written as text would end up in the saved code, which then cannot be loaded
     return GraphModule(model, graph)
 
 

@@ -191,7 +191,7 @@ def _lines(value: Any, indent: int) -> Iterator[str]:
 
 def _parse(text: str) -> Any:
     try:
-        data = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_repetition)
+        data = json.loads(text, object_pairs_hook=_no_repetition)  # NaN is refused later, with its path
         _check_integers(data, "")
         return data
     except RecordError:
@@ -202,21 +202,10 @@ def _parse(text: str) -> Any:
 
 def _copied(data: object) -> Any:
     try:
-        text = json.dumps(data, allow_nan=False)
+        text = json.dumps(data)
     except (TypeError, ValueError, RecursionError) as error:
         raise RecordError(f"this is not made of JSON values: {error}") from error
     return _parse(text)
-
-
-def _no_constant(text: str) -> NoReturn:
-    _refuse(f"{text} is not a figure: a record holds finite numbers only")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        _refuse(f"{text[:40]} is too large: a record holds finite numbers only")
-    return value
 
 
 def _no_repetition(items: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -35,11 +35,10 @@ class Limit:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one variant costs and answers. A figure that could not be measured is None, with its reason in `unmeasured`."""
+    """What one variant costs and answers. A figure that is None could not be measured; `unmeasured` says why."""
 
     recipe: str | None
     """The recipe in canonical spelling; None for the original."""
-    parameters: int
     size_bytes: int | None
     weights_bytes: int | None
     """Bytes of the unique storages of parameters, buffers and packed weights."""
@@ -118,7 +117,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class TimedPair:
-    """One pair of blocks, the unit of evidence: a block on the original and a block on the variant, in coin-flipped order."""
+    """The unit of evidence: a block on the original and a block on the variant, in the order that a coin decided."""
 
     variant_first: bool
     original_ns: int

@@ -14,7 +14,7 @@ from pytest_modelopt.record.outcome import case_outcome, record_is_red
 from pytest_modelopt.report.plain import plain_line, plain_lines
 from pytest_modelopt.report.sentences import Item, items
 from pytest_modelopt.report.summary import counted, timed_limits
-from pytest_modelopt.report.table import ALIGNMENTS, HEADERS, Block, Row, blocks
+from pytest_modelopt.report.table import ALIGNMENTS, Block, Row, blocks
 
 LIMIT_BYTES = 900 * 1024
 """GitHub drops a step summary above 1 MiB as a whole."""
@@ -130,7 +130,7 @@ def _verdict(record: Record) -> str:
 def _table(block: Block) -> str:
     table = tabulate(
         [_cells(row) for row in block.rows],
-        headers=HEADERS,
+        headers=block.headers,
         tablefmt="pipe",
         colalign=ALIGNMENTS,
         disable_numparse=True,

@@ -17,13 +17,14 @@ from pytest_modelopt.budgets.units import (
     format_points,
     format_time,
 )
-from pytest_modelopt.record.model import Case, Measurement, Record, Timing
+from pytest_modelopt.record.model import Agreement, Case, Measurement, Record, Timing
 from pytest_modelopt.record.outcome import CaseOutcome, case_outcome, is_red, warnings
 from pytest_modelopt.report.plain import plain_line
+from pytest_modelopt.statistics.proportions import drop_bounds
 from pytest_modelopt.statistics.timing import ALPHA_PASS, alpha_fail, speedup_interval
 
-HEADERS = ("recipe", "memory", "size", "latency", "speedup", "score", "drop", "flips", "verdict")
-ALIGNMENTS = ("left", "right", "right", "right", "right", "right", "right", "right", "left")
+HEADERS = ("recipe", "changed", "memory", "size", "latency", "speedup", "score", "drop", "flips", "verdict")
+ALIGNMENTS = ("left", "right", "right", "right", "right", "right", "right", "right", "right", "left")
 NOT_MEASURED = "-"
 
 _Figure = TypeVar("_Figure")
@@ -34,6 +35,8 @@ class Row:
     """One variant: its cells in the order of `HEADERS`. The original's has no case and no outcome."""
 
     recipe: str
+    changed: str
+    """Share of the weight bytes that the recipe changed."""
     memory: str
     size: str
     latency: str
@@ -49,6 +52,7 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         return (
             self.recipe,
+            self.changed,
             self.memory,
             self.size,
             self.latency,
@@ -70,6 +74,11 @@ class Block:
     conditions: str
     """What the figures belong to: 'accuracy on 360 examples; latency of batch 1, 1 thread'."""
     is_red: bool
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """`HEADERS` as this block shows them: a score of accuracy is called that."""
+        return tuple("accuracy" if name == "score" and self.metric == "accuracy" else name for name in HEADERS)
 
 
 def blocks(record: Record) -> list[Block]:
@@ -103,17 +112,18 @@ def _conditions(cases: list[Case]) -> str:
 
 
 def _original_row(cases: list[Case]) -> Row:
-    """The original is measured once and handed to all its cases; its latency is that of the latest comparison."""
+    """The original is measured once and handed to all its cases; its latency is the median of all its comparisons."""
 
     def latest(figure: Callable[[Measurement], _Figure | None]) -> _Figure | None:
         return _latest(figure(case.original) if case.original else None for case in cases)
 
-    timing = _latest(_timed(case) for case in cases)
+    latencies_s = [latency for case in cases if case.timing for latency in case.timing.original_latencies_s()]
     return Row(
         recipe="original",
+        changed="",
         memory=_or_dash(format_bytes, latest(lambda original: original.memory_bytes)),
         size=_or_dash(format_bytes, latest(lambda original: original.size_bytes)),
-        latency=_or_dash(format_time, median(timing.original_latencies_s()) if timing else None),
+        latency=_or_dash(format_time, median(latencies_s) if latencies_s else None),
         speedup="",
         score=_score(cases[0].metric, latest(lambda original: original.score)),
         drop="",
@@ -126,10 +136,11 @@ def _variant_row(record: Record, case: Case) -> Row:
     outcome = case_outcome(case, record.strict)
     recipe, verdict = plain_line(case.recipe), _verdict(case, outcome)
     if outcome == "error":
-        return Row(recipe, *(7 * (NOT_MEASURED,)), verdict, case.id, outcome)
+        return Row(recipe, *(8 * (NOT_MEASURED,)), verdict, case.id, outcome)
     original, variant, timing, agreement = case.original, case.variant, _timed(case), case.agreement
     return Row(
         recipe=recipe,
+        changed=_or_dash(format_percentage, round(case.coverage.share, 4) if case.coverage else None),
         memory=_bytes(original.memory_bytes if original else None, variant.memory_bytes if variant else None),
         size=_bytes(original.size_bytes if original else None, variant.size_bytes if variant else None),
         latency=_or_dash(format_time, median(timing.variant_latencies_s()) if timing else None),
@@ -185,7 +196,17 @@ def _drop(case: Case) -> str:
         return NOT_MEASURED
     # Two scores that differ by rounding only are equal.
     drop = 0.0 if math.isclose(original.score, variant.score, rel_tol=1e-12) else case.drop
-    return format_points(drop) if metric_in_unit_interval(case.metric) else format_number(drop, digits=4)
+    if not metric_in_unit_interval(case.metric):
+        return format_number(drop, digits=4)
+    return f"{format_points(drop)}{_bound(case.agreement)}"
+
+
+def _bound(agreement: Agreement | None) -> str:
+    """The one-sided 95% bound of the drop in the population, so that nobody takes 0 of 300 examples for proof."""
+    if agreement is None:
+        return ""
+    _, upper = drop_bounds(agreement.right_to_wrong, agreement.wrong_to_right, agreement.examples)
+    return f" (< {format_points(upper, digits=2).removesuffix(' pp')})"
 
 
 def _verdict(case: Case, outcome: CaseOutcome) -> str:

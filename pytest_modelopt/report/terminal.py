@@ -61,7 +61,7 @@ class _Shape:
     left_out: tuple[str, ...] = ()
 
     def table(self, block: Block) -> list[Line]:
-        return _table(block.rows, [name for name in HEADERS if name not in self.left_out], self.form)
+        return _table(block, [name for name in HEADERS if name not in self.left_out], self.form)
 
 
 def _tables(told: Sequence[Block], width: int) -> Iterator[Line]:
@@ -104,17 +104,19 @@ _SHAPES = (
     _Shape(_whole),
     _Shape(_recipe_broken),
     _Shape(_broken),
-    _Shape(_broken, left_out=("flips",)),
-    _Shape(_broken, left_out=("size", "flips")),
+    _Shape(_broken, left_out=("changed",)),
+    _Shape(_broken, left_out=("changed", "flips")),
+    _Shape(_broken, left_out=("changed", "size", "flips")),
 )
 
 
-def _table(rows: Sequence[Row], names: Sequence[str], form: Callable[[str, str], str]) -> list[Line]:
+def _table(block: Block, names: Sequence[str], form: Callable[[str, str], str]) -> list[Line]:
+    rows = block.rows
     columns = [HEADERS.index(name) for name in names]
     cells = [[form(name, row.cells[column]) for name, column in zip(names, columns, strict=True)] for row in rows]
     # The header goes in as a row: as a header, tabulate would make each column two wider than its name.
     text = tabulate(
-        [[*names], *cells],
+        [[block.headers[column] for column in columns], *cells],
         tablefmt="plain",
         colalign=[ALIGNMENTS[column] for column in columns],
         disable_numparse=True,

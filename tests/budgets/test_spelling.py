@@ -39,7 +39,6 @@ def test_a_guess_is_offered_where_one_is_near_and_else_all_words() -> None:
         ("a\nb\x1b", r"'a\nb\x1b'"),
         ([1], "a list"),
         ({}, "a mapping"),
-        (10**5000, "a number of thousands of digits"),
         (object(), "a object"),
     ],
 )
@@ -50,4 +49,5 @@ def test_any_value_is_shown_on_one_line(value: object, expected: str) -> None:
 def test_long_text_is_shortened() -> None:
     assert len(shown("x" * 1000)) < 80
     assert len(shown(10**100)) < 80
+    assert shown(10**5000) == "a number of thousands of digits"
     assert len(plain("x" * 1000)) < 120

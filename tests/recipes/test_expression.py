@@ -16,7 +16,8 @@ from pytest_modelopt.recipes.registry import RECIPES
     [
         ("int8-dynamic", "int8-dynamic"),
         ("  int8-dynamic ( ) ", "int8-dynamic"),
-        ("prune-structured(ratio=0.30)", "prune-structured"),
+        ("prune-structured", "prune-structured(ratio=0.3)"),
+        ("prune-structured(ratio=0.30, round_to=8)", "prune-structured(ratio=0.3)"),
         (
             "prune-structured( round_to = 16 , ratio=.5 )+int8-dynamic",
             "prune-structured(ratio=0.5, round_to=16)+int8-dynamic",
@@ -25,7 +26,7 @@ from pytest_modelopt.recipes.registry import RECIPES
             "prune-structured(ratio=5e-1,round_to=16) + int8-dynamic",
             "prune-structured(ratio=0.5, round_to=16)+int8-dynamic",
         ),
-        ("prune-unstructured(scope='global')", "prune-unstructured(scope=global)"),
+        ("prune-unstructured(scope='global')", "prune-unstructured(ratio=0.5, scope=global)"),
         ("int8-static(batches=8)", "int8-static(batches=8)"),
         ("low-rank(ratio=2.5e-1)", "low-rank(ratio=0.25)"),
     ],
@@ -85,7 +86,7 @@ def test_every_recipe_is_found_under_its_own_name_with_its_defaults() -> None:
     for name, recipe_class in RECIPES.items():
         (recipe,) = parse(name)
         assert type(recipe) is recipe_class
-        assert recipe.canonical() == name
+        assert recipe.canonical() == (f"{name}(ratio={recipe.ratio})" if hasattr(recipe, "ratio") else name)
         assert recipe_class.summary
         assert recipe_class.changes
 

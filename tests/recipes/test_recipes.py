@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models import KINDS, HandWrittenAttention, apply, make, run, saved_and_loaded
+from recipe_models import KINDS, HandWrittenAttention, apply, make, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.recipes import torch_ao
@@ -121,24 +121,20 @@ class TestInt8Dynamic:
         with pytest.raises(RecipeDidNothing, match="packing needs float32 weights, and they are float16"):
             apply("int8-dynamic", model, torch.randn(2, 8).half())
 
-    def test_an_unset_engine_is_chosen_and_noted(self) -> None:
-        before = torch.backends.quantized.engine
-        try:
-            torch.backends.quantized.engine = "none"
-            notes = apply("int8-dynamic", nn.Linear(8, 8), torch.randn(2, 8)).notes
-            assert any("no quantized engine set" in note for note in notes)
-        finally:
-            torch.backends.quantized.engine = before
+    def test_an_unset_engine_is_chosen_and_noted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(type(torch.backends.quantized), "engine", "none")
+        notes = apply("int8-dynamic", nn.Linear(8, 8), torch.randn(2, 8)).notes
+        assert any("no quantized engine set" in note for note in notes)
 
     def test_a_torch_without_torch_ao_is_told_by_name(self) -> None:
-        with pytest.raises(RecipeError, match="int8-dynamic needs torch.ao.gone, which torch 2"):
+        with pytest.raises(RecipeError, match=r"int8-dynamic needs torch\.ao\.gone, which torch 2"):
             torch_ao.load("torch.ao.gone", "int8-dynamic")
 
 
 class TestInt8Static:
     def test_needs_calibration_data(self) -> None:
         model, inputs = make("mlp")
-        with pytest.raises(RecipeError, match="add `calibration: package.module:function`"):
+        with pytest.raises(RecipeError, match=r"add `calibration: package\.module:function`"):
             optimize(model, parse("int8-static"), Context(inputs, None, seed=0))
 
     def test_an_empty_calibration_is_an_error_and_a_short_one_is_noted(self) -> None:
@@ -276,15 +272,31 @@ class TestPruneStructured:
         assert [model[index].out_features for index in (0, 2, 4)] == [8, 8, 4]
         assert any("too narrow to lose 90%" in note for note in optimization.notes)
 
-    @pytest.mark.parametrize(("size", "told"), [(16, "does not let them get narrower"), (-1, "mixes their units")])
-    def test_hand_written_attention_is_put_back_and_the_rest_is_pruned(self, size: int, told: str) -> None:
+    @pytest.mark.parametrize("size", [16, -1])
+    @pytest.mark.parametrize("ratio", [0.25, 0.375, 0.5])
+    def test_hand_written_attention_is_put_back_and_the_rest_is_pruned(self, size: int, ratio: float) -> None:
         torch.manual_seed(0)
         model, inputs = HandWrittenAttention(size).eval(), torch.randn(2, 5, 16)
-        optimization = apply("prune-structured(ratio=0.5)", model, inputs)
-        assert model.qkv.out_features == 192
-        assert model.qkv.weight.shape[0] == 192
-        assert model.wide.out_features == 64
-        assert told in " ".join(optimization.notes)
+        optimization = apply(f"prune-structured(ratio={ratio})", model, inputs)
+        assert model.qkv.out_features == model.qkv.weight.shape[0] == 192
+        assert model.wide.out_features == 128 * (1 - ratio)
+        assert "1 Linear" in optimization.notes[-1]
+        assert "keep their width" in optimization.notes[-1]
+
+    def test_units_that_the_code_reorders_are_never_mistaken_for_others(self) -> None:
+        class Reversed(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.first, self.second, self.third = nn.Linear(8, 32), nn.Linear(32, 32), nn.Linear(32, 4)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.third(torch.relu(self.second(self.first(x).flip(-1))))
+
+        torch.manual_seed(0)
+        model = Reversed()
+        optimization = apply("prune-structured(ratio=0.5)", model, torch.randn(4, 8))
+        assert (model.first.out_features, model.second.out_features) == (32, 16)
+        assert any("would be mistaken for others" in note for note in optimization.notes)
 
     def test_gradient_flags_and_frozen_models_stay_as_they_were(self) -> None:
         model, inputs = make("mlp")
@@ -323,7 +335,7 @@ class TestLowRank:
         left, singular, right = torch.linalg.svd(weight, full_matrices=False)
         rank = int(ratio * 96 * 80 / (96 + 80))
         nearest = sum(singular[i] * torch.outer(left[:, i], right[i]) for i in range(rank))
-        first, second = model[0]
+        first, second = model[0].requires_grad_(False)
         assert first.weight.shape == (rank, 96)
         assert first.bias is None
         assert torch.equal(second.bias, bias)
@@ -360,9 +372,9 @@ class TestNothing:
         with pytest.raises(RecipeDidNothing) as error:
             apply("int8-dynamic", model, torch.randn(1, 3, 8, 8))
         assert str(error.value) == (
-            "int8-dynamic changed nothing: the model holds 1 Conv2d (896 bytes), 1 BatchNorm2d (64 bytes); int8-dynamic "
-            "changes Linear, LSTM, GRU, LSTMCell, GRUCell and RNNCell only; Conv2d is changed by int8-static, "
-            "prune-structured and prune-unstructured"
+            "int8-dynamic changed nothing: the model holds 1 Conv2d (896 bytes), 1 BatchNorm2d (64 bytes); "
+            "int8-dynamic changes Linear, LSTM, GRU, LSTMCell, GRUCell and RNNCell only; Conv2d is changed by "
+            "int8-static, prune-structured and prune-unstructured"
         )
 
     @pytest.mark.parametrize("expression", EXPRESSIONS[:5])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import types
 import typing
 from dataclasses import fields, is_dataclass, replace
@@ -83,7 +84,7 @@ def _timed_case(pairs: int = 2) -> Case:
         higher_is_better=True,
         limits=(limit,),
         batch_size=1,
-        variant=Measurement("r", 10, 40, 40, 8, 0.5, 3, None, unmeasured={"b": "why", "a": "why"}),
+        variant=Measurement("r", 40, 40, 8, 0.5, 3, None, unmeasured={"b": "why", "a": "why"}),
         timing=Timing(each, 1, 1, 7, 1.0, 20.0, 1),
         verdicts=(Verdict(limit, "pass", 2.0, "holds"),),
     )
@@ -220,8 +221,13 @@ def test_what_is_not_a_record_is_refused_with_its_path(change: Any, message: str
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_a_number_that_is_not_finite_is_refused_on_reading(literal: str) -> None:
     text = dumps(_record(_timed_case())).replace('"score": 0.5', f'"score": {literal}')
-    with pytest.raises(RecordError, match="finite"):
+    with pytest.raises(RecordError, match=r"^cases\[0\]\.variant\.score: must be a finite number"):
         loads(text)
+    for name in ("original_ns", "seed", "line"):
+        elsewhere = re.sub(rf'("{name}": \[?)\d+', rf"\g<1>{literal}", dumps(_record(_timed_case())))
+        assert literal in elsewhere
+        with pytest.raises(RecordError):
+            loads(elsewhere)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", "[" * 100_000, '{"a": 1, "a": 2}', "9" * 5000])
@@ -265,7 +271,9 @@ def test_a_file_is_written_whole_and_nothing_is_left_beside_it(tmp_path: Path) -
     path = tmp_path / "new" / "folder" / "record.json"
     record = _record(replace(_timed_case(), model="modèle"))
     write(_record(), path)
-    write(record, path)
+    with path.open(encoding="utf-8") as reader:
+        write(record, path)
+        assert loads(reader.read()) == _record()
     assert read(path) == record
     assert [each.name for each in path.parent.iterdir()] == ["record.json"]
 
@@ -273,7 +281,7 @@ def test_a_file_is_written_whole_and_nothing_is_left_beside_it(tmp_path: Path) -
 def test_a_record_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     write(_record(), path)
-    bad = _record(replace(_timed_case(), variant=Measurement("r", 1, 1, 1, 1, math.nan, 1, None)))
+    bad = _record(replace(_timed_case(), variant=Measurement("r", 1, 1, 1, math.nan, 1, None)))
     with pytest.raises(RecordError):
         write(bad, path)
     assert read(path) == _record()

@@ -46,7 +46,6 @@ def measurement(
 ) -> Measurement:
     return Measurement(
         recipe=recipe,
-        parameters=1_048_576,
         size_bytes=size,
         weights_bytes=weights,
         call_peak_bytes=peak,

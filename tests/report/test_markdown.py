@@ -86,9 +86,9 @@ def test_the_verdict_is_one_word(told: Record, word: str) -> None:
 def test_a_table_holds_the_cells() -> None:
     (header, rule, original, row), _ = _tables(render(record(broken("int8-dynamic"), case("x", "other"))))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert [cell.strip() for cell in header.strip("|").split("|")] == list(HEADERS)
-    assert re.fullmatch(r"\|:-+\|(-+:\|){7}:-+\|", rule)
-    assert original.count("|") == 10
+    assert [cell.strip() for cell in header.strip("|").split("|")] == ["accuracy" if name == "score" else name for name in HEADERS]
+    assert re.fullmatch(r"\|:-+\|(-+:\|){8}:-+\|", rule)
+    assert original.count("|") == 11
     assert cells == [
         "int8-dynamic",
         "2 MiB (-75%)",
@@ -123,7 +123,7 @@ def test_no_string_of_a_record_becomes_structure(hostile: str) -> None:
     tables = _tables(markdown)
     assert len(tables) == 2
     for table in tables:
-        assert {line.count("|") for line in table} == {10}
+        assert {line.count("|") for line in table} == {11}
     for structure in "<>`*\\~|[":
         assert markdown.replace(_COMMENT, "").count(structure) == harmless.count(structure), structure
     assert len(markdown.split("\n")) == len(harmless.split("\n"))
@@ -174,6 +174,13 @@ def test_sections_that_do_not_fit_are_left_out_whole_failures_last() -> None:
     assert markdown.count("\n**FAIL** ") == 100
     assert "Left out to keep this report below 48 KiB: the table of fine. The record file holds everything." in markdown
     assert markdown.index("### digits-vit") < markdown.index("Left out")
+
+
+def test_what_is_kept_longest_is_what_failed() -> None:
+    parts = [Section("warned", "w" * 30_000, 2), Section("failed", "f" * 30_000, 1), Section("verdict", "v", 0)]
+    fitted = fit(parts, 59_000)
+    assert fitted.split("\n\n")[:2] == ["f" * 30_000, "v"]
+    assert "Left out to keep this report below 57 KiB: warned." in fitted
 
 
 def test_failing_models_come_first() -> None:

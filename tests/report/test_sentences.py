@@ -48,6 +48,7 @@ def test_the_likely_cause_counts_what_the_recipe_left_alone() -> None:
     coverage = Coverage(
         layers=(
             LayerCoverage("a", "Linear", 6 * MIB, 6 * MIB),
+            LayerCoverage("n", "Absent", 0, 0),
             LayerCoverage("b", "MultiheadAttention", MIB, 0),
             LayerCoverage("c", "MultiheadAttention", MIB, 0),
             LayerCoverage("d", "Dropout", 0, 0),
@@ -63,7 +64,7 @@ def test_the_likely_cause_counts_what_the_recipe_left_alone() -> None:
 
 
 def test_layers_changed_in_part_many_types_and_idle_steps_are_told() -> None:
-    layers = [LayerCoverage(f"l{n}", f"Type{n}", (9 - n) * 1024, 0) for n in range(6)]
+    layers = [LayerCoverage(f"l{n}", f"Type{n}", (9 - n) * 1024, 0) for n in reversed(range(6))]
     coverage = Coverage(
         layers=(*layers, LayerCoverage("half", "Conv2d", 2048, 1024)),
         steps=(RecipeStep("first", 1024, 2048), RecipeStep("second", 0, 2048)),

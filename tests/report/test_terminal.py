@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from records_by_hand import broken, case, limit, realistic, record, verdict
 
-from pytest_modelopt.record.model import CaseError
+from pytest_modelopt.record.model import CaseError, Coverage, LayerCoverage
 from pytest_modelopt.report.terminal import lines
 
 
@@ -30,10 +30,10 @@ def test_a_wide_table_has_one_line_for_each_variant() -> None:
 
 def test_what_a_narrow_terminal_leaves_out_is_said() -> None:
     assert not [line for line in _text(lines(realistic(), 140)) if "left out" in line]
-    assert not [line for line in _text(lines(realistic(), 100)) if "left out" in line]
-    assert [line for line in _text(lines(realistic(), 92)) if "left out, as the terminal is narrow: flips" in line]
+    assert not [line for line in _text(lines(realistic(), 120)) if "left out" in line]
+    assert [line for line in _text(lines(realistic(), 100)) if "left out, as the terminal is narrow: changed)" in line]
     narrow = _text(lines(realistic(), 80))
-    assert [line for line in narrow if "left out, as the terminal is narrow: size and flips" in line]
+    assert [line for line in narrow if "left out, as the terminal is narrow: changed and size and flips" in line]
     assert any("(-57.4%)" in line for line in narrow)
 
 
@@ -67,6 +67,18 @@ def test_what_failed_is_red_and_stands_with_its_sentence() -> None:
 def test_the_likely_cause_is_said_once_for_each_case() -> None:
     told = _text(lines(realistic(), 200))
     assert len([line for line in told if "int8-dynamic changed 74.9%" in line and "prune" not in line]) == 1
+
+
+def test_the_likely_cause_stands_under_the_last_of_several_broken_limits() -> None:
+    bounds = [limit(name, 1.0, "1 B") for name in ("max_memory", "max_size")]
+    coverage = Coverage((LayerCoverage("a", "Linear", 4, 3),), ())
+    twice = case(verdicts=tuple(verdict(bound, "fail", 2.0) for bound in bounds), coverage=coverage)
+    told = _text(lines(record(twice, case("fine")), 200))
+    assert [line for line in told if line.startswith(("FAIL", "    "))] == [
+        "FAIL max_memory 1 B: fail. (budgets.yaml:23)",
+        "FAIL max_size 1 B: fail. (budgets.yaml:23)",
+        "     int8-dynamic changed 75% of the weight bytes; changed in part: 1 Linear (1 B)",
+    ]
 
 
 def test_only_the_end_of_a_long_output_is_shown() -> None:

@@ -1,4 +1,4 @@
-"""Small models of every kind that the recipes must handle, with inputs; sizes are chosen so that bytes can be counted."""
+"""Small models of every kind that the recipes must handle, with inputs, in sizes whose bytes can be counted."""
 
 from __future__ import annotations
 

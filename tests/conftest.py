@@ -1,0 +1,3 @@
+"""Shared by all rooms' tests."""
+
+pytest_plugins = ["pytester"]
