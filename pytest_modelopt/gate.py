@@ -32,7 +32,7 @@ class Gate:
         self._config = config
         self._is_worker = hasattr(config, "workerinput")
         options = read_options(config)
-        self._progress = progress.for_config(config)
+        self._progress: progress.Silent | progress.OnTerminal | progress.InLog = progress.Silent()
         self._session = Session(
             options=options,
             budgets=_read_budgets(options, config.rootpath),
@@ -41,11 +41,15 @@ class Gate:
             progress=self._progress,
         )
         config.stash[SESSION] = self._session
-        self._complete = False
+        self._complete = self._tells = False
         self._cases_collected = 0
         self._chooses_nothing = not self._is_worker and _chooses_nothing(config)
         if self._session.budgets is not None and self._chooses_nothing:
             _add_to_arguments(config, options.budgets)
+
+    def pytest_sessionstart(self) -> None:
+        """Only now is it known what the terminal is."""
+        self._progress = self._session.progress = progress.for_config(self._config)
 
     # --- collection --------------------------------------------------------------------------------------------------
 
@@ -171,7 +175,12 @@ class Gate:
             }
             return
         self._complete = int(exitstatus) in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-        if session.has_something_to_tell and not self._config.getoption("collectonly"):
+        self._tells = (
+            session.has_something_to_tell
+            and not self._config.getoption("collectonly")
+            and int(exitstatus) not in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED)
+        )
+        if self._tells:
             session.write(complete=self._complete)
             summary = os.environ.get("GITHUB_STEP_SUMMARY")
             if summary:
@@ -187,7 +196,7 @@ class Gate:
                 f"on the command line do not include that file",
                 yellow=True,
             )
-        if not session.has_something_to_tell:
+        if not self._tells:
             return
         record = session.record(complete=self._complete)
         terminalreporter.section("model budgets")

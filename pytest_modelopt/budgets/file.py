@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pytest_modelopt.budgets import schema
 from pytest_modelopt.budgets.limits import LIMITS, merge
 from pytest_modelopt.budgets.schema import Location
-from pytest_modelopt.budgets.spelling import plain, shown
+from pytest_modelopt.budgets.spelling import plain, printable, shown
 from pytest_modelopt.record.model import Limit
 
 _MOST_NODES = 10_000
@@ -210,7 +210,7 @@ _YAML_HINTS = {
 
 def _yaml_problem(file: str, error: yaml.MarkedYAMLError) -> Problem:
     mark = error.problem_mark or error.context_mark
-    found = " ".join((error.problem or error.context or "it cannot be read").split())
+    found = printable(error.problem or error.context or "it cannot be read")
     hint = next((hint for beginning, hint in _YAML_HINTS.items() if found.startswith(beginning)), None)
     where = f" in column {mark.column + 1}" if mark else ""
     message = f"the file is not valid YAML: {found}{where}{f'; {hint}' if hint else ''}"
@@ -415,7 +415,7 @@ def _recipes(document: _Document) -> tuple[dict[Location, str], list[Problem]]:
             try:
                 spelling = spellings[location] = canonical(parse(written))
             except RecipeError as error:
-                problems.append(document.problem(location, f"recipe of {plain(model)}: {error}"))
+                problems.append(document.problem(location, f"recipe of {plain(model)}: {printable(str(error))}"))
                 continue
             other = first.setdefault(spelling, written)
             if other != written:

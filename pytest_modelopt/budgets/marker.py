@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pytest_modelopt.budgets.file import BudgetsError, Problem
 from pytest_modelopt.budgets.limits import LIMITS, merge, parse_level, parse_value, unknown_limit
-from pytest_modelopt.budgets.spelling import did_you_mean, shown
+from pytest_modelopt.budgets.spelling import did_you_mean, printable, shown
 from pytest_modelopt.budgets.units import UnitError
 from pytest_modelopt.record.model import Limit
 
@@ -71,7 +71,7 @@ def _canonical_case(text: str, messages: list[str]) -> str | None:
     try:
         return f"{model.strip()}/{canonical(parse(recipe))}"
     except RecipeError as error:
-        messages.append(f"the case {shown(text)}: {error}")
+        messages.append(f"the case {shown(text)}: {printable(str(error))}")
         return None
 
 

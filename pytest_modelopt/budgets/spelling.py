@@ -8,6 +8,7 @@ from collections.abc import Iterable
 _LONGEST_WORD = 100
 _LONGEST_SHOWN = 60
 _LONGEST_NAME = 100
+_LONGEST_MESSAGE = 500
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
@@ -31,6 +32,12 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 def plain(name: str) -> str:
     """A name as a message shows it without quotes: on one line, shortened where it is long."""
     return repr(name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}...")[1:-1]
+
+
+def printable(message: str) -> str:
+    """The message of another room with whatever cannot be printed on one line escaped, shortened where it is long."""
+    text = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def shown(value: object) -> str:

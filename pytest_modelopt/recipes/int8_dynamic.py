@@ -31,7 +31,7 @@ class Int8Dynamic(Recipe):
     changes: ClassVar[tuple[str, ...]] = ("Linear", "LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")
     packs_weights: ClassVar[bool] = True
 
-    def apply(self, model: nn.Module, context: Context) -> Applied:  # noqa: ARG002
+    def apply(self, model: nn.Module, context: Context) -> Applied:
         quantization = torch_ao.load("torch.ao.quantization", self.recipe_name)
         _, notes = torch_ao.ensure_engine(self.recipe_name)
         packer = _Packer(quantization, self.changes, tied_parameters(model))

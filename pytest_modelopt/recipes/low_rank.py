@@ -31,7 +31,7 @@ class LowRank(Recipe):
 
     ratio: float = Field(default=0.5, gt=0, lt=1)
 
-    def apply(self, model: nn.Module, context: Context) -> Applied:  # noqa: ARG002
+    def apply(self, model: nn.Module, context: Context) -> Applied:
         kept: dict[str, list[nn.Module]] = {}
         energies: list[float] = []
         tied = tied_parameters(model)

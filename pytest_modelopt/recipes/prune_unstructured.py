@@ -32,7 +32,7 @@ class PruneUnstructured(Recipe):
     ratio: float = Field(default=0.5, gt=0, lt=1)
     scope: Literal["layer", "global"] = "layer"
 
-    def apply(self, model: nn.Module, context: Context) -> Applied:  # noqa: ARG002
+    def apply(self, model: nn.Module, context: Context) -> Applied:
         from torch.nn.utils import prune
 
         tied = tied_parameters(model)

@@ -189,7 +189,8 @@ def test_a_worker_ends_with_the_process_that_started_it(folder: Path) -> None:
         "import os\nfrom pathlib import Path\nfrom pytest_modelopt.measure.process import Worker\n"
         "from pytest_modelopt.measure.variant import Variant\n"
         f"f = {str(folder)!r}\n"
-        "w = Worker(Variant('users_code:model', None, 'users_code:data', None, None, 'accuracy', (f,), f), Path(f), 'w')\n"
+        "v = Variant('users_code:model', None, 'users_code:data', None, None, 'accuracy', (f,), f)\n"
+        "w = Worker(v, Path(f), 'w')\n"
         "w.request('load', limit_s=60)\nprint(w._process.pid, flush=True)\nos.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pydantic  # noqa: F401
 import pytest
+import torch  # noqa: F401 -- pytester forgets what an inner run imported, and compiled modules cannot be imported twice
 
 MODELS = '''
 """Models and data of the project under test."""
@@ -107,7 +109,9 @@ def project(pytester: pytest.Pytester) -> Callable[..., pytest.Pytester]:
     return make
 
 
-def one_case(limits: str = "", *, recipe: str = "int8-dynamic", factory: str = "shop:classifier", data: str = "shop:data") -> str:
+def one_case(
+    limits: str = "", *, recipe: str = "int8-dynamic", factory: str = "shop:classifier", data: str = "shop:data"
+) -> str:
     """A budgets file with one model and one recipe; `limits` is a flow mapping such as `{max_memory: 1 MB}`."""
     return (
         f"version: 1\nmodels:\n  m:\n    factory: {factory}\n    data: {data}\n    recipes:\n      {recipe}: {limits}\n"

@@ -59,7 +59,9 @@ def test_modules(request):
     assert not heavy & set(sys.modules)
 """
     )
-    result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:xdist")
+    result = pytester.runpytest_subprocess(
+        "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:xdist"
+    )
     result.assert_outcomes(passed=1)
 
 
@@ -76,7 +78,9 @@ def test_the_plugin_can_be_left_out(
     project: Callable[..., pytest.Pytester], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     pytester = project()
-    pytester.makepyfile(test_it="def test_plain(request): assert not request.config.pluginmanager.has_plugin('modelopt')")
+    pytester.makepyfile(
+        test_it="def test_plain(request): assert not request.config.pluginmanager.has_plugin('modelopt')"
+    )
     if not arguments:
         monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=1)

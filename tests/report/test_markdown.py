@@ -86,11 +86,14 @@ def test_the_verdict_is_one_word(told: Record, word: str) -> None:
 def test_a_table_holds_the_cells() -> None:
     (header, rule, original, row), _ = _tables(render(record(broken("int8-dynamic"), case("x", "other"))))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert [cell.strip() for cell in header.strip("|").split("|")] == ["accuracy" if name == "score" else name for name in HEADERS]
+    assert [cell.strip() for cell in header.strip("|").split("|")] == [
+        "accuracy" if name == "score" else name for name in HEADERS
+    ]
     assert re.fullmatch(r"\|:-+\|(-+:\|){8}:-+\|", rule)
     assert original.count("|") == 11
     assert cells == [
         "int8-dynamic",
+        "-",
         "2 MiB (-75%)",
         "1 MiB (-75%)",
         "-",

@@ -1,0 +1,97 @@
+"""`pytest-modelopt`: what can be done without running a model: check a budgets file, judge and tell a record again."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_modelopt import __version__
+
+if TYPE_CHECKING:
+    from pytest_modelopt.record.model import Record
+
+PASSED, RED, WRONG_INPUT = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status is 0, 1 where the record is red, or 2 for wrong input."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except ValueError as error:  # BudgetsError, RecordError: already in words
+        print(error, file=sys.stderr)
+        return WRONG_INPUT
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return WRONG_INPUT
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pytest-modelopt", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"pytest-modelopt {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    validate = commands.add_parser("validate", help="check a budgets file without importing anything that it names")
+    validate.add_argument("file", nargs="?", type=Path, default=Path("budgets.yaml"))
+    validate.set_defaults(run=_validate)
+    report = commands.add_parser("report", help="judge a record again and tell it; exit status 1 where it is red")
+    report.add_argument("record", type=Path, help="record.json of an earlier run")
+    report.add_argument("--budgets", type=Path, help="judge against this file's limits instead of the recorded ones")
+    report.add_argument("--strict", action="store_true", help="inconclusive counts as broken, too")
+    report.add_argument("--markdown", action="store_true", help="print Markdown instead of the terminal's table")
+    report.set_defaults(run=_report)
+    return parser
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from pytest_modelopt.budgets.file import load_budgets
+
+    budgets = load_budgets(options.file.resolve(), relative_to=Path.cwd())
+    print(f"{options.file}: {len(budgets.models)} models, {len(budgets.cases)} cases")
+    for case in budgets.cases:
+        limits = ", ".join(f"{limit.name} {limit.text}" for limit in case.limits) or "no limits"
+        print(f"  {case.name}: {limits}")
+    return PASSED
+
+
+def _report(options: argparse.Namespace) -> int:
+    from pytest_modelopt.record.json import read
+    from pytest_modelopt.record.outcome import record_is_red
+    from pytest_modelopt.report import markdown, terminal
+
+    record = _judged_again(read(options.record), options.budgets)
+    record = replace(record, strict=record.strict or options.strict)
+    if options.markdown:
+        print(markdown.render(record), end="")
+    else:
+        for text, _ in terminal.lines(record, shutil.get_terminal_size((180, 24)).columns):
+            print(text)
+    return RED if record_is_red(record) else PASSED
+
+
+def _judged_again(record: Record, budgets_file: Path | None) -> Record:
+    """The record with verdicts made anew, from its own limits or from those of a budgets file."""
+    from pytest_modelopt.budgets.file import load_budgets
+    from pytest_modelopt.budgets.judge import judge
+    from pytest_modelopt.budgets.limits import LIMITS
+
+    cases, timed_limits = record.cases, record.timed_limits
+    if budgets_file is not None:
+        entries = load_budgets(budgets_file.resolve(), relative_to=Path.cwd()).cases
+        limits = {entry.name: entry.limits for entry in entries}
+        timed_limits = sum(LIMITS[limit.name].kind == "timed" for entry in entries for limit in entry.limits)
+        unknown = [case.name for case in cases if case.name not in limits]
+        if unknown:
+            raise ValueError(f"{budgets_file} has no limits for these cases of the record: {', '.join(unknown)}")
+        cases = tuple(replace(case, limits=limits[case.name]) for case in cases)
+    judged = tuple(judge(case, timed_limits=timed_limits) for case in cases)
+    return replace(record, cases=judged, timed_limits=timed_limits)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The JSON Schema for editors: shipped up to date, and of one opinion with the checks themselves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from pytest_modelopt.budgets.limits import LIMITS
+from pytest_modelopt.budgets.schema import SCHEMA_FILE, json_schema, schema_text
+
+VALID = [
+    "{version: 1, models: {m: {factory: a:b, data: a.b:C.d, recipes: {int8-dynamic: }}}}",
+    """
+version: 1
+defaults: {device: cpu, threads: 2, batch_size: 8, time_limit: 20 s, step_limit: 10 min}
+models:
+  m:
+    factory: shop.vision:load_model
+    data: shop.vision:test_data
+    calibration: shop.vision:train_data
+    example_inputs: shop.vision:one
+    metric: shop.metrics:mean_error
+    budget: {max_memory: 6 MiB, max_size: 4096, min_memory_reduction: 60%, min_size_reduction: 0.5, max_flips: 0}
+    recipes:
+      prune-structured(ratio=0.5) + int8-dynamic:
+        min_speedup: {limit: 1.5x, level: warn}
+        max_latency: 250 us
+        max_accuracy_drop: 1 pp
+        min_accuracy: 97%
+        min_coverage: {limit: 90%}
+      low-rank: {min_speedup: +30%, min_accuracy: -3.5, max_accuracy_drop: 0.01}
+      int8-dynamic: {min_speedup: 2}
+""",
+]
+
+START = "version: 1\nmodels:\n  m:\n    factory: a:b\n    data: a:b\n"
+INVALID = [
+    START,
+    START + "    recipes: {}\n",
+    START + "    recipes: {low-rank: }\nmodles: 1\n",
+    START + "    recipes: {low-rank: }\n    regression: {}\n",
+    START + "    recipes: {low-rank: {max_memroy: 1}}\n",
+    START + "    recipes: {low-rank: {max_memory: 6 Mb}}\n",
+    START + "    recipes: {low-rank: {max_memory: -1 B}}\n",
+    START + "    recipes: {low-rank: {max_memory: }}\n",
+    START + "    recipes: {low-rank: {min_speedup: 30%}}\n",
+    START + "    recipes: {low-rank: {max_accuracy_drop: 1%}}\n",
+    START + "    recipes: {low-rank: {max_flips: {limit: 1%, level: warning}}}\n",
+    START + "    recipes: {low-rank: {max_flips: {limit: 1%, lev: warn}}}\n",
+    START + "    recipes: {low-rank: {max_latency: 5}}\n",
+    START.replace("  m:", "  a/b:") + "    recipes: {low-rank: }\n",
+    START.replace("a:b", "a.b") + "    recipes: {low-rank: }\n",
+    START.replace("version: 1", "version: 2") + "    recipes: {low-rank: }\n",
+    "defaults: {device: cuda}\n" + START + "    recipes: {low-rank: }\n",
+    "defaults: {treads: 1}\n" + START + "    recipes: {low-rank: }\n",
+]
+
+
+def validator() -> Any:
+    return jsonschema.Draft202012Validator(json_schema())
+
+
+def test_the_shipped_schema_is_up_to_date() -> None:
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == schema_text(), "run python -m pytest_modelopt.budgets.schema"
+
+
+def test_the_schema_is_itself_a_valid_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("text", VALID)
+def test_the_schema_accepts_correct_files(text: str) -> None:
+    validator().validate(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize("text", INVALID)
+def test_the_schema_rejects_wrong_files(text: str) -> None:
+    assert not validator().is_valid(yaml.safe_load(text))
+
+
+def test_editors_get_a_sentence_for_every_limit() -> None:
+    described = json_schema()["$defs"]["Budget"]["properties"]
+    assert {name: field["description"] for name, field in described.items()} == {
+        name: kind.meaning for name, kind in LIMITS.items()
+    }
+
+
+def nodes(value: Any) -> list[dict[str, Any]]:
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [value] * isinstance(value, dict) + [node for child in children for node in nodes(child)]
+
+
+def test_every_object_of_the_schema_refuses_unknown_keys() -> None:
+    objects = [node for node in nodes(json_schema()) if node.get("type") == "object"]
+    named = [node for node in objects if "properties" in node]
+    assert len(named) >= 4 + len(LIMITS)
+    assert all(node["additionalProperties"] is False for node in named)
+
+
+def test_the_examples_of_the_schema_satisfy_their_own_pattern() -> None:
+    texts = [node for node in nodes(json_schema()) if node.get("type") == "string" and "examples" in node]
+    assert texts
+    for node in texts:
+        for example in node["examples"]:
+            jsonschema.Draft202012Validator(node).validate(example)

@@ -1,0 +1,281 @@
+"""`modelopt`, `optimize` and `model_budget` in users' own tests, with live modules and with factories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.plugin.conftest import one_case
+
+Project = Callable[..., pytest.Pytester]
+
+LIVE = """
+import pytest
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(64, 512)
+        self.head = nn.Linear(512, 4)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.body(x)))
+
+def net():
+    torch.manual_seed(0)
+    return Net().eval()
+
+def labelled(model):
+    inputs = torch.randn(100, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return inputs, model(inputs).argmax(1)
+"""
+
+
+def run(project: Project, tests: str, *arguments: str, budgets: str | None = None) -> pytest.RunResult:
+    pytester = project(budgets)
+    (pytester.path / "test_it.py").write_text(LIVE + tests, encoding="utf-8")
+    return pytester.runpytest("--modelopt", "-p", "no:cacheprovider", *arguments)
+
+
+def test_a_live_model_of_the_test_module_is_measured_and_left_untouched(project: Project) -> None:
+    result = run(
+        project,
+        """
+@pytest.mark.model_budget(max_memory="300 kB", min_memory_reduction=0.5, max_accuracy_drop="5 pp")
+def test_live(modelopt):
+    model = net()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    result = modelopt(model, "int8-dynamic", data=labelled(model))
+    # 64*512 + 512*4 weights in a byte each; the float biases of both layers, and of a call 512 + 4 float32 and more
+    assert result.original.weights_bytes == 4 * (64 * 512 + 512 + 512 * 4 + 4)
+    assert result.variant.weights_bytes == 64 * 512 + 512 * 4 + 4 * (512 + 4)
+    assert result.original.score == 1.0
+    assert result.memory_reduction == 1 - result.variant.memory_bytes / result.original.memory_bytes
+    assert result.speedup > 0
+    assert result.coverage.share > 0.9
+    assert result.accuracy_drop == 1.0 - result.variant.score
+    assert result.agreement.examples == 100
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert type(model.body) is nn.Linear
+""",
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["Net in test_live"])
+
+
+def test_factories_by_function_and_by_name(project: Project) -> None:
+    result = run(
+        project,
+        """
+def test_function(modelopt):
+    assert modelopt(net, "low-rank(ratio=0.5)", data=lambda: labelled(net())).original.score == 1.0
+
+def test_name(modelopt):
+    assert modelopt("shop:classifier", "low-rank(ratio=0.5)", data="shop:data").original.score == 1.0
+""",
+    )
+    result.assert_outcomes(passed=2)
+
+
+def test_all_broken_limits_of_a_test_are_reported_together_when_it_ends(project: Project) -> None:
+    result = run(
+        project,
+        """
+@pytest.mark.model_budget(max_memory="1 kB", max_size="1 kB", max_flips=1.0)
+def test_broken(modelopt):
+    modelopt(net(), "int8-dynamic", example_inputs=torch.zeros(1, 64))
+    print("the test went on to its end")
+""",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*max_memory 1 kB is broken: *(test_it.py:*)",
+            "*max_size 1 kB is broken: *(test_it.py:*)",
+            "*max_flips 1.0 was not measured, which counts as broken (*no `data` was given*",
+            "*the test went on to its end*",
+        ]
+    )
+
+
+def test_a_budget_without_any_measurement_fails(project: Project) -> None:
+    result = run(
+        project,
+        """
+@pytest.mark.model_budget(max_memory="1 GB")
+def test_nothing():
+    pass
+""",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*has a budget (@pytest.mark.model_budget) but measured nothing*"])
+
+
+def test_the_failure_of_the_test_itself_is_not_hidden_by_its_budget(project: Project) -> None:
+    result = run(
+        project,
+        """
+@pytest.mark.model_budget(max_memory="1 kB")
+def test_own(modelopt):
+    assert net() is None, "my own assertion"
+""",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*my own assertion*"])
+    result.stdout.no_fnmatch_line("*measured nothing*")
+
+
+def test_the_closest_marker_wins_key_by_key(project: Project) -> None:
+    result = run(
+        project,
+        """
+pytestmark = pytest.mark.model_budget(max_memory="1 kB", max_size="1 kB")
+
+@pytest.mark.model_budget(max_memory="1 GB")
+class TestNet:
+    @pytest.mark.model_budget(max_flips=1.0)
+    def test_it(self, modelopt):
+        model = net()
+        modelopt(model, "int8-dynamic", data=labelled(model))
+""",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*max_size 1 kB is broken*"])
+    result.stdout.no_fnmatch_line("*max_memory 1 kB*")
+
+
+def test_a_case_of_the_budgets_file_by_name(project: Project) -> None:
+    result = run(
+        project,
+        """
+@pytest.mark.model_budget("m/int8-dynamic", max_size="1 kB")
+def test_named(modelopt):
+    result = modelopt()
+    assert [limit.name for limit in result.case.limits] == ["max_size", "max_flips"]
+""",
+        "test_it.py",
+        budgets=one_case("{max_flips: 90%, max_size: 1 GB}"),
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*max_size 1 kB is broken*"])
+
+
+def test_a_model_that_cannot_be_carried_gets_an_error_that_says_to_give_a_factory(project: Project) -> None:
+    result = run(
+        project,
+        """
+import threading
+
+def test_lock(modelopt):
+    model = net()
+    model.lock = threading.Lock()
+    modelopt(model, "int8-dynamic", data=labelled(net()))
+""",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*the model (Net) cannot be carried to the worker process: TypeError: cannot pickle*lock*give a factory*"]
+    )
+
+
+def test_mistakes_in_a_call_are_said(project: Project) -> None:
+    result = run(
+        project,
+        """
+def test_recipe(modelopt):
+    modelopt(net(), "int8-dynamc", data=labelled(net()))
+
+def test_no_recipe(modelopt):
+    modelopt(net(), data=labelled(net()))
+
+def test_no_data(modelopt):
+    modelopt(net(), "int8-dynamic")
+
+def test_no_model(modelopt):
+    modelopt()
+
+def test_name(modelopt):
+    modelopt("shop.classifier", "int8-dynamic", data="shop:data")
+
+def test_data(modelopt):
+    modelopt(net(), "int8-dynamic", data=torch.zeros(3, 64))
+""",
+    )
+    result.assert_outcomes(failed=6)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*unknown recipe 'int8-dynamc'; did you mean 'int8-dynamic'*",
+            "*give a recipe, such as 'int8-dynamic'*",
+            "*give `data=` (or at least `example_inputs=`)*",
+            "*give a model and a recipe, or name a case*",
+            "*model='shop.classifier' is not of the form 'package.module:function'*",
+            "*the data is one tensor; give (inputs, targets)*",
+        ]
+    )
+
+
+def test_optimize_makes_the_variant_and_says_what_it_changed(project: Project) -> None:
+    result = run(
+        project,
+        """
+def test_optimize(optimize):
+    model = net()
+    optimized = optimize(model, "int8-dynamic", example_inputs=torch.zeros(1, 64))
+    assert optimized.recipe == "int8-dynamic"
+    assert {layer.name: layer.changed_bytes for layer in optimized.coverage.layers} == {
+        "body": 4 * 64 * 512, "head": 4 * 512 * 4,
+    }
+    loaded = optimized.load()
+    inputs, targets = labelled(model)
+    assert (loaded(inputs).argmax(1) == targets).float().mean() > 0.9
+    assert "quantized" in type(loaded.body).__module__
+
+def test_nothing_to_change(optimize):
+    optimize(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4)).eval(), "int8-dynamic", example_inputs=torch.zeros(2, 4))
+""",
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*int8-dynamic changed nothing: the model holds 1 BatchNorm1d*"])
+
+
+def test_a_metric_of_the_test_with_its_direction(project: Project) -> None:
+    result = run(
+        project,
+        """
+def error(outputs, targets):
+    return (outputs - targets).abs().mean()
+error.higher_is_better = False
+
+def test_regression(modelopt):
+    model = net()
+    inputs, _ = labelled(model)
+    with torch.no_grad():
+        targets = model(inputs)
+    result = modelopt(model, "int8-dynamic", data=(inputs, targets), metric=error)
+    assert result.original.score < 1e-6
+    assert 0 < result.variant.score == result.accuracy_drop + result.original.score
+    assert result.agreement is None
+""",
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_several_measurements_in_one_test_are_all_judged(project: Project) -> None:
+    result = run(
+        project,
+        """
+@pytest.mark.model_budget(max_size="60 kB")
+@pytest.mark.parametrize("first", ["int8-dynamic"])
+def test_two(modelopt, first):
+    inputs = torch.zeros(1, 64)
+    modelopt(net(), first, example_inputs=inputs)
+    modelopt(net(), "prune-unstructured(ratio=0.5)", example_inputs=inputs)
+""",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*prune-unstructured(ratio=0.5): max_size 60 kB is broken*"])
+    result.stdout.no_fnmatch_line("*int8-dynamic: max_size 60 kB is broken*")
