@@ -105,6 +105,8 @@ def _conditions(cases: list[Case]) -> str:
     examples = _latest(case.original.examples if case.original else None for case in cases)
     on = "" if examples is None else f" on {examples} example{'' if examples == 1 else 's'}"
     scored = f"{plain_line(first.metric)}{on}" if first.metric else "no metric"
+    if any(case.agreement for case in cases):
+        scored += " (drop: with its 95% bound)"
     threads = _latest(case.timing.threads if case.timing else None for case in cases)
     if threads is None:
         return f"{scored}; memory of batch {first.batch_size}"

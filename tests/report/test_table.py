@@ -24,7 +24,10 @@ def test_every_cell_of_a_measured_case() -> None:
     (block,) = blocks(record(measured))
     original, variant = block.rows
     assert (block.model, block.metric, block.is_red) == ("digits-vit", "accuracy", False)
-    assert block.conditions == "accuracy on 360 examples; memory and latency of batch 1, 1 thread"
+    assert (
+        block.conditions
+        == "accuracy on 360 examples (drop: with its 95% bound); memory and latency of batch 1, 1 thread"
+    )
     assert original.cells == ("original", "", "8 MiB", "4 MiB", "7.1 ms", "", "98.6%", "", "", "")
     assert variant.cells == (
         "int8-dynamic",

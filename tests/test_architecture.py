@@ -1,0 +1,94 @@
+"""Who may know whom: the rules of ARCHITECTURE.md, read off the imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pytest_modelopt
+
+PACKAGE = Path(pytest_modelopt.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = {"torch", "numpy", "cloudpickle", "torch_pruning"}
+# These run inside a worker only, and nothing that the pytest process imports may import them at its top.
+IN_THE_WORKER = {"bench", "environment", "loading", "memory", "quality", "size"}
+ROOMS = {"budgets", "measure", "recipes", "record", "report", "statistics"}
+MAY_KNOW = {
+    "statistics": set(),
+    "record": set(),
+    "recipes": {"record"},
+    "measure": {"recipes", "record", "statistics"},
+    "budgets": {"recipes", "record", "statistics"},
+    "report": {"budgets", "record", "statistics"},
+}
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(PACKAGE))
+
+
+def imports(file: Path, *, at_the_top: bool) -> Iterator[str]:
+    """Full names of imported modules; `at_the_top` leaves out those inside functions and for type checkers only."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    if at_the_top:
+        nodes: list[ast.AST] = [n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))]
+    else:
+        nodes = [n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom))]
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms_known(file: Path) -> set[str]:
+    parts = [name.split(".") for name in imports(file, at_the_top=False)]
+    return {p[1] for p in parts if p[0] == "pytest_modelopt" and len(p) > 1 and p[1] in ROOMS}
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name in ROOMS], ids=name_of)
+def test_a_room_knows_only_the_rooms_below_it(file: Path) -> None:
+    room = file.parent.name
+    assert rooms_known(file) <= MAY_KNOW[room] | {room}
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name in ROOMS], ids=name_of)
+def test_no_room_knows_pytest(file: Path) -> None:
+    assert "pytest" not in set(imports(file, at_the_top=False))
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_torch_is_imported_by_recipes_and_measure_only_and_when_a_case_runs(file: Path) -> None:
+    if file.parent.name == "measure" and file.stem in IN_THE_WORKER:
+        return
+    tops = {name.split(".")[0] for name in imports(file, at_the_top=True)}
+    assert not tops & HEAVY
+    worker_only = {f"pytest_modelopt.measure.{name}" for name in IN_THE_WORKER}
+    assert not set(imports(file, at_the_top=True)) & worker_only
+    # comparison.py loads a saved variant for a test that asks for it
+    if file.parent.name not in ("recipes", "measure") and file.name != "comparison.py":
+        everywhere = [node for node in _runtime_imports(file) if node.split(".")[0] in HEAVY]
+        assert everywhere == []
+
+
+def _runtime_imports(file: Path) -> Iterator[str]:
+    """Imports that run, at the top or inside functions: what stands under TYPE_CHECKING does not."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for block in [n for n in ast.walk(tree) if isinstance(n, ast.If)]:
+        if isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING":
+            block.body = [ast.Pass()]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_every_file_says_in_its_first_line_why_it_exists(file: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    assert docstring
