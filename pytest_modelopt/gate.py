@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from pytest_modelopt import progress
-from pytest_modelopt.budgets.file import BudgetsError, BudgetsFile, load_budgets
+from pytest_modelopt.budgets.file import BudgetsFile, load_budgets
 from pytest_modelopt.budgets.limits import LIMITS
+from pytest_modelopt.budgets.problems import BudgetsError
 from pytest_modelopt.collect import BudgetsModule, CaseItem, red_message
 from pytest_modelopt.fixtures import BUDGET, MARKER
 from pytest_modelopt.markers import read_budget
@@ -147,7 +148,7 @@ class Gate:
         cases = [case_from_data(case) for case in data["cases"]]
         self._session.add(cases, data["environment"] and environment_from_data(data["environment"]))
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
-        if isinstance(self._progress, progress.InLog) and reporter is not None:
+        if isinstance(self._progress, progress.InLog) and reporter is not None and self._config.get_verbosity() >= 0:
             for case in cases:
                 reporter.ensure_newline()
                 reporter.write_line(progress.case_line(case))

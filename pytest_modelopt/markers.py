@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_modelopt.budgets.file import BudgetsError, CaseEntry, Problem
-from pytest_modelopt.budgets.marker import merge, parse_marker
+from pytest_modelopt.budgets.file import CaseEntry
+from pytest_modelopt.budgets.limits import merge
+from pytest_modelopt.budgets.marker import parse_marker
+from pytest_modelopt.budgets.problems import BudgetsError, Problem
 from pytest_modelopt.budgets.spelling import did_you_mean
 from pytest_modelopt.fixtures import MARKER, Budget
 from pytest_modelopt.record.model import Limit
@@ -26,7 +28,7 @@ def read_budget(item: pytest.Item, session: Session) -> Budget:
             continue
         closest_first.append(stated.limits)
         if stated.case is not None:
-            named = _named(stated.case, session.entries)
+            named = next((e for e in session.entries if e.name == stated.case), None)
             if named is None:
                 names = [e.name for e in session.entries]
                 message = f"no case {stated.case!r} in {session.options.budgets.name}{did_you_mean(stated.case, names)}"
@@ -37,15 +39,3 @@ def read_budget(item: pytest.Item, session: Session) -> Budget:
     if problems:
         raise BudgetsError(tuple(problems))
     return Budget(merge(closest_first), entry)
-
-
-def _named(name: str, entries: tuple[CaseEntry, ...]) -> CaseEntry | None:
-    """The case `model/recipe`, however its recipe is spelled."""
-    from pytest_modelopt.recipes.expression import RecipeError, canonical, parse
-
-    model, _, recipe = name.partition("/")
-    try:
-        spelled = canonical(parse(recipe))
-    except RecipeError:
-        return None
-    return next((entry for entry in entries if entry.model.name == model and entry.recipe == spelled), None)

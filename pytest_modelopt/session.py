@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_modelopt.options import Options
-from pytest_modelopt.record.model import Case, Environment, Limit, Record
+from pytest_modelopt.record.model import Case, CaseError, Environment, Limit, Record
 
 if TYPE_CHECKING:
     from pytest_modelopt.budgets.file import BudgetsFile, CaseEntry, Defaults
@@ -95,7 +95,7 @@ class Session:
     def run(self, case_id: str, model: str, limits: Sequence[Limit], variant: Variant) -> Case:
         """Measure one case and judge it."""
         from pytest_modelopt.budgets.judge import decide_timed, judge
-        from pytest_modelopt.budgets.limits import LIMITS
+        from pytest_modelopt.budgets.limits import LIMITS, misfit
 
         assert variant.recipe is not None
         timed = [limit for limit in limits if LIMITS[limit.name].kind == "timed"]
@@ -113,6 +113,10 @@ class Session:
             limits=tuple(limits),
             batch_size=variant.batch_size,
         )
+        # A marker is read before its metric is known: `max_accuracy_drop=1` would be a limit that nothing can break.
+        misfits = [text for limit in limits if (text := misfit(limit, _metric_name(variant)))]
+        if misfits:
+            return replace(case, error=CaseError("limits", "; ".join(misfits)))
         measured = self.runner.measure(case, variant, undecided)
         self._environment = self.runner.environment
         return judge(measured, timed_limits=self.timed_limits)
@@ -169,3 +173,7 @@ class Session:
         from pytest_modelopt.report.files import write_report
 
         write_report(self.record(complete=complete), self.options.report)
+
+
+def _metric_name(variant: Variant) -> str | None:
+    return variant.metric if isinstance(variant.metric, str) else None

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pytest_modelopt.budgets.file import BudgetsError, Problem
 from pytest_modelopt.budgets.limits import LIMITS, merge, parse_level, parse_value, unknown_limit
+from pytest_modelopt.budgets.problems import BudgetsError, Problem
 from pytest_modelopt.budgets.spelling import did_you_mean, printable, shown
 from pytest_modelopt.budgets.units import UnitError
 from pytest_modelopt.record.model import Limit
-
-__all__ = ["MarkerBudget", "merge", "parse_marker"]
 
 _LIMIT_KEYS = ("limit", "level")
 

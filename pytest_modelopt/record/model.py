@@ -13,7 +13,7 @@ SCHEMA_VERSION: Literal[1] = 1
 
 Level = Literal["error", "warn"]
 Outcome = Literal["pass", "fail", "inconclusive", "not measured", "waived"]
-Stage = Literal["start", "load", "optimize", "size", "memory", "score", "timing", "test", "compare"]
+Stage = Literal["start", "load", "optimize", "size", "memory", "score", "timing", "limits", "compare"]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ _DOING: dict[Stage, str] = {
     "memory": "measuring its memory",
     "score": "scoring it",
     "timing": "timing it",
-    "test": "running the test",
+    "limits": "reading its limits",
     "compare": "comparing it with the original",
 }
 

@@ -279,3 +279,17 @@ def test_two(modelopt, first):
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*prune-unstructured(ratio=0.5): max_size 60 kB is broken*"])
     result.stdout.no_fnmatch_line("*int8-dynamic: max_size 60 kB is broken*")
+
+
+def test_a_limit_that_nothing_can_break_is_refused(project: Project) -> None:
+    """A drop of 1 in accuracy is 100 points; whoever wrote it meant 1 pp."""
+    result = run(
+        project,
+        """
+@pytest.mark.model_budget(max_accuracy_drop=1)
+def test_vacuous(modelopt):
+    modelopt(net(), "int8-dynamic", data=labelled(net()))
+""",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*error while reading its limits: max_accuracy_drop: *would allow every drop*write 1 pp*"])
