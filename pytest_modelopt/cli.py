@@ -39,6 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     validate = commands.add_parser("validate", help="check a budgets file without importing anything that it names")
     validate.add_argument("file", nargs="?", type=Path, default=Path("budgets.yaml"))
     validate.set_defaults(run=_validate)
+    schema = commands.add_parser("schema", help="print the JSON Schema of budgets files, for editors")
+    schema.set_defaults(run=_schema)
     report = commands.add_parser("report", help="judge a record again and tell it; exit status 1 where it is red")
     report.add_argument("record", type=Path, help="record.json of an earlier run")
     report.add_argument("--budgets", type=Path, help="judge against this file's limits instead of the recorded ones")
@@ -56,6 +58,12 @@ def _validate(options: argparse.Namespace) -> int:
     for case in budgets.cases:
         limits = ", ".join(f"{limit.name} {limit.text}" for limit in case.limits) or "no limits"
         print(f"  {case.name}: {limits}")
+    return PASSED
+
+
+def _schema(options: argparse.Namespace) -> int:
+    del options
+    print(Path(__file__).with_name("budgets").joinpath("schema.json").read_text(encoding="utf-8"), end="")
     return PASSED
 
 

@@ -292,4 +292,4 @@ def test_vacuous(modelopt):
 """,
     )
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*error while reading its limits: max_accuracy_drop: *would allow every drop*write 1 pp*"])
+    result.stdout.fnmatch_lines(["*error while reading its limits: max_accuracy_drop: *would allow every drop*1 pp*"])

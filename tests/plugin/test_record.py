@@ -211,3 +211,8 @@ def test_wrong_input_to_the_commands_is_said_in_words(
     capsys.readouterr()
     assert main(["validate"]) == 0
     assert capsys.readouterr().out == "budgets.yaml: 1 models, 1 cases\n  m/int8-dynamic: max_size 1 kB\n"
+
+
+def test_the_schema_is_printed_for_editors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["properties"]["models"]
