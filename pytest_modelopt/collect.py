@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_modelopt.keys import CASES, SESSION
 from pytest_modelopt.record.model import Case
 from pytest_modelopt.record.outcome import is_red
 from pytest_modelopt.report.failure import explain
-from pytest_modelopt.session import CASES, SESSION
 
 if TYPE_CHECKING:
     from pytest_modelopt.budgets.file import CaseEntry

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelopt.session import CASES, SESSION, Session
+from pytest_modelopt.keys import BUDGET, CASES, NEEDS_MODELOPT, SESSION
 
 if TYPE_CHECKING:
-    from pytest_modelopt.budgets.file import CaseEntry
     from pytest_modelopt.comparison import Comparison, Optimized
     from pytest_modelopt.measure.variant import Source, Variant
-    from pytest_modelopt.record.model import Limit
-
-NEEDS_MODELOPT = "needs --modelopt"
-MARKER = "model_budget"
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What the markers of one test come to: the limits, and the case of budgets.yaml that they name, if any."""
-
-    limits: tuple[Limit, ...]
-    entry: CaseEntry | None
-
-
-BUDGET = pytest.StashKey[Budget]()
+    from pytest_modelopt.session import Budget, Session
 
 
 @pytest.fixture
@@ -138,6 +122,8 @@ class Measure(_Work):
 
         The test's budget (`@pytest.mark.model_budget(...)`) is asserted when the test ends.
         """
+        from pytest_modelopt.session import Budget
+
         budget = self._item.stash.get(BUDGET, None) or Budget((), None)
         if model is None:
             variant, name = self._named_case(budget, recipe)
@@ -162,6 +148,8 @@ class Measure(_Work):
                 'modelopt(): give a model and a recipe, or name a case: @pytest.mark.model_budget("model/recipe")',
                 pytrace=False,
             )
+        from dataclasses import replace
+
         variant = self._session.variant(budget.entry)
         if recipe is not None:
             variant = replace(variant, recipe=canonical_recipe(recipe))

@@ -14,13 +14,13 @@ from pytest_modelopt.budgets.file import BudgetsFile, load_budgets
 from pytest_modelopt.budgets.limits import LIMITS
 from pytest_modelopt.budgets.problems import BudgetsError
 from pytest_modelopt.collect import BudgetsModule, CaseItem, red_message
-from pytest_modelopt.fixtures import BUDGET, MARKER
+from pytest_modelopt.keys import BUDGET, CASES, MARKER, SESSION
 from pytest_modelopt.markers import read_budget
 from pytest_modelopt.options import Options, read_options
 from pytest_modelopt.record.json import case_from_data, case_to_data, environment_from_data, environment_to_data
 from pytest_modelopt.record.model import Limit
 from pytest_modelopt.report import github, junit, markdown, terminal
-from pytest_modelopt.session import CASES, SESSION, Session
+from pytest_modelopt.session import Session
 
 _WRONG_MARKER = pytest.StashKey[str]()
 _LOG_WIDTH = 180

@@ -9,9 +9,9 @@ from pytest_modelopt.budgets.limits import merge
 from pytest_modelopt.budgets.marker import parse_marker
 from pytest_modelopt.budgets.problems import BudgetsError, Problem
 from pytest_modelopt.budgets.spelling import did_you_mean
-from pytest_modelopt.fixtures import MARKER, Budget
+from pytest_modelopt.keys import MARKER
 from pytest_modelopt.record.model import Limit
-from pytest_modelopt.session import Session
+from pytest_modelopt.session import Budget, Session
 
 
 def read_budget(item: pytest.Item, session: Session) -> Budget:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_modelopt.fixtures import MARKER, NEEDS_MODELOPT, modelopt, optimize
+from pytest_modelopt.fixtures import modelopt, optimize
+from pytest_modelopt.keys import MARKER, NEEDS_MODELOPT
 from pytest_modelopt.options import add_options, is_enabled
 
 __all__ = ["modelopt", "optimize"]  # pytest finds the fixtures here

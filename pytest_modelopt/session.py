@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from pytest_modelopt.options import Options
 from pytest_modelopt.record.model import Case, CaseError, Environment, Limit, Record
 
@@ -22,9 +20,13 @@ if TYPE_CHECKING:
     from pytest_modelopt.measure.runner import Progress, Runner
     from pytest_modelopt.measure.variant import Variant
 
-SESSION = pytest.StashKey["Session"]()
-CASES = pytest.StashKey[list[Case]]()
-"""On an item: the cases that its test measured."""
+
+@dataclass(frozen=True)
+class Budget:
+    """What the markers of one test come to: the limits, and the case of budgets.yaml that they name, if any."""
+
+    limits: tuple[Limit, ...]
+    entry: CaseEntry | None
 
 
 @dataclass

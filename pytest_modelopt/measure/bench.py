@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measure import environment, latency, loading, memory, quality, size
-from pytest_modelopt.measure.replies import Answers, Loaded
+from pytest_modelopt.measure.replies import Answers, Loaded, VariantError
 from pytest_modelopt.measure.variant import Source, Variant
-from pytest_modelopt.measure.worker import VariantError
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.record.model import Environment

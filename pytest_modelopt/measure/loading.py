@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from pytest_modelopt.measure.replies import VariantError
 from pytest_modelopt.measure.variant import Carried, Source, Variant
-from pytest_modelopt.measure.worker import VariantError
 from pytest_modelopt.recipes.calling import Inputs
 
 SCORING_BATCH = 64

@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measure.loading import Batch, leaves
-from pytest_modelopt.measure.replies import Answers
-from pytest_modelopt.measure.worker import VariantError
+from pytest_modelopt.measure.replies import Answers, VariantError
 from pytest_modelopt.recipes.calling import Inputs, call
 
 Metric = Callable[[Any, torch.Tensor], Any]

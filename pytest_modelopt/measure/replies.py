@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pytest_modelopt.record.model import Coverage
 
 
+class VariantError(Exception):
+    """The variant cannot be measured; the message says why and what to do, in words for the model's owner."""
+
+
 @dataclass(frozen=True)
 class Loaded:
     """What is known of a variant once it stands: notes about the model, and what the recipe changed."""

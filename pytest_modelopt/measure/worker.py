@@ -15,11 +15,8 @@ import warnings
 from multiprocessing.connection import Connection
 from typing import Any
 
+from pytest_modelopt.measure.replies import VariantError
 from pytest_modelopt.measure.variant import Variant
-
-
-class VariantError(Exception):
-    """The variant cannot be measured; the message says why and what to do, in words for the model's owner."""
 
 
 def main(connection: Connection, variant: Variant, output_file: str) -> None:

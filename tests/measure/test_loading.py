@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from pytest_modelopt.measure import loading, quality
+from pytest_modelopt.measure.replies import VariantError
 from pytest_modelopt.measure.variant import Variant
-from pytest_modelopt.measure.worker import VariantError
 
 INPUTS = torch.arange(300.0).reshape(100, 3)
 TARGETS = torch.arange(100) % 3

@@ -57,6 +57,8 @@ def test_modules(request):
     assert request.config.pluginmanager.has_plugin("modelopt"), "the plugin must be loaded for this to mean anything"
     heavy = {"torch", "numpy", "yaml", "pydantic", "tabulate", "cloudpickle", "multiprocessing"}
     assert not heavy & set(sys.modules)
+    ours = {name for name in sys.modules if name.startswith("pytest_modelopt.")}
+    assert ours == {f"pytest_modelopt.{name}" for name in ("plugin", "keys", "options", "fixtures")}
 """
     )
     result = pytester.runpytest_subprocess(

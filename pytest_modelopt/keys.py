@@ -1,0 +1,21 @@
+"""Names and stash keys that the plugin's parts share. Imported when the plugin is off, too: nothing may cost here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_modelopt.record.model import Case
+    from pytest_modelopt.session import Budget, Session
+
+MARKER = "model_budget"
+NEEDS_MODELOPT = "needs --modelopt"
+
+SESSION: pytest.StashKey[Session] = pytest.StashKey()
+"""On the config: the run, while `--modelopt` is on."""
+CASES: pytest.StashKey[list[Case]] = pytest.StashKey()
+"""On an item: the cases that its test measured."""
+BUDGET: pytest.StashKey[Budget] = pytest.StashKey()
+"""On an item: the budget that its markers state."""
