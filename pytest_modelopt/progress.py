@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
 _SAVE, _RESTORE_AND_CLEAR = "\x1b7", "\x1b8\x1b[K"
 _REFRESH_S = 0.2
-_ROOM_FOR_NAME = 40
 _LEAST_ROOM = 12
 _LOG_EVERY_S = 30.0
 _STEPS = ("start", "load", "optimize", "size", "memory", "score")
@@ -79,8 +77,8 @@ class OnTerminal(_Shown):
     def _show(self, detail: str) -> None:
         self._shown = time.monotonic()
         text = f"{self._text}: {detail or f'{self._shown - self._since:.0f} s'}"
-        # How far pytest has written on this line is its own secret: leave room for the longest that it can be.
-        room = shutil.get_terminal_size().columns - len(self._case) - _ROOM_FOR_NAME
+        writer = self._config.get_terminal_writer()
+        room = writer.fullwidth - writer.width_of_current_line - 1
         if room >= _LEAST_ROOM:
             self._write((_RESTORE_AND_CLEAR if self._on_screen else "") + _SAVE + text[:room])
             self._on_screen = True

@@ -29,11 +29,12 @@ def counted(record: Record) -> str:
 
 
 def machine(record: Record) -> str:
-    """'3 timed limits; AVX512, torch 2.13.0': what the timed figures belong to."""
+    """'3 timed limits; Example CPU (AVX512), torch 2.13.0': what the timed figures belong to."""
     if record.environment is None:
         return timed_limits(record)
-    kernels, torch = plain_line(record.environment.cpu_capability), plain_line(record.environment.torch)
-    return f"{timed_limits(record)}; {kernels}, torch {torch}"
+    environment = record.environment
+    cpu, kernels, torch = map(plain_line, (environment.cpu, environment.cpu_capability, environment.torch))
+    return f"{timed_limits(record)}; {cpu} ({kernels}), torch {torch}"
 
 
 def timed_limits(record: Record) -> str:

@@ -40,7 +40,7 @@ def test_what_a_narrow_terminal_leaves_out_is_said() -> None:
 def test_the_closing_line_counts_everything() -> None:
     assert lines(realistic(), 100)[-1] == (
         "modelopt: 7 cases: 3 passed (1 with a warning), 1 failed, 1 in error, 1 inconclusive, 1 not run; "
-        "1 timed limit; AVX512, torch 2.13.0",
+        "1 timed limit; Example CPU (AVX512), torch 2.13.0",
         {"red": True, "bold": True},
     )
 
@@ -102,4 +102,6 @@ def test_nothing_told_can_be_a_command_to_the_ci_system_or_the_terminal() -> Non
 
 
 def test_an_empty_record_is_told_in_one_line() -> None:
-    assert _text(lines(record(), 80)) == ["modelopt: 0 cases: 0 passed, 0 failed; 1 timed limit; AVX512, torch 2.13.0"]
+    assert _text(lines(record(), 80)) == [
+        "modelopt: 0 cases: 0 passed, 0 failed; 1 timed limit; Example CPU (AVX512), torch 2.13.0"
+    ]
