@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pytest_modelopt import figures
 from pytest_modelopt.budgets import units
 from pytest_modelopt.budgets.spelling import did_you_mean, shown
 from pytest_modelopt.record.model import Level, Limit
@@ -133,14 +134,14 @@ def format_value(name: str, value: float, *, unit_interval: bool | None = None, 
     """A value of limit `name`, or the figure that it bounds, in words for tables and sentences."""
     unit = LIMITS[name].unit
     if unit == "points":
-        return (units.format_points if unit_interval else units.format_number)(value, digits=digits)
+        return (figures.format_points if unit_interval else figures.format_number)(value, digits=digits)
     if unit == "score":
-        return (units.format_percentage if unit_interval else units.format_number)(value, digits=digits)
+        return (figures.format_percentage if unit_interval else figures.format_number)(value, digits=digits)
     formats: dict[Unit, Callable[..., str]] = {
-        "bytes": units.format_bytes,
-        "percentage": units.format_percentage,
-        "factor": units.format_factor,
-        "time": units.format_time,
+        "bytes": figures.format_bytes,
+        "percentage": figures.format_percentage,
+        "factor": figures.format_factor,
+        "time": figures.format_time,
     }
     return formats[unit](value, digits=digits)
 

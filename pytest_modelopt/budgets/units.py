@@ -1,4 +1,4 @@
-"""Values with units: one parser for each kind of value, and the formats in which tables and sentences show them.
+"""Values with units: one parser for each kind of value.
 
 Parsed values are the floats nearest to the decimal numbers that were written: `60%` is 0.6, `0.28 pp` is 0.0028.
 """
@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import pairwise
 
 from pytest_modelopt.budgets.spelling import shown
 
@@ -292,51 +291,3 @@ def _plain(number: Fraction) -> str:
         return f"{float(number):.10g}"
     except OverflowError:
         return "..."
-
-
-# --- showing ---------------------------------------------------------------------------------------------------------
-
-
-def format_bytes(count: float, *, digits: int = 3) -> str:
-    """`3.21 MiB`, `512 B`."""
-    return _scaled(count, [("B", 1.0), ("KiB", 1024.0), ("MiB", 1024.0**2), ("GiB", 1024.0**3)], digits)
-
-
-def format_percentage(share: float, *, digits: int = 3) -> str:
-    """`56.2%` of 0.562."""
-    return f"{format_number(100 * share, digits=digits)}%"
-
-
-def format_points(drop: float, *, digits: int = 3) -> str:
-    """`0.28 pp` of 0.0028."""
-    return f"{format_number(100 * drop, digits=digits)} pp"
-
-
-def format_factor(factor: float, *, digits: int = 3) -> str:
-    """`1.42x`."""
-    return f"{format_number(factor, digits=digits)}x"
-
-
-def format_time(seconds: float, *, digits: int = 3) -> str:
-    """`4.31 ms` of 0.00431."""
-    return _scaled(seconds, [("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("min", 60.0)], digits)
-
-
-def format_number(value: float, *, digits: int = 3) -> str:
-    """At least `digits` significant digits without trailing zeros; digits before the point are never rounded away."""
-    if not math.isfinite(value) or 0 < abs(value) < 1e-6:
-        return f"{value:.{digits}g}"
-    before_point = math.floor(math.log10(abs(value))) + 1 if value else 1
-    text = f"{value:.{max(0, digits - before_point)}f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return "0" if text == "-0" else text
-
-
-def _scaled(value: float, units: Sequence[tuple[str, float]], digits: int) -> str:
-    """In the first unit in which the rounded number stays below one of the next unit."""
-    for (unit, size), (_, next_size) in pairwise(units):
-        text = format_number(value / size, digits=digits)
-        if not abs(float(text)) * size >= next_size:
-            return f"{text} {unit}"
-    unit, size = units[-1]
-    return f"{format_number(value / size, digits=digits)} {unit}"

@@ -6,20 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from pytest_modelopt.figures import format_bytes
+
 if TYPE_CHECKING:
     from torch import nn
 
 SHOWN_LINE_CHARACTERS = 300
-
-
-def bytes_in_words(count: int) -> str:
-    """A number of bytes in the largest binary unit of which there is at least one: `512 bytes`, `4.5 MiB`."""
-    size = float(count)
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:
-            return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
 
 
 def own_bytes(module: nn.Module) -> int:
@@ -49,7 +41,7 @@ def types_in_words(found: Iterable[tuple[str, int]]) -> str:
     for name, size in found:
         counts[name] += 1
         sizes[name] += size
-    return ", ".join(f"{counts[name]} {name} ({bytes_in_words(size)})" for name, size in sizes.most_common())
+    return ", ".join(f"{counts[name]} {name} ({format_bytes(size)})" for name, size in sizes.most_common())
 
 
 def type_name(module: nn.Module) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.recipes import torch_ao
 from pytest_modelopt.recipes.base import Applied, Context, Recipe
 from pytest_modelopt.recipes.describe import (
-    bytes_in_words,
     last_line,
     modules_in_words,
     own_bytes,
@@ -115,7 +115,7 @@ def _left_in_float(model: nn.Module, explained: dict[nn.Module, str]) -> tuple[s
     attention = [module for module in attentions if any(True for _ in module.parameters())]
     notes = []
     if attention:
-        sizes = bytes_in_words(sum(p.nbytes for m in attention for p in m.parameters() if p.dim() > 1))
+        sizes = format_bytes(sum(p.nbytes for m in attention for p in m.parameters() if p.dim() > 1))
         notes.append(
             f"{modules_in_words(attention)} left in floating point: torch packs neither in_proj_weight nor out_proj "
             f"(a NonDynamicallyQuantizableLinear) of MultiheadAttention, together {sizes}"

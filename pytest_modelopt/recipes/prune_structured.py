@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.recipes.base import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
-from pytest_modelopt.recipes.describe import bytes_in_words, last_line, modules_in_words, total_bytes
+from pytest_modelopt.recipes.describe import last_line, modules_in_words, total_bytes
 from pytest_modelopt.recipes.sharing import tied_parameters
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class PruneStructured(Recipe):
             notes.insert(
                 0,
                 f"removed {removed_units:,} of {all_units:,} channels and hidden units; the weights went from "
-                f"{bytes_in_words(bytes_before)} to {bytes_in_words(total_bytes(model))}; without further training "
+                f"{format_bytes(bytes_before)} to {format_bytes(total_bytes(model))}; without further training "
                 f"the accuracy usually drops",
             )
         return Applied(model, tuple(notes))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from pytest_modelopt.budgets.units import format_bytes, format_percentage
+from pytest_modelopt.figures import format_bytes, format_percentage
 from pytest_modelopt.record.model import Case, CaseError, Coverage, LayerCoverage, Measurement, Record, Stage, Verdict
 from pytest_modelopt.record.outcome import not_run, unjudged_limits
 from pytest_modelopt.report.plain import plain_line, plain_lines

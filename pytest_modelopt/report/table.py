@@ -9,7 +9,7 @@ from statistics import median
 from typing import TypeVar
 
 from pytest_modelopt.budgets.limits import metric_in_unit_interval
-from pytest_modelopt.budgets.units import (
+from pytest_modelopt.figures import (
     format_bytes,
     format_factor,
     format_number,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_modelopt import figures
 from pytest_modelopt.budgets import units
 from pytest_modelopt.budgets.units import UnitError
 
@@ -187,42 +188,42 @@ def test_no_parser_ever_returns_what_is_not_finite(written: object) -> None:
 
 @given(st.integers(min_value=0, max_value=2**50))
 def test_bytes_shown_with_enough_digits_are_read_back(count: int) -> None:
-    assert abs(units.parse_bytes(units.format_bytes(count, digits=17)) - count) <= 1
+    assert abs(units.parse_bytes(figures.format_bytes(count, digits=17)) - count) <= 1
 
 
 @given(st.floats(min_value=1e-4, max_value=1))
 def test_shares_shown_with_enough_digits_are_read_back(share: float) -> None:
-    shown = units.format_percentage(share, digits=17)
+    shown = figures.format_percentage(share, digits=17)
     assert math.isclose(units.parse_percentage(shown if share < 1 else 1), share, rel_tol=1e-12)
 
 
 @given(st.floats(min_value=1e-6, max_value=1e4))
 def test_times_and_factors_shown_with_enough_digits_are_read_back(value: float) -> None:
-    assert math.isclose(units.parse_time(units.format_time(value, digits=15)), value, rel_tol=1e-12)
-    assert math.isclose(units.parse_factor(units.format_factor(value, digits=15)), value, rel_tol=1e-12)
+    assert math.isclose(units.parse_time(figures.format_time(value, digits=15)), value, rel_tol=1e-12)
+    assert math.isclose(units.parse_factor(figures.format_factor(value, digits=15)), value, rel_tol=1e-12)
 
 
 SHOWN = [
-    (units.format_bytes(3365929), "3.21 MiB"),  # 3.21 * 1048576 = 3365928.96
-    (units.format_bytes(512), "512 B"),
-    (units.format_bytes(1023), "1023 B"),
-    (units.format_bytes(1024), "1 KiB"),
-    (units.format_bytes(1048575), "1 MiB"),
-    (units.format_bytes(1048575, digits=9), "1023.99902 KiB"),  # 1048575 / 1024 = 1023.9990234375
-    (units.format_bytes(5 * 2**40), "5120 GiB"),
-    (units.format_percentage(0.562), "56.2%"),
-    (units.format_percentage(1), "100%"),
-    (units.format_percentage(0), "0%"),
-    (units.format_points(0.0028), "0.28 pp"),
-    (units.format_points(-0.0028), "-0.28 pp"),
-    (units.format_points(1 / 360), "0.278 pp"),
-    (units.format_factor(1.42), "1.42x"),
-    (units.format_factor(12345.6), "12346x"),
-    (units.format_time(0.00431), "4.31 ms"),
-    (units.format_time(0.00025), "250 us"),
-    (units.format_time(0.99999), "1 s"),
-    (units.format_time(600), "10 min"),
-    (units.format_number(-0.0), "0"),
+    (figures.format_bytes(3365929), "3.21 MiB"),  # 3.21 * 1048576 = 3365928.96
+    (figures.format_bytes(512), "512 B"),
+    (figures.format_bytes(1023), "1023 B"),
+    (figures.format_bytes(1024), "1 KiB"),
+    (figures.format_bytes(1048575), "1 MiB"),
+    (figures.format_bytes(1048575, digits=9), "1023.99902 KiB"),  # 1048575 / 1024 = 1023.9990234375
+    (figures.format_bytes(5 * 2**40), "5120 GiB"),
+    (figures.format_percentage(0.562), "56.2%"),
+    (figures.format_percentage(1), "100%"),
+    (figures.format_percentage(0), "0%"),
+    (figures.format_points(0.0028), "0.28 pp"),
+    (figures.format_points(-0.0028), "-0.28 pp"),
+    (figures.format_points(1 / 360), "0.278 pp"),
+    (figures.format_factor(1.42), "1.42x"),
+    (figures.format_factor(12345.6), "12346x"),
+    (figures.format_time(0.00431), "4.31 ms"),
+    (figures.format_time(0.00025), "250 us"),
+    (figures.format_time(0.99999), "1 s"),
+    (figures.format_time(600), "10 min"),
+    (figures.format_number(-0.0), "0"),
 ]
 
 
@@ -233,9 +234,9 @@ def test_a_figure_is_shown_in_the_unit_in_which_people_say_it(shown: str, expect
 
 def test_a_figure_just_beyond_its_limit_looks_different_when_asked_for_more_digits() -> None:
     limit, broken = 3 * 2**20, 3 * 2**20 + 1
-    assert units.format_bytes(broken) == units.format_bytes(limit)
-    assert units.format_bytes(broken, digits=9) != units.format_bytes(limit, digits=9)
-    assert units.format_factor(1.2999999, digits=8) == "1.2999999x"
+    assert figures.format_bytes(broken) == figures.format_bytes(limit)
+    assert figures.format_bytes(broken, digits=9) != figures.format_bytes(limit, digits=9)
+    assert figures.format_factor(1.2999999, digits=8) == "1.2999999x"
 
 
 def test_units_limits_and_spelling_need_the_standard_library_only() -> None:

@@ -54,7 +54,7 @@ def test_optimizing_twice_gives_the_same_bits() -> None:
 class TestInt8Dynamic:
     def test_says_what_attention_keeps_in_bytes(self) -> None:
         notes = " | ".join(apply("int8-dynamic", *make("encoder")).notes)
-        assert "2 MultiheadAttention (130.0 KiB) left in floating point" in notes
+        assert "2 MultiheadAttention (130 KiB) left in floating point" in notes
         assert f"together {2 * 4 * 64 * 64 * 4 / 1024} KiB" in notes
         assert "2 TransformerEncoderLayer through torch's fused eval path" in notes
 
@@ -99,7 +99,7 @@ class TestInt8Dynamic:
         optimization = apply("int8-dynamic", model, torch.randint(0, 20, (2, 3)))
         assert model[3].weight is model[0].weight
         notes = " | ".join(optimization.notes)
-        assert "1 Linear (1.2 KiB) left as they are: another module shares their weight" in notes
+        assert "1 Linear (1.25 KiB) left as they are: another module shares their weight" in notes
         assert "1 Mine (1.1 KiB) left in floating point: torch packs exact nn.Linear only" in notes
 
     def test_a_forward_that_reads_a_packed_weight_is_told_so(self) -> None:
@@ -212,7 +212,7 @@ class TestPruneUnstructured:
         notes = " ".join(apply("prune-unstructured", model, inputs).notes)
         assert set(model.state_dict()) == names
         assert "are zero (50.0%); the shapes are unchanged" in notes
-        assert "1 LSTM (98.0 KiB)" in notes
+        assert "1 LSTM (98 KiB)" in notes
 
 
 class TestPruneStructured:
@@ -264,7 +264,7 @@ class TestPruneStructured:
         assert optimization.coverage.changed_bytes == 2 * (2 * 64 * 128 + 128) * 4
         notes = " ".join(optimization.notes)
         assert "MultiheadAttention shares their width" in notes
-        assert "2 MultiheadAttention (130.0 KiB) left as they are" in notes
+        assert "2 MultiheadAttention (130 KiB) left as they are" in notes
 
     def test_no_layer_gets_narrower_than_round_to(self) -> None:
         model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 4))
@@ -372,7 +372,7 @@ class TestNothing:
         with pytest.raises(RecipeDidNothing) as error:
             apply("int8-dynamic", model, torch.randn(1, 3, 8, 8))
         assert str(error.value) == (
-            "int8-dynamic changed nothing: the model holds 1 Conv2d (896 bytes), 1 BatchNorm2d (64 bytes); "
+            "int8-dynamic changed nothing: the model holds 1 Conv2d (896 B), 1 BatchNorm2d (64 B); "
             "int8-dynamic changes Linear, LSTM, GRU, LSTMCell, GRUCell and RNNCell only; Conv2d is changed by "
             "int8-static, prune-structured and prune-unstructured"
         )
