@@ -55,7 +55,7 @@ class TestInt8Dynamic:
     def test_says_what_attention_keeps_in_bytes(self) -> None:
         notes = " | ".join(apply("int8-dynamic", *make("encoder")).notes)
         assert "2 MultiheadAttention (130 KiB) left in floating point" in notes
-        assert f"together {2 * 4 * 64 * 64 * 4 / 1024} KiB" in notes
+        assert f"together {2 * 4 * 64 * 64 * 4 // 1024} KiB" in notes
         assert "2 TransformerEncoderLayer through torch's fused eval path" in notes
 
     def test_turns_the_fused_path_off_in_the_variant_itself(self) -> None:
@@ -100,7 +100,7 @@ class TestInt8Dynamic:
         assert model[3].weight is model[0].weight
         notes = " | ".join(optimization.notes)
         assert "1 Linear (1.25 KiB) left as they are: another module shares their weight" in notes
-        assert "1 Mine (1.1 KiB) left in floating point: torch packs exact nn.Linear only" in notes
+        assert "1 Mine (1.06 KiB) left in floating point: torch packs exact nn.Linear only" in notes
 
     def test_a_forward_that_reads_a_packed_weight_is_told_so(self) -> None:
         class Reads(nn.Module):
@@ -179,7 +179,7 @@ class TestInt8Static:
 
     def test_recurrent_modules_are_left_and_named_in_bytes(self) -> None:
         notes = " ".join(apply("int8-static", *make("lstm")).notes)
-        assert f"1 LSTM ({(4 * 64 * 96 + 8 * 64) * 4 / 1024} KiB) left in floating point" in notes
+        assert f"1 LSTM ({(4 * 64 * 96 + 8 * 64) * 4 // 1024} KiB) left in floating point" in notes
 
     def test_half_precision_is_refused_in_words(self) -> None:
         with pytest.raises(RecipeError, match="the model holds float16"):
