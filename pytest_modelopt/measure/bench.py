@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,6 @@ class Bench:
         self._data: Any = None
         self._stopwatch: latency.Stopwatch | None = None
         self._metric: quality.Metric | None = None
-        torch.set_num_threads(variant.threads)
 
     # --- the operations ----------------------------------------------------------------------------------------------
 
@@ -38,10 +38,12 @@ class Bench:
 
     def load(self) -> Loaded:
         """Make the model, its inputs and its metric; check that one call works."""
+        self._set_threads()
         name, higher_is_better = self._load_metric()
         self._model, notes = loading.load_model(self._loader, self._variant.model)
         self._inputs = self._example_inputs()
-        with torch.inference_mode():
+        self._set_threads()
+        with torch.no_grad():  # not inference mode: a recipe may need gradients of what the model caches in this call
             quality.run(self._model, self._inputs)
         return Loaded(notes, None, name, higher_is_better)
 
@@ -51,6 +53,7 @@ class Bench:
         from pytest_modelopt.recipes.optimize import optimize
 
         assert self._variant.recipe is not None
+        self._set_threads()
         loading.seed_everything(self._variant.seed)
         context = Context(self._first_inputs(), self._calibration(), self._variant.seed)
         try:
@@ -71,19 +74,31 @@ class Bench:
     def memory(self) -> tuple[int, int]:
         """(bytes of weights, peak bytes of one call)."""
         try:
-            weights = memory.weights_bytes(self.model)
+            self._set_threads()
             with torch.inference_mode():
                 self._call()
+                weights = memory.weights_bytes(self.model)
                 peak = memory.call_peak_bytes(self._call)
+            kept = memory.weights_bytes(self.model) - weights
+            if kept:
+                raise VariantError(
+                    f"the model keeps {kept:+,} bytes more after each call, so its memory depends on how often it was "
+                    "called: give a factory whose model starts afresh in each forward pass"
+                )
         except memory.Unaccounted as error:
             raise VariantError(str(error)) from error
         return weights, peak
 
     def score(self) -> Answers:
-        return quality.answer(self.model, loading.batches(self._evaluation_data()), self._metric)
+        self._set_threads()
+        data = self._evaluation_data(again=True)
+        # What is drawn at random from here on (an order, noise, dropout) is the same for every variant.
+        loading.seed_everything(self._variant.seed)
+        return quality.answer(self.model, loading.batches(data), self._metric)
 
     def prepare_timing(self) -> int:
         """Warm up; the number of timed calls in one block."""
+        self._set_threads()
         if self._stopwatch is None:
             with torch.inference_mode():
                 self._stopwatch = latency.Stopwatch(self._timed_call())
@@ -95,6 +110,11 @@ class Bench:
         with torch.inference_mode():
             return self._stopwatch.block()
 
+    def pin(self, cores: list[int]) -> None:
+        """Run on these cores only, with every thread that exists."""
+        for thread in Path("/proc/self/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores)
+
     def save(self, path: str) -> None:
         size.save(self.model, Path(path))
 
@@ -104,6 +124,11 @@ class Bench:
     def model(self) -> nn.Module:
         assert self._model is not None
         return self._model
+
+    def _set_threads(self) -> None:
+        """Before every operation: the user's code may have set another number meanwhile."""
+        if torch.get_num_threads() != self._variant.threads:
+            torch.set_num_threads(self._variant.threads)
 
     def _call(self) -> object:
         return call(self.model, self._first_inputs())
@@ -127,10 +152,11 @@ class Bench:
         name = source if isinstance(source, str) else getattr(self._metric, "__name__", "metric")
         return name, bool(getattr(self._metric, "higher_is_better", True))
 
-    def _evaluation_data(self) -> Any:
+    def _evaluation_data(self, *, again: bool = False) -> Any:
+        """The data; with `again` made anew, unless it is tensors: a first look may have used up part of a stream."""
         if self._variant.data is None:
             raise VariantError("no `data` was given, so there is nothing to score")
-        if self._data is None or isinstance(self._data, Iterator):  # an iterator is spent after one pass
+        if self._data is None or (again and not isinstance(self._data, (tuple, list))):
             self._data = self._loader.make(self._variant.data, "data")
         return self._data
 

@@ -13,14 +13,13 @@ TARGET_BLOCK_NS = 1_000_000
 
 
 class Stopwatch:
-    """Blocks of one callable: `calls_per_block` timed calls after one that warms the caches."""
+    """Blocks of one callable: `calls_per_block` timed calls, after untimed ones that warm the caches (at least one)."""
 
     def __init__(self, call: Callable[[], object]) -> None:
         self._call = call
         for _ in range(2):  # lazy initialisation: thread pools, packed weights, kernel selection
             call()
-        fastest_ns = min(self._time_calls(1) for _ in range(3))
-        self.calls_per_block = max(1, math.ceil(TARGET_BLOCK_NS / max(1, fastest_ns)))
+        self.calls_per_block = max(1, math.ceil(TARGET_BLOCK_NS / self._fastest_call_ns()))
         gc.collect()
         gc.freeze()
 
@@ -28,12 +27,20 @@ class Stopwatch:
         """(nanoseconds of the timed calls together, whether the operating system preempted this thread meanwhile)."""
         gc.disable()
         try:
-            self._call()
+            self._time_calls(max(1, self.calls_per_block // 4))
             before = _involuntary_switches()
             elapsed = self._time_calls(self.calls_per_block)
             return elapsed, _involuntary_switches() > before
         finally:
             gc.enable()
+
+    def _fastest_call_ns(self) -> int:
+        """Of enough calls that two workers with the same model come to the same block."""
+        fastest, spent, calls = 2**62, 0, 0
+        while calls < 5 or (spent < 10 * TARGET_BLOCK_NS and calls < 200):
+            elapsed = self._time_calls(1)
+            fastest, spent, calls = min(fastest, elapsed), spent + elapsed, calls + 1
+        return fastest
 
     def _time_calls(self, calls: int) -> int:
         call = self._call

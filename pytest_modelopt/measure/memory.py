@@ -7,7 +7,12 @@ and tied weights would count twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import functools
+import io
+import types
+import zipfile
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,86 +25,132 @@ class Unaccounted(Exception):
 
 
 def weights_bytes(model: nn.Module) -> int:
-    """Bytes of the unique storages that the model keeps: parameters, buffers, packed weights, other tensors it holds.
+    """Bytes of the memory that the model keeps: parameters, buffers, packed weights, tensors in any other attribute.
+
+    Memory that several tensors share counts once: ties, views, slices of one storage.
 
     Raises:
         Unaccounted: something holds weights in a form that cannot be counted; it is never taken for zero.
     """
-    walk = _Walk()
-    walk.visit(model)
-    return walk.total_bytes()
+    return _Walk(model).total_bytes()
+
+
+# Objects of these packages refer to the model's modules again, or to what they were traced and converted from, which is
+# not shipped: graphs and their nodes, quantization settings.
+_NOT_OF_THE_MODEL = ("torch.fx", "torch.ao", "torch._", "torch.jit", "torch.utils.hooks", "torch.export")
+_NO_TENSORS = (str, bytes, int, float, complex, bool, type, types.ModuleType, types.BuiltinFunctionType)
 
 
 class _Walk:
-    """Collects every tensor reachable from a model. Tensors are kept alive: a freed one's address could come again."""
+    """Everything that a model reaches. What is visited is kept alive: a freed object's address could come again."""
 
-    def __init__(self) -> None:
-        self._tensors: list[torch.Tensor] = []
-        self._kept: list[Any] = []
-        self._seen: set[int] = set()
+    def __init__(self, model: nn.Module) -> None:
+        self._ranges: list[tuple[int, int]] = []
+        self._archived = 0
+        self._seen: dict[int, Any] = {}
+        self._pending: list[Any] = [model]
+        while self._pending:
+            value = self._pending.pop()
+            if value is not None and not isinstance(value, _NO_TENSORS) and id(value) not in self._seen:
+                self._seen[id(value)] = value
+                self._visit(value)
 
     def total_bytes(self) -> int:
-        storages = {}
-        for tensor in self._tensors:
-            storage = tensor.untyped_storage()
-            if storage.nbytes():
-                storages[storage.data_ptr()] = storage.nbytes()
-        return sum(storages.values())
+        """The union of all address ranges: two storages may overlap, where one was made from the other's memory."""
+        total = reached = 0
+        for start, stop in sorted(self._ranges):
+            total += max(0, stop - max(start, reached))
+            reached = max(reached, stop)
+        return total + self._archived
 
-    def visit(self, value: Any) -> None:
-        if value is None or isinstance(value, (str, bytes, int, float, complex, type)) or id(value) in self._seen:
-            return
-        self._seen.add(id(value))
-        self._kept.append(value)
+    def _visit(self, value: Any) -> None:
         if isinstance(value, torch.Tensor):
             self._visit_tensor(value)
-        elif isinstance(value, torch.jit.ScriptModule):
-            self.visit_all([*value.parameters(), *value.buffers()])
+        elif isinstance(value, torch.UntypedStorage):
+            self._ranges.append((value.data_ptr(), value.data_ptr() + value.nbytes()))
+        elif isinstance(value, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+            self._archived += _archived_tensor_bytes(value)
         elif isinstance(value, torch.ScriptObject):
-            self._visit_script_object(value)
-        elif isinstance(value, dict):
-            self.visit_all(value.values())
-        elif isinstance(value, (list, tuple, set, frozenset)):
-            self.visit_all(value)
-        elif isinstance(value, nn.Module) or not type(value).__module__.startswith(("torch.", "builtins")):
-            # A module's tensors may sit in any attribute; so may those of a user's own object. torch's other objects
-            # (graphs, hooks, observers' handles) refer to the same modules again.
-            self.visit_all(getattr(value, "__dict__", {}).values())
-
-    def visit_all(self, values: Iterable[Any]) -> None:
-        for value in list(values):
-            self.visit(value)
+            self._visit_packed(value)
+        elif isinstance(value, Mapping):
+            self._pending += value.values()
+        elif isinstance(value, (list, tuple, set, frozenset, deque)):
+            self._pending += value
+        elif isinstance(value, types.FunctionType):
+            cells = [cell.cell_contents for cell in value.__closure__ or () if not _is_empty(cell)]
+            self._pending += [*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        elif isinstance(value, types.MethodType):
+            self._pending += [value.__self__, value.__func__]
+        elif isinstance(value, functools.partial):
+            self._pending += [value.func, *value.args, *value.keywords.values()]
+        elif type(value).__module__ == "numpy" and hasattr(value, "nbytes"):
+            self._pending.append(torch.as_tensor(value))
+        elif isinstance(value, nn.Module) or not type(value).__module__.startswith(_NOT_OF_THE_MODEL):
+            self._pending += getattr(value, "__dict__", {}).values()
+            self._pending += _slots(value)
 
     def _visit_tensor(self, tensor: torch.Tensor) -> None:
         if hasattr(tensor, "__tensor_flatten__"):  # a subclass that wraps other tensors (torchao's, for one)
             names, _ = tensor.__tensor_flatten__()
-            self.visit_all(getattr(tensor, name) for name in names)
+            self._pending += [getattr(tensor, name) for name in names]
             return
         if tensor.layout is torch.sparse_coo:
-            self.visit_all([tensor._indices(), tensor._values()])
+            self._pending += [tensor._indices(), tensor._values()]
         elif tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
-            self.visit_all([tensor.crow_indices(), tensor.col_indices(), tensor.values()])
+            self._pending += [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
         elif tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
-            self.visit_all([tensor.ccol_indices(), tensor.row_indices(), tensor.values()])
+            self._pending += [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
         elif tensor.layout is not torch.strided or tensor.device.type == "meta":
             raise Unaccounted(f"a tensor of layout {tensor.layout} on {tensor.device} has no storage to count")
         else:
-            self._tensors.append(tensor)
+            self._pending.append(tensor.untyped_storage())
             if tensor.is_quantized and tensor.qscheme() in (
                 torch.per_channel_affine,
                 torch.per_channel_affine_float_qparams,
             ):
-                self.visit_all([tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()])
+                self._pending += [tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()]
         if tensor.is_leaf and tensor.grad is not None:
-            self.visit(tensor.grad)
+            self._pending.append(tensor.grad)
 
-    def _visit_script_object(self, value: Any) -> None:
+    def _visit_packed(self, value: Any) -> None:
         """Packed weights: their serialized state is the unpacked weight, its scales and the bias."""
         try:
-            state = value.__getstate__()
+            self._pending.append(value.__getstate__())
         except Exception as error:
             raise Unaccounted(f"the weights packed in a {value._type()} cannot be read: {error}") from error
-        self.visit(state)
+
+
+def _archived_tensor_bytes(script: Any) -> int:
+    """Bytes of the tensors of a TorchScript module or function, constants and packed weights included.
+
+    Its attributes are out of Python's reach: what it saves is what it holds.
+    """
+    buffer = io.BytesIO()
+    try:
+        torch.jit.save(script, buffer)
+        with zipfile.ZipFile(buffer) as archive:
+            entries = [
+                entry for entry in archive.infolist() if {"data", "constants"} & set(entry.filename.split("/")[1:-1])
+            ]
+            return sum(entry.file_size for entry in entries)
+    except Exception as error:
+        raise Unaccounted(f"the tensors of a {type(script).__name__} cannot be read: {error}") from error
+
+
+def _slots(value: Any) -> list[Any]:
+    names = [name for kind in type(value).__mro__ for name in _as_tuple(kind.__dict__.get("__slots__", ()))]
+    return [getattr(value, name) for name in names if name not in ("__dict__", "__weakref__") and hasattr(value, name)]
+
+
+def _as_tuple(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _is_empty(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is None
+    except ValueError:  # a variable that was never assigned
+        return True
 
 
 def call_peak_bytes(call: Callable[[], object]) -> int:
@@ -107,6 +158,7 @@ def call_peak_bytes(call: Callable[[], object]) -> int:
 
     From the allocator's own events, which also see the scratch memory of kernels and the float weights that
     weight-only quantization rebuilds at every call. The call must have run before: first calls allocate caches.
+    Only what the calling thread and torch's own threads allocate is seen, not other Python threads.
     """
     with profile(profile_memory=True, use_kineto=True) as profiler:  # torch.profiler would import the whole compiler
         call()

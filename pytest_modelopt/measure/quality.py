@@ -56,19 +56,26 @@ class Fingerprint:
 
     def __init__(self) -> None:
         self._columns: dict[str, Any] = {}
+        self._order: list[tuple[str, int]] = []
+        """Kinds of examples (names, types and shapes) in their order, and how many of each in a row."""
 
     def add(self, inputs: Inputs, targets: torch.Tensor) -> None:
         names = list(inputs) if isinstance(inputs, dict) else [str(i) for i in range(len(leaves(inputs)))]
-        for name, tensor in [*zip(names, leaves(inputs), strict=True), ("targets", targets)]:
-            key = f"{name}:{tensor.dtype}:{tuple(tensor.shape[1:])}"
+        named = [*zip(names, leaves(inputs), strict=True), ("targets", targets)]
+        keys = [f"{name}:{tensor.dtype}:{tuple(tensor.shape[1:])}" for name, tensor in named]
+        kind, before = ";".join(keys), 0
+        if self._order and self._order[-1][0] == kind:
+            before = self._order.pop()[1]
+        self._order.append((kind, before + len(targets)))
+        for key, (_, tensor) in zip(keys, named, strict=True):
             column = self._columns.setdefault(key, hashlib.sha256())
-            contiguous = tensor.detach().cpu().contiguous()
+            contiguous = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
             if contiguous.numel():
                 view = (ctypes.c_char * contiguous.nbytes).from_address(contiguous.data_ptr())  # no copy, any dtype
                 column.update(view)
 
     def hexdigest(self) -> str:
-        whole = hashlib.sha256()
+        whole = hashlib.sha256(repr(self._order).encode())
         for key, column in sorted(self._columns.items()):
             whole.update(f"{key}={column.hexdigest()};".encode())
         return whole.hexdigest()
@@ -83,6 +90,7 @@ class Accuracy:
 
     def add(self, outputs: Any, targets: torch.Tensor, first: int) -> None:
         logits = _logits(outputs)
+        _refuse_not_finite(logits, first)
         if logits.ndim != 2 or len(logits) != len(targets) or targets.ndim != 1 or targets.is_floating_point():
             raise VariantError(
                 f"accuracy needs outputs of shape (examples, classes) and integer targets of shape (examples,); got "
@@ -105,7 +113,7 @@ class Accuracy:
 
 
 class Outputs:
-    """All outputs and targets, for a metric of the project's own."""
+    """All outputs and targets, for a metric of the project's own: tensors, or lists of batches that differ in shape."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
@@ -118,18 +126,22 @@ class Outputs:
         self._targets.append(targets)
 
     def answers(self, count: int, fingerprint: str) -> Answers:
-        outputs: Any = self._outputs
-        if all(isinstance(o, torch.Tensor) for o in outputs):
-            outputs = torch.cat(outputs)
         name = getattr(self._metric, "__name__", type(self._metric).__name__)
         try:
-            score = float(self._metric(outputs, torch.cat(self._targets)))
+            score = float(self._metric(_joined(self._outputs), _joined(self._targets)))
         except Exception as error:
             message = " ".join(str(error).split())[:500]
             raise VariantError(f"the metric `{name}` raised {type(error).__name__}: {message}") from error
         if not math.isfinite(score):
             raise VariantError(f"the metric `{name}` returned {score}, which is not a finite number")
         return Answers(score, count, fingerprint, None, None)
+
+
+def _joined(batches: list[Any]) -> Any:
+    """All batches as one tensor; the list of them where they are no tensors or differ in shape, as sequences do."""
+    if all(isinstance(b, torch.Tensor) and b.ndim and b.shape[1:] == batches[0].shape[1:] for b in batches):
+        return torch.cat(batches)
+    return batches
 
 
 def _logits(outputs: Any) -> torch.Tensor:
@@ -158,4 +170,7 @@ def _refuse_not_finite(outputs: Any, first: int) -> None:
             _refuse_not_finite(value, first)
     elif isinstance(outputs, (tuple, list)):
         for value in outputs:
+            _refuse_not_finite(value, first)
+    elif hasattr(outputs, "__dict__"):
+        for value in vars(outputs).values():
             _refuse_not_finite(value, first)

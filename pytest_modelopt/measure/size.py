@@ -29,7 +29,7 @@ def saved_bytes(model: nn.Module) -> int:
 
     The whole module is saved, not its state_dict: structured pruning, low rank and quantization change the structure,
     and what is shipped must load again. cloudpickle writes importable classes by name, as pickle does, and carries
-    those that only exist in a test.
+    those that only exist in a test (whose code, with the path of its file, then counts, too).
     """
     counter = _Counter()
     torch.save(model, counter, pickle_module=cloudpickle)  # type: ignore[arg-type]
@@ -39,5 +39,6 @@ def saved_bytes(model: nn.Module) -> int:
 def save(model: nn.Module, path: Path) -> None:
     """Write the module to `path`, whole or not at all."""
     temporary = path.with_name(path.name + ".part")
-    torch.save(model, temporary, pickle_module=cloudpickle)
+    with temporary.open("wb") as file:  # given a path, torch.save would write the file's name into the archive
+        torch.save(model, file, pickle_module=cloudpickle)
     temporary.replace(path)

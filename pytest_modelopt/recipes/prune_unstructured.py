@@ -52,6 +52,9 @@ class PruneUnstructured(Recipe):
                 prune.l1_unstructured(layer, "weight", amount=self.ratio)  # type: ignore[no-untyped-call]
         for layer in layers:
             prune.remove(layer, "weight")  # type: ignore[no-untyped-call]
+            # `remove` puts the weight behind the bias; in its old place the saved file is the original's, to the byte.
+            others = {name: layer._parameters.pop(name) for name in list(layer._parameters) if name != "weight"}
+            layer._parameters.update(others)
         notes = [f"{owners_in_words(modules)} left as they are: {reason}" for reason, modules in kept.items()]
         if layers:
             notes.insert(0, _zeros_note(layers))

@@ -6,9 +6,10 @@ probability p in (1/2, 1],
     E(n, s) = 2^(n+1) / ((n+1) C(n, s)) * P[Binomial(n+1, 1/2) <= s]
 
 is an e-process against the hypothesis "the median lies on the bad side": by Ville's inequality the probability that it
-ever reaches 1/alpha is at most alpha, at any stopping time. Nothing is assumed about the noise: when the two sides are
-equal, the coin that orders each pair makes every sign fair. (Howard, Ramdas, McAuliffe, Sekhon 2021, "Time-uniform,
-nonparametric, nonasymptotic confidence sequences"; the mixture is the Beta(1, 1) case of Robbins' method.)
+ever reaches 1/alpha is at most alpha, at any stopping time. No model of the noise is assumed: when the two sides are
+equal and share one core, the coin that orders each pair makes every sign fair. (Howard, Ramdas, McAuliffe, Sekhon
+2021, "Time-uniform, nonparametric, nonasymptotic confidence sequences"; the mixture is the Beta(1, 1) case of Robbins'
+method.)
 """
 
 from __future__ import annotations
