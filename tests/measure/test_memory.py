@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+from collections import deque
 from collections.abc import Iterator
 
 import pytest
@@ -161,3 +163,54 @@ def test_weight_only_quantization_that_rebuilds_floats_shows_in_the_peak() -> No
     model = WeightOnly(copy.deepcopy(linear))
     assert weights_bytes(model) == 500_000 + 4
     assert peak(model, torch.zeros(1, 1000)) == 2 * 4 * 500_000  # the floats, and the floats times the scale
+
+
+# --- nothing that the model holds counts as zero, or twice -----------------------------------------------------------
+
+
+class Slotted:
+    __slots__ = ("table",)
+
+    def __init__(self, table: torch.Tensor) -> None:
+        self.table = table
+
+
+def _closure(table: torch.Tensor) -> object:
+    return lambda: table
+
+
+HOLDERS = {
+    "slots": Slotted,
+    "deque": lambda t: deque([t]),
+    "partial": lambda t: functools.partial(torch.add, t),
+    "closure": _closure,
+    "numpy": lambda t: t.numpy(),
+    "storage": lambda t: t.untyped_storage(),
+    "distribution": lambda t: torch.distributions.Categorical(logits=t, validate_args=False),
+    "nested": lambda t: [{"a": (t,)}],
+}
+
+
+@pytest.mark.parametrize("kind", HOLDERS)
+def test_tensors_count_wherever_the_model_keeps_them(kind: str) -> None:
+    model = nn.Module()
+    model.held = HOLDERS[kind](torch.zeros(1000))
+    assert weights_bytes(model) >= 4000
+
+
+def test_a_hooks_tensor_counts() -> None:
+    model = nn.Linear(2, 2)
+    table = torch.zeros(1000)
+    model.register_forward_hook(lambda *_, table=table: None)
+    assert weights_bytes(model) == 4000 + 4 * 6
+
+
+def test_overlapping_memory_counts_once() -> None:
+    whole = torch.zeros(1000).numpy()
+    model = nn.Module()
+    model.a, model.b, model.c = (
+        torch.from_numpy(whole[:600]),
+        torch.from_numpy(whole[400:]),
+        torch.from_numpy(whole[:5]),
+    )
+    assert weights_bytes(model) == 4000
