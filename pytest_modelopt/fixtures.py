@@ -48,7 +48,7 @@ class _Work:
 
     def _variant(self, sources: dict[str, Any], recipe: str, batch_size: int | None, threads: int | None) -> Variant:
         """The variant that `sources` (model, data, calibration, example_inputs, metric) describe."""
-        from pytest_modelopt.measure.variant import Carried, Variant
+        from pytest_modelopt.measure.variant import Carried, Variant, environment_now
 
         carried = {name: value for name, value in sources.items() if value is not None and not isinstance(value, str)}
         named: dict[str, Source | None] = {
@@ -57,6 +57,9 @@ class _Work:
         assert named["model"] is not None
         assert named["metric"] is not None
         defaults = self._session.defaults
+        for name, number in (("batch_size", batch_size), ("threads", threads)):
+            if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+                pytest.fail(f"{name}={number!r} is not a positive whole number", pytrace=False)
         return Variant(
             model=named["model"],
             recipe=canonical_recipe(recipe),
@@ -65,7 +68,8 @@ class _Work:
             example_inputs=named["example_inputs"],
             metric=named["metric"],
             import_paths=(str(self._item.path.parent), *(p for p in sys.path if p)),
-            working_directory=str(self._session.working_directory),
+            working_directory=str(Path.cwd()),
+            environment=environment_now(),
             carried_file=str(self._carry(carried)) if carried else None,
             batch_size=defaults.batch_size if batch_size is None else batch_size,
             threads=defaults.threads if threads is None else threads,
@@ -74,7 +78,7 @@ class _Work:
     def _carry(self, objects: dict[str, Any]) -> Path:
         from pytest_modelopt.measure.carry import CarryError, carry
 
-        path = self._session.runner.folder / f"carried-{id(self)}-{len(self._files)}.pt"
+        path = self._session.runner.new_file("carried")
         module = getattr(self._request, "module", None)
         try:
             carry(objects, path, by_value=[module] if module is not None else [])
@@ -188,7 +192,7 @@ class Optimize(_Work):
             "metric": "accuracy",
         }
         variant = self._variant(sources, recipe, None, None)
-        path = self._session.runner.folder / f"optimized-{id(self)}-{len(self._files)}.pt"
+        path = self._session.runner.new_file("optimized")
         try:
             loaded = self._session.runner.optimize(variant, path, self._item.nodeid)
         except WorkerFailed as failed:

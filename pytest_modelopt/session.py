@@ -77,7 +77,7 @@ class Session:
 
     def variant(self, entry: CaseEntry) -> Variant:
         """The variant that a case of budgets.yaml names; its factories are looked for beside the file first."""
-        from pytest_modelopt.measure.variant import Variant
+        from pytest_modelopt.measure.variant import Variant, environment_now
 
         assert self.budgets is not None
         model = entry.model
@@ -90,6 +90,7 @@ class Session:
             metric=model.metric,
             import_paths=(str(self.budgets.path.parent),),
             working_directory=str(self.working_directory),
+            environment=environment_now(),
             batch_size=self.defaults.batch_size,
             threads=self.defaults.threads,
         )

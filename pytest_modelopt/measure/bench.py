@@ -157,6 +157,7 @@ class Bench:
         if self._variant.data is None:
             raise VariantError("no `data` was given, so there is nothing to score")
         if self._data is None or (again and not isinstance(self._data, (tuple, list))):
+            self._loader.start_afresh()
             self._data = self._loader.make(self._variant.data, "data")
         return self._data
 

@@ -23,7 +23,7 @@ Batch = tuple[Inputs, torch.Tensor]
 
 
 class Loader:
-    """Makes what a variant names. Carried objects are read once."""
+    """Makes what a variant names. Carried objects are read once, until `start_afresh`."""
 
     def __init__(self, variant: Variant) -> None:
         self._variant = variant
@@ -46,6 +46,10 @@ class Loader:
         if isinstance(source, Carried):
             return self._carried_object(source.key, what)
         return import_name(source, what, self._variant.import_paths[0])
+
+    def start_afresh(self) -> None:
+        """Read carried objects again at their next use: an iterator among them may have been used up."""
+        self._carried = None
 
     def _carried_object(self, key: str, what: str) -> Any:
         if self._carried is None:

@@ -21,9 +21,6 @@ from pytest_modelopt.measure.variant import Variant
 # What every worker needs, imported once in the fork server: a worker then starts in tenths of a second, not in seconds.
 PRELOAD = ["torch", "pytest_modelopt.measure.bench"]
 
-# Idle workers must not spin while the other one is timed, and sets must iterate in the same order in every run.
-WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "PYTHONHASHSEED": "0"}
-
 _OUTPUT_LINES = 20
 _CONTROL_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -138,7 +135,7 @@ def _context() -> Any:
 @contextlib.contextmanager
 def _worker_environment() -> Iterator[None]:
     """Set the workers' environment variables, unless the user has, while the fork server or a worker starts."""
-    added = {key: value for key, value in WORKER_ENVIRONMENT.items() if key not in os.environ}
+    added = {key: value for key, value in worker.WORKER_ENVIRONMENT.items() if key not in os.environ}
     os.environ.update(added)
     try:
         yield

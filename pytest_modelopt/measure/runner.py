@@ -72,14 +72,14 @@ class Runner:
         self._limits = limits
         self._progress = progress
         self._folder = Path(tempfile.mkdtemp(prefix="modelopt-"))
-        self._workers_started = 0
+        self._workers_started = self._files_named = 0
         self._original: _Measured | None = None
         self.environment: Environment | None = None
 
-    @property
-    def folder(self) -> Path:
-        """A folder that only this user can read, for what travels to workers; gone after `close`."""
-        return self._folder
+    def new_file(self, purpose: str) -> Path:
+        """A path of its own in a folder that only this user can read and that is gone after `close`."""
+        self._files_named += 1
+        return self._folder / f"{purpose}-{self._files_named}.pt"
 
     def measure(self, case: Case, variant: Variant, undecided: Undecided) -> Case:
         """The case with everything that could be measured, or with its error; verdicts are not made here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 
 SEED = 20260101
@@ -17,6 +18,11 @@ class Carried:
 
 Source = str | Carried
 """`package.module:function`, called without arguments in the worker, or a live object that was carried there."""
+
+
+def environment_now() -> tuple[tuple[str, str], ...]:
+    """This process's environment variables, without those that pytest changes with every test."""
+    return tuple(sorted((name, value) for name, value in os.environ.items() if not name.startswith("PYTEST_")))
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,9 @@ class Variant:
     import_paths: tuple[str, ...]
     """First on the worker's `sys.path`: the folder of budgets.yaml or of the test, then what pytest itself had."""
     working_directory: str
+    environment: tuple[tuple[str, str], ...] = ()
+    """The worker's environment variables: the fork server knows only those of the moment when it was started. Empty:
+    those are good enough."""
     carried_file: str | None = None
     """Where the `Carried` objects are; None when everything comes from factories."""
     batch_size: int = 1

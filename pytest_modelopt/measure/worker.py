@@ -18,12 +18,19 @@ from typing import Any
 from pytest_modelopt.measure.replies import VariantError
 from pytest_modelopt.measure.variant import Variant
 
+# Of every worker, unless the user has set them: idle workers must not spin while the other one is timed, and sets must
+# iterate in the same order in every run.
+WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "PYTHONHASHSEED": "0"}
+
 
 def main(connection: Connection, variant: Variant, output_file: str) -> None:
     """Entry point of the process. It ends when told to, or when the pytest process has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pytest process, which then ends its workers
     _redirect_output(output_file)
     warnings.resetwarnings()  # `python -W error` is meant for the tests, not for what a model's code warns about
+    if variant.environment:
+        os.environ.clear()
+        os.environ.update(WORKER_ENVIRONMENT | dict(variant.environment))
     os.chdir(variant.working_directory)
     sys.path[:] = [*variant.import_paths, *(p for p in sys.path if p not in variant.import_paths)]
     serve(connection, variant)

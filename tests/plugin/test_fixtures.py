@@ -293,3 +293,65 @@ def test_vacuous(modelopt):
     )
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*error while reading its limits: max_accuracy_drop: *would allow every drop*1 pp*"])
+
+
+def test_a_worker_sees_the_environment_and_the_folder_of_its_test(project: Project) -> None:
+    """The fork server was started long before; and an original of another environment is another original."""
+    result = run(
+        project,
+        """
+def sized():
+    import os
+    return nn.Linear(64, int(os.environ.get("WIDTH", "32"))).eval()
+
+@pytest.mark.parametrize("width", [16, None, 128])
+def test_environment(modelopt, monkeypatch, width):
+    if width:
+        monkeypatch.setenv("WIDTH", str(width))
+    result = modelopt("test_it:sized", "int8-dynamic", example_inputs=lambda: torch.zeros(1, 64))
+    assert result.original.weights_bytes == 4 * 65 * (width or 32)
+
+def test_folder(modelopt, monkeypatch, tmp_path):
+    (tmp_path / "width.txt").write_text("8")
+    monkeypatch.chdir(tmp_path)
+    result = modelopt(
+        lambda: nn.Linear(64, int(open("width.txt").read())).eval(), "int8-dynamic", example_inputs=torch.zeros(1, 64)
+    )
+    assert result.original.weights_bytes == 4 * 65 * 8
+""",
+    )
+    result.assert_outcomes(passed=4)
+
+
+def test_two_optimized_variants_are_two_files(project: Project) -> None:
+    result = run(
+        project,
+        """
+def test_two(optimize):
+    first = optimize("shop:classifier", "int8-dynamic", data="shop:data")
+    second = optimize("shop:classifier", "low-rank(ratio=0.5)", data="shop:data")
+    assert first.path != second.path
+    assert "quantized" in type(first.load()[0]).__module__
+""",
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_a_live_iterator_is_scored_to_its_end(project: Project) -> None:
+    result = run(
+        project,
+        """
+def test_iterator(modelopt):
+    inputs, targets = labelled(net())
+    batches = iter([(inputs[i : i + 25], targets[i : i + 25]) for i in range(0, 100, 25)])
+    assert modelopt(net(), "int8-dynamic", data=batches).original.examples == 100
+
+@pytest.mark.parametrize("wrong", [{"threads": 0}, {"batch_size": -1}, {"threads": 1.5}])
+def test_wrong_numbers(modelopt, wrong):
+    modelopt(net(), "int8-dynamic", data=labelled(net()), **wrong)
+""",
+    )
+    result.assert_outcomes(passed=1, failed=3)
+    result.stdout.fnmatch_lines_random(
+        ["*threads=0 is not a positive whole number*", "*batch_size=-1 is not a pos*", "*threads=1.5 is not a pos*"]
+    )
