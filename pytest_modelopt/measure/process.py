@@ -62,6 +62,11 @@ class Worker:
             status, value = self._connection.recv()
         except (EOFError, ConnectionError):
             raise WorkerFailed(self._cause_of_death(operation), self.output()) from None
+        except BaseException:
+            # Whatever interrupts us here (Ctrl-C, a time limit on the test) leaves an answer unread: it would be taken
+            # for the answer to the next request.
+            self.kill()
+            raise
         if status == "failed":
             raise WorkerFailed(value, self.output())
         return value

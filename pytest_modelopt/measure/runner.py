@@ -127,17 +127,18 @@ class Runner:
 
     def _measured_original(self, variant: Variant, name: str) -> _Measured:
         """The original of `variant`, measured once for all recipes of its model, with a worker that lives."""
-        kept = self._original
-        if kept is not None and kept.variant == variant.original:
-            if kept.error is None and (kept.worker is None or not kept.worker.is_alive):
-                kept.worker = None  # a timing that hung ended it: its figures stand, only the process is new
-                with self._errors_of(kept):
-                    self._load(kept, name)
-            return kept
-        self.forget_original()
-        self._original = kept = _Measured(variant.original)
-        with self._errors_of(kept):
-            self._measure(kept, name)
+        kept, self._original = self._original, None  # nobody finds it half measured, whatever interrupts us here
+        if kept is None or kept.variant != variant.original:
+            if kept is not None:
+                self._end(kept)
+            kept = _Measured(variant.original)
+            with self._errors_of(kept):
+                self._measure(kept, name)
+        elif kept.error is None and (kept.worker is None or not kept.worker.is_alive):
+            kept.worker = None  # a timing that hung ended it: its figures stand, only the process is new
+            with self._errors_of(kept):
+                self._load(kept, name)
+        self._original = kept
         return kept
 
     @contextlib.contextmanager
@@ -147,6 +148,9 @@ class Runner:
         except _Failed as failed:
             measured.error = failed.error
             self._end(measured)
+        except BaseException:
+            self._end(measured)
+            raise
 
     def _measure(self, measured: _Measured, name: str) -> None:
         """Load, then size, memory and score. `measured` keeps what was found, also where a later step fails."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -136,6 +137,29 @@ def test_a_hanging_worker_is_ended_at_its_limit(start) -> None:  # type: ignore[
     failed = failure(worker, limit_s=1)
     assert "did not finish `load` within 1 s (`step_limit`) and was ended" in failed.message
     assert not worker.is_alive
+
+
+def test_an_interrupted_request_never_answers_the_next_one(start) -> None:  # type: ignore[no-untyped-def]
+    """pytest-timeout and Ctrl-C raise in the middle of a request; its late answer must not be taken for another."""
+
+    class TimeUpError(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise TimeUpError
+
+    worker = start("users_code:hangs")
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1)
+        with pytest.raises(TimeUpError):
+            worker.request("load", limit_s=60)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not worker.is_alive
+    with pytest.raises(WorkerFailed, match="died"):
+        worker.request("score", limit_s=60)
 
 
 def test_what_a_worker_prints_is_kept_and_cleaned(start, capfd) -> None:  # type: ignore[no-untyped-def]

@@ -355,3 +355,40 @@ def test_wrong_numbers(modelopt, wrong):
     result.stdout.fnmatch_lines_random(
         ["*threads=0 is not a positive whole number*", "*batch_size=-1 is not a pos*", "*threads=1.5 is not a pos*"]
     )
+
+
+def test_a_test_that_is_interrupted_leaves_nothing_half_measured_to_the_next(project: Project) -> None:
+    result = run(
+        project,
+        """
+import signal, time
+
+def slow():
+    time.sleep(2)
+    return net()
+
+def zeros():
+    return torch.zeros(1, 64)
+
+class TimeUp(Exception):
+    pass
+
+@pytest.fixture
+def alarm():
+    def up(*_):
+        raise TimeUp
+    signal.signal(signal.SIGALRM, up)
+    signal.setitimer(signal.ITIMER_REAL, 1)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+def test_interrupted(modelopt, alarm):
+    modelopt("test_it:slow", "int8-dynamic", example_inputs="test_it:zeros")
+
+def test_next(modelopt):
+    result = modelopt("test_it:slow", "low-rank(ratio=0.5)", example_inputs="test_it:zeros")
+    assert result.original.weights_bytes == 4 * (64 * 512 + 512 + 512 * 4 + 4)
+""",
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*TimeUp*"])
