@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelopt.keys import BUDGET, CASES, NEEDS_MODELOPT, SESSION
+from pytest_modelopt.keys import CASES, ENDED, NEEDS_MODELOPT, SESSION
 
 if TYPE_CHECKING:
     from pytest_modelopt.comparison import Comparison, Optimized
@@ -81,7 +82,7 @@ class _Work:
         path = self._session.runner.new_file("carried")
         module = getattr(self._request, "module", None)
         try:
-            carry(objects, path, by_value=[module] if module is not None else [])
+            carry(objects, path, by_value=[*([module] if module is not None else []), *_conftests()])
         except CarryError as error:
             pytest.fail(str(error), pytrace=False)
         self._files.append(path)
@@ -120,15 +121,13 @@ class Measure(_Work):
                 batches, or a factory of one of these.
             calibration: data for recipes that calibrate; the same forms.
             example_inputs: inputs of the timed and memory-measured call; default: the first examples of `data`.
-            metric: "accuracy", `"package.module:function"` or a function (outputs, targets) -> score. A function
-                whose attribute `higher_is_better` is False counts downwards.
+            metric: "accuracy", `"package.module:function"` or a function (outputs, targets) -> score with
+                an attribute `higher_is_better`, True or False.
             batch_size, threads: of the timed and memory-measured call; defaults of budgets.yaml, else 1.
 
         The test's budget (`@pytest.mark.model_budget(...)`) is asserted when the test ends.
         """
-        from pytest_modelopt.session import Budget
-
-        budget = self._item.stash.get(BUDGET, None) or Budget((), None)
+        budget = self._budget()
         if model is None:
             variant, name = self._named_case(budget, recipe)
         else:
@@ -145,6 +144,22 @@ class Measure(_Work):
             }
             variant, name = self._variant(sources, recipe, batch_size, threads), _model_name(model, self._item)
         return self._measure(variant, name, budget)
+
+    def _budget(self) -> Budget:
+        """What the test's markers say now: a conftest, a fixture or the test itself may have added one."""
+        from pytest_modelopt.budgets.problems import BudgetsError
+        from pytest_modelopt.markers import read_budget
+
+        if self._item.stash.get(ENDED, False):
+            pytest.fail(
+                "modelopt() was called after its test had ended, where no budget is asserted any more: measure in the "
+                "test or in its set-up",
+                pytrace=False,
+            )
+        try:
+            return read_budget(self._item, self._session)
+        except BudgetsError as error:
+            pytest.fail(str(error), pytrace=False)
 
     def _named_case(self, budget: Budget, recipe: str | None) -> tuple[Variant, str]:
         if budget.entry is None:
@@ -227,3 +242,12 @@ def _model_name(model: Any, item: pytest.Item) -> str:
     """What the table calls a model that no file names: its class or factory, and the test."""
     name = model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
     return f"{name} in {item.name}"
+
+
+def _conftests() -> list[ModuleType]:
+    """Modules that a worker could not import by name: each folder may have a `conftest` of its own."""
+    return [
+        module
+        for module in list(sys.modules.values())
+        if isinstance(module, ModuleType) and str(getattr(module, "__file__", "")).endswith("conftest.py")
+    ]

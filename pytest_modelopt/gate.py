@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -14,7 +15,7 @@ from pytest_modelopt.budgets.file import BudgetsFile, load_budgets
 from pytest_modelopt.budgets.limits import LIMITS
 from pytest_modelopt.budgets.problems import BudgetsError
 from pytest_modelopt.collect import BudgetsModule, CaseItem, red_message
-from pytest_modelopt.keys import BUDGET, CASES, MARKER, SESSION
+from pytest_modelopt.keys import CASES, ENDED, MARKER, SESSION
 from pytest_modelopt.markers import read_budget
 from pytest_modelopt.options import Options, read_options
 from pytest_modelopt.record.json import case_from_data, case_to_data, environment_from_data, environment_to_data
@@ -24,6 +25,7 @@ from pytest_modelopt.session import Session
 
 _WRONG_MARKER = pytest.StashKey[str]()
 _LOG_WIDTH = 180
+_CHOOSES_NOTHING = "modelopt_chooses_nothing"
 
 
 class Gate:
@@ -44,9 +46,10 @@ class Gate:
         config.stash[SESSION] = self._session
         self._complete = self._tells = False
         self._cases_collected = 0
-        self._chooses_nothing = not self._is_worker and _chooses_nothing(config)
-        if self._session.budgets is not None and self._chooses_nothing:
+        self._chooses_nothing = _chooses_nothing(config)
+        if self._session.budgets is not None and self._chooses_nothing and not self._is_worker:
             _add_to_arguments(config, options.budgets)
+        self._opened = _closed_folders(config, options.budgets) if self._chooses_nothing else []
 
     def pytest_sessionstart(self) -> None:
         """Only now is it known what the terminal is."""
@@ -54,8 +57,17 @@ class Gate:
 
     # --- collection --------------------------------------------------------------------------------------------------
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Reach the budgets file, and nothing else, in folders that pytest does not enter by itself."""
+        if not any(collection_path.is_relative_to(folder) for folder in self._opened):
+            return None
+        return not self._session.options.budgets.is_relative_to(collection_path)
+
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> BudgetsModule | None:
-        if self._session.budgets is None or file_path != self._session.options.budgets:
+        budgets = self._session.options.budgets
+        same = file_path == budgets or (file_path.name == budgets.name and file_path.samefile(budgets))
+        if self._session.budgets is None or not same:
             return None
         return BudgetsModule.from_parent(parent, path=file_path)
 
@@ -69,8 +81,7 @@ class Gate:
             if isinstance(item, CaseItem) or item.get_closest_marker(MARKER) is None:
                 continue
             try:
-                item.stash[BUDGET] = budget = read_budget(item, session)
-                limits += budget.limits
+                limits += read_budget(item, session).limits
             except BudgetsError as error:
                 item.stash[_WRONG_MARKER] = str(error)
                 problems.append(str(error))
@@ -78,7 +89,13 @@ class Gate:
         if problems and not self._is_worker:  # pytest-xdist loses a worker's UsageError: there, each test fails with it
             raise pytest.UsageError("\n".join(problems))
         self._cases_collected = sum(isinstance(item, CaseItem) for item in items)
-        if session.budgets is None and self._chooses_nothing and not any(_is_gated(item) for item in items):
+        if self._is_budgets_missed() and not self._is_worker:
+            raise pytest.UsageError(
+                f"--modelopt: pytest did not collect {session.options.budgets}: name it on the command line, or see "
+                "what ignores it (`--ignore`, `collect_ignore`, a virtual environment)"
+            )
+        gated = any(_is_gated(item) for item in items)
+        if session.budgets is None and self._chooses_nothing and not gated and not self._is_worker:
             raise pytest.UsageError(
                 f"--modelopt has nothing to measure: there is no {session.options.budgets} and no test uses the "
                 f"`modelopt` fixture or @pytest.mark.{MARKER}; write a budgets file, or name it with --modelopt-budgets"
@@ -91,26 +108,30 @@ class Gate:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        item.stash[CASES] = []  # a rerun measures anew
         problem = item.stash.get(_WRONG_MARKER, None)
         if problem is not None:
             pytest.fail(problem, pytrace=False)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        item.stash.setdefault(CASES, []).clear()  # a rerun measures anew
         try:
             result = yield
+        except pytest.skip.Exception:
+            self._assert_budget(item, measured=False)  # a test that skips itself does not hide what it has measured
+            raise
         finally:
             self._progress.done()
-        if not isinstance(item, CaseItem):
-            self._assert_budget(item)
+            item.stash[ENDED] = True
+        self._assert_budget(item, measured=True)
         return result
 
-    def _assert_budget(self, item: pytest.Item) -> None:
-        """The budget of a test that passed so far: all of its broken limits together."""
-        budget = item.stash.get(BUDGET, None)
+    def _assert_budget(self, item: pytest.Item, *, measured: bool) -> None:
+        """The budget of a test that passed so far, all of its broken limits together. `measured`: it must have been."""
+        if isinstance(item, CaseItem):
+            return
         cases = item.stash[CASES]
-        if budget is not None and not cases:
+        if measured and not cases and item.get_closest_marker(MARKER) is not None:
             pytest.fail(
                 f"the test has a budget (@pytest.mark.{MARKER}) but measured nothing: call the `modelopt` fixture",
                 pytrace=False,
@@ -156,6 +177,10 @@ class Gate:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput[_CHOOSES_NOTHING] = self._chooses_nothing
+
+    @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         """A pytest-xdist worker has ended: what it planned is known to it alone."""
         del error
@@ -165,27 +190,33 @@ class Gate:
             self._session.timed_limits = max(self._session.timed_limits, output["timed_limits"])
             self._cases_collected = max(self._cases_collected, output["cases_collected"])
 
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
-        session = self._session
-        session.close()
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        run = self._session
+        run.close()
         if self._is_worker:
             self._config.workeroutput["modelopt"] = {  # type: ignore[attr-defined]
-                "planned": list(session.planned),
-                "timed_limits": session.timed_limits,
+                "planned": list(run.planned),
+                "timed_limits": run.timed_limits,
                 "cases_collected": self._cases_collected,
             }
             return
+        if self._is_budgets_missed() and int(exitstatus) == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR  # pytest-xdist: only now is it known what was collected
         self._complete = int(exitstatus) in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         self._tells = (
-            session.has_something_to_tell
+            run.has_something_to_tell
             and not self._config.getoption("collectonly")
             and int(exitstatus) not in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED)
         )
         if self._tells:
-            session.write(complete=self._complete)
+            run.write(complete=self._complete)
             summary = os.environ.get("GITHUB_STEP_SUMMARY")
             if summary:
-                github.append_step_summary(Path(summary), markdown.render(session.record(complete=self._complete)))
+                github.append_step_summary(Path(summary), markdown.render(run.record(complete=self._complete)))
+
+    def _is_budgets_missed(self) -> bool:
+        """The whole project was meant, but no case of its budgets file was even collected."""
+        return bool(self._session.entries) and self._chooses_nothing and not self._cases_collected
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         session = self._session
@@ -193,8 +224,12 @@ class Gate:
             return
         if session.entries and not self._cases_collected:
             terminalreporter.write_line(
-                f"modelopt: none of the {len(session.entries)} cases of {session.options.budgets.name} ran: the paths "
-                f"on the command line do not include that file",
+                f"modelopt: none of the {len(session.entries)} cases of {session.options.budgets.name} ran: "
+                + (
+                    "pytest did not collect it; see what ignores it"
+                    if self._chooses_nothing
+                    else "the paths on the command line do not include that file"
+                ),
                 yellow=True,
             )
         if not self._tells:
@@ -225,7 +260,10 @@ def _read_budgets(options: Options, root: Path) -> BudgetsFile | None:
 
 
 def _chooses_nothing(config: pytest.Config) -> bool:
-    """Whether pytest was called without paths, so that the whole project is meant."""
+    """Whether pytest was called without paths, so that the whole project is meant. A pytest-xdist worker is told."""
+    told: dict[str, Any] = getattr(config, "workerinput", {})
+    if _CHOOSES_NOTHING in told:
+        return bool(told[_CHOOSES_NOTHING])
     return config.args_source is not config.ArgsSource.ARGS
 
 
@@ -234,6 +272,13 @@ def _add_to_arguments(config: pytest.Config, budgets: Path) -> None:
     folders = [Path(config.invocation_params.dir, argument).resolve() for argument in config.args]
     if not any(budgets.is_relative_to(folder) for folder in folders):
         config.args.append(str(budgets))
+
+
+def _closed_folders(config: pytest.Config, budgets: Path) -> list[Path]:
+    """The folders above the budgets file that `norecursedirs` keeps pytest from entering, such as `.ci` or `build`."""
+    patterns = config.getini("norecursedirs")
+    inside = [folder for folder in budgets.parents if folder != config.rootpath and config.rootpath in folder.parents]
+    return [folder for folder in inside if any(fnmatch.fnmatch(folder.name, pattern) for pattern in patterns)]
 
 
 def _width(config: pytest.Config, reporter: pytest.TerminalReporter) -> int:

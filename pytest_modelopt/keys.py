@@ -8,7 +8,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_modelopt.record.model import Case
-    from pytest_modelopt.session import Budget, Session
+    from pytest_modelopt.session import Session
 
 MARKER = "model_budget"
 NEEDS_MODELOPT = "needs --modelopt"
@@ -17,5 +17,5 @@ SESSION: pytest.StashKey[Session] = pytest.StashKey()
 """On the config: the run, while `--modelopt` is on."""
 CASES: pytest.StashKey[list[Case]] = pytest.StashKey()
 """On an item: the cases that its test measured."""
-BUDGET: pytest.StashKey[Budget] = pytest.StashKey()
-"""On an item: the budget that its markers state."""
+ENDED: pytest.StashKey[bool] = pytest.StashKey()
+"""On an item: its test has ended, so nothing that is measured now would be asserted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,12 +100,16 @@ def _path(config: pytest.Config, key: str) -> tuple[Path | None, bool]:
     """(absolute path, whether it was named): the command line's is relative to where pytest was called."""
     given = config.getoption(f"--modelopt-{key}")
     if given is not None:
-        return (config.invocation_params.dir / given).resolve(), True
+        return _absolute(config.invocation_params.dir / given), True
     given = config.getini(f"modelopt_{key}")
     if given:
         folder = config.inipath.parent if config.inipath else config.rootpath
-        return (folder / given).resolve(), True
+        return _absolute(folder / given), True
     return None, False
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 -- as pytest does: links stay as the user names them
 
 
 def _seconds(config: pytest.Config, key: str) -> float | None:

@@ -122,6 +122,9 @@ class Session:
             return replace(case, error=CaseError("limits", "; ".join(misfits)))
         measured = self.runner.measure(case, variant, undecided)
         self._environment = self.runner.environment
+        ill_fitting = _unfit_for_scores(measured)
+        if measured.error is None and ill_fitting:
+            measured = replace(measured, error=CaseError("limits", ill_fitting))
         return judge(measured, timed_limits=self.timed_limits)
 
     def close(self) -> None:
@@ -180,3 +183,20 @@ class Session:
 
 def _metric_name(variant: Variant) -> str | None:
     return variant.metric if isinstance(variant.metric, str) else None
+
+
+def _unfit_for_scores(case: Case) -> str:
+    """Why a limit in points or percent does not fit the scores that a metric of the project's own gives; else empty.
+
+    `97%` means 0.97: against a score of 93.5 it would be a floor that nothing can break.
+    """
+    sides = [side.score for side in (case.original, case.variant) if side is not None and side.score is not None]
+    largest = max((abs(score) for score in sides), default=0.0)
+    if case.metric == "accuracy" or largest <= 1:
+        return ""
+    return "; ".join(
+        f"{limit.name}: {limit.text} means {limit.value:g}, which belongs to scores from 0 to 1, but {case.metric} "
+        f"gives {largest:.4g}: write a plain number in the metric's unit"
+        for limit in case.limits
+        if limit.name in ("max_accuracy_drop", "min_accuracy") and limit.text.rstrip().endswith(("pp", "%"))
+    )

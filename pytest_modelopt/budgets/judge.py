@@ -12,6 +12,7 @@ from math import inf
 from statistics import median
 
 from pytest_modelopt.budgets.limits import LIMITS, format_value, metric_in_unit_interval
+from pytest_modelopt.figures import format_number, format_percentage, format_points
 from pytest_modelopt.record.model import Case, Limit, Verdict
 from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
@@ -156,13 +157,13 @@ def _by_how_much(case: Case, limit: Limit, figure: float) -> str:
     unit = LIMITS[limit.name].unit
     if unit in ("bytes", "time", "factor") and limit.value:
         side = "more" if figure > limit.value else "less"
-        return f", {100 * distance / limit.value:.3g}% {side} than the limit"
+        return f", {format_percentage(distance / limit.value)} {side} than the limit"
     if unit == "percentage":
         side = "above" if figure > limit.value else "below"
-        return f", {100 * distance:.3g} percentage points {side} the limit"
+        return f", {format_number(100 * distance)} percentage points {side} the limit"
     if metric_in_unit_interval(case.metric):
-        return f", {100 * distance:.3g} pp beyond the limit"
-    return f", {distance:.3g} beyond the limit"
+        return f", {format_points(distance)} beyond the limit"
+    return f", {format_number(distance)} beyond the limit"
 
 
 # --- timed limits ----------------------------------------------------------------------------------------------------

@@ -150,7 +150,13 @@ class Bench:
             return "accuracy", True
         self._metric = self._loader.get(source, "metric")
         name = source if isinstance(source, str) else getattr(self._metric, "__name__", "metric")
-        return name, bool(getattr(self._metric, "higher_is_better", True))
+        higher_is_better = getattr(self._metric, "higher_is_better", None)
+        if not isinstance(higher_is_better, bool):
+            raise VariantError(
+                f"the metric `{name}` does not say whether higher is better: set its attribute "
+                "`higher_is_better = True` or `False`, so that a drop is always a worsening"
+            )
+        return name, higher_is_better
 
     def _evaluation_data(self, *, again: bool = False) -> Any:
         """The data; with `again` made anew, unless it is tensors: a first look may have used up part of a stream."""

@@ -122,7 +122,8 @@ class Outputs:
 
     def add(self, outputs: Any, targets: torch.Tensor, first: int) -> None:
         del first
-        self._outputs.append(outputs)
+        # A copy: some models write every answer into the same tensor.
+        self._outputs.append(outputs.clone() if isinstance(outputs, torch.Tensor) else outputs)
         self._targets.append(targets)
 
     def answers(self, count: int, fingerprint: str) -> Answers:

@@ -7,6 +7,7 @@ code prints goes to a file of its own, which the pytest process shows only when 
 from __future__ import annotations
 
 import gc
+import multiprocessing.process
 import os
 import signal
 import sys
@@ -25,6 +26,8 @@ WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "PYTHO
 
 def main(connection: Connection, variant: Variant, output_file: str) -> None:
     """Entry point of the process. It ends when told to, or when the pytest process has gone."""
+    # A daemon may not have children, but data loaders do. For the pytest process this one stays a daemon.
+    multiprocessing.process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pytest process, which then ends its workers
     _redirect_output(output_file)
     warnings.resetwarnings()  # `python -W error` is meant for the tests, not for what a model's code warns about

@@ -97,8 +97,10 @@ models:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Callable[..., pytest.Pytester]:
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pytest.Pytester]:
     """Writes shop.py and budgets.yaml (or the text given for it; None for no file) into a fresh folder."""
+
+    monkeypatch.delenv("COLUMNS", raising=False)  # a log has no width, whatever runs these tests
 
     def make(budgets: str | None = BUDGETS) -> pytest.Pytester:
         pytester.makepyfile(shop=MODELS)

@@ -115,3 +115,40 @@ def test_verbose_names_and_junit_properties(project: Project) -> None:
     assert float(properties["modelopt.size_reduction"]) > 0.5
     assert int(properties["modelopt.memory_bytes"]) > 0
     assert float(properties["modelopt.speedup"]) > 0
+
+
+@pytest.mark.parametrize("xdist", [[], ["-n", "1"]], ids=["alone", "xdist"])
+@pytest.mark.parametrize("folder", [".ci", "build", "."])
+def test_the_budgets_are_collected_wherever_they_lie(project: Project, folder: str, xdist: list[str]) -> None:
+    """pytest does not enter hidden folders or `build`: the named file must not get lost there."""
+    pytester = project(None)
+    (pytester.path / folder).mkdir(exist_ok=True)
+    (pytester.path / folder / "budgets.yaml").write_text(one_case("{max_size: 1 kB}"), encoding="utf-8")
+    pytester.makepyfile(test_it="def test_plain(): pass")
+    (pytester.path / folder / "shop.py").write_text((pytester.path / "shop.py").read_text(), encoding="utf-8")
+    pytester.makeini(f"[pytest]\nmodelopt_budgets = {folder}/budgets.yaml")
+    (pytester.path / folder / "test_other.py").write_text("def test_other(): pass", encoding="utf-8")
+    tests = 2 if folder == "." else 1  # the other tests of a closed folder stay where they are
+    pytester.runpytest("--modelopt", *xdist).assert_outcomes(passed=tests, failed=1)
+
+
+def test_budgets_that_something_ignores_are_an_error_and_not_green(project: Project) -> None:
+    pytester = project(one_case())
+    pytester.makepyfile(test_it="def test_plain(): pass")
+    pytester.makeconftest("collect_ignore = ['budgets.yaml']")
+    result = pytester.runpytest("--modelopt")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*pytest did not collect *budgets.yaml*"])
+    result = pytester.runpytest("--modelopt", "-n", "1")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stdout.fnmatch_lines(["*none of the 1 cases of budgets.yaml ran: pytest did not collect it*"])
+
+
+def test_a_folder_reached_through_a_link_is_the_same_folder(project: Project) -> None:
+    pytester = project(one_case())
+    link = pytester.path.parent / f"{pytester.path.name}-link"
+    link.symlink_to(pytester.path, target_is_directory=True)
+    result = pytester.runpytest_subprocess(
+        "--modelopt", "--collect-only", "-q", f"--rootdir={link}", f"--modelopt-budgets={link}/budgets.yaml"
+    )
+    result.stdout.fnmatch_lines(["*budgets.yaml::m::int8-dynamic"])

@@ -88,7 +88,9 @@ def test_a_limit_that_was_not_measured_is_broken(project: Project) -> None:
     """flips need predictions; a regression metric has none."""
     budgets = one_case("{max_flips: 50%}").replace("    recipes:", "    metric: scores:total\n    recipes:")
     pytester = project(budgets)
-    pytester.makepyfile(scores="def total(outputs, targets):\n    return outputs.sum()\n")
+    pytester.makepyfile(
+        scores="def total(outputs, targets):\n    return outputs.sum()\ntotal.higher_is_better = True\n"
+    )
     result = pytester.runpytest("--modelopt")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
@@ -114,3 +116,26 @@ def test_the_exact_figures_repeat_in_another_run(project: Project) -> None:
             case[side].pop("seconds")
         exact.append([case["original"], case["variant"], case["coverage"], case["agreement"]])
     assert exact[0] == exact[1]
+
+
+@pytest.mark.parametrize("limits", ["{min_accuracy: 97%}", "{max_accuracy_drop: 1 pp}"])
+def test_points_do_not_fit_a_metric_that_goes_beyond_one(project: Project, limits: str) -> None:
+    """97% is 0.97: a floor that a score of 93 can never break."""
+    budgets = one_case(limits).replace("    recipes:", "    metric: scores:percent\n    recipes:")
+    pytester = project(budgets)
+    pytester.makepyfile(
+        scores="def percent(outputs, targets):\n    return 100 * (outputs.argmax(1) == targets).float().mean()\n"
+        "percent.higher_is_better = True\n"
+    )
+    result = pytester.runpytest("--modelopt")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*belongs to scores from 0 to 1, but scores:percent gives 100*"])
+
+
+def test_a_metric_must_say_its_direction(project: Project) -> None:
+    budgets = one_case("{max_accuracy_drop: 0.01}").replace("    recipes:", "    metric: scores:loss\n    recipes:")
+    pytester = project(budgets)
+    pytester.makepyfile(scores="def loss(outputs, targets):\n    return outputs.abs().mean()\n")
+    result = pytester.runpytest("--modelopt")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the metric `scores:loss` does not say whether higher is better*"])
