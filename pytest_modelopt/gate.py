@@ -39,12 +39,12 @@ class Gate:
         self._session = Session(
             options=options,
             budgets=_read_budgets(options, config.rootpath),
-            root=config.rootpath,
             working_directory=config.invocation_params.dir,
             progress=self._progress,
         )
         config.stash[SESSION] = self._session
         self._complete = self._tells = False
+        self._budgets_reached = False
         self._cases_collected = 0
         self._chooses_nothing = _chooses_nothing(config)
         if self._session.budgets is not None and self._chooses_nothing and not self._is_worker:
@@ -66,9 +66,9 @@ class Gate:
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> BudgetsModule | None:
         budgets = self._session.options.budgets
-        same = file_path == budgets or (file_path.name == budgets.name and file_path.samefile(budgets))
-        if self._session.budgets is None or not same:
+        if self._session.budgets is None or file_path.name != budgets.name or not file_path.samefile(budgets):
             return None
+        self._budgets_reached = True  # `--lf` and `-k` may leave out its cases: that is the user's choice
         return BudgetsModule.from_parent(parent, path=file_path)
 
     @pytest.hookimpl(tryfirst=True)
@@ -109,6 +109,7 @@ class Gate:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         item.stash[CASES] = []  # a rerun measures anew
+        item.stash[ENDED] = False
         problem = item.stash.get(_WRONG_MARKER, None)
         if problem is not None:
             pytest.fail(problem, pytrace=False)
@@ -145,7 +146,8 @@ class Gate:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Cases travel on the report: pytest-xdist carries it, and it survives a later crash of the worker."""
-        cases = item.stash.get(CASES, []) if call.when == "call" else []
+        is_last_chance = call.when == "call" or (call.when == "setup" and call.excinfo is not None)
+        cases = item.stash.get(CASES, []) if is_last_chance else []
         for case in cases:
             item.user_properties.extend(junit.properties(case))
         report = yield
@@ -188,6 +190,7 @@ class Gate:
         if output:
             self._session.planned = tuple(dict.fromkeys([*self._session.planned, *output["planned"]]))
             self._session.timed_limits = max(self._session.timed_limits, output["timed_limits"])
+            self._budgets_reached |= output["budgets_reached"]
             self._cases_collected = max(self._cases_collected, output["cases_collected"])
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -197,6 +200,7 @@ class Gate:
             self._config.workeroutput["modelopt"] = {  # type: ignore[attr-defined]
                 "planned": list(run.planned),
                 "timed_limits": run.timed_limits,
+                "budgets_reached": self._budgets_reached,
                 "cases_collected": self._cases_collected,
             }
             return
@@ -215,23 +219,21 @@ class Gate:
                 github.append_step_summary(Path(summary), markdown.render(run.record(complete=self._complete)))
 
     def _is_budgets_missed(self) -> bool:
-        """The whole project was meant, but no case of its budgets file was even collected."""
-        return bool(self._session.entries) and self._chooses_nothing and not self._cases_collected
+        """The whole project was meant, but pytest never came to its budgets file."""
+        return bool(self._session.entries) and self._chooses_nothing and not self._budgets_reached
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         session = self._session
         if self._config.getoption("collectonly") or self._config.get_verbosity() <= -2:
             return
-        if session.entries and not self._cases_collected:
-            terminalreporter.write_line(
-                f"modelopt: none of the {len(session.entries)} cases of {session.options.budgets.name} ran: "
-                + (
-                    "pytest did not collect it; see what ignores it"
-                    if self._chooses_nothing
-                    else "the paths on the command line do not include that file"
-                ),
-                yellow=True,
-            )
+        why = None
+        if self._is_budgets_missed():
+            why = "pytest did not collect it; see what ignores it"
+        elif session.entries and not self._chooses_nothing and not self._cases_collected:
+            why = "the paths on the command line do not include that file"
+        if why:
+            count, name = len(session.entries), session.options.budgets.name
+            terminalreporter.write_line(f"modelopt: none of the {count} cases of {name} ran: {why}", yellow=True)
         if not self._tells:
             return
         record = session.record(complete=self._complete)

@@ -35,7 +35,6 @@ class Session:
 
     options: Options
     budgets: BudgetsFile | None
-    root: Path
     working_directory: Path
     progress: Progress
     timed_limits: int = 0

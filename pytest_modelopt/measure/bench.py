@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 from collections.abc import Callable, Iterator
@@ -113,7 +114,8 @@ class Bench:
     def pin(self, cores: list[int]) -> None:
         """Run on these cores only, with every thread that exists."""
         for thread in Path("/proc/self/task").iterdir():
-            os.sched_setaffinity(int(thread.name), cores)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.sched_setaffinity(int(thread.name), cores)
 
     def save(self, path: str) -> None:
         size.save(self.model, Path(path))

@@ -46,7 +46,7 @@ def time_pairs(
 ) -> Timing:
     """Time pairs of blocks. `on_pairs(number of pairs, seconds so far, last speedup)` is called as they come."""
     coin = random.Random(plan.seed)
-    _share_cores(original, variant, plan, coin)
+    _share_cores(original, variant, plan)
     calls_original = original.request("prepare_timing", limit_s=plan.step_limit_s)
     calls_variant = variant.request("prepare_timing", limit_s=plan.step_limit_s)
     pairs: list[TimedPair] = []
@@ -80,7 +80,7 @@ def time_pairs(
     )
 
 
-def _share_cores(original: Worker, variant: Worker, plan: TimingPlan, coin: random.Random) -> None:
+def _share_cores(original: Worker, variant: Worker, plan: TimingPlan) -> None:
     """Put both workers on the same cores, as many as they have threads.
 
     On cores of their own, a neighbour that slows one core down slows one variant down, for seconds at a time, and no
@@ -89,7 +89,8 @@ def _share_cores(original: Worker, variant: Worker, plan: TimingPlan, coin: rand
     if not hasattr(os, "sched_getaffinity"):
         return
     allowed = sorted(os.sched_getaffinity(0))
-    cores = coin.sample(allowed, min(plan.threads, len(allowed)))
+    # Not from the run's seed: parallel sessions on one machine would all choose the same cores.
+    cores = random.SystemRandom().sample(allowed, min(plan.threads, len(allowed)))
     for worker in (original, variant):
         worker.request("pin", cores=cores, limit_s=plan.step_limit_s)
 

@@ -118,3 +118,36 @@ def one_case(
     return (
         f"version: 1\nmodels:\n  m:\n    factory: {factory}\n    data: {data}\n    recipes:\n      {recipe}: {limits}\n"
     )
+
+
+LIVE = """
+import pytest
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(64, 512)
+        self.head = nn.Linear(512, 4)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.body(x)))
+
+def net():
+    torch.manual_seed(0)
+    return Net().eval()
+
+def labelled(model):
+    inputs = torch.randn(100, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return inputs, model(inputs).argmax(1)
+"""
+
+
+def run(
+    project: Callable[..., pytest.Pytester], tests: str, *arguments: str, budgets: str | None = None
+) -> pytest.RunResult:
+    pytester = project(budgets)
+    (pytester.path / "test_it.py").write_text(LIVE + tests, encoding="utf-8")
+    return pytester.runpytest("--modelopt", "-p", "no:cacheprovider", *arguments)

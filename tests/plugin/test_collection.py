@@ -103,6 +103,26 @@ def test_last_failed_and_first_failure(project: Project) -> None:
     result.assert_outcomes(failed=1)
 
 
+def test_last_failed_may_leave_the_budgets_out(project: Project) -> None:
+    """They passed, another test failed: running that one again is no gate that lost its budgets."""
+    pytester = project(one_case("{max_size: 1 GB}"))
+    pytester.makepyfile(test_it="def test_broken(): assert False")
+    pytester.runpytest("--modelopt").assert_outcomes(passed=1, failed=1)
+    result = pytester.runpytest("--modelopt", "--lf")
+    result.assert_outcomes(failed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_a_budgets_file_elsewhere_does_not_disturb_a_project_without_one(project: Project) -> None:
+    pytester = project(None)
+    (pytester.path / "other").mkdir()
+    (pytester.path / "other" / "budgets.yaml").write_text(one_case(), encoding="utf-8")
+    pytester.makepyfile(
+        test_it="import torch\ndef test_it(modelopt): modelopt('shop:classifier', 'int8-dynamic', data='shop:data')"
+    )
+    pytester.runpytest("--modelopt").assert_outcomes(passed=1)
+
+
 def test_verbose_names_and_junit_properties(project: Project) -> None:
     pytester = project(one_case("{max_size: 1 GB, min_coverage: 50%}"))
     result = pytester.runpytest("--modelopt", "-v", "--junitxml=junit.xml", "-o", "junit_family=xunit2")
