@@ -1,4 +1,4 @@
-"""`pytest-modelopt`: what can be done without running a model: check a budgets file, judge and tell a record again."""
+"""`pytest-modelopt`: check a budgets file, tell a record again, try which timed limits a machine can judge."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_modelopt import __version__
 
 if TYPE_CHECKING:
+    from pytest_modelopt.measure.variant import Variant
     from pytest_modelopt.record.model import Record
 
 PASSED, RED, WRONG_INPUT = 0, 1, 2
@@ -47,7 +48,50 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--strict", action="store_true", help="inconclusive counts as broken, too")
     report.add_argument("--markdown", action="store_true", help="print Markdown instead of the terminal's table")
     report.set_defaults(run=_report)
+    selftest = commands.add_parser(
+        "selftest",
+        help="compare a model with identical and with slowed copies of itself, to see which timed limits this machine "
+        "can judge; exit status 1 where it cannot judge the limit",
+    )
+    selftest.add_argument("model", nargs="?", help="a model of the budgets file (default: its first one)")
+    selftest.add_argument("--budgets", type=Path, help="default: budgets.yaml, or else a model of our own")
+    selftest.add_argument("--repeats", type=_count, default=20, metavar="K", help="comparisons of each kind (20)")
+    selftest.add_argument(
+        "--limit", type=_share, default=0.1, metavar="PERCENT", help="at most this much slower (10%%)"
+    )
+    selftest.add_argument(
+        "--slowdown", type=_share, default=0.15, metavar="PERCENT", help="of the slowed copies (15%%)"
+    )
+    selftest.add_argument("--time-limit", type=_seconds, default=20.0, metavar="TIME", help="per comparison (20 s)")
+    selftest.set_defaults(run=_selftest)
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    from pytest_modelopt.budgets.units import UnitError, parse_percentage
+
+    try:
+        share = parse_percentage(text)
+    except UnitError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if share <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    return share
+
+
+def _seconds(text: str) -> float:
+    from pytest_modelopt.budgets.units import UnitError, parse_time
+
+    try:
+        return parse_time(text)
+    except UnitError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _validate(options: argparse.Namespace) -> int:
@@ -99,6 +143,53 @@ def _judged_again(record: Record, budgets_file: Path | None) -> Record:
         cases = tuple(replace(case, limits=limits[case.name]) for case in cases)
     judged = tuple(judge(case, timed_limits=timed_limits) for case in cases)
     return replace(record, cases=judged, timed_limits=timed_limits)
+
+
+def _selftest(options: argparse.Namespace) -> int:
+    import tempfile
+
+    from pytest_modelopt.measure.process import WorkerFailed
+    from pytest_modelopt.selftest.run import Plan, run
+    from pytest_modelopt.selftest.tell import lines
+
+    if options.slowdown <= options.limit:
+        raise ValueError("--slowdown must be larger than --limit: a slowed copy has to break the limit")
+    variant, name = _model_for_selftest(options.model, options.budgets)
+    plan = Plan(variant, name, options.repeats, options.slowdown, options.limit, options.time_limit)
+
+    def show(kind: str, number: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{kind} copy {number} of {plan.repeats}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="modelopt-") as folder:
+            result = run(plan, Path(folder), show)
+    except WorkerFailed as failed:
+        raise ValueError(f"{name}: {failed.message}" + (f"\n{failed.output}" if failed.output else "")) from None
+    finally:
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    for line in lines(result):
+        print(line)
+    return PASSED if result.is_good else RED
+
+
+def _model_for_selftest(name: str | None, budgets_file: Path | None) -> tuple[Variant, str]:
+    """A model of the budgets file; our own where there is no such file and none was asked for."""
+    from pytest_modelopt.budgets.file import load_budgets
+    from pytest_modelopt.budgets.spelling import did_you_mean
+    from pytest_modelopt.measure.reference import reference_variant
+    from pytest_modelopt.session import variant_of
+
+    path = budgets_file or Path("budgets.yaml")
+    if budgets_file is None and name is None and not path.exists():
+        return reference_variant(), "a small network of our own (there is no budgets.yaml here)"
+    budgets = load_budgets(path.resolve(), relative_to=Path.cwd())
+    models = {model.name: model for model in budgets.models}
+    if name is not None and name not in models:
+        raise ValueError(f"{path} has no model {name!r}{did_you_mean(name, list(models))}")
+    model = models[name] if name is not None else budgets.models[0]
+    return variant_of(budgets, model, None, Path.cwd()), f"{model.name} ({path})"
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from pytest_modelopt.options import Options
 from pytest_modelopt.record.model import Case, CaseError, Environment, Limit, Record
 
 if TYPE_CHECKING:
-    from pytest_modelopt.budgets.file import BudgetsFile, CaseEntry, Defaults
+    from pytest_modelopt.budgets.file import BudgetsFile, CaseEntry, Defaults, ModelEntry
     from pytest_modelopt.measure.runner import Progress, Runner
     from pytest_modelopt.measure.variant import Variant
+    from pytest_modelopt.statistics.timing import Need, Samples
 
 
 @dataclass(frozen=True)
@@ -75,36 +76,22 @@ class Session:
         return self._runner
 
     def variant(self, entry: CaseEntry) -> Variant:
-        """The variant that a case of budgets.yaml names; its factories are looked for beside the file first."""
-        from pytest_modelopt.measure.variant import Variant, environment_now
-
+        """The variant that a case of budgets.yaml names."""
         assert self.budgets is not None
-        model = entry.model
-        return Variant(
-            model=model.factory,
-            recipe=entry.recipe,
-            data=model.data,
-            calibration=model.calibration,
-            example_inputs=model.example_inputs,
-            metric=model.metric,
-            import_paths=(str(self.budgets.path.parent),),
-            working_directory=str(self.working_directory),
-            environment=environment_now(),
-            batch_size=self.defaults.batch_size,
-            threads=self.defaults.threads,
-        )
+        return variant_of(self.budgets, entry.model, entry.recipe, self.working_directory)
 
     def run(self, case_id: str, model: str, limits: Sequence[Limit], variant: Variant) -> Case:
         """Measure one case and judge it."""
-        from pytest_modelopt.budgets.judge import decide_timed, judge
+        from pytest_modelopt.budgets.judge import judge, lacking_timed
         from pytest_modelopt.budgets.limits import LIMITS, misfit
+        from pytest_modelopt.statistics.timing import NEEDS
 
         assert variant.recipe is not None
         timed = [limit for limit in limits if LIMITS[limit.name].kind == "timed"]
 
-        def undecided(speedups: Sequence[float], latencies_s: Sequence[float]) -> bool:
-            decisions = (decide_timed(t, speedups, latencies_s, timed_limits=self.timed_limits) for t in timed)
-            return "inconclusive" in decisions
+        def lacking(speedups: Samples, latencies_s: Samples) -> Need:
+            needs = [lacking_timed(limit, speedups, latencies_s, timed_limits=self.timed_limits) for limit in timed]
+            return max(needs, key=NEEDS.index, default="nothing")
 
         case = Case(
             id=case_id,
@@ -119,7 +106,7 @@ class Session:
         misfits = [text for limit in limits if (text := misfit(limit, _metric_name(variant)))]
         if misfits:
             return replace(case, error=CaseError("limits", "; ".join(misfits)))
-        measured = self.runner.measure(case, variant, undecided)
+        measured = self.runner.measure(case, variant, lacking)
         self._environment = self.runner.environment
         ill_fitting = _unfit_for_scores(measured)
         if measured.error is None and ill_fitting:
@@ -178,6 +165,25 @@ class Session:
         from pytest_modelopt.report.files import write_report
 
         write_report(self.record(complete=complete), self.options.report)
+
+
+def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, working_directory: Path) -> Variant:
+    """A model of budgets.yaml as a variant; its factories are looked for beside the file first."""
+    from pytest_modelopt.measure.variant import Variant, environment_now
+
+    return Variant(
+        model=model.factory,
+        recipe=recipe,
+        data=model.data,
+        calibration=model.calibration,
+        example_inputs=model.example_inputs,
+        metric=model.metric,
+        import_paths=(str(budgets.path.parent),),
+        working_directory=str(working_directory),
+        environment=environment_now(),
+        batch_size=budgets.defaults.batch_size,
+        threads=budgets.defaults.threads,
+    )
 
 
 def _metric_name(variant: Variant) -> str | None:

@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "numpy", "cloudpickle", "torch_pruning"}
 # These run inside a worker only, and nothing that the pytest process imports may import them at its top.
 IN_THE_WORKER = {"bench", "environment", "loading", "memory", "quality", "size"}
-ROOMS = {"budgets", "measure", "recipes", "record", "report", "statistics"}
+ROOMS = {"budgets", "measure", "recipes", "record", "report", "selftest", "statistics"}
 MAY_KNOW = {
     "statistics": set(),
     "record": set(),
@@ -23,6 +23,7 @@ MAY_KNOW = {
     "measure": {"recipes", "record", "statistics"},
     "budgets": {"recipes", "record", "statistics"},
     "report": {"budgets", "record", "statistics"},
+    "selftest": {"budgets", "measure", "record", "statistics"},
 }
 
 

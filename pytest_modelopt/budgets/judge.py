@@ -5,7 +5,7 @@ It needs no model and no torch, so a saved record can be judged again, also agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from math import inf
@@ -13,13 +13,18 @@ from statistics import median
 
 from pytest_modelopt.budgets.limits import LIMITS, format_value, metric_in_unit_interval
 from pytest_modelopt.figures import format_number, format_percentage, format_points
-from pytest_modelopt.record.model import Case, Limit, Verdict
+from pytest_modelopt.record.model import Case, Limit, Timing, Verdict
 from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
+    LAUNCHES,
     Decision,
+    Need,
+    Samples,
     alpha_fail,
     decide_at_least,
     decide_at_most,
+    lacking_at_least,
+    lacking_at_most,
     latency_interval,
     speedup_interval,
 )
@@ -169,44 +174,64 @@ def _by_how_much(case: Case, limit: Limit, figure: float) -> str:
 # --- timed limits ----------------------------------------------------------------------------------------------------
 
 
-def decide_timed(
-    limit: Limit, speedups: Sequence[float], latencies_s: Sequence[float], *, timed_limits: int
-) -> Decision:
-    """The decision that the pairs measured so far allow. The referee stops when no limit is inconclusive any more."""
+def lacking_timed(limit: Limit, speedups: Samples, latencies_s: Samples, *, timed_limits: int) -> Need:
+    """What the pairs measured so far lack for a decision. The referee stops when no limit lacks anything any more."""
     risk = alpha_fail(timed_limits)
     if limit.name == "min_speedup":
-        return decide_at_least(speedups, limit.value, alpha_pass=ALPHA_PASS, alpha_fail=risk)
-    return decide_at_most(latencies_s, limit.value, alpha_pass=ALPHA_PASS, alpha_fail=risk)
+        return lacking_at_least(speedups, limit.value, alpha_pass=ALPHA_PASS, alpha_fail=risk)
+    return lacking_at_most(latencies_s, limit.value, alpha_pass=ALPHA_PASS, alpha_fail=risk)
 
 
 def _judge_timed(case: Case, limit: Limit, timed_limits: int) -> Verdict:
     timing = case.timing
     if timing is None or not timing.pairs:
         return _not_measured(case, limit)
-    speedups, latencies_s = timing.speedups(), timing.variant_latencies_s()
-    decision = decide_timed(limit, speedups, latencies_s, timed_limits=timed_limits)
-    values = speedups if limit.name == "min_speedup" else latencies_s
-    estimate = median(values)
+    speedups, latencies_s = speedup_samples(timing), Samples(timing.variant_latencies_s(), timing.launches())
+    risk = alpha_fail(timed_limits)
+    decision: Decision
+    if limit.name == "min_speedup":
+        samples = speedups
+        decision = decide_at_least(samples, limit.value, alpha_pass=ALPHA_PASS, alpha_fail=risk)
+        low, high = speedup_interval(samples, alpha_pass=ALPHA_PASS, alpha_fail=risk)
+    else:
+        samples = latencies_s
+        decision = decide_at_most(samples, limit.value, alpha_pass=ALPHA_PASS, alpha_fail=risk)
+        low, high = latency_interval(samples, alpha_pass=ALPHA_PASS, alpha_fail=risk)
+    estimate = median(samples.values)
     shown = _shown(case, limit, estimate, kept=decision != "fail")
-    low, high = timed_interval(limit.name, values, timed_limits=timed_limits)
     ends = [format_value(limit.name, end, digits=3) if 0 < end < inf else "?" for end in (low, high)]
-    measured = f"{shown} [{ends[0]}, {ends[1]}] over {len(values)} pairs"
+    measured = f"{shown} [{ends[0]}, {ends[1]}] over {len(samples.values)} pairs"
     if decision == "pass":
         text = f"holds: {measured}"
     elif decision == "fail":
         text = f"is broken: {measured}{_by_how_much(case, limit, estimate)}"
     else:
-        text = (
-            f"is inconclusive: {measured} in {timing.seconds:.3g} s, and the limit lies inside that interval; "
-            "give it more time (`time_limit`), a quieter machine, or a limit further from what is measured"
-        )
+        lacking = lacking_timed(limit, speedups, latencies_s, timed_limits=timed_limits)
+        text = f"is inconclusive: {measured} in {timing.seconds:.3g} s, {_why_inconclusive(limit, samples, lacking)}"
     return Verdict(limit, decision, estimate, _sentence(case, limit, text))
 
 
-def timed_interval(name: str, values: Sequence[float], *, timed_limits: int) -> tuple[float, float]:
-    """All limits that the evidence can neither pass nor fail; ends are 0.0 or inf where there are too few pairs."""
-    interval = speedup_interval if name == "min_speedup" else latency_interval
-    return interval(values, alpha_pass=ALPHA_PASS, alpha_fail=alpha_fail(timed_limits))
+def _why_inconclusive(limit: Limit, samples: Samples, lacking: Need) -> str:
+    launches = [format_value(limit.name, median(values)) for values in samples.by_launch()]
+    if lacking == "pairs":
+        return (
+            "and the limit lies inside that interval; give it more time (`time_limit`), a quieter machine, or a limit "
+            "further from what is measured"
+        )
+    if len(launches) < LAUNCHES:
+        return (
+            f"and a limit so near needs {LAUNCHES} launches of the workers, of which the time was enough for "
+            f"{len(launches)}; give it more time (`time_limit`)"
+        )
+    return (
+        f"and the launches of the workers contradict each other ({', '.join(launches)}), so more pairs would not help: "
+        "give it a quieter machine, or a limit further from what is measured"
+    )
+
+
+def speedup_samples(timing: Timing) -> Samples:
+    """The paired ratios of a comparison, with their launches."""
+    return Samples(timing.speedups(), timing.launches())
 
 
 # --- words -----------------------------------------------------------------------------------------------------------

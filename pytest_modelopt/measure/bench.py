@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measure import environment, latency, loading, memory, quality, size
-from pytest_modelopt.measure.replies import Answers, Loaded, VariantError
+from pytest_modelopt.measure.replies import Answers, Block, Loaded, Usage, VariantError
 from pytest_modelopt.measure.variant import Source, Variant
+from pytest_modelopt.recipes import torch_ao
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.record.model import Environment
@@ -37,12 +38,15 @@ class Bench:
     def environment(self) -> Environment:
         return environment.environment()
 
-    def load(self) -> Loaded:
-        """Make the model, its inputs and its metric; check that one call works."""
+    def load(self, inputs_file: str | None = None) -> Loaded:
+        """Make the model, its inputs and its metric; check that one call works.
+
+        `inputs_file`: inputs that another worker of this variant has saved, so that the data is not made again.
+        """
         self._set_threads()
         name, higher_is_better = self._load_metric()
         self._model, notes = loading.load_model(self._loader, self._variant.model)
-        self._inputs = self._example_inputs()
+        self._inputs = self._example_inputs() if inputs_file is None else _read_inputs(inputs_file)
         self._set_threads()
         with torch.no_grad():  # not inference mode: a recipe may need gradients of what the model caches in this call
             quality.run(self._model, self._inputs)
@@ -97,19 +101,25 @@ class Bench:
         loading.seed_everything(self._variant.seed)
         return quality.answer(self.model, loading.batches(data), self._metric)
 
-    def prepare_timing(self) -> int:
-        """Warm up; the number of timed calls in one block."""
+    def prepare_timing(
+        self, calls: int | None = None, slowdown: float = 0.0, block_ns: int = latency.TARGET_BLOCK_NS
+    ) -> int:
+        """Warm up; the number of timed calls in one block: `calls`, where another launch has settled it."""
         self._set_threads()
-        if self._stopwatch is None:
-            with torch.inference_mode():
-                self._stopwatch = latency.Stopwatch(self._timed_call())
+        call = latency.slowed(self._timed_call(), slowdown) if slowdown else self._timed_call()
+        with torch.inference_mode():
+            self._stopwatch = latency.Stopwatch(call, latency.host_clock, calls=calls, block_ns=block_ns)
         return self._stopwatch.calls_per_block
 
-    def block(self) -> tuple[int, bool]:
-        """(nanoseconds of one block, whether it was preempted)."""
+    def block(self) -> Block:
         assert self._stopwatch is not None
         with torch.inference_mode():
             return self._stopwatch.block()
+
+    def usage(self) -> Usage:
+        """Of the processor, since `prepare_timing`."""
+        assert self._stopwatch is not None
+        return self._stopwatch.usage(torch.get_num_threads())
 
     def pin(self, cores: list[int]) -> None:
         """Run on these cores only, with every thread that exists."""
@@ -117,10 +127,33 @@ class Bench:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.sched_setaffinity(int(thread.name), cores)
 
-    def save(self, path: str) -> None:
+    def save(self, path: str) -> str:
+        """Write the model to `path`; a fingerprint of what it answers, by which `reload` can be checked."""
         size.save(self.model, Path(path))
+        return self._answer_fingerprint()
+
+    def save_inputs(self, path: str) -> None:
+        """Write the inputs of the measured call to `path`."""
+        with Path(path).open("wb") as file:
+            torch.save(self._first_inputs(), file)
+
+    def reload(self, path: str, inputs_file: str) -> str:
+        """Stand where the worker stood that saved the model and its inputs; the same fingerprint, if it does."""
+        self._set_threads()
+        self._inputs = _read_inputs(inputs_file)
+        with torch_ao.quiet():
+            # Not untrusted: another worker of this run wrote it, into a folder that only this user can read.
+            self._model = torch.load(path, weights_only=False)
+        self._set_threads()
+        return self._answer_fingerprint()
 
     # --- parts -------------------------------------------------------------------------------------------------------
+
+    def _answer_fingerprint(self) -> str:
+        self._set_threads()
+        loading.seed_everything(self._variant.seed)
+        with torch.inference_mode():
+            return quality.answer_fingerprint(quality.run(self.model, self._first_inputs()))
 
     @property
     def model(self) -> nn.Module:
@@ -188,3 +221,8 @@ class Bench:
                 yield batch
 
         return inputs
+
+
+def _read_inputs(path: str) -> Inputs:
+    inputs: Inputs = torch.load(path, weights_only=True)
+    return inputs

@@ -7,49 +7,114 @@ import math
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+from pytest_modelopt.measure.replies import Block, Usage
 
 TARGET_BLOCK_NS = 1_000_000
 """A block is at least about this long, so that the clock and the interpreter do not show in it."""
+_SHARE_OF_WORK = 0.05
+"""A thread that took less of the processor time than this did not do the model's work."""
+
+Call = Callable[[], object]
+Clock = Callable[[Call, int], int]
+"""(call, how many) -> nanoseconds that they took together."""
+
+
+def host_clock(call: Call, calls: int) -> int:
+    """Wall time on the host: for work that has ended when the call returns."""
+    start = time.perf_counter_ns()
+    for _ in range(calls):
+        call()
+    return max(1, time.perf_counter_ns() - start)
 
 
 class Stopwatch:
     """Blocks of one callable: `calls_per_block` timed calls, after untimed ones that warm the caches (at least one)."""
 
-    def __init__(self, call: Callable[[], object]) -> None:
-        self._call = call
+    def __init__(self, call: Call, clock: Clock, *, calls: int | None, block_ns: int = TARGET_BLOCK_NS) -> None:
+        """`calls` per block, where another launch has settled that; else as many as fill `block_ns`."""
+        self._call, self._clock = call, clock
         for _ in range(2):  # lazy initialisation: thread pools, packed weights, kernel selection
-            call()
-        self.calls_per_block = max(1, math.ceil(TARGET_BLOCK_NS / self._fastest_call_ns()))
+            clock(call, 1)
+        before = _processor_time_of_threads()
+        fastest_ns = self._fastest_call_ns()
+        self.active_threads = _active_threads(before, _processor_time_of_threads())
+        self.calls_per_block = calls or max(1, math.ceil(block_ns / fastest_ns))
         gc.collect()
         gc.freeze()
+        self._started, self._processor_start = time.perf_counter_ns(), time.process_time_ns()
+        self._in_blocks = self._processor_in_blocks = 0
 
-    def block(self) -> tuple[int, bool]:
-        """(nanoseconds of the timed calls together, whether the operating system preempted this thread meanwhile)."""
+    def block(self) -> Block:
+        """An untimed warm-up and the timed calls."""
         gc.disable()
         try:
-            self._time_calls(max(1, self.calls_per_block // 4))
-            before = _involuntary_switches()
-            elapsed = self._time_calls(self.calls_per_block)
-            return elapsed, _involuntary_switches() > before
+            start, processor = time.perf_counter_ns(), time.process_time_ns()
+            self._clock(self._call, max(1, self.calls_per_block // 4))
+            switches = _involuntary_switches()
+            elapsed_ns = self._clock(self._call, self.calls_per_block)
+            switches = _involuntary_switches() - switches
+            self._processor_in_blocks += time.process_time_ns() - processor
+            self._in_blocks += time.perf_counter_ns() - start
+            return Block(elapsed_ns, switches)
         finally:
             gc.enable()
+
+    def usage(self, threads: int) -> Usage:
+        """What this process did with the processor since the stopwatch was made. `threads` are those in force."""
+        processor_ns = time.process_time_ns() - self._processor_start
+        idle_ns = time.perf_counter_ns() - self._started - self._in_blocks
+        return Usage(
+            threads=threads,
+            active_threads=self.active_threads,
+            processor_ns=processor_ns,
+            idle_cores=max(0, processor_ns - self._processor_in_blocks) / max(1, idle_ns),
+        )
 
     def _fastest_call_ns(self) -> int:
         """Of enough calls that two workers with the same model come to the same block."""
         fastest, spent, calls = 2**62, 0, 0
         while calls < 5 or (spent < 10 * TARGET_BLOCK_NS and calls < 200):
-            elapsed = self._time_calls(1)
+            elapsed = self._clock(self._call, 1)
             fastest, spent, calls = min(fastest, elapsed), spent + elapsed, calls + 1
         return fastest
 
-    def _time_calls(self, calls: int) -> int:
-        call = self._call
+
+def slowed(call: Call, share: float) -> Call:
+    """`call`, and then a busy wait for `share` of the time that it took: known to be slower by that much."""
+
+    def slower() -> object:
         start = time.perf_counter_ns()
-        for _ in range(calls):
-            call()
-        return max(1, time.perf_counter_ns() - start)
+        result = call()
+        end = start + (time.perf_counter_ns() - start) * (1 + share)
+        while time.perf_counter_ns() < end:
+            pass
+        return result
+
+    return slower
 
 
 def _involuntary_switches() -> int:
     who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
     return resource.getrusage(who).ru_nivcsw
+
+
+def _processor_time_of_threads() -> dict[str, int] | None:
+    """Nanoseconds on the processor of each thread of this process; None where the system does not tell."""
+    times = {}
+    try:
+        for thread in Path("/proc/self/task").iterdir():
+            times[thread.name] = int((thread / "schedstat").read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    return times
+
+
+def _active_threads(before: dict[str, int] | None, after: dict[str, int] | None) -> int | None:
+    """How many threads shared the work between two readings. Needed since a runtime may ignore torch's setting."""
+    if before is None or after is None:
+        return None
+    spent = {thread: time_ns - before.get(thread, 0) for thread, time_ns in after.items()}
+    total = sum(spent.values())
+    return sum(time_ns > _SHARE_OF_WORK * total for time_ns in spent.values()) if total else None

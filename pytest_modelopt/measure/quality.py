@@ -6,7 +6,7 @@ import ctypes
 import hashlib
 import math
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -69,16 +69,45 @@ class Fingerprint:
         self._order.append((kind, before + len(targets)))
         for key, (_, tensor) in zip(keys, named, strict=True):
             column = self._columns.setdefault(key, hashlib.sha256())
-            contiguous = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-            if contiguous.numel():
-                view = (ctypes.c_char * contiguous.nbytes).from_address(contiguous.data_ptr())  # no copy, any dtype
-                column.update(view)
+            _update(column, tensor)
 
     def hexdigest(self) -> str:
         whole = hashlib.sha256(repr(self._order).encode())
         for key, column in sorted(self._columns.items()):
             whole.update(f"{key}={column.hexdigest()};".encode())
         return whole.hexdigest()
+
+
+def answer_fingerprint(outputs: Any) -> str:
+    """SHA-256 of every tensor in what a model returned, with types and shapes, in order."""
+    whole = hashlib.sha256()
+    for tensor in _tensors_in(outputs):
+        whole.update(f"{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        plain = tensor.dequantize() if tensor.is_quantized else tensor
+        _update(whole, plain if plain.layout is torch.strided else plain.to_dense())
+    return whole.hexdigest()
+
+
+def _update(column: Any, tensor: torch.Tensor) -> None:
+    contiguous = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    if contiguous.numel():
+        view = (ctypes.c_char * contiguous.nbytes).from_address(contiguous.data_ptr())  # no copy, any dtype
+        column.update(view)
+
+
+def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors of a model's output: in tuples, lists, dicts, and objects with attributes."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors_in(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors_in(item)
+    elif hasattr(value, "__dict__"):
+        for item in vars(value).values():
+            yield from _tensors_in(item)
 
 
 class Accuracy:
@@ -160,18 +189,9 @@ def _logits(outputs: Any) -> torch.Tensor:
 
 def _refuse_not_finite(outputs: Any, first: int) -> None:
     """NaN and infinities are an error before anything is made of them: argmax would quietly take them for an answer."""
-    if isinstance(outputs, torch.Tensor):
-        if outputs.is_floating_point() and not bool(torch.isfinite(outputs).all()):
-            rows = (~torch.isfinite(outputs)).reshape(len(outputs), -1).any(dim=1) if outputs.ndim else None
+    for tensor in _tensors_in(outputs):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            rows = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(dim=1) if tensor.ndim else None
             where = f", first in example {first + int(rows.nonzero()[0])}" if rows is not None else ""
-            bad = int((~torch.isfinite(outputs)).sum())
+            bad = int((~torch.isfinite(tensor)).sum())
             raise VariantError(f"the model's outputs are not finite: {bad} values are NaN or infinite{where}")
-    elif isinstance(outputs, dict):
-        for value in outputs.values():
-            _refuse_not_finite(value, first)
-    elif isinstance(outputs, (tuple, list)):
-        for value in outputs:
-            _refuse_not_finite(value, first)
-    elif hasattr(outputs, "__dict__"):
-        for value in vars(outputs).values():
-            _refuse_not_finite(value, first)

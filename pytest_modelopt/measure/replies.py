@@ -33,3 +33,25 @@ class Answers:
     """Predicted class of each example; None for a metric that is not right-or-wrong per example."""
     correct: bytes | None
     """1 or 0 per example, in the same order."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of timed calls: their time together, and how often the processor was taken away meanwhile."""
+
+    elapsed_ns: int
+    switches: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a worker did with the processor while pairs were timed."""
+
+    threads: int
+    """Intra-op threads that torch has in force."""
+    active_threads: int | None
+    """Threads that did the model's work; None where the system does not tell."""
+    processor_ns: int
+    """Processor time of the whole process."""
+    idle_cores: float
+    """Cores that it kept busy while it was not its turn."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_modelopt.measure.process import Worker, WorkerFailed
-from pytest_modelopt.measure.referee import TimingPlan, Undecided, time_pairs
+from pytest_modelopt.measure.referee import Lacking, Listener, TimingPlan, time_pairs
 from pytest_modelopt.measure.replies import Answers, Loaded
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.record.model import (
@@ -55,6 +55,18 @@ class _Measured:
     answers: Answers | None = None
     error: CaseError | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    saved: _Saved | None = None
+    """What further launches start from, once there was one."""
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """Files of a variant: the inputs of the measured call, and the optimized model, where it can be saved."""
+
+    inputs: Path
+    model: Path | None
+    fingerprint: str
+    """Of what the model answered when it was saved."""
 
 
 class _Failed(Exception):
@@ -81,7 +93,7 @@ class Runner:
         self._files_named += 1
         return self._folder / f"{purpose}-{self._files_named}.pt"
 
-    def measure(self, case: Case, variant: Variant, undecided: Undecided) -> Case:
+    def measure(self, case: Case, variant: Variant, lacking: Lacking) -> Case:
         """The case with everything that could be measured, or with its error; verdicts are not made here."""
         original = self._measured_original(variant, case.name)
         if original.error is not None:
@@ -91,7 +103,7 @@ class Runner:
         try:
             self._measure(optimized, case.name)
             _require_same_data(original, optimized)
-            timing = self._time(case.name, original, optimized, undecided)
+            timing = self._time(case.name, original, optimized, lacking)
         except _Failed as failed:
             return replace(_compared(case, original, optimized), error=failed.error)
         finally:
@@ -188,10 +200,9 @@ class Runner:
 
     def _load(self, measured: _Measured, name: str) -> None:
         variant = measured.variant
-        self._workers_started += 1
         self._progress.step(name, f"starting a worker for the {variant.label}")
         start = time.monotonic()
-        measured.worker = Worker(variant, self._folder, f"worker-{self._workers_started}")
+        self._start_worker(measured)
         measured.seconds["start"] = time.monotonic() - start
         if self.environment is None:
             self.environment = self._ask(measured, name, "environment", "starting the first worker", stage="start")
@@ -200,6 +211,10 @@ class Runner:
             optimized: Loaded = self._ask(measured, name, "optimize", f"optimizing with {variant.recipe}")
             loaded = replace(loaded, notes=(*loaded.notes, *optimized.notes), coverage=optimized.coverage)
         measured.loaded = loaded
+
+    def _start_worker(self, measured: _Measured) -> None:
+        self._workers_started += 1
+        measured.worker = Worker(measured.variant, self._folder, f"worker-{self._workers_started}")
 
     def _figure(self, measured: _Measured, name: str, stage: Stage, unmeasured: dict[str, str]) -> Any:
         """A figure that a limit may need or not: where the worker cannot give it, the reason stands in its place."""
@@ -232,22 +247,105 @@ class Runner:
 
     # --- the comparison ----------------------------------------------------------------------------------------------
 
-    def _time(self, name: str, original: _Measured, optimized: _Measured, undecided: Undecided) -> Timing:
-        assert original.worker is not None
-        assert optimized.worker is not None
+    def _time(self, name: str, original: _Measured, optimized: _Measured, lacking: Lacking) -> Timing:
         plan = TimingPlan(
             self._limits.time_limit_s, self._limits.step_limit_s, optimized.variant.seed, optimized.variant.threads
         )
-        self._progress.step(name, "timing in pairs")
 
-        def show(pairs: int, seconds: float, speedup: float) -> None:
-            if pairs % 10 == 0:
-                self._progress.beat(f"{pairs} pairs in {seconds:.0f} s, last {speedup:.2f}x")
+        def launch(number: int) -> tuple[Worker, Worker]:
+            if number > 1:
+                start = time.monotonic()
+                self._start_again(original, name, number)
+                self._start_again(optimized, name, number)
+                optimized.seconds["launch"] = optimized.seconds.get("launch", 0.0) + time.monotonic() - start
+            self._progress.step(name, "timing in pairs")
+            assert original.worker is not None
+            assert optimized.worker is not None
+            return original.worker, optimized.worker
 
         try:
-            return time_pairs(original.worker, optimized.worker, plan, undecided, show)
+            return time_pairs(launch, plan, lacking, _Shown(self._progress))
         except WorkerFailed as failed:
             raise _Failed(CaseError("timing", failed.message, failed.output)) from None
+
+    def _start_again(self, measured: _Measured, name: str, launch: int) -> None:
+        """Replace the worker by a fresh one that stands where it stood: for timing, nothing else."""
+        self._progress.step(name, f"starting the {measured.variant.label} again, for launch {launch}")
+        try:
+            if measured.saved is None:
+                measured.saved = self._save(measured)
+            self._end(measured)
+            self._start_worker(measured)
+            if measured.saved.model is None or not self._is_reloaded(measured, measured.saved.model):
+                self._make_again(measured)
+        except BaseException:
+            self._end(measured)  # half made: the next case must not find it
+            raise
+
+    def _make_again(self, measured: _Measured) -> None:
+        assert measured.worker is not None
+        assert measured.saved is not None
+        limit_s, beat = self._limits.step_limit_s, self._progress.beat
+        measured.worker.request("load", limit_s=limit_s, heartbeat=beat, inputs_file=str(measured.saved.inputs))
+        if measured.variant.recipe is not None:
+            measured.worker.request("optimize", limit_s=limit_s, heartbeat=beat)
+
+    def _save(self, measured: _Measured) -> _Saved:
+        """What another launch starts from: the inputs, and an optimized model, so that nothing is optimized twice.
+
+        The original is made by its factory in each launch, as the team ships it.
+        """
+        assert measured.worker is not None
+        limit_s = self._limits.step_limit_s
+        inputs = self.new_file("inputs")
+        measured.worker.request("save_inputs", limit_s=limit_s, path=str(inputs))
+        if measured.variant.recipe is None:
+            return _Saved(inputs, None, "")
+        model = self.new_file("model")
+        try:
+            fingerprint = measured.worker.request("save", limit_s=limit_s, path=str(model))
+        except WorkerFailed:
+            if not measured.worker.is_alive:
+                raise
+            return _Saved(inputs, None, "")  # its size could not be measured either, and the table says why
+        return _Saved(inputs, model, fingerprint)
+
+    def _is_reloaded(self, measured: _Measured, model: Path) -> bool:
+        """Load the saved model into the fresh worker; False, with a note, where it is not what was saved."""
+        assert measured.worker is not None
+        assert measured.saved is not None
+        assert measured.measurement is not None
+        saved = measured.saved
+        try:
+            answers = measured.worker.request(
+                "reload", limit_s=self._limits.step_limit_s, path=str(model), inputs_file=str(saved.inputs)
+            )
+            why = "" if answers == saved.fingerprint else "its answers differ from those before it was saved"
+        except WorkerFailed as failed:
+            why = failed.message
+            if not measured.worker.is_alive:
+                self._end(measured)
+                self._start_worker(measured)
+        if not why:
+            return True
+        measured.saved = replace(saved, model=None)
+        note = f"saved and loaded again it is not the same model: {why}; so it was optimized anew for each launch"
+        measured.measurement = replace(measured.measurement, notes=(*measured.measurement.notes, note))
+        return False
+
+
+class _Shown(Listener):
+    """How timing goes on, in the words of progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def pairs(self, count: int, seconds: float, speedup: float) -> None:
+        if count % 10 == 0:
+            self._progress.beat(f"{count} pairs in {seconds:.0f} s, last {speedup:.2f}x")
+
+    def waiting(self, seconds: float) -> None:
+        self._progress.beat(f"waiting for another timing on this machine, {seconds:.0f} s so far")
 
 
 def _require_same_data(original: _Measured, optimized: _Measured) -> None:

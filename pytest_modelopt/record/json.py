@@ -28,7 +28,8 @@ MAX_BYTES = 64 * 1024 * 1024
 _MAX_INTEGER = 2**63 - 1
 _ERRORS_SHOWN = 5
 _COLUMNS = tuple(field.name for field in fields(TimedPair))
-_FLAGS = ("variant_first", "original_preempted", "variant_preempted")
+_FLAGS = ("variant_first",)
+_COUNTS = ("original_switches", "variant_switches")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -250,8 +251,9 @@ def _check_columns(columns: Any, path: str) -> None:
             _refuse(f"{path}.{name}: must be a list")
         if name in _FLAGS and any(type(item) is not bool for item in column):
             _refuse(f"{path}.{name}: must hold true and false only")
-        if name not in _FLAGS and any(type(item) is not int or not 0 < item <= _MAX_INTEGER for item in column):
-            _refuse(f"{path}.{name}: must hold whole nanoseconds above 0")
+        least = 0 if name in _COUNTS else 1
+        if name not in _FLAGS and any(type(item) is not int or not least <= item <= _MAX_INTEGER for item in column):
+            _refuse(f"{path}.{name}: must hold whole numbers of at least {least}")
     if len({len(column) for column in columns.values()}) > 1:
         _refuse(f"{path}: the columns must be equally long")
 

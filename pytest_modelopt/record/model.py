@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 Level = Literal["error", "warn"]
 Outcome = Literal["pass", "fail", "inconclusive", "not measured", "waived"]
@@ -119,11 +119,44 @@ class Agreement:
 class TimedPair:
     """The unit of evidence: a block on the original and a block on the variant, in the order that a coin decided."""
 
+    launch: int
+    """Which launch of the two workers it was measured in, from 1."""
     variant_first: bool
     original_ns: int
     variant_ns: int
-    original_preempted: bool
-    variant_preempted: bool
+    original_switches: int
+    """How often the operating system took the processor away from the block (involuntary context switches)."""
+    variant_switches: int
+
+
+@dataclass(frozen=True)
+class WorkerUse:
+    """What one worker did with the processor while pairs were timed."""
+
+    active_threads: int | None
+    """Threads that did the model's work (each at least a twentieth of it); None where the system does not tell."""
+    idle_cores: float
+    """Cores kept busy while the other worker had its turn: near 1 where a waiting thread spins."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The machine while pairs were timed. A figure that the system does not give is None."""
+
+    cores: int
+    """Cores of the machine."""
+    load: float | None
+    """Load average of the last minute, when timing began."""
+    other_cores: float | None
+    """Cores kept busy by processes that are not of this comparison, on average."""
+    stolen_cores: float | None
+    """Cores that the hypervisor gave to other machines meanwhile (steal), on average."""
+    throttled_s: float | None
+    """Seconds for which a quota on the container's processor time stopped it."""
+    waited_s: float
+    """Seconds that this comparison waited for others to finish theirs, before its own clock ran."""
+    original: WorkerUse
+    variant: WorkerUse
 
 
 @dataclass(frozen=True)
@@ -139,6 +172,7 @@ class Timing:
     seconds: float
     time_limit_s: float
     threads: int
+    conditions: Conditions
 
     def original_latencies_s(self) -> list[float]:
         return [pair.original_ns / self.original_calls / 1e9 for pair in self.pairs]
@@ -149,6 +183,16 @@ class Timing:
     def speedups(self) -> list[float]:
         """Paired ratios original / variant; above 1 the variant is faster."""
         return [a / b for a, b in zip(self.original_latencies_s(), self.variant_latencies_s(), strict=True)]
+
+    def launches(self) -> list[int]:
+        """The launch of each pair."""
+        return [pair.launch for pair in self.pairs]
+
+    @property
+    def preempted(self) -> float:
+        """Share of blocks, 0..1, during which the operating system took the processor away."""
+        blocks = [switches for pair in self.pairs for switches in (pair.original_switches, pair.variant_switches)]
+        return sum(switches > 0 for switches in blocks) / len(blocks) if blocks else 0.0
 
 
 @dataclass(frozen=True)
@@ -243,4 +287,4 @@ class Record:
     """False until the run has ended by itself: an interrupted run leaves False."""
     cases: tuple[Case, ...]
     environment: Environment | None = None
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from pytest_modelopt.budgets.limits import LIMITS
 from pytest_modelopt.figures import format_bytes, format_percentage
 from pytest_modelopt.record.model import Case, CaseError, Coverage, LayerCoverage, Measurement, Record, Stage, Verdict
 from pytest_modelopt.record.outcome import not_run, unjudged_limits
+from pytest_modelopt.report.conditions import disturbances, oddities
 from pytest_modelopt.report.plain import plain_line, plain_lines
 
 Severity = Literal["error", "warning", "info"]
@@ -56,7 +58,7 @@ class Item:
 def items(record: Record) -> list[Item]:
     """Everything to say: case by case in the record's order, then what holds for models and for the whole run."""
     told = [item for case in record.cases for item in case_items(case, record.strict)]
-    return [*told, *_not_run(record), *_notes(record), *_unmeasured(record)]
+    return [*told, *_not_run(record), *_disturbed(record), *_notes(record), *_unmeasured(record)]
 
 
 def case_items(case: Case, strict: bool) -> list[Item]:
@@ -163,6 +165,9 @@ def _excess(verdict: Verdict) -> float:
 
 
 def _explanation(case: Case) -> Iterator[str]:
+    disturbed = disturbances(case.timing) if case.timing is not None and case.error is None else []
+    if disturbed and any(LIMITS[limit.name].kind == "timed" for limit in case.limits):
+        yield f"timed on a disturbed machine: {', '.join(disturbed)}"
     coverage = case.coverage
     if coverage is None:
         return
@@ -203,6 +208,22 @@ def _by_type(layers: Iterable[LayerCoverage]) -> str:
 
 
 # --- models and the run ----------------------------------------------------------------------------------------------
+
+
+def _disturbed(record: Record) -> Iterator[Item]:
+    """One note for all comparisons that were timed on a disturbed machine, with the figures of the worst."""
+    timed = [case for case in record.cases if case.timing is not None and case.timing.pairs]
+    disturbed = [(case, found) for case in timed if case.timing and (found := disturbances(case.timing))]
+    if disturbed:
+        worst, found = max(disturbed, key=lambda each: each[0].timing.preempted if each[0].timing else 0.0)
+        title = f"{len(disturbed)} of {_count(len(timed), 'comparison')} timed on a disturbed machine"
+        most = f"{plain_line(worst.name)}: " if len(disturbed) > 1 else ""
+        names = _enumerated([case.name for case, _ in disturbed])
+        yield Item("info", "NOTE", title, f"{title} ({most}{', '.join(found)}): {names}")
+    for case in timed:
+        assert case.timing is not None
+        for text in oddities(case.timing):
+            yield Item("info", "NOTE", f"{plain_line(case.name)}: a note", f"{plain_line(case.name)}: {text}")
 
 
 def _not_run(record: Record) -> Iterator[Item]:

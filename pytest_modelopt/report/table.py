@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
 
+from pytest_modelopt.budgets.judge import speedup_samples
 from pytest_modelopt.budgets.limits import metric_in_unit_interval
 from pytest_modelopt.figures import (
     format_bytes,
@@ -179,10 +180,10 @@ def _bytes(original: int | None, variant: int | None) -> str:
 
 
 def _speedup(timing: Timing, timed_limits: int) -> str:
-    speedups = timing.speedups()
+    speedups = speedup_samples(timing)
     low, high = speedup_interval(speedups, alpha_pass=ALPHA_PASS, alpha_fail=alpha_fail(timed_limits))
     ends = [format_factor(end).removesuffix("x") if 0 < end < math.inf else "?" for end in (low, high)]
-    return f"{format_factor(median(speedups))} [{ends[0]}, {ends[1]}]"
+    return f"{format_factor(median(speedups.values))} [{ends[0]}, {ends[1]}]"
 
 
 def _score(metric: str | None, score: float | None) -> str:

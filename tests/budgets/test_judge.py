@@ -12,6 +12,7 @@ from pytest_modelopt.record.model import (
     Agreement,
     Case,
     CaseError,
+    Conditions,
     Coverage,
     LayerCoverage,
     Limit,
@@ -19,7 +20,10 @@ from pytest_modelopt.record.model import (
     TimedPair,
     Timing,
     Verdict,
+    WorkerUse,
 )
+
+QUIET = Conditions(2, 0.1, 0.0, 0.0, 0.0, 0.0, WorkerUse(1, 0.0), WorkerUse(1, 0.0))
 
 
 def measurement(recipe: str | None, *, size: int, weights: int, peak: int, score: float | None) -> Measurement:
@@ -27,9 +31,11 @@ def measurement(recipe: str | None, *, size: int, weights: int, peak: int, score
 
 
 def timing(speedups: list[float]) -> Timing:
-    """Pairs in which a block of four calls takes the variant 4 ms and the original as many times that."""
-    pairs = tuple(TimedPair(False, round(4e6 * s), 4_000_000, False, False) for s in speedups)
-    return Timing(pairs, 4, 4, seed=1, seconds=1.0, time_limit_s=20.0, threads=1)
+    """Pairs of three launches in which four calls take the variant 4 ms and the original as many times that."""
+    pairs = tuple(
+        TimedPair(1 + 3 * n // len(speedups), False, round(4e6 * s), 4_000_000, 0, 0) for n, s in enumerate(speedups)
+    )
+    return Timing(pairs, 4, 4, seed=1, seconds=1.0, time_limit_s=20.0, threads=1, conditions=QUIET)
 
 
 CASE = Case(

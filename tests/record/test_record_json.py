@@ -30,6 +30,7 @@ from pytest_modelopt.record.json import (
 from pytest_modelopt.record.model import (
     Case,
     CaseError,
+    Conditions,
     Environment,
     LayerCoverage,
     Limit,
@@ -38,9 +39,11 @@ from pytest_modelopt.record.model import (
     TimedPair,
     Timing,
     Verdict,
+    WorkerUse,
 )
 
-_ABOVE_ZERO = {"original_ns", "variant_ns", "original_calls", "variant_calls"}
+_ABOVE_ZERO = {"launch", "original_ns", "variant_ns", "original_calls", "variant_calls"}
+_NOT_NEGATIVE = {"original_switches", "variant_switches"}
 
 
 def _any(kind: Any, name: str = "") -> st.SearchStrategy[Any]:
@@ -60,7 +63,8 @@ def _any(kind: Any, name: str = "") -> st.SearchStrategy[Any]:
     if kind is float:
         return st.floats(allow_nan=False, allow_infinity=False)
     if kind is int:
-        return st.integers(1 if name in _ABOVE_ZERO else -(2**63) + 1, 2**63 - 1)
+        least = 1 if name in _ABOVE_ZERO else 0 if name in _NOT_NEGATIVE else -(2**63) + 1
+        return st.integers(least, 2**63 - 1)
     return {bool: st.booleans(), str: st.text(max_size=20), type(None): st.none()}[kind]
 
 
@@ -73,8 +77,11 @@ def _record(*cases: Case, **changes: Any) -> Record:
     return replace(record, **changes)
 
 
+_CONDITIONS = Conditions(2, 0.5, 0.0, None, None, 0.0, WorkerUse(1, 0.0), WorkerUse(None, 0.0))
+
+
 def _timed_case(pairs: int = 2) -> Case:
-    each = tuple(TimedPair(n % 2 == 0, 1000 + n, 500 + n, False, n % 3 == 0) for n in range(pairs))
+    each = tuple(TimedPair(1, n % 2 == 0, 1000 + n, 500 + n, 0, n % 3) for n in range(pairs))
     limit = Limit("min_speedup", 1.5, "1.5x", "error", "budgets.yaml", 3)
     return Case(
         id="budgets.yaml::m/r",
@@ -85,7 +92,7 @@ def _timed_case(pairs: int = 2) -> Case:
         limits=(limit,),
         batch_size=1,
         variant=Measurement("r", 40, 40, 8, 0.5, 3, None, unmeasured={"b": "why", "a": "why"}),
-        timing=Timing(each, 1, 1, 7, 1.0, 20.0, 1),
+        timing=Timing(each, 1, 1, 7, 1.0, 20.0, 1, _CONDITIONS),
         verdicts=(Verdict(limit, "pass", 2.0, "holds"),),
     )
 
@@ -200,15 +207,17 @@ def test_half_a_character_does_not_make_a_record_unreadable() -> None:
             lambda d: d["cases"][0]["limits"][0].update(level="fatal"),
             r"^cases\[0\]\.limits\[0\]\.level: must be 'error' or 'warn', not \"fatal\"$",
         ),
-        (lambda d: d.update(schema_version=2), "written by another version"),
+        (lambda d: d.update(schema_version=1), "written by another version"),
         (lambda d: d.update(schema_version=True), "written by another version"),
         (lambda d: d.pop("schema_version"), "written by another version"),
         (lambda d: d["cases"][0]["timing"].update(pairs=[]), r"^cases\[0\]\.timing\.pairs: must be an object"),
         (lambda d: d["cases"][0]["timing"]["pairs"].pop("variant_ns"), r"timing\.pairs: must be an object"),
         (lambda d: d["cases"][0]["timing"]["pairs"]["variant_ns"].pop(), r"timing\.pairs: .* equally long"),
-        (lambda d: d["cases"][0]["timing"]["pairs"].update(variant_ns=[0, 1]), r"pairs\.variant_ns: .* above 0"),
+        (lambda d: d["cases"][0]["timing"]["pairs"].update(variant_ns=[0, 1]), r"pairs\.variant_ns: .* least 1"),
         (lambda d: d["cases"][0]["timing"]["pairs"].update(variant_ns=[True, 1]), r"pairs\.variant_ns: .* whole"),
         (lambda d: d["cases"][0]["timing"]["pairs"].update(variant_first=[0, 1]), r"pairs\.variant_first: .* true"),
+        (lambda d: d["cases"][0]["timing"]["pairs"].update(launch=[0, 1]), r"pairs\.launch: .* least 1"),
+        (lambda d: d["cases"][0]["timing"]["pairs"].update(variant_switches=[-1, 0]), r"_switches: .* least 0"),
         (lambda d: d["cases"][0]["timing"]["pairs"].update(variant_ns="ab"), r"pairs\.variant_ns: must be a list"),
         (lambda d: d["cases"][0]["timing"].update(variant_calls=0), r"^cases\[0\]\.timing\.variant_calls: .* least 1"),
     ],

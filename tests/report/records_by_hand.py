@@ -8,6 +8,7 @@ from pytest_modelopt.record.model import (
     Agreement,
     Case,
     CaseError,
+    Conditions,
     Coverage,
     Environment,
     LayerCoverage,
@@ -20,6 +21,7 @@ from pytest_modelopt.record.model import (
     TimedPair,
     Timing,
     Verdict,
+    WorkerUse,
 )
 
 MIB = 1024 * 1024
@@ -60,17 +62,44 @@ def measurement(
 ORIGINAL = measurement(None)
 
 
-def timing(pairs: int = 21, original_ns: int = 8_000_000, variant_ns: int = 5_000_000, step_ns: int = 0) -> Timing:
+QUIET = Conditions(
+    cores=2,
+    load=0.5,
+    other_cores=0.01,
+    stolen_cores=0.0,
+    throttled_s=0.0,
+    waited_s=0.0,
+    original=WorkerUse(active_threads=1, idle_cores=0.03),
+    variant=WorkerUse(active_threads=1, idle_cores=0.04),
+)
+
+
+def timing(
+    pairs: int = 21,
+    original_ns: int = 8_000_000,
+    variant_ns: int = 5_000_000,
+    step_ns: int = 0,
+    conditions: Conditions = QUIET,
+) -> Timing:
     """Blocks of two calls of the original and one of the variant: 8 ms and 5 ms are 4 ms and 5 ms a call.
 
     The original's times are `step_ns` apart, with `original_ns` in the middle of them.
     """
     middle = pairs // 2
     each = [
-        TimedPair(index % 2 == 0, original_ns + step_ns * (index - middle), variant_ns, False, False)
+        TimedPair(1 + 3 * index // pairs, index % 2 == 0, original_ns + step_ns * (index - middle), variant_ns, 0, 0)
         for index in range(pairs)
     ]
-    return Timing(tuple(each), original_calls=2, variant_calls=1, seed=7, seconds=1.5, time_limit_s=20.0, threads=1)
+    return Timing(
+        tuple(each),
+        original_calls=2,
+        variant_calls=1,
+        seed=7,
+        seconds=1.5,
+        time_limit_s=20.0,
+        threads=1,
+        conditions=conditions,
+    )
 
 
 def case(

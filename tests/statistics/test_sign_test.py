@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_modelopt.statistics.sign_test import e_value, successes_needed
-from pytest_modelopt.statistics.timing import alpha_fail, decide_at_least, decide_at_most, speedup_interval
+from pytest_modelopt.statistics.timing import alpha_fail
 
 # Computed by hand from the closed form with exact fractions, outside this project.
 ORACLE = [
@@ -69,35 +69,6 @@ def test_the_risk_of_failing_is_shared_among_the_timed_limits() -> None:
     assert alpha_fail(1) == 0.01
     assert alpha_fail(4) == 0.0025
     assert alpha_fail(0) == 0.01
-
-
-def test_ties_count_for_neither_side() -> None:
-    tied = [1.0] * 100
-    assert decide_at_least(tied, 1.0, alpha_pass=0.05, alpha_fail=0.01) == "inconclusive"
-    assert decide_at_least(tied + [1.5] * 7, 1.0, alpha_pass=0.05, alpha_fail=0.01) == "pass"
-    assert decide_at_least(tied + [0.5] * 9, 1.0, alpha_pass=0.05, alpha_fail=0.01) == "fail"
-
-
-def test_at_most_is_the_mirror_image_of_at_least() -> None:
-    assert decide_at_most([1.0] * 7, 2.0, alpha_pass=0.05, alpha_fail=0.01) == "pass"
-    assert decide_at_most([3.0] * 8, 2.0, alpha_pass=0.05, alpha_fail=0.01) == "inconclusive"
-    assert decide_at_most([3.0] * 9, 2.0, alpha_pass=0.05, alpha_fail=0.01) == "fail"
-
-
-@given(
-    st.lists(st.sampled_from([0.5, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0]), max_size=60),
-    st.floats(0.1, 3.0),
-    st.sampled_from([0.01, 0.0025]),
-)
-def test_the_interval_and_the_verdict_never_disagree(speedups: list[float], limit: float, risk: float) -> None:
-    low, high = speedup_interval(speedups, alpha_pass=0.05, alpha_fail=risk)
-    decision = decide_at_least(speedups, limit, alpha_pass=0.05, alpha_fail=risk)
-    if limit < low:
-        assert decision == "pass"
-    elif limit > high:
-        assert decision == "fail"
-    elif low < limit < high:
-        assert decision == "inconclusive"
 
 
 def test_a_variant_exactly_at_its_limit_is_rarely_failed_however_often_one_looks() -> None:

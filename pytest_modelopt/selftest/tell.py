@@ -1,0 +1,89 @@
+"""The result of a selftest in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import median
+
+from tabulate import tabulate
+
+from pytest_modelopt.figures import format_factor, format_number, format_percentage, format_time
+from pytest_modelopt.selftest.run import LADDER, Result, outcomes
+from pytest_modelopt.selftest.trial import Trial
+from pytest_modelopt.statistics.timing import LAUNCHES
+
+_HEADERS = ("copy", "failed", "passed", "inconclusive", "reads", "should read", "pairs", "timing")
+
+
+def lines(result: Result) -> Iterator[str]:
+    """What was found, for a terminal."""
+    plan, environment = result.plan, result.environment
+    threads = f"{plan.variant.threads} thread{'' if plan.variant.threads == 1 else 's'}"
+    latency_s = median(median(each.timing.original_latencies_s()) for each in result.identical)
+    yield (
+        f"{plan.name}: batch {plan.variant.batch_size}, {threads}, {format_time(latency_s)} a call; "
+        f"{environment.cpu} ({environment.cpu_capability}), {environment.cpu_count} cores, torch {environment.torch}"
+    )
+    yield f"Against a limit of {format_percentage(plan.limit)} slower, in {LAUNCHES} launches each:"
+    yield ""
+    slower = f"{format_percentage(plan.slowdown)} slower"
+    table = [_row("identical", result.identical, 1.0), _row(slower, result.slower, 1 / (1 + plan.slowdown))]
+    yield from (f"  {line}" for line in tabulate(table, _HEADERS, disable_numparse=True).splitlines())
+    yield ""
+    yield (
+        f"One pair spreads by {format_percentage(result.pair_spread, digits=2)} (interquartile range), the median of a "
+        f"launch by {format_percentage(result.launch_spread, digits=2)} (standard deviation)."
+    )
+    smallest = result.smallest_limit
+    if smallest is None:
+        yield f"No limit up to {format_percentage(LADDER[-1])} can be used here, with this time and this load."
+    else:
+        yield (
+            f"The smallest limit that can be used here is {format_percentage(smallest)}: of 1, 2, 3, 5, 7.5, 10, ... "
+            "the first that identical copies keep."
+        )
+    yield from _disturbed([*result.identical, *result.slower])
+    yield _closing(result)
+
+
+def _row(name: str, trials: Sequence[Trial], expected: float) -> tuple[str, ...]:
+    failed, passed, inconclusive = outcomes(trials)
+    estimates = [each.estimate for each in trials]
+    return (
+        name,
+        str(failed),
+        str(passed),
+        str(inconclusive),
+        f"{format_factor(min(estimates))} to {format_factor(max(estimates))}",
+        format_factor(expected),
+        format_number(median(len(each.timing.pairs) for each in trials)),
+        format_time(median(each.timing.seconds for each in trials), digits=2),
+    )
+
+
+def _disturbed(trials: Sequence[Trial]) -> Iterator[str]:
+    others = [each.timing.conditions.other_cores for each in trials]
+    known = [cores for cores in others if cores is not None]
+    preempted = median(each.timing.preempted for each in trials)
+    if known:
+        yield (
+            f"Meanwhile other processes kept {format_number(median(known), digits=2)} of "
+            f"{trials[0].timing.conditions.cores} cores busy, and {format_percentage(preempted, digits=2)} of the "
+            "blocks were preempted."
+        )
+
+
+def _closing(result: Result) -> str:
+    plan = result.plan
+    limit, count = format_percentage(plan.limit), len(result.identical)
+    if result.is_good:
+        return f"ok: this machine can judge a limit of {limit}."
+    found = []
+    if result.false_failures:
+        found.append(f"{result.false_failures} of {count} identical copies failed")
+    undecided = count - result.false_failures - outcomes(result.identical)[1]
+    if undecided:
+        found.append(f"{undecided} of {count} identical copies stayed inconclusive")
+    if result.misses:
+        found.append(f"{result.misses} of {len(result.slower)} slowed copies did not fail")
+    return f"NOT ok: this machine cannot judge a limit of {limit}: {', '.join(found)}."
