@@ -15,7 +15,7 @@ _SAVE, _RESTORE_AND_CLEAR = "\x1b7", "\x1b8\x1b[K"
 _REFRESH_S = 0.2
 _LEAST_ROOM = 12
 _LOG_EVERY_S = 30.0
-_STEPS = ("start", "load", "optimize", "size", "memory", "score")
+_STEPS = ("start", "load", "optimize", "size", "memory", "score", "launch")
 
 
 class Silent:
@@ -104,6 +104,8 @@ def case_line(case: Case) -> str:
     """One line about a case that was measured: where its time went."""
     seconds = case.variant.seconds if case.variant else {}
     parts = [f"{step} {seconds[step]:.1f} s" for step in _STEPS if seconds.get(step, 0) >= 0.05]
+    if case.timing is not None and case.timing.conditions.waited_s >= 0.5:
+        parts.append(f"waiting for another timing {case.timing.conditions.waited_s:.1f} s")
     if case.timing is not None:
         parts.append(f"timing {case.timing.seconds:.1f} s ({len(case.timing.pairs)} pairs)")
     return f"modelopt: {case.name}: {', '.join(parts) or 'not measured'}"

@@ -44,7 +44,7 @@ class TimingPlan:
     step_limit_s: float
     seed: int
     threads: int
-    lock_file: Path = field(default_factory=machine.lock_file)
+    lock_file: Path = field(default_factory=lambda: machine.lock_file())
     launches_at_least: int = 1
     """More than 1: also where no limit is near."""
     slowdown: float = 0.0

@@ -10,8 +10,8 @@ OTHERS_CORES = 0.25
 STOLEN_CORES = 0.02
 PREEMPTED = 0.1
 """Share of blocks."""
-IDLE_CORES = 0.5
-"""A worker that waits for its turn needs a few hundredths of a core to answer; a spinning thread takes all of it."""
+IDLE_CORES = 0.25
+"""A worker that waits for its turn needs a few hundredths of a core to answer; a spinning thread takes what it gets."""
 
 
 def disturbances(timing: Timing) -> list[str]:

@@ -64,16 +64,16 @@ class Result:
         )
 
     @property
-    def pair_spread(self) -> float:
+    def pair_spread(self) -> float | None:
         """Interquartile range of one pair's ratio: the median of all comparisons with an identical copy."""
-        quarters = (quantiles(each.timing.speedups(), n=4) for each in self.identical)
-        return median(high - low for low, _, high in quarters)
+        quarters = [quantiles(each.timing.speedups(), n=4) for each in self.identical if len(each.timing.pairs) > 1]
+        return median(high - low for low, _, high in quarters) if quarters else None
 
     @property
-    def launch_spread(self) -> float:
+    def launch_spread(self) -> float | None:
         """Standard deviation of the median ratio of one launch, over all launches with an identical copy."""
         medians = [median(values) for each in self.identical for values in speedup_samples(each.timing).by_launch()]
-        return stdev(medians) if len(medians) > 1 else 0.0
+        return stdev(medians) if len(medians) > 1 else None
 
     @property
     def smallest_limit(self) -> float | None:

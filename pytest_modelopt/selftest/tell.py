@@ -30,10 +30,11 @@ def lines(result: Result) -> Iterator[str]:
     table = [_row("identical", result.identical, 1.0), _row(slower, result.slower, 1 / (1 + plan.slowdown))]
     yield from (f"  {line}" for line in tabulate(table, _HEADERS, disable_numparse=True).splitlines())
     yield ""
-    yield (
-        f"One pair spreads by {format_percentage(result.pair_spread, digits=2)} (interquartile range), the median of a "
-        f"launch by {format_percentage(result.launch_spread, digits=2)} (standard deviation)."
-    )
+    if result.pair_spread is not None and result.launch_spread is not None:
+        yield (
+            f"One pair spreads by {format_percentage(result.pair_spread, digits=2)} (interquartile range), the median "
+            f"of a launch by {format_percentage(result.launch_spread, digits=2)} (standard deviation)."
+        )
     smallest = result.smallest_limit
     if smallest is None:
         yield f"No limit up to {format_percentage(LADDER[-1])} can be used here, with this time and this load."

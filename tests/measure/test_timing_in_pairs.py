@@ -1,0 +1,313 @@
+"""Timing with real workers: launches, the machine-wide lock, threads, and what is noticed meanwhile."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_modelopt.measure import machine
+from pytest_modelopt.measure.process import WorkerFailed
+from pytest_modelopt.measure.runner import Runner, StepLimits
+from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.progress import Silent
+from pytest_modelopt.record.model import Case, Timing
+from pytest_modelopt.report.conditions import disturbances, oddities
+from pytest_modelopt.selftest import trial
+
+SOURCE = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+import torch
+from torch import nn
+
+def note(what):
+    with open("made", "a") as file:
+        file.write(what + "\\n")
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 512), nn.Linear(512, 4)
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x)))
+
+def model():
+    note("model")
+    torch.manual_seed(0)
+    return Net().eval()
+
+def data():
+    note("data")
+    return torch.randn(100, 64, generator=torch.Generator().manual_seed(1)), torch.arange(100) % 4
+
+class Forgetful(Net):
+    '''What it was told after it was made is not saved.'''
+    scale = 1.0
+    def forward(self, x):
+        return super().forward(x) * self.scale
+    def __getstate__(self):
+        return {key: value for key, value in self.__dict__.items() if key != "scale"}
+
+def forgetful():
+    note("model")
+    made = Forgetful().eval()
+    made.scale = 3.0
+    return made
+
+class SetsThreads(Net):
+    def forward(self, x):
+        torch.set_num_threads(2)
+        return super().forward(x)
+
+def sets_threads():
+    return SetsThreads().eval()
+
+class TwoThreads(Net):
+    '''An engine with a pool of its own, which knows nothing of torch's setting.'''
+    def forward(self, x):
+        if not hasattr(self, "pool"):
+            object.__setattr__(self, "pool", ThreadPoolExecutor(2))
+            object.__setattr__(self, "work", torch.randn(400, 400))
+        both = threading.Barrier(2)
+        def half():
+            both.wait()
+            for _ in range(3):
+                self.work @ self.work
+        for future in [self.pool.submit(half) for _ in range(2)]:
+            future.result()
+        return super().forward(x)
+
+def two_threads():
+    return TwoThreads().eval()
+
+def spin():
+    while True:
+        pass
+
+def spinning():
+    threading.Thread(target=spin, daemon=True).start()
+    return Net().eval()
+"""
+
+
+@pytest.fixture
+def variant(tmp_path: Path) -> Callable[..., Variant]:
+    (tmp_path / "timed_user.py").write_text(SOURCE, encoding="utf-8")
+
+    def make(model: str = "model", recipe: str | None = None) -> Variant:
+        return Variant(
+            f"timed_user:{model}", recipe, "timed_user:data", None, None, "accuracy", (str(tmp_path),), str(tmp_path)
+        )
+
+    return make
+
+
+def timed(variant: Variant, tmp_path: Path, *, slowdown: float = 0.0, min_speedup: float = 0.5) -> Timing:
+    return trial(
+        variant, slowdown=slowdown, min_speedup=min_speedup, time_limit_s=1.5, step_limit_s=60, folder=tmp_path
+    ).timing
+
+
+# --- launches --------------------------------------------------------------------------------------------------------
+
+
+def test_a_clear_case_is_decided_in_one_launch(variant: Callable[..., Variant], tmp_path: Path) -> None:
+    """Twice as slow, by construction, against a limit of 10% slower."""
+    done = trial(variant(), slowdown=1.0, min_speedup=1 / 1.1, time_limit_s=20, folder=tmp_path)
+    assert done.outcome == "fail"
+    assert set(done.timing.launches()) == {1}
+
+
+def test_a_limit_at_the_estimate_is_tried_in_three_launches(variant: Callable[..., Variant], tmp_path: Path) -> None:
+    timing = timed(variant(), tmp_path, min_speedup=1.0)
+    assert set(timing.launches()) == {1, 2, 3}
+    assert timing.launches() == sorted(timing.launches())
+    assert timing.seconds >= timing.time_limit_s or len(timing.pairs) >= 150
+
+
+@pytest.fixture
+def runner() -> Iterator[Runner]:
+    made = Runner(StepLimits(time_limit_s=1.5, step_limit_s=60), Silent())
+    yield made
+    made.close()
+
+
+def measured_in_three_launches(runner: Runner, variant: Variant) -> Case:
+    assert variant.recipe is not None
+    case = Case("id", "m", variant.recipe, None, True, (), 1)
+    return runner.measure(case, variant, lambda speedups, latencies: "pairs")
+
+
+def test_further_launches_load_the_saved_variant_and_the_data_no_more(
+    variant: Callable[..., Variant], runner: Runner, tmp_path: Path
+) -> None:
+    case = measured_in_three_launches(runner, variant(recipe="int8-dynamic"))
+    assert case.error is None
+    assert case.timing is not None
+    assert set(case.timing.launches()) == {1, 2, 3}
+    made = (tmp_path / "made").read_text().split()
+    assert made.count("data") == 2, "once by the original, once by the variant"
+    assert made.count("model") == 3 + 1, "the original in each launch, the variant only once"
+    assert case.variant is not None
+    assert case.variant.notes == ()
+
+
+def test_a_variant_that_does_not_come_back_as_it_was_is_made_anew_and_says_so(
+    variant: Callable[..., Variant], runner: Runner, tmp_path: Path
+) -> None:
+    case = measured_in_three_launches(runner, variant("forgetful", recipe="int8-dynamic"))
+    assert case.error is None
+    assert case.variant is not None
+    (note,) = case.variant.notes
+    assert note.startswith("saved and loaded again it is not the same model: its answers differ")
+    assert (tmp_path / "made").read_text().split().count("model") == 3 + 3
+
+
+def test_the_next_case_finds_a_whole_original_after_a_launch_that_failed(
+    variant: Callable[..., Variant], runner: Runner, tmp_path: Path
+) -> None:
+    """The factory works once, fails once, and then works again."""
+    (tmp_path / "timed_user.py").write_text(
+        SOURCE.replace(
+            '    note("model")\n    torch.manual_seed(0)\n',
+            '    note("model")\n'
+            '    if open("made").read().split().count("model") == 3:\n'
+            '        raise RuntimeError("the file server is away")\n',
+        ),
+        encoding="utf-8",
+    )
+    case = measured_in_three_launches(runner, variant(recipe="int8-dynamic"))
+    assert case.error is not None
+    assert "the file server is away" in case.error.message
+    assert case.error.stage == "timing"
+    assert measured_in_three_launches(runner, variant(recipe="low-rank(ratio=0.5)")).error is None
+
+
+# --- the lock --------------------------------------------------------------------------------------------------------
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from pytest_modelopt.measure.machine import alone
+with alone(Path(sys.argv[1]), 60, lambda seconds: None):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that times something on this machine."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDS, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_timing_waits_for_another_and_goes_on_when_that_has_died(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    waits: list[float] = []
+
+    def kill_at_the_second(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            holder.kill()
+
+    with machine.alone(tmp_path / "lock", 60, kill_at_the_second) as waited_s:
+        assert len(waits) >= 2
+        assert waited_s >= waits[1]
+
+
+def test_waiting_too_long_says_for_what_and_what_to_do(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    with (
+        pytest.raises(machine.LockUnavailable, match=r"have been timing for .*they hold .*lock; run fewer jobs"),
+        machine.alone(tmp_path / "lock", 0.1, lambda seconds: None),
+    ):
+        pytest.fail("two hold the lock")
+
+
+def test_a_lock_that_cannot_be_made_is_an_error_of_the_case(tmp_path: Path) -> None:
+    with (
+        pytest.raises(machine.LockUnavailable, match="cannot be used"),
+        machine.alone(tmp_path, 1, lambda seconds: None),  # a folder
+    ):
+        pytest.fail("held")
+
+
+def test_the_lock_is_one_for_the_machine_whatever_tmpdir_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = machine.lock_file()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert machine.lock_file() == before
+
+
+def test_pairs_are_taken_while_the_lock_is_held(
+    variant: Callable[..., Variant], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A holder that lets go after the third look: what was waited stands in the record."""
+    monkeypatch.setattr(machine, "lock_file", lambda: tmp_path / "lock")
+    script = HOLDS.replace("time.sleep(60)", "sys.stdin.readline()")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "lock")], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == "held\n"
+
+    from pytest_modelopt.measure.referee import Listener
+
+    class LetsGo(Listener):
+        waits = 0
+
+        def waiting(self, seconds: float) -> None:
+            self.waits += 1
+            if self.waits == 3:
+                process.communicate("\n")
+
+    listener = LetsGo()
+    done = trial(variant(), slowdown=1.0, min_speedup=0.9, time_limit_s=5, folder=tmp_path, listener=listener)
+    assert listener.waits >= 3
+    assert done.timing.conditions.waited_s > 0.5
+
+
+# --- threads, and the machine ----------------------------------------------------------------------------------------
+
+
+def test_a_model_that_sets_the_threads_itself_is_refused(variant: Callable[..., Variant], tmp_path: Path) -> None:
+    with pytest.raises(WorkerFailed, match=r"threads: 1 was set, but 2 were in force after the original was timed"):
+        timed(variant("sets_threads"), tmp_path)
+
+
+def test_an_engine_that_takes_more_threads_than_it_was_given_is_noticed(
+    variant: Callable[..., Variant], tmp_path: Path
+) -> None:
+    timing = timed(variant("two_threads"), tmp_path)
+    assert timing.conditions.original.active_threads is not None
+    assert timing.conditions.original.active_threads >= 2
+    assert any("threads though `threads` is 1" in text for text in oddities(timing))
+
+
+def test_a_thread_that_spins_while_its_worker_waits_is_noticed(variant: Callable[..., Variant], tmp_path: Path) -> None:
+    timing = timed(variant("spinning"), tmp_path)
+    assert any("cores busy when it was not its turn" in text for text in oddities(timing))
+
+
+def test_a_well_behaved_model_has_no_oddities(variant: Callable[..., Variant], tmp_path: Path) -> None:
+    timing = timed(variant(), tmp_path)
+    assert oddities(timing) == []
+    assert timing.conditions.original.active_threads == 1
+
+
+def test_a_machine_that_others_keep_busy_is_called_disturbed(variant: Callable[..., Variant], tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        timing = timed(variant(), tmp_path, min_speedup=1.0)
+    finally:
+        process.kill()
+        process.wait()
+    assert any(text.startswith("other processes kept") for text in disturbances(timing))

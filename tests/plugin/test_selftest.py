@@ -1,0 +1,85 @@
+"""`pytest-modelopt selftest`: identical copies pass, slowed ones fail, and wrong input is said in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_modelopt.cli import main
+from tests.plugin.conftest import one_case
+
+Project = Callable[..., pytest.Pytester]
+QUICK = ["--repeats", "2", "--limit", "30%", "--slowdown", "100%"]
+
+
+def test_it_tells_false_failures_misses_spreads_and_the_smallest_limit(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project(one_case()).path)
+    assert main(["selftest", *QUICK]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("m (budgets.yaml): batch 1, 1 thread, ")
+    assert told[1] == "Against a limit of 30% slower, in 3 launches each:"
+    rows = {line.split("  ")[1]: line.split() for line in told if line.startswith(("  identical", "  100% slower"))}
+    assert rows["identical"][1:4] == ["0", "2", "0"]
+    assert rows["100% slower"][2:5] == ["2", "0", "0"]
+    assert any(line.startswith("One pair spreads by ") for line in told)
+    assert any(line.startswith("The smallest limit that can be used here is ") for line in told)
+    assert told[-1] == "ok: this machine can judge a limit of 30%."
+
+
+def test_without_a_budgets_file_it_takes_a_model_of_our_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["selftest", *QUICK]) == 0
+    assert capsys.readouterr().out.startswith("a small network of our own (there is no budgets.yaml here): ")
+
+
+def test_a_machine_that_gets_no_time_cannot_judge(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One pair is no evidence, so every copy stays inconclusive: that is red, and says what is missing."""
+    monkeypatch.chdir(project(one_case()).path)
+    assert main(["selftest", *QUICK, "--time-limit", "1 ms"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "NOT ok: this machine cannot judge a limit of 30%: 2 of 2 identical copies stayed inconclusive, "
+        "2 of 2 slowed copies did not fail."
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--limit", "20%", "--slowdown", "15%"], "--slowdown must be larger than --limit"),
+        (["mm"], "has no model 'mm'; did you mean 'm'?"),
+        (["--budgets", "none.yaml"], "none.yaml"),
+    ],
+)
+def test_wrong_input_is_said_in_words(
+    project: Project,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(project(one_case()).path)
+    assert main(["selftest", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_model_that_does_not_load_is_an_error_with_its_words(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project(one_case(factory="shop:raises")).path)
+    assert main(["selftest", *QUICK]) == 2
+    assert "FileNotFoundError: weights/best.pt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argument", [["--repeats", "0"], ["--limit", "0%"], ["--limit", "ten"], ["--time-limit", "x"]])
+def test_arguments_that_cannot_be_read_are_refused(argument: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["selftest", *argument])
+    assert argument[0] in capsys.readouterr().err
