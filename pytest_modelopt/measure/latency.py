@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -34,7 +36,7 @@ class Stopwatch:
 
     def __init__(self, call: Call, clock: Clock, *, calls: int | None, block_ns: int = TARGET_BLOCK_NS) -> None:
         """`calls` per block, where another launch has settled that; else as many as fill `block_ns`."""
-        self._call, self._clock = call, clock
+        self._call, self._clock, self._delay = call, clock, _Delay()
         for _ in range(2):  # lazy initialisation: thread pools, packed weights, kernel selection
             clock(call, 1)
         before = _processor_time_of_threads()
@@ -52,12 +54,12 @@ class Stopwatch:
         try:
             start, processor = time.perf_counter_ns(), time.process_time_ns()
             self._clock(self._call, max(1, self.calls_per_block // 4))
-            switches = _involuntary_switches()
+            delayed_ns, switches = self._delay.read_ns(), _involuntary_switches()
             elapsed_ns = self._clock(self._call, self.calls_per_block)
-            switches = _involuntary_switches() - switches
+            switches, delayed_ns = _involuntary_switches() - switches, self._delay.read_ns() - delayed_ns
             self._processor_in_blocks += time.process_time_ns() - processor
             self._in_blocks += time.perf_counter_ns() - start
-            return Block(elapsed_ns, switches)
+            return Block(elapsed_ns, switches, delayed_ns)
         finally:
             gc.enable()
 
@@ -93,6 +95,18 @@ def slowed(call: Call, share: float) -> Call:
         return result
 
     return slower
+
+
+class _Delay:
+    """How long this thread has been ready to run while others had the processor; always 0 where nothing tells."""
+
+    def __init__(self) -> None:
+        self._file: int | None = None
+        with contextlib.suppress(OSError):
+            self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+
+    def read_ns(self) -> int:
+        return 0 if self._file is None else int(os.pread(self._file, 64, 0).split()[1])
 
 
 def _involuntary_switches() -> int:

@@ -37,10 +37,13 @@ class Answers:
 
 @dataclass(frozen=True)
 class Block:
-    """One block of timed calls: their time together, and how often the processor was taken away meanwhile."""
+    """One block of timed calls: their time together, and what others did to it meanwhile."""
 
     elapsed_ns: int
     switches: int
+    """How often the processor was taken away."""
+    delayed_ns: int
+    """How long it was ready to go on but others had the processor; part of `elapsed_ns`."""
 
 
 @dataclass(frozen=True)
