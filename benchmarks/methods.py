@@ -138,22 +138,23 @@ def _pytest_benchmark(slowdown: float, limits: Sequence[float], folder: Path, se
     storage, checks = folder / "storage", [f"mean:{limit_text(limit)}" for limit in limits]
     common = (f"--benchmark-storage={storage}",)
     compared = ("--benchmark-compare=0001", *(f"--benchmark-compare-fail={check}" for check in checks))
-    _run_pytest(folder, "pytest_benchmark", 0.0, (*common, "--benchmark-save=before"))
-    status = _run_pytest(folder, "pytest_benchmark", slowdown, (*common, "--benchmark-save=after", *compared))[0]
-    before, after = (_saved_stats(storage, name) for name in ("before", "after"))
+    first = _run_pytest(folder, "pytest_benchmark", (*common, "--benchmark-save=before"))
+    second = _run_pytest(folder, "pytest_benchmark", (*common, "--benchmark-save=after", *compared), slowdown)
+    before, after = (_saved_stats(storage, name, run) for name, run in (("before", first), ("after", second)))
     from pytest_benchmark.utils import parse_compare_fail
 
     failed = [bool(parse_compare_fail(check).fails(after, before)) for check in checks]
-    if (status != 0) != any(failed):
-        raise MethodFailed(f"pytest-benchmark ended with status {status}, but its saved data says {failed}")
+    second.must_agree_with(failed)
     outcomes = {limit_text(limit): _verdict(bad) for limit, bad in zip(limits, failed, strict=True)}
-    more = {"rounds": [before["rounds"], after["rounds"]], "status": status}
+    more = {"rounds": [before["rounds"], after["rounds"]]}
     return outcomes, after["mean"] / before["mean"] - 1, before["total"] + after["total"], more
 
 
-def _saved_stats(storage: Path, name: str) -> Row:
-    (path,) = storage.rglob(f"*_{name}.json")
-    stats: Row = json.loads(path.read_text(encoding="utf-8"))["benchmarks"][0]["stats"]
+def _saved_stats(storage: Path, name: str, run: _Run) -> Row:
+    paths = list(storage.rglob(f"*_{name}.json"))
+    if len(paths) != 1:
+        raise run.failed("saved no data")
+    stats: Row = json.loads(paths[0].read_text(encoding="utf-8"))["benchmarks"][0]["stats"]
     return stats
 
 
@@ -167,19 +168,24 @@ def _pytest_torch(slowdown: float, limits: Sequence[float], folder: Path, seed: 
     """
     baselines, results = folder / "baselines.json", [folder / "before.json", folder / "after.json"]
     common = ("--torch-benchmark", f"--torch-perf-file={baselines}")
-    timing_s = 0.0
-    for path, slower, update in zip(results, (0.0, slowdown), (("--torch-update-perf",), ()), strict=True):
-        arguments = (*common, f"--torch-benchmark-json={path}", *update)
-        timing_s += _run_pytest(folder, "pytest_torch", slower, arguments)[1]
-    before, after = (_only_median_ms(path) for path in results)
+    first = _run_pytest(
+        folder, "pytest_torch", (*common, f"--torch-benchmark-json={results[0]}", "--torch-update-perf")
+    )
+    second = _run_pytest(
+        folder, "pytest_torch", (*common, f"--torch-benchmark-json={results[1]}"), slowdown, min(limits)
+    )
+    before, after = (_only_median_ms(path, run) for path, run in zip(results, (first, second), strict=True))
     broken = _in_fresh_process(folder / "decide.log", _broken_in_pytest_torch, baselines, after, list(limits))
+    second.must_agree_with(broken)
     outcomes = {limit_text(limit): _verdict(bad) for limit, bad in zip(limits, broken, strict=True)}
     estimate = after / before - 1
     without_slack = {limit_text(limit): _verdict(estimate > limit) for limit in limits}
-    return outcomes, estimate, timing_s, {"without_slack": without_slack}
+    return outcomes, estimate, first.timing_s + second.timing_s, {"without_slack": without_slack}
 
 
-def _only_median_ms(path: Path) -> float:
+def _only_median_ms(path: Path, run: _Run) -> float:
+    if not path.exists():
+        raise run.failed("wrote no results")
     data = json.loads(path.read_text(encoding="utf-8"))
     (result,) = data["results"] if isinstance(data, dict) else data
     return float(result["median_ms"])
@@ -204,36 +210,49 @@ def _broken_in_pytest_torch(baselines: Path, median_ms: float, limits: list[floa
 # --- real pytest in fresh processes ----------------------------------------------------------------------------------
 
 
-def _run_pytest(folder: Path, tool: str, slowdown: float, arguments: Sequence[str]) -> tuple[int, float]:
-    """(exit status, seconds of timing where the test leaves them) of one session with this one plugin."""
+@dataclass(frozen=True)
+class _Run:
+    """One real pytest session. A red one is an answer, too; what it measured is in the files that it wrote."""
+
+    status: int
+    timing_s: float
+    """Where the test leaves it, else 0."""
+    log: Path
+
+    def failed(self, what: str) -> MethodFailed:
+        return MethodFailed(f"a pytest session with status {self.status} {what}:\n{_tail(self.log)}")
+
+    def must_agree_with(self, broken: Sequence[bool]) -> None:
+        """The session itself was told all limits, or the lowest: it is red exactly when one is broken."""
+        if self.status not in (0, 1) or (self.status == 1) != any(broken):
+            raise self.failed(f"does not fit what its data says, {broken}")
+
+
+def _run_pytest(
+    folder: Path, tool: str, arguments: Sequence[str], slowdown: float = 0.0, limit: float | None = None
+) -> _Run:
+    """One session with this one plugin, in a process of its own."""
     settings = folder / "pytest.ini"
     settings.write_text("[pytest]\n", encoding="utf-8")
     test = Path(workload.__file__).with_name(f"with_{tool}.py")
     options = ("-c", str(settings), "-p", "no:cacheprovider", "-p", f"{tool}.plugin", *arguments, str(test))
     log = folder / f"{tool}-{len(list(folder.glob('*.log')))}.log"
-    status, seconds, passed = _in_fresh_process(log, _pytest_main, slowdown, options)
-    if not passed:
-        raise MethodFailed(f"{tool} ended with status {status} and no passed test:\n{_tail(log)}")
-    return status, seconds
+    status, timing_s = _in_fresh_process(log, _pytest_main, options, slowdown, limit)
+    return _Run(status, timing_s, log)
 
 
-class _Passed:
-    """A plugin that notes whether the one test passed: pytest-benchmark's regression is an error of the session."""
-
-    def __init__(self) -> None:
-        self.value = False
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.value |= report.when == "call" and report.passed
-
-
-def _pytest_main(slowdown: float, options: Sequence[str]) -> tuple[int, float, bool]:
+def _pytest_main(options: Sequence[str], slowdown: float, limit: float | None) -> tuple[int, float]:
     # pytest-modelopt and the other rival are installed, too: only the plugin that is named may load.
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     os.environ[workload.SLOWDOWN_VARIABLE] = str(slowdown)
-    passed = _Passed()
-    status = int(pytest.main(list(options), plugins=[passed]))
-    return status, workload.seconds_of_timing, passed.value
+    if limit is not None:
+        os.environ[workload.LIMIT_VARIABLE] = str(limit)
+    try:
+        status = int(pytest.main(list(options)))
+    except Exception:  # pytest-benchmark raises its regression through pytest: `python -m pytest` ends with status 1
+        traceback.print_exc()
+        status = 1
+    return status, workload.seconds_of_timing
 
 
 def _in_fresh_process(log: Path, function: Callable[..., Any], *arguments: Any) -> Any:

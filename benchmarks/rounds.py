@@ -74,7 +74,7 @@ def measure(question: Question, store: Store, options: argparse.Namespace) -> No
     if "ours" in options.methods:
         from benchmarks import ours  # noqa: F401  (says at once when it cannot work)
     tasks = methods.tasks(options.methods, question.limits)
-    done = {(row["condition"], row["round"], row["task"]) for row in store.of_kind("comparison")}
+    done = set(map(_place, store.of_kind("comparison")))
     todo = [
         (number, task)
         for number in range(options.rounds)
@@ -90,9 +90,16 @@ def measure(question: Question, store: Store, options: argparse.Namespace) -> No
             row = _one(question, options, number, task)
             store.append(row)
             left_min = (time.monotonic() - start) / (index + 1) * (len(todo) - index - 1) / 60
-            text = row.get("error") or f"{row['slowdown']:+7.1%} {row['wall_s']:5.1f} s {row['outcomes']}"
+            if row["kind"] == "error":
+                text = row["error"].splitlines()[0]
+            else:
+                text = f"{row['slowdown']:+7.1%} {row['wall_s']:5.1f} s {row['outcomes']}"
             progress = f"{options.condition}, round {number + 1} of {options.rounds}, {left_min:.0f} min left"
             print(f"{progress}: {task.name:24} {text}", file=sys.stderr, flush=True)
+
+
+def _place(row: Row) -> tuple[str, int, str]:
+    return row["condition"], row["round"], row["task"]
 
 
 def _in_random_order(tasks: list[methods.Task], *seed: object) -> list[methods.Task]:
@@ -125,9 +132,10 @@ def show(question: Question, store: Store) -> None:
             loads = [row["load_average"] for row in rows]
             print(f"\n{condition}, load average {min(loads):.1f} to {max(loads):.1f}")
             print(tabulate(table(question, rows), headers="keys", disable_numparse=True, colalign=("left",)))
-    errors = store.of_kind("error")
-    if errors:
-        print(f"\n{len(errors)} comparisons came to no result, the last with: {errors[-1]['error']}")
+    done = set(map(_place, store.of_kind("comparison")))
+    errors = {_place(row): row["error"] for row in store.of_kind("error") if _place(row) not in done}
+    for place, error in errors.items():
+        print(f"\nNo result of {place}, which the same command tries again: {error}")
 
 
 def table(question: Question, rows: Sequence[Row]) -> list[Row]:

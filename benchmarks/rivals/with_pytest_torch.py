@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ from benchmarks.rivals import workload
 
 class TestDigits(BenchmarkSuite):
     batch_sizes = (1,)
+    latency_tolerance = float(os.environ.get(workload.LIMIT_VARIABLE, "0.25"))
 
     def make_model(self) -> Any:
         return workload.model()
