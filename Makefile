@@ -2,15 +2,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The rivals are pytest plugins that load by themselves: they stay out of the environment that tests and gates.
+BENCH_VENV := .venv-bench
+BENCH := $(BENCH_VENV)/bin/python -m
 
-.PHONY: env test gate lint bench schema clean
+.PHONY: env bench-env test gate lint bench schema clean
 
 env: $(VENV)/.installed
+bench-env: $(BENCH_VENV)/.installed
 
+$(VENV)/.installed: EXTRA := dev
+$(BENCH_VENV)/.installed: EXTRA := bench
 # The stamp is written last, so that an interrupted installation is done again.
-$(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+%/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $*
+	$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA)]'
 	touch $@
 
 lint: env
@@ -26,11 +32,19 @@ test: lint
 gate: env
 	$(BIN)/python -m pytest --modelopt --modelopt-report modelopt-report example_project/tests budgets.yaml
 
-bench: env
-	$(BIN)/python benchmarks/startup.py
+# All benchmarks, about half an hour; benchmarks/README.md says what each one shows and how the full runs are made.
+# startup and gate_cost take about a minute each; false_alarms, misses and time_to_verdict are slow: their results go to
+# bench-results/, and an interrupted `make bench` goes on from there.
+ROUNDS ?= 20
+bench: env bench-env
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.gate_cost
+	for condition in idle loaded; do for benchmark in false_alarms misses time_to_verdict; do \
+		$(BENCH) benchmarks.$$benchmark --condition $$condition --rounds $(ROUNDS) || exit; \
+	done; done
 
 schema: env
 	$(BIN)/python -m pytest_modelopt.budgets.schema
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache modelopt-report
+	rm -rf $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache modelopt-report

@@ -1,0 +1,154 @@
+"""What the benchmarks share: where they ran, results as JSON lines, an interval for shares, a load on the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import math
+import os
+import random
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RESULTS = REPOSITORY / "bench-results"
+
+Condition = Literal["idle", "loaded"]
+CONDITIONS: tuple[Condition, ...] = ("idle", "loaded")
+Row = dict[str, Any]
+
+_PACKAGES = ("torch", "pytest", "pytest-modelopt", "pytest-benchmark", "pytest-torch")
+_Z_95 = statistics.NormalDist().inv_cdf(0.975)
+
+# The parent's end, however it comes, ends the load.
+_SPIN = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    for _ in range(1_000_000):
+        pass
+"""
+
+
+# --- where it ran ----------------------------------------------------------------------------------------------------
+
+
+def origin() -> Row:
+    """Machine, versions, command and time, as one line of a results file."""
+    from pytest_modelopt.measure.environment import environment
+
+    here = environment()
+    versions = {"python": here.python}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return {
+        "kind": "run",
+        "machine": f"{here.cpu}, {here.cpu_count} cores, {here.cpu_capability}, {here.platform}",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "command": command(),
+        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def command() -> str:
+    """What a person types to repeat this run."""
+    module = f"benchmarks.{Path(sys.argv[0]).stem}"
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+
+
+def print_origins(runs: Sequence[Row]) -> None:
+    """Each machine, set of versions and command once."""
+    for key in ("machine", "versions", "command"):
+        for value in dict.fromkeys(run[key] for run in runs):
+            print(f"{key + ':':10}{value}")
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+
+class Store:
+    """A file of JSON lines: what an interrupted run had found is still there, and is not measured again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[Row] = []
+        if path.exists():
+            text = path.read_text(encoding="utf-8")
+            whole = text[: text.rfind("\n") + 1]
+            if whole != text:  # the last line was cut off by what interrupted the run
+                path.write_text(whole, encoding="utf-8")
+            self.rows = [json.loads(line) for line in whole.splitlines()]
+
+    def of_kind(self, kind: str) -> list[Row]:
+        return [row for row in self.rows if row["kind"] == kind]
+
+    def begin(self, settings: Row) -> None:
+        """Note where this run takes place. Results that were made with other settings are not mixed with its own."""
+        for run in self.of_kind("run"):
+            if run["settings"] != settings:
+                sys.exit(f"{self.path} was made with {run['settings']}, not {settings}: choose another --out")
+        self.append({**origin(), "settings": settings})
+
+    def append(self, row: Row) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.rows.append(row)
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def wilson(hits: int, trials: int) -> tuple[float, float]:
+    """The 95% interval of a share (Wilson 1927), as fractions."""
+    if not trials:
+        return 0.0, 1.0
+    share, z2 = hits / trials, _Z_95**2
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z_95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def share_text(hits: int, trials: int) -> str:
+    """`2.0% (0.9-4.3%)`: a share and its 95% interval."""
+    low, high = wilson(hits, trials)
+    return f"{hits / trials:.1%} ({100 * low:.1f}-{high:.1%})" if trials else "-"
+
+
+def percentile_90(values: Sequence[float]) -> float:
+    return statistics.quantiles(values, n=10, method="inclusive")[-1] if len(values) > 1 else values[0]
+
+
+def generator(*parts: object) -> random.Random:
+    """Random numbers of this round and purpose alone, so that a resumed run draws the same ones."""
+    return random.Random("/".join(map(str, parts)))
+
+
+# --- the machine's condition -----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def machine(condition: Condition) -> Iterator[None]:
+    """As the machine is, or with one more process that keeps a core busy (it may move between cores)."""
+    if condition == "idle":
+        yield
+        return
+    load = subprocess.Popen([sys.executable, "-c", _SPIN])
+    try:
+        yield
+    finally:
+        load.kill()
+        load.wait()
+
+
+def load_average() -> float:
+    """Processes that ran or wanted to, over the last minute. Ours is one of them."""
+    return round(os.getloadavg()[0], 2)
