@@ -15,14 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import busy_core, machine_text
 from tabulate import tabulate
 
+from benchmarks.common import CONDITIONS, REPOSITORY, machine, origin, print_origins
 from pytest_modelopt.measure.process import Worker
 from pytest_modelopt.measure.replies import Block
 from pytest_modelopt.measure.variant import Variant, environment_now
 
-ROOT = Path(__file__).parents[1]
 BLOCKS_MS = (1, 5, 20, 60)
 Pair = tuple[Block, Block]
 
@@ -67,14 +66,14 @@ def main() -> None:
     options = parser.parse_args()
     variant = Variant(
         "example_project.vision:load_model", None, "example_project.vision:test_data", None, None, "accuracy",
-        (str(ROOT),), str(ROOT), environment_now(),
+        (str(REPOSITORY),), str(REPOSITORY), environment_now(),
     )  # fmt: skip
-    print(machine_text())
+    print_origins([origin()])
     print(f"digits-vit, batch 1, 1 thread; {options.launches} launches of {options.seconds:g} s each, kinds in turns")
-    for condition in ("idle", "loaded"):
+    for condition in CONDITIONS:
         found: dict[int, list[list[Pair]]] = {block: [] for block in BLOCKS_MS}
         coin = random.Random(20260101)
-        with tempfile.TemporaryDirectory() as folder, busy_core(condition == "loaded"):
+        with tempfile.TemporaryDirectory() as folder, machine(condition):
             for _ in range(options.launches):
                 for block in coin.sample(BLOCKS_MS, len(BLOCKS_MS)):
                     found[block].append(launch(variant, Path(folder), block * 1_000_000, options.seconds, coin))
