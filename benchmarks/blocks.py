@@ -1,8 +1,8 @@
-"""Which block, and which figure of it, tells two identical models apart least: the experiment behind `TARGET_BLOCK_NS`.
+"""Which block, and which figure of it, tells two identical models apart least: the experiment behind TARGET_BLOCK_NS.
 
-Two workers with the same model take turns, as in the gate; each launch lasts some seconds. For blocks of one call and of
-some milliseconds, and for each way to use a block (all of them, without the preempted ones, without the time for which
-others had the processor), it prints by how much the median ratio of a launch is off.
+Two workers with the same model take turns, as in the gate; each launch lasts some seconds. For blocks of one call and
+of some milliseconds, and for each way to use a block (all of them, without the preempted ones, without the time for
+which others had the processor), it prints by how much the median ratio of a launch is off.
 """
 
 from __future__ import annotations

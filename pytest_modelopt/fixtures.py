@@ -47,7 +47,14 @@ class _Work:
         self._files: list[Path] = []
         request.addfinalizer(self._forget)
 
-    def _variant(self, sources: dict[str, Any], recipe: str, batch_size: int | None, threads: int | None) -> Variant:
+    def _variant(
+        self,
+        sources: dict[str, Any],
+        recipe: str,
+        batch_size: int | None = None,
+        threads: int | None = None,
+        device: str | None = None,
+    ) -> Variant:
         """The variant that `sources` (model, data, calibration, example_inputs, metric) describe."""
         from pytest_modelopt.measure.variant import Carried, Variant, environment_now
 
@@ -73,6 +80,7 @@ class _Work:
             environment=environment_now(),
             carried_file=str(self._carry(carried)) if carried else None,
             batch_size=defaults.batch_size if batch_size is None else batch_size,
+            device=defaults.device if device is None else _device(device),
             threads=defaults.threads if threads is None else threads,
         )
 
@@ -110,6 +118,7 @@ class Measure(_Work):
         metric: str | Callable[..., Any] = "accuracy",
         batch_size: int | None = None,
         threads: int | None = None,
+        device: str | None = None,
     ) -> Comparison:
         """Optimize `model` with `recipe` in a worker process, and measure it against the original.
 
@@ -124,6 +133,7 @@ class Measure(_Work):
             metric: "accuracy", `"package.module:function"` or a function (outputs, targets) -> score with
                 an attribute `higher_is_better`, True or False.
             batch_size, threads: of the timed and memory-measured call; defaults of budgets.yaml, else 1.
+            device: where both run, `"cpu"`, `"cuda"` or `"cuda:0"`; default of budgets.yaml, else the CPU.
 
         The test's budget (`@pytest.mark.model_budget(...)`) is asserted when the test ends.
         """
@@ -142,7 +152,7 @@ class Measure(_Work):
                 "example_inputs": example_inputs,
                 "metric": metric,
             }
-            variant, name = self._variant(sources, recipe, batch_size, threads), _model_name(model, self._item)
+            variant, name = self._variant(sources, recipe, batch_size, threads, device), _model_name(model, self._item)
         return self._measure(variant, name, budget)
 
     def _budget(self) -> Budget:
@@ -206,7 +216,7 @@ class Optimize(_Work):
             "example_inputs": example_inputs,
             "metric": "accuracy",
         }
-        variant = self._variant(sources, recipe, None, None)
+        variant = self._variant(sources, recipe)
         path = self._session.runner.new_file("optimized")
         try:
             loaded = self._session.runner.optimize(variant, path, self._item.nodeid)
@@ -227,6 +237,15 @@ def canonical_recipe(recipe: str) -> str:
         return canonical(parse(recipe))
     except RecipeError as error:
         pytest.fail(str(error), pytrace=False)
+
+
+def _device(device: str) -> str:
+    from pytest_modelopt.budgets.schema import parse_device
+
+    try:
+        return parse_device(device)
+    except ValueError as error:
+        pytest.fail(f"device: {error}", pytrace=False)
 
 
 def _factory_name(what: str, value: str | None) -> str | None:

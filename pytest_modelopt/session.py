@@ -101,6 +101,7 @@ class Session:
             higher_is_better=True,
             limits=tuple(limits),
             batch_size=variant.batch_size,
+            device=variant.device,
         )
         # A marker is read before its metric is known: `max_accuracy_drop=1` would be a limit that nothing can break.
         misfits = [text for limit in limits if (text := misfit(limit, _metric_name(variant)))]
@@ -182,6 +183,7 @@ def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, work
         working_directory=str(working_directory),
         environment=environment_now(),
         batch_size=budgets.defaults.batch_size,
+        device=budgets.defaults.device,
         threads=budgets.defaults.threads,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import keyword
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,7 @@ SCHEMA_FILE = Path(__file__).with_name("schema.json")
 Location = tuple[str | int, ...]
 """Where something stands in the file: the keys that lead to it."""
 
+DEVICE_PATTERN = r"^(?:cpu|cuda(?::[0-9]{1,3})?)$"
 _METRICS = ("accuracy",)
 _REFERENCE = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*"
 _REFERENCE_PATTERN = rf"^{_REFERENCE}:{_REFERENCE}$"
@@ -84,10 +86,10 @@ def parse_metric(value: object) -> str:
 
 
 def parse_device(value: object) -> str:
-    """`cpu`."""
-    if value != "cpu":
-        raise ValueError(f"{shown(value)} is not supported; this version measures on the CPU only, so write `cpu`")
-    return "cpu"
+    """`cpu`, or an NVIDIA GPU by torch's name for it."""
+    if not isinstance(value, str) or not re.match(DEVICE_PATTERN, value):
+        raise ValueError(f"{shown(value)} is not a device that is known here; write `cpu`, `cuda` or `cuda:0`")
+    return value
 
 
 def parse_count(value: object) -> int:
@@ -185,7 +187,9 @@ Metric = Annotated[
     BeforeValidator(parse_metric),
     WithJsonSchema({"anyOf": [{"enum": list(_METRICS)}, _REFERENCE_SCHEMA]}),
 ]
-Device = Annotated[str, BeforeValidator(parse_device), WithJsonSchema({"const": "cpu"})]
+Device = Annotated[
+    str, BeforeValidator(parse_device), WithJsonSchema({"type": "string", "pattern": DEVICE_PATTERN})
+]
 Count = Annotated[int, BeforeValidator(parse_count), WithJsonSchema({"type": "integer", "minimum": 1})]
 Seconds = Annotated[float, BeforeValidator(parse_time), WithJsonSchema(_WORDS_OF_UNITS["time"][0])]
 Version = Annotated[int, BeforeValidator(parse_version), WithJsonSchema({"const": 1})]
@@ -233,7 +237,7 @@ else:
 class DefaultsSpec(_Strict):
     """How every case is measured."""
 
-    device: Device = Field(default="cpu", description="Where the models run. This version measures on the CPU only.")
+    device: Device = Field(default="cpu", description="Where the models run: `cpu`, `cuda` or `cuda:1`.")
     threads: Count = Field(default=1, description="Threads inside one operation while timing; 1 repeats best.")
     batch_size: Count = Field(default=1, description="Examples in the timed and memory-measured call.")
     time_limit: Seconds = Field(default=20.0, description="The longest that the timing of one comparison may take.")

@@ -48,6 +48,8 @@ class Variant:
     """Where the `Carried` objects are; None when everything comes from factories."""
     batch_size: int = 1
     """Examples in the call that is timed and whose memory is measured."""
+    device: str = "cpu"
+    """Where it runs: `cpu`, `cuda`, `cuda:1`."""
     threads: int = 1
     """Intra-op threads of every call, timed or not: figures then repeat on a shared machine."""
     seed: int = SEED

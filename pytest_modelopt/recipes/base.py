@@ -54,6 +54,8 @@ class Recipe(BaseModel):
     """What it does, in one line."""
     extra: ClassVar[str | None] = None
     """The pip extra of pytest-modelopt that installs what it needs."""
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    """Kinds of devices on which its variants run."""
     needs_calibration: ClassVar[bool] = False
     needs_example: ClassVar[bool] = False
     changes: ClassVar[tuple[str, ...]] = ()

@@ -30,6 +30,7 @@ class Int8Dynamic(Recipe):
     summary: ClassVar[str] = "int8 weights for Linear, LSTM and GRU; needs no calibration data"
     changes: ClassVar[tuple[str, ...]] = ("Linear", "LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")
     packs_weights: ClassVar[bool] = True
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         quantization = torch_ao.load("torch.ao.quantization", self.recipe_name)

@@ -31,6 +31,7 @@ class Int8Static(Recipe):
     needs_example: ClassVar[bool] = True
     changes: ClassVar[tuple[str, ...]] = ("Conv1d", "Conv2d", "Conv3d", "Linear")
     packs_weights: ClassVar[bool] = True
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
 
     batches: int = Field(default=4, ge=1)
 

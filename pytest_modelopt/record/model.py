@@ -231,6 +231,7 @@ class Case:
     higher_is_better: bool
     limits: tuple[Limit, ...]
     batch_size: int
+    device: str = "cpu"
     original: Measurement | None = None
     variant: Measurement | None = None
     coverage: Coverage | None = None
@@ -268,6 +269,8 @@ class Environment:
     """Flags that decide how fast reduced precision runs: avx2, avx512_vnni, avx_vnni, amx_int8, avx512_bf16, ..."""
     torch: str
     quantized_engine: str
+    gpu: str | None = None
+    """Name of the GPU and the CUDA version that torch was built for, where models ran on one."""
     packages: dict[str, str] = field(default_factory=dict)
 
 

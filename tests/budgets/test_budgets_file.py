@@ -142,7 +142,7 @@ def test_all_mistakes_are_said_at_once_in_the_order_of_their_lines(tmp_path: Pat
     text = """\
 version: 1
 defaults:
-  device: cuda
+  device: gpu
 models:
   digits-vit:
     factory: shop/vision.py:load_model
@@ -335,7 +335,8 @@ MISTAKES = [
     (in_model("    budget: {min_speed: 1x}\n"), 8, ["m: unknown limit 'min_speed'"]),
     (in_model("    budget: 3 MiB\n"), 8, ["budget of m: a mapping is needed here"]),
     # defaults
-    (with_defaults("device: cuda:0"), 3, ["'cuda:0'", "this version measures on the CPU only"]),
+    (with_defaults("device: gpu"), 3, ["'gpu'", "write `cpu`, `cuda` or `cuda:0`"]),
+    (with_defaults("device: 0"), 3, ["write `cpu`, `cuda` or `cuda:0`"]),
     (with_defaults("threads: 0"), 3, ["0 is not a whole number of at least 1"]),
     (with_defaults("threads: true"), 3, ["true is not a whole number"]),
     (with_defaults("batch_size: 1.5"), 3, ["1.5 is not a whole number"]),

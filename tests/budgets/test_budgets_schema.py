@@ -16,7 +16,7 @@ VALID = [
     "{version: 1, models: {m: {factory: a:b, data: a.b:C.d, recipes: {int8-dynamic: }}}}",
     """
 version: 1
-defaults: {device: cpu, threads: 2, batch_size: 8, time_limit: 20 s, step_limit: 10 min}
+defaults: {device: "cuda:0", threads: 2, batch_size: 8, time_limit: 20 s, step_limit: 10 min}
 models:
   m:
     factory: shop.vision:load_model
@@ -55,7 +55,7 @@ INVALID = [
     START.replace("  m:", "  a/b:") + "    recipes: {low-rank: }\n",
     START.replace("a:b", "a.b") + "    recipes: {low-rank: }\n",
     START.replace("version: 1", "version: 2") + "    recipes: {low-rank: }\n",
-    "defaults: {device: cuda}\n" + START + "    recipes: {low-rank: }\n",
+    "defaults: {device: gpu}\n" + START + "    recipes: {low-rank: }\n",
     "defaults: {treads: 1}\n" + START + "    recipes: {low-rank: }\n",
 ]
 
