@@ -1,4 +1,4 @@
-"""The operations that a worker answers: load, size, memory, score, timing blocks. One Bench holds one variant."""
+"""The operations that a worker answers: load, size, memory, score, timing blocks, saving. One Bench, one variant."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_modelopt.measure import environment, latency, loading, memory, quality, size
-from pytest_modelopt.measure.replies import Answers, Loaded, VariantError
+from pytest_modelopt.measure import environment, latency, loading, memory, process_memory, quality, size
+from pytest_modelopt.measure.replies import Answers, Loaded, Memory, VariantError
 from pytest_modelopt.measure.variant import Source, Variant
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
-from pytest_modelopt.record.model import Environment
+from pytest_modelopt.record.model import Environment, ProcessMeter
 
 
 class Bench:
@@ -69,11 +69,10 @@ class Bench:
         try:
             return size.saved_bytes(self.model)
         except Exception as error:
-            message = " ".join(str(error).split())[:300]
-            raise VariantError(f"the model cannot be saved: {type(error).__name__}: {message}") from error
+            raise _not_saved(error) from error
 
-    def memory(self) -> tuple[int, int]:
-        """(bytes of weights, peak bytes of one call)."""
+    def memory(self) -> Memory:
+        """Bytes of weights and peak bytes of one call, or the foreign runtime that keeps them to itself."""
         try:
             self._set_threads()
             with torch.inference_mode():
@@ -86,9 +85,16 @@ class Bench:
                     f"the model keeps {kept:+,} bytes more after each call, so its memory depends on how often it was "
                     "called: give a factory whose model starts afresh in each forward pass"
                 )
+        except memory.ForeignRuntime as found:
+            return Memory(None, None, found.runtime)
         except memory.Unaccounted as error:
             raise VariantError(str(error)) from error
-        return weights, peak
+        return Memory(weights, peak)
+
+    def process_memory(self, model: str, inputs: str, runtime: str | None) -> tuple[int, ProcessMeter]:
+        """(peak bytes of this process while it loads the saved model and calls it, the meter). For a fresh worker."""
+        self._set_threads()
+        return process_memory.peak_bytes(Path(model), Path(inputs), runtime)
 
     def score(self) -> Answers:
         self._set_threads()
@@ -118,7 +124,15 @@ class Bench:
                 os.sched_setaffinity(int(thread.name), cores)
 
     def save(self, path: str) -> None:
-        size.save(self.model, Path(path))
+        """Write the variant to `path`, from which a fresh process can load it."""
+        try:
+            size.save(self.model, Path(path))
+        except Exception as error:
+            raise _not_saved(error) from error
+
+    def save_inputs(self, path: str) -> None:
+        """Write the inputs of the measured call to `path`."""
+        size.save(self._first_inputs(), Path(path))
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
@@ -188,3 +202,8 @@ class Bench:
                 yield batch
 
         return inputs
+
+
+def _not_saved(error: Exception) -> VariantError:
+    message = " ".join(str(error).split())[:300]
+    return VariantError(f"the model cannot be saved: {type(error).__name__}: {message}")
