@@ -52,8 +52,11 @@ class Comparison:
 
     @property
     def memory_reduction(self) -> float | None:
-        """Share of the original's peak memory that the variant saves, 0..1; negative where it needs more."""
-        return _reduction(self.original.memory_bytes, self.variant.memory_bytes)
+        """Share of the original's peak memory that the variant saves, 0..1; negative where it needs more.
+
+        By torch's allocator, or, where one of the two runs on a foreign runtime, by the process memory of both.
+        """
+        return _reduction(self.case.memory_bytes(self.original), self.case.memory_bytes(self.variant))
 
     @property
     def size_reduction(self) -> float | None:

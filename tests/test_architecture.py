@@ -12,9 +12,19 @@ import pytest_modelopt
 
 PACKAGE = Path(pytest_modelopt.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = {"torch", "numpy", "cloudpickle", "torch_pruning"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "cloudpickle",
+    "torch_pruning",
+    "memray",
+    "onnxruntime",
+    "openvino",
+    "ai_edge_litert",
+    "torchao",
+}
 # These run inside a worker only, and nothing that the pytest process imports may import them at its top.
-IN_THE_WORKER = {"bench", "environment", "loading", "memory", "quality", "size"}
+IN_THE_WORKER = {"bench", "device", "environment", "loading", "memory", "process_memory", "quality", "size"}
 ROOMS = {"budgets", "measure", "recipes", "record", "report", "selftest", "statistics"}
 MAY_KNOW = {
     "statistics": set(),

@@ -5,15 +5,15 @@ It needs no model and no torch, so a saved record can be judged again, also agai
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import inf
-from statistics import median
+from statistics import median, median_low
 
 from pytest_modelopt.budgets.limits import LIMITS, format_value, metric_in_unit_interval
 from pytest_modelopt.figures import format_number, format_percentage, format_points
-from pytest_modelopt.record.model import Case, Limit, Timing, Verdict
+from pytest_modelopt.record.model import Case, Limit, Measurement, Timing, Verdict
 from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
     LAUNCHES,
@@ -43,6 +43,8 @@ def judge(case: Case, *, timed_limits: int) -> Case:
 def _judge_limit(case: Case, limit: Limit, timed_limits: int) -> Verdict:
     if LIMITS[limit.name].kind == "timed":
         return _judge_timed(case, limit, timed_limits)
+    if limit.name in MEMORY_LIMITS:
+        return _judge_memory(case, limit)
     return _judge_exact(case, limit)
 
 
@@ -50,10 +52,6 @@ def _judge_limit(case: Case, limit: Limit, timed_limits: int) -> Verdict:
 
 
 # Shares of integers are exact fractions, so that a case that lies exactly at its limit is never decided by rounding.
-
-
-def _memory(case: Case) -> float | None:
-    return case.variant.memory_bytes if case.variant else None
 
 
 def _size(case: Case) -> float | None:
@@ -64,12 +62,6 @@ def _reduction(original: int | None, variant: int | None) -> Fraction | None:
     if original is None or variant is None or original == 0:
         return None
     return 1 - Fraction(variant, original)
-
-
-def _memory_reduction(case: Case) -> Fraction | None:
-    if case.original is None or case.variant is None:
-        return None
-    return _reduction(case.original.memory_bytes, case.variant.memory_bytes)
 
 
 def _size_reduction(case: Case) -> Fraction | None:
@@ -100,8 +92,6 @@ def _coverage(case: Case) -> Fraction | None:
 
 
 _FIGURES: dict[str, Callable[[Case], float | Fraction | None]] = {
-    "max_memory": _memory,
-    "min_memory_reduction": _memory_reduction,
     "max_size": _size,
     "min_size_reduction": _size_reduction,
     "max_accuracy_drop": _drop,
@@ -114,6 +104,7 @@ _FIGURES: dict[str, Callable[[Case], float | Fraction | None]] = {
 _NEEDS = {
     "max_memory": "memory",
     "min_memory_reduction": "memory",
+    "max_process_memory": "process_memory",
     "max_size": "size",
     "min_size_reduction": "size",
     "min_speedup": "timing",
@@ -169,6 +160,86 @@ def _by_how_much(case: Case, limit: Limit, figure: float) -> str:
     if metric_in_unit_interval(case.metric):
         return f", {format_points(distance)} beyond the limit"
     return f", {format_number(distance)} beyond the limit"
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+MEMORY_LIMITS = ("max_memory", "min_memory_reduction", "max_process_memory")
+"""Limits whose figure may come from several processes: a limit inside their spread is neither kept nor broken."""
+
+
+@dataclass(frozen=True)
+class _Range:
+    """All that the runs of a meter allow a figure to be; both ends are the figure itself where it is exact."""
+
+    low: float | Fraction
+    figure: float | Fraction
+    high: float | Fraction
+    meter: str
+    """How it was measured, in words; empty for torch's allocator."""
+
+
+def _judge_memory(case: Case, limit: Limit) -> Verdict:
+    measured = _memory_range(case, limit)
+    if measured is None:
+        return _not_measured(case, limit)
+    bound = Fraction(repr(limit.value))
+    is_maximum = LIMITS[limit.name].direction == "max"
+    kept = measured.high <= bound if is_maximum else measured.low >= bound
+    broken = measured.low > bound if is_maximum else measured.high < bound
+    figure = float(measured.figure)
+    shown = f"{_shown(case, limit, figure, kept=not broken)} measured{measured.meter}"
+    if kept:
+        return Verdict(limit, "pass", figure, _sentence(case, limit, f"holds: {shown}"))
+    if broken:
+        text = f"is broken: {shown}{_by_how_much(case, limit, figure)}"
+        return Verdict(limit, "fail", figure, _sentence(case, limit, text))
+    low, high = (format_value(limit.name, float(end), digits=6) for end in (measured.low, measured.high))
+    text = (
+        f"is inconclusive: {shown}, and the limit lies within the measured spread, {low} to {high}; "
+        "give a limit further from what is measured"
+    )
+    return Verdict(limit, "inconclusive", figure, _sentence(case, limit, text))
+
+
+def _memory_range(case: Case, limit: Limit) -> _Range | None:
+    if limit.name == "max_process_memory":
+        process = case.variant.process_memory if case.variant else None
+        return _range(process.peaks_bytes, _told_meter(case.variant)) if process else None
+    variant = case.memory_peaks_bytes(case.variant)
+    meter = _told_meter(case.variant) if case.foreign_runtimes else ""
+    if limit.name == "max_memory":
+        return _range(variant, meter)
+    original = case.memory_peaks_bytes(case.original)
+    if not variant or not original or min(original) <= 0 or _meters_differ(case):
+        return None
+    return _Range(
+        low=1 - Fraction(max(variant), min(original)),
+        figure=1 - Fraction(median_low(variant), median_low(original)),
+        high=1 - Fraction(min(variant), max(original)),
+        meter=meter,
+    )
+
+
+def _range(peaks_bytes: Sequence[int], meter: str) -> _Range | None:
+    if not peaks_bytes:
+        return None
+    return _Range(min(peaks_bytes), median_low(peaks_bytes), max(peaks_bytes), meter)
+
+
+def _meters_differ(case: Case) -> bool:
+    """Whether figures of two process meters would be compared, which read different things."""
+    sides = (case.original, case.variant)
+    meters = {side.process_memory.meter for side in sides if side is not None and side.process_memory}
+    return bool(case.foreign_runtimes) and len(meters) > 1
+
+
+def _told_meter(side: Measurement | None) -> str:
+    process = side.process_memory if side is not None else None
+    if process is None:
+        return ""
+    runs = len(process.peaks_bytes)
+    return f" by {process.meter} in {runs} fresh process{'' if runs == 1 else 'es'}"
 
 
 # --- timed limits ----------------------------------------------------------------------------------------------------
@@ -239,6 +310,8 @@ def speedup_samples(timing: Timing) -> Samples:
 
 def _not_measured(case: Case, limit: Limit) -> Verdict:
     needed = _NEEDS[limit.name]
+    if needed == "memory" and case.foreign_runtimes:
+        needed = "process_memory"
     reasons = [
         f"{side.recipe or 'original'}: {side.unmeasured[needed]}"
         for side in (case.original, case.variant)

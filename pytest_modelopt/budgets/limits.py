@@ -42,6 +42,13 @@ LIMITS: dict[str, LimitKind] = {
             "percentage",
             "The share of the original's peak memory that the variant must save.",
         ),
+        LimitKind(
+            "max_process_memory",
+            "exact",
+            "max",
+            "bytes",
+            "The most memory that a fresh process may take at its peak to load the saved variant and call it once.",
+        ),
         LimitKind("max_size", "exact", "max", "bytes", "The most bytes that the saved variant may have."),
         LimitKind(
             "min_size_reduction",

@@ -187,9 +187,7 @@ Metric = Annotated[
     BeforeValidator(parse_metric),
     WithJsonSchema({"anyOf": [{"enum": list(_METRICS)}, _REFERENCE_SCHEMA]}),
 ]
-Device = Annotated[
-    str, BeforeValidator(parse_device), WithJsonSchema({"type": "string", "pattern": DEVICE_PATTERN})
-]
+Device = Annotated[str, BeforeValidator(parse_device), WithJsonSchema({"type": "string", "pattern": DEVICE_PATTERN})]
 Count = Annotated[int, BeforeValidator(parse_count), WithJsonSchema({"type": "integer", "minimum": 1})]
 Seconds = Annotated[float, BeforeValidator(parse_time), WithJsonSchema(_WORDS_OF_UNITS["time"][0])]
 Version = Annotated[int, BeforeValidator(parse_version), WithJsonSchema({"const": 1})]

@@ -1,4 +1,4 @@
-"""The operations that a worker answers: load, size, memory, score, timing blocks. One Bench holds one variant."""
+"""The operations that a worker answers: load, size, memory, score, timing blocks, saving. One Bench, one variant."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_modelopt.measure import environment, latency, loading, memory, quality, size
-from pytest_modelopt.measure.replies import Answers, Block, Loaded, Usage, VariantError
+from pytest_modelopt.measure import environment, latency, loading, memory, process_memory, quality, size
+from pytest_modelopt.measure.replies import Answers, Block, Loaded, Memory, Usage, VariantError
 from pytest_modelopt.measure.variant import Source, Variant
-from pytest_modelopt.recipes import torch_ao
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
-from pytest_modelopt.record.model import Environment
+from pytest_modelopt.record.model import Environment, ProcessMeter
 
 
 class Bench:
@@ -46,7 +45,7 @@ class Bench:
         self._set_threads()
         name, higher_is_better = self._load_metric()
         self._model, notes = loading.load_model(self._loader, self._variant.model)
-        self._inputs = self._example_inputs() if inputs_file is None else _read_inputs(inputs_file)
+        self._inputs = self._example_inputs() if inputs_file is None else size.load(Path(inputs_file))
         self._set_threads()
         with torch.no_grad():  # not inference mode: a recipe may need gradients of what the model caches in this call
             quality.run(self._model, self._inputs)
@@ -73,11 +72,10 @@ class Bench:
         try:
             return size.saved_bytes(self.model)
         except Exception as error:
-            message = " ".join(str(error).split())[:300]
-            raise VariantError(f"the model cannot be saved: {type(error).__name__}: {message}") from error
+            raise _not_saved(error) from error
 
-    def memory(self) -> tuple[int, int]:
-        """(bytes of weights, peak bytes of one call)."""
+    def memory(self) -> Memory:
+        """Bytes of weights and peak bytes of one call, or the foreign runtime that keeps them to itself."""
         try:
             self._set_threads()
             with torch.inference_mode():
@@ -90,9 +88,16 @@ class Bench:
                     f"the model keeps {kept:+,} bytes more after each call, so its memory depends on how often it was "
                     "called: give a factory whose model starts afresh in each forward pass"
                 )
+        except memory.ForeignRuntime as found:
+            return Memory(None, None, found.runtime)
         except memory.Unaccounted as error:
             raise VariantError(str(error)) from error
-        return weights, peak
+        return Memory(weights, peak)
+
+    def process_memory(self, model: str, inputs: str, runtime: str | None) -> tuple[int, ProcessMeter]:
+        """(peak bytes of this process while it loads the saved model and calls it, the meter). For a fresh worker."""
+        self._set_threads()
+        return process_memory.peak_bytes(Path(model), Path(inputs), runtime)
 
     def score(self) -> Answers:
         self._set_threads()
@@ -128,22 +133,22 @@ class Bench:
                 os.sched_setaffinity(int(thread.name), cores)
 
     def save(self, path: str) -> str:
-        """Write the model to `path`; a fingerprint of what it answers, by which `reload` can be checked."""
-        size.save(self.model, Path(path))
+        """Write the variant to `path`; a fingerprint of what it answers, by which `reload` can be checked."""
+        try:
+            size.save(self.model, Path(path))
+        except Exception as error:
+            raise _not_saved(error) from error
         return self._answer_fingerprint()
 
     def save_inputs(self, path: str) -> None:
         """Write the inputs of the measured call to `path`."""
-        with Path(path).open("wb") as file:
-            torch.save(self._first_inputs(), file)
+        size.save(self._first_inputs(), Path(path))
 
     def reload(self, path: str, inputs_file: str) -> str:
         """Stand where the worker stood that saved the model and its inputs; the same fingerprint, if it does."""
         self._set_threads()
-        self._inputs = _read_inputs(inputs_file)
-        with torch_ao.quiet():
-            # Not untrusted: another worker of this run wrote it, into a folder that only this user can read.
-            self._model = torch.load(path, weights_only=False)
+        self._inputs = size.load(Path(inputs_file))
+        self._model = size.load(Path(path))
         self._set_threads()
         return self._answer_fingerprint()
 
@@ -223,6 +228,6 @@ class Bench:
         return inputs
 
 
-def _read_inputs(path: str) -> Inputs:
-    inputs: Inputs = torch.load(path, weights_only=True)
-    return inputs
+def _not_saved(error: Exception) -> VariantError:
+    message = " ".join(str(error).split())[:300]
+    return VariantError(f"the model cannot be saved: {type(error).__name__}: {message}")

@@ -59,11 +59,13 @@ class Device:
 
 def _cuda_clock(call: Callable[[], object], calls: int) -> int:
     """Time on the GPU's own clock, between two events in the stream: the host returns from a call before it is done."""
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    event: Any = torch.cuda.Event
+    start, end = event(enable_timing=True), event(enable_timing=True)
     torch.cuda.synchronize()
     start.record()
     for _ in range(calls):
         call()
     end.record()
     end.synchronize()
-    return max(1, round(start.elapsed_time(end) * 1e6))  # milliseconds
+    milliseconds: float = start.elapsed_time(end)
+    return max(1, round(1e6 * milliseconds))

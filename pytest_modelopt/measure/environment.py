@@ -25,7 +25,17 @@ _TELLING_FLAGS = {
     "i8mm",
     "sve",
 }
-_PACKAGES = ("pytest", "numpy", "cloudpickle", "torch-pruning")
+_PACKAGES = (
+    "pytest",
+    "numpy",
+    "cloudpickle",
+    "torch-pruning",
+    "memray",
+    "torchao",
+    "onnxruntime",
+    "openvino",
+    "ai-edge-litert",
+)
 
 
 def environment() -> Environment:

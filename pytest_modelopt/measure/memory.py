@@ -24,13 +24,30 @@ class Unaccounted(Exception):
     """Some of the model's memory cannot be read; the message names what."""
 
 
+class ForeignRuntime(Unaccounted):
+    """The model holds an object of a runtime that allocates for itself; `runtime` names it."""
+
+    def __init__(self, runtime: str) -> None:
+        super().__init__(f"{runtime} keeps its weights where torch's allocator does not see them")
+        self.runtime = runtime
+
+
+FOREIGN_RUNTIMES = {
+    "ONNX Runtime": ("onnxruntime",),
+    "OpenVINO": ("openvino",),
+    "LiteRT": ("ai_edge_litert", "tflite_runtime", "tensorflow.lite"),
+}
+"""Runtimes by the packages that define the types of their objects."""
+
+
 def weights_bytes(model: nn.Module) -> int:
     """Bytes of the memory that the model keeps: parameters, buffers, packed weights, tensors in any other attribute.
 
     Memory that several tensors share counts once: ties, views, slices of one storage.
 
     Raises:
-        Unaccounted: something holds weights in a form that cannot be counted; it is never taken for zero.
+        ForeignRuntime: the model holds a session, a compiled model or an interpreter of another runtime.
+        Unaccounted: something else holds weights in a form that cannot be counted; it is never taken for zero.
     """
     return _Walk(model).total_bytes()
 
@@ -53,6 +70,7 @@ class _Walk:
             value = self._pending.pop()
             if value is not None and not isinstance(value, _NO_TENSORS) and id(value) not in self._seen:
                 self._seen[id(value)] = value
+                _refuse_foreign(value)
                 self._visit(value)
 
     def total_bytes(self) -> int:
@@ -118,6 +136,14 @@ class _Walk:
             self._pending.append(value.__getstate__())
         except Exception as error:
             raise Unaccounted(f"the weights packed in a {value._type()} cannot be read: {error}") from error
+
+
+def _refuse_foreign(value: Any) -> None:
+    """Raise ForeignRuntime for an object of such a runtime, or of a class that was derived from one of its own."""
+    for kind in type(value).__mro__:
+        for runtime, packages in FOREIGN_RUNTIMES.items():
+            if any(f"{kind.__module__}.".startswith(f"{package}.") for package in packages):
+                raise ForeignRuntime(runtime)
 
 
 def _archived_tensor_bytes(script: Any) -> int:

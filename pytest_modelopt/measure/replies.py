@@ -23,6 +23,15 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What the tensor meter found. With a foreign `runtime` it has no figures: that memory is not torch's."""
+
+    weights_bytes: int | None
+    call_peak_bytes: int | None
+    runtime: str | None = None
+
+
+@dataclass(frozen=True)
 class Answers:
     """The score of one variant on all examples, in the metric's unit, and what it was made from."""
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from pytest_modelopt.measure.process import Worker, WorkerFailed
 from pytest_modelopt.measure.referee import Lacking, Listener, TimingPlan, time_pairs
-from pytest_modelopt.measure.replies import Answers, Loaded
+from pytest_modelopt.measure.replies import Answers, Loaded, Memory
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.record.model import (
     Agreement,
@@ -21,9 +21,14 @@ from pytest_modelopt.record.model import (
     CaseError,
     Environment,
     Measurement,
+    ProcessMemory,
+    ProcessMeter,
     Stage,
     Timing,
 )
+
+PROCESS_RUNS = 3
+"""Fresh processes whose peaks make one figure of process memory, so that its spread is known."""
 
 
 class Progress(Protocol):
@@ -103,6 +108,7 @@ class Runner:
         try:
             self._measure(optimized, case.name)
             _require_same_data(original, optimized)
+            self._measure_process_memory(case, original, optimized)
             timing = self._time(case.name, original, optimized, lacking)
         except _Failed as failed:
             return replace(_compared(case, original, optimized), error=failed.error)
@@ -171,18 +177,19 @@ class Runner:
         label = measured.variant.label
         unmeasured: dict[str, str] = {}
         size = self._figure(measured, name, "size", unmeasured)
-        weights, peak = self._figure(measured, name, "memory", unmeasured) or (None, None)
+        memory: Memory = self._figure(measured, name, "memory", unmeasured) or Memory(None, None)
         measured.measurement = Measurement(
             recipe=measured.variant.recipe,
             size_bytes=size,
-            weights_bytes=weights,
-            call_peak_bytes=peak,
+            weights_bytes=memory.weights_bytes,
+            call_peak_bytes=memory.call_peak_bytes,
             score=None,
             examples=0,
             data_fingerprint=None,
             notes=measured.loaded.notes,
             unmeasured=unmeasured,
             seconds=measured.seconds,
+            runtime=memory.runtime,
         )
         if measured.variant.data is None:
             unmeasured["score"] = unmeasured["predictions"] = "no `data` was given"
@@ -244,6 +251,59 @@ class Runner:
         if measured.worker is not None:
             measured.worker.close()
             measured.worker = None
+
+    # --- process memory ----------------------------------------------------------------------------------------------
+
+    def _measure_process_memory(self, case: Case, original: _Measured, optimized: _Measured) -> None:
+        """Where a limit asks for it, or a foreign runtime leaves no other meter: of both, by the same one."""
+        sides = (original, optimized)
+        is_foreign = any(side.measurement is not None and side.measurement.runtime is not None for side in sides)
+        if not is_foreign and all(limit.name != "max_process_memory" for limit in case.limits):
+            return
+        for side in sides:
+            assert side.measurement is not None
+            if side.measurement.process_memory is None and "process_memory" not in side.measurement.unmeasured:
+                side.measurement = self._with_process_memory(side, side.measurement, case.name)
+
+    def _with_process_memory(self, measured: _Measured, before: Measurement, name: str) -> Measurement:
+        """The measurement with the process memory of fresh workers, or with the reason why it has none."""
+        model, inputs = self.new_file("process-memory-model"), self.new_file("process-memory-inputs")
+        label, start = measured.variant.label, time.monotonic()
+        try:
+            self._request(measured.worker, name, "save", f"saving the {label}", path=str(model))
+            self._request(measured.worker, name, "save_inputs", f"saving the {label}", path=str(inputs))
+            runs = [
+                self._fresh_run(
+                    measured.variant, name, run, model=str(model), inputs=str(inputs), runtime=before.runtime
+                )
+                for run in range(1, PROCESS_RUNS + 1)
+            ]
+        except WorkerFailed as failed:
+            if measured.worker is None or not measured.worker.is_alive:  # its own worker: what follows needs it
+                raise _Failed(CaseError("memory", failed.message, failed.output)) from None
+            return replace(before, unmeasured=before.unmeasured | {"process_memory": failed.message})
+        finally:
+            model.unlink(missing_ok=True)
+            inputs.unlink(missing_ok=True)
+            measured.seconds["process_memory"] = time.monotonic() - start
+        return replace(before, process_memory=ProcessMemory(tuple(peak for peak, _ in runs), runs[0][1]))
+
+    def _fresh_run(self, variant: Variant, name: str, run: int, **arguments: Any) -> tuple[int, ProcessMeter]:
+        self._workers_started += 1
+        worker = Worker(variant, self._folder, f"worker-{self._workers_started}")
+        try:
+            text = f"process memory of the {variant.label}, run {run} of {PROCESS_RUNS}"
+            answer: tuple[int, ProcessMeter] = self._request(worker, name, "process_memory", text, **arguments)
+            return answer
+        finally:
+            worker.close()
+
+    def _request(self, worker: Worker | None, name: str, operation: str, text: str, **arguments: Any) -> Any:
+        assert worker is not None
+        self._progress.step(name, text)
+        return worker.request(
+            operation, limit_s=self._limits.step_limit_s, heartbeat=lambda: self._progress.beat(), **arguments
+        )
 
     # --- the comparison ----------------------------------------------------------------------------------------------
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import torch
 from torch import nn
+
+from pytest_modelopt.recipes import torch_ao
+from pytest_modelopt.recipes.calling import Inputs
 
 
 class _Counter:
@@ -36,9 +40,15 @@ def saved_bytes(model: nn.Module) -> int:
     return counter.written
 
 
-def save(model: nn.Module, path: Path) -> None:
-    """Write the module to `path`, whole or not at all."""
+def save(value: nn.Module | Inputs, path: Path) -> None:
+    """Write a module, or the inputs of a call, to `path`, whole or not at all."""
     temporary = path.with_name(path.name + ".part")
     with temporary.open("wb") as file:  # given a path, torch.save would write the file's name into the archive
-        torch.save(model, file, pickle_module=cloudpickle)
+        torch.save(value, file, pickle_module=cloudpickle)
     temporary.replace(path)
+
+
+def load(path: Path) -> Any:
+    """What `save` wrote: a file of our own workers, in a folder that only this user can read."""
+    with torch_ao.quiet():
+        return torch.load(path, weights_only=False)

@@ -7,12 +7,14 @@ Units are in the names: `_bytes` (integers), `_ns` (nanoseconds), `_s` (seconds)
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import median_low
 from typing import Literal
 
 SCHEMA_VERSION: Literal[2] = 2
 
 Level = Literal["error", "warn"]
 Outcome = Literal["pass", "fail", "inconclusive", "not measured", "waived"]
+ProcessMeter = Literal["memray", "VmHWM"]
 Stage = Literal["start", "load", "optimize", "size", "memory", "score", "timing", "limits", "compare"]
 
 
@@ -31,6 +33,28 @@ class Limit:
     level: Level
     file: str
     line: int
+
+
+@dataclass(frozen=True)
+class ProcessMemory:
+    """Peak memory of fresh processes that only load the saved variant and run one call, minus what they took before.
+
+    It holds for any runtime, also for one that bypasses torch's allocator. Every run is kept, so the spread is known.
+    """
+
+    peaks_bytes: tuple[int, ...]
+    meter: ProcessMeter
+    """'memray' counts allocations; 'VmHWM' is the kernel's resident peak, pages of the libraries that ran included."""
+
+    @property
+    def bytes(self) -> int | None:
+        """The median run (of an even number of runs the lower of the two in the middle)."""
+        return median_low(self.peaks_bytes) if self.peaks_bytes else None
+
+    @property
+    def spread_bytes(self) -> int:
+        """The highest run minus the lowest."""
+        return max(self.peaks_bytes, default=0) - min(self.peaks_bytes, default=0)
 
 
 @dataclass(frozen=True)
@@ -53,11 +77,18 @@ class Measurement:
     unmeasured: dict[str, str] = field(default_factory=dict)
     """Figure name -> why it is missing."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Where this variant's wall time went: start, load, optimize, size, memory, score."""
+    """Where this variant's wall time went: start, load, optimize, size, memory, score, process_memory."""
+    process_memory: ProcessMemory | None = None
+    """Measured only where a limit asks for it, or where a variant of the comparison runs on a foreign runtime."""
+    runtime: str | None = None
+    """The foreign runtime found in the model ('ONNX Runtime', 'OpenVINO', 'LiteRT'); None: torch's allocator."""
 
     @property
     def memory_bytes(self) -> int | None:
-        """Peak memory of one call by the tensor meter: resident weights plus the peak of the call's allocations."""
+        """Peak memory of one call by the tensor meter: resident weights plus the peak of the call's allocations.
+
+        A comparison with a foreign runtime does not use it: see `Case.memory_peaks_bytes`.
+        """
         if self.weights_bytes is None or self.call_peak_bytes is None:
             return None
         return self.weights_bytes + self.call_peak_bytes
@@ -253,6 +284,33 @@ class Case:
     @property
     def name(self) -> str:
         return f"{self.model}/{self.recipe}"
+
+    @property
+    def foreign_runtimes(self) -> tuple[str, ...]:
+        """The runtimes beside torch on which the original or the variant runs.
+
+        With any, the memory of both is compared by the process meter: torch's allocator would not see one of them.
+        """
+        found = (
+            side.runtime for side in (self.original, self.variant) if side is not None and side.runtime is not None
+        )
+        return tuple(dict.fromkeys(found))
+
+    def memory_peaks_bytes(self, side: Measurement | None) -> tuple[int, ...]:
+        """What the meter of this comparison read for `side`: one exact figure, or one of each fresh process.
+
+        Empty where it was not measured.
+        """
+        if side is None:
+            return ()
+        if self.foreign_runtimes:
+            return side.process_memory.peaks_bytes if side.process_memory else ()
+        return () if side.memory_bytes is None else (side.memory_bytes,)
+
+    def memory_bytes(self, side: Measurement | None) -> int | None:
+        """Peak memory of `side` by the meter of this comparison: the median where there are several figures."""
+        peaks = self.memory_peaks_bytes(side)
+        return median_low(peaks) if peaks else None
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,20 @@ from pytest_modelopt.report.plain import plain_line
 def properties(case: Case) -> list[tuple[str, str | float | int]]:
     """Name and value of what was measured; a figure that is missing has no property.
 
-    Bytes and seconds as they are; reductions and coverage as shares, 0.25 for a quarter; score and drop in the
+    Bytes and seconds as they are, memory by the meter of the comparison (`memory_meter` where it is not torch's
+    allocator); reductions and coverage as shares, 0.25 for a quarter; score and drop in the
     metric's own unit.
     """
     original, variant, timing, agreement = case.original, case.variant, case.timing, case.agreement
     timed = timing is not None and bool(timing.pairs)
+    process = variant.process_memory if variant else None
     figures: dict[str, str | float | int | None] = {
         "model": plain_line(case.model),
         "recipe": plain_line(case.recipe),
-        "memory_bytes": variant.memory_bytes if variant else None,
-        "memory_reduction": _reduction(
-            original.memory_bytes if original else None, variant.memory_bytes if variant else None
-        ),
+        "memory_bytes": case.memory_bytes(variant),
+        "memory_meter": process.meter if process and case.foreign_runtimes else None,
+        "memory_reduction": _reduction(case.memory_bytes(original), case.memory_bytes(variant)),
+        "process_memory_bytes": process.bytes if process else None,
         "size_bytes": variant.size_bytes if variant else None,
         "size_reduction": _reduction(
             original.size_bytes if original else None, variant.size_bytes if variant else None

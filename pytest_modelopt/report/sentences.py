@@ -58,7 +58,8 @@ class Item:
 def items(record: Record) -> list[Item]:
     """Everything to say: case by case in the record's order, then what holds for models and for the whole run."""
     told = [item for case in record.cases for item in case_items(case, record.strict)]
-    return [*told, *_not_run(record), *_disturbed(record), *_notes(record), *_unmeasured(record)]
+    told += [*_not_run(record), *_disturbed(record), *_notes(record), *_process_memory(record), *_unmeasured(record)]
+    return told
 
 
 def case_items(case: Case, strict: bool) -> list[Item]:
@@ -257,6 +258,25 @@ def _notes(record: Record) -> Iterator[Item]:
         yield Item("info", "NOTE", f"{plain_line(model)}: a note", text, model=model)
 
 
+def _process_memory(record: Record) -> Iterator[Item]:
+    """The process memory of each model's variants, with its meter and its spread."""
+    about: dict[tuple[str, str], list[str]] = {}
+    for case in record.cases:
+        for measurement in _measurements(case):
+            process = measurement.process_memory
+            if process is None or process.bytes is None:
+                continue
+            count = len(process.peaks_bytes)
+            runs = f"{count} fresh process{'' if count == 1 else 'es'}"
+            spread = f"{format_bytes(process.bytes)} within {format_bytes(process.spread_bytes)}"
+            runtime = f" on {plain_line(measurement.runtime)}" if measurement.runtime else ""
+            _add(about, (case.model, f"{process.meter}, {runs} each"), f"{_variant(measurement)}{runtime} {spread}")
+    for (model, meter), variants in about.items():
+        name = plain_line(model)
+        text = f"{name}: process memory by {meter}: {_enumerated(variants)}"
+        yield Item("info", "NOTE", f"{name}: process memory", text, model=model)
+
+
 def _unmeasured(record: Record) -> Iterator[Item]:
     about: dict[tuple[str, str, str], list[str]] = {}
     for case in record.cases:
@@ -264,7 +284,7 @@ def _unmeasured(record: Record) -> Iterator[Item]:
             for figure, reason in measurement.unmeasured.items():
                 _add(about, (case.model, figure, reason), _variant(measurement))
     for (model, figure, reason), variants in about.items():
-        name, what = plain_line(model), plain_line(figure)
+        name, what = plain_line(model), plain_line(figure).replace("_", " ")
         text = f"{name} ({_enumerated(variants)}): {what} was not measured: {plain_line(reason)}"
         yield Item("info", "NOTE", f"{name}: {what} was not measured", text, model=model)
 

@@ -27,6 +27,8 @@ from pytest_modelopt.statistics.timing import ALPHA_PASS, alpha_fail, speedup_in
 HEADERS = ("recipe", "changed", "memory", "size", "latency", "speedup", "score", "drop", "flips", "verdict")
 ALIGNMENTS = ("left", "right", "right", "right", "right", "right", "right", "right", "right", "left")
 NOT_MEASURED = "-"
+PROCESS_METER = "*"
+"""Marks a memory figure that is the peak of fresh processes and not of torch's allocator."""
 
 _Figure = TypeVar("_Figure")
 
@@ -110,8 +112,20 @@ def _conditions(cases: list[Case]) -> str:
         scored += " (drop: with its 95% bound)"
     threads = _latest(case.timing.threads if case.timing else None for case in cases)
     if threads is None:
-        return f"{scored}; memory of batch {first.batch_size}"
-    return f"{scored}; memory and latency of batch {first.batch_size}, {threads} thread{'' if threads == 1 else 's'}"
+        measured = f"memory of batch {first.batch_size}"
+    else:
+        measured = f"memory and latency of batch {first.batch_size}, {threads} thread{'' if threads == 1 else 's'}"
+    return f"{scored}; {measured}{_meter(cases)}"
+
+
+def _meter(cases: list[Case]) -> str:
+    """What the mark at memory figures means, where there is one."""
+    runtimes = list(dict.fromkeys(name for case in cases for name in case.foreign_runtimes))
+    sides = [side for case in cases if case.foreign_runtimes for side in (case.original, case.variant)]
+    meters = list(dict.fromkeys(side.process_memory.meter for side in sides if side and side.process_memory))
+    if not meters:
+        return ""
+    return f" ({PROCESS_METER} memory of fresh processes by {' and '.join(meters)}, for {' and '.join(runtimes)})"
 
 
 def _original_row(cases: list[Case]) -> Row:
@@ -124,7 +138,7 @@ def _original_row(cases: list[Case]) -> Row:
     return Row(
         recipe="original",
         changed="",
-        memory=_or_dash(format_bytes, latest(lambda original: original.memory_bytes)),
+        memory=_original_memory(cases),
         size=_or_dash(format_bytes, latest(lambda original: original.size_bytes)),
         latency=_or_dash(format_time, median(latencies_s) if latencies_s else None),
         speedup="",
@@ -144,7 +158,7 @@ def _variant_row(record: Record, case: Case) -> Row:
     return Row(
         recipe=recipe,
         changed=_or_dash(format_percentage, round(case.coverage.share, 4) if case.coverage else None),
-        memory=_bytes(original.memory_bytes if original else None, variant.memory_bytes if variant else None),
+        memory=_memory(case),
         size=_bytes(original.size_bytes if original else None, variant.size_bytes if variant else None),
         latency=_or_dash(format_time, median(timing.variant_latencies_s()) if timing else None),
         speedup=_speedup(timing, record.timed_limits) if timing else NOT_MEASURED,
@@ -167,6 +181,20 @@ def _latest(figures: Iterable[_Figure | None]) -> _Figure | None:
 
 def _or_dash(form: Callable[[_Figure], str], figure: _Figure | None) -> str:
     return NOT_MEASURED if figure is None else form(figure)
+
+
+def _memory(case: Case) -> str:
+    cell = _bytes(case.memory_bytes(case.original), case.memory_bytes(case.variant))
+    return f"{cell}{PROCESS_METER}" if case.foreign_runtimes and cell != NOT_MEASURED else cell
+
+
+def _original_memory(cases: list[Case]) -> str:
+    """By each meter that the comparisons below it use."""
+    by_tensors = _latest(case.memory_bytes(case.original) for case in cases if not case.foreign_runtimes)
+    by_process = _latest(case.memory_bytes(case.original) for case in cases if case.foreign_runtimes)
+    told = [] if by_tensors is None else [format_bytes(by_tensors)]
+    told += [] if by_process is None else [f"{format_bytes(by_process)}{PROCESS_METER}"]
+    return ", ".join(told) or NOT_MEASURED
 
 
 def _bytes(original: int | None, variant: int | None) -> str:

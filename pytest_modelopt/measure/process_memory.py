@@ -1,0 +1,156 @@
+"""Process memory: the peak of a fresh process that only loads a saved variant and runs it, minus what it took before.
+
+For runtimes that bypass torch's allocator, and for limits on a whole process. The best meter is memray, which counts
+every allocation from before the model is loaded until after the first call. Without it the kernel's high-water mark of
+resident memory serves, which includes the pages of the libraries that the call touches, and repeats less well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import importlib.util
+import pickletools
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_modelopt.measure import size
+from pytest_modelopt.measure.memory import FOREIGN_RUNTIMES
+from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.recipes.calling import call
+from pytest_modelopt.record.model import ProcessMeter
+
+_LIBRARIES = ("torch", "torchao", "numpy")
+"""Importing these is not what a model takes. Modules of the user's are not among them: they belong to the model."""
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+def peak_bytes(model: Path, inputs: Path, runtime: str | None) -> tuple[int, ProcessMeter]:
+    """Peak bytes of loading the module saved in `model` and calling it once on `inputs`, and the meter that read them.
+
+    To be called once, in a process of its own: what a second load takes is not what the first one took.
+
+    Raises:
+        VariantError: there is no meter here, the model cannot be loaded again, or its peak is too small to be seen.
+    """
+    meter = _choose_meter()
+    example = size.load(inputs)
+    _import_libraries(model, runtime)
+    gc.collect()
+
+    def load_and_call() -> object:
+        loaded = _loaded(model)
+        with torch.inference_mode():
+            return loaded, call(loaded, example)  # both are alive while the meter stops
+
+    peak = _METERS[meter](load_and_call)
+    if peak <= 0:
+        raise VariantError(f"the peak of the process did not rise above what it was before, as {meter} reads it")
+    return peak, meter
+
+
+def _loaded(model: Path) -> Any:
+    try:
+        return size.load(model)
+    except Exception as error:
+        message = " ".join(str(error).split())[:300]
+        raise VariantError(
+            f"the saved model cannot be loaded in a fresh process: {type(error).__name__}: {message}; a model that "
+            "wraps a runtime must say what of it is saved, in `__getstate__` and `__setstate__` or in `__reduce__`"
+        ) from error
+
+
+# --- what the process has before the meter starts --------------------------------------------------------------------
+
+
+def _import_libraries(model: Path, runtime: str | None) -> None:
+    """Import the libraries that the saved model needs: their own memory is there with any model."""
+    for package in FOREIGN_RUNTIMES.get(runtime or "", ()):
+        if importlib.util.find_spec(package.partition(".")[0]) is not None:
+            importlib.import_module(package)
+    for module in sorted(_modules_named_in(model)):
+        if module.partition(".")[0] in _LIBRARIES:
+            importlib.import_module(module)
+
+
+def _modules_named_in(saved: Path) -> set[str]:
+    """Modules whose classes and functions the file names. It is read as data: nothing of the user's is imported."""
+    with zipfile.ZipFile(saved) as archive:
+        (name,) = (entry for entry in archive.namelist() if entry.endswith("/data.pkl"))
+        content = archive.read(name)
+    # torch.save writes pickle's protocol 2, where each global is one opcode: "module name".
+    named = (argument for opcode, argument, _ in pickletools.genops(content) if opcode.name == "GLOBAL")
+    return {str(argument).partition(" ")[0] for argument in named}
+
+
+# --- the meters ------------------------------------------------------------------------------------------------------
+
+
+def _choose_meter() -> ProcessMeter:
+    if importlib.util.find_spec("memray") is not None:
+        return "memray"
+    if _resident("VmHWM") is not None:
+        return "VmHWM"
+    raise VariantError(
+        "there is no meter for it: memray is not installed (`pip install 'pytest-modelopt[memory]'`), and "
+        f"{sys.platform} has no {_STATUS} to read a peak from"
+    )
+
+
+def _by_memray(call_once: Callable[[], object]) -> int:
+    import memray
+
+    with tempfile.TemporaryDirectory(prefix="modelopt-memray-") as folder:
+        file = Path(folder) / "allocations.bin"
+        with memray.Tracker(file):
+            kept = call_once()
+        del kept
+        reader = memray.FileReader(file)
+        peak = int(reader.metadata.peak_memory)
+        reader.close()
+    return peak
+
+
+def _by_high_water_mark(call_once: Callable[[], object]) -> int:
+    # Importing may have raised the mark above what is resident now. A container may forbid to reset it.
+    with contextlib.suppress(OSError):
+        _CLEAR_REFS.write_text("5", encoding="ascii")
+    mark, before = _read_resident("VmHWM"), _read_resident("VmRSS")
+    kept = call_once()
+    peak = _read_resident("VmHWM")
+    del kept
+    if peak <= mark > before:
+        raise VariantError(
+            f"an earlier peak of the process hides the model's, and {_CLEAR_REFS} did not reset it: install "
+            "`pytest-modelopt[memory]`"
+        )
+    return peak - before
+
+
+_METERS: dict[ProcessMeter, Callable[[Callable[[], object]], int]] = {
+    "memray": _by_memray,
+    "VmHWM": _by_high_water_mark,
+}
+
+
+def _read_resident(field: str) -> int:
+    value = _resident(field)
+    assert value is not None, field
+    return value
+
+
+def _resident(field: str) -> int | None:
+    """Bytes of a field of /proc/self/status, which the kernel gives in units of 1024; None where there is none."""
+    try:
+        lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)
