@@ -32,7 +32,7 @@ test: lint
 gate: env
 	$(BIN)/python -m pytest --modelopt --modelopt-report modelopt-report example_project/tests budgets.yaml
 
-# All benchmarks, about half an hour; benchmarks/README.md says what each one shows and how the full runs are made.
+# All benchmarks, about 45 minutes; benchmarks/README.md says what each one shows and how the full runs are made.
 # startup and gate_cost take about a minute each; false_alarms, misses and time_to_verdict are slow: their results go to
 # bench-results/, and an interrupted `make bench` goes on from there.
 ROUNDS ?= 20

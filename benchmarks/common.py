@@ -136,14 +136,15 @@ def generator(*parts: object) -> random.Random:
 
 
 @contextlib.contextmanager
-def machine(condition: Condition) -> Iterator[None]:
+def machine(condition: Condition) -> Iterator[subprocess.Popen[bytes] | None]:
     """As the machine is, or with one more process that keeps a core busy (it may move between cores)."""
     if condition == "idle":
-        yield
+        yield None
         return
-    load = subprocess.Popen([sys.executable, "-c", _SPIN])
+    # In a session of its own: Ctrl-C is for the benchmark, which then ends its load.
+    load = subprocess.Popen([sys.executable, "-c", _SPIN], start_new_session=True)
     try:
-        yield
+        yield load
     finally:
         load.kill()
         load.wait()

@@ -1,0 +1,57 @@
+"""What benchmarks/ counts and keeps. No benchmark runs here, and no time is asserted anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import common, rounds
+from benchmarks.common import Row, Store
+
+SETTINGS = {"benchmark": "false_alarms", "seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("hits", "trials", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0000, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_shares_have_the_published_wilson_intervals(hits: int, trials: int, low: float, high: float) -> None:
+    """Newcombe 1998, Statistics in Medicine 17:857-872, table I, method 3."""
+    assert common.wilson(hits, trials) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+def test_a_line_that_an_interruption_cut_off_is_forgotten_and_the_others_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    Store(path).append({"kind": "comparison", "round": 0})
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"kind": "comp')
+    resumed = Store(path)
+    resumed.append({"kind": "comparison", "round": 1})
+    assert [row["round"] for row in Store(path).of_kind("comparison")] == [0, 1]
+
+
+def test_results_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    Store(path).append({"kind": "run", "settings": SETTINGS})
+    with pytest.raises(SystemExit, match="choose another --out"):
+        Store(path).begin(SETTINGS | {"seed": 2})
+
+
+def test_a_table_counts_failures_and_measures_errors_from_the_true_slowdown() -> None:
+    question = rounds.Question("misses", slowdown=0.15, limits=(0.10,), rounds=3, fail_means="called")
+    rows = [_row("fail", 0.13), _row("inconclusive", 0.16), _row("pass", 0.05)]
+    (line,) = rounds.table(question, rows)
+    assert (line["comparisons"], line["called"], line["inconclusive"]) == (3, 1, 1)
+    assert (line["median error"], line["worst error"]) == ("2.0%", "-10.0%")
+
+
+def _row(outcome: str, slowdown: float) -> Row:
+    return {"method": "ours", "outcomes": {"10%": outcome}, "slowdown": slowdown, "wall_s": 1.0, "timing_s": 1.0}
+
+
+def test_the_load_ends_with_the_benchmark() -> None:
+    with common.machine("loaded") as load:
+        assert load is not None
+        assert load.poll() is None
+    assert load.poll() is not None
