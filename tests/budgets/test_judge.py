@@ -17,6 +17,7 @@ from pytest_modelopt.record.model import (
     LayerCoverage,
     Limit,
     Measurement,
+    ProcessMemory,
     TimedPair,
     Timing,
     Verdict,
@@ -27,7 +28,9 @@ QUIET = Conditions(2, 0.1, 0.0, 0.0, 0.0, 0.0, WorkerUse(1, 0.0), WorkerUse(1, 0
 
 
 def measurement(recipe: str | None, *, size: int, weights: int, peak: int, score: float | None) -> Measurement:
-    return Measurement(recipe, size, weights, peak, score, 1000, "f" * 64)
+    return Measurement(
+        recipe, size, weights, peak, score, 1000, "f" * 64, process_memory=ProcessMemory((7000, 7000, 7000), "memray")
+    )
 
 
 def timing(speedups: list[float]) -> Timing:
@@ -67,6 +70,7 @@ def verdict(name: str, value: float, case: Case = CASE, timed_limits: int = 1) -
 AT_THE_LIMIT = [
     ("max_memory", 4000, 4000, 3999),
     ("min_memory_reduction", 0.6, 0.6, 0.6001),
+    ("max_process_memory", 7000, 7000, 6999),
     ("max_size", 4000, 4000, 3999),
     ("min_size_reduction", 0.6, 0.6, 0.6001),
     ("max_accuracy_drop", 0.01, 0.01, 0.0099),
@@ -126,6 +130,8 @@ def test_a_metric_that_is_better_when_lower_turns_the_direction_around() -> None
 UNMEASURED = [
     ("max_memory", {"variant": replace(CASE.variant, weights_bytes=None, unmeasured={"memory": "no storage"})}),
     ("min_memory_reduction", {"original": replace(CASE.original, call_peak_bytes=None)}),
+    ("max_process_memory", {"variant": replace(CASE.variant, process_memory=None)}),
+    ("max_process_memory", {"variant": replace(CASE.variant, process_memory=ProcessMemory((), "memray"))}),
     ("max_size", {"variant": replace(CASE.variant, size_bytes=None)}),
     ("min_size_reduction", {"original": None}),
     ("max_accuracy_drop", {"variant": replace(CASE.variant, score=None), "agreement": None}),

@@ -20,6 +20,7 @@ from pytest_modelopt.record.model import Limit
 CATALOGUE = [
     ("max_memory", "exact", "max", "3 MiB", 3145728.0),
     ("min_memory_reduction", "exact", "min", "60%", 0.6),
+    ("max_process_memory", "exact", "max", "80 MiB", 83886080.0),
     ("max_size", "exact", "max", "1 kB", 1000.0),
     ("min_size_reduction", "exact", "min", "5%", 0.05),
     ("min_speedup", "timed", "min", "1.3x", 1.3),

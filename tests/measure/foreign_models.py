@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy
 import torch
 from torch import nn
+
+from pytest_modelopt.recipes.base import Applied, Context, Recipe
+from pytest_modelopt.recipes.registry import RECIPES
 
 FEATURES = 1000
 OUTPUTS = 500
@@ -111,16 +114,18 @@ class WithHead(nn.Module):
         return self.head(self.body(x))
 
 
-class Chosen(nn.Module):
-    """In torch as the team ships it; its `to_runtime` leaves the same matrix to ONNX Runtime."""
+class ToOnnxRuntime(Recipe):
+    """A recipe as a project may have its own: the model's one matrix, left to ONNX Runtime."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(FEATURES, OUTPUTS, bias=False)
-        self.layer.weight = nn.Parameter(torch.from_numpy(weight().T.copy()))
+    recipe_name: ClassVar[str] = "to-onnx-runtime"
+    summary: ClassVar[str] = "runs the matrix in ONNX Runtime"
+    changes: ClassVar[tuple[str, ...]] = ("Linear",)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(x)
+    def apply(self, model: nn.Module, context: Context) -> Applied:
+        return Applied(onnx_runtime())
+
+
+RECIPES[ToOnnxRuntime.recipe_name] = ToOnnxRuntime
 
 
 def onnx_file() -> bytes:
@@ -190,6 +195,23 @@ def litert() -> nn.Module:
 
 def unsavable() -> nn.Module:
     return Unsavable().eval()
+
+
+class UnsavableWithHead(WithHead):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Unsavable()
+
+
+def unsavable_with_head() -> nn.Module:
+    torch.manual_seed(0)
+    return UnsavableWithHead().eval()
+
+
+def in_torch() -> nn.Module:
+    layer = nn.Linear(FEATURES, OUTPUTS, bias=False)
+    layer.weight = nn.Parameter(torch.from_numpy(weight().T.copy()))
+    return nn.Sequential(layer).eval()
 
 
 def with_head() -> nn.Module:

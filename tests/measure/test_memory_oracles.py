@@ -62,7 +62,7 @@ def test_torchaos_int8_weights_are_counted_with_their_scales_and_zero_points(con
 
 
 def test_the_float_weights_that_torchao_rebuilds_are_in_the_peak_of_the_call() -> None:
-    """Eager weight-only int8 saves nothing while it runs: it rebuilds all floats, beside the (32, 500) outputs."""
+    """Eager weight-only int8 saves three quarters at rest, nothing while it runs: all floats, and 32 x 500 outputs."""
     model = quantized(linear(), "Int8WeightOnlyConfig")
     assert peak(model, torch.zeros(32, 1000)) == 4 * 500 * 1000 + 4 * 32 * 500
 
@@ -107,10 +107,10 @@ def test_a_convolution_with_batch_norm_is_its_tensors_and_two_activations() -> N
     assert weights_bytes(model) == 4 * (3 * 16 * 9 + 16) + 4 * 4 * 16 + 8
     output = 4 * 2 * 16 * 32 * 32
     measured = peak(model, torch.randn(2, 3, 32, 32))
-    # The norm's input and its output live at once. oneDNN may keep blocked copies of input and filters beside them.
-    copies = 4 * 2 * 16 * 32 * 32 + 4 * 16 * 16 * 9
-    print("CONV", measured, output)
-    assert 2 * output <= measured <= 2 * output + copies
+    # The norm's input and its output live at once, with a scale and a shift for each channel. On some machines the
+    # convolution keeps blocked copies of its input (16 channels instead of 3) and of its filters beside them.
+    least = 2 * output + 2 * 4 * 16
+    assert least <= measured <= least + output + 4 * 16 * 16 * 9
 
 
 # --- memray, from outside --------------------------------------------------------------------------------------------

@@ -14,6 +14,11 @@ Project = Callable[..., pytest.Pytester]
 LIMITS = {
     "max_memory": ("1 MB", "1 kB", "max_memory 1 kB is broken: * measured, * more than the limit"),
     "min_memory_reduction": ("50%", "99%", "min_memory_reduction 99% is broken: *% measured, * below the limit"),
+    "max_process_memory": (
+        "100 MB",
+        "1 kB",
+        "max_process_memory 1 kB is broken: * measured by memray in 3 fresh processes, * more than the limit",
+    ),
     "max_size": ("1 MB", "1 kB", "max_size 1 kB is broken: * measured, * more than the limit"),
     "min_size_reduction": ("50%", "99%", "min_size_reduction 99% is broken: *% measured, * below the limit"),
     "min_speedup": ("0.01x", "1000x", "min_speedup 1000x is broken: *x [[]*x, *x] over * pairs, * less than the limit"),
