@@ -31,10 +31,11 @@ def launch(variant: Variant, folder: Path, block_ns: int, seconds: float, coin: 
     workers = [Worker(variant, folder, name) for name in ("one", "other")]
     try:
         core = coin.choice(sorted(os.sched_getaffinity(0)))
+        calls = None
         for worker in workers:
             worker.request("load", limit_s=60)
             worker.request("pin", cores=[core], limit_s=60)
-            worker.request("prepare_timing", block_ns=block_ns, limit_s=60)
+            calls = worker.request("prepare_timing", calls=calls, block_ns=block_ns, limit_s=60)
         pairs: list[Pair] = []
         end = time.monotonic() + seconds
         while time.monotonic() < end:

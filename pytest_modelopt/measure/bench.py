@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measure import environment, latency, loading, memory, process_memory, quality, size
+from pytest_modelopt.measure.device import Device
 from pytest_modelopt.measure.replies import Answers, Block, Loaded, Memory, Usage, VariantError
 from pytest_modelopt.measure.variant import Source, Variant
 from pytest_modelopt.recipes.base import Context, RecipeError
@@ -25,17 +26,19 @@ class Bench:
 
     def __init__(self, variant: Variant) -> None:
         self._variant = variant
+        self._device = Device(variant.device)
         self._loader = loading.Loader(variant)
         self._model: nn.Module | None = None
         self._inputs: Inputs | None = None
         self._data: Any = None
         self._stopwatch: latency.Stopwatch | None = None
+        self._cuda_meter: memory.CudaMeter | None = None
         self._metric: quality.Metric | None = None
 
     # --- the operations ----------------------------------------------------------------------------------------------
 
     def environment(self) -> Environment:
-        return environment.environment()
+        return environment.environment(self._device.gpu())
 
     def load(self, inputs_file: str | None = None) -> Loaded:
         """Make the model, its inputs and its metric; check that one call works.
@@ -44,8 +47,11 @@ class Bench:
         """
         self._set_threads()
         name, higher_is_better = self._load_metric()
-        self._model, notes = loading.load_model(self._loader, self._variant.model)
-        self._inputs = self._example_inputs() if inputs_file is None else size.load(Path(inputs_file))
+        inputs = self._example_inputs() if inputs_file is None else size.load(Path(inputs_file))
+        self._inputs = self._device.take(inputs)
+        self._cuda_meter = memory.CudaMeter(self._device.torch_device) if self._device.is_cuda else None
+        model, notes = loading.load_model(self._loader, self._variant.model)
+        self._model = model.to(self._device.torch_device) if self._device.is_cuda else model
         self._set_threads()
         with torch.no_grad():  # not inference mode: a recipe may need gradients of what the model caches in this call
             quality.run(self._model, self._inputs)
@@ -57,11 +63,18 @@ class Bench:
         from pytest_modelopt.recipes.optimize import optimize
 
         assert self._variant.recipe is not None
+        recipes = parse(self._variant.recipe)
+        for recipe in recipes:
+            if self._device.torch_device.type not in recipe.devices:
+                raise VariantError(
+                    f"{recipe.canonical()} makes variants that run on {' and '.join(recipe.devices)} only, but "
+                    f"`device` is {self._variant.device}"
+                )
         self._set_threads()
         loading.seed_everything(self._variant.seed)
         context = Context(self._first_inputs(), self._calibration(), self._variant.seed)
         try:
-            done = optimize(self.model, parse(self._variant.recipe), context)
+            done = optimize(self.model, recipes, context)
         except RecipeError as error:
             raise VariantError(str(error)) from error
         self._model = done.model
@@ -81,6 +94,8 @@ class Bench:
             with torch.inference_mode():
                 self._call()
                 weights = memory.weights_bytes(self.model)
+                if self._cuda_meter is not None:
+                    return self._cuda_meter.measure(self._call, weights)
                 peak = memory.call_peak_bytes(self._call)
             kept = memory.weights_bytes(self.model) - weights
             if kept:
@@ -104,16 +119,18 @@ class Bench:
         data = self._evaluation_data(again=True)
         # What is drawn at random from here on (an order, noise, dropout) is the same for every variant.
         loading.seed_everything(self._variant.seed)
-        return quality.answer(self.model, loading.batches(data), self._metric)
+        return quality.answer(self.model, loading.batches(data), self._metric, self._device)
 
     def prepare_timing(
         self, calls: int | None = None, slowdown: float = 0.0, block_ns: int = latency.TARGET_BLOCK_NS
     ) -> int:
         """Warm up; the number of timed calls in one block: `calls`, where another launch has settled it."""
         self._set_threads()
-        call = latency.slowed(self._timed_call(), slowdown) if slowdown else self._timed_call()
+        call = self._timed_call()
+        if slowdown:
+            call = latency.slowed(call, slowdown, self._device.synchronize)
         with torch.inference_mode():
-            self._stopwatch = latency.Stopwatch(call, latency.host_clock, calls=calls, block_ns=block_ns)
+            self._stopwatch = latency.Stopwatch(call, self._device.clock, calls=calls, block_ns=block_ns)
         return self._stopwatch.calls_per_block
 
     def block(self) -> Block:
@@ -147,7 +164,7 @@ class Bench:
     def reload(self, path: str, inputs_file: str) -> str:
         """Stand where the worker stood that saved the model and its inputs; the same fingerprint, if it does."""
         self._set_threads()
-        self._inputs = size.load(Path(inputs_file))
+        self._inputs = self._device.take(size.load(Path(inputs_file)))
         self._model = size.load(Path(path))
         self._set_threads()
         return self._answer_fingerprint()
@@ -223,7 +240,7 @@ class Bench:
         def inputs() -> Iterator[Inputs]:
             data = self._loader.make(source, "calibration")
             for batch, _ in loading.batches(data, "calibration data"):
-                yield batch
+                yield self._device.take(batch)
 
         return inputs
 

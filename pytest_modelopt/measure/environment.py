@@ -38,8 +38,8 @@ _PACKAGES = (
 )
 
 
-def environment() -> Environment:
-    """What this process runs on."""
+def environment(gpu: str | None = None) -> Environment:
+    """What this process runs on; `gpu` is the one that the models run on, if any."""
     name, flags = _cpu()
     return Environment(
         python=platform.python_version(),
@@ -50,6 +50,7 @@ def environment() -> Environment:
         cpu_flags=tuple(sorted(flags & _TELLING_FLAGS)),
         torch=str(torch.__version__),  # a TorchVersion would make the pytest process import torch to read it
         quantized_engine=torch.backends.quantized.engine,
+        gpu=gpu,
         packages=_versions(),
     )
 

@@ -83,12 +83,16 @@ class Stopwatch:
         return fastest
 
 
-def slowed(call: Call, share: float) -> Call:
-    """`call`, and then a busy wait for `share` of the time that it took: known to be slower by that much."""
+def slowed(call: Call, share: float, finish: Callable[[], None]) -> Call:
+    """`call`, and then a busy wait for `share` of the time that it took: known to be slower by that much.
+
+    `finish` waits for what the call has only begun.
+    """
 
     def slower() -> object:
         start = time.perf_counter_ns()
         result = call()
+        finish()
         end = start + (time.perf_counter_ns() - start) * (1 + share)
         while time.perf_counter_ns() < end:
             pass

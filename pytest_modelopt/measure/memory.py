@@ -19,6 +19,8 @@ import torch
 from torch import nn
 from torch.autograd.profiler import profile
 
+from pytest_modelopt.measure.replies import Memory
+
 
 class Unaccounted(Exception):
     """Some of the model's memory cannot be read; the message names what."""
@@ -136,6 +138,30 @@ class _Walk:
             self._pending.append(value.__getstate__())
         except Exception as error:
             raise Unaccounted(f"the weights packed in a {value._type()} cannot be read: {error}") from error
+
+
+class CudaMeter:
+    """Memory on a GPU: what torch's allocator hands out there, weights included, in this process alone.
+
+    To be made after the inputs and before the model are on the device: what is there then belongs to neither.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before_model = torch.cuda.memory_allocated(device)
+
+    def measure(self, call: Callable[[], object], weights: int) -> Memory:
+        """Peak of one `call()`, which must have run before (cuBLAS allocates its workspace in the first one).
+
+        `weights` are the bytes of the model's storages. The peak beside them includes that workspace and the rounding
+        of the allocator to blocks of 512 bytes.
+        """
+        torch.cuda.synchronize(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        call()
+        torch.cuda.synchronize(self._device)
+        peak = torch.cuda.max_memory_allocated(self._device) - self._before_model
+        return Memory(weights, max(0, peak - weights), reserved_bytes=torch.cuda.max_memory_reserved(self._device))
 
 
 def _refuse_foreign(value: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pytest_modelopt.measure.device import Device
 from pytest_modelopt.measure.loading import Batch, leaves
 from pytest_modelopt.measure.replies import Answers, VariantError
 from pytest_modelopt.recipes.calling import Inputs, call
@@ -20,8 +21,8 @@ Metric = Callable[[Any, torch.Tensor], Any]
 """(outputs of all examples, targets of all examples) -> the score, one finite number."""
 
 
-def answer(model: nn.Module, data: Iterable[Batch], metric: Metric | None) -> Answers:
-    """Run the model on all batches. `metric` None means accuracy.
+def answer(model: nn.Module, data: Iterable[Batch], metric: Metric | None, device: Device) -> Answers:
+    """Run the model, which is on `device`, on all batches. `metric` None means accuracy.
 
     Raises:
         VariantError: the model does not accept the data, its outputs are not finite or do not fit the metric.
@@ -32,7 +33,7 @@ def answer(model: nn.Module, data: Iterable[Batch], metric: Metric | None) -> An
     with torch.inference_mode():
         for inputs, targets in data:
             fingerprint.add(inputs, targets)
-            outputs = run(model, inputs)
+            outputs = device.bring_back(run(model, device.take(inputs)))
             _refuse_not_finite(outputs, count)
             collect.add(outputs, targets, count)
             count += len(targets)

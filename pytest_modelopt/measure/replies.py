@@ -29,6 +29,8 @@ class Memory:
     weights_bytes: int | None
     call_peak_bytes: int | None
     runtime: str | None = None
+    reserved_bytes: int | None = None
+    """What the allocator of a GPU has taken from it, in use or not; None on the CPU."""
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,8 @@ class Measurement:
     """Measured only where a limit asks for it, or where a variant of the comparison runs on a foreign runtime."""
     runtime: str | None = None
     """The foreign runtime found in the model ('ONNX Runtime', 'OpenVINO', 'LiteRT'); None: torch's allocator."""
+    reserved_bytes: int | None = None
+    """On a GPU: what torch's allocator has taken from it, in use or not."""
 
     @property
     def memory_bytes(self) -> int | None:

@@ -1,0 +1,117 @@
+"""What measuring a variant works with: its worker and figures, a private folder, limits on steps, and progress."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pytest_modelopt.measure.process import Worker, WorkerFailed
+from pytest_modelopt.measure.replies import Answers, Loaded
+from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.record.model import CaseError, Measurement, Stage
+
+
+class Progress(Protocol):
+    """Told what is being done, so that it can be shown."""
+
+    def step(self, case: str, text: str) -> None:
+        """A step of `case` begins."""
+
+    def beat(self, detail: str = "") -> None:
+        """The step goes on; `detail` says how far it is."""
+
+
+@dataclass(frozen=True)
+class StepLimits:
+    """`time_limit_s` of timing per comparison; `step_limit_s` for any other single request to a worker."""
+
+    time_limit_s: float
+    step_limit_s: float
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Files of a variant: the inputs of the measured call, and the optimized model, where it can be saved."""
+
+    inputs: Path
+    model: Path | None
+    fingerprint: str
+    """Of what the model answered when it was saved."""
+
+
+@dataclass
+class Measured:
+    """One variant as far as it got: its worker (None once closed), its figures, or the error that ended it."""
+
+    variant: Variant
+    worker: Worker | None = None
+    loaded: Loaded | None = None
+    measurement: Measurement | None = None
+    answers: Answers | None = None
+    error: CaseError | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    saved: Saved | None = None
+    """What further launches start from, once there was one."""
+
+
+class Failed(Exception):
+    """Ends the measuring of one variant."""
+
+    def __init__(self, error: CaseError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class Workshop:
+    """Starts workers and puts requests to them; `close` removes the folder."""
+
+    def __init__(self, limits: StepLimits, progress: Progress) -> None:
+        self.limits = limits
+        self.progress = progress
+        self._folder = Path(tempfile.mkdtemp(prefix="modelopt-"))
+        self._workers_started = self._files_named = 0
+
+    def new_file(self, purpose: str) -> Path:
+        """A path of its own in a folder that only this user can read and that is gone after `close`."""
+        self._files_named += 1
+        return self._folder / f"{purpose}-{self._files_named}.pt"
+
+    def new_worker(self, variant: Variant) -> Worker:
+        self._workers_started += 1
+        return Worker(variant, self._folder, f"worker-{self._workers_started}")
+
+    def start(self, measured: Measured) -> None:
+        """Give it a fresh worker, in which nothing is loaded yet."""
+        measured.worker = self.new_worker(measured.variant)
+
+    def end(self, measured: Measured) -> None:
+        if measured.worker is not None:
+            measured.worker.close()
+            measured.worker = None
+
+    def request(self, worker: Worker | None, operation: str, **arguments: Any) -> Any:
+        """The worker's answer, within the limit of a step. Raises WorkerFailed."""
+        assert worker is not None
+        return worker.request(
+            operation, limit_s=self.limits.step_limit_s, heartbeat=lambda: self.progress.beat(), **arguments
+        )
+
+    def ask(self, measured: Measured, name: str, operation: str, text: str, stage: Stage | None = None) -> Any:
+        """A step of case `name`: shown as `text`, timed, and the end of the variant where it fails (`Failed`)."""
+        self.progress.step(name, text)
+        start = time.monotonic()
+        try:
+            return self.request(measured.worker, operation)
+        except WorkerFailed as failed:
+            where: Any = stage or operation
+            raise Failed(CaseError(where, failed.message, failed.output)) from None
+        finally:
+            measured.seconds[operation] = measured.seconds.get(operation, 0.0) + time.monotonic() - start
+
+    def close(self) -> None:
+        """Remove the folder. May be called twice."""
+        shutil.rmtree(self._folder, ignore_errors=True)
