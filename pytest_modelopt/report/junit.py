@@ -25,6 +25,7 @@ def properties(case: Case) -> list[tuple[str, str | float | int]]:
         "memory_meter": process.meter if process and case.foreign_runtimes else None,
         "memory_reduction": _reduction(case.memory_bytes(original), case.memory_bytes(variant)),
         "process_memory_bytes": process.bytes if process else None,
+        "reserved_bytes": variant.reserved_bytes if variant else None,
         "size_bytes": variant.size_bytes if variant else None,
         "size_reduction": _reduction(
             original.size_bytes if original else None, variant.size_bytes if variant else None

@@ -181,6 +181,7 @@ def _environment(record: Record, environment: Environment) -> str:
     packages = [f"{name} {version}" for name, version in sorted(environment.packages.items())]
     facts = {
         "machine": f"{environment.cpu}, {environment.cpu_count} CPUs, {environment.platform}",
+        **({"GPU": environment.gpu} if environment.gpu is not None else {}),
         "kernels": f"{environment.cpu_capability} ({' '.join(environment.cpu_flags) or 'no flags known'}), "
         f"quantized engine {environment.quantized_engine}",
         "versions": ", ".join([f"Python {environment.python}", f"torch {environment.torch}", *packages]),

@@ -58,8 +58,8 @@ class Item:
 def items(record: Record) -> list[Item]:
     """Everything to say: case by case in the record's order, then what holds for models and for the whole run."""
     told = [item for case in record.cases for item in case_items(case, record.strict)]
-    told += [*_not_run(record), *_disturbed(record), *_notes(record), *_process_memory(record), *_unmeasured(record)]
-    return told
+    told += [*_not_run(record), *_disturbed(record), *_notes(record), *_process_memory(record), *_reserved(record)]
+    return [*told, *_unmeasured(record)]
 
 
 def case_items(case: Case, strict: bool) -> list[Item]:
@@ -275,6 +275,18 @@ def _process_memory(record: Record) -> Iterator[Item]:
         name = plain_line(model)
         text = f"{name}: process memory by {meter}: {_enumerated(variants)}"
         yield Item("info", "NOTE", f"{name}: process memory", text, model=model)
+
+
+def _reserved(record: Record) -> Iterator[Item]:
+    """Beside the peak of what was in use on a GPU: what torch's allocator had taken from it."""
+    about: dict[str, list[str]] = {}
+    for case in record.cases:
+        for measurement in _measurements(case):
+            if measurement.reserved_bytes is not None:
+                _add(about, case.model, f"{_variant(measurement)} {format_bytes(measurement.reserved_bytes)}")
+    for model, variants in about.items():
+        text = f"{plain_line(model)}: reserved on the GPU by torch's allocator: {_enumerated(variants)}"
+        yield Item("info", "NOTE", f"{plain_line(model)}: reserved memory", text, model=model)
 
 
 def _unmeasured(record: Record) -> Iterator[Item]:

@@ -34,7 +34,8 @@ def machine(record: Record) -> str:
         return timed_limits(record)
     environment = record.environment
     cpu, kernels, torch = map(plain_line, (environment.cpu, environment.cpu_capability, environment.torch))
-    return f"{timed_limits(record)}; {cpu} ({kernels}), torch {torch}"
+    gpu = f"{plain_line(environment.gpu)}, " if environment.gpu is not None else ""
+    return f"{timed_limits(record)}; {gpu}{cpu} ({kernels}), torch {torch}"
 
 
 def timed_limits(record: Record) -> str:

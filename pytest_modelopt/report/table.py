@@ -85,10 +85,10 @@ class Block:
 
 
 def blocks(record: Record) -> list[Block]:
-    """The tables of a record, one for each (model, metric, batch size), in the order of their first cases."""
-    groups: dict[tuple[str, str | None, int], list[Case]] = {}
+    """The tables of a record, one for each (model, metric, batch size, device), in the order of their first cases."""
+    groups: dict[tuple[str, str | None, int, str], list[Case]] = {}
     for case in record.cases:
-        groups.setdefault((case.model, case.metric, case.batch_size), []).append(case)
+        groups.setdefault((case.model, case.metric, case.batch_size, case.device), []).append(case)
     return [_block(record, cases) for cases in groups.values()]
 
 
@@ -111,10 +111,11 @@ def _conditions(cases: list[Case]) -> str:
     if any(case.agreement for case in cases):
         scored += " (drop: with its 95% bound)"
     threads = _latest(case.timing.threads if case.timing else None for case in cases)
-    if threads is None:
-        measured = f"memory of batch {first.batch_size}"
-    else:
-        measured = f"memory and latency of batch {first.batch_size}, {threads} thread{'' if threads == 1 else 's'}"
+    measured = f"memory{'' if threads is None else ' and latency'} of batch {first.batch_size}"
+    if first.device != "cpu":
+        measured += f" on {plain_line(first.device)}"
+    elif threads is not None:
+        measured += f", {threads} thread{'' if threads == 1 else 's'}"
     return f"{scored}; {measured}{_meter(cases)}"
 
 
