@@ -45,13 +45,10 @@ class Question:
 def main(question: Question) -> None:
     options = _options(question)
     store = Store(options.out)
-    try:
-        if not options.tables_only:
-            measure(question, store, options)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-    finally:
+    if options.tables_only:
         show(question, store)
+    else:
+        common.measure_then_show(lambda: measure(question, store, options), lambda: show(question, store))
 
 
 def _options(question: Question) -> argparse.Namespace:
