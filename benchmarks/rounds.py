@@ -167,7 +167,7 @@ def _line(question: Question, method: str, limit: str, rows: Sequence[Row], outc
 def _estimates(question: Question, slowdowns: Sequence[float]) -> Row:
     """Errors for an identical copy; for a slower one the estimates themselves.
 
-    While a copy waits its caches cool, so it is really slower by more than was asked for; how much depends on the method.
+    While a copy waits its caches cool, so it is slower by more than was asked for; how much depends on the method.
     """
     if question.slowdown == 0:
         return {
