@@ -12,7 +12,7 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -102,6 +102,17 @@ class Store:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         self.rows.append(row)
+
+
+def measure_then_show(measure: Callable[[], None], show: Callable[[], None]) -> None:
+    """Show what there is, also after an interruption, which ends the script with the usual status."""
+    try:
+        measure()
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        show()
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from pytest_modelopt.record import json as record_json
 from pytest_modelopt.record.model import Case, Measurement
 
 STEPS = ("start", "load", "optimize", "size", "memory", "score", "timing")
+COLUMNS = (*STEPS, "other")
 MODELS_WORK = ("load", "optimize", "memory", "score", "timing")
 
 
@@ -50,7 +51,7 @@ def steps(measurement: Measurement | None, timing_s: float = 0.0) -> dict[str, f
     """Seconds of one variant by step. The first worker's `environment` waits for the fork server to import torch."""
     seconds = dict(measurement.seconds) if measurement else {}
     seconds["start"] = seconds.get("start", 0.0) + seconds.pop("environment", 0.0)
-    return {step: seconds.get(step, 0.0) for step in STEPS} | {"timing": timing_s}
+    return {step: seconds.pop(step, 0.0) for step in STEPS} | {"timing": timing_s, "other": sum(seconds.values())}
 
 
 def lines(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
@@ -69,17 +70,18 @@ def lines(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
 
 def show(cases: Sequence[Case], wall_s: float, tests_s: float) -> None:
     by_variant = lines(cases)
-    total = {step: sum(seconds[step] for seconds in by_variant.values()) for step in STEPS}
+    total = {step: sum(seconds[step] for seconds in by_variant.values()) for step in COLUMNS}
     measured_s = sum(total.values())
     rows = [_row(name, seconds) for name, seconds in [*by_variant.items(), ("all", total)]]
     print("\nSeconds; each original serves all recipes of its model.")
-    print(tabulate(rows, headers="keys", disable_numparse=True, colalign=("left", *["right"] * (len(STEPS) + 1))))
+    print(tabulate(rows, headers="keys", disable_numparse=True, colalign=("left", *["right"] * (len(COLUMNS) + 1))))
     work_s = sum(total[step] for step in MODELS_WORK)
     parts = {
         "timing": total["timing"],
         "the models' own work: load, optimize, memory, score": work_s - total["timing"],
         "size: saving each model": total["size"],
         "start: workers and the fork server's import of torch": total["start"],
+        "other recorded steps": total["other"],
         "tests, beside these steps": tests_s - measured_s,
         "pytest: start, collection, report": wall_s - tests_s,
         "wall time": wall_s,
@@ -90,7 +92,11 @@ def show(cases: Sequence[Case], wall_s: float, tests_s: float) -> None:
 
 
 def _row(name: str, seconds: Mapping[str, float]) -> Row:
-    return {"variant": name, **{step: f"{seconds[step]:.2f}" for step in STEPS}, "sum": f"{sum(seconds.values()):.2f}"}
+    return {
+        "variant": name,
+        **{step: f"{seconds[step]:.2f}" for step in COLUMNS},
+        "sum": f"{sum(seconds.values()):.2f}",
+    }
 
 
 if __name__ == "__main__":

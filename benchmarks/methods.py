@@ -137,7 +137,8 @@ def _pytest_benchmark(slowdown: float, limits: Sequence[float], folder: Path, se
     """
     storage, checks = folder / "storage", [f"mean:{limit_text(limit)}" for limit in limits]
     common = (f"--benchmark-storage={storage}",)
-    compared = ("--benchmark-compare=0001", *(f"--benchmark-compare-fail={check}" for check in checks))
+    # All limits after one flag: of a flag that is given twice, the tool takes the last.
+    compared = ("--benchmark-compare-fail", *checks, "--benchmark-compare=0001")
     first = _run_pytest(folder, "pytest_benchmark", (*common, "--benchmark-save=before"))
     second = _run_pytest(folder, "pytest_benchmark", (*common, "--benchmark-save=after", *compared), slowdown)
     before, after = (_saved_stats(storage, name, run) for name, run in (("before", first), ("after", second)))

@@ -6,7 +6,6 @@ differences. Time is measured here and asserted nowhere.
 
 from __future__ import annotations
 
-import platform
 import random
 import statistics
 import subprocess
@@ -14,6 +13,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from tabulate import tabulate
+
+from benchmarks import common
 
 PAIRS = 40
 
@@ -40,9 +43,16 @@ def main() -> None:
                 without.append(_start(folder, "-p", "no:modelopt"))
                 with_plugin.append(_start(folder))
     differences = [1e3 * (a - b) for a, b in zip(with_plugin, without, strict=True)]
-    print(f"{platform.platform()}, Python {platform.python_version()}, {PAIRS} pairs of pytest starts, in turns")
-    print(f"without the plugin: median {1e3 * statistics.median(without):.0f} ms")
-    print(f"the plugin, switched off, adds: median {statistics.median(differences):.1f} ms")
+    common.print_origins([common.origin()])
+    low, _, high = statistics.quantiles(differences, n=4)
+    row = {
+        "pairs of starts, in turns": PAIRS,
+        "without the plugin": f"{1e3 * statistics.median(without):.0f} ms",
+        "the plugin, switched off, adds": f"{statistics.median(differences):.1f} ms",
+        "middle half of the differences": f"{low:.1f} to {high:.1f} ms",
+    }
+    print()
+    print(tabulate([row], headers="keys", disable_numparse=True))
 
 
 if __name__ == "__main__":

@@ -54,13 +54,10 @@ def main() -> None:
     parser.add_argument("--tables-only", action="store_true", help="print what --out holds, measure nothing")
     options = parser.parse_args()
     store = Store(options.out)
-    try:
-        if not options.tables_only:
-            measure(store, options)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-    finally:
+    if options.tables_only:
         show(store)
+    else:
+        common.measure_then_show(lambda: measure(store, options), lambda: show(store))
 
 
 def measure(store: Store, options: argparse.Namespace) -> None:

@@ -38,12 +38,12 @@ def test_results_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
         Store(path).begin(SETTINGS | {"seed": 2})
 
 
-def test_a_table_counts_failures_and_measures_errors_from_the_true_slowdown() -> None:
-    question = rounds.Question("misses", slowdown=0.15, limits=(0.10,), rounds=3, fail_means="called")
-    rows = [_row("fail", 0.13), _row("inconclusive", 0.16), _row("pass", 0.05)]
+def test_a_table_counts_failures_and_shows_how_far_an_identical_copy_was_misread() -> None:
+    question = rounds.Question("false_alarms", slowdown=0.0, limits=(0.10,), rounds=3, fail_means="false failures")
+    rows = [_row("fail", 0.13), _row("inconclusive", 0.02), _row("pass", -0.15)]
     (line,) = rounds.table(question, rows)
-    assert (line["comparisons"], line["called"], line["inconclusive"]) == (3, 1, 1)
-    assert (line["median error"], line["worst error"]) == ("2.0%", "-10.0%")
+    assert (line["comparisons"], line["false failures"], line["inconclusive"]) == (3, 1, 1)
+    assert (line["median error"], line["worst error"]) == ("13.0%", "-15.0%")
 
 
 def _row(outcome: str, slowdown: float) -> Row:
