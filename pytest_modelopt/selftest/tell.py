@@ -27,7 +27,9 @@ def lines(result: Result) -> Iterator[str]:
     yield f"Against a limit of {format_percentage(plan.limit)} slower, in {LAUNCHES} launches each:"
     yield ""
     slower = f"{format_percentage(plan.slowdown)} slower"
-    table = [_row("identical", result.identical, 1.0), _row(slower, result.slower, 1 / (1 + plan.slowdown))]
+    # Or less: after the wait that slows a call, the processor does the model's own part a little slower, too.
+    expected = f"{format_factor(1 / (1 + plan.slowdown))} or less"
+    table = [_row("identical", result.identical, "1x"), _row(slower, result.slower, expected)]
     yield from (f"  {line}" for line in tabulate(table, _HEADERS, disable_numparse=True).splitlines())
     yield ""
     if result.pair_spread is not None and result.launch_spread is not None:
@@ -47,7 +49,7 @@ def lines(result: Result) -> Iterator[str]:
     yield _closing(result)
 
 
-def _row(name: str, trials: Sequence[Trial], expected: float) -> tuple[str, ...]:
+def _row(name: str, trials: Sequence[Trial], expected: str) -> tuple[str, ...]:
     failed, passed, inconclusive = outcomes(trials)
     estimates = [each.estimate for each in trials]
     return (
@@ -56,7 +58,7 @@ def _row(name: str, trials: Sequence[Trial], expected: float) -> tuple[str, ...]
         str(passed),
         str(inconclusive),
         f"{format_factor(min(estimates))} to {format_factor(max(estimates))}",
-        format_factor(expected),
+        expected,
         format_number(median(len(each.timing.pairs) for each in trials)),
         format_time(median(each.timing.seconds for each in trials), digits=2),
     )
