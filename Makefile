@@ -28,6 +28,7 @@ gate: env
 
 bench: env
 	$(BIN)/python benchmarks/startup.py
+	PYTHONPATH=. $(BIN)/python benchmarks/memory_spread.py
 
 schema: env
 	$(BIN)/python -m pytest_modelopt.budgets.schema
