@@ -24,7 +24,15 @@ Condition = Literal["idle", "loaded"]
 CONDITIONS: tuple[Condition, ...] = ("idle", "loaded")
 Row = dict[str, Any]
 
-_PACKAGES = ("torch", "pytest", "pytest-modelopt", "pytest-benchmark", "pytest-torch")
+_PACKAGES = (
+    "torch",
+    "pytest",
+    "pytest-modelopt",
+    "pytest-benchmark",
+    "pytest-torch",
+    "memray",
+    "onnxruntime",
+)
 _Z_95 = statistics.NormalDist().inv_cdf(0.975)
 
 # The parent's end, however it comes, ends the load.

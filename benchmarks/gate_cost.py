@@ -63,7 +63,7 @@ def lines(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
             seen.append(case.original.seconds)
             found[f"{case.model}/original ({len(seen)})"] = steps(case.original)
         found[case.name if case.name not in found else case.id] = steps(
-            case.variant, case.timing.seconds if case.timing else 0.0
+            case.variant, case.timing.seconds + case.timing.prepare_s if case.timing else 0.0
         )
     return found
 

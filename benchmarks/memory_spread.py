@@ -14,13 +14,11 @@ import importlib
 import itertools
 import multiprocessing
 import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -30,9 +28,9 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
+from benchmarks.common import REPOSITORY, origin, print_origins
 from example_project.vision import load_model, test_data
 from pytest_modelopt.measure import memory, process_memory, size
-from pytest_modelopt.measure.environment import environment
 from pytest_modelopt.measure.process import PRELOAD
 from pytest_modelopt.recipes.base import Context
 from pytest_modelopt.recipes.calling import call
@@ -41,7 +39,6 @@ from pytest_modelopt.recipes.optimize import optimize
 
 RUNS = 20
 SIZES = (1024, 2048, 1024, 10)
-PACKAGES = ("torch", "memray", "onnxruntime", "numpy")
 
 
 class OnnxRuntimeMLP(nn.Module):
@@ -161,9 +158,14 @@ def _child(connection: Connection, way: str, model: Path, inputs: Path, runtime:
 
 def _script(way: str, model: Path, inputs: Path, runtime: str | None) -> int:
     """The figure that a new interpreter prints. A shell stands between: ru_maxrss would show our own peak otherwise."""
-    script = [sys.executable, __file__, "--read", way, str(model), str(inputs), runtime or ""]
+    module = "benchmarks.memory_spread"
+    script = [sys.executable, "-m", module, "--read", way, str(model), str(inputs), runtime or ""]
     done = subprocess.run(
-        ["sh", "-c", '"$0" "$@"; exit $?', *script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True
+        ["sh", "-c", '"$0" "$@"; exit $?', *script],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=True,
     )
     return int(done.stdout.split()[-1])
 
@@ -224,11 +226,8 @@ def main() -> None:
             size.save(module, model)
             size.save(example, inputs)
             rows += [_row(name, way, [_fresh(way, model, inputs, runtime) for _ in range(runs)]) for way in WAYS]
-    machine = environment()
-    versions = ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES)
-    print(f"$ python {' '.join(sys.argv)}")
-    print(f"{machine.cpu} ({machine.cpu_capability}), {machine.cpu_count} CPUs, {machine.platform}")
-    print(f"Python {platform.python_version()}, {versions}; batch 1, 1 thread, {runs} fresh processes for each line\n")
+    print_origins([origin()])
+    print(f"batch 1, 1 thread, {runs} fresh processes for each line")
     headers = ["model", "way to measure", "median, bytes", "spread, bytes", "spread, share"]
     print(tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=("left", "left", *("right",) * 3)))
 

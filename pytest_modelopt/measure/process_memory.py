@@ -51,7 +51,7 @@ def peak_bytes(model: Path, inputs: Path, runtime: str | None) -> tuple[int, Pro
         with torch.inference_mode():
             return loaded, call(loaded, example)  # both are alive while the meter stops
 
-    peak = _METERS[meter](load_and_call)
+    peak = _METERS[meter](load_and_call, model.parent)
     if peak <= 0:
         raise VariantError(f"the peak of the process did not rise above what it was before, as {meter} reads it")
     return peak, meter
@@ -105,11 +105,12 @@ def _choose_meter() -> ProcessMeter:
     )
 
 
-def _by_memray(call_once: Callable[[], object]) -> int:
+def _by_memray(call_once: Callable[[], object], folder: Path) -> int:
     import memray
 
-    with tempfile.TemporaryDirectory(prefix="modelopt-memray-") as folder:
-        file = Path(folder) / "allocations.bin"
+    # In the run's own folder, which is removed however this process ends.
+    with tempfile.TemporaryDirectory(prefix="memray-", dir=folder) as name:
+        file = Path(name) / "allocations.bin"
         with memray.Tracker(file):
             kept = call_once()
         del kept
@@ -119,7 +120,8 @@ def _by_memray(call_once: Callable[[], object]) -> int:
     return peak
 
 
-def _by_high_water_mark(call_once: Callable[[], object]) -> int:
+def _by_high_water_mark(call_once: Callable[[], object], folder: Path) -> int:
+    del folder
     # Importing may have raised the mark above what is resident now. A container may forbid to reset it.
     with contextlib.suppress(OSError):
         _CLEAR_REFS.write_text("5", encoding="ascii")
@@ -135,7 +137,7 @@ def _by_high_water_mark(call_once: Callable[[], object]) -> int:
     return peak - before
 
 
-_METERS: dict[ProcessMeter, Callable[[Callable[[], object]], int]] = {
+_METERS: dict[ProcessMeter, Callable[[Callable[[], object], Path], int]] = {
     "memray": _by_memray,
     "VmHWM": _by_high_water_mark,
 }

@@ -93,7 +93,7 @@ class _Run:
         self._speedups: list[float] = []
         self._latencies_s: list[float] = []
         self._launches: list[int] = []
-        self._seconds = 0.0
+        self._seconds = self._prepare_s = 0.0
         self.waited_s = 0.0
         self._load = machine.load()
         self._passed: machine.Reading | None = None
@@ -132,6 +132,7 @@ class _Run:
 
     def _prepare(self, original: Worker, variant: Worker) -> tuple[int, int]:
         """Warm both up on the same cores; (timed calls in one block of the original, of the variant)."""
+        start = time.monotonic()
         _share_cores(original, variant, self._plan)
         calls = self._calls or (None, None)
         limit_s, block_ns = self._plan.step_limit_s, self._plan.block_ns
@@ -141,6 +142,7 @@ class _Run:
                 "prepare_timing", limit_s=limit_s, calls=calls[1], block_ns=block_ns, slowdown=self._plan.slowdown
             ),
         )
+        self._prepare_s += time.monotonic() - start
         return self._calls
 
     def _look(self, launch: int, pairs: int, seconds: float) -> str:
@@ -178,6 +180,7 @@ class _Run:
             variant_calls=self._calls[1],
             seed=self._plan.seed,
             seconds=self._seconds,
+            prepare_s=self._prepare_s,
             time_limit_s=self._plan.time_limit_s,
             threads=self._plan.threads,
             conditions=self._conditions(),

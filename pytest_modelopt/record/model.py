@@ -203,6 +203,9 @@ class Timing:
     seed: int
     """Seed of the coin that ordered each pair."""
     seconds: float
+    """Spent on the pairs."""
+    prepare_s: float
+    """Spent before them, on warming up both workers, in all launches together."""
     time_limit_s: float
     threads: int
     conditions: Conditions

@@ -38,7 +38,7 @@ def timing(speedups: list[float]) -> Timing:
     pairs = tuple(
         TimedPair(1 + 3 * n // len(speedups), False, round(4e6 * s), 4_000_000, 0, 0) for n, s in enumerate(speedups)
     )
-    return Timing(pairs, 4, 4, seed=1, seconds=1.0, time_limit_s=20.0, threads=1, conditions=QUIET)
+    return Timing(pairs, 4, 4, seed=1, seconds=1.0, prepare_s=0.1, time_limit_s=20.0, threads=1, conditions=QUIET)
 
 
 CASE = Case(

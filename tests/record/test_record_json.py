@@ -92,7 +92,7 @@ def _timed_case(pairs: int = 2) -> Case:
         limits=(limit,),
         batch_size=1,
         variant=Measurement("r", 40, 40, 8, 0.5, 3, None, unmeasured={"b": "why", "a": "why"}),
-        timing=Timing(each, 1, 1, 7, 1.0, 20.0, 1, _CONDITIONS),
+        timing=Timing(each, 1, 1, 7, 1.0, 0.1, 20.0, 1, _CONDITIONS),
         verdicts=(Verdict(limit, "pass", 2.0, "holds"),),
     )
 

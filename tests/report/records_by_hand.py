@@ -96,6 +96,7 @@ def timing(
         variant_calls=1,
         seed=7,
         seconds=1.5,
+        prepare_s=0.1,
         time_limit_s=20.0,
         threads=1,
         conditions=conditions,
