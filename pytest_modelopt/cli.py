@@ -149,6 +149,7 @@ def _selftest(options: argparse.Namespace) -> int:
     import tempfile
 
     from pytest_modelopt.measure.process import WorkerFailed
+    from pytest_modelopt.measure.referee import Listener
     from pytest_modelopt.selftest.run import Plan, run
     from pytest_modelopt.selftest.tell import lines
 
@@ -157,18 +158,23 @@ def _selftest(options: argparse.Namespace) -> int:
     variant, name = _model_for_selftest(options.model, options.budgets)
     plan = Plan(variant, name, options.repeats, options.slowdown, options.limit, options.time_limit)
 
-    def show(kind: str, number: int) -> None:
+    def show(text: str) -> None:
         if sys.stderr.isatty():
-            print(f"\r{kind} copy {number} of {plan.repeats}\x1b[K", end="", file=sys.stderr, flush=True)
+            print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    class Shown(Listener):
+        def waiting(self, seconds: float) -> None:
+            show(f"waiting for another timing on this machine, {seconds:.0f} s so far")
 
     try:
         with tempfile.TemporaryDirectory(prefix="modelopt-") as folder:
-            result = run(plan, Path(folder), show)
+            result = run(
+                plan, Path(folder), lambda kind, number: show(f"{kind} copy {number} of {plan.repeats}"), Shown()
+            )
     except WorkerFailed as failed:
         raise ValueError(f"{name}: {failed.message}" + (f"\n{failed.output}" if failed.output else "")) from None
     finally:
-        if sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        show("")
     for line in lines(result):
         print(line)
     return PASSED if result.is_good else RED

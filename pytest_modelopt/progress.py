@@ -15,7 +15,7 @@ _SAVE, _RESTORE_AND_CLEAR = "\x1b7", "\x1b8\x1b[K"
 _REFRESH_S = 0.2
 _LEAST_ROOM = 12
 _LOG_EVERY_S = 30.0
-_STEPS = ("start", "load", "optimize", "size", "memory", "score", "launch")
+_STEPS = ("start", "load", "optimize", "size", "memory", "score", "process_memory", "launch")
 
 
 class Silent:

@@ -1,3 +1,18 @@
 """Shared by all rooms' tests."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_modelopt.measure import machine
+
 pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(autouse=True)
+def _own_lock(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests do not wait for what others on this machine are timing. (Runs in processes of their own still do.)"""
+    lock = tmp_path_factory.getbasetemp() / "timing.lock"
+    monkeypatch.setattr(machine, "lock_file", lambda: Path(lock))

@@ -278,22 +278,28 @@ def _judge_timed(case: Case, limit: Limit, timed_limits: int) -> Verdict:
         text = f"is broken: {measured}{_by_how_much(case, limit, estimate)}"
     else:
         lacking = lacking_timed(limit, speedups, latencies_s, timed_limits=timed_limits)
-        text = f"is inconclusive: {measured} in {timing.seconds:.3g} s, {_why_inconclusive(limit, samples, lacking)}"
+        why = _why_inconclusive(limit, samples, lacking, timing)
+        text = f"is inconclusive: {measured} in {timing.seconds:.3g} s, {why}"
     return Verdict(limit, decision, estimate, _sentence(case, limit, text))
 
 
-def _why_inconclusive(limit: Limit, samples: Samples, lacking: Need) -> str:
-    launches = [format_value(limit.name, median(values)) for values in samples.by_launch()]
+def _why_inconclusive(limit: Limit, samples: Samples, lacking: Need, timing: Timing) -> str:
+    if timing.seconds < timing.time_limit_s and samples.sampled_launches < LAUNCHES:
+        return (  # told again with another limit: the run itself would have gone on
+            f"which is not enough for this limit: the record holds {samples.sampled_launches} of the {LAUNCHES} "
+            "launches that it needs; run it again with this limit"
+        )
     if lacking == "pairs":
         return (
             "and the limit lies inside that interval; give it more time (`time_limit`), a quieter machine, or a limit "
             "further from what is measured"
         )
-    if len(launches) < LAUNCHES:
+    if samples.sampled_launches < LAUNCHES:
         return (
-            f"and a limit so near needs {LAUNCHES} launches of the workers, of which the time was enough for "
-            f"{len(launches)}; give it more time (`time_limit`)"
+            f"and this limit needs {LAUNCHES} launches of the workers, of which the time was enough for "
+            f"{samples.sampled_launches}; give it more time (`time_limit`)"
         )
+    launches = [format_value(limit.name, median(values)) for values in samples.by_launch()]
     return (
         f"and the launches of the workers contradict each other ({', '.join(launches)}), so more pairs would not help: "
         "give it a quieter machine, or a limit further from what is measured"

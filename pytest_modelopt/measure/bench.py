@@ -14,7 +14,7 @@ from torch import nn
 
 from pytest_modelopt.measure import environment, latency, loading, memory, process_memory, quality, size
 from pytest_modelopt.measure.device import Device
-from pytest_modelopt.measure.replies import Answers, Block, Loaded, Memory, Usage, VariantError
+from pytest_modelopt.measure.replies import Answers, Block, Loaded, Memory, Sample, Usage, VariantError
 from pytest_modelopt.measure.variant import Source, Variant
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
@@ -95,22 +95,27 @@ class Bench:
                 self._call()
                 weights = memory.weights_bytes(self.model)
                 if self._cuda_meter is not None:
-                    return self._cuda_meter.measure(self._call, weights)
-                peak = memory.call_peak_bytes(self._call)
+                    found = self._cuda_meter.measure(self._call, self.model)
+                else:
+                    found = Memory(weights, memory.call_peak_bytes(self._call))
             kept = memory.weights_bytes(self.model) - weights
             if kept:
                 raise VariantError(
                     f"the model keeps {kept:+,} bytes more after each call, so its memory depends on how often it was "
                     "called: give a factory whose model starts afresh in each forward pass"
                 )
-        except memory.ForeignRuntime as found:
-            return Memory(None, None, found.runtime)
+        except memory.ForeignRuntime as foreign:
+            return Memory(None, None, foreign.runtime)
         except memory.Unaccounted as error:
             raise VariantError(str(error)) from error
-        return Memory(weights, peak)
+        return found
 
     def process_memory(self, model: str, inputs: str, runtime: str | None) -> tuple[int, ProcessMeter]:
         """(peak bytes of this process while it loads the saved model and calls it, the meter). For a fresh worker."""
+        if self._device.is_cuda:
+            raise VariantError(
+                f"`device` is {self._variant.device}, and process memory is the host's: what the GPU holds is not in it"
+            )
         self._set_threads()
         return process_memory.peak_bytes(Path(model), Path(inputs), runtime)
 
@@ -149,33 +154,32 @@ class Bench:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.sched_setaffinity(int(thread.name), cores)
 
-    def save(self, path: str) -> str:
-        """Write the variant to `path`; a fingerprint of what it answers, by which `reload` can be checked."""
+    def answer(self) -> Sample:
+        """What the model answers to the inputs of the measured call."""
+        self._set_threads()
+        loading.seed_everything(self._variant.seed)
+        with torch.inference_mode():
+            return quality.sample(self._device.bring_back(quality.run(self.model, self._first_inputs())))
+
+    def save(self, path: str) -> None:
+        """Write the variant to `path`, from which a fresh process can load it."""
         try:
             size.save(self.model, Path(path))
         except Exception as error:
             raise _not_saved(error) from error
-        return self._answer_fingerprint()
 
     def save_inputs(self, path: str) -> None:
         """Write the inputs of the measured call to `path`."""
         size.save(self._first_inputs(), Path(path))
 
-    def reload(self, path: str, inputs_file: str) -> str:
-        """Stand where the worker stood that saved the model and its inputs; the same fingerprint, if it does."""
+    def reload(self, path: str, inputs_file: str) -> None:
+        """Stand where the worker stood that saved the model and its inputs."""
         self._set_threads()
         self._inputs = self._device.take(size.load(Path(inputs_file)))
         self._model = size.load(Path(path))
         self._set_threads()
-        return self._answer_fingerprint()
 
     # --- parts -------------------------------------------------------------------------------------------------------
-
-    def _answer_fingerprint(self) -> str:
-        self._set_threads()
-        loading.seed_everything(self._variant.seed)
-        with torch.inference_mode():
-            return quality.answer_fingerprint(quality.run(self.model, self._first_inputs()))
 
     @property
     def model(self) -> nn.Module:

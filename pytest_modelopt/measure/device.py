@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map
 
 from pytest_modelopt.measure.latency import Clock, host_clock
 from pytest_modelopt.measure.replies import VariantError
@@ -18,14 +18,14 @@ class Device:
 
     def __init__(self, name: str) -> None:
         """Raises VariantError where there is no such device."""
-        self.torch_device = torch.device(name)
-        self.is_cuda = self.torch_device.type == "cuda"
+        self.is_cuda = torch.device(name).type == "cuda"
+        self.torch_device = torch.device("cuda", torch.device(name).index or 0) if self.is_cuda else torch.device(name)
         if not self.is_cuda:
             return
         if not torch.cuda.is_available():
             why = "this build of torch has no CUDA" if torch.version.cuda is None else "torch finds no GPU"
             raise VariantError(f"device: {name} was asked for, but {why} (torch {torch.__version__}); write `cpu`")
-        if (self.torch_device.index or 0) >= torch.cuda.device_count():
+        if self.torch_device.index >= torch.cuda.device_count():
             raise VariantError(f"device: {name} was asked for, but torch finds {torch.cuda.device_count()} GPUs only")
         torch.cuda.set_device(self.torch_device)
 
@@ -33,14 +33,12 @@ class Device:
         """One batch of inputs, on the device."""
         if not self.is_cuda:
             return inputs
-        moved: Inputs = tree_map(lambda tensor: tensor.to(self.torch_device), inputs)
+        moved: Inputs = _mapped(inputs, lambda tensor: tensor.to(self.torch_device))
         return moved
 
     def bring_back(self, outputs: Any) -> Any:
         """A model's answers, on the CPU, where targets and metrics are."""
-        if not self.is_cuda:
-            return outputs
-        return tree_map(lambda value: value.cpu() if isinstance(value, torch.Tensor) else value, outputs)
+        return _mapped(outputs, lambda tensor: tensor.cpu()) if self.is_cuda else outputs
 
     def synchronize(self) -> None:
         if self.is_cuda:
@@ -57,15 +55,39 @@ class Device:
         return f"{torch.cuda.get_device_name(self.torch_device)} (CUDA {torch.version.cuda})"
 
 
+def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The same structure with other tensors; what held them is copied."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, (tuple, list)):
+        items = [_mapped(item, change) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if isinstance(value, dict):
+        moved = copy.copy(value)
+        for key, item in value.items():
+            moved[key] = _mapped(item, change)
+        return moved
+    if hasattr(value, "__dict__"):
+        moved = copy.copy(value)
+        for name, item in vars(value).items():
+            setattr(moved, name, _mapped(item, change))
+        return moved
+    return value
+
+
 def _cuda_clock(call: Callable[[], object], calls: int) -> int:
-    """Time on the GPU's own clock, between two events in the stream: the host returns from a call before it is done."""
+    """Time on the GPU's own clock, between two events in the stream: the host returns from a call before it is done.
+
+    Each call is waited for, so that a block of several calls is as many latencies, not one throughput.
+    """
     event: Any = torch.cuda.Event
     start, end = event(enable_timing=True), event(enable_timing=True)
-    torch.cuda.synchronize()
-    start.record()
+    milliseconds = 0.0
     for _ in range(calls):
+        torch.cuda.synchronize()
+        start.record()
         call()
-    end.record()
-    end.synchronize()
-    milliseconds: float = start.elapsed_time(end)
+        end.record()
+        end.synchronize()
+        milliseconds += start.elapsed_time(end)
     return max(1, round(1e6 * milliseconds))

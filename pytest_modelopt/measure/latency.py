@@ -109,6 +109,10 @@ class _Delay:
         with contextlib.suppress(OSError):
             self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
 
+    def __del__(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+
     def read_ns(self) -> int:
         return 0 if self._file is None else int(os.pread(self._file, 64, 0).split()[1])
 

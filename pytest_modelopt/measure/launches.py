@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_modelopt.measure.process import WorkerFailed
+from pytest_modelopt.measure.replies import Sample
 from pytest_modelopt.measure.workshop import Measured, Saved, Workshop
 
 
@@ -19,51 +20,63 @@ def start_again(workshop: Workshop, measured: Measured) -> None:
             measured.saved = _save(workshop, measured)
         workshop.end(measured)
         workshop.start(measured)
-        if measured.saved.model is None or not _is_reloaded(workshop, measured, measured.saved.model):
-            _make_again(workshop, measured)
+        if measured.saved.model is None or not _is_reloaded(workshop, measured, measured.saved, measured.saved.model):
+            _make_again(workshop, measured, measured.saved)
     except BaseException:
         workshop.end(measured)  # half made: the next case must not find it
         raise
 
 
 def _save(workshop: Workshop, measured: Measured) -> Saved:
-    inputs = workshop.new_file("inputs")
+    inputs, model = workshop.new_file("inputs"), workshop.new_file("model")
     workshop.request(measured.worker, "save_inputs", path=str(inputs))
+    answer: Sample = workshop.request(measured.worker, "answer")
     if measured.variant.recipe is None:
-        return Saved(inputs, None, "")
-    model = workshop.new_file("model")
+        return Saved(inputs, None, answer)
+    if not answer.values:
+        _note(measured, "its answers hold no tensor, so a saved copy cannot be checked")
+        return Saved(inputs, None, answer)
     try:
-        fingerprint = workshop.request(measured.worker, "save", path=str(model))
-    except WorkerFailed:
+        workshop.request(measured.worker, "save", path=str(model))
+    except WorkerFailed as failed:
         if measured.worker is None or not measured.worker.is_alive:
             raise
-        return Saved(inputs, None, "")  # its size could not be measured either, and the table says why
-    return Saved(inputs, model, fingerprint)
+        _note(measured, failed.message)
+        return Saved(inputs, None, answer)
+    return Saved(inputs, model, answer)
 
 
-def _is_reloaded(workshop: Workshop, measured: Measured, model: Path) -> bool:
+def _is_reloaded(workshop: Workshop, measured: Measured, saved: Saved, model: Path) -> bool:
     """Load the saved model into the fresh worker; False, with a note, where it is not what was saved."""
-    saved, measurement = measured.saved, measured.measurement
-    assert saved is not None
-    assert measurement is not None
     try:
-        answers = workshop.request(measured.worker, "reload", path=str(model), inputs_file=str(saved.inputs))
-        why = "" if answers == saved.fingerprint else "its answers differ from those before it was saved"
+        workshop.request(measured.worker, "reload", path=str(model), inputs_file=str(saved.inputs))
+        if saved.answer.is_like(workshop.request(measured.worker, "answer")):
+            return True
+        _note(measured, "saved and loaded again it is not the same model: its answers differ")
     except WorkerFailed as failed:
-        why = failed.message
+        _note(measured, f"saved and loaded again it is not the same model: {failed.message}")
         if measured.worker is None or not measured.worker.is_alive:
             workshop.end(measured)
             workshop.start(measured)
-    if not why:
-        return True
+    model.unlink(missing_ok=True)
     measured.saved = replace(saved, model=None)
-    note = f"saved and loaded again it is not the same model: {why}; so it was optimized anew for each launch"
-    measured.measurement = replace(measurement, notes=(*measurement.notes, note))
     return False
 
 
-def _make_again(workshop: Workshop, measured: Measured) -> None:
-    assert measured.saved is not None
-    workshop.request(measured.worker, "load", inputs_file=str(measured.saved.inputs))
+def _make_again(workshop: Workshop, measured: Measured, saved: Saved) -> None:
+    """By the factory and the recipe, as in the first launch: what answers differently must not be timed for it."""
+    workshop.request(measured.worker, "load", inputs_file=str(saved.inputs))
     if measured.variant.recipe is not None:
         workshop.request(measured.worker, "optimize")
+    if not saved.answer.is_like(workshop.request(measured.worker, "answer")):
+        raise WorkerFailed(
+            f"the {measured.variant.label} was made again for another launch, and answers differently: its factory "
+            "must give the same model in every process, whether or not the data was loaded before",
+            "",
+        )
+
+
+def _note(measured: Measured, why: str) -> None:
+    assert measured.measurement is not None
+    note = f"{why}; so it was optimized anew for each launch"
+    measured.measurement = replace(measured.measurement, notes=(*measured.measurement.notes, note))

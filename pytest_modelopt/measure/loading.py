@@ -56,7 +56,8 @@ class Loader:
             assert self._variant.carried_file is not None
             try:
                 # Not untrusted: the pytest process wrote this file a moment ago, into a folder only this user can read.
-                self._carried = torch.load(self._variant.carried_file, weights_only=False)
+                # What lay on a GPU comes by way of the CPU: `device` says where it is measured.
+                self._carried = torch.load(self._variant.carried_file, weights_only=False, map_location="cpu")
             except Exception as error:
                 raise VariantError(
                     f"the {what} could not be rebuilt in the worker process: {_words(error)}; give a factory instead: "

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-LOCK_NAME = "pytest-modelopt-timing.lock"
+WAIT_LIMIT_S = 3600.0
+"""A queue of many jobs is no fault of any of them; but nothing waits without an end."""
+_FOLDER, _LOCK = "pytest-modelopt", "timing.lock"
 _ASK_AGAIN_S = 0.25
 
 
@@ -19,9 +21,20 @@ class LockUnavailable(Exception):
 
 
 def lock_file() -> Path:
-    """One file for the whole machine: not in $TMPDIR, which tox and job runners set anew for each run."""
-    common = Path("/tmp")  # filelock follows no link there, and the file holds nothing
-    return (common if os.access(common, os.W_OK) else Path(tempfile.gettempdir())) / LOCK_NAME
+    """One file for the whole machine: not in $TMPDIR, which tox and job runners set anew for each run.
+
+    It lies in a folder that everybody may write to: in /tmp itself neither the kernel nor filelock lets one user take a
+    lock in the file of another. The file holds nothing, and no link is followed. Where there is no such folder, users
+    have a file each.
+    """
+    temporary = Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
+    folder = temporary / _FOLDER
+    with contextlib.suppress(OSError):
+        folder.mkdir()
+        folder.chmod(0o777)  # whatever the umask of whoever comes first
+    if folder.is_dir() and not folder.is_symlink() and os.access(folder, os.W_OK):
+        return folder / _LOCK
+    return temporary / f"{_FOLDER}-{getattr(os, 'getuid', lambda: 0)()}.lock"
 
 
 @contextlib.contextmanager
@@ -46,8 +59,8 @@ def alone(path: Path, limit_s: float, on_wait: Callable[[float], None]) -> Itera
             on_wait(waited)
             if waited >= limit_s:
                 raise LockUnavailable(
-                    f"others on this machine have been timing for {waited:.0f} s (`step_limit`): they hold {path}; run "
-                    "fewer jobs at a time, or raise `step_limit`"
+                    f"others on this machine have been timing for {waited:.0f} s: they hold {path}; run fewer jobs "
+                    "at a time"
                 ) from None
         except OSError as error:
             raise LockUnavailable(f"the file that keeps timings apart cannot be used: {path}: {error}") from error
@@ -101,28 +114,49 @@ def load() -> float | None:
 
 
 def cores() -> int:
-    return os.cpu_count() or 1
+    """Cores that this process may run on."""
+    return len(_allowed_cores()) or os.cpu_count() or 1
+
+
+def _allowed_cores() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
 def _processor_counters() -> tuple[float | None, float | None]:
+    """(busy, stolen) seconds of the cores that this process may run on: a container may see those of its whole host."""
     try:
-        first = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0].split()
-        user, nice, system, _idle, _iowait, irq, softirq, steal = (int(ticks) for ticks in first[1:9])
-    except (OSError, ValueError):
+        rows = [line.split() for line in Path("/proc/stat").read_text(encoding="ascii").splitlines()]
+        allowed = {f"cpu{core}" for core in _allowed_cores()}
+        ticks = [[int(count) for count in row[1:9]] for row in rows if row and row[0] in allowed]
+        busy = sum(user + nice + system + irq + softirq for user, nice, system, _, _, irq, softirq, _ in ticks)
+        stolen = sum(row[7] for row in ticks)
+    except (OSError, ValueError, IndexError):
         return None, None
     per_second = os.sysconf("SC_CLK_TCK")
-    return (user + nice + system + irq + softirq) / per_second, steal / per_second
+    return (busy / per_second, stolen / per_second) if ticks else (None, None)
 
 
 def _throttled_s() -> float | None:
-    """Seconds for which this process's own control group (version 2) was stopped by its quota."""
+    """Seconds for which a quota stopped this process's control group, of version 2 or 1."""
+    for line in _lines(Path("/proc/self/cgroup")):
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            file, name, per_second = Path(f"/sys/fs/cgroup{path}/cpu.stat"), "throttled_usec", 1e6
+        elif "cpu" in controllers.split(","):
+            file, name, per_second = Path(f"/sys/fs/cgroup/{controllers}{path}/cpu.stat"), "throttled_time", 1e9
+        else:
+            continue
+        for counter in _lines(file):
+            if counter.startswith(f"{name} "):
+                return int(counter.split()[1]) / per_second
+    return None
+
+
+def _lines(file: Path) -> list[str]:
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-        path = next(line[3:] for line in lines if line.startswith("0::"))
-        counters = Path(f"/sys/fs/cgroup{path}/cpu.stat").read_text(encoding="ascii").split()
-        return int(counters[counters.index("throttled_usec") + 1]) / 1e6
-    except (OSError, ValueError, StopIteration, IndexError):
-        return None
+        return file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
 
 
 def _difference(later: float | None, earlier: float | None) -> float | None:

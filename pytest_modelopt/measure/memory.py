@@ -64,7 +64,7 @@ class _Walk:
     """Everything that a model reaches. What is visited is kept alive: a freed object's address could come again."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._ranges: list[tuple[int, int]] = []
+        self._ranges: list[tuple[int, int, str]] = []
         self._archived = 0
         self._seen: dict[int, Any] = {}
         self._pending: list[Any] = [model]
@@ -75,19 +75,24 @@ class _Walk:
                 _refuse_foreign(value)
                 self._visit(value)
 
-    def total_bytes(self) -> int:
-        """The union of all address ranges: two storages may overlap, where one was made from the other's memory."""
+    def total_bytes(self, kind_of_device: str | None = None) -> int:
+        """The union of all address ranges: two storages may overlap, where one was made from the other's memory.
+
+        Of all devices, or of one kind; what TorchScript keeps to itself counts for all only.
+        """
         total = reached = 0
-        for start, stop in sorted(self._ranges):
+        for start, stop, kind in sorted(self._ranges):
+            if kind_of_device not in (None, kind):
+                continue
             total += max(0, stop - max(start, reached))
             reached = max(reached, stop)
-        return total + self._archived
+        return total if kind_of_device else total + self._archived
 
     def _visit(self, value: Any) -> None:
         if isinstance(value, torch.Tensor):
             self._visit_tensor(value)
         elif isinstance(value, torch.UntypedStorage):
-            self._ranges.append((value.data_ptr(), value.data_ptr() + value.nbytes()))
+            self._ranges.append((value.data_ptr(), value.data_ptr() + value.nbytes(), value.device.type))
         elif isinstance(value, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
             self._archived += _archived_tensor_bytes(value)
         elif isinstance(value, torch.ScriptObject):
@@ -141,27 +146,42 @@ class _Walk:
 
 
 class CudaMeter:
-    """Memory on a GPU: what torch's allocator hands out there, weights included, in this process alone.
+    """Memory on a GPU: what is asked of torch's allocator there, weights included, in this process alone.
 
-    To be made after the inputs and before the model are on the device: what is there then belongs to neither.
+    To be made after the inputs and before the model are on the device: what is there then belongs to neither. It counts
+    bytes as they were requested: the blocks in which the allocator hands them out depend on what was freed before.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._before_model = torch.cuda.memory_allocated(device)
+        self._before_model = self._requested("current")
 
-    def measure(self, call: Callable[[], object], weights: int) -> Memory:
-        """Peak of one `call()`, which must have run before (cuBLAS allocates its workspace in the first one).
+    def measure(self, call: Callable[[], object], model: nn.Module) -> Memory:
+        """Weights, and the peak of one `call()` beside them, which must have run before.
 
-        `weights` are the bytes of the model's storages. The peak beside them includes that workspace and the rounding
-        of the allocator to blocks of 512 bytes.
+        cuBLAS allocates its workspace in the first call; it is part of the peak.
+
+        Raises:
+            Unaccounted: the peak does not even hold the weights, so some of them came before the meter was made.
         """
+        on_device = _Walk(model).total_bytes("cuda")
         torch.cuda.synchronize(self._device)
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self._device)
         call()
         torch.cuda.synchronize(self._device)
-        peak = torch.cuda.max_memory_allocated(self._device) - self._before_model
-        return Memory(weights, max(0, peak - weights), reserved_bytes=torch.cuda.max_memory_reserved(self._device))
+        peak = self._requested("peak") - self._before_model
+        if peak < on_device:
+            raise Unaccounted(
+                f"{on_device:,} bytes of weights lie on the GPU but its allocator counts {peak:,} since the model was "
+                "made: some of them were there before, outside the factory"
+            )
+        reserved = torch.cuda.max_memory_reserved(self._device)
+        return Memory(_Walk(model).total_bytes(), peak - on_device, reserved_bytes=reserved)
+
+    def _requested(self, which: str) -> int:
+        """Bytes in use, now ('current') or at most since the last reset ('peak'); 0 before anything was allocated."""
+        return int(torch.cuda.memory_stats(self._device).get(f"requested_bytes.all.{which}", 0))
 
 
 def _refuse_foreign(value: Any) -> None:

@@ -29,6 +29,8 @@ ENOUGH_PAIRS = 50
 ENOUGH_SECONDS = 2.0
 """Timing beyond this only goes on for a limit that is still undecided."""
 _LOOKS_PER_DOUBLING = 40
+_TICKS_S = 0.1
+"""By which the counters of the machine, in ticks of 10 ms for each core, may be behind those of our processes."""
 
 Lacking = Callable[[Samples, Samples], Need]
 """(speedups, variant latencies in seconds) -> what the timed limits together lack for their decisions."""
@@ -66,17 +68,15 @@ def time_pairs(launch: Launch, plan: TimingPlan, lacking: Lacking, listener: Lis
     """Time pairs of blocks in as many launches as the limits need, at most LAUNCHES.
 
     Raises:
-        WorkerFailed: a worker ended, hung or refused, or the machine-wide lock could not be had.
+        WorkerFailed: a worker ended, hung or refused.
+        LockUnavailable: the machine-wide lock could not be had, so nothing was timed.
     """
     run = _Run(plan, lacking, listener)
     for number in range(1, LAUNCHES + 1):
         original, variant = launch(number)
-        try:
-            with machine.alone(plan.lock_file, plan.step_limit_s, listener.waiting) as waited_s:
-                run.waited_s += waited_s
-                is_last = run.time_launch(number, original, variant)
-        except machine.LockUnavailable as error:
-            raise WorkerFailed(str(error), "") from None
+        with machine.alone(plan.lock_file, machine.WAIT_LIMIT_S, listener.waiting) as waited_s:
+            run.waited_s += waited_s
+            is_last = run.time_launch(number, original, variant)
         if is_last:
             break
     return run.timing()
@@ -95,13 +95,15 @@ class _Run:
         self._launches: list[int] = []
         self._seconds = self._prepare_s = 0.0
         self.waited_s = 0.0
-        self._load = machine.load()
+        self._load: float | None = None
         self._passed: machine.Reading | None = None
         self._own_processor_s = 0.0
         self._usages: list[tuple[Usage, Usage]] = []
 
     def time_launch(self, number: int, original: Worker, variant: Worker) -> bool:
         """Take the pairs of one launch; whether it was the last one."""
+        if not self._pairs:
+            self._load = machine.load()
         calls_original, calls_variant = self._prepare(original, variant)
         before, processor = machine.read(), time.process_time()
         start, spent_before = time.monotonic(), self._seconds
@@ -147,7 +149,8 @@ class _Run:
 
     def _look(self, launch: int, pairs: int, seconds: float) -> str:
         """'go on' with this launch, start the 'next', or it is 'over'."""
-        if pairs < ENOUGH_PAIRS and seconds < ENOUGH_SECONDS:
+        share_s = self._plan.time_limit_s / LAUNCHES
+        if pairs < ENOUGH_PAIRS and seconds < min(ENOUGH_SECONDS, share_s):
             return "go on"
         lacking = self._lacking(Samples(self._speedups, self._launches), Samples(self._latencies_s, self._launches))
         if lacking == "nothing":
@@ -156,8 +159,7 @@ class _Run:
             return (
                 "go on" if lacking == "pairs" else "over"
             )  # launches that contradict each other: more pairs won't help
-        share_is_used = seconds >= self._plan.time_limit_s / LAUNCHES
-        return "next" if lacking == "launches" or share_is_used else "go on"
+        return "next" if lacking == "launches" or seconds >= share_s else "go on"
 
     def _close_launch(self, original: Worker, variant: Worker) -> None:
         usages = [worker.request("usage", limit_s=self._plan.step_limit_s) for worker in (original, variant)]
@@ -193,13 +195,20 @@ class _Run:
         return Conditions(
             cores=machine.cores(),
             load=self._load,
-            other_cores=None if busy_s is None else max(0.0, busy_s - self._own_processor_s) / span_s,
+            other_cores=_others(busy_s, self._own_processor_s, span_s),
             stolen_cores=None if stolen_s is None else stolen_s / span_s,
             throttled_s=self._passed.throttled_s,
             waited_s=self.waited_s,
             original=_worker_use([original for original, _ in self._usages]),
             variant=_worker_use([variant for _, variant in self._usages]),
         )
+
+
+def _others(busy_s: float | None, own_s: float, span_s: float) -> float | None:
+    """Cores that others kept busy; None where the counters of the machine do not even hold what is our own."""
+    if busy_s is None or busy_s < own_s - _TICKS_S - 0.1 * span_s:
+        return None
+    return max(0.0, busy_s - own_s) / span_s
 
 
 def _added(one: machine.Reading | None, other: machine.Reading) -> machine.Reading:
@@ -234,4 +243,13 @@ def _one_pair(launch: int, original: Worker, variant: Worker, variant_first: boo
     else:
         first = original.request("block", limit_s=limit_s)
         second = variant.request("block", limit_s=limit_s)
-    return TimedPair(launch, variant_first, first.elapsed_ns, second.elapsed_ns, first.switches, second.switches)
+    return TimedPair(
+        launch=launch,
+        variant_first=variant_first,
+        original_ns=first.elapsed_ns,
+        variant_ns=second.elapsed_ns,
+        original_switches=first.switches,
+        variant_switches=second.switches,
+        original_delayed_ns=first.delayed_ns,
+        variant_delayed_ns=second.delayed_ns,
+    )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from dataclasses import dataclass
 
 from pytest_modelopt.record.model import Coverage
+
+_ROUNDING = 1e-3
+"""As a share of the largest number: kernels may add in another order, another model is much further away."""
 
 
 class VariantError(Exception):
@@ -44,6 +48,24 @@ class Answers:
     """Predicted class of each example; None for a metric that is not right-or-wrong per example."""
     correct: bytes | None
     """1 or 0 per example, in the same order."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Part of what a model answered, by which another launch of it can be checked."""
+
+    kinds: str
+    """Types and shapes of all tensors."""
+    values: array[float]
+    """The first numbers in them; none where the answer holds no tensor."""
+
+    def is_like(self, other: Sample) -> bool:
+        """Whether both are answers of the same model, up to rounding."""
+        if self.kinds != other.kinds or len(self.values) != len(other.values):
+            return False
+        scale = max((abs(value) for value in self.values if math.isfinite(value)), default=0.0)
+        pairs = zip(self.values, other.values, strict=True)
+        return all(a == b or abs(a - b) <= _ROUNDING * scale or (a != a and b != b) for a, b in pairs)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pytest_modelopt.measure.fresh_processes import measure_process_memory
 from pytest_modelopt.measure.launches import start_again
+from pytest_modelopt.measure.machine import LockUnavailable
 from pytest_modelopt.measure.process import Worker, WorkerFailed
 from pytest_modelopt.measure.referee import Lacking, Listener, TimingPlan, time_pairs
 from pytest_modelopt.measure.replies import Answers, Loaded, Memory
@@ -49,11 +50,11 @@ class Runner:
             if _needs_process_memory(case, original, optimized):
                 measure_process_memory(self._workshop, original, case.name)
                 measure_process_memory(self._workshop, optimized, case.name)
-            timing = self._time(case.name, original, optimized, lacking)
+            timing = self._time(case, original, optimized, lacking)
         except Failed as failed:
             return replace(_compared(case, original, optimized), error=failed.error)
         finally:
-            self._workshop.end(optimized)
+            self._workshop.discard(optimized)
         return replace(_compared(case, original, optimized), timing=timing)
 
     def optimize(self, variant: Variant, path: Path, name: str) -> Loaded:
@@ -73,7 +74,7 @@ class Runner:
     def forget_original(self) -> None:
         """End the kept worker: the next case has another model."""
         if self._original is not None:
-            self._workshop.end(self._original)
+            self._workshop.discard(self._original)
             self._original = None
 
     def close(self) -> None:
@@ -88,7 +89,7 @@ class Runner:
         kept, self._original = self._original, None  # nobody finds it half measured, whatever interrupts us here
         if kept is None or kept.variant != variant.original:
             if kept is not None:
-                self._workshop.end(kept)
+                self._workshop.discard(kept)
             kept = Measured(variant.original)
             with self._errors_of(kept):
                 self._measure(kept, name)
@@ -174,7 +175,9 @@ class Runner:
 
     # --- the comparison ----------------------------------------------------------------------------------------------
 
-    def _time(self, name: str, original: Measured, optimized: Measured, lacking: Lacking) -> Timing:
+    def _time(self, case: Case, original: Measured, optimized: Measured, lacking: Lacking) -> Timing | None:
+        """None, with the reason in the variant's measurement, where others time on this machine without an end."""
+        name = case.name
         plan = TimingPlan(
             self._limits.time_limit_s, self._limits.step_limit_s, optimized.variant.seed, optimized.variant.threads
         )
@@ -194,6 +197,11 @@ class Runner:
 
         try:
             return time_pairs(launch, plan, lacking, _Shown(self._progress))
+        except LockUnavailable as error:
+            assert optimized.measurement is not None
+            unmeasured = optimized.measurement.unmeasured | {"timing": str(error)}
+            optimized.measurement = replace(optimized.measurement, unmeasured=unmeasured)
+            return None
         except WorkerFailed as failed:
             raise Failed(CaseError("timing", failed.message, failed.output)) from None
 

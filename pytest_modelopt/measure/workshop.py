@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_modelopt.measure.process import Worker, WorkerFailed
-from pytest_modelopt.measure.replies import Answers, Loaded
+from pytest_modelopt.measure.replies import Answers, Loaded, Sample
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.record.model import CaseError, Measurement, Stage
 
@@ -39,8 +39,13 @@ class Saved:
 
     inputs: Path
     model: Path | None
-    fingerprint: str
-    """Of what the model answered when it was saved."""
+    answer: Sample
+    """Of the first launch."""
+
+    def remove(self) -> None:
+        for file in (self.inputs, self.model):
+            if file is not None:
+                file.unlink(missing_ok=True)
 
 
 @dataclass
@@ -89,9 +94,17 @@ class Workshop:
         measured.worker = self.new_worker(measured.variant)
 
     def end(self, measured: Measured) -> None:
+        """End its worker."""
         if measured.worker is not None:
             measured.worker.close()
             measured.worker = None
+
+    def discard(self, measured: Measured) -> None:
+        """End its worker and remove its files: it is not measured any more."""
+        self.end(measured)
+        if measured.saved is not None:
+            measured.saved.remove()
+            measured.saved = None
 
     def request(self, worker: Worker | None, operation: str, **arguments: Any) -> Any:
         """The worker's answer, within the limit of a step. Raises WorkerFailed."""

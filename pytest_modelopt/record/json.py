@@ -29,7 +29,7 @@ _MAX_INTEGER = 2**63 - 1
 _ERRORS_SHOWN = 5
 _COLUMNS = tuple(field.name for field in fields(TimedPair))
 _FLAGS = ("variant_first",)
-_COUNTS = ("original_switches", "variant_switches")
+_COUNTS = ("original_switches", "variant_switches", "original_delayed_ns", "variant_delayed_ns")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 

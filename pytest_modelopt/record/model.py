@@ -160,6 +160,9 @@ class TimedPair:
     original_switches: int
     """How often the operating system took the processor away from the block (involuntary context switches)."""
     variant_switches: int
+    original_delayed_ns: int
+    """How long the block was ready to go on while others had the processor; part of `original_ns`."""
+    variant_delayed_ns: int
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ class Conditions:
     """The machine while pairs were timed. A figure that the system does not give is None."""
 
     cores: int
-    """Cores of the machine."""
+    """Cores that the run may use; the figures are about these."""
     load: float | None
     """Load average of the last minute, when timing began."""
     other_cores: float | None
@@ -225,10 +228,10 @@ class Timing:
         return [pair.launch for pair in self.pairs]
 
     @property
-    def preempted(self) -> float:
-        """Share of blocks, 0..1, during which the operating system took the processor away."""
-        blocks = [switches for pair in self.pairs for switches in (pair.original_switches, pair.variant_switches)]
-        return sum(switches > 0 for switches in blocks) / len(blocks) if blocks else 0.0
+    def delayed(self) -> float:
+        """Share of the timed time, 0..1, for which others had the processor."""
+        timed_ns = sum(pair.original_ns + pair.variant_ns for pair in self.pairs)
+        return sum(pair.original_delayed_ns + pair.variant_delayed_ns for pair in self.pairs) / max(1, timed_ns)
 
 
 @dataclass(frozen=True)
@@ -267,7 +270,6 @@ class Case:
     higher_is_better: bool
     limits: tuple[Limit, ...]
     batch_size: int
-    device: str = "cpu"
     original: Measurement | None = None
     variant: Measurement | None = None
     coverage: Coverage | None = None
@@ -275,6 +277,7 @@ class Case:
     timing: Timing | None = None
     error: CaseError | None = None
     verdicts: tuple[Verdict, ...] = ()
+    device: str = "cpu"
 
     @property
     def drop(self) -> float | None:

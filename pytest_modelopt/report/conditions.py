@@ -5,11 +5,11 @@ from __future__ import annotations
 from pytest_modelopt.figures import format_number, format_percentage, format_time
 from pytest_modelopt.record.model import Timing
 
-OTHERS_CORES = 0.25
-"""Cores that others may keep busy on average before it is said."""
+OTHERS = 0.125
+"""Share of the cores that others may keep busy on average before it is said."""
 STOLEN_CORES = 0.02
-PREEMPTED = 0.1
-"""Share of blocks."""
+DELAYED = 0.05
+"""Share of the timed time."""
 IDLE_CORES = 0.25
 """A worker that waits for its turn needs a few hundredths of a core to answer; a spinning thread takes what it gets."""
 
@@ -17,15 +17,17 @@ IDLE_CORES = 0.25
 def disturbances(timing: Timing) -> list[str]:
     """How others disturbed the timing; empty on a quiet machine."""
     conditions, found = timing.conditions, []
-    if conditions.other_cores is not None and conditions.other_cores >= OTHERS_CORES:
+    if conditions.other_cores is not None and conditions.other_cores >= OTHERS * conditions.cores:
         cores = f"{format_number(conditions.other_cores, digits=2)} of {conditions.cores} cores"
         found.append(f"other processes kept {cores} busy")
     if conditions.stolen_cores is not None and conditions.stolen_cores >= STOLEN_CORES:
         found.append(f"the host took {format_number(conditions.stolen_cores, digits=2)} cores away (steal)")
     if conditions.throttled_s:
         found.append(f"a processor quota stopped it for {format_time(conditions.throttled_s, digits=2)}")
-    if timing.preempted >= PREEMPTED:
-        found.append(f"{format_percentage(timing.preempted, digits=2)} of the blocks were preempted")
+    if timing.delayed >= DELAYED:
+        found.append(f"others had the processor for {format_percentage(timing.delayed, digits=2)} of the timed time")
+    if found and conditions.load is not None:
+        found.append(f"load average {format_number(conditions.load, digits=2)}")
     return found
 
 

@@ -216,7 +216,7 @@ def _disturbed(record: Record) -> Iterator[Item]:
     timed = [case for case in record.cases if case.timing is not None and case.timing.pairs]
     disturbed = [(case, found) for case in timed if case.timing and (found := disturbances(case.timing))]
     if disturbed:
-        worst, found = max(disturbed, key=lambda each: each[0].timing.preempted if each[0].timing else 0.0)
+        worst, found = max(disturbed, key=lambda each: each[0].timing.delayed if each[0].timing else 0.0)
         title = f"{len(disturbed)} of {_count(len(timed), 'comparison')} timed on a disturbed machine"
         most = f"{plain_line(worst.name)}: " if len(disturbed) > 1 else ""
         names = _enumerated([case.name for case, _ in disturbed])

@@ -9,6 +9,7 @@ from statistics import median, quantiles, stdev
 
 from pytest_modelopt.budgets.judge import speedup_samples
 from pytest_modelopt.measure.process import Worker
+from pytest_modelopt.measure.referee import Listener
 from pytest_modelopt.measure.variant import SEED, Variant
 from pytest_modelopt.record.model import Environment
 from pytest_modelopt.selftest.trial import Trial, trial
@@ -85,7 +86,7 @@ class Result:
         return None
 
 
-def run(plan: Plan, folder: Path, on_trial: Callable[[str, int], None]) -> Result:
+def run(plan: Plan, folder: Path, on_trial: Callable[[str, int], None], listener: Listener) -> Result:
     """Identical and slowed copies in turns. `on_trial(kind, number)` is called before each comparison."""
     identical: list[Trial] = []
     slower: list[Trial] = []
@@ -101,6 +102,7 @@ def run(plan: Plan, folder: Path, on_trial: Callable[[str, int], None]) -> Resul
                     folder=folder,
                     seed=SEED + number,
                     launches_at_least=LAUNCHES,
+                    listener=listener,
                 )
             )
     return Result(plan, _environment(plan.variant, folder), tuple(identical), tuple(slower))

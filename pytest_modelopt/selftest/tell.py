@@ -43,7 +43,7 @@ def lines(result: Result) -> Iterator[str]:
     else:
         yield (
             f"The smallest limit that can be used here is {format_percentage(smallest)}: of 1, 2, 3, 5, 7.5, 10, ... "
-            "the first that identical copies keep."
+            f"the first that identical copies keep with the pairs that a limit of {format_percentage(plan.limit)} took."
         )
     yield from _disturbed([*result.identical, *result.slower])
     yield _closing(result)
@@ -67,12 +67,12 @@ def _row(name: str, trials: Sequence[Trial], expected: str) -> tuple[str, ...]:
 def _disturbed(trials: Sequence[Trial]) -> Iterator[str]:
     others = [each.timing.conditions.other_cores for each in trials]
     known = [cores for cores in others if cores is not None]
-    preempted = median(each.timing.preempted for each in trials)
+    delayed = median(each.timing.delayed for each in trials)
     if known:
         yield (
             f"Meanwhile other processes kept {format_number(median(known), digits=2)} of "
-            f"{trials[0].timing.conditions.cores} cores busy, and {format_percentage(preempted, digits=2)} of the "
-            "blocks were preempted."
+            f"{trials[0].timing.conditions.cores} cores busy, and had the processor for "
+            f"{format_percentage(delayed, digits=2)} of the timed time."
         )
 
 

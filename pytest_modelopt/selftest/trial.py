@@ -10,7 +10,8 @@ from pathlib import Path
 from statistics import median
 
 from pytest_modelopt.budgets.judge import lacking_timed, speedup_samples
-from pytest_modelopt.measure.process import Worker
+from pytest_modelopt.measure.machine import LockUnavailable
+from pytest_modelopt.measure.process import Worker, WorkerFailed
 from pytest_modelopt.measure.referee import Listener, TimingPlan, time_pairs
 from pytest_modelopt.measure.variant import SEED, Variant
 from pytest_modelopt.record.model import Limit, Timing
@@ -68,7 +69,10 @@ def trial(
         time_limit_s, step_limit_s, seed, variant.threads, launches_at_least=launches_at_least, slowdown=slowdown
     )
     with _pairs_of_workers(variant.original, folder, step_limit_s) as launch:
-        timing = time_pairs(launch, plan, lacking, listener or Listener())
+        try:
+            timing = time_pairs(launch, plan, lacking, listener or Listener())
+        except LockUnavailable as error:
+            raise WorkerFailed(str(error), "") from None
     return Trial(_decide(timing, min_speedup), timing, time.monotonic() - start)
 
 

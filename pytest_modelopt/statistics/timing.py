@@ -45,6 +45,11 @@ class Samples:
         if len(self.values) != len(self.launches):
             raise ValueError(f"{len(self.values)} values in {len(self.launches)} launches")
 
+    @property
+    def sampled_launches(self) -> int:
+        """Launches with so many pairs that they could contradict the others: a launch of one pair tells nothing."""
+        return sum(successes_needed(len(values), _ALPHA_LAUNCH) is not None for values in self.by_launch())
+
     def by_launch(self) -> list[list[float]]:
         """The values of each launch."""
         groups: dict[int, list[float]] = {}
@@ -59,6 +64,8 @@ class Risks:
 
     above: float
     below: float
+    above_needs_launches: bool = False
+    """Also where the limit is far: the values are not paired, so one launch in a bad moment would be evidence."""
 
 
 def alpha_fail(timed_limits: int) -> float:
@@ -73,8 +80,8 @@ def decide_at_least(samples: Samples, limit: float, *, alpha_pass: float, alpha_
 
 
 def decide_at_most(samples: Samples, limit: float, *, alpha_pass: float, alpha_fail: float) -> Decision:
-    """Is the median at most `limit`?"""
-    side, _ = _side(samples, limit, Risks(above=alpha_fail, below=alpha_pass))
+    """Is the median at most `limit`? The values are not paired, so a fail takes `LAUNCHES` launches in any case."""
+    side, _ = _side(samples, limit, Risks(alpha_fail, alpha_pass, above_needs_launches=True))
     return "inconclusive" if side is None else "pass" if side == "below" else "fail"
 
 
@@ -85,7 +92,7 @@ def lacking_at_least(samples: Samples, limit: float, *, alpha_pass: float, alpha
 
 def lacking_at_most(samples: Samples, limit: float, *, alpha_pass: float, alpha_fail: float) -> Need:
     """What `decide_at_most` lacks for a decision."""
-    return _side(samples, limit, Risks(above=alpha_fail, below=alpha_pass))[1]
+    return _side(samples, limit, Risks(alpha_fail, alpha_pass, above_needs_launches=True))[1]
 
 
 def speedup_interval(samples: Samples, *, alpha_pass: float, alpha_fail: float) -> tuple[float, float]:
@@ -99,7 +106,7 @@ def speedup_interval(samples: Samples, *, alpha_pass: float, alpha_fail: float) 
 
 def latency_interval(samples: Samples, *, alpha_pass: float, alpha_fail: float) -> tuple[float, float]:
     """All upper limits in seconds that `decide_at_most` leaves undecided, as (low, high): every L > high passes."""
-    return _undecided(samples, Risks(above=alpha_fail, below=alpha_pass))
+    return _undecided(samples, Risks(alpha_fail, alpha_pass, above_needs_launches=True))
 
 
 # --- both directions at once -----------------------------------------------------------------------------------------
@@ -115,12 +122,12 @@ def _side(samples: Samples, limit: float, risks: Risks) -> tuple[Literal["above"
         side = "below"
     else:
         return None, "pairs"
-    launches = samples.by_launch()
-    if len(launches) < LAUNCHES:
+    if samples.sampled_launches < LAUNCHES:
         estimate = median(samples.values)
-        if estimate / NEAR <= limit <= estimate * NEAR:
+        is_near = estimate / NEAR <= limit <= estimate * NEAR
+        if is_near or (side == "above" and risks.above_needs_launches):
             return None, "launches"
-    for values in launches:
+    for values in samples.by_launch():
         above, below = _signs(values, limit)  # of all pairs of the launch: a tie does not contradict
         if e_value(len(values), below if side == "above" else above) >= 1 / _ALPHA_LAUNCH:
             return None, "launches"
@@ -146,10 +153,9 @@ def _bounds(samples: Samples, risks: Risks) -> Iterator[tuple[float, float]]:
         0.0 if for_above is None else ordered[len(ordered) - for_above],
         math.inf if for_below is None else ordered[for_below - 1],
     )
-    launches = samples.by_launch()
-    if ordered and len(launches) < LAUNCHES:
-        yield median(ordered) / NEAR, median(ordered) * NEAR
-    for values in launches:
+    if ordered and samples.sampled_launches < LAUNCHES:
+        yield 0.0 if risks.above_needs_launches else median(ordered) / NEAR, median(ordered) * NEAR
+    for values in samples.by_launch():
         needed = successes_needed(len(values), _ALPHA_LAUNCH)
         if needed is not None:
             values.sort()

@@ -158,7 +158,7 @@ models:
       max_slowdown: 10%
 """
     expected = [
-        (3, "the CPU only"),
+        (3, "write `cpu`, `cuda` or `cuda:0`"),
         (5, "digits-vit has no `data`"),
         (6, "did you mean 'shop.vision:load_model'?"),
         (8, "max_accuracy_drop of digits-vit: '1%' is ambiguous"),

@@ -36,7 +36,8 @@ def measurement(recipe: str | None, *, size: int, weights: int, peak: int, score
 def timing(speedups: list[float]) -> Timing:
     """Pairs of three launches in which four calls take the variant 4 ms and the original as many times that."""
     pairs = tuple(
-        TimedPair(1 + 3 * n // len(speedups), False, round(4e6 * s), 4_000_000, 0, 0) for n, s in enumerate(speedups)
+        TimedPair(1 + 3 * n // len(speedups), False, round(4e6 * s), 4_000_000, 0, 0, 0, 0)
+        for n, s in enumerate(speedups)
     )
     return Timing(pairs, 4, 4, seed=1, seconds=1.0, prepare_s=0.1, time_limit_s=20.0, threads=1, conditions=QUIET)
 
@@ -53,7 +54,7 @@ CASE = Case(
     variant=measurement("r", size=4_000, weights=3_500, peak=500, score=0.89),
     coverage=Coverage((LayerCoverage("a", "Linear", 700, 700), LayerCoverage("b", "Conv2d", 300, 0)), ()),
     agreement=Agreement(1000, right_to_wrong=15, wrong_to_right=5, flips=30),
-    timing=timing([2.0] * 20),
+    timing=timing([2.0] * 21),
 )
 
 
@@ -127,6 +128,33 @@ def test_a_metric_that_is_better_when_lower_turns_the_direction_around() -> None
     assert verdict("min_accuracy", 2.6, case).outcome == "pass"
 
 
+def one_launch(speedups: list[float], seconds: float) -> Case:
+    return replace(
+        CASE,
+        timing=replace(
+            timing(speedups), pairs=tuple(replace(p, launch=1) for p in timing(speedups).pairs), seconds=seconds
+        ),
+    )
+
+
+WHY_INCONCLUSIVE = [
+    (one_launch([2.0] * 50, 1.0), "which is not enough for this limit: the record holds 1 of the 3 launches"),
+    (one_launch([2.0] * 50, 20.0), "this limit needs 3 launches of the workers, of which the time was enough for 1"),
+    (replace(CASE, timing=replace(timing([2.0, 1.9] * 20), seconds=20.0)), "the limit lies inside that interval"),
+    (
+        replace(CASE, timing=timing([1.9] * 200 + [2.1] * 100)),
+        "the launches of the workers contradict each other (1.9x, 1.9x, 2.1x), so more pairs would not help",
+    ),
+]
+
+
+@pytest.mark.parametrize(("case", "why"), WHY_INCONCLUSIVE)
+def test_an_undecided_limit_says_what_is_missing(case: Case, why: str) -> None:
+    told = verdict("min_speedup", 1.95, case)
+    assert told.outcome == "inconclusive"
+    assert why in told.sentence
+
+
 UNMEASURED = [
     ("max_memory", {"variant": replace(CASE.variant, weights_bytes=None, unmeasured={"memory": "no storage"})}),
     ("min_memory_reduction", {"original": replace(CASE.original, call_peak_bytes=None)}),
@@ -197,4 +225,4 @@ def test_a_latency_limit_is_judged_by_the_variants_own_blocks() -> None:
     """Each block holds four calls in 4 ms: a latency of 1 ms."""
     assert verdict("max_latency", 0.0012).outcome == "pass"
     assert verdict("max_latency", 0.0008).outcome == "fail"
-    assert "1 ms [1 ms, 1 ms] over 20 pairs" in verdict("max_latency", 0.0012).sentence
+    assert "1 ms [1 ms, 1 ms] over 21 pairs" in verdict("max_latency", 0.0012).sentence

@@ -54,16 +54,24 @@ class Wrapped(nn.Module):
 
 
 class OnnxRuntime(Wrapped):
+    threads = 1
+
     def start(self) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = self.threads
         self.session = onnxruntime.InferenceSession(self.file, options, providers=["CPUExecutionProvider"])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         (y,) = self.session.run(None, {"x": x.numpy()})
         return torch.from_numpy(y)
+
+
+class OnnxRuntimeOnTwoThreads(OnnxRuntime):
+    """What torch is told about threads does not concern it."""
+
+    threads = 2
 
 
 class OpenVino(Wrapped):
@@ -183,6 +191,15 @@ def _onnx_file_once() -> bytes:
 
 def onnx_runtime() -> nn.Module:
     return OnnxRuntime(_onnx_file_once()).eval()
+
+
+def on_two_threads() -> nn.Module:
+    return OnnxRuntimeOnTwoThreads(_onnx_file_once()).eval()
+
+
+def many_inputs() -> torch.Tensor:
+    """Enough work for two threads."""
+    return torch.randn(256, FEATURES, generator=torch.Generator().manual_seed(0))
 
 
 def openvino() -> nn.Module:

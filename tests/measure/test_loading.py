@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from pytest_modelopt.measure import loading, quality
+from pytest_modelopt.measure.device import Device
 from pytest_modelopt.measure.replies import VariantError
 from pytest_modelopt.measure.variant import Variant
 
@@ -198,7 +199,7 @@ class Table(nn.Module):
 
 def answer(outputs: torch.Tensor, targets: torch.Tensor, metric: Any = None) -> Any:
     data = (torch.arange(len(targets)), targets)
-    return quality.answer(Table(outputs), loading.batches(data), metric)
+    return quality.answer(Table(outputs), loading.batches(data), metric, Device("cpu"))
 
 
 def test_accuracy_counts_the_largest_output() -> None:
@@ -245,7 +246,7 @@ def test_data_that_does_not_fit_the_metric_is_refused(
 
 def test_data_that_does_not_fit_the_model_names_the_shape() -> None:
     with pytest.raises(VariantError, match=re.escape("the model does not accept the data: RuntimeError: ")) as caught:
-        quality.answer(nn.Linear(5, 2), loading.batches((INPUTS, TARGETS)), None)
+        quality.answer(nn.Linear(5, 2), loading.batches((INPUTS, TARGETS)), None, Device("cpu"))
     assert "(input (64, 3) float32)" in str(caught.value)
 
 
@@ -269,6 +270,6 @@ def test_outputs_with_logits_are_understood_and_others_are_refused() -> None:
             return [x]
 
     data = (torch.eye(3), torch.arange(3))
-    assert quality.answer(Wrapped(), loading.batches(data), None).score == 1.0
+    assert quality.answer(Wrapped(), loading.batches(data), None, Device("cpu")).score == 1.0
     with pytest.raises(VariantError, match="the model returned a list without `logits`"):
-        quality.answer(Odd(), loading.batches(data), None)
+        quality.answer(Odd(), loading.batches(data), None, Device("cpu"))

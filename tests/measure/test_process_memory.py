@@ -13,11 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_modelopt.measure import size
+from pytest_modelopt.measure import fresh_processes, size
+from pytest_modelopt.measure.fresh_processes import RUNS
 from pytest_modelopt.measure.memory import ForeignRuntime, weights_bytes
 from pytest_modelopt.measure.process import Worker, WorkerFailed
-from pytest_modelopt.measure.runner import PROCESS_RUNS, Runner, StepLimits
+from pytest_modelopt.measure.runner import Runner, StepLimits
 from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.measure.workshop import Measured, Workshop
 from pytest_modelopt.record.model import Case, Limit, Measurement, ProcessMemory
 
 HERE = Path(__file__).parent
@@ -57,7 +59,7 @@ def variant(model: str, recipe: str | None = None, data: str = "head_data", fold
 def measured(runner: Runner, of: Variant, *limits: str) -> Case:
     stated = tuple(Limit(name, 1e12, "1 TB", "error", "budgets.yaml", 1) for name in limits)
     case = Case("id", "m", str(of.recipe), None, True, stated, of.batch_size)
-    return runner.measure(case, of, lambda *_: False)
+    return runner.measure(case, of, lambda *_: "nothing")
 
 
 def sides(case: Case) -> tuple[Measurement, Measurement]:
@@ -176,7 +178,7 @@ def test_a_torch_models_process_takes_its_weights_and_little_more(
     for side in (original, pruned):
         assert side.process_memory is not None
         assert side.process_memory.meter == "memray"
-        assert len(side.process_memory.peaks_bytes) == PROCESS_RUNS == 3
+        assert len(side.process_memory.peaks_bytes) == RUNS == 3
         assert min(side.process_memory.peaks_bytes) > BIG_BYTES
         assert max(side.process_memory.peaks_bytes) < BIG_BYTES + 4 * MIB
         assert side.process_memory.spread_bytes < MIB
@@ -194,18 +196,18 @@ def test_the_originals_process_memory_is_measured_once_for_all_recipes(
 ) -> None:
     """Nine fresh processes for two recipes: three of each variant, and three of the original."""
     started: list[str] = []
-    fresh_run = Runner._fresh_run
+    fresh_run = fresh_processes._fresh_run
 
-    def counted(self: Runner, of: Variant, *args: object, **kwargs: object) -> object:
-        started.append(of.label)
-        return fresh_run(self, of, *args, **kwargs)  # type: ignore[arg-type]
+    def counted(workshop: Workshop, measured: Measured, *args: object, **kwargs: object) -> object:
+        started.append(measured.variant.label)
+        return fresh_run(workshop, measured, *args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Runner, "_fresh_run", counted)
+    monkeypatch.setattr(fresh_processes, "_fresh_run", counted)
     first = measured(runner, users("model"), "max_process_memory")
     second = measured(runner, replace(users("model"), recipe="prune-unstructured(ratio=0.9)"), "max_process_memory")
     assert sides(first)[0].process_memory == sides(second)[0].process_memory
-    assert started.count("original") == PROCESS_RUNS
-    assert len(started) == 3 * PROCESS_RUNS
+    assert started.count("original") == RUNS
+    assert len(started) == 3 * RUNS
 
 
 @pytest.mark.parametrize(

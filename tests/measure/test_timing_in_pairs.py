@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from pytest_modelopt.measure import machine
 from pytest_modelopt.measure.process import WorkerFailed
@@ -43,6 +48,18 @@ def model():
 def data():
     note("data")
     return torch.randn(100, 64, generator=torch.Generator().manual_seed(1)), torch.arange(100) % 4
+
+scale = 1.0
+
+def data_that_changes_the_model():
+    global scale
+    scale = 2.0
+    return data()
+
+def model_after_data():
+    made = model()
+    made.second.weight.data *= scale
+    return made
 
 class Forgetful(Net):
     '''What it was told after it was made is not saved.'''
@@ -108,7 +125,7 @@ def variant(tmp_path: Path) -> Callable[..., Variant]:
 
 def timed(variant: Variant, tmp_path: Path, *, slowdown: float = 0.0, min_speedup: float = 0.5) -> Timing:
     return trial(
-        variant, slowdown=slowdown, min_speedup=min_speedup, time_limit_s=1.5, step_limit_s=60, folder=tmp_path
+        variant, slowdown=slowdown, min_speedup=min_speedup, time_limit_s=3, step_limit_s=60, folder=tmp_path
     ).timing
 
 
@@ -131,7 +148,7 @@ def test_a_limit_at_the_estimate_is_tried_in_three_launches(variant: Callable[..
 
 @pytest.fixture
 def runner() -> Iterator[Runner]:
-    made = Runner(StepLimits(time_limit_s=1.5, step_limit_s=60), Silent())
+    made = Runner(StepLimits(time_limit_s=3, step_limit_s=60), Silent())
     yield made
     made.close()
 
@@ -165,6 +182,22 @@ def test_a_variant_that_does_not_come_back_as_it_was_is_made_anew_and_says_so(
     (note,) = case.variant.notes
     assert note.startswith("saved and loaded again it is not the same model: its answers differ")
     assert (tmp_path / "made").read_text().split().count("model") == 3 + 3
+
+
+def test_an_original_that_is_another_model_in_the_next_launch_is_an_error(
+    variant: Callable[..., Variant], runner: Runner
+) -> None:
+    of = replace(variant("model_after_data", recipe="int8-dynamic"), data="timed_user:data_that_changes_the_model")
+    case = measured_in_three_launches(runner, of)
+    assert case.error is not None
+    assert case.error.stage == "timing"
+    assert case.error.message.startswith("the original was made again for another launch, and answers differently")
+
+
+def test_no_saved_model_outlives_its_case(variant: Callable[..., Variant], runner: Runner) -> None:
+    assert measured_in_three_launches(runner, variant(recipe="int8-dynamic")).error is None
+    runner.forget_original()
+    assert list(runner.new_file("none").parent.glob("*.pt")) == []
 
 
 def test_the_next_case_finds_a_whole_original_after_a_launch_that_failed(
@@ -240,10 +273,37 @@ def test_a_lock_that_cannot_be_made_is_an_error_of_the_case(tmp_path: Path) -> N
         pytest.fail("held")
 
 
+LOCK_FILE = machine.lock_file  # as it is: the tests have one of their own
+
+
 def test_the_lock_is_one_for_the_machine_whatever_tmpdir_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    before = machine.lock_file()
+    before = LOCK_FILE()
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    assert machine.lock_file() == before
+    assert LOCK_FILE() == before
+    assert stat.S_IMODE(before.parent.stat().st_mode) == 0o777
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act for two users")
+@pytest.mark.parametrize("first", ["root", "nobody"])
+def test_users_wait_for_each_other(first: str) -> None:
+    """In a folder as `lock_file` makes it, one user can lock the file of another; in /tmp itself none may open it."""
+    script = (
+        "import os, sys, tempfile\n"
+        "from filelock import FileLock\n"
+        "with FileLock(tempfile.mktemp()):\n    pass\n"  # imports all it needs, while it may read them
+        "os.setgid(65534)\nos.setuid(65534)\n"
+        "with FileLock(sys.argv[1], mode=0o666).acquire(timeout=30):\n    print('held')\n"
+    )
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o777)
+        path = Path(folder) / "timing.lock"
+        if first == "root":
+            with machine.alone(path, 60, lambda seconds: None):
+                pass
+        done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+        assert done.stdout == "held\n", done.stderr
+        with machine.alone(path, 60, lambda seconds: None):
+            pass
 
 
 def test_pairs_are_taken_while_the_lock_is_held(
@@ -262,7 +322,15 @@ def test_pairs_are_taken_while_the_lock_is_held(
     from pytest_modelopt.measure.referee import Listener
 
     class LetsGo(Listener):
-        waits = 0
+        waits = free = 0
+
+        def pairs(self, count: int, seconds: float, speedup: float) -> None:
+            """Whether another could take the lock between two pairs."""
+            try:
+                FileLock(tmp_path / "lock").acquire(timeout=0).lock.release()
+            except Timeout:
+                return
+            self.free += 1
 
         def waiting(self, seconds: float) -> None:
             self.waits += 1
@@ -272,6 +340,7 @@ def test_pairs_are_taken_while_the_lock_is_held(
     listener = LetsGo()
     done = trial(variant(), slowdown=1.0, min_speedup=0.9, time_limit_s=5, folder=tmp_path, listener=listener)
     assert listener.waits >= 3
+    assert listener.free == 0
     assert done.timing.conditions.waited_s > 0.5
 
 
@@ -290,6 +359,18 @@ def test_an_engine_that_takes_more_threads_than_it_was_given_is_noticed(
     assert timing.conditions.original.active_threads is not None
     assert timing.conditions.original.active_threads >= 2
     assert any("threads though `threads` is 1" in text for text in oddities(timing))
+
+
+def test_a_runtime_with_threads_of_its_own_is_noticed(tmp_path: Path) -> None:
+    """ONNX Runtime with two threads, of which torch's setting knows nothing."""
+    folder = str(Path(__file__).parent)
+    of = Variant(
+        "foreign_models:on_two_threads", None, None, None, "foreign_models:many_inputs", "accuracy", (folder,), folder,
+        batch_size=256,
+    )  # fmt: skip
+    timing = timed(of, tmp_path)
+    assert timing.conditions.original.active_threads == 2
+    assert any("worked with 2 threads though `threads` is 1" in text for text in oddities(timing))
 
 
 def test_a_thread_that_spins_while_its_worker_waits_is_noticed(variant: Callable[..., Variant], tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from pytest_modelopt.record.model import (
 )
 
 _ABOVE_ZERO = {"launch", "original_ns", "variant_ns", "original_calls", "variant_calls"}
-_NOT_NEGATIVE = {"original_switches", "variant_switches"}
+_NOT_NEGATIVE = {"original_switches", "variant_switches", "original_delayed_ns", "variant_delayed_ns"}
 
 
 def _any(kind: Any, name: str = "") -> st.SearchStrategy[Any]:
@@ -81,7 +81,7 @@ _CONDITIONS = Conditions(2, 0.5, 0.0, None, None, 0.0, WorkerUse(1, 0.0), Worker
 
 
 def _timed_case(pairs: int = 2) -> Case:
-    each = tuple(TimedPair(1, n % 2 == 0, 1000 + n, 500 + n, 0, n % 3) for n in range(pairs))
+    each = tuple(TimedPair(1, n % 2 == 0, 1000 + n, 500 + n, 0, n % 3, 0, n % 5) for n in range(pairs))
     limit = Limit("min_speedup", 1.5, "1.5x", "error", "budgets.yaml", 3)
     return Case(
         id="budgets.yaml::m/r",

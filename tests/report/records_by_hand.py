@@ -87,7 +87,9 @@ def timing(
     """
     middle = pairs // 2
     each = [
-        TimedPair(1 + 3 * index // pairs, index % 2 == 0, original_ns + step_ns * (index - middle), variant_ns, 0, 0)
+        TimedPair(
+            1 + 3 * index // pairs, index % 2 == 0, original_ns + step_ns * (index - middle), variant_ns, 0, 0, 0, 0
+        )
         for index in range(pairs)
     ]
     return Timing(

@@ -94,10 +94,11 @@ def test_a_case_in_error_has_dashes() -> None:
     ("pairs", "timed_limits", "shown"),
     [
         (6, 1, "[?, ?]"),  # E(6, 6) = 18.1 is no evidence at 5%
-        (7, 1, "[0.8, ?]"),  # E(7, 7) = 31.9 is, but not at 1%
-        (9, 1, "[0.8, 0.8]"),  # E(9, 9) = 102.3
-        (11, 10, "[0.8, ?]"),  # E(11, 11) = 341 is no evidence at 1% shared among ten
-        (13, 10, "[0.8, 0.8]"),  # E(13, 13) = 1170
+        (7, 1, "[0.727, ?]"),  # E(7, 7) = 31.9 is, but not at 1%
+        (9, 1, "[0.727, 0.88]"),  # E(9, 9) = 102.3; within a factor of 1.1 it takes three launches of 7 pairs or more
+        (11, 10, "[0.727, ?]"),  # E(11, 11) = 341 is no evidence at 1% shared among ten
+        (13, 10, "[0.727, 0.88]"),  # E(13, 13) = 1170
+        (21, 10, "[0.8, 0.8]"),
     ],
 )
 def test_an_end_of_the_interval_that_nothing_is_known_about_is_a_question_mark(

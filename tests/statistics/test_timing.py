@@ -37,8 +37,32 @@ def test_ties_count_for_neither_side() -> None:
 
 def test_at_most_is_the_mirror_image_of_at_least() -> None:
     assert decide_at_most(launches([1.0] * 7), 2.0, **RISKS) == "pass"
-    assert decide_at_most(launches([3.0] * 8), 2.0, **RISKS) == "inconclusive"
-    assert decide_at_most(launches([3.0] * 9), 2.0, **RISKS) == "fail"
+    assert decide_at_most(launches([3.0] * 7, [3.0] * 7, [3.0] * 6), 2.0, **RISKS) == "inconclusive"
+    assert decide_at_most(launches([3.0] * 7, [3.0] * 7, [3.0] * 7), 2.0, **RISKS) == "fail"
+
+
+def test_a_latency_fails_in_three_launches_only_however_far_it_is() -> None:
+    """Latencies are not paired: a neighbour that is busy for a second would be evidence against a model."""
+    for groups in ([[9.0] * 200], [[9.0] * 100, [9.0] * 100]):
+        assert decide_at_most(launches(*groups), 2.0, **RISKS) == "inconclusive"
+        assert lacking_at_most(launches(*groups), 2.0, **RISKS) == "launches"
+        assert latency_interval(launches(*groups), **RISKS)[0] == 0.0
+    assert decide_at_most(launches(*[[9.0] * 50] * 3), 2.0, **RISKS) == "fail"
+    assert decide_at_most(launches([1.0] * 7), 2.0, **RISKS) == "pass"
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        ([0.96] * 200, [0.96] * 200, [1.04]),
+        ([1.04] * 200, [1.04], [0.96] * 2),
+        ([0.96] * 200, [0.96] * 200, [0.96] * 6),
+    ],
+)
+def test_a_launch_of_a_few_pairs_is_none(groups: tuple[list[float], ...]) -> None:
+    """It could not contradict the others: six pairs are no evidence for anything."""
+    assert decide_at_least(launches(*groups), 1.0, **RISKS) == "inconclusive"
+    assert lacking_at_least(launches(*groups), 1.0, **RISKS) == "launches"
 
 
 @pytest.mark.parametrize(("estimate", "outcome"), [(1.04, "pass"), (0.96, "fail")])
