@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,14 @@ def _own_lock(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     """Tests do not wait for what others on this machine are timing. (Runs in processes of their own still do.)"""
     lock = tmp_path_factory.getbasetemp() / "timing.lock"
     monkeypatch.setattr(machine, "lock_file", lambda: Path(lock))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Figures of memory, and the bits of answers, repeat with one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

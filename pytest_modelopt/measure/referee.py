@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pytest_modelopt.measure import machine
 from pytest_modelopt.measure.latency import TARGET_BLOCK_NS
@@ -108,6 +109,7 @@ class _Run:
         before, processor = machine.read(), time.process_time()
         start, spent_before = time.monotonic(), self._seconds
         taken = next_look = 0
+        step: Literal["go on", "next", "over"]
         while True:
             pair = _one_pair(number, original, variant, self._coin.random() < 0.5, self._plan.step_limit_s)
             taken += 1
@@ -119,18 +121,18 @@ class _Run:
             self._seconds = spent_before + in_launch
             self._listener.pairs(len(self._pairs), self._seconds, self._speedups[-1])
             if self._seconds >= self._plan.time_limit_s:
-                verdict = "over"
+                step = "over"
                 break
             if taken < next_look:
                 continue
             next_look = taken + 1 + taken // _LOOKS_PER_DOUBLING  # looking costs time that pairs could use
-            verdict = self._look(number, taken, in_launch)
-            if verdict != "go on":
+            step = self._look(number, taken, in_launch)
+            if step != "go on":
                 break
         self._passed = _added(self._passed, machine.read().since(before))
         self._own_processor_s += time.process_time() - processor
         self._close_launch(original, variant)
-        return verdict == "over"
+        return step == "over"
 
     def _prepare(self, original: Worker, variant: Worker) -> tuple[int, int]:
         """Warm both up on the same cores; (timed calls in one block of the original, of the variant)."""
@@ -147,7 +149,7 @@ class _Run:
         self._prepare_s += time.monotonic() - start
         return self._calls
 
-    def _look(self, launch: int, pairs: int, seconds: float) -> str:
+    def _look(self, launch: int, pairs: int, seconds: float) -> Literal["go on", "next", "over"]:
         """'go on' with this launch, start the 'next', or it is 'over'."""
         share_s = self._plan.time_limit_s / LAUNCHES
         if pairs < ENOUGH_PAIRS and seconds < min(ENOUGH_SECONDS, share_s):
@@ -156,9 +158,8 @@ class _Run:
         if lacking == "nothing":
             return "over" if launch >= self._plan.launches_at_least else "next"
         if launch == LAUNCHES:
-            return (
-                "go on" if lacking == "pairs" else "over"
-            )  # launches that contradict each other: more pairs won't help
+            # Otherwise the launches contradict each other, which more pairs would not change.
+            return "go on" if lacking == "pairs" else "over"
         return "next" if lacking == "launches" or seconds >= share_s else "go on"
 
     def _close_launch(self, original: Worker, variant: Worker) -> None:

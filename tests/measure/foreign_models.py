@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import numpy
@@ -34,7 +35,7 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
     return inputs(), expected().argmax(1)
 
 
-class Wrapped(nn.Module):
+class Wrapped(nn.Module, ABC):
     """Keeps the model's file and makes the session from it, also after loading: a session itself cannot be saved."""
 
     def __init__(self, file: bytes) -> None:
@@ -42,8 +43,9 @@ class Wrapped(nn.Module):
         self.file = file
         self.start()
 
+    @abstractmethod
     def start(self) -> None:
-        raise NotImplementedError
+        """Make the session from the file."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "session"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 from collections import deque
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -17,13 +16,7 @@ from pytest_modelopt.recipes.base import Context
 from pytest_modelopt.recipes.expression import parse
 from pytest_modelopt.recipes.optimize import optimize
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def peak(model: nn.Module, *inputs: torch.Tensor) -> int:

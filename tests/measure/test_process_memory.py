@@ -20,6 +20,7 @@ from pytest_modelopt.measure.process import Worker, WorkerFailed
 from pytest_modelopt.measure.runner import Runner, StepLimits
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.measure.workshop import Measured, Workshop
+from pytest_modelopt.progress import Silent
 from pytest_modelopt.record.model import Case, Limit, Measurement, ProcessMemory
 
 HERE = Path(__file__).parent
@@ -27,17 +28,9 @@ RUNTIMES = {"onnx_runtime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "L
 MIB = 1024 * 1024
 
 
-class Quiet:
-    def step(self, case: str, text: str) -> None:
-        pass
-
-    def beat(self, detail: str = "") -> None:
-        pass
-
-
 @pytest.fixture
 def runner() -> Iterator[Runner]:
-    made = Runner(StepLimits(time_limit_s=0.1, step_limit_s=60), Quiet())
+    made = Runner(StepLimits(time_limit_s=0.1, step_limit_s=60), Silent())
     yield made
     made.close()
 
@@ -229,7 +222,7 @@ def test_what_goes_wrong_in_a_fresh_process_is_the_reason_and_nothing_else(
 
 
 def test_a_hang_in_a_fresh_process_ends_at_the_step_limit(users: Callable[..., Variant]) -> None:
-    runner = Runner(StepLimits(time_limit_s=0.1, step_limit_s=6), Quiet())
+    runner = Runner(StepLimits(time_limit_s=0.1, step_limit_s=6), Silent())
     try:
         original, _ = sides(measured(runner, users("hangs_when_loaded"), "max_process_memory"))
     finally:

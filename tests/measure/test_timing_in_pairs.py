@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from pytest_modelopt.measure import machine
 from pytest_modelopt.measure.process import WorkerFailed
+from pytest_modelopt.measure.referee import Listener
 from pytest_modelopt.measure.runner import Runner, StepLimits
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.progress import Silent
@@ -144,6 +145,21 @@ def test_a_limit_at_the_estimate_is_tried_in_three_launches(variant: Callable[..
     assert set(timing.launches()) == {1, 2, 3}
     assert timing.launches() == sorted(timing.launches())
     assert timing.seconds >= timing.time_limit_s or len(timing.pairs) >= 150
+
+
+def test_all_launches_take_blocks_of_the_same_number_of_calls(variant: Callable[..., Variant], tmp_path: Path) -> None:
+    """A latency is a block's time divided by the calls in it: what was seen pair by pair is what the record says."""
+    seen: list[float] = []
+
+    class Sees(Listener):
+        def pairs(self, count: int, seconds: float, speedup: float) -> None:
+            seen.append(speedup)
+
+    done = trial(
+        variant(), slowdown=0, min_speedup=0.5, time_limit_s=20, folder=tmp_path, listener=Sees(), launches_at_least=3
+    )
+    assert set(done.timing.launches()) == {1, 2, 3}
+    assert seen == done.timing.speedups()
 
 
 @pytest.fixture
@@ -318,8 +334,6 @@ def test_pairs_are_taken_while_the_lock_is_held(
     assert process.stdout is not None
     assert process.stdin is not None
     assert process.stdout.readline() == "held\n"
-
-    from pytest_modelopt.measure.referee import Listener
 
     class LetsGo(Listener):
         waits = free = 0
