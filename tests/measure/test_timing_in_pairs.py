@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
+from pytest_modelopt.budgets.judge import judge
 from pytest_modelopt.measure import machine
 from pytest_modelopt.measure.process import WorkerFailed
 from pytest_modelopt.measure.referee import Listener
 from pytest_modelopt.measure.runner import Runner, StepLimits
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.progress import Silent
-from pytest_modelopt.record.model import Case, Timing
+from pytest_modelopt.record.model import Case, Limit, Timing
 from pytest_modelopt.report.conditions import disturbances, oddities
 from pytest_modelopt.selftest import trial
 
@@ -287,6 +288,22 @@ def test_a_lock_that_cannot_be_made_is_an_error_of_the_case(tmp_path: Path) -> N
         machine.alone(tmp_path, 1, lambda seconds: None),  # a folder
     ):
         pytest.fail("held")
+
+
+def test_without_the_lock_timed_limits_are_not_measured_and_the_others_stand(
+    variant: Callable[..., Variant], runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "lock_file", lambda: tmp_path)  # a folder
+    limits = tuple(
+        Limit(name, value, "L", "error", "budgets.yaml", 7) for name, value in (("max_size", 1e9), ("min_speedup", 0.1))
+    )
+    case = Case("id", "m", "int8-dynamic", None, True, limits, 1)
+    measured = runner.measure(case, variant(recipe="int8-dynamic"), lambda speedups, latencies: "nothing")
+    assert measured.error is None
+    size, speed = judge(measured, timed_limits=1).verdicts
+    assert size.outcome == "pass"
+    assert speed.outcome == "not measured"
+    assert "the file that keeps timings apart cannot be used" in speed.sentence
 
 
 LOCK_FILE = machine.lock_file  # as it is: the tests have one of their own
