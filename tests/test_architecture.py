@@ -22,9 +22,16 @@ HEAVY = {
     "openvino",
     "ai_edge_litert",
     "torchao",
+    "onnx",
+    "nncf",
+    "litert_torch",
+    "ai_edge_quantizer",
+    "transformers",
 }
 # These run inside a worker only, and nothing that the pytest process imports may import them at its top.
 IN_THE_WORKER = {"bench", "device", "environment", "loading", "memory", "process_memory", "quality", "size"}
+MODULES = PACKAGE / "recipes" / "modules"
+"""The torch modules that variants are made of: imported by recipes when they are applied."""
 ROOMS = {"budgets", "measure", "recipes", "record", "report", "selftest", "statistics"}
 MAY_KNOW = {
     "statistics": set(),
@@ -56,32 +63,39 @@ def imports(file: Path, *, at_the_top: bool) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def room_of(file: Path) -> str:
+    """The room that a file is in, at whatever depth; '' for those of no room."""
+    first = file.relative_to(PACKAGE).parts[0]
+    return first if first in ROOMS else ""
+
+
 def rooms_known(file: Path) -> set[str]:
     parts = [name.split(".") for name in imports(file, at_the_top=False)]
     return {p[1] for p in parts if p[0] == "pytest_modelopt" and len(p) > 1 and p[1] in ROOMS}
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name in ROOMS], ids=name_of)
+@pytest.mark.parametrize("file", [f for f in FILES if room_of(f)], ids=name_of)
 def test_a_room_knows_only_the_rooms_below_it(file: Path) -> None:
-    room = file.parent.name
+    room = room_of(file)
     assert rooms_known(file) <= MAY_KNOW[room] | {room}
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name in ROOMS], ids=name_of)
+@pytest.mark.parametrize("file", [f for f in FILES if room_of(f)], ids=name_of)
 def test_no_room_knows_pytest(file: Path) -> None:
     assert "pytest" not in set(imports(file, at_the_top=False))
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_torch_is_imported_by_recipes_and_measure_only_and_when_a_case_runs(file: Path) -> None:
-    if file.parent.name == "measure" and file.stem in IN_THE_WORKER:
+    if (file.parent.name == "measure" and file.stem in IN_THE_WORKER) or file.parent == MODULES:
         return
     tops = {name.split(".")[0] for name in imports(file, at_the_top=True)}
     assert not tops & HEAVY
     worker_only = {f"pytest_modelopt.measure.{name}" for name in IN_THE_WORKER}
+    worker_only |= {f"pytest_modelopt.recipes.modules.{name.stem}" for name in MODULES.glob("*.py")}
     assert not set(imports(file, at_the_top=True)) & worker_only
     # comparison.py loads a saved variant for a test that asks for it
-    if file.parent.name not in ("recipes", "measure") and file.name != "comparison.py":
+    if room_of(file) not in ("recipes", "measure") and file.name != "comparison.py":
         everywhere = [node for node in _runtime_imports(file) if node.split(".")[0] in HEAVY]
         assert everywhere == []
 

@@ -64,15 +64,16 @@ class Bench:
 
         assert self._variant.recipe is not None
         recipes = parse(self._variant.recipe)
-        for recipe in recipes:
-            if self._device.torch_device.type not in recipe.devices:
-                raise VariantError(
-                    f"{recipe.canonical()} makes variants that run on {' and '.join(recipe.devices)} only, but "
-                    f"`device` is {self._variant.device}"
-                )
         self._set_threads()
         loading.seed_everything(self._variant.seed)
-        context = Context(self._first_inputs(), self._calibration(), self._variant.seed)
+        context = Context(
+            self._first_inputs(),
+            self._calibration(),
+            self._variant.seed,
+            device=self._device.torch_device.type,
+            varying=self._varying,
+            training=self._training(),
+        )
         try:
             done = optimize(self.model, recipes, context)
         except RecipeError as error:
@@ -237,16 +238,27 @@ class Bench:
         return loading.first_examples((inputs for inputs, _ in data), count, "data")
 
     def _calibration(self) -> Callable[[], Iterator[Inputs]] | None:
+        training = self._training()
+        return None if training is None else lambda: (inputs for inputs, _ in training())
+
+    def _training(self) -> Callable[[], Iterator[tuple[Inputs, torch.Tensor]]] | None:
+        """Makes the batches of calibration, with their targets, on the device."""
         source: Source | None = self._variant.calibration
         if source is None:
             return None
 
-        def inputs() -> Iterator[Inputs]:
+        def batches() -> Iterator[tuple[Inputs, torch.Tensor]]:
             data = self._loader.make(source, "calibration")
-            for batch, _ in loading.batches(data, "calibration data"):
-                yield self._device.take(batch)
+            for inputs, targets in loading.batches(data, "calibration data"):
+                yield self._device.take(inputs), targets.to(self._device.torch_device)
 
-        return inputs
+        return batches
+
+    def _varying(self) -> tuple[frozenset[int], ...]:
+        """Dimensions whose size differs between the batches that the variant will be given."""
+        batches = [self._first_inputs()] if self._variant.data is None else None
+        data = batches or (inputs for inputs, _ in loading.batches(self._evaluation_data(again=True)))
+        return loading.varying_dimensions(data)
 
 
 def _not_saved(error: Exception) -> VariantError:

@@ -233,6 +233,20 @@ def take(inputs: Inputs, start: int, stop: int) -> Inputs:
     return tuple(tensor[start:stop] for tensor in inputs)
 
 
+def varying_dimensions(batches: Iterable[Inputs]) -> tuple[frozenset[int], ...]:
+    """For each tensor of a batch, the dimensions whose size differs between the batches, the first one aside."""
+    seen: list[set[tuple[int, ...]]] = []
+    for inputs in batches:
+        tensors = leaves(inputs)
+        seen = seen or [set() for _ in tensors]
+        for shapes, tensor in zip(seen, tensors, strict=True):
+            shapes.add(tuple(tensor.shape[1:]))
+    return tuple(
+        frozenset(index + 1 for index, sizes in enumerate(zip(*shapes, strict=True)) if len(set(sizes)) > 1)
+        for shapes in seen
+    )
+
+
 def first_examples(source_batches: Iterable[Inputs], count: int, what: str) -> Inputs:
     """The first `count` examples, of as many batches as that takes, in tensors of their own."""
     collected: list[Inputs] = []

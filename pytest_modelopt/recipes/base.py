@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from pytest_modelopt.recipes.calling import Inputs
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 BARE_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
@@ -28,20 +30,46 @@ class Context:
     """What a recipe may use beside the model.
 
     `example_inputs` is one batch. `calibration`, where the project gave any, makes a fresh iterator over batches of
-    inputs. `seed` seeds torch before each step.
+    inputs. `seed` seeds torch before each step. `device` is where the variant will run: 'cpu' or 'cuda'.
+    `varying` gives, for each tensor of a call's inputs in order, the dimensions whose size differs between the
+    project's batches, the first one (the examples) aside; empty where none does.
+    `training` makes the batches of calibration with their targets, for recipes that train.
     """
 
     example_inputs: Inputs
     calibration: Callable[[], Iterator[Inputs]] | None
     seed: int
+    device: str = "cpu"
+    varying: Callable[[], tuple[frozenset[int], ...]] = tuple
+    training: Callable[[], Iterator[tuple[Inputs, torch.Tensor]]] | None = None
 
 
 @dataclass(frozen=True)
 class Applied:
-    """The changed model, and plain sentences: what was skipped and why, and what the user should know."""
+    """The changed model, and plain sentences: what was skipped and why, and what the user should know.
+
+    `reached` is for recipes that keep the numbers and change how they are worked with (another memory format, a
+    compiler, another runtime): names of the modules of the given model for which that really happened. None: what was
+    changed is found by comparing the weights.
+    """
 
     model: nn.Module
     notes: tuple[str, ...] = ()
+    reached: frozenset[str] | None = None
+
+
+Form = Literal["float", "low precision", "packed", "torchao", "sparse", "compiled", "runtime"]
+"""In which form a recipe leaves the weights, and which forms it can take."""
+
+FORMS: dict[Form, str] = {
+    "float": "leaves the weights in floating point",
+    "low precision": "casts the weights to 16 bits",
+    "packed": "packs the weights in int8",
+    "torchao": "leaves the weights in torchao's own tensors",
+    "sparse": "stores the weights as sparse matrices",
+    "compiled": "compiles the model, which cannot be changed any more",
+    "runtime": "hands the model over to another runtime",
+}
 
 
 class Recipe(BaseModel):
@@ -54,14 +82,18 @@ class Recipe(BaseModel):
     """What it does, in one line."""
     extra: ClassVar[str | None] = None
     """The pip extra of pytest-modelopt that installs what it needs."""
+    requires: ClassVar[tuple[str, ...]] = ()
+    """The modules which that extra brings."""
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     """Kinds of devices on which its variants run."""
     needs_calibration: ClassVar[bool] = False
     needs_example: ClassVar[bool] = False
     changes: ClassVar[tuple[str, ...]] = ()
     """Names of the module classes whose weights it changes, most specific words first; for messages."""
-    packs_weights: ClassVar[bool] = False
-    """Whether it leaves weights packed in a reduced precision, which no later recipe of ours can change."""
+    takes: ClassVar[tuple[Form, ...]] = ("float",)
+    """Forms of the weights that it can start from."""
+    gives: ClassVar[Form | None] = None
+    """The form in which it leaves them; None: as they were."""
 
     @abstractmethod
     def apply(self, model: nn.Module, context: Context) -> Applied:
@@ -70,6 +102,21 @@ class Recipe(BaseModel):
         Raises:
             RecipeError: if the recipe cannot be applied to this model on this machine.
         """
+
+    @classmethod
+    def missing(cls) -> str:
+        """What has to be installed first, in words; '' where nothing is missing. Imports nothing."""
+        absent = [name for name in cls.requires if not _is_installed(name)]
+        if not absent:
+            return ""
+        return f'{cls.recipe_name} needs {" and ".join(absent)}: run `pip install "pytest-modelopt[{cls.extra}]"`'
+
+    @classmethod
+    def unfit(cls, device: str) -> str:
+        """Why this machine cannot run its variants on `device`, 'cpu' or 'cuda'; '' where it can. May import torch."""
+        if device not in cls.devices:
+            return f"{cls.recipe_name} makes variants that run on {' and '.join(cls.devices)} only, not on {device}"
+        return ""
 
     def canonical(self) -> str:
         """The one spelling of this recipe, its parameters in the order of the fields.
@@ -84,6 +131,14 @@ class Recipe(BaseModel):
             if name == "ratio" or getattr(self, name) != field.default
         ]
         return f"{self.recipe_name}({', '.join(given)})" if given else self.recipe_name
+
+
+def _is_installed(module: str) -> bool:
+    """Whether it can be imported, without importing it (but for the packages above it)."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _spell(value: object) -> str:

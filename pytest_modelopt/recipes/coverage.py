@@ -4,14 +4,17 @@ A weight is unchanged if and only if the new model still holds it as a floating-
 and bits. Its name is looked up first, as the author knows it (`weight`, also where a reparametrization has moved it to
 `parametrizations.weight.original` or `weight_orig`); a tensor that was merely moved to another name, as FX or a
 replaced module do, is found by its bits. Everything else counts as changed, with all its bytes.
+
+Other runtimes transpose, concatenate and reorder what they take over. There a weight is unchanged if all of its numbers
+are still among those that the runtime's model holds in floating point: for more than a few numbers that is no chance.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.recipes.base import RecipeError
@@ -41,6 +44,8 @@ class Snapshot:
     """Clones of all parameters of a model; a storage that several names share is held once, under its first name."""
 
     weights: tuple[Weight, ...]
+    types: Mapping[str, str] = field(default_factory=dict)
+    """Class names of all modules, those without weights included."""
 
     @property
     def weight_bytes(self) -> int:
@@ -58,7 +63,7 @@ def snapshot(model: nn.Module) -> Snapshot:
     """Clone every parameter of the model; buffers are not weights."""
     from torch.nn.parameter import is_lazy
 
-    types = {_author_name(f"{name}.x"): type_name(module) for name, module in model.named_modules()}
+    types = {_author_name(f"{name}.x").rpartition(".")[0]: type_name(m) for name, m in model.named_modules()}
     weights = []
     seen: set[tuple[int, int, int]] = set()
     for raw_name, parameter in model.named_parameters():
@@ -70,20 +75,58 @@ def snapshot(model: nn.Module) -> Snapshot:
         seen.add(region)
         name = _author_name(raw_name)
         module = name.rpartition(".")[0]
-        kind = types.get(f"{module}.x" if module else "x", type_name(model))
-        weights.append(Weight(name, module, kind, parameter.detach().clone()))
-    return Snapshot(tuple(weights))
+        weights.append(Weight(name, module, types[module], parameter.detach().clone()))
+    return Snapshot(tuple(weights), types)
 
 
-def compare(before: Snapshot, model: nn.Module) -> tuple[LayerCoverage, ...]:
-    """How many weight bytes of each layer of `before` the model no longer holds bit by bit."""
+def compare(
+    before: Snapshot,
+    model: nn.Module,
+    reached: frozenset[str] = frozenset(),
+    multiply_adds: Mapping[str, int] | None = None,
+) -> tuple[LayerCoverage, ...]:
+    """How many weight bytes of each layer of `before` the model no longer holds bit by bit.
+
+    The weights of modules in `reached`, by name, or within one of these, count as changed in any case.
+    `multiply_adds` of one call of the model that `before` was taken of, by module.
+    """
+    multiply_adds = multiply_adds or {}
+    changed_weights = _changed_weights(before, model)
+    found = {weight.name for weight in changed_weights}
+    changed_weights += [w for w in before.weights if w.name not in found and _is_within(w.module, reached)]
     changed: dict[tuple[str, str], int] = defaultdict(int)
-    for weight in _changed_weights(before, model):
+    for weight in changed_weights:
         changed[weight.module, weight.type] += weight.tensor.nbytes
-    return tuple(LayerCoverage(name, kind, size, changed[name, kind]) for name, kind, size in before.layers())
+    matrices = {weight.module for weight in changed_weights if weight.tensor.dim() > 1}
+    layers = [
+        LayerCoverage(
+            name,
+            kind,
+            size,
+            changed[name, kind],
+            counted := multiply_adds.get(name, 0),
+            counted if _is_within(name, reached) or name in matrices else 0,
+        )
+        for name, kind, size in before.layers()
+    ]
+    owners = {layer.name for layer in layers}
+    for name, counted in multiply_adds.items():
+        if name not in owners:
+            kind = before.types.get(name, "")
+            layers.append(LayerCoverage(name, kind, 0, 0, counted, counted if _is_within(name, reached) else 0))
+    return tuple(layers)
+
+
+def _is_within(name: str, reached: frozenset[str]) -> bool:
+    parts = name.split(".")
+    return any(".".join(parts[:end]) in reached for end in range(len(parts) + 1))
 
 
 def _changed_weights(before: Snapshot, model: nn.Module) -> list[Weight]:
+    from pytest_modelopt.recipes.modules.runtime import RuntimeModule
+
+    if isinstance(model, RuntimeModule):
+        return _absent_numbers(before, model.float_tensors())
     held = dict(_float_tensors(model))
     missing = []
     for weight in before.weights:
@@ -93,6 +136,26 @@ def _changed_weights(before: Snapshot, model: nn.Module) -> list[Weight]:
             missing.append(weight)
     elsewhere = list(held.values())
     return [weight for weight in missing if not _take(weight.tensor, elsewhere)]
+
+
+def _absent_numbers(before: Snapshot, tensors: Iterable[torch.Tensor]) -> list[Weight]:
+    """The weights of which not every number is among those of `tensors`, in whatever order and shape."""
+    import torch
+
+    numbers = [_integers(tensor) for tensor in tensors if tensor.dtype is torch.float32]
+    pool = torch.cat(numbers) if numbers else torch.empty(0, dtype=torch.int32)
+    return [
+        weight
+        for weight in before.weights
+        if weight.tensor.dtype is not torch.float32 or not bool(torch.isin(_integers(weight.tensor), pool).all())
+    ]
+
+
+def _integers(tensor: torch.Tensor) -> torch.Tensor:
+    """The bits of float32 numbers, so that NaN equals NaN; zeros of both signs are one, since kernels mix them."""
+    import torch
+
+    return (tensor.detach().cpu() + 0.0).contiguous().reshape(-1).view(torch.int32)
 
 
 def _take(tensor: torch.Tensor, tensors: list[torch.Tensor]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import linecache
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -63,3 +65,14 @@ def last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
     return text if len(text) <= SHOWN_LINE_CHARACTERS else text[:SHOWN_LINE_CHARACTERS] + "..."
+
+
+def user_line(error: BaseException) -> str:
+    """' (model.py:12: `if x.sum() > 0:`)', the last line of the traceback outside of torch; '' if there is none."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        parts = frame.filename.replace("\\", "/").split("/")
+        if "torch" in parts or "pytest_modelopt" in parts or frame.filename.startswith("<"):
+            continue
+        code = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
+        return f" ({parts[-1]}:{frame.lineno}: `{code}`)"
+    return ""

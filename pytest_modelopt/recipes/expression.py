@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pytest_modelopt.recipes.base import BARE_WORD, Recipe, RecipeError
+from pytest_modelopt.recipes.base import BARE_WORD, FORMS, Form, Recipe, RecipeError
 from pytest_modelopt.recipes.registry import RECIPES
 
 __all__ = ["RecipeError", "canonical", "parse"]
@@ -169,24 +169,30 @@ def _allowed(annotation: Any, constraints: Sequence[Any]) -> str:
 
 
 def _refuse_impossible_orders(recipes: Sequence[Recipe]) -> None:
-    packed_by: str | None = None
+    form: Form = "float"
+    formed_by: Recipe | None = None
     seen: set[str] = set()
     for recipe in recipes:
         name = recipe.recipe_name
         if name in seen:
             raise RecipeError(f"{name} is written twice; each recipe can be in an expression once")
-        if packed_by and recipe.packs_weights:
-            raise RecipeError(
-                f"{name} cannot follow {packed_by}: the weights are already packed in int8; keep one of the two"
-            )
-        if packed_by:
-            raise RecipeError(
-                f"{name} cannot follow {packed_by}: {packed_by} packs the weights in int8, and {name} needs them in "
-                f"floating point; write {name} + {packed_by}"
-            )
         seen.add(name)
-        if recipe.packs_weights:
-            packed_by = name
+        if form not in recipe.takes:
+            assert formed_by is not None
+            raise RecipeError(_order_message(recipe, formed_by, form))
+        if recipe.gives is not None:
+            form, formed_by = recipe.gives, recipe
+
+
+def _order_message(recipe: Recipe, formed_by: Recipe, form: Form) -> str:
+    name, first = recipe.recipe_name, formed_by.recipe_name
+    text = f"{name} cannot follow {first}: {first} {FORMS[form]}, and {name} needs them in floating point"
+    if form in ("compiled", "runtime"):
+        text = f"{name} cannot follow {first}: {first} {FORMS[form]}"
+    turned_form = recipe.gives or "float"
+    if turned_form in formed_by.takes:
+        return f"{text}; write {name} + {first}"
+    return f"{text}; keep one of the two"
 
 
 def _split(text: str, separator: str, whole: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.recipes import torch_ao
-from pytest_modelopt.recipes.base import Applied, Context, Recipe
+from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe
 from pytest_modelopt.recipes.describe import (
     last_line,
     modules_in_words,
@@ -29,7 +29,7 @@ class Int8Dynamic(Recipe):
     recipe_name: ClassVar[str] = "int8-dynamic"
     summary: ClassVar[str] = "int8 weights for Linear, LSTM and GRU; needs no calibration data"
     changes: ClassVar[tuple[str, ...]] = ("Linear", "LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")
-    packs_weights: ClassVar[bool] = True
+    gives: ClassVar[Form | None] = "packed"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
 
     def apply(self, model: nn.Module, context: Context) -> Applied:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import linecache
 import re
-import traceback
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from pytest_modelopt.recipes import torch_ao
-from pytest_modelopt.recipes.base import Applied, Context, Recipe, RecipeError
+from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
-from pytest_modelopt.recipes.describe import last_line, modules_in_words, total_bytes
+from pytest_modelopt.recipes.describe import last_line, modules_in_words, total_bytes, user_line
 from pytest_modelopt.recipes.sharing import tied_parameters
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ class Int8Static(Recipe):
     needs_calibration: ClassVar[bool] = True
     needs_example: ClassVar[bool] = True
     changes: ClassVar[tuple[str, ...]] = ("Conv1d", "Conv2d", "Conv3d", "Linear")
-    packs_weights: ClassVar[bool] = True
+    gives: ClassVar[Form | None] = "packed"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
 
     batches: int = Field(default=4, ge=1)
@@ -121,7 +119,7 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
     except Exception as error:
         raise RecipeError(
             f"int8-static needs a model that torch.fx can trace, and {type(model).__name__} is not"
-            f"{_user_line(error)}: {last_line(error)}; int8-dynamic needs no tracing"
+            f"{user_line(error)}: {last_line(error)}; int8-dynamic needs no tracing"
         ) from error
     specialized = re.compile(f"({'|'.join(map(re.escape, defaults))})_\\d+")
     for node in [node for node in graph.nodes if node.op == "placeholder" and specialized.fullmatch(str(node.target))]:
@@ -154,17 +152,6 @@ def _defaults_of_absent_arguments(model: nn.Module, inputs: Inputs) -> dict[str,
         for name, parameter in signature.parameters.items()
         if name not in bound.arguments and parameter.default is not parameter.empty
     }
-
-
-def _user_line(error: BaseException) -> str:
-    """' (model.py:12: `if x.sum() > 0:`)', the last line of the traceback outside of torch; '' if there is none."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        parts = frame.filename.replace("\\", "/").split("/")
-        if "torch" in parts or "pytest_modelopt" in parts or frame.filename.startswith("<"):
-            continue
-        code = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
-        return f" ({parts[-1]}:{frame.lineno}: `{code}`)"
-    return ""
 
 
 def _prepared(quantize_fx: Any, graph: fx.GraphModule, engine: str, inputs: Inputs, excluded: list[str]) -> nn.Module:

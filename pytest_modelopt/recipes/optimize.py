@@ -11,6 +11,7 @@ from pytest_modelopt.recipes.base import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.coverage import Snapshot, compare, snapshot
 from pytest_modelopt.recipes.describe import last_line, type_name, types_in_words
+from pytest_modelopt.recipes.multiply_adds import multiply_adds
 from pytest_modelopt.recipes.registry import RECIPES
 from pytest_modelopt.record.model import Coverage, RecipeStep
 
@@ -40,9 +41,13 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
     """
     import torch
 
+    for recipe in recipes:
+        _refuse_unfit(recipe, context)
     model.eval()
     _check_original(model, context.example_inputs)
     original = before = snapshot(model)
+    counted = multiply_adds(model, context.example_inputs)
+    reached: frozenset[str] = frozenset()
     steps = []
     for recipe in recipes:
         if not before.weights:
@@ -51,13 +56,20 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
         applied = _apply(recipe, model, context)
         model = applied.model.eval()
         _check_forward(model, context.example_inputs, recipe)
-        changed_bytes = sum(layer.changed_bytes for layer in compare(before, model))
+        reached |= applied.reached or frozenset()
+        changed_bytes = sum(layer.changed_bytes for layer in compare(before, model, applied.reached or frozenset()))
         if not changed_bytes:
             raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes))
         steps.append(RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, applied.notes))
         before = snapshot(model)
-    coverage = Coverage(compare(original, model), tuple(steps))
+    coverage = Coverage(compare(original, model, reached, counted), tuple(steps))
     return Optimization(model, coverage, tuple(note for step in steps for note in step.notes))
+
+
+def _refuse_unfit(recipe: Recipe, context: Context) -> None:
+    reason = recipe.missing() or recipe.unfit(context.device)
+    if reason:
+        raise RecipeError(reason)
 
 
 def _apply(recipe: Recipe, model: nn.Module, context: Context) -> Applied:
@@ -141,15 +153,15 @@ def _nothing_message(recipe: Recipe, before: Snapshot, notes: Sequence[str]) -> 
 
 
 def _fitting(recipe: Recipe, kinds: Sequence[str]) -> list[str]:
-    """For each layer type that this recipe leaves alone, the recipes that would change it."""
+    """For each layer type that this recipe leaves alone, the first recipes that would change it."""
     recipes_by_kind = {
         kind: [name for name, other in RECIPES.items() if kind in other.changes and name != recipe.recipe_name]
         for kind in dict.fromkeys(kinds)
         if kind not in recipe.changes
     }
-    return [f"{kind} is changed by {_enumerated(names, 'and')}" for kind, names in recipes_by_kind.items() if names]
+    return [f"{kind} is changed by {_enumerated(names[:3])}" for kind, names in recipes_by_kind.items() if names]
 
 
-def _enumerated(words: Sequence[str], conjunction: str = "and") -> str:
+def _enumerated(words: Sequence[str]) -> str:
     *first, last = words
-    return f"{', '.join(first)} {conjunction} {last}" if first else last
+    return f"{', '.join(first)} and {last}" if first else last

@@ -44,6 +44,7 @@ class PruneStructured(Recipe):
     recipe_name: ClassVar[str] = "prune-structured"
     summary: ClassVar[str] = "removes the channels and hidden units of smallest norm; layers get smaller"
     extra: ClassVar[str | None] = "pruning"
+    requires: ClassVar[tuple[str, ...]] = ("torch_pruning",)
     needs_example: ClassVar[bool] = True
     changes: ClassVar[tuple[str, ...]] = ("Linear", "Conv1d", "Conv2d", "Conv3d")
 
@@ -51,12 +52,8 @@ class PruneStructured(Recipe):
     round_to: int = Field(default=8, ge=1)
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
-        try:
-            import torch_pruning
-        except ImportError:
-            raise RecipeError(
-                'prune-structured needs torch-pruning: run `pip install "pytest-modelopt[pruning]"`'
-            ) from None
+        import torch_pruning
+
         bytes_before = total_bytes(model)
         needs_gradient = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         try:

@@ -1,4 +1,4 @@
-"""Every built-in recipe by name. Importing this imports no torch."""
+"""Every recipe by name: the built-in ones, and those that a project or an installed package adds. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ from pytest_modelopt.recipes.low_rank import LowRank
 from pytest_modelopt.recipes.prune_structured import PruneStructured
 from pytest_modelopt.recipes.prune_unstructured import PruneUnstructured
 
-RECIPES: dict[str, type[Recipe]] = {
-    recipe.recipe_name: recipe for recipe in (Int8Dynamic, Int8Static, LowRank, PruneStructured, PruneUnstructured)
-}
+BUILT_IN: tuple[type[Recipe], ...] = (
+    # quantization
+    Int8Dynamic,
+    Int8Static,
+    # pruning
+    PruneUnstructured,
+    PruneStructured,
+    # factorization
+    LowRank,
+    # the same numbers, run otherwise
+    # other runtimes
+)
+
+RECIPES: dict[str, type[Recipe]] = {recipe.recipe_name: recipe for recipe in BUILT_IN}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Literal
 
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 
 Level = Literal["error", "warn"]
 Outcome = Literal["pass", "fail", "inconclusive", "not measured", "waived"]
@@ -98,12 +98,19 @@ class Measurement:
 
 @dataclass(frozen=True)
 class LayerCoverage:
-    """Of one module that owns weights directly: how many of its weight bytes the recipe really changed."""
+    """Of one module that owns weights directly: how many of its weight bytes the recipe really changed.
+
+    A module without weights of its own is listed where it does multiply-adds, as attention between activations.
+    """
 
     name: str
     type: str
     weight_bytes: int
     changed_bytes: int
+    multiply_adds: int = 0
+    """Of one call of the original, children not included; 0 for elementwise work, and where it could not be counted."""
+    changed_multiply_adds: int = 0
+    """Those of them that the changed weights do: all, where a matrix of the layer changed, else none."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,20 @@ class Coverage:
     def share(self) -> float:
         """Share of weight bytes that were changed, 0..1."""
         return self.changed_bytes / self.weight_bytes if self.weight_bytes else 0.0
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one call of the original; 0 where they could not be counted."""
+        return sum(layer.multiply_adds for layer in self.layers)
+
+    @property
+    def multiply_adds_share(self) -> float | None:
+        """Share of the original's multiply-adds that changed weights do, 0..1; None where they were not counted."""
+        return (
+            sum(layer.changed_multiply_adds for layer in self.layers) / self.multiply_adds
+            if self.multiply_adds
+            else None
+        )
 
 
 @dataclass(frozen=True)
@@ -356,4 +377,4 @@ class Record:
     """False until the run has ended by itself: an interrupted run leaves False."""
     cases: tuple[Case, ...]
     environment: Environment | None = None
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION

@@ -69,7 +69,8 @@ def test_texts_with_the_same_meaning_have_one_spelling(text: str, spelling: str)
         ("low-rank + low-rank(ratio=0.2)", "low-rank is written twice"),
         (
             "int8-dynamic + int8-static",
-            "int8-static cannot follow int8-dynamic: the weights are already packed in int8",
+            "int8-static cannot follow int8-dynamic: int8-dynamic packs the weights in int8, and int8-static needs "
+            "them in floating point; keep one of the two",
         ),
         ("int8-static + prune-structured", "write prune-structured + int8-static"),
         ("int8-dynamic + low-rank", "needs them in floating point; write low-rank + int8-dynamic"),

@@ -1,0 +1,107 @@
+"""From a model to a torch.export program, which other runtimes convert: for any number of examples in a batch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelopt.recipes.base import Context, RecipeError
+from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.recipes.describe import last_line, user_line
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pytest_modelopt.recipes.modules.runtime import Signature
+
+
+def export(model: nn.Module, context: Context, recipe_name: str) -> torch.export.ExportedProgram:
+    """The model's forward pass as a graph, with the sizes that vary left open: the number of examples, and `varying`.
+
+    Raises:
+        RecipeError: with the line of the model that cannot be exported.
+    """
+    import torch
+
+    inputs = several_examples(context.example_inputs)
+    args, kwargs = arguments(inputs)
+    open_sizes = dynamic_sizes(inputs, context.varying())
+    # torch.export takes the names of forward's parameters where the arguments are given by position
+    shapes: Any = dict(zip(kwargs, open_sizes, strict=True)) if kwargs else tuple(open_sizes)
+    with torch.no_grad(), unfused():
+        try:
+            return torch.export.export(model, args, kwargs, dynamic_shapes=_by_parameter(model, shapes), strict=False)
+        except Exception as error:
+            raise RecipeError(
+                f"{recipe_name} needs a model that torch.export can trace, and {type(model).__name__} is not"
+                f"{user_line(error)}: {last_line(error)}"
+            ) from error
+
+
+def signature_of(model: nn.Module, inputs: Inputs) -> Signature:
+    """How the model is called and what it returns for `inputs`."""
+    import torch
+
+    from pytest_modelopt.recipes.modules.runtime import Signature
+
+    with torch.no_grad():
+        return Signature.of(inputs, call(model, inputs))
+
+
+def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional and keyword arguments of the call `calling.call(model, inputs)`."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (inputs if type(inputs) is tuple else (inputs,)), {}
+
+
+def several_examples(inputs: Inputs) -> Inputs:
+    """The batch, doubled where it holds one example: torch.export would take a size of 1 for a constant."""
+    import torch
+
+    def doubled(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.cat([tensor, tensor]) if tensor.ndim and tensor.shape[0] == 1 else tensor
+
+    if isinstance(inputs, torch.Tensor):
+        return doubled(inputs)
+    if isinstance(inputs, dict):
+        return {name: doubled(tensor) for name, tensor in inputs.items()}
+    return tuple(doubled(tensor) for tensor in inputs)
+
+
+def dynamic_sizes(inputs: Inputs, varying: tuple[frozenset[int], ...]) -> list[dict[int, Any]]:
+    """For each tensor of the call, the dimensions that torch.export must leave open."""
+    from torch.export import Dim
+
+    args, kwargs = arguments(inputs)
+    tensors = [*args, *kwargs.values()]
+    others = varying or tuple(frozenset[int]() for _ in tensors)
+    return [
+        {dimension: Dim.DYNAMIC for dimension in sorted({0, *more}) if dimension < tensor.ndim}
+        for tensor, more in zip(tensors, others, strict=True)
+    ]
+
+
+@contextlib.contextmanager
+def unfused() -> Iterator[None]:
+    """torch's fused paths of attention are one opaque operator, which no other runtime knows."""
+    import torch
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _by_parameter(model: nn.Module, shapes: Any) -> Any:
+    """A model whose forward takes `*args` wants its tuple wrapped once more."""
+    import inspect
+
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    if isinstance(shapes, tuple) and parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
+        return (shapes,)
+    return shapes
