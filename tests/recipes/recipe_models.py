@@ -9,6 +9,7 @@ from typing import Any
 import cloudpickle
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from pytest_modelopt.recipes import torch_ao
 from pytest_modelopt.recipes.base import Context
@@ -99,6 +100,81 @@ class HandWrittenAttention(nn.Module):
         return self.head(x.mean(1))
 
 
+class Tied(nn.Module):
+    """Embedding and output layer are one weight, as in most language models."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(50, 64)
+        self.hidden = nn.Linear(64, 64)
+        self.head = nn.Linear(64, 50, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.hidden(self.embed(x))))
+
+
+class Shared(nn.Module):
+    """One module at two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 128)
+        self.again = nn.Linear(128, 128)
+        self.once_more = self.again
+        self.head = nn.Linear(128, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.once_more(torch.relu(self.again(torch.relu(self.first(x)))))))
+
+
+class MyLinear(nn.Linear):
+    """A subclass whose forward is its own: what replaces it by a plain Linear changes the answers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+class Subclassed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mine = MyLinear(64, 128)
+        self.hidden = nn.Linear(128, 128)
+        self.head = nn.Linear(128, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.hidden(torch.relu(self.mine(x)))))
+
+
+class Answers(nn.Module):
+    """Returns what `form` says: a dict, or a nested tuple with a None and a number in it."""
+
+    def __init__(self, form: type) -> None:
+        super().__init__()
+        self.body = MLP()
+        self.side = nn.Linear(64, 64)
+        self.form = form
+
+    def forward(self, x: torch.Tensor) -> Any:
+        logits, side = self.body(x), self.side(x)
+        return {"logits": logits, "side": side} if self.form is dict else (logits, (side, None, 3))
+
+
+class TwoInputs(nn.Module):
+    """Keyword inputs of different types, one of which can be left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(50, 64)
+        self.hidden = nn.Linear(64, 128)
+        self.head = nn.Linear(128, 10)
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+        kept = self.embed(tokens) * mask.unsqueeze(-1)
+        pooled = kept.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+        return self.head(torch.relu(self.hidden(pooled if scale is None else pooled * scale)))
+
+
 Made = tuple[nn.Module, Inputs]
 
 KINDS: dict[str, Callable[[], Made]] = {
@@ -112,13 +188,28 @@ KINDS: dict[str, Callable[[], Made]] = {
     "lstm": lambda: (Recurrent(nn.LSTM), torch.randint(0, 50, (3, 9))),
     "gru": lambda: (Recurrent(nn.GRU), torch.randint(0, 50, (3, 9))),
     "dict inputs": lambda: (Encoder(), {"x": torch.randn(2, 7, 16)}),
+    "attention": lambda: (HandWrittenAttention(16), torch.randn(2, 5, 16)),
 }
+"""Every kind of model that teams have."""
+
+TRAPS: dict[str, Callable[[], Made]] = {
+    "tied": lambda: (Tied(), torch.randint(0, 50, (3, 9))),
+    "shared": lambda: (Shared(), torch.randn(4, 64)),
+    "subclass": lambda: (Subclassed(), torch.randn(4, 64)),
+    "dict output": lambda: (Answers(dict), torch.randn(4, 64)),
+    "tuple output": lambda: (Answers(tuple), torch.randn(4, 64)),
+    "two inputs": lambda: (
+        TwoInputs(),
+        {"tokens": torch.randint(0, 50, (3, 9)), "mask": torch.ones(3, 9)},
+    ),
+}
+"""What breaks recipes that were written with one model in mind."""
 
 
 def make(kind: str) -> Made:
     """The same model and inputs at each call."""
     torch.manual_seed(0)
-    model, inputs = KINDS[kind]()
+    model, inputs = {**KINDS, **TRAPS}[kind]()
     return model.eval(), inputs
 
 
@@ -129,6 +220,18 @@ def run(model: nn.Module, inputs: Inputs) -> Any:
 
 def apply(expression: str, model: nn.Module, inputs: Inputs, batches: int = 4) -> Optimization:
     return optimize(model, parse(expression), Context(inputs, lambda: iter([inputs] * batches), seed=0))
+
+
+def outputs(answer: Any) -> list[torch.Tensor]:
+    """The tensors in what a model returned, in order."""
+    return [leaf for leaf in tree_leaves(answer) if isinstance(leaf, torch.Tensor)]
+
+
+def relative_error(answer: Any, original: Any) -> float:
+    """The largest difference of any output, relative to the largest number of that output of the original."""
+    pairs = list(zip(outputs(answer), outputs(original), strict=True))
+    assert [one.shape for one, _ in pairs] == [other.shape for _, other in pairs]
+    return max(float((one.float() - other.float()).abs().max() / other.abs().max()) for one, other in pairs)
 
 
 def saved_and_loaded(model: nn.Module) -> nn.Module:
