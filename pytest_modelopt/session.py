@@ -170,7 +170,7 @@ class Session:
 
 def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, working_directory: Path) -> Variant:
     """A model of budgets.yaml as a variant; its factories are looked for beside the file first."""
-    from pytest_modelopt.measure.variant import Variant, environment_now
+    from pytest_modelopt.measure.variant import Variant, added_recipes_now, environment_now
 
     return Variant(
         model=model.factory,
@@ -185,6 +185,7 @@ def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, work
         batch_size=budgets.defaults.batch_size,
         device=budgets.defaults.device,
         threads=budgets.defaults.threads,
+        added_recipes=added_recipes_now(),
     )
 
 
