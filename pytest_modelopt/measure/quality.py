@@ -127,7 +127,7 @@ class Accuracy:
         self._correct = bytearray()
 
     def add(self, outputs: Any, targets: torch.Tensor, first: int) -> None:
-        logits = _logits(outputs)
+        logits = _logits(outputs, len(targets))
         _refuse_not_finite(logits, first)
         if logits.ndim != 2 or len(logits) != len(targets) or targets.ndim != 1 or targets.is_floating_point():
             raise VariantError(
@@ -183,17 +183,22 @@ def _joined(batches: list[Any]) -> Any:
     return batches
 
 
-def _logits(outputs: Any) -> torch.Tensor:
-    """The tensor of class scores in a model's output: the output itself, or its `logits`."""
-    found = outputs
-    if not isinstance(found, torch.Tensor):
-        found = outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
-    if not isinstance(found, torch.Tensor):
-        raise VariantError(
-            f"accuracy needs a tensor of class scores, but the model returned a {type(outputs).__name__} without "
-            "`logits`; return the scores, or give `metric: package.module:function`"
-        )
-    return found
+def _logits(outputs: Any, examples: int) -> torch.Tensor:
+    """The class scores in a model's output: the output itself, its `logits`, or the only tensor of their shape."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs
+    named = outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
+    if isinstance(named, torch.Tensor):
+        return named
+    found = [tensor for tensor in _tensors_in(outputs) if tensor.ndim == 2 and len(tensor) == examples]
+    found = [tensor for tensor in found if tensor.is_floating_point()]
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} tensors of the shape (examples, classes)" if found else "no `logits`"
+    raise VariantError(
+        f"accuracy needs a tensor of class scores, but the model returned a {type(outputs).__name__} with {what}; "
+        "return the scores, name them `logits`, or give `metric: package.module:function`"
+    )
 
 
 def _refuse_not_finite(outputs: Any, first: int) -> None:

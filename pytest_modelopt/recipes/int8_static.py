@@ -119,7 +119,7 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
     except Exception as error:
         raise RecipeError(
             f"int8-static needs a model that torch.fx can trace, and {type(model).__name__} is not"
-            f"{user_line(error)}: {last_line(error)}; int8-dynamic needs no tracing"
+            f"{_reason(model, error)}; int8-dynamic needs no tracing, and onnxruntime-int8-static traces otherwise"
         ) from error
     specialized = re.compile(f"({'|'.join(map(re.escape, defaults))})_\\d+")
     for node in [node for node in graph.nodes if node.op == "placeholder" and specialized.fullmatch(str(node.target))]:
@@ -128,6 +128,14 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
     for node in graph.nodes:
         node.type = None  # annotations written as text would end up in the saved code, which then cannot be loaded
     return GraphModule(model, graph)
+
+
+def _reason(model: nn.Module, error: Exception) -> str:
+    if hasattr(
+        type(model).forward, "__wrapped__"
+    ):  # as in Hugging Face's models; torch's own message is about bytecode
+        return ": a decorator stands around its forward, which torch.fx cannot look through"
+    return f"{user_line(error)}: {last_line(error)}"
 
 
 def _erase_with_users(node: fx.Node) -> None:
