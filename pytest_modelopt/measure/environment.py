@@ -32,9 +32,13 @@ _PACKAGES = (
     "torch-pruning",
     "memray",
     "torchao",
+    "onnx",
     "onnxruntime",
     "openvino",
+    "nncf",
     "ai-edge-litert",
+    "ai-edge-quantizer",
+    "litert-torch",
 )
 
 
