@@ -25,6 +25,7 @@ class CSRLinear(nn.Module):
     values: torch.Tensor
     col_indices: torch.Tensor
     crow_indices: torch.Tensor
+    bias: nn.Parameter | None
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class CSRLinear(nn.Module):
         weight = torch.sparse_csr_tensor(
             self.crow_indices, self.col_indices, self.values, size=shape, check_invariants=False
         )
-        product = torch.sparse.mm(weight, x.reshape(-1, self.in_features).t()).t()
+        product: torch.Tensor = torch.sparse.mm(weight, x.reshape(-1, self.in_features).t()).t()
         if self.bias is not None:
             product = product + self.bias
         return product.reshape(*x.shape[:-1], self.out_features)

@@ -16,6 +16,7 @@ class SemiStructuredLinear(nn.Module):
     """y = x W^T + b with W as torch's SparseSemiStructuredTensor; on a GPU, in half precision."""
 
     weight: torch.Tensor
+    bias: nn.Parameter | None
 
     def __init__(self, linear: nn.Linear, weight: torch.Tensor) -> None:
         super().__init__()
