@@ -136,7 +136,8 @@ class _Pruning:
         if removed_heads:
             self._done.append(f"{removed_heads:,} of {all_heads:,} attention heads")
         if alone:
-            self._notes.append(f"{alone} attentions are left with a single head")
+            attentions = "1 attention is" if alone == 1 else f"{alone} attentions are"
+            self._notes.append(f"{attentions} left with a single head")
         for reason, modules in kept.items():
             self._notes.append(f"{modules_in_words(dict.fromkeys(modules))} keep their attention heads: {reason}")
 
@@ -145,7 +146,7 @@ class _Pruning:
         recipe = self._recipe
         if not recipe.heads:
             return [], "heads=false"
-        if not self._spared.isdisjoint([attention.owner, *attention.layers]):
+        if not self._spared.isdisjoint([attention.replaces or attention.owner, *attention.projections]):
             return [], "they are named in keep"
         removed = attention.least_important(recipe.ratio, recipe.round_to, recipe.importance == "taylor")
         if removed:
