@@ -115,7 +115,8 @@ class Found:
     refused: dict[str, list[nn.Module]] = field(default_factory=dict)
 
     def refuse(self, reason: str, *modules: nn.Module) -> None:
-        self.refused.setdefault(reason, []).extend(modules)
+        known = self.refused.setdefault(reason, [])
+        known.extend(module for module in modules if module not in known)
 
 
 def find(model: nn.Module, inputs: Inputs, tied: set[int]) -> Found:
@@ -132,21 +133,19 @@ def find(model: nn.Module, inputs: Inputs, tied: set[int]) -> Found:
         if name is None or vars(module)[name] < 2:
             continue
         for projections, rows in _projections(module, vars(module)[name], found):
-            layers: list[nn.Linear] = list(projections)
-            if not taken.isdisjoint(layers):
+            if not taken.isdisjoint(projections):
                 continue
-            attention = _with_reader(model, inputs, module, projections, rows)
-            if attention is None:
-                if len(projections) > 1 or _is_fused_name(module, projections[0]):
-                    found.refuse(NO_READER, *layers)
-                continue
-            reason = _reason_to_keep([*projections, *attention.outputs], tied)
-            taken.update([*layers, *attention.outputs])
-            if reason:
-                found.refuse(reason, *layers)
-            else:
+            attention = None
+            reason = _reason_to_keep(projections, tied)
+            if not reason:
+                attention = _with_reader(model, inputs, module, projections, rows)
+                reason = NO_READER if attention is None else _reason_to_keep(attention.outputs, tied)
+            if attention is not None and not reason:
+                taken.update([*projections, *attention.outputs])
                 found.attentions.append(attention)
-            break
+                break
+            if len(projections) > 1 or _is_fused_name(module, projections[0]):
+                found.refuse(reason, *projections)
     return found
 
 
