@@ -132,6 +132,7 @@ def find(model: nn.Module, inputs: Inputs, tied: set[int]) -> Found:
         name = next((name for name in HEAD_COUNTS if type(vars(module).get(name)) is int), None)
         if name is None or vars(module)[name] < 2:
             continue
+        refusals: list[tuple[str, tuple[nn.Linear, ...]]] = []
         for projections, rows in _projections(module, vars(module)[name], found):
             if not taken.isdisjoint(projections):
                 continue
@@ -145,6 +146,9 @@ def find(model: nn.Module, inputs: Inputs, tied: set[int]) -> Found:
                 found.attentions.append(attention)
                 break
             if len(projections) > 1 or _is_fused_name(module, projections[0]):
+                refusals.append((reason, projections))
+        else:
+            for reason, projections in refusals:
                 found.refuse(reason, *projections)
     return found
 
