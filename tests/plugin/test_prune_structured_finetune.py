@@ -42,8 +42,8 @@ models:
 def test_the_trained_variant_keeps_its_accuracy_and_is_told_apart(project: Project) -> None:
     pytester = project(BUDGETS)
     pytester.makepyfile(training=TRAINING)
-    result = pytester.runpytest_subprocess("--modelopt", "-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess("--modelopt", "-p", "no:cacheprovider", "--modelopt-report=told")
     result.assert_outcomes(passed=2, failed=1)
-    told = result.stdout.str()
+    told = result.stdout.str() + (pytester.path / "told" / "record.json").read_text(encoding="utf-8")
     assert "was trained further by training:recover: its accuracy is not comparable" in told
     assert "finetune training:absent: training has no absent" in told
