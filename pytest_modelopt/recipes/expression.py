@@ -150,6 +150,10 @@ def _construct(recipe_class: type[Recipe], arguments: dict[str, Value], text: st
 
 def _in_words(problem: dict[str, Any], recipe_class: type[Recipe]) -> str:
     """One of pydantic's findings as a sentence that knows nothing of pydantic."""
+    said = problem.get("ctx", {}).get("error")  # by a validator of the recipe's own, about one parameter or several
+    if isinstance(said, ValueError):
+        about = f"{problem['loc'][0]} of " if problem["loc"] else ""
+        return f"{about}{recipe_class.recipe_name}: {said}"
     key = str(problem["loc"][0])
     field = recipe_class.model_fields[key]
     what = allowed(field.annotation, field.metadata)
@@ -159,6 +163,8 @@ def _in_words(problem: dict[str, Any], recipe_class: type[Recipe]) -> str:
 def allowed(annotation: Any, constraints: Sequence[Any]) -> str:
     """What a parameter may be, in words: 'a number between 0 and 1, both excluded'."""
     choices = getattr(annotation, "__args__", ())
+    if type(None) in choices:
+        (annotation,) = (choice for choice in choices if choice is not type(None))
     if choices and all(isinstance(choice, str) for choice in choices):
         return " or ".join(repr(choice) for choice in choices)
     noun = {int: "a whole number", float: "a number", bool: "true or false"}.get(annotation, "text")

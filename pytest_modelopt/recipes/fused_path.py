@@ -7,23 +7,37 @@ variant works in any process that loads it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def turn_off_fused_path(model: nn.Module) -> tuple[str, ...]:
-    """Turn the fused path off in each encoder layer whose Linear layers were replaced; notes say so, if it was on."""
+def fused_layers(model: nn.Module) -> list[nn.Module]:
+    """The encoder layers that torch would run through the fused path in eval mode."""
+    from torch import nn
+
+    return [layer for layer in model.modules() if isinstance(layer, nn.TransformerEncoderLayer) and _is_fused(layer)]
+
+
+def turn_off_fused_path(model: nn.Module, fused_before: Collection[nn.Module] = ()) -> tuple[str, ...]:
+    """Turn the fused path off in each encoder layer of which parts were replaced; notes say so, if it was on.
+
+    `fused_before` are the layers that took it with the attention that they had before.
+    """
     from torch import nn
 
     replaced = [
         layer
         for layer in model.modules()
         if isinstance(layer, nn.TransformerEncoderLayer)
-        and not all(isinstance(linear, nn.Linear) for linear in (layer.linear1, layer.linear2))
+        and not (
+            all(isinstance(linear, nn.Linear) for linear in (layer.linear1, layer.linear2))
+            and isinstance(layer.self_attn, nn.MultiheadAttention)
+        )
     ]
-    was_fused = sum(_is_fused(layer) for layer in replaced)
+    was_fused = sum(layer in fused_before or _is_fused(layer) for layer in replaced)
     for layer in replaced:
         layer.activation_relu_or_gelu = 0
     for encoder in model.modules():

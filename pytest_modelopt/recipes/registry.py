@@ -12,6 +12,8 @@ from pytest_modelopt.recipes.int8_static import Int8Static
 from pytest_modelopt.recipes.low_rank import LowRank
 from pytest_modelopt.recipes.prune_structured import PruneStructured
 from pytest_modelopt.recipes.prune_unstructured import PruneUnstructured
+from pytest_modelopt.recipes.sparse_2_4 import SemiStructuredSparsity
+from pytest_modelopt.recipes.sparse_csr import SparseCSR
 
 BUILT_IN: tuple[type[Recipe], ...] = (
     # quantization
@@ -20,6 +22,8 @@ BUILT_IN: tuple[type[Recipe], ...] = (
     # pruning
     PruneUnstructured,
     PruneStructured,
+    SparseCSR,
+    SemiStructuredSparsity,
     # factorization
     LowRank,
     # the same numbers, run otherwise
