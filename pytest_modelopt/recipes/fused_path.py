@@ -1,7 +1,7 @@
 """The fused path of nn.TransformerEncoderLayer in eval mode, turned off where it would break.
 
-The fused kernel reads `linear1.weight` and `linear2.weight` itself, without calling the two modules. Where they are no
-longer plain Linear layers, it crashes or answers from the wrong weights. It is turned off per instance, so that a saved
+The fused kernel reads the weights of `linear1`, `linear2` and `self_attn` itself, without calling the modules. Where
+they are no longer plain, it crashes or answers from the wrong weights. It is turned off per instance, so that a saved
 variant works in any process that loads it.
 """
 
@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 
 
 def turn_off_fused_path(model: nn.Module) -> tuple[str, ...]:
-    """Turn the fused path off in each encoder layer whose Linear layers were replaced; notes say so, if it was on."""
+    """Turn the fused path off in each encoder layer of which parts were replaced; notes say so, if it was on."""
     from torch import nn
 
     replaced = [
         layer
         for layer in model.modules()
         if isinstance(layer, nn.TransformerEncoderLayer)
-        and not all(isinstance(linear, nn.Linear) for linear in (layer.linear1, layer.linear2))
+        and not (
+            isinstance(layer.self_attn, nn.MultiheadAttention)
+            and all(isinstance(linear, nn.Linear) for linear in (layer.linear1, layer.linear2))
+        )
     ]
     was_fused = sum(_is_fused(layer) for layer in replaced)
     for layer in replaced:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pytest_modelopt.recipes.base import Recipe
 from pytest_modelopt.recipes.int8_dynamic import Int8Dynamic
 from pytest_modelopt.recipes.int8_static import Int8Static
+from pytest_modelopt.recipes.int8_weight_only import Int8WeightOnly
 from pytest_modelopt.recipes.low_rank import LowRank
 from pytest_modelopt.recipes.prune_structured import PruneStructured
 from pytest_modelopt.recipes.prune_unstructured import PruneUnstructured
@@ -13,6 +14,7 @@ BUILT_IN: tuple[type[Recipe], ...] = (
     # quantization
     Int8Dynamic,
     Int8Static,
+    Int8WeightOnly,
     # pruning
     PruneUnstructured,
     PruneStructured,
