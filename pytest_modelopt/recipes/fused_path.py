@@ -23,7 +23,7 @@ def turn_off_fused_path(model: nn.Module) -> tuple[str, ...]:
         if isinstance(layer, nn.TransformerEncoderLayer)
         and not (
             isinstance(layer.self_attn, nn.MultiheadAttention)
-            and all(isinstance(linear, nn.Linear) for linear in (layer.linear1, layer.linear2))
+            and all(_is_plain(linear) for linear in (layer.linear1, layer.linear2))
         )
     ]
     was_fused = sum(_is_fused(layer) for layer in replaced)
@@ -37,6 +37,13 @@ def turn_off_fused_path(model: nn.Module) -> tuple[str, ...]:
         return ()
     layers = "1 TransformerEncoderLayer" if was_fused == 1 else f"{was_fused} TransformerEncoderLayer"
     return (f"the original runs {layers} through torch's fused eval path; the variant cannot and runs it step by step",)
+
+
+def _is_plain(linear: nn.Module) -> bool:
+    import torch
+    from torch import nn
+
+    return isinstance(linear, nn.Linear) and type(linear.weight.data) is torch.Tensor
 
 
 def _is_fused(layer: Any) -> bool:
