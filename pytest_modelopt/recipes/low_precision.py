@@ -54,7 +54,8 @@ class LowPrecisionRecipe(Recipe):
         dtype: torch.dtype = getattr(torch, self.dtype_name)
         with torch.no_grad():
             before = tensors_of(call(model, context.example_inputs))
-        kept = _cast(model, dtype, self)
+        _refuse_unfit_numbers(model, dtype, self)
+        kept = _cast(model, dtype)
         variant = LowPrecision(model, dtype, tuple(tensor.dtype for tensor in before))
         self._refuse_broken(variant, before, context)
         return Applied(variant, (_cast_note(self.dtype_name), *_float32_notes(kept)))
@@ -74,9 +75,7 @@ class LowPrecisionRecipe(Recipe):
                 f"{last_line(error)}; a forward pass that makes float32 tensors itself must make them in the dtype of "
                 f"what it works with, as in `torch.zeros(..., dtype=x.dtype)`"
             ) from error
-        if len(after) == len(before) and all(
-            _is_finite(new) or not _is_finite(old) for old, new in zip(before, after, strict=True)
-        ):
+        if all(_is_finite(new) or not _is_finite(old) for old, new in zip(before, after, strict=False)):
             return
         raise RecipeError(
             f"{self.recipe_name}: the outputs are infinite or NaN, and the original's are not"
@@ -84,48 +83,46 @@ class LowPrecisionRecipe(Recipe):
         )
 
 
-def _cast(model: nn.Module, dtype: torch.dtype, recipe: LowPrecisionRecipe) -> list[nn.Module]:
-    """Cast every wide floating-point parameter and buffer in place, each object once, so that ties stay.
+def _refuse_unfit_numbers(model: nn.Module, dtype: torch.dtype, recipe: LowPrecisionRecipe) -> None:
+    """Before anything is cast, so that the model is as it was where this raises."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        module = model.get_submodule(name.rpartition(".")[0])
+        if _is_cast(tensor, module) and _is_finite(tensor) and not _is_finite(tensor.to(dtype)):
+            largest = float(tensor.detach().abs().max())
+            raise RecipeError(
+                f"{recipe.recipe_name} cannot hold {name}: its largest number is {largest:.3g}; {recipe.overflow}"
+            )
 
-    Returns the modules that keep theirs.
-    """
-    from torch import nn
 
+def _cast(model: nn.Module, dtype: torch.dtype) -> list[nn.Module]:
+    """Cast in place, each object once, so that ties stay. Returns the modules that keep float32."""
+    buffers: dict[torch.Tensor, torch.Tensor] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None and _is_cast(parameter, module):
+                parameter.data = parameter.data.to(dtype)
+        for name, buffer in module._buffers.items():
+            if buffer is not None and _is_cast(buffer, module):
+                module._buffers[name] = buffers.setdefault(buffer, buffer.to(dtype))
+    return [module for module in model.modules() if _keeps_float32(module)]
+
+
+def _is_cast(tensor: torch.Tensor, module: nn.Module) -> bool:
     from pytest_modelopt.recipes.modules.low_precision import WIDE
 
-    kept: list[nn.Module] = []
-    buffers: dict[torch.Tensor, torch.Tensor] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            kept.append(module)
-            continue
-        for own_name, parameter in module._parameters.items():
-            if parameter is not None and parameter.dtype in WIDE:
-                parameter.data = _checked(parameter.data, dtype, name, own_name, recipe)
-        for own_name, buffer in module._buffers.items():
-            if buffer is not None and buffer.dtype in WIDE:
-                if buffer not in buffers:
-                    buffers[buffer] = _checked(buffer, dtype, name, own_name, recipe)
-                module._buffers[own_name] = buffers[buffer]
-    return kept
+    return tensor.dtype in WIDE and not _keeps_float32(module)
 
 
-def _checked(
-    tensor: torch.Tensor, dtype: torch.dtype, module: str, name: str, recipe: LowPrecisionRecipe
-) -> torch.Tensor:
-    new = tensor.to(dtype)
-    if _is_finite(tensor) and not _is_finite(new):
-        raise RecipeError(
-            f"{recipe.recipe_name} cannot hold {f'{module}.{name}'.lstrip('.')}: its largest number is "
-            f"{float(tensor.abs().max()):.3g}; {recipe.overflow}"
-        )
-    return new
+def _keeps_float32(module: nn.Module) -> bool:
+    from torch import nn
+
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 def _cast_note(dtype_name: str) -> str:
     return (
-        f"every call casts inputs to {dtype_name} and outputs back to what the original returns; numbers that the forward "
-        f"pass makes itself stay as it makes them"
+        f"every call casts inputs to {dtype_name} and outputs back to what the original returns; numbers that the "
+        f"forward pass makes itself stay as it makes them"
     )
 
 
@@ -162,6 +159,6 @@ def _first_overflow(variant: nn.Module, context: Context) -> str:
     finally:
         for hook in hooks:
             hook.remove()
-    if not found or not names[found[0]] or found[0] is variant:
-        return ""
+    if not found or found[0] in (variant, variant.model):
+        return ""  # in what the model's own forward does between its layers
     return f" (first in {names[found[0]]}, of type {type_name(found[0])})"
