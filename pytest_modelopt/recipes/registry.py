@@ -14,6 +14,7 @@ from pytest_modelopt.recipes.prune_unstructured import PruneUnstructured
 from pytest_modelopt.recipes.torchao_float8_dynamic import TorchaoFloat8Dynamic
 from pytest_modelopt.recipes.torchao_int8_dynamic import TorchaoInt8Dynamic
 from pytest_modelopt.recipes.torchao_int8_weight_only import TorchaoInt8WeightOnly
+from pytest_modelopt.recipes.torchao_pt2e_int8 import TorchaoPt2eInt8
 
 BUILT_IN: tuple[type[Recipe], ...] = (
     # quantization
@@ -31,6 +32,7 @@ BUILT_IN: tuple[type[Recipe], ...] = (
     # torchao
     TorchaoInt8Dynamic,
     TorchaoInt8WeightOnly,
+    TorchaoPt2eInt8,
     TorchaoFloat8Dynamic,
     # the same numbers, run otherwise
     # other runtimes

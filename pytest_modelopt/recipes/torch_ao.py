@@ -20,6 +20,7 @@ KNOWN_WARNINGS = (
     # while the compiler is imported and while it compiles int8 layers: of its own code
     r"`torch\.jit\.script_method` is deprecated",
     r"To copy construct from a tensor, it is recommended to use sourceTensor",
+    r"The tensor attributes self\..*_flat_weights",  # of its own recurrent layers, while they are exported
     r"Int8Tensor does not implement _stable_hash_for_caching",
 )
 """How the warnings begin that torch raises about its own future while it makes, copies, loads or compiles quantized
