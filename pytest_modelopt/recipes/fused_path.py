@@ -1,7 +1,7 @@
 """The fused path of nn.TransformerEncoderLayer in eval mode, turned off where it would break.
 
-The fused kernel reads `linear1.weight` and `linear2.weight` itself, without calling the two modules. Where they are no
-longer plain Linear layers, it crashes or answers from the wrong weights. It is turned off per instance, so that a saved
+The fused kernel reads the weights of `linear1`, `linear2` and `self_attn` itself, without calling the modules. Where
+they are no longer plain, it crashes or answers from the wrong weights. It is turned off per instance, so that a saved
 variant works in any process that loads it.
 """
 
@@ -33,8 +33,8 @@ def turn_off_fused_path(model: nn.Module, fused_before: Collection[nn.Module] = 
         for layer in model.modules()
         if isinstance(layer, nn.TransformerEncoderLayer)
         and not (
-            all(isinstance(linear, nn.Linear) for linear in (layer.linear1, layer.linear2))
-            and isinstance(layer.self_attn, nn.MultiheadAttention)
+            isinstance(layer.self_attn, nn.MultiheadAttention)
+            and all(_is_plain(linear) for linear in (layer.linear1, layer.linear2))
         )
     ]
     was_fused = sum(layer in fused_before or _is_fused(layer) for layer in replaced)
@@ -48,6 +48,13 @@ def turn_off_fused_path(model: nn.Module, fused_before: Collection[nn.Module] = 
         return ()
     layers = "1 TransformerEncoderLayer" if was_fused == 1 else f"{was_fused} TransformerEncoderLayer"
     return (f"the original runs {layers} through torch's fused eval path; the variant cannot and runs it step by step",)
+
+
+def _is_plain(linear: nn.Module) -> bool:
+    import torch
+    from torch import nn
+
+    return isinstance(linear, nn.Linear) and type(linear.weight.data) is torch.Tensor
 
 
 def _is_fused(layer: Any) -> bool:
