@@ -6,6 +6,8 @@ from pytest_modelopt.recipes.base import Recipe
 from pytest_modelopt.recipes.int8_dynamic import Int8Dynamic
 from pytest_modelopt.recipes.int8_static import Int8Static
 from pytest_modelopt.recipes.low_rank import LowRank
+from pytest_modelopt.recipes.onnxruntime import OnnxRuntime
+from pytest_modelopt.recipes.onnxruntime_int8 import OnnxRuntimeInt8Dynamic, OnnxRuntimeInt8Static
 from pytest_modelopt.recipes.prune_structured import PruneStructured
 from pytest_modelopt.recipes.prune_unstructured import PruneUnstructured
 
@@ -20,6 +22,9 @@ BUILT_IN: tuple[type[Recipe], ...] = (
     LowRank,
     # the same numbers, run otherwise
     # other runtimes
+    OnnxRuntime,
+    OnnxRuntimeInt8Dynamic,
+    OnnxRuntimeInt8Static,
 )
 
 RECIPES: dict[str, type[Recipe]] = {recipe.recipe_name: recipe for recipe in BUILT_IN}
