@@ -1,4 +1,4 @@
-"""From a model to an ONNX program, as all recipes of ONNX Runtime need it: quietly, and knowing where each weight went."""
+"""From a model to an ONNX program, for all recipes of ONNX Runtime: quietly, and knowing where each weight went."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.recipes.base import Context, RecipeError
-from pytest_modelopt.recipes.describe import last_line, modules_in_words
+from pytest_modelopt.recipes.describe import SHOWN_LINE_CHARACTERS, modules_in_words
 from pytest_modelopt.recipes.exporting import export, signature_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ LARGEST_PROGRAM_BYTES = 2**31 - 1
 KNOWN_WARNINGS = (r"`isinstance\(treespec, LeafSpec\)` is deprecated",)
 """How the warnings begin that torch.onnx raises about torch itself; nothing in them concerns the user's model."""
 
-KNOWN_LOG_LINES = {"torch.onnx._internal.exporter._registration": r"torchvision is not installed\. Skipping torchvision::"}
+KNOWN_LOG_LINES = {
+    "torch.onnx._internal.exporter._registration": r"torchvision is not installed\. Skipping torchvision::"
+}
 """By logger: what torch.onnx says of operators that a model which could be exported does not need."""
 
 QUANTIZED_NAME = re.compile(r"_quantized\Z")
@@ -49,23 +51,22 @@ class Conversion:
     names: tuple[str, ...]
     sources: Mapping[str, frozenset[str]]
 
-    def variant(self, program: bytes) -> OnnxModule:
-        """The module that runs `program`: this one, or what was made of it."""
+    def variant(self, proto: Any) -> OnnxModule:
+        """The module that runs `proto`: this program, or what was made of it."""
         from pytest_modelopt.recipes.modules.onnx import OnnxModule
 
-        return OnnxModule(program, self.signature, self.names, self._folded(program))
+        del proto.graph.value_info[:]  # shapes within the graph, which ONNX Runtime infers for itself
+        return OnnxModule(proto.SerializeToString(), self.signature, self.names, self._folded(proto))
 
-    def tied_note(self, program: bytes) -> tuple[str, ...]:
-        """A note on the weights that several modules share and that the program holds more than once."""
-        import onnx
-
+    def tied_notes(self, proto: Any) -> tuple[str, ...]:
+        """Notes on the weights that several modules share and that the program holds more than once."""
         holders: dict[int, list[nn.Module]] = {}
         for module in self.model.modules():
             for parameter in {*module._parameters.values()} - {None}:
                 holders.setdefault(id(parameter), []).append(module)
         parameters = dict(self.model.named_parameters(remove_duplicate=False))
         notes = []
-        constants = [(tensor.name, len(tensor.raw_data)) for tensor in onnx.load_from_string(program).graph.initializer]
+        constants = [(tensor.name, len(tensor.raw_data)) for tensor in proto.graph.initializer]
         for key, modules in holders.items():
             names = {name for name, parameter in parameters.items() if id(parameter) == key}
             copies = [size for name, size in constants if self._sources_of(name) & names]
@@ -76,12 +77,9 @@ class Conversion:
                 )
         return tuple(notes)
 
-    def _folded(self, program: bytes) -> list[torch.Tensor]:
-        """The parameters that went into constants which `program` holds in floating point."""
-        import onnx
-
-        constants = onnx.load_from_string(program).graph.initializer
-        floats = [tensor.name for tensor in constants if tensor.data_type == onnx.TensorProto.FLOAT]
+    def _folded(self, proto: Any) -> list[torch.Tensor]:
+        """The parameters that went into constants which `proto` holds in floating point."""
+        floats = [tensor.name for tensor in proto.graph.initializer if tensor.data_type == tensor.FLOAT]
         names = {source for name in floats for source in self.sources.get(name, ())}
         parameters = self.model.named_parameters(remove_duplicate=False)
         return [parameter.detach() for name, parameter in parameters if name in names]
@@ -111,6 +109,7 @@ def convert(model: nn.Module, context: Context, recipe_name: str) -> Conversion:
                 f"{recipe_name}: {type(model).__name__} cannot be converted to ONNX: {_first_cause(error)}"
             ) from error
     proto = program.model_proto
+    _strip_developers_paths(proto)
     names = tuple(value.name for value in proto.graph.input)
     return Conversion(model, proto, signature_of(model, context.example_inputs), names, sources)
 
@@ -152,12 +151,16 @@ def _refuse_too_large(model: nn.Module, recipe_name: str) -> None:
 def _drop_constant_outputs(exported: torch.export.ExportedProgram) -> None:
     """ONNX has outputs that are tensors only; the signature knows the numbers and the Nones between them."""
     from torch.export.graph_signature import TensorArgument
+    from torch.utils._pytree import tree_structure
 
     (node,) = exported.graph.find_nodes(op="output")
     specs = exported.graph_signature.output_specs
     kept = [position for position, spec in enumerate(specs) if isinstance(spec.arg, TensorArgument)]
     node.args = (tuple(node.args[0][position] for position in kept),)
     exported.graph_signature.output_specs[:] = [specs[position] for position in kept]
+    (whole,) = (entry.signature for entry in exported.module_call_graph if not entry.fqn)
+    assert whole is not None
+    whole.out_spec = tree_structure(tuple(kept))
 
 
 def _sources(graph: Any) -> dict[str, frozenset[str]]:
@@ -187,8 +190,17 @@ def _has_graph(node: Any) -> bool:
     return any(attribute.type.name in ("GRAPH", "GRAPHS") for attribute in node.attributes.values())
 
 
+def _strip_developers_paths(proto: Any) -> None:
+    """torch.onnx writes the stack trace of each operator into the file, which can be larger than the weights."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+
+
 def _first_cause(error: BaseException) -> str:
     """What torch.onnx stumbled over, without its advice for its own developers."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return last_line(error)
+    text = " ".join(str(error).split("\n\n")[0].split())
+    return f"{type(error).__name__}: {text[:SHOWN_LINE_CHARACTERS]}"

@@ -27,5 +27,5 @@ class OnnxRuntime(Recipe):
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         conversion = convert(model, context, self.recipe_name)
-        program = conversion.proto.SerializeToString()
-        return Applied(conversion.variant(program), conversion.tied_note(program), reached=frozenset({""}))
+        notes = conversion.tied_notes(conversion.proto)
+        return Applied(conversion.variant(conversion.proto), notes, reached=frozenset({""}))

@@ -7,7 +7,8 @@ from pytest_modelopt.recipes.int8_dynamic import Int8Dynamic
 from pytest_modelopt.recipes.int8_static import Int8Static
 from pytest_modelopt.recipes.low_rank import LowRank
 from pytest_modelopt.recipes.onnxruntime import OnnxRuntime
-from pytest_modelopt.recipes.onnxruntime_int8 import OnnxRuntimeInt8Dynamic, OnnxRuntimeInt8Static
+from pytest_modelopt.recipes.onnxruntime_int8_dynamic import OnnxRuntimeInt8Dynamic
+from pytest_modelopt.recipes.onnxruntime_int8_static import OnnxRuntimeInt8Static
 from pytest_modelopt.recipes.prune_structured import PruneStructured
 from pytest_modelopt.recipes.prune_unstructured import PruneUnstructured
 
