@@ -202,5 +202,10 @@ def _first_cause(error: BaseException) -> str:
     """What torch.onnx stumbled over, without its advice for its own developers."""
     while error.__cause__ is not None:
         error = error.__cause__
+    return in_one_line(error)
+
+
+def in_one_line(error: BaseException) -> str:
+    """What it said in its first paragraph: these libraries end their messages with general advice."""
     text = " ".join(str(error).split("\n\n")[0].split())
     return f"{type(error).__name__}: {text[:SHOWN_LINE_CHARACTERS]}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe
-from pytest_modelopt.recipes.describe import owners_in_words, weight_owners
+from pytest_modelopt.recipes.describe import modules_in_words, total_bytes
 from pytest_modelopt.recipes.onnx_conversion import convert
 from pytest_modelopt.recipes.onnx_quantization import ReduceRange, pre_processed, reduced_range, unchanged_logging
 from pytest_modelopt.recipes.onnxruntime import ONNX_RUNTIME_MODULES
@@ -72,7 +72,9 @@ class OnnxRuntimeInt8Dynamic(Recipe):
         from torch import nn
 
         reasons: dict[str, list[nn.Module]] = {}
-        for _, module in weight_owners(model):
+        for module in model.modules():
+            if not total_bytes(module):
+                continue
             reason = ""
             if isinstance(module, nn.modules.conv._ConvTransposeNd):
                 reason = "ONNX Runtime has no dynamically quantized form of them; onnxruntime-int8-static has"
@@ -88,5 +90,5 @@ class OnnxRuntimeInt8Dynamic(Recipe):
             if reason:
                 reasons.setdefault(reason, []).append(module)
         return tuple(
-            f"{owners_in_words(modules)} left in floating point: {reason}" for reason, modules in reasons.items()
+            f"{modules_in_words(modules)} left in floating point: {reason}" for reason, modules in reasons.items()
         )

@@ -15,9 +15,9 @@ from pydantic import Field
 
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import Inputs
-from pytest_modelopt.recipes.describe import last_line, owners_in_words, weight_owners
+from pytest_modelopt.recipes.describe import modules_in_words
 from pytest_modelopt.recipes.exporting import arguments
-from pytest_modelopt.recipes.onnx_conversion import Conversion, convert
+from pytest_modelopt.recipes.onnx_conversion import Conversion, convert, in_one_line
 from pytest_modelopt.recipes.onnx_quantization import ReduceRange, pre_processed, reduced_range, unchanged_logging
 from pytest_modelopt.recipes.onnxruntime import ONNX_RUNTIME_MODULES
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 KEPT_IN_FLOAT = {"Softmax", "LayerNormalization", "InstanceNormalization", "BatchNormalization"}
 """ONNX Runtime has no int8 kernels of these on the CPU, or none that is faster: int8 would cost accuracy only."""
 
-KNOWN_WARNINGS = (r"invalid value encountered in (scalar )?divide", r"invalid value encountered in (scalar )?subtract")
+KNOWN_WARNINGS = (r"invalid value encountered in (scalar )?(cast|divide|subtract)",)
 """What numpy says of the scales of infinite values, which are not used: see `_unbounded_nodes`."""
 
 BATCHES_AT_ONCE = 1
@@ -143,7 +143,7 @@ class OnnxRuntimeInt8Static(Recipe):
                 calibrator.collect_data(reader)
             except Exception as error:
                 raise RecipeError(
-                    f"{self.recipe_name}: the model does not run on calibration batch {start + 1}: {last_line(error)}"
+                    f"{self.recipe_name}: the model does not run on calibration batch {start + 1}: {in_one_line(error)}"
                 ) from error
         ranges = calibrator.compute_data()
         graph = onnx.load(source).graph
@@ -160,10 +160,10 @@ class OnnxRuntimeInt8Static(Recipe):
     def _left_in_float(self, model: nn.Module) -> tuple[str, ...]:
         from torch import nn
 
-        recurrent = [module for _, module in weight_owners(model) if isinstance(module, (nn.LSTM, nn.GRU, nn.RNN))]
+        recurrent = [module for module in model.modules() if isinstance(module, (nn.LSTM, nn.GRU, nn.RNN))]
         if not recurrent:
             return ()
-        return (f"{owners_in_words(recurrent)} left in floating point: ONNX Runtime has no static int8 form of them",)
+        return (f"{modules_in_words(recurrent)} left in floating point: ONNX Runtime has no static int8 form of them",)
 
 
 def _operators() -> list[str]:
