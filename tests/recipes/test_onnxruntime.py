@@ -236,6 +236,14 @@ def test_nothing_is_printed_and_nothing_of_the_process_changes(
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+@pytest.mark.parametrize("recipe", ["dynamic", "static"])
+def test_a_root_logger_without_handlers_gets_none(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime's tools call `logging.info`, which would give it one that prints everybody's messages."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    apply_to("mlp", f"onnxruntime-int8-{recipe}")
+    assert logging.getLogger().handlers == []
+
+
 # --- coverage, counted by hand ---------------------------------------------------------------------------------------
 
 
