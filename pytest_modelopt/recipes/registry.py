@@ -13,6 +13,9 @@ from pytest_modelopt.recipes.int8_dynamic import Int8Dynamic
 from pytest_modelopt.recipes.int8_static import Int8Static
 from pytest_modelopt.recipes.int8_weight_only import Int8WeightOnly
 from pytest_modelopt.recipes.low_rank import LowRank
+from pytest_modelopt.recipes.onnxruntime import OnnxRuntime
+from pytest_modelopt.recipes.onnxruntime_int8_dynamic import OnnxRuntimeInt8Dynamic
+from pytest_modelopt.recipes.onnxruntime_int8_static import OnnxRuntimeInt8Static
 from pytest_modelopt.recipes.prune_structured import PruneStructured
 from pytest_modelopt.recipes.prune_unstructured import PruneUnstructured
 from pytest_modelopt.recipes.sparse_2_4 import SemiStructuredSparsity
@@ -41,6 +44,10 @@ BUILT_IN: tuple[type[Recipe], ...] = (
     SemiStructuredSparsity,
     # factorization
     LowRank,
+    # other runtimes
+    OnnxRuntime,
+    OnnxRuntimeInt8Dynamic,
+    OnnxRuntimeInt8Static,
 )
 
 RECIPES: dict[str, type[Recipe]] = {recipe.recipe_name: recipe for recipe in BUILT_IN}
