@@ -6,6 +6,8 @@ from pytest_modelopt.recipes.base import Recipe
 from pytest_modelopt.recipes.int8_dynamic import Int8Dynamic
 from pytest_modelopt.recipes.int8_static import Int8Static
 from pytest_modelopt.recipes.low_rank import LowRank
+from pytest_modelopt.recipes.openvino import OpenVino
+from pytest_modelopt.recipes.openvino_int8 import OpenVinoInt8
 from pytest_modelopt.recipes.prune_structured import PruneStructured
 from pytest_modelopt.recipes.prune_unstructured import PruneUnstructured
 
@@ -20,6 +22,8 @@ BUILT_IN: tuple[type[Recipe], ...] = (
     LowRank,
     # the same numbers, run otherwise
     # other runtimes
+    OpenVino,
+    OpenVinoInt8,
 )
 
 RECIPES: dict[str, type[Recipe]] = {recipe.recipe_name: recipe for recipe in BUILT_IN}

@@ -58,6 +58,22 @@ class Signature:
         leaves = [next(remaining) if constant == TENSOR else constant for constant in self.constants]
         return _pytree.tree_unflatten(leaves, self.output)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Saved with an empty answer in place of `output`: torch warns where the parts of a TreeSpec are loaded."""
+        leaves = [torch.empty(0) if constant == TENSOR else constant for constant in self.constants]
+        answer = _pytree.tree_unflatten(leaves, self.output)
+        return _loaded, (self.positional, self.keywords, answer, self.constants, self.dtypes)
+
+
+def _loaded(
+    positional: int,
+    keywords: tuple[str, ...],
+    answer: Any,
+    constants: tuple[Any, ...],
+    dtypes: tuple[torch.dtype, ...],
+) -> Signature:
+    return Signature(positional, keywords, _pytree.tree_structure(answer), constants, dtypes)
+
 
 TENSOR = "<tensor>"
 
