@@ -120,5 +120,6 @@ def _numbered(xml: bytes) -> bytes:
     for port in net.iter("port"):
         port.attrib.pop("names", None)
     for element in net.iter():
-        element.text = element.tail = None  # line ends and tabs, a sixth of it
+        element.tail = None  # line ends and tabs, a good part of it
+        element.text = (element.text or "").strip()
     return ElementTree.tostring(net)
