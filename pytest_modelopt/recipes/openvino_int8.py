@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -12,23 +13,22 @@ from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeE
 from pytest_modelopt.recipes.calling import call
 from pytest_modelopt.recipes.describe import last_line, type_name, types_in_words
 from pytest_modelopt.recipes.exporting import arguments
-from pytest_modelopt.recipes.openvino_weights import Before, Kept
+from pytest_modelopt.recipes.openvino_weights import RECURRENT, Before, Kept
 
 if TYPE_CHECKING:
     from torch import nn
 
     from pytest_modelopt.recipes.modules.openvino import OpenVinoModule
 
-SAME_NUMBERS = {"Reshape", "Broadcast", "Squeeze", "Unsqueeze", "Transpose"}
-"""Operations that a product of matrices is written with beside it."""
-
 
 class OpenVinoInt8(Recipe):
     """Quantize with NNCF; scales come from `batches` calibration batches, and `weights_only` needs none.
 
-    `model` says which of NNCF's schemes to use: 'transformer' smooths activations before attention; 'auto' uses that
-    where the model holds attention. `preset` 'mixed' gives activations a zero point of their own, 'performance' does
-    not; 'auto' leaves that to NNCF.
+    `preset` 'mixed' gives activations a zero point of their own, 'performance' does not; 'auto' leaves that to NNCF.
+    `model` 'transformer' is NNCF's scheme for transformers, which moves the scale of activations into weights
+    (SmoothQuant); it is no default, since there are models of which it makes something else: see the note. `recurrent`
+    quantizes LSTM, too; it is no default, since the int8 LSTM of OpenVINO 2026.4 answers nonsense where its input is a
+    quantized activation.
     """
 
     recipe_name: ClassVar[str] = "openvino-int8"
@@ -55,7 +55,8 @@ class OpenVinoInt8(Recipe):
 
     batches: int = Field(default=4, ge=1)
     preset: Literal["auto", "performance", "mixed"] = "auto"
-    model: Literal["auto", "general", "transformer"] = "auto"
+    model: Literal["general", "transformer"] = "general"
+    recurrent: bool = False
     weights_only: bool = False
     precision: Literal["f32", "auto"] = "f32"
 
@@ -79,39 +80,46 @@ class OpenVinoInt8(Recipe):
                 quantized, notes = self._quantized(converted.ir, single, context)
         found = before.compared_with(quantized)
         kept = found.kept(model)
+        if not found.integers:
+            return Applied(model, (*notes, *self._kept_notes(model, kept)))
         parameters = dict(model.named_parameters())
         tensors = tuple(parameters[name].detach() for name in (*kept.known, *kept.unknown))
         variant = OpenVinoModule(packed(quantized), converted.signature, self.precision, tensors)
-        notes += (*_kept_notes(model, kept), *_recurrent_notes(found.recurrent))
+        notes += (
+            _difference_note(model, variant, context),
+            *_recurrent_notes(found.recurrent),
+            *self._kept_notes(model, kept),
+        )
         return Applied(variant, (*converted.notes, *notes, *openvino_ir.variant_notes(variant, model)))
 
     def _refuse_without_effect(self) -> None:
         fields = type(self).model_fields
-        idle = [name for name in ("batches", "preset", "model") if getattr(self, name) != fields[name].default]
+        idle = [
+            name for name in ("batches", "preset", "model", "recurrent") if getattr(self, name) != fields[name].default
+        ]
         if self.weights_only and idle:
             raise RecipeError(
-                f"{' and '.join(idle)} of openvino-int8 says how to calibrate, and weights_only needs no calibration: "
-                "leave one of the two out"
+                f"{' and '.join(idle)} of openvino-int8 has no effect with weights_only, which quantizes neither "
+                "activations nor recurrent layers: leave one of the two out"
             )
 
     def _quantized(self, ir: Any, variant: OpenVinoModule, context: Context) -> tuple[Any, tuple[str, ...]]:
         nncf = openvino_ir.load_nncf()
         items = self._calibration(variant, context)
-        transformer = self.model == "transformer" or (self.model == "auto" and _has_attention(ir))
         with openvino_ir.quiet_nncf():
             quantized = nncf.quantize(
                 ir,
                 nncf.Dataset(items),
                 preset=None if self.preset == "auto" else nncf.QuantizationPreset(self.preset),
-                model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+                model_type=nncf.ModelType.TRANSFORMER if self.model == "transformer" else None,
                 subset_size=len(items),
+                ignored_scope=None if self.recurrent else nncf.IgnoredScope(types=list(RECURRENT), validate=False),
             )
-        notes = []
-        if len(items) < self.batches:
-            notes.append(f"calibrated with {len(items)} of {self.batches} batches: the calibration data holds no more")
-        if transformer and self.model == "auto":
-            notes.append("the model holds attention, so NNCF quantized it by its scheme for transformers")
-        return quantized, tuple(notes)
+        if len(items) == self.batches:
+            return quantized, ()
+        return quantized, (
+            f"calibrated with {len(items)} of {self.batches} batches: the calibration data holds no more",
+        )
 
     def _calibration(self, variant: OpenVinoModule, context: Context) -> list[list[Any]]:
         """The inputs of the calibration batches, on each of which the model is seen to run in float32."""
@@ -130,6 +138,27 @@ class OpenVinoInt8(Recipe):
             raise RecipeError("openvino-int8 needs calibration data, and the calibration gave no batch")
         return items
 
+    def _kept_notes(self, model: nn.Module, kept: Kept) -> tuple[str, ...]:
+        """The layers whose matrices are still in float32; biases and norms always are."""
+        from torch import nn
+
+        spared = nn.LSTM if not self.recurrent and not self.weights_only else ()
+        lstm = [name for name in kept.known if isinstance(_owner(model, name), spared)]
+        notes = []
+        if found := _matrices_in_words(model, lstm):
+            notes.append(
+                f"{found} left in floating point: OpenVINO's int8 LSTM can give answers that have nothing to do with the "
+                "model's (recurrent=true quantizes it nevertheless)"
+            )
+        if found := _matrices_in_words(model, [name for name in kept.known if name not in lstm]):
+            notes.append(f"{found} left in floating point: NNCF does not quantize them")
+        if found := _matrices_in_words(model, kept.unknown):
+            notes.append(
+                f"{found} left in floating point or without use: what OpenVINO made of them was not found among its "
+                "constants"
+            )
+        return tuple(notes)
+
 
 def _compressed(ir: Any) -> Any:
     nncf = openvino_ir.load_nncf()
@@ -137,41 +166,29 @@ def _compressed(ir: Any) -> Any:
         return nncf.compress_weights(ir)
 
 
-def _has_attention(ir: Any) -> bool:
-    """Whether a product of matrices takes what a softmax gave, in one operation or in several."""
-    operations = ir.get_ordered_ops()
-    if any(operation.get_type_name() == "ScaledDotProductAttention" for operation in operations):
-        return True
-    after = [operation for operation in operations if operation.get_type_name() == "Softmax"]
-    for operation in after:  # which grows meanwhile
-        users = [port.get_node() for port in operation.output(0).get_target_inputs()]
-        if any(user.get_type_name() == "MatMul" for user in users):
-            return True
-        after += [user for user in users if user.get_type_name() in SAME_NUMBERS]
-    return False
+def _difference_note(model: nn.Module, variant: OpenVinoModule, context: Context) -> str:
+    """What quantization did to the answers: a percent or two is usual, much more a warning before any score."""
+    import torch
+
+    with torch.no_grad():
+        answer, original = (call(one, context.example_inputs) for one in (variant, model))
+    difference = openvino_ir.difference(answer, original)
+    return f"on the example inputs the outputs differ from the original's by {difference:.1%} of their largest number"
 
 
-def _kept_notes(model: nn.Module, kept: Kept) -> tuple[str, ...]:
-    """The layers whose matrices are still in float32; biases and norms always are."""
-    notes = []
-    if known := _matrices_in_words(model, kept.known):
-        notes.append(f"{known} left in floating point: NNCF does not quantize them")
-    if unknown := _matrices_in_words(model, kept.unknown):
-        notes.append(
-            f"{unknown} were not found again in what OpenVINO made of the model: they are counted as left in floating "
-            "point"
-        )
-    return tuple(notes)
-
-
-def _matrices_in_words(model: nn.Module, names: tuple[str, ...]) -> str:
-    sizes: dict[str, int] = {}
+def _matrices_in_words(model: nn.Module, names: Iterable[str]) -> str:
+    sizes: dict[nn.Module, int] = {}
     for name in names:
         parameter = model.get_parameter(name)
         if parameter.dim() > 1:
-            owner = name.rpartition(".")[0]
+            owner = _owner(model, name)
             sizes[owner] = sizes.get(owner, 0) + parameter.nbytes
-    return types_in_words((type_name(model.get_submodule(owner)), size) for owner, size in sizes.items())
+    return types_in_words((type_name(owner), size) for owner, size in sizes.items())
+
+
+def _owner(model: nn.Module, name: str) -> nn.Module:
+    """The module that holds a parameter, as its author knows it."""
+    return model.get_submodule(f".{name}".partition(".parametrizations.")[0].rpartition(".")[0].removeprefix("."))
 
 
 def _recurrent_notes(kinds: frozenset[str]) -> tuple[str, ...]:

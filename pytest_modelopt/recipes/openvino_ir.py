@@ -14,7 +14,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,8 +146,8 @@ def _loaded(source: Any, recipe_name: str, **arguments: Any) -> Any:
 def _reason(error: Exception) -> str:
     """OpenVINO writes pages; what is wrong stands in the line that names an operation, if there is one."""
     for line in str(error).splitlines():
-        if "No conversion rule found for operations" in line or "not supported" in line.lower():
-            return line.strip()[:300]
+        if "No conversion rule found for operations" in line or "Conversion is failed for" in line:
+            return line.strip("- ")[:300]
     return last_line(error)
 
 
@@ -196,11 +196,11 @@ def _compare(model: nn.Module, variant: OpenVinoModule, context: Context, recipe
                 f"{recipe_name} needs a model whose outputs are tensors that keep their place, and for {what} "
                 f"{type_name(model)} returns something else beside them"
             )
-        difference = _difference(answer, expected)
-        if difference > LARGEST_DIFFERENCE:
+        different = difference(answer, expected)
+        if different > LARGEST_DIFFERENCE:
             raise RecipeError(
                 f"{recipe_name}: converted by OpenVINO, the model answers something else on {what}: its outputs differ "
-                f"by {difference:.1%} of the largest number; usually forward decides something in Python, by a size "
+                f"by {different:.1%} of the largest number; usually forward decides something in Python, by a size "
                 "or a value, which a converted model cannot"
             )
 
@@ -209,25 +209,32 @@ def _batches(context: Context) -> Iterator[tuple[str, Inputs]]:
     """Batches of other sizes, made of the example inputs."""
     from torch.utils._pytree import tree_map
 
-    inputs = context.example_inputs
-    yield "the example inputs", inputs
-    yield (
-        "a batch of twice as many examples",
-        tree_map(lambda t: t.repeat(2, *[1] * (t.ndim - 1)) if t.ndim else t, inputs),
-    )
-    varying = context.varying()
-    if any(others - {0} for others in varying):
+    inputs, varying = context.example_inputs, context.varying()
+    first = frozenset({0})
+
+    def of_each(change: Callable[[torch.Tensor, frozenset[int]], torch.Tensor]) -> Inputs:
         remaining = iter(varying)
-        yield "shorter inputs", tree_map(lambda t: _cut(t, next(remaining) - {0}), inputs)
+        changed: Inputs = tree_map(lambda tensor: change(tensor, next(remaining, first) - first), inputs)
+        return changed
+
+    yield "the example inputs", inputs
+    yield "a batch of twice as many examples", of_each(lambda tensor, _: _doubled(tensor, first))
+    if any(dimensions - first for dimensions in varying):
+        yield "shorter inputs", of_each(_halved)
+        yield "longer inputs", of_each(_doubled)
 
 
-def _cut(tensor: torch.Tensor, dimensions: frozenset[int]) -> torch.Tensor:
+def _halved(tensor: torch.Tensor, dimensions: frozenset[int]) -> torch.Tensor:
     for dimension in dimensions:
         tensor = tensor.narrow(dimension, 0, (tensor.shape[dimension] + 1) // 2)
     return tensor.contiguous()
 
 
-def _difference(answer: Any, original: Any) -> float:
+def _doubled(tensor: torch.Tensor, dimensions: frozenset[int]) -> torch.Tensor:
+    return tensor.repeat([2 if dimension in dimensions else 1 for dimension in range(tensor.ndim)])
+
+
+def difference(answer: Any, original: Any) -> float:
     """The largest difference of any floating-point output, relative to the largest finite number of that output."""
     import torch
     from torch.utils._pytree import tree_leaves
@@ -236,6 +243,7 @@ def _difference(answer: Any, original: Any) -> float:
     for one, other in zip(tree_leaves(answer), tree_leaves(original), strict=True):
         if not isinstance(other, torch.Tensor) or not other.numel():
             continue
+        one, other = one.detach(), other.detach()
         if one.shape != other.shape:
             return float("inf")
         if other.is_floating_point():

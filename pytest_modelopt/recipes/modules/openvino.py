@@ -85,8 +85,13 @@ class Flat(nn.Module):
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         answer = call(self.model, dict(zip(self.keywords, tensors, strict=True)) if self.keywords else tensors)
-        leaves = _pytree.tree_leaves(answer)
-        return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+        returned: list[torch.Tensor] = []
+        for leaf in _pytree.tree_leaves(answer):
+            if isinstance(leaf, torch.Tensor):
+                # OpenVINO's conversion fails where one tensor is returned twice, and takes a clone for the same one
+                twice = any(leaf is other for other in returned)
+                returned.append(leaf.unsqueeze(0).squeeze(0) if twice else leaf)
+        return tuple(returned)
 
 
 def packed(ir: Any) -> bytes:
