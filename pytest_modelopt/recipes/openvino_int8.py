@@ -147,8 +147,8 @@ class OpenVinoInt8(Recipe):
         notes = []
         if found := _matrices_in_words(model, lstm):
             notes.append(
-                f"{found} left in floating point: OpenVINO's int8 LSTM can give answers that have nothing to do with the "
-                "model's (recurrent=true quantizes it nevertheless)"
+                f"{found} left in floating point: OpenVINO's int8 LSTM can give answers that have nothing to do with "
+                "those of the model (recurrent=true quantizes it nevertheless)"
             )
         if found := _matrices_in_words(model, [name for name in kept.known if name not in lstm]):
             notes.append(f"{found} left in floating point: NNCF does not quantize them")
@@ -188,13 +188,15 @@ def _matrices_in_words(model: nn.Module, names: Iterable[str]) -> str:
 
 def _owner(model: nn.Module, name: str) -> nn.Module:
     """The module that holds a parameter, as its author knows it."""
-    return model.get_submodule(f".{name}".partition(".parametrizations.")[0].rpartition(".")[0].removeprefix("."))
+    owner, parametrized, _ = f".{name}".partition(".parametrizations.")
+    return model.get_submodule((owner if parametrized else owner.rpartition(".")[0]).removeprefix("."))
 
 
 def _recurrent_notes(kinds: frozenset[str]) -> tuple[str, ...]:
     if not kinds:
         return ()
+    names = " and ".join(sorted(kinds))
     return (
-        f"weights of {' and '.join(sorted(kinds))} were quantized: each time step adds its error, so accuracy is the "
-        "first thing to look at",
+        f"weights of {names} were quantized: OpenVINO's int8 {names} can give answers that have nothing to do with those "
+        "of the model, so accuracy is the first thing to look at",
     )
