@@ -197,6 +197,6 @@ def _recurrent_notes(kinds: frozenset[str]) -> tuple[str, ...]:
         return ()
     names = " and ".join(sorted(kinds))
     return (
-        f"weights of {names} were quantized: OpenVINO's int8 {names} can give answers that have nothing to do with those "
-        "of the model, so accuracy is the first thing to look at",
+        f"weights of {names} were quantized: OpenVINO's int8 {names} can give answers that have nothing to do with "
+        "those of the model, so accuracy is the first thing to look at",
     )

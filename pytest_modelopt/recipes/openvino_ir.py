@@ -9,16 +9,15 @@ the example inputs. Both are then compared with the original on batches of other
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelopt.recipes import telemetry
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.describe import last_line, type_name
@@ -259,42 +258,17 @@ def difference(answer: Any, original: Any) -> float:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """OpenVINO and NNCF without what they send home, log and print; loggers and environment are restored.
-
-    Telemetry: both ask it to be off in continuous integration (`disable_in_ci`), which they know by `CI=true`. The
-    other documented switch, `opt_in_out --opt_out`, is a file in the user's home, and not ours to write.
-    """
-    root, before = logging.getLogger(), os.environ.get("CI")
+    """OpenVINO and NNCF without the warnings of torch that they raise and what they send home; loggers are restored."""
+    root = logging.getLogger()
     level, filters, handlers = root.level, root.filters[:], root.handlers[:]
-    os.environ["CI"] = "true"
     try:
-        with warnings.catch_warnings(), _without_consent():
+        with warnings.catch_warnings(), telemetry.off():
             for message in KNOWN_WARNINGS:
                 warnings.filterwarnings("ignore", message=message)
             yield
     finally:
         root.setLevel(level)  # openvino.convert_model leaves them changed where it fails
         root.filters[:], root.handlers[:] = filters, handlers
-        if before is None:
-            del os.environ["CI"]
-        else:
-            os.environ["CI"] = before
-
-
-@contextlib.contextmanager
-def _without_consent() -> Iterator[None]:
-    """Telemetry is one object per process: one that the user's own code has made before is off meanwhile."""
-    try:
-        telemetry = importlib.import_module("openvino_telemetry").Telemetry()
-    except (ImportError, RuntimeError):  # not installed, or not set up yet, which `CI` takes care of
-        yield
-        return
-    before = telemetry.consent
-    telemetry.consent = False
-    try:
-        yield
-    finally:
-        telemetry.consent = before
 
 
 def load_nncf() -> Any:

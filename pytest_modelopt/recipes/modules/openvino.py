@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree
 
+from pytest_modelopt.recipes import telemetry
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.modules.runtime import RuntimeModule, Signature
 
@@ -37,7 +38,8 @@ class OpenVinoModule(RuntimeModule):
         self._kept = kept
 
     def start(self, threads: int) -> Any:
-        import openvino
+        with telemetry.off():
+            import openvino
 
         settings: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": threads,
@@ -99,7 +101,8 @@ def packed(ir: Any) -> bytes:
 
     Names are numbered: those that OpenVINO makes up count upwards in a process, and no two conversions would be alike.
     """
-    import openvino
+    with telemetry.off():
+        import openvino
 
     with tempfile.TemporaryDirectory() as folder:
         xml, constants = Path(folder, "model.xml"), Path(folder, "model.bin")
@@ -124,6 +127,9 @@ def _numbered(xml: bytes) -> bytes:
         layer.set("name", f"{layer.get('type')}_{layer.get('id')}")
     for port in net.iter("port"):
         port.attrib.pop("names", None)
+    for information in net.iter("rt_info"):  # of a layer: also the names that those had which became it
+        for attribute in information.findall("attribute[@name='fused_names']"):
+            information.remove(attribute)
     for element in net.iter():
         element.tail = None  # line ends and tabs, a good part of it
         element.text = (element.text or "").strip()
