@@ -275,7 +275,8 @@ def load_nncf() -> Any:
     """The module nncf, imported without what it does to the process: a logger class for everybody."""
     kind = logging.getLoggerClass()
     try:
-        import nncf
+        with telemetry.off():
+            import nncf
     finally:
         logging.setLoggerClass(kind)
     return nncf

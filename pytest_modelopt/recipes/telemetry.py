@@ -1,4 +1,4 @@
-"""What a gate uses sends nothing home: OpenVINO and NNCF report each import and conversion to their makers otherwise."""
+"""What a gate uses sends nothing home: OpenVINO and NNCF report each import and conversion to their makers."""
 
 from __future__ import annotations
 

@@ -120,7 +120,12 @@ class RuntimeModule(nn.Module):
         return self.signature.output_of(self.run(self.engine, inputs))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_engine": None}
+        """The program as a tensor: torch.save writes bytes as text, which takes half as much again."""
+        program = torch.frombuffer(bytearray(self.program), dtype=torch.uint8)
+        return {**self.__dict__, "_engine": None, "program": program}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "program": state["program"].numpy().tobytes()})
 
     def extra_repr(self) -> str:
         return f"{self.runtime}, {len(self.program):,} bytes"
