@@ -125,7 +125,8 @@ class RuntimeModule(nn.Module):
         return {**self.__dict__, "_engine": None, "program": program}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({**state, "program": state["program"].numpy().tobytes()})
+        program = state["program"].numpy().tobytes()
+        super().__setstate__({**state, "program": program})  # type: ignore[no-untyped-call]
 
     def extra_repr(self) -> str:
         return f"{self.runtime}, {len(self.program):,} bytes"
