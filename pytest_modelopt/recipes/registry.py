@@ -16,6 +16,8 @@ from pytest_modelopt.recipes.low_rank import LowRank
 from pytest_modelopt.recipes.onnxruntime import OnnxRuntime
 from pytest_modelopt.recipes.onnxruntime_int8_dynamic import OnnxRuntimeInt8Dynamic
 from pytest_modelopt.recipes.onnxruntime_int8_static import OnnxRuntimeInt8Static
+from pytest_modelopt.recipes.openvino import OpenVino
+from pytest_modelopt.recipes.openvino_int8 import OpenVinoInt8
 from pytest_modelopt.recipes.prune_structured import PruneStructured
 from pytest_modelopt.recipes.prune_unstructured import PruneUnstructured
 from pytest_modelopt.recipes.sparse_2_4 import SemiStructuredSparsity
@@ -48,6 +50,8 @@ BUILT_IN: tuple[type[Recipe], ...] = (
     OnnxRuntime,
     OnnxRuntimeInt8Dynamic,
     OnnxRuntimeInt8Static,
+    OpenVino,
+    OpenVinoInt8,
 )
 
 RECIPES: dict[str, type[Recipe]] = {recipe.recipe_name: recipe for recipe in BUILT_IN}
