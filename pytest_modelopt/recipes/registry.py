@@ -5,6 +5,8 @@ from __future__ import annotations
 from pytest_modelopt.recipes.base import Recipe
 from pytest_modelopt.recipes.int8_dynamic import Int8Dynamic
 from pytest_modelopt.recipes.int8_static import Int8Static
+from pytest_modelopt.recipes.litert import Litert
+from pytest_modelopt.recipes.litert_int8 import LitertInt8
 from pytest_modelopt.recipes.low_rank import LowRank
 from pytest_modelopt.recipes.prune_structured import PruneStructured
 from pytest_modelopt.recipes.prune_unstructured import PruneUnstructured
@@ -20,6 +22,8 @@ BUILT_IN: tuple[type[Recipe], ...] = (
     LowRank,
     # the same numbers, run otherwise
     # other runtimes
+    Litert,
+    LitertInt8,
 )
 
 RECIPES: dict[str, type[Recipe]] = {recipe.recipe_name: recipe for recipe in BUILT_IN}

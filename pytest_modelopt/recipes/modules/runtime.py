@@ -58,6 +58,17 @@ class Signature:
         leaves = [next(remaining) if constant == TENSOR else constant for constant in self.constants]
         return _pytree.tree_unflatten(leaves, self.output)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Saved with an example of the output's structure: torch warns whenever a TreeSpec itself is loaded."""
+        example = _pytree.tree_unflatten(range(len(self.constants)), self.output)
+        return _signature, (self.positional, self.keywords, example, self.constants, self.dtypes)
+
+
+def _signature(
+    positional: int, keywords: tuple[str, ...], example: Any, constants: tuple[Any, ...], dtypes: tuple[torch.dtype, ...]
+) -> Signature:
+    return Signature(positional, keywords, _pytree.tree_structure(example), constants, dtypes)
+
 
 TENSOR = "<tensor>"
 
