@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measure import size
-from pytest_modelopt.measure.memory import FOREIGN_RUNTIMES
 from pytest_modelopt.measure.replies import VariantError
 from pytest_modelopt.recipes.calling import call
+from pytest_modelopt.recipes.foreign import FOREIGN_RUNTIMES
 from pytest_modelopt.record.model import ProcessMeter
 
 _LIBRARIES = ("torch", "torchao", "numpy")

@@ -34,10 +34,17 @@ def _bits(tensor: torch.Tensor) -> bytes:
 
 
 def _is_taken_over(weight: torch.Tensor, gone: Sequence[torch.Tensor]) -> bool:
-    """Whether all its numbers are among those of the vanished tensors; a vector's, among those of vanished vectors."""
+    """Whether all its numbers are among those of the vanished tensors.
+
+    A vector of ones or zeros could be found in any matrix, or in a scalar: it must be in a vector of its length.
+    """
     import torch
 
-    pool = [tensor.reshape(-1) for tensor in gone if weight.dim() > 1 or _is_vector(tensor)]
+    pool = [
+        tensor.reshape(-1)
+        for tensor in gone
+        if weight.dim() > 1 or (_is_vector(tensor) and tensor.numel() == weight.numel())
+    ]
     return bool(pool) and bool(torch.isin(weight.detach().cpu().float().reshape(-1) + 0.0, torch.cat(pool) + 0.0).all())
 
 

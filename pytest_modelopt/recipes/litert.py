@@ -29,7 +29,7 @@ BATCH_TOLERANCE = 1e-3
 
 KNOWN_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-    r"The tensor attribut? .*_flat_weights",
+    r"The tensor attributes self\..*_flat_weights",
     r"Warning: Enabling `experimental_preserve_all_tensors`",
 )
 """How the warnings begin that litert_torch and the quantizer cause by their own use of torch and of LiteRT."""

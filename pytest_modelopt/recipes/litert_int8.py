@@ -90,7 +90,8 @@ class LitertInt8(Recipe):
             ranges, seen = self._ranges(made, converted, context)
             if seen < self.batches:
                 notes += (f"calibrated with {seen} of {self.batches} batches: the calibration data holds no more",)
-        result = made.quantize(ranges, enable_progress_report=False, enable_progress_bar=False)
+        with without_progress():
+            result = made.quantize(ranges, enable_progress_report=False, enable_progress_bar=False)
         return bytes(result.quantized_model), notes
 
     def _ranges(self, made: Any, converted: LiteRT, context: Context) -> tuple[dict[str, Any], int]:
@@ -114,7 +115,7 @@ class LitertInt8(Recipe):
         meter = calibrator.Calibrator(
             converted.program, num_threads=torch.get_num_threads(), qsv_update_func=qsv_utils.min_max_update
         )
-        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
+        with without_progress():
             meter.calibrate({NAME: steps}, manager)
         return dict(meter.get_model_qsvs()), len(batches)
 
@@ -154,12 +155,19 @@ def _keep_in_float(made: Any, program: bytes) -> tuple[str, ...]:
     )
 
 
+@contextlib.contextmanager
+def without_progress() -> Iterator[None]:
+    """Two of the quantizer's progress bars cannot be turned off, and they write to the standard error stream."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
 def _left_note(model: nn.Module, variant: LiteRT) -> tuple[str, ...]:
-    changed = {layer.name for layer in compare(snapshot(model), variant) if layer.changed_bytes}
+    same = {layer.name for layer in compare(snapshot(model), variant) if not layer.changed_bytes}
     left = [
         module
         for name, module in weight_owners(model)
-        if name not in changed and any(p.dim() > 1 for p in module.parameters(recurse=False))
+        if name in same and any(p.dim() > 1 for p in module.parameters(recurse=False))
     ]
     if not left:
         return ()
