@@ -159,8 +159,8 @@ def _foreign(model: nn.Module) -> str:
     if not attribute:
         return ""
     return (
-        f" in torch: `{attribute}` is an object of {runtime}, which keeps its weights to itself; apply the recipe to the "
-        f"torch model before it is handed to {runtime}"
+        f" in torch: `{attribute}` is an object of {runtime}, which keeps its weights to itself; apply the recipe to "
+        f"the torch model before it is handed to {runtime}"
     )
 
 

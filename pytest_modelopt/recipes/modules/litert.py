@@ -156,8 +156,6 @@ class Flattened(nn.Module):
         self.keywords = keywords
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        if self.keywords:
-            answer = self.model(**dict(zip(self.keywords, tensors, strict=True)))
-        else:
-            answer = self.model(*tensors)
+        named = dict(zip(self.keywords, tensors, strict=True)) if self.keywords else {}
+        answer = self.model(**named) if named else self.model(*tensors)
         return tuple(leaf for leaf in _pytree.tree_leaves(answer) if isinstance(leaf, torch.Tensor))

@@ -65,7 +65,11 @@ class Signature:
 
 
 def _signature(
-    positional: int, keywords: tuple[str, ...], example: Any, constants: tuple[Any, ...], dtypes: tuple[torch.dtype, ...]
+    positional: int,
+    keywords: tuple[str, ...],
+    example: Any,
+    constants: tuple[Any, ...],
+    dtypes: tuple[torch.dtype, ...],
 ) -> Signature:
     return Signature(positional, keywords, _pytree.tree_structure(example), constants, dtypes)
 
@@ -115,7 +119,12 @@ class RuntimeModule(nn.Module):
         return self.signature.output_of(self.run(self.engine, inputs))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_engine": None}
+        """The program as a tensor: pickle would write its bytes as text, in up to twice the size."""
+        program = torch.frombuffer(bytearray(self.program), dtype=torch.uint8)
+        return {**self.__dict__, "_engine": None, "program": program}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({**state, "program": state["program"].numpy().tobytes()})
 
     def extra_repr(self) -> str:
         return f"{self.runtime}, {len(self.program):,} bytes"
