@@ -34,8 +34,8 @@ from pytest_modelopt.measure import memory, process_memory, size
 from pytest_modelopt.measure.process import PRELOAD
 from pytest_modelopt.recipes.base import Context
 from pytest_modelopt.recipes.calling import call
-from pytest_modelopt.recipes.foreign import FOREIGN_RUNTIMES
 from pytest_modelopt.recipes.expression import parse
+from pytest_modelopt.recipes.foreign import FOREIGN_RUNTIMES
 from pytest_modelopt.recipes.optimize import optimize
 
 RUNS = 20

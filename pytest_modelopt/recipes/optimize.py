@@ -149,8 +149,10 @@ def _nothing_message(recipe: Recipe, before: Snapshot, notes: Sequence[str], for
     ]
     if {kind for _, kind, _ in layers} & set(recipe.changes):
         parts.extend(notes)
-    parts.extend(_fitting(recipe, [kind for _, kind, _ in layers]))
-    return "; ".join(parts)
+    fitting = _fitting(recipe, [kind for _, kind, _ in layers])
+    if not fitting and not {kind for _, kind, _ in layers} & set(recipe.changes):
+        fitting = _converting()
+    return "; ".join([*parts, *fitting])
 
 
 def _foreign(model: nn.Module) -> str:
@@ -172,6 +174,12 @@ def _fitting(recipe: Recipe, kinds: Sequence[str]) -> list[str]:
         if kind not in recipe.changes
     }
     return [f"{kind} is changed by {_enumerated(names[:3])}" for kind, names in recipes_by_kind.items() if names]
+
+
+def _converting() -> list[str]:
+    """What is left for models of layers that no recipe knows, such as those of Keras."""
+    names = [name for name, other in RECIPES.items() if other.gives == "runtime" and other.changes]
+    return [f"{_enumerated(names)} convert a whole model, whatever its layers are"] if names else []
 
 
 def _enumerated(words: Sequence[str]) -> str:
