@@ -35,6 +35,7 @@ from pytest_modelopt.measure.process import PRELOAD
 from pytest_modelopt.recipes.base import Context
 from pytest_modelopt.recipes.calling import call
 from pytest_modelopt.recipes.expression import parse
+from pytest_modelopt.recipes.foreign import FOREIGN_RUNTIMES
 from pytest_modelopt.recipes.optimize import optimize
 
 RUNS = 20
@@ -124,7 +125,7 @@ def profiler_summary(model: Path, inputs: Path, runtime: str | None) -> int:
 
 def _import_runtime(runtime: str | None) -> None:
     """A script would have imported it at its top."""
-    for package in memory.FOREIGN_RUNTIMES.get(runtime or "", ()):
+    for package in FOREIGN_RUNTIMES.get(runtime or "", ()):
         importlib.import_module(package)
 
 

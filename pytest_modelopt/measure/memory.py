@@ -20,6 +20,7 @@ from torch import nn
 from torch.autograd.profiler import profile
 
 from pytest_modelopt.measure.replies import Memory
+from pytest_modelopt.recipes.foreign import runtime_of
 
 
 class Unaccounted(Exception):
@@ -32,14 +33,6 @@ class ForeignRuntime(Unaccounted):
     def __init__(self, runtime: str) -> None:
         super().__init__(f"{runtime} keeps its weights where torch's allocator does not see them")
         self.runtime = runtime
-
-
-FOREIGN_RUNTIMES = {
-    "ONNX Runtime": ("onnxruntime",),
-    "OpenVINO": ("openvino",),
-    "LiteRT": ("ai_edge_litert", "tflite_runtime", "tensorflow.lite"),
-}
-"""Runtimes by the packages that define the types of their objects."""
 
 
 def weights_bytes(model: nn.Module) -> int:
@@ -186,10 +179,8 @@ class CudaMeter:
 
 def _refuse_foreign(value: Any) -> None:
     """Raise ForeignRuntime for an object of such a runtime, or of a class that was derived from one of its own."""
-    for kind in type(value).__mro__:
-        for runtime, packages in FOREIGN_RUNTIMES.items():
-            if any(f"{kind.__module__}.".startswith(f"{package}.") for package in packages):
-                raise ForeignRuntime(runtime)
+    if runtime := runtime_of(value):
+        raise ForeignRuntime(runtime)
 
 
 def _archived_tensor_bytes(script: Any) -> int:

@@ -22,13 +22,13 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measure import size
-from pytest_modelopt.measure.memory import FOREIGN_RUNTIMES
 from pytest_modelopt.measure.replies import VariantError
 from pytest_modelopt.recipes import telemetry
 from pytest_modelopt.recipes.calling import call
+from pytest_modelopt.recipes.foreign import FOREIGN_RUNTIMES
 from pytest_modelopt.record.model import ProcessMeter
 
-_LIBRARIES = ("torch", "torchao", "numpy")
+_LIBRARIES = ("torch", "torchao", "numpy", "keras")
 """Importing these is not what a model takes. Modules of the user's are not among them: they belong to the model."""
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")

@@ -144,16 +144,22 @@ def _changed_weights(before: Snapshot, model: nn.Module) -> list[Weight]:
 
 
 def _absent_numbers(before: Snapshot, tensors: Iterable[torch.Tensor]) -> list[Weight]:
-    """The weights of which not every number is among those of `tensors`, in whatever order and shape."""
+    """The weights of which not every number is among those of `tensors`, in whatever order and shape.
+
+    Weights that are not in float32 must be there as they are.
+    """
     import torch
 
+    tensors = list(tensors)
     numbers = [_integers(tensor) for tensor in tensors if tensor.dtype is torch.float32]
     pool = torch.cat(numbers) if numbers else torch.empty(0, dtype=torch.int32)
-    return [
-        weight
-        for weight in before.weights
-        if weight.tensor.dtype is not torch.float32 or not bool(torch.isin(_integers(weight.tensor), pool).all())
-    ]
+
+    def is_there(tensor: torch.Tensor) -> bool:
+        if tensor.dtype is torch.float32:
+            return bool(torch.isin(_integers(tensor), pool).all())
+        return any(_same_bits(tensor, other) for other in tensors)
+
+    return [weight for weight in before.weights if not is_there(weight.tensor)]
 
 
 def _integers(tensor: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from pytest_modelopt.recipes.base import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.coverage import Snapshot, compare, snapshot
 from pytest_modelopt.recipes.describe import last_line, type_name, types_in_words
+from pytest_modelopt.recipes.foreign import held_by
 from pytest_modelopt.recipes.multiply_adds import multiply_adds
 from pytest_modelopt.recipes.registry import RECIPES
 from pytest_modelopt.record.model import Coverage, RecipeStep
@@ -51,7 +52,7 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
     steps = []
     for recipe in recipes:
         if not before.weights:
-            raise RecipeDidNothing(_nothing_message(recipe, before, ()))
+            raise RecipeDidNothing(_nothing_message(recipe, before, (), _foreign(model)))
         torch.manual_seed(context.seed)
         applied = _apply(recipe, model, context)
         model = applied.model.eval()
@@ -59,7 +60,7 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
         reached |= applied.reached or frozenset()
         changed_bytes = sum(layer.changed_bytes for layer in compare(before, model, applied.reached or frozenset()))
         if not changed_bytes:
-            raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes))
+            raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes, _foreign(model)))
         steps.append(RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, applied.notes))
         before = snapshot(model)
     coverage = Coverage(compare(original, model, reached, counted), tuple(steps))
@@ -137,19 +138,32 @@ def _explanation(error: Exception) -> str:
     return ""
 
 
-def _nothing_message(recipe: Recipe, before: Snapshot, notes: Sequence[str]) -> str:
+def _nothing_message(recipe: Recipe, before: Snapshot, notes: Sequence[str], foreign: str) -> str:
     name = recipe.recipe_name
     layers = before.layers()
     if not layers:
-        return f"{name} changed nothing: the model holds no weights"
+        return f"{name} changed nothing: the model holds no weights{foreign}"
     parts = [
         f"{name} changed nothing: the model holds {types_in_words((kind, size) for _, kind, size in layers)}",
         f"{name} changes {_enumerated(recipe.changes)} only",
     ]
     if {kind for _, kind, _ in layers} & set(recipe.changes):
         parts.extend(notes)
-    parts.extend(_fitting(recipe, [kind for _, kind, _ in layers]))
-    return "; ".join(parts)
+    fitting = _fitting(recipe, [kind for _, kind, _ in layers])
+    if not fitting and not {kind for _, kind, _ in layers} & set(recipe.changes):
+        fitting = _converting()
+    return "; ".join([*parts, *fitting])
+
+
+def _foreign(model: nn.Module) -> str:
+    """That another runtime has the weights, where the model wraps one."""
+    attribute, runtime = held_by(model)
+    if not attribute:
+        return ""
+    return (
+        f" in torch: `{attribute}` is an object of {runtime}, which keeps its weights to itself; apply the recipe to "
+        f"the torch model before it is handed to {runtime}"
+    )
 
 
 def _fitting(recipe: Recipe, kinds: Sequence[str]) -> list[str]:
@@ -160,6 +174,12 @@ def _fitting(recipe: Recipe, kinds: Sequence[str]) -> list[str]:
         if kind not in recipe.changes
     }
     return [f"{kind} is changed by {_enumerated(names[:3])}" for kind, names in recipes_by_kind.items() if names]
+
+
+def _converting() -> list[str]:
+    """What is left for models of layers that no recipe knows, such as those of Keras."""
+    names = [name for name, other in RECIPES.items() if other.gives == "runtime" and other.changes]
+    return [f"{_enumerated(names)} convert a whole model, whatever its layers are"] if names else []
 
 
 def _enumerated(words: Sequence[str]) -> str:

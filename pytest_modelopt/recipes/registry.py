@@ -12,6 +12,8 @@ from pytest_modelopt.recipes.fp16 import Fp16
 from pytest_modelopt.recipes.int8_dynamic import Int8Dynamic
 from pytest_modelopt.recipes.int8_static import Int8Static
 from pytest_modelopt.recipes.int8_weight_only import Int8WeightOnly
+from pytest_modelopt.recipes.litert import Litert
+from pytest_modelopt.recipes.litert_int8 import LitertInt8
 from pytest_modelopt.recipes.low_rank import LowRank
 from pytest_modelopt.recipes.onnxruntime import OnnxRuntime
 from pytest_modelopt.recipes.onnxruntime_int8_dynamic import OnnxRuntimeInt8Dynamic
@@ -52,6 +54,8 @@ BUILT_IN: tuple[type[Recipe], ...] = (
     OnnxRuntimeInt8Static,
     OpenVino,
     OpenVinoInt8,
+    Litert,
+    LitertInt8,
 )
 
 RECIPES: dict[str, type[Recipe]] = {recipe.recipe_name: recipe for recipe in BUILT_IN}

@@ -1,0 +1,87 @@
+"""What a LiteRT program holds, read from its flatbuffer: its numbers in floating point, and where masks go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+MASKING = 1e4
+"""Numbers of this size and above in a program are there to mask: attention adds -10,000, -1e9 or minus infinity."""
+
+
+def float_constants(program: bytes) -> Iterator[torch.Tensor]:
+    """Every buffer that the program's tensors hold in float32, once, in the shape in which it is stored."""
+    seen: set[int] = set()
+    for graph in _graphs(program):
+        for tensor in graph.tensors:
+            if tensor.buffer not in seen and (numbers := graph.numbers(tensor)) is not None:
+                seen.add(tensor.buffer)
+                yield numbers
+
+
+def operators_after_masks(program: bytes) -> tuple[str, ...]:
+    """All operators that work with a mask's huge numbers, softmax at the end included, by their outputs' names.
+
+    Int8 cannot hold a score of 0.1 and a mask of minus infinity in one tensor.
+    """
+    names: list[str] = []
+    for graph in _graphs(program):
+        masked = {
+            index
+            for index, tensor in enumerate(graph.tensors)
+            if (numbers := graph.numbers(tensor)) is not None
+            and numbers.numel()
+            and bool(numbers.abs().max() >= MASKING)
+        }
+        for operator in graph.operators:
+            if masked.isdisjoint(operator.inputs):
+                continue
+            names.append(";".join(graph.name(output) for output in operator.outputs))
+            if not graph.ends_masks(operator):
+                masked.update(operator.outputs)
+    return tuple(names)
+
+
+def _graphs(program: bytes) -> Iterator[_Graph]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(program, 0)
+    return (_Graph(program, schema, model, graph) for graph in model.subgraphs)
+
+
+class _Graph:
+    """One subgraph of a program, with the buffers and operator codes that it refers to."""
+
+    def __init__(self, program: bytes, schema: Any, model: Any, graph: Any) -> None:
+        self._program, self._schema, self._model = program, schema, model
+        self.tensors = graph.tensors
+        self.operators = graph.operators or []
+
+    def name(self, tensor: int) -> str:
+        return bytes(self.tensors[tensor].name or b"").decode()
+
+    def numbers(self, tensor: Any) -> torch.Tensor | None:
+        """The numbers that the program holds for a float32 tensor; None where it is another one or comes of a call."""
+        import torch
+
+        buffer = self._model.buffers[tensor.buffer]
+        if tensor.type != self._schema.TensorType.FLOAT32:
+            return None
+        if buffer.data is not None and len(buffer.data):
+            held = bytearray(buffer.data)
+        elif buffer.offset > 1:  # above 2 GB the numbers stand after the flatbuffer
+            held = bytearray(self._program[buffer.offset : buffer.offset + buffer.size])
+        else:
+            return None
+        shape = [] if tensor.shape is None else [int(size) for size in tensor.shape]
+        return torch.frombuffer(held, dtype=torch.float32).reshape(shape)
+
+    def ends_masks(self, operator: Any) -> bool:
+        """Whether what comes out is small again, however large what went in."""
+        operators = self._schema.BuiltinOperator
+        code = self._model.operatorCodes[operator.opcodeIndex]
+        ending = (operators.SOFTMAX, operators.LOGISTIC, operators.TANH, operators.LESS, operators.GREATER)
+        return max(code.builtinCode, code.deprecatedBuiltinCode) in ending
