@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_modelopt.recipes.base import Recipe
+from pytest_modelopt.recipes.compile import Compile
 from pytest_modelopt.recipes.int8_dynamic import Int8Dynamic
 from pytest_modelopt.recipes.int8_static import Int8Static
 from pytest_modelopt.recipes.low_rank import LowRank
@@ -19,6 +20,7 @@ BUILT_IN: tuple[type[Recipe], ...] = (
     # factorization
     LowRank,
     # the same numbers, run otherwise
+    Compile,
     # other runtimes
 )
 
