@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
-from pytest_modelopt.recipes.describe import last_line, modules_in_words, owners_in_words, weight_owners
+from pytest_modelopt.recipes.describe import last_line, owners_in_words, weight_owners
 from pytest_modelopt.recipes.exporting import arguments
-from pytest_modelopt.recipes.graphs import Captured, capture
+from pytest_modelopt.recipes.graphs import LARGEST_COUNT, Captured, capture
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,9 +45,8 @@ class Compile(Recipe):
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         captured = self._captured(model, context.example_inputs)
-        variant = self._compiled(model, context)
-        notes = [*_left_out(model, captured), self._how(captured)]
-        return Applied(variant, tuple(notes), captured.traced)
+        variant, graphs = self._compiled(model, context)
+        return Applied(variant, (*_left_out(model, captured), self._how(graphs)), captured.traced)
 
     def _captured(self, model: nn.Module, inputs: Inputs) -> Captured:
         from pytest_modelopt.recipes.optimize import RecipeDidNothing
@@ -64,12 +63,13 @@ class Compile(Recipe):
         if not captured.traced:
             raise RecipeDidNothing(
                 f"compile changed nothing: no weight of the model is used in what torch.compile could trace"
-                f"{_because(model, captured)}; call such parts from a module of your own whose other layers can be "
-                "compiled, or try int8-dynamic or onnxruntime"
+                f"{_because(model, captured)}; put the layers around it into a module with a forward of its own, "
+                "which torch.compile then compiles, or try int8-dynamic or onnxruntime"
             )
         return captured
 
-    def _compiled(self, model: nn.Module, context: Context) -> nn.Module:
+    def _compiled(self, model: nn.Module, context: Context) -> tuple[nn.Module, int]:
+        """The variant, which has compiled itself for the example inputs, and into how many graphs."""
         import torch
 
         from pytest_modelopt.recipes.modules.compiled import CompiledModule, Settings
@@ -90,18 +90,19 @@ class Compile(Recipe):
                 call(variant, context.example_inputs)
         except Exception as error:
             raise RecipeError(f"compile: inductor cannot compile {type(model).__name__}: {_cause(error)}") from error
-        return variant
+        assert variant.compiler is not None
+        return variant, variant.compiler.graphs
 
-    def _how(self, captured: Captured) -> str:
-        graphs = "1 graph" if captured.graphs == 1 else f"{captured.graphs} graphs"
+    def _how(self, graphs: int) -> str:
+        count = "1 graph" if graphs == 1 else f"{graphs} graphs"
         others = {
             "auto": "the measured shape has its own; the first call with another batch size compiles once more, with "
             "open sizes",
             "always": "sizes are open, also for the measured shape",
-            "never": "each further shape compiles anew, and after 8 of them torch runs others uncompiled",
+            "never": f"each further shape compiles anew, {LARGEST_COUNT} at most",
         }[self.dynamic]
         frozen = "; each of them keeps its own packed copy of the weights" if self.freezing else ""
-        return f"compiled into {graphs} at the first call in each process: {others}{frozen}"
+        return f"compiled into {count} at the first call in each process: {others}{frozen}"
 
 
 def _left_out(model: nn.Module, captured: Captured) -> list[str]:
@@ -119,7 +120,7 @@ def _left_out(model: nn.Module, captured: Captured) -> list[str]:
         module for name, module in weight_owners(model) if name not in captured.traced and name not in captured.opaque
     ]
     if outside:
-        notes.append(f"{modules_in_words(outside)} run uncompiled: they are not called in any graph")
+        notes.append(f"{owners_in_words(outside)} are in no graph: where the model calls them, they run uncompiled")
     return notes
 
 
@@ -129,7 +130,7 @@ def _because(model: nn.Module, captured: Captured) -> str:
     if captured.opaque:
         layers = [model.get_submodule(name) for name in sorted(captured.opaque)]
         return f", since {owners_in_words(layers)} run in torch's fused path, which it calls as it is"
-    return ""
+    return " (it traced nothing at all, as where forward is marked with torch.compiler.disable)"
 
 
 def _listed(breaks: tuple[str, ...]) -> str:
@@ -139,6 +140,8 @@ def _listed(breaks: tuple[str, ...]) -> str:
 
 def _cause(error: Exception) -> str:
     """What went wrong inside, with the line of the model that torch.compile names."""
+    if type(error).__name__ == "FailOnRecompileLimitHit":
+        return f"it would compile one function more than {LARGEST_COUNT} times, since it depends on too many values"
     inner = getattr(error, "inner_exception", None) or error
     text = last_line(inner)
     lines = [line.strip() for line in str(error).splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import linecache
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,23 @@ if TYPE_CHECKING:
 
 OPAQUE = frozenset({"_transformer_encoder_layer_fwd", "_native_multi_head_attention"})
 """torch's fused paths: whole layers in one operator, which a compiler can only call as it is."""
+
+
+LARGEST_COUNT = 64
+"""Graphs of one function. Torch's own limit is 8, after which it goes on uncompiled without an error: a block with a
+break in it, 12 times in a model, is soon beyond that."""
+
+
+@contextlib.contextmanager
+def limit_that_is_told() -> Iterator[None]:
+    """While torch.compile works: beyond the limit it raises FailOnRecompileLimitHit."""
+    import torch._dynamo.config
+
+    config: Any = torch._dynamo.config
+    word = "recompile" if hasattr(config, "recompile_limit") else "cache_size"  # the older name
+    fail = "fail_on_recompile_limit_hit" if word == "recompile" else "fail_on_cache_limit_hit"
+    with config.patch({f"{word}_limit": LARGEST_COUNT, fail: True}):
+        yield
 
 
 @dataclass(frozen=True)
@@ -43,8 +61,9 @@ def capture(model: nn.Module, inputs: Inputs) -> Captured:
     counters["unimplemented"].clear()
     torch._dynamo.reset()
     try:
-        with torch.inference_mode():
-            call(torch.compile(model, backend=recorder.backend, dynamic=False), inputs)  # type: ignore[arg-type]
+        with torch.inference_mode(), limit_that_is_told():
+            traced: Any = torch.compile(model, backend=recorder.backend, dynamic=False)
+            call(traced, inputs)
         breaks = recorder.breaks
         given_up = [_first_line(reason) for reason in counters["unimplemented"]]
         reasons = " ".join(breaks)
@@ -54,7 +73,7 @@ def capture(model: nn.Module, inputs: Inputs) -> Captured:
             breaks += _where_it_gives_up(model, inputs) or given_up
     finally:
         torch._dynamo.reset()  # what was traced here must not count against torch's limit of recompilations
-    return _captured(model, recorder, tuple(dict.fromkeys(breaks)))
+    return _captured(model, recorder, _one_for_each_line(breaks))
 
 
 class _Recorder:
@@ -95,11 +114,13 @@ class _Recorder:
 def _captured(model: nn.Module, recorder: _Recorder, breaks: tuple[str, ...]) -> Captured:
     owners = dict(weight_owners(model))
     weights = {name: {id(p) for p in module._parameters.values() if p is not None} for name, module in owners.items()}
-    traced = {name for name, held in weights.items() if held <= recorder.used}
+    used = {name for name, held in weights.items() if held <= recorder.used}
+    # With a name, all that is inside of it counts as traced: so not the name of one that holds others that are not.
+    traced = {name for name in used if _is_filled(name, set(owners), used)}
     opaque = {name for name, held in weights.items() if not held <= recorder.used and held & recorder.used_opaquely}
     if recorder.graphs == 1 and not breaks:
         # All of the call is in one graph, also what containers do themselves, as attention between activations.
-        traced |= {name for name, _ in model.named_modules() if _is_filled(name, set(owners), traced)}
+        traced |= {name for name, _ in model.named_modules() if _is_filled(name, set(owners), used)}
     return Captured(recorder.graphs, breaks, frozenset(traced), frozenset(opaque))
 
 
@@ -114,7 +135,8 @@ def _where_it_gives_up(model: nn.Module, inputs: Inputs) -> list[str]:
 
     try:
         with torch.inference_mode():
-            call(torch.compile(model, backend="eager", dynamic=False, fullgraph=True), inputs)
+            traced: Any = torch.compile(model, backend="eager", dynamic=False, fullgraph=True)
+            call(traced, inputs)
     except Exception as error:
         return [_with_line(_first_line(str(error)), getattr(error, "real_stack", None))]
     return []
@@ -132,6 +154,14 @@ def _with_line(reason: str, stack: Any) -> str:
         return reason
     code = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
     return f"{Path(frame.filename).name}:{frame.lineno}: `{code}` ({reason})"
+
+
+def _one_for_each_line(breaks: list[str]) -> tuple[str, ...]:
+    """The first reason for each line: what stops a whole function is told once as a break and once as an error."""
+    by_line: dict[str, str] = {}
+    for reason in breaks:
+        by_line.setdefault(reason.rpartition("` (")[0] or reason, reason)
+    return tuple(by_line.values())
 
 
 def _frames_of_the_user(stack: Any) -> Iterator[Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pytest_modelopt.recipes.base import Recipe
+from pytest_modelopt.recipes.channels_last import ChannelsLast
 from pytest_modelopt.recipes.compile import Compile
+from pytest_modelopt.recipes.fold_batchnorm import FoldBatchNorm
 from pytest_modelopt.recipes.int8_dynamic import Int8Dynamic
 from pytest_modelopt.recipes.int8_static import Int8Static
 from pytest_modelopt.recipes.low_rank import LowRank
@@ -20,6 +22,8 @@ BUILT_IN: tuple[type[Recipe], ...] = (
     # factorization
     LowRank,
     # the same numbers, run otherwise
+    FoldBatchNorm,
+    ChannelsLast,
     Compile,
     # other runtimes
 )

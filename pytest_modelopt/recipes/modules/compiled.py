@@ -15,6 +15,8 @@ from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 from torch.utils import _pytree
 
+from pytest_modelopt.recipes.graphs import limit_that_is_told
+
 with warnings.catch_warnings():
     # Torch's own code, as it is imported: `torch.utils.mkldnn` is written in TorchScript.
     warnings.filterwarnings("ignore", message=r"`torch\.jit\.script_method` is deprecated")
@@ -65,9 +67,9 @@ class CompiledModule(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "compiler": None}
 
-    def _apply(self, *args: Any, **kwargs: Any) -> CompiledModule:
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._start_afresh()  # other weights, or on another device
-        return super()._apply(*args, **kwargs)
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         self._start_afresh()  # frozen weights are those of the moment of compilation
@@ -78,7 +80,7 @@ class CompiledModule(nn.Module):
 
 
 class _NotInForce(Exception):
-    """A graph came to be compiled without the settings of the recipe."""
+    """A graph came to be compiled without the settings of the recipe: something else than the sizes has changed."""
 
 
 class Compiler:
@@ -91,7 +93,7 @@ class Compiler:
         """What the compiled graphs keep for themselves: with freezing, folded and packed copies of the weights."""
         self._settings = settings
         self._in_force = False
-        self._called: set[int] = set()
+        self._seen: set[tuple[bool, tuple[torch.Size, ...]]] = set()
 
         # Separate ones: a graph with open sizes, once there is one, would also answer for the measured shape.
         def compiled(dynamic: bool | None) -> Callable[..., Any]:
@@ -108,12 +110,15 @@ class Compiler:
 
     def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The answer of the form that is meant for such inputs, compiled now if it has to be."""
-        run = self._for_one_shape
-        if self._has_open_sizes(args, kwargs):
-            run = self._for_open_sizes
+        shapes = _shapes(args, kwargs)
+        is_open = self._settings.dynamic == "always" or (
+            self._settings.dynamic == "auto" and shapes != self._settings.shapes
+        )
+        run = self._for_open_sizes if is_open else self._for_one_shape
+        if is_open:
             self._mark_open_dimensions(args, kwargs)
-        if id(run) not in self._called:
-            self._called.add(id(run))
+        if (is_open, shapes) not in self._seen:
+            self._seen.add((is_open, shapes))
             return self._run_in_force(run, args, kwargs)
         try:
             return run(*args, **kwargs)
@@ -121,11 +126,6 @@ class Compiler:
             if not isinstance(failed.inner_exception, _NotInForce):
                 raise
         return self._run_in_force(run, args, kwargs)
-
-    def _has_open_sizes(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        if self._settings.dynamic == "auto":
-            return _shapes(args, kwargs) != self._settings.shapes
-        return self._settings.dynamic == "always"
 
     def _mark_open_dimensions(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         tensors = _tensors(args, kwargs)
@@ -149,7 +149,7 @@ class Compiler:
         """
         patch: Any = torch._inductor.config.patch
         # One thread: no pool of processes or threads stays behind, which would share the cores with what is timed.
-        with patch(freezing=self._settings.freezing, compile_threads=1):
+        with patch(freezing=self._settings.freezing, compile_threads=1), limit_that_is_told():
             self._in_force = True
             try:
                 yield
