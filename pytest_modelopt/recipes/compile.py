@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.describe import last_line, owners_in_words, weight_owners
@@ -17,6 +18,8 @@ from pytest_modelopt.recipes.graphs import LARGEST_COUNT, Captured, capture
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from pytest_modelopt.recipes.modules.compiled import CompiledModule
 
 SHOWN_BREAKS = 5
 
@@ -45,8 +48,8 @@ class Compile(Recipe):
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         captured = self._captured(model, context.example_inputs)
-        variant, graphs = self._compiled(model, context)
-        return Applied(variant, (*_left_out(model, captured), self._how(graphs)), captured.traced)
+        variant = self._compiled(model, context)
+        return Applied(variant, (*_left_out(model, captured), self._how(variant)), captured.traced)
 
     def _captured(self, model: nn.Module, inputs: Inputs) -> Captured:
         from pytest_modelopt.recipes.optimize import RecipeDidNothing
@@ -68,8 +71,8 @@ class Compile(Recipe):
             )
         return captured
 
-    def _compiled(self, model: nn.Module, context: Context) -> tuple[nn.Module, int]:
-        """The variant, which has compiled itself for the example inputs, and into how many graphs."""
+    def _compiled(self, model: nn.Module, context: Context) -> CompiledModule:
+        """The variant, which has compiled itself for the example inputs."""
         import torch
 
         from pytest_modelopt.recipes.modules.compiled import CompiledModule, Settings
@@ -90,10 +93,11 @@ class Compile(Recipe):
                 call(variant, context.example_inputs)
         except Exception as error:
             raise RecipeError(f"compile: inductor cannot compile {type(model).__name__}: {_cause(error)}") from error
-        assert variant.compiler is not None
-        return variant, variant.compiler.graphs
+        return variant
 
-    def _how(self, graphs: int) -> str:
+    def _how(self, variant: CompiledModule) -> str:
+        assert variant.compiler is not None
+        graphs = variant.compiler.graphs
         count = "1 graph" if graphs == 1 else f"{graphs} graphs"
         others = {
             "auto": "the measured shape has its own; the first call with another batch size compiles once more, with "
@@ -101,8 +105,12 @@ class Compile(Recipe):
             "always": "sizes are open, also for the measured shape",
             "never": f"each further shape compiles anew, {LARGEST_COUNT} at most",
         }[self.dynamic]
-        frozen = "; each of them keeps its own packed copy of the weights" if self.freezing else ""
-        return f"compiled into {count} at the first call in each process: {others}{frozen}"
+        kept = variant.compiler.kept_bytes()
+        frozen = (
+            f"; beside the weights they keep {format_bytes(kept)} of packed and folded ones, and so does each graph "
+            "that comes later"
+        )
+        return f"compiled into {count} at the first call in each process: {others}{frozen if kept else ''}"
 
 
 def _left_out(model: nn.Module, captured: Captured) -> list[str]:

@@ -49,6 +49,17 @@ class Captured:
     """Names of the modules with weights that are in the graphs as a part of one closed operator only."""
 
 
+def entry(model: nn.Module) -> Any:
+    """What torch.compile is to be given for `model`: it calls hooks of the outermost module outside of its graph."""
+    if not (model._forward_hooks or model._forward_pre_hooks):
+        return model
+
+    def call_with_hooks(*args: Any, **kwargs: Any) -> Any:
+        return model(*args, **kwargs)
+
+    return call_with_hooks
+
+
 def capture(model: nn.Module, inputs: Inputs) -> Captured:
     """Trace one call as torch.compile does, and run the graphs as they are: nothing is compiled.
 
@@ -62,7 +73,7 @@ def capture(model: nn.Module, inputs: Inputs) -> Captured:
     torch._dynamo.reset()
     try:
         with torch.inference_mode(), limit_that_is_told():
-            traced: Any = torch.compile(model, backend=recorder.backend, dynamic=False)
+            traced: Any = torch.compile(entry(model), backend=recorder.backend, dynamic=False)
             call(traced, inputs)
         breaks = recorder.breaks
         given_up = [_first_line(reason) for reason in counters["unimplemented"]]
@@ -135,7 +146,7 @@ def _where_it_gives_up(model: nn.Module, inputs: Inputs) -> list[str]:
 
     try:
         with torch.inference_mode():
-            traced: Any = torch.compile(model, backend="eager", dynamic=False, fullgraph=True)
+            traced: Any = torch.compile(entry(model), backend="eager", dynamic=False, fullgraph=True)
             call(traced, inputs)
     except Exception as error:
         return [_with_line(_first_line(str(error)), getattr(error, "real_stack", None))]

@@ -21,7 +21,9 @@ class IntoChannelsLast:
     dimensions: frozenset[int]
 
     def __call__(self, _: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        return tuple(self._converted(value) for value in args), {k: self._converted(v) for k, v in kwargs.items()}
+        # Lists where generators would do: torch.compile does not trace those.
+        converted = [self._converted(value) for value in args]
+        return tuple(converted), {name: self._converted(value) for name, value in kwargs.items()}
 
     def _converted(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor) and value.ndim in self.dimensions and value.layout is torch.strided:
@@ -44,19 +46,14 @@ class BackToContiguous:
 
     def __call__(self, _: nn.Module, args: Any, answer: Any) -> Any:
         leaves, structure = _pytree.tree_flatten(answer)
-        if len(leaves) != len(self.contiguous) or all(self._is_as_it_was(*pair) for pair in self._pairs(leaves)):
-            return None  # the answer stays the object that it is
-        return _pytree.tree_unflatten(
-            [leaf if self._is_as_it_was(leaf, was) else leaf.contiguous() for leaf, was in self._pairs(leaves)],
-            structure,
-        )
-
-    def _pairs(self, leaves: list[Any]) -> list[tuple[Any, bool]]:
-        return list(zip(leaves, self.contiguous, strict=True))
-
-    @staticmethod
-    def _is_as_it_was(leaf: Any, was_contiguous: bool) -> bool:
-        return not was_contiguous or not isinstance(leaf, torch.Tensor) or _is_contiguous(leaf)
+        if len(leaves) != len(self.contiguous):
+            return None  # not an answer of the kind that was seen: it stays as it is
+        is_changed = False
+        for index, was_contiguous in enumerate(self.contiguous):  # torch.compile does not trace a strict zip
+            if was_contiguous and isinstance(leaves[index], torch.Tensor) and not _is_contiguous(leaves[index]):
+                leaves[index] = leaves[index].contiguous()
+                is_changed = True
+        return _pytree.tree_unflatten(leaves, structure) if is_changed else None
 
 
 def _is_contiguous(tensor: torch.Tensor) -> bool:

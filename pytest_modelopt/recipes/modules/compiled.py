@@ -15,7 +15,7 @@ from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 from torch.utils import _pytree
 
-from pytest_modelopt.recipes.graphs import limit_that_is_told
+from pytest_modelopt.recipes.graphs import entry, limit_that_is_told
 
 with warnings.catch_warnings():
     # Torch's own code, as it is imported: `torch.utils.mkldnn` is written in TorchScript.
@@ -91,6 +91,7 @@ class Compiler:
         """How many graphs inductor has compiled so far."""
         self.constants: list[torch.Tensor] = []
         """What the compiled graphs keep for themselves: with freezing, folded and packed copies of the weights."""
+        self._own = [*model.parameters(), *model.buffers()]
         self._settings = settings
         self._in_force = False
         self._seen: set[tuple[bool, tuple[torch.Size, ...]]] = set()
@@ -101,12 +102,24 @@ class Compiler:
                 return self._compile(graph, inputs)
 
             run: Callable[..., Any] = torch.compile(
-                model, backend=backend, dynamic=dynamic, fullgraph=settings.fullgraph
+                entry(model), backend=backend, dynamic=dynamic, fullgraph=settings.fullgraph
             )
             return run
 
         self._for_one_shape = compiled(False)
         self._for_open_sizes = compiled(None)
+
+    def kept_bytes(self) -> int:
+        """Bytes of the constants, those aside that lie in the memory of the model's own weights."""
+        own = {tensor.untyped_storage().data_ptr() for tensor in self._own if _has_storage(tensor)}
+        kept = {}
+        for tensor in self.constants:
+            if tensor.is_mkldnn:
+                operators: Any = torch.ops.mkldnn
+                kept[operators.data_ptr(tensor)] = int(operators._nbytes(tensor))
+            elif _has_storage(tensor) and tensor.untyped_storage().data_ptr() not in own:
+                kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return sum(kept.values())
 
     def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The answer of the form that is meant for such inputs, compiled now if it has to be."""
@@ -175,6 +188,10 @@ def _constants(compiled: Any, graph: torch.fx.GraphModule) -> list[torch.Tensor]
     frozen = [getattr(graph, name) for name in (getattr(compiled, "frozen_param_names", None) or {}).values()]
     others = (getattr(compiled, "constants", None) or {}).values()
     return [value for value in (*frozen, *others) if isinstance(value, torch.Tensor)]
+
+
+def _has_storage(tensor: torch.Tensor) -> bool:
+    return tensor.layout is torch.strided and not hasattr(tensor, "__tensor_flatten__")
 
 
 def _tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[torch.Tensor]:
