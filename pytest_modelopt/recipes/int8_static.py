@@ -113,7 +113,7 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
     from torch.ao.quantization.fx.tracer import QuantizationTracer
     from torch.fx import GraphModule
 
-    defaults = _defaults_of_absent_arguments(model, inputs)
+    defaults = defaults_of_absent_arguments(model, inputs)
     try:
         graph = QuantizationTracer([], []).trace(model, concrete_args=defaults or None)
     except Exception as error:
@@ -145,7 +145,7 @@ def _erase_with_users(node: fx.Node) -> None:
     node.graph.erase_node(node)
 
 
-def _defaults_of_absent_arguments(model: nn.Module, inputs: Inputs) -> dict[str, Any]:
+def defaults_of_absent_arguments(model: nn.Module, inputs: Inputs) -> dict[str, Any]:
     """Parameters of `forward` that the inputs do not give, with their defaults."""
     signature = inspect.signature(model.forward)
     try:

@@ -8,6 +8,9 @@ from importlib.metadata import entry_points
 
 from pytest_modelopt.recipes.base import Recipe, RecipeError
 from pytest_modelopt.recipes.bf16 import Bf16
+from pytest_modelopt.recipes.channels_last import ChannelsLast
+from pytest_modelopt.recipes.compile import Compile
+from pytest_modelopt.recipes.fold_batchnorm import FoldBatchNorm
 from pytest_modelopt.recipes.fp16 import Fp16
 from pytest_modelopt.recipes.int8_dynamic import Int8Dynamic
 from pytest_modelopt.recipes.int8_static import Int8Static
@@ -48,6 +51,10 @@ BUILT_IN: tuple[type[Recipe], ...] = (
     SemiStructuredSparsity,
     # factorization
     LowRank,
+    # the same numbers, worked with otherwise
+    FoldBatchNorm,
+    ChannelsLast,
+    Compile,
     # other runtimes
     OnnxRuntime,
     OnnxRuntimeInt8Dynamic,
