@@ -23,7 +23,7 @@ def turn_off_fused_path(model: nn.Module) -> tuple[str, ...]:
         if isinstance(layer, nn.TransformerEncoderLayer)
         and not all(isinstance(linear, nn.Linear) for linear in (layer.linear1, layer.linear2))
     ]
-    was_fused = sum(_is_fused(layer) for layer in replaced)
+    was_fused = sum(is_fused(layer) for layer in replaced)
     for layer in replaced:
         layer.activation_relu_or_gelu = 0
     for encoder in model.modules():
@@ -36,7 +36,7 @@ def turn_off_fused_path(model: nn.Module) -> tuple[str, ...]:
     return (f"the original runs {layers} through torch's fused eval path; the variant cannot and runs it step by step",)
 
 
-def _is_fused(layer: Any) -> bool:
+def is_fused(layer: Any) -> bool:
     """Whether torch would take the fused path in eval mode, as far as the layer itself decides it."""
     attention = layer.self_attn
     return bool(
