@@ -105,9 +105,9 @@ def _large_types(coverage: Coverage) -> list[_Type]:
 
 
 def _told(kind: _Type, coverage: Coverage) -> str:
-    shares = f"{format_percentage(round(kind.weight_bytes / coverage.weight_bytes, 4))} of the weight bytes"
+    shares = f"{format_percentage(kind.weight_bytes / coverage.weight_bytes)} of the weight bytes"
     if coverage.multiply_adds:
-        shares += f", {format_percentage(round(kind.multiply_adds / coverage.multiply_adds, 4))} of the multiply-adds"
+        shares += f", {format_percentage(kind.multiply_adds / coverage.multiply_adds)} of the multiply-adds"
     return f"{kind.layers} {kind.name} ({format_bytes(kind.weight_bytes)}, {shares})"
 
 
@@ -149,8 +149,8 @@ def little_work(evidence: Evidence) -> Finding | None:
         return None
     return Finding(
         "little-work",
-        f"the layers that {evidence.case.recipe} changed do {format_percentage(round(share, 4))} of the multiply-adds "
-        f"({format_percentage(round(coverage.share, 4))} of the weight bytes): if they took no time at all, a call "
+        f"the layers that {evidence.case.recipe} changed do {format_percentage(share)} of the multiply-adds "
+        f"({format_percentage(coverage.share)} of the weight bytes): if they took no time at all, a call "
         f"would be {format_factor(1 / (1 - share))} as fast at most, as far as multiply-adds are its time; change the "
         "layers that do the work",
         ("timing",),

@@ -222,7 +222,7 @@ def _changed(recipe: str, coverage: Coverage) -> str:
     """What the recipe reached, and the layers that it left alone, largest first."""
     text = f"{recipe} changed {format_percentage(coverage.share)} of the weight bytes"
     if coverage.multiply_adds_share is not None:
-        text += f" and {format_percentage(round(coverage.multiply_adds_share, 4))} of the multiply-adds"
+        text += f" and {format_percentage(coverage.multiply_adds_share)} of the multiply-adds"
     untouched = _by_type(layer for layer in coverage.layers if layer.weight_bytes and not layer.changed_bytes)
     partly = _by_type(layer for layer in coverage.layers if 0 < layer.changed_bytes < layer.weight_bytes)
     if untouched:
