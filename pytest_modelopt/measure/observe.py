@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import nn
+from torch.autograd.profiler import profile
 
 from pytest_modelopt.measure.quality import sample, tensors_in, update_with_bytes
 from pytest_modelopt.recipes.fused_path import is_fused
@@ -44,6 +45,7 @@ def observe(
         "ties": lambda: _ties(model, ties),
         "digest": lambda: {"digest": _digest(model)},
         "answers": lambda: _answers(call),
+        "compiled": lambda: {"compiled": _is_compiled(call)},
     }
     found: Facts = dict(known)
     failed = dict(unobserved)
@@ -70,7 +72,6 @@ def _modules(model: nn.Module) -> Facts:
     modules = list(model.modules())
     return {
         "training_modules": sum(module.training for module in modules),
-        "compiled": any(_is_compiled(module) for module in modules),
         "fake_quantizers": sum(_only_imitates(module) for module in modules),
         "packed_modules": sum(_is_packed(module) for module in modules),
         "fused_layers": sum(
@@ -82,13 +83,17 @@ def _modules(model: nn.Module) -> Facts:
     }
 
 
-def _is_compiled(module: nn.Module) -> bool:
-    if getattr(module, "_compiled_call_impl", None) is not None:
-        return True
-    if hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable"):
-        return True
-    dynamo = sys.modules.get("torch._dynamo.eval_frame")
-    return dynamo is not None and isinstance(module, dynamo.OptimizedModule)
+def _is_compiled(call: Callable[[], Any]) -> bool:
+    """Whether compiled code runs in a call, whatever module or function it hides in.
+
+    The profiler's events tell, as long as the compiler was imported at all.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return False
+    with torch.inference_mode(), profile(use_kineto=True) as profiler:
+        call()
+    events = profiler.kineto_results.events() if profiler.kineto_results is not None else []
+    return any(event.name().startswith("Torch-Compiled Region") for event in events)
 
 
 def _only_imitates(module: nn.Module) -> bool:

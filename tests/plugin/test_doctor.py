@@ -11,6 +11,7 @@ import pytest
 
 from pytest_modelopt.cli import main
 from pytest_modelopt.record.json import read
+from pytest_modelopt.record.model import Finding
 from tests.plugin.conftest import one_case
 
 Project = Callable[..., pytest.Pytester]
@@ -179,3 +180,11 @@ def test_a_recipe_that_only_claims_is_an_error_of_its_case(tmp_path: Path, monke
     assert told.error.stage == "compare"
     assert told.error.message.startswith("nothing was compared: after claims the variant is the original")
     assert told.findings == ()
+
+
+def test_a_test_can_ask_for_what_was_found() -> None:
+    from pytest_modelopt.comparison import Comparison
+    from tests.doctor.cases_by_hand import sound
+
+    finding = Finding("masks-only", "masks", ("size",))
+    assert Comparison(sound(findings=(finding,))).findings == (finding,)
