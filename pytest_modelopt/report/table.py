@@ -117,7 +117,7 @@ def _conditions(cases: list[Case]) -> str:
     elif threads is not None:
         measured += f", {threads} thread{'' if threads == 1 else 's'}"
     counted = any(case.coverage is not None and case.coverage.multiply_adds for case in cases)
-    legend = "; changed: of weight bytes / of multiply-adds" if counted else ""
+    legend = "; changed: weight bytes / multiply-adds" if counted else ""
     return f"{scored}; {measured}{_meter(cases)}{legend}"
 
 

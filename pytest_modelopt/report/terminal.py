@@ -71,7 +71,8 @@ def _tables(told: Sequence[Block], width: int) -> Iterator[Line]:
             break
     for block, table in zip(told, tables, strict=True):
         yield block.model, {"bold": True}
-        yield f"{_GAP}{block.conditions}", {}
+        for line in _wrapped(f"{_GAP}{block.conditions}", max(width, _NARROWEST), hanging=2 * _GAP):
+            yield line, {}
         yield from table
         yield "", {}
     if told and shape.left_out:
