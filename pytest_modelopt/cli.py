@@ -149,6 +149,7 @@ def _judged_again(record: Record, budgets_file: Path | None) -> Record:
     from pytest_modelopt.budgets.file import load_budgets
     from pytest_modelopt.budgets.judge import judge
     from pytest_modelopt.budgets.limits import LIMITS
+    from pytest_modelopt.doctor.examine import examine
 
     cases, timed_limits = record.cases, record.timed_limits
     if budgets_file is not None:
@@ -160,6 +161,8 @@ def _judged_again(record: Record, budgets_file: Path | None) -> Record:
             raise ValueError(f"{budgets_file} has no limits for these cases of the record: {', '.join(unknown)}")
         cases = tuple(replace(case, limits=limits[case.name]) for case in cases)
     judged = tuple(judge(case, timed_limits=timed_limits) for case in cases)
+    if budgets_file is not None:  # what was found may speak of limits; otherwise it is told as it was found
+        judged = tuple(replace(case, findings=examine(case, record.environment)) for case in judged)
     return replace(record, cases=judged, timed_limits=timed_limits)
 
 

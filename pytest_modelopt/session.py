@@ -84,6 +84,8 @@ class Session:
         """Measure one case and judge it."""
         from pytest_modelopt.budgets.judge import judge, lacking_timed
         from pytest_modelopt.budgets.limits import LIMITS, misfit
+        from pytest_modelopt.doctor.examine import examine
+        from pytest_modelopt.doctor.gate import nothing_compared
         from pytest_modelopt.statistics.timing import NEEDS
 
         assert variant.recipe is not None
@@ -112,7 +114,11 @@ class Session:
         ill_fitting = _unfit_for_scores(measured)
         if measured.error is None and ill_fitting:
             measured = replace(measured, error=CaseError("limits", ill_fitting))
-        return judge(measured, timed_limits=self.timed_limits)
+        same = nothing_compared(measured) if measured.error is None else ""
+        if same:
+            measured = replace(measured, error=CaseError("compare", same))
+        judged = judge(measured, timed_limits=self.timed_limits)
+        return replace(judged, findings=examine(judged, self._environment))
 
     def close(self) -> None:
         """End every worker. May be called twice."""

@@ -18,7 +18,7 @@ def fused_layers(model: nn.Module) -> list[nn.Module]:
     """The encoder layers that torch would run through the fused path in eval mode."""
     from torch import nn
 
-    return [layer for layer in model.modules() if isinstance(layer, nn.TransformerEncoderLayer) and _is_fused(layer)]
+    return [layer for layer in model.modules() if isinstance(layer, nn.TransformerEncoderLayer) and is_fused(layer)]
 
 
 def turn_off_fused_path(model: nn.Module, fused_before: Collection[nn.Module] = ()) -> tuple[str, ...]:
@@ -37,7 +37,7 @@ def turn_off_fused_path(model: nn.Module, fused_before: Collection[nn.Module] = 
             and all(_is_plain(linear) for linear in (layer.linear1, layer.linear2))
         )
     ]
-    was_fused = sum(layer in fused_before or _is_fused(layer) for layer in replaced)
+    was_fused = sum(layer in fused_before or is_fused(layer) for layer in replaced)
     for layer in replaced:
         layer.activation_relu_or_gelu = 0
     for encoder in model.modules():
@@ -57,7 +57,7 @@ def _is_plain(linear: nn.Module) -> bool:
     return isinstance(linear, nn.Linear) and type(linear.weight.data) is torch.Tensor
 
 
-def _is_fused(layer: Any) -> bool:
+def is_fused(layer: Any) -> bool:
     """Whether torch would take the fused path in eval mode, as far as the layer itself decides it."""
     attention = layer.self_attn
     return bool(
