@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from pytest_modelopt.measure import worker  # noqa: F401 -- pytester forgets what an inner run imported, and it is pickled
+from pytest_modelopt.measure.launches import start_again
+from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.measure.workshop import Measured, StepLimits, Workshop
+from pytest_modelopt.progress import Silent
 from pytest_modelopt.record.json import read
 from tests.plugin.conftest import one_case
 
@@ -56,3 +60,21 @@ def test_a_compiled_model_is_timed_and_scored(project: Project) -> None:
     assert any(note.startswith("compiled into 1 graph") for step in case.coverage.steps for note in step.notes)
     assert case.agreement is not None
     assert (case.agreement.flips, case.agreement.examples) == (0, 200)
+
+
+def test_another_launch_of_a_compiled_model_starts_from_the_saved_one(tmp_path: Path) -> None:
+    (tmp_path / "images.py").write_text(IMAGES, encoding="utf-8")
+    variant = Variant("images:model", "compile", "images:data", None, None, "accuracy", (str(tmp_path),), str(tmp_path))
+    workshop = Workshop(StepLimits(time_limit_s=1, step_limit_s=300), Silent())
+    measured = Measured(variant)
+    try:
+        workshop.start(measured)
+        for operation in ("load", "optimize"):
+            workshop.request(measured.worker, operation)
+        start_again(workshop, measured)  # checks that the answers are the same, else it would make it anew
+        assert measured.saved is not None
+        assert measured.saved.model is not None
+        assert measured.saved.model.is_file()
+    finally:
+        workshop.end(measured)
+        workshop.close()
