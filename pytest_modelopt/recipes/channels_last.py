@@ -78,7 +78,7 @@ def _formats(model: nn.Module, convolutions: Mapping[str, Any], inputs: Inputs) 
     def watch(name: str) -> Any:
         return lambda _module, _inputs, output: found.update({name: _format(output)})
 
-    hooks = [module.register_forward_hook(watch(name)) for name, module in convolutions.items()]
+    hooks = [module.register_forward_hook(watch(name), prepend=True) for name, module in convolutions.items()]
     try:
         with torch.no_grad():
             answer = call(model, inputs)

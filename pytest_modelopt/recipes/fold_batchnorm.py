@@ -72,10 +72,19 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.Graph:
     Raises:
         RecipeError: with the line of the model that cannot be traced.
     """
+    from torch import nn
     from torch.fx import Tracer
 
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.conv._ConvNd, nn.Linear)
+
+    class Calls(Tracer):
+        """Also of subclasses that a project has derived from these layers, which torch.fx would look into."""
+
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return isinstance(m, kinds) or super().is_leaf_module(m, module_qualified_name)
+
     try:
-        return Tracer().trace(model, concrete_args=defaults_of_absent_arguments(model, inputs) or None)
+        return Calls().trace(model, concrete_args=defaults_of_absent_arguments(model, inputs) or None)
     except Exception as error:
         raise RecipeError(
             f"fold-batchnorm needs a model that torch.fx can trace, to see what each batch norm follows, and "

@@ -6,7 +6,7 @@ import itertools
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -75,16 +75,16 @@ class TorchaoPt2eInt8(Recipe):
         _refuse_other_precisions(model)
         with torch_ao.quiet():
             graph: Any = export(model, context, self.recipe_name).module()
-            used = _held_by_graph(graph)
+            unused = _unused_weights(model, graph)
             prepared, spared = _prepared(graph)
             seen = self._calibrate(prepared, context.calibration())
-            converted = _converted(prepared, used)
+            converted = _converted(prepared)
         quantized = _quantized_layers(converted)
-        notes = _left_notes(model, converted, spared)
+        notes = _left_notes(model, _held_by_graph(converted), spared, unused)
         if not quantized:
             return Applied(model, notes)
         with torch_ao.quiet():
-            variant = self._compiled(converted, context)
+            variant = self._compiled(converted, list(unused.values()), context)
         notes += _cost_notes(converted, _lowered_by_a_call(variant, context), quantized)
         if seen < self.batches:
             notes += (f"calibrated with {seen} of {self.batches} batches: the calibration data holds no more",)
@@ -109,10 +109,10 @@ class TorchaoPt2eInt8(Recipe):
             raise RecipeError(f"{self.recipe_name} needs calibration data, and the calibration gave no batch")
         return seen
 
-    def _compiled(self, converted: fx.GraphModule, context: Context) -> nn.Module:
+    def _compiled(self, converted: fx.GraphModule, unused: list[nn.Parameter], context: Context) -> nn.Module:
         from pytest_modelopt.recipes.modules.pt2e_int8 import Pt2eInt8
 
-        return Pt2eInt8(export(converted, context, self.recipe_name))
+        return Pt2eInt8(export(converted, context, self.recipe_name), unused)
 
 
 def _refuse_other_precisions(model: nn.Module) -> None:
@@ -151,10 +151,8 @@ def _with_tied_weight(graph: fx.GraphModule) -> list[Any]:
     weights = [node.args[1] for node in _layers(graph)]
     elsewhere = {
         _storage(graph, node)
-        for node in graph.graph.nodes
-        if node.op == "get_attr"
-        and _is_tensor(graph, node)
-        and any(not _is_weight_of(node, user) for user in node.users)
+        for node in _attributes(graph)
+        if _is_tensor(graph, node) and any(not _is_weight_of(node, user) for user in node.users)
     }
     return [
         node
@@ -186,26 +184,38 @@ def _storage(graph: fx.GraphModule, node: Any) -> int:
     return int(_attribute(graph, node).untyped_storage().data_ptr())
 
 
+def _attributes(graph: fx.GraphModule) -> list[Any]:
+    """Where the graph reads a weight or a buffer; torch.export reads those that it never uses, too."""
+    return [node for node in graph.graph.nodes if node.op == "get_attr" and node.users]
+
+
 def _held_by_graph(graph: fx.GraphModule) -> set[str]:
-    return {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
+    return {str(node.target) for node in _attributes(graph)}
 
 
-def _converted(prepared: fx.GraphModule, used: set[str]) -> fx.GraphModule:
-    """The graph with int8 weights. The float weights that it used before and does not any more are removed.
+def _unused_weights(model: nn.Module, graph: fx.GraphModule) -> dict[str, nn.Parameter]:
+    """What the forward pass never uses stays in the variant: to lose it is not what was asked for."""
+    used = {_storage(graph, node) for node in _attributes(graph) if _is_tensor(graph, node)}
+    return {name: p for name, p in model.named_parameters() if p.untyped_storage().data_ptr() not in used}
 
-    What the model never used stays: to lose it is not what was asked for.
-    """
+
+def _converted(prepared: fx.GraphModule) -> fx.GraphModule:
+    """The graph with int8 weights, and without the float ones that it does not use any more."""
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
     converted: fx.GraphModule = convert_pt2e(prepared)
+    for node in converted.graph.nodes:
+        if node.op == "get_attr" and not node.users:
+            converted.graph.erase_node(node)
     held = _held_by_graph(converted)
     for name, _ in (
         *list(converted.named_parameters(remove_duplicate=False)),
         *list(converted.named_buffers(remove_duplicate=False)),
     ):
-        if name not in held and (name in used or name.rpartition(".")[0] == ""):
+        if name not in held:
             owner, _, own_name = name.rpartition(".")
             delattr(converted.get_submodule(owner), own_name)
+    converted.recompile()
     return converted
 
 
@@ -237,9 +247,10 @@ def _lowered_by_a_call(variant: nn.Module, context: Context) -> int:
     return lowered() - before
 
 
-def _left_notes(model: nn.Module, converted: fx.GraphModule, spared: set[str]) -> tuple[str, ...]:
+def _left_notes(
+    model: nn.Module, held: set[str], spared: set[str], unused_weights: Mapping[str, nn.Parameter]
+) -> tuple[str, ...]:
     """Notes on the matrices that stay in floating point."""
-    held = _held_by_graph(converted)
     shared: list[nn.Module] = []
     others: list[nn.Module] = []
     unused: list[nn.Module] = []
@@ -251,7 +262,7 @@ def _left_notes(model: nn.Module, converted: fx.GraphModule, spared: set[str]) -
             shared.append(owner)
         elif name in held:
             others.append(owner)
-        elif name in dict(converted.named_parameters(remove_duplicate=False)):
+        elif name in unused_weights:
             unused.append(owner)
     reasons = (
         (shared, "another module shares their weight, which would stay in float32 beside the int8 copy"),

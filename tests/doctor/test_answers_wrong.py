@@ -104,6 +104,8 @@ def test_a_class_that_collapsed_under_a_fine_total() -> None:
         ((100, 1, 0), (100, 2, 0), (100, 0, 1)),  # 2 of 100 is no evidence for more than 1 point
         ((5, 1, 0), (200, 0, 1), (200, 0, 0)),  # 20 points, of five examples
         ((100, 20, 0), (100, 20, 0), (100, 0, 0)),  # the total is not fine
+        # Alone, 4 of 100 would be evidence at 95% for more than 1 point; as the worst of ten classes it is not.
+        ((100, 4, 0), *(9 * ((100, 0, 1),))),
     ],
 )
 def test_chance_and_a_broken_total_are_no_collapse(columns: tuple[tuple[int, int, int], ...]) -> None:

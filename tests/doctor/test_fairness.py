@@ -66,6 +66,12 @@ def test_a_slow_first_call_is_preparation_whatever_made_it() -> None:
     assert rules(of) == ["preparation"]
 
 
+def test_a_long_call_is_no_preparation() -> None:
+    """Three seconds, where each later call takes one."""
+    of = replace(variant_with(first_call_s=3.0), timing=timing(original_ns=2 * 10**9, variant_ns=10**9))
+    assert rules(of) == []
+
+
 def test_making_a_variant_that_is_only_loaded_later_is_no_preparation() -> None:
     of = replace(sound(), timing=timing())
     assert of.variant is not None

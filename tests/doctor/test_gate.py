@@ -109,6 +109,11 @@ def test_a_variant_that_differs_in_anything_is_compared(seen: dict[str, object])
     assert nothing_compared(variant_with(**{"digest": "a", "answers": "a", **seen})) == ""
 
 
+def test_two_compiled_models_are_not_said_to_be_one() -> None:
+    """What the compiler made of them is in no digest."""
+    assert nothing_compared(original_with(variant_with(digest="a", answers="a", compiled=True), compiled=True)) == ""
+
+
 def test_what_was_not_looked_at_is_not_refused() -> None:
     bare = replace(sound(), original=measurement(None), variant=measurement("r"))
     assert nothing_compared(bare) == ""

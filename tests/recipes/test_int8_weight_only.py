@@ -66,7 +66,7 @@ class TestArithmetic:
         our_scales = linear.weight.detach().abs().amax(1, keepdim=True) / 127
         assert bool(((ours - theirs).abs() <= (our_scales + their_scales) / 2 * 1.0001).all())
 
-    @pytest.mark.parametrize("outputs", [1, BLOCK_WEIGHTS // 512, BLOCK_WEIGHTS // 512 + 1, 3 * BLOCK_WEIGHTS // 512])
+    @pytest.mark.parametrize("outputs", [1, 32, 33, 513, 8 * BLOCK_WEIGHTS // 512 + 1])
     @pytest.mark.parametrize("shape", [(512,), (2, 512), (2, 3, 512)])
     def test_a_linear_in_blocks_equals_one_with_the_dequantized_weight(
         self, outputs: int, shape: tuple[int, ...]
@@ -245,6 +245,12 @@ class TestCallMemory:
         peak = call_peak_bytes(lambda: run(variant, x))
         # one block of weights, the block before it that is still being replaced, and a few rows of results
         assert BLOCK_WEIGHTS * FLOAT32 <= peak < 2 * BLOCK_WEIGHTS * FLOAT32 + 64 * 2048 < 1024 * 2048 * FLOAT32
+
+    def test_a_small_one_holds_an_eighth_of_it(self) -> None:
+        model, x = nn.Sequential(nn.Linear(512, 512)).eval(), torch.randn(1, 512)
+        variant = apply("int8-weight-only", model, x).model
+        run(variant, x)
+        assert call_peak_bytes(lambda: run(variant, x)) < 2 * 512 * 512 // 8 * FLOAT32 + 64 * 512
 
     @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
     def test_rebuilt_weights_are_gone_after_the_call(self, kind: type[nn.RNNBase]) -> None:

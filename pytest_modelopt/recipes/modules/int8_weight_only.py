@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 BLOCK_WEIGHTS = 1 << 18
-"""A Linear turns so many of its weights into floating point at a time (1 MiB in float32): they stay in the processor's
-cache, which makes it as fast as to read a whole float matrix from memory, and a call's peak memory does not grow by it.
-"""
+"""A Linear turns so many of its weights into floating point at a time (1 MiB in float32), a smaller one an eighth of
+them: they stay in the processor's cache, which makes it about as fast as to read a float matrix from memory, and the
+peak memory of a call stays far below that of the float weights."""
+SMALLEST_BLOCK_WEIGHTS = 1 << 14
+"""With fewer at a time, the calls of the kernels would take longer than their work."""
 LARGEST = 127
 """Both -127 and 127 are used and -128 is not, so that w and -w are quantized alike."""
 
@@ -51,7 +53,8 @@ class Int8Rows(nn.Module):
     def linear(self, x: torch.Tensor) -> torch.Tensor:
         """x @ W.T: the scales are applied to the result, and only some rows are in floating point at a time."""
         rows, columns = self.values.shape
-        block = max(1, BLOCK_WEIGHTS // columns)
+        weights = min(max(self.values.numel() // 8, SMALLEST_BLOCK_WEIGHTS), BLOCK_WEIGHTS)
+        block = max(1, weights // columns)
         if block >= rows:
             return F.linear(x, self.values.to(x.dtype)).mul_(self.scales)
         first = F.linear(x, self.values[:block].to(x.dtype))

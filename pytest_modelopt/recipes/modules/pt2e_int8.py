@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -25,23 +25,32 @@ class Pt2eInt8(nn.Module):
 
     backend: ClassVar[str] = "inductor"
 
-    def __init__(self, program: ExportedProgram) -> None:
+    def __init__(self, program: ExportedProgram, unused: Sequence[nn.Parameter] = ()) -> None:
         super().__init__()
         self.program = program
+        self.unused = nn.ParameterList(unused)
+        """Weights that the original holds and never uses, which an exported program loses."""
         self.graph = program.module()
+        # torch.export lets each call check that its sizes are those that the program is made for, which takes longer
+        # than a small model: it is enough for each new set of sizes
+        self._checks = list(self.graph._forward_pre_hooks.values())
+        self.graph._forward_pre_hooks.clear()
+        self.graph._forward_hooks.clear()  # the counterpart of another of them
         self._compiled: Any = None
         self._seen: set[tuple[Any, ...]] = set()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self._compiled is None:
-            self._compiled = torch.compile(self.graph, backend=self.backend)
-        shapes = tuple(value.shape for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
+        sizes = tuple(value.shape for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
         with torch.no_grad(), _freezing():
-            if shapes in self._seen:
+            if sizes in self._seen:
                 return self._compiled(*args, **kwargs)
+            for check in self._checks:
+                check(self.graph, args, kwargs)
+            if self._compiled is None:
+                self._compiled = torch.compile(self.graph, backend=self.backend)
             with torch_ao.quiet():  # the compiler is at work
                 answer = self._compiled(*args, **kwargs)
-        self._seen.add(shapes)
+        self._seen.add(sizes)
         return answer
 
     def train(self, mode: bool = True) -> Pt2eInt8:
@@ -52,11 +61,11 @@ class Pt2eInt8(nn.Module):
     def __reduce__(self) -> tuple[Any, ...]:
         buffer = io.BytesIO()
         torch.export.save(self.program, buffer)
-        return _loaded, (buffer.getvalue(),)
+        return _loaded, (buffer.getvalue(), list(self.unused))
 
 
-def _loaded(program: bytes) -> Pt2eInt8:
-    return Pt2eInt8(torch.export.load(io.BytesIO(program))).eval()
+def _loaded(program: bytes, unused: Sequence[nn.Parameter]) -> Pt2eInt8:
+    return Pt2eInt8(torch.export.load(io.BytesIO(program)), unused).eval()
 
 
 @contextmanager
