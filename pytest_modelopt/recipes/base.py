@@ -89,7 +89,7 @@ class Recipe(BaseModel):
     needs_calibration: ClassVar[bool] = False
     needs_example: ClassVar[bool] = False
     changes: ClassVar[tuple[str, ...]] = ()
-    """Names of the module classes whose weights it changes, most specific words first; for messages."""
+    """Names of the module classes whose weights it changes, for messages; empty where it takes any model as a whole."""
     takes: ClassVar[tuple[Form, ...]] = ("float",)
     """Forms of the weights that it can start from."""
     gives: ClassVar[Form | None] = None

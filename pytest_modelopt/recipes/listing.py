@@ -18,7 +18,7 @@ def listing(recipes: Iterable[type[Recipe]]) -> Iterator[str]:
         for name, field in recipe.model_fields.items():
             meaning = f": {field.description}" if field.description else ""
             yield f"    {name}={_default(field.default)}, {allowed(field.annotation, field.metadata)}{meaning}"
-        yield f"    changes {', '.join(recipe.changes)}"
+        yield f"    changes {', '.join(recipe.changes) or 'the model as a whole'}"
         if recipe.needs_calibration:
             yield "    needs calibration data"
         if recipe.extra:

@@ -24,16 +24,6 @@ class OnnxRuntime(Recipe):
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     needs_example: ClassVar[bool] = True
     gives: ClassVar[Form | None] = "runtime"
-    changes: ClassVar[tuple[str, ...]] = (
-        "Linear",
-        "Conv1d",
-        "Conv2d",
-        "Conv3d",
-        "Embedding",
-        "LSTM",
-        "GRU",
-        "MultiheadAttention",
-    )
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         conversion = convert(model, context, self.recipe_name)

@@ -22,24 +22,6 @@ class OpenVino(Recipe):
     requires: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     needs_example: ClassVar[bool] = True
-    changes: ClassVar[tuple[str, ...]] = (
-        "Linear",
-        "Conv1d",
-        "Conv2d",
-        "Conv3d",
-        "ConvTranspose1d",
-        "ConvTranspose2d",
-        "ConvTranspose3d",
-        "MultiheadAttention",
-        "Embedding",
-        "LSTM",
-        "GRU",
-        "RNN",
-        "BatchNorm1d",
-        "BatchNorm2d",
-        "BatchNorm3d",
-        "LayerNorm",
-    )
     takes: ClassVar[tuple[Form, ...]] = ("float",)
     gives: ClassVar[Form | None] = "runtime"
 

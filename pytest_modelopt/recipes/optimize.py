@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+WHOLE_MODEL = ("compiled", "runtime")
+"""Forms after which nothing else can be done: no way out for a single layer type."""
+
+
 class RecipeDidNothing(RecipeError):
     """A step of the expression left every weight as it was: to measure it would compare a model with itself."""
 
@@ -151,8 +155,9 @@ def _nothing_message(recipe: Recipe, before: Snapshot, notes: Sequence[str], for
         return f"{name} changed nothing: the model holds no weights{foreign}"
     parts = [
         f"{name} changed nothing: the model holds {types_in_words((kind, size) for _, kind, size in layers)}",
-        f"{name} changes {_enumerated(recipe.changes)} only",
     ]
+    if recipe.changes:
+        parts.append(f"{name} changes {_enumerated(recipe.changes)} only")
     if {kind for _, kind, _ in layers} & set(recipe.changes):
         parts.extend(notes)
     fitting = _fitting(recipe, [kind for _, kind, _ in layers])
@@ -175,17 +180,17 @@ def _foreign(model: nn.Module) -> str:
 def _fitting(recipe: Recipe, kinds: Sequence[str]) -> list[str]:
     """For each layer type that this recipe leaves alone, the first recipes that would change it."""
     recipes_by_kind = {
-        kind: [name for name, other in RECIPES.items() if kind in other.changes and name != recipe.recipe_name]
+        kind: [name for name, other in RECIPES.items() if kind in other.changes and other.gives not in WHOLE_MODEL]
         for kind in dict.fromkeys(kinds)
-        if kind not in recipe.changes
+        if recipe.changes and kind not in recipe.changes
     }
     return [f"{kind} is changed by {_enumerated(names[:3])}" for kind, names in recipes_by_kind.items() if names]
 
 
 def _converting() -> list[str]:
     """What is left for models of layers that no recipe knows, such as those of Keras."""
-    names = [name for name, other in RECIPES.items() if other.gives == "runtime" and other.changes]
-    return [f"{_enumerated(names)} convert a whole model, whatever its layers are"] if names else []
+    names = [name for name, other in RECIPES.items() if other.gives == "runtime" and not other.changes]
+    return [f"{_enumerated(names)} convert a whole model, whatever its layers are"]
 
 
 def _enumerated(words: Sequence[str]) -> str:

@@ -83,9 +83,9 @@ def register(recipe: type[Recipe]) -> None:
     if not (inspect.isclass(recipe) and issubclass(recipe, Recipe)):
         raise RecipeError(f"{recipe!r} is not a subclass of pytest_modelopt.Recipe")
     label = f"{recipe.__module__}.{recipe.__qualname__}"
-    for attribute, kind in (("recipe_name", str), ("summary", str), ("changes", tuple)):
-        if not isinstance(getattr(recipe, attribute, None), kind) or not getattr(recipe, attribute):
-            raise RecipeError(f"the recipe {label} does not set `{attribute}`, a class variable ({kind.__name__})")
+    for attribute in ("recipe_name", "summary"):
+        if not isinstance(getattr(recipe, attribute, None), str) or not getattr(recipe, attribute):
+            raise RecipeError(f"the recipe {label} does not set `{attribute}`, a class variable (text)")
     if inspect.isabstract(recipe):
         raise RecipeError(f"the recipe {label} does not define `apply`")
     name = recipe.recipe_name

@@ -89,7 +89,7 @@ def test_every_recipe_is_found_under_its_own_name_with_its_defaults() -> None:
         assert type(recipe) is recipe_class
         assert recipe.canonical() == (f"{name}(ratio={recipe.ratio})" if hasattr(recipe, "ratio") else name)
         assert recipe_class.summary
-        assert recipe_class.changes
+        assert recipe_class.changes or recipe_class.gives in ("compiled", "runtime")
 
 
 def test_reading_an_expression_imports_neither_torch_nor_numpy() -> None:

@@ -374,7 +374,7 @@ class TestNothing:
         assert str(error.value) == (
             "int8-dynamic changed nothing: the model holds 1 Conv2d (896 B), 1 BatchNorm2d (64 B); "
             "int8-dynamic changes Linear, LSTM, GRU, LSTMCell, GRUCell and RNNCell only; Conv2d is changed by "
-            "int8-static, prune-unstructured and prune-structured"
+            "int8-static, int8-weight-only and bf16"
         )
 
     @pytest.mark.parametrize("expression", EXPRESSIONS[:5])
