@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Applied": "pytest_modelopt.recipes.base",
     "Comparison": "pytest_modelopt.comparison",
+    "Context": "pytest_modelopt.recipes.base",
     "Optimized": "pytest_modelopt.comparison",
+    "Recipe": "pytest_modelopt.recipes.base",
+    "RecipeError": "pytest_modelopt.recipes.base",
     "Record": "pytest_modelopt.record.model",
 }
 
-__all__ = ["Comparison", "Optimized", "Record", "__version__"]
+__all__ = ["Applied", "Comparison", "Context", "Optimized", "Recipe", "RecipeError", "Record", "__version__"]
 
 if TYPE_CHECKING:
     from pytest_modelopt.comparison import Comparison, Optimized
+    from pytest_modelopt.recipes.base import Applied, Context, Recipe, RecipeError
     from pytest_modelopt.record.model import Record
 
 

@@ -1,4 +1,4 @@
-"""`pytest-modelopt`: check a budgets file, tell a record again, try which timed limits a machine can judge."""
+"""`pytest-modelopt`: check a budgets file, list recipes, tell a record again, see what a machine can judge."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ PASSED, RED, WRONG_INPUT = 0, 1, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 1 where the record is red, or 2 for wrong input."""
+    from pytest_modelopt.recipes.registry import register_installed
+
     options = _parser().parse_args(arguments)
     try:
+        register_installed()
         status: int = options.run(options)
-    except ValueError as error:  # BudgetsError, RecordError: already in words
+    except ValueError as error:  # BudgetsError, RecipeError, RecordError: already in words
         print(error, file=sys.stderr)
         return WRONG_INPUT
     except OSError as error:
@@ -40,6 +43,11 @@ def _parser() -> argparse.ArgumentParser:
     validate = commands.add_parser("validate", help="check a budgets file without importing anything that it names")
     validate.add_argument("file", nargs="?", type=Path, default=Path("budgets.yaml"))
     validate.set_defaults(run=_validate)
+    recipes = commands.add_parser(
+        "recipes", help="list the recipes: what each does and needs, and whether it runs here"
+    )
+    recipes.add_argument("names", nargs="*", metavar="NAME", help="only these")
+    recipes.set_defaults(run=_recipes)
     schema = commands.add_parser("schema", help="print the JSON Schema of budgets files, for editors")
     schema.set_defaults(run=_schema)
     report = commands.add_parser("report", help="judge a record again and tell it; exit status 1 where it is red")
@@ -105,6 +113,16 @@ def _validate(options: argparse.Namespace) -> int:
     return PASSED
 
 
+def _recipes(options: argparse.Namespace) -> int:
+    from pytest_modelopt.recipes.expression import recipe_class
+    from pytest_modelopt.recipes.listing import listing
+    from pytest_modelopt.recipes.registry import RECIPES
+
+    for line in listing([recipe_class(name) for name in options.names] or RECIPES.values()):
+        print(line)
+    return PASSED
+
+
 def _schema(options: argparse.Namespace) -> int:
     del options
     print(Path(__file__).with_name("budgets").joinpath("schema.json").read_text(encoding="utf-8"), end="")
@@ -131,6 +149,7 @@ def _judged_again(record: Record, budgets_file: Path | None) -> Record:
     from pytest_modelopt.budgets.file import load_budgets
     from pytest_modelopt.budgets.judge import judge
     from pytest_modelopt.budgets.limits import LIMITS
+    from pytest_modelopt.doctor.examine import examine
 
     cases, timed_limits = record.cases, record.timed_limits
     if budgets_file is not None:
@@ -142,6 +161,8 @@ def _judged_again(record: Record, budgets_file: Path | None) -> Record:
             raise ValueError(f"{budgets_file} has no limits for these cases of the record: {', '.join(unknown)}")
         cases = tuple(replace(case, limits=limits[case.name]) for case in cases)
     judged = tuple(judge(case, timed_limits=timed_limits) for case in cases)
+    if budgets_file is not None:  # what was found may speak of limits; otherwise it is told as it was found
+        judged = tuple(replace(case, findings=examine(case, record.environment)) for case in judged)
     return replace(record, cases=judged, timed_limits=timed_limits)
 
 

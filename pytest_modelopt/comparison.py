@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.record.model import Agreement, Case, Coverage, Measurement, Timing
+from pytest_modelopt.record.model import Agreement, Case, Coverage, Finding, Measurement, Timing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,6 +67,11 @@ class Comparison:
     def accuracy_drop(self) -> float | None:
         """How much worse the variant's score is, in the metric's unit: 0.01 is one point of accuracy."""
         return self.case.drop
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the doctor found: likely reasons for these figures."""
+        return self.case.findings
 
     @property
     def agreement(self) -> Agreement | None:

@@ -56,7 +56,7 @@ class _Work:
         device: str | None = None,
     ) -> Variant:
         """The variant that `sources` (model, data, calibration, example_inputs, metric) describe."""
-        from pytest_modelopt.measure.variant import Carried, Variant, environment_now
+        from pytest_modelopt.measure.variant import Carried, Variant, added_recipes_now, environment_now
 
         carried = {name: value for name, value in sources.items() if value is not None and not isinstance(value, str)}
         named: dict[str, Source | None] = {
@@ -82,6 +82,7 @@ class _Work:
             batch_size=defaults.batch_size if batch_size is None else batch_size,
             device=defaults.device if device is None else _device(device),
             threads=defaults.threads if threads is None else threads,
+            added_recipes=added_recipes_now(),
         )
 
     def _carry(self, objects: dict[str, Any]) -> Path:

@@ -18,6 +18,8 @@ from pytest_modelopt.collect import BudgetsModule, CaseItem, red_message
 from pytest_modelopt.keys import CASES, ENDED, MARKER, SESSION
 from pytest_modelopt.markers import read_budget
 from pytest_modelopt.options import Options, read_options
+from pytest_modelopt.recipes.base import RecipeError
+from pytest_modelopt.recipes.registry import forget_added, register, register_installed
 from pytest_modelopt.record.json import case_from_data, case_to_data, environment_from_data, environment_to_data
 from pytest_modelopt.record.model import Limit
 from pytest_modelopt.report import github, junit, markdown, terminal
@@ -35,6 +37,7 @@ class Gate:
         self._config = config
         self._is_worker = hasattr(config, "workerinput")
         options = read_options(config)
+        _register_recipes(config)
         self._progress: progress.Silent | progress.OnTerminal | progress.InLog = progress.Silent()
         self._session = Session(
             options=options,
@@ -247,6 +250,17 @@ class Gate:
 
     def pytest_unconfigure(self) -> None:
         self._session.close()
+        forget_added()
+
+
+def _register_recipes(config: pytest.Config) -> None:
+    """The recipes of installed packages and of the project, before any expression is read."""
+    forget_added()  # of a run in this process that never came to its end
+    try:
+        register_installed()
+        config.hook.pytest_modelopt_register_recipes(register=register)
+    except RecipeError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def _read_budgets(options: Options, root: Path) -> BudgetsFile | None:

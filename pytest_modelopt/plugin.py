@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_modelopt import hookspecs
 from pytest_modelopt.fixtures import modelopt, optimize
 from pytest_modelopt.keys import MARKER, NEEDS_MODELOPT
 from pytest_modelopt.options import add_options, is_enabled
 
 __all__ = ["modelopt", "optimize"]  # pytest finds the fixtures here
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -84,6 +84,8 @@ class Session:
         """Measure one case and judge it."""
         from pytest_modelopt.budgets.judge import judge, lacking_timed
         from pytest_modelopt.budgets.limits import LIMITS, misfit
+        from pytest_modelopt.doctor.examine import examine
+        from pytest_modelopt.doctor.gate import nothing_compared
         from pytest_modelopt.statistics.timing import NEEDS
 
         assert variant.recipe is not None
@@ -112,7 +114,11 @@ class Session:
         ill_fitting = _unfit_for_scores(measured)
         if measured.error is None and ill_fitting:
             measured = replace(measured, error=CaseError("limits", ill_fitting))
-        return judge(measured, timed_limits=self.timed_limits)
+        same = nothing_compared(measured) if measured.error is None else ""
+        if same:
+            measured = replace(measured, error=CaseError("compare", same))
+        judged = judge(measured, timed_limits=self.timed_limits)
+        return replace(judged, findings=examine(judged, self._environment))
 
     def close(self) -> None:
         """End every worker. May be called twice."""
@@ -170,7 +176,7 @@ class Session:
 
 def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, working_directory: Path) -> Variant:
     """A model of budgets.yaml as a variant; its factories are looked for beside the file first."""
-    from pytest_modelopt.measure.variant import Variant, environment_now
+    from pytest_modelopt.measure.variant import Variant, added_recipes_now, environment_now
 
     return Variant(
         model=model.factory,
@@ -185,6 +191,7 @@ def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, work
         batch_size=budgets.defaults.batch_size,
         device=budgets.defaults.device,
         threads=budgets.defaults.threads,
+        added_recipes=added_recipes_now(),
     )
 
 

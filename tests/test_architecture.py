@@ -29,16 +29,29 @@ HEAVY = {
     "transformers",
 }
 # These run inside a worker only, and nothing that the pytest process imports may import them at its top.
-IN_THE_WORKER = {"bench", "device", "environment", "loading", "memory", "process_memory", "quality", "size"}
+IN_THE_WORKER = {
+    "bench",
+    "calibration",
+    "device",
+    "environment",
+    "loading",
+    "memory",
+    "observe",
+    "process_memory",
+    "quality",
+    "settings",
+    "size",
+}
 MODULES = PACKAGE / "recipes" / "modules"
 """The torch modules that variants are made of: imported by recipes when they are applied."""
-ROOMS = {"budgets", "measure", "recipes", "record", "report", "selftest", "statistics"}
+ROOMS = {"budgets", "doctor", "measure", "recipes", "record", "report", "selftest", "statistics"}
 MAY_KNOW = {
     "statistics": set(),
     "record": set(),
     "recipes": {"record"},
     "measure": {"recipes", "record", "statistics"},
     "budgets": {"recipes", "record", "statistics"},
+    "doctor": {"budgets", "recipes", "record", "statistics"},
     "report": {"budgets", "record", "statistics"},
     "selftest": {"budgets", "measure", "record", "statistics"},
 }

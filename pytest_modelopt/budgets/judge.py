@@ -11,7 +11,8 @@ from fractions import Fraction
 from math import inf
 from statistics import median, median_low
 
-from pytest_modelopt.budgets.limits import LIMITS, format_value, metric_in_unit_interval
+from pytest_modelopt.budgets.limits import FIGURES, LIMITS, format_value, metric_in_unit_interval
+from pytest_modelopt.budgets.useless import why_useless
 from pytest_modelopt.figures import format_number, format_percentage, format_points
 from pytest_modelopt.record.model import Case, Limit, Measurement, Timing, Verdict
 from pytest_modelopt.statistics.timing import (
@@ -100,26 +101,14 @@ _FIGURES: dict[str, Callable[[Case], float | Fraction | None]] = {
     "min_coverage": _coverage,
 }
 
-# Which figure of a measurement a limit needs: where it is missing, its stated reason is the verdict's reason.
-_NEEDS = {
-    "max_memory": "memory",
-    "min_memory_reduction": "memory",
-    "max_process_memory": "process_memory",
-    "max_size": "size",
-    "min_size_reduction": "size",
-    "min_speedup": "timing",
-    "max_latency": "timing",
-    "max_accuracy_drop": "score",
-    "min_accuracy": "score",
-    "max_flips": "predictions",
-    "min_coverage": "coverage",
-}
-
 
 def _judge_exact(case: Case, limit: Limit) -> Verdict:
     figure = _FIGURES[limit.name](case)
     if figure is None:
         return _not_measured(case, limit)
+    useless = why_useless(case, limit)
+    if useless:
+        return Verdict(limit, "not measured", None, _sentence(case, limit, f"{_COUNTS_AS_BROKEN} ({useless})"))
     # The author wrote a decimal number: 0.6 means 6/10, not the binary float nearest to it.
     bound = Fraction(repr(limit.value)) if isinstance(figure, Fraction) else limit.value
     kept = figure <= bound if _bounds_from_above(case, limit) else figure >= bound
@@ -314,8 +303,11 @@ def speedup_samples(timing: Timing) -> Samples:
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
+_COUNTS_AS_BROKEN = "was not measured, which counts as broken"
+
+
 def _not_measured(case: Case, limit: Limit) -> Verdict:
-    needed = _NEEDS[limit.name]
+    needed = FIGURES[limit.name]
     if needed == "memory" and case.foreign_runtimes:
         needed = "process_memory"
     reasons = [
@@ -324,7 +316,7 @@ def _not_measured(case: Case, limit: Limit) -> Verdict:
         if side is not None and needed in side.unmeasured
     ]
     why = "; ".join(reasons) or f"the run produced no {needed} figure"
-    text = f"was not measured, which counts as broken ({why})"
+    text = f"{_COUNTS_AS_BROKEN} ({why})"
     return Verdict(limit, "not measured", None, _sentence(case, limit, text))
 
 

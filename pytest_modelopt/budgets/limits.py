@@ -9,7 +9,7 @@ from typing import Literal
 from pytest_modelopt import figures
 from pytest_modelopt.budgets import units
 from pytest_modelopt.budgets.spelling import did_you_mean, shown
-from pytest_modelopt.record.model import Level, Limit
+from pytest_modelopt.record.model import Figure, Level, Limit
 
 Unit = Literal["bytes", "percentage", "points", "score", "factor", "time"]
 
@@ -98,6 +98,21 @@ LIMITS: dict[str, LimitKind] = {
     )
 }
 """Every limit by name, in the order in which budgets and tables list them."""
+
+FIGURES: dict[str, Figure] = {
+    "max_memory": "memory",
+    "min_memory_reduction": "memory",
+    "max_process_memory": "process_memory",
+    "max_size": "size",
+    "min_size_reduction": "size",
+    "min_speedup": "timing",
+    "max_latency": "timing",
+    "max_accuracy_drop": "score",
+    "min_accuracy": "score",
+    "max_flips": "predictions",
+    "min_coverage": "coverage",
+}
+"""Which figure of a measurement a limit bounds: where it is missing, its stated reason is the verdict's reason."""
 
 DESCRIPTION_OF_LEVEL = "`error` fails the test when the limit is broken (the default), `warn` only warns."
 LEVELS: tuple[Level, ...] = ("error", "warn")

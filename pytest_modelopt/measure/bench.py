@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import pickle
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_modelopt.measure import environment, latency, loading, memory, process_memory, quality, size
+from pytest_modelopt.measure import environment, latency, loading, memory, observe, process_memory, quality, size
+from pytest_modelopt.measure.calibration import CalibrationSeen
 from pytest_modelopt.measure.device import Device
 from pytest_modelopt.measure.replies import Answers, Block, Loaded, Memory, Sample, Usage, VariantError
+from pytest_modelopt.measure.settings import compilations, settings
 from pytest_modelopt.measure.variant import Source, Variant
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.record.model import Environment, ProcessMeter
+from pytest_modelopt.record.observations import Observations
 
 
 class Bench:
@@ -34,6 +40,12 @@ class Bench:
         self._stopwatch: latency.Stopwatch | None = None
         self._cuda_meter: memory.CudaMeter | None = None
         self._metric: quality.Metric | None = None
+        self._compilations = 0
+        # Noticed on the way, for `observe`.
+        self._known: dict[str, Any] = {}
+        self._unobserved: dict[str, str] = {}
+        self._ties: observe.Ties = ()
+        self._calibration_seen = CalibrationSeen()
 
     # --- the operations ----------------------------------------------------------------------------------------------
 
@@ -54,14 +66,23 @@ class Bench:
         self._model = model.to(self._device.torch_device) if self._device.is_cuda else model
         self._set_threads()
         with torch.no_grad():  # not inference mode: a recipe may need gradients of what the model caches in this call
+            start = time.perf_counter()
             quality.run(self._model, self._inputs)
+        self._known = {"first_call_s": time.perf_counter() - start, "settings": settings()}
+        with self._looking("ties"):
+            self._ties = observe.ties(self._model)
         return Loaded(notes, None, name, higher_is_better)
 
     def optimize(self) -> Loaded:
         """Apply the recipe to the loaded model."""
         from pytest_modelopt.recipes.expression import parse
         from pytest_modelopt.recipes.optimize import optimize
+        from pytest_modelopt.recipes.registry import RECIPES
 
+        if self._variant.added_recipes:
+            # Not untrusted: the pytest process made these bytes of its own classes.
+            for recipe_class in pickle.loads(self._variant.added_recipes):  # noqa: S301
+                RECIPES[recipe_class.recipe_name] = recipe_class
         assert self._variant.recipe is not None
         recipes = parse(self._variant.recipe)
         self._set_threads()
@@ -79,6 +100,7 @@ class Bench:
         except RecipeError as error:
             raise VariantError(str(error)) from error
         self._model = done.model
+        self._known = {"first_call_s": done.first_call_s, "settings": settings()}
         gc.collect()
         return Loaded((), done.coverage, "", True)
 
@@ -125,7 +147,19 @@ class Bench:
         data = self._evaluation_data(again=True)
         # What is drawn at random from here on (an order, noise, dropout) is the same for every variant.
         loading.seed_everything(self._variant.seed)
-        return quality.answer(self.model, loading.batches(data), self._metric, self._device)
+        batches = loading.batches(data)
+        if self._calibration_seen.was_used:
+            batches = self._calibration_seen.compare(batches)
+        answers = quality.answer(self.model, batches, self._metric, self._device)
+        self._known |= _classes(answers)
+        return answers
+
+    def observe(self) -> Observations:
+        """What else can be seen of the variant. After `score`, where there is any."""
+        self._set_threads()
+        loading.seed_everything(self._variant.seed)
+        known = self._known | {"calibration": self._calibration_seen.calibration()}
+        return observe.observe(self.model, self._call, known, self._ties, self._unobserved)
 
     def prepare_timing(
         self, calls: int | None = None, slowdown: float = 0.0, block_ns: int = latency.TARGET_BLOCK_NS
@@ -137,6 +171,7 @@ class Bench:
             call = latency.slowed(call, slowdown, self._device.synchronize)
         with torch.inference_mode():
             self._stopwatch = latency.Stopwatch(call, self._device.clock, calls=calls, block_ns=block_ns)
+        self._compilations = compilations()
         return self._stopwatch.calls_per_block
 
     def block(self) -> Block:
@@ -147,7 +182,7 @@ class Bench:
     def usage(self) -> Usage:
         """Of the processor, since `prepare_timing`."""
         assert self._stopwatch is not None
-        return self._stopwatch.usage(torch.get_num_threads())
+        return self._stopwatch.usage(torch.get_num_threads(), compilations() - self._compilations)
 
     def pin(self, cores: list[int]) -> None:
         """Run on these cores only, with every thread that exists."""
@@ -191,6 +226,14 @@ class Bench:
         """Before every operation: the user's code may have set another number meanwhile."""
         if torch.get_num_threads() != self._variant.threads:
             torch.set_num_threads(self._variant.threads)
+
+    @contextlib.contextmanager
+    def _looking(self, what: str) -> Iterator[None]:
+        """Looking must not cost the variant anything: where it fails, the reason is kept."""
+        try:
+            yield
+        except Exception as error:
+            self._unobserved[what] = observe.reason(error)
 
     def _call(self) -> object:
         return call(self.model, self._first_inputs())
@@ -249,7 +292,7 @@ class Bench:
 
         def batches() -> Iterator[tuple[Inputs, torch.Tensor]]:
             data = self._loader.make(source, "calibration")
-            for inputs, targets in loading.batches(data, "calibration data"):
+            for inputs, targets in self._calibration_seen.watch(loading.batches(data, "calibration data")):
                 yield self._device.take(inputs), targets.to(self._device.torch_device)
 
         return batches
@@ -259,6 +302,18 @@ class Bench:
         batches = [self._first_inputs()] if self._variant.data is None else None
         data = batches or (inputs for inputs, _ in loading.batches(self._evaluation_data(again=True)))
         return loading.varying_dimensions(data)
+
+
+def _classes(answers: Answers) -> dict[str, int]:
+    """How many classes there are among targets and predictions; nothing where a metric knows no classes."""
+    if answers.predictions is None or answers.targets is None:
+        return {}
+    predicted = Counter(answers.predictions)
+    return {
+        "target_classes": len(set(answers.targets)),
+        "predicted_classes": len(predicted),
+        "most_predicted": max(predicted.values()),
+    }
 
 
 def _not_saved(error: Exception) -> VariantError:

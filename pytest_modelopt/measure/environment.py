@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from importlib import metadata
-from pathlib import Path
 
 import torch
 
+from pytest_modelopt.recipes import cpu_flags
 from pytest_modelopt.record.model import Environment
 
 # Flags that decide how fast and how exactly reduced precision runs on a CPU.
@@ -21,9 +21,13 @@ _TELLING_FLAGS = {
     "avx512_fp16",
     "amx_int8",
     "amx_bf16",
+    "amx_fp16",
     "asimddp",
     "i8mm",
     "sve",
+    "bf16",
+    "fphp",
+    "asimdhp",
 }
 _PACKAGES = (
     "pytest",
@@ -32,15 +36,19 @@ _PACKAGES = (
     "torch-pruning",
     "memray",
     "torchao",
+    "onnx",
     "onnxruntime",
     "openvino",
+    "nncf",
     "ai-edge-litert",
+    "ai-edge-quantizer",
+    "litert-torch",
 )
 
 
 def environment(gpu: str | None = None) -> Environment:
     """What this process runs on; `gpu` is the one that the models run on, if any."""
-    name, flags = _cpu()
+    name, flags = cpu_flags.name_and_flags()
     return Environment(
         python=platform.python_version(),
         platform=platform.platform(),
@@ -53,22 +61,6 @@ def environment(gpu: str | None = None) -> Environment:
         gpu=gpu,
         packages=_versions(),
     )
-
-
-def _cpu() -> tuple[str, set[str]]:
-    name, flags = platform.processor() or platform.machine(), set[str]()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return name, flags
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            name = value.strip()
-        elif key.strip().lower() in ("flags", "features"):
-            flags = set(value.split())
-            break
-    return name, flags
 
 
 def _versions() -> dict[str, str]:

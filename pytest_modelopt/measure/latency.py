@@ -63,7 +63,7 @@ class Stopwatch:
         finally:
             gc.enable()
 
-    def usage(self, threads: int) -> Usage:
+    def usage(self, threads: int, compilations: int) -> Usage:
         """What this process did with the processor since the stopwatch was made. `threads` are those in force."""
         processor_ns = time.process_time_ns() - self._processor_start
         idle_ns = time.perf_counter_ns() - self._started - self._in_blocks
@@ -72,6 +72,7 @@ class Stopwatch:
             active_threads=self.active_threads,
             processor_ns=processor_ns,
             idle_cores=max(0, processor_ns - self._processor_in_blocks) / max(1, idle_ns),
+            compilations=compilations,
         )
 
     def _fastest_call_ns(self) -> int:

@@ -51,6 +51,7 @@ def _is_reloaded(workshop: Workshop, measured: Measured, saved: Saved, model: Pa
     try:
         workshop.request(measured.worker, "reload", path=str(model), inputs_file=str(saved.inputs))
         if saved.answer.is_like(workshop.request(measured.worker, "answer")):
+            _saw(measured, reloads=True)
             return True
         _note(measured, "saved and loaded again it is not the same model: its answers differ")
     except WorkerFailed as failed:
@@ -58,6 +59,7 @@ def _is_reloaded(workshop: Workshop, measured: Measured, saved: Saved, model: Pa
         if measured.worker is None or not measured.worker.is_alive:
             workshop.end(measured)
             workshop.start(measured)
+    _saw(measured, reloads=False)
     model.unlink(missing_ok=True)
     measured.saved = replace(saved, model=None)
     return False
@@ -74,6 +76,12 @@ def _make_again(workshop: Workshop, measured: Measured, saved: Saved) -> None:
             "must give the same model in every process, whether or not the data was loaded before",
             "",
         )
+
+
+def _saw(measured: Measured, *, reloads: bool) -> None:
+    if measured.measurement is not None and measured.measurement.observations is not None:
+        seen = replace(measured.measurement.observations, reloads=reloads)
+        measured.measurement = replace(measured.measurement, observations=seen)
 
 
 def _note(measured: Measured, why: str) -> None:

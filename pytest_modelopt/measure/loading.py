@@ -19,6 +19,9 @@ from pytest_modelopt.recipes.calling import Inputs
 SCORING_BATCH = 64
 """Examples per batch where the data does not come in batches of its own."""
 
+LABELS = ("labels", "label")
+"""Names of the targets in a batch that is one dict."""
+
 Batch = tuple[Inputs, torch.Tensor]
 
 
@@ -133,6 +136,9 @@ def load_model(loader: Loader, source: Source) -> tuple[nn.Module, tuple[str, ..
 def batches(data: Any, what: str = "data") -> Iterator[Batch]:
     """(inputs, targets) batch by batch, from tensors, a Dataset, a DataLoader, or any iterable of batches.
 
+    A batch, or all the data, may also be one dict that holds the targets as `labels`, as Hugging Face's collators give
+    it: the other entries are then the model's keyword arguments.
+
     Raises:
         VariantError: the data is empty, inputs and targets differ in number, or the form is none of these.
     """
@@ -144,7 +150,7 @@ def batches(data: Any, what: str = "data") -> Iterator[Batch]:
 
 
 def _raw_batches(data: Any, what: str) -> Iterable[Any]:
-    if _is_tensor_pair(data):
+    if _is_tensor_pair(data) or _labels_name(data):
         return _sliced(data, what)
     if isinstance(data, Dataset):
         if not isinstance(data, IterableDataset) and len(data) == 0:  # type: ignore[arg-type]
@@ -157,6 +163,7 @@ def _raw_batches(data: Any, what: str) -> Iterable[Any]:
     raise VariantError(
         f"the {what} is a {type(data).__name__}; give (inputs, targets) tensors, a Dataset, a DataLoader or an "
         "iterable of such batches"
+        + (" (a dict must hold the targets as `labels`)" if isinstance(data, Mapping) else "")
     )
 
 
@@ -179,12 +186,20 @@ def _sliced(data: Any, what: str) -> Iterator[Batch]:
         yield take(inputs, start, stop), targets[start:stop]
 
 
+def _labels_name(batch: Any) -> str:
+    """Under which name a dict holds its targets; empty where it is no dict, or holds none."""
+    return next((name for name in LABELS if isinstance(batch, Mapping) and name in batch), "")
+
+
 def _checked(batch: Any, index: int, what: str) -> Batch:
+    labels = _labels_name(batch)
+    if labels:
+        batch = {name: value for name, value in batch.items() if name != labels}, batch[labels]
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise VariantError(
             f"batch {index} of the {what} is a {type(batch).__name__}"
             + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
-            + "; each batch must be (inputs, targets)"
+            + "; each batch must be (inputs, targets), or a dict with `labels`"
         )
     inputs, targets = tensors(batch[0], f"inputs of the {what}"), batch[1]
     if not _is_array(targets):

@@ -118,6 +118,9 @@ class _Walk:
             self._pending += [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
         elif tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
             self._pending += [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+        elif tensor.is_mkldnn:  # packed by inductor's freezing: more bytes than the numbers in it, padding included
+            start, size = _mkldnn_memory(tensor)
+            self._ranges.append((start, start + size, tensor.device.type))
         elif tensor.layout is not torch.strided or tensor.device.type == "meta":
             raise Unaccounted(f"a tensor of layout {tensor.layout} on {tensor.device} has no storage to count")
         else:
@@ -175,6 +178,15 @@ class CudaMeter:
     def _requested(self, which: str) -> int:
         """Bytes in use, now ('current') or at most since the last reset ('peak'); 0 before anything was allocated."""
         return int(torch.cuda.memory_stats(self._device).get(f"requested_bytes.all.{which}", 0))
+
+
+def _mkldnn_memory(tensor: torch.Tensor) -> tuple[int, int]:
+    """(address, bytes) of a tensor in a layout of oneDNN's or MKL's own."""
+    operators: Any = torch.ops.mkldnn
+    try:
+        return int(operators.data_ptr(tensor)), int(operators._nbytes(tensor))
+    except (AttributeError, RuntimeError) as error:
+        raise Unaccounted(f"a tensor of layout {tensor.layout} does not say where it lies: {error}") from error
 
 
 def _refuse_foreign(value: Any) -> None:

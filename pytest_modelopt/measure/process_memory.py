@@ -23,6 +23,7 @@ import torch
 
 from pytest_modelopt.measure import size
 from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.recipes import telemetry
 from pytest_modelopt.recipes.calling import call
 from pytest_modelopt.recipes.foreign import FOREIGN_RUNTIMES
 from pytest_modelopt.record.model import ProcessMeter
@@ -75,7 +76,8 @@ def _import_libraries(model: Path, runtime: str | None) -> None:
     """Import the libraries that the saved model needs: their own memory is there with any model."""
     for package in FOREIGN_RUNTIMES.get(runtime or "", ()):
         if importlib.util.find_spec(package.partition(".")[0]) is not None:
-            importlib.import_module(package)
+            with telemetry.off():
+                importlib.import_module(package)
     for module in sorted(_modules_named_in(model)):
         if module.partition(".")[0] in _LIBRARIES:
             importlib.import_module(module)

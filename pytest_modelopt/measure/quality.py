@@ -70,7 +70,7 @@ class Fingerprint:
         self._order.append((kind, before + len(targets)))
         for key, (_, tensor) in zip(keys, named, strict=True):
             column = self._columns.setdefault(key, hashlib.sha256())
-            _update(column, tensor)
+            update_with_bytes(column, tensor)
 
     def hexdigest(self) -> str:
         whole = hashlib.sha256(repr(self._order).encode())
@@ -86,7 +86,7 @@ SAMPLED = 10_000
 def sample(outputs: Any) -> Sample:
     """The first numbers in what a model returned, and the types and shapes of all of it."""
     kinds, values = [], array("d")
-    for tensor in _tensors_in(outputs):
+    for tensor in tensors_in(outputs):
         kinds.append(f"{tensor.dtype}{tuple(tensor.shape)}")
         plain = tensor.dequantize() if tensor.is_quantized else tensor
         plain = plain if plain.layout is torch.strided else plain.to_dense()
@@ -95,14 +95,15 @@ def sample(outputs: Any) -> Sample:
     return Sample(";".join(kinds), values)
 
 
-def _update(column: Any, tensor: torch.Tensor) -> None:
+def update_with_bytes(hasher: Any, tensor: torch.Tensor) -> None:
+    """Feed the bytes of a tensor, in logical order, to one of hashlib's."""
     contiguous = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     if contiguous.numel():
         view = (ctypes.c_char * contiguous.nbytes).from_address(contiguous.data_ptr())  # no copy, any dtype
-        column.update(view)
+        hasher.update(view)
 
 
-def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     """The tensors of a model's output: in tuples, lists, dicts, and objects with attributes."""
     if isinstance(value, torch.Tensor):
         yield value
@@ -110,24 +111,24 @@ def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
         yield torch.as_tensor(value)
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _tensors_in(item)
+            yield from tensors_in(item)
     elif isinstance(value, (tuple, list)):
         for item in value:
-            yield from _tensors_in(item)
+            yield from tensors_in(item)
     elif hasattr(value, "__dict__"):
         for item in vars(value).values():
-            yield from _tensors_in(item)
+            yield from tensors_in(item)
 
 
 class Accuracy:
     """Share of examples whose largest logit stands at the target."""
 
     def __init__(self) -> None:
-        self._predictions = array("q")
+        self._predictions, self._targets = array("q"), array("q")
         self._correct = bytearray()
 
     def add(self, outputs: Any, targets: torch.Tensor, first: int) -> None:
-        logits = _logits(outputs)
+        logits = _logits(outputs, len(targets))
         _refuse_not_finite(logits, first)
         if logits.ndim != 2 or len(logits) != len(targets) or targets.ndim != 1 or targets.is_floating_point():
             raise VariantError(
@@ -144,10 +145,12 @@ class Accuracy:
             )
         predicted = logits.argmax(dim=1)
         self._predictions.extend(predicted.tolist())
+        self._targets.extend(targets.tolist())
         self._correct.extend((predicted == targets).to(torch.uint8).tolist())
 
     def answers(self, count: int, fingerprint: str) -> Answers:
-        return Answers(sum(self._correct) / count, count, fingerprint, self._predictions, bytes(self._correct))
+        score = sum(self._correct) / count
+        return Answers(score, count, fingerprint, self._predictions, bytes(self._correct), self._targets)
 
 
 class Outputs:
@@ -183,22 +186,27 @@ def _joined(batches: list[Any]) -> Any:
     return batches
 
 
-def _logits(outputs: Any) -> torch.Tensor:
-    """The tensor of class scores in a model's output: the output itself, or its `logits`."""
-    found = outputs
-    if not isinstance(found, torch.Tensor):
-        found = outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
-    if not isinstance(found, torch.Tensor):
-        raise VariantError(
-            f"accuracy needs a tensor of class scores, but the model returned a {type(outputs).__name__} without "
-            "`logits`; return the scores, or give `metric: package.module:function`"
-        )
-    return found
+def _logits(outputs: Any, examples: int) -> torch.Tensor:
+    """The class scores in a model's output: the output itself, its `logits`, or the only tensor of their shape."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs
+    named = outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
+    if isinstance(named, torch.Tensor):
+        return named
+    found = [tensor for tensor in tensors_in(outputs) if tensor.ndim == 2 and len(tensor) == examples]
+    found = [tensor for tensor in found if tensor.is_floating_point()]
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} tensors of the shape (examples, classes)" if found else "no `logits`"
+    raise VariantError(
+        f"accuracy needs a tensor of class scores, but the model returned a {type(outputs).__name__} with {what}; "
+        "return the scores, name them `logits`, or give `metric: package.module:function`"
+    )
 
 
 def _refuse_not_finite(outputs: Any, first: int) -> None:
     """NaN and infinities are an error before anything is made of them: argmax would quietly take them for an answer."""
-    for tensor in _tensors_in(outputs):
+    for tensor in tensors_in(outputs):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             rows = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(dim=1) if tensor.ndim else None
             where = f", first in example {first + int(rows.nonzero()[0])}" if rows is not None else ""

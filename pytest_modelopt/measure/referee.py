@@ -219,7 +219,8 @@ def _added(one: machine.Reading | None, other: machine.Reading) -> machine.Readi
 def _worker_use(usages: Sequence[Usage]) -> WorkerUse:
     """The worst of all launches."""
     active = [usage.active_threads for usage in usages if usage.active_threads is not None]
-    return WorkerUse(max(active, default=None), max(usage.idle_cores for usage in usages))
+    compilations = max(usage.compilations for usage in usages)
+    return WorkerUse(max(active, default=None), max(usage.idle_cores for usage in usages), compilations)
 
 
 def _share_cores(original: Worker, variant: Worker, plan: TimingPlan) -> None:

@@ -48,6 +48,8 @@ class Answers:
     """Predicted class of each example; None for a metric that is not right-or-wrong per example."""
     correct: bytes | None
     """1 or 0 per example, in the same order."""
+    targets: array[int] | None = None
+    """Of each example, in the same order; None where `predictions` is."""
 
 
 @dataclass(frozen=True)
@@ -91,3 +93,5 @@ class Usage:
     """Processor time of the whole process."""
     idle_cores: float
     """Cores that it kept busy while it was not its turn."""
+    compilations: int = 0
+    """Graphs that torch.compile made after the warm-up."""

@@ -18,6 +18,7 @@ from pytest_modelopt.measure.replies import Answers, Loaded, Memory
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.measure.workshop import Failed, Measured, Progress, StepLimits, Workshop
 from pytest_modelopt.record.model import Agreement, Case, CaseError, Environment, Measurement, Stage, Timing
+from pytest_modelopt.record.observations import Classes, Observations
 from pytest_modelopt.statistics.timing import LAUNCHES
 
 __all__ = ["Progress", "Runner", "StepLimits"]
@@ -115,7 +116,6 @@ class Runner:
         """Load, then size, memory and score. `measured` keeps what was found, also where a later step fails."""
         self._load(measured, name)
         assert measured.loaded is not None
-        label = measured.variant.label
         unmeasured: dict[str, str] = {}
         size = self._figure(measured, name, "size", unmeasured)
         memory: Memory = self._figure(measured, name, "memory", unmeasured) or Memory(None, None)
@@ -135,7 +135,14 @@ class Runner:
         )
         if measured.variant.data is None:
             unmeasured["score"] = unmeasured["predictions"] = "no `data` was given"
-            return
+        else:
+            self._score(measured, name, unmeasured)
+        self._observe(measured, name)
+
+    def _score(self, measured: Measured, name: str, unmeasured: dict[str, str]) -> None:
+        assert measured.loaded is not None
+        assert measured.measurement is not None
+        label = measured.variant.label
         answers: Answers = self._workshop.ask(measured, name, "score", f"scoring the {label}")
         measured.answers = answers
         if answers.predictions is None:
@@ -146,6 +153,20 @@ class Runner:
             examples=answers.examples,
             data_fingerprint=answers.data_fingerprint,
         )
+
+    def _observe(self, measured: Measured, name: str) -> None:
+        """Look at the variant for the doctor. It costs the case nothing where that fails, but it is said."""
+        assert measured.measurement is not None
+        try:
+            seen: Observations = self._workshop.ask(
+                measured, name, "observe", f"looking at the {measured.variant.label}", stage="compare"
+            )
+        except Failed as failed:
+            seen = Observations(unobserved={"everything": failed.error.message})
+        measured.measurement = replace(measured.measurement, observations=seen)
+        if measured.worker is None or not measured.worker.is_alive:
+            measured.worker = None
+            self._load(measured, name)
 
     def _load(self, measured: Measured, name: str) -> None:
         variant = measured.variant
@@ -261,4 +282,23 @@ def _agreement(before: Answers | None, after: Answers | None) -> Agreement | Non
         right_to_wrong=sum(a > b for a, b in zip(before.correct, after.correct, strict=True)),
         wrong_to_right=sum(a < b for a, b in zip(before.correct, after.correct, strict=True)),
         flips=sum(a != b for a, b in zip(before.predictions, after.predictions, strict=True)),
+        classes=_classes(before, after),
     )
+
+
+_MOST_CLASSES = 300
+
+
+def _classes(before: Answers, after: Answers) -> Classes | None:
+    """The changed answers by target class."""
+    if before.targets is None or before.correct is None or after.correct is None:
+        return None
+    counts = {label: [0, 0, 0] for label in sorted(set(before.targets))}
+    if len(counts) > _MOST_CLASSES:
+        return None
+    for label, was_right, is_right in zip(before.targets, before.correct, after.correct, strict=True):
+        counts[label][0] += 1
+        counts[label][1] += was_right > is_right
+        counts[label][2] += was_right < is_right
+    examples, lost, won = zip(*counts.values(), strict=True)
+    return Classes(tuple(counts), examples, lost, won)

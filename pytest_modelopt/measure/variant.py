@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, replace
 
 SEED = 20260101
@@ -23,6 +24,30 @@ Source = str | Carried
 def environment_now() -> tuple[tuple[str, str], ...]:
     """This process's environment variables, without those that pytest changes with every test."""
     return tuple(sorted((name, value) for name, value in os.environ.items() if not name.startswith("PYTEST_")))
+
+
+def added_recipes_now() -> bytes:
+    """The recipes that are not built in, for the workers; empty where there are none.
+
+    Classes of a conftest.py travel as code: each folder may have one of its own, which no worker could import by name.
+    """
+    from pytest_modelopt.recipes.registry import added
+
+    recipes = added()
+    if not recipes:
+        return b""
+    import cloudpickle
+
+    names = {recipe.__module__ for recipe in recipes}
+    modules = [sys.modules[name] for name in names if name in sys.modules]
+    by_value = [module for module in modules if str(getattr(module, "__file__", "")).endswith("conftest.py")]
+    for module in by_value:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps(recipes))
+    finally:
+        for module in by_value:
+            cloudpickle.unregister_pickle_by_value(module)
 
 
 @dataclass(frozen=True)
@@ -53,6 +78,8 @@ class Variant:
     threads: int = 1
     """Intra-op threads of every call, timed or not: figures then repeat on a shared machine."""
     seed: int = SEED
+    added_recipes: bytes = b""
+    """What `added_recipes_now` gave: recipes of the project's own."""
 
     @property
     def original(self) -> Variant:

@@ -122,13 +122,13 @@ class Recipe(BaseModel):
         """The one spelling of this recipe, its parameters in the order of the fields.
 
         A `ratio` is always spelled out, since nobody should have to know its default to read a table; the others
-        where they differ from their defaults.
+        where they differ from their defaults. What is None is not in force, and nothing to spell.
         """
         fields = type(self).model_fields
         given = [
             f"{name}={_spell(getattr(self, name))}"
             for name, field in fields.items()
-            if name == "ratio" or getattr(self, name) != field.default
+            if getattr(self, name) is not None and (name == "ratio" or getattr(self, name) != field.default)
         ]
         return f"{self.recipe_name}({', '.join(given)})" if given else self.recipe_name
 

@@ -38,6 +38,11 @@ class Weight:
     type: str
     tensor: torch.Tensor
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes in memory: a tensor class such as torchao's gives itself out for a float tensor."""
+        return sum(tensor.nbytes for tensor in _held(self.tensor))
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -49,13 +54,13 @@ class Snapshot:
 
     @property
     def weight_bytes(self) -> int:
-        return sum(weight.tensor.nbytes for weight in self.weights)
+        return sum(weight.nbytes for weight in self.weights)
 
     def layers(self) -> tuple[tuple[str, str, int], ...]:
         """(name, type, weight bytes) of each module that owns weights, in the model's order."""
         sizes: dict[tuple[str, str], int] = {}
         for weight in self.weights:
-            sizes[weight.module, weight.type] = sizes.get((weight.module, weight.type), 0) + weight.tensor.nbytes
+            sizes[weight.module, weight.type] = sizes.get((weight.module, weight.type), 0) + weight.nbytes
         return tuple((name, kind, size) for (name, kind), size in sizes.items())
 
 
@@ -65,7 +70,7 @@ def snapshot(model: nn.Module) -> Snapshot:
 
     types = {_author_name(f"{name}.x").rpartition(".")[0]: type_name(m) for name, m in model.named_modules()}
     weights = []
-    seen: set[tuple[int, int, int]] = set()
+    seen: set[tuple[tuple[int, int, int], ...]] = set()
     for raw_name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise RecipeError(f"{raw_name} is not initialized yet: run the model once in its factory")
@@ -96,7 +101,7 @@ def compare(
     changed_weights += [w for w in before.weights if w.name not in found and _is_within(w.module, reached)]
     changed: dict[tuple[str, str], int] = defaultdict(int)
     for weight in changed_weights:
-        changed[weight.module, weight.type] += weight.tensor.nbytes
+        changed[weight.module, weight.type] += weight.nbytes
     matrices = {weight.module for weight in changed_weights if weight.tensor.dim() > 1}
     layers = [
         LayerCoverage(
@@ -204,6 +209,8 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     one, other = one.detach(), other.detach()
+    if type(one.data) is type(other.data) and hasattr(one, "__tensor_flatten__"):
+        return all(_same_bits(*pair) for pair in zip(_held(one), _held(other), strict=True))
     if type(other.data) is not torch.Tensor or other.layout is not torch.strided or other.is_quantized:
         return False
     return torch.equal(_bits(one), _bits(other))
@@ -216,8 +223,16 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
-def _region(tensor: torch.Tensor) -> tuple[int, int, int]:
-    return tensor.data_ptr(), tensor.nbytes, hash((tensor.stride(), tensor.dtype))
+def _held(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors that a tensor class wraps (torchao's hold int8 values and scales); of any other, itself."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()
+    return [held for name in names for held in _held(getattr(tensor, name))]
+
+
+def _region(tensor: torch.Tensor) -> tuple[tuple[int, int, int], ...]:
+    return tuple((held.data_ptr(), held.nbytes, hash((held.stride(), held.dtype))) for held in _held(tensor))
 
 
 def _author_name(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,28 +17,38 @@ if TYPE_CHECKING:
 
     from pytest_modelopt.recipes.modules.runtime import Signature
 
+KNOWN_WARNINGS = (r"The tensor attributes? (self\.[\w.]*_flat_weights\[\d+\](, )?)+ (was|were) assigned during export",)
+"""How the warnings begin that torch.export raises about torch's own recurrent layers."""
+
 
 def export(model: nn.Module, context: Context, recipe_name: str) -> torch.export.ExportedProgram:
     """The model's forward pass as a graph, with the sizes that vary left open: the number of examples, and `varying`.
 
     Raises:
-        RecipeError: with the line of the model that cannot be exported.
+        RecipeError: with the line of the model that cannot be exported, or with what no graph of it would do.
     """
     import torch
 
     inputs = several_examples(context.example_inputs)
+    _refuse_other_precisions(model, recipe_name)
+    _refuse_state(model, inputs, recipe_name)
     args, kwargs = arguments(inputs)
     open_sizes = dynamic_sizes(inputs, context.varying())
     # torch.export takes the names of forward's parameters where the arguments are given by position
     shapes: Any = dict(zip(kwargs, open_sizes, strict=True)) if kwargs else tuple(open_sizes)
-    with torch.no_grad(), unfused():
+    shapes = _by_parameter(model, shapes)
+    with torch.no_grad(), unfused(), warnings.catch_warnings():
+        for message in KNOWN_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
         try:
-            return torch.export.export(model, args, kwargs, dynamic_shapes=_by_parameter(model, shapes), strict=False)
+            exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
             raise RecipeError(
                 f"{recipe_name} needs a model that torch.export can trace, and {type(model).__name__} is not"
                 f"{user_line(error)}: {last_line(error)}"
             ) from error
+    _refuse_computed_numbers(exported, model, recipe_name)
+    return exported
 
 
 def signature_of(model: nn.Module, inputs: Inputs) -> Signature:
@@ -82,6 +93,51 @@ def dynamic_sizes(inputs: Inputs, varying: tuple[frozenset[int], ...]) -> list[d
         {dimension: Dim.DYNAMIC for dimension in sorted({0, *more}) if dimension < tensor.ndim}
         for tensor, more in zip(tensors, others, strict=True)
     ]
+
+
+def _refuse_other_precisions(model: nn.Module, recipe_name: str) -> None:
+    import torch
+
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()} - {torch.float32}
+    if dtypes:
+        words = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise RecipeError(f"{recipe_name} converts float32 weights, and the model holds {words}: call .float() on it")
+
+
+def _refuse_state(model: nn.Module, inputs: Inputs, recipe_name: str) -> None:
+    """What a model keeps from call to call would be frozen at its present value."""
+    import torch
+
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.no_grad():
+        call(model, inputs)
+    changed = [
+        name for name, buffer in model.named_buffers() if name not in before or not _is_same(buffer, before[name])
+    ]
+    if changed:
+        raise RecipeError(
+            f"{recipe_name}: {type(model).__name__} changes {', '.join(changed)} in each call, and a converted model "
+            f"keeps nothing from call to call; recipes that stay in torch, such as int8-dynamic, keep it"
+        )
+
+
+def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    import torch
+
+    return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def _refuse_computed_numbers(exported: torch.export.ExportedProgram, model: nn.Module, recipe_name: str) -> None:
+    """Of what is no tensor in the output, a converted model returns always the same."""
+    from torch.export.graph_signature import ConstantArgument, TensorArgument
+
+    specs = exported.graph_signature.output_specs
+    for position, spec in enumerate(specs, 1):
+        if not isinstance(spec.arg, (TensorArgument, ConstantArgument)):
+            raise RecipeError(
+                f"{recipe_name}: output {position} of {len(specs)} of {type(model).__name__} is a number that depends "
+                f"on the sizes of its inputs, and a converted model returns tensors only: leave it out of the output"
+            )
 
 
 @contextlib.contextmanager

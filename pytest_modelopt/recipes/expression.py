@@ -57,16 +57,21 @@ def canonical(recipes: Iterable[Recipe]) -> str:
 def _recipe(part: str, text: str) -> Recipe:
     name, bracket, rest = part.partition("(")
     name = name.strip()
-    recipe_class = _recipe_class(name)
+    found = recipe_class(name)
     if not bracket:
-        return recipe_class()
+        return found()
     arguments, trailing = _until_closing(rest, text)
     if trailing.strip():
         raise RecipeError(f"{trailing.strip()!r} after ')' in {text!r} is not understood; join two recipes with '+'")
-    return _construct(recipe_class, dict(_arguments(arguments, recipe_class, text)), text)
+    return _construct(found, dict(_arguments(arguments, found, text)), text)
 
 
-def _recipe_class(name: str) -> type[Recipe]:
+def recipe_class(name: str) -> type[Recipe]:
+    """The recipe of that name.
+
+    Raises:
+        RecipeError: with the nearest name.
+    """
     if name in RECIPES:
         return RECIPES[name]
     if not name:
@@ -145,14 +150,21 @@ def _construct(recipe_class: type[Recipe], arguments: dict[str, Value], text: st
 
 def _in_words(problem: dict[str, Any], recipe_class: type[Recipe]) -> str:
     """One of pydantic's findings as a sentence that knows nothing of pydantic."""
+    said = problem.get("ctx", {}).get("error")  # by a validator of the recipe's own, about one parameter or several
+    if isinstance(said, ValueError):
+        about = f"{problem['loc'][0]} of " if problem["loc"] else ""
+        return f"{about}{recipe_class.recipe_name}: {said}"
     key = str(problem["loc"][0])
     field = recipe_class.model_fields[key]
-    allowed = _allowed(field.annotation, field.metadata)
-    return f"{key} of {recipe_class.recipe_name} must be {allowed}, not {problem['input']!r}"
+    what = allowed(field.annotation, field.metadata)
+    return f"{key} of {recipe_class.recipe_name} must be {what}, not {problem['input']!r}"
 
 
-def _allowed(annotation: Any, constraints: Sequence[Any]) -> str:
+def allowed(annotation: Any, constraints: Sequence[Any]) -> str:
+    """What a parameter may be, in words: 'a number between 0 and 1, both excluded'."""
     choices = getattr(annotation, "__args__", ())
+    if type(None) in choices:
+        (annotation,) = (choice for choice in choices if choice is not type(None))
     if choices and all(isinstance(choice, str) for choice in choices):
         return " or ".join(repr(choice) for choice in choices)
     noun = {int: "a whole number", float: "a number", bool: "true or false"}.get(annotation, "text")

@@ -113,13 +113,13 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
     from torch.ao.quantization.fx.tracer import QuantizationTracer
     from torch.fx import GraphModule
 
-    defaults = _defaults_of_absent_arguments(model, inputs)
+    defaults = defaults_of_absent_arguments(model, inputs)
     try:
         graph = QuantizationTracer([], []).trace(model, concrete_args=defaults or None)
     except Exception as error:
         raise RecipeError(
             f"int8-static needs a model that torch.fx can trace, and {type(model).__name__} is not"
-            f"{user_line(error)}: {last_line(error)}; int8-dynamic needs no tracing"
+            f"{_reason(model, error)}; int8-dynamic needs no tracing, and onnxruntime-int8-static traces otherwise"
         ) from error
     specialized = re.compile(f"({'|'.join(map(re.escape, defaults))})_\\d+")
     for node in [node for node in graph.nodes if node.op == "placeholder" and specialized.fullmatch(str(node.target))]:
@@ -130,6 +130,14 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
     return GraphModule(model, graph)
 
 
+def _reason(model: nn.Module, error: Exception) -> str:
+    if hasattr(
+        type(model).forward, "__wrapped__"
+    ):  # as in Hugging Face's models; torch's own message is about bytecode
+        return ": a decorator stands around its forward, which torch.fx cannot look through"
+    return f"{user_line(error)}: {last_line(error)}"
+
+
 def _erase_with_users(node: fx.Node) -> None:
     """Erase an argument that is fixed at its default, with the assertions that FX made of it."""
     for user in list(node.users):
@@ -137,7 +145,7 @@ def _erase_with_users(node: fx.Node) -> None:
     node.graph.erase_node(node)
 
 
-def _defaults_of_absent_arguments(model: nn.Module, inputs: Inputs) -> dict[str, Any]:
+def defaults_of_absent_arguments(model: nn.Module, inputs: Inputs) -> dict[str, Any]:
     """Parameters of `forward` that the inputs do not give, with their defaults."""
     signature = inspect.signature(model.forward)
     try:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from pytest_modelopt.recipes.base import Applied, Context, Recipe
+from pytest_modelopt.figures import format_bytes
+from pytest_modelopt.recipes.base import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.recipes.describe import owners_in_words, weight_owners
 from pytest_modelopt.recipes.fused_path import turn_off_fused_path
 from pytest_modelopt.recipes.sharing import replace_modules, tied_parameters
@@ -17,64 +21,170 @@ if TYPE_CHECKING:
 SMALLEST_WEIGHT_COUNT = 4096
 """A Linear with fewer weights is left alone: there is nothing to gain, and heads of few classes lose much."""
 
+DEFAULT_RATIO = 0.5
+
 
 class LowRank(Recipe):
-    """Replace each Linear by two thinner ones that hold the share `ratio` of its weights.
+    """Replace each Linear by two thinner ones, whose rank r follows from exactly one of three parameters.
 
     A weight W of out x in with the decomposition U S V^T becomes (U_r sqrt(S_r)) (sqrt(S_r) V_r^T), the nearest matrix
-    of rank r in the Frobenius norm (Eckart and Young, 1936), with r = floor(ratio * out * in / (out + in)).
+    of rank r in the Frobenius norm (Eckart and Young, 1936).
+
+    `ratio`: the two hold this share of the layer's weights, r = floor(ratio * out * in / (out + in)).
+    `energy`: the smallest rank that keeps this share of the layer's squared singular values.
+    `bytes`: all factorized layers together, biases included, take at most so many bytes; each next rank goes to the
+    layer where it keeps the largest share of the layer's squared singular values per byte.
     """
 
     recipe_name: ClassVar[str] = "low-rank"
     summary: ClassVar[str] = "replaces each Linear by two thinner ones (truncated singular value decomposition)"
     changes: ClassVar[tuple[str, ...]] = ("Linear",)
 
-    ratio: float = Field(default=0.5, gt=0, lt=1)
+    ratio: float | None = Field(default=DEFAULT_RATIO, gt=0, lt=1)
+    energy: float | None = Field(default=None, gt=0, lt=1)
+    bytes: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _exactly_one(cls, values: Any) -> Any:
+        given = [f"{name}={value}" for name, value in values.items() if name in cls.model_fields and value is not None]
+        if len(given) > 1:
+            raise ValueError(f"the rank follows from one of ratio, energy and bytes; keep one of {', '.join(given)}")
+        return values if given and "ratio" in values else {"ratio": None if given else DEFAULT_RATIO, **values}
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
+        from torch import nn
+
         kept: dict[str, list[nn.Module]] = {}
-        energies: list[float] = []
         tied = tied_parameters(model)
+        layers: list[nn.Linear] = []
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                reason = _reason_to_keep(module, tied)
+                if reason:
+                    kept.setdefault(reason, []).append(module)
+                else:
+                    layers.append(module)
+        chosen: dict[nn.Module, int] = {}
+        for layer, rank in zip(layers, self._ranks(layers), strict=True):
+            reason = self._reason_against_rank(layer, rank)
+            if reason:
+                kept.setdefault(reason, []).append(layer)
+            else:
+                chosen[layer] = rank
+        energies: list[float] = []
+        factors: list[nn.Module] = []
 
         def factorize(module: nn.Module) -> nn.Module | None:
-            from torch import nn
-
-            if not isinstance(module, nn.Linear):
+            if module not in chosen or not isinstance(module, nn.Linear):
                 return None
-            reason = self._reason_to_keep(module, tied)
-            if reason:
-                kept.setdefault(reason, []).append(module)
-                return None
-            pair, energy = _factorized(module, self._rank(module))
+            pair, energy = _factorized(module, chosen[module])
             energies.append(energy)
+            factors.append(pair)
             return pair
 
         model = replace_modules(model, factorize)
         notes = [f"{owners_in_words(modules)} left as they are: {reason}" for reason, modules in kept.items()]
         if energies:
-            notes.insert(0, _energy_note(energies))
+            notes.insert(0, _energy_note(energies, factors, self.bytes))
         return Applied(model, (*notes, *_other_layers(model), *turn_off_fused_path(model)))
 
-    def _rank(self, linear: nn.Linear) -> int:
-        outputs, inputs = linear.weight.shape
-        return int(self.ratio * outputs * inputs / (outputs + inputs))
+    def _ranks(self, layers: Sequence[nn.Linear]) -> list[int]:
+        if self.bytes is not None:
+            return ranks_within(self.bytes, [_spectrum(layer) for layer in layers]) if layers else []
+        if self.energy is not None:
+            return [_spectrum(layer).rank_for(self.energy) for layer in layers]
+        assert self.ratio is not None
+        return [int(self.ratio * layer.weight.numel() / sum(layer.weight.shape)) for layer in layers]
 
-    def _reason_to_keep(self, linear: nn.Linear, tied: set[int]) -> str:
-        from torch import nn
-
-        if type(linear) is not nn.Linear:
-            return "not exactly nn.Linear (a subclass, a part of MultiheadAttention or parametrized)"
-        if linear.weight.numel() < SMALLEST_WEIGHT_COUNT:
-            return f"fewer than {SMALLEST_WEIGHT_COUNT} weights each"
-        if id(linear.weight) in tied or id(linear.bias) in tied:
-            return "another module shares their weight"
-        if linear._forward_pre_hooks or linear._forward_hooks:
-            return "they carry forward hooks, which would be lost"
-        if not linear.weight.is_floating_point():
-            return "their weights are not in floating point"
-        if self._rank(linear) < 1:
+    def _reason_against_rank(self, linear: nn.Linear, rank: int) -> str:
+        if rank < 1:
             return f"a ratio of {self.ratio} leaves them no rank"
+        if rank * sum(linear.weight.shape) >= linear.weight.numel():
+            return f"two layers that keep {self.energy:.1%} of their squared singular values would be no smaller"
         return ""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The squared singular values of a layer, the largest first, each as its share of their sum, and sizes in bytes."""
+
+    shares: list[float]
+    bytes_per_rank: int
+    bias_bytes: int
+    largest_rank: int
+    """Above it the two layers would hold as many weights as the one."""
+
+    def rank_for(self, energy: float) -> int:
+        """The smallest rank that keeps this share."""
+        kept = 0.0
+        for rank, share in enumerate(self.shares, 1):
+            kept += share
+            if kept >= energy:
+                return rank
+        return len(self.shares)
+
+
+def ranks_within(budget: int, spectra: Sequence[Spectrum]) -> list[int]:
+    """A rank of at least 1 for each layer, so that all of them take at most `budget` bytes, greedily by share per byte.
+
+    Raises:
+        RecipeError: if the budget does not hold one rank for each.
+    """
+    ranks = [1 for _ in spectra]
+    least = sum(spectrum.bytes_per_rank + spectrum.bias_bytes for spectrum in spectra)
+    if least > budget:
+        raise RecipeError(
+            f"low-rank(bytes={budget}): the {len(spectra)} Linear to factorize take {format_bytes(least)} ({least:,} "
+            f"bytes) at the least, at rank 1; give at least that"
+        )
+    left = budget - least
+    gains = [_gain(spectrum, 1, index) for index, spectrum in enumerate(spectra)]
+    heapq.heapify(gains)
+    while gains:
+        _, index = heapq.heappop(gains)
+        spectrum = spectra[index]
+        if ranks[index] < spectrum.largest_rank and spectrum.bytes_per_rank <= left:
+            left -= spectrum.bytes_per_rank
+            ranks[index] += 1
+            heapq.heappush(gains, _gain(spectrum, ranks[index], index))
+    return ranks
+
+
+def _gain(spectrum: Spectrum, rank: int, index: int) -> tuple[float, int]:
+    """Negative, because a heap gives its smallest first; among equals the first layer."""
+    share = spectrum.shares[rank] if rank < len(spectrum.shares) else 0.0
+    return -share / spectrum.bytes_per_rank, index
+
+
+def _spectrum(linear: nn.Linear) -> Spectrum:
+    import torch
+
+    weight = linear.weight
+    squares = torch.linalg.svdvals(weight.detach().double()).square()
+    total = float(squares.sum())
+    shares = (squares / total).tolist() if total else [1.0] + [0.0] * (len(squares) - 1)
+    largest = (weight.numel() - 1) // sum(weight.shape)
+    bias_bytes = 0 if linear.bias is None else linear.bias.nbytes
+    return Spectrum(shares, sum(weight.shape) * weight.element_size(), bias_bytes, largest)
+
+
+def _reason_to_keep(linear: nn.Linear, tied: set[int]) -> str:
+    from torch import nn
+
+    if type(linear) is not nn.Linear:
+        return "not exactly nn.Linear (a subclass, a part of MultiheadAttention or parametrized)"
+    if linear.weight.numel() < SMALLEST_WEIGHT_COUNT:
+        return f"fewer than {SMALLEST_WEIGHT_COUNT} weights each"
+    if id(linear.weight) in tied or id(linear.bias) in tied:
+        return "another module shares their weight"
+    if linear._forward_pre_hooks or linear._forward_hooks:
+        return "they carry forward hooks, which would be lost"
+    if not linear.weight.is_floating_point():
+        return "their weights are not in floating point"
+    if (linear.weight.numel() - 1) // sum(linear.weight.shape) < 1:
+        return "two layers of rank 1 would be no smaller"
+    return ""
 
 
 def _factorized(linear: nn.Linear, rank: int) -> tuple[nn.Module, float]:
@@ -101,11 +211,14 @@ def _factorized(linear: nn.Linear, rank: int) -> tuple[nn.Module, float]:
     return nn.Sequential(first, second), energy
 
 
-def _energy_note(energies: list[float]) -> str:
+def _energy_note(energies: list[float], factors: list[nn.Module], budget: int | None) -> str:
     layers = "1 Linear was" if len(energies) == 1 else f"{len(energies)} Linear were"
+    taken = sum(parameter.nbytes for pair in factors for parameter in pair.parameters())
+    of_budget = "" if budget is None else f" into {taken:,} of at most {budget:,} bytes"
     return (
-        f"{layers} factorized; of the squared singular values the layers keep {min(energies):.1%} at the least and "
-        f"{sum(energies) / len(energies):.1%} on average: little kept usually means that the accuracy needs training"
+        f"{layers} factorized{of_budget}; of the squared singular values the layers keep {min(energies):.1%} at the "
+        f"least and {sum(energies) / len(energies):.1%} on average: little kept usually means that the accuracy needs "
+        f"training"
     )
 
 

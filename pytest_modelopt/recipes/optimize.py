@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ class Optimization:
     model: nn.Module
     coverage: Coverage
     notes: tuple[str, ...] = ()
+    first_call_s: float = 0.0
+    """Of the check after the last step: compiling and other lazy preparation is in it."""
 
 
 def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> Optimization:
@@ -50,13 +53,16 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
     counted = multiply_adds(model, context.example_inputs)
     reached: frozenset[str] = frozenset()
     steps = []
+    first_call_s = 0.0
     for recipe in recipes:
         if not before.weights:
             raise RecipeDidNothing(_nothing_message(recipe, before, (), _foreign(model)))
         torch.manual_seed(context.seed)
         applied = _apply(recipe, model, context)
         model = applied.model.eval()
+        start = time.perf_counter()
         _check_forward(model, context.example_inputs, recipe)
+        first_call_s = time.perf_counter() - start
         reached |= applied.reached or frozenset()
         changed_bytes = sum(layer.changed_bytes for layer in compare(before, model, applied.reached or frozenset()))
         if not changed_bytes:
@@ -64,7 +70,7 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
         steps.append(RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, applied.notes))
         before = snapshot(model)
     coverage = Coverage(compare(original, model, reached, counted), tuple(steps))
-    return Optimization(model, coverage, tuple(note for step in steps for note in step.notes))
+    return Optimization(model, coverage, tuple(note for step in steps for note in step.notes), first_call_s)
 
 
 def _refuse_unfit(recipe: Recipe, context: Context) -> None:

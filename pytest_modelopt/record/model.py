@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Literal
 
+from pytest_modelopt.record.observations import Classes, Observations
+
 SCHEMA_VERSION: Literal[3] = 3
 
 Level = Literal["error", "warn"]
 Outcome = Literal["pass", "fail", "inconclusive", "not measured", "waived"]
 ProcessMeter = Literal["memray", "VmHWM"]
+Figure = Literal["memory", "process_memory", "size", "timing", "score", "predictions", "coverage"]
 Stage = Literal["start", "load", "optimize", "size", "memory", "score", "timing", "limits", "compare"]
 
 
@@ -84,6 +87,8 @@ class Measurement:
     """The foreign runtime found in the model ('ONNX Runtime', 'OpenVINO', 'LiteRT'); None: torch's allocator."""
     reserved_bytes: int | None = None
     """On a GPU: what torch's allocator has taken from it, in use or not."""
+    observations: Observations | None = None
+    """What else its worker saw; None where it came to no look."""
 
     @property
     def memory_bytes(self) -> int | None:
@@ -167,6 +172,8 @@ class Agreement:
     wrong_to_right: int
     flips: int
     """Examples whose prediction changed, wrong to other wrong included."""
+    classes: Classes | None = None
+    """The same by target class; None where there are too many classes."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,8 @@ class WorkerUse:
     """Threads that did the model's work (each at least a twentieth of it); None where the system does not tell."""
     idle_cores: float
     """Cores kept busy while the other worker had its turn: near 1 where a waiting thread spins."""
+    compilations: int = 0
+    """Graphs that torch.compile made while blocks were timed."""
 
 
 @dataclass(frozen=True)
@@ -280,6 +289,19 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """What the doctor found in a case: a likely reason for a figure, in words."""
+
+    rule: str
+    text: str
+    """One sentence: what happened, why, and what to do."""
+    explains: tuple[Figure, ...]
+    """The figures that it speaks about: it is told under limits of these."""
+    is_note: bool = False
+    """Whether it is worth saying even where all limits hold."""
+
+
+@dataclass(frozen=True)
 class Case:
     """One (model, recipe, budget), as measured and judged."""
 
@@ -299,6 +321,7 @@ class Case:
     error: CaseError | None = None
     verdicts: tuple[Verdict, ...] = ()
     device: str = "cpu"
+    findings: tuple[Finding, ...] = ()
 
     @property
     def drop(self) -> float | None:

@@ -1,4 +1,4 @@
-"""The text of a failed test: every broken limit of its case, then the likely cause, then what the worker printed."""
+"""The text of a failed test: the broken limits and what explains each, the likely cause, the worker's output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from pytest_modelopt.report.sentences import case_items
 def explain(case: Case, *, strict: bool) -> str:
     """All that makes the case red, as lines of plain text."""
     told = [item for item in case_items(case, strict) if item.severity == "error"]
-    lines = [item.text for item in told]
+    lines: list[str] = []
+    said: set[str] = set()
+    for item in told:
+        lines += [item.text, *(f"  {found}" for found in item.found if found not in said)]
+        said.update(item.found)
     lines += [f"  {why}" for why in dict.fromkeys(why for item in told for why in item.why)]
     output = [line for item in told for line in item.output]
     if output:

@@ -49,7 +49,7 @@ def append_step_summary(path: str | Path, markdown: str) -> None:
 def _annotation(command: _Command, item: Item, workspace: str | None, rootdir: str | Path) -> str:
     file = _in_workspace(item.file, workspace, rootdir)
     place = {"file": file, "line": str(item.line)} if file is not None and item.line is not None else {}
-    return _workflow_command(command, {**place, "title": item.title}, "\n".join([item.text, *item.why]))
+    return _workflow_command(command, {**place, "title": item.title}, "\n".join([item.text, *item.found, *item.why]))
 
 
 def _rest(command: _Command, rest: Sequence[Item]) -> str:

@@ -13,7 +13,7 @@ def properties(case: Case) -> list[tuple[str, str | float | int]]:
 
     Bytes and seconds as they are, memory by the meter of the comparison (`memory_meter` where it is not torch's
     allocator); reductions and coverage as shares, 0.25 for a quarter; score and drop in the
-    metric's own unit.
+    metric's own unit. What the doctor found stands by the name of its rule.
     """
     original, variant, timing, agreement = case.original, case.variant, case.timing, case.agreement
     timed = timing is not None and bool(timing.pairs)
@@ -36,8 +36,10 @@ def properties(case: Case) -> list[tuple[str, str | float | int]]:
         "drop": case.drop,
         "flips": agreement.flips if agreement else None,
         "coverage": case.coverage.share if case.coverage and case.coverage.weight_bytes else None,
+        "multiply_adds_coverage": case.coverage.multiply_adds_share if case.coverage else None,
     }
-    return [(f"modelopt.{name}", figure) for name, figure in figures.items() if figure is not None]
+    found = [(f"modelopt.finding.{plain_line(finding.rule)}", plain_line(finding.text)) for finding in case.findings]
+    return [*((f"modelopt.{name}", figure) for name, figure in figures.items() if figure is not None), *found]
 
 
 def _reduction(original: int | None, variant: int | None) -> float | None:

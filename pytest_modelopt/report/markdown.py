@@ -153,8 +153,13 @@ def _cases(told: Sequence[Item]) -> Iterator[Section]:
 
 
 def _case(told: Sequence[Item]) -> Iterator[str]:
+    said: set[str] = set()
     for item in told:
         yield f"**{item.label}** {escape(item.text)}"
+        found = [line for line in item.found if line not in said]
+        if found:
+            yield "\n".join(f"- {escape(line)}" for line in found)
+        said.update(found)
     why = dict.fromkeys(line for item in told for line in item.why)
     if why:
         yield "\n".join(f"- {escape(line)}" for line in why)

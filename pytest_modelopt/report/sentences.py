@@ -7,9 +7,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from pytest_modelopt.budgets.limits import LIMITS
+from pytest_modelopt.budgets.limits import FIGURES, LIMITS
 from pytest_modelopt.figures import format_bytes, format_percentage
-from pytest_modelopt.record.model import Case, CaseError, Coverage, LayerCoverage, Measurement, Record, Stage, Verdict
+from pytest_modelopt.record.model import (
+    Case,
+    CaseError,
+    Coverage,
+    LayerCoverage,
+    Limit,
+    Measurement,
+    Record,
+    Stage,
+    Verdict,
+)
 from pytest_modelopt.record.outcome import not_run, unjudged_limits
 from pytest_modelopt.report.conditions import disturbances, oddities
 from pytest_modelopt.report.plain import plain_line, plain_lines
@@ -43,6 +53,8 @@ class Item:
     """A few words that stand alone: 'digits-vit/int8-dynamic: max_memory is broken'."""
     text: str
     """The whole sentence."""
+    found: tuple[str, ...] = ()
+    """What the doctor found that explains the figure of this limit."""
     why: tuple[str, ...] = ()
     """The likely cause, and what else is known about the case; the same for all items of one case."""
     output: tuple[str, ...] = ()
@@ -75,6 +87,7 @@ def _of_case(case: Case, strict: bool) -> Iterator[Item]:
         label = _label(verdict, strict)
         if label is not None:
             yield _verdict(case, verdict, label, () if label == "NOTE" else why)
+    yield from _found_though_all_hold(case, strict)
     if case.error is None:
         for limit in unjudged_limits(case):
             name = plain_line(f"{case.name}: {limit.name}")
@@ -144,6 +157,7 @@ def _verdict(case: Case, verdict: Verdict, label: Label, why: tuple[str, ...]) -
         label=label,
         title=plain_line(f"{case.name}: {limit.name} {_IN_SHORT[verdict.outcome]}"),
         text=plain_line(verdict.sentence),
+        found=() if label == "NOTE" else _found(case, limit),
         why=why,
         model=case.model,
         case_id=case.id,
@@ -160,6 +174,30 @@ def _excess(verdict: Verdict) -> float:
         return math.inf
     distance = abs(verdict.measured - verdict.limit.value)
     return distance / abs(verdict.limit.value) if verdict.limit.value else math.inf
+
+
+# --- what the doctor found --------------------------------------------------------------------------------------------
+
+
+def _found(case: Case, limit: Limit) -> tuple[str, ...]:
+    return tuple(plain_line(found.text) for found in case.findings if FIGURES.get(limit.name) in found.explains)
+
+
+def _found_though_all_hold(case: Case, strict: bool) -> Iterator[Item]:
+    """Findings that matter though no limit shows them: they may be why the limits hold."""
+    told = [verdict.limit.name for verdict in case.verdicts if _label(verdict, strict) not in (None, "NOTE")]
+    shown = {FIGURES.get(name) for name in told}
+    for finding in case.findings:
+        if finding.is_note and not shown.intersection(finding.explains):
+            name = plain_line(case.name)
+            yield Item(
+                "info",
+                "NOTE",
+                title=f"{name}: {plain_line(finding.rule)}",
+                text=f"{name}: {plain_line(finding.text)}",
+                model=case.model,
+                case_id=case.id,
+            )
 
 
 # --- why -------------------------------------------------------------------------------------------------------------
@@ -183,6 +221,8 @@ def _explanation(case: Case) -> Iterator[str]:
 def _changed(recipe: str, coverage: Coverage) -> str:
     """What the recipe reached, and the layers that it left alone, largest first."""
     text = f"{recipe} changed {format_percentage(coverage.share)} of the weight bytes"
+    if coverage.multiply_adds_share is not None:
+        text += f" and {format_percentage(coverage.multiply_adds_share)} of the multiply-adds"
     untouched = _by_type(layer for layer in coverage.layers if layer.weight_bytes and not layer.changed_bytes)
     partly = _by_type(layer for layer in coverage.layers if 0 < layer.changed_bytes < layer.weight_bytes)
     if untouched:
@@ -295,6 +335,9 @@ def _unmeasured(record: Record) -> Iterator[Item]:
         for measurement in _measurements(case):
             for figure, reason in measurement.unmeasured.items():
                 _add(about, (case.model, figure, reason), _variant(measurement))
+            if measurement.observations is not None:
+                for fact, reason in measurement.observations.unobserved.items():
+                    _add(about, (case.model, f"what the doctor looks at ({fact})", reason), _variant(measurement))
     for (model, figure, reason), variants in about.items():
         name, what = plain_line(model), plain_line(figure).replace("_", " ")
         text = f"{name} ({_enumerated(variants)}): {what} was not measured: {plain_line(reason)}"

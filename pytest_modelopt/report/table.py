@@ -18,7 +18,7 @@ from pytest_modelopt.figures import (
     format_points,
     format_time,
 )
-from pytest_modelopt.record.model import Agreement, Case, Measurement, Record, Timing
+from pytest_modelopt.record.model import Agreement, Case, Coverage, Measurement, Record, Timing
 from pytest_modelopt.record.outcome import CaseOutcome, case_outcome, is_red, warnings
 from pytest_modelopt.report.plain import plain_line
 from pytest_modelopt.statistics.proportions import drop_bounds
@@ -39,7 +39,7 @@ class Row:
 
     recipe: str
     changed: str
-    """Share of the weight bytes that the recipe changed."""
+    """Share of the weight bytes that the recipe changed, and of the multiply-adds that these do."""
     memory: str
     size: str
     latency: str
@@ -116,7 +116,9 @@ def _conditions(cases: list[Case]) -> str:
         measured += f" on {plain_line(first.device)}"
     elif threads is not None:
         measured += f", {threads} thread{'' if threads == 1 else 's'}"
-    return f"{scored}; {measured}{_meter(cases)}"
+    counted = any(case.coverage is not None and case.coverage.multiply_adds for case in cases)
+    legend = "; changed: weight bytes / multiply-adds" if counted else ""
+    return f"{scored}; {measured}{_meter(cases)}{legend}"
 
 
 def _meter(cases: list[Case]) -> str:
@@ -158,7 +160,7 @@ def _variant_row(record: Record, case: Case) -> Row:
     original, variant, timing, agreement = case.original, case.variant, _timed(case), case.agreement
     return Row(
         recipe=recipe,
-        changed=_or_dash(format_percentage, round(case.coverage.share, 4) if case.coverage else None),
+        changed=_changed(case.coverage),
         memory=_memory(case),
         size=_bytes(original.size_bytes if original else None, variant.size_bytes if variant else None),
         latency=_or_dash(format_time, median(timing.variant_latencies_s()) if timing else None),
@@ -170,6 +172,14 @@ def _variant_row(record: Record, case: Case) -> Row:
         case_id=case.id,
         outcome=outcome,
     )
+
+
+def _changed(coverage: Coverage | None) -> str:
+    """Of the weight bytes, and of the multiply-adds where they were counted: `94% / 88%`."""
+    if coverage is None:
+        return NOT_MEASURED
+    shares = [coverage.share, coverage.multiply_adds_share]
+    return " / ".join(format_percentage(round(share, 4)) for share in shares if share is not None)
 
 
 def _timed(case: Case) -> Timing | None:

@@ -71,7 +71,8 @@ def _tables(told: Sequence[Block], width: int) -> Iterator[Line]:
             break
     for block, table in zip(told, tables, strict=True):
         yield block.model, {"bold": True}
-        yield f"{_GAP}{block.conditions}", {}
+        for line in _wrapped(f"{_GAP}{block.conditions}", max(width, _NARROWEST), hanging=2 * _GAP):
+            yield line, {}
         yield from table
         yield "", {}
     if told and shape.left_out:
@@ -95,7 +96,7 @@ def _broken(name: str, cell: str) -> str:
     """A cell over several lines, nothing lost: each step and its parameters, a figure and what qualifies it."""
     if name == "recipe":
         return _broken_steps(cell).replace("(", "\n(")
-    if name == "flips":
+    if name in ("changed", "flips"):
         return cell.replace(" / ", "\n/ ")
     return re.sub(r" (?=[(\[])|(?<=,) ", "\n", cell) if name != "speedup" else cell.replace(" [", "\n[")
 
@@ -141,10 +142,16 @@ def _row_markup(row: Row) -> Markup:
 
 
 def _sentences(told: Sequence[Item], width: int) -> Iterator[Line]:
+    said: set[tuple[str | None, str]] = set()
     for index, item in enumerate(told):
         following = told[index + 1] if index + 1 < len(told) else None
         for line in _wrapped(f"{item.label} {item.text}", width, hanging="     "):
             yield line, _MARKUP[item.label]
+        for found in item.found:  # once, where several limits of a case are explained by it
+            if (item.case_id, found) not in said:
+                said.add((item.case_id, found))
+                for line in _wrapped(f"     {found}", width, hanging="       "):
+                    yield line, {}
         # What is known about a case is said once, under the last of its items that it belongs to.
         if not (following and following.case_id == item.case_id and following.why == item.why):
             for each in item.why:

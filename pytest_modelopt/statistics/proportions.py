@@ -12,18 +12,20 @@ import math
 Z_ONE_SIDED_95 = 1.6448536269514722
 
 
-def drop_bounds(right_to_wrong: int, wrong_to_right: int, examples: int) -> tuple[float, float]:
-    """One-sided 95% bounds (lower, upper) of the drop in the population, as fractions in -1..1.
+def drop_bounds(
+    right_to_wrong: int, wrong_to_right: int, examples: int, z: float = Z_ONE_SIDED_95
+) -> tuple[float, float]:
+    """One-sided bounds (lower, upper) of the drop in the population, as fractions in -1..1; 95% unless `z` says else.
 
     `right_to_wrong` (b) are the examples that only the original answers rightly, `wrong_to_right` (c) those that only
-    the variant does; the drop on the set itself is (b - c) / N. Each bound alone holds with 95%.
+    the variant does; the drop on the set itself is (b - c) / N. Each bound alone holds with that probability.
     """
     b, c, n = right_to_wrong, wrong_to_right, examples
     if n <= 0 or b < 0 or c < 0 or b + c > n:
         raise ValueError(f"need 0 <= b, c and b + c <= N and N > 0, got b={b}, c={c}, N={n}")
     drop = (b - c) / n
-    upper = _solve(b, c, n, drop, 1.0, -Z_ONE_SIDED_95)
-    lower = _solve(b, c, n, -1.0, drop, Z_ONE_SIDED_95)
+    upper = _solve(b, c, n, drop, 1.0, -z)
+    lower = _solve(b, c, n, -1.0, drop, z)
     return lower, upper
 
 

@@ -265,11 +265,16 @@ def test_outputs_with_logits_are_understood_and_others_are_refused() -> None:
         def forward(self, x: torch.Tensor) -> Any:
             return {"logits": x, "loss": torch.tensor(0.0)}
 
+    class Beside(nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return x, (x.unsqueeze(1), None)
+
     class Odd(nn.Module):
         def forward(self, x: torch.Tensor) -> Any:
-            return [x]
+            return [x, x]
 
     data = (torch.eye(3), torch.arange(3))
-    assert quality.answer(Wrapped(), loading.batches(data), None, Device("cpu")).score == 1.0
-    with pytest.raises(VariantError, match="the model returned a list without `logits`"):
+    for model in (Wrapped(), Beside()):
+        assert quality.answer(model, loading.batches(data), None, Device("cpu")).score == 1.0
+    with pytest.raises(VariantError, match="the model returned a list with 2 tensors of the shape"):
         quality.answer(Odd(), loading.batches(data), None, Device("cpu"))

@@ -23,7 +23,7 @@ def test_the_table_stands_in_the_terminal_summary(project: Project) -> None:
         [
             "*= model budgets =*",
             "m",
-            "  accuracy on 200 examples (*); memory and latency of batch 1, 1 thread",
+            "  accuracy on 200 examples (*); memory and latency of batch 1, 1 thread; changed: * bytes / multiply-adds",
             "  recipe *changed *memory *size *latency *speedup *accuracy *drop *flips *verdict",
             "  original *",
             "  int8-dynamic *KiB (-*%) * KiB (-*%) *x [[]*, *] *% * pp (< *) * / 200 *FAIL",

@@ -255,16 +255,16 @@ class TestPruneStructured:
         assert model.block2.norm2.num_features == model.head.in_features == 32
         assert model.head.out_features == 10
 
-    def test_a_transformer_keeps_its_width_and_attention_and_loses_hidden_units(self) -> None:
+    def test_a_transformer_keeps_its_width_and_loses_hidden_units_and_without_heads_no_attention(self) -> None:
         model, inputs = make("encoder")
-        optimization = apply("prune-structured(ratio=0.5)", model, inputs)
+        optimization = apply("prune-structured(ratio=0.5, heads=false)", model, inputs)
         layer = model.encoder.layers[0]
         assert (layer.linear1.in_features, layer.linear1.out_features) == (64, 64)
         assert (layer.self_attn.embed_dim, layer.self_attn.num_heads) == (64, 4)
         assert optimization.coverage.changed_bytes == 2 * (2 * 64 * 128 + 128) * 4
         notes = " ".join(optimization.notes)
         assert "MultiheadAttention shares their width" in notes
-        assert "2 MultiheadAttention (130 KiB) left as they are" in notes
+        assert "2 MultiheadAttention (130 KiB) keep their attention heads: heads=false" in notes
 
     def test_no_layer_gets_narrower_than_round_to(self) -> None:
         model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 4))
@@ -274,14 +274,14 @@ class TestPruneStructured:
 
     @pytest.mark.parametrize("size", [16, -1])
     @pytest.mark.parametrize("ratio", [0.25, 0.375, 0.5])
-    def test_hand_written_attention_is_put_back_and_the_rest_is_pruned(self, size: int, ratio: float) -> None:
+    def test_hand_written_attention_without_heads_is_left_and_the_rest_is_pruned(self, size: int, ratio: float) -> None:
         torch.manual_seed(0)
         model, inputs = HandWrittenAttention(size).eval(), torch.randn(2, 5, 16)
-        optimization = apply(f"prune-structured(ratio={ratio})", model, inputs)
+        optimization = apply(f"prune-structured(ratio={ratio}, heads=false)", model, inputs)
         assert model.qkv.out_features == model.qkv.weight.shape[0] == 192
         assert model.wide.out_features == 128 * (1 - ratio)
-        assert "1 Linear" in optimization.notes[-1]
-        assert "keep their width" in optimization.notes[-1]
+        assert "2 Linear" in optimization.notes[1]
+        assert "keep their attention heads: heads=false" in optimization.notes[1]
 
     def test_units_that_the_code_reorders_are_never_mistaken_for_others(self) -> None:
         class Reversed(nn.Module):

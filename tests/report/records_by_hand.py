@@ -179,8 +179,8 @@ def realistic() -> Record:
     """Two models and six recipes: three pass, one of them with a warning; a FAIL, an error, an inconclusive."""
     transformer = Coverage(
         layers=(
-            *(LayerCoverage(f"blocks.{n}.mlp", "Linear", 3 * MIB, 3 * MIB) for n in range(2)),
-            *(LayerCoverage(f"blocks.{n}.attention", "MultiheadAttention", MIB, 0) for n in range(2)),
+            *(LayerCoverage(f"blocks.{n}.mlp", "Linear", 3 * MIB, 3 * MIB, 750_000, 750_000) for n in range(2)),
+            *(LayerCoverage(f"blocks.{n}.attention", "MultiheadAttention", MIB, 0, 250_000, 0) for n in range(2)),
             *(LayerCoverage(f"blocks.{n}.norm", "LayerNorm", 2048, 0) for n in range(4)),
         ),
         steps=(RecipeStep("int8-dynamic", 6 * MIB, 8 * MIB + 8192),),

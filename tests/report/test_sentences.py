@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from records_by_hand import MIB, broken, case, limit, measurement, record, verdict
 
-from pytest_modelopt.record.model import CaseError, Coverage, LayerCoverage, RecipeStep
+from pytest_modelopt.record.model import CaseError, Coverage, Finding, LayerCoverage, RecipeStep
+from pytest_modelopt.record.observations import Observations
+from pytest_modelopt.report.failure import explain
+from pytest_modelopt.report.markdown import render
 from pytest_modelopt.report.sentences import items
+from pytest_modelopt.report.terminal import lines
 
 
 def test_a_run_in_which_all_is_well_says_nothing() -> None:
@@ -61,6 +66,57 @@ def test_the_likely_cause_counts_what_the_recipe_left_alone() -> None:
         "int8-dynamic changed 75% of the weight bytes; left alone: 2 MultiheadAttention (2 MiB)",
         "int8-dynamic: packed for x86",
     )
+
+
+def test_the_multiply_adds_of_what_was_changed_are_told_where_they_were_counted() -> None:
+    layers = (LayerCoverage("a", "Linear", 250, 250, 4, 4), LayerCoverage("b", "Conv2d", 750, 750, 996, 0))
+    bound = limit("max_memory", MIB, "1 MiB")
+    (item,) = items(record(case(verdicts=(verdict(bound, "fail", 2 * MIB),), coverage=Coverage(layers, ()))))
+    assert item.why == ("int8-dynamic changed 100% of the weight bytes and 0.4% of the multiply-adds",)
+
+
+FOUND = (
+    Finding("one", "of the memory", ("memory", "size")),
+    Finding("two", "of the score", ("score",), is_note=True),
+    Finding("three", "of the timing", ("timing",)),
+)
+
+
+def test_a_finding_stands_under_the_limits_whose_figure_it_explains() -> None:
+    memory, size, drop = (
+        limit("max_memory", MIB, "1 MiB"),
+        limit("max_size", MIB, "1 MiB"),
+        limit("min_accuracy", 1, "1"),
+    )
+    verdicts = (verdict(memory, "fail", 2.0), verdict(size, "not measured"), verdict(drop, "inconclusive", 1.0))
+    told = items(record(replace(case(verdicts=verdicts), findings=FOUND)))
+    assert [item.found for item in told] == [("of the memory",), ("of the memory",), ("of the score",)]
+
+
+def test_a_finding_is_told_once_where_a_case_is_read_as_a_whole() -> None:
+    memory, size = limit("max_memory", MIB, "1 MiB"), limit("max_size", MIB, "1 MiB")
+    of = replace(case(verdicts=(verdict(memory, "fail", 2.0), verdict(size, "fail", 2.0))), findings=FOUND[:1])
+    assert explain(of, strict=False).count("of the memory") == 1
+    shown = [text.strip() for text, _ in lines(record(of), 160)]
+    assert shown.count("of the memory") == 1
+    assert shown[shown.index("of the memory") - 1].startswith("FAIL max_memory"), "under the first limit of it"
+    assert render(record(of)).count("- of the memory") == 1
+
+
+def test_of_a_case_whose_limits_hold_only_what_matters_is_a_note() -> None:
+    held = verdict(limit("min_accuracy", 1, "1"), "pass")
+    (item,) = items(record(replace(case(verdicts=(held,)), findings=FOUND)))
+    assert (item.severity, item.label, item.text) == ("info", "NOTE", "digits-vit/int8-dynamic: of the score")
+    waived = verdict(limit("min_accuracy", 1, "1"), "waived")
+    assert [each.text for each in items(record(replace(case(verdicts=(waived,)), findings=FOUND)))][-1] == item.text
+    told = [text for text, _ in lines(record(replace(case(verdicts=(held,)), findings=FOUND)), 160)]
+    assert "NOTE digits-vit/int8-dynamic: of the score" in told
+
+
+def test_what_could_not_be_looked_at_is_said() -> None:
+    blind = replace(measurement("a"), observations=Observations(unobserved={"ties": "RuntimeError: no"}))
+    (item,) = items(record(case("a", variant=blind)))
+    assert item.text == "digits-vit (a): what the doctor looks at (ties) was not measured: RuntimeError: no"
 
 
 def test_layers_changed_in_part_many_types_and_idle_steps_are_told() -> None:

@@ -45,6 +45,13 @@ def test_every_cell_of_a_measured_case() -> None:
     assert block.headers == tuple("accuracy" if name == "score" else name for name in HEADERS)
 
 
+def test_of_weight_bytes_and_of_multiply_adds() -> None:
+    layers = (LayerCoverage("a", "Linear", 250, 250, 40, 40), LayerCoverage("b", "Conv2d", 750, 0, 9960, 0))
+    (block,) = blocks(record(case(coverage=Coverage(layers, ())), case("other", coverage=Coverage(layers[:1], ()))))
+    assert [row.changed for row in block.rows] == ["", "25% / 0.4%", "100% / 100%"]
+    assert block.conditions.endswith("; changed: weight bytes / multiply-adds")
+
+
 def test_growth_and_gain_have_their_signs() -> None:
     worse = case(
         original=measurement(None, size=4 * MIB, score=0.9),

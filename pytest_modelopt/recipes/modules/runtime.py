@@ -59,19 +59,20 @@ class Signature:
         return _pytree.tree_unflatten(leaves, self.output)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Saved with an example of the output's structure: torch warns whenever a TreeSpec itself is loaded."""
-        example = _pytree.tree_unflatten(range(len(self.constants)), self.output)
-        return _signature, (self.positional, self.keywords, example, self.constants, self.dtypes)
+        """Saved with an empty answer in place of `output`: torch warns where the parts of a TreeSpec are loaded."""
+        leaves = [torch.empty(0) if constant == TENSOR else constant for constant in self.constants]
+        answer = _pytree.tree_unflatten(leaves, self.output)
+        return _loaded, (self.positional, self.keywords, answer, self.constants, self.dtypes)
 
 
-def _signature(
+def _loaded(
     positional: int,
     keywords: tuple[str, ...],
-    example: Any,
+    answer: Any,
     constants: tuple[Any, ...],
     dtypes: tuple[torch.dtype, ...],
 ) -> Signature:
-    return Signature(positional, keywords, _pytree.tree_structure(example), constants, dtypes)
+    return Signature(positional, keywords, _pytree.tree_structure(answer), constants, dtypes)
 
 
 TENSOR = "<tensor>"
@@ -119,12 +120,13 @@ class RuntimeModule(nn.Module):
         return self.signature.output_of(self.run(self.engine, inputs))
 
     def __getstate__(self) -> dict[str, Any]:
-        """The program as a tensor: pickle would write its bytes as text, in up to twice the size."""
+        """The program as a tensor: torch.save writes bytes as text, which takes half as much again."""
         program = torch.frombuffer(bytearray(self.program), dtype=torch.uint8)
         return {**self.__dict__, "_engine": None, "program": program}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({**state, "program": state["program"].numpy().tobytes()})
+        program = state["program"].numpy().tobytes()
+        super().__setstate__({**state, "program": program})  # type: ignore[no-untyped-call]
 
     def extra_repr(self) -> str:
         return f"{self.runtime}, {len(self.program):,} bytes"

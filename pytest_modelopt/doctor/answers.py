@@ -1,0 +1,153 @@
+"""The answers are wrong, or will be elsewhere: data that proves nothing, classes and layers that are gone."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+from pytest_modelopt.doctor.evidence import Evidence, count, enumerated
+from pytest_modelopt.figures import format_percentage, format_points
+from pytest_modelopt.record.model import Finding
+from pytest_modelopt.statistics.proportions import drop_bounds
+
+_LEAKED = 0.01
+"""Share of the calibration examples: a few that happen to be equal are no leak."""
+_FEW_EXAMPLES = 32
+_MANY_FLIPS = 0.05
+_RISK = 0.05
+"""Of naming any class in a case in which none lost more than the limit."""
+
+
+def saturation(evidence: Evidence) -> Finding | None:
+    """Of engines that do not halve the range of int8 by themselves, as torch's x86 and fbgemm and other runtimes do."""
+    case, changed = evidence.case, evidence.case.agreement
+    if not evidence.on_cpu or not evidence.is_int8 or not evidence.lacks_int8_products or evidence.environment is None:
+        return None
+    if changed is None or not changed.examples or changed.flips < max(1, _MANY_FLIPS * changed.examples):
+        return None
+    adds = case.variant.runtime if case.variant is not None else None
+    if evidence.variant.packed_modules and (evidence.variant.settings or {}).get("quantized engine") == "onednn":
+        adds = "oneDNN"
+    if adds not in ("ONNX Runtime", "oneDNN"):
+        return None
+    return Finding(
+        "int8-saturation",
+        f"{format_percentage(changed.flips / changed.examples)} of the predictions changed, and "
+        f"{evidence.environment.cpu} has no VNNI: there {adds} adds int8 products in 16 bits, which overflow where "
+        "weights use the whole range; quantize with a reduced range (`reduce_range`), and expect other answers on "
+        "another processor",
+        ("score", "predictions"),
+    )
+
+
+def calibration_leak(evidence: Evidence) -> Finding | None:
+    seen = evidence.variant.calibration
+    if seen is None or not seen.leaked or seen.leaked < _LEAKED * seen.examples:
+        return None
+    return Finding(
+        "calibration-leak",
+        f"{seen.leaked:,} of {count(seen.examples, 'calibration example')} are in the evaluation data, too: the score "
+        "is not measured on data that the recipe has not seen; give `calibration` data that is held out",
+        ("score", "predictions"),
+        is_note=True,
+    )
+
+
+def calibration_thin(evidence: Evidence) -> Finding | None:
+    """Too few examples, one and the same, or classes that never came."""
+    seen, changed = evidence.variant.calibration, evidence.case.agreement
+    if seen is None:
+        return None
+    texts = []
+    if seen.examples == 1 and seen.looked_at > 1:
+        texts.append(f"all {seen.looked_at} calibration examples are one and the same")
+    elif seen.examples < _FEW_EXAMPLES:
+        told = f"{count(seen.examples, 'different example')} in {count(seen.batches, 'batch', 'batches')}"
+        texts.append(f"calibration saw {told} only")
+    if seen.classes and changed is not None and changed.classes is not None:
+        absent = [str(label) for label in changed.classes.labels if label not in seen.classes]
+        if absent:
+            texts.append(f"no calibration example was of class {enumerated(absent, 8)}")
+    if not texts:
+        return None
+    return Finding(
+        "calibration-thin",
+        f"{' and '.join(texts)}: ranges that were never seen are cut off; calibrate with a few hundred examples of "
+        "every class, shuffled",
+        ("score", "predictions"),
+    )
+
+
+def slice_collapse(evidence: Evidence) -> Finding | None:
+    """The total holds its limit, and single classes lost more than that beyond chance."""
+    changed, limit = evidence.case.agreement, evidence.limit("max_accuracy_drop")
+    if evidence.case.metric != "accuracy" or changed is None or changed.classes is None or limit is None:
+        return None
+    if not changed.examples or (changed.right_to_wrong - changed.wrong_to_right) / changed.examples > limit.value:
+        return None
+    classes = changed.classes
+    z = NormalDist().inv_cdf(1 - _RISK / max(1, len(classes.labels)))
+    columns = zip(classes.labels, classes.examples, classes.right_to_wrong, classes.wrong_to_right, strict=False)
+    lost = [
+        ((more - less) / examples, f"class {label} lost {more - less} of {examples} examples")
+        for label, examples, more, less in columns
+        if examples >= more + less > 0 and more > less >= 0 and drop_bounds(more, less, examples, z)[0] > limit.value
+    ]
+    if not lost:
+        return None
+    lost.sort(reverse=True)
+    told = enumerated([f"{text} ({format_points(drop)})" for drop, text in lost])
+    return Finding(
+        "slice-collapse",
+        f"{told}, more than max_accuracy_drop {limit.text} though the total holds it: the others make up for it; look "
+        "at these classes before you ship",
+        ("score", "predictions"),
+        is_note=True,
+    )
+
+
+def churn(evidence: Evidence) -> Finding | None:
+    """The score hardly moved, and many predictions did."""
+    changed = evidence.case.agreement
+    if changed is None or not changed.examples or changed.flips < max(1, _MANY_FLIPS * changed.examples):
+        return None
+    lost, won = changed.right_to_wrong, changed.wrong_to_right
+    if abs(lost - won) > 0.2 * changed.flips:
+        return None
+    return Finding(
+        "churn",
+        f"{changed.flips:,} of {changed.examples:,} predictions changed "
+        f"({format_percentage(changed.flips / changed.examples)}) though the score hardly did: "
+        f"{lost:,} from right to wrong, {won:,} from wrong to right and "
+        f"{changed.flips - lost - won:,} from one wrong answer to another; `max_flips` bounds that",
+        ("score", "predictions"),
+        is_note=evidence.limit("max_accuracy_drop") is not None and evidence.limit("max_flips") is None,
+    )
+
+
+def over_pruned(evidence: Evidence) -> Finding | None:
+    before, after, coverage = evidence.original.narrow_layers, evidence.variant.narrow_layers, evidence.case.coverage
+    if before is None or not after or coverage is None:
+        return None
+    known = {layer.name for layer in coverage.layers}
+    narrow = [f"{name} ({width})" for name, width in after.items() if name not in before and name in known]
+    if not narrow:
+        return None
+    return Finding(
+        "over-pruned",
+        f"{count(len(narrow), 'layer has', 'layers have')} one output or head left at most: {enumerated(narrow, 8)}; "
+        "all that the model knows has to pass there, so prune less, or spare them",
+        ("score", "predictions"),
+        is_note=True,
+    )
+
+
+def does_not_reload(evidence: Evidence) -> Finding | None:
+    if evidence.variant.reloads is not False:
+        return None
+    return Finding(
+        "does-not-reload",
+        "saved and loaded again in a fresh process it does not answer as before, so what is shipped is not what was "
+        "measured: save the whole module and not its state_dict alone, and keep in the module all that its forward "
+        "needs",
+        ("size", "process_memory", "timing"),
+    )

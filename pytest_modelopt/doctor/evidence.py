@@ -1,0 +1,75 @@
+"""What a rule may look at: one case with the machine that it ran on, and short ways to its facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+from pytest_modelopt.record.model import Case, Environment, Limit
+from pytest_modelopt.record.observations import Observations
+
+_NOTHING_SEEN = Observations()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One case, measured and judged. What was not observed is None, and a rule that needs it is silent."""
+
+    case: Case
+    environment: Environment | None
+
+    @property
+    def original(self) -> Observations:
+        side = self.case.original
+        return side.observations or _NOTHING_SEEN if side is not None else _NOTHING_SEEN
+
+    @property
+    def variant(self) -> Observations:
+        side = self.case.variant
+        return side.observations or _NOTHING_SEEN if side is not None else _NOTHING_SEEN
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Names of the recipes, without their parameters."""
+        return tuple(step.strip().partition("(")[0] for step in self.case.recipe.split(" + "))
+
+    def limit(self, name: str) -> Limit | None:
+        return next((limit for limit in self.case.limits if limit.name == name), None)
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.case.device == "cpu"
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether int8 kernels have a part in the variant."""
+        return bool(
+            self.variant.packed_modules or self.variant.torchao_tensors or any("int8" in name for name in self.steps)
+        )
+
+    @property
+    def latencies_s(self) -> tuple[float, float] | None:
+        """Median latency of one call of the original and of the variant; None where nothing was timed."""
+        timing = self.case.timing
+        if timing is None or not timing.pairs:
+            return None
+        return median(timing.original_latencies_s()), median(timing.variant_latencies_s())
+
+    @property
+    def lacks_int8_products(self) -> bool:
+        """Whether this is an x86 processor without an instruction for int8 products (VNNI, AMX)."""
+        flags = set(self.environment.cpu_flags) if self.environment is not None else set()
+        return "avx2" in flags and not flags & {"avx512_vnni", "avx_vnni", "amx_int8"}
+
+
+def count(number: int, what: str, more: str = "") -> str:
+    """`1 layer`, `2 layers`; `more` is a plural that is not made with s."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {more or what + 's'}"
+
+
+def enumerated(words: list[str] | tuple[str, ...], shown: int = 3) -> str:
+    """`a, b and c`; of many the first ones, and how many more."""
+    if len(words) > shown:
+        return f"{', '.join(words[:shown])} and {len(words) - shown} more"
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,0 +1,40 @@
+"""The gate must not lie: a comparison that compares nothing, an original from which nothing can be lost."""
+
+from __future__ import annotations
+
+from pytest_modelopt.budgets.useless import is_chance, is_constant
+from pytest_modelopt.doctor.evidence import Evidence
+from pytest_modelopt.record.model import Case, Finding
+
+
+def nothing_compared(case: Case) -> str:
+    """Why this case compares a model with itself, in words; '' where it does not, or where nobody can tell.
+
+    Same modules, same bits, same settings and same answers, and no compiler or other runtime between: then the recipe
+    only says that something is run otherwise.
+    """
+    looks = Evidence(case, None)
+    before, after = looks.original, looks.variant
+    if case.variant is None or case.variant.runtime is not None or before.digest is None or before.answers is None:
+        return ""
+    same = (before.digest, before.answers, before.compiled) == (after.digest, after.answers, after.compiled)
+    if not same or after.compiled is not False or before.settings != after.settings:
+        return ""
+    return (
+        f"nothing was compared: after {case.recipe} the variant is the original, the same modules with the same bits "
+        "and the same answers, and neither the compiler nor another runtime runs it; a recipe must change what it "
+        "names in `reached`"
+    )
+
+
+def original_useless(evidence: Evidence) -> Finding | None:
+    """What to look for where the original is no better than guessing."""
+    why = is_constant(evidence.case) or is_chance(evidence.case)
+    if not why:
+        return None
+    return Finding(
+        "original-useless",
+        f"{why}: check that the factory loads the trained weights, that the targets are this model's classes, and that "
+        "`data` is prepared as in training",
+        ("score", "predictions"),
+    )

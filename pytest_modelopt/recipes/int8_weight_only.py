@@ -1,0 +1,241 @@
+"""int8-weight-only: weights stored in int8 with a scale per row, and worked with in floating point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from pytest_modelopt.figures import format_bytes
+from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe
+from pytest_modelopt.recipes.describe import modules_in_words, own_bytes, total_bytes, type_name, types_in_words
+from pytest_modelopt.recipes.fused_path import turn_off_fused_path
+from pytest_modelopt.recipes.sharing import replace_modules
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pytest_modelopt.recipes.modules.int8_weight_only import Int8Rows
+
+IN_BLOCKS = ("Linear", "Embedding")
+"""Never wholly in floating point."""
+REBUILT = (
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "MultiheadAttention",
+    "LSTM",
+    "GRU",
+    "RNN",
+    "LSTMCell",
+    "GRUCell",
+    "RNNCell",
+)
+"""Put into floating point as a whole for each call."""
+BYTES_OF_A_SCALE = 4
+SHARED = "another module shares their weight and keeps it in floating point"
+
+
+class Int8WeightOnly(Recipe):
+    """Store weights in int8 with one float scale per row, symmetric; activations and arithmetic stay in floating point.
+
+    A row is what makes one output: an output channel, a gate's unit, a word of an Embedding.
+    """
+
+    recipe_name: ClassVar[str] = "int8-weight-only"
+    summary: ClassVar[str] = "stores weights in int8 and computes in floating point: smaller, not faster"
+    changes: ClassVar[tuple[str, ...]] = (*IN_BLOCKS, *REBUILT)
+    gives: ClassVar[Form | None] = "packed"
+
+    def apply(self, model: nn.Module, context: Context) -> Applied:
+        plan = _Plan(model)
+        # told before anything is replaced, since the weights that they count are gone afterwards
+        notes = (*plan.notes(), *_left_in_float(model, plan), *_cost_notes(plan.chosen))
+        model = replace_modules(model, plan.replacement)
+        return Applied(model, (*notes, *turn_off_fused_path(model)))
+
+
+class _Plan:
+    """Which modules get int8 weights, and why others do not; made before the first is changed."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.kept: dict[nn.Module, str] = {}
+        self.chosen: list[nn.Module] = []
+        self._rows: dict[torch.Tensor, Int8Rows] = {}
+        for module in _candidates(model):
+            reason = _reason_to_keep(module)
+            if reason:
+                self.kept[module] = reason
+            else:
+                self.chosen.append(module)
+        self._keep_shared(model)
+
+    def _keep_shared(self, model: nn.Module) -> None:
+        """Leave out those whose weight is also held by a module that keeps it; they keep theirs, too, and so on."""
+        holders = _holders(model)
+        while True:
+            chosen = set(self.chosen)
+            untied = [
+                module
+                for module in self.chosen
+                if any(not holders[id(weight)] <= chosen for weight in _weights(module).values())
+            ]
+            if not untied:
+                return
+            self.kept |= dict.fromkeys(untied, SHARED)
+            self.chosen = [module for module in self.chosen if module not in self.kept]
+
+    def replacement(self, module: nn.Module) -> nn.Module | None:
+        """The int8 form of a chosen module."""
+        from torch import nn
+
+        from pytest_modelopt.recipes.modules.int8_weight_only import (
+            Int8Embedding,
+            Int8Linear,
+            Int8Rebuilt,
+        )
+
+        if module not in self.chosen:
+            return None
+        quantized = {name: self._quantized(weight) for name, weight in _weights(module).items()}
+        if isinstance(module, nn.Linear):
+            return Int8Linear(module, quantized["weight"])
+        if isinstance(module, nn.Embedding):
+            return Int8Embedding(module, quantized["weight"])
+        return Int8Rebuilt(module, quantized)
+
+    def _quantized(self, weight: torch.Tensor) -> Int8Rows:
+        """One object for each weight, whoever shares it."""
+        from pytest_modelopt.recipes.modules.int8_weight_only import Int8Rows
+
+        if weight not in self._rows:
+            self._rows[weight] = Int8Rows(weight)
+        return self._rows[weight]
+
+    def notes(self) -> tuple[str, ...]:
+        reasons: dict[str, list[nn.Module]] = {}
+        for module, reason in self.kept.items():
+            reasons.setdefault(reason, []).append(module)
+        return tuple(f"{modules_in_words(modules)} left as they are: {why}" for why, modules in reasons.items())
+
+
+def _candidates(model: nn.Module) -> Iterator[nn.Module]:
+    """Modules of exactly the types that have an int8 form; what belongs to an attention is a part of that."""
+    from torch import nn
+
+    kinds = _classes()
+    attentions = {module for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
+    parts = {child for module in attentions for child in module.modules()} - attentions
+    yield from (module for module in model.modules() if type(module) in kinds and module not in parts)
+
+
+def _classes() -> set[type[nn.Module]]:
+    from torch import nn
+
+    return {getattr(nn, kind) for kind in Int8WeightOnly.changes}
+
+
+def _weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The matrices of a candidate and its children; biases, also the three-dimensional ones of attention, stay."""
+    return {
+        name: parameter
+        for name, parameter in module.named_parameters(remove_duplicate=False)
+        if parameter.dim() > 1 and "weight" in name
+    }
+
+
+def _holders(model: nn.Module) -> dict[int, set[nn.Module]]:
+    """For each parameter, by id, the modules that hold it; what an attention's children hold is the attention's."""
+    from torch import nn
+
+    owners: dict[nn.Module, nn.Module] = {}
+    for module in model.modules():
+        owners.setdefault(module, module)
+        if isinstance(module, nn.MultiheadAttention):
+            owners |= dict.fromkeys(module.modules(), module)
+    holders: dict[int, set[nn.Module]] = {}
+    for module, owner in owners.items():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                holders.setdefault(id(parameter), set()).add(owner)
+    return holders
+
+
+def _reason_to_keep(module: nn.Module) -> str:
+    import torch
+    from torch import nn
+
+    weights = _weights(module)
+    if not weights:
+        return "they hold no weight of their own (a hook or pruning mask makes it)"
+    if any(child._forward_pre_hooks or child._forward_hooks for child in module.modules()):
+        return "they carry forward hooks, which would be lost"
+    if any(type(weight.data) is not torch.Tensor or weight.layout is not torch.strided for weight in weights.values()):
+        return "their weights are sparse or of a tensor class of their own"
+    if not all(weight.is_floating_point() for weight in weights.values()):
+        return "their weights are not in floating point"
+    if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+        return "a weight is infinite or NaN, for which there is no scale"
+    if isinstance(module, nn.Embedding) and module.max_norm is not None:
+        return "max_norm makes every call write into their weight"
+    if sum(_int8_bytes(weight) for weight in weights.values()) >= sum(weight.nbytes for weight in weights.values()):
+        return "their rows are so short that int8 and a scale for each take as many bytes"
+    return ""
+
+
+def _int8_bytes(weight: torch.Tensor) -> int:
+    return weight.numel() + BYTES_OF_A_SCALE * weight.shape[0]
+
+
+def _left_in_float(model: nn.Module, plan: _Plan) -> tuple[str, ...]:
+    """Notes on the matrices that the technique does not reach."""
+    from torch.nn.utils import parametrize
+
+    planned = {child for module in (*plan.chosen, *plan.kept) for child in module.modules()}
+    own_forward: list[tuple[str, int]] = []
+    others: list[tuple[str, int]] = []
+    kinds = tuple(_classes())
+    for name, module in model.named_modules():
+        if module in planned or ".parametrizations." in f".{name}." or not own_bytes(module):
+            continue
+        found = others
+        word = type_name(module)
+        if isinstance(module, kinds):
+            found = own_forward
+            word += " with a parametrized weight" if parametrize.is_parametrized(module) else ""
+        if any(parameter.dim() > 1 for parameter in module.parameters(recurse=False)) or found is own_forward:
+            found.append((word, own_bytes(module)))
+    notes = []
+    if own_forward:
+        notes.append(
+            f"{types_in_words(own_forward)} left in floating point: a subclass may use its weight in its own way, so "
+            f"only torch's own classes are replaced"
+        )
+    if others:
+        notes.append(f"{types_in_words(others)} left in floating point: int8-weight-only has no form of them")
+    return tuple(notes)
+
+
+def _cost_notes(chosen: list[nn.Module]) -> tuple[str, ...]:
+    """What a call has to make in floating point."""
+    from pytest_modelopt.recipes.modules.int8_weight_only import BLOCK_WEIGHTS
+
+    in_blocks = [module for module in chosen if type_name(module) in IN_BLOCKS]
+    rebuilt = [module for module in chosen if type_name(module) in REBUILT]
+    notes = []
+    if in_blocks:
+        notes.append(
+            f"{modules_in_words(in_blocks)} compute in floating point, for which a call puts at most "
+            f"{BLOCK_WEIGHTS:,} weights of a Linear and the rows that an Embedding looks up back into it at a time: "
+            f"made for size, not for speed"
+        )
+    if rebuilt:
+        largest = format_bytes(max(map(total_bytes, rebuilt)))
+        notes.append(
+            f"{modules_in_words(rebuilt)} rebuild all of their float weights in every call, up to {largest} at a time: "
+            f"the peak memory of a call falls by less than the size"
+        )
+    return tuple(notes)

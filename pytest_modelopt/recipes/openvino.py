@@ -1,0 +1,54 @@
+"""openvino: the model in float32, run by OpenVINO instead of torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pytest_modelopt.recipes import openvino_ir
+from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WHOLE_MODEL = frozenset({""})
+
+
+class OpenVino(Recipe):
+    """Run the whole model in OpenVINO. With `precision=auto` OpenVINO computes in bfloat16 on CPUs that have it."""
+
+    recipe_name: ClassVar[str] = "openvino"
+    summary: ClassVar[str] = "runs the model in OpenVINO instead of torch, in float32"
+    extra: ClassVar[str | None] = "openvino"
+    requires: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    needs_example: ClassVar[bool] = True
+    changes: ClassVar[tuple[str, ...]] = (
+        "Linear",
+        "Conv1d",
+        "Conv2d",
+        "Conv3d",
+        "ConvTranspose1d",
+        "ConvTranspose2d",
+        "ConvTranspose3d",
+        "MultiheadAttention",
+        "Embedding",
+        "LSTM",
+        "GRU",
+        "RNN",
+        "BatchNorm1d",
+        "BatchNorm2d",
+        "BatchNorm3d",
+        "LayerNorm",
+    )
+    takes: ClassVar[tuple[Form, ...]] = ("float",)
+    gives: ClassVar[Form | None] = "runtime"
+
+    precision: Literal["f32", "auto"] = "f32"
+
+    def apply(self, model: nn.Module, context: Context) -> Applied:
+        from pytest_modelopt.recipes.modules.openvino import OpenVinoModule, packed
+
+        converted = openvino_ir.convert(model, context, self.recipe_name)
+        variant = OpenVinoModule(packed(converted.ir), converted.signature, self.precision)
+        notes = (*converted.notes, *openvino_ir.variant_notes(variant, model))
+        return Applied(variant, notes, WHOLE_MODEL)

@@ -1,0 +1,183 @@
+"""The door to torchao's `quantize_`, which puts quantized tensors in the place of Linear weights: which, and why not.
+
+torchao changes `nn.Linear` and its subclasses in place: the module, its hooks and its own forward stay, and only the
+weight becomes a tensor class, which answers to `torch.nn.functional.linear`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pytest_modelopt.figures import format_bytes
+from pytest_modelopt.recipes import torch_ao
+from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe
+from pytest_modelopt.recipes.calling import call
+from pytest_modelopt.recipes.describe import last_line, own_bytes, owners_in_words, type_name, types_in_words
+from pytest_modelopt.recipes.fused_path import turn_off_fused_path
+from pytest_modelopt.recipes.sharing import tied_parameters
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class TorchaoRecipe(Recipe):
+    """What the recipes have in common that quantize the weights of Linear layers through torchao."""
+
+    extra: ClassVar[str | None] = "torchao"
+    requires: ClassVar[tuple[str, ...]] = ("torchao",)
+    changes: ClassVar[tuple[str, ...]] = ("Linear",)
+    takes: ClassVar[tuple[Form, ...]] = ("float", "low precision")
+    gives: ClassVar[Form | None] = "torchao"
+
+    @abstractmethod
+    def config(self, context: Context) -> Any:
+        """torchao's configuration object for this recipe."""
+
+    @abstractmethod
+    def cost_notes(self, context: Context) -> tuple[str, ...]:
+        """What the user must know about the speed and the accuracy of the variant, on this machine."""
+
+    def misfit(self, linear: nn.Linear) -> str:
+        """Why torchao has no kernel for a layer of this shape and type; '' where it has."""
+        return ""
+
+    def apply(self, model: nn.Module, context: Context) -> Applied:
+        quantizer = _Quantizer(model, self)
+        quantizer.quantize(model, context)
+        notes = (*quantizer.notes(), *_left_in_float(model, set(quantizer.seen)))
+        if quantizer.quantized:
+            notes += self.cost_notes(context)
+        return Applied(model, (*notes, *turn_off_fused_path(model)))
+
+
+class _Quantizer:
+    """Quantizes what it can, and remembers why the rest stays."""
+
+    def __init__(self, model: nn.Module, recipe: TorchaoRecipe) -> None:
+        self._recipe = recipe
+        self._tied = tied_parameters(model)
+        self.kept: dict[nn.Linear, str] = {}
+        self.quantized: dict[nn.Linear, torch.Tensor] = {}
+        """With their weights as they were."""
+        for linear in _linear_layers(model):
+            reason = self._reason_to_keep(linear)
+            if reason:
+                self.kept[linear] = reason
+            else:
+                self.quantized[linear] = linear.weight
+
+    @property
+    def seen(self) -> Iterable[nn.Linear]:
+        return (*self.kept, *self.quantized)
+
+    def _reason_to_keep(self, linear: nn.Linear) -> str:
+        import torch
+        from torch.nn.utils import parametrize
+
+        weight = linear._parameters.get("weight")
+        if parametrize.is_parametrized(linear) or weight is None:
+            return "their weight is computed anew for each call (parametrized, or by a hook or pruning mask)"
+        if type(weight.data) is not torch.Tensor or not weight.is_floating_point():
+            return "their weight is no plain floating-point tensor"
+        if id(weight) in self._tied:
+            return "another module shares their weight, which would stay in floating point beside the quantized copy"
+        if not bool(weight.isfinite().all()):
+            return "a weight is infinite or NaN, for which there is no scale"
+        return self._recipe.misfit(linear)
+
+    def quantize(self, model: nn.Module, context: Context) -> None:
+        """Put torchao's tensors in place; layers with their own forward get their weights back if it breaks."""
+        import torch
+
+        with torch_ao.quiet():
+            config = self._recipe.config(context)
+            for linear in self.quantized:
+                _quantize(linear, config)
+            own = [linear for linear in self.quantized if _has_own_forward(linear)]
+            error = _error(model, context) if own else None
+        if error is not None:
+            for linear in own:
+                linear.weight = self.quantized[linear]
+                self.kept[linear] = f"the model does not run with torchao's tensors in them ({last_line(error)})"
+        for linear in self.quantized:
+            if type(linear.weight.data) is torch.Tensor:
+                self.kept.setdefault(linear, "torchao left their weight as it was, without saying why")
+        self.quantized = {linear: weight for linear, weight in self.quantized.items() if linear not in self.kept}
+
+    def notes(self) -> tuple[str, ...]:
+        reasons: dict[str, list[nn.Module]] = {}
+        for module, reason in self.kept.items():
+            reasons.setdefault(reason, []).append(module)
+        return tuple(f"{owners_in_words(modules)} left as they are: {why}" for why, modules in reasons.items())
+
+
+def _linear_layers(model: nn.Module) -> list[nn.Linear]:
+    """Every Linear but those that belong to an nn.MultiheadAttention, which reads their weights itself."""
+    from torch import nn
+
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Linear) and not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
+    ]
+
+
+def _has_own_forward(linear: nn.Linear) -> bool:
+    from torch import nn
+
+    return type(linear).forward is not nn.Linear.forward
+
+
+def _quantize(linear: nn.Linear, config: Any) -> None:
+    from torchao.quantization import quantize_
+
+    own_description = vars(linear).get("extra_repr")
+    quantize_(linear, config, filter_fn=lambda *_: True)
+    # torchao describes the layer by a method of this one object, with which pickle cannot save it
+    vars(linear).pop("extra_repr", None)
+    if own_description is not None:
+        vars(linear)["extra_repr"] = own_description
+
+
+def _error(model: nn.Module, context: Context) -> Exception | None:
+    import torch
+
+    try:
+        with torch.no_grad():
+            call(model, context.example_inputs)
+    except Exception as error:
+        return error
+    return None
+
+
+def _left_in_float(model: nn.Module, seen: set[nn.Linear]) -> tuple[str, ...]:
+    """Notes on the matrices that torchao does not reach."""
+    from torch import nn
+
+    attentions = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
+    parts = {child for module in attentions for child in module.modules()}
+    others = [
+        (type_name(module), own_bytes(module))
+        for name, module in model.named_modules()
+        if not {module} & (seen | parts)
+        and ".parametrizations." not in f".{name}."
+        and any(_is_float_matrix(parameter) for parameter in module.parameters(recurse=False))
+    ]
+    notes = []
+    matrices = [p for module in attentions for p in module.parameters() if _is_float_matrix(p)]
+    if matrices:
+        count = f"{len(attentions)} MultiheadAttention"
+        notes.append(
+            f"{count} left as they are: torchao quantizes neither in_proj_weight nor out_proj of them, together "
+            f"{format_bytes(sum(matrix.nbytes for matrix in matrices))}"
+        )
+    if others:
+        notes.append(f"{types_in_words(others)} left as they are: torchao's quantize_ changes Linear only")
+    return tuple(notes)
+
+
+def _is_float_matrix(parameter: torch.Tensor) -> bool:
+    return parameter.dim() > 1 and parameter.is_floating_point()

@@ -1,0 +1,98 @@
+"""What a worker saw of a variant beside its figures: raw facts, from which the doctor finds why it did not help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The calibration data that the recipes really took, and how it relates to the data that scores them."""
+
+    batches: int
+    """In the longest pass over them."""
+    examples: int
+    """Different ones, of those that were looked at."""
+    looked_at: int
+    """Examples that were hashed, of all passes: all of them, up to a bound."""
+    leaked: int | None = None
+    """How many of the different ones are also in the evaluation data; None where nothing was scored."""
+    classes: tuple[int, ...] | None = None
+    """The targets that came with them; None where they are not classes, or too many."""
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Facts about one variant as it was measured. One that is None was not looked at, or could not be seen.
+
+    For these `unobserved` says why: fact -> reason. It is empty where nothing went wrong.
+    """
+
+    # --- how it is built ---------------------------------------------------------------------------------------------
+    digest: str | None = None
+    """SHA-256 of the modules, their plain attributes, and the bits and strides of all parameters and buffers."""
+    training_modules: int | None = None
+    compiled: bool | None = None
+    """Whether torch.compile has a part in its call."""
+    matrix_weights: int | None = None
+    """Numbers in the dense floating-point weights of Linear layers and convolutions."""
+    zero_weights: int | None = None
+    """How many of them are zero."""
+    masked_weights: int | None = None
+    """Parameters that `torch.nn.utils.prune` keeps whole beside a mask."""
+    mask_bytes: int | None = None
+    fake_quantizers: int | None = None
+    """Modules that only imitate quantization, or observe for it."""
+    quantize_nodes: int | None = None
+    """Calls in its graphs that quantize or dequantize around floating-point operators."""
+    packed_modules: int | None = None
+    """Modules with int8 weights that torch's quantized engine runs."""
+    torchao_tensors: int | None = None
+    """Weights that are tensors of torchao."""
+    fused_layers: int | None = None
+    """TransformerEncoderLayers that take torch's fused path in eval mode."""
+    channels_last_weights: int | None = None
+    float_bytes: dict[str, int] | None = None
+    """Bytes of floating-point parameters by dtype."""
+    narrow_layers: dict[str, int] | None = None
+    """Layers with at most one output channel, or no head: name -> width."""
+    linear_subclasses: tuple[str, ...] | None = None
+    """Class names that are derived from Linear, which exact matches pass over."""
+    untied: tuple[str, ...] | None = None
+    """Weights that shared one storage before the recipe and are held apart now, each group as `a = b`."""
+    untied_bytes: int | None = None
+    """Of one copy of each of them."""
+
+    # --- what it does ------------------------------------------------------------------------------------------------
+    settings: dict[str, str] | None = None
+    """Settings of the whole process once the variant stood: threads, default dtype, quantized engine, ..."""
+    answers: str | None = None
+    """SHA-256 of its answer to the inputs of the measured call."""
+    varies: bool | None = None
+    """Whether two calls on the same inputs gave different answers, beyond rounding."""
+    first_call_s: float | None = None
+    """The first call after it was made; its lazy preparation is in it."""
+    reloads: bool | None = None
+    """Whether it answered the same when saved and loaded again; None where no launch needed that."""
+
+    # --- on the evaluation data, for accuracy ------------------------------------------------------------------------
+    target_classes: int | None = None
+    """Different classes among the targets."""
+    predicted_classes: int | None = None
+    """Different classes among its predictions."""
+    most_predicted: int | None = None
+    """Examples for which it predicts its most frequent class."""
+    calibration: Calibration | None = None
+    """None for the original, and where no recipe took any."""
+
+    unobserved: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The examples of a comparison by their target, in columns: one entry per class, in the order of `labels`."""
+
+    labels: tuple[int, ...]
+    examples: tuple[int, ...]
+    right_to_wrong: tuple[int, ...]
+    wrong_to_right: tuple[int, ...]

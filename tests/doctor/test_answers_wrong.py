@@ -1,0 +1,150 @@
+"""The answers are wrong: each fault is planted by hand and found, alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pytest_modelopt.record.model import Agreement, Case
+from pytest_modelopt.record.observations import Calibration, Classes
+from tests.doctor.cases_by_hand import ENVIRONMENT, SETTINGS, only, original_with, rules, sound, variant_with
+from tests.report.records_by_hand import limit
+
+ANSWERS = ("score", "predictions")
+OLD = replace(ENVIRONMENT, cpu="Old CPU", cpu_flags=("avx2",))
+DROP = limit("max_accuracy_drop", 0.01, "1 pp")
+
+
+def calibrated(**changes: Any) -> Case:
+    held_out = Calibration(batches=4, examples=256, looked_at=256, leaked=0, classes=(0, 1, 2))
+    return variant_with("int8-static", calibration=replace(held_out, **changes))
+
+
+def by_class(*columns: tuple[int, int, int]) -> Agreement:
+    """For each class: examples, right to wrong, wrong to right."""
+    examples, lost, won = (tuple(column) for column in zip(*columns, strict=True))
+    classes = Classes(tuple(range(len(columns))), examples, lost, won)
+    return Agreement(sum(examples), sum(lost), sum(won), sum(lost) + sum(won), classes)
+
+
+def flipped(flips: int = 40, lost: int = 40, won: int = 0) -> Agreement:
+    return Agreement(360, lost, won, flips)
+
+
+def test_products_that_overflow() -> None:
+    of = variant_with("onnxruntime-int8-static")
+    assert of.variant is not None
+    on_runtime = replace(of, variant=replace(of.variant, runtime="ONNX Runtime"), agreement=flipped())
+    finding = next(each for each in [*_all(on_runtime)] if each.rule == "int8-saturation")
+    assert finding.explains == ANSWERS
+    assert finding.text.startswith("11.1% of the predictions changed, and Old CPU has no VNNI: there ONNX Runtime adds")
+    assert "reduce_range" in finding.text
+    for fine in (
+        replace(on_runtime, agreement=flipped(10, 10)),
+        replace(on_runtime, agreement=None),
+        replace(on_runtime, variant=replace(of.variant, runtime="LiteRT")),
+        replace(of, agreement=flipped()),
+        replace(on_runtime, recipe="onnxruntime"),
+    ):
+        assert "int8-saturation" not in rules(fine, OLD)
+    assert "int8-saturation" not in rules(on_runtime, ENVIRONMENT)
+
+
+def _all(of: Case) -> Any:
+    from pytest_modelopt.doctor.examine import examine
+
+    return examine(of, OLD)
+
+
+def test_onednn_in_torch_does_not_halve_the_range() -> None:
+    settings = SETTINGS | {"quantized engine": "onednn"}
+    of = original_with(variant_with(packed_modules=1, settings=settings), settings=settings)
+    assert "int8-saturation" in rules(replace(of, agreement=flipped()), OLD)
+    assert "int8-saturation" not in rules(replace(variant_with(packed_modules=1), agreement=flipped()), OLD)
+
+
+def test_calibration_data_that_is_scored_on() -> None:
+    finding = only(calibrated(leaked=64))
+    assert (finding.rule, finding.explains, finding.is_note) == ("calibration-leak", ANSWERS, True)
+    assert finding.text.startswith("64 of 256 calibration examples are in the evaluation data, too")
+    assert rules(calibrated(leaked=2)) == [], "some examples happen to be equal"
+    assert rules(calibrated(leaked=None)) == []
+    assert rules(calibrated()) == []
+
+
+def test_calibration_with_too_little() -> None:
+    finding = only(calibrated(examples=8, looked_at=8, batches=1))
+    assert (finding.rule, finding.explains, finding.is_note) == ("calibration-thin", ANSWERS, False)
+    assert finding.text.startswith("calibration saw 8 different examples in 1 batch only")
+    assert "all 256 calibration examples are one and the same" in only(calibrated(examples=1)).text
+
+
+def test_calibration_that_never_saw_a_class() -> None:
+    changed = by_class((100, 0, 0), (100, 0, 0), (100, 0, 0), (60, 0, 0))
+    finding = only(replace(calibrated(), agreement=changed))
+    assert finding.text.startswith("no calibration example was of class 3:")
+    assert rules(replace(calibrated(classes=(0, 1, 2, 3)), agreement=changed)) == []
+    assert rules(replace(calibrated(classes=None), agreement=changed)) == []
+
+
+def test_a_class_that_collapsed_under_a_fine_total() -> None:
+    """Of 400 examples 20 are lost and 18 won, 0.5 points in all; but all that was lost is of class 2."""
+    changed = by_class((100, 0, 6), (100, 0, 6), (100, 20, 0), (100, 0, 6))
+    of = replace(sound(limits=(DROP,)), agreement=changed)
+    finding = next(each for each in _all(of) if each.rule == "slice-collapse")
+    assert (finding.explains, finding.is_note) == (ANSWERS, True)
+    assert finding.text.startswith("class 2 lost 20 of 100 examples (20 pp), more than max_accuracy_drop 1 pp")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ((100, 1, 0), (100, 2, 0), (100, 0, 1)),  # 2 of 100 is no evidence for more than 1 point
+        ((5, 1, 0), (200, 0, 1), (200, 0, 0)),  # 20 points, of five examples
+        ((100, 20, 0), (100, 20, 0), (100, 0, 0)),  # the total is not fine
+        # Alone, 4 of 100 would be evidence at 95% for more than 1 point; as the worst of ten classes it is not.
+        ((100, 4, 0), *(9 * ((100, 0, 1),))),
+    ],
+)
+def test_chance_and_a_broken_total_are_no_collapse(columns: tuple[tuple[int, int, int], ...]) -> None:
+    assert "slice-collapse" not in rules(replace(sound(limits=(DROP,)), agreement=by_class(*columns)))
+
+
+def test_without_a_limit_there_is_nothing_that_a_class_lost_more_than() -> None:
+    changed = by_class((100, 0, 6), (100, 0, 6), (100, 20, 0), (100, 0, 6))
+    assert "slice-collapse" not in rules(replace(sound(), agreement=changed))
+
+
+def test_many_changes_behind_an_equal_score() -> None:
+    of = sound(agreement=flipped(42, 12, 11))
+    finding = only(of)
+    assert (finding.rule, finding.explains, finding.is_note) == ("churn", ANSWERS, False)
+    assert finding.text.startswith(
+        "42 of 360 predictions changed (11.7%) though the score hardly did: 12 from right to wrong, 11 from wrong to "
+        "right and 19 from one wrong answer to another"
+    )
+    assert only(replace(of, limits=(DROP,))).is_note
+    assert not only(replace(of, limits=(DROP, limit("max_flips", 0.2, "20%")))).is_note
+
+
+def test_few_changes_and_one_sided_ones_are_no_churn() -> None:
+    assert rules(sound(agreement=flipped(10, 5, 5))) == []
+    assert rules(sound(agreement=flipped(42, 30, 2))) == []
+    assert rules(sound(agreement=Agreement(0, 0, 0, 0))) == []
+
+
+def test_layers_through_which_nothing_passes() -> None:
+    finding = only(variant_with("prune-structured(ratio=0.99)", narrow_layers={"body.0": 1}))
+    assert (finding.rule, finding.explains, finding.is_note) == ("over-pruned", ANSWERS, True)
+    assert finding.text.startswith("1 layer has one output or head left at most: body.0 (1)")
+    assert rules(original_with(variant_with(narrow_layers={"body.0": 1}), narrow_layers={"body.0": 1})) == []
+    assert rules(variant_with(narrow_layers={"body.0.first": 1})) == [], "made by the recipe: a rank, not a layer"
+
+
+def test_a_variant_that_is_another_one_when_loaded_again() -> None:
+    finding = only(variant_with(reloads=False))
+    assert (finding.rule, finding.explains) == ("does-not-reload", ("size", "process_memory", "timing"))
+    assert "not its state_dict alone" in finding.text
+    assert rules(variant_with(reloads=None)) == []

@@ -1,0 +1,190 @@
+"""What the doctor finds stands under the broken limit: in the terminal, the record, the summary, JUnit and GitHub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_modelopt.cli import main
+from pytest_modelopt.record.json import read
+from pytest_modelopt.record.model import Finding
+from tests.plugin.conftest import one_case
+
+Project = Callable[..., pytest.Pytester]
+
+MODELS = '''
+import os
+import torch
+from torch import nn
+
+def cnn():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)
+    ).eval()
+
+def inputs():
+    return torch.randn(80, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+def images():
+    """Labelled by the model itself: the original is always right."""
+    with torch.no_grad():
+        return inputs(), cnn()(inputs()).argmax(1)
+
+def wrong_labels():
+    """Labels that have nothing to do with the model, which guesses, then, or answers one class."""
+    return inputs(), torch.arange(80) % 4
+
+class DiesOnce(nn.Sequential):
+    """Kills its process in the calls with which the doctor looks at it, once."""
+    calls = 0
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == 7 and not os.path.exists("died"):
+            open("died", "w").close()
+            os._exit(1)
+        return super().forward(x)
+
+def dies_once():
+    torch.manual_seed(0)
+    return DiesOnce(nn.Flatten(), nn.Linear(64, 4)).eval()
+
+def own_labels():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    with torch.no_grad():
+        return inputs(), model(inputs()).argmax(1)
+'''
+
+
+def case(limits: str, *, recipe: str = "int8-dynamic", data: str = "images", more: str = "") -> str:
+    text = one_case(limits, recipe=recipe, factory="zoo:cnn", data=f"zoo:{data}")
+    return text.replace("    recipes:", f"{more}    recipes:")
+
+
+@pytest.fixture
+def zoo(project: Project) -> Project:
+    def make(budgets: str) -> pytest.Pytester:
+        pytester = project(budgets)
+        pytester.makepyfile(zoo=MODELS)
+        return pytester
+
+    return make
+
+
+def test_the_sentence_stands_under_the_broken_limit_everywhere(
+    zoo: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytester = zoo(case("{min_size_reduction: 50%, min_coverage: 50%}"))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(pytester.path))
+    monkeypatch.setenv("COLUMNS", "400")
+    result = pytester.runpytest("--modelopt", "--modelopt-report", "report", "--junitxml", "junit.xml")
+    result.assert_outcomes(failed=1)
+    # By hand: (16 * 9 + 16 + 16 * 16 * 9 + 16) * 4 = 9,920 of 10,192 bytes; 36 * 144 + 16 * 2304 = 42,048 of 42,112.
+    sentence = (
+        "2 Conv2d (9.69 KiB, 97.3% of the weight bytes, 99.8% of the multiply-adds) were left as in the original: "
+        "int8-dynamic changes *Linear* only; Conv2d is changed by *int8-static*"
+    )
+    result.stdout.fnmatch_lines(
+        ["FAIL m/int8-dynamic: min_size_reduction 50% is broken: *", f"     {sentence}", "FAIL *min_coverage 50% is *"],
+        consecutive=True,
+    )
+    shown = [line for line in result.outlines if line.startswith("     2 Conv2d (")]
+    assert len(shown) == 1, "once, though it explains both limits"
+    result.stdout.fnmatch_lines([f"  {sentence}"])  # in the failure of the test itself
+    annotations = [line for line in result.outlines if line.startswith("::error")]
+    assert len(annotations) == 2
+    for annotation in annotations:
+        assert "%0A2 Conv2d (9.69 KiB, 97.3%25 of the weight bytes" in annotation
+
+    record = read(pytester.path / "report" / "record.json")
+    (finding,) = record.cases[0].findings
+    assert (finding.rule, "size" in finding.explains) == ("left-alone", True)
+    result.stdout.fnmatch_lines(["*changed: weight bytes / multiply-adds*", "  int8-dynamic *2.51% / 0.15% *"])
+    summary = (pytester.path / "report" / "summary.md").read_text(encoding="utf-8")
+    assert summary.count("- 2 Conv2d (9.69 KiB") == 1
+    assert 'name="modelopt.finding.left-alone"' in (pytester.path / "junit.xml").read_text(encoding="utf-8")
+
+    capsys.readouterr()
+    assert main(["report", str(pytester.path / "report" / "record.json")]) == 1
+    assert "2 Conv2d (9.69 KiB, 97.3% of the weight bytes" in capsys.readouterr().out
+
+
+def test_a_finding_that_speaks_of_limits_follows_other_limits(
+    zoo: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytester = zoo(case("{max_size: 1 GB}"))
+    pytester.runpytest("--modelopt", "--modelopt-report", "report").assert_outcomes(passed=1)
+    (pytester.path / "budgets.yaml").write_text(case("{min_speedup: 100x}"), encoding="utf-8")
+    monkeypatch.chdir(pytester.path)
+    capsys.readouterr()
+    assert main(["report", "report/record.json", "--budgets", "budgets.yaml"]) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the layers that int8-dynamic changed do 0.152% of the multiply-adds" in told
+
+
+def test_no_drop_from_an_original_that_only_guesses_is_kept(zoo: Project) -> None:
+    result = zoo(case("{max_accuracy_drop: 5 pp, max_flips: 50%}", data="wrong_labels")).runpytest("--modelopt")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["m/int8-dynamic: max_accuracy_drop 5 pp was not measured, which counts as broken (the original *"]
+    )
+    result.stdout.fnmatch_lines(["*check that the factory loads the trained weights*"])
+
+
+def test_calibration_on_the_evaluation_data_is_said_though_all_limits_hold(zoo: Project) -> None:
+    budgets = case("{max_size: 1 GB}", recipe="int8-static", more="    calibration: zoo:images\n")
+    pytester = zoo(budgets)
+    result = pytester.runpytest("--modelopt", "--modelopt-report", "report")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["NOTE m/int8-static: 80 of 80 calibration examples are in the evaluation data, too:*"])
+    assert "NOTE" in (pytester.path / "report" / "summary.md").read_text(encoding="utf-8")
+
+
+def test_a_look_that_kills_the_worker_costs_the_case_nothing(zoo: Project) -> None:
+    budgets = case("{max_size: 1 GB}", recipe="prune-unstructured(ratio=0.5)").replace("zoo:cnn", "zoo:dies_once")
+    pytester = zoo(budgets.replace("zoo:images", "zoo:own_labels"))
+    result = pytester.runpytest("--modelopt", "--modelopt-report", "report")
+    assert (pytester.path / "died").exists(), "otherwise this test shows nothing"
+    result.assert_outcomes(passed=1)
+    (told,) = read(pytester.path / "report" / "record.json").cases
+    sides = [told.original, told.variant]
+    unobserved = [side.observations.unobserved for side in sides if side and side.observations]
+    assert [sorted(reasons) for reasons in unobserved] == [["everything"], []]
+    result.stdout.fnmatch_lines(["NOTE m (original): what the doctor looks at (everything) was not measured: *"])
+
+
+def test_a_recipe_that_only_claims_is_an_error_of_its_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytest_modelopt.measure.variant import Variant
+    from pytest_modelopt.session import Session
+    from tests.doctor.cases_by_hand import ENVIRONMENT, variant_with
+
+    class Finished:
+        """Stands for a runner that has measured."""
+
+        environment = ENVIRONMENT
+
+        def measure(self, case: Any, variant: Any, lacking: Any) -> Any:
+            return replace(variant_with("claims", digest="a", answers="a"), id=case.id)
+
+    session: Any = Session(options=None, budgets=None, working_directory=tmp_path, progress=None)  # type: ignore[arg-type]
+    session._runner = Finished()
+    variant = Variant("m:f", "claims", None, None, None, "accuracy", (), str(tmp_path))
+    told = session.run("id", "m", (), variant)
+    assert told.error is not None
+    assert told.error.stage == "compare"
+    assert told.error.message.startswith("nothing was compared: after claims the variant is the original")
+    assert told.findings == ()
+
+
+def test_a_test_can_ask_for_what_was_found() -> None:
+    from pytest_modelopt.comparison import Comparison
+    from tests.doctor.cases_by_hand import sound
+
+    finding = Finding("masks-only", "masks", ("size",))
+    assert Comparison(sound(findings=(finding,))).findings == (finding,)

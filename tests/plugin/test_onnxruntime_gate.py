@@ -1,0 +1,35 @@
+"""onnxruntime-int8-dynamic from a budgets file to the record: process memory, accuracy and coverage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx  # noqa: F401 -- pytester forgets what an inner run imported, and it cannot be imported twice
+import onnxruntime  # noqa: F401
+import pytest
+
+from pytest_modelopt.record.json import read
+from tests.plugin.conftest import one_case
+
+WEIGHTS = 64 * 512 + 512 * 64 + 64 * 10
+BIASES = 512 + 64 + 10
+
+
+def test_int8_in_onnx_runtime_is_gated_by_process_memory_and_accuracy(
+    project: Callable[..., pytest.Pytester],
+) -> None:
+    limits = (
+        "{max_process_memory: 40 MB, max_memory: 40 MB, max_size: 100 kB, max_accuracy_drop: 5 pp, min_coverage: 95%}"
+    )
+    pytester = project(one_case(limits, recipe="onnxruntime-int8-dynamic"))
+    result = pytester.runpytest("--modelopt", "--modelopt-report", "report")
+    result.assert_outcomes(passed=1)
+    (case,) = read(pytester.path / "report" / "record.json").cases
+    assert {verdict.limit.name: verdict.outcome for verdict in case.verdicts} == dict.fromkeys(
+        ("max_process_memory", "max_memory", "max_size", "max_accuracy_drop", "min_coverage"), "pass"
+    )
+    assert (case.original.runtime, case.variant.runtime) == (None, "ONNX Runtime")
+    assert min(case.variant.process_memory.peaks_bytes) > WEIGHTS + 4 * BIASES
+    assert case.coverage.changed_bytes == 4 * WEIGHTS
+    assert case.coverage.weight_bytes == 4 * (WEIGHTS + BIASES)
+    assert case.variant.size_bytes > WEIGHTS + 4 * BIASES
