@@ -184,7 +184,7 @@ def _fitting(recipe: Recipe, kinds: Sequence[str]) -> list[str]:
 
 def _converting() -> list[str]:
     """What is left for models of layers that no recipe knows, such as those of Keras."""
-    names = [name for name, other in RECIPES.items() if other.gives == "runtime" and other.changes]
+    names = [name for name, other in RECIPES.items() if other.gives == "runtime"]
     return [f"{_enumerated(names)} convert a whole model, whatever its layers are"] if names else []
 
 
