@@ -35,7 +35,6 @@ class Compile(Recipe):
 
     recipe_name: ClassVar[str] = "compile"
     summary: ClassVar[str] = "torch.compile with inductor: fused kernels, compiled at the first call in each process"
-    changes: ClassVar[tuple[str, ...]] = ("Linear", "Conv1d", "Conv2d", "Conv3d")
     takes: ClassVar[tuple[Form, ...]] = ("float", "low precision", "torchao")
     gives: ClassVar[Form | None] = "compiled"
 

@@ -151,15 +151,34 @@ def _absent_numbers(before: Snapshot, tensors: Iterable[torch.Tensor]) -> list[W
     import torch
 
     tensors = list(tensors)
-    numbers = [_integers(tensor) for tensor in tensors if tensor.dtype is torch.float32]
-    pool = torch.cat(numbers) if numbers else torch.empty(0, dtype=torch.int32)
+    pool = Numbers(tensor for tensor in tensors if tensor.dtype is torch.float32)
 
     def is_there(tensor: torch.Tensor) -> bool:
         if tensor.dtype is torch.float32:
-            return bool(torch.isin(_integers(tensor), pool).all())
+            return pool.holds(tensor)
         return any(_same_bits(tensor, other) for other in tensors)
 
     return [weight for weight in before.weights if not is_there(weight.tensor)]
+
+
+class Numbers:
+    """All numbers of some float32 tensors, sorted once: a model has hundreds of weights to look up."""
+
+    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
+        import torch
+
+        integers = [_integers(tensor) for tensor in tensors]
+        self._sorted = torch.cat(integers).sort().values if integers else torch.empty(0, dtype=torch.int32)
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        """Whether every number of the tensor is among them."""
+        import torch
+
+        wanted = _integers(tensor)
+        if not len(self._sorted):
+            return not len(wanted)
+        found = torch.searchsorted(self._sorted, wanted).clamp_(max=len(self._sorted) - 1)
+        return bool((self._sorted[found] == wanted).all())
 
 
 def _integers(tensor: torch.Tensor) -> torch.Tensor:

@@ -30,8 +30,8 @@ def export(model: nn.Module, context: Context, recipe_name: str) -> torch.export
     import torch
 
     inputs = several_examples(context.example_inputs)
-    _refuse_other_precisions(model, recipe_name)
-    _refuse_state(model, inputs, recipe_name)
+    refuse_other_precisions(model, recipe_name)
+    refuse_state(model, inputs, recipe_name)
     args, kwargs = arguments(inputs)
     open_sizes = dynamic_sizes(inputs, context.varying())
     # torch.export takes the names of forward's parameters where the arguments are given by position
@@ -95,7 +95,7 @@ def dynamic_sizes(inputs: Inputs, varying: tuple[frozenset[int], ...]) -> list[d
     ]
 
 
-def _refuse_other_precisions(model: nn.Module, recipe_name: str) -> None:
+def refuse_other_precisions(model: nn.Module, recipe_name: str) -> None:
     import torch
 
     dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()} - {torch.float32}
@@ -104,7 +104,7 @@ def _refuse_other_precisions(model: nn.Module, recipe_name: str) -> None:
         raise RecipeError(f"{recipe_name} converts float32 weights, and the model holds {words}: call .float() on it")
 
 
-def _refuse_state(model: nn.Module, inputs: Inputs, recipe_name: str) -> None:
+def refuse_state(model: nn.Module, inputs: Inputs, recipe_name: str) -> None:
     """What a model keeps from call to call would be frozen at its present value."""
     import torch
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from pytest_modelopt.recipes.coverage import Numbers
+
 if TYPE_CHECKING:
     import torch
 
@@ -24,28 +26,26 @@ def left_in_float(
 
     `converted` and `quantized` are all tensors that the two programs hold in float32.
     """
+    import torch
+
     held = {_bits(tensor) for tensor in quantized}
     gone = [tensor for tensor in converted if _bits(tensor) not in held]
-    return tuple(weight for weight in weights if not _is_taken_over(weight, gone) and not _is_scaled(weight, gone))
+    pool = Numbers(gone)
+    vectors = [tensor for tensor in gone if _is_vector(tensor)]
+
+    def is_quantized(weight: torch.Tensor) -> bool:
+        if weight.dtype is not torch.float32:
+            return False
+        if weight.dim() < 2:
+            # ones or zeros could be found in any matrix, or in a scalar: they must be a vector of this length
+            return Numbers(vector for vector in vectors if vector.numel() == weight.numel()).holds(weight)
+        return pool.holds(weight) or _is_scaled(weight, gone)
+
+    return tuple(weight for weight in weights if not is_quantized(weight))
 
 
 def _bits(tensor: torch.Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().numpy().tobytes()
-
-
-def _is_taken_over(weight: torch.Tensor, gone: Sequence[torch.Tensor]) -> bool:
-    """Whether all its numbers are among those of the vanished tensors.
-
-    A vector of ones or zeros could be found in any matrix, or in a scalar: it must be in a vector of its length.
-    """
-    import torch
-
-    pool = [
-        tensor.reshape(-1)
-        for tensor in gone
-        if weight.dim() > 1 or (_is_vector(tensor) and tensor.numel() == weight.numel())
-    ]
-    return bool(pool) and bool(torch.isin(weight.detach().cpu().float().reshape(-1) + 0.0, torch.cat(pool) + 0.0).all())
 
 
 def _is_vector(tensor: torch.Tensor) -> bool:
@@ -54,8 +54,6 @@ def _is_vector(tensor: torch.Tensor) -> bool:
 
 def _is_scaled(weight: torch.Tensor, gone: Sequence[torch.Tensor]) -> bool:
     """Whether each row, in whatever order its numbers stand, is a row of a vanished tensor times some factor."""
-    if weight.dim() < 2:
-        return False
     for rows in _as_rows(weight.detach().cpu().float()):
         candidates = [other for tensor in gone for other in _as_rows(tensor) if other.shape[1] == rows.shape[1]]
         if rows.shape[1] > 1 and candidates and _all_found(_figures(rows), candidates):

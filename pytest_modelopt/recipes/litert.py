@@ -10,15 +10,17 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pytest_modelopt.recipes import exporting
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import call
 from pytest_modelopt.recipes.describe import last_line, modules_in_words, user_line
-from pytest_modelopt.recipes.exporting import arguments, unfused
+from pytest_modelopt.recipes.exporting import arguments, refuse_other_precisions, refuse_state, unfused
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from pytest_modelopt.recipes.modules.litert import Flattened
     from pytest_modelopt.recipes.modules.runtime import Signature
 
 ALTERNATIVES = "onnxruntime and openvino"
@@ -29,10 +31,17 @@ BATCH_TOLERANCE = 1e-3
 
 KNOWN_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-    r"The tensor attributes self\..*_flat_weights",
+    *exporting.KNOWN_WARNINGS,
     r"Warning: Enabling `experimental_preserve_all_tensors`",
 )
 """How the warnings begin that litert_torch and the quantizer cause by their own use of torch and of LiteRT."""
+
+
+CONVERTED = (
+    *("Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d", "Embedding", "LSTM", "GRU", "RNN"),
+    "MultiheadAttention",
+)
+"""Module classes with weights that LiteRT runs, among many others."""
 
 
 class Litert(Recipe):
@@ -44,6 +53,7 @@ class Litert(Recipe):
     requires: ClassVar[tuple[str, ...]] = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     needs_example: ClassVar[bool] = True
+    changes: ClassVar[tuple[str, ...]] = CONVERTED
     takes: ClassVar[tuple[Form, ...]] = ("float",)
     gives: ClassVar[Form | None] = "runtime"
 
@@ -63,19 +73,21 @@ def convert(model: nn.Module, context: Context, recipe_name: str) -> tuple[bytes
     from pytest_modelopt.recipes.exporting import signature_of
     from pytest_modelopt.recipes.modules.litert import Flattened
 
-    _refuse_other_precisions(model, recipe_name)
+    refuse_other_precisions(model, recipe_name)
+    refuse_state(model, context.example_inputs, recipe_name)
     _refuse_varying(context, recipe_name)
     args, kwargs = arguments(context.example_inputs)
     tensors = (*args, *kwargs.values())
     examples = _examples(tensors, recipe_name)
     flat = Flattened(model, tuple(kwargs)).eval()
     _refuse_batches_that_cannot_be_cut(flat, tensors, recipe_name)
+    _refuse_computed_constants(flat, tensors, recipe_name)
     with quiet(), unfused():
         program = _converted(flat, tensors, recipe_name)
     return program, signature_of(model, context.example_inputs), (_batch_note(examples), *_unrolled(model))
 
 
-def _converted(flat: nn.Module, tensors: tuple[torch.Tensor, ...], recipe_name: str) -> bytes:
+def _converted(flat: Flattened, tensors: tuple[torch.Tensor, ...], recipe_name: str) -> bytes:
     import litert_torch
     import torch
 
@@ -91,15 +103,6 @@ def _converted(flat: nn.Module, tensors: tuple[torch.Tensor, ...], recipe_name: 
         raise RecipeError(
             f"{recipe_name} {what}: {last_line(error)}; {ALTERNATIVES} convert other operators"
         ) from error
-
-
-def _refuse_other_precisions(model: nn.Module, recipe_name: str) -> None:
-    import torch
-
-    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
-    if dtypes:
-        words = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-        raise RecipeError(f"{recipe_name} converts float32 weights, and the model holds {words}: call .float() on it")
 
 
 def _refuse_varying(context: Context, recipe_name: str) -> None:
@@ -127,7 +130,7 @@ def _examples(tensors: tuple[torch.Tensor, ...], recipe_name: str) -> int:
     return int(tensors[0].shape[0])
 
 
-def _refuse_batches_that_cannot_be_cut(flat: nn.Module, tensors: tuple[torch.Tensor, ...], recipe_name: str) -> None:
+def _refuse_batches_that_cannot_be_cut(flat: Flattened, tensors: tuple[torch.Tensor, ...], recipe_name: str) -> None:
     """Compare the answers with those for one example more: each output must grow, and the others stay as they are."""
     import torch
 
@@ -154,6 +157,23 @@ def _refuse_batches_that_cannot_be_cut(flat: nn.Module, tensors: tuple[torch.Ten
                 f"examples in the batch (output {number} moves by {float(moved):.2g} when one is added); "
                 f"{ALTERNATIVES} need no such parts"
             )
+
+
+def _refuse_computed_constants(flat: Flattened, tensors: tuple[torch.Tensor, ...], recipe_name: str) -> None:
+    """What is no tensor in the output stays as it was at the conversion."""
+    import torch
+
+    with torch.no_grad():
+        constants = flat.constants(*tensors)
+        try:
+            others = flat.constants(*(torch.cat([tensor, tensor[:1]]) for tensor in tensors))
+        except Exception:
+            return
+    if constants != others:
+        raise RecipeError(
+            f"{recipe_name}: the output of {type(flat.model).__name__} holds numbers that depend on how many examples "
+            "there are, and a converted model returns tensors only: leave them out of the output"
+        )
 
 
 def _batch_note(examples: int) -> str:

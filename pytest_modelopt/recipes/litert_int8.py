@@ -17,7 +17,7 @@ from pytest_modelopt.recipes.coverage import compare, snapshot
 from pytest_modelopt.recipes.describe import last_line, owners_in_words, weight_owners
 from pytest_modelopt.recipes.exporting import arguments
 from pytest_modelopt.recipes.folding import left_in_float
-from pytest_modelopt.recipes.litert import convert, quiet
+from pytest_modelopt.recipes.litert import CONVERTED, convert, quiet
 from pytest_modelopt.recipes.tflite import MASKING, float_constants, operators_after_masks
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ class LitertInt8(Recipe):
     requires: ClassVar[tuple[str, ...]] = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     needs_example: ClassVar[bool] = True
-    changes: ClassVar[tuple[str, ...]] = (
-        *("Conv1d", "Conv2d", "ConvTranspose2d", "Linear", "MultiheadAttention", "LSTM", "GRU", "RNN", "Embedding"),
-    )
+    changes: ClassVar[tuple[str, ...]] = tuple(kind for kind in CONVERTED if kind != "Conv3d")
     takes: ClassVar[tuple[Form, ...]] = ("float",)
     gives: ClassVar[Form | None] = "runtime"
 

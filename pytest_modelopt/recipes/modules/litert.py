@@ -156,6 +156,12 @@ class Flattened(nn.Module):
         self.keywords = keywords
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(leaf for leaf in self._leaves(tensors) if isinstance(leaf, torch.Tensor))
+
+    def constants(self, *tensors: torch.Tensor) -> list[Any]:
+        """What the model returns beside tensors."""
+        return [leaf for leaf in self._leaves(tensors) if not isinstance(leaf, torch.Tensor)]
+
+    def _leaves(self, tensors: Sequence[torch.Tensor]) -> list[Any]:
         named = dict(zip(self.keywords, tensors, strict=True)) if self.keywords else {}
-        answer = self.model(**named) if named else self.model(*tensors)
-        return tuple(leaf for leaf in _pytree.tree_leaves(answer) if isinstance(leaf, torch.Tensor))
+        return _pytree.tree_leaves(self.model(**named) if named else self.model(*tensors))
