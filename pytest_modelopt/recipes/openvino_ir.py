@@ -130,16 +130,11 @@ def _traced(flat: nn.Module, inputs: Inputs, recipe_name: str) -> tuple[Any, tup
 def _loaded(source: Any, recipe_name: str, **arguments: Any) -> Any:
     """The program or module as an openvino.Model."""
     import openvino
-    from openvino import passes
 
     try:
-        ir = openvino.convert_model(source, **arguments)
+        return openvino.convert_model(source, **arguments)
     except Exception as error:
         raise RecipeError(f"OpenVINO cannot convert the model for {recipe_name}: {_reason(error)}") from error
-    fold = passes.Manager()
-    fold.register_pass(passes.ConstantFolding())  # a shape that is read off a weight would keep it in float32
-    fold.run_passes(ir)
-    return ir
 
 
 def _reason(error: Exception) -> str:
