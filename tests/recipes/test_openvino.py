@@ -369,6 +369,13 @@ class Decides(nn.Module):
         return sum(states[:, step] for step in range(x.shape[1]))
 
 
+def _cannot_be_traced(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    if torch.jit.is_tracing():
+        raise ValueError("no tracing here")
+    answer: torch.Tensor = module.get_submodule("recurrent")(x)[0]
+    return answer
+
+
 def refusals() -> dict[str, tuple[nn.Module, Any, str]]:
     x = torch.randn(4, 8)
     return {
