@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 KNOWN_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"`torch\.jit\.\w+` is deprecated",
-    r"`torch\.jit\.\w+` is not supported in Python",
-    r"builtin type (SwigPyPacked|SwigPyObject|swigvarlink) has no __module__ attribute",
 )
 """How the warnings begin that torch raises about its own future while OpenVINO converts; none concerns the model."""
 
@@ -113,9 +111,8 @@ def _traced(flat: nn.Module, inputs: Inputs, recipe_name: str) -> tuple[Any, tup
         warnings.simplefilter("always", TracerWarning)
         ir = _loaded(flat, recipe_name, example_input=_tensors(several_examples(inputs)))
     places = {(Path(w.filename), w.lineno) for w in caught if w.category is TracerWarning}
-    decisions = {
-        f"{file.name}:{line}" for file, line in places if "torch" not in file.parts
-    }  # torch knows what it does
+    places = {(file, line) for file, line in places if "torch" not in file.parts}  # torch knows what it does
+    decisions = {f"{file.name}:{line}" for file, line in places}
     for warning in caught:
         if warning.category is not TracerWarning:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
@@ -130,23 +127,20 @@ def _traced(flat: nn.Module, inputs: Inputs, recipe_name: str) -> tuple[Any, tup
 def _loaded(source: Any, recipe_name: str, **arguments: Any) -> Any:
     """The program or module as an openvino.Model."""
     import openvino
-    from openvino import passes
 
     try:
-        ir = openvino.convert_model(source, **arguments)
+        return openvino.convert_model(source, **arguments)
     except Exception as error:
         raise RecipeError(f"OpenVINO cannot convert the model for {recipe_name}: {_reason(error)}") from error
-    fold = passes.Manager()
-    fold.register_pass(passes.ConstantFolding())  # a shape that is read off a weight would keep it in float32
-    fold.run_passes(ir)
-    return ir
 
 
 def _reason(error: Exception) -> str:
-    """OpenVINO writes pages; what is wrong stands in the line that names an operation, if there is one."""
-    for line in str(error).splitlines():
-        if "No conversion rule found for operations" in line or "Conversion is failed for" in line:
-            return line.strip("- ")[:300]
+    """OpenVINO writes pages: the line that names an operation, or the one after 'Exception:' where tracing failed."""
+    lines = [line.strip("- ") for line in str(error).splitlines() if line.strip()]
+    for before, line in zip(["", *lines], lines, strict=False):
+        named = "No conversion rule found for operations" in line or "Conversion is failed for" in line
+        if named or before == "Exception:":
+            return line[:300]
     return last_line(error)
 
 

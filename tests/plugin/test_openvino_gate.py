@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import nncf  # noqa: F401 -- pytester forgets what an inner run imported, and it cannot be imported twice
-import openvino  # noqa: F401
 import pytest
 
+from pytest_modelopt.recipes import telemetry
 from pytest_modelopt.record.json import read
+
+with telemetry.off():
+    import nncf  # noqa: F401 -- pytester forgets what an inner run imported, and it cannot be imported twice
+    import openvino  # noqa: F401
 
 Project = Callable[..., pytest.Pytester]
 

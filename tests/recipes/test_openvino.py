@@ -25,7 +25,7 @@ from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.coverage import compare, snapshot
 from pytest_modelopt.recipes.expression import parse
 from pytest_modelopt.recipes.modules.openvino import OpenVinoModule, packed, unpacked
-from pytest_modelopt.recipes.openvino_weights import Before
+from pytest_modelopt.recipes.openvino_weights import Before, Quantized
 from pytest_modelopt.recipes.optimize import Optimization, RecipeDidNothing, optimize
 
 FLOAT32 = 4
@@ -157,6 +157,25 @@ def test_layers_of_recurrent_kinds_are_traced_whole() -> None:
         assert unpacked(variant.program)[0].count(b"Sequence_") == 2, "one operation per layer, not one per time step"
 
 
+class RecurrentThenAttention(nn.Module):
+    """Traced for its recurrent layer; the attention behind it takes torch's fused path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(16, 16, batch_first=True)
+        self.attention = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attention(self.recurrent(x)[0])
+
+
+def test_attention_behind_a_recurrent_layer_is_traced_with_it() -> None:
+    torch.manual_seed(0)
+    model, inputs = RecurrentThenAttention().eval(), torch.randn(2, 5, 16)
+    original = run(model, inputs)
+    assert relative_error(run(with_inputs("openvino", model, inputs).model, inputs), original) < ROUNDING
+
+
 # --- coverage, by hand -----------------------------------------------------------------------------------------------
 
 # The matrices of each model, by the formulas of their architectures: a norm's or a bias's numbers stay float32.
@@ -247,6 +266,22 @@ def test_batch_norms_and_weight_norms_around_other_layers_are_followed() -> None
     assert coverage.changed_bytes == (9 * 3 * 8 + 8 * 4 + 4 * 64 * 16) * FLOAT32
 
 
+def test_weights_of_the_same_shape_are_told_apart_after_folding() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, bias=False), nn.Conv2d(4, 4, 3, bias=False))
+    first, second = (layer.weight.detach() * torch.rand(4, 1, 1, 1) for layer in model)
+    kept = Quantized(integers=[first], floats=[second], recurrent=frozenset()).kept(model)
+    assert (kept.known, kept.unknown) == (("1.weight",), ())
+    other = Quantized(integers=[torch.randn(4, 4, 3, 3)], floats=[second], recurrent=frozenset()).kept(model)
+    assert (other.known, other.unknown) == (("1.weight",), ("0.weight",))
+
+
+def test_a_weight_of_which_only_the_shape_is_read_elsewhere_is_not_held_in_float_for_that() -> None:
+    """The initial state of a recurrent layer is as wide as what comes out of the embedding."""
+    optimization = with_inputs("openvino-int8", *make("lstm"), {1})
+    assert optimization.coverage.changed_bytes == AROUND_RECURRENT * FLOAT32
+
+
 def test_what_is_not_found_again_counts_as_left_in_float() -> None:
     model = Calls(lambda m, x: m.body(x), body=nn.Linear(8, 32))
     optimization = with_inputs("openvino-int8", model, torch.randn(4, 8))
@@ -332,6 +367,13 @@ class Decides(nn.Module):
         if x.sum() > 1e9:
             states = -states
         return sum(states[:, step] for step in range(x.shape[1]))
+
+
+def _cannot_be_traced(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    if torch.jit.is_tracing():
+        raise ValueError("no tracing here")
+    answer: torch.Tensor = module.get_submodule("recurrent")(x)[0]
+    return answer
 
 
 def refusals() -> dict[str, tuple[nn.Module, Any, str]]:
