@@ -96,12 +96,13 @@ def dynamic_sizes(inputs: Inputs, varying: tuple[frozenset[int], ...]) -> list[d
 
 
 def refuse_other_precisions(model: nn.Module, recipe_name: str) -> None:
+    """Raise a RecipeError for a model with floating-point weights that are not float32."""
     import torch
 
     dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()} - {torch.float32}
     if dtypes:
         words = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-        raise RecipeError(f"{recipe_name} converts float32 weights, and the model holds {words}: call .float() on it")
+        raise RecipeError(f"{recipe_name} needs float32 weights, and the model holds {words}: call .float() on it")
 
 
 def refuse_state(model: nn.Module, inputs: Inputs, recipe_name: str) -> None:

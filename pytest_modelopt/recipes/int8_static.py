@@ -14,6 +14,7 @@ from pytest_modelopt.recipes import torch_ao
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.describe import last_line, modules_in_words, total_bytes, user_line
+from pytest_modelopt.recipes.exporting import refuse_other_precisions
 from pytest_modelopt.recipes.sharing import tied_parameters
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Int8Static(Recipe):
     def apply(self, model: nn.Module, context: Context) -> Applied:
         if context.calibration is None:
             raise RecipeError("int8-static needs calibration data: add `calibration: package.module:function`")
-        _refuse_other_precisions(model)
+        refuse_other_precisions(model, self.recipe_name)
         quantize_fx = torch_ao.load("torch.ao.quantization.quantize_fx", self.recipe_name)
         engine, notes = torch_ao.ensure_engine(self.recipe_name)
         torch_ao.make_convolutions_picklable()
@@ -81,15 +82,6 @@ class Int8Static(Recipe):
         if not seen:
             raise RecipeError("int8-static needs calibration data, and the calibration gave no batch")
         return seen
-
-
-def _refuse_other_precisions(model: nn.Module) -> None:
-    import torch
-
-    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
-    if dtypes:
-        words = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-        raise RecipeError(f"int8-static quantizes float32 weights, and the model holds {words}: call .float() on it")
 
 
 def _tied_modules(graph: fx.GraphModule) -> list[str]:

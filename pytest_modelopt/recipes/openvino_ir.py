@@ -21,7 +21,14 @@ from pytest_modelopt.recipes import telemetry
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.describe import last_line, type_name
-from pytest_modelopt.recipes.exporting import arguments, export, several_examples, signature_of, unfused
+from pytest_modelopt.recipes.exporting import (
+    arguments,
+    export,
+    refuse_other_precisions,
+    several_examples,
+    signature_of,
+    unfused,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +69,7 @@ def convert(model: nn.Module, context: Context, recipe_name: str) -> Converted:
 
     varying = context.varying()
     context = replace(context, varying=lambda: varying)  # to ask runs through the project's data
-    _refuse_other_precisions(model, recipe_name)
+    refuse_other_precisions(model, recipe_name)
     signature = signature_of(model, context.example_inputs)
     if not signature.dtypes:
         raise RecipeError(f"{recipe_name} needs a model that returns tensors, and {type_name(model)} returns none")
@@ -91,15 +98,6 @@ def variant_notes(variant: OpenVinoModule, model: nn.Module) -> tuple[str, ...]:
             "it, and give other answers there"
         )
     return precision, f"the variant runs in OpenVINO: of {type_name(model)} only forward remains"
-
-
-def _refuse_other_precisions(model: nn.Module, recipe_name: str) -> None:
-    import torch
-
-    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
-    if dtypes:
-        words = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-        raise RecipeError(f"{recipe_name} converts float32 weights, and the model holds {words}: call .float() on it")
 
 
 def _traced(flat: nn.Module, inputs: Inputs, recipe_name: str) -> tuple[Any, tuple[str, ...]]:

@@ -16,7 +16,7 @@ from pytest_modelopt.recipes import cpu_flags, torch_ao
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.describe import last_line, owners_in_words
-from pytest_modelopt.recipes.exporting import export
+from pytest_modelopt.recipes.exporting import export, refuse_other_precisions
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ class TorchaoPt2eInt8(Recipe):
     def apply(self, model: nn.Module, context: Context) -> Applied:
         if context.calibration is None:
             raise RecipeError(f"{self.recipe_name} needs calibration data: add `calibration: package.module:function`")
-        _refuse_other_precisions(model)
+        refuse_other_precisions(model, self.recipe_name)
         with torch_ao.quiet():
             graph: Any = export(model, context, self.recipe_name).module()
             unused = _unused_weights(model, graph)
@@ -113,17 +113,6 @@ class TorchaoPt2eInt8(Recipe):
         from pytest_modelopt.recipes.modules.pt2e_int8 import Pt2eInt8
 
         return Pt2eInt8(export(converted, context, self.recipe_name), unused)
-
-
-def _refuse_other_precisions(model: nn.Module) -> None:
-    import torch
-
-    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
-    if dtypes:
-        words = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-        raise RecipeError(
-            f"torchao-pt2e-int8 quantizes float32 weights, and the model holds {words}: call .float() on it"
-        )
 
 
 def _prepared(graph: fx.GraphModule) -> tuple[fx.GraphModule, set[str]]:

@@ -497,7 +497,7 @@ class Eigenvalues(nn.Module):
         (Counts, "Counts changes calls in each call, and a converted model keeps nothing from call to call"),
         (ReturnsItsSize, "output 2 of 2 of ReturnsItsSize is a number that depends on the sizes of its inputs"),
         (Eigenvalues, "Eigenvalues cannot be converted to ONNX: DispatchError: No ONNX function found for .*eigh"),
-        (lambda: nn.Linear(4, 4).double(), "converts float32 weights, and the model holds float64: call .float"),
+        (lambda: nn.Linear(4, 4).double(), "needs float32 weights, and the model holds float64: call .float"),
     ],
 )
 def test_what_cannot_be_converted_is_refused_in_words(make_model: Callable[[], nn.Module], message: str) -> None:

@@ -382,7 +382,7 @@ def refusals() -> dict[str, tuple[nn.Module, Any, str]]:
         "half": (
             nn.Linear(8, 8).half(),
             x.half(),
-            "converts float32 weights, and the model holds float16: call .float",
+            "needs float32 weights, and the model holds float16: call .float",
         ),
         "double": (nn.Linear(8, 8).double(), x.double(), "the model holds float64"),
         "branch": (
