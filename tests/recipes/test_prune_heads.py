@@ -11,7 +11,7 @@ from attention_models import Fused, Grouped, OfOneWidth, PerHeadBias, Residual, 
 from recipe_models import HandWrittenAttention, apply, make, relative_error, run, saved_and_loaded
 from torch import nn
 from torch.nn.utils import parametrizations
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
 from pytest_modelopt.recipes.calling import Inputs
 from pytest_modelopt.recipes.optimize import RecipeDidNothing
@@ -139,6 +139,49 @@ def test_tied_and_reparametrized_projections_keep_their_heads() -> None:
     ):
         with pytest.raises(RecipeDidNothing, match=f"keep their attention heads: {reason}"):
             apply(HEADS_ONLY, Residual(attention).eval(), torch.randn(3, 7, 16))
+
+
+def test_rotary_positions_are_no_obstacle_for_heads() -> None:
+    class Rotary(Separate):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            batch, length, _ = x.shape
+            q, k, v = (
+                layer(x).view(batch, length, -1, 8).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj)
+            )
+            angles = torch.arange(length)[:, None] * torch.tensor([1.0, 0.5, 0.25, 0.125] * 2)
+            q, k = (x * angles.cos() + torch.cat((-x[..., 4:], x[..., :4]), dim=-1) * angles.sin() for x in (q, k))
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+            return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+    torch.manual_seed(0)
+    model, inputs = planted(Residual(Rotary()).eval()), torch.randn(3, 7, 16)
+    expected = run(silence(model, REMOVED), inputs)
+    variant = apply(HEADS_ONLY, model, inputs).model
+    assert variant.attention.num_heads == 2
+    assert relative_error(run(variant, inputs), expected) < ROUNDING
+
+
+def test_a_search_without_an_end_is_given_up_and_the_rest_is_pruned() -> None:
+    """torch-pruning alone never comes back from Llama: rotary positions join halves the other way around."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        pad_token_id=0,
+    )
+    model = LlamaForSequenceClassification(config).eval()
+    inputs: Inputs = {"input_ids": torch.randint(1, 50, (2, 6)), "attention_mask": torch.ones(2, 6, dtype=torch.long)}
+    notes = " ".join(apply("prune-structured(ratio=0.5)", model, inputs).notes)
+    assert (
+        "6 Linear (12 KiB) keep their width: torch-pruning cannot follow which layers depend on them (Recurs" in notes
+    )
+    attention, perceptron = model.model.layers[0].self_attn, model.model.layers[0].mlp
+    assert (attention.q_proj.in_features, attention.q_proj.out_features) == (16, 32)
+    assert (perceptron.down_proj.in_features, perceptron.down_proj.out_features) == (32, 16)
 
 
 def test_one_attention_at_two_places_is_pruned_once_and_stays_one() -> None:

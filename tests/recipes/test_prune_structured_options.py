@@ -188,6 +188,17 @@ class TestTaylor:
             expected = -scores.log_softmax(-1).gather(-1, targets[..., None]).mean()
         assert torch.allclose(loss_of(outputs, targets), expected)
 
+    def test_gradients_that_the_model_brought_along_do_not_count(self) -> None:
+        answers = []
+        for brought in (False, True):
+            model, inputs = make("mlp")
+            if brought:
+                for parameter in model.parameters():
+                    parameter.grad = torch.randn_like(parameter)
+            variant = pruned("prune-structured(importance=taylor)", model, classes(inputs, 10)).model
+            answers.append(run(variant, inputs))
+        assert torch.equal(*answers)
+
     def test_without_targets_it_is_refused(self) -> None:
         with pytest.raises(RecipeError, match=r"importance=taylor\) needs calibration data with targets"):
             apply("prune-structured(importance=taylor)", *make("mlp"))

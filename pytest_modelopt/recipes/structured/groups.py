@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.recipes.base import RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.recipes.describe import last_line
 from pytest_modelopt.recipes.sharing import tied_parameters
 from pytest_modelopt.recipes.structured.observing import tensors
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 Index = list[int]
+
+STEPS_PER_NODE, SMALLEST_BOUND = 4, 500
+"""Steps after which the search for the layers of one group is given up, by the number of operations in the model."""
 
 OF_HEADS = "their width is that of attention heads, which go whole or not at all"
 
@@ -95,17 +99,13 @@ def dependency_graph(model: nn.Module, inputs: Inputs) -> Any:
 def candidates(graph: Any, model: nn.Module, score: Any, protected: Protected) -> Iterator[Candidate]:
     """All groups with their scores, before anything is removed, so that the order does not matter."""
     import torch
-    from torch import nn
 
-    for group in graph.get_all_groups(root_module_types=[nn.modules.conv._ConvNd, nn.Linear]):
-        layers = tuple(
-            dict.fromkeys(
-                dep.target.module
-                for dep, _ in group
-                if isinstance(dep.target.module, (nn.Linear, nn.modules.conv._ConvNd))
-                and graph.is_out_channel_pruning_fn(dep.handler)
-            )
-        )
+    for root, handler, group, problem in _groups(graph):
+        if group is None:
+            reason = f"torch-pruning cannot follow which layers depend on them ({problem})"
+            yield Candidate(root, handler, None, (root,), 0, 1, reason)
+            continue
+        layers = _narrowed_layers(graph, group)
         reason = protected.reason(group, graph, layers)
         importance = None
         if not reason:
@@ -113,15 +113,68 @@ def candidates(graph: Any, model: nn.Module, score: Any, protected: Protected) -
                 importance = score(group).cpu()
             if not bool(importance.any()):
                 importance, reason = None, "their units have no score (all weights or all gradients are zero)"
-        yield Candidate(
-            group[0].dep.target.module,
-            group[0].dep.handler,
-            importance,
-            layers,
-            len(group[0].idxs),
-            max(_channel_groups(dep.target.module) for dep, _ in group),
-            reason,
+        channel_groups = max(_channel_groups(dep.target.module) for dep, _ in group)
+        yield Candidate(root, handler, importance, layers, len(group[0].idxs), channel_groups, reason)
+
+
+def _groups(graph: Any) -> Iterator[tuple[nn.Module, Any, Any, str]]:
+    """(layer, its way to be pruned, the group of its outputs or None, why None), each group once."""
+    from torch import nn
+
+    visited: set[nn.Module] = set()
+    for layer in list(graph.module2node):
+        if not isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)) or layer in visited:
+            continue
+        pruner = graph.get_pruner_of_module(layer)
+        handler, group, problem = pruner.prune_out_channels, None, ""
+        try:
+            with _bounded_search(graph):
+                group = graph.get_pruning_group(layer, handler, list(range(pruner.get_out_channels(layer))))
+        except Exception as error:
+            problem = last_line(error)
+        else:
+            handler = group[0].dep.handler
+            visited.update(_narrowed_layers(graph, group))
+        yield layer, handler, group, problem
+
+
+def _narrowed_layers(graph: Any, group: Any) -> tuple[nn.Module, ...]:
+    """The layers of a group whose output would get narrower."""
+    from torch import nn
+
+    return tuple(
+        dict.fromkeys(
+            dep.target.module
+            for dep, _ in group
+            if isinstance(dep.target.module, (nn.Linear, nn.modules.conv._ConvNd))
+            and graph.is_out_channel_pruning_fn(dep.handler)
         )
+    )
+
+
+@contextlib.contextmanager
+def _bounded_search(graph: Any) -> Iterator[None]:
+    """An error where the search for a group does not end, as with rotary position embeddings.
+
+    These cut their inputs in halves and join them again the other way around: torch-pruning follows the same channels
+    in ever other places.
+    """
+    from torch_pruning.dependency import graph as module
+
+    bound = STEPS_PER_NODE * len(graph.module2node) + SMALLEST_BOUND
+
+    class Bounded(module.Group):  # type: ignore[misc]
+        def add_dep(self, dep: Any, idxs: Any) -> None:
+            if len(self) > bound:
+                raise RecursionError("the search for them does not end")
+            super().add_dep(dep, idxs)
+
+    original = module.Group
+    module.Group = Bounded
+    try:
+        yield
+    finally:
+        module.Group = original
 
 
 class Protected:
