@@ -88,17 +88,17 @@ class Block(nn.Module):
 
 
 class HandWritten(nn.Module):
-    """A Vision Transformer with attention of its own, 3.2 million weights; 64 tokens of 4x4 pixels."""
+    """A Vision Transformer with attention of its own, 3.2 million weights; 16 tokens of 8x8 pixels."""
 
     def __init__(self, width: int = 256, depth: int = 4) -> None:
         super().__init__()
-        self.patches = nn.Linear(16, width)
-        self.position = nn.Parameter(0.02 * torch.randn(1, 64, width))
+        self.patches = nn.Linear(64, width)
+        self.position = nn.Parameter(0.02 * torch.randn(1, 16, width))
         self.blocks = nn.Sequential(*(Block(width, 4) for _ in range(depth)))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        tokens = self.patches(functional.unfold(images, 4, stride=4).transpose(1, 2)) + self.position
+        tokens = self.patches(functional.unfold(images, 8, stride=8).transpose(1, 2)) + self.position
         logits: Tensor = self.head(self.norm(self.blocks(tokens)).mean(1))
         return logits
 
@@ -165,7 +165,7 @@ def _enlarged(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 MADE: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, Tensor]], int]] = {
     "convolutional": (Convolutions, training_images, 12),
-    "attention": (HandWritten, training_images, 30),
+    "attention": (HandWritten, training_images, 20),
     "recurrent": (Recurrent, speech.train_data, 12),
     "plain": (_plain, training_images, 12),
 }
