@@ -519,6 +519,10 @@ def test_what_is_saved_is_the_program_and_little_more(tmp_path: Path) -> None:
     torch.save(variant.optimization.model, tmp_path / "model.pt", pickle_module=cloudpickle)
     assert len(variant.program) < (tmp_path / "model.pt").stat().st_size < len(variant.program) + 8192
     assert len(variant.program) < 0.4 * CNN_WEIGHTS * FLOAT32
+    held = len(list(float_constants(variant.program)))
+    assert len(list(saved_and_loaded(variant.optimization.model).float_tensors())) == held, (
+        "no folded weights beside it"
+    )
 
 
 FRESH = """

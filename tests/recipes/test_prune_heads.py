@@ -221,6 +221,22 @@ def test_weights_of_attention_that_the_model_returns_cannot_lose_a_head() -> Non
     assert "the model's code uses more of them than their outputs" in " ".join(optimization.notes)
 
 
+def test_hand_written_weights_that_the_model_returns_keep_their_number_of_heads() -> None:
+    class Returns(Separate):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            q, k = (
+                layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for layer in (self.q_proj, self.k_proj)
+            )
+            v = self.v_proj(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            weights = (q @ k.transpose(-1, -2)).softmax(-1)
+            return self.out_proj((weights @ v).transpose(1, 2).flatten(2)), weights
+
+    model = Returns().eval()
+    with pytest.raises(RecipeDidNothing, match="keep their attention heads: the shape of the model's output would"):
+        apply("prune-structured(ratio=0.5)", model, torch.randn(2, 5, 32))
+    assert (model.num_heads, model.embed_dim, model.q_proj.out_features) == (4, 32, 32)
+
+
 @pytest.mark.parametrize("kind", ["encoder", "masked encoder"])
 def test_an_encoder_loses_heads_and_its_fused_path(kind: str) -> None:
     model, inputs = make(kind)
