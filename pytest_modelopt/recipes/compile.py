@@ -9,6 +9,8 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import Field
+
 from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
@@ -38,9 +40,12 @@ class Compile(Recipe):
     takes: ClassVar[tuple[Form, ...]] = ("float", "low precision", "torchao")
     gives: ClassVar[Form | None] = "compiled"
 
-    freezing: bool = False
-    dynamic: Literal["auto", "always", "never"] = "auto"
-    fullgraph: bool = False
+    freezing: bool = Field(default=False, description="fold and pack the weights, in a copy of their own")
+    dynamic: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="whether one graph serves all sizes; auto: one for the measured shape, one for the rest",
+    )
+    fullgraph: bool = Field(default=False, description="a model that does not fit into one graph is an error")
 
     @classmethod
     def unfit(cls, device: str) -> str:

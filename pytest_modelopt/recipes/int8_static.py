@@ -32,7 +32,7 @@ class Int8Static(Recipe):
     gives: ClassVar[Form | None] = "packed"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
 
-    batches: int = Field(default=4, ge=1)
+    batches: int = Field(default=4, ge=1, description="batches of calibration data")
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         if context.calibration is None:

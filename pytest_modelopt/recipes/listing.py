@@ -17,7 +17,8 @@ def listing(recipes: Iterable[type[Recipe]]) -> Iterator[str]:
         yield f"{recipe.recipe_name}: {recipe.summary}"
         for name, field in recipe.model_fields.items():
             meaning = f": {field.description}" if field.description else ""
-            yield f"    {name}={_default(field.default)}, {allowed(field.annotation, field.metadata)}{meaning}"
+            given = f"{name}={_default(field.default)}" if field.default is not None else name
+            yield f"    {given} ({allowed(field.annotation, field.metadata)}){meaning}"
         yield f"    changes {', '.join(recipe.changes) or 'the model as a whole'}"
         if recipe.needs_calibration:
             yield "    needs calibration data"

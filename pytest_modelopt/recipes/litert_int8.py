@@ -43,8 +43,10 @@ class LitertInt8(Recipe):
     takes: ClassVar[tuple[Form, ...]] = ("float",)
     gives: ClassVar[Form | None] = "runtime"
 
-    activations: Literal["dynamic", "static", "float"] = "dynamic"
-    batches: int = Field(default=BATCHES, ge=1)
+    activations: Literal["dynamic", "static", "float"] = Field(
+        default="dynamic", description="int8 with scales of each call, int8 with scales from calibration data, or float"
+    )
+    batches: int = Field(default=BATCHES, ge=1, description="batches of calibration data, for static")
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         from pytest_modelopt.recipes.modules.litert import LiteRT

@@ -40,9 +40,11 @@ class LowRank(Recipe):
     summary: ClassVar[str] = "replaces each Linear by two thinner ones (truncated singular value decomposition)"
     changes: ClassVar[tuple[str, ...]] = ("Linear",)
 
-    ratio: float | None = Field(default=DEFAULT_RATIO, gt=0, lt=1)
-    energy: float | None = Field(default=None, gt=0, lt=1)
-    bytes: int | None = Field(default=None, ge=1)
+    ratio: float | None = Field(default=DEFAULT_RATIO, gt=0, lt=1, description="share of the weights that stays")
+    energy: float | None = Field(
+        default=None, gt=0, lt=1, description="instead: share of the squared singular values that each layer keeps"
+    )
+    bytes: int | None = Field(default=None, ge=1, description="instead: of all factorized layers together")
 
     @model_validator(mode="before")
     @classmethod

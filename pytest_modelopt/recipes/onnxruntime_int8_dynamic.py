@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
+
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe
 from pytest_modelopt.recipes.describe import modules_in_words, total_bytes
 from pytest_modelopt.recipes.onnx_conversion import convert
@@ -36,10 +38,12 @@ class OnnxRuntimeInt8Dynamic(Recipe):
         "Conv3d",
     )
 
-    per_channel: bool = True
-    lstm: bool = False
-    convolutions: bool = False
-    reduce_range: ReduceRange = "auto"
+    per_channel: bool = Field(default=True, description="a scale for each output channel")
+    lstm: bool = Field(default=False, description="quantize LSTM, too")
+    convolutions: bool = Field(default=False, description="quantize convolutions, too: smaller, and slower")
+    reduce_range: ReduceRange = Field(
+        default="auto", description="7 bits, against saturation; auto: on x86 without VNNI"
+    )
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         conversion = convert(model, context, self.recipe_name)

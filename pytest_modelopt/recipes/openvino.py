@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import Field
+
 from pytest_modelopt.recipes import openvino_ir
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe
 
@@ -25,7 +27,7 @@ class OpenVino(Recipe):
     takes: ClassVar[tuple[Form, ...]] = ("float",)
     gives: ClassVar[Form | None] = "runtime"
 
-    precision: Literal["f32", "auto"] = "f32"
+    precision: Literal["f32", "auto"] = Field(default="f32", description="auto: bfloat16 where the processor has it")
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         from pytest_modelopt.recipes.modules.openvino import OpenVinoModule, packed

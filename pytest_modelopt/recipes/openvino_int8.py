@@ -53,12 +53,18 @@ class OpenVinoInt8(Recipe):
     takes: ClassVar[tuple[Form, ...]] = ("float",)
     gives: ClassVar[Form | None] = "runtime"
 
-    batches: int = Field(default=4, ge=1)
-    preset: Literal["auto", "performance", "mixed"] = "auto"
-    model: Literal["general", "transformer"] = "general"
-    recurrent: bool = False
-    weights_only: bool = False
-    precision: Literal["f32", "auto"] = "f32"
+    batches: int = Field(default=4, ge=1, description="batches of calibration data")
+    preset: Literal["auto", "performance", "mixed"] = Field(
+        default="auto", description="of NNCF; mixed: asymmetric activations"
+    )
+    model: Literal["general", "transformer"] = Field(
+        default="general", description="NNCF's model type; transformer: SmoothQuant"
+    )
+    recurrent: bool = Field(default=False, description="quantize LSTM, too, at the price of accuracy")
+    weights_only: bool = Field(default=False, description="keep activations in floating point; no calibration data")
+    precision: Literal["f32", "auto"] = Field(
+        default="f32", description="of what stays in floating point; auto: bfloat16 where the processor has it"
+    )
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         from pytest_modelopt.recipes.modules.openvino import OpenVinoModule, packed

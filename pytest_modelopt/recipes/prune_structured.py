@@ -45,13 +45,17 @@ class PruneStructured(Recipe):
     needs_example: ClassVar[bool] = True
     changes: ClassVar[tuple[str, ...]] = ("Linear", "Conv1d", "Conv2d", "Conv3d", "MultiheadAttention")
 
-    ratio: float = Field(default=0.3, gt=0, lt=1)
-    round_to: int = Field(default=8, ge=1)
-    heads: bool = True
-    importance: Literal["magnitude", "taylor"] = "magnitude"
-    keep: str = ""
-    finetune: str = ""
-    batches: int = Field(default=4, ge=1)
+    ratio: float = Field(default=0.3, gt=0, lt=1, description="share of the channels of each layer that goes")
+    round_to: int = Field(default=8, ge=1, description="widths stay multiples of it")
+    heads: bool = Field(default=True, description="whole attention heads, too")
+    importance: Literal["magnitude", "taylor"] = Field(
+        default="magnitude", description="by norm, or by gradients on calibration data"
+    )
+    keep: str = Field(default="", description="names or patterns of modules to spare, such as 'stem,blocks.0.*'")
+    finetune: str = Field(
+        default="", description="package.module:function, called with (model, batches) to train afterwards"
+    )
+    batches: int = Field(default=4, ge=1, description="of calibration data, for importance=taylor and for batch norm")
 
     @field_validator("finetune")
     @classmethod

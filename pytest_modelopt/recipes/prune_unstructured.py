@@ -29,8 +29,10 @@ class PruneUnstructured(Recipe):
         "ConvTranspose3d",
     )
 
-    ratio: float = Field(default=0.5, gt=0, lt=1)
-    scope: Literal["layer", "global"] = "layer"
+    ratio: float = Field(default=0.5, gt=0, lt=1, description="share of the weights that becomes zero")
+    scope: Literal["layer", "global"] = Field(
+        default="layer", description="that share of each layer, or of all together"
+    )
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         from torch.nn.utils import prune

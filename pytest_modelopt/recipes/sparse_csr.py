@@ -34,7 +34,7 @@ class SparseCSR(Recipe):
     changes: ClassVar[tuple[str, ...]] = ("Linear",)
     gives: ClassVar[Form | None] = "sparse"
 
-    min_zeros: float = Field(default=0.8, gt=0, lt=1)
+    min_zeros: float = Field(default=0.8, gt=0, lt=1, description="layers with a smaller share of zeros stay dense")
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         from pytest_modelopt.recipes.modules.csr_linear import CSRLinear

@@ -50,7 +50,7 @@ class TorchaoPt2eInt8(Recipe):
     gives: ClassVar[Form | None] = "compiled"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
 
-    batches: int = Field(default=4, ge=1)
+    batches: int = Field(default=4, ge=1, description="batches of calibration data")
 
     @classmethod
     def unfit(cls, device: str) -> str:

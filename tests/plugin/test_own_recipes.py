@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pytest_modelopt.cli import main
-from pytest_modelopt.recipes.registry import RECIPES
+from pytest_modelopt.recipes.registry import BUILT_IN, RECIPES
 from tests.plugin.conftest import one_case
 
 Project = Callable[..., pytest.Pytester]
@@ -131,7 +131,7 @@ def test_an_installed_package_adds_recipes_also_to_the_command_line(
         assert main(["recipes", "round"]) == 0
         assert capsys.readouterr().out.splitlines() == [
             "round: rounds the weights of Linear",
-            "    step=0.125, a number above 0",
+            "    step=0.125 (a number above 0)",
             "    changes Linear",
             "    runs here: yes",
         ]
@@ -156,7 +156,8 @@ def test_the_list_names_every_recipe_with_its_parameters_and_what_this_machine_l
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines if not line.startswith(" ") and ": " in line] == list(RECIPES)
     text = "\n".join(lines)
-    assert "    ratio=0.3, a number between 0 and 1, both excluded" in text
+    assert "    ratio=0.3 (a number between 0 and 1, both excluded): share of the channels of each layer" in text
+    assert all(field.description for recipe in BUILT_IN for field in recipe.model_fields.values())
     assert "    runs here: no: prune-structured needs torch_pruning_is_absent: run `pip install" in text
 
 
