@@ -230,7 +230,7 @@ def _cost_notes(chosen: list[nn.Module]) -> tuple[str, ...]:
         notes.append(
             f"{modules_in_words(in_blocks)} compute in floating point, for which a call puts at most "
             f"{BLOCK_WEIGHTS:,} weights of a Linear and the rows that an Embedding looks up back into it at a time: "
-            f"made for size, not for speed"
+            f"made for size; large layers stay about as fast, small ones get slower"
         )
     if rebuilt:
         largest = format_bytes(max(map(total_bytes, rebuilt)))
