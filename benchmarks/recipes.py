@@ -31,7 +31,7 @@ KINDS = {
     "convolutional": ("benchmarks.zoo:convolutional", "images", "residual network with batch norm, 1.2 M weights"),
     "encoder": ("example_project.vision:load_model", "digits", "`nn.TransformerEncoder`, 2.2 M weights"),
     "attention": ("benchmarks.zoo:attention", "images", "Transformer with attention of its own, 3.2 M weights"),
-    "recurrent": ("benchmarks.zoo:recurrent", "speech", "two-layer LSTM, 1.8 M weights"),
+    "recurrent": ("benchmarks.zoo:recurrent", "speech", "two-layer LSTM, 1.3 M weights"),
     "plain": ("benchmarks.zoo:plain", "images", "three Linear layers, 6.3 M weights"),
 }
 """Factory, data and description of each model."""
@@ -45,11 +45,33 @@ DATA = {
 EXPRESSIONS = (
     "int8-dynamic",
     "int8-static",
+    "int8-weight-only",
+    "torchao-int8-dynamic",
+    "torchao-int8-dynamic + compile",
+    "torchao-int8-weight-only",
+    "torchao-pt2e-int8",
+    "bf16",
+    "fp16",
     "prune-unstructured(ratio=0.5)",
+    "prune-unstructured(ratio=0.9) + sparse-csr",
     "prune-structured(ratio=0.3)",
     "prune-structured(ratio=0.3) + int8-dynamic",
     "low-rank(ratio=0.5)",
+    "fold-batchnorm",
+    "channels-last",
+    "fold-batchnorm + channels-last",
+    "compile",
+    "compile(freezing=true)",
+    "onnxruntime",
+    "onnxruntime-int8-dynamic",
+    "onnxruntime-int8-static",
+    "openvino",
+    "openvino-int8",
+    "litert",
+    "litert-int8",
+    "litert-int8(activations=static)",
 )
+"""Every recipe that a processor can run, and combinations that make sense."""
 
 
 def budgets(kind: str) -> str:
