@@ -475,8 +475,8 @@ class TestInductor:
 
     def test_what_inductor_cannot_compile_is_an_error_in_words(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CXX", "false")
-        monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("false",))
         with (
+            torch._inductor.config.patch({"cpp.cxx": ("false",)}),
             torch._inductor.utils.fresh_cache(),
             pytest.raises(RecipeError, match=r"compile: inductor cannot compile Residual: InvalidCxxCompiler"),
         ):
