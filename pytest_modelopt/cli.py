@@ -139,7 +139,7 @@ def _report(options: argparse.Namespace) -> int:
     if options.markdown:
         print(markdown.render(record), end="")
     else:
-        for text, _ in terminal.lines(record, shutil.get_terminal_size((180, 24)).columns):
+        for text, _ in terminal.lines(record, shutil.get_terminal_size((200, 24)).columns):
             print(text)
     return RED if record_is_red(record) else PASSED
 

@@ -26,7 +26,7 @@ from pytest_modelopt.report import github, junit, markdown, terminal
 from pytest_modelopt.session import Session
 
 _WRONG_MARKER = pytest.StashKey[str]()
-_LOG_WIDTH = 180
+_LOG_WIDTH = 200
 _CHOOSES_NOTHING = "modelopt_chooses_nothing"
 
 

@@ -47,7 +47,7 @@ class PruneStructured(Recipe):
 
     ratio: float = Field(default=0.3, gt=0, lt=1, description="share of the channels of each layer that goes")
     round_to: int = Field(default=8, ge=1, description="widths stay multiples of it")
-    heads: bool = Field(default=True, description="whole attention heads, too")
+    heads: bool = Field(default=False, description="whole attention heads, too")
     importance: Literal["magnitude", "taylor"] = Field(
         default="magnitude", description="by norm, or by gradients on calibration data"
     )

@@ -18,7 +18,7 @@ from pytest_modelopt.recipes.optimize import RecipeDidNothing
 
 ROUNDING = 1e-5
 FLOAT32 = 4
-HEADS_ONLY = "prune-structured(ratio=0.5, keep='embed,head')"
+HEADS_ONLY = "prune-structured(ratio=0.5, heads=true, keep='embed,head')"
 """The residual stream keeps its width, so that nothing but heads can go."""
 
 REMOVED = [0, 2]
@@ -93,7 +93,7 @@ def test_bytes_of_a_removed_head_are_those_of_its_rows_and_columns(kind: str) ->
 
 def test_attributes_follow_and_only_those_that_mean_the_heads() -> None:
     model, inputs = make("attention")
-    apply("prune-structured(ratio=0.5)", model, inputs)
+    apply("prune-structured(ratio=0.5, heads=true)", model, inputs)
     assert isinstance(model, HandWrittenAttention)
     assert (model.num_heads, model.size) == (2, 16)
     assert (model.qkv.out_features, model.project.in_features) == (2 * 3 * 16, 2 * 16)
@@ -120,7 +120,7 @@ def test_attention_that_allows_no_fewer_heads_is_put_back_and_named(
     model.register_forward_hook(lambda module, _, out: out + module.narrow(module.wide(torch.ones(32)).relu()).sum())
     weights = {name: p.clone() for name, p in model.attention.named_parameters()}
     before, attributes = run_attention(model), {k: v for k, v in vars(model.attention).items() if type(v) is int}
-    optimization = apply("prune-structured(ratio=0.5, keep='embed,head,narrow')", model, inputs)
+    optimization = apply("prune-structured(ratio=0.5, heads=true, keep='embed,head,narrow')", model, inputs)
     assert told in " ".join(optimization.notes)
     assert "keep their attention heads" in " ".join(optimization.notes)
     assert model.wide.out_features == 32
@@ -175,7 +175,7 @@ def test_a_search_without_an_end_is_given_up_and_the_rest_is_pruned() -> None:
     )
     model = LlamaForSequenceClassification(config).eval()
     inputs: Inputs = {"input_ids": torch.randint(1, 50, (2, 6)), "attention_mask": torch.ones(2, 6, dtype=torch.long)}
-    notes = " ".join(apply("prune-structured(ratio=0.5)", model, inputs).notes)
+    notes = " ".join(apply("prune-structured(ratio=0.5, heads=true)", model, inputs).notes)
     assert (
         "6 Linear (12 KiB) keep their width: torch-pruning cannot follow which layers depend on them (Recurs" in notes
     )
@@ -199,7 +199,7 @@ def test_one_attention_at_two_places_is_pruned_once_and_stays_one() -> None:
     model = planted(model)
     inputs = torch.randn(3, 7, 32)
     expected = run(silence(model, REMOVED), inputs)
-    variant = apply("prune-structured(ratio=0.5)", model, inputs).model
+    variant = apply("prune-structured(ratio=0.5, heads=true)", model, inputs).model
     assert variant.first is variant.second
     assert relative_error(run(variant, inputs), expected) < ROUNDING
 
@@ -216,7 +216,7 @@ def test_weights_of_attention_that_the_model_returns_cannot_lose_a_head() -> Non
             return self.narrow(self.wide(mixed).relu()), weights
 
     model = Returns().eval()
-    optimization = apply("prune-structured(ratio=0.5)", model, torch.randn(2, 5, 32))
+    optimization = apply("prune-structured(ratio=0.5, heads=true)", model, torch.randn(2, 5, 32))
     assert type(model.attention) is nn.MultiheadAttention
     assert "the model's code uses more of them than their outputs" in " ".join(optimization.notes)
 
@@ -233,7 +233,7 @@ def test_hand_written_weights_that_the_model_returns_keep_their_number_of_heads(
 
     model = Returns().eval()
     with pytest.raises(RecipeDidNothing, match="keep their attention heads: the shape of the model's output would"):
-        apply("prune-structured(ratio=0.5)", model, torch.randn(2, 5, 32))
+        apply("prune-structured(ratio=0.5, heads=true)", model, torch.randn(2, 5, 32))
     assert (model.num_heads, model.embed_dim, model.q_proj.out_features) == (4, 32, 32)
 
 
@@ -242,7 +242,7 @@ def test_an_encoder_loses_heads_and_its_fused_path(kind: str) -> None:
     model, inputs = make(kind)
     model = planted(model)
     expected = run(silence(model, REMOVED), inputs)
-    expression = "prune-structured(ratio=0.5, keep='embed,head,encoder.layers.*.linear1')"
+    expression = "prune-structured(ratio=0.5, heads=true, keep='embed,head,encoder.layers.*.linear1')"
     optimization = apply(expression, model, inputs)
     attention = optimization.model.encoder.layers[1].self_attn
     assert (attention.embed_dim, attention.num_heads) == (64, 2)
@@ -268,7 +268,7 @@ def test_a_decoder_with_masks_loses_heads_of_both_attentions() -> None:
         "memory_key_padding_mask": torch.tensor([[False] * 6, [False] * 4 + [True] * 2]),
     }
     expected = run(silence(model, REMOVED), inputs)
-    optimization = apply("prune-structured(ratio=0.5, keep='layers.*.linear1')", model, inputs)
+    optimization = apply("prune-structured(ratio=0.5, heads=true, keep='layers.*.linear1')", model, inputs)
     assert "removed 4 of 8 attention heads;" in optimization.notes[0]
     assert relative_error(run(optimization.model, inputs), expected) < ROUNDING
 
@@ -300,7 +300,7 @@ def test_bert_loses_whole_heads(implementation: str) -> None:
     expected = run(silence_bert(model, 0.0), inputs)
     attention = model.bert.encoder.layer[0].attention
     kept = attention.self.value.weight.detach()[[*range(16, 32), *range(48, 64)]].clone()
-    expression = "prune-structured(ratio=0.5, keep='bert.embeddings,*.dense,classifier')"
+    expression = "prune-structured(ratio=0.5, heads=true, keep='bert.embeddings,*.dense,classifier')"
     optimization = apply(expression, model, inputs)
     assert "removed 4 of 8 attention heads;" in optimization.notes[0]
     assert (attention.self.num_attention_heads, attention.self.all_head_size) == (2, 32)
@@ -322,7 +322,7 @@ def test_bert_is_pruned_everywhere_by_default_and_its_heads_stay_whole() -> None
     model, inputs = bert("sdpa")
     before = [layer.attention.self.query.weight.detach().clone() for layer in model.bert.encoder.layer]
     model.bert.requires_grad_(False)
-    apply("prune-structured(ratio=0.5)", model, inputs)
+    apply("prune-structured(ratio=0.5, heads=true)", model, inputs)
     for layer, query in zip(model.bert.encoder.layer, before, strict=True):
         columns = query.shape[1] // 2
         rows = layer.attention.self.query.weight
@@ -340,7 +340,7 @@ def _holds(block: torch.Tensor, rows: torch.Tensor) -> bool:
 @pytest.mark.parametrize(("ratio", "left"), [(0.2, 4), (0.3, 3), (0.5, 2), (0.9, 1)])
 def test_at_most_the_ratio_of_the_heads_goes_and_a_last_one_is_told(ratio: float, left: int) -> None:
     model, inputs = make("attention")
-    notes = " ".join(apply(f"prune-structured(ratio={ratio})", model, inputs).notes)
+    notes = " ".join(apply(f"prune-structured(ratio={ratio}, heads=true)", model, inputs).notes)
     assert model.num_heads == left
     assert ("4 heads of width 16 are too few to lose at most 20%" in notes) == (left == 4)
     assert ("1 attention is left with a single head" in notes) == (left == 1)
@@ -349,9 +349,9 @@ def test_at_most_the_ratio_of_the_heads_goes_and_a_last_one_is_told(ratio: float
 
 def test_what_remains_is_a_multiple_of_round_to() -> None:
     model, inputs = make("attention")
-    apply("prune-structured(ratio=0.3, round_to=32)", model, inputs)
+    apply("prune-structured(ratio=0.3, heads=true, round_to=32)", model, inputs)
     assert model.num_heads == 4
-    apply("prune-structured(ratio=0.5, round_to=32)", model, inputs)
+    apply("prune-structured(ratio=0.5, heads=true, round_to=32)", model, inputs)
     assert model.num_heads == 2
 
 
@@ -359,5 +359,5 @@ def test_pruning_twice_gives_the_same_bits() -> None:
     answers = []
     for _ in range(2):
         model, inputs = bert("sdpa")
-        answers.append(run(apply("prune-structured(ratio=0.5)", model, inputs).model, inputs).logits)
+        answers.append(run(apply("prune-structured(ratio=0.5, heads=true)", model, inputs).model, inputs).logits)
     assert torch.equal(*answers)

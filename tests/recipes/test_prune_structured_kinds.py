@@ -8,7 +8,7 @@ from recipe_models import KINDS, TRAPS, apply, make, outputs, run, saved_and_loa
 
 from pytest_modelopt.recipes.optimize import RecipeDidNothing
 
-EXPRESSIONS = ("prune-structured(ratio=0.5)", "prune-structured(ratio=0.25, round_to=1)")
+EXPRESSIONS = ("prune-structured(ratio=0.5, heads=true)", "prune-structured(ratio=0.25, round_to=1)")
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *TRAPS])

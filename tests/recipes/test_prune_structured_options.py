@@ -53,7 +53,7 @@ class TestKeep:
 
     def test_a_container_spares_all_within(self) -> None:
         model, inputs = make("encoder")
-        apply("prune-structured(ratio=0.5, keep='encoder.layers.0')", model, inputs)
+        apply("prune-structured(ratio=0.5, heads=true, keep='encoder.layers.0')", model, inputs)
         assert [layer.linear1.out_features for layer in model.encoder.layers] == [128, 64]
         assert [layer.self_attn.num_heads for layer in model.encoder.layers] == [4, 2]
 
@@ -77,8 +77,8 @@ class TestExpressions:
     @pytest.mark.parametrize(
         ("text", "spelling"),
         [
-            ("prune-structured(heads=false)", "prune-structured(ratio=0.3, heads=false)"),
-            ("prune-structured(heads=true, batches=4)", "prune-structured(ratio=0.3)"),
+            ("prune-structured(heads=true)", "prune-structured(ratio=0.3, heads=true)"),
+            ("prune-structured(heads=false, batches=4)", "prune-structured(ratio=0.3)"),
             ("prune-structured(importance=taylor)", "prune-structured(ratio=0.3, importance=taylor)"),
             ("prune-structured(keep=stem)", "prune-structured(ratio=0.3, keep=stem)"),
             ('prune-structured(keep="stem,b.*")', "prune-structured(ratio=0.3, keep='stem,b.*')"),
@@ -153,7 +153,7 @@ class TestTaylor:
             model.qkv.weight.view(3, 4, 16, 64)[:2, [1, 2]] *= 5
             model.project.weight.view(64, 4, 16)[:, [1, 2]] = 0
         kept = model.qkv.weight.detach().view(3, 4, 16, 64)[0, [0, 3]].flatten(0, 1).clone()
-        expression = "prune-structured(ratio=0.5, importance=taylor, keep='embed,wide,head')"
+        expression = "prune-structured(ratio=0.5, heads=true, importance=taylor, keep='embed,wide,head')"
         pruned(expression, model, classes(inputs, 5))
         assert torch.equal(model.qkv.weight[:32], kept)
 
@@ -429,7 +429,7 @@ class TestSoundness:
     def test_other_precisions(self, dtype: torch.dtype) -> None:
         model, inputs = make("encoder")
         model = model.to(dtype)
-        apply("prune-structured(ratio=0.5)", model, inputs.to(dtype))  # type: ignore[union-attr]
+        apply("prune-structured(ratio=0.5, heads=true)", model, inputs.to(dtype))  # type: ignore[union-attr]
         assert model.encoder.layers[0].linear1.out_features == 64
         assert model.encoder.layers[0].self_attn.num_heads == 2
 
