@@ -150,9 +150,8 @@ def little_work(evidence: Evidence) -> Finding | None:
     return Finding(
         "little-work",
         f"the layers that {evidence.case.recipe} changed do {format_percentage(share)} of the multiply-adds "
-        f"({format_percentage(coverage.share)} of the weight bytes): if they took no time at all, a call "
-        f"would be {format_factor(1 / (1 - share))} as fast at most, as far as multiply-adds are its time; change the "
-        "layers that do the work",
+        f"({format_percentage(coverage.share)} of the weight bytes): if these took no time at all, and all others what "
+        f"they take now, a call would be {format_factor(1 / (1 - share))} as fast; change the layers that do the work",
         ("timing",),
     )
 

@@ -83,6 +83,60 @@ def test_a_mistake_is_told_with_the_way_out(text: str, told: str) -> None:
     assert "pydantic" not in str(error.value)
 
 
+@pytest.mark.parametrize("second", RECIPES)
+@pytest.mark.parametrize("first", RECIPES)
+def test_each_pair_is_taken_or_refused_with_an_order_that_is_taken(first: str, second: str) -> None:
+    try:
+        recipes = parse(f"{first} + {second}")
+    except RecipeError as error:
+        message = str(error)
+    else:
+        assert canonical(parse(canonical(recipes))) == canonical(recipes)
+        return
+    if first == second:
+        assert "is written twice" in message
+    elif "; write " in message:
+        assert message.endswith(f"; write {second} + {first}")
+        parse(f"{second} + {first}")
+    else:
+        assert message.startswith(f"{second} cannot follow {first}: {first} ")
+        assert message.endswith("keep one of the two")
+        with pytest.raises(RecipeError):
+            parse(f"{second} + {first}")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("onnxruntime + openvino", "openvino cannot follow onnxruntime: onnxruntime hands the model over to another"),
+        ("compile + int8-dynamic", "int8-dynamic cannot follow compile: compile compiles the model, which cannot be"),
+        ("onnxruntime + int8-dynamic", "int8-dynamic cannot follow onnxruntime"),
+        ("litert-int8 + prune-structured", "write prune-structured + litert-int8"),
+        ("bf16 + int8-static", "bf16 casts the weights to 16 bits, and int8-static needs them in floating point"),
+        ("torchao-int8-dynamic + int8-dynamic", "keep one of the two"),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused_with_the_reason(text: str, told: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        parse(text)
+    assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fold-batchnorm + channels-last + compile(freezing=true)",
+        "prune-structured + low-rank + int8-dynamic",
+        "prune-unstructured(ratio=0.9) + sparse-csr",
+        "torchao-int8-weight-only + compile",
+        "bf16 + channels-last + compile",
+        "prune-structured + onnxruntime-int8-static",
+    ],
+)
+def test_what_makes_sense_together_is_taken(text: str) -> None:
+    assert len(parse(text)) == text.count("+") + 1
+
+
 def test_every_recipe_is_found_under_its_own_name_with_its_defaults() -> None:
     for name, recipe_class in RECIPES.items():
         (recipe,) = parse(name)
