@@ -52,11 +52,9 @@ def _inductor_settings() -> dict[str, str]:
     # A torch without one of them, or without a way to tell its default, has nothing to tell about it.
     is_default = getattr(config, "_is_default", lambda name: True)
     known = getattr(config, "_config", {})
-    return {
-        f"inductor {name}": str(attrgetter(name)(config))
-        for name in _INDUCTOR
-        if name in known and not is_default(name)
-    }
+    values = {name: attrgetter(name)(config) for name in _INDUCTOR if name in known and not is_default(name)}
+    # What was patched for a while and put back is still not "default" to torch, but has its value.
+    return {f"inductor {name}": str(value) for name, value in values.items() if value != known[name].default}
 
 
 def _switch(is_on: bool) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from pytest_modelopt.doctor.gate import nothing_compared
-from pytest_modelopt.measure import observe
+from pytest_modelopt.measure import observe, settings
 from pytest_modelopt.measure.bench import Bench
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.recipes.base import Applied, Context, Recipe
@@ -453,3 +453,12 @@ def test_calibration_is_looked_at_up_to_a_bound(monkeypatch: pytest.MonkeyPatch)
     assert found.leaked == 1, (
         "calibrated with batch 0 and an example of 1; of the scored, batch 2 and that example are looked at"
     )
+
+
+def test_what_a_recipe_patched_and_put_back_is_no_setting_of_its_own() -> None:
+    import torch._inductor.config as inductor
+
+    before = settings.settings()
+    with inductor.patch(freezing=True):
+        assert settings.settings()["inductor freezing"] == "True"
+    assert settings.settings() == before

@@ -58,12 +58,13 @@ def test_modules(request):
     heavy = {"torch", "numpy", "yaml", "pydantic", "tabulate", "cloudpickle", "multiprocessing"}
     assert not heavy & set(sys.modules)
     ours = {name for name in sys.modules if name.startswith("pytest_modelopt.")}
-    assert ours == {f"pytest_modelopt.{name}" for name in ("plugin", "keys", "options", "fixtures")}
+    assert ours == {f"pytest_modelopt.{name}" for name in ("plugin", "hookspecs", "keys", "options", "fixtures")}
 """
     )
-    result = pytester.runpytest_subprocess(
-        "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:xdist"
-    )
+    others = [
+        argument for name in ("hypothesispytest", "xdist", "anyio", "jaxtyping") for argument in ("-p", f"no:{name}")
+    ]
+    result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", *others)
     result.assert_outcomes(passed=1)
 
 

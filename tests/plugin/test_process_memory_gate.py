@@ -83,7 +83,7 @@ def test_wrapped(modelopt):
     result.stdout.fnmatch_lines(
         [
             "Wrapped in test_wrapped",
-            "*memory of fresh processes by memray, for ONNX Runtime)",
+            "*memory of fresh processes by memray, for ONNX Runtime); changed: *",
             "*original * MiB[*] *",
             "*int8-dynamic * MiB (*%)[*] *",
             "NOTE Wrapped in test_wrapped: process memory by memray, 3 fresh processes each: original on ONNX Runtime "

@@ -438,12 +438,12 @@ class TestInductor:
         model, inputs = make("cnn")
         with_statistics(model)
         original, before = run(model, inputs), settings_of_the_process()
-        threads = set(threading.enumerate())
+        threads, processes = set(threading.enumerate()), children()
         optimization = apply("fold-batchnorm + channels-last + compile(freezing=true, fullgraph=true)", model, inputs)
         assert relative_error(run(optimization.model, inputs), original) < ROUNDING
         assert settings_of_the_process() == before
         assert not [t for t in set(threading.enumerate()) - threads if not t.name.startswith("tqdm")]
-        assert not children()
+        assert children() <= processes  # inductor has left none; pytest-xdist and other tests may have some
         assert optimization.coverage.share == 1
         assert [step.recipe for step in optimization.coverage.steps] == [
             "fold-batchnorm",
@@ -492,7 +492,7 @@ def with_statistics(model: nn.Module) -> None:
             nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
 
 
-def children() -> list[str]:
+def children() -> set[str]:
     """Processes that this one has started and that still run."""
     tasks = Path("/proc/self/task").glob("*/children")
-    return [pid for task in tasks for pid in task.read_text().split()]
+    return {pid for task in tasks for pid in task.read_text().split()}
