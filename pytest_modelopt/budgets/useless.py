@@ -6,6 +6,9 @@ from pytest_modelopt.figures import format_percentage
 from pytest_modelopt.record.model import Case, Limit
 from pytest_modelopt.record.observations import Observations
 
+FEW_EXAMPLES = 5
+"""Examples of rarer classes from which on a model that never answers with one of them is told to be constant."""
+
 
 def why_useless(case: Case, limit: Limit) -> str:
     """Why `limit` means nothing against this original, in words; '' where it does, or where nobody can tell.
@@ -21,8 +24,8 @@ def why_useless(case: Case, limit: Limit) -> str:
 def is_constant(case: Case) -> str:
     """Whether the original predicts one class only, where there are several."""
     seen = _accuracy_observations(case)
-    if seen is None or seen.predicted_classes != 1:
-        return ""
+    if seen is None or seen.predicted_classes != 1 or (seen.rarer_targets or 0) < FEW_EXAMPLES:
+        return ""  # to miss the one rare example that there is shows nothing
     return f"the original predicts the same class for every example, of {seen.target_classes} classes"
 
 
@@ -31,11 +34,12 @@ def is_chance(case: Case) -> str:
     seen = _accuracy_observations(case)
     if seen is None or seen.target_classes is None or case.original is None or case.original.score is None:
         return ""
-    if case.original.score * seen.target_classes > 1:
+    classes = max(seen.target_classes, seen.output_classes or 0)  # the data may show a few of those that it knows
+    if case.original.score * classes > 1:
         return ""
     return (
         f"the original itself is right on {format_percentage(case.original.score)} of the examples, no more than "
-        f"guessing among {seen.target_classes} classes, and from there no drop means anything"
+        f"guessing among {classes} classes, and from there no drop means anything"
     )
 
 

@@ -13,6 +13,8 @@ _LEAKED = 0.01
 """Share of the calibration examples: a few that happen to be equal are no leak."""
 _FEW_EXAMPLES = 32
 _MANY_FLIPS = 0.05
+_HARDLY = 0.01
+"""Of the examples: by how much a score may move that is said to have hardly moved."""
 _RISK = 0.05
 """Of naming any class in a case in which none lost more than the limit."""
 
@@ -60,10 +62,10 @@ def calibration_thin(evidence: Evidence) -> Finding | None:
     texts = []
     if seen.examples == 1 and seen.looked_at > 1:
         texts.append(f"all {seen.looked_at} calibration examples are one and the same")
-    elif seen.examples < _FEW_EXAMPLES:
+    elif seen.examples < _FEW_EXAMPLES and seen.is_complete:
         told = f"{count(seen.examples, 'different example')} in {count(seen.batches, 'batch', 'batches')}"
         texts.append(f"calibration saw {told} only")
-    if seen.classes and changed is not None and changed.classes is not None:
+    if seen.classes and len(seen.classes) > 1 and changed is not None and changed.classes is not None:
         absent = [str(label) for label in changed.classes.labels if label not in seen.classes]
         if absent:
             texts.append(f"no calibration example was of class {enumerated(absent, 8)}")
@@ -111,7 +113,7 @@ def churn(evidence: Evidence) -> Finding | None:
     if changed is None or not changed.examples or changed.flips < max(1, _MANY_FLIPS * changed.examples):
         return None
     lost, won = changed.right_to_wrong, changed.wrong_to_right
-    if abs(lost - won) > 0.2 * changed.flips:
+    if abs(lost - won) > min(0.2 * changed.flips, _HARDLY * changed.examples):
         return None
     return Finding(
         "churn",

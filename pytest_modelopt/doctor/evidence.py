@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from statistics import median
 
@@ -9,6 +10,21 @@ from pytest_modelopt.record.model import Case, Environment, Limit
 from pytest_modelopt.record.observations import Observations
 
 _NOTHING_SEEN = Observations()
+_PLUS = re.compile(r"\+(?![^(]*\))")
+"""A '+' between recipes; one within parentheses belongs to a value."""
+INT8_PRODUCTS = frozenset(
+    {
+        "int8-dynamic",
+        "int8-static",
+        "torchao-int8-dynamic",
+        "torchao-pt2e-int8",
+        "onnxruntime-int8-dynamic",
+        "onnxruntime-int8-static",
+        "openvino-int8",
+        "litert-int8",
+    }
+)
+"""Recipes whose variants multiply in int8."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +47,7 @@ class Evidence:
     @property
     def steps(self) -> tuple[str, ...]:
         """Names of the recipes, without their parameters."""
-        return tuple(step.strip().partition("(")[0] for step in self.case.recipe.split(" + "))
+        return tuple(step.strip().partition("(")[0] for step in _PLUS.split(self.case.recipe))
 
     def limit(self, name: str) -> Limit | None:
         return next((limit for limit in self.case.limits if limit.name == name), None)
@@ -42,10 +58,8 @@ class Evidence:
 
     @property
     def is_int8(self) -> bool:
-        """Whether int8 kernels have a part in the variant."""
-        return bool(
-            self.variant.packed_modules or self.variant.torchao_tensors or any("int8" in name for name in self.steps)
-        )
+        """Whether the variant multiplies int8 numbers; weight-only recipes and a project's own are not known to."""
+        return bool(self.variant.packed_modules) or any(name in INT8_PRODUCTS for name in self.steps)
 
     @property
     def latencies_s(self) -> tuple[float, float] | None:

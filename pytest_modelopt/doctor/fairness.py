@@ -83,7 +83,8 @@ def preparation(evidence: Evidence) -> Finding | None:
     paid_s = max(first_s, variant.seconds.get("optimize", 0.0)) if evidence.variant.compiled else first_s
     if paid_s < _LONG_PREPARATION_S or paid_s < _MANY_CALLS * variant_s:
         return None
-    text = f"latency is that of a warm process: before it, making and first calling the variant took {_time(paid_s)}"
+    text = "latency is that of a warm process: before it, making and first calling the variant took "
+    text += _time(paid_s)
     if original_s > variant_s:
         calls = paid_s / (original_s - variant_s)
         text += f", which pays off after {format_number(calls, digits=2)} calls of one process"

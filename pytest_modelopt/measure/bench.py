@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import pickle
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.record.model import Environment, ProcessMeter
 from pytest_modelopt.record.observations import Observations
+
+CALIBRATION_LOOKED_AT = 64
+"""Batches of calibration data whose sizes are looked at: recipes take a few."""
 
 
 class Bench:
@@ -298,19 +302,25 @@ class Bench:
         return batches
 
     def _varying(self) -> tuple[frozenset[int], ...]:
-        """Dimensions whose size differs between the batches that the variant will be given."""
-        batches = [self._first_inputs()] if self._variant.data is None else None
-        data = batches or (inputs for inputs, _ in loading.batches(self._evaluation_data(again=True)))
-        return loading.varying_dimensions(data)
+        """Dimensions whose size differs between the batches that the variant will be given: of all calls there are."""
+        calls: list[Iterable[Inputs]] = [[self._first_inputs()]]
+        if self._variant.data is not None:
+            calls.append(inputs for inputs, _ in loading.batches(self._evaluation_data(again=True)))
+        if self._variant.calibration is not None:
+            made = loading.batches(self._loader.make(self._variant.calibration, "calibration"), "calibration data")
+            calls.append(inputs for inputs, _ in itertools.islice(made, CALIBRATION_LOOKED_AT))
+        return loading.varying_dimensions(itertools.chain.from_iterable(calls))
 
 
-def _classes(answers: Answers) -> dict[str, int]:
+def _classes(answers: Answers) -> dict[str, int | None]:
     """How many classes there are among targets and predictions; nothing where a metric knows no classes."""
     if answers.predictions is None or answers.targets is None:
         return {}
-    predicted = Counter(answers.predictions)
+    predicted, targets = Counter(answers.predictions), Counter(answers.targets)
     return {
-        "target_classes": len(set(answers.targets)),
+        "target_classes": len(targets),
+        "output_classes": answers.classes,
+        "rarer_targets": answers.examples - max(targets.values()),
         "predicted_classes": len(predicted),
         "most_predicted": max(predicted.values()),
     }

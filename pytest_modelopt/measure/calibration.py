@@ -57,6 +57,7 @@ class CalibrationSeen:
             looked_at=self._room.taken,
             leaked=None if self._found is None else len(self._found),
             classes=tuple(sorted(self._classes)) if self._classes else None,
+            is_complete=not self._room.is_full,
         )
 
     def _add_classes(self, targets: torch.Tensor) -> None:
@@ -76,12 +77,16 @@ class _Room:
     def __init__(self) -> None:
         self.taken = self._bytes = 0
 
+    @property
+    def is_full(self) -> bool:
+        return self.taken >= MOST_EXAMPLES or self._bytes >= MOST_BYTES
+
     def hashes(self, inputs: Inputs) -> list[bytes]:
         """SHA-256 of each example of a batch: the bytes, type and shape of all its tensors."""
         rows = [tensor.detach().cpu() for tensor in leaves(inputs)]
         found = []
         for index in range(examples(inputs)):
-            if self.taken >= MOST_EXAMPLES or self._bytes >= MOST_BYTES:
+            if self.is_full:
                 break
             digest = hashlib.sha256()
             for tensor in rows:

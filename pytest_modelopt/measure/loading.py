@@ -251,11 +251,21 @@ def take(inputs: Inputs, start: int, stop: int) -> Inputs:
 def varying_dimensions(batches: Iterable[Inputs]) -> tuple[frozenset[int], ...]:
     """For each tensor of a batch, the dimensions whose size differs between the batches, the first one aside."""
     seen: list[set[tuple[int, ...]]] = []
+    names: list[str] | None = None
     for inputs in batches:
+        if isinstance(inputs, dict):
+            names = names or list(inputs)
+            inputs = {name: inputs[name] for name in names if name in inputs} if len(inputs) == len(names) else {}
         tensors = leaves(inputs)
         seen = seen or [set() for _ in tensors]
+        if len(tensors) != len(seen):
+            raise VariantError(
+                "the batches hold different inputs, and a model can be converted for one set of them only"
+            )
         for shapes, tensor in zip(seen, tensors, strict=True):
             shapes.add(tuple(tensor.shape[1:]))
+    if any(len({len(shape) for shape in shapes}) > 1 for shapes in seen):
+        raise VariantError("an input has more dimensions in some batches than in others, and a model has one form")
     return tuple(
         frozenset(index + 1 for index, sizes in enumerate(zip(*shapes, strict=True)) if len(set(sizes)) > 1)
         for shapes in seen

@@ -203,11 +203,14 @@ def author_name(name: str) -> str:
 
 
 def ties(model: nn.Module) -> Ties:
-    """Names of parameters that share one storage, group by group."""
-    groups: dict[int, list[str]] = {}
+    """Names of parameters that are the same numbers in memory, group by group.
+
+    To lie in one storage is not enough: cuDNN lays all weights of a recurrent layer into one.
+    """
+    groups: dict[tuple[Any, ...], list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if parameter.layout is torch.strided and parameter.nbytes and not _of_torchao(parameter):
-            groups.setdefault(parameter.untyped_storage().data_ptr(), []).append(author_name(name))
+            groups.setdefault((parameter.data_ptr(), parameter.shape), []).append(author_name(name))
     by_module = {author_name(name): id(module) for name, module in model.named_modules(remove_duplicate=False)}
     return tuple(
         tuple(names)

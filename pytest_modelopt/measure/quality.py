@@ -125,6 +125,7 @@ class Accuracy:
 
     def __init__(self) -> None:
         self._predictions, self._targets = array("q"), array("q")
+        self._classes = 0
         self._correct = bytearray()
 
     def add(self, outputs: Any, targets: torch.Tensor, first: int) -> None:
@@ -145,12 +146,13 @@ class Accuracy:
             )
         predicted = logits.argmax(dim=1)
         self._predictions.extend(predicted.tolist())
+        self._classes = max(self._classes, logits.shape[1])
         self._targets.extend(targets.tolist())
         self._correct.extend((predicted == targets).to(torch.uint8).tolist())
 
     def answers(self, count: int, fingerprint: str) -> Answers:
         score = sum(self._correct) / count
-        return Answers(score, count, fingerprint, self._predictions, bytes(self._correct), self._targets)
+        return Answers(score, count, fingerprint, self._predictions, bytes(self._correct), self._targets, self._classes)
 
 
 class Outputs:

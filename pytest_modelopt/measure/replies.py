@@ -50,6 +50,8 @@ class Answers:
     """1 or 0 per example, in the same order."""
     targets: array[int] | None = None
     """Of each example, in the same order; None where `predictions` is."""
+    classes: int | None = None
+    """Classes for which the model gives scores; None where `predictions` is."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ def settings() -> dict[str, str]:
     mkldnn: object = torch.backends.mkldnn
     found = {
         "threads": str(torch.get_num_threads()),
+        "threads between operators": str(torch.get_num_interop_threads()),
+        "cuDNN benchmark": _switch(torch.backends.cudnn.benchmark),
         "default dtype": str(torch.get_default_dtype()).removeprefix("torch."),
         "float32 matmul precision": torch.get_float32_matmul_precision(),
         "quantized engine": torch.backends.quantized.engine,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,8 @@ class Snapshot:
     weights: tuple[Weight, ...]
     types: Mapping[str, str] = field(default_factory=dict)
     """Class names of all modules, those without weights included."""
+    ties: Mapping[str, str] = field(default_factory=dict)
+    """Modules that hold a weight of another one, under which it is counted, or that are another one."""
 
     @property
     def weight_bytes(self) -> int:
@@ -68,20 +70,24 @@ def snapshot(model: nn.Module) -> Snapshot:
     """Clone every parameter of the model; buffers are not weights."""
     from torch.nn.parameter import is_lazy
 
-    types = {_author_name(f"{name}.x").rpartition(".")[0]: type_name(m) for name, m in model.named_modules()}
+    modules = model.named_modules(remove_duplicate=False)
+    types = {_author_name(f"{name}.x").rpartition(".")[0]: type_name(module) for name, module in modules}
     weights = []
-    seen: set[tuple[tuple[int, int, int], ...]] = set()
-    for raw_name, parameter in model.named_parameters():
+    owners: dict[tuple[tuple[int, int, int], ...], str] = {}
+    ties = {}
+    for raw_name, parameter in model.named_parameters(remove_duplicate=False):
         if is_lazy(parameter):
             raise RecipeError(f"{raw_name} is not initialized yet: run the model once in its factory")
         region = _region(parameter)
-        if parameter.nbytes and region in seen:
-            continue
-        seen.add(region)
         name = _author_name(raw_name)
         module = name.rpartition(".")[0]
+        if parameter.nbytes and region in owners:
+            if parameter.dim() > 1 and owners[region] != module:
+                ties[module] = owners[region]
+            continue
+        owners[region] = module
         weights.append(Weight(name, module, types[module], parameter.detach().clone()))
-    return Snapshot(tuple(weights), types)
+    return Snapshot(tuple(weights), types, ties)
 
 
 def compare(
@@ -96,13 +102,15 @@ def compare(
     `multiply_adds` of one call of the model that `before` was taken of, by module.
     """
     multiply_adds = multiply_adds or {}
-    changed_weights = _changed_weights(before, model)
+    changed_weights = [weight for weight in before.weights if _is_within(weight.module, reached)]
     found = {weight.name for weight in changed_weights}
-    changed_weights += [w for w in before.weights if w.name not in found and _is_within(w.module, reached)]
+    others = tuple(weight for weight in before.weights if weight.name not in found)
+    changed_weights += _changed_weights(others, model) if others else []
     changed: dict[tuple[str, str], int] = defaultdict(int)
     for weight in changed_weights:
         changed[weight.module, weight.type] += weight.nbytes
     matrices = {weight.module for weight in changed_weights if weight.tensor.dim() > 1}
+    matrices |= {name for name, owner in before.ties.items() if owner in matrices}
     layers = [
         LayerCoverage(
             name,
@@ -118,7 +126,8 @@ def compare(
     for name, counted in multiply_adds.items():
         if name not in owners:
             kind = before.types.get(name, "")
-            layers.append(LayerCoverage(name, kind, 0, 0, counted, counted if _is_within(name, reached) else 0))
+            is_changed = _is_within(name, reached) or name in matrices
+            layers.append(LayerCoverage(name, kind, 0, 0, counted, counted if is_changed else 0))
     return tuple(layers)
 
 
@@ -127,14 +136,14 @@ def _is_within(name: str, reached: frozenset[str]) -> bool:
     return any(".".join(parts[:end]) in reached for end in range(len(parts) + 1))
 
 
-def _changed_weights(before: Snapshot, model: nn.Module) -> list[Weight]:
+def _changed_weights(before: Sequence[Weight], model: nn.Module) -> list[Weight]:
     from pytest_modelopt.recipes.modules.runtime import RuntimeModule
 
     if isinstance(model, RuntimeModule):
         return _absent_numbers(before, model.float_tensors())
     held = dict(_float_tensors(model))
     missing = []
-    for weight in before.weights:
+    for weight in before:
         if weight.name in held and _same_bits(weight.tensor, held[weight.name]):
             del held[weight.name]
         else:
@@ -143,7 +152,7 @@ def _changed_weights(before: Snapshot, model: nn.Module) -> list[Weight]:
     return [weight for weight in missing if not _take(weight.tensor, elsewhere)]
 
 
-def _absent_numbers(before: Snapshot, tensors: Iterable[torch.Tensor]) -> list[Weight]:
+def _absent_numbers(before: Sequence[Weight], tensors: Iterable[torch.Tensor]) -> list[Weight]:
     """The weights of which not every number is among those of `tensors`, in whatever order and shape.
 
     Weights that are not in float32 must be there as they are.
@@ -158,7 +167,7 @@ def _absent_numbers(before: Snapshot, tensors: Iterable[torch.Tensor]) -> list[W
             return pool.holds(tensor)
         return any(_same_bits(tensor, other) for other in tensors)
 
-    return [weight for weight in before.weights if not is_there(weight.tensor)]
+    return [weight for weight in before if not is_there(weight.tensor)]
 
 
 class Numbers:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelopt.recipes.coverage import Numbers
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -77,17 +79,15 @@ class Quantized:
 
     def kept(self, model: nn.Module) -> Kept:
         """The weights of `model` that were not quantized."""
-        import torch
-
-        integers, floats = _pool(self.integers), _pool(self.floats)
+        integers, floats = Numbers(self.integers), Numbers(self.floats)
         kept, unknown = [], []
         for name, weight in model.named_parameters():
             tensor = weight.detach()
             if tensor.dim() < 2 or not tensor.numel():
                 kept.append(name)  # biases, norms and scales, whatever they are folded into or corrected by
-            elif torch.isin(tensor, integers).all():
+            elif integers.holds(tensor):
                 continue
-            elif torch.isin(tensor, floats).all() or any(_is_scaled(tensor, constant) for constant in self.floats):
+            elif floats.holds(tensor) or any(_is_scaled(tensor, constant) for constant in self.floats):
                 kept.append(name)
             elif not any(_is_scaled(tensor, constant) for constant in self.integers):
                 unknown.append(name)
@@ -112,12 +112,6 @@ def _constants(operations: list[Any]) -> Iterator[tuple[Place, Any]]:
                 source = source.input(0).get_source_output().get_node()
             if source.get_type_name() == "Constant":
                 yield (operation.get_friendly_name(), index), source
-
-
-def _pool(tensors: list[torch.Tensor]) -> torch.Tensor:
-    import torch
-
-    return torch.cat([tensor.reshape(-1) for tensor in tensors]) if tensors else torch.empty(0)
 
 
 def _is_scaled(weight: torch.Tensor, constant: torch.Tensor) -> bool:

@@ -19,6 +19,8 @@ class Calibration:
     """How many of the different ones are also in the evaluation data; None where nothing was scored."""
     classes: tuple[int, ...] | None = None
     """The targets that came with them; None where they are not classes, or too many."""
+    is_complete: bool = True
+    """Whether every example was looked at: large ones may come to the bound after a few."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,10 @@ class Observations:
     # --- on the evaluation data, for accuracy ------------------------------------------------------------------------
     target_classes: int | None = None
     """Different classes among the targets."""
+    output_classes: int | None = None
+    """Classes for which the model gives scores."""
+    rarer_targets: int | None = None
+    """Examples whose target is not the most frequent one."""
     predicted_classes: int | None = None
     """Different classes among its predictions."""
     most_predicted: int | None = None

@@ -49,7 +49,7 @@ LAYERS = (
 
 def sound(recipe: str = "int8-dynamic", *, layers: tuple[LayerCoverage, ...] = LAYERS, **changes: Any) -> Case:
     """A case with nothing to find; its weights, size and peak all fell to a quarter. `changes` are fields of Case."""
-    steps = tuple(RecipeStep(step, MIB, 4 * MIB) for step in recipe.split(" + "))
+    steps = tuple(RecipeStep(step, MIB, 4 * MIB) for step in recipe.split("+"))
     made = case(
         recipe,
         original=replace(measurement(None), observations=SOUND),

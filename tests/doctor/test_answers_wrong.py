@@ -65,6 +65,11 @@ def test_onednn_in_torch_does_not_halve_the_range() -> None:
     assert "int8-saturation" not in rules(replace(variant_with(packed_modules=1), agreement=flipped()), OLD)
 
 
+def test_examples_too_large_to_look_at_all_of_them_are_not_called_few() -> None:
+    assert rules(calibrated(examples=22, looked_at=22, batches=200, is_complete=False)) == []
+    assert rules(calibrated(examples=22, looked_at=22, batches=200)) == ["calibration-thin"]
+
+
 def test_calibration_data_that_is_scored_on() -> None:
     finding = only(calibrated(leaked=64))
     assert (finding.rule, finding.explains, finding.is_note) == ("calibration-leak", ANSWERS, True)
@@ -132,6 +137,7 @@ def test_many_changes_behind_an_equal_score() -> None:
 def test_few_changes_and_one_sided_ones_are_no_churn() -> None:
     assert rules(sound(agreement=flipped(10, 5, 5))) == []
     assert rules(sound(agreement=flipped(42, 30, 2))) == []
+    assert rules(sound(agreement=flipped(180, 99, 64))) == [], "35 of 360 examples lost are not hardly any"
     assert rules(sound(agreement=Agreement(0, 0, 0, 0))) == []
 
 

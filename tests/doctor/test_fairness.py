@@ -134,7 +134,9 @@ def test_int8_on_a_processor_without_its_instructions() -> None:
     assert (finding.rule, finding.explains, finding.is_note) == ("int8-without-vnni", ("timing",), False)
     assert finding.text.startswith("Old CPU has no instruction for int8 products")
     assert rules(sound("onnxruntime-int8-dynamic"), OLD) == ["int8-without-vnni"]
-    assert rules(sound("low-rank(ratio=0.5)"), OLD) == []
+    assert rules(sound("prune-structured(ratio=0.5)+litert-int8(batches=2)"), OLD) == ["int8-without-vnni"]
+    for without in ("low-rank(ratio=0.5)", "int8-weight-only", "torchao-int8-weight-only+compile", "int8-of-our-own"):
+        assert rules(sound(without), OLD) == []
     assert rules(replace(sound(), device="cuda"), OLD) == []
 
 

@@ -47,7 +47,7 @@ def test_better_than_chance_is_not_useless() -> None:
 
 def test_a_drop_from_a_constant_answer_is_never_kept() -> None:
     """Right on 90%, since nine of ten examples are of that class."""
-    of = original_with(scored(0.9, 0.9), predicted_classes=1, most_predicted=360)
+    of = original_with(scored(0.9, 0.9), predicted_classes=1, most_predicted=360, rarer_targets=40)
     assert verdict(of).outcome == "not measured"
     assert "predicts the same class for every example, of 10 classes" in verdict(of).sentence
     assert rules(of) == ["original-useless"]
@@ -125,3 +125,14 @@ def test_another_runtime_is_a_difference() -> None:
     of = variant_with(digest="a", answers="a")
     assert of.variant is not None
     assert nothing_compared(replace(of, variant=replace(of.variant, runtime="OpenVINO"))) == ""
+
+
+def test_one_rare_example_that_is_missed_shows_nothing() -> None:
+    of = original_with(scored(0.95, 0.95), predicted_classes=1, most_predicted=20, rarer_targets=1)
+    assert verdict(of).outcome == "pass"
+
+
+def test_chance_is_among_all_classes_that_the_model_tells_apart() -> None:
+    """Two of a thousand classes in the data: right on 45% is far from guessing."""
+    of = original_with(scored(0.45, 0.45), target_classes=2, output_classes=1000, predicted_classes=9)
+    assert verdict(of).outcome == "pass"

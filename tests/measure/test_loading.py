@@ -278,3 +278,27 @@ def test_outputs_with_logits_are_understood_and_others_are_refused() -> None:
         assert quality.answer(model, loading.batches(data), None, Device("cpu")).score == 1.0
     with pytest.raises(VariantError, match="the model returned a list with 2 tensors of the shape"):
         quality.answer(Odd(), loading.batches(data), None, Device("cpu"))
+
+
+def test_sizes_vary_by_the_argument_and_not_by_its_place() -> None:
+    first = {"tokens": torch.zeros(2, 9), "mask": torch.zeros(2, 9, 4)}
+    again = {"mask": torch.zeros(3, 9, 4), "tokens": torch.zeros(3, 7)}
+    assert loading.varying_dimensions([first, again]) == (frozenset({1}), frozenset())
+    assert loading.varying_dimensions([]) == ()
+    assert loading.varying_dimensions([torch.zeros(2, 3, 4), torch.zeros(5, 6, 4)]) == (frozenset({1}),)
+
+
+@pytest.mark.parametrize(
+    ("batches", "told"),
+    [
+        (
+            [{"a": torch.zeros(2, 3)}, {"a": torch.zeros(2, 3), "b": torch.zeros(2)}],
+            "the batches hold different inputs",
+        ),
+        ([{"a": torch.zeros(2, 3)}, {"b": torch.zeros(2, 3)}], "the batches hold different inputs"),
+        ([torch.zeros(2, 3), torch.zeros(2, 3, 1)], "an input has more dimensions in some batches"),
+    ],
+)
+def test_batches_that_no_converted_model_takes_are_told(batches: list[Any], told: str) -> None:
+    with pytest.raises(VariantError, match=told):
+        loading.varying_dimensions(batches)

@@ -391,6 +391,15 @@ def test_weights_that_were_tied_and_are_not() -> None:
     assert (found.untied, found.untied_bytes) == (("embed.weight = head.weight",), 50 * 16 * 4)
 
 
+def test_weights_side_by_side_in_one_storage_are_not_tied() -> None:
+    """So cuDNN lays the weights of a recurrent layer."""
+    model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False))
+    whole = torch.randn(2, 8, 8)
+    for layer, weight in zip(model, whole, strict=True):
+        layer.weight.data = weight
+    assert observe.ties(model) == ()
+
+
 def test_packing_one_of_two_tied_layers_unties_them() -> None:
     from torch.ao.quantization import quantize_dynamic
 

@@ -165,3 +165,22 @@ def test_buffers_are_not_weights() -> None:
 def test_the_root_module_can_own_weights() -> None:
     assert snapshot(nn.Linear(2, 3)).layers() == (("", "Linear", 9 * FLOAT32),)
     assert snapshot(Encoder()).layers()[0] == ("embed", "Linear", (16 * 64 + 64) * FLOAT32)
+
+
+@pytest.mark.parametrize(("expression", "share"), [("int8-weight-only", 1.0), ("bf16", 1.0)])
+def test_the_work_of_a_tied_layer_is_that_of_the_weight(
+    expression: str, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_modelopt.recipes.bf16.Bf16.unfit", classmethod(lambda cls, device: ""))
+    coverage = apply(expression, *make("tied")).coverage
+    tokens, width, words = 3 * 9, 64, 50
+    assert coverage.multiply_adds == tokens * (width * width + width * words)
+    assert coverage.multiply_adds_share == share
+    head = next(layer for layer in coverage.layers if layer.name == "head")
+    assert (head.weight_bytes, head.multiply_adds, head.changed_multiply_adds) == (0, tokens * width * words, 86400)
+
+
+def test_a_module_at_two_places_does_its_work_under_one_of_its_names() -> None:
+    coverage = apply("prune-unstructured", *make("shared")).coverage
+    assert coverage.multiply_adds == 4 * (64 * 128 + 2 * 128 * 128 + 128 * 10)
+    assert coverage.multiply_adds_share == 1

@@ -55,6 +55,8 @@ class Int8Rows(nn.Module):
         rows, columns = self.values.shape
         weights = min(max(self.values.numel() // 8, SMALLEST_BLOCK_WEIGHTS), BLOCK_WEIGHTS)
         block = max(1, weights // columns)
+        if x.dtype is torch.float16:  # products of unscaled weights would go beyond its largest number, 65504
+            return F.linear(x, self.dequantized().to(x.dtype))
         if block >= rows:
             return F.linear(x, self.values.to(x.dtype)).mul_(self.scales)
         first = F.linear(x, self.values[:block].to(x.dtype))
