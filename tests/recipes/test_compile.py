@@ -23,6 +23,7 @@ from torch import nn
 from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.measure.latency import Stopwatch, host_clock
 from pytest_modelopt.measure.memory import weights_bytes
+from pytest_modelopt.measure.settings import settings
 from pytest_modelopt.recipes import graphs
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.compile import Compile
@@ -358,16 +359,9 @@ def is_the_same_in_a_fresh_process(model: nn.Module, inputs: Any, expected: torc
 
 
 def settings_of_the_process() -> tuple[Any, ...]:
-    import torch._inductor.config as inductor
-
-    return (
-        inductor.get_config_copy(),
-        torch._dynamo.config.get_config_copy(),
-        torch.get_num_threads(),
-        torch.is_grad_enabled(),
-        torch.get_float32_matmul_precision(),
-        torch.get_default_dtype(),
-    )
+    """What people set, and what our module patches meanwhile. Inductor decides others by itself while it compiles."""
+    limits = {name: value for name, value in torch._dynamo.config.get_config_copy().items() if "limit" in name}
+    return settings(), torch._inductor.config.freezing, limits
 
 
 class Widths(nn.Module):
