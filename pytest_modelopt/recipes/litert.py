@@ -53,7 +53,6 @@ class Litert(Recipe):
     requires: ClassVar[tuple[str, ...]] = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     needs_example: ClassVar[bool] = True
-    changes: ClassVar[tuple[str, ...]] = CONVERTED
     takes: ClassVar[tuple[Form, ...]] = ("float",)
     gives: ClassVar[Form | None] = "runtime"
 
