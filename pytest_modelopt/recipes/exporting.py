@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.describe import last_line, user_line
+from pytest_modelopt.recipes.fused_path import unfused
 
 if TYPE_CHECKING:
     import torch
@@ -139,19 +139,6 @@ def _refuse_computed_numbers(exported: torch.export.ExportedProgram, model: nn.M
                 f"{recipe_name}: output {position} of {len(specs)} of {type(model).__name__} is a number that depends "
                 f"on the sizes of its inputs, and a converted model returns tensors only: leave it out of the output"
             )
-
-
-@contextlib.contextmanager
-def unfused() -> Iterator[None]:
-    """torch's fused paths of attention are one opaque operator, which no other runtime knows."""
-    import torch
-
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _by_parameter(model: nn.Module, shapes: Any) -> Any:

@@ -7,11 +7,25 @@ variant works in any process that loads it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+@contextlib.contextmanager
+def unfused() -> Iterator[None]:
+    """Encoder layers run step by step: the fused operator hides what is within, and no other runtime knows it."""
+    import torch
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def fused_layers(model: nn.Module) -> list[nn.Module]:

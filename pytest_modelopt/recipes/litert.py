@@ -14,7 +14,8 @@ from pytest_modelopt.recipes import exporting
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import call
 from pytest_modelopt.recipes.describe import last_line, modules_in_words, user_line
-from pytest_modelopt.recipes.exporting import arguments, refuse_other_precisions, refuse_state, unfused
+from pytest_modelopt.recipes.exporting import arguments, refuse_other_precisions, refuse_state
+from pytest_modelopt.recipes.fused_path import unfused
 
 if TYPE_CHECKING:
     import torch

@@ -27,8 +27,8 @@ from pytest_modelopt.recipes.exporting import (
     refuse_other_precisions,
     several_examples,
     signature_of,
-    unfused,
 )
+from pytest_modelopt.recipes.fused_path import unfused
 
 if TYPE_CHECKING:
     import torch

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.describe import last_line
+from pytest_modelopt.recipes.fused_path import unfused
 from pytest_modelopt.recipes.sharing import replace_modules
-from pytest_modelopt.recipes.structured.observing import MIXED_UP, Backup, narrow, observe, unfused, zeroed
+from pytest_modelopt.recipes.structured.observing import MIXED_UP, Backup, narrow, observe, zeroed
 
 if TYPE_CHECKING:
     import torch

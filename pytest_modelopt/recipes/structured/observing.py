@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.recipes.fused_path import unfused
 
 if TYPE_CHECKING:
     import torch
@@ -85,19 +86,6 @@ def channel_dimension(module: nn.Module, tensor: torch.Tensor) -> int:
     if not isinstance(module, nn.modules.conv._ConvNd):
         return -1
     return tensor.dim() - 1 - len(module.kernel_size)
-
-
-@contextlib.contextmanager
-def unfused() -> Iterator[None]:
-    """Encoder layers run step by step, so that the layers within are called and can be watched."""
-    import torch
-
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextlib.contextmanager
