@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pytest_modelopt.record.answers import Repeat
 from pytest_modelopt.record.model import Coverage
 
 _ROUNDING = 1e-3
@@ -38,20 +39,48 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The score of one variant on all examples, in the metric's unit, and what it was made from."""
+class Examples:
+    """The evaluation data as it was read, once for each model: what the workers of its variants then work with."""
 
-    score: float
+    path: str | None
+    """The file that holds all batches; None where they are too large to keep, and each variant reads the source."""
+    count: int
+    fingerprint: str
+    """SHA-256 over every example's inputs and target, in order."""
+    first: tuple[bytes, ...]
+    """Hashes of the first examples: a second reading of the source is compared with them."""
+    slice_names: tuple[str, ...] = ()
+    """Of the project's slice function, in order of first appearance; empty where there is none."""
+    slice_of: array[int] | None = None
+    """The slice of each example, as an index into `slice_names`."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The score of one variant on all examples, in the metric's unit, and what it was made from.
+
+    What is None is missing for the reason in `why_not`: 'score', 'predictions', 'slices', 'interval' -> a sentence.
+    """
+
+    score: float | None
     examples: int
     data_fingerprint: str
     predictions: array[int] | None
-    """Predicted class of each example; None for a metric that is not right-or-wrong per example."""
+    """Predicted class of each example (the first of several); None for a metric that knows none."""
     correct: bytes | None
-    """1 or 0 per example, in the same order."""
+    """1 or 0 per example, in the same order; None for a metric that is not right-or-wrong per example."""
     targets: array[int] | None = None
-    """Of each example, in the same order; None where `predictions` is."""
+    """Of each example, in the same order; None where there are no labels, or they are not classes."""
     classes: int | None = None
     """Classes for which the model gives scores; None where `predictions` is."""
+    slice_scores: tuple[float | None, ...] | None = None
+    """Of each slice of the project's slice function, for a metric that is not right-or-wrong per example."""
+    summands: array[float] | None = None
+    """The additive parts of the score: `width` numbers for each example, whose sums over any examples give the score
+    of those (`Bench.interval`)."""
+    width: int = 0
+    repeat: Repeat | None = None
+    why_not: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Literal
 
-from pytest_modelopt.record.observations import Classes, Observations
+from pytest_modelopt.record.answers import Agreement, Inference, Interval, Repeat, Slices
+from pytest_modelopt.record.observations import Observations
 
-SCHEMA_VERSION: Literal[3] = 3
+SCHEMA_VERSION: Literal[4] = 4
 
 Level = Literal["error", "warn"]
 Outcome = Literal["pass", "fail", "inconclusive", "not measured", "waived"]
 ProcessMeter = Literal["memray", "VmHWM"]
-Figure = Literal["memory", "process_memory", "size", "timing", "score", "predictions", "coverage"]
-Stage = Literal["start", "load", "optimize", "size", "memory", "score", "timing", "limits", "compare"]
+Figure = Literal["memory", "process_memory", "size", "timing", "score", "predictions", "slices", "coverage"]
+Stage = Literal["start", "read", "load", "optimize", "size", "memory", "score", "timing", "limits", "compare"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class Measurement:
     """On a GPU: what torch's allocator has taken from it, in use or not."""
     observations: Observations | None = None
     """What else its worker saw; None where it came to no look."""
+    repeat: Repeat | None = None
+    """Of a variant that answers differently each time; None for one that repeats itself, and where nobody looked."""
 
     @property
     def memory_bytes(self) -> int | None:
@@ -161,19 +164,6 @@ class Coverage:
             if self.multiply_adds
             else None
         )
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Predictions of the original and the variant on the same examples, compared one by one."""
-
-    examples: int
-    right_to_wrong: int
-    wrong_to_right: int
-    flips: int
-    """Examples whose prediction changed, wrong to other wrong included."""
-    classes: Classes | None = None
-    """The same by target class; None where there are too many classes."""
 
 
 @dataclass(frozen=True)
@@ -317,6 +307,12 @@ class Case:
     variant: Measurement | None = None
     coverage: Coverage | None = None
     agreement: Agreement | None = None
+    """None for a metric that is not right-or-wrong per example."""
+    slices: Slices | None = None
+    interval: Interval | None = None
+    """Of the drop, for a metric that is not right-or-wrong; None where none is honest: `no_interval` says why."""
+    no_interval: str = ""
+    inference: Inference = "set"
     timing: Timing | None = None
     error: CaseError | None = None
     verdicts: tuple[Verdict, ...] = ()
@@ -400,4 +396,4 @@ class Record:
     """False until the run has ended by itself: an interrupted run leaves False."""
     cases: tuple[Case, ...]
     environment: Environment | None = None
-    schema_version: Literal[3] = SCHEMA_VERSION
+    schema_version: Literal[4] = SCHEMA_VERSION

@@ -92,13 +92,3 @@ class Observations:
     """None for the original, and where no recipe took any."""
 
     unobserved: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Classes:
-    """The examples of a comparison by their target, in columns: one entry per class, in the order of `labels`."""
-
-    labels: tuple[int, ...]
-    examples: tuple[int, ...]
-    right_to_wrong: tuple[int, ...]
-    wrong_to_right: tuple[int, ...]
