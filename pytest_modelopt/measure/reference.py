@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.measure.variant import Variant, environment_now
+from pytest_modelopt.metrics import MetricSpec
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ def reference_variant() -> Variant:
         data=None,
         calibration=None,
         example_inputs=f"{here}:inputs",
-        metric="accuracy",
+        metric=MetricSpec(),
         import_paths=(str(Path(__file__).parents[2]),),
         working_directory=str(Path.cwd()),
         environment=environment_now(),

@@ -6,6 +6,8 @@ import os
 import sys
 from dataclasses import dataclass, replace
 
+from pytest_modelopt.metrics import MetricSpec
+
 SEED = 20260101
 """Seed of everything random in a run: weights made by a factory, calibration order, the coin of the pairs."""
 
@@ -62,7 +64,7 @@ class Variant:
     data: Source | None
     calibration: Source | None
     example_inputs: Source | None
-    metric: Source
+    metric: MetricSpec
     import_paths: tuple[str, ...]
     """First on the worker's `sys.path`: the folder of budgets.yaml or of the test, then what pytest itself had."""
     working_directory: str
@@ -78,6 +80,8 @@ class Variant:
     threads: int = 1
     """Intra-op threads of every call, timed or not: figures then repeat on a shared machine."""
     seed: int = SEED
+    slices: Source | None = None
+    """A function (inputs, target) -> slice name, called with each example of the data."""
     added_recipes: bytes = b""
     """What `added_recipes_now` gave: recipes of the project's own."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from array import array
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import torch
