@@ -27,6 +27,7 @@ HEAVY = {
     "litert_torch",
     "ai_edge_quantizer",
     "transformers",
+    "torchmetrics",
 }
 # These run inside a worker only, and nothing that the pytest process imports may import them at its top.
 IN_THE_WORKER = {
