@@ -152,6 +152,7 @@ class Runner:
             score=answers.score,
             examples=answers.examples,
             data_fingerprint=answers.data_fingerprint,
+            repeat=answers.repeat,
         )
 
     def _observe(self, measured: Measured, name: str) -> None:
