@@ -21,7 +21,10 @@ from pytest_modelopt.record.model import Agreement, Case, CaseError, Environment
 from pytest_modelopt.record.observations import Classes, Observations
 from pytest_modelopt.statistics.timing import LAUNCHES
 
-__all__ = ["Progress", "Runner", "StepLimits"]
+__all__ = ["ORIGINAL_FAILED", "Progress", "Runner", "StepLimits"]
+
+ORIGINAL_FAILED = "the original cannot be measured"
+"""Begins the message of every case whose original is in error."""
 
 
 class Runner:
@@ -39,10 +42,13 @@ class Runner:
         return self._workshop.new_file(purpose)
 
     def measure(self, case: Case, variant: Variant, lacking: Lacking) -> Case:
-        """The case with everything that could be measured, or with its error; verdicts are not made here."""
+        """The case with everything that could be measured, or with its error; verdicts are not made here.
+
+        A variant without a recipe is measured beside the original like any other: as a copy of it, in its own worker.
+        """
         original = self._measured_original(variant, case.name)
         if original.error is not None:
-            error = replace(original.error, message=f"the original cannot be measured: {original.error.message}")
+            error = replace(original.error, message=f"{ORIGINAL_FAILED}: {original.error.message}")
             return replace(case, error=error, original=original.measurement)
         optimized = Measured(variant)
         try:

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measure.bench import Bench
-from pytest_modelopt.measure.replies import Answers, VariantError
 from pytest_modelopt.measure.repeating import KeptAnswer
+from pytest_modelopt.measure.replies import Answers, VariantError
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.metrics import MetricSpec
 
