@@ -160,10 +160,8 @@ class Bench:
 
     def score(self) -> Answers:
         self._set_threads()
-        batches, probe = self._scored_batches(), repeating.Probe(self.model, self._device)
-        if self._calibration_seen.was_used:
-            batches = self._calibration_seen.compare(batches)
-        answers = self._answer(probe.watch(batches))
+        probe, seen = repeating.Probe(self.model, self._device), self._calibration_seen
+        answers = self._pass(lambda batches: probe.watch(seen.compare(batches) if seen.was_used else batches))
         self._known |= _classes(answers)
         return replace(answers, repeat=self._second_pass(answers, probe))
 
@@ -248,14 +246,12 @@ class Bench:
         except Exception as error:
             self._unobserved[what] = observe.reason(error)
 
-    def _scored_batches(self) -> Iterator[loading.Batch]:
-        """What is drawn at random from here on (an order, noise, dropout) is the same for every variant."""
+    def _pass(self, watched: Callable[[Iterable[loading.Batch]], Iterable[loading.Batch]]) -> Answers:
+        """Run the model on all of the evaluation data, whose batches pass through `watched`."""
         data = self._evaluation_data(again=True)
+        # What is drawn at random from here on (an order, noise, dropout) is the same for every variant.
         loading.seed_everything(self._variant.seed)
-        return loading.batches(data)
-
-    def _answer(self, batches: Iterable[loading.Batch]) -> Answers:
-        return quality.answer(self.model, batches, self._metric, self._device)
+        return quality.answer(self.model, watched(loading.batches(data)), self._metric, self._device)
 
     def _second_pass(self, first: Answers, probe: repeating.Probe) -> Repeat | None:
         """Of a variant that answers differently when it is asked again; None for one that repeats itself."""
@@ -264,7 +260,7 @@ class Bench:
             repeats = probe.repeats()
         if repeats:
             return None
-        repeat = repeating.second_pass(first, self._scored_batches(), self._answer, self._variant.seed)
+        repeat = repeating.second_pass(first, self._pass, self._variant.seed)
         if repeat is None:
             self._unobserved["repeatability"] = (
                 "it answers differently each time, but the data gave other examples the second time: nothing to compare"

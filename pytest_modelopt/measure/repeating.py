@@ -8,7 +8,7 @@ on its first batch and two on a later one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -19,6 +19,9 @@ from pytest_modelopt.measure.quality import run, tensors_in
 from pytest_modelopt.measure.replies import ROUNDING, Answers, VariantError
 from pytest_modelopt.recipes.calling import Inputs
 from pytest_modelopt.record.answers import Repeat
+
+Pass: TypeAlias = Callable[[Callable[[Iterable[Batch]], Iterable[Batch]]], Answers]
+"""A pass over the data, seeded for the run; its batches go through the function that is given."""
 
 _CHUNK = 1 << 20
 """Numbers that are compared at a time: answers may be large."""
@@ -52,18 +55,14 @@ class Probe:
         return self._device.bring_back(run(self._model, self._device.take(_copied(inputs))))
 
 
-def second_pass(
-    first: Answers, batches: Iterable[Batch], answer: Callable[[Iterable[Batch]], Answers], seed: int
-) -> Repeat | None:
+def second_pass(first: Answers, one_pass: Pass, seed: int) -> Repeat | None:
     """What the variant gives for the same examples with other random numbers; None where the examples differ.
-
-    `batches` are made under `seed`, as those of the first pass were.
 
     Raises:
         VariantError: what it answers this time cannot be scored.
     """
     try:
-        second = answer(_with_other_dice(batches, seed))
+        second = one_pass(lambda batches: _with_other_dice(batches, seed))
     except VariantError as error:
         raise VariantError(
             f"{error} (in a second pass over the data: asked twice, it answers the same examples differently)"
@@ -74,7 +73,7 @@ def second_pass(
 
 
 def _with_other_dice(batches: Iterable[Batch], seed: int) -> Iterator[Batch]:
-    """The batches in the order that `seed` gives them: a loader draws it before the first one. Then other numbers."""
+    """The same batches, in the order that a loader draws before the first one; from then on other numbers come."""
     for index, batch in enumerate(batches):
         if index == 0:
             seed_everything(seed + 1)

@@ -21,10 +21,7 @@ from pytest_modelopt.record.model import Agreement, Case, CaseError, Environment
 from pytest_modelopt.record.observations import Classes, Observations
 from pytest_modelopt.statistics.timing import LAUNCHES
 
-__all__ = ["ORIGINAL_FAILED", "Progress", "Runner", "StepLimits"]
-
-ORIGINAL_FAILED = "the original cannot be measured"
-"""Begins the message of every case whose original is in error."""
+__all__ = ["Progress", "Runner", "StepLimits"]
 
 
 class Runner:
@@ -48,7 +45,7 @@ class Runner:
         """
         original = self._measured_original(variant, case.name)
         if original.error is not None:
-            error = replace(original.error, message=f"{ORIGINAL_FAILED}: {original.error.message}")
+            error = replace(original.error, message=f"the original cannot be measured: {original.error.message}")
             return replace(case, error=error, original=original.measurement)
         optimized = Measured(variant)
         try:
@@ -63,6 +60,11 @@ class Runner:
         finally:
             self._workshop.discard(optimized)
         return replace(_compared(case, original, optimized), timing=timing)
+
+    @property
+    def original_failed(self) -> bool:
+        """Whether it is the original for which the last case is in error."""
+        return self._original is not None and self._original.error is not None
 
     def optimize(self, variant: Variant, path: Path, name: str) -> Loaded:
         """Apply the variant's recipe and save the result to `path`. Raises WorkerFailed."""

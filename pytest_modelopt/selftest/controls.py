@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pytest_modelopt.budgets.judge import lacking_timed
 from pytest_modelopt.figures import format_factor
 from pytest_modelopt.measure.process import WorkerFailed
-from pytest_modelopt.measure.runner import ORIGINAL_FAILED, Progress, Runner, StepLimits
+from pytest_modelopt.measure.runner import Progress, Runner, StepLimits
 from pytest_modelopt.measure.sabotage import Sabotage, knowing_sabotage
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.record.answers import Inference
@@ -58,7 +58,7 @@ def run_controls(plan: ControlPlan, progress: Progress) -> tuple[Control, ...]:
             return "nothing" if limit is None else lacking_timed(limit, speedups, latencies_s, timed_limits=1)
 
         case = runner.measure(_case(plan, name), replace(variant, recipe=recipe), lacking)
-        if case.error is not None and case.error.message.startswith(ORIGINAL_FAILED):
+        if case.error is not None and runner.original_failed:
             raise WorkerFailed(case.error.message, case.error.output)
         return case
 

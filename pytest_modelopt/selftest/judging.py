@@ -73,7 +73,10 @@ def _speed(case: Case, speed_limit: float) -> _Part:
     if 1 / (1 + speed_limit) <= estimate <= 1 + speed_limit or 0 < low <= 1 <= high < math.inf:
         return shown, ""
     if "?" in ends:
-        return shown, f"so few pairs ({len(samples.values)}) say nothing about its speed; give it more time (--time-limit)"
+        return (
+            shown,
+            f"so few pairs ({len(samples.values)}) say nothing about its speed; give it more time (--time-limit)",
+        )
     return shown, (
         f"against itself the model reads {shown}, and a limit of {format_percentage(speed_limit)} would take that for "
         "a change: give it a quieter machine"
