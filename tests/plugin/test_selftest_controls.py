@@ -70,16 +70,9 @@ def data():
 def one_class():
     return INPUTS, torch.zeros(240, dtype=torch.long)
 
-def few():
-    return INPUTS[:3], TARGETS[:3]
-
 def mean_distance(outputs, targets):
     return (outputs.softmax(1) - nn.functional.one_hot(targets, 4)).abs().sum(1).mean()
 mean_distance.higher_is_better = False
-
-def blind(outputs, targets):
-    return len(targets) / 240
-blind.higher_is_better = True
 '''
 
 
@@ -154,24 +147,14 @@ def test_a_factory_that_gives_other_weights_each_time(controls: Callable[..., di
     assert " 0 of 240 flips" not in found.shows
 
 
-@pytest.mark.parametrize(
-    ("data", "why"),
-    [
-        ("one_class", "all 240 targets are of one class, so an answer that never changes can be right"),
-        ("few", "3 examples are too few to show it"),
-    ],
-)
-def test_data_that_cannot_show_the_sabotage(controls: Callable[..., dict[str, Control]], data: str, why: str) -> None:
-    found = controls("always_the_first", data, budgets=(("m/int8-dynamic", (limit("max_flips", 0.1, "10%"),)),))
-    assert found["identity"].outcome == "ok"
-    assert found["sabotaged"].outcome == "NOT ok"
-    assert found["sabotaged"].why == (f"m/int8-dynamic keeps max_flips 10% with 90% of the weights at zero: {why}")
-
-
-def test_a_metric_that_cannot_see_the_sabotage(controls: Callable[..., dict[str, Control]]) -> None:
-    found = controls("sound", metric="blind", budgets=())
+def test_data_and_a_model_that_cannot_show_the_sabotage(controls: Callable[..., dict[str, Control]]) -> None:
+    """Every target is of the one class that the model gives whatever its weights are."""
+    found = controls("always_the_first", "one_class", budgets=(("m/int8-dynamic", (limit("max_flips", 0.1, "10%"),)),))
     assert outcomes(found) == {"identity": "ok", "lossless": "ok", "sabotaged": "NOT ok"}
-    assert found["sabotaged"].why.startswith("its score is no worse: ")
+    assert found["sabotaged"].why == (
+        "m/int8-dynamic keeps max_flips 10% with 90% of the weights at zero: all 240 targets are of one class, so an "
+        "answer that never changes can be right"
+    )
 
 
 # --- on the command line ---------------------------------------------------------------------------------------------
@@ -183,7 +166,7 @@ def test_a_control_that_fails_makes_the_selftest_red_and_the_last_line_says_whic
     """The limit of 100 pp, which no variant can break, is the other case's; the trials are good."""
     recipes = "{max_accuracy_drop: 1 pp}\n      low-rank(ratio=0.5): {max_accuracy_drop: 100 pp}"
     monkeypatch.chdir(project(one_case(recipes)).path)
-    assert main(["selftest", "--repeats", "1", "--limit", "50%", "--slowdown", "200%"]) == 1
+    assert main(["selftest", "--repeats", "1", "--limit", "50%", "--slowdown", "100%"]) == 1
     told = capsys.readouterr().out.splitlines()
     table = {line.split()[0]: line for line in told if line.startswith("  ")}
     assert table["identity"].endswith("ok")
@@ -322,6 +305,23 @@ def test_without_limits_on_accuracy_five_points_are_tried_and_said() -> None:
     assert judge_sabotaged(held, ()).why.startswith("the limit max_accuracy_drop 5 pp holds with 90%")
 
 
+def test_without_limits_any_worsening_of_a_score_of_its_own_unit_will_do() -> None:
+    """Beyond rounding: 0.9 is 1e-3 away from 0.8991."""
+
+    def scored(variant: float, *, higher_is_better: bool = True) -> Control:
+        case = a_case(agreement=None, metric="shop:r2", variant=replace(ORIGINAL, score=variant))
+        return judge_sabotaged(replace(case, higher_is_better=higher_is_better), ())
+
+    assert scored(0.8).outcome == "ok"
+    assert scored(0.8).must_show == "a worse score (no case limits accuracy)"
+    assert scored(0.8).shows == "shop:r2 0.9 -> 0.8"
+    assert scored(0.8, higher_is_better=False).outcome == "NOT ok"
+    assert scored(1.0, higher_is_better=False).outcome == "ok"
+    for unchanged in (0.9, 0.9 - 1e-5, 1.0):
+        assert scored(unchanged).outcome == "NOT ok"
+        assert scored(unchanged).why.startswith("its score is no worse: ")
+
+
 def test_a_limit_that_is_red_for_whatever_variant_proves_nothing() -> None:
     constant = replace(ORIGINAL, observations=replace(SEEN, predicted_classes=1))
     control = judge_sabotaged(a_case(lost=100, original=constant), ONE_POINT)
@@ -346,6 +346,11 @@ def test_answers_that_cannot_be_scored_are_red_too() -> None:
         (a_case(lost=100), (limit("max_accuracy_drop", 1.0, "100 pp"),), "no more than 100 pp to lose"),
         (a_case(), (limit("max_accuracy_drop", 0.01, "1 pp"),), "0 of 200 predictions changed, so what this data asks"),
         (a_case(flips=150), (limit("max_accuracy_drop", 0.01, "1 pp"),), "accuracy hardly sees that"),
+        (
+            a_case(original=replace(ORIGINAL, examples=3)),
+            (limit("max_accuracy_drop", 0.01, "1 pp"),),
+            "3 examples are too few to show it",
+        ),
     ],
 )
 def test_the_likely_reason(case: Case, limits: tuple[Limit, ...], why: str) -> None:
