@@ -10,13 +10,24 @@ import pickle
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from pytest_modelopt.measure import environment, latency, loading, memory, observe, process_memory, quality, size
+from pytest_modelopt.measure import (
+    environment,
+    latency,
+    loading,
+    memory,
+    observe,
+    process_memory,
+    quality,
+    repeating,
+    size,
+)
 from pytest_modelopt.measure.calibration import CalibrationSeen
 from pytest_modelopt.measure.device import Device
 from pytest_modelopt.measure.replies import Answers, Block, Loaded, Memory, Sample, Usage, VariantError
@@ -24,6 +35,7 @@ from pytest_modelopt.measure.settings import compilations, settings
 from pytest_modelopt.measure.variant import Source, Variant
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.record.answers import Repeat
 from pytest_modelopt.record.model import Environment, ProcessMeter
 from pytest_modelopt.record.observations import Observations
 
@@ -148,15 +160,10 @@ class Bench:
 
     def score(self) -> Answers:
         self._set_threads()
-        data = self._evaluation_data(again=True)
-        # What is drawn at random from here on (an order, noise, dropout) is the same for every variant.
-        loading.seed_everything(self._variant.seed)
-        batches = loading.batches(data)
-        if self._calibration_seen.was_used:
-            batches = self._calibration_seen.compare(batches)
-        answers = quality.answer(self.model, batches, self._metric, self._device)
+        probe, seen = repeating.Probe(self.model, self._device), self._calibration_seen
+        answers = self._pass(lambda batches: probe.watch(seen.compare(batches) if seen.was_used else batches))
         self._known |= _classes(answers)
-        return answers
+        return replace(answers, repeat=self._second_pass(answers, probe))
 
     def observe(self) -> Observations:
         """What else can be seen of the variant. After `score`, where there is any."""
@@ -238,6 +245,27 @@ class Bench:
             yield
         except Exception as error:
             self._unobserved[what] = observe.reason(error)
+
+    def _pass(self, watched: Callable[[Iterable[loading.Batch]], Iterable[loading.Batch]]) -> Answers:
+        """Run the model on all of the evaluation data, whose batches pass through `watched`."""
+        data = self._evaluation_data(again=True)
+        # What is drawn at random from here on (an order, noise, dropout) is the same for every variant.
+        loading.seed_everything(self._variant.seed)
+        return quality.answer(self.model, watched(loading.batches(data)), self._metric, self._device)
+
+    def _second_pass(self, first: Answers, probe: repeating.Probe) -> Repeat | None:
+        """Of a variant that answers differently when it is asked again; None for one that repeats itself."""
+        repeats = True
+        with self._looking("repeatability"):
+            repeats = probe.repeats()
+        if repeats:
+            return None
+        repeat = repeating.second_pass(first, self._pass, self._variant.seed)
+        if repeat is None:
+            self._unobserved["repeatability"] = (
+                "it answers differently each time, but the data gave other examples the second time: nothing to compare"
+            )
+        return repeat
 
     def _call(self) -> object:
         return call(self.model, self._first_inputs())

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pydantic  # noqa: F401
 import pytest
-import torch  # noqa: F401 -- pytester forgets what an inner run imported, and compiled modules cannot be imported twice
 
-import pytest_modelopt.measure.runner  # noqa: F401 -- nor can a worker's entry point be pickled by two names
+from tests.plugin import kept_modules  # noqa: F401
 
 MODELS = '''
 """Models and data of the project under test."""
