@@ -153,8 +153,9 @@ def _are_alike(first: torch.Tensor, second: torch.Tensor) -> bool:
 
 def _chunks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-    for chunk in real.flatten().split(_CHUNK):
-        yield chunk.double()
+    numbers = real.flatten()
+    for start in range(0, len(numbers), _CHUNK):
+        yield numbers[start : start + _CHUNK].double()
 
 
 def _largest(numbers: torch.Tensor) -> float:

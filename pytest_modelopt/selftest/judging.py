@@ -121,9 +121,11 @@ def _bytes(case: Case) -> list[_Part]:
     if case.original is None or case.variant is None:
         return []
     unmeasured, other = [], []
-    sizes = [(side.size_bytes,) if side.size_bytes is not None else () for side in (case.original, case.variant)]
-    peaks = [case.memory_peaks_bytes(side) for side in (case.original, case.variant)]
-    for what, (before, after) in {"size": sizes, "memory": peaks}.items():
+    figures: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
+        ("size", _one(case.original.size_bytes), _one(case.variant.size_bytes)),
+        ("memory", case.memory_peaks_bytes(case.original), case.memory_peaks_bytes(case.variant)),
+    ]
+    for what, before, after in figures:
         if not before and not after:
             unmeasured.append(f"{what} not measured")
         elif not before or not after or max(before) < min(after) or max(after) < min(before):
@@ -133,6 +135,10 @@ def _bytes(case: Case) -> list[_Part]:
         return [(text, fault if index == 0 else "") for index, text in enumerate(other)]
     same = "" if len(unmeasured) == 2 else "the same bytes"
     return [(text, "") for text in (same, *unmeasured)]
+
+
+def _one(figure: int | None) -> tuple[int, ...]:
+    return () if figure is None else (figure,)
 
 
 def _told(figures: tuple[int, ...]) -> str:
