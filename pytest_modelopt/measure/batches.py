@@ -220,7 +220,7 @@ def _entry(value: Any, what: str) -> Any:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, (bool, int, float)):
-        return value.item() if is_array(value) else value
+        return getattr(value, "item", lambda: value)()  # numpy's float64 is a float, too
     if is_array(value):
         return value.tolist() if _holds_objects(value) else _unwrapped(plain(torch.as_tensor(value)))
     if isinstance(value, Mapping):

@@ -29,6 +29,11 @@ MOST_SLICES = 1_000
 MOST_CHARACTERS = 100
 """Of the name of a slice."""
 
+DIFFERS = "the data differs from one load to the next: "
+_WAY_OUT = (
+    "the data factory must give the same examples in the same order each time (seed what is random, and open anew what "
+    "is used up)"
+)
 _LENGTH = 8
 """Bytes of the number in front of each batch in the file."""
 
@@ -113,7 +118,9 @@ def read(batches: Iterable[Batch], path: Path, slices: Slices | None = None, mos
                 kept.write(_packed(batch))
             if slices is not None:
                 slices.add(batch)
-    notes = (f"{kept.why_not}, so every variant reads the data from its source",) if kept.why_not else ()
+    notes: tuple[str, ...] = (
+        (f"{kept.why_not}, so every variant reads the data from its source",) if kept.why_not else ()
+    )
     if count == 1:
         notes += ("the data is one single example, which says nothing about others",)
     return Examples(
@@ -241,6 +248,8 @@ def _with_slices(batch: Batch, data: Examples | None) -> Batch:
     if data is None or data.slice_of is None:
         return batch
     stop = batch.first + examples(batch.inputs)
+    if stop > data.count:
+        raise VariantError(f"{DIFFERS}there are more than the {data.count:,} examples of the first time; {_WAY_OUT}")
     return Batch(batch.inputs, batch.targets, batch.first, tuple(data.slice_of[batch.first : stop]))
 
 
@@ -262,10 +271,7 @@ def compare_with_first(batches: Iterable[Batch], data: Examples) -> None:
                 break
     difference = _difference(data, again)
     if difference:
-        raise VariantError(
-            f"the data differs from one load to the next: {difference}; the data factory must give the same examples "
-            "in the same order each time (seed what is random, and open what is used up anew)"
-        )
+        raise VariantError(f"{DIFFERS}{difference}; {_WAY_OUT}")
 
 
 def _difference(data: Examples, again: list[bytes]) -> str:

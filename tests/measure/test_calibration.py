@@ -130,7 +130,7 @@ TARGETS = torch.arange(120) % 3
 
 def model():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)).eval()
+    return nn.Sequential(nn.Linear(4, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 5)).eval()
 
 def data():
     return INPUTS, TARGETS

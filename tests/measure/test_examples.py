@@ -196,6 +196,9 @@ def test_a_pass_over_the_source_has_the_fingerprint_of_the_file(tmp_path: Path) 
         assert slices == TARGETS.tolist()
         assert data.fingerprint == found.fingerprint
     assert [batch.slices for batch in Pass(cut(INPUTS, TARGETS, 50), None, is_from_file=False)] == [None, None]
+    longer = Pass(cut(INPUTS.repeat(2, 1), TARGETS.repeat(2), 50), found, is_from_file=False)
+    with pytest.raises(VariantError, match="there are more than the 100 examples of the first time"):
+        list(longer)
 
 
 # --- slices ----------------------------------------------------------------------------------------------------------
@@ -240,7 +243,10 @@ def at(index: int, value: Any) -> Callable[[Any, Any], Any]:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda x, target: x["a"], "the slice function raised IndexError: "),
+        (
+            lambda x, _: str(1 / (x[0] - 3 * 71).item()),
+            "raised ZeroDivisionError: float division by zero on example 71",
+        ),
         (lambda x: "a", "it is called as function(inputs, target) with one example, which has no batch dimension"),
         (at(71, None), "the slice function gave a NoneType for example 71, and must give the name of its slice"),
         (at(71, torch.tensor(1)), "gave a Tensor for example 71"),

@@ -23,7 +23,7 @@ import os
 from pathlib import Path
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 HERE = Path(__file__).parent
 INPUTS = torch.randn(300, 16, generator=torch.Generator().manual_seed(1))
@@ -53,9 +53,6 @@ def counted():
         file.write("made\\n")
     return Counted()
 
-def shuffled():
-    return DataLoader(Counted(), batch_size=50, shuffle=True)
-
 def other_each_time():
     made = Counted()
     made.noise = float(os.getpid())
@@ -83,7 +80,7 @@ models:
     data: counted:{data}
     recipes:
       int8-dynamic: {{max_accuracy_drop: 100 pp}}
-      low-rank(ratio=0.5): {{max_accuracy_drop: 100 pp}}
+      prune-unstructured(ratio=0.9): {{max_accuracy_drop: 100 pp}}
       prune-unstructured(ratio=0.5): {{max_accuracy_drop: 100 pp}}
 """
 
@@ -99,17 +96,10 @@ def run(project: Project, data: str, *, passed: int = 0, failed: int = 0) -> tup
     return pytester, list(read(pytester.path / "report" / "record.json").cases)
 
 
-@pytest.mark.parametrize(("data", "again"), [("counted", 256), ("shuffled", 300)])
-def test_three_recipes_read_each_example_once_and_look_at_the_first_again(
-    project: Project, data: str, again: int
-) -> None:
-    pytester, cases = run(project, data, passed=3)
-    found = asked(pytester.path)
-    assert set(found) == set(range(300))
-    assert found.total() == 300 + again, "the beginning a second time, in whole batches"
-    if data == "counted":
-        assert found == Counter({index: 2 if index < 256 else 1 for index in range(300)})
-        assert (pytester.path / "made").read_text(encoding="utf-8").split() == ["made"] * 2
+def test_three_recipes_read_each_example_once_and_look_at_the_first_again(project: Project) -> None:
+    pytester, cases = run(project, "counted", passed=3)
+    assert asked(pytester.path) == Counter({index: 2 if index < 256 else 1 for index in range(300)})
+    assert (pytester.path / "made").read_text(encoding="utf-8").split() == ["made"] * 2
     fingerprints = {side.data_fingerprint for case in cases for side in (case.original, case.variant) if side}
     assert len(fingerprints) == 1
     assert None not in fingerprints
@@ -168,7 +158,7 @@ def test_the_files_of_the_data_go_with_the_original(runner: Runner, variant: Var
     assert measured(runner, variant).error is None
     assert len(kept_files(runner)) == 2
     first = kept_files(runner)
-    assert measured(runner, replace(variant, recipe="low-rank(ratio=0.5)")).error is None
+    assert measured(runner, replace(variant, recipe="prune-unstructured(ratio=0.9)")).error is None
     assert kept_files(runner) == first
     assert measured(runner, replace(variant, batch_size=2)).error is None
     assert len(kept_files(runner)) == 2
@@ -183,7 +173,7 @@ def test_an_original_whose_worker_died_does_not_read_again(runner: Runner, varia
     assert runner._original is not None
     assert runner._original.worker is not None
     runner._original.worker.kill()
-    after = measured(runner, replace(variant, recipe="low-rank(ratio=0.5)"))
+    after = measured(runner, replace(variant, recipe="prune-unstructured(ratio=0.9)"))
     assert after.error is None
     assert after.original is not None
     assert after.original.data_fingerprint == (before.original.data_fingerprint if before.original else "")
