@@ -51,7 +51,7 @@ def calibration_thin(evidence: Evidence) -> Finding | None:
         told = f"{count(seen.examples, 'different example')} in {count(seen.batches, 'batch', 'batches')}"
         texts.append(f"calibration saw {told} only")
     if seen.constant and seen.constant == seen.looked_at:
-        texts.append("each calibration example holds one single value, again and again")
+        texts.append("each calibration example is one single value throughout")
     if seen.classes:
         texts.extend(_absent(seen.classes, evidence))
     if not texts:

@@ -118,11 +118,9 @@ def read(batches: Iterable[Batch], path: Path, slices: Slices | None = None, mos
                 kept.write(_packed(batch))
             if slices is not None:
                 slices.add(batch)
-    notes: tuple[str, ...] = (
-        (f"{kept.why_not}, so every variant reads the data from its source",) if kept.why_not else ()
-    )
+    notes = [f"{kept.why_not}, so every variant reads the data from its source"] if kept.why_not else []
     if count == 1:
-        notes += ("the data is one single example, which says nothing about others",)
+        notes.append("the data is one single example, which says nothing about others")
     return Examples(
         path=None if kept.why_not else str(path),
         count=count,
@@ -131,7 +129,7 @@ def read(batches: Iterable[Batch], path: Path, slices: Slices | None = None, mos
         slice_names=slices.names if slices is not None else (),
         slice_of=slices.of if slices is not None else None,
         hashes_path=str(hashes_path),
-        notes=notes,
+        notes=tuple(notes),
     )
 
 

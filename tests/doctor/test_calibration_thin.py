@@ -36,7 +36,7 @@ def test_few_examples_and_always_the_same() -> None:
 
 def test_examples_that_hold_one_value_each() -> None:
     told = only(calibrated(constant=256)).text
-    assert told.startswith("each calibration example holds one single value, again and again: ")
+    assert told.startswith("each calibration example is one single value throughout: ")
     assert rules(calibrated(constant=255)) == []
 
 
