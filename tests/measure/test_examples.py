@@ -392,6 +392,7 @@ def model():
 def shuffled():
     global made
     made += 1
+    torch.rand(made)  # another state of the generator each time
     return DataLoader(TensorDataset(INPUTS, TARGETS), batch_size=32, shuffle=True)
 
 def by_target(inputs, target):
