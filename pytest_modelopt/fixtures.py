@@ -57,6 +57,7 @@ class _Work:
     ) -> Variant:
         """The variant that `sources` (model, data, calibration, example_inputs, metric) describe."""
         from pytest_modelopt.measure.variant import Carried, Variant, added_recipes_now, environment_now
+        from pytest_modelopt.metrics import MetricSpec
 
         carried = {name: value for name, value in sources.items() if value is not None and not isinstance(value, str)}
         named: dict[str, Source | None] = {
@@ -74,7 +75,7 @@ class _Work:
             data=named["data"],
             calibration=named["calibration"],
             example_inputs=named["example_inputs"],
-            metric=named["metric"],
+            metric=MetricSpec(named["metric"]),
             import_paths=(str(self._item.path.parent), *(p for p in sys.path if p)),
             working_directory=str(Path.cwd()),
             environment=environment_now(),

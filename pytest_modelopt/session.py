@@ -177,6 +177,7 @@ class Session:
 def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, working_directory: Path) -> Variant:
     """A model of budgets.yaml as a variant; its factories are looked for beside the file first."""
     from pytest_modelopt.measure.variant import Variant, added_recipes_now, environment_now
+    from pytest_modelopt.metrics import MetricSpec
 
     return Variant(
         model=model.factory,
@@ -184,7 +185,7 @@ def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, work
         data=model.data,
         calibration=model.calibration,
         example_inputs=model.example_inputs,
-        metric=model.metric,
+        metric=MetricSpec(model.metric),
         import_paths=(str(budgets.path.parent),),
         working_directory=str(working_directory),
         environment=environment_now(),
@@ -196,7 +197,7 @@ def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, work
 
 
 def _metric_name(variant: Variant) -> str | None:
-    return variant.metric if isinstance(variant.metric, str) else None
+    return variant.metric.name if isinstance(variant.metric.name, str) else None
 
 
 def _unfit_for_scores(case: Case) -> str:

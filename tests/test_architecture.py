@@ -31,10 +31,14 @@ HEAVY = {
 }
 # These run inside a worker only, and nothing that the pytest process imports may import them at its top.
 IN_THE_WORKER = {
+    "batches",
     "bench",
     "calibration",
+    "data",
     "device",
     "environment",
+    "examples",
+    "hashing",
     "loading",
     "memory",
     "observe",

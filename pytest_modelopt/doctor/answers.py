@@ -9,8 +9,6 @@ from pytest_modelopt.figures import format_percentage, format_points
 from pytest_modelopt.record.model import Finding
 from pytest_modelopt.statistics.proportions import drop_bounds
 
-_LEAKED = 0.01
-"""Share of the calibration examples: a few that happen to be equal are no leak."""
 _FEW_EXAMPLES = 32
 _MANY_FLIPS = 0.05
 _HARDLY = 0.01
@@ -41,34 +39,21 @@ def saturation(evidence: Evidence) -> Finding | None:
     )
 
 
-def calibration_leak(evidence: Evidence) -> Finding | None:
-    seen = evidence.variant.calibration
-    if seen is None or not seen.leaked or seen.leaked < _LEAKED * seen.examples:
-        return None
-    return Finding(
-        "calibration-leak",
-        f"{seen.leaked:,} of {count(seen.examples, 'calibration example')} are in the evaluation data, too: the score "
-        "is not measured on data that the recipe has not seen; give `calibration` data that is held out",
-        ("score", "predictions"),
-        is_note=True,
-    )
-
-
 def calibration_thin(evidence: Evidence) -> Finding | None:
-    """Too few examples, one and the same, or classes that never came."""
-    seen, changed = evidence.variant.calibration, evidence.case.agreement
+    """Too few examples, one and the same, single-coloured ones, or classes that never came."""
+    seen = evidence.variant.calibration
     if seen is None:
         return None
     texts = []
     if seen.examples == 1 and seen.looked_at > 1:
-        texts.append(f"all {seen.looked_at} calibration examples are one and the same")
-    elif seen.examples < _FEW_EXAMPLES and seen.is_complete:
+        texts.append(f"all {seen.looked_at:,} calibration examples are one and the same")
+    elif seen.examples < _FEW_EXAMPLES:
         told = f"{count(seen.examples, 'different example')} in {count(seen.batches, 'batch', 'batches')}"
         texts.append(f"calibration saw {told} only")
-    if seen.classes and len(seen.classes) > 1 and changed is not None and changed.classes is not None:
-        absent = [str(label) for label in changed.classes.labels if label not in seen.classes]
-        if absent:
-            texts.append(f"no calibration example was of class {enumerated(absent, 8)}")
+    if seen.constant and seen.constant == seen.looked_at:
+        texts.append("each calibration example is one single value throughout")
+    if seen.classes:
+        texts.extend(_absent(seen.classes, evidence))
     if not texts:
         return None
     return Finding(
@@ -76,19 +61,32 @@ def calibration_thin(evidence: Evidence) -> Finding | None:
         f"{' and '.join(texts)}: ranges that were never seen are cut off; calibrate with a few hundred examples of "
         "every class, shuffled",
         ("score", "predictions"),
+        is_note=True,
     )
+
+
+def _absent(classes: tuple[int, ...], evidence: Evidence) -> list[str]:
+    """Which classes of the evaluation data calibration never saw, in words."""
+    scored = evidence.case.slices
+    if len(classes) == 1 and (evidence.variant.target_classes or 0) > 1:
+        return [f"all calibration examples have the target {classes[0]}"]
+    if scored is None or not scored.of_classes:
+        return []
+    absent = [name for name in scored.names if name not in {str(label) for label in classes}]
+    return [f"no calibration example was of class {enumerated(absent, 8)}"] if absent else []
 
 
 def slice_collapse(evidence: Evidence) -> Finding | None:
     """The total holds its limit, and single classes lost more than that beyond chance."""
-    changed, limit = evidence.case.agreement, evidence.limit("max_accuracy_drop")
-    if evidence.case.metric != "accuracy" or changed is None or changed.classes is None or limit is None:
+    changed, limit, classes = evidence.case.agreement, evidence.limit("max_accuracy_drop"), evidence.case.slices
+    if evidence.case.metric != "accuracy" or changed is None or classes is None or limit is None:
+        return None
+    if classes.right_to_wrong is None or classes.wrong_to_right is None:
         return None
     if not changed.examples or (changed.right_to_wrong - changed.wrong_to_right) / changed.examples > limit.value:
         return None
-    classes = changed.classes
-    z = NormalDist().inv_cdf(1 - _RISK / max(1, len(classes.labels)))
-    columns = zip(classes.labels, classes.examples, classes.right_to_wrong, classes.wrong_to_right, strict=False)
+    z = NormalDist().inv_cdf(1 - _RISK / max(1, len(classes.names)))
+    columns = zip(classes.names, classes.examples, classes.right_to_wrong, classes.wrong_to_right, strict=False)
     lost = [
         ((more - less) / examples, f"class {label} lost {more - less} of {examples} examples")
         for label, examples, more, less in columns

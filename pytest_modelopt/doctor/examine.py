@@ -35,7 +35,6 @@ RULES: tuple[Rule, ...] = (
     fairness.fused_path,
     # the answers are wrong
     answers.saturation,
-    answers.calibration_leak,
     answers.calibration_thin,
     answers.slice_collapse,
     answers.churn,

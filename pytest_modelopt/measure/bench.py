@@ -1,10 +1,9 @@
-"""The operations that a worker answers: load, size, memory, score, timing blocks, saving. One Bench, one variant."""
+"""What a worker answers: read, load, size, memory, score, timing blocks, saving. One Bench, one variant."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import itertools
 import os
 import pickle
 import time
@@ -28,23 +27,25 @@ from pytest_modelopt.measure import (
     repeating,
     size,
 )
-from pytest_modelopt.measure.calibration import CalibrationSeen
+from pytest_modelopt.measure.data import Data
 from pytest_modelopt.measure.device import Device
-from pytest_modelopt.measure.replies import Answers, Block, Loaded, Memory, Sample, Usage, VariantError
+from pytest_modelopt.measure.metrics.base import Batch
+from pytest_modelopt.measure.replies import Answers, Block, Examples, Loaded, Memory, Sample, Usage, VariantError
 from pytest_modelopt.measure.settings import compilations, settings
-from pytest_modelopt.measure.variant import Source, Variant
+from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.record.answers import Repeat
 from pytest_modelopt.record.model import Environment, ProcessMeter
 from pytest_modelopt.record.observations import Observations
 
-CALIBRATION_LOOKED_AT = 64
-"""Batches of calibration data whose sizes are looked at: recipes take a few."""
-
 
 class Bench:
-    """One variant in its worker. `load` comes first; the others in any order."""
+    """One variant in its worker. `load` comes first; the others in any order.
+
+    But `read` and `read_again`: they have a worker each, which does nothing else. What it leaves behind in a process
+    to make the data (memory, threads, settings) must not be there for one variant only.
+    """
 
     def __init__(self, variant: Variant) -> None:
         self._variant = variant
@@ -52,7 +53,7 @@ class Bench:
         self._loader = loading.Loader(variant)
         self._model: nn.Module | None = None
         self._inputs: Inputs | None = None
-        self._data: Any = None
+        self._data = Data(variant, self._loader, self._device)
         self._stopwatch: latency.Stopwatch | None = None
         self._cuda_meter: memory.CudaMeter | None = None
         self._metric: quality.Metric | None = None
@@ -61,21 +62,32 @@ class Bench:
         self._known: dict[str, Any] = {}
         self._unobserved: dict[str, str] = {}
         self._ties: observe.Ties = ()
-        self._calibration_seen = CalibrationSeen()
 
     # --- the operations ----------------------------------------------------------------------------------------------
 
     def environment(self) -> Environment:
         return environment.environment(self._device.gpu())
 
-    def load(self, inputs_file: str | None = None) -> Loaded:
+    def read(self, path: str) -> Examples:
+        """Read the evaluation data, for all variants of the model, into the file `path`."""
+        self._set_threads()
+        return self._data.read(Path(path))
+
+    def read_again(self, examples: Examples) -> None:
+        """Read the beginning of the evaluation data once more: a source must give the same examples each time."""
+        self._set_threads()
+        self._data.read_again(examples)
+
+    def load(self, inputs_file: str | None = None, examples: Examples | None = None) -> Loaded:
         """Make the model, its inputs and its metric; check that one call works.
 
         `inputs_file`: inputs that another worker of this variant has saved, so that the data is not made again.
+        `examples`: what `read` found; without it the data comes from its source.
         """
         self._set_threads()
+        self._data.use(examples)
         name, higher_is_better = self._load_metric()
-        inputs = self._example_inputs() if inputs_file is None else size.load(Path(inputs_file))
+        inputs = self._data.example_inputs() if inputs_file is None else size.load(Path(inputs_file))
         self._inputs = self._device.take(inputs)
         self._cuda_meter = memory.CudaMeter(self._device.torch_device) if self._device.is_cuda else None
         model, notes = loading.load_model(self._loader, self._variant.model)
@@ -105,16 +117,18 @@ class Bench:
         loading.seed_everything(self._variant.seed)
         context = Context(
             self._first_inputs(),
-            self._calibration(),
+            self._data.calibration(),
             self._variant.seed,
             device=self._device.torch_device.type,
-            varying=self._varying,
-            training=self._training(),
+            varying=lambda: self._data.varying(self._first_inputs()),
+            training=self._data.training(),
         )
         try:
             done = optimize(self.model, recipes, context)
         except RecipeError as error:
-            raise VariantError(str(error)) from error
+            raise self._data.calibration_seen.refusal or VariantError(str(error)) from error
+        if self._data.calibration_seen.refusal is not None:  # the recipe went on without calibration
+            raise self._data.calibration_seen.refusal
         self._model = done.model
         self._known = {"first_call_s": done.first_call_s, "settings": settings()}
         gc.collect()
@@ -160,8 +174,8 @@ class Bench:
 
     def score(self) -> Answers:
         self._set_threads()
-        probe, seen = repeating.Probe(self.model, self._device), self._calibration_seen
-        answers = self._pass(lambda batches: probe.watch(seen.compare(batches) if seen.was_used else batches))
+        probe = repeating.Probe(self.model, self._device)
+        answers = self._pass(probe.watch)
         self._known |= _classes(answers)
         return replace(answers, repeat=self._second_pass(answers, probe))
 
@@ -169,7 +183,7 @@ class Bench:
         """What else can be seen of the variant. After `score`, where there is any."""
         self._set_threads()
         loading.seed_everything(self._variant.seed)
-        known = self._known | {"calibration": self._calibration_seen.calibration()}
+        known = self._known | {"calibration": self._data.calibration_seen.calibration()}
         return observe.observe(self.model, self._call, known, self._ties, self._unobserved)
 
     def prepare_timing(
@@ -246,12 +260,11 @@ class Bench:
         except Exception as error:
             self._unobserved[what] = observe.reason(error)
 
-    def _pass(self, watched: Callable[[Iterable[loading.Batch]], Iterable[loading.Batch]]) -> Answers:
+    def _pass(self, watched: Callable[[Iterable[Batch]], Iterable[Batch]]) -> Answers:
         """Run the model on all of the evaluation data, whose batches pass through `watched`."""
-        data = self._evaluation_data(again=True)
-        # What is drawn at random from here on (an order, noise, dropout) is the same for every variant.
-        loading.seed_everything(self._variant.seed)
-        return quality.answer(self.model, watched(loading.batches(data)), self._metric, self._device)
+        data = self._data.evaluation()
+        answers = quality.answer(self.model, watched(data), self._metric, self._device)
+        return replace(answers, data_fingerprint=data.fingerprint)
 
     def _second_pass(self, first: Answers, probe: repeating.Probe) -> Repeat | None:
         """Of a variant that answers differently when it is asked again; None for one that repeats itself."""
@@ -282,7 +295,7 @@ class Bench:
         return self._inputs
 
     def _load_metric(self) -> tuple[str, bool]:
-        source = self._variant.metric
+        source = self._variant.metric.name
         if source == "accuracy":
             return "accuracy", True
         self._metric = self._loader.get(source, "metric")
@@ -294,50 +307,6 @@ class Bench:
                 "`higher_is_better = True` or `False`, so that a drop is always a worsening"
             )
         return name, higher_is_better
-
-    def _evaluation_data(self, *, again: bool = False) -> Any:
-        """The data; with `again` made anew, unless it is tensors: a first look may have used up part of a stream."""
-        if self._variant.data is None:
-            raise VariantError("no `data` was given, so there is nothing to score")
-        if self._data is None or (again and not isinstance(self._data, (tuple, list))):
-            self._loader.start_afresh()
-            self._data = self._loader.make(self._variant.data, "data")
-        return self._data
-
-    def _example_inputs(self) -> Inputs:
-        count = self._variant.batch_size
-        if self._variant.example_inputs is not None:
-            made = self._loader.make(self._variant.example_inputs, "example_inputs")
-            return loading.first_examples([loading.tensors(made, "example_inputs")], count, "example_inputs")
-        data = loading.batches(self._evaluation_data())
-        return loading.first_examples((inputs for inputs, _ in data), count, "data")
-
-    def _calibration(self) -> Callable[[], Iterator[Inputs]] | None:
-        training = self._training()
-        return None if training is None else lambda: (inputs for inputs, _ in training())
-
-    def _training(self) -> Callable[[], Iterator[tuple[Inputs, torch.Tensor]]] | None:
-        """Makes the batches of calibration, with their targets, on the device."""
-        source: Source | None = self._variant.calibration
-        if source is None:
-            return None
-
-        def batches() -> Iterator[tuple[Inputs, torch.Tensor]]:
-            data = self._loader.make(source, "calibration")
-            for inputs, targets in self._calibration_seen.watch(loading.batches(data, "calibration data")):
-                yield self._device.take(inputs), targets.to(self._device.torch_device)
-
-        return batches
-
-    def _varying(self) -> tuple[frozenset[int], ...]:
-        """Dimensions whose size differs between the batches that the variant will be given: of all calls there are."""
-        calls: list[Iterable[Inputs]] = [[self._first_inputs()]]
-        if self._variant.data is not None:
-            calls.append(inputs for inputs, _ in loading.batches(self._evaluation_data(again=True)))
-        if self._variant.calibration is not None:
-            made = loading.batches(self._loader.make(self._variant.calibration, "calibration"), "calibration data")
-            calls.append(inputs for inputs, _ in itertools.islice(made, CALIBRATION_LOOKED_AT))
-        return loading.varying_dimensions(itertools.chain.from_iterable(calls))
 
 
 def _classes(answers: Answers) -> dict[str, int | None]:

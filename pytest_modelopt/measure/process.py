@@ -110,6 +110,11 @@ class Worker:
         return "\n".join([line for line in lines if line][-_OUTPUT_LINES:])
 
     @property
+    def pid(self) -> int | None:
+        found: int | None = self._process.pid
+        return found
+
+    @property
     def is_alive(self) -> bool:
         return bool(self._process.is_alive())
 

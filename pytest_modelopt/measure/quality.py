@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -12,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from pytest_modelopt.measure.batches import examples, leaves
 from pytest_modelopt.measure.device import Device
-from pytest_modelopt.measure.loading import Batch, leaves
+from pytest_modelopt.measure.metrics.base import Batch
 from pytest_modelopt.measure.replies import Answers, Sample, VariantError
 from pytest_modelopt.recipes.calling import Inputs, call
 
@@ -27,17 +27,15 @@ def answer(model: nn.Module, data: Iterable[Batch], metric: Metric | None, devic
     Raises:
         VariantError: the model does not accept the data, its outputs are not finite or do not fit the metric.
     """
-    fingerprint = Fingerprint()
     collect: Accuracy | Outputs = Accuracy() if metric is None else Outputs(metric)
     count = 0
     with torch.inference_mode():
-        for inputs, targets in data:
-            fingerprint.add(inputs, targets)
-            outputs = device.bring_back(run(model, device.take(inputs)))
-            _refuse_not_finite(outputs, count)
-            collect.add(outputs, targets, count)
-            count += len(targets)
-    return collect.answers(count, fingerprint.hexdigest())
+        for batch in data:
+            outputs = device.bring_back(run(model, device.take(batch.inputs)))
+            _refuse_not_finite(outputs, batch.first)
+            collect.add(outputs, batch.targets, batch.first)
+            count += examples(batch.inputs)
+    return collect.answers(count, "")
 
 
 def run(model: nn.Module, inputs: Inputs) -> Any:
@@ -50,33 +48,6 @@ def run(model: nn.Module, inputs: Inputs) -> Any:
         raise VariantError(
             f"the model does not accept the data: {type(error).__name__}: {message} (input {shapes})"
         ) from error
-
-
-class Fingerprint:
-    """SHA-256 of every input and target in order, however they are cut into batches."""
-
-    def __init__(self) -> None:
-        self._columns: dict[str, Any] = {}
-        self._order: list[tuple[str, int]] = []
-        """Kinds of examples (names, types and shapes) in their order, and how many of each in a row."""
-
-    def add(self, inputs: Inputs, targets: torch.Tensor) -> None:
-        names = list(inputs) if isinstance(inputs, dict) else [str(i) for i in range(len(leaves(inputs)))]
-        named = [*zip(names, leaves(inputs), strict=True), ("targets", targets)]
-        keys = [f"{name}:{tensor.dtype}:{tuple(tensor.shape[1:])}" for name, tensor in named]
-        kind, before = ";".join(keys), 0
-        if self._order and self._order[-1][0] == kind:
-            before = self._order.pop()[1]
-        self._order.append((kind, before + len(targets)))
-        for key, (_, tensor) in zip(keys, named, strict=True):
-            column = self._columns.setdefault(key, hashlib.sha256())
-            update_with_bytes(column, tensor)
-
-    def hexdigest(self) -> str:
-        whole = hashlib.sha256(repr(self._order).encode())
-        for key, column in sorted(self._columns.items()):
-            whole.update(f"{key}={column.hexdigest()};".encode())
-        return whole.hexdigest()
 
 
 SAMPLED = 10_000

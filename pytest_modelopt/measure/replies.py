@@ -53,6 +53,10 @@ class Examples:
     """Of the project's slice function, in order of first appearance; empty where there is none."""
     slice_of: array[int] | None = None
     """The slice of each example, as an index into `slice_names`."""
+    hashes_path: str = ""
+    """The file with the hashes of all inputs, in order, by which calibration examples are found in the data."""
+    notes: tuple[str, ...] = ()
+    """What should be known about the data, in words."""
 
 
 @dataclass(frozen=True)

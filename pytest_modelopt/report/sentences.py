@@ -32,6 +32,7 @@ _NAMES_SHOWN = 10
 
 _DOING: dict[Stage, str] = {
     "start": "starting its worker process",
+    "read": "reading its data",
     "load": "loading the model or its data",
     "optimize": "applying the recipe",
     "size": "measuring its size",

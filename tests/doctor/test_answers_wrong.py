@@ -8,18 +8,13 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.record.model import Agreement, Case
-from pytest_modelopt.record.observations import Calibration, Classes
+from pytest_modelopt.record.observations import Classes
 from tests.doctor.cases_by_hand import ENVIRONMENT, SETTINGS, only, original_with, rules, sound, variant_with
 from tests.report.records_by_hand import limit
 
 ANSWERS = ("score", "predictions")
 OLD = replace(ENVIRONMENT, cpu="Old CPU", cpu_flags=("avx2",))
 DROP = limit("max_accuracy_drop", 0.01, "1 pp")
-
-
-def calibrated(**changes: Any) -> Case:
-    held_out = Calibration(batches=4, examples=256, looked_at=256, leaked=0, classes=(0, 1, 2))
-    return variant_with("int8-static", calibration=replace(held_out, **changes))
 
 
 def by_class(*columns: tuple[int, int, int]) -> Agreement:
@@ -63,35 +58,6 @@ def test_onednn_in_torch_does_not_halve_the_range() -> None:
     of = original_with(variant_with(packed_modules=1, settings=settings), settings=settings)
     assert "int8-saturation" in rules(replace(of, agreement=flipped()), OLD)
     assert "int8-saturation" not in rules(replace(variant_with(packed_modules=1), agreement=flipped()), OLD)
-
-
-def test_examples_too_large_to_look_at_all_of_them_are_not_called_few() -> None:
-    assert rules(calibrated(examples=22, looked_at=22, batches=200, is_complete=False)) == []
-    assert rules(calibrated(examples=22, looked_at=22, batches=200)) == ["calibration-thin"]
-
-
-def test_calibration_data_that_is_scored_on() -> None:
-    finding = only(calibrated(leaked=64))
-    assert (finding.rule, finding.explains, finding.is_note) == ("calibration-leak", ANSWERS, True)
-    assert finding.text.startswith("64 of 256 calibration examples are in the evaluation data, too")
-    assert rules(calibrated(leaked=2)) == [], "some examples happen to be equal"
-    assert rules(calibrated(leaked=None)) == []
-    assert rules(calibrated()) == []
-
-
-def test_calibration_with_too_little() -> None:
-    finding = only(calibrated(examples=8, looked_at=8, batches=1))
-    assert (finding.rule, finding.explains, finding.is_note) == ("calibration-thin", ANSWERS, False)
-    assert finding.text.startswith("calibration saw 8 different examples in 1 batch only")
-    assert "all 256 calibration examples are one and the same" in only(calibrated(examples=1)).text
-
-
-def test_calibration_that_never_saw_a_class() -> None:
-    changed = by_class((100, 0, 0), (100, 0, 0), (100, 0, 0), (60, 0, 0))
-    finding = only(replace(calibrated(), agreement=changed))
-    assert finding.text.startswith("no calibration example was of class 3:")
-    assert rules(replace(calibrated(classes=(0, 1, 2, 3)), agreement=changed)) == []
-    assert rules(replace(calibrated(classes=None), agreement=changed)) == []
 
 
 def test_a_class_that_collapsed_under_a_fine_total() -> None:

@@ -32,6 +32,11 @@ def data():
     with torch.no_grad():
         return inputs, classifier()(inputs).argmax(1)
 
+def nearly_the_data():
+    """What a model learns from it holds for `data`, too, though no example is the same to the bit."""
+    inputs, targets = data()
+    return inputs * (1 + 2**-16), targets
+
 def images():
     inputs = torch.randn(50, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     return inputs, torch.zeros(50, dtype=torch.long)
@@ -69,7 +74,15 @@ def too_few_targets():
 def misfit():
     return torch.zeros(10, 7), torch.zeros(10, dtype=torch.long)
 
-calls = 0
+def raises_in_the_middle():
+    yield data()
+    raise OSError("gone")
+
+def changes_form():
+    inputs, targets = data()
+    yield inputs, targets
+    yield (inputs, inputs), targets
+
 def other_each_time():
     inputs, targets = data()
     return inputs + os.getpid(), targets
