@@ -15,6 +15,7 @@ from pytest_modelopt.keys import CASES, ENDED, NEEDS_MODELOPT, SESSION
 if TYPE_CHECKING:
     from pytest_modelopt.comparison import Comparison, Optimized
     from pytest_modelopt.measure.variant import Source, Variant
+    from pytest_modelopt.record.answers import Inference
     from pytest_modelopt.session import Budget, Session
 
 
@@ -55,7 +56,7 @@ class _Work:
         threads: int | None = None,
         device: str | None = None,
     ) -> Variant:
-        """The variant that `sources` (model, data, calibration, example_inputs, metric) describe."""
+        """The variant that `sources` (model, data, calibration, example_inputs, metric, slices) describe."""
         from pytest_modelopt.measure.variant import Carried, Variant, added_recipes_now, environment_now
         from pytest_modelopt.metrics import MetricSpec
 
@@ -83,6 +84,7 @@ class _Work:
             batch_size=defaults.batch_size if batch_size is None else batch_size,
             device=defaults.device if device is None else _device(device),
             threads=defaults.threads if threads is None else threads,
+            slices=named.get("slices"),
             added_recipes=added_recipes_now(),
         )
 
@@ -118,6 +120,8 @@ class Measure(_Work):
         calibration: Any = None,
         example_inputs: Any = None,
         metric: str | Callable[..., Any] = "accuracy",
+        slices: str | Callable[..., Any] | None = None,
+        inference: Inference | None = None,
         batch_size: int | None = None,
         threads: int | None = None,
         device: str | None = None,
@@ -134,6 +138,10 @@ class Measure(_Work):
             example_inputs: inputs of the timed and memory-measured call; default: the first examples of `data`.
             metric: "accuracy", `"package.module:function"` or a function (outputs, targets) -> score with
                 an attribute `higher_is_better`, True or False.
+            slices: `"package.module:function"` or a function (inputs, target) -> name that puts each example into a
+                slice, for `max_slice_drop`; without it a classifier's slices are the classes.
+            inference: what limits on accuracy are about: `"set"`, these very examples, or `"population"`, all that they
+                were drawn from, by 95% bounds; default of budgets.yaml, else the set.
             batch_size, threads: of the timed and memory-measured call; defaults of budgets.yaml, else 1.
             device: where both run, `"cpu"`, `"cuda"` or `"cuda:0"`; default of budgets.yaml, else the CPU.
 
@@ -147,15 +155,20 @@ class Measure(_Work):
                 pytest.fail("modelopt(model, recipe, ...): give a recipe, such as 'int8-dynamic'", pytrace=False)
             if data is None and example_inputs is None:
                 pytest.fail("modelopt(model, recipe, ...): give `data=` (or at least `example_inputs=`)", pytrace=False)
+            if slices is not None and not isinstance(slices, str) and not callable(slices):
+                pytest.fail(
+                    f"slices={slices!r} is no function (inputs, target) -> name, nor the name of one", pytrace=False
+                )
             sources = {
                 "model": model,
                 "data": data,
                 "calibration": calibration,
                 "example_inputs": example_inputs,
                 "metric": metric,
+                "slices": slices,
             }
             variant, name = self._variant(sources, recipe, batch_size, threads, device), _model_name(model, self._item)
-        return self._measure(variant, name, budget)
+        return self._measure(variant, name, budget, self._inference(budget, inference, is_named=model is None))
 
     def _budget(self) -> Budget:
         """What the test's markers say now: a conftest, a fixture or the test itself may have added one."""
@@ -186,13 +199,26 @@ class Measure(_Work):
             variant = replace(variant, recipe=canonical_recipe(recipe))
         return variant, f"{budget.entry.model.name} in {self._item.name}"
 
-    def _measure(self, variant: Variant, name: str, budget: Budget) -> Comparison:
+    def _inference(self, budget: Budget, given: str | None, *, is_named: bool) -> Inference:
+        """What the test says, else the case that it measures, else the defaults of budgets.yaml."""
+        from pytest_modelopt.budgets.limits import parse_inference
+
+        if given is None:
+            if is_named and budget.entry is not None:
+                return budget.entry.model.inference
+            return self._session.defaults.inference
+        try:
+            return parse_inference(given)
+        except ValueError as error:
+            pytest.fail(f"inference: {error}", pytrace=False)
+
+    def _measure(self, variant: Variant, name: str, budget: Budget, inference: Inference) -> Comparison:
         from pytest_modelopt.comparison import Comparison
         from pytest_modelopt.report.failure import explain
 
         cases = self._item.stash.setdefault(CASES, [])
         case_id = self._item.nodeid + (f"#{len(cases) + 1}" if cases else "")
-        case = self._session.run(case_id, name, budget.limits, variant)
+        case = self._session.run(case_id, name, budget.limits, variant, inference)
         cases.append(case)
         if case.error is not None:
             pytest.fail(explain(case, strict=self._session.options.strict), pytrace=False)

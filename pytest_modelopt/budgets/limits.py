@@ -8,7 +8,9 @@ from typing import Literal
 
 from pytest_modelopt import figures
 from pytest_modelopt.budgets import units
-from pytest_modelopt.budgets.spelling import did_you_mean, shown
+from pytest_modelopt.budgets.spelling import did_you_mean, nearest, shown
+from pytest_modelopt.metrics import UNLABELLED, is_share
+from pytest_modelopt.record.answers import Inference
 from pytest_modelopt.record.model import Figure, Level, Limit
 
 Unit = Literal["bytes", "percentage", "points", "score", "factor", "time"]
@@ -82,6 +84,13 @@ LIMITS: dict[str, LimitKind] = {
             "The score that the variant must reach on its own, whatever the original's is.",
         ),
         LimitKind(
+            "max_slice_drop",
+            "exact",
+            "max",
+            "points",
+            "The most by which the score may be worse on any one class, or on any slice that the project names.",
+        ),
+        LimitKind(
             "max_flips",
             "exact",
             "max",
@@ -109,6 +118,7 @@ FIGURES: dict[str, Figure] = {
     "max_latency": "timing",
     "max_accuracy_drop": "score",
     "min_accuracy": "score",
+    "max_slice_drop": "slices",
     "max_flips": "predictions",
     "min_coverage": "coverage",
 }
@@ -116,6 +126,7 @@ FIGURES: dict[str, Figure] = {
 
 DESCRIPTION_OF_LEVEL = "`error` fails the test when the limit is broken (the default), `warn` only warns."
 LEVELS: tuple[Level, ...] = ("error", "warn")
+INFERENCES: tuple[Inference, ...] = ("set", "population")
 
 
 def parse_value(name: str, raw: object, *, unit_interval: bool | None = None) -> float:
@@ -152,6 +163,22 @@ def parse_level(raw: object) -> Level:
     raise units.UnitError(f"there is no level {shown(raw)}{guess}")
 
 
+def parse_inference(raw: object) -> Inference:
+    """`set` or `population`.
+
+    Raises:
+        UnitError: if it is anything else.
+    """
+    for inference in INFERENCES:
+        if raw == inference:
+            return inference
+    near = nearest(raw, INFERENCES) if isinstance(raw, str) else None
+    raise units.UnitError(
+        f"{shown(raw)} does not say what limits on accuracy are about; write `set` for these very examples, or "
+        f"`population` for all that they were drawn from{f'; did you mean {near!r}?' if near else ''}"
+    )
+
+
 def format_value(name: str, value: float, *, unit_interval: bool | None = None, digits: int = 3) -> str:
     """A value of limit `name`, or the figure that it bounds, in words for tables and sentences."""
     unit = LIMITS[name].unit
@@ -169,8 +196,10 @@ def format_value(name: str, value: float, *, unit_interval: bool | None = None, 
 
 
 def metric_in_unit_interval(metric: str | None) -> bool | None:
-    """Whether the metric's scores lie in 0..1: True for `accuracy`, None for the project's own, of which none knows."""
-    return True if metric == "accuracy" else None
+    """Whether the metric's scores lie in 0..1; None for the project's own and others, of which none knows."""
+    if is_share(metric):
+        return True
+    return False if metric in UNLABELLED else None
 
 
 def misfit(limit: Limit, metric: str | None) -> str | None:

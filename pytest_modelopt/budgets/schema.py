@@ -27,17 +27,20 @@ from pydantic import (
 
 from pytest_modelopt.budgets.limits import (
     DESCRIPTION_OF_LEVEL,
+    INFERENCES,
     LEVELS,
     LIMITS,
     LimitKind,
     Unit,
     metric_in_unit_interval,
+    parse_inference,
     parse_level,
     parse_value,
     unknown_limit,
 )
 from pytest_modelopt.budgets.spelling import did_you_mean, plain, shown
 from pytest_modelopt.budgets.units import BYTE_UNITS, NUMBER_PATTERN, TIME_UNITS, parse_time
+from pytest_modelopt.record.answers import Inference
 from pytest_modelopt.record.model import Level
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
@@ -188,6 +191,10 @@ Metric = Annotated[
     WithJsonSchema({"anyOf": [{"enum": list(_METRICS)}, _REFERENCE_SCHEMA]}),
 ]
 Device = Annotated[str, BeforeValidator(parse_device), WithJsonSchema({"type": "string", "pattern": DEVICE_PATTERN})]
+_INFERENCE_SCHEMA = {"enum": list(INFERENCES)}
+InferenceOf = Annotated[Inference, BeforeValidator(parse_inference), WithJsonSchema(_INFERENCE_SCHEMA)]
+ModelInference = Annotated[str, BeforeValidator(parse_inference), WithJsonSchema(_INFERENCE_SCHEMA)]
+"""Empty where a model says nothing, so that `defaults` hold."""
 Count = Annotated[int, BeforeValidator(parse_count), WithJsonSchema({"type": "integer", "minimum": 1})]
 Seconds = Annotated[float, BeforeValidator(parse_time), WithJsonSchema(_WORDS_OF_UNITS["time"][0])]
 Version = Annotated[int, BeforeValidator(parse_version), WithJsonSchema({"const": 1})]
@@ -242,6 +249,11 @@ class DefaultsSpec(_Strict):
     step_limit: Seconds = Field(
         default=600.0, description="The longest that loading, optimizing or scoring may each take."
     )
+    inference: InferenceOf = Field(
+        default="set",
+        description="What limits on accuracy are about: the examples themselves (`set`), or the `population` that they "
+        "were drawn from, by 95% bounds.",
+    )
 
 
 class ModelSpec(_Strict):
@@ -254,6 +266,14 @@ class ModelSpec(_Strict):
     )
     example_inputs: Reference = Field(default="", description="The function that returns the inputs of the timed call.")
     metric: Metric = Field(default="accuracy", description="What scores the predictions.")
+    slices: Reference = Field(
+        default="",
+        description="The function (inputs, target) -> name that puts each example into a slice, for `max_slice_drop`; "
+        "without it a classifier's slices are the classes.",
+    )
+    inference: ModelInference = Field(
+        default="", description="As in `defaults`, for this model: `set` or `population`."
+    )
     budget: BudgetSpec | None = Field(default=None, description="Limits that hold for every recipe of this model.")
     recipes: Annotated[dict[str, BudgetSpec | None], BeforeValidator(_not_empty("int8-dynamic"))] = Field(
         description="The optimizations, each with its limits, which go before those of `budget`. Join with `+`.",

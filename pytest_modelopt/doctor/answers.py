@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from statistics import NormalDist
 
+from pytest_modelopt.budgets.slices import slice_rows, worst_first
 from pytest_modelopt.doctor.evidence import Evidence, count, enumerated
-from pytest_modelopt.figures import format_percentage, format_points
+from pytest_modelopt.figures import format_percentage
 from pytest_modelopt.record.model import Finding
 from pytest_modelopt.statistics.proportions import drop_bounds
 
@@ -77,29 +78,27 @@ def _absent(classes: tuple[int, ...], evidence: Evidence) -> list[str]:
 
 
 def slice_collapse(evidence: Evidence) -> Finding | None:
-    """The total holds its limit, and single classes lost more than that beyond chance."""
-    changed, limit, classes = evidence.case.agreement, evidence.limit("max_accuracy_drop"), evidence.case.slices
-    if evidence.case.metric != "accuracy" or changed is None or classes is None or limit is None:
-        return None
-    if classes.right_to_wrong is None or classes.wrong_to_right is None:
+    """The total holds its limit, and single slices lost more than that beyond chance. `max_slice_drop` judges that."""
+    changed, slices = evidence.case.agreement, evidence.case.slices
+    limit = evidence.limit("max_accuracy_drop")
+    if changed is None or slices is None or limit is None or evidence.limit("max_slice_drop") is not None:
         return None
     if not changed.examples or (changed.right_to_wrong - changed.wrong_to_right) / changed.examples > limit.value:
         return None
-    z = NormalDist().inv_cdf(1 - _RISK / max(1, len(classes.names)))
-    columns = zip(classes.names, classes.examples, classes.right_to_wrong, classes.wrong_to_right, strict=False)
+    rows = worst_first(slice_rows(slices))
+    z = NormalDist().inv_cdf(1 - _RISK / max(1, len(rows)))
     lost = [
-        ((more - less) / examples, f"class {label} lost {more - less} of {examples} examples")
-        for label, examples, more, less in columns
-        if examples >= more + less > 0 and more > less >= 0 and drop_bounds(more, less, examples, z)[0] > limit.value
+        row.told(evidence.case)
+        for row in rows
+        if row.lost and row.won is not None and drop_bounds(row.lost, row.won, row.examples, z)[0] > limit.value
     ]
     if not lost:
         return None
-    lost.sort(reverse=True)
-    told = enumerated([f"{text} ({format_points(drop)})" for drop, text in lost])
+    kind = "classes" if slices.of_classes else "slices"
     return Finding(
         "slice-collapse",
-        f"{told}, more than max_accuracy_drop {limit.text} though the total holds it: the others make up for it; look "
-        "at these classes before you ship",
+        f"{enumerated(lost)}, more than max_accuracy_drop {limit.text} though the total holds it: the others make up "
+        f"for it; look at these {kind} before you ship, and bound them with `max_slice_drop`",
         ("score", "predictions"),
         is_note=True,
     )
@@ -113,12 +112,14 @@ def churn(evidence: Evidence) -> Finding | None:
     lost, won = changed.right_to_wrong, changed.wrong_to_right
     if abs(lost - won) > min(0.2 * changed.flips, _HARDLY * changed.examples):
         return None
+    told = f"{lost:,} from right to wrong, {won:,} from wrong to right"
+    if evidence.case.metric == "accuracy":  # elsewhere an answer may stay right with another first prediction
+        told = f"{told} and {changed.flips - lost - won:,} from one wrong answer to another"
     return Finding(
         "churn",
         f"{changed.flips:,} of {changed.examples:,} predictions changed "
-        f"({format_percentage(changed.flips / changed.examples)}) though the score hardly did: "
-        f"{lost:,} from right to wrong, {won:,} from wrong to right and "
-        f"{changed.flips - lost - won:,} from one wrong answer to another; `max_flips` bounds that",
+        f"({format_percentage(changed.flips / changed.examples)}) though the score hardly did: {told}; `max_flips` "
+        "bounds that",
         ("score", "predictions"),
         is_note=evidence.limit("max_accuracy_drop") is not None and evidence.limit("max_flips") is None,
     )

@@ -12,6 +12,7 @@ Rule = Callable[[Evidence], Finding | None]
 
 RULES: tuple[Rule, ...] = (
     gate.original_useless,
+    gate.majority_as_good,
     # it changed less than it says
     coverage.masks_only,
     coverage.dense_zeros,

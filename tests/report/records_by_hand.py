@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pytest_modelopt.record.answers import Agreement
 from pytest_modelopt.record.model import (
-    Agreement,
     Case,
     CaseError,
     Conditions,
