@@ -196,7 +196,7 @@ def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, work
 
 
 def _metric_name(variant: Variant) -> str | None:
-    return variant.metric if isinstance(variant.metric, str) else None
+    return variant.metric.name if isinstance(variant.metric.name, str) else None
 
 
 def _unfit_for_scores(case: Case) -> str:

@@ -8,6 +8,7 @@ import itertools
 import os
 import pickle
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,11 +20,15 @@ from torch import nn
 from pytest_modelopt.measure import environment, latency, loading, memory, observe, process_memory, quality, size
 from pytest_modelopt.measure.calibration import CalibrationSeen
 from pytest_modelopt.measure.device import Device
+from pytest_modelopt.measure.metrics.base import Batch
+from pytest_modelopt.measure.metrics.bootstrap import paired_bootstrap
+from pytest_modelopt.measure.metrics.making import Metric, make_metric
 from pytest_modelopt.measure.replies import Answers, Block, Loaded, Memory, Sample, Usage, VariantError
 from pytest_modelopt.measure.settings import compilations, settings
 from pytest_modelopt.measure.variant import Source, Variant
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.record.answers import Interval
 from pytest_modelopt.record.model import Environment, ProcessMeter
 from pytest_modelopt.record.observations import Observations
 
@@ -43,7 +48,8 @@ class Bench:
         self._data: Any = None
         self._stopwatch: latency.Stopwatch | None = None
         self._cuda_meter: memory.CudaMeter | None = None
-        self._metric: quality.Metric | None = None
+        self._metric: Metric | None = None
+        self._has_scored = False
         self._compilations = 0
         # Noticed on the way, for `observe`.
         self._known: dict[str, Any] = {}
@@ -62,7 +68,7 @@ class Bench:
         `inputs_file`: inputs that another worker of this variant has saved, so that the data is not made again.
         """
         self._set_threads()
-        name, higher_is_better = self._load_metric()
+        self._metric = make_metric(self._variant.metric, self._loader)
         inputs = self._example_inputs() if inputs_file is None else size.load(Path(inputs_file))
         self._inputs = self._device.take(inputs)
         self._cuda_meter = memory.CudaMeter(self._device.torch_device) if self._device.is_cuda else None
@@ -75,7 +81,7 @@ class Bench:
         self._known = {"first_call_s": time.perf_counter() - start, "settings": settings()}
         with self._looking("ties"):
             self._ties = observe.ties(self._model)
-        return Loaded(notes, None, name, higher_is_better)
+        return Loaded(notes, None, self._metric.name, self._metric.higher_is_better)
 
     def optimize(self) -> Loaded:
         """Apply the recipe to the loaded model."""
@@ -146,7 +152,9 @@ class Bench:
         self._set_threads()
         return process_memory.peak_bytes(Path(model), Path(inputs), runtime)
 
-    def score(self) -> Answers:
+    def score(self, keep: str | None = None, reference: str | None = None) -> Answers:
+        """Of all examples. An unlabelled metric writes what it sees to `keep`, or compares it with `reference`."""
+        assert self._metric is not None
         self._set_threads()
         data = self._evaluation_data(again=True)
         # What is drawn at random from here on (an order, noise, dropout) is the same for every variant.
@@ -154,9 +162,28 @@ class Bench:
         batches = loading.batches(data)
         if self._calibration_seen.was_used:
             batches = self._calibration_seen.compare(batches)
-        answers = quality.answer(self.model, batches, self._metric, self._device)
+        scorer = self._metric.scorer(Path(keep) if keep else None, Path(reference) if reference else None)
+        answers = quality.answer(self.model, _numbered(batches), scorer, self._device)
+        self._has_scored = True
         self._known |= _classes(answers)
         return answers
+
+    def interval(self, before: array[float], after: array[float], width: int) -> Interval | str:
+        """Of the drop from one variant to another, by the summands of both their `Answers`; or why there is none."""
+        assert self._metric is not None
+        if self._metric.from_sums is None:
+            return f"the metric {self._metric.name} is no function of sums over the examples"
+        if not self._has_scored:
+            return "the worker that scored the variant has ended, and what it knew of the metric with it"
+        self._set_threads()
+        return paired_bootstrap(
+            before,
+            after,
+            width,
+            self._metric.from_sums,
+            higher_is_better=self._metric.higher_is_better,
+            seed=self._variant.seed,
+        )
 
     def observe(self) -> Observations:
         """What else can be seen of the variant. After `score`, where there is any."""
@@ -253,20 +280,6 @@ class Bench:
         assert self._inputs is not None
         return self._inputs
 
-    def _load_metric(self) -> tuple[str, bool]:
-        source = self._variant.metric
-        if source == "accuracy":
-            return "accuracy", True
-        self._metric = self._loader.get(source, "metric")
-        name = source if isinstance(source, str) else getattr(self._metric, "__name__", "metric")
-        higher_is_better = getattr(self._metric, "higher_is_better", None)
-        if not isinstance(higher_is_better, bool):
-            raise VariantError(
-                f"the metric `{name}` does not say whether higher is better: set its attribute "
-                "`higher_is_better = True` or `False`, so that a drop is always a worsening"
-            )
-        return name, higher_is_better
-
     def _evaluation_data(self, *, again: bool = False) -> Any:
         """The data; with `again` made anew, unless it is tensors: a first look may have used up part of a stream."""
         if self._variant.data is None:
@@ -310,6 +323,15 @@ class Bench:
             made = loading.batches(self._loader.make(self._variant.calibration, "calibration"), "calibration data")
             calls.append(inputs for inputs, _ in itertools.islice(made, CALIBRATION_LOOKED_AT))
         return loading.varying_dimensions(itertools.chain.from_iterable(calls))
+
+
+def _numbered(pairs: Iterable[loading.Batch]) -> Iterator[Batch]:
+    """Batches of data with the index of their first example."""
+    first = 0
+    for inputs, targets in pairs:
+        batch = Batch(inputs, targets, first)
+        first += batch.examples
+        yield batch
 
 
 def _classes(answers: Answers) -> dict[str, int | None]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pytest_modelopt.measure.comparing import compare, slices
 from pytest_modelopt.measure.fresh_processes import measure_process_memory
 from pytest_modelopt.measure.launches import start_again
 from pytest_modelopt.measure.machine import LockUnavailable
@@ -17,8 +18,9 @@ from pytest_modelopt.measure.referee import Lacking, Listener, TimingPlan, time_
 from pytest_modelopt.measure.replies import Answers, Loaded, Memory
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.measure.workshop import Failed, Measured, Progress, StepLimits, Workshop
-from pytest_modelopt.record.model import Agreement, Case, CaseError, Environment, Measurement, Stage, Timing
-from pytest_modelopt.record.observations import Classes, Observations
+from pytest_modelopt.record.answers import Interval
+from pytest_modelopt.record.model import Case, CaseError, Environment, Measurement, Stage, Timing
+from pytest_modelopt.record.observations import Observations
 from pytest_modelopt.statistics.timing import LAUNCHES
 
 __all__ = ["Progress", "Runner", "StepLimits"]
@@ -46,8 +48,9 @@ class Runner:
             return replace(case, error=error, original=original.measurement)
         optimized = Measured(variant)
         try:
-            self._measure(optimized, case.name)
+            self._measure(optimized, case.name, original.outputs)
             _require_same_data(original, optimized)
+            case = self._with_interval(case, original, optimized)
             if _needs_process_memory(case, original, optimized):
                 measure_process_memory(self._workshop, original, case.name)
                 measure_process_memory(self._workshop, optimized, case.name)
@@ -112,8 +115,11 @@ class Runner:
             self._workshop.end(measured)
             raise
 
-    def _measure(self, measured: Measured, name: str) -> None:
-        """Load, then size, memory and score. `measured` keeps what was found, also where a later step fails."""
+    def _measure(self, measured: Measured, name: str, reference: Path | None = None) -> None:
+        """Load, then size, memory and score. `measured` keeps what was found, also where a later step fails.
+
+        `reference`: what the original answered, under a metric that compares with it.
+        """
         self._load(measured, name)
         assert measured.loaded is not None
         unmeasured: dict[str, str] = {}
@@ -136,22 +142,28 @@ class Runner:
         if measured.variant.data is None:
             unmeasured["score"] = unmeasured["predictions"] = "no `data` was given"
         else:
-            self._score(measured, name, unmeasured)
+            self._score(measured, name, unmeasured, reference)
         self._observe(measured, name)
 
-    def _score(self, measured: Measured, name: str, unmeasured: dict[str, str]) -> None:
+    def _score(self, measured: Measured, name: str, unmeasured: dict[str, str], reference: Path | None) -> None:
         assert measured.loaded is not None
         assert measured.measurement is not None
-        label = measured.variant.label
-        answers: Answers = self._workshop.ask(measured, name, "score", f"scoring the {label}")
+        arguments: dict[str, Any] = {} if reference is None else {"reference": str(reference)}
+        if reference is None and measured.variant.metric.is_unlabelled:
+            measured.outputs = self._workshop.new_file("outputs")
+            arguments = {"keep": str(measured.outputs)}
+        text = f"scoring the {measured.variant.label}"
+        answers: Answers = self._workshop.ask(measured, name, "score", text, **arguments)
         measured.answers = answers
         if answers.predictions is None:
             unmeasured["predictions"] = f"the metric {measured.loaded.metric_name} is not right-or-wrong per example"
+        unmeasured.update({figure: why for figure, why in answers.why_not.items() if figure != "interval"})
         measured.measurement = replace(
             measured.measurement,
             score=answers.score,
             examples=answers.examples,
             data_fingerprint=answers.data_fingerprint,
+            notes=(*measured.measurement.notes, *answers.notes),
         )
 
     def _observe(self, measured: Measured, name: str) -> None:
@@ -195,6 +207,22 @@ class Runner:
             return None
 
     # --- the comparison ----------------------------------------------------------------------------------------------
+
+    def _with_interval(self, case: Case, original: Measured, optimized: Measured) -> Case:
+        """The case with the interval of its drop, or with the reason for none; as it is where each answer is right or
+        wrong, since the bounds of that follow from the counts."""
+        before, after = original.answers, optimized.answers
+        if before is None or after is None or (before.correct is not None and after.correct is not None):
+            return case
+        why_not = before.why_not.get("interval") or after.why_not.get("interval")
+        if why_not is None:
+            text = "resampling the examples"
+            sides: dict[str, Any] = {"before": before.summands, "after": after.summands, "width": after.width}
+            found: Interval | str = self._workshop.ask(optimized, case.name, "interval", text, stage="score", **sides)
+            if isinstance(found, Interval):
+                return replace(case, interval=found)
+            why_not = found
+        return replace(case, no_interval=why_not)
 
     def _time(self, case: Case, original: Measured, optimized: Measured, lacking: Lacking) -> Timing | None:
         """None, with the reason in the variant's measurement, where others time on this machine without an end."""
@@ -261,6 +289,7 @@ def _require_same_data(original: Measured, optimized: Measured) -> None:
 def _compared(case: Case, original: Measured, optimized: Measured) -> Case:
     """The case with both measurements and their comparison, as far as they exist."""
     assert original.loaded is not None
+    before, after = original.answers, optimized.answers
     return replace(
         case,
         metric=original.loaded.metric_name,
@@ -268,37 +297,8 @@ def _compared(case: Case, original: Measured, optimized: Measured) -> Case:
         original=original.measurement,
         variant=optimized.measurement,
         coverage=optimized.loaded.coverage if optimized.loaded else None,
-        agreement=_agreement(original.answers, optimized.answers),
+        agreement=compare(before, after) if before and after else None,
+        slices=slices(before, after, None, higher_is_better=original.loaded.higher_is_better)
+        if before and after
+        else None,
     )
-
-
-def _agreement(before: Answers | None, after: Answers | None) -> Agreement | None:
-    if before is None or after is None or before.data_fingerprint != after.data_fingerprint:
-        return None
-    if before.predictions is None or after.predictions is None or before.correct is None or after.correct is None:
-        return None
-    return Agreement(
-        examples=before.examples,
-        right_to_wrong=sum(a > b for a, b in zip(before.correct, after.correct, strict=True)),
-        wrong_to_right=sum(a < b for a, b in zip(before.correct, after.correct, strict=True)),
-        flips=sum(a != b for a, b in zip(before.predictions, after.predictions, strict=True)),
-        classes=_classes(before, after),
-    )
-
-
-_MOST_CLASSES = 300
-
-
-def _classes(before: Answers, after: Answers) -> Classes | None:
-    """The changed answers by target class."""
-    if before.targets is None or before.correct is None or after.correct is None:
-        return None
-    counts = {label: [0, 0, 0] for label in sorted(set(before.targets))}
-    if len(counts) > _MOST_CLASSES:
-        return None
-    for label, was_right, is_right in zip(before.targets, before.correct, after.correct, strict=True):
-        counts[label][0] += 1
-        counts[label][1] += was_right > is_right
-        counts[label][2] += was_right < is_right
-    examples, lost, won = zip(*counts.values(), strict=True)
-    return Classes(tuple(counts), examples, lost, won)

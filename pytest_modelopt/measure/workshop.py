@@ -61,6 +61,8 @@ class Measured:
     seconds: dict[str, float] = field(default_factory=dict)
     saved: Saved | None = None
     """What further launches start from, once there was one."""
+    outputs: Path | None = None
+    """Of the original, under an unlabelled metric: what it answered, which variants are compared with."""
 
 
 class Failed(Exception):
@@ -105,6 +107,9 @@ class Workshop:
         if measured.saved is not None:
             measured.saved.remove()
             measured.saved = None
+        if measured.outputs is not None:
+            measured.outputs.unlink(missing_ok=True)
+            measured.outputs = None
 
     def request(self, worker: Worker | None, operation: str, **arguments: Any) -> Any:
         """The worker's answer, within the limit of a step. Raises WorkerFailed."""
@@ -113,12 +118,14 @@ class Workshop:
             operation, limit_s=self.limits.step_limit_s, heartbeat=lambda: self.progress.beat(), **arguments
         )
 
-    def ask(self, measured: Measured, name: str, operation: str, text: str, stage: Stage | None = None) -> Any:
+    def ask(
+        self, measured: Measured, name: str, operation: str, text: str, stage: Stage | None = None, **arguments: Any
+    ) -> Any:
         """A step of case `name`: shown as `text`, timed, and the end of the variant where it fails (`Failed`)."""
         self.progress.step(name, text)
         start = time.monotonic()
         try:
-            return self.request(measured.worker, operation)
+            return self.request(measured.worker, operation, **arguments)
         except WorkerFailed as failed:
             where: Any = stage or operation
             raise Failed(CaseError(where, failed.message, failed.output)) from None

@@ -16,6 +16,7 @@ from pytest_modelopt.doctor.gate import nothing_compared
 from pytest_modelopt.measure import observe, settings
 from pytest_modelopt.measure.bench import Bench
 from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.recipes.base import Applied, Context, Recipe
 from pytest_modelopt.recipes.registry import RECIPES
 from pytest_modelopt.record.model import Case, Measurement
@@ -122,7 +123,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             "observed_user:data",
             f"observed_user:{calibration}" if calibration else None,
             None,
-            "accuracy",
+            MetricSpec(),
             (folder,),
             folder,
         )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pydantic  # noqa: F401
 import pytest
-import torch  # noqa: F401 -- pytester forgets what an inner run imported, and compiled modules cannot be imported twice
+import torch  # pytester forgets what an inner run imported, and compiled modules cannot be imported twice
 
 import pytest_modelopt.measure.runner  # noqa: F401 -- nor can a worker's entry point be pickled by two names
+from tests.plugin import metric_tasks
 
 MODELS = '''
 """Models and data of the project under test."""
@@ -111,6 +114,29 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Calla
         return pytester
 
     return make
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the weights of the models of `metric_tasks`."""
+    folder = tmp_path_factory.mktemp("weights")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name in metric_tasks.MODELS:
+        metric_tasks.train(name, folder)
+    torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.fixture
+def tasks_project(project: Callable[..., pytest.Pytester], weights: Path) -> pytest.Pytester:
+    """A project whose `tasks.py` is our `metric_tasks`, with the trained weights beside it, and no budgets yet."""
+    pytester = project(None)
+    source = Path(metric_tasks.__file__).read_text(encoding="utf-8")
+    (pytester.path / "tasks.py").write_text(source, encoding="utf-8")
+    for file in weights.iterdir():
+        shutil.copy(file, pytester.path)
+    return pytester
 
 
 def one_case(

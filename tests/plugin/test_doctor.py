@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.cli import main
+from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.record.json import read
 from pytest_modelopt.record.model import Finding
 from tests.plugin.conftest import one_case
@@ -174,7 +175,7 @@ def test_a_recipe_that_only_claims_is_an_error_of_its_case(tmp_path: Path, monke
 
     session: Any = Session(options=None, budgets=None, working_directory=tmp_path, progress=None)  # type: ignore[arg-type]
     session._runner = Finished()
-    variant = Variant("m:f", "claims", None, None, None, "accuracy", (), str(tmp_path))
+    variant = Variant("m:f", "claims", None, None, None, MetricSpec(), (), str(tmp_path))
     told = session.run("id", "m", (), variant)
     assert told.error is not None
     assert told.error.stage == "compare"
