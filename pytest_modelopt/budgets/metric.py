@@ -189,6 +189,6 @@ METRIC_SCHEMA: dict[str, Any] = {
             "required": ["name"],
             "additionalProperties": False,
         },
-    ]
+    ],
 }
 """For editors."""

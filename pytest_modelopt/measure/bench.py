@@ -65,10 +65,11 @@ class Bench:
     def load(self, inputs_file: str | None = None) -> Loaded:
         """Make the model, its inputs and its metric; check that one call works.
 
-        `inputs_file`: inputs that another worker of this variant has saved, so that the data is not made again.
+        `inputs_file`: inputs that another worker of this variant has saved; no data and no metric are made then.
         """
         self._set_threads()
-        self._metric = make_metric(self._variant.metric, self._loader)
+        if inputs_file is None:  # another launch scores nothing, and torchmetrics takes seconds to import
+            self._metric = make_metric(self._variant.metric, self._loader)
         inputs = self._example_inputs() if inputs_file is None else size.load(Path(inputs_file))
         self._inputs = self._device.take(inputs)
         self._cuda_meter = memory.CudaMeter(self._device.torch_device) if self._device.is_cuda else None
@@ -81,6 +82,8 @@ class Bench:
         self._known = {"first_call_s": time.perf_counter() - start, "settings": settings()}
         with self._looking("ties"):
             self._ties = observe.ties(self._model)
+        if self._metric is None:
+            return Loaded(notes, None, "", True)
         return Loaded(notes, None, self._metric.name, self._metric.higher_is_better)
 
     def optimize(self) -> Loaded:
