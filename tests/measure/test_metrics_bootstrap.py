@@ -120,6 +120,12 @@ def test_a_resample_without_a_score_leaves_none() -> None:
     assert found == "the metric has no score on some of the resamples"
 
 
+def test_more_examples_than_can_be_resampled_are_told() -> None:
+    before, after = array("d", [1.0]) * 200_001, array("d", [2.0]) * 200_001
+    found = paired_bootstrap(before, after, 1, mean, higher_is_better=True, seed=1)
+    assert found == "200,001 examples are more than can be resampled in reasonable time, 200,000"
+
+
 def test_sides_that_do_not_fit_each_other_are_told() -> None:
     for before, after in ((array("d"), array("d")), (array("d", [1.0]), array("d", [1.0, 2.0]))):
         found = paired_bootstrap(before, after, 1, mean, higher_is_better=True, seed=1)

@@ -14,8 +14,10 @@ RESAMPLES = 2000
 FEWEST_CHANGED = 5
 """Examples that must be scored differently. Of k such examples, resamples of many examples hold none at all with
 probability exp(-k): with fewer than five, the interval would tell of certainty that nobody has."""
+MOST_EXAMPLES = 200_000
+"""More would take minutes to resample."""
 _RISK = 0.05
-_MOST_COUNTS = 4_000_000
+_MOST_COUNTS = 2_000_000
 """Numbers in memory at once: how often each example is drawn, for some of the resamples."""
 
 FromSums = Callable[[torch.Tensor, int], float]
@@ -33,6 +35,8 @@ def paired_bootstrap(
         return "the two variants' scores do not come from the same sums"
     pair = [torch.frombuffer(side, dtype=torch.float64).reshape(-1, width) for side in (before, after)]
     examples = len(pair[0])
+    if examples > MOST_EXAMPLES:
+        return f"{examples:,} examples are more than can be resampled in reasonable time, {MOST_EXAMPLES:,}"
     changed = int((pair[0] != pair[1]).any(dim=1).sum())
     if changed < FEWEST_CHANGED:
         return (
