@@ -105,8 +105,20 @@ class Flattened(torch.nn.Module):
         return x.float().reshape(1, -1)
 
 
+def test_outputs_in_the_same_direction_have_a_cosine_of_1_and_not_more(tmp_path: Path) -> None:
+    before = drawn(0, 2000, 7)
+    variant = compared(Cosine, before, 3 * before, tmp_path)[1]
+    assert max(variant.summands or ()) <= 1.0
+    assert min(variant.summands or ()) > 1 - 1e-6
+
+
 def test_the_file_holds_no_more_than_the_batches(tmp_path: Path) -> None:
     """Each batch is a view of one large tensor, whose storage must not be written again and again."""
     outputs = drawn(0, 6400, 100)
-    answer(outputs, None, Cosine(tmp_path / "o.pt", None), size=64)
+
+    class View(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return outputs[int(x[0]) : int(x[-1]) + 1]
+
+    answer(View(), None, Cosine(tmp_path / "o.pt", None), size=64, examples=6400)
     assert outputs.nbytes < (tmp_path / "o.pt").stat().st_size < 1.2 * outputs.nbytes

@@ -305,17 +305,20 @@ def test_a_metric_that_is_no_sum_over_examples_has_no_summands(metric: Any, told
     assert answers.summands is None
 
 
-def test_predictions_that_belong_to_no_example_have_neither_slices_nor_summands() -> None:
-    def flat(outputs: torch.Tensor, targets: torch.Tensor) -> Any:
-        return outputs.flatten(), targets.flatten()
-
+@pytest.mark.parametrize(
+    ("change", "given"),
+    [(lambda tensor: tensor.flatten(), 60), (lambda tensor: tensor[:3], 3)],
+    ids=["all in one", "a few of them"],
+)
+def test_predictions_that_belong_to_no_example_have_neither_slices_nor_summands(change: Any, given: int) -> None:
     outputs, targets = normal(20, 3), normal(20, 3)
-    scorer = Prepared(ClassMetric(Sums(regression.MeanAbsoluteError()), "MAE", None, is_prepared=True), flat, "m:flat")
+    metric = ClassMetric(Sums(regression.MeanAbsoluteError()), "MAE", None, is_prepared=True)
+    scorer = Prepared(metric, lambda outputs, targets: (change(outputs), change(targets)), "m:p")
     answers = answer(outputs, targets, scorer, slices=[0, 1] * 10)
-    assert answers.score == pytest.approx(float((outputs - targets).abs().mean()), rel=1e-5)
+    assert answers.score == pytest.approx(float((change(outputs) - change(targets)).abs().mean()), rel=1e-5)
     assert answers.slice_scores is None
     for missing in ("slices", "interval"):
-        assert "60 predictions and 60 targets for 20 examples" in answers.why_not[missing]
+        assert f"{given} predictions and {given} targets for 20 examples" in answers.why_not[missing]
 
 
 def test_more_examples_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,7 +237,7 @@ class Sums:
         metric.reset()
         for name, shape_, dtype in self._layout:
             part = row[start : start + shape_.numel()].reshape(shape_)
-            setattr(metric, name, part.to(dtype) if dtype.is_floating_point else part.round().to(dtype))
+            setattr(metric, name, part.to(dtype))
             start += shape_.numel()
         metric._update_count = 1  # or it warns that it was shown nothing
         return finite(metric)
