@@ -15,6 +15,7 @@ from pytest_modelopt import __version__
 if TYPE_CHECKING:
     from pytest_modelopt.measure.variant import Variant
     from pytest_modelopt.record.model import Record
+    from pytest_modelopt.selftest.judging import Budgets
 
 PASSED, RED, WRONG_INPUT = 0, 1, 2
 
@@ -58,8 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run=_report)
     selftest = commands.add_parser(
         "selftest",
-        help="compare a model with identical and with slowed copies of itself, to see which timed limits this machine "
-        "can judge; exit status 1 where it cannot judge the limit",
+        help="see whether the gate can pass and can fail on a model (the original against itself, batch norms folded, "
+        "90%% of the weights at zero), and which timed limits this machine can judge (identical and slowed copies); "
+        "exit status 1 where a control is wrong or the limit cannot be judged",
     )
     selftest.add_argument("model", nargs="?", help="a model of the budgets file (default: its first one)")
     selftest.add_argument("--budgets", type=Path, help="default: budgets.yaml, or else a model of our own")
@@ -171,12 +173,14 @@ def _selftest(options: argparse.Namespace) -> int:
 
     from pytest_modelopt.measure.process import WorkerFailed
     from pytest_modelopt.measure.referee import Listener
+    from pytest_modelopt.selftest.controls import ControlPlan, run_controls
     from pytest_modelopt.selftest.run import Plan, run
-    from pytest_modelopt.selftest.tell import lines
+    from pytest_modelopt.selftest.tell import control_lines, lines
 
     if options.slowdown <= options.limit:
         raise ValueError("--slowdown must be larger than --limit: a slowed copy has to break the limit")
-    variant, name = _model_for_selftest(options.model, options.budgets)
+    variant, name, accuracy_limits = _model_for_selftest(options.model, options.budgets)
+    control_plan = ControlPlan(variant, name, accuracy_limits, options.limit, options.time_limit)
     plan = Plan(variant, name, options.repeats, options.slowdown, options.limit, options.time_limit)
 
     def show(text: str) -> None:
@@ -184,39 +188,56 @@ def _selftest(options: argparse.Namespace) -> int:
             print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
 
     class Shown(Listener):
+        def step(self, case: str, text: str) -> None:
+            show(f"{case}: {text}")
+
+        def beat(self, detail: str = "") -> None:
+            del detail
+
         def waiting(self, seconds: float) -> None:
             show(f"waiting for another timing on this machine, {seconds:.0f} s so far")
 
     try:
+        controls = run_controls(control_plan, Shown())
+        show("")
+        for line in control_lines(name, controls):  # at once: the trials take minutes
+            print(line, flush=True)
         with tempfile.TemporaryDirectory(prefix="modelopt-") as folder:
             result = run(
-                plan, Path(folder), lambda kind, number: show(f"{kind} copy {number} of {plan.repeats}"), Shown()
+                plan,
+                controls,
+                Path(folder),
+                lambda kind, number: show(f"{kind} copy {number} of {plan.repeats}"),
+                Shown(),
             )
     except WorkerFailed as failed:
         raise ValueError(f"{name}: {failed.message}" + (f"\n{failed.output}" if failed.output else "")) from None
     finally:
         show("")
+    print()
     for line in lines(result):
         print(line)
     return PASSED if result.is_good else RED
 
 
-def _model_for_selftest(name: str | None, budgets_file: Path | None) -> tuple[Variant, str]:
-    """A model of the budgets file; our own where there is no such file and none was asked for."""
+def _model_for_selftest(name: str | None, budgets_file: Path | None) -> tuple[Variant, str, Budgets]:
+    """A model of the budgets file with its cases' limits on accuracy; our own where no file is there or asked for."""
     from pytest_modelopt.budgets.file import load_budgets
     from pytest_modelopt.budgets.spelling import did_you_mean
     from pytest_modelopt.measure.reference import reference_variant
+    from pytest_modelopt.selftest.controls import accuracy_limits
     from pytest_modelopt.session import variant_of
 
     path = budgets_file or Path("budgets.yaml")
     if budgets_file is None and name is None and not path.exists():
-        return reference_variant(), "a small network of our own (there is no budgets.yaml here)"
+        return reference_variant(), "a small network of our own (there is no budgets.yaml here)", ()
     budgets = load_budgets(path.resolve(), relative_to=Path.cwd())
     models = {model.name: model for model in budgets.models}
     if name is not None and name not in models:
         raise ValueError(f"{path} has no model {name!r}{did_you_mean(name, list(models))}")
     model = models[name] if name is not None else budgets.models[0]
-    return variant_of(budgets, model, None, Path.cwd()), f"{model.name} ({path})"
+    limits = {case.name: case.limits for case in budgets.cases if case.model == model}
+    return variant_of(budgets, model, None, Path.cwd()), f"{model.name} ({path})", accuracy_limits(limits)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ IN_THE_WORKER = {
     "observe",
     "process_memory",
     "quality",
+    "repeating",
     "settings",
     "size",
 }

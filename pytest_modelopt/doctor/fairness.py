@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from pytest_modelopt.doctor.evidence import Evidence, count, enumerated
 from pytest_modelopt.figures import format_bytes, format_number, format_percentage, format_time
-from pytest_modelopt.record.model import Finding
+from pytest_modelopt.record.answers import Repeat
+from pytest_modelopt.record.model import Finding, Measurement
 from pytest_modelopt.record.observations import Observations
 
 _LONG_PREPARATION_S = 1.0
@@ -31,17 +32,31 @@ def training_mode(evidence: Evidence) -> Finding | None:
 
 
 def answers_vary(evidence: Evidence) -> Finding | None:
-    sides = _sides(evidence, lambda seen: bool(seen.varies))
+    measured = {"original": evidence.case.original, "variant": evidence.case.variant}
+    repeats = {side: of.repeat for side, of in measured.items() if of is not None and of.repeat is not None}
+    seen = {"original": evidence.original.varies, "variant": evidence.variant.varies}
+    sides = [side for side in seen if seen[side] or side in repeats]
     if not sides:
         return None
-    return Finding(
-        "answers-vary",
-        f"the {sides} answered the same inputs differently in two calls: something in its forward is random (dropout "
-        "without `training=self.training`, sampling, noise) or is kept from call to call, so scores and flips are "
-        "partly chance",
-        ("score", "predictions"),
-        is_note=True,
+    text = (
+        f"the {' and the '.join(sides)} answered the same inputs differently in two calls: something in its forward is "
+        "random (dropout without `training=self.training`, sampling, noise) or is kept from call to call, so scores "
+        "and flips are partly chance"
     )
+    told = [_own_changes(side, measured[side], repeat) for side, repeat in repeats.items()]
+    if told:
+        text += f": in a second pass over the same examples {' and '.join(told)}"
+    return Finding("answers-vary", text, ("score", "predictions"), is_note=True)
+
+
+def _own_changes(side: str, first: Measurement | None, repeat: Repeat) -> str:
+    """By how much a variant differs from itself; the scores where its metric knows no predictions."""
+    if repeat.flips is not None:
+        share = format_percentage(repeat.flips / max(1, repeat.examples))
+        return f"{repeat.flips:,} of {repeat.examples:,} predictions of the {side} changed ({share})"
+    if first is None or first.score is None or repeat.score is None:
+        return f"the {side} has no score to compare"
+    return f"the {side} scored {format_number(repeat.score, digits=4)} after {format_number(first.score, digits=4)}"
 
 
 def unequal_footing(evidence: Evidence) -> Finding | None:

@@ -11,16 +11,27 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from pytest_modelopt.measure import environment, latency, loading, memory, observe, process_memory, quality, size
+from pytest_modelopt.measure import (
+    environment,
+    latency,
+    loading,
+    memory,
+    observe,
+    process_memory,
+    quality,
+    repeating,
+    size,
+)
 from pytest_modelopt.measure.calibration import CalibrationSeen
 from pytest_modelopt.measure.device import Device
-from pytest_modelopt.measure.metrics.base import Batch
+from pytest_modelopt.measure.metrics.base import Batch, Scorer
 from pytest_modelopt.measure.metrics.bootstrap import paired_bootstrap
 from pytest_modelopt.measure.metrics.making import Metric, make_metric
 from pytest_modelopt.measure.replies import Answers, Block, Loaded, Memory, Sample, Usage, VariantError
@@ -28,7 +39,7 @@ from pytest_modelopt.measure.settings import compilations, settings
 from pytest_modelopt.measure.variant import Source, Variant
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
-from pytest_modelopt.record.answers import Interval
+from pytest_modelopt.record.answers import Interval, Repeat
 from pytest_modelopt.record.model import Environment, ProcessMeter
 from pytest_modelopt.record.observations import Observations
 
@@ -159,17 +170,15 @@ class Bench:
         """Of all examples. An unlabelled metric writes what it sees to `keep`, or compares it with `reference`."""
         assert self._metric is not None
         self._set_threads()
-        data = self._evaluation_data(again=True)
-        # What is drawn at random from here on (an order, noise, dropout) is the same for every variant.
-        loading.seed_everything(self._variant.seed)
-        batches = loading.batches(data)
-        if self._calibration_seen.was_used:
-            batches = self._calibration_seen.compare(batches)
-        scorer = self._metric.scorer(Path(keep) if keep else None, Path(reference) if reference else None)
-        answers = quality.answer(self.model, _numbered(batches), scorer, self._device)
+        kept, compared = (Path(path) if path else None for path in (keep, reference))
+        probe, seen = repeating.Probe(self.model, self._device), self._calibration_seen
+        answers = self._pass(
+            lambda batches: probe.watch(seen.compare(batches) if seen.was_used else batches),
+            self._metric.scorer(kept, compared),
+        )
         self._has_scored = True
         self._known |= _classes(answers)
-        return answers
+        return replace(answers, repeat=self._second_pass(answers, probe, compared or kept))
 
     def interval(self, before: array[float], after: array[float], width: int) -> Interval | str:
         """Of the drop from one variant to another, by the summands of both their `Answers`; or why there is none."""
@@ -268,6 +277,34 @@ class Bench:
             yield
         except Exception as error:
             self._unobserved[what] = observe.reason(error)
+
+    def _pass(self, watched: Callable[[Iterable[loading.Batch]], Iterable[loading.Batch]], scorer: Scorer) -> Answers:
+        """Run the model on all of the evaluation data, whose batches pass through `watched`."""
+        data = self._evaluation_data(again=True)
+        # What is drawn at random from here on (an order, noise, dropout) is the same for every variant.
+        loading.seed_everything(self._variant.seed)
+        return quality.answer(self.model, _numbered(watched(loading.batches(data))), scorer, self._device)
+
+    def _second_pass(self, first: Answers, probe: repeating.Probe, reference: Path | None) -> Repeat | None:
+        """Of a variant that answers differently when it is asked again; None for one that repeats itself.
+
+        `reference`: what an unlabelled metric compares with; for the original, its own first pass.
+        """
+        assert self._metric is not None
+        metric = self._metric
+        repeats = True
+        with self._looking("repeatability"):
+            repeats = probe.repeats()
+        if repeats:
+            return None
+        repeat = repeating.second_pass(
+            first, lambda watched: self._pass(watched, metric.scorer(reference=reference)), self._variant.seed
+        )
+        if repeat is None:
+            self._unobserved["repeatability"] = (
+                "it answers differently each time, but the data gave other examples the second time: nothing to compare"
+            )
+        return repeat
 
     def _call(self) -> object:
         return call(self.model, self._first_inputs())

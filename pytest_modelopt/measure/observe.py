@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 from torch.autograd.profiler import profile
 
-from pytest_modelopt.measure.quality import sample, tensors_in, update_with_bytes
+from pytest_modelopt.measure.quality import update_with_bytes
+from pytest_modelopt.measure.repeating import KeptAnswer, dense
 from pytest_modelopt.recipes.fused_path import is_fused
 from pytest_modelopt.recipes.modules.runtime import RuntimeModule
 from pytest_modelopt.record.observations import Observations
@@ -287,20 +288,13 @@ def _attributes(module: nn.Module) -> list[Any]:
 
 def _answers(call: Callable[[], Any]) -> Facts:
     with torch.inference_mode():
-        first, before = sample(output := call()), _hash(output)
-        second = sample(call())
-    return {"answers": before, "varies": not first.is_like(second)}
+        first, before = KeptAnswer(output := call()), _hash(output)
+        return {"answers": before, "varies": not first.is_like(call())}
 
 
 def _hash(output: Any) -> str:
     whole = hashlib.sha256()
-    for tensor in _dense(output):
+    for tensor in dense(output):
         whole.update(f"{tensor.dtype}{tuple(tensor.shape)};".encode())
         update_with_bytes(whole, tensor)
     return whole.hexdigest()
-
-
-def _dense(output: Any) -> Iterator[torch.Tensor]:
-    for tensor in tensors_in(output):
-        plain = tensor.dequantize() if tensor.is_quantized else tensor
-        yield plain if plain.layout is torch.strided else plain.to_dense()

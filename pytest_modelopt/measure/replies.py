@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pytest_modelopt.record.answers import Repeat
 from pytest_modelopt.record.model import Coverage
 
-_ROUNDING = 1e-3
+ROUNDING = 1e-3
 """As a share of the largest number: kernels may add in another order, another model is much further away."""
 
 
@@ -100,7 +100,7 @@ class Sample:
             return False
         scale = max((abs(value) for value in self.values if math.isfinite(value)), default=0.0)
         pairs = zip(self.values, other.values, strict=True)
-        return all(a == b or abs(a - b) <= _ROUNDING * scale or (a != a and b != b) for a, b in pairs)
+        return all(a == b or abs(a - b) <= ROUNDING * scale or (a != a and b != b) for a, b in pairs)
 
 
 @dataclass(frozen=True)

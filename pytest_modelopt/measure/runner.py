@@ -41,7 +41,10 @@ class Runner:
         return self._workshop.new_file(purpose)
 
     def measure(self, case: Case, variant: Variant, lacking: Lacking) -> Case:
-        """The case with everything that could be measured, or with its error; verdicts are not made here."""
+        """The case with everything that could be measured, or with its error; verdicts are not made here.
+
+        A variant without a recipe is measured beside the original like any other: as a copy of it, in its own worker.
+        """
         original = self._measured_original(variant, case.name)
         if original.error is not None:
             error = replace(original.error, message=f"the original cannot be measured: {original.error.message}")
@@ -60,6 +63,11 @@ class Runner:
         finally:
             self._workshop.discard(optimized)
         return replace(_compared(case, original, optimized), timing=timing)
+
+    @property
+    def original_failed(self) -> bool:
+        """Whether it is the original for which the last case is in error."""
+        return self._original is not None and self._original.error is not None
 
     def optimize(self, variant: Variant, path: Path, name: str) -> Loaded:
         """Apply the variant's recipe and save the result to `path`. Raises WorkerFailed."""
@@ -164,6 +172,7 @@ class Runner:
             examples=answers.examples,
             data_fingerprint=answers.data_fingerprint,
             notes=(*measured.measurement.notes, *answers.notes),
+            repeat=answers.repeat,
         )
 
     def _observe(self, measured: Measured, name: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.recipes.fused_path import unfused
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +30,7 @@ def multiply_adds(model: nn.Module, inputs: Inputs) -> dict[str, int]:
 
     counter = FlopCounterMode(display=False, custom_mapping={attention_on_cpu: attention_flop})
     try:
-        with torch.no_grad(), _unfused(model), counter:
+        with torch.no_grad(), unfused(), _without_mkldnn(model), counter:
             call(model, inputs)
     except Exception:
         return {}
@@ -55,18 +56,16 @@ def _own(name: str, totals: dict[str, int]) -> int:
 
 
 @contextlib.contextmanager
-def _unfused(model: nn.Module) -> Iterator[None]:
-    """Run encoder layers and recurrent layers as the products that they consist of: fused ones are not counted."""
+def _without_mkldnn(model: nn.Module) -> Iterator[None]:
+    """Run recurrent layers as the products that they consist of: oneDNN's are not counted."""
     import torch
     from torch import nn
 
     mkldnn: Any = torch.backends.mkldnn
-    is_fused, uses_mkldnn = torch.backends.mha.get_fastpath_enabled(), mkldnn.enabled
-    torch.backends.mha.set_fastpath_enabled(False)
+    before = mkldnn.enabled
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         mkldnn.enabled = False
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(is_fused)
-        mkldnn.enabled = uses_mkldnn
+        mkldnn.enabled = before

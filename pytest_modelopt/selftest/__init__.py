@@ -1,7 +1,8 @@
-"""Can this machine judge a timed limit? An original against copies of itself: identical ones, and slower ones.
+"""Can the gate be believed here? On the user's own model, with variants and copies whose right verdict is known.
 
-Nothing is optimized, so the right answer is known: an identical copy that fails is a false alarm, a slowed one that
-does not fail is a miss.
+*Controls* say whether it can pass and can fail: the original against itself, a recipe that changes no answer, most
+weights at zero. *Trials* say which timed limit this machine can judge: identical copies, of which one that fails is a
+false alarm, and slowed ones, of which one that does not fail is a miss.
 """
 
 from pytest_modelopt.selftest.trial import Trial, trial

@@ -12,6 +12,7 @@ from pytest_modelopt.measure.process import Worker
 from pytest_modelopt.measure.referee import Listener
 from pytest_modelopt.measure.variant import SEED, Variant
 from pytest_modelopt.record.model import Environment
+from pytest_modelopt.selftest.judging import Control
 from pytest_modelopt.selftest.trial import Trial, trial
 from pytest_modelopt.statistics.timing import LAUNCHES
 
@@ -38,9 +39,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """All trials of a plan, and the machine."""
+    """The controls, all trials of a plan, and the machine."""
 
     plan: Plan
+    controls: tuple[Control, ...]
     environment: Environment
     identical: tuple[Trial, ...]
     slower: tuple[Trial, ...]
@@ -55,7 +57,17 @@ class Result:
         return sum(each.outcome != "fail" for each in self.slower)
 
     @property
+    def failed_controls(self) -> tuple[Control, ...]:
+        """Those that do not show what they must; one that does not apply to the model is none of them."""
+        return tuple(control for control in self.controls if control.outcome == "NOT ok")
+
+    @property
     def is_good(self) -> bool:
+        """The controls hold, and the machine can judge the limit."""
+        return not self.failed_controls and self.can_judge
+
+    @property
+    def can_judge(self) -> bool:
         """No false failure, and nearly every identical copy passes and nearly every slowed one fails."""
         passed = sum(each.outcome == "pass" for each in self.identical)
         return (
@@ -86,7 +98,13 @@ class Result:
         return None
 
 
-def run(plan: Plan, folder: Path, on_trial: Callable[[str, int], None], listener: Listener) -> Result:
+def run(
+    plan: Plan,
+    controls: tuple[Control, ...],
+    folder: Path,
+    on_trial: Callable[[str, int], None],
+    listener: Listener,
+) -> Result:
     """Identical and slowed copies in turns. `on_trial(kind, number)` is called before each comparison."""
     identical: list[Trial] = []
     slower: list[Trial] = []
@@ -105,7 +123,7 @@ def run(plan: Plan, folder: Path, on_trial: Callable[[str, int], None], listener
                     listener=listener,
                 )
             )
-    return Result(plan, _environment(plan.variant, folder), tuple(identical), tuple(slower))
+    return Result(plan, controls, _environment(plan.variant, folder), tuple(identical), tuple(slower))
 
 
 def _environment(variant: Variant, folder: Path) -> Environment:

@@ -8,11 +8,25 @@ from statistics import median
 from tabulate import tabulate
 
 from pytest_modelopt.figures import format_factor, format_number, format_percentage, format_time
+from pytest_modelopt.selftest.judging import Control
 from pytest_modelopt.selftest.run import LADDER, Result, outcomes
 from pytest_modelopt.selftest.trial import Trial
 from pytest_modelopt.statistics.timing import LAUNCHES
 
+_CONTROLS = ("control", "must show", "shows", "verdict")
 _HEADERS = ("copy", "failed", "passed", "inconclusive", "reads", "should read", "pairs", "timing")
+
+
+def control_lines(name: str, controls: Sequence[Control]) -> Iterator[str]:
+    """The controls in a table, and under it what is wrong with those that do not show what they must."""
+    yield f"{name}: can the gate pass, and can it fail?"
+    yield ""
+    rows = [(control.name, control.must_show, control.shows or "-", control.outcome) for control in controls]
+    yield from (f"  {line}" for line in tabulate(rows, _CONTROLS, disable_numparse=True).splitlines())
+    yield ""
+    for control in controls:
+        if control.why:
+            yield f"{control.name}: {'' if control.outcome == 'ok' else control.outcome + ': '}{control.why}"
 
 
 def lines(result: Result) -> Iterator[str]:
@@ -77,10 +91,31 @@ def _disturbed(trials: Sequence[Trial]) -> Iterator[str]:
 
 
 def _closing(result: Result) -> str:
-    plan = result.plan
-    limit, count = format_percentage(plan.limit), len(result.identical)
+    limit = format_percentage(result.plan.limit)
     if result.is_good:
-        return f"ok: this machine can judge a limit of {limit}."
+        return f"ok: this machine can judge a limit of {limit}{_shown_by(result.controls)}."
+    wrong = []
+    if not result.can_judge:
+        wrong.append(f"this machine cannot judge a limit of {limit}: {', '.join(_misjudged(result))}")
+    failed = [control.name for control in result.failed_controls]
+    if failed:
+        which = f"control {failed[0]} does" if len(failed) == 1 else f"controls {' and '.join(failed)} do"
+        wrong.append(f"the {which} not show what must be shown, so the gate means nothing on this model")
+    return f"NOT ok: {'; and '.join(wrong)}."
+
+
+def _shown_by(controls: Sequence[Control]) -> str:
+    """What the controls that apply have shown of the gate."""
+    shown = {control.name for control in controls if control.outcome == "ok"}
+    can = [what for name, what in (("identity", "pass"), ("sabotaged", "fail")) if name in shown]
+    if not can:
+        return ""
+    missing = "" if "sabotaged" in shown else "; that it can fail was not shown"
+    return f", and on this model the gate can {' and can '.join(can)}{missing}"
+
+
+def _misjudged(result: Result) -> list[str]:
+    count = len(result.identical)
     found = []
     if result.false_failures:
         found.append(f"{result.false_failures} of {count} identical copies failed")
@@ -89,4 +124,4 @@ def _closing(result: Result) -> str:
         found.append(f"{undecided} of {count} identical copies stayed inconclusive")
     if result.misses:
         found.append(f"{result.misses} of {len(result.slower)} slowed copies did not fail")
-    return f"NOT ok: this machine cannot judge a limit of {limit}: {', '.join(found)}."
+    return found

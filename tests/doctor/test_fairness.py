@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_modelopt.record.answers import Repeat
 from pytest_modelopt.record.model import Coverage, RecipeStep, WorkerUse
 from tests.doctor.cases_by_hand import ENVIRONMENT, LAYERS, SETTINGS, only, original_with, rules, sound, variant_with
 from tests.report.records_by_hand import MIB, QUIET, timing
@@ -25,6 +26,23 @@ def test_answers_that_vary() -> None:
     finding = only(original_with(sound(), varies=True))
     assert (finding.rule, finding.explains, finding.is_note) == ("answers-vary", ("score", "predictions"), True)
     assert finding.text.startswith("the original answered the same inputs differently")
+    assert finding.text.endswith("so scores and flips are partly chance")
+
+
+def test_answers_that_vary_are_told_with_their_own_flips() -> None:
+    """Also where the measured call repeats itself and only the evaluation data showed it."""
+    of = sound()
+    assert of.original is not None
+    assert of.variant is not None
+    of = replace(of, original=replace(of.original, score=0.9, repeat=Repeat(450, 0.88, 45)))
+    one = only(of)
+    assert one.text.startswith("the original answered the same inputs differently")
+    assert one.text.endswith(
+        ": in a second pass over the same examples 45 of 450 predictions of the original changed (10%)"
+    )
+    both = only(replace(of, variant=replace(of.variant, score=23.5, repeat=Repeat(450, 24.25, None))))
+    assert both.text.startswith("the original and the variant answered")
+    assert both.text.endswith("of the original changed (10%) and the variant scored 24.25 after 23.5")
 
 
 def test_only_one_is_compiled() -> None:

@@ -6,12 +6,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pydantic  # noqa: F401
 import pytest
-import torch  # pytester forgets what an inner run imported, and compiled modules cannot be imported twice
+import torch
 
-import pytest_modelopt.measure.runner  # noqa: F401 -- nor can a worker's entry point be pickled by two names
-from tests.plugin import metric_tasks
+from tests.plugin import kept_modules, metric_tasks  # noqa: F401
 
 MODELS = '''
 """Models and data of the project under test."""

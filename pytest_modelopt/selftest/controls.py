@@ -1,0 +1,100 @@
+"""Controls: variants of the user's own model whose right verdict is known, measured and judged as any case is.
+
+*identity* is the original against itself, *lossless* folds its batch norms, *sabotaged* zeroes most of its weights. A
+gate in which one of them comes out wrong can either not pass or not fail on this model, whatever its table says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from pytest_modelopt.budgets.judge import lacking_timed
+from pytest_modelopt.figures import format_factor
+from pytest_modelopt.measure.process import WorkerFailed
+from pytest_modelopt.measure.runner import Progress, Runner, StepLimits
+from pytest_modelopt.measure.sabotage import Sabotage, knowing_sabotage
+from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.record.answers import Inference
+from pytest_modelopt.record.model import Case, Limit
+from pytest_modelopt.selftest.judging import (
+    LOSSLESS,
+    Budgets,
+    Control,
+    judge_identity,
+    judge_lossless,
+    judge_sabotaged,
+)
+from pytest_modelopt.statistics.timing import Need, Samples
+
+ACCURACY_LIMITS = ("max_accuracy_drop", "max_slice_drop", "min_accuracy", "max_flips")
+"""Limits that a sabotaged model must break."""
+_STEP_LIMIT_S = 600.0
+
+
+@dataclass(frozen=True)
+class ControlPlan:
+    """The model, and what its cases demand. Copies that differ by less than `speed_limit` count as equally fast."""
+
+    variant: Variant
+    name: str
+    budgets: Budgets
+    speed_limit: float
+    time_limit_s: float
+    inference: Inference = "set"
+
+
+def run_controls(plan: ControlPlan, progress: Progress) -> tuple[Control, ...]:
+    """All controls, in one run of the gate's own runner.
+
+    Raises:
+        WorkerFailed: the original itself cannot be measured.
+    """
+    variant = knowing_sabotage(plan.variant)
+    runner = Runner(StepLimits(plan.time_limit_s, _STEP_LIMIT_S), progress)
+
+    def measured(name: str, recipe: str | None, limit: Limit | None = None) -> Case:
+        def lacking(speedups: Samples, latencies_s: Samples) -> Need:
+            return "nothing" if limit is None else lacking_timed(limit, speedups, latencies_s, timed_limits=1)
+
+        case = runner.measure(_case(plan, name), replace(variant, recipe=recipe), lacking)
+        if case.error is not None and runner.original_failed:
+            raise WorkerFailed(case.error.message, case.error.output)
+        return case
+
+    try:
+        return (
+            judge_identity(measured("identity", None, _as_fast(plan.speed_limit)), plan.speed_limit),
+            judge_lossless(measured("lossless", LOSSLESS)),
+            judge_sabotaged(measured("sabotaged", Sabotage.recipe_name), plan.budgets),
+        )
+    finally:
+        runner.close()
+
+
+def _case(plan: ControlPlan, name: str) -> Case:
+    return Case(
+        id=name,
+        model=plan.name,
+        recipe=name,
+        metric=None,
+        higher_is_better=True,
+        limits=(),
+        batch_size=plan.variant.batch_size,
+        device=plan.variant.device,
+        inference=plan.inference,
+    )
+
+
+def _as_fast(speed_limit: float) -> Limit:
+    least = 1 / (1 + speed_limit)
+    return Limit("min_speedup", least, format_factor(least), "error", "selftest", 0)
+
+
+def accuracy_limits(cases: Mapping[str, tuple[Limit, ...]]) -> Budgets:
+    """Of all limits of a model's cases those that a sabotaged model must break. A warning must be able to warn, too."""
+    picked = {
+        name: tuple(replace(limit, level="error") for limit in limits if limit.name in ACCURACY_LIMITS)
+        for name, limits in cases.items()
+    }
+    return tuple((name, limits) for name, limits in picked.items() if limits)
