@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from pytest_modelopt.keys import CASES, ENDED, NEEDS_MODELOPT, SESSION
 if TYPE_CHECKING:
     from pytest_modelopt.comparison import Comparison, Optimized
     from pytest_modelopt.measure.variant import Source, Variant
+    from pytest_modelopt.metrics import MetricSpec
     from pytest_modelopt.record.answers import Inference
     from pytest_modelopt.session import Budget, Session
 
@@ -52,20 +53,21 @@ class _Work:
         self,
         sources: dict[str, Any],
         recipe: str,
+        metric: Any = "accuracy",
         batch_size: int | None = None,
         threads: int | None = None,
         device: str | None = None,
     ) -> Variant:
-        """The variant that `sources` (model, data, calibration, example_inputs, metric, slices) describe."""
+        """The variant that `sources` (model, data, calibration, example_inputs, slices) describe."""
         from pytest_modelopt.measure.variant import Carried, Variant, added_recipes_now, environment_now
-        from pytest_modelopt.metrics import MetricSpec
 
         carried = {name: value for name, value in sources.items() if value is not None and not isinstance(value, str)}
         named: dict[str, Source | None] = {
             name: Carried(name) if name in carried else _factory_name(name, value) for name, value in sources.items()
         }
         assert named["model"] is not None
-        assert named["metric"] is not None
+        scored_by, live = _stated_metric(metric)
+        carried |= live
         defaults = self._session.defaults
         for name, number in (("batch_size", batch_size), ("threads", threads)):
             if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
@@ -76,7 +78,7 @@ class _Work:
             data=named["data"],
             calibration=named["calibration"],
             example_inputs=named["example_inputs"],
-            metric=MetricSpec(named["metric"]),
+            metric=scored_by,
             import_paths=(str(self._item.path.parent), *(p for p in sys.path if p)),
             working_directory=str(Path.cwd()),
             environment=environment_now(),
@@ -119,7 +121,7 @@ class Measure(_Work):
         data: Any = None,
         calibration: Any = None,
         example_inputs: Any = None,
-        metric: str | Callable[..., Any] = "accuracy",
+        metric: str | Mapping[str, Any] | Callable[..., Any] = "accuracy",
         slices: str | Callable[..., Any] | None = None,
         inference: Inference | None = None,
         batch_size: int | None = None,
@@ -136,8 +138,10 @@ class Measure(_Work):
                 batches, or a factory of one of these.
             calibration: data for recipes that calibrate; the same forms.
             example_inputs: inputs of the timed and memory-measured call; default: the first examples of `data`.
-            metric: "accuracy", `"package.module:function"` or a function (outputs, targets) -> score with
-                an attribute `higher_is_better`, True or False.
+            metric: "accuracy", "top-5"; "agreement", "cosine" or "sqnr", which need no labels; the path of a class, as
+                "torchmetrics.text.WordErrorRate"; `"package.module:function"`; a function (outputs, targets) -> score
+                with an attribute `higher_is_better`; an instance of torchmetrics.Metric; or a dict with one of these as
+                `name`, and `arguments`, `activation`, `prepare`, `higher_is_better`, `per_example`.
             slices: `"package.module:function"` or a function (inputs, target) -> name that puts each example into a
                 slice, for `max_slice_drop`; without it a classifier's slices are the classes.
             inference: what limits on accuracy are about: `"set"`, these very examples, or `"population"`, all that they
@@ -164,10 +168,10 @@ class Measure(_Work):
                 "data": data,
                 "calibration": calibration,
                 "example_inputs": example_inputs,
-                "metric": metric,
                 "slices": slices,
             }
-            variant, name = self._variant(sources, recipe, batch_size, threads, device), _model_name(model, self._item)
+            variant = self._variant(sources, recipe, metric, batch_size, threads, device)
+            name = _model_name(model, self._item)
         return self._measure(variant, name, budget, self._inference(budget, inference, is_named=model is None))
 
     def _budget(self) -> Budget:
@@ -242,7 +246,6 @@ class Optimize(_Work):
             "data": data,
             "calibration": calibration,
             "example_inputs": example_inputs,
-            "metric": "accuracy",
         }
         variant = self._variant(sources, recipe)
         path = self._session.runner.new_file("optimized")
@@ -276,8 +279,23 @@ def _device(device: str) -> str:
         pytest.fail(f"device: {error}", pytrace=False)
 
 
+def _stated_metric(metric: Any) -> tuple[MetricSpec, dict[str, Any]]:
+    """The metric, and what of it is live and travels to the worker, under the keys by which the metric names it."""
+    from pytest_modelopt.budgets.schema import parse_metric
+    from pytest_modelopt.measure.variant import Carried
+
+    stated = dict(metric) if isinstance(metric, Mapping) else {"name": metric}
+    keys = {"name": "metric", "prepare": "prepare"}
+    live = {key: stated[name] for name, key in keys.items() if callable(stated.get(name))}
+    stated |= {name: Carried(key) for name, key in keys.items() if key in live}
+    try:
+        return parse_metric(stated, Carried), live
+    except ValueError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
 def _factory_name(what: str, value: str | None) -> str | None:
-    if value is None or (what == "metric" and value == "accuracy"):
+    if value is None:
         return value
     module, _, function = value.partition(":")
     if not module or not function:

@@ -182,7 +182,6 @@ class Session:
 def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, working_directory: Path) -> Variant:
     """A model of budgets.yaml as a variant; its factories are looked for beside the file first."""
     from pytest_modelopt.measure.variant import Variant, added_recipes_now, environment_now
-    from pytest_modelopt.metrics import MetricSpec
 
     return Variant(
         model=model.factory,
@@ -190,7 +189,7 @@ def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, work
         data=model.data,
         calibration=model.calibration,
         example_inputs=model.example_inputs,
-        metric=model.metric if isinstance(model.metric, MetricSpec) else MetricSpec(model.metric),
+        metric=model.metric,
         slices=model.slices,
         import_paths=(str(budgets.path.parent),),
         working_directory=str(working_directory),

@@ -16,6 +16,7 @@ from pytest_modelopt.budgets.limits import LIMITS, merge, parse_inference
 from pytest_modelopt.budgets.problems import BudgetsError, Problem
 from pytest_modelopt.budgets.schema import Location
 from pytest_modelopt.budgets.spelling import plain, printable, shown
+from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.record.answers import Inference
 from pytest_modelopt.record.model import Limit
 
@@ -29,7 +30,7 @@ class ModelEntry:
     data: str
     calibration: str | None
     example_inputs: str | None
-    metric: str
+    metric: MetricSpec
     line: int
     slices: str | None = None
     inference: Inference = "set"
@@ -181,7 +182,7 @@ def _model(name: str, spec: schema.ModelSpec, line: int, defaults: Defaults) -> 
         data=spec.data,
         calibration=spec.calibration or None,
         example_inputs=spec.example_inputs or None,
-        metric=spec.metric,
+        metric=spec.metric.spec(),
         line=line,
         slices=spec.slices or None,
         inference=parse_inference(spec.inference) if spec.inference else defaults.inference,

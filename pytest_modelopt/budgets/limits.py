@@ -9,7 +9,7 @@ from typing import Literal
 from pytest_modelopt import figures
 from pytest_modelopt.budgets import units
 from pytest_modelopt.budgets.spelling import did_you_mean, nearest, shown
-from pytest_modelopt.metrics import UNLABELLED, is_share
+from pytest_modelopt.metrics import BUILT_IN, is_share
 from pytest_modelopt.record.answers import Inference
 from pytest_modelopt.record.model import Figure, Level, Limit
 
@@ -196,16 +196,28 @@ def format_value(name: str, value: float, *, unit_interval: bool | None = None, 
 
 
 def metric_in_unit_interval(metric: str | None) -> bool | None:
-    """Whether the metric's scores lie in 0..1; None for the project's own and others, of which none knows."""
-    if is_share(metric):
-        return True
-    return False if metric in UNLABELLED else None
+    """Whether the metric's scores lie in 0..1: True for shares of the examples, None for metrics that are not ours."""
+    if metric in BUILT_IN and not is_share(metric):
+        return False
+    return True if is_share(metric) else None
+
+
+def no_drop(limit: str, metric: str | None) -> str:
+    """Why a limit on a drop cannot be stated for a metric that gives the original no score; else empty."""
+    if metric != "sqnr" or limit not in ("max_accuracy_drop", "max_slice_drop"):
+        return ""
+    return (
+        "with `sqnr` nothing can drop: the original has no score of its own, since it differs from itself by nothing; "
+        "state a floor, for example `min_accuracy: 30` (decibels)"
+    )
 
 
 def misfit(limit: Limit, metric: str | None) -> str | None:
     """Why a limit that was read before its metric was known does not fit that metric, as a sentence, or None."""
     if LIMITS[limit.name].unit not in ("points", "score"):
         return None
+    if no_drop(limit.name, metric):
+        return f"{limit.name}: {no_drop(limit.name, metric)}"
     try:
         parse_value(limit.name, limit.text, unit_interval=metric_in_unit_interval(metric))
     except units.UnitError as error:

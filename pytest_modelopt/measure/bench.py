@@ -7,6 +7,7 @@ import gc
 import os
 import pickle
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -29,13 +30,15 @@ from pytest_modelopt.measure import (
 )
 from pytest_modelopt.measure.data import Data
 from pytest_modelopt.measure.device import Device
-from pytest_modelopt.measure.metrics.base import Batch
+from pytest_modelopt.measure.metrics.base import Batch, Scorer
+from pytest_modelopt.measure.metrics.bootstrap import paired_bootstrap
+from pytest_modelopt.measure.metrics.making import Metric, make_metric
 from pytest_modelopt.measure.replies import Answers, Block, Examples, Loaded, Memory, Sample, Usage, VariantError
 from pytest_modelopt.measure.settings import compilations, settings
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
-from pytest_modelopt.record.answers import Repeat
+from pytest_modelopt.record.answers import Interval, Repeat
 from pytest_modelopt.record.model import Environment, ProcessMeter
 from pytest_modelopt.record.observations import Observations
 
@@ -56,7 +59,8 @@ class Bench:
         self._data = Data(variant, self._loader, self._device)
         self._stopwatch: latency.Stopwatch | None = None
         self._cuda_meter: memory.CudaMeter | None = None
-        self._metric: quality.Metric | None = None
+        self._metric: Metric | None = None
+        self._has_scored = False
         self._compilations = 0
         # Noticed on the way, for `observe`.
         self._known: dict[str, Any] = {}
@@ -81,12 +85,13 @@ class Bench:
     def load(self, inputs_file: str | None = None, examples: Examples | None = None) -> Loaded:
         """Make the model, its inputs and its metric; check that one call works.
 
-        `inputs_file`: inputs that another worker of this variant has saved, so that the data is not made again.
+        `inputs_file`: inputs that another worker of this variant has saved; no data and no metric are made then.
         `examples`: what `read` found; without it the data comes from its source.
         """
         self._set_threads()
         self._data.use(examples)
-        name, higher_is_better = self._load_metric()
+        if inputs_file is None:  # another launch scores nothing, and torchmetrics takes seconds to import
+            self._metric = make_metric(self._variant.metric, self._loader)
         inputs = self._data.example_inputs() if inputs_file is None else size.load(Path(inputs_file))
         self._inputs = self._device.take(inputs)
         self._cuda_meter = memory.CudaMeter(self._device.torch_device) if self._device.is_cuda else None
@@ -99,7 +104,9 @@ class Bench:
         self._known = {"first_call_s": time.perf_counter() - start, "settings": settings()}
         with self._looking("ties"):
             self._ties = observe.ties(self._model)
-        return Loaded(notes, None, name, higher_is_better)
+        if self._metric is None:
+            return Loaded(notes, None, "", True)
+        return Loaded(notes, None, self._metric.name, self._metric.higher_is_better)
 
     def optimize(self) -> Loaded:
         """Apply the recipe to the loaded model."""
@@ -172,12 +179,33 @@ class Bench:
         self._set_threads()
         return process_memory.peak_bytes(Path(model), Path(inputs), runtime)
 
-    def score(self) -> Answers:
+    def score(self, keep: str | None = None, reference: str | None = None) -> Answers:
+        """Of all examples. An unlabelled metric writes what it sees to `keep`, or compares it with `reference`."""
+        assert self._metric is not None
         self._set_threads()
+        kept, compared = (Path(path) if path else None for path in (keep, reference))
         probe = repeating.Probe(self.model, self._device)
-        answers = self._pass(probe.watch)
+        answers = self._pass(probe.watch, self._metric.scorer(kept, compared))
+        self._has_scored = True
         self._known |= _classes(answers)
-        return replace(answers, repeat=self._second_pass(answers, probe))
+        return replace(answers, repeat=self._second_pass(answers, probe, compared or kept))
+
+    def interval(self, before: array[float], after: array[float], width: int) -> Interval | str:
+        """Of the drop from one variant to another, by the summands of both their `Answers`; or why there is none."""
+        assert self._metric is not None
+        if self._metric.from_sums is None:
+            return f"the metric {self._metric.name} is no function of sums over the examples"
+        if not self._has_scored:
+            return "the worker that scored the variant has ended, and what it knew of the metric with it"
+        self._set_threads()
+        return paired_bootstrap(
+            before,
+            after,
+            width,
+            self._metric.from_sums,
+            higher_is_better=self._metric.higher_is_better,
+            seed=self._variant.seed,
+        )
 
     def observe(self) -> Observations:
         """What else can be seen of the variant. After `score`, where there is any."""
@@ -260,20 +288,27 @@ class Bench:
         except Exception as error:
             self._unobserved[what] = observe.reason(error)
 
-    def _pass(self, watched: Callable[[Iterable[Batch]], Iterable[Batch]]) -> Answers:
+    def _pass(self, watched: Callable[[Iterable[Batch]], Iterable[Batch]], scorer: Scorer) -> Answers:
         """Run the model on all of the evaluation data, whose batches pass through `watched`."""
         data = self._data.evaluation()
-        answers = quality.answer(self.model, watched(data), self._metric, self._device)
+        answers = quality.answer(self.model, watched(data), scorer, self._device, self._data.slices)
         return replace(answers, data_fingerprint=data.fingerprint)
 
-    def _second_pass(self, first: Answers, probe: repeating.Probe) -> Repeat | None:
-        """Of a variant that answers differently when it is asked again; None for one that repeats itself."""
+    def _second_pass(self, first: Answers, probe: repeating.Probe, reference: Path | None) -> Repeat | None:
+        """Of a variant that answers differently when it is asked again; None for one that repeats itself.
+
+        `reference`: what an unlabelled metric compares with; for the original, its own first pass.
+        """
+        assert self._metric is not None
+        metric = self._metric
         repeats = True
         with self._looking("repeatability"):
             repeats = probe.repeats()
         if repeats:
             return None
-        repeat = repeating.second_pass(first, self._pass, self._variant.seed)
+        repeat = repeating.second_pass(
+            first, lambda watched: self._pass(watched, metric.scorer(reference=reference)), self._variant.seed
+        )
         if repeat is None:
             self._unobserved["repeatability"] = (
                 "it answers differently each time, but the data gave other examples the second time: nothing to compare"
@@ -293,20 +328,6 @@ class Bench:
     def _first_inputs(self) -> Inputs:
         assert self._inputs is not None
         return self._inputs
-
-    def _load_metric(self) -> tuple[str, bool]:
-        source = self._variant.metric.name
-        if source == "accuracy":
-            return "accuracy", True
-        self._metric = self._loader.get(source, "metric")
-        name = source if isinstance(source, str) else getattr(self._metric, "__name__", "metric")
-        higher_is_better = getattr(self._metric, "higher_is_better", None)
-        if not isinstance(higher_is_better, bool):
-            raise VariantError(
-                f"the metric `{name}` does not say whether higher is better: set its attribute "
-                "`higher_is_better = True` or `False`, so that a drop is always a worsening"
-            )
-        return name, higher_is_better
 
 
 def _classes(answers: Answers) -> dict[str, int | None]:

@@ -47,6 +47,11 @@ class Data:
         self._examples = found
         self.calibration_seen = CalibrationSeen(found)
 
+    @property
+    def slices(self) -> int:
+        """How many the project names; 0 where it names none."""
+        return 0 if self._examples is None else len(self._examples.slice_names)
+
     # --- evaluation --------------------------------------------------------------------------------------------------
 
     def evaluation(self) -> examples.Pass:

@@ -84,6 +84,8 @@ class Answers:
     of those (`Bench.interval`)."""
     width: int = 0
     repeat: Repeat | None = None
+    notes: tuple[str, ...] = ()
+    """What must be known to read the score."""
     why_not: dict[str, str] = field(default_factory=dict)
 
 

@@ -18,6 +18,7 @@ from pytest_modelopt.measure.referee import Lacking, Listener, TimingPlan, time_
 from pytest_modelopt.measure.replies import Answers, Loaded, Memory
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.measure.workshop import Failed, Measured, Progress, StepLimits, Workshop
+from pytest_modelopt.record.answers import Interval
 from pytest_modelopt.record.model import Case, CaseError, Environment, Measurement, Stage, Timing
 from pytest_modelopt.record.observations import Observations
 from pytest_modelopt.statistics.timing import LAUNCHES
@@ -52,8 +53,9 @@ class Runner:
             return replace(case, error=error, original=original.measurement)
         optimized = Measured(variant, examples=original.examples)
         try:
-            self._measure(optimized, case.name)
+            self._measure(optimized, case.name, original.outputs)
             _require_same_data(original, optimized)
+            case = self._with_interval(case, original, optimized)
             if _needs_process_memory(case, original, optimized):
                 measure_process_memory(self._workshop, original, case.name)
                 measure_process_memory(self._workshop, optimized, case.name)
@@ -143,8 +145,11 @@ class Runner:
             again_s = original.seconds.pop("read_again", 0.0)
             original.seconds["read"] = original.seconds.get("read", 0.0) + again_s
 
-    def _measure(self, measured: Measured, name: str) -> None:
-        """Load, then size, memory and score. `measured` keeps what was found, also where a later step fails."""
+    def _measure(self, measured: Measured, name: str, reference: Path | None = None) -> None:
+        """Load, then size, memory and score. `measured` keeps what was found, also where a later step fails.
+
+        `reference`: what the original answered, under a metric that compares with it.
+        """
         self._load(measured, name)
         assert measured.loaded is not None
         unmeasured: dict[str, str] = {}
@@ -167,22 +172,28 @@ class Runner:
         if measured.variant.data is None:
             unmeasured["score"] = unmeasured["predictions"] = "no `data` was given"
         else:
-            self._score(measured, name, unmeasured)
+            self._score(measured, name, unmeasured, reference)
         self._observe(measured, name)
 
-    def _score(self, measured: Measured, name: str, unmeasured: dict[str, str]) -> None:
+    def _score(self, measured: Measured, name: str, unmeasured: dict[str, str], reference: Path | None) -> None:
         assert measured.loaded is not None
         assert measured.measurement is not None
-        label = measured.variant.label
-        answers: Answers = self._workshop.ask(measured, name, "score", f"scoring the {label}")
+        arguments: dict[str, Any] = {} if reference is None else {"reference": str(reference)}
+        if reference is None and measured.variant.metric.is_unlabelled:
+            measured.outputs = self._workshop.new_file("outputs")
+            arguments = {"keep": str(measured.outputs)}
+        text = f"scoring the {measured.variant.label}"
+        answers: Answers = self._workshop.ask(measured, name, "score", text, **arguments)
         measured.answers = answers
         if answers.predictions is None:
             unmeasured["predictions"] = f"the metric {measured.loaded.metric_name} is not right-or-wrong per example"
+        unmeasured.update({figure: why for figure, why in answers.why_not.items() if figure != "interval"})
         measured.measurement = replace(
             measured.measurement,
             score=answers.score,
             examples=answers.examples,
             data_fingerprint=answers.data_fingerprint,
+            notes=(*measured.measurement.notes, *answers.notes),
             repeat=answers.repeat,
         )
 
@@ -233,6 +244,22 @@ class Runner:
             return None
 
     # --- the comparison ----------------------------------------------------------------------------------------------
+
+    def _with_interval(self, case: Case, original: Measured, optimized: Measured) -> Case:
+        """The case with the interval of its drop, or with the reason for none; as it is where each answer is right or
+        wrong, since the bounds of that follow from the counts."""
+        before, after = original.answers, optimized.answers
+        if before is None or after is None or (before.correct is not None and after.correct is not None):
+            return case
+        why_not = before.why_not.get("interval") or after.why_not.get("interval")
+        if why_not is None:
+            text = "resampling the examples"
+            sides: dict[str, Any] = {"before": before.summands, "after": after.summands, "width": after.width}
+            found: Interval | str = self._workshop.ask(optimized, case.name, "interval", text, stage="score", **sides)
+            if isinstance(found, Interval):
+                return replace(case, interval=found)
+            why_not = found
+        return replace(case, no_interval=why_not)
 
     def _time(self, case: Case, original: Measured, optimized: Measured, lacking: Lacking) -> Timing | None:
         """None, with the reason in the variant's measurement, where others time on this machine without an end."""
@@ -312,8 +339,8 @@ def _compared(case: Case, original: Measured, optimized: Measured) -> Case:
         original=original.measurement,
         variant=optimized.measurement,
         coverage=optimized.loaded.coverage if optimized.loaded else None,
-        agreement=compare(before, after) if before is not None and after is not None else None,
-        slices=None
-        if before is None or after is None
-        else slices(before, after, original.examples, higher_is_better=original.loaded.higher_is_better),
+        agreement=compare(before, after) if before and after else None,
+        slices=slices(before, after, original.examples, higher_is_better=original.loaded.higher_is_better)
+        if before and after
+        else None,
     )

@@ -65,6 +65,8 @@ class Measured:
     """The evaluation data of its model, once it was read."""
     files: list[Path] = field(default_factory=list)
     """Removed with it."""
+    outputs: Path | None = None
+    """Of the original, under an unlabelled metric: what it answered, which variants are compared with."""
 
 
 class Failed(Exception):
@@ -111,6 +113,9 @@ class Workshop:
             measured.saved = None
         for file in measured.files:
             file.unlink(missing_ok=True)
+        if measured.outputs is not None:
+            measured.outputs.unlink(missing_ok=True)
+            measured.outputs = None
 
     def request(self, worker: Worker | None, operation: str, **arguments: Any) -> Any:
         """The worker's answer, within the limit of a step. Raises WorkerFailed."""

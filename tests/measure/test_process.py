@@ -100,8 +100,7 @@ def test_the_pytest_process_imports_no_torch_to_talk_to_workers(folder: Path) ->
     script = (
         "import sys; from pathlib import Path\n"
         "from pytest_modelopt.measure.process import Worker\n"
-        "from pytest_modelopt.measure.variant import Variant\n"
-        "from pytest_modelopt.metrics import MetricSpec\n"
+        "from pytest_modelopt.measure.variant import Variant\nfrom pytest_modelopt.metrics import MetricSpec\n"
         f"f = {str(folder)!r}\n"
         "v = Variant('users_code:model', None, 'users_code:data', None, None, MetricSpec(), (f,), f)\n"
         "w = Worker(v, Path(f), 'w')\n"
@@ -213,8 +212,7 @@ def test_a_worker_ends_with_the_process_that_started_it(folder: Path) -> None:
 
     script = (
         "import os\nfrom pathlib import Path\nfrom pytest_modelopt.measure.process import Worker\n"
-        "from pytest_modelopt.measure.variant import Variant\n"
-        "from pytest_modelopt.metrics import MetricSpec\n"
+        "from pytest_modelopt.measure.variant import Variant\nfrom pytest_modelopt.metrics import MetricSpec\n"
         f"f = {str(folder)!r}\n"
         "v = Variant('users_code:model', None, 'users_code:data', None, None, MetricSpec(), (f,), f)\n"
         "w = Worker(v, Path(f), 'w')\n"

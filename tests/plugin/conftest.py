@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
 
-from tests.plugin import kept_modules  # noqa: F401
+from tests.plugin import kept_modules, metric_tasks  # noqa: F401
 
 MODELS = '''
 """Models and data of the project under test."""
@@ -122,6 +125,29 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Calla
         return pytester
 
     return make
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the weights of the models of `metric_tasks`."""
+    folder = tmp_path_factory.mktemp("weights")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name in metric_tasks.MODELS:
+        metric_tasks.train(name, folder)
+    torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.fixture
+def tasks_project(project: Callable[..., pytest.Pytester], weights: Path) -> pytest.Pytester:
+    """A project whose `tasks.py` is our `metric_tasks`, with the trained weights beside it, and no budgets yet."""
+    pytester = project(None)
+    source = Path(metric_tasks.__file__).read_text(encoding="utf-8")
+    (pytester.path / "tasks.py").write_text(source, encoding="utf-8")
+    for file in weights.iterdir():
+        shutil.copy(file, pytester.path)
+    return pytester
 
 
 def one_case(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.cli import main
+from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.record.json import read
 from pytest_modelopt.record.model import Finding
 from tests.plugin.conftest import one_case
@@ -165,7 +166,6 @@ def test_a_look_that_kills_the_worker_costs_the_case_nothing(zoo: Project) -> No
 
 def test_a_recipe_that_only_claims_is_an_error_of_its_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pytest_modelopt.measure.variant import Variant
-    from pytest_modelopt.metrics import MetricSpec
     from pytest_modelopt.session import Session
     from tests.doctor.cases_by_hand import ENVIRONMENT, variant_with
 
