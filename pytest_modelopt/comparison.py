@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.record.answers import Agreement, Interval, Slices
-from pytest_modelopt.record.model import Case, Coverage, Finding, Measurement, Timing
+from pytest_modelopt.record.model import Case, Coverage, Measurement, Timing
+from pytest_modelopt.record.verdicts import Finding
 
 if TYPE_CHECKING:
     from torch import nn

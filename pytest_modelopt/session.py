@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from pytest_modelopt.metrics import is_share
 from pytest_modelopt.options import Options
 from pytest_modelopt.record.answers import Inference
-from pytest_modelopt.record.model import Case, CaseError, Environment, Limit, Record
+from pytest_modelopt.record.model import Case, CaseError, Environment, Record
+from pytest_modelopt.record.verdicts import Limit
 
 if TYPE_CHECKING:
     from pytest_modelopt.budgets.file import BudgetsFile, CaseEntry, Defaults, ModelEntry

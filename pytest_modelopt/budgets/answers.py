@@ -16,7 +16,8 @@ from pytest_modelopt.budgets.repeats import Passes, exact_score, over_passes, pa
 from pytest_modelopt.budgets.slices import judge_slices
 from pytest_modelopt.budgets.useless import why_useless
 from pytest_modelopt.budgets.words import by_how_much, not_measured, shown, told_needed, verdict
-from pytest_modelopt.record.model import Case, Limit, Verdict
+from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.verdicts import Limit, Verdict
 from pytest_modelopt.statistics.needed import examples_for_drop, examples_for_interval, examples_for_share
 from pytest_modelopt.statistics.proportions import drop_bounds, share_bounds
 

@@ -6,7 +6,8 @@ from fractions import Fraction
 from typing import TypeAlias
 
 from pytest_modelopt.budgets.limits import LIMITS
-from pytest_modelopt.record.model import Case, Limit
+from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.statistics.timing import Decision
 
 Number: TypeAlias = "float | Fraction"

@@ -18,7 +18,7 @@ from pytest_modelopt.budgets.schema import Location
 from pytest_modelopt.budgets.spelling import plain, printable, shown
 from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.record.answers import Inference
-from pytest_modelopt.record.model import Limit
+from pytest_modelopt.record.verdicts import Limit
 
 
 @dataclass(frozen=True)

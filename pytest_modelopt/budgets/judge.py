@@ -16,7 +16,8 @@ from pytest_modelopt.budgets.answers import ANSWER_LIMITS, judge_answers
 from pytest_modelopt.budgets.deciding import Number, decide
 from pytest_modelopt.budgets.limits import LIMITS, format_value
 from pytest_modelopt.budgets.words import by_how_much, not_measured, shown, verdict
-from pytest_modelopt.record.model import Case, Limit, Measurement, Timing, Verdict
+from pytest_modelopt.record.model import Case, Measurement, Timing
+from pytest_modelopt.record.verdicts import Limit, Verdict
 from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
     LAUNCHES,

@@ -11,7 +11,7 @@ from pytest_modelopt.budgets import units
 from pytest_modelopt.budgets.spelling import did_you_mean, nearest, shown
 from pytest_modelopt.metrics import BUILT_IN, is_share
 from pytest_modelopt.record.answers import Inference
-from pytest_modelopt.record.model import Figure, Level, Limit
+from pytest_modelopt.record.verdicts import Figure, Level, Limit
 
 Unit = Literal["bytes", "percentage", "points", "score", "factor", "time"]
 

@@ -10,7 +10,8 @@ from pytest_modelopt.budgets.deciding import Number
 from pytest_modelopt.budgets.limits import metric_in_unit_interval
 from pytest_modelopt.budgets.words import shown
 from pytest_modelopt.figures import format_number, format_percentage
-from pytest_modelopt.record.model import Case, Limit, Measurement
+from pytest_modelopt.record.model import Case, Measurement
+from pytest_modelopt.record.verdicts import Limit
 
 
 @dataclass(frozen=True)

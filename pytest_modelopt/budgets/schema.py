@@ -45,7 +45,7 @@ from pytest_modelopt.budgets.spelling import did_you_mean, plain, shown
 from pytest_modelopt.budgets.units import BYTE_UNITS, NUMBER_PATTERN, TIME_UNITS, UnitError, parse_time
 from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.record.answers import Inference
-from pytest_modelopt.record.model import Level
+from pytest_modelopt.record.verdicts import Level
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
 Location = tuple[str | int, ...]

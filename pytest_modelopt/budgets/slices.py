@@ -25,7 +25,8 @@ from pytest_modelopt.budgets.useless import why_useless
 from pytest_modelopt.budgets.words import by_how_much, not_measured, shown, told_needed, verdict
 from pytest_modelopt.figures import format_number, format_points
 from pytest_modelopt.record.answers import Slices
-from pytest_modelopt.record.model import Case, Limit, Verdict
+from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.verdicts import Limit, Verdict
 from pytest_modelopt.statistics.needed import examples_for_drop
 from pytest_modelopt.statistics.proportions import drop_bounds
 from pytest_modelopt.statistics.timing import Decision

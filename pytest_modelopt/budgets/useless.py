@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pytest_modelopt.figures import format_percentage
 from pytest_modelopt.metrics import MetricSpec
-from pytest_modelopt.record.model import Case, Limit
+from pytest_modelopt.record.model import Case
 from pytest_modelopt.record.observations import Observations
+from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.statistics.proportions import share_bounds
 
 FEW_EXAMPLES = 5

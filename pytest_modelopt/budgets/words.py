@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pytest_modelopt.budgets.deciding import Number
 from pytest_modelopt.budgets.limits import FIGURES, LIMITS, format_value, metric_in_unit_interval
 from pytest_modelopt.figures import format_number, format_percentage, format_points
-from pytest_modelopt.record.model import Case, Limit, Verdict
+from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.verdicts import Limit, Verdict
 from pytest_modelopt.statistics.timing import Decision
 
 _OPENINGS: Mapping[Decision, str] = {"pass": "holds", "fail": "is broken", "inconclusive": "is inconclusive"}

@@ -7,7 +7,7 @@ from statistics import NormalDist
 from pytest_modelopt.budgets.slices import slice_rows, worst_first
 from pytest_modelopt.doctor.evidence import Evidence, count, enumerated
 from pytest_modelopt.figures import format_percentage
-from pytest_modelopt.record.model import Finding
+from pytest_modelopt.record.verdicts import Finding
 from pytest_modelopt.statistics.proportions import drop_bounds
 
 _FEW_EXAMPLES = 32

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from pytest_modelopt.doctor import answers, coverage, fairness, gate
 from pytest_modelopt.doctor.evidence import Evidence
-from pytest_modelopt.record.model import Case, Environment, Finding
+from pytest_modelopt.record.model import Case, Environment
+from pytest_modelopt.record.verdicts import Finding
 
 Rule = Callable[[Evidence], Finding | None]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pytest_modelopt.budgets.useless import is_chance, is_constant, is_majority
 from pytest_modelopt.doctor.evidence import Evidence
-from pytest_modelopt.record.model import Case, Finding
+from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.verdicts import Finding
 
 
 def nothing_compared(case: Case) -> str:

@@ -9,18 +9,9 @@ from pytest_modelopt.budgets.answers import ANSWER_LIMITS
 from pytest_modelopt.budgets.limits import FIGURES, LIMITS
 from pytest_modelopt.budgets.slices import told_too_small
 from pytest_modelopt.figures import format_bytes, format_percentage
-from pytest_modelopt.record.model import (
-    Case,
-    CaseError,
-    Coverage,
-    Finding,
-    LayerCoverage,
-    Limit,
-    Record,
-    Stage,
-    Verdict,
-)
+from pytest_modelopt.record.model import Case, CaseError, Coverage, LayerCoverage, Record, Stage
 from pytest_modelopt.record.outcome import unjudged_limits
+from pytest_modelopt.record.verdicts import Finding, Limit, Verdict
 from pytest_modelopt.report.answers import changed_line
 from pytest_modelopt.report.conditions import disturbances
 from pytest_modelopt.report.item import Item, Label, Severity

@@ -7,7 +7,8 @@ from typing import Any
 
 from pytest_modelopt.budgets.judge import judge
 from pytest_modelopt.record.answers import Agreement, Repeat, Slices
-from pytest_modelopt.record.model import Case, Verdict
+from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.verdicts import Verdict
 from tests.report.records_by_hand import case, limit, measurement
 
 Z2 = 1.6448536269514722**2

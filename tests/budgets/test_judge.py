@@ -15,15 +15,14 @@ from pytest_modelopt.record.model import (
     Conditions,
     Coverage,
     LayerCoverage,
-    Limit,
     Measurement,
     ProcessMemory,
     TimedPair,
     Timing,
-    Verdict,
     WorkerUse,
 )
 from pytest_modelopt.record.outcome import case_outcome
+from pytest_modelopt.record.verdicts import Limit, Verdict
 
 QUIET = Conditions(2, 0.1, 0.0, 0.0, 0.0, 0.0, WorkerUse(1, 0.0), WorkerUse(1, 0.0))
 

@@ -15,7 +15,7 @@ from pytest_modelopt.budgets.limits import (
     unknown_limit,
 )
 from pytest_modelopt.budgets.units import UnitError
-from pytest_modelopt.record.model import Limit
+from pytest_modelopt.record.verdicts import Limit
 
 CATALOGUE = [
     ("max_memory", "exact", "max", "3 MiB", 3145728.0),

@@ -15,7 +15,7 @@ from pytest_modelopt.budgets.problems import BudgetsError
 from pytest_modelopt.budgets.schema import json_schema, parse_metric
 from pytest_modelopt.measure.variant import Carried
 from pytest_modelopt.metrics import MetricSpec, is_share
-from pytest_modelopt.record.model import Limit
+from pytest_modelopt.record.verdicts import Limit
 
 HEAD = "version: 1\nmodels:\n  m:\n    factory: shop:model\n    data: shop:data\n"
 

@@ -8,7 +8,8 @@ import pytest
 
 from pytest_modelopt.budgets.judge import judge
 from pytest_modelopt.record.answers import Agreement, Slices
-from pytest_modelopt.record.model import Case, Verdict
+from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.verdicts import Verdict
 from tests.doctor.cases_by_hand import original_with, rules, sound
 from tests.report.records_by_hand import limit
 

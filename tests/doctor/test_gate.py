@@ -9,7 +9,8 @@ import pytest
 from pytest_modelopt.budgets.judge import judge
 from pytest_modelopt.doctor.gate import nothing_compared
 from pytest_modelopt.record.answers import Agreement
-from pytest_modelopt.record.model import Case, Verdict
+from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.verdicts import Verdict
 from tests.doctor.cases_by_hand import SETTINGS, SOUND, only, original_with, rules, sound, variant_with
 from tests.report.records_by_hand import limit, measurement
 

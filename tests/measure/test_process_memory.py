@@ -22,7 +22,8 @@ from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.measure.workshop import Measured, Workshop
 from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.progress import Silent
-from pytest_modelopt.record.model import Case, Limit, Measurement, ProcessMemory
+from pytest_modelopt.record.model import Case, Measurement, ProcessMemory
+from pytest_modelopt.record.verdicts import Limit
 
 HERE = Path(__file__).parent
 RUNTIMES = {"onnx_runtime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}

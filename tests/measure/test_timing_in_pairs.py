@@ -22,7 +22,8 @@ from pytest_modelopt.measure.runner import Runner, StepLimits
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.progress import Silent
-from pytest_modelopt.record.model import Case, Limit, Timing
+from pytest_modelopt.record.model import Case, Timing
+from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.report.conditions import disturbances, oddities
 from pytest_modelopt.selftest import trial
 

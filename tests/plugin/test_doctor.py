@@ -12,7 +12,7 @@ import pytest
 from pytest_modelopt.cli import main
 from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.record.json import read
-from pytest_modelopt.record.model import Finding
+from pytest_modelopt.record.verdicts import Finding
 from tests.plugin.conftest import one_case
 
 Project = Callable[..., pytest.Pytester]

@@ -35,14 +35,13 @@ from pytest_modelopt.record.model import (
     Conditions,
     Environment,
     LayerCoverage,
-    Limit,
     Measurement,
     Record,
     TimedPair,
     Timing,
-    Verdict,
     WorkerUse,
 )
+from pytest_modelopt.record.verdicts import Limit, Verdict
 
 _ABOVE_ZERO = {"launch", "original_ns", "variant_ns", "original_calls", "variant_calls"}
 _NOT_NEGATIVE = {"original_switches", "variant_switches", "original_delayed_ns", "variant_delayed_ns"}

@@ -12,17 +12,14 @@ from pytest_modelopt.record.model import (
     Coverage,
     Environment,
     LayerCoverage,
-    Level,
-    Limit,
     Measurement,
-    Outcome,
     RecipeStep,
     Record,
     TimedPair,
     Timing,
-    Verdict,
     WorkerUse,
 )
+from pytest_modelopt.record.verdicts import Level, Limit, Outcome, Verdict
 
 MIB = 1024 * 1024
 

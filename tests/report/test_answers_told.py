@@ -13,7 +13,8 @@ from test_markdown import HOSTILE
 from pytest_modelopt.budgets.judge import judge
 from pytest_modelopt.record.answers import Agreement, Changed, Interval, Repeat, Slices
 from pytest_modelopt.record.json import dumps, loads
-from pytest_modelopt.record.model import Case, Finding, Record
+from pytest_modelopt.record.model import Case, Record
+from pytest_modelopt.record.verdicts import Finding
 from pytest_modelopt.report import junit
 from pytest_modelopt.report.failure import explain
 from pytest_modelopt.report.github import annotations
