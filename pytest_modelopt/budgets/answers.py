@@ -36,6 +36,10 @@ def judge_answers(case: Case, limit: Limit) -> Verdict:
     passes = passes_of(case, limit, figure)
     if case.inference == "set":
         return _on_the_set(case, limit, passes)
+    if limit.name == "max_accuracy_drop" and case.interval_lacks_examples and case.variant is not None:
+        told = shown(case, limit, float(figure), kept=False)
+        text = f"{told} measured on {case.variant.examples:,} examples; {case.no_interval}"
+        return verdict(case, limit, "inconclusive", figure, text)
     bounds = _bounds(case, limit, float(figure))
     if isinstance(bounds, str):
         return not_measured(case, limit, f"{bounds}; `inference: set` judges these examples themselves")

@@ -89,6 +89,10 @@ class Answers:
     why_not: dict[str, str] = field(default_factory=dict)
 
 
+class TooFewExamples(str):
+    """Why a drop has no interval, where more examples would give it one."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """Part of what a model answered, by which another launch of it can be checked."""

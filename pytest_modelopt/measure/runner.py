@@ -15,7 +15,7 @@ from pytest_modelopt.measure.launches import start_again
 from pytest_modelopt.measure.machine import LockUnavailable
 from pytest_modelopt.measure.process import Worker, WorkerFailed
 from pytest_modelopt.measure.referee import Lacking, Listener, TimingPlan, time_pairs
-from pytest_modelopt.measure.replies import Answers, Loaded, Memory
+from pytest_modelopt.measure.replies import Answers, Loaded, Memory, TooFewExamples
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.measure.workshop import Failed, Measured, Progress, StepLimits, Workshop
 from pytest_modelopt.record.answers import Interval
@@ -259,7 +259,7 @@ class Runner:
             if isinstance(found, Interval):
                 return replace(case, interval=found)
             why_not = found
-        return replace(case, no_interval=why_not)
+        return replace(case, no_interval=why_not, interval_lacks_examples=isinstance(why_not, TooFewExamples))
 
     def _time(self, case: Case, original: Measured, optimized: Measured, lacking: Lacking) -> Timing | None:
         """None, with the reason in the variant's measurement, where others time on this machine without an end."""

@@ -265,6 +265,8 @@ class Case:
     interval: Interval | None = None
     """Of the drop, for a metric that is not right-or-wrong; None where none is honest: `no_interval` says why."""
     no_interval: str = ""
+    interval_lacks_examples: bool = False
+    """Whether that is for want of examples: then a limit on the population is undecided, and nothing is wrong."""
     inference: Inference = "set"
     timing: Timing | None = None
     error: CaseError | None = None

@@ -135,6 +135,14 @@ def test_an_interval_that_does_not_hold_its_figure_cannot_pass() -> None:
     assert verdict(scored(replace(BOOTSTRAP, low=0.1, high=0.2)), "max_accuracy_drop", 0.3).outcome == "inconclusive"
 
 
+def test_too_few_changed_examples_leave_the_population_undecided() -> None:
+    """Nothing is wrong with the metric, nor with a variant that answers nearly everything as before."""
+    why = "2 of 400 examples are scored differently, and 5 are needed for an interval"
+    told = verdict(scored(None, why, interval_lacks_examples=True), "max_accuracy_drop", 100.0)
+    assert (told.outcome, told.is_red) == ("inconclusive", False)
+    assert f"is inconclusive: 0.5 measured on 400 examples; {why}" in told.sentence
+
+
 def test_without_an_interval_the_population_was_not_measured() -> None:
     told = verdict(scored(None, "F1 is no function of sums"), "max_accuracy_drop", 100.0)
     assert (told.outcome, told.is_red) == ("not measured", True)

@@ -12,6 +12,7 @@ from torchmetrics.regression import R2Score
 
 from pytest_modelopt.measure.metrics.bootstrap import FEWEST_CHANGED, RESAMPLES, paired_bootstrap
 from pytest_modelopt.measure.metrics.torchmetrics import Sums
+from pytest_modelopt.measure.replies import TooFewExamples
 from pytest_modelopt.record.answers import Interval
 
 NOISE = numpy.random.default_rng(0)
@@ -106,6 +107,7 @@ def test_nearly_nothing_changed_is_no_reason_for_certainty(changed: int) -> None
         f"{changed} of 450 examples are scored differently, and 5 are needed for an interval: about other examples "
         "these say nothing"
     )
+    assert isinstance(found, TooFewExamples)
     after = array("d", [0.0] * FEWEST_CHANGED + [1.0] * (450 - FEWEST_CHANGED))
     assert isinstance(paired_bootstrap(before, after, 1, mean, higher_is_better=True, seed=1), Interval)
 

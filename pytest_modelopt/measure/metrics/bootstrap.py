@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from pytest_modelopt.measure.replies import TooFewExamples
 from pytest_modelopt.record.answers import Interval
 
 RESAMPLES = 2000
@@ -39,14 +40,14 @@ def paired_bootstrap(
         return f"{examples:,} examples are more than can be resampled in reasonable time, {MOST_EXAMPLES:,}"
     changed = int((pair[0] != pair[1]).any(dim=1).sum())
     if changed < FEWEST_CHANGED:
-        return (
+        return TooFewExamples(
             f"{changed} of {examples:,} examples are scored differently, and {FEWEST_CHANGED} are needed for an "
             "interval: about other examples these say nothing"
         )
     was, now = _resampled(pair, from_sums, seed).unbind(dim=1)
     drops = was - now if higher_is_better else now - was
     if not bool(torch.isfinite(drops).all()):
-        return "the metric has no score on some of the resamples"
+        return TooFewExamples("the metric has no score on some of the resamples")
     low, high = torch.quantile(drops, torch.tensor([_RISK, 1 - _RISK], dtype=torch.float64)).tolist()
     return Interval(low, high, "paired bootstrap", RESAMPLES, seed)
 
