@@ -24,8 +24,9 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Three at once, also on two cores: much of it waits for workers. A file stays together, since its tests share what they make.
 test: lint
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -n 3 --dist loadfile tests
 
 # The project's own pull-request check, and what a user sees: the budgets of example_project. The tests of
 # example_project that need no gate run there, too.

@@ -73,7 +73,7 @@ def _make_again(workshop: Workshop, measured: Measured, saved: Saved) -> None:
     if not saved.answer.is_like(workshop.request(measured.worker, "answer")):
         raise WorkerFailed(
             f"the {measured.variant.label} was made again for another launch, and answers differently: its factory "
-            "must give the same model in every process, whether or not the data was loaded before",
+            "must give the same model in every process",
             "",
         )
 

@@ -37,3 +37,12 @@ def has_all_of_one(alternatives: tuple[frozenset[str], ...]) -> bool:
 def vnni() -> bool:
     """Whether int8 products are summed up in hardware without overflow: VNNI on x86, dot product or i8mm on ARM."""
     return has_all_of_one(tuple(frozenset({flag}) for flag in ("avx512_vnni", "avx_vnni", "asimddp", "i8mm")))
+
+
+def adds_in_16_bits() -> bool:
+    """Whether int8 kernels add pairs of products in 16 bits, which overflow where weights use all 8 bits: x86 without
+    VNNI, and where nobody knows."""
+    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
+        return False
+    _, flags = name_and_flags()
+    return not flags & {"avx512_vnni", "avx_vnni"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from pytest_modelopt.recipes import cpu_flags
 from pytest_modelopt.recipes.describe import last_line
 from pytest_modelopt.recipes.onnx_conversion import Conversion
 
@@ -48,7 +48,7 @@ def reduced_range(wanted: ReduceRange) -> tuple[bool, tuple[str, ...]]:
     """Whether weights take 7 of their 8 bits, and a note on why."""
     if wanted == "on":
         return True, ()
-    saturates = _saturates()
+    saturates = cpu_flags.adds_in_16_bits()
     if wanted == "off":
         warning = "this CPU lacks VNNI: with all 8 bits of the weights its 16-bit sums saturate, which costs accuracy"
         return False, (warning,) if saturates else ()
@@ -61,14 +61,3 @@ def reduced_range(wanted: ReduceRange) -> tuple[bool, tuple[str, ...]]:
         "weights use all 8 bits, which is safe on this CPU; on an x86 CPU without VNNI sums may saturate and the "
         "answers differ (reduce_range=on is safe on both)",
     )
-
-
-def _saturates() -> bool:
-    """Whether this CPU multiplies int8 with the instructions of x86 that add pairs of products in 16 bits."""
-    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
-        return False
-    try:
-        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
-    except OSError:
-        return True  # unknown: 7 bits are right everywhere
-    return not words & {"avx512_vnni", "avx_vnni"}

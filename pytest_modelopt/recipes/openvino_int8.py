@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pytest_modelopt.recipes import openvino_ir
+from pytest_modelopt.recipes import cpu_flags, openvino_ir
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.recipes.calibrating import calibration_batches, does_not_run, fewer_batches, require_calibration
 from pytest_modelopt.recipes.calling import call
@@ -109,6 +109,14 @@ class OpenVinoInt8(Recipe):
     def _quantized(self, ir: Any, variant: OpenVinoModule, context: Context) -> tuple[Any, tuple[str, ...]]:
         nncf = openvino_ir.load_nncf()
         items = self._calibration(variant, context)
+        notes: tuple[str, ...] = ()
+        advanced = nncf.AdvancedQuantizationParameters()
+        if cpu_flags.adds_in_16_bits():
+            advanced.overflow_fix = nncf.OverflowFix.ENABLE
+            notes += (
+                "weights use 7 of their 8 bits: this CPU lacks VNNI, and its 16-bit sums would saturate with all of "
+                "them",
+            )
         with openvino_ir.quiet_nncf():
             quantized = nncf.quantize(
                 ir,
@@ -116,9 +124,10 @@ class OpenVinoInt8(Recipe):
                 preset=None if self.preset == "auto" else nncf.QuantizationPreset(self.preset),
                 model_type=nncf.ModelType.TRANSFORMER if self.model == "transformer" else None,
                 subset_size=len(items),
+                advanced_parameters=advanced,
                 ignored_scope=None if self.recurrent else nncf.IgnoredScope(types=list(RECURRENT), validate=False),
             )
-        return quantized, fewer_batches(len(items), self.batches)
+        return quantized, notes + fewer_batches(len(items), self.batches)
 
     def _calibration(self, variant: OpenVinoModule, context: Context) -> list[list[Any]]:
         """The inputs of the calibration batches, on each of which the model is seen to run in float32."""

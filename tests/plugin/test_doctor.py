@@ -108,8 +108,8 @@ def test_the_sentence_stands_under_the_broken_limit_everywhere(
         assert "%0A2 Conv2d (9.69 KiB, 97.3%25 of the weight bytes" in annotation
 
     record = read(pytester.path / "report" / "record.json")
-    (finding,) = record.cases[0].findings
-    assert (finding.rule, "size" in finding.explains) == ("left-alone", True)
+    explained = {finding.rule: finding.explains for finding in record.cases[0].findings}  # a CPU may have its own
+    assert "size" in explained["left-alone"]
     result.stdout.fnmatch_lines(["*changed: weight bytes / multiply-adds*", "  int8-dynamic *2.51% / 0.15% *"])
     summary = (pytester.path / "report" / "summary.md").read_text(encoding="utf-8")
     assert summary.count("- 2 Conv2d (9.69 KiB") == 1

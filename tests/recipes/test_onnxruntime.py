@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from pytest_modelopt.measure.memory import ForeignRuntime, weights_bytes
-from pytest_modelopt.recipes import onnx_conversion, onnx_quantization
+from pytest_modelopt.recipes import cpu_flags, onnx_conversion
 from pytest_modelopt.recipes import onnxruntime as float_recipe
 from pytest_modelopt.recipes import onnxruntime_int8_dynamic as dynamic_recipe
 from pytest_modelopt.recipes import onnxruntime_int8_static as static_recipe
@@ -374,7 +374,7 @@ def weight_codes(variant: Any) -> list[numpy.ndarray[Any, Any]]:
 def test_weights_take_the_bits_that_the_cpu_can_add(
     recipe: str, reduce_range: str, saturates: bool, bits: int, note: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_quantization, "_saturates", lambda: saturates)
+    monkeypatch.setattr(cpu_flags, "adds_in_16_bits", lambda: saturates)
     optimization = apply_to("mlp", f"onnxruntime-int8-{recipe}(reduce_range={reduce_range})")
     codes = weight_codes(optimization.model)
     assert len(codes) == 3
@@ -387,9 +387,9 @@ def test_weights_take_the_bits_that_the_cpu_can_add(
 def test_the_cpu_is_known_as_the_kernel_lists_it() -> None:
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     if "avx512_vnni" in flags or "avx_vnni" in flags:
-        assert not onnx_quantization._saturates()
+        assert not cpu_flags.adds_in_16_bits()
     elif "avx2" in flags:
-        assert onnx_quantization._saturates()
+        assert cpu_flags.adds_in_16_bits()
 
 
 def test_per_channel_keeps_layers_whose_channels_differ() -> None:
