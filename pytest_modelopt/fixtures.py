@@ -135,7 +135,8 @@ class Measure(_Work):
                 Without a model, the case that the marker names is measured as budgets.yaml describes it.
             recipe: such as `"int8-dynamic"` or `"prune-structured(ratio=0.5) + int8-dynamic"`.
             data: what the score is measured on: (inputs, targets) tensors, a Dataset, a DataLoader, an iterable of
-                batches, or a factory of one of these.
+                batches, or a factory of one of these. Targets may be a list with one entry for each example; under a
+                metric that needs no labels, inputs alone will do.
             calibration: data for recipes that calibrate; the same forms.
             example_inputs: inputs of the timed and memory-measured call; default: the first examples of `data`.
             metric: "accuracy", "top-5"; "agreement", "cosine" or "sqnr", which need no labels; the path of a class, as
