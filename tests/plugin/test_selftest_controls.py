@@ -250,6 +250,13 @@ def test_a_fault_in_time_needs_evidence() -> None:
     assert judge_identity(a_case(timing=one), 1.5).outcome == "ok"  # within what the limit would notice
 
 
+def test_an_estimate_that_noise_explains_is_no_alarm() -> None:
+    """8 ms / 2 / 3.5 ms = 1.14x is beyond 10%, but single pairs read from 0.57x to 1.71x."""
+    noisy = timing(variant_ns=3_500_000, step_ns=400_000)
+    assert judge_identity(a_case(timing=noisy), 0.1).outcome == "ok"
+    assert judge_identity(a_case(timing=timing(variant_ns=3_500_000)), 0.1).outcome == "NOT ok"
+
+
 def test_figures_that_neither_side_has_are_told() -> None:
     bare = replace(ORIGINAL, weights_bytes=None)
     control = judge_identity(a_case(original=bare, variant=bare), 0.1)
