@@ -21,6 +21,7 @@ from benchmarks.common import CONDITIONS, REPOSITORY, machine, origin, print_ori
 from pytest_modelopt.measure.process import Worker
 from pytest_modelopt.measure.replies import Block
 from pytest_modelopt.measure.variant import Variant, environment_now
+from pytest_modelopt.metrics import MetricSpec
 
 BLOCKS_MS = (1, 5, 20, 60)
 Pair = tuple[Block, Block]
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args()
     variant = Variant(
-        "example_project.vision:load_model", None, "example_project.vision:test_data", None, None, "accuracy",
+        "example_project.vision:load_model", None, "example_project.vision:test_data", None, None, MetricSpec(),
         (str(REPOSITORY),), str(REPOSITORY), environment_now(),
     )  # fmt: skip
     print_origins([origin()])

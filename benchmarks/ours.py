@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.common import REPOSITORY
 from pytest_modelopt.measure.variant import Variant, environment_now
+from pytest_modelopt.metrics import MetricSpec
 
 try:
     from pytest_modelopt.selftest import trial
@@ -29,7 +30,7 @@ def compare(*, slowdown: float, max_slowdown: float, folder: Path, seed: int) ->
         data="example_project.vision:test_data",
         calibration=None,
         example_inputs=None,
-        metric="accuracy",
+        metric=MetricSpec(),
         import_paths=(str(REPOSITORY),),
         working_directory=str(REPOSITORY),
         environment=environment_now(),

@@ -1,8 +1,8 @@
 """Every recipe on every kind of model, in real runs of the gate: the table in RECIPES.md.
 
 `python -m benchmarks.recipes` trains the models that are missing (benchmarks/zoo.py), measures each model with all
-recipes in one run of `pytest --modelopt`, and writes the table. What is measured already is not measured again
-(`--again`).
+recipes in one run of `pytest --modelopt`, and writes the table. What is measured already is not measured again, unless
+by `--again`, or for single recipes by `--recipe`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tabulate import tabulate
@@ -19,7 +20,7 @@ from tabulate import tabulate
 from benchmarks import zoo
 from benchmarks.common import REPOSITORY, RESULTS, command
 from pytest_modelopt.figures import format_bytes, format_factor, format_percentage, format_points, format_time
-from pytest_modelopt.record.json import read
+from pytest_modelopt.record.json import read, write
 from pytest_modelopt.record.model import Case, Record
 from pytest_modelopt.report.conditions import disturbances
 
@@ -74,31 +75,47 @@ EXPRESSIONS = (
 """Every recipe that a processor can run, and combinations that make sense."""
 
 
-def budgets(kind: str) -> str:
-    """A budgets file with one model, all recipes and no limits."""
+def budgets(kind: str, expressions: Sequence[str]) -> str:
+    """A budgets file with one model, these recipes and no limits."""
     factory, data, _ = KINDS[kind]
     scored, calibration = DATA[data]
-    recipes = "".join(f"      {expression!r}:\n" for expression in EXPRESSIONS)
+    recipes = "".join(f"      {expression!r}:\n" for expression in expressions)
     return (
         f"version: 1\nmodels:\n  {kind}:\n    factory: {factory}\n    data: {scored}\n    calibration: {calibration}\n"
         f"    recipes:\n{recipes}"
     )
 
 
-def measure(kind: str) -> None:
-    """One run of the gate; its record stays in FOLDER."""
-    folder = FOLDER / kind
+def measure(kind: str, folder: Path, expressions: Sequence[str] = EXPRESSIONS) -> None:
+    """One run of the gate; its record stays in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "budgets.yaml").write_text(budgets(kind), encoding="utf-8")
+    (folder / "budgets.yaml").write_text(budgets(kind, expressions), encoding="utf-8")
     file = str(folder / "budgets.yaml")
     named = ["--modelopt-budgets", file, "--modelopt-report", str(folder), "--modelopt-time-limit", TIME_LIMIT]
     gate = [sys.executable, "-m", "pytest", "--modelopt", *named, "-q", "--no-header", "--tb=no", file]
     subprocess.run(gate, cwd=REPOSITORY, check=False)  # red where a recipe does not apply: that is a row of the table
 
 
+def measure_anew(kind: str, expressions: Sequence[str]) -> None:
+    """These recipes only; their cases take the place of the old ones in the record of `kind`.
+
+    Raises:
+        SystemExit: the machine is another one, whose figures do not belong into one table with the old ones.
+    """
+    measure(kind, FOLDER / kind / "anew", expressions)
+    old, new = read(record_of(kind)), read(FOLDER / kind / "anew" / "record.json")
+    if old.environment != new.environment:
+        raise SystemExit(f"{kind} was measured on another machine or with other versions: measure all, with --again")
+    cases = {case.recipe: case for case in new.cases}
+    write(replace(old, cases=tuple(cases.get(case.recipe, case) for case in old.cases)), record_of(kind))
+
+
+def record_of(kind: str) -> Path:
+    return FOLDER / kind / "record.json"
+
+
 def is_measured(kind: str) -> bool:
-    file = FOLDER / kind / "record.json"
-    return file.exists() and read(file).complete
+    return record_of(kind).exists() and read(record_of(kind)).complete
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -151,7 +168,8 @@ def _row(case: Case) -> tuple[str, ...]:
 def _change(before: int | None, after: int | None) -> str:
     if not before or after is None:
         return "-"
-    return f"{after / before - 1:+.0%}"
+    change = round(100 * (after / before - 1))
+    return f"{change:+d}%" if change else "0%"
 
 
 def _reason(case: Case) -> str:
@@ -171,10 +189,10 @@ def document(records: dict[str, Record]) -> str:
         f"{environment.cpu_count} cores, one thread, batches of one example, torch {environment.torch}. Another "
         "machine gives other figures, above all one without VNNI or AVX512: measure on yours.",
         "",
-        "Speedups are medians of paired ratios; identical models read 0.98 to 1.02 here. `changed` is the share of "
-        "the weight bytes that the recipe reached, and of the multiply-adds that these weights do. `made in` is what "
-        "the recipe takes, once. Memory with * is that of fresh processes, of both sides. A drop below 0.5 points of "
-        "a few hundred examples means little.",
+        "Speedups are medians of paired ratios of one launch, which alone can be off by 2% or more. `changed` is the "
+        "share of the weight bytes that the recipe reached, and of the multiply-adds that these weights do. `made in` "
+        "is what the recipe takes, once. Memory with * is that of fresh processes, of both sides. A drop below 0.5 "
+        "points of a few hundred examples means little.",
         "",
         *_disturbed(records),
     ]
@@ -193,13 +211,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kinds", nargs="*", choices=[*KINDS, []], help="only these models")
     parser.add_argument("--again", action="store_true", help="measure what is measured already, too")
+    parser.add_argument("--recipe", action="append", choices=EXPRESSIONS, help="measure this recipe again, no other")
     parser.add_argument("--tables-only", action="store_true", help="only write the table of what is there")
     options = parser.parse_args(arguments)
     zoo.main()
     for kind in options.kinds or KINDS:
-        if not options.tables_only and (options.again or not is_measured(kind)):
-            measure(kind)
-    records = {kind: read(FOLDER / kind / "record.json") for kind in KINDS if (FOLDER / kind / "record.json").exists()}
+        if options.tables_only:
+            continue
+        if options.again or not is_measured(kind):
+            measure(kind, FOLDER / kind)
+        elif options.recipe:
+            measure_anew(kind, options.recipe)
+    records = {kind: read(record_of(kind)) for kind in KINDS if record_of(kind).exists()}
     TABLE.write_text(document(records), encoding="utf-8")
     print(f"wrote {TABLE.relative_to(REPOSITORY)}")
 

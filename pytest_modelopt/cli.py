@@ -156,12 +156,15 @@ def _judged_again(record: Record, budgets_file: Path | None) -> Record:
     cases, timed_limits = record.cases, record.timed_limits
     if budgets_file is not None:
         entries = load_budgets(budgets_file.resolve(), relative_to=Path.cwd()).cases
-        limits = {entry.name: entry.limits for entry in entries}
+        stated = {entry.name: entry for entry in entries}
         timed_limits = sum(LIMITS[limit.name].kind == "timed" for entry in entries for limit in entry.limits)
-        unknown = [case.name for case in cases if case.name not in limits]
+        unknown = [case.name for case in cases if case.name not in stated]
         if unknown:
             raise ValueError(f"{budgets_file} has no limits for these cases of the record: {', '.join(unknown)}")
-        cases = tuple(replace(case, limits=limits[case.name]) for case in cases)
+        cases = tuple(
+            replace(case, limits=stated[case.name].limits, inference=stated[case.name].model.inference)
+            for case in cases
+        )
     judged = tuple(judge(case, timed_limits=timed_limits) for case in cases)
     if budgets_file is not None:  # what was found may speak of limits; otherwise it is told as it was found
         judged = tuple(replace(case, findings=examine(case, record.environment)) for case in judged)

@@ -51,7 +51,8 @@ class CaseItem(pytest.Item):
     def runtest(self) -> None:
         session = self.config.stash[SESSION]
         variant = session.variant(self.entry)
-        case = session.run(self.nodeid, self.entry.model.name, self.entry.limits, variant)
+        model = self.entry.model
+        case = session.run(self.nodeid, model.name, self.entry.limits, variant, model.inference)
         self.stash[CASES] = [case]
         message = red_message([case], strict=session.options.strict)
         if message:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.record.model import Agreement, Case, Coverage, Finding, Measurement, Timing
+from pytest_modelopt.record.answers import Agreement, Interval, Slices
+from pytest_modelopt.record.model import Case, Coverage, Measurement, Timing
+from pytest_modelopt.record.verdicts import Finding
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,6 +79,17 @@ class Comparison:
     def agreement(self) -> Agreement | None:
         """Predictions compared one by one; None for a metric that is not right-or-wrong per example."""
         return self.case.agreement
+
+    @property
+    def slices(self) -> Slices | None:
+        """The comparison by classes, or by the slices that the project names; None where there are neither."""
+        return self.case.slices
+
+    @property
+    def interval(self) -> Interval | None:
+        """Bounds of the drop in the population, for a metric that is not right-or-wrong; `case.no_interval` says why
+        there are none."""
+        return self.case.interval
 
 
 def _reduction(original: int | None, variant: int | None) -> float | None:

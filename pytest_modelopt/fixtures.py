@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from pytest_modelopt.keys import CASES, ENDED, NEEDS_MODELOPT, SESSION
 if TYPE_CHECKING:
     from pytest_modelopt.comparison import Comparison, Optimized
     from pytest_modelopt.measure.variant import Source, Variant
+    from pytest_modelopt.metrics import MetricSpec
+    from pytest_modelopt.record.answers import Inference
     from pytest_modelopt.session import Budget, Session
 
 
@@ -51,11 +53,12 @@ class _Work:
         self,
         sources: dict[str, Any],
         recipe: str,
+        metric: Any = "accuracy",
         batch_size: int | None = None,
         threads: int | None = None,
         device: str | None = None,
     ) -> Variant:
-        """The variant that `sources` (model, data, calibration, example_inputs, metric) describe."""
+        """The variant that `sources` (model, data, calibration, example_inputs, slices) describe."""
         from pytest_modelopt.measure.variant import Carried, Variant, added_recipes_now, environment_now
 
         carried = {name: value for name, value in sources.items() if value is not None and not isinstance(value, str)}
@@ -63,7 +66,8 @@ class _Work:
             name: Carried(name) if name in carried else _factory_name(name, value) for name, value in sources.items()
         }
         assert named["model"] is not None
-        assert named["metric"] is not None
+        scored_by, live = _stated_metric(metric)
+        carried |= live
         defaults = self._session.defaults
         for name, number in (("batch_size", batch_size), ("threads", threads)):
             if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
@@ -74,7 +78,7 @@ class _Work:
             data=named["data"],
             calibration=named["calibration"],
             example_inputs=named["example_inputs"],
-            metric=named["metric"],
+            metric=scored_by,
             import_paths=(str(self._item.path.parent), *(p for p in sys.path if p)),
             working_directory=str(Path.cwd()),
             environment=environment_now(),
@@ -82,6 +86,7 @@ class _Work:
             batch_size=defaults.batch_size if batch_size is None else batch_size,
             device=defaults.device if device is None else _device(device),
             threads=defaults.threads if threads is None else threads,
+            slices=named.get("slices"),
             added_recipes=added_recipes_now(),
         )
 
@@ -116,7 +121,9 @@ class Measure(_Work):
         data: Any = None,
         calibration: Any = None,
         example_inputs: Any = None,
-        metric: str | Callable[..., Any] = "accuracy",
+        metric: str | Mapping[str, Any] | Callable[..., Any] = "accuracy",
+        slices: str | Callable[..., Any] | None = None,
+        inference: Inference | None = None,
         batch_size: int | None = None,
         threads: int | None = None,
         device: str | None = None,
@@ -131,8 +138,14 @@ class Measure(_Work):
                 batches, or a factory of one of these.
             calibration: data for recipes that calibrate; the same forms.
             example_inputs: inputs of the timed and memory-measured call; default: the first examples of `data`.
-            metric: "accuracy", `"package.module:function"` or a function (outputs, targets) -> score with
-                an attribute `higher_is_better`, True or False.
+            metric: "accuracy", "top-5"; "agreement", "cosine" or "sqnr", which need no labels; the path of a class, as
+                "torchmetrics.text.WordErrorRate"; `"package.module:function"`; a function (outputs, targets) -> score
+                with an attribute `higher_is_better`; an instance of torchmetrics.Metric; or a dict with one of these as
+                `name`, and `arguments`, `activation`, `prepare`, `higher_is_better`, `per_example`.
+            slices: `"package.module:function"` or a function (inputs, target) -> name that puts each example into a
+                slice, for `max_slice_drop`; without it a classifier's slices are the classes.
+            inference: what limits on accuracy are about: `"set"`, these very examples, or `"population"`, all that they
+                were drawn from, by 95% bounds; default of budgets.yaml, else the set.
             batch_size, threads: of the timed and memory-measured call; defaults of budgets.yaml, else 1.
             device: where both run, `"cpu"`, `"cuda"` or `"cuda:0"`; default of budgets.yaml, else the CPU.
 
@@ -146,15 +159,20 @@ class Measure(_Work):
                 pytest.fail("modelopt(model, recipe, ...): give a recipe, such as 'int8-dynamic'", pytrace=False)
             if data is None and example_inputs is None:
                 pytest.fail("modelopt(model, recipe, ...): give `data=` (or at least `example_inputs=`)", pytrace=False)
+            if slices is not None and not isinstance(slices, str) and not callable(slices):
+                pytest.fail(
+                    f"slices={slices!r} is no function (inputs, target) -> name, nor the name of one", pytrace=False
+                )
             sources = {
                 "model": model,
                 "data": data,
                 "calibration": calibration,
                 "example_inputs": example_inputs,
-                "metric": metric,
+                "slices": slices,
             }
-            variant, name = self._variant(sources, recipe, batch_size, threads, device), _model_name(model, self._item)
-        return self._measure(variant, name, budget)
+            variant = self._variant(sources, recipe, metric, batch_size, threads, device)
+            name = _model_name(model, self._item)
+        return self._measure(variant, name, budget, self._inference(budget, inference, is_named=model is None))
 
     def _budget(self) -> Budget:
         """What the test's markers say now: a conftest, a fixture or the test itself may have added one."""
@@ -185,13 +203,26 @@ class Measure(_Work):
             variant = replace(variant, recipe=canonical_recipe(recipe))
         return variant, f"{budget.entry.model.name} in {self._item.name}"
 
-    def _measure(self, variant: Variant, name: str, budget: Budget) -> Comparison:
+    def _inference(self, budget: Budget, given: str | None, *, is_named: bool) -> Inference:
+        """What the test says, else the case that it measures, else the defaults of budgets.yaml."""
+        from pytest_modelopt.budgets.limits import parse_inference
+
+        if given is None:
+            if is_named and budget.entry is not None:
+                return budget.entry.model.inference
+            return self._session.defaults.inference
+        try:
+            return parse_inference(given)
+        except ValueError as error:
+            pytest.fail(f"inference: {error}", pytrace=False)
+
+    def _measure(self, variant: Variant, name: str, budget: Budget, inference: Inference) -> Comparison:
         from pytest_modelopt.comparison import Comparison
         from pytest_modelopt.report.failure import explain
 
         cases = self._item.stash.setdefault(CASES, [])
         case_id = self._item.nodeid + (f"#{len(cases) + 1}" if cases else "")
-        case = self._session.run(case_id, name, budget.limits, variant)
+        case = self._session.run(case_id, name, budget.limits, variant, inference)
         cases.append(case)
         if case.error is not None:
             pytest.fail(explain(case, strict=self._session.options.strict), pytrace=False)
@@ -215,7 +246,6 @@ class Optimize(_Work):
             "data": data,
             "calibration": calibration,
             "example_inputs": example_inputs,
-            "metric": "accuracy",
         }
         variant = self._variant(sources, recipe)
         path = self._session.runner.new_file("optimized")
@@ -249,8 +279,23 @@ def _device(device: str) -> str:
         pytest.fail(f"device: {error}", pytrace=False)
 
 
+def _stated_metric(metric: Any) -> tuple[MetricSpec, dict[str, Any]]:
+    """The metric, and what of it is live and travels to the worker, under the keys by which the metric names it."""
+    from pytest_modelopt.budgets.schema import parse_metric
+    from pytest_modelopt.measure.variant import Carried
+
+    stated = dict(metric) if isinstance(metric, Mapping) else {"name": metric}
+    keys = {"name": "metric", "prepare": "prepare"}
+    live = {key: stated[name] for name, key in keys.items() if callable(stated.get(name))}
+    stated |= {name: Carried(key) for name, key in keys.items() if key in live}
+    try:
+        return parse_metric(stated, Carried), live
+    except ValueError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
 def _factory_name(what: str, value: str | None) -> str | None:
-    if value is None or (what == "metric" and value == "accuracy"):
+    if value is None:
         return value
     module, _, function = value.partition(":")
     if not module or not function:

@@ -21,7 +21,7 @@ from pytest_modelopt.options import Options, read_options
 from pytest_modelopt.recipes.base import RecipeError
 from pytest_modelopt.recipes.registry import forget_added, register, register_installed
 from pytest_modelopt.record.json import case_from_data, case_to_data, environment_from_data, environment_to_data
-from pytest_modelopt.record.model import Limit
+from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.report import github, junit, markdown, terminal
 from pytest_modelopt.session import Session
 

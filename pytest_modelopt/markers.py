@@ -10,7 +10,7 @@ from pytest_modelopt.budgets.marker import parse_marker
 from pytest_modelopt.budgets.problems import BudgetsError, Problem
 from pytest_modelopt.budgets.spelling import did_you_mean
 from pytest_modelopt.keys import MARKER
-from pytest_modelopt.record.model import Limit
+from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.session import Budget, Session
 
 

@@ -14,6 +14,8 @@ Activation = Literal["sigmoid", "softmax"]
 TOP_K = re.compile(r"top-([1-9][0-9]{0,3})")
 UNLABELLED = ("agreement", "cosine", "sqnr")
 """Built-in metrics that hold the variant against the original's answers, and need no targets."""
+BUILT_IN = ("accuracy", *UNLABELLED)
+"""Besides `top-K`. All of them are better when they are higher."""
 IN_UNIT_INTERVAL = ("accuracy", "agreement")
 """Built-in metrics whose scores are shares of the examples, beside `top-K`."""
 
@@ -47,6 +49,10 @@ class MetricSpec:
     @property
     def is_unlabelled(self) -> bool:
         return self.name in UNLABELLED
+
+    @property
+    def is_built_in(self) -> bool:
+        return self.name in BUILT_IN or self.top_k is not None
 
 
 def is_share(metric: str | None) -> bool:

@@ -12,8 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_modelopt.metrics import is_share
 from pytest_modelopt.options import Options
-from pytest_modelopt.record.model import Case, CaseError, Environment, Limit, Record
+from pytest_modelopt.record.answers import Inference
+from pytest_modelopt.record.model import Case, CaseError, Environment, Record
+from pytest_modelopt.record.verdicts import Limit
 
 if TYPE_CHECKING:
     from pytest_modelopt.budgets.file import BudgetsFile, CaseEntry, Defaults, ModelEntry
@@ -80,7 +83,9 @@ class Session:
         assert self.budgets is not None
         return variant_of(self.budgets, entry.model, entry.recipe, self.working_directory)
 
-    def run(self, case_id: str, model: str, limits: Sequence[Limit], variant: Variant) -> Case:
+    def run(
+        self, case_id: str, model: str, limits: Sequence[Limit], variant: Variant, inference: Inference = "set"
+    ) -> Case:
         """Measure one case and judge it."""
         from pytest_modelopt.budgets.judge import judge, lacking_timed
         from pytest_modelopt.budgets.limits import LIMITS, misfit
@@ -104,6 +109,7 @@ class Session:
             limits=tuple(limits),
             batch_size=variant.batch_size,
             device=variant.device,
+            inference=inference,
         )
         # A marker is read before its metric is known: `max_accuracy_drop=1` would be a limit that nothing can break.
         misfits = [text for limit in limits if (text := misfit(limit, _metric_name(variant)))]
@@ -185,6 +191,7 @@ def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, work
         calibration=model.calibration,
         example_inputs=model.example_inputs,
         metric=model.metric,
+        slices=model.slices,
         import_paths=(str(budgets.path.parent),),
         working_directory=str(working_directory),
         environment=environment_now(),
@@ -196,7 +203,7 @@ def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, work
 
 
 def _metric_name(variant: Variant) -> str | None:
-    return variant.metric if isinstance(variant.metric, str) else None
+    return variant.metric.name if isinstance(variant.metric.name, str) else None
 
 
 def _unfit_for_scores(case: Case) -> str:
@@ -204,13 +211,15 @@ def _unfit_for_scores(case: Case) -> str:
 
     `97%` means 0.97: against a score of 93.5 it would be a floor that nothing can break.
     """
+    from pytest_modelopt.budgets.limits import LIMITS
+
     sides = [side.score for side in (case.original, case.variant) if side is not None and side.score is not None]
     largest = max((abs(score) for score in sides), default=0.0)
-    if case.metric == "accuracy" or largest <= 1:
+    if is_share(case.metric) or largest <= 1:
         return ""
     return "; ".join(
         f"{limit.name}: {limit.text} means {limit.value:g}, which belongs to scores from 0 to 1, but {case.metric} "
         f"gives {largest:.4g}: write a plain number in the metric's unit"
         for limit in case.limits
-        if limit.name in ("max_accuracy_drop", "min_accuracy") and limit.text.rstrip().endswith(("pp", "%"))
+        if LIMITS[limit.name].unit in ("points", "score") and limit.text.rstrip().endswith(("pp", "%"))
     )

@@ -27,13 +27,19 @@ HEAVY = {
     "litert_torch",
     "ai_edge_quantizer",
     "transformers",
+    "torchmetrics",
+    "jiwer",
 }
 # These run inside a worker only, and nothing that the pytest process imports may import them at its top.
 IN_THE_WORKER = {
+    "batches",
     "bench",
     "calibration",
+    "data",
     "device",
     "environment",
+    "examples",
+    "hashing",
     "loading",
     "memory",
     "observe",
@@ -43,6 +49,8 @@ IN_THE_WORKER = {
     "settings",
     "size",
 }
+METRICS = PACKAGE / "measure" / "metrics"
+"""All of it runs inside a worker; torchmetrics is imported there only when a metric of it is used."""
 MODULES = PACKAGE / "recipes" / "modules"
 """The torch modules that variants are made of: imported by recipes when they are applied."""
 ROOMS = {"budgets", "doctor", "measure", "recipes", "record", "report", "selftest", "statistics"}
@@ -101,17 +109,23 @@ def test_no_room_knows_pytest(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_torch_is_imported_by_recipes_and_measure_only_and_when_a_case_runs(file: Path) -> None:
-    if (file.parent.name == "measure" and file.stem in IN_THE_WORKER) or file.parent == MODULES:
+    if (file.parent.name == "measure" and file.stem in IN_THE_WORKER) or file.parent in (MODULES, METRICS):
         return
     tops = {name.split(".")[0] for name in imports(file, at_the_top=True)}
     assert not tops & HEAVY
     worker_only = {f"pytest_modelopt.measure.{name}" for name in IN_THE_WORKER}
+    worker_only |= {f"pytest_modelopt.measure.metrics.{name.stem}" for name in METRICS.glob("*.py")}
     worker_only |= {f"pytest_modelopt.recipes.modules.{name.stem}" for name in MODULES.glob("*.py")}
     assert not set(imports(file, at_the_top=True)) & worker_only
     # comparison.py loads a saved variant for a test that asks for it
     if room_of(file) not in ("recipes", "measure") and file.name != "comparison.py":
         everywhere = [node for node in _runtime_imports(file) if node.split(".")[0] in HEAVY]
         assert everywhere == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_torchmetrics_is_imported_by_nothing_that_every_run_imports(file: Path) -> None:
+    assert "torchmetrics" not in {name.split(".")[0] for name in imports(file, at_the_top=True)}
 
 
 def _runtime_imports(file: Path) -> Iterator[str]:

@@ -12,11 +12,13 @@ from pydantic import BaseModel, ValidationError
 
 from pytest_modelopt.budgets import schema
 from pytest_modelopt.budgets.document import Document, read_document
-from pytest_modelopt.budgets.limits import LIMITS, merge
+from pytest_modelopt.budgets.limits import LIMITS, merge, parse_inference
 from pytest_modelopt.budgets.problems import BudgetsError, Problem
 from pytest_modelopt.budgets.schema import Location
 from pytest_modelopt.budgets.spelling import plain, printable, shown
-from pytest_modelopt.record.model import Limit
+from pytest_modelopt.metrics import MetricSpec
+from pytest_modelopt.record.answers import Inference
+from pytest_modelopt.record.verdicts import Limit
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,10 @@ class ModelEntry:
     data: str
     calibration: str | None
     example_inputs: str | None
-    metric: str
+    metric: MetricSpec
     line: int
+    slices: str | None = None
+    inference: Inference = "set"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Defaults:
     """Of the timing of one comparison."""
     step_limit_s: float = 600.0
     """Of any one step of a worker: load, optimize, score."""
+    inference: Inference = "set"
 
 
 @dataclass(frozen=True)
@@ -155,35 +160,38 @@ def _recipes(document: Document) -> tuple[dict[Location, str], list[Problem]]:
 
 
 def _build(path: Path, spec: schema.BudgetsSpec, recipes: dict[Location, str], document: Document) -> BudgetsFile:
+    defaults = _defaults(spec.defaults)
     models: list[ModelEntry] = []
     cases: list[CaseEntry] = []
     for name, model_spec in spec.models.items():
         at: Location = ("models", name)
-        model = _model(name, model_spec, document.line(at))
+        model = _model(name, model_spec, document.line(at), defaults)
         shared = _limits(model_spec.budget, (*at, "budget"), document)
         models.append(model)
         for written, budget in model_spec.recipes.items():
             here = (*at, "recipes", written)
             limits = merge([_limits(budget, here, document), shared])
             cases.append(CaseEntry(model, recipes[here], limits, document.line(here)))
-    return BudgetsFile(path, _defaults(spec.defaults), tuple(models), tuple(cases))
+    return BudgetsFile(path, defaults, tuple(models), tuple(cases))
 
 
-def _model(name: str, spec: schema.ModelSpec, line: int) -> ModelEntry:
+def _model(name: str, spec: schema.ModelSpec, line: int, defaults: Defaults) -> ModelEntry:
     return ModelEntry(
         name=name,
         factory=spec.factory,
         data=spec.data,
         calibration=spec.calibration or None,
         example_inputs=spec.example_inputs or None,
-        metric=spec.metric,
+        metric=spec.metric.spec(),
         line=line,
+        slices=spec.slices or None,
+        inference=parse_inference(spec.inference) if spec.inference else defaults.inference,
     )
 
 
 def _defaults(spec: schema.DefaultsSpec | None) -> Defaults:
     given = spec or schema.DefaultsSpec()
-    return Defaults(given.device, given.threads, given.batch_size, given.time_limit, given.step_limit)
+    return Defaults(given.device, given.threads, given.batch_size, given.time_limit, given.step_limit, given.inference)
 
 
 def _limits(budget: BaseModel | None, location: Location, document: Document) -> tuple[Limit, ...]:

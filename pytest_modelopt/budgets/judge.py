@@ -1,6 +1,7 @@
-"""The one place that decides a verdict: a pure function of a measured case and its limits.
+"""The one way to a verdict: a pure function of a measured case and its limits.
 
-It needs no model and no torch, so a saved record can be judged again, also against other limits.
+It needs no model and no torch, so a saved record can be judged again, also against other limits. What limits about
+answers need beside a comparison stands in `answers` and `slices`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from fractions import Fraction
 from math import inf
 from statistics import median, median_low
 
-from pytest_modelopt.budgets.limits import FIGURES, LIMITS, format_value, metric_in_unit_interval
-from pytest_modelopt.budgets.useless import why_useless
-from pytest_modelopt.figures import format_number, format_percentage, format_points
-from pytest_modelopt.record.model import Case, Limit, Measurement, Timing, Verdict
+from pytest_modelopt.budgets.answers import ANSWER_LIMITS, judge_answers
+from pytest_modelopt.budgets.deciding import Number, decide
+from pytest_modelopt.budgets.limits import LIMITS, format_value
+from pytest_modelopt.budgets.words import by_how_much, not_measured, shown, verdict
+from pytest_modelopt.record.model import Case, Measurement, Timing
+from pytest_modelopt.record.verdicts import Limit, Verdict
 from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
     LAUNCHES,
@@ -38,7 +41,8 @@ def judge(case: Case, *, timed_limits: int) -> Case:
     """
     if case.error is not None:
         return replace(case, verdicts=())
-    return replace(case, verdicts=tuple(_judge_limit(case, limit, timed_limits) for limit in case.limits))
+    known = [limit for limit in case.limits if limit.name in LIMITS]  # another one stays unjudged, which is never green
+    return replace(case, verdicts=tuple(_judge_limit(case, limit, timed_limits) for limit in known))
 
 
 def _judge_limit(case: Case, limit: Limit, timed_limits: int) -> Verdict:
@@ -46,13 +50,12 @@ def _judge_limit(case: Case, limit: Limit, timed_limits: int) -> Verdict:
         return _judge_timed(case, limit, timed_limits)
     if limit.name in MEMORY_LIMITS:
         return _judge_memory(case, limit)
+    if limit.name in ANSWER_LIMITS:
+        return judge_answers(case, limit)
     return _judge_exact(case, limit)
 
 
 # --- exact limits ----------------------------------------------------------------------------------------------------
-
-
-# Shares of integers are exact fractions, so that a case that lies exactly at its limit is never decided by rounding.
 
 
 def _size(case: Case) -> float | None:
@@ -71,33 +74,14 @@ def _size_reduction(case: Case) -> Fraction | None:
     return _reduction(case.original.size_bytes, case.variant.size_bytes)
 
 
-def _drop(case: Case) -> float | Fraction | None:
-    """Counted exactly where predictions were compared one by one, else the difference of the two scores."""
-    if case.agreement is not None and case.metric == "accuracy":
-        changed = case.agreement
-        return Fraction(changed.right_to_wrong - changed.wrong_to_right, changed.examples)
-    return case.drop
-
-
-def _score(case: Case) -> float | None:
-    return case.variant.score if case.variant else None
-
-
-def _flips(case: Case) -> Fraction | None:
-    return Fraction(case.agreement.flips, case.agreement.examples) if case.agreement else None
-
-
 def _coverage(case: Case) -> Fraction | None:
     coverage = case.coverage
     return Fraction(coverage.changed_bytes, coverage.weight_bytes) if coverage and coverage.weight_bytes else None
 
 
-_FIGURES: dict[str, Callable[[Case], float | Fraction | None]] = {
+_FIGURES: dict[str, Callable[[Case], Number | None]] = {
     "max_size": _size,
     "min_size_reduction": _size_reduction,
-    "max_accuracy_drop": _drop,
-    "min_accuracy": _score,
-    "max_flips": _flips,
     "min_coverage": _coverage,
 }
 
@@ -105,50 +89,12 @@ _FIGURES: dict[str, Callable[[Case], float | Fraction | None]] = {
 def _judge_exact(case: Case, limit: Limit) -> Verdict:
     figure = _FIGURES[limit.name](case)
     if figure is None:
-        return _not_measured(case, limit)
-    useless = why_useless(case, limit)
-    if useless:
-        return Verdict(limit, "not measured", None, _sentence(case, limit, f"{_COUNTS_AS_BROKEN} ({useless})"))
-    # The author wrote a decimal number: 0.6 means 6/10, not the binary float nearest to it.
-    bound = Fraction(repr(limit.value)) if isinstance(figure, Fraction) else limit.value
-    kept = figure <= bound if _bounds_from_above(case, limit) else figure >= bound
-    shown = _shown(case, limit, float(figure), kept)
-    if kept:
-        return Verdict(limit, "pass", float(figure), _sentence(case, limit, f"holds: {shown} measured"))
-    text = f"is broken: {shown} measured{_by_how_much(case, limit, float(figure))}"
-    return Verdict(limit, "fail", float(figure), _sentence(case, limit, text))
-
-
-def _bounds_from_above(case: Case, limit: Limit) -> bool:
-    """Whether more is worse. The floor of a score is a ceiling where the metric is better when it is lower."""
-    if limit.name == "min_accuracy" and not case.higher_is_better:
-        return True
-    return LIMITS[limit.name].direction == "max"
-
-
-def _shown(case: Case, limit: Limit, figure: float, kept: bool) -> str:
-    """The figure in words, with as many digits as it takes that a broken limit does not look like a kept one."""
-    unit_interval = metric_in_unit_interval(case.metric)
-    shown = ""
-    for digits in range(3, 13):
-        shown = format_value(limit.name, figure, unit_interval=unit_interval, digits=digits)
-        if kept or shown != format_value(limit.name, limit.value, unit_interval=unit_interval, digits=digits):
-            break
-    return shown
-
-
-def _by_how_much(case: Case, limit: Limit, figure: float) -> str:
-    distance = abs(figure - limit.value)
-    unit = LIMITS[limit.name].unit
-    if unit in ("bytes", "time", "factor") and limit.value:
-        side = "more" if figure > limit.value else "less"
-        return f", {format_percentage(distance / limit.value)} {side} than the limit"
-    if unit == "percentage":
-        side = "above" if figure > limit.value else "below"
-        return f", {format_number(100 * distance)} percentage points {side} the limit"
-    if metric_in_unit_interval(case.metric):
-        return f", {format_points(distance)} beyond the limit"
-    return f", {format_number(distance)} beyond the limit"
+        return not_measured(case, limit)
+    decision = decide(case, limit, figure, figure)
+    text = f"{shown(case, limit, float(figure), kept=decision == 'pass')} measured"
+    if decision == "fail":
+        text += by_how_much(case, limit, float(figure))
+    return verdict(case, limit, decision, figure, text)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -161,9 +107,9 @@ MEMORY_LIMITS = ("max_memory", "min_memory_reduction", "max_process_memory")
 class _Range:
     """All that the runs of a meter allow a figure to be; both ends are the figure itself where it is exact."""
 
-    low: float | Fraction
-    figure: float | Fraction
-    high: float | Fraction
+    low: Number
+    figure: Number
+    high: Number
     meter: str
     """How it was measured, in words; empty for torch's allocator."""
 
@@ -171,24 +117,19 @@ class _Range:
 def _judge_memory(case: Case, limit: Limit) -> Verdict:
     measured = _memory_range(case, limit)
     if measured is None:
-        return _not_measured(case, limit)
-    bound = Fraction(repr(limit.value))
-    is_maximum = LIMITS[limit.name].direction == "max"
-    kept = measured.high <= bound if is_maximum else measured.low >= bound
-    broken = measured.low > bound if is_maximum else measured.high < bound
+        return not_measured(case, limit)
+    decision = decide(case, limit, measured.low, measured.high)
     figure = float(measured.figure)
-    shown = f"{_shown(case, limit, figure, kept=not broken)} measured{measured.meter}"
-    if kept:
-        return Verdict(limit, "pass", figure, _sentence(case, limit, f"holds: {shown}"))
-    if broken:
-        text = f"is broken: {shown}{_by_how_much(case, limit, figure)}"
-        return Verdict(limit, "fail", figure, _sentence(case, limit, text))
-    low, high = (format_value(limit.name, float(end), digits=6) for end in (measured.low, measured.high))
-    text = (
-        f"is inconclusive: {shown}, and the limit lies within the measured spread, {low} to {high}; "
-        "give a limit further from what is measured"
-    )
-    return Verdict(limit, "inconclusive", figure, _sentence(case, limit, text))
+    text = f"{shown(case, limit, figure, kept=decision != 'fail')} measured{measured.meter}"
+    if decision == "fail":
+        text += by_how_much(case, limit, figure)
+    elif decision == "inconclusive":
+        low, high = (format_value(limit.name, float(end), digits=6) for end in (measured.low, measured.high))
+        text += (
+            f", and the limit lies within the measured spread, {low} to {high}; give a limit further from what is "
+            "measured"
+        )
+    return verdict(case, limit, decision, figure, text)
 
 
 def _memory_range(case: Case, limit: Limit) -> _Range | None:
@@ -245,7 +186,7 @@ def lacking_timed(limit: Limit, speedups: Samples, latencies_s: Samples, *, time
 def _judge_timed(case: Case, limit: Limit, timed_limits: int) -> Verdict:
     timing = case.timing
     if timing is None or not timing.pairs:
-        return _not_measured(case, limit)
+        return not_measured(case, limit)
     speedups, latencies_s = speedup_samples(timing), Samples(timing.variant_latencies_s(), timing.launches())
     risk = alpha_fail(timed_limits)
     decision: Decision
@@ -258,18 +199,15 @@ def _judge_timed(case: Case, limit: Limit, timed_limits: int) -> Verdict:
         decision = decide_at_most(samples, limit.value, alpha_pass=ALPHA_PASS, alpha_fail=risk)
         low, high = latency_interval(samples, alpha_pass=ALPHA_PASS, alpha_fail=risk)
     estimate = median(samples.values)
-    shown = _shown(case, limit, estimate, kept=decision != "fail")
+    told = shown(case, limit, estimate, kept=decision != "fail")
     ends = [format_value(limit.name, end, digits=3) if 0 < end < inf else "?" for end in (low, high)]
-    measured = f"{shown} [{ends[0]}, {ends[1]}] over {len(samples.values)} pairs"
-    if decision == "pass":
-        text = f"holds: {measured}"
-    elif decision == "fail":
-        text = f"is broken: {measured}{_by_how_much(case, limit, estimate)}"
-    else:
+    measured = f"{told} [{ends[0]}, {ends[1]}] over {len(samples.values)} pairs"
+    if decision == "fail":
+        measured += by_how_much(case, limit, estimate)
+    elif decision == "inconclusive":
         lacking = lacking_timed(limit, speedups, latencies_s, timed_limits=timed_limits)
-        why = _why_inconclusive(limit, samples, lacking, timing)
-        text = f"is inconclusive: {measured} in {timing.seconds:.3g} s, {why}"
-    return Verdict(limit, decision, estimate, _sentence(case, limit, text))
+        measured += f" in {timing.seconds:.3g} s, {_why_inconclusive(limit, samples, lacking, timing)}"
+    return verdict(case, limit, decision, estimate, measured)
 
 
 def _why_inconclusive(limit: Limit, samples: Samples, lacking: Need, timing: Timing) -> str:
@@ -298,27 +236,3 @@ def _why_inconclusive(limit: Limit, samples: Samples, lacking: Need, timing: Tim
 def speedup_samples(timing: Timing) -> Samples:
     """The paired ratios of a comparison, with their launches."""
     return Samples(timing.speedups(), timing.launches())
-
-
-# --- words -----------------------------------------------------------------------------------------------------------
-
-
-_COUNTS_AS_BROKEN = "was not measured, which counts as broken"
-
-
-def _not_measured(case: Case, limit: Limit) -> Verdict:
-    needed = FIGURES[limit.name]
-    if needed == "memory" and case.foreign_runtimes:
-        needed = "process_memory"
-    reasons = [
-        f"{side.recipe or 'original'}: {side.unmeasured[needed]}"
-        for side in (case.original, case.variant)
-        if side is not None and needed in side.unmeasured
-    ]
-    why = "; ".join(reasons) or f"the run produced no {needed} figure"
-    text = f"{_COUNTS_AS_BROKEN} ({why})"
-    return Verdict(limit, "not measured", None, _sentence(case, limit, text))
-
-
-def _sentence(case: Case, limit: Limit, text: str) -> str:
-    return f"{case.name}: {limit.name} {limit.text} {text}. ({limit.file}:{limit.line})"

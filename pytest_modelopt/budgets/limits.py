@@ -8,8 +8,10 @@ from typing import Literal
 
 from pytest_modelopt import figures
 from pytest_modelopt.budgets import units
-from pytest_modelopt.budgets.spelling import did_you_mean, shown
-from pytest_modelopt.record.model import Figure, Level, Limit
+from pytest_modelopt.budgets.spelling import did_you_mean, nearest, shown
+from pytest_modelopt.metrics import BUILT_IN, is_share
+from pytest_modelopt.record.answers import Inference
+from pytest_modelopt.record.verdicts import Figure, Level, Limit
 
 Unit = Literal["bytes", "percentage", "points", "score", "factor", "time"]
 
@@ -82,6 +84,13 @@ LIMITS: dict[str, LimitKind] = {
             "The score that the variant must reach on its own, whatever the original's is.",
         ),
         LimitKind(
+            "max_slice_drop",
+            "exact",
+            "max",
+            "points",
+            "The most by which the score may be worse on any one class, or on any slice that the project names.",
+        ),
+        LimitKind(
             "max_flips",
             "exact",
             "max",
@@ -109,6 +118,7 @@ FIGURES: dict[str, Figure] = {
     "max_latency": "timing",
     "max_accuracy_drop": "score",
     "min_accuracy": "score",
+    "max_slice_drop": "slices",
     "max_flips": "predictions",
     "min_coverage": "coverage",
 }
@@ -116,6 +126,7 @@ FIGURES: dict[str, Figure] = {
 
 DESCRIPTION_OF_LEVEL = "`error` fails the test when the limit is broken (the default), `warn` only warns."
 LEVELS: tuple[Level, ...] = ("error", "warn")
+INFERENCES: tuple[Inference, ...] = ("set", "population")
 
 
 def parse_value(name: str, raw: object, *, unit_interval: bool | None = None) -> float:
@@ -152,6 +163,22 @@ def parse_level(raw: object) -> Level:
     raise units.UnitError(f"there is no level {shown(raw)}{guess}")
 
 
+def parse_inference(raw: object) -> Inference:
+    """`set` or `population`.
+
+    Raises:
+        UnitError: if it is anything else.
+    """
+    for inference in INFERENCES:
+        if raw == inference:
+            return inference
+    near = nearest(raw, INFERENCES) if isinstance(raw, str) else None
+    raise units.UnitError(
+        f"{shown(raw)} does not say what limits on accuracy are about; write `set` for these very examples, or "
+        f"`population` for all that they were drawn from{f'; did you mean {near!r}?' if near else ''}"
+    )
+
+
 def format_value(name: str, value: float, *, unit_interval: bool | None = None, digits: int = 3) -> str:
     """A value of limit `name`, or the figure that it bounds, in words for tables and sentences."""
     unit = LIMITS[name].unit
@@ -169,14 +196,28 @@ def format_value(name: str, value: float, *, unit_interval: bool | None = None, 
 
 
 def metric_in_unit_interval(metric: str | None) -> bool | None:
-    """Whether the metric's scores lie in 0..1: True for `accuracy`, None for the project's own, of which none knows."""
-    return True if metric == "accuracy" else None
+    """Whether the metric's scores lie in 0..1: True for shares of the examples, None for metrics that are not ours."""
+    if metric in BUILT_IN and not is_share(metric):
+        return False
+    return True if is_share(metric) else None
+
+
+def no_drop(limit: str, metric: str | None) -> str:
+    """Why a limit on a drop cannot be stated for a metric that gives the original no score; else empty."""
+    if metric != "sqnr" or limit not in ("max_accuracy_drop", "max_slice_drop"):
+        return ""
+    return (
+        "with `sqnr` nothing can drop: the original has no score of its own, since it differs from itself by nothing; "
+        "state a floor, for example `min_accuracy: 30` (decibels)"
+    )
 
 
 def misfit(limit: Limit, metric: str | None) -> str | None:
     """Why a limit that was read before its metric was known does not fit that metric, as a sentence, or None."""
     if LIMITS[limit.name].unit not in ("points", "score"):
         return None
+    if no_drop(limit.name, metric):
+        return f"{limit.name}: {no_drop(limit.name, metric)}"
     try:
         parse_value(limit.name, limit.text, unit_interval=metric_in_unit_interval(metric))
     except units.UnitError as error:

@@ -9,7 +9,7 @@ from pytest_modelopt.budgets.limits import LIMITS, merge, parse_level, parse_val
 from pytest_modelopt.budgets.problems import BudgetsError, Problem
 from pytest_modelopt.budgets.spelling import did_you_mean, printable, shown
 from pytest_modelopt.budgets.units import UnitError
-from pytest_modelopt.record.model import Limit
+from pytest_modelopt.record.verdicts import Limit
 
 _LIMIT_KEYS = ("limit", "level")
 

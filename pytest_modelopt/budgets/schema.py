@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import keyword
 import os
 import re
 import tempfile
@@ -19,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     ValidationInfo,
     WithJsonSchema,
     create_model,
@@ -27,27 +27,31 @@ from pydantic import (
 
 from pytest_modelopt.budgets.limits import (
     DESCRIPTION_OF_LEVEL,
+    INFERENCES,
     LEVELS,
     LIMITS,
     LimitKind,
     Unit,
     metric_in_unit_interval,
+    no_drop,
+    parse_inference,
     parse_level,
     parse_value,
     unknown_limit,
 )
+from pytest_modelopt.budgets.metric import METRIC_SCHEMA, MetricForm
+from pytest_modelopt.budgets.references import REFERENCE_SCHEMA, parse_reference
 from pytest_modelopt.budgets.spelling import did_you_mean, plain, shown
-from pytest_modelopt.budgets.units import BYTE_UNITS, NUMBER_PATTERN, TIME_UNITS, parse_time
-from pytest_modelopt.record.model import Level
+from pytest_modelopt.budgets.units import BYTE_UNITS, NUMBER_PATTERN, TIME_UNITS, UnitError, parse_time
+from pytest_modelopt.metrics import MetricSpec
+from pytest_modelopt.record.answers import Inference
+from pytest_modelopt.record.verdicts import Level
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
 Location = tuple[str | int, ...]
 """Where something stands in the file: the keys that lead to it."""
 
 DEVICE_PATTERN = r"^(?:cpu|cuda(?::[0-9]{1,3})?)$"
-_METRICS = ("accuracy",)
-_REFERENCE = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*"
-_REFERENCE_PATTERN = rf"^{_REFERENCE}:{_REFERENCE}$"
 _NOT_YET = ("regression", "waivers")
 _FIRST_LINES = {
     "version": "`version: 1`",
@@ -56,33 +60,11 @@ _FIRST_LINES = {
     "data": "`data: package.module:function`, the function that returns the examples",
     "recipes": "`recipes:` with at least one recipe below it, for example `int8-dynamic:`",
     "limit": "`limit:` with the value",
+    "name": "`name:` with the metric, for example `torchmetrics.text.WordErrorRate`",
 }
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
-
-
-def parse_reference(value: object) -> str:
-    """A function by name, `package.module:function`."""
-    expected = "write `package.module:function`, for example `shop.vision:load_model`"
-    if value is None:
-        raise ValueError(f"there is no value; {expected}")
-    if not isinstance(value, str):
-        raise ValueError(f"{shown(value)} is not text; {expected}")  # noqa: TRY004 - pydantic collects ValueErrors only
-    module, colon, function = value.partition(":")
-    if colon and _is_dotted_name(module) and _is_dotted_name(function):
-        return value
-    guess = _reference_meant(value)
-    near = f"; did you mean {guess!r}?" if guess else ""
-    raise ValueError(f"{shown(value)} does not name a function; {expected}{near}")
-
-
-def parse_metric(value: object) -> str:
-    """`accuracy`, or a function by name."""
-    if isinstance(value, str) and (value in _METRICS or ":" in value):
-        return value if value in _METRICS else parse_reference(value)
-    near = did_you_mean(value, _METRICS) if isinstance(value, str) else ""
-    raise ValueError(f"{shown(value)} is not a metric; write `accuracy` or `package.module:function`{near}")
 
 
 def parse_device(value: object) -> str:
@@ -118,21 +100,6 @@ def _not_empty(example: str) -> Callable[[object], object]:
         return value
 
     return check
-
-
-def _is_dotted_name(text: str) -> bool:
-    return all(part.isidentifier() and not keyword.iskeyword(part) for part in text.split("."))
-
-
-def _reference_meant(text: str) -> str | None:
-    """A correct reference close to a wrong one: a path, a missing colon or a call was written."""
-    module, colon, function = text.strip().removesuffix("()").replace("::", ":").partition(":")
-    module = module.strip().removeprefix("./").replace("/", ".").replace("\\", ".").removesuffix(".py")
-    if not colon:
-        module, _, function = module.rpartition(".")
-    meant = f"{module}:{function.strip()}"
-    fits = _is_dotted_name(module) and _is_dotted_name(function.strip())
-    return meant if fits and meant != text and len(meant) <= 100 else None
 
 
 # --- the schemas of values, for editors ------------------------------------------------------------------------------
@@ -180,14 +147,12 @@ def _limit_schema(kind: LimitKind) -> dict[str, Any]:
     return {"anyOf": [*_WORDS_OF_UNITS[kind.unit], stated]}
 
 
-_REFERENCE_SCHEMA = {"type": "string", "pattern": _REFERENCE_PATTERN, "examples": ["package.module:function"]}
-Reference = Annotated[str, BeforeValidator(parse_reference), WithJsonSchema(_REFERENCE_SCHEMA)]
-Metric = Annotated[
-    str,
-    BeforeValidator(parse_metric),
-    WithJsonSchema({"anyOf": [{"enum": list(_METRICS)}, _REFERENCE_SCHEMA]}),
-]
+Reference = Annotated[str, BeforeValidator(parse_reference), WithJsonSchema(REFERENCE_SCHEMA)]
 Device = Annotated[str, BeforeValidator(parse_device), WithJsonSchema({"type": "string", "pattern": DEVICE_PATTERN})]
+_INFERENCE_SCHEMA = {"enum": list(INFERENCES)}
+InferenceOf = Annotated[Inference, BeforeValidator(parse_inference), WithJsonSchema(_INFERENCE_SCHEMA)]
+ModelInference = Annotated[str, BeforeValidator(parse_inference), WithJsonSchema(_INFERENCE_SCHEMA)]
+"""Empty where a model says nothing, so that `defaults` hold."""
 Count = Annotated[int, BeforeValidator(parse_count), WithJsonSchema({"type": "integer", "minimum": 1})]
 Seconds = Annotated[float, BeforeValidator(parse_time), WithJsonSchema(_WORDS_OF_UNITS["time"][0])]
 Version = Annotated[int, BeforeValidator(parse_version), WithJsonSchema({"const": 1})]
@@ -214,8 +179,10 @@ class LimitSpec(_Strict):
 
 def _limit_field(kind: LimitKind) -> Any:
     def parse(value: object, info: ValidationInfo) -> float:
-        unit_interval = info.context.get("unit_interval") if info.context else None
-        return parse_value(kind.name, value, unit_interval=unit_interval)
+        metric = info.context.get("metric") if info.context else None
+        if no_drop(kind.name, metric):
+            raise UnitError(no_drop(kind.name, metric))
+        return parse_value(kind.name, value, unit_interval=metric_in_unit_interval(metric))
 
     spec = create_model(kind.name, __base__=LimitSpec, limit=(Annotated[float, BeforeValidator(parse)], ...))
     return Annotated[spec, WithJsonSchema(_limit_schema(kind))], Field(default=None, description=kind.meaning)
@@ -242,6 +209,11 @@ class DefaultsSpec(_Strict):
     step_limit: Seconds = Field(
         default=600.0, description="The longest that loading, optimizing or scoring may each take."
     )
+    inference: InferenceOf = Field(
+        default="set",
+        description="What limits on accuracy are about: the examples themselves (`set`), or the `population` that they "
+        "were drawn from, by 95% bounds.",
+    )
 
 
 class ModelSpec(_Strict):
@@ -253,7 +225,17 @@ class ModelSpec(_Strict):
         default="", description="The function that returns examples for recipes to learn from."
     )
     example_inputs: Reference = Field(default="", description="The function that returns the inputs of the timed call.")
-    metric: Metric = Field(default="accuracy", description="What scores the predictions.")
+    metric: Annotated[MetricForm, WithJsonSchema(METRIC_SCHEMA)] = Field(
+        default_factory=lambda: MetricForm(name="accuracy"), description="What scores the answers."
+    )
+    slices: Reference = Field(
+        default="",
+        description="The function (inputs, target) -> name that puts each example into a slice, for `max_slice_drop`; "
+        "without it a classifier's slices are the classes.",
+    )
+    inference: ModelInference = Field(
+        default="", description="As in `defaults`, for this model: `set` or `population`."
+    )
     budget: BudgetSpec | None = Field(default=None, description="Limits that hold for every recipe of this model.")
     recipes: Annotated[dict[str, BudgetSpec | None], BeforeValidator(_not_empty("int8-dynamic"))] = Field(
         description="The optimizations, each with its limits, which go before those of `budget`. Join with `+`.",
@@ -266,8 +248,9 @@ class ModelSpec(_Strict):
     def _tell_limits_the_metric(cls, data: object, info: ValidationInfo) -> object:
         """What a bare number or a point means in an accuracy limit depends on the metric of the model around it."""
         if isinstance(data, dict) and isinstance(info.context, dict):
-            metric = data.get("metric", "accuracy")
-            info.context["unit_interval"] = metric_in_unit_interval(metric if isinstance(metric, str) else None)
+            stated = data.get("metric", "accuracy")
+            name = stated.get("name") if isinstance(stated, dict) else stated
+            info.context["metric"] = name if isinstance(name, str) else None
         return data
 
 
@@ -285,6 +268,20 @@ class BudgetsSpec(_Strict):
 def validate(data: object) -> BudgetsSpec:
     """The checked file. Raises pydantic's ValidationError, whose entries `explain` puts into words."""
     return BudgetsSpec.model_validate(data, context={})
+
+
+def parse_metric(value: object, live: type) -> MetricSpec:
+    """A metric as a test states it, in which objects of the type `live` stand for the test's own functions.
+
+    Raises:
+        ValueError: with all that is wrong.
+    """
+    try:
+        return MetricForm.model_validate(value, context={"live": live}).spec()
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        told = [explain(("metric", *f["loc"]), f["type"], f["input"], f.get("ctx", {}).get("error")) for f in found]
+        raise ValueError("; ".join(told)) from None
 
 
 # --- problems in words -----------------------------------------------------------------------------------------------
@@ -313,6 +310,8 @@ def _subject(location: Location) -> str:
         return "the file"
     if keys[-1] == "limit" and _holds_limits(location[:-2]):
         keys.pop()
+    if keys[-1] == "name" and _states_metric(location[:-1]):
+        keys.pop()
     if keys[0] != "models" or len(keys) == 1:
         return " of ".join(reversed(keys))
     model, rest = keys[1], keys[2:]
@@ -328,6 +327,11 @@ def _holds_limits(location: Location) -> bool:
     return location[2:] == ("budget",) or (location[2] == "recipes" and len(location) == 4)
 
 
+def _states_metric(location: Location) -> bool:
+    """Whether the mapping there is a metric with what it needs."""
+    return location == ("metric",) or (len(location) == 3 and location[0] == "models" and location[2] == "metric")
+
+
 def _unknown_key(parent: Location, key: str) -> str:
     in_model = len(parent) == 2 and parent[0] == "models"
     if key in _NOT_YET and (not parent or in_model):
@@ -337,6 +341,8 @@ def _unknown_key(parent: Location, key: str) -> str:
     if key in LIMITS:
         return f"{_subject(parent)}: `{key}` is a limit; move it below a recipe, or below `budget` of a model"
     spec: type[BaseModel] = BudgetsSpec if not parent else ModelSpec if in_model else LimitSpec
+    if _states_metric(parent):
+        spec = MetricForm
     known = (DefaultsSpec if parent == ("defaults",) else spec).model_fields
     return f"{_subject(parent)}: unknown key {shown(key)}{did_you_mean(key, known)}"
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pytest_modelopt.figures import format_percentage
-from pytest_modelopt.record.model import Case, Limit
+from pytest_modelopt.metrics import MetricSpec
+from pytest_modelopt.record.model import Case
 from pytest_modelopt.record.observations import Observations
+from pytest_modelopt.record.verdicts import Limit
+from pytest_modelopt.statistics.proportions import share_bounds
 
 FEW_EXAMPLES = 5
 """Examples of rarer classes from which on a model that never answers with one of them is told to be constant."""
+ENOUGH_EXAMPLES = 30
+"""From here on an original has to be better than guessing beyond chance; fewer examples could hardly show that."""
 
 
 def why_useless(case: Case, limit: Limit) -> str:
@@ -16,30 +21,57 @@ def why_useless(case: Case, limit: Limit) -> str:
     A drop needs an original that is better than guessing; flips need one that tells classes apart. Data with a single
     class can show neither, and nothing is said about it.
     """
-    if limit.name == "max_accuracy_drop":
-        return is_constant(case) or is_chance(case) or _is_below_floor(case)
+    if limit.name in ("max_accuracy_drop", "max_slice_drop"):
+        return (is_constant(case) if _first_counts(case) else "") or is_chance(case) or _is_below_floor(case)
     return is_constant(case) if limit.name == "max_flips" else ""
 
 
 def is_constant(case: Case) -> str:
     """Whether the original predicts one class only, where there are several."""
-    seen = _accuracy_observations(case)
+    seen = _seen(case)
     if seen is None or seen.predicted_classes != 1 or (seen.rarer_targets or 0) < FEW_EXAMPLES:
         return ""  # to miss the one rare example that there is shows nothing
     return f"the original predicts the same class for every example, of {seen.target_classes} classes"
 
 
 def is_chance(case: Case) -> str:
-    """Whether the original is right no more often than guessing among the classes of the data."""
-    seen = _accuracy_observations(case)
-    if seen is None or seen.target_classes is None or case.original is None or case.original.score is None:
+    """Whether the original is right no more often than guessing among the classes of the data, beyond chance."""
+    seen, guesses = _seen(case), _guesses(case)
+    if seen is None or guesses is None or seen.target_classes is None:
+        return ""
+    if case.original is None or case.original.score is None or case.agreement is None or not case.agreement.examples:
         return ""
     classes = max(seen.target_classes, seen.output_classes or 0)  # the data may show a few of those that it knows
-    if case.original.score * classes > 1:
+    score, examples = case.original.score, case.agreement.examples
+    right = round(score * examples)
+    is_more = right * classes > guesses * examples
+    if is_more and examples >= ENOUGH_EXAMPLES and right <= examples:
+        is_more = share_bounds(right, examples)[0] * classes > guesses
+    if is_more:
+        return ""
+    than = "no more than" if right * classes <= guesses * examples else "not clearly more than"
+    among = f"guessing among {classes} classes" if guesses == 1 else f"{guesses} guesses among {classes} classes"
+    return (
+        f"the original itself is right on {format_percentage(score)} of the {examples:,} examples, {than} {among}, and "
+        "from there no drop means anything"
+    )
+
+
+def is_majority(case: Case) -> str:
+    """Whether the most frequent class as the answer to everything would be right as often as the original.
+
+    That makes no limit useless: a model that finds rare classes may well be right less often than that. But a drop then
+    cannot show a variant that finds none of them any more.
+    """
+    seen = _seen(case)
+    if not _first_counts(case) or seen is None or case.original is None or case.original.score is None:
+        return ""
+    rarer, examples = seen.rarer_targets or 0, case.original.examples
+    if rarer < FEW_EXAMPLES or round(case.original.score * examples) > examples - rarer:
         return ""
     return (
-        f"the original itself is right on {format_percentage(case.original.score)} of the examples, no more than "
-        f"guessing among {classes} classes, and from there no drop means anything"
+        f"the original is right on {format_percentage(case.original.score)} of the examples, and the most frequent "
+        f"class as the answer to all of them would be right on {format_percentage(1 - rarer / examples)}"
     )
 
 
@@ -59,9 +91,21 @@ def _falls_short(case: Case, score: float, floor: Limit) -> bool:
     return score < floor.value if case.higher_is_better else score > floor.value
 
 
-def _accuracy_observations(case: Case) -> Observations | None:
-    """What was seen of the original's predictions; None where the data has fewer than two classes."""
+def _guesses(case: Case) -> int | None:
+    """How many classes the metric lets the model name for each example; None where it is no matter of classes."""
+    return MetricSpec(case.metric).top_k if case.metric is not None else None
+
+
+def _first_counts(case: Case) -> bool:
+    """Whether only the first class that the model names can be right."""
+    return _guesses(case) == 1
+
+
+def _seen(case: Case) -> Observations | None:
+    """What was seen of the original's predictions against targets; None where the data has fewer than two classes."""
     seen = case.original.observations if case.original is not None else None
-    if case.metric != "accuracy" or seen is None or seen.target_classes is None or seen.target_classes < 2:
+    if case.agreement is None or case.metric == "agreement" or seen is None:
+        return None
+    if seen.target_classes is None or seen.target_classes < 2:
         return None
     return seen

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from statistics import NormalDist
 
+from pytest_modelopt.budgets.slices import slice_rows, worst_first
 from pytest_modelopt.doctor.evidence import Evidence, count, enumerated
-from pytest_modelopt.figures import format_percentage, format_points
-from pytest_modelopt.record.model import Finding
+from pytest_modelopt.figures import format_percentage
+from pytest_modelopt.record.verdicts import Finding
 from pytest_modelopt.statistics.proportions import drop_bounds
 
-_LEAKED = 0.01
-"""Share of the calibration examples: a few that happen to be equal are no leak."""
 _FEW_EXAMPLES = 32
 _MANY_FLIPS = 0.05
 _HARDLY = 0.01
@@ -41,34 +40,21 @@ def saturation(evidence: Evidence) -> Finding | None:
     )
 
 
-def calibration_leak(evidence: Evidence) -> Finding | None:
-    seen = evidence.variant.calibration
-    if seen is None or not seen.leaked or seen.leaked < _LEAKED * seen.examples:
-        return None
-    return Finding(
-        "calibration-leak",
-        f"{seen.leaked:,} of {count(seen.examples, 'calibration example')} are in the evaluation data, too: the score "
-        "is not measured on data that the recipe has not seen; give `calibration` data that is held out",
-        ("score", "predictions"),
-        is_note=True,
-    )
-
-
 def calibration_thin(evidence: Evidence) -> Finding | None:
-    """Too few examples, one and the same, or classes that never came."""
-    seen, changed = evidence.variant.calibration, evidence.case.agreement
+    """Too few examples, one and the same, single-coloured ones, or classes that never came."""
+    seen = evidence.variant.calibration
     if seen is None:
         return None
     texts = []
     if seen.examples == 1 and seen.looked_at > 1:
-        texts.append(f"all {seen.looked_at} calibration examples are one and the same")
-    elif seen.examples < _FEW_EXAMPLES and seen.is_complete:
+        texts.append(f"all {seen.looked_at:,} calibration examples are one and the same")
+    elif seen.examples < _FEW_EXAMPLES:
         told = f"{count(seen.examples, 'different example')} in {count(seen.batches, 'batch', 'batches')}"
         texts.append(f"calibration saw {told} only")
-    if seen.classes and len(seen.classes) > 1 and changed is not None and changed.classes is not None:
-        absent = [str(label) for label in changed.classes.labels if label not in seen.classes]
-        if absent:
-            texts.append(f"no calibration example was of class {enumerated(absent, 8)}")
+    if seen.constant and seen.constant == seen.looked_at:
+        texts.append("each calibration example is one single value throughout")
+    if seen.classes:
+        texts.extend(_absent(seen.classes, evidence))
     if not texts:
         return None
     return Finding(
@@ -76,32 +62,43 @@ def calibration_thin(evidence: Evidence) -> Finding | None:
         f"{' and '.join(texts)}: ranges that were never seen are cut off; calibrate with a few hundred examples of "
         "every class, shuffled",
         ("score", "predictions"),
+        is_note=True,
     )
 
 
+def _absent(classes: tuple[int, ...], evidence: Evidence) -> list[str]:
+    """Which classes of the evaluation data calibration never saw, in words."""
+    scored = evidence.case.slices
+    if len(classes) == 1 and (evidence.variant.target_classes or 0) > 1:
+        return [f"all calibration examples have the target {classes[0]}"]
+    if scored is None or not scored.of_classes:
+        return []
+    absent = [name for name in scored.names if name not in {str(label) for label in classes}]
+    return [f"no calibration example was of class {enumerated(absent, 8)}"] if absent else []
+
+
 def slice_collapse(evidence: Evidence) -> Finding | None:
-    """The total holds its limit, and single classes lost more than that beyond chance."""
-    changed, limit = evidence.case.agreement, evidence.limit("max_accuracy_drop")
-    if evidence.case.metric != "accuracy" or changed is None or changed.classes is None or limit is None:
+    """The total holds its limit, and single slices lost more than that beyond chance. `max_slice_drop` judges that."""
+    changed, slices = evidence.case.agreement, evidence.case.slices
+    limit = evidence.limit("max_accuracy_drop")
+    if changed is None or slices is None or limit is None or evidence.limit("max_slice_drop") is not None:
         return None
     if not changed.examples or (changed.right_to_wrong - changed.wrong_to_right) / changed.examples > limit.value:
         return None
-    classes = changed.classes
-    z = NormalDist().inv_cdf(1 - _RISK / max(1, len(classes.labels)))
-    columns = zip(classes.labels, classes.examples, classes.right_to_wrong, classes.wrong_to_right, strict=False)
+    rows = worst_first(slice_rows(slices))
+    z = NormalDist().inv_cdf(1 - _RISK / max(1, len(rows)))
     lost = [
-        ((more - less) / examples, f"class {label} lost {more - less} of {examples} examples")
-        for label, examples, more, less in columns
-        if examples >= more + less > 0 and more > less >= 0 and drop_bounds(more, less, examples, z)[0] > limit.value
+        row.told(evidence.case)
+        for row in rows
+        if row.lost and row.won is not None and drop_bounds(row.lost, row.won, row.examples, z)[0] > limit.value
     ]
     if not lost:
         return None
-    lost.sort(reverse=True)
-    told = enumerated([f"{text} ({format_points(drop)})" for drop, text in lost])
+    kind = "classes" if slices.of_classes else "slices"
     return Finding(
         "slice-collapse",
-        f"{told}, more than max_accuracy_drop {limit.text} though the total holds it: the others make up for it; look "
-        "at these classes before you ship",
+        f"{enumerated(lost)}, more than max_accuracy_drop {limit.text} though the total holds it: the others make up "
+        f"for it; look at these {kind} before you ship, and bound them with `max_slice_drop`",
         ("score", "predictions"),
         is_note=True,
     )
@@ -115,12 +112,14 @@ def churn(evidence: Evidence) -> Finding | None:
     lost, won = changed.right_to_wrong, changed.wrong_to_right
     if abs(lost - won) > min(0.2 * changed.flips, _HARDLY * changed.examples):
         return None
+    told = f"{lost:,} from right to wrong, {won:,} from wrong to right"
+    if evidence.case.metric == "accuracy":  # elsewhere an answer may stay right with another first prediction
+        told = f"{told} and {changed.flips - lost - won:,} from one wrong answer to another"
     return Finding(
         "churn",
         f"{changed.flips:,} of {changed.examples:,} predictions changed "
-        f"({format_percentage(changed.flips / changed.examples)}) though the score hardly did: "
-        f"{lost:,} from right to wrong, {won:,} from wrong to right and "
-        f"{changed.flips - lost - won:,} from one wrong answer to another; `max_flips` bounds that",
+        f"({format_percentage(changed.flips / changed.examples)}) though the score hardly did: {told}; `max_flips` "
+        "bounds that",
         ("score", "predictions"),
         is_note=evidence.limit("max_accuracy_drop") is not None and evidence.limit("max_flips") is None,
     )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pytest_modelopt.doctor.evidence import Evidence, count, enumerated
 from pytest_modelopt.figures import format_bytes, format_factor, format_percentage
 from pytest_modelopt.recipes.registry import RECIPES
-from pytest_modelopt.record.model import Coverage, Figure, Finding, LayerCoverage
+from pytest_modelopt.record.model import Coverage, LayerCoverage
+from pytest_modelopt.record.verdicts import Figure, Finding
 
 COSTS: tuple[Figure, ...] = ("memory", "process_memory", "size", "timing")
 

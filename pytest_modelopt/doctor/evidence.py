@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 from statistics import median
 
-from pytest_modelopt.record.model import Case, Environment, Limit
+from pytest_modelopt.record.model import Case, Environment
 from pytest_modelopt.record.observations import Observations
+from pytest_modelopt.record.verdicts import Limit
 
 _NOTHING_SEEN = Observations()
 _PLUS = re.compile(r"\+(?![^(]*\))")

@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 from pytest_modelopt.doctor import answers, coverage, fairness, gate
 from pytest_modelopt.doctor.evidence import Evidence
-from pytest_modelopt.record.model import Case, Environment, Finding
+from pytest_modelopt.record.model import Case, Environment
+from pytest_modelopt.record.verdicts import Finding
 
 Rule = Callable[[Evidence], Finding | None]
 
 RULES: tuple[Rule, ...] = (
     gate.original_useless,
+    gate.majority_as_good,
     # it changed less than it says
     coverage.masks_only,
     coverage.dense_zeros,
@@ -35,7 +37,6 @@ RULES: tuple[Rule, ...] = (
     fairness.fused_path,
     # the answers are wrong
     answers.saturation,
-    answers.calibration_leak,
     answers.calibration_thin,
     answers.slice_collapse,
     answers.churn,

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pytest_modelopt.doctor.evidence import Evidence, count, enumerated
 from pytest_modelopt.figures import format_bytes, format_number, format_percentage, format_time
 from pytest_modelopt.record.answers import Repeat
-from pytest_modelopt.record.model import Finding, Measurement
+from pytest_modelopt.record.model import Measurement
 from pytest_modelopt.record.observations import Observations
+from pytest_modelopt.record.verdicts import Finding
 
 _LONG_PREPARATION_S = 1.0
 _MANY_CALLS = 100

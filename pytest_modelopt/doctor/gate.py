@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pytest_modelopt.budgets.useless import is_chance, is_constant
+from pytest_modelopt.budgets.useless import is_chance, is_constant, is_majority
 from pytest_modelopt.doctor.evidence import Evidence
-from pytest_modelopt.record.model import Case, Finding
+from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.verdicts import Finding
 
 
 def nothing_compared(case: Case) -> str:
@@ -37,4 +38,19 @@ def original_useless(evidence: Evidence) -> Finding | None:
         f"{why}: check that the factory loads the trained weights, that the targets are this model's classes, and that "
         "`data` is prepared as in training",
         ("score", "predictions"),
+    )
+
+
+def majority_as_good(evidence: Evidence) -> Finding | None:
+    """An original that answering with one class would match: a drop cannot show a variant that does just that."""
+    why = is_majority(evidence.case)
+    bounded = [evidence.limit(name) is not None for name in ("max_accuracy_drop", "max_slice_drop", "max_flips")]
+    if not why or is_constant(evidence.case) or is_chance(evidence.case) or bounded != [True, False, False]:
+        return None
+    return Finding(
+        "majority-as-good",
+        f"{why}: max_accuracy_drop cannot show a variant that gives no other answer any more; bound `max_slice_drop` "
+        "or `max_flips`, too, or take a metric that weighs all classes alike",
+        ("score",),
+        is_note=True,
     )

@@ -1,13 +1,13 @@
-"""The operations that a worker answers: load, size, memory, score, timing blocks, saving. One Bench, one variant."""
+"""What a worker answers: read, load, size, memory, score, timing blocks, saving. One Bench, one variant."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import itertools
 import os
 import pickle
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -28,23 +28,27 @@ from pytest_modelopt.measure import (
     repeating,
     size,
 )
-from pytest_modelopt.measure.calibration import CalibrationSeen
+from pytest_modelopt.measure.data import Data
 from pytest_modelopt.measure.device import Device
-from pytest_modelopt.measure.replies import Answers, Block, Loaded, Memory, Sample, Usage, VariantError
+from pytest_modelopt.measure.metrics.base import Batch, Scorer
+from pytest_modelopt.measure.metrics.bootstrap import paired_bootstrap
+from pytest_modelopt.measure.metrics.making import Metric, make_metric
+from pytest_modelopt.measure.replies import Answers, Block, Examples, Loaded, Memory, Sample, Usage, VariantError
 from pytest_modelopt.measure.settings import compilations, settings
-from pytest_modelopt.measure.variant import Source, Variant
+from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
-from pytest_modelopt.record.answers import Repeat
+from pytest_modelopt.record.answers import Interval, Repeat
 from pytest_modelopt.record.model import Environment, ProcessMeter
 from pytest_modelopt.record.observations import Observations
 
-CALIBRATION_LOOKED_AT = 64
-"""Batches of calibration data whose sizes are looked at: recipes take a few."""
-
 
 class Bench:
-    """One variant in its worker. `load` comes first; the others in any order."""
+    """One variant in its worker. `load` comes first; the others in any order.
+
+    But `read` and `read_again`: they have a worker each, which does nothing else. What it leaves behind in a process
+    to make the data (memory, threads, settings) must not be there for one variant only.
+    """
 
     def __init__(self, variant: Variant) -> None:
         self._variant = variant
@@ -52,30 +56,43 @@ class Bench:
         self._loader = loading.Loader(variant)
         self._model: nn.Module | None = None
         self._inputs: Inputs | None = None
-        self._data: Any = None
+        self._data = Data(variant, self._loader, self._device)
         self._stopwatch: latency.Stopwatch | None = None
         self._cuda_meter: memory.CudaMeter | None = None
-        self._metric: quality.Metric | None = None
+        self._metric: Metric | None = None
+        self._has_scored = False
         self._compilations = 0
         # Noticed on the way, for `observe`.
         self._known: dict[str, Any] = {}
         self._unobserved: dict[str, str] = {}
         self._ties: observe.Ties = ()
-        self._calibration_seen = CalibrationSeen()
 
     # --- the operations ----------------------------------------------------------------------------------------------
 
     def environment(self) -> Environment:
         return environment.environment(self._device.gpu())
 
-    def load(self, inputs_file: str | None = None) -> Loaded:
+    def read(self, path: str) -> Examples:
+        """Read the evaluation data, for all variants of the model, into the file `path`."""
+        self._set_threads()
+        return self._data.read(Path(path))
+
+    def read_again(self, examples: Examples) -> None:
+        """Read the beginning of the evaluation data once more: a source must give the same examples each time."""
+        self._set_threads()
+        self._data.read_again(examples)
+
+    def load(self, inputs_file: str | None = None, examples: Examples | None = None) -> Loaded:
         """Make the model, its inputs and its metric; check that one call works.
 
-        `inputs_file`: inputs that another worker of this variant has saved, so that the data is not made again.
+        `inputs_file`: inputs that another worker of this variant has saved; no data and no metric are made then.
+        `examples`: what `read` found; without it the data comes from its source.
         """
         self._set_threads()
-        name, higher_is_better = self._load_metric()
-        inputs = self._example_inputs() if inputs_file is None else size.load(Path(inputs_file))
+        self._data.use(examples)
+        if inputs_file is None:  # another launch scores nothing, and torchmetrics takes seconds to import
+            self._metric = make_metric(self._variant.metric, self._loader)
+        inputs = self._data.example_inputs() if inputs_file is None else size.load(Path(inputs_file))
         self._inputs = self._device.take(inputs)
         self._cuda_meter = memory.CudaMeter(self._device.torch_device) if self._device.is_cuda else None
         model, notes = loading.load_model(self._loader, self._variant.model)
@@ -87,7 +104,9 @@ class Bench:
         self._known = {"first_call_s": time.perf_counter() - start, "settings": settings()}
         with self._looking("ties"):
             self._ties = observe.ties(self._model)
-        return Loaded(notes, None, name, higher_is_better)
+        if self._metric is None:
+            return Loaded(notes, None, "", True)
+        return Loaded(notes, None, self._metric.name, self._metric.higher_is_better)
 
     def optimize(self) -> Loaded:
         """Apply the recipe to the loaded model."""
@@ -105,16 +124,18 @@ class Bench:
         loading.seed_everything(self._variant.seed)
         context = Context(
             self._first_inputs(),
-            self._calibration(),
+            self._data.calibration(),
             self._variant.seed,
             device=self._device.torch_device.type,
-            varying=self._varying,
-            training=self._training(),
+            varying=lambda: self._data.varying(self._first_inputs()),
+            training=self._data.training(),
         )
         try:
             done = optimize(self.model, recipes, context)
         except RecipeError as error:
-            raise VariantError(str(error)) from error
+            raise self._data.calibration_seen.refusal or VariantError(str(error)) from error
+        if self._data.calibration_seen.refusal is not None:  # the recipe went on without calibration
+            raise self._data.calibration_seen.refusal
         self._model = done.model
         self._known = {"first_call_s": done.first_call_s, "settings": settings()}
         gc.collect()
@@ -158,18 +179,39 @@ class Bench:
         self._set_threads()
         return process_memory.peak_bytes(Path(model), Path(inputs), runtime)
 
-    def score(self) -> Answers:
+    def score(self, keep: str | None = None, reference: str | None = None) -> Answers:
+        """Of all examples. An unlabelled metric writes what it sees to `keep`, or compares it with `reference`."""
+        assert self._metric is not None
         self._set_threads()
-        probe, seen = repeating.Probe(self.model, self._device), self._calibration_seen
-        answers = self._pass(lambda batches: probe.watch(seen.compare(batches) if seen.was_used else batches))
+        kept, compared = (Path(path) if path else None for path in (keep, reference))
+        probe = repeating.Probe(self.model, self._device)
+        answers = self._pass(probe.watch, self._metric.scorer(kept, compared))
+        self._has_scored = True
         self._known |= _classes(answers)
-        return replace(answers, repeat=self._second_pass(answers, probe))
+        return replace(answers, repeat=self._second_pass(answers, probe, compared or kept))
+
+    def interval(self, before: array[float], after: array[float], width: int) -> Interval | str:
+        """Of the drop from one variant to another, by the summands of both their `Answers`; or why there is none."""
+        assert self._metric is not None
+        if self._metric.from_sums is None:
+            return f"the metric {self._metric.name} is no function of sums over the examples"
+        if not self._has_scored:
+            return "the worker that scored the variant has ended, and what it knew of the metric with it"
+        self._set_threads()
+        return paired_bootstrap(
+            before,
+            after,
+            width,
+            self._metric.from_sums,
+            higher_is_better=self._metric.higher_is_better,
+            seed=self._variant.seed,
+        )
 
     def observe(self) -> Observations:
         """What else can be seen of the variant. After `score`, where there is any."""
         self._set_threads()
         loading.seed_everything(self._variant.seed)
-        known = self._known | {"calibration": self._calibration_seen.calibration()}
+        known = self._known | {"calibration": self._data.calibration_seen.calibration()}
         return observe.observe(self.model, self._call, known, self._ties, self._unobserved)
 
     def prepare_timing(
@@ -246,21 +288,27 @@ class Bench:
         except Exception as error:
             self._unobserved[what] = observe.reason(error)
 
-    def _pass(self, watched: Callable[[Iterable[loading.Batch]], Iterable[loading.Batch]]) -> Answers:
+    def _pass(self, watched: Callable[[Iterable[Batch]], Iterable[Batch]], scorer: Scorer) -> Answers:
         """Run the model on all of the evaluation data, whose batches pass through `watched`."""
-        data = self._evaluation_data(again=True)
-        # What is drawn at random from here on (an order, noise, dropout) is the same for every variant.
-        loading.seed_everything(self._variant.seed)
-        return quality.answer(self.model, watched(loading.batches(data)), self._metric, self._device)
+        data = self._data.evaluation()
+        answers = quality.answer(self.model, watched(data), scorer, self._device, self._data.slices)
+        return replace(answers, data_fingerprint=data.fingerprint)
 
-    def _second_pass(self, first: Answers, probe: repeating.Probe) -> Repeat | None:
-        """Of a variant that answers differently when it is asked again; None for one that repeats itself."""
+    def _second_pass(self, first: Answers, probe: repeating.Probe, reference: Path | None) -> Repeat | None:
+        """Of a variant that answers differently when it is asked again; None for one that repeats itself.
+
+        `reference`: what an unlabelled metric compares with; for the original, its own first pass.
+        """
+        assert self._metric is not None
+        metric = self._metric
         repeats = True
         with self._looking("repeatability"):
             repeats = probe.repeats()
         if repeats:
             return None
-        repeat = repeating.second_pass(first, self._pass, self._variant.seed)
+        repeat = repeating.second_pass(
+            first, lambda watched: self._pass(watched, metric.scorer(reference=reference)), self._variant.seed
+        )
         if repeat is None:
             self._unobserved["repeatability"] = (
                 "it answers differently each time, but the data gave other examples the second time: nothing to compare"
@@ -280,64 +328,6 @@ class Bench:
     def _first_inputs(self) -> Inputs:
         assert self._inputs is not None
         return self._inputs
-
-    def _load_metric(self) -> tuple[str, bool]:
-        source = self._variant.metric
-        if source == "accuracy":
-            return "accuracy", True
-        self._metric = self._loader.get(source, "metric")
-        name = source if isinstance(source, str) else getattr(self._metric, "__name__", "metric")
-        higher_is_better = getattr(self._metric, "higher_is_better", None)
-        if not isinstance(higher_is_better, bool):
-            raise VariantError(
-                f"the metric `{name}` does not say whether higher is better: set its attribute "
-                "`higher_is_better = True` or `False`, so that a drop is always a worsening"
-            )
-        return name, higher_is_better
-
-    def _evaluation_data(self, *, again: bool = False) -> Any:
-        """The data; with `again` made anew, unless it is tensors: a first look may have used up part of a stream."""
-        if self._variant.data is None:
-            raise VariantError("no `data` was given, so there is nothing to score")
-        if self._data is None or (again and not isinstance(self._data, (tuple, list))):
-            self._loader.start_afresh()
-            self._data = self._loader.make(self._variant.data, "data")
-        return self._data
-
-    def _example_inputs(self) -> Inputs:
-        count = self._variant.batch_size
-        if self._variant.example_inputs is not None:
-            made = self._loader.make(self._variant.example_inputs, "example_inputs")
-            return loading.first_examples([loading.tensors(made, "example_inputs")], count, "example_inputs")
-        data = loading.batches(self._evaluation_data())
-        return loading.first_examples((inputs for inputs, _ in data), count, "data")
-
-    def _calibration(self) -> Callable[[], Iterator[Inputs]] | None:
-        training = self._training()
-        return None if training is None else lambda: (inputs for inputs, _ in training())
-
-    def _training(self) -> Callable[[], Iterator[tuple[Inputs, torch.Tensor]]] | None:
-        """Makes the batches of calibration, with their targets, on the device."""
-        source: Source | None = self._variant.calibration
-        if source is None:
-            return None
-
-        def batches() -> Iterator[tuple[Inputs, torch.Tensor]]:
-            data = self._loader.make(source, "calibration")
-            for inputs, targets in self._calibration_seen.watch(loading.batches(data, "calibration data")):
-                yield self._device.take(inputs), targets.to(self._device.torch_device)
-
-        return batches
-
-    def _varying(self) -> tuple[frozenset[int], ...]:
-        """Dimensions whose size differs between the batches that the variant will be given: of all calls there are."""
-        calls: list[Iterable[Inputs]] = [[self._first_inputs()]]
-        if self._variant.data is not None:
-            calls.append(inputs for inputs, _ in loading.batches(self._evaluation_data(again=True)))
-        if self._variant.calibration is not None:
-            made = loading.batches(self._loader.make(self._variant.calibration, "calibration"), "calibration data")
-            calls.append(inputs for inputs, _ in itertools.islice(made, CALIBRATION_LOOKED_AT))
-        return loading.varying_dimensions(itertools.chain.from_iterable(calls))
 
 
 def _classes(answers: Answers) -> dict[str, int | None]:

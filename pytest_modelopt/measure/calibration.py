@@ -1,69 +1,93 @@
-"""Which calibration data the recipes really took, and how much of it they are scored on: examples by their hashes."""
+"""Looks on while recipes draw calibration data: what they took, and that none of it is what they are scored on."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 
 import torch
 
-from pytest_modelopt.measure.loading import Batch, examples, leaves
-from pytest_modelopt.measure.quality import update_with_bytes
+from pytest_modelopt.measure.batches import examples, leaves
+from pytest_modelopt.measure.examples import Positions
+from pytest_modelopt.measure.hashing import hashes_of_inputs
+from pytest_modelopt.measure.metrics.base import Batch, Targets
+from pytest_modelopt.measure.replies import Examples, VariantError
 from pytest_modelopt.recipes.calling import Inputs
 from pytest_modelopt.record.observations import Calibration
 
-MOST_EXAMPLES = 20_000
-MOST_BYTES = 256 * 1024 * 1024
-"""Bounds of what is hashed, of each of the two data sets."""
 MOST_CLASSES = 300
 
 
 class CalibrationSeen:
-    """Looks on while recipes draw batches of calibration, and then at the evaluation data."""
+    """Of one variant. `refusal` is the error of a batch that its recipe may not have.
 
-    def __init__(self) -> None:
-        self._batches = 0
+    The recipe may have caught it and gone on without calibration, so it must be asked for when the recipe is done.
+    """
+
+    def __init__(self, evaluation: Examples | None) -> None:
+        """`evaluation` None: nothing is scored, so nothing is compared."""
+        self.refusal: VariantError | None = None
+        self._evaluation = evaluation
+        self._positions: Positions | None = None
+        self._batches = self._looked_at = self._constant = 0
         self._hashes: set[bytes] = set()
-        self._room = _Room()
         self._classes: set[int] | None = set()
-        self._found: set[bytes] | None = None
 
-    @property
-    def was_used(self) -> bool:
-        return self._batches > 0
+    def watch(self, batches: Iterable[Batch], *, needs_targets: bool = False) -> Iterator[Batch]:
+        """The batches of one pass, each looked at when it is drawn.
 
-    def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches of one pass, each looked at when it is drawn."""
-        for number, (inputs, targets) in enumerate(batches, 1):
-            self._batches = max(self._batches, number)
-            self._hashes.update(self._room.hashes(inputs))
-            self._add_classes(targets)
-            yield inputs, targets
-
-    def compare(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches of the evaluation data, looked at on their way to the model."""
-        room, self._found = _Room(), set()
-        for inputs, targets in batches:
-            self._found.update(self._hashes.intersection(room.hashes(inputs)))
-            yield inputs, targets
+        Raises:
+            VariantError: a batch holds examples of the evaluation data, or has no targets where they are needed.
+        """
+        for number, batch in enumerate(batches):
+            if needs_targets and batch.targets is None:
+                self._refuse(
+                    f"batch {number} of the calibration data has no targets, and the recipe trains with them: give "
+                    "(inputs, targets)"
+                )
+            hashes = hashes_of_inputs(batch.inputs)
+            self._refuse_evaluated(hashes, batch, number)
+            self._batches = max(self._batches, number + 1)
+            self._looked_at += len(hashes)
+            self._hashes.update(hashes)
+            self._constant += _constant(batch.inputs)
+            self._add_classes(batch.targets)
+            yield batch
 
     def calibration(self) -> Calibration | None:
         """None where nothing was drawn."""
-        if not self.was_used:
+        if not self._batches:
             return None
         return Calibration(
             batches=self._batches,
             examples=len(self._hashes),
-            looked_at=self._room.taken,
-            leaked=None if self._found is None else len(self._found),
+            looked_at=self._looked_at,
+            constant=self._constant,
             classes=tuple(sorted(self._classes)) if self._classes else None,
-            is_complete=not self._room.is_full,
         )
 
-    def _add_classes(self, targets: torch.Tensor) -> None:
+    def _refuse_evaluated(self, hashes: list[bytes], batch: Batch, number: int) -> None:
+        if self._evaluation is None:
+            return
+        if self._positions is None:
+            self._positions = Positions(self._evaluation.hashes_path)
+        found = [(row, index) for row, index in enumerate(self._positions.find(hashes)) if index is not None]
+        if not found:
+            return
+        row, index = found[0]
+        self._refuse(
+            f"{len(found)} of the {len(hashes)} examples in batch {number} of the calibration data are in the "
+            f"evaluation data, too: the first is example {batch.first + row} there and example {index} of `data`. The "
+            "recipe would be scored on what it was fitted to; give `calibration` data that is held out"
+        )
+
+    def _refuse(self, message: str) -> None:
+        self.refusal = VariantError(message)
+        raise self.refusal
+
+    def _add_classes(self, targets: Targets | None) -> None:
         if self._classes is None:
             return
-        if targets.ndim != 1 or targets.is_floating_point() or targets.is_complex():
+        if not isinstance(targets, torch.Tensor) or targets.ndim != 1 or not _is_integer(targets):
             self._classes = None
             return
         self._classes.update(targets.tolist())
@@ -71,28 +95,16 @@ class CalibrationSeen:
             self._classes = None
 
 
-class _Room:
-    """Hashes of examples, one by one, until a bound is reached."""
+def _is_integer(targets: torch.Tensor) -> bool:
+    return not targets.is_floating_point() and not targets.is_complex()
 
-    def __init__(self) -> None:
-        self.taken = self._bytes = 0
 
-    @property
-    def is_full(self) -> bool:
-        return self.taken >= MOST_EXAMPLES or self._bytes >= MOST_BYTES
-
-    def hashes(self, inputs: Inputs) -> list[bytes]:
-        """SHA-256 of each example of a batch: the bytes, type and shape of all its tensors."""
-        rows = [tensor.detach().cpu() for tensor in leaves(inputs)]
-        found = []
-        for index in range(examples(inputs)):
-            if self.is_full:
-                break
-            digest = hashlib.sha256()
-            for tensor in rows:
-                digest.update(f"{tensor.dtype}{tuple(tensor.shape[1:])}".encode())
-                update_with_bytes(digest, tensor[index])
-                self._bytes += tensor[index].nbytes
-            found.append(digest.digest())
-            self.taken += 1
-        return found
+def _constant(inputs: Inputs) -> int:
+    """How many examples hold one single value, again and again: a black image, silence, padding."""
+    count = examples(inputs)
+    rows = [tensor.detach().reshape(count, -1) for tensor in leaves(inputs)]
+    rows = [row for row in rows if row.shape[1] > 1]  # a single number is no sign
+    if not rows:
+        return 0
+    same = torch.stack([(row == row[:, :1]).all(dim=1) for row in rows]).all(dim=0)
+    return int(same.sum())

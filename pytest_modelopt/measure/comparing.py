@@ -6,10 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from pytest_modelopt.measure.replies import Answers, Examples
-from pytest_modelopt.record.answers import MOST_CHANGED, Agreement, Changed, Slices
-
-MOST_SLICES = 10_000
-"""More classes than that are not told apart."""
+from pytest_modelopt.record.answers import MOST_CHANGED, MOST_SLICES, Agreement, Changed, Slices
 
 
 def compare(before: Answers, after: Answers) -> Agreement | None:

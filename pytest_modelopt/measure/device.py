@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from pytest_modelopt.measure.latency import Clock, host_clock
 from pytest_modelopt.measure.replies import VariantError
-from pytest_modelopt.recipes.calling import Inputs
+
+_Values = TypeVar("_Values")
 
 
 class Device:
@@ -29,11 +30,11 @@ class Device:
             raise VariantError(f"device: {name} was asked for, but torch finds {torch.cuda.device_count()} GPUs only")
         torch.cuda.set_device(self.torch_device)
 
-    def take(self, inputs: Inputs) -> Inputs:
-        """One batch of inputs, on the device."""
+    def take(self, values: _Values) -> _Values:
+        """The inputs of one batch, or its targets, on the device."""
         if not self.is_cuda:
-            return inputs
-        moved: Inputs = _mapped(inputs, lambda tensor: tensor.to(self.torch_device))
+            return values
+        moved: _Values = _mapped(values, lambda tensor: tensor.to(self.torch_device))
         return moved
 
     def bring_back(self, outputs: Any) -> Any:

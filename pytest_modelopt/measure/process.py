@@ -19,7 +19,8 @@ from pytest_modelopt.measure import worker
 from pytest_modelopt.measure.variant import Variant
 
 # What every worker needs, imported once in the fork server: a worker then starts in tenths of a second, not in seconds.
-PRELOAD = ["torch", "pytest_modelopt.measure.bench", "pytest_modelopt.recipes.optimize"]
+# torch imports its compiler (two seconds and more) as soon as the multiply-adds of a model are counted.
+PRELOAD = ["torch", "torch._dynamo", "pytest_modelopt.measure.bench", "pytest_modelopt.recipes.optimize"]
 
 _OUTPUT_LINES = 20
 _CONTROL_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
@@ -107,6 +108,11 @@ class Worker:
             return ""
         lines = [line.rstrip() for line in _CONTROL_SEQUENCES.sub("", text).splitlines()]
         return "\n".join([line for line in lines if line][-_OUTPUT_LINES:])
+
+    @property
+    def pid(self) -> int | None:
+        found: int | None = self._process.pid
+        return found
 
     @property
     def is_alive(self) -> bool:

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measure.device import Device
-from pytest_modelopt.measure.loading import Batch, seed_everything
+from pytest_modelopt.measure.loading import seed_everything
+from pytest_modelopt.measure.metrics.base import Batch
 from pytest_modelopt.measure.quality import run, tensors_in
 from pytest_modelopt.measure.replies import ROUNDING, Answers, VariantError
 from pytest_modelopt.recipes.calling import Inputs
@@ -39,9 +40,9 @@ class Probe:
         """The same batches, as they come: how many there will be, nobody knows."""
         for index, batch in enumerate(batches):
             if index == 0:
-                self._first = _inputs(batch)
+                self._first = batch.inputs
             elif (index & (index - 1)) == 0:  # 1, 2, 4, 8, ...: the last one of these is in the second half
-                self._later = _inputs(batch)
+                self._later = batch.inputs
             yield batch
 
     def repeats(self) -> bool:
@@ -84,10 +85,6 @@ def _flips(first: Answers, second: Answers) -> int | None:
     if first.predictions is None or second.predictions is None:
         return None
     return sum(a != b for a, b in zip(first.predictions, second.predictions, strict=True))
-
-
-def _inputs(batch: Batch) -> Inputs:
-    return batch[0]
 
 
 def _copied(inputs: Inputs) -> Inputs:

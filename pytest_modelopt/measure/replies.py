@@ -53,6 +53,10 @@ class Examples:
     """Of the project's slice function, in order of first appearance; empty where there is none."""
     slice_of: array[int] | None = None
     """The slice of each example, as an index into `slice_names`."""
+    hashes_path: str = ""
+    """The file with the hashes of all inputs, in order, by which calibration examples are found in the data."""
+    notes: tuple[str, ...] = ()
+    """What should be known about the data, in words."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,13 @@ class Answers:
     of those (`Bench.interval`)."""
     width: int = 0
     repeat: Repeat | None = None
+    notes: tuple[str, ...] = ()
+    """What must be known to read the score."""
     why_not: dict[str, str] = field(default_factory=dict)
+
+
+class TooFewExamples(str):
+    """Why a drop has no interval, where more examples would give it one."""
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pytest_modelopt.measure.comparing import compare, slices
 from pytest_modelopt.measure.fresh_processes import measure_process_memory
 from pytest_modelopt.measure.launches import start_again
 from pytest_modelopt.measure.machine import LockUnavailable
 from pytest_modelopt.measure.process import Worker, WorkerFailed
 from pytest_modelopt.measure.referee import Lacking, Listener, TimingPlan, time_pairs
-from pytest_modelopt.measure.replies import Answers, Loaded, Memory
+from pytest_modelopt.measure.replies import Answers, Loaded, Memory, TooFewExamples
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.measure.workshop import Failed, Measured, Progress, StepLimits, Workshop
-from pytest_modelopt.record.model import Agreement, Case, CaseError, Environment, Measurement, Stage, Timing
-from pytest_modelopt.record.observations import Classes, Observations
+from pytest_modelopt.record.answers import Interval
+from pytest_modelopt.record.model import Case, CaseError, Environment, Measurement, Stage, Timing
+from pytest_modelopt.record.observations import Observations
 from pytest_modelopt.statistics.timing import LAUNCHES
 
 __all__ = ["Progress", "Runner", "StepLimits"]
@@ -45,12 +47,15 @@ class Runner:
         """
         original = self._measured_original(variant, case.name)
         if original.error is not None:
-            error = replace(original.error, message=f"the original cannot be measured: {original.error.message}")
+            error = original.error
+            if error.stage != "read":
+                error = replace(error, message=f"the original cannot be measured: {error.message}")
             return replace(case, error=error, original=original.measurement)
-        optimized = Measured(variant)
+        optimized = Measured(variant, examples=original.examples)
         try:
-            self._measure(optimized, case.name)
+            self._measure(optimized, case.name, original.outputs)
             _require_same_data(original, optimized)
+            case = self._with_interval(case, original, optimized)
             if _needs_process_memory(case, original, optimized):
                 measure_process_memory(self._workshop, original, case.name)
                 measure_process_memory(self._workshop, optimized, case.name)
@@ -101,6 +106,7 @@ class Runner:
                 self._workshop.discard(kept)
             kept = Measured(variant.original)
             with self._errors_of(kept):
+                self._read(kept, name)
                 self._measure(kept, name)
         elif kept.error is None and (kept.worker is None or not kept.worker.is_alive):
             kept.worker = None  # a timing that hung ended it: its figures stand, only the process is new
@@ -120,8 +126,30 @@ class Runner:
             self._workshop.end(measured)
             raise
 
-    def _measure(self, measured: Measured, name: str) -> None:
-        """Load, then size, memory and score. `measured` keeps what was found, also where a later step fails."""
+    def _read(self, original: Measured, name: str) -> None:
+        """Read the data, once for all variants of the model, and its beginning again, each in a worker of its own."""
+        if original.variant.data is None:
+            return
+        path = self._workshop.new_file("examples")
+        try:
+            self._start(original, name, "reads the data")
+            original.examples = self._workshop.ask(original, name, "read", "reading the data", path=str(path))
+            original.files += [path, Path(original.examples.hashes_path)]
+            self._workshop.end(original)
+            self._start(original, name, "reads the data again")
+            self._workshop.ask(
+                original, name, "read_again", "reading the data again", stage="read", examples=original.examples
+            )
+        finally:
+            self._workshop.end(original)
+            again_s = original.seconds.pop("read_again", 0.0)
+            original.seconds["read"] = original.seconds.get("read", 0.0) + again_s
+
+    def _measure(self, measured: Measured, name: str, reference: Path | None = None) -> None:
+        """Load, then size, memory and score. `measured` keeps what was found, also where a later step fails.
+
+        `reference`: what the original answered, under a metric that compares with it.
+        """
         self._load(measured, name)
         assert measured.loaded is not None
         unmeasured: dict[str, str] = {}
@@ -135,7 +163,7 @@ class Runner:
             score=None,
             examples=0,
             data_fingerprint=None,
-            notes=measured.loaded.notes,
+            notes=(*measured.loaded.notes, *_data_notes(measured)),
             unmeasured=unmeasured,
             seconds=measured.seconds,
             runtime=memory.runtime,
@@ -144,22 +172,28 @@ class Runner:
         if measured.variant.data is None:
             unmeasured["score"] = unmeasured["predictions"] = "no `data` was given"
         else:
-            self._score(measured, name, unmeasured)
+            self._score(measured, name, unmeasured, reference)
         self._observe(measured, name)
 
-    def _score(self, measured: Measured, name: str, unmeasured: dict[str, str]) -> None:
+    def _score(self, measured: Measured, name: str, unmeasured: dict[str, str], reference: Path | None) -> None:
         assert measured.loaded is not None
         assert measured.measurement is not None
-        label = measured.variant.label
-        answers: Answers = self._workshop.ask(measured, name, "score", f"scoring the {label}")
+        arguments: dict[str, Any] = {} if reference is None else {"reference": str(reference)}
+        if reference is None and measured.variant.metric.is_unlabelled:
+            measured.outputs = self._workshop.new_file("outputs")
+            arguments = {"keep": str(measured.outputs)}
+        text = f"scoring the {measured.variant.label}"
+        answers: Answers = self._workshop.ask(measured, name, "score", text, **arguments)
         measured.answers = answers
         if answers.predictions is None:
             unmeasured["predictions"] = f"the metric {measured.loaded.metric_name} is not right-or-wrong per example"
+        unmeasured.update({figure: why for figure, why in answers.why_not.items() if figure != "interval"})
         measured.measurement = replace(
             measured.measurement,
             score=answers.score,
             examples=answers.examples,
             data_fingerprint=answers.data_fingerprint,
+            notes=(*measured.measurement.notes, *answers.notes),
             repeat=answers.repeat,
         )
 
@@ -179,19 +213,25 @@ class Runner:
 
     def _load(self, measured: Measured, name: str) -> None:
         variant = measured.variant
-        self._progress.step(name, f"starting a worker for the {variant.label}")
-        start = time.monotonic()
-        self._workshop.start(measured)
-        measured.seconds["start"] = time.monotonic() - start
-        if self.environment is None:
-            self.environment = self._workshop.ask(
-                measured, name, "environment", "starting the first worker", stage="start"
-            )
-        loaded: Loaded = self._workshop.ask(measured, name, "load", f"loading the {variant.label}")
+        self._start(measured, name, f"runs the {variant.label}")
+        loaded: Loaded = self._workshop.ask(
+            measured, name, "load", f"loading the {variant.label}", examples=measured.examples
+        )
         if variant.recipe is not None:
             optimized: Loaded = self._workshop.ask(measured, name, "optimize", f"optimizing with {variant.recipe}")
             loaded = replace(loaded, notes=(*loaded.notes, *optimized.notes), coverage=optimized.coverage)
         measured.loaded = loaded
+
+    def _start(self, measured: Measured, name: str, what_it_does: str) -> None:
+        """Give it a fresh worker, the first of which is asked for the environment."""
+        self._progress.step(name, f"starting a worker that {what_it_does}")
+        start = time.monotonic()
+        self._workshop.start(measured)
+        measured.seconds["start"] = measured.seconds.get("start", 0.0) + time.monotonic() - start
+        if self.environment is None:
+            self.environment = self._workshop.ask(
+                measured, name, "environment", "starting the first worker", stage="start"
+            )
 
     def _figure(self, measured: Measured, name: str, stage: Stage, unmeasured: dict[str, str]) -> Any:
         """A figure that a limit may need or not: where the worker cannot give it, the reason stands in its place."""
@@ -204,6 +244,22 @@ class Runner:
             return None
 
     # --- the comparison ----------------------------------------------------------------------------------------------
+
+    def _with_interval(self, case: Case, original: Measured, optimized: Measured) -> Case:
+        """The case with the interval of its drop, or with the reason for none; as it is where each answer is right or
+        wrong, since the bounds of that follow from the counts."""
+        before, after = original.answers, optimized.answers
+        if before is None or after is None or (before.correct is not None and after.correct is not None):
+            return case
+        why_not = before.why_not.get("interval") or after.why_not.get("interval")
+        if why_not is None:
+            text = "resampling the examples"
+            sides: dict[str, Any] = {"before": before.summands, "after": after.summands, "width": after.width}
+            found: Interval | str = self._workshop.ask(optimized, case.name, "interval", text, stage="score", **sides)
+            if isinstance(found, Interval):
+                return replace(case, interval=found)
+            why_not = found
+        return replace(case, no_interval=why_not, interval_lacks_examples=isinstance(why_not, TooFewExamples))
 
     def _time(self, case: Case, original: Measured, optimized: Measured, lacking: Lacking) -> Timing | None:
         """None, with the reason in the variant's measurement, where others time on this machine without an end."""
@@ -250,6 +306,11 @@ class _Shown(Listener):
         self._progress.beat(f"waiting for another timing on this machine, {seconds:.0f} s so far")
 
 
+def _data_notes(measured: Measured) -> tuple[str, ...]:
+    """What should be known about the data: it is the same for all variants, and said once."""
+    return measured.examples.notes if measured.examples is not None and measured.variant.recipe is None else ()
+
+
 def _needs_process_memory(case: Case, *sides: Measured) -> bool:
     """Where a limit asks for it, or a foreign runtime leaves no other meter; then of both, by the same one."""
     is_foreign = any(side.measurement is not None and side.measurement.runtime is not None for side in sides)
@@ -270,6 +331,7 @@ def _require_same_data(original: Measured, optimized: Measured) -> None:
 def _compared(case: Case, original: Measured, optimized: Measured) -> Case:
     """The case with both measurements and their comparison, as far as they exist."""
     assert original.loaded is not None
+    before, after = original.answers, optimized.answers
     return replace(
         case,
         metric=original.loaded.metric_name,
@@ -277,37 +339,8 @@ def _compared(case: Case, original: Measured, optimized: Measured) -> Case:
         original=original.measurement,
         variant=optimized.measurement,
         coverage=optimized.loaded.coverage if optimized.loaded else None,
-        agreement=_agreement(original.answers, optimized.answers),
+        agreement=compare(before, after) if before and after else None,
+        slices=slices(before, after, original.examples, higher_is_better=original.loaded.higher_is_better)
+        if before and after
+        else None,
     )
-
-
-def _agreement(before: Answers | None, after: Answers | None) -> Agreement | None:
-    if before is None or after is None or before.data_fingerprint != after.data_fingerprint:
-        return None
-    if before.predictions is None or after.predictions is None or before.correct is None or after.correct is None:
-        return None
-    return Agreement(
-        examples=before.examples,
-        right_to_wrong=sum(a > b for a, b in zip(before.correct, after.correct, strict=True)),
-        wrong_to_right=sum(a < b for a, b in zip(before.correct, after.correct, strict=True)),
-        flips=sum(a != b for a, b in zip(before.predictions, after.predictions, strict=True)),
-        classes=_classes(before, after),
-    )
-
-
-_MOST_CLASSES = 300
-
-
-def _classes(before: Answers, after: Answers) -> Classes | None:
-    """The changed answers by target class."""
-    if before.targets is None or before.correct is None or after.correct is None:
-        return None
-    counts = {label: [0, 0, 0] for label in sorted(set(before.targets))}
-    if len(counts) > _MOST_CLASSES:
-        return None
-    for label, was_right, is_right in zip(before.targets, before.correct, after.correct, strict=True):
-        counts[label][0] += 1
-        counts[label][1] += was_right > is_right
-        counts[label][2] += was_right < is_right
-    examples, lost, won = zip(*counts.values(), strict=True)
-    return Classes(tuple(counts), examples, lost, won)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_modelopt.measure.process import Worker, WorkerFailed
-from pytest_modelopt.measure.replies import Answers, Loaded, Sample
+from pytest_modelopt.measure.replies import Answers, Examples, Loaded, Sample
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.record.model import CaseError, Measurement, Stage
 
@@ -61,6 +61,12 @@ class Measured:
     seconds: dict[str, float] = field(default_factory=dict)
     saved: Saved | None = None
     """What further launches start from, once there was one."""
+    examples: Examples | None = None
+    """The evaluation data of its model, once it was read."""
+    files: list[Path] = field(default_factory=list)
+    """Removed with it."""
+    outputs: Path | None = None
+    """Of the original, under an unlabelled metric: what it answered, which variants are compared with."""
 
 
 class Failed(Exception):
@@ -105,6 +111,11 @@ class Workshop:
         if measured.saved is not None:
             measured.saved.remove()
             measured.saved = None
+        for file in measured.files:
+            file.unlink(missing_ok=True)
+        if measured.outputs is not None:
+            measured.outputs.unlink(missing_ok=True)
+            measured.outputs = None
 
     def request(self, worker: Worker | None, operation: str, **arguments: Any) -> Any:
         """The worker's answer, within the limit of a step. Raises WorkerFailed."""
@@ -113,12 +124,14 @@ class Workshop:
             operation, limit_s=self.limits.step_limit_s, heartbeat=lambda: self.progress.beat(), **arguments
         )
 
-    def ask(self, measured: Measured, name: str, operation: str, text: str, stage: Stage | None = None) -> Any:
+    def ask(
+        self, measured: Measured, name: str, operation: str, text: str, stage: Stage | None = None, **arguments: Any
+    ) -> Any:
         """A step of case `name`: shown as `text`, timed, and the end of the variant where it fails (`Failed`)."""
         self.progress.step(name, text)
         start = time.monotonic()
         try:
-            return self.request(measured.worker, operation)
+            return self.request(measured.worker, operation, **arguments)
         except WorkerFailed as failed:
             where: Any = stage or operation
             raise Failed(CaseError(where, failed.message, failed.output)) from None

@@ -7,7 +7,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -33,7 +33,8 @@ class Context:
     inputs. `seed` seeds torch before each step. `device` is where the variant will run: 'cpu' or 'cuda'.
     `varying` gives, for each tensor of a call's inputs in order, the dimensions whose size differs between the
     project's batches, the first one (the examples) aside; empty where none does.
-    `training` makes the batches of calibration with their targets, for recipes that train.
+    `training` makes the batches of calibration with their targets, for recipes that train: a tensor, or a list with one
+    entry per example.
     """
 
     example_inputs: Inputs
@@ -41,7 +42,7 @@ class Context:
     seed: int
     device: str = "cpu"
     varying: Callable[[], tuple[frozenset[int], ...]] = tuple
-    training: Callable[[], Iterator[tuple[Inputs, torch.Tensor]]] | None = None
+    training: Callable[[], Iterator[tuple[Inputs, torch.Tensor | list[Any]]]] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from pytest_modelopt.recipes import torch_ao
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
-from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.recipes.calibrating import fewer_batches, require_calibration, run_observers
+from pytest_modelopt.recipes.calling import Inputs
 from pytest_modelopt.recipes.describe import last_line, modules_in_words, total_bytes, user_line
 from pytest_modelopt.recipes.exporting import refuse_other_precisions
 from pytest_modelopt.recipes.sharing import tied_parameters
@@ -35,8 +35,7 @@ class Int8Static(Recipe):
     batches: int = Field(default=4, ge=1, description="batches of calibration data")
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
-        if context.calibration is None:
-            raise RecipeError("int8-static needs calibration data: add `calibration: package.module:function`")
+        require_calibration(context, self.recipe_name)
         refuse_other_precisions(model, self.recipe_name)
         quantize_fx = torch_ao.load("torch.ao.quantization.quantize_fx", self.recipe_name)
         engine, notes = torch_ao.ensure_engine(self.recipe_name)
@@ -47,12 +46,11 @@ class Int8Static(Recipe):
             unused = _never_called(model, graph)
             tied = _tied_modules(graph)
             prepared = _prepared(quantize_fx, graph, engine, context.example_inputs, tied)
-            seen = self._calibrate(prepared, context.calibration())
+            seen = run_observers(prepared, context, self.recipe_name, self.batches)
             converted = quantize_fx.convert_fx(prepared)
         for name, module in unused.items():
             converted.add_submodule(name, module)  # FX drops them, and to lose them is not what was asked for
-        if seen < self.batches:
-            notes += (f"calibrated with {seen} of {self.batches} batches: the calibration data holds no more",)
+        notes += fewer_batches(seen, self.batches)
         if leaves:
             notes += (f"{modules_in_words(leaves)} left in floating point: FX sees such a module as one closed box",)
         if tied:
@@ -64,24 +62,6 @@ class Int8Static(Recipe):
             notes += (f"{modules_in_words(unused.values())} left as they are: the forward pass never calls them",)
         notes += (f"the variant is a torch.fx.GraphModule: of {type(model).__name__} only forward remains",)
         return Applied(converted, notes)
-
-    def _calibrate(self, prepared: nn.Module, batches: Iterator[Inputs]) -> int:
-        """Run the observers on the batches; the number of batches that there were."""
-        import torch
-
-        seen = 0
-        with torch.no_grad():
-            for batch in itertools.islice(batches, self.batches):
-                try:
-                    call(prepared, batch)
-                except Exception as error:
-                    raise RecipeError(
-                        f"int8-static: the model does not run on calibration batch {seen + 1}: {last_line(error)}"
-                    ) from error
-                seen += 1
-        if not seen:
-            raise RecipeError("int8-static needs calibration data, and the calibration gave no batch")
-        return seen
 
 
 def _tied_modules(graph: fx.GraphModule) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
+from pytest_modelopt.recipes.calibrating import calibration_batches, fewer_batches, require_calibration
 from pytest_modelopt.recipes.calling import Inputs
 from pytest_modelopt.recipes.coverage import compare, snapshot
 from pytest_modelopt.recipes.describe import last_line, owners_in_words, weight_owners
@@ -62,11 +62,7 @@ class LitertInt8(Recipe):
 
     def _refuse_calibration(self, context: Context) -> None:
         if self.activations == "static":
-            if context.calibration is None:
-                raise RecipeError(
-                    "litert-int8(activations=static) needs calibration data: add "
-                    "`calibration: package.module:function`; activations=dynamic needs none"
-                )
+            require_calibration(context, "litert-int8(activations=static)", "; activations=dynamic needs none")
         elif self.batches != BATCHES:
             raise RecipeError(
                 f"litert-int8: `batches` counts calibration batches, and activations={self.activations} is not "
@@ -88,8 +84,7 @@ class LitertInt8(Recipe):
         if self.activations == "static":
             notes = _keep_in_float(made, converted.program)
             ranges, seen = self._ranges(made, converted, context)
-            if seen < self.batches:
-                notes += (f"calibrated with {seen} of {self.batches} batches: the calibration data holds no more",)
+            notes += fewer_batches(seen, self.batches)
         with without_progress():
             result = made.quantize(ranges, enable_progress_report=False, enable_progress_bar=False)
         return bytes(result.quantized_model), notes
@@ -105,11 +100,8 @@ class LitertInt8(Recipe):
 
         from pytest_modelopt.recipes.modules.litert import NAME
 
-        assert context.calibration is not None
-        batches = list(itertools.islice(context.calibration(), self.batches))
-        if not batches:
-            raise RecipeError("litert-int8 needs calibration data, and the calibration gave no batch")
-        steps = [step for number, batch in enumerate(batches, 1) for step in _steps(converted, batch, number)]
+        batches = list(calibration_batches(context, self.recipe_name, self.batches))
+        steps = [step for number, batch in batches for step in _steps(converted, batch, number)]
         manager = recipe_manager.RecipeManager()
         manager.load_quantization_recipe(made.get_quantization_recipe())
         meter = calibrator.Calibrator(

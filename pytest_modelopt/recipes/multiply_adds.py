@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.recipes.fused_path import unfused
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +30,7 @@ def multiply_adds(model: nn.Module, inputs: Inputs) -> dict[str, int]:
 
     counter = FlopCounterMode(display=False, custom_mapping={attention_on_cpu: attention_flop})
     try:
-        with torch.no_grad(), _unfused(model), _without_the_compiler(), counter:
+        with torch.no_grad(), unfused(), _without_mkldnn(model), counter:
             call(model, inputs)
     except Exception:
         return {}
@@ -56,39 +56,16 @@ def _own(name: str, totals: dict[str, int]) -> int:
 
 
 @contextlib.contextmanager
-def _unfused(model: nn.Module) -> Iterator[None]:
-    """Run encoder layers and recurrent layers as the products that they consist of: fused ones are not counted."""
+def _without_mkldnn(model: nn.Module) -> Iterator[None]:
+    """Run recurrent layers as the products that they consist of: oneDNN's are not counted."""
     import torch
     from torch import nn
 
     mkldnn: Any = torch.backends.mkldnn
-    is_fused, uses_mkldnn = torch.backends.mha.get_fastpath_enabled(), mkldnn.enabled
-    torch.backends.mha.set_fastpath_enabled(False)
+    before = mkldnn.enabled
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         mkldnn.enabled = False
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(is_fused)
-        mkldnn.enabled = uses_mkldnn
-
-
-@contextlib.contextmanager
-def _without_the_compiler() -> Iterator[None]:
-    """Count without importing torch's compiler, which takes seconds in each worker and which nothing here needs.
-
-    torch guards the counter's own code against being compiled, and imports the compiler to do so. Where nobody has
-    imported it, nothing is compiled, and unguarded code does the same.
-    """
-    from torch.utils import flop_counter
-
-    dispatch = vars(getattr(flop_counter, "_FlopCounterMode", object)).get("__torch_dispatch__")
-    plain = getattr(dispatch, "__wrapped__", None)
-    if plain is None or "torch._dynamo" in sys.modules:
-        yield
-        return
-    plain.__dynamo_disable = plain  # where torch keeps the guarded form, once it was made
-    try:
-        yield
-    finally:
-        del plain.__dynamo_disable
+        mkldnn.enabled = before

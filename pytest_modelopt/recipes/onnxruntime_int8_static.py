@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
-from pytest_modelopt.recipes.calling import Inputs
+from pytest_modelopt.recipes.calibrating import calibration_batches, does_not_run, fewer_batches, require_calibration
 from pytest_modelopt.recipes.describe import modules_in_words
 from pytest_modelopt.recipes.exporting import arguments
 from pytest_modelopt.recipes.onnx_conversion import Conversion, convert, in_one_line
@@ -67,32 +66,27 @@ class OnnxRuntimeInt8Static(Recipe):
     )
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
-        if context.calibration is None:
-            raise RecipeError(f"{self.recipe_name} needs calibration data: add `calibration: package.module:function`")
+        require_calibration(context, self.recipe_name)
         conversion = convert(model, context, self.recipe_name)
-        fed = self._fed(conversion, context.calibration())
+        fed = self._fed(conversion, context)
         is_reduced, notes = reduced_range(self.reduce_range)
         with tempfile.TemporaryDirectory(prefix="modelopt-onnx-") as folder:
             source, pre_notes = pre_processed(conversion, Path(folder))
             program, kept_notes = self._quantized(source, fed, is_reduced)
         notes = (*pre_notes, *notes, *kept_notes, *self._left_in_float(model), *conversion.tied_notes(program))
-        if len(fed) < self.batches:
-            notes += (f"calibrated with {len(fed)} of {self.batches} batches: the calibration data holds no more",)
-        return Applied(conversion.variant(program), notes)
+        return Applied(conversion.variant(program), notes + fewer_batches(len(fed), self.batches))
 
-    def _fed(self, conversion: Conversion, batches: Iterator[Inputs]) -> list[dict[str, Any]]:
+    def _fed(self, conversion: Conversion, context: Context) -> list[dict[str, Any]]:
         """The calibration batches as ONNX Runtime takes them."""
         fed: list[dict[str, Any]] = []
-        for batch in itertools.islice(batches, self.batches):
+        for number, batch in calibration_batches(context, self.recipe_name, self.batches):
             args, kwargs = arguments(batch)
             try:
                 tensors = conversion.signature.flat_inputs(args, kwargs)
             except TypeError as error:
-                raise RecipeError(f"{self.recipe_name}: calibration batch {len(fed) + 1}: {error}") from error
+                raise RecipeError(f"{self.recipe_name}: calibration batch {number}: {error}") from error
             arrays = [tensor.detach().cpu().numpy() for tensor in tensors]
             fed.append(dict(zip(conversion.names, arrays, strict=True)))
-        if not fed:
-            raise RecipeError(f"{self.recipe_name} needs calibration data, and the calibration gave no batch")
         return fed
 
     def _quantized(self, source: Path, fed: list[dict[str, Any]], is_reduced: bool) -> tuple[Any, tuple[str, ...]]:
@@ -146,9 +140,7 @@ class OnnxRuntimeInt8Static(Recipe):
             try:
                 calibrator.collect_data(reader)
             except Exception as error:
-                raise RecipeError(
-                    f"{self.recipe_name}: the model does not run on calibration batch {start + 1}: {in_one_line(error)}"
-                ) from error
+                raise does_not_run(self.recipe_name, start + 1, in_one_line(error)) from error
         ranges = calibrator.compute_data()
         graph = onnx.load(source).graph
         infinite = {name for name, data in ranges.items() if not _is_finite(data.range_value)}

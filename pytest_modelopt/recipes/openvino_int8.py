@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -10,6 +9,7 @@ from pydantic import Field
 
 from pytest_modelopt.recipes import openvino_ir
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
+from pytest_modelopt.recipes.calibrating import calibration_batches, does_not_run, fewer_batches, require_calibration
 from pytest_modelopt.recipes.calling import call
 from pytest_modelopt.recipes.describe import last_line, type_name, types_in_words
 from pytest_modelopt.recipes.exporting import arguments
@@ -70,11 +70,8 @@ class OpenVinoInt8(Recipe):
         from pytest_modelopt.recipes.modules.openvino import OpenVinoModule, packed
 
         self._refuse_without_effect()
-        if context.calibration is None and not self.weights_only:
-            raise RecipeError(
-                "openvino-int8 needs calibration data: add `calibration: package.module:function`, or write "
-                "openvino-int8(weights_only=true)"
-            )
+        if not self.weights_only:
+            require_calibration(context, self.recipe_name, ", or write openvino-int8(weights_only=true)")
         converted = openvino_ir.convert(model, context, self.recipe_name)
         before = Before.of(converted.ir)
         notes: tuple[str, ...] = ()
@@ -121,27 +118,18 @@ class OpenVinoInt8(Recipe):
                 subset_size=len(items),
                 ignored_scope=None if self.recurrent else nncf.IgnoredScope(types=list(RECURRENT), validate=False),
             )
-        if len(items) == self.batches:
-            return quantized, ()
-        return quantized, (
-            f"calibrated with {len(items)} of {self.batches} batches: the calibration data holds no more",
-        )
+        return quantized, fewer_batches(len(items), self.batches)
 
     def _calibration(self, variant: OpenVinoModule, context: Context) -> list[list[Any]]:
         """The inputs of the calibration batches, on each of which the model is seen to run in float32."""
-        assert context.calibration is not None
         items: list[list[Any]] = []
-        for batch in itertools.islice(context.calibration(), self.batches):
+        for number, batch in calibration_batches(context, self.recipe_name, self.batches):
             try:
                 call(variant, batch)
             except Exception as error:
-                raise RecipeError(
-                    f"openvino-int8: the model does not run on calibration batch {len(items) + 1}: {last_line(error)}"
-                ) from error
+                raise does_not_run(self.recipe_name, number, last_line(error)) from error
             args, kwargs = arguments(batch)
             items.append([tensor.detach().numpy() for tensor in variant.signature.flat_inputs(args, kwargs)])
-        if not items:
-            raise RecipeError("openvino-int8 needs calibration data, and the calibration gave no batch")
         return items
 
     def _kept_notes(self, model: nn.Module, kept: Kept) -> tuple[str, ...]:

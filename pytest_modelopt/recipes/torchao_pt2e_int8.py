@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import platform
 import shutil
@@ -14,7 +13,8 @@ from pydantic import Field
 from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.recipes import cpu_flags, torch_ao
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
-from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.recipes.calibrating import fewer_batches, require_calibration, run_observers
+from pytest_modelopt.recipes.calling import call
 from pytest_modelopt.recipes.describe import last_line, owners_in_words
 from pytest_modelopt.recipes.exporting import export, refuse_other_precisions
 
@@ -70,14 +70,13 @@ class TorchaoPt2eInt8(Recipe):
         return ""
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
-        if context.calibration is None:
-            raise RecipeError(f"{self.recipe_name} needs calibration data: add `calibration: package.module:function`")
+        require_calibration(context, self.recipe_name)
         refuse_other_precisions(model, self.recipe_name)
         with torch_ao.quiet():
             graph: Any = export(model, context, self.recipe_name).module()
             unused = _unused_weights(model, graph)
             prepared, spared = _prepared(graph)
-            seen = self._calibrate(prepared, context.calibration())
+            seen = run_observers(prepared, context, self.recipe_name, self.batches)
             converted = _converted(prepared)
         quantized = _quantized_layers(converted)
         notes = _left_notes(model, _held_by_graph(converted), spared, unused)
@@ -86,28 +85,7 @@ class TorchaoPt2eInt8(Recipe):
         with torch_ao.quiet():
             variant = self._compiled(converted, list(unused.values()), context)
         notes += _cost_notes(converted, _lowered_by_a_call(variant, context), quantized)
-        if seen < self.batches:
-            notes += (f"calibrated with {seen} of {self.batches} batches: the calibration data holds no more",)
-        return Applied(variant, notes)
-
-    def _calibrate(self, prepared: nn.Module, batches: Iterator[Inputs]) -> int:
-        """Run the observers on the batches; the number of batches that there were."""
-        import torch
-
-        seen = 0
-        with torch.no_grad():
-            for batch in itertools.islice(batches, self.batches):
-                try:
-                    call(prepared, batch)
-                except Exception as error:
-                    raise RecipeError(
-                        f"{self.recipe_name}: the exported model does not run on calibration batch {seen + 1}: "
-                        f"{last_line(error)}"
-                    ) from error
-                seen += 1
-        if not seen:
-            raise RecipeError(f"{self.recipe_name} needs calibration data, and the calibration gave no batch")
-        return seen
+        return Applied(variant, notes + fewer_batches(seen, self.batches))
 
     def _compiled(self, converted: fx.GraphModule, unused: list[nn.Parameter], context: Context) -> nn.Module:
         from pytest_modelopt.recipes.modules.pt2e_int8 import Pt2eInt8

@@ -13,6 +13,8 @@ Inference = Literal["set", "population"]
 
 MOST_CHANGED = 10_000
 """Changed examples that a record lists, the first ones of the data."""
+MOST_SLICES = 10_000
+"""More classes than that are not told apart."""
 
 
 @dataclass(frozen=True)

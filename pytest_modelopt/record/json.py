@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pytest_modelopt.record.atomic import write_text
+from pytest_modelopt.record.consistency import contradiction
 from pytest_modelopt.record.model import SCHEMA_VERSION, Case, Environment, Record, TimedPair, Timing
 
 if TYPE_CHECKING:
@@ -293,8 +294,12 @@ def _validated(adapter: TypeAdapter[tuple[Any]], data: Any) -> Any:
         raise RecordError("this is not a record: it is nested too deeply") from error
     cases = value.cases if isinstance(value, Record) else (value,) if isinstance(value, Case) else ()
     for index, case in enumerate(cases):
+        path = f"cases[{index}]" if isinstance(value, Record) else ""
         if case.timing is not None:
-            _check_calls(case.timing, f"cases[{index}].timing" if isinstance(value, Record) else "timing")
+            _check_calls(case.timing, _join(path, "timing"))
+        wrong = contradiction(case)
+        if wrong:
+            _refuse(_join(path, wrong))
     return value
 
 

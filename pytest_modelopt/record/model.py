@@ -12,31 +12,12 @@ from typing import Literal
 
 from pytest_modelopt.record.answers import Agreement, Inference, Interval, Repeat, Slices
 from pytest_modelopt.record.observations import Observations
+from pytest_modelopt.record.verdicts import Finding, Limit, Verdict
 
 SCHEMA_VERSION: Literal[4] = 4
 
-Level = Literal["error", "warn"]
-Outcome = Literal["pass", "fail", "inconclusive", "not measured", "waived"]
 ProcessMeter = Literal["memray", "VmHWM"]
-Figure = Literal["memory", "process_memory", "size", "timing", "score", "predictions", "slices", "coverage"]
 Stage = Literal["start", "read", "load", "optimize", "size", "memory", "score", "timing", "limits", "compare"]
-
-
-@dataclass(frozen=True)
-class Limit:
-    """One bound of a budget, with the place that states it.
-
-    `value` is in the limit's base unit: bytes for memory and size, a fraction in 0..1 for reductions, flips and
-    coverage, the metric's unit for accuracy, a factor for `min_speedup` (1.3 means 1.3 times as fast), seconds for
-    `max_latency`. `text` is what the author wrote.
-    """
-
-    name: str
-    value: float
-    text: str
-    level: Level
-    file: str
-    line: int
 
 
 @dataclass(frozen=True)
@@ -264,34 +245,6 @@ class CaseError:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The judgement of one limit. `sentence` says it in words, figure and limit included, for a person to read."""
-
-    limit: Limit
-    outcome: Outcome
-    measured: float | None
-    sentence: str
-
-    @property
-    def is_red(self) -> bool:
-        """Whether this verdict alone fails the case (an inconclusive one does so only under strict)."""
-        return self.limit.level == "error" and self.outcome in ("fail", "not measured")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What the doctor found in a case: a likely reason for a figure, in words."""
-
-    rule: str
-    text: str
-    """One sentence: what happened, why, and what to do."""
-    explains: tuple[Figure, ...]
-    """The figures that it speaks about: it is told under limits of these."""
-    is_note: bool = False
-    """Whether it is worth saying even where all limits hold."""
-
-
-@dataclass(frozen=True)
 class Case:
     """One (model, recipe, budget), as measured and judged."""
 
@@ -312,6 +265,8 @@ class Case:
     interval: Interval | None = None
     """Of the drop, for a metric that is not right-or-wrong; None where none is honest: `no_interval` says why."""
     no_interval: str = ""
+    interval_lacks_examples: bool = False
+    """Whether that is for want of examples: then a limit on the population is undecided, and nothing is wrong."""
     inference: Inference = "set"
     timing: Timing | None = None
     error: CaseError | None = None

@@ -7,20 +7,18 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration data that the recipes really took, and how it relates to the data that scores them."""
+    """The calibration data that the recipes really took. None of it is in the evaluation data: that is refused."""
 
     batches: int
     """In the longest pass over them."""
     examples: int
     """Different ones, of those that were looked at."""
     looked_at: int
-    """Examples that were hashed, of all passes: all of them, up to a bound."""
-    leaked: int | None = None
-    """How many of the different ones are also in the evaluation data; None where nothing was scored."""
+    """Examples of all passes."""
+    constant: int = 0
+    """How many of those hold one single value again and again, as a black image does."""
     classes: tuple[int, ...] | None = None
     """The targets that came with them; None where they are not classes, or too many."""
-    is_complete: bool = True
-    """Whether every example was looked at: large ones may come to the bound after a few."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pytest_modelopt.record.model import Case, Limit, Record
+from pytest_modelopt.record.model import Case, Record
+from pytest_modelopt.record.verdicts import Limit
 
 CaseOutcome = Literal["error", "fail", "inconclusive", "warn", "pass", "no limits"]
 

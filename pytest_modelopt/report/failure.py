@@ -12,8 +12,9 @@ def explain(case: Case, *, strict: bool) -> str:
     lines: list[str] = []
     said: set[str] = set()
     for item in told:
-        lines += [item.text, *(f"  {found}" for found in item.found if found not in said)]
-        said.update(item.found)
+        known = (*item.found, *item.changed)
+        lines += [item.text, *(f"  {line}" for line in known if line not in said)]
+        said.update(known)
     lines += [f"  {why}" for why in dict.fromkeys(why for item in told for why in item.why)]
     output = [line for item in told for line in item.output]
     if output:

@@ -6,8 +6,9 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from pytest_modelopt.record.model import Record
+from pytest_modelopt.report.item import Item
 from pytest_modelopt.report.plain import plain_line
-from pytest_modelopt.report.sentences import Item, items
+from pytest_modelopt.report.sentences import items
 
 WORST_SHOWN = 9
 """GitHub shows ten annotations of a level and step, and drops the rest without a word: nine, and one for the rest."""

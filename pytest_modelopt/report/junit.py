@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from statistics import median
 
+from pytest_modelopt.budgets.slices import slice_rows, worst_first
 from pytest_modelopt.record.model import Case
+from pytest_modelopt.report.answers import counts_right
 from pytest_modelopt.report.plain import plain_line
 
 
@@ -35,11 +37,19 @@ def properties(case: Case) -> list[tuple[str, str | float | int]]:
         "score": variant.score if variant else None,
         "drop": case.drop,
         "flips": agreement.flips if agreement else None,
+        "right_to_wrong": agreement.right_to_wrong if agreement and counts_right(case) else None,
+        "wrong_to_right": agreement.wrong_to_right if agreement and counts_right(case) else None,
+        "worst_slice_drop": _worst_slice_drop(case),
         "coverage": case.coverage.share if case.coverage and case.coverage.weight_bytes else None,
         "multiply_adds_coverage": case.coverage.multiply_adds_share if case.coverage else None,
     }
     found = [(f"modelopt.finding.{plain_line(finding.rule)}", plain_line(finding.text)) for finding in case.findings]
     return [*((f"modelopt.{name}", figure) for name, figure in figures.items() if figure is not None), *found]
+
+
+def _worst_slice_drop(case: Case) -> float | None:
+    ranked = worst_first(slice_rows(case.slices)) if case.slices is not None else []
+    return None if not ranked or ranked[0].drop is None else float(ranked[0].drop)
 
 
 def _reduction(original: int | None, variant: int | None) -> float | None:

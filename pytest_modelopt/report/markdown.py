@@ -9,10 +9,12 @@ from itertools import groupby
 
 from tabulate import tabulate
 
-from pytest_modelopt.record.model import Environment, Record
-from pytest_modelopt.record.outcome import case_outcome, record_is_red
+from pytest_modelopt.record.model import Case, Environment, Record
+from pytest_modelopt.record.outcome import case_outcome, is_red, record_is_red
+from pytest_modelopt.report.answers import Columns, changed_examples, counts, worst_slices
+from pytest_modelopt.report.item import Item
 from pytest_modelopt.report.plain import plain_line, plain_lines
-from pytest_modelopt.report.sentences import Item, items
+from pytest_modelopt.report.sentences import items
 from pytest_modelopt.report.summary import counted, timed_limits
 from pytest_modelopt.report.table import ALIGNMENTS, Block, Row, blocks
 
@@ -22,6 +24,8 @@ _NOTE_BYTES = 16 * 1024
 _OUTPUT_LINES = 60
 _NAMES_SHOWN = 10
 _NAME_LENGTH = 100
+_WORDS = ("slice", "what it means")
+"""Columns of words; all others are figures."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ def sections(record: Record) -> list[Section]:
         parts.append(Section(f"the table of {block.model}", _table(block), 1 if block.is_red else 3))
         of_block = {row.case_id for row in block.rows if row.case_id is not None}
         parts += _cases([item for item in told if item.case_id in of_block])
+        parts += [part for case in record.cases if case.id in of_block for part in _answers(case, record.strict)]
     parts += _run([item for item in told if item.case_id is None])
     if record.environment is not None:
         parts.append(Section("the environment", _environment(record, record.environment), 4))
@@ -130,7 +135,7 @@ def _verdict(record: Record) -> str:
 def _table(block: Block) -> str:
     table = tabulate(
         [_cells(row) for row in block.rows],
-        headers=block.headers,
+        headers=[escape(name) for name in block.headers],
         tablefmt="pipe",
         colalign=ALIGNMENTS,
         disable_numparse=True,
@@ -170,6 +175,32 @@ def _case(told: Sequence[Item]) -> Iterator[str]:
             tail = [line for text in item.output[hidden:] for line in plain_lines(text)]
             summary = f"<summary>the worker's last output{more}</summary>"
             yield f"<details>{summary}\n\n{fenced(tail)}\n\n</details>"
+
+
+def _answers(case: Case, strict: bool) -> Iterator[Section]:
+    """The first changed examples and the worst slices of one case, folded away."""
+    changed, slices = changed_examples(case), worst_slices(case)
+    if case.error is not None or (changed is None and slices is None):
+        return
+    summary = escape(f"{case.name}: {counts(case) or 'the worst slices'}")
+    tables = [_columns(columns) for columns in (changed, slices) if columns is not None]
+    text = "\n\n".join([f"<details><summary>{summary}</summary>", *tables, "</details>"])
+    yield Section(f"the changed answers of {case.name}", text, 2 if is_red(case, strict) else 4)
+
+
+def _columns(columns: Columns) -> str:
+    """Names of slices are strings of the record, all other cells are figures or words of ours."""
+    table = tabulate(
+        [
+            [escape(cell) if name == "slice" else cell for name, cell in zip(columns.headers, row, strict=True)]
+            for row in columns.rows
+        ],
+        headers=columns.headers,
+        tablefmt="pipe",
+        colalign=["left" if name in _WORDS else "right" for name in columns.headers],
+        disable_numparse=True,
+    )
+    return f"{table}\n\nand {columns.more:,} more in the record" if columns.more else table
 
 
 def _run(told: Sequence[Item]) -> Iterator[Section]:

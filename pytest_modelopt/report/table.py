@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
@@ -18,7 +19,7 @@ from pytest_modelopt.figures import (
     format_points,
     format_time,
 )
-from pytest_modelopt.record.model import Agreement, Case, Coverage, Measurement, Record, Timing
+from pytest_modelopt.record.model import Case, Coverage, Measurement, Record, Timing
 from pytest_modelopt.record.outcome import CaseOutcome, case_outcome, is_red, warnings
 from pytest_modelopt.report.plain import plain_line
 from pytest_modelopt.statistics.proportions import drop_bounds
@@ -30,6 +31,7 @@ NOT_MEASURED = "-"
 PROCESS_METER = "*"
 """Marks a memory figure that is the peak of fresh processes and not of torch's allocator."""
 
+_SHORT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,13}")
 _Figure = TypeVar("_Figure")
 
 
@@ -80,8 +82,9 @@ class Block:
 
     @property
     def headers(self) -> tuple[str, ...]:
-        """`HEADERS` as this block shows them: a score of accuracy is called that."""
-        return tuple("accuracy" if name == "score" and self.metric == "accuracy" else name for name in HEADERS)
+        """`HEADERS` as this block shows them: a score is called by its metric, where that has a short name."""
+        metric = self.metric if self.metric is not None and _SHORT_NAME.fullmatch(self.metric) else "score"
+        return tuple(metric if name == "score" else name for name in HEADERS)
 
 
 def blocks(record: Record) -> list[Block]:
@@ -108,8 +111,9 @@ def _conditions(cases: list[Case]) -> str:
     examples = _latest(case.original.examples if case.original else None for case in cases)
     on = "" if examples is None else f" on {examples} example{'' if examples == 1 else 's'}"
     scored = f"{plain_line(first.metric)}{on}" if first.metric else "no metric"
-    if any(case.agreement for case in cases):
-        scored += " (drop: with its 95% bound)"
+    if any(case.agreement or case.interval for case in cases):
+        judged = ", which limits are judged by" if any(case.inference == "population" for case in cases) else ""
+        scored += f" (drop: with its 95% bound{judged})"
     threads = _latest(case.timing.threads if case.timing else None for case in cases)
     measured = f"memory{'' if threads is None else ' and latency'} of batch {first.batch_size}"
     if first.device != "cpu":
@@ -238,17 +242,21 @@ def _drop(case: Case) -> str:
         return NOT_MEASURED
     # Two scores that differ by rounding only are equal.
     drop = 0.0 if math.isclose(original.score, variant.score, rel_tol=1e-12) else case.drop
-    if not metric_in_unit_interval(case.metric):
-        return format_number(drop, digits=4)
-    return f"{format_points(drop)}{_bound(case.agreement)}"
+    shown = format_points(drop) if metric_in_unit_interval(case.metric) else format_number(drop, digits=4)
+    return f"{shown}{_bound(case)}"
 
 
-def _bound(agreement: Agreement | None) -> str:
+def _bound(case: Case) -> str:
     """The one-sided 95% bound of the drop in the population, so that nobody takes 0 of 300 examples for proof."""
-    if agreement is None:
+    if case.agreement is not None:
+        changed = case.agreement
+        _, upper = drop_bounds(changed.right_to_wrong, changed.wrong_to_right, changed.examples)
+    elif case.interval is not None:
+        upper = case.interval.high
+    else:
         return ""
-    _, upper = drop_bounds(agreement.right_to_wrong, agreement.wrong_to_right, agreement.examples)
-    return f" (< {format_points(upper, digits=2).removesuffix(' pp')})"
+    in_points = metric_in_unit_interval(case.metric)
+    return f" (< {format_number(100 * upper if in_points else upper, digits=2)})"
 
 
 def _verdict(case: Case, outcome: CaseOutcome) -> str:

@@ -12,7 +12,8 @@ from tabulate import tabulate
 
 from pytest_modelopt.record.model import Record
 from pytest_modelopt.record.outcome import case_outcome, not_run, record_is_red
-from pytest_modelopt.report.sentences import Item, Label, items
+from pytest_modelopt.report.item import Item, Label
+from pytest_modelopt.report.sentences import items
 from pytest_modelopt.report.summary import counted, machine
 from pytest_modelopt.report.table import ALIGNMENTS, HEADERS, Block, Row, blocks
 
@@ -147,7 +148,7 @@ def _sentences(told: Sequence[Item], width: int) -> Iterator[Line]:
         following = told[index + 1] if index + 1 < len(told) else None
         for line in _wrapped(f"{item.label} {item.text}", width, hanging="     "):
             yield line, _MARKUP[item.label]
-        for found in item.found:  # once, where several limits of a case are explained by it
+        for found in (*item.found, *item.changed):  # once, where several limits of a case are explained by it
             if (item.case_id, found) not in said:
                 said.add((item.case_id, found))
                 for line in _wrapped(f"     {found}", width, hanging="       "):

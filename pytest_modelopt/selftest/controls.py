@@ -16,7 +16,8 @@ from pytest_modelopt.measure.runner import Progress, Runner, StepLimits
 from pytest_modelopt.measure.sabotage import Sabotage, knowing_sabotage
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.record.answers import Inference
-from pytest_modelopt.record.model import Case, Limit
+from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.selftest.judging import (
     LOSSLESS,
     Budgets,

@@ -11,7 +11,8 @@ from pytest_modelopt.budgets.judge import judge, speedup_samples
 from pytest_modelopt.budgets.limits import format_value, metric_in_unit_interval
 from pytest_modelopt.figures import format_factor, format_percentage
 from pytest_modelopt.measure.sabotage import SHARE
-from pytest_modelopt.record.model import Case, Limit, Verdict
+from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.verdicts import Limit, Verdict
 from pytest_modelopt.statistics.timing import ALPHA_PASS, alpha_fail, speedup_interval
 
 OTHERWISE = Limit("max_accuracy_drop", 0.05, "5 pp", "error", "selftest", 0)

@@ -14,7 +14,8 @@ from pytest_modelopt.measure.machine import LockUnavailable
 from pytest_modelopt.measure.process import Worker, WorkerFailed
 from pytest_modelopt.measure.referee import Listener, TimingPlan, time_pairs
 from pytest_modelopt.measure.variant import SEED, Variant
-from pytest_modelopt.record.model import Limit, Timing
+from pytest_modelopt.record.model import Timing
+from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
     Decision,

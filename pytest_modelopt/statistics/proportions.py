@@ -1,8 +1,9 @@
-"""Bounds for the difference of two paired proportions: what a drop on N examples says about the population.
+"""Bounds for proportions: what a share, or a drop, on N examples says about the population that they come from.
 
-Tango (1998), "Equivalence test and confidence interval for the difference in proportions for the paired-sample design",
-Statistics in Medicine 17. Unlike a Wald interval it stays honest with few or no discordant pairs: 0 changed of 300
-examples does not prove that the drop is 0.
+A drop is the difference of two paired proportions: Tango (1998), "Equivalence test and confidence interval for the
+difference in proportions for the paired-sample design", Statistics in Medicine 17. A single share is bounded by Wilson
+(1927), "Probable inference, the law of succession, and statistical inference", JASA 22. Unlike Wald's intervals both
+stay honest with few or no cases: 0 changed of 300 examples does not prove that nothing changes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,20 @@ def drop_bounds(
     return lower, upper
 
 
-def _score(b: int, c: int, n: int, difference: float) -> float:
+def share_bounds(count: int, examples: int, z: float = Z_ONE_SIDED_95) -> tuple[float, float]:
+    """Wilson's one-sided bounds (lower, upper) of a share in the population, `count` of `examples` of which were seen.
+
+    Each bound alone holds with 95%, unless `z` says else.
+    """
+    if examples <= 0 or not 0 <= count <= examples:
+        raise ValueError(f"need 0 <= count <= N and N > 0, got count={count}, N={examples}")
+    share, weight = count / examples, z * z / examples
+    middle = (share + weight / 2) / (1 + weight)
+    half = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
+    return middle - half, 1.0 if count == examples else middle + half  # which is 1 but for rounding
+
+
+def drop_statistic(b: int, c: int, n: int, difference: float) -> float:
     """Tango's score statistic Z for the hypothesis that the true drop is `difference`; it falls as that grows."""
     a_term = 2 * n
     b_term = -b - c + (2 * n - b + c) * difference
@@ -49,7 +63,7 @@ def _solve(b: int, c: int, n: int, low: float, high: float, target: float) -> fl
         middle = (low + high) / 2
         if middle in (low, high):
             break
-        if _score(b, c, n, middle) > target:
+        if drop_statistic(b, c, n, middle) > target:
             low = middle
         else:
             high = middle

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_modelopt.budgets.file import BudgetsError, BudgetsFile, Defaults, Problem, load_budgets
+from pytest_modelopt.metrics import MetricSpec
 
 HEAD = """\
 version: 1
@@ -77,11 +78,11 @@ def test_a_file_says_where_each_model_comes_from(tmp_path: Path) -> None:
         "shop.vision:test_data",
         6,
     )
-    assert (vit.calibration, vit.example_inputs, vit.metric) == ("shop.vision:train_data", None, "accuracy")
+    assert (vit.calibration, vit.example_inputs, vit.metric) == ("shop.vision:train_data", None, MetricSpec())
     assert (spoken.calibration, spoken.example_inputs, spoken.metric) == (
         None,
         "shop.speech:one",
-        "shop.speech:word_errors",
+        MetricSpec("shop.speech:word_errors"),
     )
 
 

@@ -16,7 +16,7 @@ VALID = [
     "{version: 1, models: {m: {factory: a:b, data: a.b:C.d, recipes: {int8-dynamic: }}}}",
     """
 version: 1
-defaults: {device: "cuda:0", threads: 2, batch_size: 8, time_limit: 20 s, step_limit: 10 min}
+defaults: {device: "cuda:0", threads: 2, batch_size: 8, time_limit: 20 s, step_limit: 10 min, inference: population}
 models:
   m:
     factory: shop.vision:load_model
@@ -24,12 +24,15 @@ models:
     calibration: shop.vision:train_data
     example_inputs: shop.vision:one
     metric: shop.metrics:mean_error
+    slices: shop.vision:camera
+    inference: set
     budget: {max_memory: 6 MiB, max_size: 4096, min_memory_reduction: 60%, min_size_reduction: 0.5, max_flips: 0}
     recipes:
       prune-structured(ratio=0.5) + int8-dynamic:
         min_speedup: {limit: 1.5x, level: warn}
         max_latency: 250 us
         max_accuracy_drop: 1 pp
+        max_slice_drop: {limit: 5 pp, level: warn}
         min_accuracy: 97%
         min_coverage: {limit: 90%}
       low-rank: {min_speedup: +30%, min_accuracy: -3.5, max_accuracy_drop: 0.01}
@@ -56,6 +59,10 @@ INVALID = [
     START.replace("a:b", "a.b") + "    recipes: {low-rank: }\n",
     START.replace("version: 1", "version: 2") + "    recipes: {low-rank: }\n",
     "defaults: {device: gpu}\n" + START + "    recipes: {low-rank: }\n",
+    "defaults: {inference: sample}\n" + START + "    recipes: {low-rank: }\n",
+    START + "    inference: Population\n    recipes: {low-rank: }\n",
+    START + "    slices: by_camera\n    recipes: {low-rank: }\n",
+    START + "    recipes: {low-rank: {max_slice_drop: 5%}}\n",
     "defaults: {treads: 1}\n" + START + "    recipes: {low-rank: }\n",
 ]
 

@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.budgets.judge import judge
+from pytest_modelopt.record.answers import Agreement, Slices
 from pytest_modelopt.record.model import (
-    Agreement,
     Case,
     CaseError,
     Conditions,
     Coverage,
     LayerCoverage,
-    Limit,
     Measurement,
     ProcessMemory,
     TimedPair,
     Timing,
-    Verdict,
     WorkerUse,
 )
+from pytest_modelopt.record.outcome import case_outcome
+from pytest_modelopt.record.verdicts import Limit, Verdict
 
 QUIET = Conditions(2, 0.1, 0.0, 0.0, 0.0, 0.0, WorkerUse(1, 0.0), WorkerUse(1, 0.0))
 
@@ -54,6 +54,7 @@ CASE = Case(
     variant=measurement("r", size=4_000, weights=3_500, peak=500, score=0.89),
     coverage=Coverage((LayerCoverage("a", "Linear", 700, 700), LayerCoverage("b", "Conv2d", 300, 0)), ()),
     agreement=Agreement(1000, right_to_wrong=15, wrong_to_right=5, flips=30),
+    slices=Slices(("0", "1"), True, (500, 500), (0.02, 0.0), (12, 3), (2, 3)),
     timing=timing([2.0] * 21),
 )
 
@@ -76,6 +77,7 @@ AT_THE_LIMIT = [
     ("min_size_reduction", 0.6, 0.6, 0.6001),
     ("max_accuracy_drop", 0.01, 0.01, 0.0099),
     ("min_accuracy", 0.89, 0.89, 0.8901),
+    ("max_slice_drop", 0.02, 0.02, 0.0199),
     ("max_flips", 0.03, 0.03, 0.0299),
     ("min_coverage", 0.7, 0.7, 0.7001),
     ("max_latency", 0.001, 0.0011, 0.0009),
@@ -164,6 +166,8 @@ UNMEASURED = [
     ("min_size_reduction", {"original": None}),
     ("max_accuracy_drop", {"variant": replace(CASE.variant, score=None), "agreement": None}),
     ("min_accuracy", {"variant": replace(CASE.variant, score=None)}),
+    ("max_slice_drop", {"slices": None}),
+    ("max_slice_drop", {"slices": Slices((), True, (), (), (), ())}),
     ("max_flips", {"agreement": None}),
     ("min_coverage", {"coverage": None}),
     ("min_speedup", {"timing": None}),
@@ -183,6 +187,14 @@ def test_what_was_not_measured_is_never_green(name: str, missing: dict[str, Any]
 def test_the_reason_why_a_figure_is_missing_stands_in_the_sentence() -> None:
     name, missing = UNMEASURED[0]
     assert "(r: no storage)" in verdict(name, 1e12, replace(CASE, **missing)).sentence
+
+
+def test_a_limit_that_nobody_knows_stays_unjudged() -> None:
+    """From the record of another version: it is told as not judged, which counts as broken."""
+    known, unknown = limit("max_size", 4000), limit("max_heat", 4000)
+    of = judge(replace(CASE, limits=(known, unknown)), timed_limits=0)
+    assert [verdict.limit.name for verdict in of.verdicts] == ["max_size"]
+    assert case_outcome(of, strict=False) == "fail"
 
 
 def test_an_original_of_no_bytes_has_no_reduction() -> None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from pytest_modelopt.budgets.judge import judge
-from pytest_modelopt.record.model import Case, Limit, Measurement, ProcessMemory, ProcessMeter, Verdict
+from pytest_modelopt.record.model import Case, Measurement, ProcessMemory, ProcessMeter
+from pytest_modelopt.record.verdicts import Limit, Verdict
 
 
 def side(recipe: str | None, runs: tuple[int, ...], runtime: str | None = None, tensors: int = 600) -> Measurement:

@@ -15,7 +15,7 @@ from pytest_modelopt.budgets.limits import (
     unknown_limit,
 )
 from pytest_modelopt.budgets.units import UnitError
-from pytest_modelopt.record.model import Limit
+from pytest_modelopt.record.verdicts import Limit
 
 CATALOGUE = [
     ("max_memory", "exact", "max", "3 MiB", 3145728.0),
@@ -27,6 +27,7 @@ CATALOGUE = [
     ("max_latency", "timed", "max", "5 ms", 0.005),
     ("max_accuracy_drop", "exact", "max", "1 pp", 0.01),
     ("min_accuracy", "exact", "min", "97%", 0.97),
+    ("max_slice_drop", "exact", "max", "5 pp", 0.05),
     ("max_flips", "exact", "max", "2%", 0.02),
     ("min_coverage", "exact", "min", "90%", 0.9),
 ]
@@ -78,8 +79,12 @@ def test_a_level_is_error_or_warn_and_nothing_else(raw: object) -> None:
         parse_level(raw)
 
 
-def test_only_accuracy_is_known_to_lie_between_0_and_1() -> None:
+def test_only_shares_are_known_to_lie_between_0_and_1() -> None:
     assert metric_in_unit_interval("accuracy") is True
+    assert metric_in_unit_interval("top-5") is True
+    assert metric_in_unit_interval("agreement") is True
+    assert metric_in_unit_interval("cosine") is False
+    assert metric_in_unit_interval("sqnr") is False
     assert metric_in_unit_interval(None) is None
     assert metric_in_unit_interval("shop.metrics:mean_error") is None
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_modelopt.doctor.examine import examine
-from pytest_modelopt.record.model import Case, Coverage, Environment, Finding, LayerCoverage, RecipeStep
+from pytest_modelopt.record.model import Case, Coverage, Environment, LayerCoverage, RecipeStep
 from pytest_modelopt.record.observations import Observations
+from pytest_modelopt.record.verdicts import Finding
 from tests.report.records_by_hand import ENVIRONMENT, MIB, case, measurement
 
 SETTINGS = {"threads": "1", "default dtype": "float32", "quantized engine": "x86"}

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_modelopt.record.model import Agreement, Case
-from pytest_modelopt.record.observations import Calibration, Classes
+from pytest_modelopt.record.answers import Agreement, Slices
+from pytest_modelopt.record.model import Case
 from tests.doctor.cases_by_hand import ENVIRONMENT, SETTINGS, only, original_with, rules, sound, variant_with
 from tests.report.records_by_hand import limit
 
@@ -17,16 +17,16 @@ OLD = replace(ENVIRONMENT, cpu="Old CPU", cpu_flags=("avx2",))
 DROP = limit("max_accuracy_drop", 0.01, "1 pp")
 
 
-def calibrated(**changes: Any) -> Case:
-    held_out = Calibration(batches=4, examples=256, looked_at=256, leaked=0, classes=(0, 1, 2))
-    return variant_with("int8-static", calibration=replace(held_out, **changes))
-
-
-def by_class(*columns: tuple[int, int, int]) -> Agreement:
-    """For each class: examples, right to wrong, wrong to right."""
+def by_class(of: Case, *columns: tuple[int, int, int], names: tuple[str, ...] | None = None) -> Case:
+    """`of`, and for each class, or slice by name: examples, right to wrong, wrong to right."""
     examples, lost, won = (tuple(column) for column in zip(*columns, strict=True))
-    classes = Classes(tuple(range(len(columns))), examples, lost, won)
-    return Agreement(sum(examples), sum(lost), sum(won), sum(lost) + sum(won), classes)
+    drops = tuple((less - more) / count for count, less, more in columns)
+    titles = names or tuple(map(str, range(len(columns))))
+    return replace(
+        of,
+        agreement=Agreement(sum(examples), sum(lost), sum(won), sum(lost) + sum(won)),
+        slices=Slices(titles, names is None, examples, drops, lost, won),
+    )
 
 
 def flipped(flips: int = 40, lost: int = 40, won: int = 0) -> Agreement:
@@ -65,42 +65,30 @@ def test_onednn_in_torch_does_not_halve_the_range() -> None:
     assert "int8-saturation" not in rules(replace(variant_with(packed_modules=1), agreement=flipped()), OLD)
 
 
-def test_examples_too_large_to_look_at_all_of_them_are_not_called_few() -> None:
-    assert rules(calibrated(examples=22, looked_at=22, batches=200, is_complete=False)) == []
-    assert rules(calibrated(examples=22, looked_at=22, batches=200)) == ["calibration-thin"]
-
-
-def test_calibration_data_that_is_scored_on() -> None:
-    finding = only(calibrated(leaked=64))
-    assert (finding.rule, finding.explains, finding.is_note) == ("calibration-leak", ANSWERS, True)
-    assert finding.text.startswith("64 of 256 calibration examples are in the evaluation data, too")
-    assert rules(calibrated(leaked=2)) == [], "some examples happen to be equal"
-    assert rules(calibrated(leaked=None)) == []
-    assert rules(calibrated()) == []
-
-
-def test_calibration_with_too_little() -> None:
-    finding = only(calibrated(examples=8, looked_at=8, batches=1))
-    assert (finding.rule, finding.explains, finding.is_note) == ("calibration-thin", ANSWERS, False)
-    assert finding.text.startswith("calibration saw 8 different examples in 1 batch only")
-    assert "all 256 calibration examples are one and the same" in only(calibrated(examples=1)).text
-
-
-def test_calibration_that_never_saw_a_class() -> None:
-    changed = by_class((100, 0, 0), (100, 0, 0), (100, 0, 0), (60, 0, 0))
-    finding = only(replace(calibrated(), agreement=changed))
-    assert finding.text.startswith("no calibration example was of class 3:")
-    assert rules(replace(calibrated(classes=(0, 1, 2, 3)), agreement=changed)) == []
-    assert rules(replace(calibrated(classes=None), agreement=changed)) == []
+COLLAPSED = ((100, 0, 6), (100, 0, 6), (100, 20, 0), (100, 0, 6))
 
 
 def test_a_class_that_collapsed_under_a_fine_total() -> None:
     """Of 400 examples 20 are lost and 18 won, 0.5 points in all; but all that was lost is of class 2."""
-    changed = by_class((100, 0, 6), (100, 0, 6), (100, 20, 0), (100, 0, 6))
-    of = replace(sound(limits=(DROP,)), agreement=changed)
+    of = by_class(sound(limits=(DROP,)), *COLLAPSED)
     finding = next(each for each in _all(of) if each.rule == "slice-collapse")
     assert (finding.explains, finding.is_note) == (ANSWERS, True)
-    assert finding.text.startswith("class 2 lost 20 of 100 examples (20 pp), more than max_accuracy_drop 1 pp")
+    assert finding.text.startswith(
+        "class 2 lost 20 of 100 examples and won 0 (20 pp), more than max_accuracy_drop 1 pp though the total holds "
+        "it: the others make up for it; look at these classes before you ship, and bound them with `max_slice_drop`"
+    )
+
+
+def test_a_slice_that_the_project_names_is_told_by_its_name() -> None:
+    of = by_class(sound(limits=(DROP,)), *COLLAPSED, names=("day", "dusk", "night", "dawn"))
+    (finding,) = [each for each in _all(of) if each.rule == "slice-collapse"]
+    assert finding.text.startswith("slice night lost 20 of 100 examples and won 0 (20 pp)")
+    assert "look at these slices" in finding.text
+
+
+def test_what_a_limit_judges_is_no_finding() -> None:
+    of = by_class(sound(limits=(DROP, limit("max_slice_drop", 0.3, "30 pp"))), *COLLAPSED)
+    assert "slice-collapse" not in rules(of)
 
 
 @pytest.mark.parametrize(
@@ -114,12 +102,11 @@ def test_a_class_that_collapsed_under_a_fine_total() -> None:
     ],
 )
 def test_chance_and_a_broken_total_are_no_collapse(columns: tuple[tuple[int, int, int], ...]) -> None:
-    assert "slice-collapse" not in rules(replace(sound(limits=(DROP,)), agreement=by_class(*columns)))
+    assert "slice-collapse" not in rules(by_class(sound(limits=(DROP,)), *columns))
 
 
 def test_without_a_limit_there_is_nothing_that_a_class_lost_more_than() -> None:
-    changed = by_class((100, 0, 6), (100, 0, 6), (100, 20, 0), (100, 0, 6))
-    assert "slice-collapse" not in rules(replace(sound(), agreement=changed))
+    assert "slice-collapse" not in rules(by_class(sound(), *COLLAPSED))
 
 
 def test_many_changes_behind_an_equal_score() -> None:
@@ -130,6 +117,7 @@ def test_many_changes_behind_an_equal_score() -> None:
         "42 of 360 predictions changed (11.7%) though the score hardly did: 12 from right to wrong, 11 from wrong to "
         "right and 19 from one wrong answer to another"
     )
+    assert "from one wrong answer" not in only(replace(of, metric="top-5")).text, "an answer may stay right"
     assert only(replace(of, limits=(DROP,))).is_note
     assert not only(replace(of, limits=(DROP, limit("max_flips", 0.2, "20%")))).is_note
 

@@ -8,7 +8,9 @@ import pytest
 
 from pytest_modelopt.budgets.judge import judge
 from pytest_modelopt.doctor.gate import nothing_compared
-from pytest_modelopt.record.model import Agreement, Case, Verdict
+from pytest_modelopt.record.answers import Agreement
+from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.verdicts import Verdict
 from tests.doctor.cases_by_hand import SETTINGS, SOUND, only, original_with, rules, sound, variant_with
 from tests.report.records_by_hand import limit, measurement
 
@@ -16,8 +18,8 @@ DROP = limit("max_accuracy_drop", 0.01, "1 pp")
 
 
 def scored(original: float, variant: float, metric: str = "accuracy") -> Case:
-    """No prediction changed net; the two scores are given."""
-    made = sound(metric=metric, limits=(DROP,))
+    """The two scores are given; for a classifier no prediction changed."""
+    made = sound(metric=metric, limits=(DROP,), agreement=Agreement(360, 0, 0, 0) if metric == "accuracy" else None)
     assert made.original is not None
     assert made.variant is not None
     return replace(made, original=replace(made.original, score=original), variant=replace(made.variant, score=variant))
@@ -32,7 +34,7 @@ def test_a_drop_from_chance_is_never_kept() -> None:
     assert (told.outcome, told.is_red) == ("not measured", True)
     assert told.sentence == (
         "digits-vit/int8-dynamic: max_accuracy_drop 1 pp was not measured, which counts as broken (the original itself "
-        "is right on 10% of the examples, no more than guessing among 10 classes, and from there no drop means "
+        "is right on 10% of the 360 examples, no more than guessing among 10 classes, and from there no drop means "
         "anything). (budgets.yaml:23)"
     )
     finding = only(scored(0.1, 0.1))
@@ -41,8 +43,8 @@ def test_a_drop_from_chance_is_never_kept() -> None:
 
 
 def test_better_than_chance_is_not_useless() -> None:
-    assert verdict(scored(0.11, 0.11)).outcome == "pass"
-    assert rules(scored(0.11, 0.11)) == []
+    assert verdict(scored(0.14, 0.14)).outcome == "pass"
+    assert rules(scored(0.14, 0.14)) == []
 
 
 def test_a_drop_from_a_constant_answer_is_never_kept() -> None:
@@ -135,4 +137,16 @@ def test_one_rare_example_that_is_missed_shows_nothing() -> None:
 def test_chance_is_among_all_classes_that_the_model_tells_apart() -> None:
     """Two of a thousand classes in the data: right on 45% is far from guessing."""
     of = original_with(scored(0.45, 0.45), target_classes=2, output_classes=1000, predicted_classes=9)
+    assert verdict(of).outcome == "pass"
+
+
+def test_an_original_that_the_most_frequent_class_would_match() -> None:
+    """Right on 324 of 360, and 324 are of one class: a note, since nothing is wrong with looking for the others."""
+    of = original_with(scored(0.9, 0.9), target_classes=2, predicted_classes=2, most_predicted=350, rarer_targets=36)
+    finding = only(of)
+    assert (finding.rule, finding.explains, finding.is_note) == ("majority-as-good", ("score",), True)
+    assert finding.text.startswith(
+        "the original is right on 90% of the examples, and the most frequent class as the answer to all of them would "
+        "be right on 90%: max_accuracy_drop cannot show a variant that gives no other answer any more"
+    )
     assert verdict(of).outcome == "pass"

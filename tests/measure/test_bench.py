@@ -12,6 +12,7 @@ import torch
 from pytest_modelopt.measure.bench import Bench
 from pytest_modelopt.measure.replies import VariantError
 from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.metrics import MetricSpec
 
 SOURCE = """
 import torch
@@ -97,7 +98,14 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
     def make(model: str = "model", data: str = "tensors", recipe: str | None = None) -> Bench:
         variant = Variant(
-            f"bench_user:{model}", recipe, f"bench_user:{data}", None, None, "accuracy", (str(tmp_path),), str(tmp_path)
+            f"bench_user:{model}",
+            recipe,
+            f"bench_user:{data}",
+            None,
+            None,
+            MetricSpec(),
+            (str(tmp_path),),
+            str(tmp_path),
         )
         made = Bench(variant)
         made.load()

@@ -14,6 +14,7 @@ from pytest_modelopt.measure.device import Device
 from pytest_modelopt.measure.process import Worker, WorkerFailed
 from pytest_modelopt.measure.replies import VariantError
 from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.selftest import trial
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and this machine has none")
@@ -49,7 +50,7 @@ def variant(tmp_path: Path) -> Callable[..., Variant]:
     def make(device: str, recipe: str | None = None) -> Variant:
         folder = str(tmp_path)
         return Variant(
-            "device_user:model", recipe, "device_user:data", None, None, "accuracy", (folder,), folder, device=device
+            "device_user:model", recipe, "device_user:data", None, None, MetricSpec(), (folder,), folder, device=device
         )
 
     return make

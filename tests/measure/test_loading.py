@@ -1,129 +1,26 @@
-"""Every form of data that users have, and one clear message for each mistake in model and data."""
+"""One clear message for each mistake in a model, and in data that does not fit it."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from pytest_modelopt.measure import loading, quality
-from pytest_modelopt.measure.device import Device
+from pytest_modelopt.measure import loading
 from pytest_modelopt.measure.replies import VariantError
 from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.metrics import MetricSpec
 
 INPUTS = torch.arange(300.0).reshape(100, 3)
 TARGETS = torch.arange(100) % 3
-
-
-class Stream(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return iter(zip(INPUTS, TARGETS, strict=True))
-
-
-FORMS: dict[str, Callable[[], Any]] = {
-    "a tuple of tensors": lambda: (INPUTS, TARGETS),
-    "a list of tensors": lambda: [INPUTS, TARGETS],
-    "numpy arrays": lambda: (INPUTS.numpy(), TARGETS.numpy()),
-    "a Dataset": lambda: TensorDataset(INPUTS, TARGETS),
-    "an IterableDataset": lambda: Stream(),
-    "a DataLoader": lambda: DataLoader(TensorDataset(INPUTS, TARGETS), batch_size=7),
-    "a list of batches": lambda: [(INPUTS[:40], TARGETS[:40]), (INPUTS[40:], TARGETS[40:])],
-    "a list of two batches of lists": lambda: [[INPUTS[:1], TARGETS[:1]], [INPUTS[1:], TARGETS[1:]]],
-    "a generator": lambda: ((INPUTS[i : i + 9], TARGETS[i : i + 9]) for i in range(0, 100, 9)),
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_data_gives_the_same_examples_in_the_same_order(form: str) -> None:
-    fingerprint = quality.Fingerprint()
-    seen: list[torch.Tensor] = []
-    for inputs, targets in loading.batches(FORMS[form]()):
-        fingerprint.add(inputs, targets)
-        assert isinstance(inputs, torch.Tensor)
-        seen.append(inputs)
-    assert torch.equal(torch.cat(seen), INPUTS)
-    expected = quality.Fingerprint()
-    expected.add(INPUTS, TARGETS)
-    assert fingerprint.hexdigest() == expected.hexdigest()
-
-
-def test_the_fingerprint_tells_other_order_values_and_types_apart() -> None:
-    def of(inputs: Any, targets: torch.Tensor) -> str:
-        fingerprint = quality.Fingerprint()
-        fingerprint.add(inputs, targets)
-        return fingerprint.hexdigest()
-
-    other_value = INPUTS.clone()
-    other_value[99, 2] += 1
-    variants = [
-        of(INPUTS, TARGETS),
-        of(INPUTS.flip(0), TARGETS),
-        of(other_value, TARGETS),
-        of(INPUTS.double(), TARGETS),
-        of(INPUTS, TARGETS.flip(0)),
-        of({"x": INPUTS}, TARGETS),
-        of(INPUTS.to(torch.bfloat16), TARGETS),
-    ]
-    assert len(set(variants)) == len(variants)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        ([], "the data is empty: no example to measure on"),
-        ((INPUTS[:0], TARGETS[:0]), "the data is empty"),
-        (TensorDataset(INPUTS[:0], TARGETS[:0]), "the data is empty"),
-        ((INPUTS, TARGETS[:99]), "the data has 100 inputs but 99 targets"),
-        (INPUTS, "the data is one tensor; give (inputs, targets)"),
-        ({"x": INPUTS}, "the data is a dict; give (inputs, targets) tensors, a Dataset"),
-        ("digits", "the data is a str; give (inputs, targets)"),
-        (None, "the data is a NoneType"),
-        ([INPUTS[:5], INPUTS[:5], INPUTS[:5]], "batch 0 of the data is a Tensor; each batch must be (inputs, targets)"),
-        ([(INPUTS, TARGETS, TARGETS)], "batch 0 of the data is a tuple of 3; each batch must be (inputs, targets)"),
-        ([("a", TARGETS)], "the inputs of the data are a str; give a tensor"),
-        ([(INPUTS, "b")], "the targets of the data are a str, not a tensor"),
-        ([(INPUTS, torch.tensor(1))], "the targets of the data are a single number"),
-        ([((INPUTS, INPUTS[:5]), TARGETS)], "different first dimensions: [5, 100]"),
-    ],
-)
-def test_data_in_no_known_form_is_refused_in_words(data: Any, message: str) -> None:
-    with pytest.raises(VariantError, match=re.escape(message)):
-        for _ in loading.batches(data):
-            pass
-
-
-def test_the_first_examples_span_batches_and_keep_their_form() -> None:
-    batches = [{"a": INPUTS[:3], "b": INPUTS[:3] + 1}, {"a": INPUTS[3:9], "b": INPUTS[3:9] + 1}]
-    first = loading.first_examples(batches, 5, "data")
-    assert isinstance(first, dict)
-    assert torch.equal(first["a"], INPUTS[:5])
-    assert torch.equal(first["b"], INPUTS[:5] + 1)
-    pair = loading.first_examples([(INPUTS[:3], INPUTS[:3])], 2, "data")
-    assert isinstance(pair, tuple)
-    assert [len(t) for t in pair] == [2, 2]
-
-
-def test_a_batch_size_larger_than_the_data_is_refused() -> None:
-    with pytest.raises(VariantError, match="`batch_size` is 101 but the data holds only 100 examples"):
-        loading.first_examples([INPUTS], 101, "data")
-
-
-def test_inputs_of_different_shapes_cannot_be_one_call() -> None:
-    with pytest.raises(VariantError, match="cannot be put into one batch of 2"):
-        loading.first_examples([torch.zeros(1, 5), torch.zeros(1, 7)], 2, "data")
-
 
 # --- the model -------------------------------------------------------------------------------------------------------
 
 
 def loader(folder: Any) -> loading.Loader:
-    variant = Variant("m:f", None, None, None, None, "accuracy", (str(folder),), str(folder))
+    variant = Variant("m:f", None, None, None, None, MetricSpec(), (str(folder),), str(folder))
     return loading.Loader(variant)
 
 
@@ -181,124 +78,3 @@ def test_a_model_in_training_mode_is_put_into_eval_mode_and_it_is_said(users_mod
     assert len(notes) == 1
     assert "was in training mode (3 modules) and put into eval mode" in notes[0]
     assert loading.load_model(loader(users_module), "users_models:good")[1] == ()
-
-
-# --- answers ---------------------------------------------------------------------------------------------------------
-
-
-class Table(nn.Module):
-    """Answers with a fixed table of outputs, one row for each input index."""
-
-    def __init__(self, outputs: torch.Tensor) -> None:
-        super().__init__()
-        self.outputs = outputs
-
-    def forward(self, index: torch.Tensor) -> torch.Tensor:
-        return self.outputs[index]
-
-
-def answer(outputs: torch.Tensor, targets: torch.Tensor, metric: Any = None) -> Any:
-    data = (torch.arange(len(targets)), targets)
-    return quality.answer(Table(outputs), loading.batches(data), metric, Device("cpu"))
-
-
-def test_accuracy_counts_the_largest_output() -> None:
-    outputs = torch.tensor([[1.0, 2.0], [5.0, -1.0], [0.0, 0.5], [3.0, 1.0]])
-    answers = answer(outputs, torch.tensor([1, 0, 0, 1]))
-    assert answers.score == 0.5
-    assert list(answers.predictions) == [1, 0, 1, 0]
-    assert answers.correct == bytes([1, 1, 0, 0])
-
-
-def test_a_metric_of_the_project_sees_all_outputs_at_once() -> None:
-    def rmse(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        assert outputs.shape == (130, 1)
-        return ((outputs[:, 0] - targets) ** 2).mean().sqrt()
-
-    answers = answer(torch.full((130, 1), 3.0), torch.zeros(130), rmse)
-    assert answers.score == 3.0
-    assert answers.predictions is None
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_outputs_that_are_not_finite_are_an_error_before_anything_is_made_of_them(bad: float) -> None:
-    outputs = torch.zeros(100, 2)
-    outputs[71, 1] = bad
-    with pytest.raises(VariantError, match="outputs are not finite: 1 values are NaN or infinite, first in example 71"):
-        answer(outputs, torch.zeros(100, dtype=torch.long))
-
-
-@pytest.mark.parametrize(
-    ("outputs", "targets", "message"),
-    [
-        (torch.zeros(4), torch.zeros(4, dtype=torch.long), "accuracy needs outputs of shape (examples, classes)"),
-        (torch.zeros(4, 2), torch.zeros(4), "targets (4,) float32"),
-        (torch.zeros(4, 2), torch.tensor([0, 1, 2, 0]), "target 2 of example 2 is not one of the model's 2 classes"),
-        (torch.zeros(4, 2), torch.tensor([0, 1, -1, 0]), "target -1 of example 2"),
-    ],
-)
-def test_data_that_does_not_fit_the_metric_is_refused(
-    outputs: torch.Tensor, targets: torch.Tensor, message: str
-) -> None:
-    with pytest.raises(VariantError, match=re.escape(message)):
-        answer(outputs, targets)
-
-
-def test_data_that_does_not_fit_the_model_names_the_shape() -> None:
-    with pytest.raises(VariantError, match=re.escape("the model does not accept the data: RuntimeError: ")) as caught:
-        quality.answer(nn.Linear(5, 2), loading.batches((INPUTS, TARGETS)), None, Device("cpu"))
-    assert "(input (64, 3) float32)" in str(caught.value)
-
-
-def test_a_metric_that_raises_or_is_not_finite_is_an_error() -> None:
-    def broken(outputs: torch.Tensor, targets: torch.Tensor) -> float:
-        raise ZeroDivisionError("no positives")
-
-    with pytest.raises(VariantError, match="the metric `broken` raised ZeroDivisionError: no positives"):
-        answer(torch.zeros(4, 2), torch.zeros(4), broken)
-    with pytest.raises(VariantError, match="returned nan, which is not a finite number"):
-        answer(torch.zeros(4, 2), torch.zeros(4), lambda outputs, targets: math.nan)
-
-
-def test_outputs_with_logits_are_understood_and_others_are_refused() -> None:
-    class Wrapped(nn.Module):
-        def forward(self, x: torch.Tensor) -> Any:
-            return {"logits": x, "loss": torch.tensor(0.0)}
-
-    class Beside(nn.Module):
-        def forward(self, x: torch.Tensor) -> Any:
-            return x, (x.unsqueeze(1), None)
-
-    class Odd(nn.Module):
-        def forward(self, x: torch.Tensor) -> Any:
-            return [x, x]
-
-    data = (torch.eye(3), torch.arange(3))
-    for model in (Wrapped(), Beside()):
-        assert quality.answer(model, loading.batches(data), None, Device("cpu")).score == 1.0
-    with pytest.raises(VariantError, match="the model returned a list with 2 tensors of the shape"):
-        quality.answer(Odd(), loading.batches(data), None, Device("cpu"))
-
-
-def test_sizes_vary_by_the_argument_and_not_by_its_place() -> None:
-    first = {"tokens": torch.zeros(2, 9), "mask": torch.zeros(2, 9, 4)}
-    again = {"mask": torch.zeros(3, 9, 4), "tokens": torch.zeros(3, 7)}
-    assert loading.varying_dimensions([first, again]) == (frozenset({1}), frozenset())
-    assert loading.varying_dimensions([]) == ()
-    assert loading.varying_dimensions([torch.zeros(2, 3, 4), torch.zeros(5, 6, 4)]) == (frozenset({1}),)
-
-
-@pytest.mark.parametrize(
-    ("batches", "told"),
-    [
-        (
-            [{"a": torch.zeros(2, 3)}, {"a": torch.zeros(2, 3), "b": torch.zeros(2)}],
-            "the batches hold different inputs",
-        ),
-        ([{"a": torch.zeros(2, 3)}, {"b": torch.zeros(2, 3)}], "the batches hold different inputs"),
-        ([torch.zeros(2, 3), torch.zeros(2, 3, 1)], "an input has more dimensions in some batches"),
-    ],
-)
-def test_batches_that_no_converted_model_takes_are_told(batches: list[Any], told: str) -> None:
-    with pytest.raises(VariantError, match=told):
-        loading.varying_dimensions(batches)

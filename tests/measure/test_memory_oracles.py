@@ -15,6 +15,7 @@ from pytest_modelopt.measure import size
 from pytest_modelopt.measure.memory import call_peak_bytes, weights_bytes
 from pytest_modelopt.measure.process import Worker
 from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.recipes.base import Context
 from pytest_modelopt.recipes.expression import parse
 from pytest_modelopt.recipes.optimize import optimize
@@ -182,7 +183,7 @@ def test_separate_worker_processes_read_the_same_to_the_byte(recipe: str | None,
         data="example_project.vision:test_data",
         calibration=None,
         example_inputs=None,
-        metric="accuracy",
+        metric=MetricSpec(),
         import_paths=(root,),
         working_directory=root,
     )

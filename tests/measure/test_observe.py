@@ -16,6 +16,7 @@ from pytest_modelopt.doctor.gate import nothing_compared
 from pytest_modelopt.measure import observe, settings
 from pytest_modelopt.measure.bench import Bench
 from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.recipes.base import Applied, Context, Recipe
 from pytest_modelopt.recipes.registry import RECIPES
 from pytest_modelopt.record.model import Case, Measurement
@@ -55,9 +56,6 @@ def always_training():
 
 def data():
     return INPUTS, TARGETS
-
-def leaking():
-    return INPUTS[20:60], TARGETS[20:60]
 
 def held_out():
     return INPUTS[:64] + 1, torch.zeros(64, dtype=torch.long)
@@ -122,7 +120,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             "observed_user:data",
             f"observed_user:{calibration}" if calibration else None,
             None,
-            "accuracy",
+            MetricSpec(),
             (folder,),
             folder,
         )
@@ -208,25 +206,16 @@ def test_a_recipe_that_only_claims_is_caught(bench: Callable[..., Bench]) -> Non
         assert bool(nothing_compared(case)) is is_caught
 
 
-@pytest.mark.parametrize(
-    ("calibration", "examples", "looked_at", "leaked", "classes"),
-    [
-        ("leaking", 40, 40, 40, (0, 1, 2)),
-        ("held_out", 64, 64, 0, (0,)),
-        ("one_and_the_same", 1, 10, 0, (0,)),
-    ],
-)
-def test_what_calibration_took_and_how_much_of_it_is_scored_on(
-    bench: Callable[..., Bench], calibration: str, examples: int, looked_at: int, leaked: int, classes: tuple[int, ...]
-) -> None:
+@pytest.mark.parametrize(("calibration", "examples", "looked_at"), [("held_out", 64, 64), ("one_and_the_same", 1, 10)])
+def test_what_calibration_took(bench: Callable[..., Bench], calibration: str, examples: int, looked_at: int) -> None:
     found = bench(recipe="int8-static", calibration=calibration).observe().calibration
     assert found is not None
     assert (found.batches, found.examples, found.looked_at) == (1, examples, looked_at)
-    assert (found.leaked, found.classes) == (leaked, classes)
+    assert found.classes == (0,)
 
 
 def test_calibration_data_that_no_recipe_took_is_not_looked_at(bench: Callable[..., Bench]) -> None:
-    assert bench(recipe="int8-dynamic", calibration="leaking").observe().calibration is None
+    assert bench(recipe="int8-dynamic", calibration="held_out").observe().calibration is None
 
 
 def test_graphs_that_are_compiled_while_blocks_are_timed(bench: Callable[..., Bench]) -> None:
@@ -446,22 +435,6 @@ def test_a_look_that_fails_costs_nothing_and_is_said() -> None:
     assert found.unobserved.pop("compiled", why := "RuntimeError: no answer today") == why  # if it was imported
     assert found.unobserved == {"answers": why, "ties": "seen before"}
     assert (found.varies, found.matrix_weights, found.target_classes) == (None, 16 * 32 + 32 * 8, 3)
-
-
-def test_calibration_is_looked_at_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_modelopt.measure import calibration
-
-    monkeypatch.setattr(calibration, "MOST_EXAMPLES", 5)
-    looks = calibration.CalibrationSeen()
-    batches = [(torch.arange(16.0).reshape(4, 4) + 100 * n, torch.zeros(4)) for n in range(3)]
-    assert [len(targets) for _, targets in looks.watch(batches)] == [4, 4, 4]
-    assert len(list(looks.compare(reversed(batches)))) == 3
-    found = looks.calibration()
-    assert found is not None
-    assert (found.batches, found.examples, found.looked_at, found.classes) == (3, 5, 5, None)
-    assert found.leaked == 1, (
-        "calibrated with batch 0 and an example of 1; of the scored, batch 2 and that example are looked at"
-    )
 
 
 def test_what_a_recipe_patched_and_put_back_is_no_setting_of_its_own() -> None:

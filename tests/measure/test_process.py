@@ -13,6 +13,7 @@ import pytest
 
 from pytest_modelopt.measure.process import Worker, WorkerFailed
 from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.metrics import MetricSpec
 
 SOURCE = """
 import os, signal, sys, threading, time
@@ -71,7 +72,7 @@ def start(folder: Path) -> Iterator[object]:
             data="users_code:data",
             calibration=None,
             example_inputs=None,
-            metric="accuracy",
+            metric=MetricSpec(),
             import_paths=(str(folder),),
             working_directory=str(folder),
         )
@@ -99,9 +100,9 @@ def test_the_pytest_process_imports_no_torch_to_talk_to_workers(folder: Path) ->
     script = (
         "import sys; from pathlib import Path\n"
         "from pytest_modelopt.measure.process import Worker\n"
-        "from pytest_modelopt.measure.variant import Variant\n"
+        "from pytest_modelopt.measure.variant import Variant\nfrom pytest_modelopt.metrics import MetricSpec\n"
         f"f = {str(folder)!r}\n"
-        "v = Variant('users_code:model', None, 'users_code:data', None, None, 'accuracy', (f,), f)\n"
+        "v = Variant('users_code:model', None, 'users_code:data', None, None, MetricSpec(), (f,), f)\n"
         "w = Worker(v, Path(f), 'w')\n"
         "for step in ('load', 'environment', 'size', 'memory', 'score', 'prepare_timing', 'block'):\n"
         "    w.request(step, limit_s=60)\n"
@@ -211,9 +212,9 @@ def test_a_worker_ends_with_the_process_that_started_it(folder: Path) -> None:
 
     script = (
         "import os\nfrom pathlib import Path\nfrom pytest_modelopt.measure.process import Worker\n"
-        "from pytest_modelopt.measure.variant import Variant\n"
+        "from pytest_modelopt.measure.variant import Variant\nfrom pytest_modelopt.metrics import MetricSpec\n"
         f"f = {str(folder)!r}\n"
-        "v = Variant('users_code:model', None, 'users_code:data', None, None, 'accuracy', (f,), f)\n"
+        "v = Variant('users_code:model', None, 'users_code:data', None, None, MetricSpec(), (f,), f)\n"
         "w = Worker(v, Path(f), 'w')\n"
         "w.request('load', limit_s=60)\nprint(w._process.pid, flush=True)\nos.kill(os.getpid(), 9)\n"
     )

@@ -20,8 +20,10 @@ from pytest_modelopt.measure.process import Worker, WorkerFailed
 from pytest_modelopt.measure.runner import Runner, StepLimits
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.measure.workshop import Measured, Workshop
+from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.progress import Silent
-from pytest_modelopt.record.model import Case, Limit, Measurement, ProcessMemory
+from pytest_modelopt.record.model import Case, Measurement, ProcessMemory
+from pytest_modelopt.record.verdicts import Limit
 
 HERE = Path(__file__).parent
 RUNTIMES = {"onnx_runtime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
@@ -42,7 +44,7 @@ def variant(model: str, recipe: str | None = None, data: str = "head_data", fold
         data=f"foreign_models:{data}" if folder == HERE else data,
         calibration=None,
         example_inputs=None,
-        metric="accuracy",
+        metric=MetricSpec(),
         import_paths=(str(folder),),
         working_directory=str(folder),
         batch_size=4,

@@ -20,8 +20,10 @@ from pytest_modelopt.measure.process import WorkerFailed
 from pytest_modelopt.measure.referee import Listener
 from pytest_modelopt.measure.runner import Runner, StepLimits
 from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.progress import Silent
-from pytest_modelopt.record.model import Case, Limit, Timing
+from pytest_modelopt.record.model import Case, Timing
+from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.report.conditions import disturbances, oddities
 from pytest_modelopt.selftest import trial
 
@@ -119,7 +121,7 @@ def variant(tmp_path: Path) -> Callable[..., Variant]:
 
     def make(model: str = "model", recipe: str | None = None) -> Variant:
         return Variant(
-            f"timed_user:{model}", recipe, "timed_user:data", None, None, "accuracy", (str(tmp_path),), str(tmp_path)
+            f"timed_user:{model}", recipe, "timed_user:data", None, None, MetricSpec(), (str(tmp_path),), str(tmp_path)
         )
 
     return make
@@ -396,8 +398,8 @@ def test_a_runtime_with_threads_of_its_own_is_noticed(tmp_path: Path) -> None:
     """ONNX Runtime with two threads, of which torch's setting knows nothing."""
     folder = str(Path(__file__).parent)
     of = Variant(
-        "foreign_models:on_two_threads", None, None, None, "foreign_models:many_inputs", "accuracy", (folder,), folder,
-        batch_size=256,
+        "foreign_models:on_two_threads", None, None, None, "foreign_models:many_inputs", MetricSpec(), (folder,),
+        folder, batch_size=256,
     )  # fmt: skip
     timing = timed(of, tmp_path)
     assert timing.conditions.original.active_threads == 2

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
 
-from tests.plugin import kept_modules  # noqa: F401
+from tests.plugin import kept_modules, metric_tasks  # noqa: F401
 
 MODELS = '''
 """Models and data of the project under test."""
@@ -31,6 +34,11 @@ def data():
     inputs = torch.randn(200, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         return inputs, classifier()(inputs).argmax(1)
+
+def nearly_the_data():
+    """What a model learns from it holds for `data`, too, though no example is the same to the bit."""
+    inputs, targets = data()
+    return inputs * (1 + 2**-16), targets
 
 def images():
     inputs = torch.randn(50, 1, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -69,7 +77,15 @@ def too_few_targets():
 def misfit():
     return torch.zeros(10, 7), torch.zeros(10, dtype=torch.long)
 
-calls = 0
+def raises_in_the_middle():
+    yield data()
+    raise OSError("gone")
+
+def changes_form():
+    inputs, targets = data()
+    yield inputs, targets
+    yield (inputs, inputs), targets
+
 def other_each_time():
     inputs, targets = data()
     return inputs + os.getpid(), targets
@@ -109,6 +125,29 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Calla
         return pytester
 
     return make
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the weights of the models of `metric_tasks`."""
+    folder = tmp_path_factory.mktemp("weights")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name in metric_tasks.MODELS:
+        metric_tasks.train(name, folder)
+    torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.fixture
+def tasks_project(project: Callable[..., pytest.Pytester], weights: Path) -> pytest.Pytester:
+    """A project whose `tasks.py` is our `metric_tasks`, with the trained weights beside it, and no budgets yet."""
+    pytester = project(None)
+    source = Path(metric_tasks.__file__).read_text(encoding="utf-8")
+    (pytester.path / "tasks.py").write_text(source, encoding="utf-8")
+    for file in weights.iterdir():
+        shutil.copy(file, pytester.path)
+    return pytester
 
 
 def one_case(

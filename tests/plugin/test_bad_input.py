@@ -58,7 +58,12 @@ def test_a_wrong_budgets_file_is_a_usage_error_with_its_line(
         (one_case(data="shop:empty"), "*the data is empty: no example to measure on*"),
         (one_case(data="shop:too_few_targets"), "*the data has 200 inputs but 199 targets*"),
         (one_case(data="shop:misfit"), "*the model does not accept the data: RuntimeError*(input (1, 7) float32)*"),
-        (one_case(data="shop:other_each_time"), "*the data differs from one load to the next*"),
+        (
+            one_case(data="shop:raises_in_the_middle"),
+            "*reading its data: the data raised OSError: gone when batch 1*",
+        ),
+        (one_case(data="shop:changes_form"), "*batch 1 of the data holds inputs in a tuple of 2 *"),
+        (one_case(data="shop:other_each_time"), "*the data differs from one load to the next: example 0 *"),
         (one_case(recipe="int8-static"), "*int8-static needs calibration data*"),
         (
             one_case(factory="shop:only_convolutions", data="shop:images"),

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.cli import main
+from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.record.json import read
-from pytest_modelopt.record.model import Finding
+from pytest_modelopt.record.verdicts import Finding
 from tests.plugin.conftest import one_case
 
 Project = Callable[..., pytest.Pytester]
@@ -34,6 +35,10 @@ def images():
     """Labelled by the model itself: the original is always right."""
     with torch.no_grad():
         return inputs(), cnn()(inputs()).argmax(1)
+
+def few():
+    """Ten grey images, one grey each, all of one class."""
+    return torch.arange(10.0).reshape(10, 1, 1, 1).expand(10, 1, 8, 8), torch.zeros(10, dtype=torch.long)
 
 def wrong_labels():
     """Labels that have nothing to do with the model, which guesses, then, or answers one class."""
@@ -137,12 +142,12 @@ def test_no_drop_from_an_original_that_only_guesses_is_kept(zoo: Project) -> Non
     result.stdout.fnmatch_lines(["*check that the factory loads the trained weights*"])
 
 
-def test_calibration_on_the_evaluation_data_is_said_though_all_limits_hold(zoo: Project) -> None:
-    budgets = case("{max_size: 1 GB}", recipe="int8-static", more="    calibration: zoo:images\n")
-    pytester = zoo(budgets)
+def test_thin_calibration_is_said_though_all_limits_hold(zoo: Project) -> None:
+    pytester = zoo(case("{max_size: 1 GB}", recipe="int8-static", more="    calibration: zoo:few\n"))
     result = pytester.runpytest("--modelopt", "--modelopt-report", "report")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["NOTE m/int8-static: 80 of 80 calibration examples are in the evaluation data, too:*"])
+    told = "calibration saw 10 different examples in 1 batch only and each calibration example is one single value *"
+    result.stdout.fnmatch_lines([f"NOTE m/int8-static: {told}"])
     assert "NOTE" in (pytester.path / "report" / "summary.md").read_text(encoding="utf-8")
 
 
@@ -174,7 +179,7 @@ def test_a_recipe_that_only_claims_is_an_error_of_its_case(tmp_path: Path, monke
 
     session: Any = Session(options=None, budgets=None, working_directory=tmp_path, progress=None)  # type: ignore[arg-type]
     session._runner = Finished()
-    variant = Variant("m:f", "claims", None, None, None, "accuracy", (), str(tmp_path))
+    variant = Variant("m:f", "claims", None, None, None, MetricSpec(), (), str(tmp_path))
     told = session.run("id", "m", (), variant)
     assert told.error is not None
     assert told.error.stage == "compare"

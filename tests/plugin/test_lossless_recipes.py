@@ -11,6 +11,7 @@ from pytest_modelopt.measure import worker  # noqa: F401 -- pytester forgets wha
 from pytest_modelopt.measure.launches import start_again
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.measure.workshop import Measured, StepLimits, Workshop
+from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.progress import Silent
 from pytest_modelopt.record.json import read
 from tests.plugin.conftest import one_case
@@ -64,7 +65,9 @@ def test_a_compiled_model_is_timed_and_scored(project: Project) -> None:
 
 def test_another_launch_of_a_compiled_model_starts_from_the_saved_one(tmp_path: Path) -> None:
     (tmp_path / "images.py").write_text(IMAGES, encoding="utf-8")
-    variant = Variant("images:model", "compile", "images:data", None, None, "accuracy", (str(tmp_path),), str(tmp_path))
+    variant = Variant(
+        "images:model", "compile", "images:data", None, None, MetricSpec(), (str(tmp_path),), str(tmp_path)
+    )
     workshop = Workshop(StepLimits(time_limit_s=1, step_limit_s=300), Silent())
     measured = Measured(variant)
     try:

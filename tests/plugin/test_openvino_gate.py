@@ -22,7 +22,7 @@ models:
   classifier:
     factory: shop:classifier
     data: shop:data
-    calibration: shop:data
+    calibration: shop:nearly_the_data
     recipes:
       openvino-int8(batches=2):
         max_size: 110 kB

@@ -27,7 +27,7 @@ models:
   m:
     factory: shop:classifier
     data: shop:data
-    calibration: shop:data
+    calibration: shop:nearly_the_data
     recipes:
       prune-structured(ratio=0.5, finetune='training:recover'):
         max_accuracy_drop: 10 pp

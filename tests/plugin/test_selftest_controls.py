@@ -12,8 +12,9 @@ from pytest_modelopt.cli import main
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.record.answers import Agreement, Repeat
-from pytest_modelopt.record.model import Case, CaseError, Limit, Measurement
+from pytest_modelopt.record.model import Case, CaseError, Measurement
 from pytest_modelopt.record.observations import Observations
+from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.selftest.controls import ControlPlan, accuracy_limits, run_controls
 from pytest_modelopt.selftest.judging import Budgets, Control, judge_identity, judge_lossless, judge_sabotaged
 from tests.plugin.conftest import one_case

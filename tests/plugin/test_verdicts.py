@@ -25,6 +25,11 @@ LIMITS = {
     "max_latency": ("10 s", "1 us", "max_latency 1 us is broken: * [[]*, *] over * pairs, * more than the limit"),
     "max_accuracy_drop": ("20 pp", "-50 pp", None),
     "min_accuracy": ("50%", "100%", "min_accuracy 100% is broken: *% measured, * pp beyond the limit"),
+    "max_slice_drop": (
+        "90 pp",
+        "0 pp",
+        "max_slice_drop 0 pp is broken: class * lost * of * examples and won * (* pp), * pp beyond the limit*",
+    ),
     "max_flips": ("20%", "0%", "max_flips 0% is broken: *% measured, * above the limit"),
     "min_coverage": ("90%", "100%", "min_coverage 100% is broken: *% measured, * below the limit"),
 }
@@ -124,7 +129,7 @@ def test_the_exact_figures_repeat_in_another_run(project: Project) -> None:
     assert exact[0] == exact[1]
 
 
-@pytest.mark.parametrize("limits", ["{min_accuracy: 97%}", "{max_accuracy_drop: 1 pp}"])
+@pytest.mark.parametrize("limits", ["{min_accuracy: 97%}", "{max_accuracy_drop: 1 pp}", "{max_slice_drop: 1 pp}"])
 def test_points_do_not_fit_a_metric_that_goes_beyond_one(project: Project, limits: str) -> None:
     """97% is 0.97: a floor that a score of 93 can never break."""
     budgets = one_case(limits).replace("    recipes:", "    metric: scores:percent\n    recipes:")

@@ -68,6 +68,21 @@ class TestCompiled:
         # and what the compiler made of the program answers as the program
         assert relative_error(answers, run(optimization.model.graph, inputs[:examples])) < 0.02
 
+    def test_a_variant_that_was_compiled_for_one_example_answers_many(self, one_thread: None) -> None:
+        """As the gate does it: torch's kernels for sizes left open failed on a chain of convolutions (2.13)."""
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            *(nn.Conv2d(1, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU()),
+            *(nn.Conv2d(32, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU()),
+            *(nn.Flatten(), nn.Linear(32 * 32 * 32, 10)),
+        ).eval()
+        inputs = torch.randn(6, 1, 32, 32)
+        context = Context(inputs[:1], lambda: iter([inputs]), seed=0)
+        variant = optimize(copy.deepcopy(model), parse("torchao-pt2e-int8"), context).model
+        for examples in (1, 6, 2):
+            answers = run(variant, inputs[:examples])
+            assert relative_error(answers, run(model, inputs[:examples])) < 0.06
+
     def test_bytes_are_counted_by_hand(self, compiled: Made) -> None:
         weights, rows = 8 * 27 + 16 * 72 + 10 * 400, 8 + 16 + 10
         assert weights_bytes(compiled[2].model) == weights + rows * (ROW + FLOAT32)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_modelopt.record.model import Case, CaseError, Level, Limit, Outcome, Record, Verdict
+from pytest_modelopt.record.model import Case, CaseError, Record
 from pytest_modelopt.record.outcome import case_outcome, is_red, not_run, record_is_red, warnings
+from pytest_modelopt.record.verdicts import Level, Limit, Outcome, Verdict
 
 
 def _case(*judged: tuple[Outcome, Level], unjudged: tuple[Level, ...] = (), error: CaseError | None = None) -> Case:

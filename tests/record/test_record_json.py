@@ -7,6 +7,7 @@ import math
 import re
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_modelopt.record import json as record_json
+from pytest_modelopt.record.answers import Agreement, Changed, Repeat, Slices
 from pytest_modelopt.record.json import (
     RecordError,
     case_from_data,
@@ -33,21 +35,60 @@ from pytest_modelopt.record.model import (
     Conditions,
     Environment,
     LayerCoverage,
-    Limit,
     Measurement,
     Record,
     TimedPair,
     Timing,
-    Verdict,
     WorkerUse,
 )
+from pytest_modelopt.record.verdicts import Limit, Verdict
 
 _ABOVE_ZERO = {"launch", "original_ns", "variant_ns", "original_calls", "variant_calls"}
 _NOT_NEGATIVE = {"original_switches", "variant_switches", "original_delayed_ns", "variant_delayed_ns"}
 
 
+_NUMBERS = st.integers(-(2**63) + 1, 2**63 - 1)
+_FEW = st.integers(0, 9)
+
+
+def _columns(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[tuple[Any, ...], ...]]:
+    """Equally long columns."""
+    rows = st.lists(st.tuples(*kinds), max_size=3)
+    return rows.map(lambda drawn: tuple(tuple(row[index] for row in drawn) for index in range(len(kinds))))
+
+
+@st.composite
+def _agreements(draw: st.DrawFn) -> Agreement:
+    lost, won, index, target, before, after = (*draw(st.tuples(_FEW, _FEW)), *draw(_columns(_FEW, *(3 * [_NUMBERS]))))
+    changed = Changed(index, draw(st.sampled_from([target, None])), before, after)
+    return Agreement(draw(_FEW) + lost + won + 1, lost, won, won, draw(st.sampled_from([changed, None])))
+
+
+@st.composite
+def _slices(draw: st.DrawFn) -> Slices:
+    drop = st.none() | st.floats(-1, 1)
+    names, drops, lost, won = draw(_columns(st.text(max_size=20), drop, _FEW, _FEW))
+    examples = tuple(less + more + 1 for less, more in zip(lost, won, strict=True))
+    counted = draw(st.booleans())
+    return Slices(names, draw(st.booleans()), examples, drops, lost if counted else None, won if counted else None)
+
+
+def _repeats() -> st.SearchStrategy[Repeat]:
+    return st.builds(Repeat, st.integers(9, 2**63 - 1), st.none() | st.floats(-9, 9), st.none() | _FEW)
+
+
+_CONSISTENT: dict[Any, Callable[[], st.SearchStrategy[Any]]] = {
+    Agreement: _agreements,
+    Slices: _slices,
+    Repeat: _repeats,
+}
+"""Types of which not every value is one: their fields must fit each other."""
+
+
 def _any(kind: Any, name: str = "") -> st.SearchStrategy[Any]:
     """Any value of a type that the record uses, by the types that model.py declares."""
+    if kind in _CONSISTENT:
+        return _CONSISTENT[kind]()
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         return st.lists(_any(arguments[0]), max_size=3).map(tuple)

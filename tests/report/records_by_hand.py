@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pytest_modelopt.record.answers import Agreement
 from pytest_modelopt.record.model import (
-    Agreement,
     Case,
     CaseError,
     Conditions,
     Coverage,
     Environment,
     LayerCoverage,
-    Level,
-    Limit,
     Measurement,
-    Outcome,
     RecipeStep,
     Record,
     TimedPair,
     Timing,
-    Verdict,
     WorkerUse,
 )
+from pytest_modelopt.record.verdicts import Level, Limit, Outcome, Verdict
 
 MIB = 1024 * 1024
 

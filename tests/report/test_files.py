@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from records_by_hand import MIB, case, measurement, realistic, timing
 
+from pytest_modelopt.record.answers import Agreement
 from pytest_modelopt.record.json import read
-from pytest_modelopt.record.model import Agreement, CaseError, Coverage, LayerCoverage
+from pytest_modelopt.record.model import CaseError, Coverage, LayerCoverage
 from pytest_modelopt.report.files import write_report
 from pytest_modelopt.report.junit import properties
 from pytest_modelopt.report.markdown import render
@@ -34,6 +35,8 @@ def test_properties_are_the_figures() -> None:
         "modelopt.score": 0.5,
         "modelopt.drop": 0.25,
         "modelopt.flips": 3,
+        "modelopt.right_to_wrong": 2,
+        "modelopt.wrong_to_right": 1,
         "modelopt.coverage": 0.75,
     }
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from records_by_hand import MIB, broken, case, limit, measurement, record, verdict
 
-from pytest_modelopt.record.model import CaseError, Coverage, Finding, LayerCoverage, RecipeStep
+from pytest_modelopt.record.model import CaseError, Coverage, LayerCoverage, RecipeStep
 from pytest_modelopt.record.observations import Observations
+from pytest_modelopt.record.verdicts import Finding
 from pytest_modelopt.report.failure import explain
 from pytest_modelopt.report.markdown import render
 from pytest_modelopt.report.sentences import items

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from records_by_hand import MIB, broken, case, limit, measurement, record, timing, verdict
 
-from pytest_modelopt.record.model import Agreement, CaseError, Coverage, LayerCoverage
+from pytest_modelopt.record.answers import Agreement
+from pytest_modelopt.record.model import CaseError, Coverage, LayerCoverage
 from pytest_modelopt.report.table import HEADERS, blocks
 
 

@@ -26,6 +26,13 @@ class Batch:
     slices: tuple[int, ...] | None = None
     """The slice of each example, where the project names slices."""
 
+    @property
+    def examples(self) -> int:
+        if isinstance(self.inputs, torch.Tensor):
+            return len(self.inputs)
+        tensors = self.inputs.values() if isinstance(self.inputs, dict) else self.inputs
+        return len(next(iter(tensors)))
+
 
 @dataclass
 class Score:
@@ -39,6 +46,7 @@ class Score:
     slice_scores: tuple[float | None, ...] | None = None
     summands: array[float] | None = None
     width: int = 0
+    notes: tuple[str, ...] = ()
     why_not: dict[str, str] = field(default_factory=dict)
 
 

@@ -20,7 +20,9 @@ class Pt2eInt8(nn.Module):
 
     Only with the compiler's setting `freezing` are the pairs of dequantize and layer replaced by int8 kernels, and
     torch reads it from the process when it traces, not from the options of the compilation: it is set during each call,
-    since any call can be the first of its shapes, and then put back. Saved, the module is its program.
+    since any call can be the first of its shapes, and then put back. Each number of examples is compiled for itself:
+    with sizes left open, torch 2.13 fails on chains of convolutions and on Linear. After eight sets of sizes torch
+    stops compiling and runs the program step by step. Saved, the module is its program.
     """
 
     backend: ClassVar[str] = "inductor"
@@ -47,7 +49,7 @@ class Pt2eInt8(nn.Module):
             for check in self._checks:
                 check(self.graph, args, kwargs)
             if self._compiled is None:
-                self._compiled = torch.compile(self.graph, backend=self.backend)
+                self._compiled = torch.compile(self.graph, backend=self.backend, dynamic=False)
             with torch_ao.quiet():  # the compiler is at work
                 answer = self._compiled(*args, **kwargs)
         self._seen.add(sizes)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Training = Callable[[], Iterator[tuple[Inputs, "torch.Tensor"]]]
+Training = Callable[[], Iterator[tuple[Inputs, "torch.Tensor | list[Any]"]]]
 
 
 def accumulate_gradients(model: nn.Module, training: Training, batches: int) -> int:
@@ -59,7 +59,7 @@ def clear_gradients(model: nn.Module) -> None:
         parameter.grad = None
 
 
-def loss_of(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
+def loss_of(outputs: Any, targets: torch.Tensor | list[Any]) -> torch.Tensor:
     """Cross entropy for integer targets (classes last, or in dimension 1), mean squared error for float ones.
 
     Raises:
@@ -68,6 +68,11 @@ def loss_of(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
     import torch
     from torch.nn import functional
 
+    if not isinstance(targets, torch.Tensor):
+        raise RecipeError(
+            "prune-structured(importance=taylor) needs targets in a tensor to compute a loss, and those of the "
+            "calibration data are a list; use importance=magnitude"
+        )
     scores = _scores(outputs)
     if targets.is_floating_point():
         if scores.shape != targets.shape and scores.squeeze(-1).shape == targets.shape:

@@ -1,0 +1,123 @@
+"""Metrics that are a function of the project's own: of all outputs at once, or of each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from pytest_modelopt.measure.metrics.base import Batch, Score
+from pytest_modelopt.measure.metrics.means import Means
+from pytest_modelopt.measure.metrics.outputs import count, number, own, pick, raised_by, shape
+from pytest_modelopt.measure.replies import VariantError
+
+Function = Callable[[Any, Any], Any]
+"""(outputs, targets) -> the score, or one value for each example."""
+
+
+class WholeSet:
+    """A function that is called once, with all outputs and all targets.
+
+    It holds all of these in memory, which grows with the number of examples. A function that gives one value for each
+    example (`per_example: true`) and a class that is derived from torchmetrics' Metric do not.
+
+    Tensors are joined where their shapes allow it, and lists of targets are; of what cannot be joined, as sequences of
+    several lengths, it is given a list of batches.
+    """
+
+    def __init__(self, function: Function, name: str, *, is_prepared: bool) -> None:
+        self._function = function
+        self._name = name
+        self._is_prepared = is_prepared
+        self._outputs: list[Any] = []
+        self._targets: list[Any] = []
+        self._slices: list[int] = []
+        self._examples = 0
+
+    def add(self, outputs: Any, batch: Batch) -> None:
+        self._outputs.append(own(outputs))
+        self._targets.append(own(batch.targets))
+        self._slices.extend(batch.slices or ())
+        self._examples += batch.examples
+
+    def score(self, slices: int) -> Score:
+        # A list or tuple that a model returns is no list of examples.
+        outputs, targets = _joined(self._outputs, lists=self._is_prepared), _joined(self._targets, lists=True)
+        found = Score(self._called(outputs, targets))
+        found.why_not["interval"] = (
+            f"{self._name} is a function of all examples at once; one with `per_example: true` has an interval"
+        )
+        if slices and (count(outputs), count(targets)) != (self._examples, self._examples):
+            found.why_not["slices"] = (
+                f"{self._name} is a function of all examples at once, and its outputs ({shape(outputs)}) or targets "
+                f"({shape(targets)}) cannot be taken apart by example; one with `per_example: true` has slices"
+            )
+        elif slices:
+            found.slice_scores = tuple(self._of_slice(index, outputs, targets) for index in range(slices))
+        return found
+
+    def _called(self, outputs: Any, targets: Any) -> float:
+        whose = f"the metric `{self._name}`"
+        given = f" (outputs {shape(outputs)}, targets {shape(targets)})"
+        with raised_by(whose, given):
+            value = self._function(outputs, targets)
+        return number(
+            value, whose, "return one, or one for each example of a batch and add `per_example: true` below `metric`"
+        )
+
+    def _of_slice(self, index: int, outputs: Any, targets: Any) -> float | None:
+        positions = [position for position, of in enumerate(self._slices) if of == index]
+        try:
+            return self._called(pick(outputs, positions), pick(targets, positions))
+        except VariantError:
+            return None  # no score there: that is told as such
+
+
+class PerExample:
+    """A function that is called with each batch and gives one value for each of its examples; their mean counts."""
+
+    def __init__(self, function: Function, name: str) -> None:
+        self._function = function
+        self._name = name
+        self._means = Means()
+
+    def add(self, outputs: Any, batch: Batch) -> None:
+        whose = f"the metric `{self._name}`"
+        given = f" (outputs {shape(outputs)}, targets {shape(batch.targets)})"
+        with raised_by(whose, given):
+            values = self._function(outputs, batch.targets)
+        self._means.add(self._column(values, batch), batch)
+
+    def score(self, slices: int) -> Score:
+        return self._means.score(slices)
+
+    def _column(self, values: Any, batch: Batch) -> torch.Tensor:
+        """The values as numbers, one for each example of the batch, all of them finite."""
+        expected = (
+            f"the metric `{self._name}`, with `per_example`, must return one number for each of the {batch.examples} "
+            "examples of a batch"
+        )
+        try:
+            column = torch.as_tensor(values).double()
+        except Exception as error:
+            raise VariantError(f"{expected}; it returned a {type(values).__name__}") from error
+        if tuple(column.shape) != (batch.examples,):
+            raise VariantError(f"{expected}; it returned the shape {tuple(column.shape)}")
+        wrong = (~torch.isfinite(column)).nonzero()
+        if len(wrong):
+            index = int(wrong[0])
+            raise VariantError(
+                f"the metric `{self._name}` returned {float(column[index])} for example {batch.first + index}, which "
+                "is not a finite number"
+            )
+        return column
+
+
+def _joined(batches: list[Any], *, lists: bool) -> Any:
+    """All batches as one tensor; the list of them where they differ in shape. With `lists`, a batch may be a list."""
+    if all(isinstance(b, torch.Tensor) and b.ndim and b.shape[1:] == batches[0].shape[1:] for b in batches):
+        return torch.cat(batches)
+    if lists and all(isinstance(batch, (list, tuple)) for batch in batches):
+        return [item for batch in batches for item in batch]
+    return batches

@@ -1,0 +1,55 @@
+"""Limits of a budget, the verdict on each, and what the doctor found that explains them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["error", "warn"]
+Outcome = Literal["pass", "fail", "inconclusive", "not measured", "waived"]
+Figure = Literal["memory", "process_memory", "size", "timing", "score", "predictions", "slices", "coverage"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One bound of a budget, with the place that states it.
+
+    `value` is in the limit's base unit: bytes for memory and size, a fraction in 0..1 for reductions, flips and
+    coverage, the metric's unit for accuracy, a factor for `min_speedup` (1.3 means 1.3 times as fast), seconds for
+    `max_latency`. `text` is what the author wrote.
+    """
+
+    name: str
+    value: float
+    text: str
+    level: Level
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement of one limit. `sentence` says it in words, figure and limit included, for a person to read."""
+
+    limit: Limit
+    outcome: Outcome
+    measured: float | None
+    sentence: str
+
+    @property
+    def is_red(self) -> bool:
+        """Whether this verdict alone fails the case (an inconclusive one does so only under strict)."""
+        return self.limit.level == "error" and self.outcome in ("fail", "not measured")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the doctor found in a case: a likely reason for a figure, in words."""
+
+    rule: str
+    text: str
+    """One sentence: what happened, why, and what to do."""
+    explains: tuple[Figure, ...]
+    """The figures that it speaks about: it is told under limits of these."""
+    is_note: bool = False
+    """Whether it is worth saying even where all limits hold."""

@@ -1,0 +1,35 @@
+"""One thing that a report says, structured: each form of the report renders it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning", "info"]
+Label = Literal["ERROR", "FAIL", "INCONCLUSIVE", "WARN", "NOTE"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to say. All texts are plain: one line each, without control characters."""
+
+    severity: Severity
+    label: Label
+    title: str
+    """A few words that stand alone: 'digits-vit/int8-dynamic: max_memory is broken'."""
+    text: str
+    """The whole sentence."""
+    found: tuple[str, ...] = ()
+    """What the doctor found that explains the figure of this limit."""
+    changed: tuple[str, ...] = ()
+    """Under a limit about answers: the first examples that are answered differently; Markdown has a table of them."""
+    why: tuple[str, ...] = ()
+    """The likely cause, and what else is known about the case; the same for all items of one case."""
+    output: tuple[str, ...] = ()
+    """The last lines that the worker printed."""
+    model: str | None = None
+    case_id: str | None = None
+    file: str | None = None
+    line: int | None = None
+    excess: float = 0.0
+    """How far beyond its limit, as a share of the limit; infinite where nothing was measured. For sorting only."""

@@ -1,0 +1,236 @@
+"""Tasks of every kind through the gate, their scores checked against torchmetrics and jiwer, which are called here.
+
+Small models, trained in a moment: regression, several labels, tokens, and speech whose frames are decoded to text.
+"""
+
+from __future__ import annotations
+
+import jiwer
+import pytest
+import torch
+from torchmetrics import classification, regression, text
+from torchmetrics.functional.audio import signal_noise_ratio
+
+from pytest_modelopt.record.json import read
+from pytest_modelopt.record.model import Case
+from tests.plugin import metric_tasks as tasks
+
+BUDGETS = """
+version: 1
+models:
+  r2:
+    factory: tasks:regression
+    data: tasks:regression_data
+    metric: torchmetrics.regression.R2Score
+    recipes: {int8-dynamic: {max_accuracy_drop: 0.05, min_accuracy: 0.3}}
+  mae:
+    factory: tasks:regression
+    data: tasks:regression_data
+    metric: {name: torchmetrics.regression.MeanAbsoluteError}
+    recipes: {int8-dynamic: {max_accuracy_drop: 0.05, min_accuracy: 0.6}}
+  f1:
+    factory: tasks:labels
+    data: tasks:labels_data
+    metric:
+      name: torchmetrics.classification.MultilabelF1Score
+      arguments: {num_labels: 5, average: macro}
+      activation: sigmoid
+    recipes: {int8-dynamic: {max_accuracy_drop: 5 pp}}
+  perplexity:
+    factory: tasks:tokens
+    data: tasks:tokens_data
+    metric: {name: torchmetrics.text.Perplexity, arguments: {ignore_index: -100}}
+    recipes: {int8-dynamic: {max_accuracy_drop: 0.5}}
+  token-accuracy:
+    factory: tasks:tokens
+    data: tasks:tokens_data
+    metric:
+      name: torchmetrics.classification.MulticlassAccuracy
+      arguments: {num_classes: 12, ignore_index: -100, average: micro}
+      prepare: tasks:class_second
+    recipes: {int8-dynamic: {max_accuracy_drop: 5 pp}}
+  wer:
+    factory: tasks:speech
+    data: tasks:speech_data
+    metric: {name: torchmetrics.text.WordErrorRate, prepare: tasks:decoded}
+    recipes: {int8-dynamic: {max_accuracy_drop: 0.05}}
+  distance:
+    factory: tasks:regression
+    data: tasks:regression_data
+    metric: {name: "tasks:column", per_example: true}
+    recipes: {int8-dynamic: {max_accuracy_drop: 0.05}}
+  sqnr:
+    factory: tasks:labels
+    data: tasks:labels_data
+    metric: sqnr
+    recipes: {int8-dynamic: {min_accuracy: 25}}
+  cosine:
+    factory: tasks:labels
+    data: tasks:labels_data
+    metric: cosine
+    recipes: {int8-dynamic: {max_accuracy_drop: 0.001}}
+  agreement:
+    factory: tasks:labels
+    data: tasks:labels_data
+    metric: agreement
+    recipes: {int8-dynamic: {max_accuracy_drop: 5 pp, max_flips: 5%}}
+"""
+
+VARIANTS = """
+import tasks
+import torch
+
+def test_variants(optimize):
+    for name, data in tasks.DATA.items():
+        model = optimize(f"tasks:{name}", "int8-dynamic", data=f"tasks:{name}_data").load()
+        with torch.inference_mode():
+            outputs = [model(batch) for batch in data()[0].split(64)]
+        torch.save(torch.cat(outputs), f"{name}-int8.pt")
+"""
+
+
+def outputs_of(side: str) -> dict[str, torch.Tensor]:
+    """In batches of 64, as the gate takes them: dynamic quantization scales its activations by batch."""
+    if side == "variant":
+        return {name: torch.load(f"{name}-int8.pt", weights_only=True) for name in tasks.DATA}
+    with torch.inference_mode():
+        return {
+            name: torch.cat([tasks.load(name)(batch) for batch in data()[0].split(64)])
+            for name, data in tasks.DATA.items()
+        }
+
+
+def test_every_task_has_the_score_that_its_library_computes(tasks_project: pytest.Pytester) -> None:
+    (tasks_project.path / "budgets.yaml").write_text(BUDGETS, encoding="utf-8")
+    tasks_project.makepyfile(test_variants=VARIANTS)
+    result = tasks_project.runpytest("--modelopt", "--modelopt-report=report", "--modelopt-time-limit=100 ms")
+    result.assert_outcomes(passed=11)
+    cases = {case.model: case for case in read(tasks_project.path / "report/record.json").cases}
+    for side in ("original", "variant"):
+        expected = expectations(outputs_of(side))
+        found = {name: score_of(cases[name], side) for name in expected}
+        assert found == pytest.approx(expected, rel=1e-5)
+    _check_what_stands_beside_the_scores(cases)
+    _check_metrics_without_labels(cases)
+
+
+def score_of(case: Case, side: str) -> float | None:
+    measured = case.original if side == "original" else case.variant
+    assert measured is not None
+    return measured.score
+
+
+def expectations(outputs: dict[str, torch.Tensor]) -> dict[str, float]:
+    """What torchmetrics and jiwer give, called on all outputs at once."""
+    targets = {name: data()[1] for name, data in tasks.DATA.items()}
+    f1 = classification.MultilabelF1Score(num_labels=5, average="macro")
+    token = classification.MulticlassAccuracy(num_classes=12, ignore_index=-100, average="micro")
+    hypotheses, references = tasks.decoded(outputs["speech"], targets["speech"])
+    mae = regression.MeanAbsoluteError()(outputs["regression"], targets["regression"])
+    return {
+        "r2": float(regression.R2Score()(outputs["regression"], targets["regression"])),
+        "mae": float(mae),
+        "distance": float(mae),
+        "f1": float(f1(outputs["labels"].sigmoid(), targets["labels"])),
+        "perplexity": float(text.Perplexity(ignore_index=-100)(outputs["tokens"], targets["tokens"])),
+        "token-accuracy": float(token(outputs["tokens"].transpose(1, 2), targets["tokens"])),
+        "wer": jiwer.wer(references, hypotheses),
+    }
+
+
+def _check_what_stands_beside_the_scores(cases: dict[str, Case]) -> None:
+    assert {name: case.metric for name, case in cases.items() if name in ("r2", "f1", "wer", "distance", "sqnr")} == {
+        "r2": "R2Score",
+        "f1": "MultilabelF1Score(average=macro, num_labels=5)",
+        "wer": "WordErrorRate",
+        "distance": "tasks:column",
+        "sqnr": "sqnr",
+    }
+    assert [cases[name].higher_is_better for name in ("r2", "mae", "f1", "perplexity", "wer")] == [
+        True,
+        False,
+        True,
+        False,
+        False,
+    ]
+    for name in ("r2", "mae", "perplexity", "distance", "cosine"):
+        case = cases[name]
+        assert case.interval is not None, case.no_interval
+        assert case.interval.low <= (case.drop or 0.0) <= case.interval.high
+    assert 0 < (score_of(cases["wer"], "original") or 0) < 0.8, (
+        "a speech task where nothing or all is wrong shows nothing"
+    )
+    assert cases["mae"].agreement is None
+
+
+def _check_metrics_without_labels(cases: dict[str, Case]) -> None:
+    before, after = outputs_of("original")["labels"], outputs_of("variant")["labels"]
+    ratio = signal_noise_ratio(after.flatten().double(), before.flatten().double())
+    assert score_of(cases["sqnr"], "variant") == pytest.approx(float(ratio), rel=1e-6)
+    assert score_of(cases["sqnr"], "original") is None
+    assert cases["sqnr"].original is not None
+    assert "differs from itself by nothing" in cases["sqnr"].original.unmeasured["score"]
+    assert "nothing can drop" in cases["sqnr"].no_interval
+    each = torch.nn.functional.cosine_similarity(before.double(), after.double())
+    assert score_of(cases["cosine"], "variant") == pytest.approx(float(each.mean()), abs=1e-9)
+    assert score_of(cases["cosine"], "original") == 1.0
+    same = int((before.argmax(1) == after.argmax(1)).sum())
+    agreement = cases["agreement"].agreement
+    assert agreement is not None
+    assert (agreement.flips, agreement.right_to_wrong, agreement.wrong_to_right) == (200 - same, 200 - same, 0)
+    assert score_of(cases["agreement"], "variant") == same / 200
+
+
+LIVE = """
+import jiwer
+import pytest
+import torch
+import torchmetrics
+from tasks import DATA, decoded, labels_data, load, regression_data
+
+def outputs(name):
+    with torch.inference_mode():
+        return torch.cat([load(name)(batch) for batch in DATA[name]()[0].split(64)])
+
+def test_a_live_instance_is_reset(modelopt):
+    metric = torchmetrics.regression.MeanAbsoluteError()
+    metric.update(torch.ones(3), torch.zeros(3))
+    result = modelopt("tasks:regression", "int8-dynamic", data=regression_data(), metric=metric)
+    expected = torchmetrics.regression.MeanAbsoluteError()(outputs("regression"), regression_data()[1])
+    assert result.original.score == pytest.approx(float(expected), rel=1e-5)
+    assert result.case.metric == "MeanAbsoluteError"
+
+def test_live_parts_of_a_mapping(modelopt):
+    def words(outputs, targets):
+        return decoded(outputs, targets)
+    metric = {"name": torchmetrics.text.WordErrorRate, "prepare": words}
+    result = modelopt("tasks:speech", "int8-dynamic", data="tasks:speech_data", metric=metric)
+    heard, said = decoded(outputs("speech"), DATA["speech"]()[1])
+    assert result.original.score == pytest.approx(jiwer.wer(said, heard))
+
+def test_one_value_for_each_example(modelopt):
+    def distance(outputs, targets):
+        return (outputs - targets).abs().mean(1)
+    metric = {"name": distance, "per_example": True, "higher_is_better": False}
+    result = modelopt("tasks:regression", "int8-dynamic", data=regression_data(), metric=metric)
+    assert result.case.interval is not None
+    assert result.case.metric.startswith("test_live:")
+
+def test_top_3(modelopt):
+    inputs, labels = labels_data()
+    result = modelopt("tasks:labels", "int8-dynamic", data=(inputs, labels.argmax(1)), metric="top-3")
+    assert result.case.metric == "top-3"
+    assert result.agreement is not None
+
+def test_wrong(modelopt):
+    modelopt("tasks:labels", "int8-dynamic", data=labels_data(), metric={"name": "top3", "activtion": "sigmoid"})
+"""
+
+
+def test_metrics_of_a_test(tasks_project: pytest.Pytester) -> None:
+    tasks_project.makepyfile(test_live=LIVE)
+    result = tasks_project.runpytest("--modelopt", "--modelopt-time-limit=100 ms", "test_live.py")
+    result.assert_outcomes(passed=4, failed=1)
+    result.stdout.fnmatch_lines(
+        ["*metric: 'top3' is not a metric*did you mean 'top-3'?; metric: unknown key 'activtion'; did you mean*"]
+    )
