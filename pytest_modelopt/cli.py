@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 from pytest_modelopt import __version__
 
 if TYPE_CHECKING:
-    from pytest_modelopt.measure.variant import Variant
     from pytest_modelopt.record.model import Record
-    from pytest_modelopt.selftest.judging import Budgets
+    from pytest_modelopt.selftest.controls import ControlPlan
 
 PASSED, RED, WRONG_INPUT = 0, 1, 2
 
@@ -176,14 +175,14 @@ def _selftest(options: argparse.Namespace) -> int:
 
     from pytest_modelopt.measure.process import WorkerFailed
     from pytest_modelopt.measure.referee import Listener
-    from pytest_modelopt.selftest.controls import ControlPlan, run_controls
+    from pytest_modelopt.selftest.controls import run_controls
     from pytest_modelopt.selftest.run import Plan, run
     from pytest_modelopt.selftest.tell import control_lines, lines
 
     if options.slowdown <= options.limit:
         raise ValueError("--slowdown must be larger than --limit: a slowed copy has to break the limit")
-    variant, name, accuracy_limits = _model_for_selftest(options.model, options.budgets)
-    control_plan = ControlPlan(variant, name, accuracy_limits, options.limit, options.time_limit)
+    control_plan = _control_plan(options)
+    variant, name = control_plan.variant, control_plan.name
     plan = Plan(variant, name, options.repeats, options.slowdown, options.limit, options.time_limit)
 
     def show(text: str) -> None:
@@ -223,24 +222,31 @@ def _selftest(options: argparse.Namespace) -> int:
     return PASSED if result.is_good else RED
 
 
-def _model_for_selftest(name: str | None, budgets_file: Path | None) -> tuple[Variant, str, Budgets]:
-    """A model of the budgets file with its cases' limits on accuracy; our own where no file is there or asked for."""
+def _control_plan(options: argparse.Namespace) -> ControlPlan:
+    """For a model of the budgets file, with what its cases demand; for our own where no file is there or asked for."""
     from pytest_modelopt.budgets.file import load_budgets
     from pytest_modelopt.budgets.spelling import did_you_mean
     from pytest_modelopt.measure.reference import reference_variant
-    from pytest_modelopt.selftest.controls import accuracy_limits
+    from pytest_modelopt.selftest.controls import ControlPlan, accuracy_limits
     from pytest_modelopt.session import variant_of
 
-    path = budgets_file or Path("budgets.yaml")
-    if budgets_file is None and name is None and not path.exists():
-        return reference_variant(), "a small network of our own (there is no budgets.yaml here)", ()
+    path, name = options.budgets or Path("budgets.yaml"), options.model
+    if options.budgets is None and name is None and not path.exists():
+        ours = "a small network of our own (there is no budgets.yaml here)"
+        return ControlPlan(reference_variant(), ours, (), options.limit, options.time_limit, "set")
     budgets = load_budgets(path.resolve(), relative_to=Path.cwd())
     models = {model.name: model for model in budgets.models}
     if name is not None and name not in models:
         raise ValueError(f"{path} has no model {name!r}{did_you_mean(name, list(models))}")
     model = models[name] if name is not None else budgets.models[0]
-    limits = {case.name: case.limits for case in budgets.cases if case.model == model}
-    return variant_of(budgets, model, None, Path.cwd()), f"{model.name} ({path})", accuracy_limits(limits)
+    return ControlPlan(
+        variant_of(budgets, model, None, Path.cwd()),
+        f"{model.name} ({path})",
+        accuracy_limits({case.name: case.limits for case in budgets.cases if case.model == model}),
+        options.limit,
+        options.time_limit,
+        model.inference,
+    )
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ class ControlPlan:
     budgets: Budgets
     speed_limit: float
     time_limit_s: float
-    inference: Inference = "set"
+    inference: Inference
+    """What the limits on accuracy are about."""
 
 
 def run_controls(plan: ControlPlan, progress: Progress) -> tuple[Control, ...]:

@@ -239,10 +239,12 @@ def _passed(case: Case, name: str, verdicts: tuple[Verdict, ...]) -> str:
     if red_anyway:
         return f"{who} is red for whatever variant, which proves nothing: {red_anyway[0]}"
     held = " and ".join(
-        f"{verdict.limit.name} {verdict.limit.text}{' undecided' if verdict.outcome == 'inconclusive' else ''}"
+        f"leaves {verdict.limit.name} {verdict.limit.text} undecided"
+        if verdict.outcome == "inconclusive"
+        else f"keeps {verdict.limit.name} {verdict.limit.text}"
         for verdict in verdicts
     )
-    keeps = f"{who} keeps {held}" if name else f"{who} holds"
+    keeps = f"{who} {held}" if name else f"{who} holds"
     limits = tuple(verdict.limit for verdict in verdicts)
     return f"{keeps} with {format_percentage(SHARE)} of the weights at zero: {_likely(case, limits)}"
 

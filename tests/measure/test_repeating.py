@@ -226,6 +226,7 @@ def test_a_later_batch_is_asked_too(bench: Callable[..., Bench]) -> None:
 @pytest.mark.parametrize("model", ["rounding", "inplace"])
 def test_rounding_and_writing_into_the_inputs_are_not_reported(bench: Callable[..., Bench], model: str) -> None:
     assert bench(model).score().repeat is None
+    assert len(calls()) == 5 + 4  # and it was not even looked at a second time
 
 
 def test_a_metric_without_predictions_has_a_second_score_and_no_flips(bench: Callable[..., Bench]) -> None:

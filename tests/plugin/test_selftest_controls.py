@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.cli import main
+from pytest_modelopt.cli import _control_plan, main
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.record.answers import Agreement, Repeat
@@ -111,7 +112,9 @@ def controls(tmp_path: Path) -> Callable[..., dict[str, Control]]:
             import_paths=(str(tmp_path),),
             working_directory=str(tmp_path),
         )
-        found = run_controls(ControlPlan(variant, "m", budgets, speed_limit=0.5, time_limit_s=20.0), Quiet())
+        found = run_controls(
+            ControlPlan(variant, "m", budgets, speed_limit=0.5, time_limit_s=20.0, inference="set"), Quiet()
+        )
         return {control.name: control for control in found}
 
     return make
@@ -251,6 +254,13 @@ def test_a_fault_in_time_needs_evidence() -> None:
     assert judge_identity(a_case(timing=one), 1.5).outcome == "ok"  # within what the limit would notice
 
 
+def test_an_estimate_that_noise_explains_is_no_alarm() -> None:
+    """8 ms / 2 / 3.5 ms = 1.14x is beyond 10%, but single pairs read from 0.57x to 1.71x."""
+    noisy = timing(variant_ns=3_500_000, step_ns=400_000)
+    assert judge_identity(a_case(timing=noisy), 0.1).outcome == "ok"
+    assert judge_identity(a_case(timing=timing(variant_ns=3_500_000)), 0.1).outcome == "NOT ok"
+
+
 def test_figures_that_neither_side_has_are_told() -> None:
     bare = replace(ORIGINAL, weights_bytes=None)
     control = judge_identity(a_case(original=bare, variant=bare), 0.1)
@@ -297,6 +307,19 @@ def test_each_case_that_limits_accuracy_must_turn_red() -> None:
     assert sabotaged.outcome == "NOT ok"
     assert sabotaged.why.startswith("m/d keeps min_accuracy 60% with 90% of the weights at zero: ")
     assert judge_sabotaged(a_case(lost=80, won=0, flips=100), budgets).outcome == "ok"
+
+
+def test_limits_on_the_population_are_judged_as_such(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 of 200 lost break 1 pp on the set; of the population they leave it undecided, which shows no red."""
+    assert judge_sabotaged(a_case(lost=4), ONE_POINT).outcome == "ok"
+    undecided = judge_sabotaged(a_case(lost=4, inference="population"), ONE_POINT)
+    assert undecided.outcome == "NOT ok"
+    assert undecided.why.startswith("m/int8-dynamic leaves max_accuracy_drop 1 pp undecided with 90% of the weights")
+    budgets = one_case("{max_accuracy_drop: 1 pp}").replace("    data:", "    inference: population\n    data:")
+    monkeypatch.chdir(project(budgets).path)
+    plan = _control_plan(argparse.Namespace(model=None, budgets=None, limit=0.1, time_limit=20.0))
+    assert plan.inference == "population"
+    assert [(name, [limit.text for limit in limits]) for name, limits in plan.budgets] == [("m/int8-dynamic", ["1 pp"])]
 
 
 def test_without_limits_on_accuracy_five_points_are_tried_and_said() -> None:
