@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import math
 import os
 import random
 import shlex
@@ -16,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
+
+from pytest_modelopt.statistics.proportions import share_bounds
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "bench-results"
@@ -126,20 +127,12 @@ def measure_then_show(measure: Callable[[], None], show: Callable[[], None]) -> 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def wilson(hits: int, trials: int) -> tuple[float, float]:
-    """The 95% interval of a share (Wilson 1927), as fractions."""
-    if not trials:
-        return 0.0, 1.0
-    share, z2 = hits / trials, _Z_95**2
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z_95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def share_text(hits: int, trials: int) -> str:
-    """`2.0% (0.9-4.3%)`: a share and its 95% interval."""
-    low, high = wilson(hits, trials)
-    return f"{hits / trials:.1%} ({100 * low:.1f}-{high:.1%})" if trials else "-"
+    """`2.0% (0.9-4.3%)`: a share and its 95% interval (Wilson's)."""
+    if not trials:
+        return "-"
+    low, high = share_bounds(hits, trials, _Z_95)
+    return f"{hits / trials:.1%} ({100 * max(0.0, low):.1f}-{high:.1%})"
 
 
 def percentile_90(values: Sequence[float]) -> float:
