@@ -133,8 +133,9 @@ class Bench:
         try:
             done = optimize(self.model, recipes, context)
         except RecipeError as error:
-            raise self._data.calibration_seen.refusal or VariantError(str(error)) from error
-        if self._data.calibration_seen.refusal is not None:  # the recipe went on without calibration
+            if self._data.calibration_seen.refusal is None:
+                raise VariantError(str(error)) from error
+        if self._data.calibration_seen.refusal is not None:  # whatever the recipe made of it
             raise self._data.calibration_seen.refusal
         self._model = done.model
         self._known = {"first_call_s": done.first_call_s, "settings": settings()}

@@ -227,6 +227,8 @@ def test_mistakes_in_data_are_errors_of_the_step_that_found_them(
     assert case.error is not None
     assert case.error.stage == stage
     assert case.error.message.startswith(message)
+    if stage == "optimize":
+        assert "Traceback" not in case.error.output, "the sentence says it all, and no code is at fault"
 
 
 def test_one_example_works_and_is_said_to_be_one(runner: Runner, variant: Variant, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,15 @@ def test_without_the_option_no_file_is_written(project: Project) -> None:
 SLOW = "import time, shop\ndef model():\n    open('slow-started', 'w').close()\n    time.sleep(300)\n"
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """A run that was started in the background ignores Ctrl-C, and so would all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_an_interrupted_run_leaves_the_record_of_what_it_had(project: Project, how: signal.Signals) -> None:
     slow = "  slow:\n    factory: slow:model\n    data: shop:data\n    recipes:\n      int8-dynamic:\n"
@@ -105,6 +114,7 @@ def test_an_interrupted_run_leaves_the_record_of_what_it_had(project: Project, h
     assert main(["report", str(pytester.path / "report" / "record.json")]) == 0
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_no_worker_and_no_folder_outlives_an_interrupted_run(project: Project, tmp_path: Path) -> None:
     pytester = project(one_case(factory="slow:model"))
     (pytester.path / "slow.py").write_text(SLOW, encoding="utf-8")
