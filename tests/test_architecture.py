@@ -53,7 +53,18 @@ METRICS = PACKAGE / "measure" / "metrics"
 """All of it runs inside a worker; torchmetrics is imported there only when a metric of it is used."""
 MODULES = PACKAGE / "recipes" / "modules"
 """The torch modules that variants are made of: imported by recipes when they are applied."""
-ROOMS = {"budgets", "doctor", "measure", "recipes", "record", "report", "selftest", "statistics"}
+ROOMS = {
+    "budgets",
+    "commands",
+    "doctor",
+    "measure",
+    "recipes",
+    "record",
+    "regression",
+    "report",
+    "selftest",
+    "statistics",
+}
 MAY_KNOW = {
     "statistics": set(),
     "record": set(),
@@ -63,6 +74,8 @@ MAY_KNOW = {
     "doctor": {"budgets", "recipes", "record", "statistics"},
     "report": {"budgets", "record", "statistics"},
     "selftest": {"budgets", "measure", "record", "statistics"},
+    "regression": {"budgets", "measure", "record"},
+    "commands": {"budgets", "doctor", "measure", "recipes", "record", "regression", "report", "selftest", "statistics"},
 }
 
 

@@ -34,6 +34,8 @@ class ModelEntry:
     line: int
     slices: str | None = None
     inference: Inference = "set"
+    regression: tuple[Limit, ...] = ()
+    """Of the original against the base."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class CaseEntry:
     recipe: str
     limits: tuple[Limit, ...]
     line: int
+    regression: tuple[Limit, ...] = ()
+    """Of this variant against the same at the base."""
 
     @property
     def name(self) -> str:

@@ -25,6 +25,8 @@ class LimitKind:
     direction: Literal["max", "min"]
     unit: Unit
     meaning: str
+    against: Literal["original", "base"] = "original"
+    """What the variant is compared with: its original, or itself at the base (`regression:`)."""
 
 
 LIMITS: dict[str, LimitKind] = {
@@ -104,9 +106,44 @@ LIMITS: dict[str, LimitKind] = {
             "percentage",
             "The share of the weight bytes that the recipe must really change.",
         ),
+        LimitKind(
+            "max_memory_growth",
+            "exact",
+            "max",
+            "percentage",
+            "The share by which the peak memory of one call may be larger than at the base.",
+            "base",
+        ),
+        LimitKind(
+            "max_size_growth",
+            "exact",
+            "max",
+            "percentage",
+            "The share by which the saved bytes may be more than at the base.",
+            "base",
+        ),
+        LimitKind(
+            "max_accuracy_loss",
+            "exact",
+            "max",
+            "points",
+            "The most by which the score may be worse than at the base on the same examples.",
+            "base",
+        ),
+        LimitKind(
+            "max_slowdown",
+            "timed",
+            "max",
+            "percentage",
+            "The share by which one call may take longer than at the base, both measured in turns.",
+            "base",
+        ),
     )
 }
 """Every limit by name, in the order in which budgets and tables list them."""
+
+BUDGET_LIMITS = {name: kind for name, kind in LIMITS.items() if kind.against == "original"}
+REGRESSION_LIMITS = {name: kind for name, kind in LIMITS.items() if kind.against == "base"}
 
 FIGURES: dict[str, Figure] = {
     "max_memory": "memory",
@@ -121,6 +158,10 @@ FIGURES: dict[str, Figure] = {
     "max_slice_drop": "slices",
     "max_flips": "predictions",
     "min_coverage": "coverage",
+    "max_memory_growth": "memory",
+    "max_size_growth": "size",
+    "max_accuracy_loss": "score",
+    "max_slowdown": "timing",
 }
 """Which figure of a measurement a limit bounds: where it is missing, its stated reason is the verdict's reason."""
 

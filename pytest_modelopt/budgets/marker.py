@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pytest_modelopt.budgets.limits import LIMITS, merge, parse_level, parse_value, unknown_limit
+from pytest_modelopt.budgets.limits import BUDGET_LIMITS, merge, parse_level, parse_value, unknown_limit
 from pytest_modelopt.budgets.problems import BudgetsError, Problem
 from pytest_modelopt.budgets.spelling import did_you_mean, printable, shown
 from pytest_modelopt.budgets.units import UnitError
@@ -74,7 +74,7 @@ def _canonical_case(text: str, messages: list[str]) -> str | None:
 
 
 def _limit(name: str, raw: object, file: str, line: int, messages: list[str]) -> Limit | None:
-    if name not in LIMITS:
+    if name not in BUDGET_LIMITS:
         messages.append(unknown_limit(name))
         return None
     stated = raw if isinstance(raw, Mapping) else {"limit": raw}

@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from pytest_modelopt.budgets.limits import (
+    BUDGET_LIMITS,
     DESCRIPTION_OF_LEVEL,
     INFERENCES,
     LEVELS,
@@ -195,7 +196,7 @@ else:
         "Budget",
         __base__=_Strict,
         __doc__="Limits by name.",
-        **{kind.name: _limit_field(kind) for kind in LIMITS.values()},
+        **{kind.name: _limit_field(kind) for kind in BUDGET_LIMITS.values()},
     )
 
 

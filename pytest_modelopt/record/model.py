@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Literal
 
+from pytest_modelopt.record.against import Against, Base
 from pytest_modelopt.record.answers import Agreement, Inference, Interval, Repeat, Slices
 from pytest_modelopt.record.observations import Observations
 from pytest_modelopt.record.verdicts import Finding, Limit, Verdict
 
-SCHEMA_VERSION: Literal[4] = 4
+SCHEMA_VERSION: Literal[5] = 5
+ORIGINAL = "original"
+"""Stands for a recipe where the model without one is compared with its base."""
 
 ProcessMeter = Literal["memray", "VmHWM"]
 Stage = Literal["start", "read", "load", "optimize", "size", "memory", "score", "timing", "limits", "compare"]
@@ -273,6 +276,10 @@ class Case:
     verdicts: tuple[Verdict, ...] = ()
     device: str = "cpu"
     findings: tuple[Finding, ...] = ()
+    base: Base | None = None
+    """Where head is compared with its base and not with its original: then `original` is the base's measurement."""
+    machine: int = 0
+    """Which machine of its record it was measured on: 0 is `Record.environment`, 1 the first of `other_machines`."""
 
     @property
     def drop(self) -> float | None:
@@ -351,4 +358,14 @@ class Record:
     """False until the run has ended by itself: an interrupted run leaves False."""
     cases: tuple[Case, ...]
     environment: Environment | None = None
-    schema_version: Literal[4] = SCHEMA_VERSION
+    other_machines: tuple[Environment, ...] = ()
+    """Of a merged record: the machines of its other jobs, in the order of `Case.machine`."""
+    collected: tuple[str, ...] = ()
+    """Every case that the run knew, also those that were deselected: together, the jobs of one commit must run all."""
+    against: Against | None = None
+    """What head was compared with; None where it was not."""
+    schema_version: Literal[5] = SCHEMA_VERSION
+
+    def machine_of(self, case: Case) -> Environment | None:
+        """The machine on which the case was measured."""
+        return (self.environment, *self.other_machines)[case.machine]

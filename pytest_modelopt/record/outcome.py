@@ -7,11 +7,13 @@ from typing import Literal
 from pytest_modelopt.record.model import Case, Record
 from pytest_modelopt.record.verdicts import Limit
 
-CaseOutcome = Literal["error", "fail", "inconclusive", "warn", "pass", "no limits"]
+CaseOutcome = Literal["error", "fail", "inconclusive", "warn", "pass", "no limits", "new"]
 
 
 def unjudged_limits(case: Case) -> tuple[Limit, ...]:
     """Limits of the case that no verdict speaks about. A limit that was forgotten must never look like a kept one."""
+    if case.base is not None and case.base.status == "new":
+        return ()
     judged = {verdict.limit.name for verdict in case.verdicts}
     return tuple(limit for limit in case.limits if limit.name not in judged)
 
@@ -20,6 +22,8 @@ def case_outcome(case: Case, strict: bool) -> CaseOutcome:
     """The worst that the case's verdicts say. Under `strict` an inconclusive limit of level error fails."""
     if case.error is not None:
         return "error"
+    if case.base is not None and case.base.status == "new":
+        return "new"
     unjudged = unjudged_limits(case)
     inconclusive = any(v.outcome == "inconclusive" and v.limit.level == "error" for v in case.verdicts)
     if any(verdict.is_red for verdict in case.verdicts) or any(limit.level == "error" for limit in unjudged):

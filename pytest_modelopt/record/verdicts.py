@@ -11,12 +11,27 @@ Figure = Literal["memory", "process_memory", "size", "timing", "score", "predict
 
 
 @dataclass(frozen=True)
+class Waiver:
+    """A broken limit that is accepted for a while, with the place that says so."""
+
+    until: str
+    """The last day on which it holds, ISO 8601: '2027-01-31'."""
+    reason: str
+    file: str
+    line: int
+    owner: str = ""
+    ceiling: float | None = None
+    """What the figure must keep meanwhile, in the limit's base unit; None: anything is accepted."""
+    ceiling_text: str = ""
+
+
+@dataclass(frozen=True)
 class Limit:
     """One bound of a budget, with the place that states it.
 
     `value` is in the limit's base unit: bytes for memory and size, a fraction in 0..1 for reductions, flips and
     coverage, the metric's unit for accuracy, a factor for `min_speedup` (1.3 means 1.3 times as fast), seconds for
-    `max_latency`. `text` is what the author wrote.
+    `max_latency`, a share of the base's figure for growth and slowdown. `text` is what the author wrote.
     """
 
     name: str
@@ -25,6 +40,7 @@ class Limit:
     level: Level
     file: str
     line: int
+    waiver: Waiver | None = None
 
 
 @dataclass(frozen=True)

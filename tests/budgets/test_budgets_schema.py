@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from pytest_modelopt.budgets.limits import LIMITS
+from pytest_modelopt.budgets.limits import BUDGET_LIMITS
 from pytest_modelopt.budgets.schema import SCHEMA_FILE, json_schema, schema_text
 
 VALID = [
@@ -92,7 +92,7 @@ def test_the_schema_rejects_wrong_files(text: str) -> None:
 def test_editors_get_a_sentence_for_every_limit() -> None:
     described = json_schema()["$defs"]["Budget"]["properties"]
     assert {name: field["description"] for name, field in described.items()} == {
-        name: kind.meaning for name, kind in LIMITS.items()
+        name: kind.meaning for name, kind in BUDGET_LIMITS.items()
     }
 
 
@@ -104,7 +104,7 @@ def nodes(value: Any) -> list[dict[str, Any]]:
 def test_every_object_of_the_schema_refuses_unknown_keys() -> None:
     objects = [node for node in nodes(json_schema()) if node.get("type") == "object"]
     named = [node for node in objects if "properties" in node]
-    assert len(named) >= 4 + len(LIMITS)
+    assert len(named) >= 4 + len(BUDGET_LIMITS)
     assert all(node["additionalProperties"] is False for node in named)
 
 

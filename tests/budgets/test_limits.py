@@ -30,6 +30,10 @@ CATALOGUE = [
     ("max_slice_drop", "exact", "max", "5 pp", 0.05),
     ("max_flips", "exact", "max", "2%", 0.02),
     ("min_coverage", "exact", "min", "90%", 0.9),
+    ("max_memory_growth", "exact", "max", "2%", 0.02),
+    ("max_size_growth", "exact", "max", "2%", 0.02),
+    ("max_accuracy_loss", "exact", "max", "0.5 pp", 0.005),
+    ("max_slowdown", "timed", "max", "10%", 0.1),
 ]
 
 
