@@ -199,7 +199,7 @@ class Measure(_Work):
             )
         from dataclasses import replace
 
-        variant = self._session.variant(budget.entry)
+        variant = self._session.variant(budget.entry.model, budget.entry.recipe)
         if recipe is not None:
             variant = replace(variant, recipe=canonical_recipe(recipe))
         return variant, f"{budget.entry.model.name} in {self._item.name}"
