@@ -1,4 +1,4 @@
-"""A saved record as the base: exact figures only, and those only where nothing else than the project can have changed."""
+"""A saved record as the base: exact figures only, and those only where nothing but the project can have changed."""
 
 from __future__ import annotations
 
