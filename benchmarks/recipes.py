@@ -194,9 +194,9 @@ def document(records: dict[str, Record]) -> str:
         "is what the recipe takes, once. Memory with * is that of fresh processes, of both sides. A drop below 0.5 "
         "points of a few hundred examples means little.",
         "",
-        "On a processor without VNNI the int8 program of `torchao-pt2e-int8` answers the two Transformers wrongly, and so "
-        "does any float model in the same process from its first call on. The recipe looks for that now and refuses, "
-        "so a row with such a drop was measured before.",
+        "On a processor without VNNI the int8 program of `torchao-pt2e-int8` answers the two Transformers wrongly, and "
+        "so does any float model in the same process from its first call on. The recipe looks for that now and "
+        "refuses, so a row with such a drop was measured before.",
         "",
         *_disturbed(records),
     ]
