@@ -10,7 +10,6 @@ from pytest_modelopt.record.answers import MOST_CHANGED, MOST_SLICES, Agreement,
 from pytest_modelopt.record.model import Case, Record
 from pytest_modelopt.record.verdicts import Limit
 
-
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
