@@ -282,7 +282,7 @@ def _device(device: str) -> str:
 
 def _stated_metric(metric: Any) -> tuple[MetricSpec, dict[str, Any]]:
     """The metric, and what of it is live and travels to the worker, under the keys by which the metric names it."""
-    from pytest_modelopt.budgets.schema import parse_metric
+    from pytest_modelopt.budgets.explaining import parse_metric
     from pytest_modelopt.measure.variant import Carried
 
     stated = dict(metric) if isinstance(metric, Mapping) else {"name": metric}

@@ -45,7 +45,7 @@ INVALID = [
     START,
     START + "    recipes: {}\n",
     START + "    recipes: {low-rank: }\nmodles: 1\n",
-    START + "    recipes: {low-rank: }\n    regression: {}\n",
+    START + "    recipes: {low-rank: }\nregression: {}\n",
     START + "    recipes: {low-rank: {max_memroy: 1}}\n",
     START + "    recipes: {low-rank: {max_memory: 6 Mb}}\n",
     START + "    recipes: {low-rank: {max_memory: -1 B}}\n",

@@ -41,7 +41,7 @@ from pytest_modelopt.record.model import (
     Timing,
     WorkerUse,
 )
-from pytest_modelopt.record.verdicts import Limit, Verdict
+from pytest_modelopt.record.verdicts import Limit, Verdict, Waiver
 
 _ABOVE_ZERO = {"launch", "original_ns", "variant_ns", "original_calls", "variant_calls"}
 _NOT_NEGATIVE = {"original_switches", "variant_switches", "original_delayed_ns", "variant_delayed_ns"}
@@ -77,10 +77,17 @@ def _repeats() -> st.SearchStrategy[Repeat]:
     return st.builds(Repeat, st.integers(9, 2**63 - 1), st.none() | st.floats(-9, 9), st.none() | _FEW)
 
 
+def _waivers() -> st.SearchStrategy[Waiver]:
+    dates, texts = st.dates().map(str), st.text(max_size=20)
+    ceilings = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+    return st.builds(Waiver, dates, texts, texts, _NUMBERS, texts, ceilings, texts)
+
+
 _CONSISTENT: dict[Any, Callable[[], st.SearchStrategy[Any]]] = {
     Agreement: _agreements,
     Slices: _slices,
     Repeat: _repeats,
+    Waiver: _waivers,
 }
 """Types of which not every value is one: their fields must fit each other."""
 
@@ -103,6 +110,8 @@ def _any(kind: Any, name: str = "") -> st.SearchStrategy[Any]:
         return st.builds(kind, **{each.name: st.deferred(_deferred(hints, each.name)) for each in fields(kind)})
     if kind is float:
         return st.floats(allow_nan=False, allow_infinity=False)
+    if name == "machine":
+        return st.just(0)  # the one that every record has
     if kind is int:
         least = 1 if name in _ABOVE_ZERO else 0 if name in _NOT_NEGATIVE else -(2**63) + 1
         return st.integers(least, 2**63 - 1)
