@@ -48,7 +48,7 @@ def loosened(
 
 
 def loosened_from_record(base: Record, head: BudgetsFile) -> tuple[Loosening, ...]:
-    """The same against the limits of a saved record. Cases of tests are left out: their limits stand in their markers."""
+    """The same against the limits of a saved record. Cases of tests are left out: their markers state their limits."""
     return _loosened(_of_record(base), _of_file(head), head)
 
 

@@ -141,9 +141,10 @@ def open_base(revision: str, budgets: Path, head: BudgetsFile | None) -> Revisio
 
 def from_data(data: dict[str, Any], budgets: Path, head: BudgetsFile | None) -> RevisionBase:
     """The base that another process has checked out, and will remove."""
-    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-    paths = {"repository": Path(plain["repository"]), "folder": Path(plain["folder"])}
-    return with_budgets(BaseTree(**(plain | paths)), budgets, head)
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    for name in ("repository", "folder"):
+        plain[name] = Path(plain[name])
+    return with_budgets(BaseTree(**plain), budgets, head)
 
 
 def with_budgets(tree: BaseTree, budgets: Path, head: BudgetsFile | None) -> RevisionBase:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import textwrap
-from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from pytest_modelopt.record import json as record_json
 from pytest_modelopt.record.model import Case, Record
@@ -37,7 +38,7 @@ def wide():
 class Slow(nn.Module):
     def __init__(self):
         super().__init__()
-        self.body = mlp(512)
+        self.body = mlp(256)
     def forward(self, x):
         for _ in range(settings.TIMES):
             answer = self.body(x)
@@ -72,17 +73,23 @@ class Repository:
     def __init__(self, pytester: pytest.Pytester) -> None:
         self.pytester, self.path = pytester, pytester.path
         pytester.makepyfile(shop=MODELS)
-        pytester.makepyfile(
-            train="import torch, shop\ntorch.save(shop.mlp(256).state_dict(), 'weights.pt')\n",
-        )
         self.settings()
         self.git("init", "--quiet", "--initial-branch=main")
-        self.write(".gitignore", "report/\n__pycache__/\nweights-*.pt\n")
-        pytester.runpython("train.py")
+        self.write(".gitignore", "report/\n__pycache__/\n")
+        self.train()
 
     def settings(self, **changed: object) -> None:
         text = "".join(f"{name} = {value!r}\n" for name, value in (SETTINGS | changed).items())
         self.write("settings.py", text)
+
+    def train(self, favourite: int | None = None) -> None:
+        """Write the weights of `shop.mlp(256)`, which then prefer a class to all others."""
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
+        if favourite is not None:
+            with torch.no_grad():
+                model[2].bias[favourite] += 9
+        torch.save(model.state_dict(), self.path / "weights.pt")
 
     def budgets(self, *models: str) -> None:
         self.write("budgets.yaml", "version: 1\ndefaults: {time_limit: 3 s}\nmodels:\n" + "".join(models))
@@ -186,10 +193,7 @@ def test_weights_and_data_come_from_their_own_revision(repository: Repository) -
     """Weights that are named relative to the working directory, too. Scores are of head's data for both."""
     repository.budgets(model("steady"))
     repository.commit()
-    repository.pytester.runpython_c(
-        "import torch\nw = torch.load('weights.pt', weights_only=True)\nw['2.bias'] += 9 * torch.eye(10)[3]\n"
-        "torch.save(w, 'weights.pt')"
-    )
+    repository.train(favourite=3)
     repository.settings(EXAMPLES=150)  # neither is committed
 
     result = repository.against("HEAD")
