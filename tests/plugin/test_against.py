@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
 import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -367,3 +373,42 @@ def test_an_unfinished_run_is_not_saved(repository: Repository) -> None:
         ["modelopt: the record was not saved as *saved.json: there are errors in it (fragile/*"]
     )
     assert not (repository.path / "saved.json").exists()
+
+
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """A run that was started in the background ignores SIGINT, and so would its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
+def test_an_interrupted_check_leaves_no_tree_behind(repository: Repository, tmp_path: Path) -> None:
+    repository.budgets(model("steady"))
+    slow = "if str(HERE) != str(pathlib.Path.cwd()):\n    raise SystemExit('moved')\n"
+    begun = tmp_path / "begun"
+    repository.write(
+        "shop.py",
+        MODELS + slow + f"if not (HERE / '.git').is_dir():\n    import time\n    pathlib.Path({str(begun)!r}).touch()\n"
+        "    time.sleep(600)\n",
+    )
+    repository.commit()
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "--modelopt", "--modelopt-against", "HEAD", "-p", "no:cacheprovider"],
+        cwd=repository.path,
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not begun.exists():
+        assert time.monotonic() < deadline, "the base's module was never imported"
+        time.sleep(0.1)
+    assert not repository.is_as_it_was()
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(60) == pytest.ExitCode.INTERRUPTED
+    assert repository.is_as_it_was()
+    assert [path.name for path in folder.iterdir() if path.name.startswith("modelopt")] == []
