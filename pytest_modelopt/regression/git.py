@@ -20,6 +20,12 @@ _SETTINGS = (
     "core.fsmonitor=false",  # may be a program of the repository
     "worktree.useRelativePaths=false",  # would add an extension to .git/config
 )
+_WITHOUT_LFS = (
+    "filter.lfs.process=",
+    "filter.lfs.smudge=",
+    "filter.lfs.clean=",
+    "filter.lfs.required=false",
+)
 _ENVIRONMENT = {
     "GIT_OPTIONAL_LOCKS": "0",  # nothing that merely asks may write the user's index
     "GIT_TERMINAL_PROMPT": "0",
@@ -77,6 +83,22 @@ def ask(
     names = [argument for setting in (*_SETTINGS, *settings) for argument in ("-c", setting)]
     told = _without_hooks_variables() | _ENVIRONMENT | dict(environment or {})
     return _run(["git", "-C", str(folder), *names, *arguments], told, limit_s)
+
+
+def ask_with_filters(
+    folder: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    limit_s: float = _LIMIT_S,
+) -> Answer:
+    """As `ask`, for what reads or writes the working tree. Filters run as the user has set them up; where that fails,
+    once more without Git LFS, which may be not installed, or have no network: its pointers then stand for themselves.
+    """
+    answer = ask(folder, *arguments, environment=environment, limit_s=limit_s)
+    if answer.is_ok:
+        return answer
+    skip = {**(environment or {}), "GIT_LFS_SKIP_SMUDGE": "1"}
+    return ask(folder, *arguments, settings=_WITHOUT_LFS, environment=skip, limit_s=limit_s)
 
 
 def _without_hooks_variables() -> dict[str, str]:
