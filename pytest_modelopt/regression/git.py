@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LIMIT_S = 300.0
+_ENDS_WITHIN_S = 5.0
 _LINES_SHOWN, _CHARACTERS_SHOWN = 3, 300
 _OF_THE_USER = frozenset({"GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"})
 """Settings, such as `safe.directory` in a container: git, too, keeps these from repository to repository."""
@@ -20,14 +21,8 @@ _SETTINGS = (
     "core.fsmonitor=false",  # may be a program of the repository
     "worktree.useRelativePaths=false",  # would add an extension to .git/config
 )
-_WITHOUT_LFS = (
-    "filter.lfs.process=",
-    "filter.lfs.smudge=",
-    "filter.lfs.clean=",
-    "filter.lfs.required=false",
-)
+_WITHOUT_LFS = ("filter.lfs.process=", "filter.lfs.required=false")  # `process` stands above `smudge` and `clean`
 _ENVIRONMENT = {
-    "GIT_OPTIONAL_LOCKS": "0",  # nothing that merely asks may write the user's index
     "GIT_TERMINAL_PROMPT": "0",
     "LANGUAGE": "en",  # not LC_ALL, which the user's filters would inherit
 }
@@ -86,10 +81,7 @@ def ask(
 
 
 def ask_with_filters(
-    folder: Path,
-    *arguments: str,
-    environment: Mapping[str, str] | None = None,
-    limit_s: float = _LIMIT_S,
+    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None, limit_s: float = _LIMIT_S
 ) -> Answer:
     """As `ask`, for what reads or writes the working tree. Filters run as the user has set them up; where that fails,
     once more without Git LFS, which may be not installed, or have no network: its pointers then stand for themselves.
@@ -97,8 +89,7 @@ def ask_with_filters(
     answer = ask(folder, *arguments, environment=environment, limit_s=limit_s)
     if answer.is_ok:
         return answer
-    skip = {**(environment or {}), "GIT_LFS_SKIP_SMUDGE": "1"}
-    return ask(folder, *arguments, settings=_WITHOUT_LFS, environment=skip, limit_s=limit_s)
+    return ask(folder, *arguments, settings=_WITHOUT_LFS, environment=environment, limit_s=limit_s)
 
 
 def _without_hooks_variables() -> dict[str, str]:
@@ -137,9 +128,11 @@ def _run(command: list[str], environment: dict[str, str], limit_s: float) -> Ans
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End git and what it started. Its pipes are closed unread: whoever left its session may hold them open."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    for how in (signal.SIGTERM, signal.SIGKILL):  # asked to end, it takes its lock files along
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, how)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_ENDS_WITHIN_S)
     for pipe in (process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()

@@ -261,7 +261,7 @@ def _differences(scratch: Path, repository: Path, commit: str) -> tuple[bool, li
     original = repository / _checked(ask(repository, "rev-parse", "--git-path", "index")).line
     if original.is_file():
         shutil.copy2(original, index)  # with its time: files that changed since are known by it
-    told = {"GIT_INDEX_FILE": str(index), "GIT_OPTIONAL_LOCKS": "1"}
+    told = {"GIT_INDEX_FILE": str(index)}
     whole = ("--no-renames", "--ignore-submodules=none")
     status = ("status", "--porcelain=v1", "-z", "--untracked-files=all", *whole)
     states = _checked(ask_with_filters(repository, *status, environment=told)).items

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_modelopt.regression import git as git_calls
+from pytest_modelopt.regression import worktrees
 from pytest_modelopt.regression.git import ask
 from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out
 from tests.regression.repositories import Repository
@@ -300,6 +301,16 @@ def test_where_lfs_fails_its_pointers_stay(tmp_path: Path, kind: str) -> None:
     assert tree.pointers == ("a/größe 1.pt",)
     assert files_of(tree) == set(LFS)
     assert (tree.folder / "real.pt").read_text() == "content"
+
+
+def test_where_lfs_hangs_its_pointers_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Repository(tmp_path / "r")
+    made.commit(LFS)
+    made.git("config", "filter.lfs.smudge", "sleep 60")
+    monkeypatch.setattr(worktrees, "CHECKOUT_LIMIT_S", 1.0)
+    tree = check_out("HEAD", made.folder)
+    assert tree.pointers == ("a/größe 1.pt",)
+    assert files_of(tree) == set(LFS)
 
 
 def test_where_lfs_works_its_content_is_there(tmp_path: Path) -> None:
