@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LIMIT_S = 300.0
+_ENDS_WITHIN_S = 5.0
 _LINES_SHOWN, _CHARACTERS_SHOWN = 3, 300
 _OF_THE_USER = frozenset({"GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"})
 """Settings, such as `safe.directory` in a container: git, too, keeps these from repository to repository."""
@@ -20,8 +21,8 @@ _SETTINGS = (
     "core.fsmonitor=false",  # may be a program of the repository
     "worktree.useRelativePaths=false",  # would add an extension to .git/config
 )
+_WITHOUT_LFS = ("filter.lfs.process=", "filter.lfs.required=false")  # `process` stands above `smudge` and `clean`
 _ENVIRONMENT = {
-    "GIT_OPTIONAL_LOCKS": "0",  # nothing that merely asks may write the user's index
     "GIT_TERMINAL_PROMPT": "0",
     "LANGUAGE": "en",  # not LC_ALL, which the user's filters would inherit
 }
@@ -79,6 +80,18 @@ def ask(
     return _run(["git", "-C", str(folder), *names, *arguments], told, limit_s)
 
 
+def ask_with_filters(
+    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None, limit_s: float = _LIMIT_S
+) -> Answer:
+    """As `ask`, for what reads or writes the working tree. Filters run as the user has set them up; where that fails,
+    once more without Git LFS, which may be not installed, or have no network: its pointers then stand for themselves.
+    """
+    answer = ask(folder, *arguments, environment=environment, limit_s=limit_s)
+    if answer.is_ok:
+        return answer
+    return ask(folder, *arguments, settings=_WITHOUT_LFS, environment=environment, limit_s=limit_s)
+
+
 def _without_hooks_variables() -> dict[str, str]:
     """The environment without GIT_DIR, GIT_INDEX_FILE and the like, which name the repository that a hook runs for."""
     return {name: value for name, value in os.environ.items() if name not in _local_variables()}
@@ -115,9 +128,11 @@ def _run(command: list[str], environment: dict[str, str], limit_s: float) -> Ans
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End git and what it started. Its pipes are closed unread: whoever left its session may hold them open."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    for how in (signal.SIGTERM, signal.SIGKILL):  # asked to end, it takes its lock files along
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, how)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_ENDS_WITHIN_S)
     for pipe in (process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_modelopt.regression import worktrees
-from pytest_modelopt.regression.git import Answer, TreeError, ask
+from pytest_modelopt.regression.git import Answer, TreeError, ask, ask_with_filters
 
 __all__ = ["BaseTree", "TreeError", "check_out"]
 
@@ -261,12 +261,12 @@ def _differences(scratch: Path, repository: Path, commit: str) -> tuple[bool, li
     original = repository / _checked(ask(repository, "rev-parse", "--git-path", "index")).line
     if original.is_file():
         shutil.copy2(original, index)  # with its time: files that changed since are known by it
-    told = {"GIT_INDEX_FILE": str(index), "GIT_OPTIONAL_LOCKS": "1"}
+    told = {"GIT_INDEX_FILE": str(index)}
     whole = ("--no-renames", "--ignore-submodules=none")
     status = ("status", "--porcelain=v1", "-z", "--untracked-files=all", *whole)
-    states = _checked(ask(repository, *status, environment=told)).items
+    states = _checked(ask_with_filters(repository, *status, environment=told)).items
     diff = ("diff", "--name-only", "-z", "--no-ext-diff", *whole, commit, "--")
-    changed = _checked(ask(repository, *diff, environment=told)).items
+    changed = _checked(ask_with_filters(repository, *diff, environment=told)).items
     untracked = [state.removeprefix(b"?? ") for state in states if state.startswith(b"?? ")]
     return bool(states), [*changed, *untracked]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.record.atomic import write_text
-from pytest_modelopt.regression.git import TreeError, ask
+from pytest_modelopt.regression.git import TreeError, ask, ask_with_filters
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -31,12 +31,6 @@ CHECKOUT_LIMIT_S = 1800.0
 """Of one checkout: filters may fetch gigabytes."""
 _LISTED, _LOCK = "worktrees.json", ".lock"
 _ADD_TRIES = 3
-_NO_LFS = (
-    "filter.lfs.process=",
-    "filter.lfs.smudge=",
-    "filter.lfs.clean=",
-    "filter.lfs.required=false",
-)
 _open: dict[Path, Container] = {}
 """By folder, those of this process."""
 
@@ -54,7 +48,7 @@ class Container:
     def add(self, repository: Path, worktree: Path, commit: str) -> None:
         """Check `commit` of `repository` out into the folder `worktree`, which is new or empty, inside this one.
 
-        Filters run as the user has set them up. Where Git LFS fails (not installed, no network), its pointers stay.
+        Where Git LFS fails, its pointers stay.
 
         Raises:
             TreeError: it cannot be checked out.
@@ -70,10 +64,7 @@ class Container:
         else:
             raise TreeError(f"git cannot add a worktree of {repository} in {worktree}: {answer.why}")
         fill = ("reset", "--hard", "--quiet", "--no-recurse-submodules", commit)
-        answer = ask(worktree, *fill, limit_s=CHECKOUT_LIMIT_S)
-        if not answer.is_ok:
-            skip = {"GIT_LFS_SKIP_SMUDGE": "1"}
-            answer = ask(worktree, *fill, settings=_NO_LFS, environment=skip, limit_s=CHECKOUT_LIMIT_S)
+        answer = ask_with_filters(worktree, *fill, limit_s=CHECKOUT_LIMIT_S)
         if not answer.is_ok:
             raise TreeError(f"git cannot check out {commit[:12]} of {repository} into {worktree}: {answer.why}")
 
