@@ -50,7 +50,7 @@ def merge(records: Sequence[tuple[str, Record]]) -> Record:
     planned = _planned([record for _, record in records])
     order = {name: index for index, name in enumerate(planned)}
     cases = [replace(each.case, machine=numbers[_key(each.machine)]) for each in counted]
-    cases.sort(key=lambda case: (order.get(case.id, order.get(case.id.rpartition("#")[0], len(order))), case.machine))
+    cases.sort(key=lambda case: (order.get(_test(case.id), order.get(case.id, len(order))), case.machine))
     all_records = [record for _, record in records]
     environments = list(machines.values())
     return replace(
@@ -75,6 +75,11 @@ def merge(records: Sequence[tuple[str, Record]]) -> Record:
             ),
         ),
     )
+
+
+def _test(case_id: str) -> str:
+    """The planned test of a case: the second and later cases of one have ids that end in `#2`, ..."""
+    return case_id.rpartition("#")[0] or case_id
 
 
 # --- what cannot be one ----------------------------------------------------------------------------------------------

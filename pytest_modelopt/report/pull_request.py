@@ -152,7 +152,7 @@ def _folded_tables(
     """Every table whole, with what was not said above: warnings of rows that did not change, and notes."""
     for block, opened in zip(blocks, open_rows, strict=True):
         count = sum(row.case is not None for row in block.rows)
-        summary = escape(f"{block.title}: {'the case' if count == 1 else f'all {count} cases'}")
+        summary = escape(f"{block.title}: {'1 case' if count == 1 else f'all {count} cases'}")
         cases = [row.case for row in block.rows if row.case is not None]
         shown = {id(row) for row in opened}
         unopened = [row.case for row in block.rows if row.case is not None and id(row) not in shown]

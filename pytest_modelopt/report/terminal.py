@@ -112,7 +112,9 @@ def _broken(name: str, cell: str) -> str:
         return _broken_steps(cell).replace("(", "\n(")
     if name in ("changed", "flips"):
         return cell.replace(" / ", "\n/ ")
-    return re.sub(r" (?=[(\[])|(?<=,) ", "\n", cell) if name != "speedup" else cell.replace(" [", "\n[")
+    if name in ("speedup", "latency"):
+        return re.sub(r" (?=[(\[])", "\n", cell)  # an interval stays on its line
+    return re.sub(r" (?=[(\[])|(?<=,) ", "\n", cell)
 
 
 _SHAPES = (
