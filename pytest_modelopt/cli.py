@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelopt import __version__
+from pytest_modelopt.commands import comment, merge
 
 if TYPE_CHECKING:
     from pytest_modelopt.record.model import Record
@@ -73,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     selftest.add_argument("--time-limit", type=_seconds, default=20.0, metavar="TIME", help="per comparison (20 s)")
     selftest.set_defaults(run=_selftest)
+    merge.add_parser(commands)
+    comment.add_parser(commands)
     return parser
 
 

@@ -108,7 +108,9 @@ def case_line(case: Case) -> str:
         parts.append(f"waiting for another timing {case.timing.conditions.waited_s:.1f} s")
     if case.timing is not None:
         parts.append(f"timing {case.timing.seconds:.1f} s ({len(case.timing.pairs)} pairs)")
-    return f"modelopt: {case.name}: {', '.join(parts) or 'not measured'}"
+    against = f" against {case.base.name}" if case.base is not None else ""
+    why = f"no base, {case.base.why}" if case.base is not None and case.base.status != "compared" else "not measured"
+    return f"modelopt: {case.name}{against}: {', '.join(parts) or why}"
 
 
 def for_config(config: pytest.Config) -> Silent | OnTerminal | InLog:

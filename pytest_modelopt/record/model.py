@@ -12,6 +12,7 @@ from typing import Literal
 
 from pytest_modelopt.record.against import Against, Base
 from pytest_modelopt.record.answers import Agreement, Inference, Interval, Repeat, Slices
+from pytest_modelopt.record.merged import Merged
 from pytest_modelopt.record.observations import Observations
 from pytest_modelopt.record.verdicts import Finding, Limit, Verdict
 
@@ -360,12 +361,17 @@ class Record:
     """False until the run has ended by itself: an interrupted run leaves False."""
     cases: tuple[Case, ...]
     environment: Environment | None = None
-    other_machines: tuple[Environment, ...] = ()
-    """Of a merged record: the machines of its other jobs, in the order of `Case.machine`."""
+    other_machines: tuple[Environment | None, ...] = ()
+    """Of a merged record: the machines of its other jobs, in the order of `Case.machine`. None: one that measured
+    nothing, so that nobody knows what it is."""
     collected: tuple[str, ...] = ()
     """Every case that the run knew, also those that were deselected: together, the jobs of one commit must run all."""
+    skipped: tuple[str, ...] = ()
+    """Cases that were planned and ended without a measurement and without a failure: nothing of them is missing."""
     against: Against | None = None
     """What head was compared with; None where it was not."""
+    merged: Merged | None = None
+    """Of a record that was put together from those of several jobs; None for the record of one run."""
     schema_version: Literal[5] = SCHEMA_VERSION
 
     def machine_of(self, case: Case) -> Environment | None:

@@ -47,8 +47,13 @@ def is_red(case: Case, strict: bool) -> bool:
 
 
 def record_is_red(record: Record) -> bool:
-    """Whether the run fails. A planned case that was not run is reported (`not_run`), but is not red by itself."""
-    return any(is_red(case, record.strict) for case in record.cases)
+    """Whether the run fails. A planned case that was not run is reported (`not_run`), but is not red by itself.
+
+    A merged record speaks for a whole commit: there it is red, and so is a job that was interrupted.
+    """
+    if any(is_red(case, record.strict) for case in record.cases):
+        return True
+    return record.merged is not None and (not record.complete or bool(not_run(record)))
 
 
 def not_run(record: Record) -> tuple[str, ...]:

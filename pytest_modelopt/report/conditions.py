@@ -31,10 +31,13 @@ def disturbances(timing: Timing) -> list[str]:
     return found
 
 
-def oddities(timing: Timing) -> list[str]:
-    """What the workers themselves did against the conditions under which they were to be timed."""
+def oddities(timing: Timing, names: tuple[str, str] = ("original", "variant")) -> list[str]:
+    """What the workers themselves did against the conditions under which they were to be timed.
+
+    `names` says what the two are called.
+    """
     found = []
-    for name, use in (("original", timing.conditions.original), ("variant", timing.conditions.variant)):
+    for name, use in zip(names, (timing.conditions.original, timing.conditions.variant), strict=True):
         if use.active_threads is not None and use.active_threads > timing.threads:
             found.append(
                 f"the {name} worked with {use.active_threads} threads though `threads` is {timing.threads}: its engine "

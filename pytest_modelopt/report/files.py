@@ -9,14 +9,16 @@ from pytest_modelopt.record.model import Record
 
 RECORD_NAME = "record.json"
 SUMMARY_NAME = "summary.md"
+METRICS_NAME = "metrics.txt"
 
 
-def write_report(record: Record, directory: Path) -> tuple[Path, Path]:
-    """Write record.json and summary.md into `directory`, each whole or not at all, and return their paths."""
+def write_report(record: Record, directory: Path) -> tuple[Path, Path, Path]:
+    """Write record.json, summary.md and metrics.txt into `directory`, each whole or not at all; returns their paths."""
     from pytest_modelopt.record import json as record_json
-    from pytest_modelopt.report import markdown
+    from pytest_modelopt.report import markdown, openmetrics
 
-    record_path, summary_path = directory / RECORD_NAME, directory / SUMMARY_NAME
+    record_path, summary_path, metrics_path = (directory / name for name in (RECORD_NAME, SUMMARY_NAME, METRICS_NAME))
     record_json.write(record, record_path)
     write_text(markdown.render(record), summary_path)
-    return record_path, summary_path
+    write_text(openmetrics.render(record), metrics_path)
+    return record_path, summary_path, metrics_path

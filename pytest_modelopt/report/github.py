@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from pytest_modelopt.record.model import Record
+from pytest_modelopt.report.base import loosened_told
 from pytest_modelopt.report.item import Item
 from pytest_modelopt.report.plain import plain_line
 from pytest_modelopt.report.sentences import items
@@ -14,20 +15,26 @@ WORST_SHOWN = 9
 """GitHub shows ten annotations of a level and step, and drops the rest without a word: nine, and one for the rest."""
 _STEP_SUMMARY_BYTES = 1024 * 1024
 
-_Command = Literal["error", "warning"]
+_Command = Literal["error", "warning", "notice"]
 
 
 def annotations(record: Record, *, workspace: str | None, rootdir: str | Path) -> list[str]:
     """Workflow commands, one line each: an error for what is red, a warning for what is not kept and not red.
+
+    A notice stands at each limit that head states less strictly than its base.
 
     Files in the record are relative to `rootdir`; GitHub wants them relative to `workspace` (its variable
     GITHUB_WORKSPACE). An annotation of a file outside of it, or in a run without it, stands at no line.
     """
     told = items(record)
     lines: list[str] = []
-    commands: tuple[_Command, ...] = ("error", "warning")
-    for command in commands:
-        worst = sorted((item for item in told if item.severity == command), key=lambda item: -item.excess)
+    by_command: dict[_Command, list[Item]] = {
+        "error": [item for item in told if item.severity == "error"],
+        "warning": [item for item in told if item.severity == "warning"],
+        "notice": _loosened(record),
+    }
+    for command, found in by_command.items():
+        worst = sorted(found, key=lambda item: -item.excess)
         lines += [_annotation(command, item, workspace, rootdir) for item in worst[:WORST_SHOWN]]
         if len(worst) > WORST_SHOWN:
             lines.append(_rest(command, worst[WORST_SHOWN:]))
@@ -45,6 +52,20 @@ def append_step_summary(path: str | Path, markdown: str) -> None:
         markdown = "The pytest-modelopt report is left out here: with it the step's summary would exceed 1 MiB.\n"
     with file.open("a", encoding="utf-8", newline="\n") as summary:
         summary.write(markdown)
+
+
+def _loosened(record: Record) -> list[Item]:
+    return [
+        Item(
+            "info",
+            "NOTE",
+            plain_line(f"{each.case}: {each.limit} is less strict than at the base"),
+            loosened_told(each),
+            file=each.file,
+            line=each.line,
+        )
+        for each in (record.against.loosened if record.against is not None else ())
+    ]
 
 
 def _annotation(command: _Command, item: Item, workspace: str | None, rootdir: str | Path) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from statistics import median
 
 from pytest_modelopt.budgets.slices import slice_rows, worst_first
-from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.against import Base
+from pytest_modelopt.record.model import ORIGINAL, Case
 from pytest_modelopt.report.answers import counts_right
+from pytest_modelopt.report.cells import drop_of, timed
 from pytest_modelopt.report.plain import plain_line
 
 
@@ -15,12 +17,18 @@ def properties(case: Case) -> list[tuple[str, str | float | int]]:
 
     Bytes and seconds as they are, memory by the meter of the comparison (`memory_meter` where it is not torch's
     allocator); reductions and coverage as shares, 0.25 for a quarter; score and drop in the
-    metric's own unit. What the doctor found stands by the name of its rule.
+    metric's own unit. What the doctor found stands by the name of its rule. Of a case that is held against a base:
+    growth, slowdown and loss since then, as shares of the base's figures (loss: in the metric's own unit).
     """
-    original, variant, timing, agreement = case.original, case.variant, case.timing, case.agreement
-    timed = timing is not None and bool(timing.pairs)
+    figures = _against_original(case) if case.base is None else _against_base(case, case.base)
+    found = [(f"modelopt.finding.{plain_line(finding.rule)}", plain_line(finding.text)) for finding in case.findings]
+    return [*((f"modelopt.{name}", figure) for name, figure in figures.items() if figure is not None), *found]
+
+
+def _against_original(case: Case) -> dict[str, str | float | int | None]:
+    original, variant, timing, agreement = case.original, case.variant, timed(case), case.agreement
     process = variant.process_memory if variant else None
-    figures: dict[str, str | float | int | None] = {
+    return {
         "model": plain_line(case.model),
         "recipe": plain_line(case.recipe),
         "memory_bytes": case.memory_bytes(variant),
@@ -32,8 +40,8 @@ def properties(case: Case) -> list[tuple[str, str | float | int]]:
         "size_reduction": _reduction(
             original.size_bytes if original else None, variant.size_bytes if variant else None
         ),
-        "latency_s": median(timing.variant_latencies_s()) if timing and timed else None,
-        "speedup": median(timing.speedups()) if timing and timed else None,
+        "latency_s": median(timing.variant_latencies_s()) if timing else None,
+        "speedup": median(timing.speedups()) if timing else None,
         "score": variant.score if variant else None,
         "drop": case.drop,
         "flips": agreement.flips if agreement else None,
@@ -43,8 +51,39 @@ def properties(case: Case) -> list[tuple[str, str | float | int]]:
         "coverage": case.coverage.share if case.coverage and case.coverage.weight_bytes else None,
         "multiply_adds_coverage": case.coverage.multiply_adds_share if case.coverage else None,
     }
-    found = [(f"modelopt.finding.{plain_line(finding.rule)}", plain_line(finding.text)) for finding in case.findings]
-    return [*((f"modelopt.{name}", figure) for name, figure in figures.items() if figure is not None), *found]
+
+
+def _against_base(case: Case, base: Base) -> dict[str, str | float | int | None]:
+    original, variant, timing = case.original, case.variant, timed(case)
+    size_before, size_after = (side.size_bytes if side else None for side in (original, variant))
+    memory_before, memory_after = (case.memory_bytes(side) for side in (original, variant))
+    return {
+        "model": plain_line(case.model),
+        "recipe": plain_line(case.recipe),
+        "base": plain_line(base.name),
+        "base_status": base.status,
+        **(_alone(case) if case.recipe == ORIGINAL else {}),  # a recipe's figures stand with its own budget
+        "memory_growth": growth(memory_before, memory_after),
+        "size_growth": growth(size_before, size_after),
+        "slowdown": 1 / median(timing.speedups()) - 1 if timing else None,
+        "loss": drop_of(case),
+        "changed_answers": case.agreement.flips if case.agreement else None,
+    }
+
+
+def _alone(case: Case) -> dict[str, str | float | int | None]:
+    variant, timing = case.variant, timed(case)
+    return {
+        "memory_bytes": case.memory_bytes(variant),
+        "size_bytes": variant.size_bytes if variant else None,
+        "latency_s": median(timing.variant_latencies_s()) if timing else None,
+        "score": variant.score if variant else None,
+    }
+
+
+def growth(before: int | None, after: int | None) -> float | None:
+    """By which share of `before` a figure grew; None where one of them is missing, or there is nothing to grow from."""
+    return None if after is None or not before else after / before - 1
 
 
 def _worst_slice_drop(case: Case) -> float | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
+from itertools import islice
 from typing import TypeVar
 
 from pytest_modelopt.budgets.repeats import told_repeat
@@ -11,16 +12,27 @@ from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.record.model import Case, Measurement, Record
 from pytest_modelopt.record.outcome import not_run
 from pytest_modelopt.report.conditions import disturbances, oddities
-from pytest_modelopt.report.item import Item
+from pytest_modelopt.report.item import Item, Label, Severity
+from pytest_modelopt.report.names import against, case_name, on_machine, sides, variant_name
 from pytest_modelopt.report.plain import plain_line
+from pytest_modelopt.report.waivers import waived_limits
 
 _NAMES_SHOWN = 10
 
 
 def notes(record: Record) -> list[Item]:
-    """What holds for models and for the whole run, in the order in which it is told."""
+    """What holds for the whole run and for models, in the order in which it is told."""
+    return [*run_notes(record), *waiver_notes(record), *model_notes(record)]
+
+
+def run_notes(record: Record) -> list[Item]:
+    """What holds for the whole run: what is missing from it, and under what conditions its parts were compared."""
+    return [*_not_run(record), *_merged(record), *_against(record), *_base_notes(record)]
+
+
+def model_notes(record: Record) -> list[Item]:
+    """What holds for models, and how their figures were measured."""
     return [
-        *_not_run(record),
         *_disturbed(record),
         *_notes(record),
         *_repeats(record),
@@ -30,6 +42,69 @@ def notes(record: Record) -> list[Item]:
     ]
 
 
+def waiver_notes(record: Record) -> list[Item]:
+    """Waivers that no limit needs any more. Those that a limit needs are told with its verdict."""
+    return [
+        Item("info", "NOTE", plain_line(f"{waived.case}: an unused waiver"), waived.sentence)
+        for waived in waived_limits(record)
+        if waived.is_unused
+    ]
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+def _not_run(record: Record) -> Iterator[Item]:
+    """Where a record speaks for all jobs of a commit, what none of them ran makes it red."""
+    severity: Severity = "warning" if record.merged is None else "error"
+    label: Label = "WARN" if record.merged is None else "FAIL"
+    missing = not_run(record)
+    interrupted = _INTERRUPTED if record.merged is None else _JOB_INTERRUPTED
+    if missing:
+        count = _count(len(missing), "planned case")
+        by = "" if record.merged is None else " by any job"
+        text = f"{count} {'was' if len(missing) == 1 else 'were'} not run{by}: {_enumerated(missing)}"
+        yield Item(
+            severity,
+            label,
+            f"{count} not run",
+            text if record.complete else f"{text}; {interrupted}",
+            excess=math.inf,
+        )
+    elif not record.complete:
+        yield Item(severity, label, "the run was interrupted", interrupted, excess=math.inf)
+
+
+_INTERRUPTED = "the run was interrupted before its end, so this report is not the whole story"
+_JOB_INTERRUPTED = "a job was interrupted before its end, so this report is not the whole story"
+
+
+def _merged(record: Record) -> Iterator[Item]:
+    if record.merged is not None:
+        text = f"put together from the records of {_count(record.merged.jobs, 'job')}"
+        for told in (text, *record.merged.notes):
+            yield Item("info", "NOTE", "merged records", plain_line(told))
+
+
+def _against(record: Record) -> Iterator[Item]:
+    for note in record.against.notes if record.against is not None else ():
+        yield Item("info", "NOTE", "the comparison with the base", plain_line(note))
+
+
+def _base_notes(record: Record) -> Iterator[Item]:
+    """What should be known about single comparisons with the base, each said once with the variants it is about."""
+    about: dict[tuple[str, str], dict[str, None]] = {}
+    for case in record.cases:
+        for note in case.base.notes if case.base is not None else ():
+            _add(about, (f"{case.model}{against(case)}", note), case.recipe)
+    for (name, note), variants in about.items():
+        text = f"{plain_line(name)} ({_enumerated(variants)}): {plain_line(note)}"
+        yield Item("info", "NOTE", f"{plain_line(name)}: a note", text)
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
 def _disturbed(record: Record) -> Iterator[Item]:
     """One note for all comparisons that were timed on a disturbed machine, with the figures of the worst."""
     timed = [case for case in record.cases if case.timing is not None and case.timing.pairs]
@@ -37,41 +112,23 @@ def _disturbed(record: Record) -> Iterator[Item]:
     if disturbed:
         worst, found = max(disturbed, key=lambda each: each[0].timing.delayed if each[0].timing else 0.0)
         title = f"{len(disturbed)} of {_count(len(timed), 'comparison')} timed on a disturbed machine"
-        most = f"{plain_line(worst.name)}: " if len(disturbed) > 1 else ""
-        names = _enumerated([case.name for case, _ in disturbed])
+        most = f"{_case(record, worst)}: " if len(disturbed) > 1 else ""
+        names = _enumerated([_case(record, case) for case, _ in disturbed])
         yield Item("info", "NOTE", title, f"{title} ({most}{', '.join(found)}): {names}")
     for case in timed:
         assert case.timing is not None
-        for text in oddities(case.timing):
-            yield Item("info", "NOTE", f"{plain_line(case.name)}: a note", f"{plain_line(case.name)}: {text}")
-
-
-def _not_run(record: Record) -> Iterator[Item]:
-    missing = not_run(record)
-    if missing:
-        count = _count(len(missing), "planned case")
-        text = f"{count} {'was' if len(missing) == 1 else 'were'} not run: {_enumerated(missing)}"
-        yield Item(
-            "warning",
-            "WARN",
-            f"{count} not run",
-            text if record.complete else f"{text}; {_INTERRUPTED}",
-            excess=math.inf,
-        )
-    elif not record.complete:
-        yield Item("warning", "WARN", "the run was interrupted", _INTERRUPTED, excess=math.inf)
-
-
-_INTERRUPTED = "the run was interrupted before its end, so this report is not the whole story"
+        for text in oddities(case.timing, sides(case)):
+            name = _case(record, case)
+            yield Item("info", "NOTE", f"{name}: a note", f"{name}: {text}")
 
 
 def _notes(record: Record) -> Iterator[Item]:
     """Notes about models, each said once with the variants that it is about."""
-    about: dict[tuple[str, str], list[str]] = {}
+    about: dict[tuple[str, str], dict[str, None]] = {}
     for case in record.cases:
         for measurement in _measurements(case):
             for note in measurement.notes:
-                _add(about, (case.model, note), _variant(measurement))
+                _add(about, (case.model, note), variant_name(case, measurement))
     for (model, note), variants in about.items():
         text = f"{plain_line(model)} ({_enumerated(variants)}): {plain_line(note)}"
         yield Item("info", "NOTE", f"{plain_line(model)}: a note", text, model=model)
@@ -79,13 +136,13 @@ def _notes(record: Record) -> Iterator[Item]:
 
 def _repeats(record: Record) -> Iterator[Item]:
     """Variants that answer differently each time. Where the doctor says that of a case, it is said."""
-    about: dict[tuple[str, str], list[str]] = {}
+    about: dict[tuple[str, str], dict[str, None]] = {}
     for case in record.cases:
         if any(finding.rule == "answers-vary" for finding in case.findings):
             continue
         for measurement in _measurements(case):
             if measurement.repeat is not None:
-                _add(about, (case.model, told_repeat(case, measurement)), _variant(measurement))
+                _add(about, (case.model, told_repeat(case, measurement)), _variant(record, case, measurement))
     for (model, told), variants in about.items():
         name = plain_line(model)
         text = (
@@ -97,7 +154,7 @@ def _repeats(record: Record) -> Iterator[Item]:
 
 def _process_memory(record: Record) -> Iterator[Item]:
     """The process memory of each model's variants, with its meter and its spread."""
-    about: dict[tuple[str, str], list[str]] = {}
+    about: dict[tuple[str, str], dict[str, None]] = {}
     for case in record.cases:
         for measurement in _measurements(case):
             process = measurement.process_memory
@@ -107,7 +164,11 @@ def _process_memory(record: Record) -> Iterator[Item]:
             runs = f"{count} fresh process{'' if count == 1 else 'es'}"
             spread = f"{format_bytes(process.bytes)} within {format_bytes(process.spread_bytes)}"
             runtime = f" on {plain_line(measurement.runtime)}" if measurement.runtime else ""
-            _add(about, (case.model, f"{process.meter}, {runs} each"), f"{_variant(measurement)}{runtime} {spread}")
+            _add(
+                about,
+                (case.model, f"{process.meter}, {runs} each"),
+                f"{_variant(record, case, measurement)}{runtime} {spread}",
+            )
     for (model, meter), variants in about.items():
         name = plain_line(model)
         text = f"{name}: process memory by {meter}: {_enumerated(variants)}"
@@ -116,27 +177,32 @@ def _process_memory(record: Record) -> Iterator[Item]:
 
 def _reserved(record: Record) -> Iterator[Item]:
     """Beside the peak of what was in use on a GPU: what torch's allocator had taken from it."""
-    about: dict[str, list[str]] = {}
+    about: dict[str, dict[str, None]] = {}
     for case in record.cases:
         for measurement in _measurements(case):
             if measurement.reserved_bytes is not None:
-                _add(about, case.model, f"{_variant(measurement)} {format_bytes(measurement.reserved_bytes)}")
+                _add(
+                    about,
+                    case.model,
+                    f"{_variant(record, case, measurement)} {format_bytes(measurement.reserved_bytes)}",
+                )
     for model, variants in about.items():
         text = f"{plain_line(model)}: reserved on the GPU by torch's allocator: {_enumerated(variants)}"
         yield Item("info", "NOTE", f"{plain_line(model)}: reserved memory", text, model=model)
 
 
 def _unmeasured(record: Record) -> Iterator[Item]:
-    about: dict[tuple[str, str, str], list[str]] = {}
+    about: dict[tuple[str, str, str], dict[str, None]] = {}
     for case in record.cases:
         for measurement in _measurements(case):
+            variant = _variant(record, case, measurement)
             for figure, reason in measurement.unmeasured.items():
                 if figure == "slices":  # a limit that needs them says why there are none; else nobody asked
                     continue
-                _add(about, (case.model, figure, reason), _variant(measurement))
+                _add(about, (case.model, figure, reason), variant)
             if measurement.observations is not None:
                 for fact, reason in measurement.observations.unobserved.items():
-                    _add(about, (case.model, f"what the doctor looks at ({fact})", reason), _variant(measurement))
+                    _add(about, (case.model, f"what the doctor looks at ({fact})", reason), variant)
     for (model, figure, reason), variants in about.items():
         name, what = plain_line(model), plain_line(figure).replace("_", " ")
         text = f"{name} ({_enumerated(variants)}): {what} was not measured: {plain_line(reason)}"
@@ -151,21 +217,24 @@ def _measurements(case: Case) -> Iterator[Measurement]:
         yield case.variant
 
 
-def _variant(measurement: Measurement) -> str:
-    return measurement.recipe or "original"
+def _variant(record: Record, case: Case, measurement: Measurement) -> str:
+    """For what may differ from machine to machine."""
+    return f"{variant_name(case, measurement)}{on_machine(record, case)}"
+
+
+def _case(record: Record, case: Case) -> str:
+    return f"{case_name(case)}{on_machine(record, case)}"
 
 
 _Key = TypeVar("_Key")
 
 
-def _add(about: dict[_Key, list[str]], key: _Key, variant: str) -> None:
-    variants = about.setdefault(key, [])
-    if variant not in variants:
-        variants.append(variant)
+def _add(about: dict[_Key, dict[str, None]], key: _Key, variant: str) -> None:
+    about.setdefault(key, {})[variant] = None
 
 
-def _enumerated(names: Sequence[str]) -> str:
-    shown = [plain_line(name) for name in names[:_NAMES_SHOWN]]
+def _enumerated(names: Collection[str]) -> str:
+    shown = [plain_line(name) for name in islice(names, _NAMES_SHOWN)]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
 

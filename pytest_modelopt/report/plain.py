@@ -19,6 +19,13 @@ def plain_line(text: str) -> str:
     return " ".join(_visible(line) for line in plain_lines(text)).strip()
 
 
+def no_command(line: str) -> str:
+    """A line that no CI system takes for a command: GitHub's begin with '::', or hold '##['."""
+    if line.lstrip().startswith("::"):
+        line = line.replace("::", ": :", 1)
+    return line.replace("##[", "## [")
+
+
 def plain_lines(text: str) -> list[str]:
     """`text` as lines without control characters; a carriage return ends a line, blank lines at both ends go."""
     lines = _LINE_BREAK.split(_TERMINAL_SEQUENCE.sub("", text))

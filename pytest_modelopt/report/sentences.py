@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from pytest_modelopt.budgets.answers import ANSWER_LIMITS
 from pytest_modelopt.budgets.limits import FIGURES, LIMITS
@@ -15,6 +16,7 @@ from pytest_modelopt.record.verdicts import Finding, Limit, Verdict
 from pytest_modelopt.report.answers import changed_line
 from pytest_modelopt.report.conditions import disturbances
 from pytest_modelopt.report.item import Item, Label, Severity
+from pytest_modelopt.report.names import case_name, on_machine, sides
 from pytest_modelopt.report.notes import notes
 from pytest_modelopt.report.plain import plain_line, plain_lines
 
@@ -30,14 +32,25 @@ _DOING: dict[Stage, str] = {
     "score": "scoring it",
     "timing": "timing it",
     "limits": "reading its limits",
-    "compare": "comparing it with the original",
+    "compare": "comparing it with the {other}",
 }
 
 
 def items(record: Record) -> list[Item]:
     """Everything to say: case by case in the record's order, then what holds for models and for the whole run."""
-    told = [item for case in record.cases for item in case_items(case, record.strict)]
-    return [*told, *notes(record)]
+    return [*(item for case in record.cases for item in told_of(record, case)), *notes(record)]
+
+
+def told_of(record: Record, case: Case) -> list[Item]:
+    """Everything to say about one case of the record, with its machine where the record has several."""
+    told = case_items(case, record.strict)
+    on = on_machine(record, case)
+    if not on:
+        return told
+    return [
+        replace(item, title=f"{item.title}{on}", text=f"{item.text} (measured{on})", case_id=f"{item.case_id}{on}")
+        for item in told
+    ]
 
 
 def case_items(case: Case, strict: bool) -> list[Item]:
@@ -54,10 +67,11 @@ def _of_case(case: Case, strict: bool) -> Iterator[Item]:
         if label is not None:
             yield _verdict(case, verdict, label, () if label == "NOTE" else why)
     yield from _found_though_all_hold(case, strict)
+    yield from _without_base(case)
     yield from _too_small_to_say_anything(case)
     if case.error is None:
         for limit in unjudged_limits(case):
-            name = plain_line(f"{case.name}: {limit.name}")
+            name = f"{case_name(case)}: {plain_line(limit.name)}"
             yield Item(
                 severity="error" if limit.level == "error" else "warning",
                 label="FAIL" if limit.level == "error" else "WARN",
@@ -75,11 +89,12 @@ def _of_case(case: Case, strict: bool) -> Iterator[Item]:
 def _error(case: Case, error: CaseError, why: tuple[str, ...]) -> Item:
     message = plain_lines(error.message)
     stated = case.limits[0] if case.limits else None
+    title = f"{case_name(case)}: error while {_DOING[error.stage].format(other=sides(case)[0])}"
     return Item(
         severity="error",
         label="ERROR",
-        title=f"{plain_line(case.name)}: error while {_DOING[error.stage]}",
-        text=f"{plain_line(case.name)}: error while {_DOING[error.stage]}: {plain_line(message[0])}",
+        title=title,
+        text=f"{title}: {plain_line(message[0])}",
         why=(*(plain_line(line) for line in message[1:] if line.strip()), *why),
         output=tuple(plain_lines(error.output)) if error.output.strip() else (),
         model=case.model,
@@ -162,7 +177,7 @@ def _found_though_all_hold(case: Case, strict: bool) -> Iterator[Item]:
     told = [verdict.limit.name for verdict in case.verdicts if _label(verdict, strict) not in (None, "NOTE")]
     for finding in case.findings:
         if finding.is_note and not any(_explains(finding, name) for name in told):
-            name = plain_line(case.name)
+            name = case_name(case)
             yield Item(
                 "info",
                 "NOTE",
@@ -171,6 +186,28 @@ def _found_though_all_hold(case: Case, strict: bool) -> Iterator[Item]:
                 model=case.model,
                 case_id=case.id,
             )
+
+
+# --- a base that is none ---------------------------------------------------------------------------------------------
+
+
+_WITHOUT_BASE = {
+    "new": "it is new, so nothing of it is judged against the base",
+    "failed": "the base itself fails at it, so nothing is known of what changed",
+    "unusable": "the base could not be brought to run",
+}
+
+
+def _without_base(case: Case) -> Iterator[Item]:
+    """Why there is no base to compare with, where no verdict says so."""
+    base = case.base
+    if base is None or base.status == "compared" or case.error is not None:
+        return
+    if base.status != "new" and any(verdict.outcome != "pass" for verdict in case.verdicts):
+        return
+    name, what = case_name(case), _WITHOUT_BASE[base.status]
+    why = f" ({plain_line(base.why)})" if base.why.strip() else ""
+    yield Item("info", "NOTE", f"{name}: no base", f"{name}: {what}{why}", model=case.model, case_id=case.id)
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------

@@ -23,13 +23,17 @@ def counted(record: Record) -> str:
         told.append(f"{outcomes['inconclusive']} inconclusive")
     if outcomes["no limits"]:
         told.append(f"{outcomes['no limits']} without limits")
+    if outcomes["new"]:
+        told.append(f"{outcomes['new']} new")
     if missing:
         told.append(f"{missing} not run")
     return f"{total} case{'' if total == 1 else 's'}: {', '.join(told)}"
 
 
 def machine(record: Record) -> str:
-    """'3 timed limits; Example CPU (AVX512), torch 2.13.0': what the timed figures belong to."""
+    """'3 timed limits; Example CPU (AVX512), torch 2.13.0', or '; 3 machines': what the timed figures belong to."""
+    if record.other_machines:
+        return f"{timed_limits(record)}; {1 + len(record.other_machines)} machines"
     if record.environment is None:
         return timed_limits(record)
     environment = record.environment

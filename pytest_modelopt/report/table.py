@@ -1,35 +1,36 @@
-"""The one table model, from which every form of the report is made: cells are strings, made once."""
+"""The table of one model's variants against their original: cells are strings, made once for all forms."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
 
-from pytest_modelopt.budgets.judge import speedup_samples
 from pytest_modelopt.budgets.limits import metric_in_unit_interval
-from pytest_modelopt.figures import (
-    format_bytes,
-    format_factor,
-    format_number,
-    format_percentage,
-    format_points,
-    format_time,
-)
-from pytest_modelopt.record.model import Case, Coverage, Measurement, Record, Timing
+from pytest_modelopt.figures import format_bytes, format_number, format_percentage, format_time
+from pytest_modelopt.record.model import ORIGINAL, Case, Coverage, Measurement, Record
 from pytest_modelopt.record.outcome import CaseOutcome, case_outcome, is_red, warnings
+from pytest_modelopt.report.cells import (
+    NOT_MEASURED,
+    PROCESS_METER,
+    drop_cell,
+    drop_of,
+    flips_cell,
+    memory_cell,
+    or_dash,
+    score_cell,
+    size_cell,
+    speedup_cell,
+    timed,
+)
+from pytest_modelopt.report.names import machine_title
 from pytest_modelopt.report.plain import plain_line
 from pytest_modelopt.statistics.proportions import drop_bounds
-from pytest_modelopt.statistics.timing import ALPHA_PASS, alpha_fail, speedup_interval
 
 HEADERS = ("recipe", "changed", "memory", "size", "latency", "speedup", "score", "drop", "flips", "verdict")
 ALIGNMENTS = ("left", "right", "right", "right", "right", "right", "right", "right", "right", "left")
-NOT_MEASURED = "-"
-PROCESS_METER = "*"
-"""Marks a memory figure that is the peak of fresh processes and not of torch's allocator."""
 
 _SHORT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,13}")
 _Figure = TypeVar("_Figure")
@@ -50,7 +51,7 @@ class Row:
     drop: str
     flips: str
     verdict: str
-    case_id: str | None = None
+    case: Case | None = None
     outcome: CaseOutcome | None = None
 
     @property
@@ -73,6 +74,8 @@ class Row:
 class Block:
     """One model, scored with one metric on one batch size: the original's row, then a row for each recipe in order."""
 
+    title: str
+    """The model, and its machine where the record has several."""
     model: str
     metric: str | None
     rows: tuple[Row, ...]
@@ -81,53 +84,92 @@ class Block:
     is_red: bool
 
     @property
+    def names(self) -> tuple[str, ...]:
+        return HEADERS
+
+    @property
+    def alignments(self) -> tuple[str, ...]:
+        return ALIGNMENTS
+
+    @property
     def headers(self) -> tuple[str, ...]:
-        """`HEADERS` as this block shows them: a score is called by its metric, where that has a short name."""
-        metric = self.metric if self.metric is not None and _SHORT_NAME.fullmatch(self.metric) else "score"
-        return tuple(metric if name == "score" else name for name in HEADERS)
+        """`HEADERS` as this block shows them."""
+        return headers_of(HEADERS, self.metric)
+
+
+def headers_of(names: tuple[str, ...], metric: str | None) -> tuple[str, ...]:
+    """Columns as they are shown: a score is called by its metric, where that has a short name."""
+    shown = metric if metric is not None and _SHORT_NAME.fullmatch(metric) else "score"
+    return tuple(shown if name == "score" else name for name in names)
 
 
 def blocks(record: Record) -> list[Block]:
-    """The tables of a record, one for each (model, metric, batch size, device), in the order of their first cases."""
-    groups: dict[tuple[str, str | None, int, str], list[Case]] = {}
-    for case in record.cases:
-        groups.setdefault((case.model, case.metric, case.batch_size, case.device), []).append(case)
-    return [_block(record, cases) for cases in groups.values()]
+    """One table for each (machine, model, metric, batch size, device), in the order of their first cases.
+
+    Cases that are compared with a base are not in them: `report.tables` has all.
+    """
+    return [block_of(record, cases) for cases in grouped(case for case in record.cases if case.base is None)]
 
 
-def _block(record: Record, cases: list[Case]) -> Block:
+def grouped(cases: Iterable[Case]) -> list[list[Case]]:
+    """Cases whose figures belong into one table, in the order of their first ones."""
+    groups: dict[tuple[object, ...], list[Case]] = {}
+    for case in cases:
+        base = None if case.base is None else case.base.name
+        key = (case.machine, case.model, case.metric, case.batch_size, case.device, base)
+        groups.setdefault(key, []).append(case)
+    return list(groups.values())
+
+
+def block_of(record: Record, cases: list[Case]) -> Block:
+    """The table of cases that have the model, the metric, the batch size, the device and the machine in common."""
     first = cases[0]
+    machine = machine_title(record, first.machine)
     return Block(
+        title=plain_line(first.model) + (f" on {machine}" if machine else ""),
         model=plain_line(first.model),
         metric=None if first.metric is None else plain_line(first.metric),
         rows=(_original_row(cases), *(_variant_row(record, case) for case in cases)),
-        conditions=_conditions(cases),
+        conditions=f"{scored(cases)}{_bounds_told(cases)}; {measured(cases)}{_legend(cases)}",
         is_red=any(is_red(case, record.strict) for case in cases),
     )
 
 
-def _conditions(cases: list[Case]) -> str:
-    first = cases[0]
-    examples = _latest(case.original.examples if case.original else None for case in cases)
+def scored(cases: list[Case]) -> str:
+    """'accuracy on 360 examples': with what, and on how much."""
+    examples = _latest(side.examples for case in cases for side in (case.variant, case.original) if side is not None)
     on = "" if examples is None else f" on {examples} example{'' if examples == 1 else 's'}"
-    scored = f"{plain_line(first.metric)}{on}" if first.metric else "no metric"
-    if any(case.agreement or case.interval for case in cases):
-        judged = ", which limits are judged by" if any(case.inference == "population" for case in cases) else ""
-        scored += f" (drop: with its 95% bound{judged})"
+    metric = cases[0].metric
+    return f"{plain_line(metric)}{on}" if metric else "no metric"
+
+
+def measured(cases: list[Case]) -> str:
+    """'memory and latency of batch 1, 1 thread', and what the mark at memory figures means."""
+    first = cases[0]
     threads = _latest(case.timing.threads if case.timing else None for case in cases)
-    measured = f"memory{'' if threads is None else ' and latency'} of batch {first.batch_size}"
+    told = f"memory{'' if threads is None else ' and latency'} of batch {first.batch_size}"
     if first.device != "cpu":
-        measured += f" on {plain_line(first.device)}"
+        told += f" on {plain_line(first.device)}"
     elif threads is not None:
-        measured += f", {threads} thread{'' if threads == 1 else 's'}"
+        told += f", {threads} thread{'' if threads == 1 else 's'}"
+    return f"{told}{_meter(cases)}"
+
+
+def _bounds_told(cases: list[Case]) -> str:
+    if not any(case.agreement or case.interval for case in cases):
+        return ""
+    judged = ", which limits are judged by" if any(case.inference == "population" for case in cases) else ""
+    return f" (drop: with its 95% bound{judged})"
+
+
+def _legend(cases: list[Case]) -> str:
     counted = any(case.coverage is not None and case.coverage.multiply_adds for case in cases)
-    legend = "; changed: weight bytes / multiply-adds" if counted else ""
-    return f"{scored}; {measured}{_meter(cases)}{legend}"
+    return "; changed: weight bytes / multiply-adds" if counted else ""
 
 
 def _meter(cases: list[Case]) -> str:
     """What the mark at memory figures means, where there is one."""
-    runtimes = list(dict.fromkeys(name for case in cases for name in case.foreign_runtimes))
+    runtimes = list(dict.fromkeys(plain_line(name) for case in cases for name in case.foreign_runtimes))
     sides = [side for case in cases if case.foreign_runtimes for side in (case.original, case.variant)]
     meters = list(dict.fromkeys(side.process_memory.meter for side in sides if side and side.process_memory))
     if not meters:
@@ -143,13 +185,13 @@ def _original_row(cases: list[Case]) -> Row:
 
     latencies_s = [latency for case in cases if case.timing for latency in case.timing.original_latencies_s()]
     return Row(
-        recipe="original",
+        recipe=ORIGINAL,
         changed="",
         memory=_original_memory(cases),
-        size=_or_dash(format_bytes, latest(lambda original: original.size_bytes)),
-        latency=_or_dash(format_time, median(latencies_s) if latencies_s else None),
+        size=or_dash(format_bytes, latest(lambda original: original.size_bytes)),
+        latency=or_dash(format_time, median(latencies_s) if latencies_s else None),
         speedup="",
-        score=_score(cases[0].metric, latest(lambda original: original.score)),
+        score=score_cell(cases[0].metric, latest(lambda original: original.score)),
         drop="",
         flips="",
         verdict="",
@@ -158,22 +200,22 @@ def _original_row(cases: list[Case]) -> Row:
 
 def _variant_row(record: Record, case: Case) -> Row:
     outcome = case_outcome(case, record.strict)
-    recipe, verdict = plain_line(case.recipe), _verdict(case, outcome)
+    recipe, verdict = plain_line(case.recipe), verdict_cell(case, outcome)
     if outcome == "error":
-        return Row(recipe, *(8 * (NOT_MEASURED,)), verdict, case.id, outcome)
-    original, variant, timing, agreement = case.original, case.variant, _timed(case), case.agreement
+        return Row(recipe, *(8 * (NOT_MEASURED,)), verdict, case, outcome)
+    variant, timing = case.variant, timed(case)
     return Row(
         recipe=recipe,
         changed=_changed(case.coverage),
-        memory=_memory(case),
-        size=_bytes(original.size_bytes if original else None, variant.size_bytes if variant else None),
-        latency=_or_dash(format_time, median(timing.variant_latencies_s()) if timing else None),
-        speedup=_speedup(timing, record.timed_limits) if timing else NOT_MEASURED,
-        score=_score(case.metric, variant.score if variant else None),
+        memory=memory_cell(case),
+        size=size_cell(case),
+        latency=or_dash(format_time, median(timing.variant_latencies_s()) if timing else None),
+        speedup=speedup_cell(timing, record.timed_limits) if timing else NOT_MEASURED,
+        score=score_cell(case.metric, variant.score if variant else None),
         drop=_drop(case),
-        flips=f"{agreement.flips} / {agreement.examples}" if agreement else NOT_MEASURED,
+        flips=flips_cell(case),
         verdict=verdict,
-        case_id=case.id,
+        case=case,
         outcome=outcome,
     )
 
@@ -186,21 +228,8 @@ def _changed(coverage: Coverage | None) -> str:
     return " / ".join(format_percentage(round(share, 4)) for share in shares if share is not None)
 
 
-def _timed(case: Case) -> Timing | None:
-    return case.timing if case.timing is not None and case.timing.pairs else None
-
-
 def _latest(figures: Iterable[_Figure | None]) -> _Figure | None:
     return next((figure for figure in reversed(list(figures)) if figure is not None), None)
-
-
-def _or_dash(form: Callable[[_Figure], str], figure: _Figure | None) -> str:
-    return NOT_MEASURED if figure is None else form(figure)
-
-
-def _memory(case: Case) -> str:
-    cell = _bytes(case.memory_bytes(case.original), case.memory_bytes(case.variant))
-    return f"{cell}{PROCESS_METER}" if case.foreign_runtimes and cell != NOT_MEASURED else cell
 
 
 def _original_memory(cases: list[Case]) -> str:
@@ -212,38 +241,10 @@ def _original_memory(cases: list[Case]) -> str:
     return ", ".join(told) or NOT_MEASURED
 
 
-def _bytes(original: int | None, variant: int | None) -> str:
-    if variant is None:
-        return NOT_MEASURED
-    if not original:
-        return format_bytes(variant)
-    growth = variant / original - 1
-    sign = "" if variant == original else "+" if growth > 0 else "-"
-    return f"{format_bytes(variant)} ({sign}{format_percentage(round(abs(growth), 5))})"
-
-
-def _speedup(timing: Timing, timed_limits: int) -> str:
-    speedups = speedup_samples(timing)
-    low, high = speedup_interval(speedups, alpha_pass=ALPHA_PASS, alpha_fail=alpha_fail(timed_limits))
-    ends = [format_factor(end).removesuffix("x") if 0 < end < math.inf else "?" for end in (low, high)]
-    return f"{format_factor(median(speedups.values))} [{ends[0]}, {ends[1]}]"
-
-
-def _score(metric: str | None, score: float | None) -> str:
-    if score is None:
-        return NOT_MEASURED
-    return (format_percentage if metric_in_unit_interval(metric) else format_number)(score, digits=4)
-
-
 def _drop(case: Case) -> str:
     """A negative drop is a gain."""
-    original, variant = case.original, case.variant
-    if case.drop is None or original is None or variant is None or original.score is None or variant.score is None:
-        return NOT_MEASURED
-    # Two scores that differ by rounding only are equal.
-    drop = 0.0 if math.isclose(original.score, variant.score, rel_tol=1e-12) else case.drop
-    shown = format_points(drop) if metric_in_unit_interval(case.metric) else format_number(drop, digits=4)
-    return f"{shown}{_bound(case)}"
+    drop = drop_of(case)
+    return NOT_MEASURED if drop is None else f"{drop_cell(case, drop)}{_bound(case)}"
 
 
 def _bound(case: Case) -> str:
@@ -259,7 +260,8 @@ def _bound(case: Case) -> str:
     return f" (< {format_number(100 * upper if in_points else upper, digits=2)})"
 
 
-def _verdict(case: Case, outcome: CaseOutcome) -> str:
+def verdict_cell(case: Case, outcome: CaseOutcome) -> str:
+    """The case's outcome in the words of a table."""
     if outcome == "warn":
         count = warnings(case)
         return f"pass, {count} warning{'' if count == 1 else 's'}"

@@ -12,10 +12,12 @@ from tabulate import tabulate
 
 from pytest_modelopt.record.model import Record
 from pytest_modelopt.record.outcome import case_outcome, not_run, record_is_red
+from pytest_modelopt.report.base import compared_told, loosened_told, removed_told
 from pytest_modelopt.report.item import Item, Label
+from pytest_modelopt.report.plain import no_command
 from pytest_modelopt.report.sentences import items
 from pytest_modelopt.report.summary import counted, machine
-from pytest_modelopt.report.table import ALIGNMENTS, HEADERS, Block, Row, blocks
+from pytest_modelopt.report.tables import AnyBlock, AnyRow, tables
 
 Markup: TypeAlias = dict[str, bool]
 Line: TypeAlias = tuple[str, Markup]
@@ -40,15 +42,26 @@ def lines(record: Record, width: int) -> list[Line]:
     """
     told = items(record)
     told.sort(key=lambda item: item.severity != "info" or item.case_id is not None)  # what matters stands at the end
-    result = [*_tables(blocks(record), width), *_sentences(told, max(width, _NARROWEST)), _closing(record)]
-    return [(_no_command(text), markup) for text, markup in result]
+    wrap = max(width, _NARROWEST)
+    result = [*_base(record, wrap), *_tables(tables(record), width), *_sentences(told, wrap), _closing(record)]
+    return [(no_command(text), markup) for text, markup in result]
 
 
-def _no_command(text: str) -> str:
-    """A line that no CI system takes for a command: GitHub's begin with '::', or hold '##['."""
-    if text.lstrip().startswith("::"):
-        text = text.replace("::", ": :", 1)
-    return text.replace("##[", "## [")
+# --- the base --------------------------------------------------------------------------------------------------------
+
+
+def _base(record: Record, width: int) -> Iterator[Line]:
+    """What head was compared with, and what became looser on the way: above everything else."""
+    against = record.against
+    if against is None:
+        return
+    yield from ((line, {"bold": True}) for line in _wrapped(compared_told(against), width, hanging=_GAP))
+    for loosening in against.loosened:
+        text = f"LOOSENED {loosened_told(loosening)}"
+        yield from ((line, {"yellow": True}) for line in _wrapped(text, width, hanging="     "))
+    if against.removed:
+        yield from ((line, {"yellow": True}) for line in _wrapped(removed_told(against), width, hanging="     "))
+    yield "", {}
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -61,17 +74,17 @@ class _Shape:
     form: Callable[[str, str], str]
     left_out: tuple[str, ...] = ()
 
-    def table(self, block: Block) -> list[Line]:
-        return _table(block, [name for name in HEADERS if name not in self.left_out], self.form)
+    def table(self, block: AnyBlock) -> list[Line]:
+        return _table(block, [name for name in block.names if name not in self.left_out], self.form)
 
 
-def _tables(told: Sequence[Block], width: int) -> Iterator[Line]:
+def _tables(told: Sequence[AnyBlock], width: int) -> Iterator[Line]:
     for shape in _SHAPES:
         tables = [shape.table(block) for block in told]
         if all(len(text) <= width for table in tables for text, _ in table):
             break
     for block, table in zip(told, tables, strict=True):
-        yield block.model, {"bold": True}
+        yield block.title, {"bold": True}
         for line in _wrapped(f"{_GAP}{block.conditions}", max(width, _NARROWEST), hanging=2 * _GAP):
             yield line, {}
         yield from table
@@ -99,7 +112,9 @@ def _broken(name: str, cell: str) -> str:
         return _broken_steps(cell).replace("(", "\n(")
     if name in ("changed", "flips"):
         return cell.replace(" / ", "\n/ ")
-    return re.sub(r" (?=[(\[])|(?<=,) ", "\n", cell) if name != "speedup" else cell.replace(" [", "\n[")
+    if name in ("speedup", "latency"):
+        return re.sub(r" (?=[(\[])", "\n", cell)  # an interval stays on its line
+    return re.sub(r" (?=[(\[])|(?<=,) ", "\n", cell)
 
 
 _SHAPES = (
@@ -112,15 +127,15 @@ _SHAPES = (
 )
 
 
-def _table(block: Block, names: Sequence[str], form: Callable[[str, str], str]) -> list[Line]:
-    rows = block.rows
-    columns = [HEADERS.index(name) for name in names]
+def _table(block: AnyBlock, names: Sequence[str], form: Callable[[str, str], str]) -> list[Line]:
+    rows: Sequence[AnyRow] = block.rows
+    columns = [block.names.index(name) for name in names]
     cells = [[form(name, row.cells[column]) for name, column in zip(names, columns, strict=True)] for row in rows]
     # The header goes in as a row: as a header, tabulate would make each column two wider than its name.
     text = tabulate(
         [[block.headers[column] for column in columns], *cells],
         tablefmt="plain",
-        colalign=[ALIGNMENTS[column] for column in columns],
+        colalign=[block.alignments[column] for column in columns],
         disable_numparse=True,
     )
     header, *body = (_GAP + line.rstrip() for line in text.split("\n"))
@@ -133,7 +148,7 @@ def _table(block: Block, names: Sequence[str], form: Callable[[str, str], str]) 
     return result
 
 
-def _row_markup(row: Row) -> Markup:
+def _row_markup(row: AnyRow) -> Markup:
     if row.outcome in ("fail", "error"):
         return {"red": True}
     return {"yellow": True} if row.outcome in ("warn", "inconclusive") else {}
@@ -182,7 +197,7 @@ def _closing(record: Record) -> Line:
     outcomes = {case_outcome(case, record.strict) for case in record.cases}
     if record_is_red(record):
         markup = {"red": True, "bold": True}
-    elif outcomes <= {"pass", "no limits"} and record.complete and not not_run(record):
+    elif outcomes <= {"pass", "no limits", "new"} and record.complete and not not_run(record):
         markup = {"green": True}
     else:
         markup = {"yellow": True}

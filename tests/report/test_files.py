@@ -46,9 +46,13 @@ def test_what_was_not_measured_has_no_property() -> None:
     assert properties(failed) == [("modelopt.model", "digits-vit"), ("modelopt.recipe", "int8-dynamic")]
 
 
-def test_the_report_is_two_files(tmp_path: Path) -> None:
+def test_the_report_is_three_files(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "report"
-    assert write_report(realistic(), folder) == (folder / "record.json", folder / "summary.md")
+    assert write_report(realistic(), folder) == (
+        folder / "record.json",
+        folder / "summary.md",
+        folder / "metrics.txt",
+    )
     assert read(folder / "record.json") == realistic()
     assert (folder / "summary.md").read_text(encoding="utf-8") == render(realistic())
-    assert sorted(path.name for path in folder.iterdir()) == ["record.json", "summary.md"]
+    assert sorted(path.name for path in folder.iterdir()) == ["metrics.txt", "record.json", "summary.md"]

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from records_by_hand import ENVIRONMENT, broken, case, limit, measurement, realistic, record, verdict
 
 from pytest_modelopt.record.model import CaseError, Record
-from pytest_modelopt.report.markdown import Section, escape, fenced, fit, render
+from pytest_modelopt.report.escaping import escape, fenced
+from pytest_modelopt.report.markdown import render
 from pytest_modelopt.report.plain import plain_line
+from pytest_modelopt.report.sections import Section, fit
 from pytest_modelopt.report.table import HEADERS
 
 HOSTILE = (

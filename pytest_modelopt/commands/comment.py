@@ -1,0 +1,79 @@
+"""`pytest-modelopt comment`: the Markdown of a pull request's comment, made from a record that nobody trusts."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from pytest_modelopt.record.model import Record
+
+MARKER = "<!-- pytest-modelopt -->"
+"""The first line, by which a workflow finds the comment that it wrote before."""
+LIMIT = 65_000
+"""Bytes, and so at most that many characters: GitHub takes 65,536."""
+_REASON_LENGTH = 300
+_DESCRIPTION = """
+Print the Markdown of a comment that a workflow with write access may publish. RECORD may come from the pull request of
+a stranger: it is checked against the schema, every verdict is judged again from its figures, and no text of it becomes
+HTML, a link or a mention. What the figures and limits are is still the record's word. The first line of the comment is
+"<!-- pytest-modelopt -->". The exit status is 0 also where the record is red, and 2 where it is refused.
+"""
+
+
+def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the arguments of `comment`."""
+    parser = commands.add_parser(
+        "comment",
+        help="print a pull request's comment from a record that nobody trusts",
+        description=_DESCRIPTION,
+    )
+    parser.add_argument("record", type=Path, metavar="RECORD", help="record.json of the job that measured")
+    parser.add_argument(
+        "--title", default="Model budgets", help="the first words of the comment (default: %(default)s)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the comment; the exit status is 0.
+
+    Raises:
+        ValueError: for a record that is refused, in one line without control characters.
+        OSError: if the file cannot be read.
+    """
+    from pytest_modelopt.record.json import read
+    from pytest_modelopt.report.plain import no_command, plain_line
+
+    try:
+        text = comment(read(options.record), options.title)
+    except (ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        reason = plain_line(str(error)) or type(error).__name__
+        kind = "" if isinstance(error, ValueError) else f"{options.record}: its figures cannot be judged: "
+        told = kind + (reason if len(reason) <= _REASON_LENGTH else f"{reason[: _REASON_LENGTH - 3]}...")
+        raise ValueError(no_command(told)) from None
+    print(text, end="")
+    return 0
+
+
+def comment(record: Record, title: str = "Model budgets") -> str:
+    """The whole comment. Verdicts and findings of the record are not believed, but made anew."""
+    from pytest_modelopt.report.markdown import render
+
+    return f"{MARKER}\n{render(_judged_again(record), LIMIT - len(MARKER) - 1, title)}"
+
+
+def _judged_again(record: Record) -> Record:
+    from pytest_modelopt.budgets.judge import judge
+    from pytest_modelopt.doctor.examine import examine
+
+    cases = []
+    for case in record.cases:
+        judged = replace(judge(case, timed_limits=record.timed_limits), findings=())
+        machine = record.machine_of(case)
+        cases.append(replace(judged, findings=examine(judged, machine)) if case.findings else judged)
+    return replace(record, cases=tuple(cases))

@@ -1,0 +1,45 @@
+"""The base of a run in words: what was compared with what, and which limits became looser on the way."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from pytest_modelopt.record.against import Against, Loosening
+from pytest_modelopt.report.names import short_revision
+from pytest_modelopt.report.plain import plain_line
+
+_NAMES_SHOWN = 10
+KINDS = {
+    "relaxed": "relaxed",
+    "removed": "removed",
+    "waived": "waived",
+    "warn": "only warns now",
+}
+
+
+def compared_told(against: Against) -> str:
+    """'head 1a2b3c4d5e6f with uncommitted changes against base 0f1e2d3c4b5a (merge-base:origin/main)'."""
+    head = "head" if against.head is None else f"head {short_revision(against.head)}"
+    changes = " with uncommitted changes" if against.has_uncommitted else ""
+    asked, base = plain_line(against.asked), plain_line(against.base)
+    if against.kind == "record":
+        return f"{head}{changes} against the saved record {asked}, started {base}"
+    as_asked = "" if base.startswith(asked) else f" ({asked})"
+    return f"{head}{changes} against base {short_revision(base)}{as_asked}"
+
+
+def loosened_told(loosened: Loosening) -> str:
+    """'digits-vit/int8-dynamic: max_memory 3 MiB -> 4 MiB (relaxed, +33%) (budgets.yaml:12)'."""
+    by = f", {loosened.by}" if loosened.by.strip() else ""
+    return plain_line(
+        f"{loosened.case}: {loosened.limit} {loosened.old} -> {loosened.new} ({KINDS[loosened.kind]}{by}) "
+        f"({loosened.file}:{loosened.line})"
+    )
+
+
+def removed_told(against: Against) -> str:
+    """'REMOVED 2 cases that the base has: a/b, c/d'."""
+    names = ", ".join(plain_line(name) for name in islice(against.removed, _NAMES_SHOWN))
+    more = f" and {len(against.removed) - _NAMES_SHOWN} more" if len(against.removed) > _NAMES_SHOWN else ""
+    count = len(against.removed)
+    return f"REMOVED {count} case{'' if count == 1 else 's'} that the base has: {names}{more}"

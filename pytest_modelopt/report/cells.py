@@ -1,0 +1,106 @@
+"""Cells of tables: one figure, or a figure and what became of it, as text that is made once for all forms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from statistics import median
+from typing import TypeVar
+
+from pytest_modelopt.budgets.judge import speedup_samples
+from pytest_modelopt.budgets.limits import metric_in_unit_interval
+from pytest_modelopt.figures import format_bytes, format_factor, format_number, format_percentage, format_points
+from pytest_modelopt.record.model import Case, Timing
+from pytest_modelopt.statistics.timing import ALPHA_PASS, alpha_fail, speedup_interval
+
+NOT_MEASURED = "-"
+PROCESS_METER = "*"
+"""Marks a memory figure that is the peak of fresh processes and not of torch's allocator."""
+
+_SHARE_DIGITS = 5
+_Figure = TypeVar("_Figure")
+
+
+def or_dash(form: Callable[[_Figure], str], figure: _Figure | None) -> str:
+    """The figure in its form, or the dash of a figure that is missing."""
+    return NOT_MEASURED if figure is None else form(figure)
+
+
+def memory_cell(case: Case) -> str:
+    """Bytes by the meter of the comparison, and the share by which they differ from the other side's."""
+    cell = bytes_cell(case.memory_bytes(case.original), case.memory_bytes(case.variant))
+    return f"{cell}{PROCESS_METER}" if case.foreign_runtimes and cell != NOT_MEASURED else cell
+
+
+def size_cell(case: Case) -> str:
+    """Saved bytes, and the share by which they differ from the other side's."""
+    original, variant = case.original, case.variant
+    return bytes_cell(original.size_bytes if original else None, variant.size_bytes if variant else None)
+
+
+def bytes_cell(original: int | None, variant: int | None) -> str:
+    """'3 MiB (-25%)', '3 MiB (+4 B)' where the share is too small to show; alone where there is no other side."""
+    if variant is None:
+        return NOT_MEASURED
+    if not original:
+        return format_bytes(variant)
+    growth = round(abs(variant / original - 1), _SHARE_DIGITS)
+    sign = "" if variant == original else "+" if variant > original else "-"
+    share = format_percentage(growth) if growth or not sign else format_bytes(abs(variant - original))
+    return f"{format_bytes(variant)} ({sign}{share})"
+
+
+def timed(case: Case) -> Timing | None:
+    """The timing of a case that has pairs."""
+    return case.timing if case.timing is not None and case.timing.pairs else None
+
+
+def speedups_told(timing: Timing, timed_limits: int) -> tuple[float, float, float]:
+    """The estimate of the speedup and both ends of its interval; 0 and infinity where nothing is known of an end."""
+    samples = speedup_samples(timing)
+    low, high = speedup_interval(samples, alpha_pass=ALPHA_PASS, alpha_fail=alpha_fail(timed_limits))
+    return median(samples.values), low, high
+
+
+def speedup_cell(timing: Timing, timed_limits: int) -> str:
+    """'1.42x [1.38, 1.47]'."""
+    estimate, low, high = speedups_told(timing, timed_limits)
+    ends = [format_factor(end).removesuffix("x") if 0 < end < math.inf else "?" for end in (low, high)]
+    return f"{format_factor(estimate)} [{ends[0]}, {ends[1]}]"
+
+
+def slowdown_cell(timing: Timing, timed_limits: int) -> str:
+    """'+3% [-1%, +8%]': how much longer a call takes; the pairs and the interval are those of the speedup."""
+    estimate, low, high = speedups_told(timing, timed_limits)
+    ends = [_signed(1 / end - 1) if 0 < end < math.inf else "?" for end in (high, low)]
+    return f"{_signed(1 / estimate - 1)} [{ends[0]}, {ends[1]}]"
+
+
+def _signed(share: float) -> str:
+    rounded = round(share, _SHARE_DIGITS)
+    return f"{'+' if rounded > 0 else ''}{format_percentage(rounded)}"
+
+
+def score_cell(metric: str | None, score: float | None) -> str:
+    """The score in the metric's unit."""
+    if score is None:
+        return NOT_MEASURED
+    return (format_percentage if metric_in_unit_interval(metric) else format_number)(score, digits=4)
+
+
+def drop_of(case: Case) -> float | None:
+    """`Case.drop`, but two scores that differ by rounding only are equal."""
+    original, variant = case.original, case.variant
+    if case.drop is None or original is None or variant is None or original.score is None or variant.score is None:
+        return None
+    return 0.0 if math.isclose(original.score, variant.score, rel_tol=1e-12) else case.drop
+
+
+def drop_cell(case: Case, drop: float) -> str:
+    """A difference of scores in the metric's unit."""
+    return format_points(drop) if metric_in_unit_interval(case.metric) else format_number(drop, digits=4)
+
+
+def flips_cell(case: Case) -> str:
+    """'3 / 360': predictions that changed, of how many."""
+    return f"{case.agreement.flips} / {case.agreement.examples}" if case.agreement else NOT_MEASURED
