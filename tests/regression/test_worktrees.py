@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -238,7 +239,7 @@ def test_the_users_own_worktrees_and_folders_are_not_touched(
     unmounted.parent.rename(tmp_path / "taken away")
     listed = repository.worktrees()
     linked = tmp_path / "important"
-    linked.mkdir()
+    linked.mkdir(mode=0o750)
     (linked / "file").touch()
     (temporary / "pytest-modelopt-base-0123456789ab").symlink_to(linked)
     (temporary / "pytest-modelopt-base-ba9876543210").touch()
@@ -247,6 +248,7 @@ def test_the_users_own_worktrees_and_folders_are_not_touched(
     assert repository.worktrees() == listed
     assert mine.exists()
     assert (linked / "file").exists()
+    assert linked.stat().st_mode & 0o777 == 0o750
     assert len(list(temporary.glob("*[!k]"))) == 3
 
 
@@ -304,8 +306,12 @@ def test_a_temporary_folder_inside_the_repository_is_not_used(
 def test_a_temporary_folder_that_is_full_or_gone_is_told(
     repository: Repository, monkeypatch: pytest.MonkeyPatch, temporary: Path
 ) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+    make = Path.mkdir
+
+    def full(path: Path, *arguments: Any, **more: Any) -> None:
+        if path.name.startswith("pytest-modelopt-base-"):
+            raise OSError(28, "No space left on device")
+        make(path, *arguments, **more)
 
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(TreeError, match=r"cannot be checked out into .*No space left on device; set TMPDIR"):
