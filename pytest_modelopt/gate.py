@@ -261,6 +261,10 @@ class Gate:
         terminalreporter.section("model budgets")
         for text, markup in terminal.lines(record, _width(self._config, terminalreporter)):
             terminalreporter.write_line(text, **markup)
+        if not session.compares_with_base and session.states_regression:
+            terminalreporter.write_line(
+                "modelopt: the limits of `regression:` were not judged: there is no base (--modelopt-against REV)"
+            )
         if self._saved_to:
             terminalreporter.write_line(f"modelopt: {self._saved_to}")
         if os.environ.get("GITHUB_ACTIONS") == "true":

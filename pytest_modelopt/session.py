@@ -81,6 +81,11 @@ class Session:
         return self.budgets.models if self.budgets else ()
 
     @property
+    def states_regression(self) -> bool:
+        """Whether budgets.yaml has limits against a base."""
+        return any(each.regression for each in (*self.models, *self.entries))
+
+    @property
     def runner(self) -> Runner:
         """Made when the first case runs: until then nothing was imported or started."""
         if self._runner is None:

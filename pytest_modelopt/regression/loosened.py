@@ -48,7 +48,7 @@ def loosened(
 
 
 def loosened_from_record(base: Record, head: BudgetsFile) -> tuple[Loosening, ...]:
-    """The same against the limits of a saved record. Cases of tests are left out: their markers state their limits."""
+    """The same against the limits of a saved record. Cases of tests are left out: their markers state them."""
     return _loosened(_of_record(base), _of_file(head), head)
 
 
@@ -95,9 +95,11 @@ def _of_record(record: Record) -> dict[str, _Stated]:
         if case.id.partition("::")[0].endswith(".py"):
             continue
         limits = _by_name(limit for limit in case.limits if limit.name in LIMITS)
-        if case.name in found:  # against its original and against its base, or on several machines
-            limits = {**found[case.name].limits, **limits}
         direction = None if case.metric is None else case.higher_is_better
+        if case.name in found:  # against its original and against its base, or on several machines
+            known = found[case.name]
+            limits = {**known.limits, **limits}
+            direction = known.higher_is_better if direction is None else direction
         found[case.name] = _Stated(case.name, case.model, limits, case.inference, None, direction, 1)
     return found
 

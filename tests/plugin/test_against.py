@@ -334,7 +334,12 @@ def test_a_base_without_a_budgets_file_and_one_that_cannot_be_read(repository: R
 def test_a_saved_record_as_the_base(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     repository.budgets(model("wide"))
     result = repository.run("--modelopt-save", "saved.json")
-    result.stdout.fnmatch_lines([f"modelopt: the record was saved as {repository.path / 'saved.json'}"])
+    result.stdout.fnmatch_lines(
+        [
+            "modelopt: the limits of `regression:` were not judged: there is no base (--modelopt-against REV)",
+            f"modelopt: the record was saved as {repository.path / 'saved.json'}",
+        ]
+    )
     repository.settings(WIDTH=282)
     result = repository.run("--modelopt-baseline", "saved.json")
     assert result.ret == 1
