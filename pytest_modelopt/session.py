@@ -83,7 +83,7 @@ class Session:
     @property
     def states_regression(self) -> bool:
         """Whether budgets.yaml has limits against a base."""
-        return any(each.regression for each in (*self.models, *self.entries))
+        return any(model.regression for model in self.models) or any(entry.regression for entry in self.entries)
 
     @property
     def runner(self) -> Runner:
