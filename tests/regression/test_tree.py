@@ -71,6 +71,7 @@ def test_the_merge_base_is_where_head_left_the_branch_and_not_where_the_branch_i
         ("a\0b", r"the base 'a\x00b' is no revision"),
         ("a\nb", r"git knows no revision 'a\nb' here"),
         ("--all", "git knows no revision '--all' here"),
+        ("--branches", "git knows no revision '--branches' here"),  # there is but one
         ("-h", "git knows no revision '-h' here"),
         ("merge-base:--all", "git knows no revision '--all' here"),
         ("^main", "git knows no revision '^main' here"),

@@ -191,6 +191,8 @@ def left_by(repository: Repository, folder: Path) -> Path:
 def test_a_tree_left_in_another_temporary_folder_is_cleared(repository: Repository, tmp_path: Path) -> None:
     here = left_by(repository, tmp_path / "job 1" / "pytest-modelopt-base-0123456789ab")
     gone = left_by(repository, tmp_path / "job 2" / "pytest-modelopt-base-0123456789ab")
+    for worktree in (here, gone):
+        repository.git("worktree", "lock", str(worktree))  # as git does while it adds one
     subprocess.run(["rm", "-rf", str(tmp_path / "job 2")], check=True)
     check_out("first", repository.folder).remove()
     assert not here.exists()
