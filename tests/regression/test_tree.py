@@ -381,6 +381,15 @@ def test_submodules_come_from_heads_own(with_submodules: Repository) -> None:
     assert [len(each.worktrees()) for each in (outer, middle, inner)] == [1, 1, 1]
 
 
+def test_what_a_killed_run_has_left_of_a_submodule_is_cleared(with_submodules: Repository, tmp_path: Path) -> None:
+    middle = Repository(with_submodules.folder / "libs/middle part", new=False)
+    left = tmp_path / "pytest-modelopt-base-0123456789ab"
+    middle.git("worktree", "add", "--quiet", "--detach", str(left / "tree" / "outer" / "libs" / "middle part"))
+    shutil.rmtree(left)  # by whatever cleans the temporary folder: no list says any more what was in it
+    check_out("HEAD", with_submodules.folder).remove()
+    assert middle.worktrees() == [str(with_submodules.folder / ".git/modules/libs/middle part")]
+
+
 def test_a_change_in_a_submodule_is_a_change(with_submodules: Repository) -> None:
     with_submodules.git("config", "diff.ignoreSubmodules", "all")
     with_submodules.write({"libs/middle part/inner/inner.py": "changed"})

@@ -284,10 +284,13 @@ def test_a_list_removes_only_what_is_in_its_folder(repository: Repository, tmp_p
     assert str(mine) in repository.worktrees()
 
 
-def test_a_lock_without_its_folder_is_cleared(repository: Repository, temporary: Path) -> None:
-    (temporary / "pytest-modelopt-base-0123456789ab.lock").touch()
+def test_a_lock_without_its_folder_belongs_to_a_run_that_is_about_to_make_it(
+    repository: Repository, temporary: Path
+) -> None:
+    lock = temporary / "pytest-modelopt-base-0123456789ab.lock"
+    lock.touch()
     check_out("first", repository.folder).remove()
-    assert list(temporary.iterdir()) == []
+    assert list(temporary.iterdir()) == [lock]
 
 
 # --- the temporary folder --------------------------------------------------------------------------------------------
