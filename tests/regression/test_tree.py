@@ -71,6 +71,7 @@ def test_the_merge_base_is_where_head_left_the_branch_and_not_where_the_branch_i
         ("a\0b", r"the base 'a\x00b' is no revision"),
         ("a\nb", r"git knows no revision 'a\nb' here"),
         ("--all", "git knows no revision '--all' here"),
+        ("--branches", "git knows no revision '--branches' here"),  # there is but one
         ("-h", "git knows no revision '-h' here"),
         ("merge-base:--all", "git knows no revision '--all' here"),
         ("^main", "git knows no revision '^main' here"),
@@ -378,6 +379,15 @@ def test_submodules_come_from_heads_own(with_submodules: Repository) -> None:
     tree.remove()
     assert [each.state() for each in (outer, middle, inner)] == before
     assert [len(each.worktrees()) for each in (outer, middle, inner)] == [1, 1, 1]
+
+
+def test_what_a_killed_run_has_left_of_a_submodule_is_cleared(with_submodules: Repository, tmp_path: Path) -> None:
+    middle = Repository(with_submodules.folder / "libs/middle part", new=False)
+    left = tmp_path / "pytest-modelopt-base-0123456789ab"
+    middle.git("worktree", "add", "--quiet", "--detach", str(left / "tree" / "outer" / "libs" / "middle part"))
+    shutil.rmtree(left)  # by whatever cleans the temporary folder: no list says any more what was in it
+    check_out("HEAD", with_submodules.folder).remove()
+    assert middle.worktrees() == [str(with_submodules.folder / ".git/modules/libs/middle part")]
 
 
 def test_a_change_in_a_submodule_is_a_change(with_submodules: Repository) -> None:
