@@ -194,8 +194,9 @@ def document(records: dict[str, Record]) -> str:
         "is what the recipe takes, once. Memory with * is that of fresh processes, of both sides. A drop below 0.5 "
         "points of a few hundred examples means little.",
         "",
-        "`torchao-pt2e-int8` answers the two Transformers wrongly on a processor without VNNI, and so does a float "
-        "model in the same process from then on; why is not known yet. The gate's limits on accuracy find it.",
+        "On a processor without VNNI the int8 program of `torchao-pt2e-int8` answers the two Transformers wrongly, and "
+        "so does any float model in the same process from its first call on. The recipe looks for that now and "
+        "refuses, so a row with such a drop was measured before.",
         "",
         *_disturbed(records),
     ]

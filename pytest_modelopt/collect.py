@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_modelopt.keys import CASES, SESSION
-from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.model import ORIGINAL, Case
 from pytest_modelopt.record.outcome import is_red
 from pytest_modelopt.report.failure import explain
 
@@ -36,8 +37,17 @@ class ModelNode(pytest.Collector):
         self._entries = entries
 
     def collect(self) -> Iterator[CaseItem]:
-        for entry in self._entries:
+        if not self.config.stash[SESSION].compares_with_base:
+            for entry in self._entries:
+                yield CaseItem.from_parent(self, name=entry.recipe, entry=entry)
+            return
+        model = self._entries[0].model
+        yield AgainstBase.from_parent(
+            self, name=f"{ORIGINAL} against base", entry=replace(self._entries[0], recipe=ORIGINAL, line=model.line)
+        )
+        for entry in self._entries:  # the base's turn comes while the variant is still there
             yield CaseItem.from_parent(self, name=entry.recipe, entry=entry)
+            yield AgainstBase.from_parent(self, name=f"{entry.recipe} against base", entry=entry)
 
 
 class CaseItem(pytest.Item):
@@ -48,11 +58,15 @@ class CaseItem(pytest.Item):
         self.entry = entry
         self.add_marker("model_budget")
 
+    def measure(self) -> Case:
+        session = self.config.stash[SESSION]
+        model = self.entry.model
+        variant = session.variant(model, self.entry.recipe)
+        return session.run(self.nodeid, model.name, self.entry.limits, variant, model.inference)
+
     def runtest(self) -> None:
         session = self.config.stash[SESSION]
-        variant = session.variant(self.entry)
-        model = self.entry.model
-        case = session.run(self.nodeid, model.name, self.entry.limits, variant, model.inference)
+        case = self.measure()
         self.stash[CASES] = [case]
         message = red_message([case], strict=session.options.strict)
         if message:
@@ -65,6 +79,13 @@ class CaseItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         return self.path, self.entry.line - 1, self.entry.name
+
+
+class AgainstBase(CaseItem):
+    """A variant, or the original, against the same at the base: fails when a limit of `regression:` is broken."""
+
+    def measure(self) -> Case:
+        return self.config.stash[SESSION].run_against(self.nodeid, self.entry)
 
 
 class BrokenBudget(Exception):

@@ -199,7 +199,7 @@ class Measure(_Work):
             )
         from dataclasses import replace
 
-        variant = self._session.variant(budget.entry)
+        variant = self._session.variant(budget.entry.model, budget.entry.recipe)
         if recipe is not None:
             variant = replace(variant, recipe=canonical_recipe(recipe))
         return variant, f"{budget.entry.model.name} in {self._item.name}"
@@ -282,7 +282,7 @@ def _device(device: str) -> str:
 
 def _stated_metric(metric: Any) -> tuple[MetricSpec, dict[str, Any]]:
     """The metric, and what of it is live and travels to the worker, under the keys by which the metric names it."""
-    from pytest_modelopt.budgets.schema import parse_metric
+    from pytest_modelopt.budgets.explaining import parse_metric
     from pytest_modelopt.measure.variant import Carried
 
     stated = dict(metric) if isinstance(metric, Mapping) else {"name": metric}

@@ -20,7 +20,13 @@ from pytest_modelopt.markers import read_budget
 from pytest_modelopt.options import Options, read_options
 from pytest_modelopt.recipes.base import RecipeError
 from pytest_modelopt.recipes.registry import forget_added, register, register_installed
-from pytest_modelopt.record.json import case_from_data, case_to_data, environment_from_data, environment_to_data
+from pytest_modelopt.record.json import (
+    RecordError,
+    case_from_data,
+    case_to_data,
+    environment_from_data,
+    environment_to_data,
+)
 from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.report import github, junit, markdown, terminal
 from pytest_modelopt.session import Session
@@ -28,6 +34,7 @@ from pytest_modelopt.session import Session
 _WRONG_MARKER = pytest.StashKey[str]()
 _LOG_WIDTH = 200
 _CHOOSES_NOTHING = "modelopt_chooses_nothing"
+_BASE = "modelopt_base"
 
 
 class Gate:
@@ -46,6 +53,8 @@ class Gate:
             progress=self._progress,
         )
         config.stash[SESSION] = self._session
+        self._saved_to = ""
+        _take_base(config, self._session)
         self._complete = self._tells = False
         self._budgets_reached = False
         self._cases_collected = 0
@@ -88,6 +97,10 @@ class Gate:
             except BudgetsError as error:
                 item.stash[_WRONG_MARKER] = str(error)
                 problems.append(str(error))
+        if session.revision is not None:
+            limits += [limit for model in session.models for limit in model.regression]
+            limits += [limit for entry in session.entries for limit in entry.regression]
+        session.collected = tuple(item.nodeid for item in items if _is_planned(item))
         session.timed_limits = sum(LIMITS[limit.name].kind == "timed" for limit in limits)
         if problems and not self._is_worker:  # pytest-xdist loses a worker's UsageError: there, each test fails with it
             raise pytest.UsageError("\n".join(problems))
@@ -184,6 +197,8 @@ class Gate:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         node.workerinput[_CHOOSES_NOTHING] = self._chooses_nothing
+        if self._session.revision is not None:
+            node.workerinput[_BASE] = self._session.revision.to_data()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
@@ -192,6 +207,7 @@ class Gate:
         output = getattr(node, "workeroutput", {}).get("modelopt")
         if output:
             self._session.planned = tuple(dict.fromkeys([*self._session.planned, *output["planned"]]))
+            self._session.collected = tuple(dict.fromkeys([*self._session.collected, *output["collected"]]))
             self._session.timed_limits = max(self._session.timed_limits, output["timed_limits"])
             self._budgets_reached |= output["budgets_reached"]
             self._cases_collected = max(self._cases_collected, output["cases_collected"])
@@ -202,6 +218,7 @@ class Gate:
         if self._is_worker:
             self._config.workeroutput["modelopt"] = {  # type: ignore[attr-defined]
                 "planned": list(run.planned),
+                "collected": list(run.collected),
                 "timed_limits": run.timed_limits,
                 "budgets_reached": self._budgets_reached,
                 "cases_collected": self._cases_collected,
@@ -217,6 +234,7 @@ class Gate:
         )
         if self._tells:
             run.write(complete=self._complete)
+            self._saved_to = run.save(complete=self._complete)
             summary = os.environ.get("GITHUB_STEP_SUMMARY")
             if summary:
                 github.append_step_summary(Path(summary), markdown.render(run.record(complete=self._complete)))
@@ -243,6 +261,12 @@ class Gate:
         terminalreporter.section("model budgets")
         for text, markup in terminal.lines(record, _width(self._config, terminalreporter)):
             terminalreporter.write_line(text, **markup)
+        if not session.compares_with_base and session.states_regression:
+            terminalreporter.write_line(
+                "modelopt: the limits of `regression:` were not judged: there is no base (--modelopt-against REV)"
+            )
+        if self._saved_to:
+            terminalreporter.write_line(f"modelopt: {self._saved_to}")
         if os.environ.get("GITHUB_ACTIONS") == "true":
             workspace = os.environ.get("GITHUB_WORKSPACE")
             for line in github.annotations(record, workspace=workspace, rootdir=self._config.rootpath):
@@ -250,6 +274,8 @@ class Gate:
 
     def pytest_unconfigure(self) -> None:
         self._session.close()
+        if self._session.revision is not None and not self._is_worker:
+            self._session.revision.tree.remove()
         forget_added()
 
 
@@ -261,6 +287,32 @@ def _register_recipes(config: pytest.Config) -> None:
         config.hook.pytest_modelopt_register_recipes(register=register)
     except RecipeError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def _take_base(config: pytest.Config, session: Session) -> None:
+    """Check out the revision to compare with, or read the saved record. A pytest-xdist worker is told where it is."""
+    options = session.options
+    told: dict[str, Any] = getattr(config, "workerinput", {})
+    if options.baseline is not None:
+        from pytest_modelopt.regression.saved import read_saved
+
+        try:
+            session.saved = read_saved(options.baseline, str(options.baseline))
+        except OSError as error:
+            raise pytest.UsageError(f"--modelopt-baseline: {options.baseline}: {error.strerror or error}") from None
+        except RecordError as error:
+            raise pytest.UsageError(f"--modelopt-baseline: {error}") from None
+    elif options.against is not None:
+        from pytest_modelopt.regression.revision import from_data, open_base
+        from pytest_modelopt.regression.tree import TreeError
+
+        if _BASE in told:
+            session.revision = from_data(told[_BASE], options.budgets, session.budgets)
+            return
+        try:
+            session.revision = open_base(options.against, options.budgets, session.budgets)
+        except TreeError as error:
+            raise pytest.UsageError(f"--modelopt-against {options.against}: {error}") from None
 
 
 def _read_budgets(options: Options, root: Path) -> BudgetsFile | None:

@@ -54,6 +54,11 @@ class MetricSpec:
     def is_built_in(self) -> bool:
         return self.name in BUILT_IN or self.top_k is not None
 
+    @property
+    def known_direction(self) -> bool | None:
+        """Whether higher is better, as far as that is known without importing the metric."""
+        return True if self.is_built_in else self.higher_is_better
+
 
 def is_share(metric: str | None) -> bool:
     """Whether this is the name of a built-in metric whose scores are shares of the examples, from 0 to 1."""

@@ -26,6 +26,12 @@ class Options:
     """Inconclusive counts as broken."""
     time_limit_s: float | None
     step_limit_s: float | None
+    against: str | None
+    """The git revision to compare with."""
+    baseline: Path | None
+    """The saved record to compare with."""
+    save: Path | None
+    """Where to save this run's record, as a baseline for others."""
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -69,11 +75,33 @@ def add_options(parser: pytest.Parser) -> None:
         help="limit of any other single step of a worker, such as '10 min' (ini: modelopt_step_limit; budgets.yaml: "
         "step_limit)",
     )
+    group.addoption(
+        "--modelopt-against",
+        metavar="REV",
+        default=None,
+        help="compare with a git revision, measured in the same run: a branch, a tag, a commit, or 'merge-base:REV' "
+        "(ini: modelopt_against)",
+    )
+    group.addoption(
+        "--modelopt-baseline",
+        metavar="FILE",
+        default=None,
+        help="compare the exact figures with a record that --modelopt-save wrote (ini: modelopt_baseline)",
+    )
+    group.addoption(
+        "--modelopt-save",
+        metavar="FILE",
+        default=None,
+        help="save the record of this run, for --modelopt-baseline (ini: modelopt_save)",
+    )
     parser.addini("modelopt_budgets", "the budgets file, relative to the ini file", default=None)
     parser.addini("modelopt_report", "folder for record.json and summary.md, relative to the ini file", default=None)
     parser.addini("modelopt_strict", "a timed limit that stays inconclusive fails, too", type="bool", default=False)
     parser.addini("modelopt_time_limit", "timing per comparison, such as '20 s'", default=None)
     parser.addini("modelopt_step_limit", "limit of any other single step of a worker, such as '10 min'", default=None)
+    parser.addini("modelopt_against", "the git revision to compare with, or 'merge-base:REV'", default=None)
+    parser.addini("modelopt_baseline", "the saved record to compare with, relative to the ini file", default=None)
+    parser.addini("modelopt_save", "where to save the record, relative to the ini file", default=None)
 
 
 def is_enabled(config: pytest.Config) -> bool:
@@ -85,6 +113,7 @@ def read_options(config: pytest.Config) -> Options:
     budgets, named = _path(config, "budgets")
     report, _ = _path(config, "report")
     strict = config.getoption("--modelopt-strict")
+    against, baseline = _base(config)
     return Options(
         enabled=is_enabled(config),
         budgets=budgets or config.rootpath / DEFAULT_BUDGETS,
@@ -93,7 +122,24 @@ def read_options(config: pytest.Config) -> Options:
         strict=bool(config.getini("modelopt_strict") if strict is None else strict),
         time_limit_s=_seconds(config, "time_limit"),
         step_limit_s=_seconds(config, "step_limit"),
+        against=against,
+        baseline=baseline,
+        save=_path(config, "save")[0],
     )
+
+
+def _base(config: pytest.Config) -> tuple[str | None, Path | None]:
+    """The revision or the record to compare with; the command line's choice goes before the ini file's."""
+    revision, record = config.getoption("--modelopt-against"), config.getoption("--modelopt-baseline")
+    said = "--modelopt-against and --modelopt-baseline"
+    if revision is None and record is None:
+        revision, record = config.getini("modelopt_against") or None, config.getini("modelopt_baseline") or None
+        said = "modelopt_against and modelopt_baseline"
+    if revision is not None and record is not None:
+        raise pytest.UsageError(f"{said} are two bases; a run compares with one: give one of them")
+    if revision is not None:
+        return str(revision), None
+    return None, None if record is None else _path(config, "baseline")[0]
 
 
 def _path(config: pytest.Config, key: str) -> tuple[Path | None, bool]:

@@ -14,14 +14,19 @@ from typing import TYPE_CHECKING
 
 from pytest_modelopt.metrics import is_share
 from pytest_modelopt.options import Options
+from pytest_modelopt.record.against import Against, Base
 from pytest_modelopt.record.answers import Inference
-from pytest_modelopt.record.model import Case, CaseError, Environment, Record
+from pytest_modelopt.record.model import ORIGINAL, Case, CaseError, Environment, Record
+from pytest_modelopt.record.outcome import not_run
 from pytest_modelopt.record.verdicts import Limit
 
 if TYPE_CHECKING:
     from pytest_modelopt.budgets.file import BudgetsFile, CaseEntry, Defaults, ModelEntry
+    from pytest_modelopt.measure.referee import Lacking
     from pytest_modelopt.measure.runner import Progress, Runner
     from pytest_modelopt.measure.variant import Variant
+    from pytest_modelopt.regression.revision import RevisionBase
+    from pytest_modelopt.regression.saved import SavedBase
     from pytest_modelopt.statistics.timing import Need, Samples
 
 
@@ -41,7 +46,13 @@ class Session:
     budgets: BudgetsFile | None
     working_directory: Path
     progress: Progress
+    revision: RevisionBase | None = None
+    """The base, where it is a git revision."""
+    saved: SavedBase | None = None
+    """The base, where it is a saved record."""
     timed_limits: int = 0
+    collected: tuple[str, ...] = ()
+    """Every case that was collected, also those that were deselected then."""
     planned: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -65,6 +76,16 @@ class Session:
         return self.budgets.cases if self.budgets else ()
 
     @property
+    def models(self) -> tuple[ModelEntry, ...]:
+        """The models of budgets.yaml."""
+        return self.budgets.models if self.budgets else ()
+
+    @property
+    def states_regression(self) -> bool:
+        """Whether budgets.yaml has limits against a base."""
+        return any(model.regression for model in self.models) or any(entry.regression for entry in self.entries)
+
+    @property
     def runner(self) -> Runner:
         """Made when the first case runs: until then nothing was imported or started."""
         if self._runner is None:
@@ -78,44 +99,31 @@ class Session:
             self._runner = Runner(limits, self.progress)
         return self._runner
 
-    def variant(self, entry: CaseEntry) -> Variant:
-        """The variant that a case of budgets.yaml names."""
+    def variant(self, model: ModelEntry, recipe: str | None) -> Variant:
+        """A variant of a model of budgets.yaml."""
         assert self.budgets is not None
-        return variant_of(self.budgets, entry.model, entry.recipe, self.working_directory)
+        return variant_of(self.budgets, model, recipe, self.working_directory)
+
+    @property
+    def compares_with_base(self) -> bool:
+        """Whether there is a base, so that each variant is compared with itself there, too."""
+        return self.revision is not None or self.saved is not None
 
     def run(
         self, case_id: str, model: str, limits: Sequence[Limit], variant: Variant, inference: Inference = "set"
     ) -> Case:
         """Measure one case and judge it."""
-        from pytest_modelopt.budgets.judge import judge, lacking_timed
-        from pytest_modelopt.budgets.limits import LIMITS, misfit
+        from pytest_modelopt.budgets.judge import judge
+        from pytest_modelopt.budgets.limits import misfit
         from pytest_modelopt.doctor.examine import examine
         from pytest_modelopt.doctor.gate import nothing_compared
-        from pytest_modelopt.statistics.timing import NEEDS
 
-        assert variant.recipe is not None
-        timed = [limit for limit in limits if LIMITS[limit.name].kind == "timed"]
-
-        def lacking(speedups: Samples, latencies_s: Samples) -> Need:
-            needs = [lacking_timed(limit, speedups, latencies_s, timed_limits=self.timed_limits) for limit in timed]
-            return max(needs, key=NEEDS.index, default="nothing")
-
-        case = Case(
-            id=case_id,
-            model=model,
-            recipe=variant.recipe,
-            metric=None,
-            higher_is_better=True,
-            limits=tuple(limits),
-            batch_size=variant.batch_size,
-            device=variant.device,
-            inference=inference,
-        )
+        case = _case(case_id, model, limits, variant, inference)
         # A marker is read before its metric is known: `max_accuracy_drop=1` would be a limit that nothing can break.
         misfits = [text for limit in limits if (text := misfit(limit, _metric_name(variant)))]
         if misfits:
             return replace(case, error=CaseError("limits", "; ".join(misfits)))
-        measured = self.runner.measure(case, variant, lacking)
+        measured = self.runner.measure(case, variant, self._lacking(limits), keep=self.compares_with_base)
         self._environment = self.runner.environment
         ill_fitting = _unfit_for_scores(measured)
         if measured.error is None and ill_fitting:
@@ -125,6 +133,50 @@ class Session:
             measured = replace(measured, error=CaseError("compare", same))
         judged = judge(measured, timed_limits=self.timed_limits)
         return replace(judged, findings=examine(judged, self._environment))
+
+    def run_against(self, case_id: str, entry: CaseEntry) -> Case:
+        """Measure one variant of budgets.yaml, or the original, beside the same at the base, and judge that."""
+        from pytest_modelopt.budgets.judge import judge
+        from pytest_modelopt.doctor.examine import examine
+
+        model, recipe = entry.model, None if entry.recipe == ORIGINAL else entry.recipe
+        limits = model.regression if recipe is None else entry.regression
+        head = self.variant(model, recipe)
+        case = _case(case_id, model.name, limits, head, model.inference)
+        lacking = self._lacking(limits)
+        if self.revision is not None:
+            revision = self.revision
+            base = revision.variant(head, model, variant_of)
+            if base is None:
+                return replace(case, base=revision.lacks(model.name, recipe))
+            case = replace(case, base=Base(revision.name, "compared"))
+            case = revision.explained(self.runner.measure_against(case, head, base, lacking))
+        else:
+            assert self.saved is not None
+            case = replace(case, base=Base(self.saved.name, "compared"))
+            case = self.runner.measure_against(case, head, None, lacking)
+            if case.error is None:
+                case = self.saved.compared(case, self.runner.environment)
+        self._environment = self.runner.environment
+        ill_fitting = _unfit_for_scores(case)
+        if case.error is None and ill_fitting:
+            case = replace(case, error=CaseError("limits", ill_fitting))
+        judged = judge(case, timed_limits=self.timed_limits)
+        return replace(judged, findings=examine(judged, self._environment))
+
+    def _lacking(self, limits: Sequence[Limit]) -> Lacking:
+        """What the pairs of a comparison lack for its timed limits."""
+        from pytest_modelopt.budgets.judge import lacking_timed
+        from pytest_modelopt.budgets.limits import LIMITS
+        from pytest_modelopt.statistics.timing import NEEDS
+
+        timed = [limit for limit in limits if LIMITS[limit.name].kind == "timed"]
+
+        def lacking(speedups: Samples, latencies_s: Samples) -> Need:
+            needs = [lacking_timed(limit, speedups, latencies_s, timed_limits=self.timed_limits) for limit in timed]
+            return max(needs, key=NEEDS.index, default="nothing")
+
+        return lacking
 
     def close(self) -> None:
         """End every worker. May be called twice."""
@@ -169,7 +221,13 @@ class Session:
             complete=complete,
             cases=tuple(cases),
             environment=self._environment,
+            collected=self.collected,
+            against=self._against(),
         )
+
+    def _against(self) -> Against | None:
+        base = self.revision or self.saved
+        return None if base is None else base.against(self.budgets)
 
     def write(self, *, complete: bool) -> None:
         """Write the report folder, where one was asked for."""
@@ -178,6 +236,43 @@ class Session:
         from pytest_modelopt.report.files import write_report
 
         write_report(self.record(complete=complete), self.options.report)
+
+    def save(self, *, complete: bool) -> str:
+        """Save the record as a baseline for other runs, where that was asked for; what was done, in words."""
+        if self.options.save is None:
+            return ""
+        from pytest_modelopt.record.json import write
+
+        record = self.record(complete=complete)
+        why_not = _why_not_saved(record, complete=complete)
+        if why_not:
+            return f"the record was not saved as {self.options.save}: {why_not}"
+        write(record, self.options.save)
+        return f"the record was saved as {self.options.save}"
+
+
+def _why_not_saved(record: Record, *, complete: bool) -> str:
+    """A baseline that lacks cases, or holds errors, would make them look new or whole to later runs."""
+    if not complete or not_run(record):
+        return "the run did not come to its end"
+    in_error = [case.name for case in record.cases if case.error is not None]
+    return f"there are errors in it ({', '.join(in_error[:3])})" if in_error else ""
+
+
+def _case(case_id: str, model: str, limits: Sequence[Limit], variant: Variant, inference: Inference) -> Case:
+    """A case of which nothing was measured yet."""
+    return Case(
+        id=case_id,
+        model=model,
+        recipe=variant.recipe or ORIGINAL,
+        metric=None,
+        higher_is_better=True,
+        limits=tuple(limits),
+        batch_size=variant.batch_size,
+        device=variant.device,
+        inference=inference,
+        threads=variant.threads,
+    )
 
 
 def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, working_directory: Path) -> Variant:

@@ -15,13 +15,23 @@ from pytest_modelopt.budgets.deciding import Number, bounds_from_above, decide
 from pytest_modelopt.budgets.repeats import Passes, exact_score, over_passes, passes_of, told_repeats
 from pytest_modelopt.budgets.slices import judge_slices
 from pytest_modelopt.budgets.useless import why_useless
-from pytest_modelopt.budgets.words import by_how_much, not_measured, shown, told_needed, verdict
+from pytest_modelopt.budgets.words import (
+    by_how_much,
+    not_measured,
+    shown,
+    told_drop,
+    told_needed,
+    undecided,
+    verdict,
+)
 from pytest_modelopt.record.model import Case
 from pytest_modelopt.record.verdicts import Limit, Verdict
 from pytest_modelopt.statistics.needed import examples_for_drop, examples_for_interval, examples_for_share
 from pytest_modelopt.statistics.proportions import drop_bounds, share_bounds
 
-ANSWER_LIMITS = ("max_accuracy_drop", "min_accuracy", "max_slice_drop", "max_flips")
+ANSWER_LIMITS = ("max_accuracy_drop", "min_accuracy", "max_slice_drop", "max_flips", "max_accuracy_loss")
+_DROPS = ("max_accuracy_drop", "max_accuracy_loss")
+"""Of the whole score: against the original, and against the base."""
 
 
 def judge_answers(case: Case, limit: Limit) -> Verdict:
@@ -31,18 +41,21 @@ def judge_answers(case: Case, limit: Limit) -> Verdict:
     if figure is None:
         return not_measured(case, limit)
     useless = why_useless(case, limit)
-    if useless:
+    if useless and case.base is None:
         return not_measured(case, limit, useless)
     passes = passes_of(case, limit, figure)
     if case.inference == "set":
         return _on_the_set(case, limit, passes)
-    if limit.name == "max_accuracy_drop" and case.interval_lacks_examples and case.variant is not None:
-        told = shown(case, limit, float(figure), kept=False)
-        text = f"{told} measured on {case.variant.examples:,} examples; {case.no_interval}"
+    if limit.name in _DROPS and case.interval_lacks_examples and case.variant is not None:
+        told = told_drop(case, limit, float(figure), kept=False)
+        text = f"{told} on {case.variant.examples:,} examples; {case.no_interval}"
         return verdict(case, limit, "inconclusive", figure, text)
     bounds = _bounds(case, limit, float(figure))
     if isinstance(bounds, str):
-        return not_measured(case, limit, f"{bounds}; `inference: set` judges these examples themselves")
+        why = f"{bounds}; `inference: set` judges these examples themselves"
+        if case.base is not None:
+            return undecided(case, limit, f"{told_drop(case, limit, float(figure), kept=False)}, but {why}", figure)
+        return not_measured(case, limit, why)
     return _in_the_population(case, limit, passes, bounds)
 
 
@@ -54,7 +67,12 @@ def _drop(case: Case) -> Number | None:
     if case.agreement is not None:
         changed = case.agreement
         return Fraction(changed.right_to_wrong - changed.wrong_to_right, changed.examples)
-    return case.drop
+    if case.drop is None or case.original is None or case.variant is None:
+        return None
+    assert case.original.score is not None
+    assert case.variant.score is not None
+    before, after = exact_score(case, case.original.score), exact_score(case, case.variant.score)
+    return before - after if case.higher_is_better else after - before
 
 
 def _score(case: Case) -> Number | None:
@@ -67,6 +85,7 @@ def _flips(case: Case) -> Number | None:
 
 _FIGURES: dict[str, Callable[[Case], Number | None]] = {
     "max_accuracy_drop": _drop,
+    "max_accuracy_loss": _drop,
     "min_accuracy": _score,
     "max_flips": _flips,
 }
@@ -78,7 +97,7 @@ _FIGURES: dict[str, Callable[[Case], Number | None]] = {
 def _on_the_set(case: Case, limit: Limit, passes: Passes) -> Verdict:
     decision = decide(case, limit, passes.low, passes.high)
     figure = float(passes.figure)
-    text = f"{shown(case, limit, figure, kept=decision == 'pass')} measured{over_passes(case, limit, passes)}"
+    text = f"{told_drop(case, limit, figure, kept=decision == 'pass')}{over_passes(case, limit, passes)}"
     if decision == "fail":
         text += by_how_much(case, limit, figure)
     elif decision == "inconclusive" and passes.is_known:
@@ -107,7 +126,7 @@ def _bounds(case: Case, limit: Limit, figure: float) -> _Bounds | str:
     if changed is None:
         return _interval(case, limit, figure)
     examples = changed.examples
-    if limit.name == "max_accuracy_drop":
+    if limit.name in _DROPS:
         lost, won = changed.right_to_wrong, changed.wrong_to_right
         needed = examples_for_drop(lost, won, examples, limit.value)
         return _Bounds(*drop_bounds(lost, won, examples), examples, needed)
@@ -118,7 +137,7 @@ def _bounds(case: Case, limit: Limit, figure: float) -> _Bounds | str:
 
 
 def _interval(case: Case, limit: Limit, figure: float) -> _Bounds | str:
-    if limit.name != "max_accuracy_drop":
+    if limit.name not in _DROPS:
         return f"{case.metric} is not right-or-wrong per example, and of such a metric only the drop gets an interval"
     if case.interval is None or case.variant is None:
         return f"the drop has no interval: {case.no_interval or 'the run made none'}"
@@ -130,8 +149,7 @@ def _interval(case: Case, limit: Limit, figure: float) -> _Bounds | str:
 
 def _in_the_population(case: Case, limit: Limit, passes: Passes, bounds: _Bounds) -> Verdict:
     decision = decide(case, limit, bounds.low, bounds.high)
-    figure = shown(case, limit, float(passes.figure), kept=decision != "fail")
-    text = f"{figure} measured on {bounds.examples:,} examples"
+    text = f"{told_drop(case, limit, float(passes.figure), kept=decision != 'fail')} on {bounds.examples:,} examples"
     low, high = (shown(case, limit, end, kept=False) for end in (bounds.low, bounds.high))
     if decision == "inconclusive":
         text += (

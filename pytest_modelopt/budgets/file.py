@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import datetime
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
 from pytest_modelopt.budgets import schema
 from pytest_modelopt.budgets.document import Document, read_document
+from pytest_modelopt.budgets.explaining import explain
+from pytest_modelopt.budgets.limit_forms import LimitSpec
 from pytest_modelopt.budgets.limits import LIMITS, merge, parse_inference
 from pytest_modelopt.budgets.problems import BudgetsError, Problem
 from pytest_modelopt.budgets.schema import Location
 from pytest_modelopt.budgets.spelling import plain, printable, shown
+from pytest_modelopt.budgets.stated_waivers import StatedWaiver, stated_waivers, waiver_problems
 from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.record.answers import Inference
-from pytest_modelopt.record.verdicts import Limit
+from pytest_modelopt.record.model import ORIGINAL
+from pytest_modelopt.record.verdicts import Limit, Waiver
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,22 @@ class BudgetsFile:
     defaults: Defaults
     models: tuple[ModelEntry, ...]
     cases: tuple[CaseEntry, ...]
+    file: str = ""
+    """As problems and limits name it: relative to the root of the tests, where it is inside."""
+    waivers: tuple[StatedWaiver, ...] = ()
 
 
-def load_budgets(path: Path, *, relative_to: Path) -> BudgetsFile:
+def load_budgets(
+    path: Path,
+    *,
+    relative_to: Path,
+    expired: Literal["refuse", "keep"] = "refuse",
+    today: datetime.date | None = None,
+) -> BudgetsFile:
     """Read and check a budgets file. Problems and limits name it relative to `relative_to`, where it is inside.
+
+    A waiver whose last day is before `today` (of UTC, where None) is a problem, unless `expired` is "keep": the
+    waivers of a base may have run out since.
 
     Raises:
         BudgetsError: with all problems of the file.
@@ -93,6 +110,8 @@ def load_budgets(path: Path, *, relative_to: Path) -> BudgetsFile:
         spec = schema.validate(document.data)
     except ValidationError as error:
         problems += _schema_problems(document, error)
+    now = today or datetime.datetime.now(datetime.timezone.utc).date()
+    problems += waiver_problems(document, recipes, today=now if expired == "refuse" else None)
     if problems:
         in_order = sorted(dict.fromkeys(problems), key=lambda problem: problem.line)
         raise BudgetsError(in_order)
@@ -112,7 +131,7 @@ def _schema_problems(document: Document, error: ValidationError) -> Iterator[Pro
         if any(location[: len(bad)] == bad for bad in document.unreadable):
             continue
         cause = finding.get("ctx", {}).get("error")
-        yield document.problem(location, schema.explain(location, finding["type"], finding["input"], cause))
+        yield document.problem(location, explain(location, finding["type"], finding["input"], cause))
 
 
 def _models(document: Document) -> dict[str, Any]:
@@ -171,12 +190,41 @@ def _build(path: Path, spec: schema.BudgetsSpec, recipes: dict[Location, str], d
         at: Location = ("models", name)
         model = _model(name, model_spec, document.line(at), defaults)
         shared = _limits(model_spec.budget, (*at, "budget"), document)
-        models.append(model)
+        models.append(replace(model, regression=_limits(model_spec.regression, (*at, "regression"), document)))
         for written, budget in model_spec.recipes.items():
             here = (*at, "recipes", written)
             limits = merge([_limits(budget, here, document), shared])
-            cases.append(CaseEntry(model, recipes[here], limits, document.line(here)))
-    return BudgetsFile(path, defaults, tuple(models), tuple(cases))
+            own = _limits(budget.regression, (*here, "regression"), document) if budget is not None else ()
+            regression = merge([own, models[-1].regression])
+            cases.append(CaseEntry(models[-1], recipes[here], limits, document.line(here), regression))
+    budgets = BudgetsFile(path, defaults, tuple(models), tuple(cases), document.file)
+    return _with_waivers(budgets, spec, document)
+
+
+def _with_waivers(budgets: BudgetsFile, spec: schema.BudgetsSpec, document: Document) -> BudgetsFile:
+    """The same, with its waivers, which stand at their limits, too."""
+    metrics = {model.name: model.metric for model in budgets.models}
+    waivers = stated_waivers(document, spec.waivers or [], metrics)
+    by_limit = {(each.case, each.limit): each.waiver for each in waivers}
+    models = {model.name: _waived_model(model, by_limit) for model in budgets.models}
+    cases = tuple(
+        replace(
+            case,
+            model=models[case.model.name],
+            limits=_waived(case.name, case.limits, by_limit),
+            regression=_waived(case.name, case.regression, by_limit),
+        )
+        for case in budgets.cases
+    )
+    return replace(budgets, models=tuple(models.values()), cases=cases, waivers=waivers)
+
+
+def _waived_model(model: ModelEntry, by_limit: Mapping[tuple[str, str], Waiver]) -> ModelEntry:
+    return replace(model, regression=_waived(f"{model.name}/{ORIGINAL}", model.regression, by_limit))
+
+
+def _waived(case: str, limits: tuple[Limit, ...], by_limit: Mapping[tuple[str, str], Waiver]) -> tuple[Limit, ...]:
+    return tuple(replace(limit, waiver=by_limit.get((case, limit.name))) for limit in limits)
 
 
 def _model(name: str, spec: schema.ModelSpec, line: int, defaults: Defaults) -> ModelEntry:
@@ -204,7 +252,7 @@ def _limits(budget: BaseModel | None, location: Location, document: Document) ->
     return tuple(_limit(name, getattr(budget, name), (*location, name), document) for name in names)
 
 
-def _limit(name: str, spec: schema.LimitSpec, location: Location, document: Document) -> Limit:
+def _limit(name: str, spec: LimitSpec, location: Location, document: Document) -> Limit:
     inner: Location = (*location, "limit")
     text = document.texts[location] if location in document.texts else document.texts[inner]
     return Limit(name, spec.limit, text, spec.level, document.file, document.line(location))

@@ -15,12 +15,23 @@ from statistics import median, median_low
 from pytest_modelopt.budgets.answers import ANSWER_LIMITS, judge_answers
 from pytest_modelopt.budgets.deciding import Number, decide
 from pytest_modelopt.budgets.limits import LIMITS, format_value
-from pytest_modelopt.budgets.words import by_how_much, not_measured, shown, verdict
-from pytest_modelopt.record.model import Case, Measurement, Timing
+from pytest_modelopt.budgets.regression import (
+    GROWTH_LIMITS,
+    judge_growth,
+    judge_loss,
+    least_speedup,
+    not_comparable,
+    slowdown_of,
+    told_slowdown,
+)
+from pytest_modelopt.budgets.waivers import ceiling_of, waive
+from pytest_modelopt.budgets.words import by_how_much, not_measured, shown, told_meter, verdict
+from pytest_modelopt.record.model import Case, Timing
 from pytest_modelopt.record.verdicts import Limit, Verdict
 from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
     LAUNCHES,
+    NEEDS,
     Decision,
     Need,
     Samples,
@@ -35,17 +46,27 @@ from pytest_modelopt.statistics.timing import (
 
 
 def judge(case: Case, *, timed_limits: int) -> Case:
-    """The case with one verdict for each of its limits, in their order. A case in error has no verdicts.
+    """The case with one verdict for each of its limits, in their order.
+
+    A case in error has no verdicts, and neither has one that is not at the base.
 
     `timed_limits` is the number of timed limits in the whole run, among which the risk of a false FAIL is shared.
     """
-    if case.error is not None:
+    if case.error is not None or (case.base is not None and case.base.status == "new"):
         return replace(case, verdicts=())
     known = [limit for limit in case.limits if limit.name in LIMITS]  # another one stays unjudged, which is never green
-    return replace(case, verdicts=tuple(_judge_limit(case, limit, timed_limits) for limit in known))
+
+    def judged(limit: Limit) -> Verdict:
+        return _judge_limit(case, limit, timed_limits)
+
+    return replace(case, verdicts=tuple(waive(case, judged(limit), judged) for limit in known))
 
 
 def _judge_limit(case: Case, limit: Limit, timed_limits: int) -> Verdict:
+    if LIMITS[limit.name].against == "base":
+        return not_comparable(case, limit) or _judge_against_base(case, limit, timed_limits)
+    if case.base is not None:
+        return not_measured(case, limit, "it is no limit against a base, and this case compares head with its base")
     if LIMITS[limit.name].kind == "timed":
         return _judge_timed(case, limit, timed_limits)
     if limit.name in MEMORY_LIMITS:
@@ -53,6 +74,14 @@ def _judge_limit(case: Case, limit: Limit, timed_limits: int) -> Verdict:
     if limit.name in ANSWER_LIMITS:
         return judge_answers(case, limit)
     return _judge_exact(case, limit)
+
+
+def _judge_against_base(case: Case, limit: Limit, timed_limits: int) -> Verdict:
+    if limit.name in GROWTH_LIMITS:
+        return judge_growth(case, limit)
+    if limit.name == "max_accuracy_loss":
+        return judge_loss(case, limit)
+    return _judge_timed(case, limit, timed_limits)
 
 
 # --- exact limits ----------------------------------------------------------------------------------------------------
@@ -135,9 +164,9 @@ def _judge_memory(case: Case, limit: Limit) -> Verdict:
 def _memory_range(case: Case, limit: Limit) -> _Range | None:
     if limit.name == "max_process_memory":
         process = case.variant.process_memory if case.variant else None
-        return _range(process.peaks_bytes, _told_meter(case.variant)) if process else None
+        return _range(process.peaks_bytes, told_meter(case.variant)) if process else None
     variant = case.memory_peaks_bytes(case.variant)
-    meter = _told_meter(case.variant) if case.foreign_runtimes else ""
+    meter = told_meter(case.variant) if case.foreign_runtimes else ""
     if limit.name == "max_memory":
         return _range(variant, meter)
     original = case.memory_peaks_bytes(case.original)
@@ -164,23 +193,27 @@ def _meters_differ(case: Case) -> bool:
     return bool(case.foreign_runtimes) and len(meters) > 1
 
 
-def _told_meter(side: Measurement | None) -> str:
-    process = side.process_memory if side is not None else None
-    if process is None:
-        return ""
-    runs = len(process.peaks_bytes)
-    return f" by {process.meter} in {runs} fresh process{'' if runs == 1 else 'es'}"
-
-
 # --- timed limits ----------------------------------------------------------------------------------------------------
 
 
 def lacking_timed(limit: Limit, speedups: Samples, latencies_s: Samples, *, timed_limits: int) -> Need:
-    """What the pairs measured so far lack for a decision. The referee stops when no limit lacks anything any more."""
+    """What the pairs measured so far lack for a decision. The referee stops when no limit lacks anything any more.
+
+    A waived limit with a ceiling needs a decision on both.
+    """
     risk = alpha_fail(timed_limits)
-    if limit.name == "min_speedup":
-        return lacking_at_least(speedups, limit.value, alpha_pass=ALPHA_PASS, alpha_fail=risk)
-    return lacking_at_most(latencies_s, limit.value, alpha_pass=ALPHA_PASS, alpha_fail=risk)
+    if limit.name == "max_latency":
+        need = lacking_at_most(latencies_s, limit.value, alpha_pass=ALPHA_PASS, alpha_fail=risk)
+    else:
+        need = lacking_at_least(speedups, _least_speedup(limit), alpha_pass=ALPHA_PASS, alpha_fail=risk)
+    ceiling = ceiling_of(limit)
+    if ceiling is None:
+        return need
+    return max(need, lacking_timed(ceiling, speedups, latencies_s, timed_limits=timed_limits), key=NEEDS.index)
+
+
+def _least_speedup(limit: Limit) -> float:
+    return least_speedup(limit.value) if limit.name == "max_slowdown" else limit.value
 
 
 def _judge_timed(case: Case, limit: Limit, timed_limits: int) -> Verdict:
@@ -190,24 +223,35 @@ def _judge_timed(case: Case, limit: Limit, timed_limits: int) -> Verdict:
     speedups, latencies_s = speedup_samples(timing), Samples(timing.variant_latencies_s(), timing.launches())
     risk = alpha_fail(timed_limits)
     decision: Decision
-    if limit.name == "min_speedup":
-        samples = speedups
-        decision = decide_at_least(samples, limit.value, alpha_pass=ALPHA_PASS, alpha_fail=risk)
-        low, high = speedup_interval(samples, alpha_pass=ALPHA_PASS, alpha_fail=risk)
-    else:
+    if limit.name == "max_latency":
         samples = latencies_s
         decision = decide_at_most(samples, limit.value, alpha_pass=ALPHA_PASS, alpha_fail=risk)
-        low, high = latency_interval(samples, alpha_pass=ALPHA_PASS, alpha_fail=risk)
-    estimate = median(samples.values)
-    told = shown(case, limit, estimate, kept=decision != "fail")
-    ends = [format_value(limit.name, end, digits=3) if 0 < end < inf else "?" for end in (low, high)]
-    measured = f"{told} [{ends[0]}, {ends[1]}] over {len(samples.values)} pairs"
+        interval = latency_interval(samples, alpha_pass=ALPHA_PASS, alpha_fail=risk)
+    else:
+        samples = speedups
+        decision = decide_at_least(samples, _least_speedup(limit), alpha_pass=ALPHA_PASS, alpha_fail=risk)
+        interval = speedup_interval(samples, alpha_pass=ALPHA_PASS, alpha_fail=risk)
+    estimate = _in_unit_of(limit, median(samples.values))
+    told = _told_timed(case, limit, estimate, interval, kept=decision != "fail")
+    measured = f"{told} over {len(samples.values)} pairs"
     if decision == "fail":
         measured += by_how_much(case, limit, estimate)
     elif decision == "inconclusive":
         lacking = lacking_timed(limit, speedups, latencies_s, timed_limits=timed_limits)
         measured += f" in {timing.seconds:.3g} s, {_why_inconclusive(limit, samples, lacking, timing)}"
     return verdict(case, limit, decision, estimate, measured)
+
+
+def _in_unit_of(limit: Limit, sample: float) -> float:
+    return slowdown_of(sample) if limit.name == "max_slowdown" else sample
+
+
+def _told_timed(case: Case, limit: Limit, estimate: float, interval: tuple[float, float], *, kept: bool) -> str:
+    """'1.42x [1.3x, 1.5x]'."""
+    if limit.name == "max_slowdown":
+        return told_slowdown(case, limit, estimate, interval, kept)
+    ends = [format_value(limit.name, end, digits=3) if 0 < end < inf else "?" for end in interval]
+    return f"{shown(case, limit, estimate, kept=kept)} [{ends[0]}, {ends[1]}]"
 
 
 def _why_inconclusive(limit: Limit, samples: Samples, lacking: Need, timing: Timing) -> str:
@@ -226,7 +270,7 @@ def _why_inconclusive(limit: Limit, samples: Samples, lacking: Need, timing: Tim
             f"and this limit needs {LAUNCHES} launches of the workers, of which the time was enough for "
             f"{samples.sampled_launches}; give it more time (`time_limit`)"
         )
-    launches = [format_value(limit.name, median(values)) for values in samples.by_launch()]
+    launches = [format_value(limit.name, _in_unit_of(limit, median(values))) for values in samples.by_launch()]
     return (
         f"and the launches of the workers contradict each other ({', '.join(launches)}), so more pairs would not help: "
         "give it a quieter machine, or a limit further from what is measured"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +27,11 @@ class LimitKind:
     meaning: str
     against: Literal["original", "base"] = "original"
     """What the variant is compared with: its original, or itself at the base (`regression:`)."""
+
+    @property
+    def may_exceed_the_whole(self) -> bool:
+        """Whether 150% is a value: what is compared with the base may grow by more than it was."""
+        return self.unit == "percentage" and self.against == "base"
 
 
 LIMITS: dict[str, LimitKind] = {
@@ -180,9 +185,10 @@ def parse_value(name: str, raw: object, *, unit_interval: bool | None = None) ->
     """
     if name not in LIMITS:
         raise units.UnitError(unknown_limit(name))
+    growth = LIMITS[name].may_exceed_the_whole
     parsers: dict[Unit, Callable[[object], float]] = {
         "bytes": lambda value: float(units.parse_bytes(value)),
-        "percentage": units.parse_percentage,
+        "percentage": units.parse_growth if growth else units.parse_percentage,
         "points": lambda value: units.parse_points(value, unit_interval=unit_interval),
         "score": lambda value: units.parse_score(value, unit_interval=unit_interval),
         "factor": units.parse_factor,
@@ -245,7 +251,7 @@ def metric_in_unit_interval(metric: str | None) -> bool | None:
 
 def no_drop(limit: str, metric: str | None) -> str:
     """Why a limit on a drop cannot be stated for a metric that gives the original no score; else empty."""
-    if metric != "sqnr" or limit not in ("max_accuracy_drop", "max_slice_drop"):
+    if metric != "sqnr" or limit not in ("max_accuracy_drop", "max_slice_drop", "max_accuracy_loss"):
         return ""
     return (
         "with `sqnr` nothing can drop: the original has no score of its own, since it differs from itself by nothing; "
@@ -275,6 +281,33 @@ def merge(closest_first: Sequence[tuple[Limit, ...]]) -> tuple[Limit, ...]:
     return tuple(chosen[name] for name in LIMITS if name in chosen)
 
 
-def unknown_limit(name: str) -> str:
-    """The sentence that refuses a limit that is not in the catalogue."""
-    return f"unknown limit {shown(name)}{did_you_mean(name, LIMITS)}"
+def is_looser(name: str, value: float, than: float, *, higher_is_better: bool | None) -> bool | None:
+    """Whether a limit of `value` allows more than one of `than`.
+
+    None where nobody knows: the floor of a score, in a metric of which `higher_is_better` is None.
+    """
+    if value == than:
+        return False
+    upwards = LIMITS[name].direction == "max"
+    if LIMITS[name].unit == "score":
+        if higher_is_better is None:
+            return None
+        upwards = not higher_is_better
+    return (value > than) == upwards
+
+
+def unknown_limit(name: str, known: Iterable[str] = LIMITS) -> str:
+    """The sentence that refuses a limit that is not in the catalogue, or not among those that are `known` there."""
+    near = nearest(name, LIMITS)
+    return f"unknown limit {shown(name)}{did_you_mean(name, [near] if near else known)}"
+
+
+def misplaced(name: str, *, below_regression: bool) -> str:
+    """Where a limit belongs that stands on the wrong side of `regression:`; else empty."""
+    if name in REGRESSION_LIMITS and not below_regression:
+        return f"`{name}` is a limit against the base; move it below `regression:` of the model, or of the recipe"
+    if name in BUDGET_LIMITS and below_regression:
+        return (
+            f"`{name}` is no limit against the base; move it below `budget:` of the model, or directly below the recipe"
+        )
+    return ""

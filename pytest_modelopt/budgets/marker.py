@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pytest_modelopt.budgets.limits import BUDGET_LIMITS, merge, parse_level, parse_value, unknown_limit
+from pytest_modelopt.budgets.limits import (
+    BUDGET_LIMITS,
+    REGRESSION_LIMITS,
+    merge,
+    parse_level,
+    parse_value,
+    unknown_limit,
+)
 from pytest_modelopt.budgets.problems import BudgetsError, Problem
 from pytest_modelopt.budgets.spelling import did_you_mean, printable, shown
 from pytest_modelopt.budgets.units import UnitError
@@ -74,8 +81,14 @@ def _canonical_case(text: str, messages: list[str]) -> str | None:
 
 
 def _limit(name: str, raw: object, file: str, line: int, messages: list[str]) -> Limit | None:
+    if name in REGRESSION_LIMITS:
+        messages.append(
+            f"`{name}` is a limit against the base, which a test has none of; move it into budgets.yaml, below "
+            "`regression:` of a model"
+        )
+        return None
     if name not in BUDGET_LIMITS:
-        messages.append(unknown_limit(name))
+        messages.append(unknown_limit(name, BUDGET_LIMITS))
         return None
     stated = raw if isinstance(raw, Mapping) else {"limit": raw}
     unknown = [key for key in stated if key not in _LIMIT_KEYS]

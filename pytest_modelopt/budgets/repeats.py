@@ -8,10 +8,14 @@ from fractions import Fraction
 
 from pytest_modelopt.budgets.deciding import Number
 from pytest_modelopt.budgets.limits import metric_in_unit_interval
-from pytest_modelopt.budgets.words import shown
+from pytest_modelopt.budgets.words import shown, side_names
 from pytest_modelopt.figures import format_number, format_percentage
+from pytest_modelopt.metrics import is_share
 from pytest_modelopt.record.model import Case, Measurement
 from pytest_modelopt.record.verdicts import Limit
+
+_ROUNDING = 1e-6
+"""What floats may make of a whole number of examples."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Passes:
 
 def told_repeats(case: Case) -> str:
     """Which side answers differently each time, and how much, in words; '' where both repeat themselves."""
-    sides = (("original", case.original), ("variant", case.variant))
+    sides = zip(side_names(case), (case.original, case.variant), strict=True)
     return "; ".join(
         f"the {name} answers differently each time: {told_repeat(case, side)}"
         for name, side in sides
@@ -93,10 +97,18 @@ def own_flips(case: Case) -> int:
 
 
 def exact_score(case: Case, score: float) -> Number:
-    """Counted exactly for a metric that is right-or-wrong."""
-    if case.agreement is None:
+    """Counted exactly for a metric that is right-or-wrong, also where single predictions were not compared."""
+    examples = case.agreement.examples if case.agreement is not None else _counted(case)
+    right = round(score * examples)
+    if not examples or (case.agreement is None and abs(score * examples - right) > _ROUNDING):
         return score
-    return Fraction(round(score * case.agreement.examples), case.agreement.examples)
+    return Fraction(right, examples)
+
+
+def _counted(case: Case) -> int:
+    """The examples of which both scores are a share; 0 where they are none, or of different examples."""
+    counts = {side.examples for side in (case.original, case.variant) if side is not None}
+    return counts.pop() if is_share(case.metric) and len(counts) == 1 else 0
 
 
 def _scores(case: Case, side: Measurement | None) -> list[Number]:

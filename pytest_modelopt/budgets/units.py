@@ -58,6 +58,7 @@ _PERCENT_SAID = ("percent", "per cent", "pct")
 
 _EXPECT_BYTES = f"a number with one of the units {', '.join(BYTE_UNITS)}, for example `6 MiB`"
 _EXPECT_PERCENTAGE = "a percentage from 0% to 100%, or a fraction from 0 to 1, for example `60%` or `0.6`"
+_EXPECT_GROWTH = "a percentage of 0% or more, or a fraction from 0 to 1, for example `10%` or `0.1`"
 _EXPECT_POINTS = "percentage points, for example `1 pp`"
 _EXPECT_POINTS_OR_FRACTION = "percentage points, or a fraction below 1, for example `1 pp` or `0.01`"
 _EXPECT_OWN_UNIT = "a number of 0 or more in the metric's own unit, for example `0.5`"
@@ -92,20 +93,37 @@ def parse_bytes(value: object) -> int:
 
 def parse_percentage(value: object) -> float:
     """A fraction in 0..1 from `60%`, 0.6, 0 or 1."""
-    number, unit = _read(value, _EXPECT_PERCENTAGE)
-    if unit not in ("", "%"):
-        meant = [("%", "")] if unit in (*_PERCENT_SAID, "pp", *_POINTS_SAID) else []
-        raise _unknown_unit(value, number, unit, meant, _EXPECT_PERCENTAGE)
-    share = number / 100 if unit else number
-    if share < 0:
-        raise _refusal(value, "is negative", _EXPECT_PERCENTAGE)
+    share, unit = _share(value, _EXPECT_PERCENTAGE)
     if share > 1:
-        if not unit and number <= 100:
+        if not unit and share <= 100:
             raise UnitError(
-                f"{shown(value)} is more than 1, the whole; if you mean a percentage, write {_plain(number)}%"
+                f"{shown(value)} is more than 1, the whole; if you mean a percentage, write {_plain(share)}%"
             )
         raise _refusal(value, "is more than the whole", _EXPECT_PERCENTAGE)
     return float(share)
+
+
+def parse_growth(value: object) -> float:
+    """A share of 0 or more from `10%`, `150%` (1.5) or 0.1: what grows may grow by more than the whole."""
+    share, unit = _share(value, _EXPECT_GROWTH)
+    if share > 1 and not unit:
+        percent = _plain(share)
+        raise UnitError(
+            f"{shown(value)} could mean {percent}% or {_plain(100 * share)}%; write `{percent}%` or "
+            f"`{_plain(100 * share)}%`"
+        )
+    return _float(share, value, _EXPECT_GROWTH)
+
+
+def _share(value: object, expected: str) -> tuple[Fraction, str]:
+    """A fraction of 0 or more, and the unit: `%`, or nothing."""
+    number, unit = _read(value, expected)
+    if unit not in ("", "%"):
+        meant = [("%", "")] if unit in (*_PERCENT_SAID, "pp", *_POINTS_SAID) else []
+        raise _unknown_unit(value, number, unit, meant, expected)
+    if number < 0:
+        raise _refusal(value, "is negative", expected)
+    return number / 100 if unit else number, unit
 
 
 def parse_points(value: object, *, unit_interval: bool | None) -> float:

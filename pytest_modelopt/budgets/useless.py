@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pytest_modelopt.budgets.words import side_names
 from pytest_modelopt.figures import format_percentage
 from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.record.model import Case
@@ -21,7 +22,7 @@ def why_useless(case: Case, limit: Limit) -> str:
     A drop needs an original that is better than guessing; flips need one that tells classes apart. Data with a single
     class can show neither, and nothing is said about it.
     """
-    if limit.name in ("max_accuracy_drop", "max_slice_drop"):
+    if limit.name in ("max_accuracy_drop", "max_slice_drop", "max_accuracy_loss"):
         return (is_constant(case) if _first_counts(case) else "") or is_chance(case) or _is_below_floor(case)
     return is_constant(case) if limit.name == "max_flips" else ""
 
@@ -31,7 +32,7 @@ def is_constant(case: Case) -> str:
     seen = _seen(case)
     if seen is None or seen.predicted_classes != 1 or (seen.rarer_targets or 0) < FEW_EXAMPLES:
         return ""  # to miss the one rare example that there is shows nothing
-    return f"the original predicts the same class for every example, of {seen.target_classes} classes"
+    return f"the {side_names(case)[0]} predicts the same class for every example, of {seen.target_classes} classes"
 
 
 def is_chance(case: Case) -> str:
@@ -52,8 +53,8 @@ def is_chance(case: Case) -> str:
     than = "no more than" if right * classes <= guesses * examples else "not clearly more than"
     among = f"guessing among {classes} classes" if guesses == 1 else f"{guesses} guesses among {classes} classes"
     return (
-        f"the original itself is right on {format_percentage(score)} of the {examples:,} examples, {than} {among}, and "
-        "from there no drop means anything"
+        f"the {side_names(case)[0]} itself is right on {format_percentage(score)} of the {examples:,} examples, {than} "
+        f"{among}, and from there no drop means anything"
     )
 
 

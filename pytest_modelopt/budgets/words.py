@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pytest_modelopt.budgets.deciding import Number
 from pytest_modelopt.budgets.limits import FIGURES, LIMITS, format_value, metric_in_unit_interval
 from pytest_modelopt.figures import format_number, format_percentage, format_points
-from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.model import Case, Measurement
 from pytest_modelopt.record.verdicts import Limit, Verdict
 from pytest_modelopt.statistics.timing import Decision
 
@@ -22,13 +22,67 @@ def verdict(case: Case, limit: Limit, decision: Decision, figure: Number, text: 
 
 def sentence(case: Case, limit: Limit, text: str) -> str:
     """`text` goes on after the limit: 'holds: 3 MiB measured'."""
-    return f"{case.name}: {limit.name} {limit.text} {text}. ({limit.file}:{limit.line})"
+    return f"{_beginning(case, limit)}{text}. ({limit.file}:{limit.line})"
+
+
+def _beginning(case: Case, limit: Limit) -> str:
+    return f"{case.name}: {limit.name} {limit.text} "
 
 
 def not_measured(case: Case, limit: Limit, why: str = "") -> Verdict:
     """The verdict where a figure is missing, for the reason `why`, or else for the one that its measurement states."""
     text = f"was not measured, which counts as broken ({why or _why_missing(case, limit)})"
     return Verdict(limit, "not measured", None, sentence(case, limit, text))
+
+
+def undecided(case: Case, limit: Limit, why: str, figure: Number | None = None) -> Verdict:
+    """The verdict where nothing that was measured could decide."""
+    measured = None if figure is None else float(figure)
+    return Verdict(limit, "inconclusive", measured, sentence(case, limit, f"is inconclusive: {why}"))
+
+
+def reworded(case: Case, judged: Verdict, opening: str) -> str:
+    """The sentence of a verdict with `opening` between the limit and what was found: 'is waived ... It is broken: '."""
+    beginning = _beginning(case, judged.limit)
+    return f"{beginning}{opening}{judged.sentence.removeprefix(beginning)}"
+
+
+def base_name(case: Case) -> str:
+    """What head is compared with: '1a2b3c4d5e6f', 'saved.json'."""
+    return case.base.name if case.base is not None else "the base"
+
+
+def side_names(case: Case) -> tuple[str, str]:
+    """What sentences call the two sides of the case."""
+    return ("original", "variant") if case.base is None else ("base", "head")
+
+
+def told_drop(case: Case, limit: Limit, drop: float, *, kept: bool) -> str:
+    """'0.7 pp measured', or against a base '0.7 pp worse than at 1a2b3c4d5e6f (96.2%, was 96.9%)'."""
+    if case.base is None:
+        return f"{shown(case, limit, drop, kept)} measured"
+    scores = _told_scores(case)
+    if drop == 0:
+        return f"neither better nor worse than at {base_name(case)}{scores}"
+    amount = shown(case, limit, abs(drop), kept=kept or drop < 0)
+    return f"{amount} {'worse' if drop > 0 else 'better'} than at {base_name(case)}{scores}"
+
+
+def _told_scores(case: Case) -> str:
+    """' (96.2%, was 96.9%)'."""
+    sides = [side.score if side is not None else None for side in (case.variant, case.original)]
+    form = format_percentage if metric_in_unit_interval(case.metric) else format_number
+    told = [form(score, digits=4) for score in sides if score is not None]
+    return f" ({', was '.join(dict.fromkeys(told))})" if len(told) == 2 else ""
+
+
+def told_meter(side: Measurement | None) -> str:
+    """' by memray in 3 fresh processes'; empty for torch's allocator."""
+    process = side.process_memory if side is not None else None
+    if process is None:
+        return ""
+    runs = len(process.peaks_bytes)
+    return f" by {process.meter} in {runs} fresh process{'' if runs == 1 else 'es'}"
 
 
 def _why_missing(case: Case, limit: Limit) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pytest_modelopt.doctor import answers, coverage, fairness, gate
+from pytest_modelopt.doctor import against, answers, coverage, fairness, gate
 from pytest_modelopt.doctor.evidence import Evidence
 from pytest_modelopt.record.model import Case, Environment
 from pytest_modelopt.record.verdicts import Finding
@@ -43,12 +43,15 @@ RULES: tuple[Rule, ...] = (
     answers.over_pruned,
     answers.does_not_reload,
 )
-"""In the order in which they are told."""
+"""Of a variant beside its original, in the order in which they are told."""
+RULES_AGAINST: tuple[Rule, ...] = (against.runtime_changed, against.memory_moved)
+"""Of head beside its base."""
 
 
 def examine(case: Case, environment: Environment | None) -> tuple[Finding, ...]:
     """What explains the case's figures. Of a case in error its message says it all."""
-    if case.error is not None:
+    if case.error is not None or (case.base is not None and case.base.status != "compared"):
         return ()
     evidence = Evidence(case, environment)
-    return tuple(finding for rule in RULES if (finding := rule(evidence)) is not None)
+    rules = RULES if case.base is None else RULES_AGAINST
+    return tuple(finding for rule in rules if (finding := rule(evidence)) is not None)

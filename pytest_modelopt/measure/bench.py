@@ -33,6 +33,7 @@ from pytest_modelopt.measure.device import Device
 from pytest_modelopt.measure.metrics.base import Batch, Scorer
 from pytest_modelopt.measure.metrics.bootstrap import paired_bootstrap
 from pytest_modelopt.measure.metrics.making import Metric, make_metric
+from pytest_modelopt.measure.other_tree import modules_of_head
 from pytest_modelopt.measure.replies import Answers, Block, Examples, Loaded, Memory, Sample, Usage, VariantError
 from pytest_modelopt.measure.settings import compilations, settings
 from pytest_modelopt.measure.variant import Variant
@@ -82,15 +83,16 @@ class Bench:
         self._set_threads()
         self._data.read_again(examples)
 
-    def load(self, inputs_file: str | None = None, examples: Examples | None = None) -> Loaded:
+    def load(self, inputs_file: str | None = None, examples: Examples | None = None, *, scores: bool = True) -> Loaded:
         """Make the model, its inputs and its metric; check that one call works.
 
-        `inputs_file`: inputs that another worker of this variant has saved; no data and no metric are made then.
+        `inputs_file`: inputs that another worker has saved, which take the place of this variant's own.
         `examples`: what `read` found; without it the data comes from its source.
+        `scores`: whether it is scored, too. Another launch is not, and torchmetrics takes seconds to import.
         """
         self._set_threads()
         self._data.use(examples)
-        if inputs_file is None:  # another launch scores nothing, and torchmetrics takes seconds to import
+        if scores:
             self._metric = make_metric(self._variant.metric, self._loader)
         inputs = self._data.example_inputs() if inputs_file is None else size.load(Path(inputs_file))
         self._inputs = self._device.take(inputs)
@@ -141,6 +143,10 @@ class Bench:
         self._known = {"first_call_s": done.first_call_s, "settings": settings()}
         gc.collect()
         return Loaded((), done.coverage, "", True)
+
+    def modules_of_head(self) -> tuple[str, ...]:
+        """Modules of head's tree that this variant of another revision has imported: 'shop.models (/work/shop.py)'."""
+        return () if self._variant.tree is None else modules_of_head(self._variant.tree)
 
     def size(self) -> int:
         try:

@@ -67,7 +67,7 @@ def _is_reloaded(workshop: Workshop, measured: Measured, saved: Saved, model: Pa
 
 def _make_again(workshop: Workshop, measured: Measured, saved: Saved) -> None:
     """By the factory and the recipe, as in the first launch: what answers differently must not be timed for it."""
-    workshop.request(measured.worker, "load", inputs_file=str(saved.inputs), examples=measured.examples)
+    workshop.request(measured.worker, "load", inputs_file=str(saved.inputs), examples=measured.examples, scores=False)
     if measured.variant.recipe is not None:
         workshop.request(measured.worker, "optimize")
     if not saved.answer.is_like(workshop.request(measured.worker, "answer")):

@@ -53,6 +53,19 @@ def added_recipes_now() -> bytes:
 
 
 @dataclass(frozen=True)
+class SourceTree:
+    """The files of another revision, which stand in the place of head's."""
+
+    head: str
+    """The top folder of head's working tree."""
+    folder: str
+    """The top folder of the other revision's."""
+    commit: str
+    differs: bool
+    """Whether any file differs from head's."""
+
+
+@dataclass(frozen=True)
 class Variant:
     """One way to run a model: source tree + model + recipe, and the work on which it is measured.
 
@@ -82,6 +95,8 @@ class Variant:
     seed: int = SEED
     slices: Source | None = None
     """A function (inputs, target) -> slice name, called with each example of the data."""
+    tree: SourceTree | None = None
+    """Where it belongs to another revision: its `import_paths` and its working directory lie in there."""
     added_recipes: bytes = b""
     """What `added_recipes_now` gave: recipes of the project's own."""
 

@@ -16,6 +16,7 @@ import warnings
 from multiprocessing.connection import Connection
 from typing import Any
 
+from pytest_modelopt.measure.other_tree import enter
 from pytest_modelopt.measure.replies import VariantError
 from pytest_modelopt.measure.variant import Variant
 
@@ -36,6 +37,8 @@ def main(connection: Connection, variant: Variant, output_file: str) -> None:
         os.environ.update(WORKER_ENVIRONMENT | dict(variant.environment))
     os.chdir(variant.working_directory)
     sys.path[:] = [*variant.import_paths, *(p for p in sys.path if p not in variant.import_paths)]
+    if variant.tree is not None:
+        enter(variant.tree)
     serve(connection, variant)
 
 

@@ -65,6 +65,10 @@ class Measured:
     """The evaluation data of its model, once it was read."""
     files: list[Path] = field(default_factory=list)
     """Removed with it."""
+    inputs: Path | None = None
+    """Inputs of the measured call that another variant has saved; None: its own."""
+    is_mixed: bool = False
+    """It belongs to another revision, but ran modules of head."""
     outputs: Path | None = None
     """Of the original, under an unlabelled metric: what it answered, which variants are compared with."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import shutil
@@ -14,9 +15,10 @@ from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.recipes import cpu_flags, torch_ao
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.recipes.calibrating import fewer_batches, require_calibration, run_observers
-from pytest_modelopt.recipes.calling import call
+from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.describe import last_line, owners_in_words
 from pytest_modelopt.recipes.exporting import export, refuse_other_precisions
+from pytest_modelopt.recipes.witness import Witness
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +86,11 @@ class TorchaoPt2eInt8(Recipe):
             return Applied(model, notes)
         with torch_ao.quiet():
             variant = self._compiled(converted, list(unused.values()), context)
-        notes += _cost_notes(converted, _lowered_by_a_call(variant, context), quantized)
+        witness = Witness(model, [context.example_inputs, *_first_batch(context)])
+        lowered = _lowered_by_a_call(variant, context)
+        if witness.answers_differently():
+            raise RecipeError(_damage())
+        notes += _cost_notes(converted, lowered, quantized)
         return Applied(variant, notes + fewer_batches(seen, self.batches))
 
     def _compiled(self, converted: fx.GraphModule, unused: list[nn.Parameter], context: Context) -> nn.Module:
@@ -212,6 +218,22 @@ def _lowered_by_a_call(variant: nn.Module, context: Context) -> int:
             f"no compiler"
         ) from error
     return lowered() - before
+
+
+def _first_batch(context: Context) -> list[Inputs]:
+    assert context.calibration is not None
+    return list(itertools.islice(context.calibration(), 1))
+
+
+def _damage() -> str:
+    """Seen on AMD EPYC with AVX2 and torch 2.13.0, and with Transformers only: from the first call of their int8
+    program on, it and every float model of the process were wrong by tens of points, without an error."""
+    processor, _ = cpu_flags.name_and_flags()
+    return (
+        f"torchao-pt2e-int8: since its int8 program has run, the model in floating point answers the same inputs "
+        f"differently: on this processor ({processor}) torch's compiled int8 kernels damage whatever else runs in "
+        f"their process, and their own answers are wrong; use int8-dynamic or int8-static"
+    )
 
 
 def _left_notes(

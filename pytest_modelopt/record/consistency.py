@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Collection, Iterator, Mapping
 
 from pytest_modelopt.record.answers import MOST_CHANGED, MOST_SLICES, Agreement, Changed, Repeat, Slices
-from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.model import Case, Record
+from pytest_modelopt.record.verdicts import Limit
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def contradiction(case: Case) -> str:
@@ -13,7 +18,27 @@ def contradiction(case: Case) -> str:
     return next(_contradictions(case), "")
 
 
+def contradiction_of_record(record: Record) -> str:
+    """The first thing that cannot be among the parts of a record, as `contradiction` tells it of one case."""
+    machines = 1 + len(record.other_machines)
+    return next(
+        (
+            f"cases[{index}].machine: must be from 0 to {machines - 1}, since the record has {machines} "
+            f"machine{'' if machines == 1 else 's'}, not {case.machine}"
+            for index, case in enumerate(record.cases)
+            if case.machine >= machines
+        ),
+        "",
+    )
+
+
 def _contradictions(case: Case) -> Iterator[str]:
+    if case.machine < 0:
+        yield f"machine: must be at least 0, not {case.machine}"
+    for index, limit in enumerate(case.limits):
+        yield from _of_waiver(limit, f"limits[{index}]")
+    for index, verdict in enumerate(case.verdicts):
+        yield from _of_waiver(verdict.limit, f"verdicts[{index}].limit")
     if case.agreement is not None:
         yield from _of_agreement(case.agreement)
         if case.agreement.changed is not None:
@@ -23,6 +48,18 @@ def _contradictions(case: Case) -> Iterator[str]:
     for name, side in (("original", case.original), ("variant", case.variant)):
         if side is not None and side.repeat is not None:
             yield from _of_repeat(side.repeat, f"{name}.repeat")
+
+
+def _of_waiver(limit: Limit, path: str) -> Iterator[str]:
+    if limit.waiver is not None and not _is_date(limit.waiver.until):
+        yield f"{path}.waiver.until: must be a date as 2027-01-31, not {limit.waiver.until[:20]!r}"
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return bool(_DATE.fullmatch(text)) and bool(datetime.date.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def _of_agreement(agreement: Agreement) -> Iterator[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pytest_modelopt.record.atomic import write_text
-from pytest_modelopt.record.consistency import contradiction
+from pytest_modelopt.record.consistency import contradiction, contradiction_of_record
 from pytest_modelopt.record.model import SCHEMA_VERSION, Case, Environment, Record, TimedPair, Timing
 
 if TYPE_CHECKING:
@@ -300,6 +300,9 @@ def _validated(adapter: TypeAdapter[tuple[Any]], data: Any) -> Any:
         wrong = contradiction(case)
         if wrong:
             _refuse(_join(path, wrong))
+    wrong = contradiction_of_record(value) if isinstance(value, Record) else ""
+    if wrong:
+        _refuse(wrong)
     return value
 
 

@@ -277,6 +277,8 @@ class Case:
     verdicts: tuple[Verdict, ...] = ()
     device: str = "cpu"
     findings: tuple[Finding, ...] = ()
+    threads: int | None = None
+    """Intra-op threads of every call."""
     base: Base | None = None
     """Where head is compared with its base and not with its original: then `original` is the base's measurement."""
     machine: int = 0

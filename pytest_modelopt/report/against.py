@@ -23,7 +23,7 @@ from pytest_modelopt.report.cells import (
 )
 from pytest_modelopt.report.names import machine_title
 from pytest_modelopt.report.plain import plain_line
-from pytest_modelopt.report.table import headers_of, measured, scored, verdict_cell
+from pytest_modelopt.report.table import headers_of, measured, metric_of, scored, verdict_cell
 
 HEADERS = ("recipe", "memory", "size", "latency", "score", "flips", "verdict")
 ALIGNMENTS = ("left", "right", "right", "right", "right", "right", "left")
@@ -79,11 +79,12 @@ def against_block(record: Record, cases: list[Case]) -> AgainstBlock:
     first = cases[0]
     assert first.base is not None
     machine = machine_title(record, first.machine)
+    metric = metric_of(cases)
     model, base = plain_line(first.model), plain_line(first.base.name)
     return AgainstBlock(
         title=f"{model} against {base}" + (f" on {machine}" if machine else ""),
         model=model,
-        metric=None if first.metric is None else plain_line(first.metric),
+        metric=None if metric is None else plain_line(metric),
         rows=tuple(_row(record, case) for case in cases),
         conditions=f"{scored(cases)}; {measured(cases)}; in brackets: since {base}",
         is_red=any(is_red(case, record.strict) for case in cases),

@@ -116,7 +116,9 @@ def grouped(cases: Iterable[Case]) -> list[list[Case]]:
     groups: dict[tuple[object, ...], list[Case]] = {}
     for case in cases:
         base = None if case.base is None else case.base.name
-        key = (case.machine, case.model, case.metric, case.batch_size, case.device, base)
+        # Against a base all are scored by one metric, which is not known of those that were not measured there.
+        metric = case.metric if base is None else None
+        key = (case.machine, case.model, metric, case.batch_size, case.device, base)
         groups.setdefault(key, []).append(case)
     return list(groups.values())
 
@@ -139,8 +141,13 @@ def scored(cases: list[Case]) -> str:
     """'accuracy on 360 examples': with what, and on how much."""
     examples = _latest(side.examples for case in cases for side in (case.variant, case.original) if side is not None)
     on = "" if examples is None else f" on {examples} example{'' if examples == 1 else 's'}"
-    metric = cases[0].metric
+    metric = metric_of(cases)
     return f"{plain_line(metric)}{on}" if metric else "no metric"
+
+
+def metric_of(cases: list[Case]) -> str | None:
+    """The metric of a table's cases; None where no case was scored."""
+    return next((case.metric for case in cases if case.metric is not None), None)
 
 
 def measured(cases: list[Case]) -> str:

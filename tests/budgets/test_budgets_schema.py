@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from pytest_modelopt.budgets.limits import BUDGET_LIMITS
+from pytest_modelopt.budgets.limits import BUDGET_LIMITS, REGRESSION_LIMITS
 from pytest_modelopt.budgets.schema import SCHEMA_FILE, json_schema, schema_text
 
 VALID = [
@@ -38,6 +38,23 @@ models:
       low-rank: {min_speedup: +30%, min_accuracy: -3.5, max_accuracy_drop: 0.01}
       int8-dynamic: {min_speedup: 2}
 """,
+    """
+version: 1
+models:
+  m:
+    factory: a:b
+    data: a:b
+    recipes:
+      int8-dynamic:
+        max_memory: 3 MiB
+        regression: {max_slowdown: {limit: 150%, level: warn}, max_accuracy_loss: 0.5 pp}
+      low-rank: {regression: }
+    regression: {max_memory_growth: 2%, max_size_growth: 0.1}
+waivers:
+  - {case: m/int8-dynamic, limit: max_memory, until: "2027-01-31", reason: why, ceiling: 4 MiB, owner: "@ada"}
+  - {case: m/original, limit: max_slowdown, until: "2027-01-31", reason: why, ceiling: 20%}
+""",
+    "{version: 1, models: {m: {factory: a:b, data: a:b, recipes: {int8-dynamic: }}}, waivers: []}",
 ]
 
 START = "version: 1\nmodels:\n  m:\n    factory: a:b\n    data: a:b\n"
@@ -45,7 +62,7 @@ INVALID = [
     START,
     START + "    recipes: {}\n",
     START + "    recipes: {low-rank: }\nmodles: 1\n",
-    START + "    recipes: {low-rank: }\n    regression: {}\n",
+    START + "    recipes: {low-rank: }\nregression: {}\n",
     START + "    recipes: {low-rank: {max_memroy: 1}}\n",
     START + "    recipes: {low-rank: {max_memory: 6 Mb}}\n",
     START + "    recipes: {low-rank: {max_memory: -1 B}}\n",
@@ -64,6 +81,24 @@ INVALID = [
     START + "    slices: by_camera\n    recipes: {low-rank: }\n",
     START + "    recipes: {low-rank: {max_slice_drop: 5%}}\n",
     "defaults: {treads: 1}\n" + START + "    recipes: {low-rank: }\n",
+    START + "    recipes: {low-rank: {max_slowdown: 10%}}\n",
+    START + "    budget: {max_size_growth: 1%}\n    recipes: {low-rank: }\n",
+    START + "    regression: {max_memory: 1 MiB}\n    recipes: {low-rank: }\n",
+    START + "    regression: {max_slowdown: -10%}\n    recipes: {low-rank: }\n",
+    START + "    regression: {max_slowdown: 50}\n    recipes: {low-rank: }\n",
+    START + "    recipes: {low-rank: {regression: {max_flips: 1%}}}\n",
+    *(
+        START + "    recipes: {low-rank: {max_flips: 1%}}\nwaivers: [{" + waiver + "}]\n"
+        for waiver in (
+            'case: m/low-rank, limit: max_flips, until: "2027-01-31"',
+            'case: m/low-rank, limit: max_flips, until: "2027-01-31", reason: "  "',
+            "case: m/low-rank, limit: max_flips, until: tomorrow, reason: why",
+            'case: m, limit: max_flips, until: "2027-01-31", reason: why',
+            'case: m/low-rank, limit: max_flip, until: "2027-01-31", reason: why',
+            'case: m/low-rank, limit: max_flips, until: "2027-01-31", reason: why, ceiling: lots',
+            'case: m/low-rank, limit: max_flips, until: "2027-01-31", reason: why, owners: me',
+        )
+    ),
 ]
 
 
@@ -94,6 +129,11 @@ def test_editors_get_a_sentence_for_every_limit() -> None:
     assert {name: field["description"] for name, field in described.items()} == {
         name: kind.meaning for name, kind in BUDGET_LIMITS.items()
     }
+    described = json_schema()["$defs"]["Regression"]["properties"]
+    assert {name: field["description"] for name, field in described.items()} == {
+        name: kind.meaning for name, kind in REGRESSION_LIMITS.items()
+    }
+    assert set(json_schema()["$defs"]["Recipe"]["properties"]) == {*BUDGET_LIMITS, "regression"}
 
 
 def nodes(value: Any) -> list[dict[str, Any]]:

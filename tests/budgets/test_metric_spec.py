@@ -9,10 +9,11 @@ import jsonschema
 import pytest
 import yaml
 
+from pytest_modelopt.budgets.explaining import parse_metric
 from pytest_modelopt.budgets.file import load_budgets
 from pytest_modelopt.budgets.limits import misfit
 from pytest_modelopt.budgets.problems import BudgetsError
-from pytest_modelopt.budgets.schema import json_schema, parse_metric
+from pytest_modelopt.budgets.schema import json_schema
 from pytest_modelopt.measure.variant import Carried
 from pytest_modelopt.metrics import MetricSpec, is_share
 from pytest_modelopt.record.verdicts import Limit

@@ -170,9 +170,9 @@ def test_the_files_of_the_data_go_with_the_original(runner: Runner, variant: Var
 def test_an_original_whose_worker_died_does_not_read_again(runner: Runner, variant: Variant, tmp_path: Path) -> None:
     before = measured(runner, variant)
     assert before.error is None
-    assert runner._original is not None
-    assert runner._original.worker is not None
-    runner._original.worker.kill()
+    assert runner._original.measured is not None
+    assert runner._original.measured.worker is not None
+    runner._original.measured.worker.kill()
     after = measured(runner, replace(variant, recipe="prune-unstructured(ratio=0.9)"))
     assert after.error is None
     assert after.original is not None

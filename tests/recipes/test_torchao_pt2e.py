@@ -119,6 +119,57 @@ class TestCompiled:
 
 
 @pytest.mark.usefixtures("uncompiled")
+class TestDamage:
+    """What was seen on a processor without VNNI: after the first call, float models of the process answer otherwise."""
+
+    @pytest.fixture
+    def model(self) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+
+    @pytest.mark.parametrize("damaged", ["the measured call's inputs", "other inputs of the calibration"])
+    def test_it_is_noticed_by_the_float_model(
+        self, model: nn.Module, damaged: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        example, batch = torch.zeros(1, 16), torch.randn(4, 16)
+        first_call = Pt2eInt8.forward
+
+        def damages(program: Pt2eInt8, inputs: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                layer = model[0]
+                if damaged == "the measured call's inputs":
+                    layer.bias += 0.01  # all answers
+                else:
+                    layer.weight += 0.01  # answers to zeros stay as they are
+            answer: torch.Tensor = first_call(program, inputs)
+            return answer
+
+        monkeypatch.setattr(Pt2eInt8, "forward", damages)
+        context = Context(example, lambda: iter([batch]), seed=0)
+        with pytest.raises(RecipeError, match="since its int8 program has run, the model in floating point answers"):
+            optimize(model, parse("torchao-pt2e-int8"), context)
+
+    def test_a_model_that_answers_at_random_is_no_witness(self, model: nn.Module) -> None:
+        class Noisy(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layers = model
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                answer: torch.Tensor = self.layers(x) + torch.rand(4)
+                return answer
+
+        assert (
+            optimize(
+                Noisy().eval(),
+                parse("torchao-pt2e-int8"),
+                Context(torch.zeros(1, 16), lambda: iter([torch.randn(4, 16)]), seed=0),
+            ).coverage.share
+            > 0.5
+        )
+
+
+@pytest.mark.usefixtures("uncompiled")
 class TestProgram:
     @pytest.mark.parametrize("kind", [*KINDS, *TRAPS])
     def test_close_and_reloadable_on_every_kind(self, kind: str) -> None:

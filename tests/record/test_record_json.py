@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_modelopt.record import json as record_json
+from pytest_modelopt.record.against import Base
 from pytest_modelopt.record.answers import Agreement, Changed, Repeat, Slices
 from pytest_modelopt.record.json import (
     RecordError,
@@ -41,7 +42,7 @@ from pytest_modelopt.record.model import (
     Timing,
     WorkerUse,
 )
-from pytest_modelopt.record.verdicts import Limit, Verdict
+from pytest_modelopt.record.verdicts import Limit, Verdict, Waiver
 
 _ABOVE_ZERO = {"launch", "original_ns", "variant_ns", "original_calls", "variant_calls"}
 _NOT_NEGATIVE = {"original_switches", "variant_switches", "original_delayed_ns", "variant_delayed_ns"}
@@ -77,10 +78,17 @@ def _repeats() -> st.SearchStrategy[Repeat]:
     return st.builds(Repeat, st.integers(9, 2**63 - 1), st.none() | st.floats(-9, 9), st.none() | _FEW)
 
 
+def _waivers() -> st.SearchStrategy[Waiver]:
+    dates, texts = st.dates().map(str), st.text(max_size=20)
+    ceilings = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+    return st.builds(Waiver, dates, texts, texts, _NUMBERS, texts, ceilings, texts)
+
+
 _CONSISTENT: dict[Any, Callable[[], st.SearchStrategy[Any]]] = {
     Agreement: _agreements,
     Slices: _slices,
     Repeat: _repeats,
+    Waiver: _waivers,
 }
 """Types of which not every value is one: their fields must fit each other."""
 
@@ -103,6 +111,8 @@ def _any(kind: Any, name: str = "") -> st.SearchStrategy[Any]:
         return st.builds(kind, **{each.name: st.deferred(_deferred(hints, each.name)) for each in fields(kind)})
     if kind is float:
         return st.floats(allow_nan=False, allow_infinity=False)
+    if name == "machine":
+        return st.just(0)  # the one that every record has
     if kind is int:
         least = 1 if name in _ABOVE_ZERO else 0 if name in _NOT_NEGATIVE else -(2**63) + 1
         return st.integers(least, 2**63 - 1)
@@ -266,6 +276,55 @@ def test_half_a_character_does_not_make_a_record_unreadable() -> None:
 def test_what_is_not_a_record_is_refused_with_its_path(change: Any, message: str) -> None:
     with pytest.raises(RecordError, match=message):
         loads(_changed(change))
+
+
+_WAIVER = Waiver("2027-01-31", "slow", "budgets.yaml", 9, "@ada", 1.2, "1.2x")
+
+
+def _waived_case() -> Case:
+    case = _timed_case()
+    limit = replace(case.limits[0], waiver=_WAIVER)
+    return replace(case, limits=(limit,), verdicts=(Verdict(limit, "waived", 1.3, "waived"),))
+
+
+@pytest.mark.parametrize("until", ["tomorrow", "20270131", "2027-02-30", "2027-1-31", "2027-01-31T00:00", ""])
+@pytest.mark.parametrize("where", ["limits[0]", "verdicts[0].limit"])
+def test_a_waiver_that_does_not_end_on_a_day_is_refused(until: str, where: str) -> None:
+    def change(data: Any) -> None:
+        case = data["cases"][0]
+        (case["limits"][0] if where == "limits[0]" else case["verdicts"][0]["limit"])["waiver"]["until"] = until
+
+    record = _record(_waived_case())
+    assert loads(dumps(record)) == record
+    with pytest.raises(RecordError, match=rf"^cases\[0\]\.{re.escape(where)}\.waiver\.until: must be a date"):
+        loads(_changed(change, record))
+
+
+@pytest.mark.parametrize(("machine", "others", "is_there"), [(0, 0, True), (1, 1, True), (1, 0, False), (2, 1, False)])
+def test_a_case_belongs_to_a_machine_of_its_record(machine: int, others: int, is_there: bool) -> None:
+    environment = Environment("3", "Linux", "CPU", 2, "AVX2", (), "2", "x86")
+    second = replace(_timed_case(), machine=machine)
+    record = _record(_timed_case(), second, environment=environment, other_machines=(environment,) * others)
+    if is_there:
+        assert loads(dumps(record)).machine_of(second) == environment
+        return
+    with pytest.raises(
+        RecordError, match=rf"^cases\[1\]\.machine: must be from 0 to {others}, since .*, not {machine}"
+    ):
+        loads(dumps(record))
+
+
+def test_a_machine_below_the_first_is_refused_also_in_transport() -> None:
+    with pytest.raises(RecordError, match=r"^machine: must be at least 0, not -1"):
+        case_from_data({**case_to_data(_timed_case()), "machine": -1})
+    assert case_from_data(case_to_data(replace(_timed_case(), machine=7))).machine == 7
+
+
+def test_a_case_in_error_may_compare_with_a_base_and_hold_no_measurement() -> None:
+    case = replace(
+        _timed_case(), base=Base("1a2b", "compared"), variant=None, timing=None, error=CaseError("load", "no")
+    )
+    assert loads(dumps(_record(case))).cases == (case,)
 
 
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -228,3 +228,12 @@ def test_no_latency_without_pairs(timed: Timing | None) -> None:
 def test_a_base_has_the_name_that_the_record_gives_it() -> None:
     (block,) = tables(pull_request(replace(against(), base=replace(GREW.base, name=f"x\n{BASE}"))))  # type: ignore[type-var]
     assert block.title == f"digits-vit against x {BASE}"
+
+
+def test_a_new_variant_stands_in_the_table_of_its_model() -> None:
+    """It was not measured at the base, so its case knows no metric."""
+    new = replace(against("fresh", status="new"), metric=None)
+    block = _block(new, against("a"))
+    assert [row.recipe for row in block.rows] == ["fresh", "a"]
+    assert block.metric == "accuracy"
+    assert block.conditions.startswith("accuracy on ")

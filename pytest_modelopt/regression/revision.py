@@ -1,0 +1,180 @@
+"""Another git revision as the base: its tree, its budgets file, and the variants that are made from them."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pytest_modelopt.budgets.file import BudgetsFile, ModelEntry, load_budgets
+from pytest_modelopt.budgets.problems import BudgetsError
+from pytest_modelopt.measure.variant import SourceTree, Variant
+from pytest_modelopt.record.against import Against, Base
+from pytest_modelopt.record.model import ORIGINAL, Case
+from pytest_modelopt.regression.loosened import loosened, removed_cases
+from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out
+
+_HASH_SHOWN = 12
+_PATHS_SHOWN = 5
+_DEPENDENCIES = (
+    "requirements*.txt",
+    "constraints*.txt",
+    "pyproject.toml",
+    "setup.py",
+    "setup.cfg",
+    "*.lock",
+    "Pipfile",
+    "environment*.y*ml",
+)
+
+VariantOf = Callable[[BudgetsFile, ModelEntry, str | None, Path], Variant]
+
+
+@dataclass(frozen=True)
+class RevisionBase:
+    """The base of a run. Plain data, so that it can be told to pytest-xdist's workers."""
+
+    tree: BaseTree
+    budgets: BudgetsFile | None
+    """The base's own file, or head's where the base's cannot be read; None where the base has none."""
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.tree.commit[:_HASH_SHOWN]
+
+    def variant(self, head: Variant, model: ModelEntry, make: VariantOf) -> Variant | None:
+        """What `head`, a variant of `model`, was at the base; None where the base did not have it.
+
+        Factories and files are the base's; the metric and how the call is measured are head's, as both sides need the
+        same.
+        """
+        if self.budgets is None:
+            return None
+        theirs = next((each for each in self.budgets.models if each.name == model.name), None)
+        recipes = [case.recipe for case in self.budgets.cases if case.model == theirs]
+        if theirs is None or (head.recipe is not None and head.recipe not in recipes):
+            return None
+        made = make(self.budgets, theirs, head.recipe, Path(head.working_directory))
+        tree = SourceTree(str(self.tree.repository), str(self.tree.folder), self.tree.commit, bool(self.tree.changed))
+        return replace(
+            made,
+            metric=head.metric,
+            slices=head.slices,
+            batch_size=head.batch_size,
+            device=head.device,
+            threads=head.threads,
+            import_paths=tuple(str(self.tree.mapped(Path(path))) for path in made.import_paths),
+            working_directory=str(self._directory(Path(head.working_directory))),
+            environment=head.environment,
+            added_recipes=head.added_recipes,
+            tree=tree,
+        )
+
+    def lacks(self, model: str, recipe: str | None) -> Base:
+        """Of a variant that is not at the base."""
+        what = f"{model}/{recipe or ORIGINAL}"
+        if self.budgets is None:
+            return Base(self.name, "new", f"{what} is new: there is no budgets file at {self.name}")
+        return Base(self.name, "new", f"{what} is new: the budgets file at {self.name} does not have it")
+
+    def explained(self, case: Case) -> Case:
+        """The case with what the tree has to do with it, where the base could not be measured."""
+        if case.base is None or case.base.status == "compared" or case.base.status == "new":
+            return case
+        missing = [
+            (self.tree.pointers, "Git LFS pointers instead of their content", f"git lfs fetch origin {self.name}"),
+            (self.tree.missing_submodules, "submodules without their content", "git submodule update --init"),
+        ]
+        lacking = [
+            f"the tree of {self.name} has {what} ({_few(paths)}): run `{command}` first"
+            for paths, what, command in missing
+            if paths
+        ]
+        if not lacking:
+            return case
+        why = "; ".join([case.base.why, *lacking])
+        return replace(case, base=replace(case.base, status="unusable", why=why))
+
+    def against(self, head: BudgetsFile | None) -> Against:
+        """What the record says of the base."""
+        known = self.budgets is not None and head is not None
+        return Against(
+            kind="revision",
+            asked=self.tree.asked,
+            base=self.tree.commit,
+            head=self.tree.head,
+            has_uncommitted=self.tree.has_uncommitted,
+            loosened=loosened(self.budgets, head) if known and self.budgets and head else (),
+            removed=removed_cases(self.budgets, head) if known and self.budgets and head else (),
+            notes=self.notes,
+        )
+
+    def to_data(self) -> dict[str, Any]:
+        """For `from_data` in another process."""
+        data = asdict(self.tree)
+        return {key: str(value) if isinstance(value, Path) else value for key, value in data.items()}
+
+    def _directory(self, head: Path) -> Path:
+        """The working directory of the base's workers: that of head's, or the top where the base lacks the folder."""
+        mapped = self.tree.mapped(head)
+        return mapped if mapped.is_dir() else self.tree.folder
+
+
+def open_base(revision: str, budgets: Path, head: BudgetsFile | None) -> RevisionBase:
+    """Check out `revision` of the repository that `budgets` lies in. The caller removes the tree.
+
+    Raises:
+        TreeError: it cannot be checked out.
+    """
+    if not budgets.is_file():
+        raise TreeError(f"there is no budgets file {budgets}, so there is nothing that could be compared")
+    tree = check_out(revision, budgets.parent)
+    try:
+        return with_budgets(tree, budgets, head)
+    except BaseException:
+        tree.remove()
+        raise
+
+
+def from_data(data: dict[str, Any], budgets: Path, head: BudgetsFile | None) -> RevisionBase:
+    """The base that another process has checked out, and will remove."""
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    for name in ("repository", "folder"):
+        plain[name] = Path(plain[name])
+    return with_budgets(BaseTree(**plain), budgets, head)
+
+
+def with_budgets(tree: BaseTree, budgets: Path, head: BudgetsFile | None) -> RevisionBase:
+    notes = [*_dependencies(tree)]
+    file = tree.mapped(budgets)
+    if not file.is_file():
+        return RevisionBase(tree, None, tuple(notes))
+    try:
+        theirs: BudgetsFile | None = load_budgets(file, relative_to=tree.folder, expired="keep")
+    except BudgetsError as error:
+        first = error.problems[0]
+        notes.append(
+            f"the budgets file at {tree.commit[:_HASH_SHOWN]} cannot be read ({first}), so its models are made as "
+            "head's file says, and what was loosened is unknown"
+        )
+        return RevisionBase(tree, None if head is None else replace(head, path=file), tuple(notes))
+    return RevisionBase(tree, theirs, tuple(notes))
+
+
+def _dependencies(tree: BaseTree) -> list[str]:
+    """Both sides run in one environment, so what changed dependencies do is in none of the figures."""
+    names = [path for path in tree.changed if any(fnmatch.fnmatch(Path(path).name, each) for each in _DEPENDENCIES)]
+    if not names:
+        return []
+    return [
+        f"dependencies may have changed ({_few(tuple(names))}): head and base were both measured in this environment; "
+        "compare with a saved record (--modelopt-baseline) to see what they do to the exact figures"
+    ]
+
+
+def _few(paths: tuple[str, ...]) -> str:
+    more = f" and {len(paths) - _PATHS_SHOWN} more" if len(paths) > _PATHS_SHOWN else ""
+    return ", ".join(paths[:_PATHS_SHOWN]) + more

@@ -1,0 +1,154 @@
+"""A saved record as the base: exact figures only, and those only where nothing but the project can have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pytest_modelopt.budgets.file import BudgetsFile
+from pytest_modelopt.record.against import Against, Base
+from pytest_modelopt.record.json import read
+from pytest_modelopt.record.model import ORIGINAL, Case, Environment, Measurement, Record
+from pytest_modelopt.regression.loosened import loosened_from_record
+
+_NO_TIME = "time is not compared with a saved record, which another machine may have made: use --modelopt-against"
+
+
+@dataclass(frozen=True)
+class SavedBase:
+    """The base of a run: a record that an earlier one wrote with --modelopt-save."""
+
+    record: Record
+    asked: str
+
+    @property
+    def name(self) -> str:
+        return Path(self.asked).name
+
+    def compared(self, case: Case, environment: Environment | None) -> Case:
+        """The case, of which head was measured, with the figures of the same variant in the record."""
+        found = self._find(case)
+        if found is None:
+            why = f"{case.name} is new: {self.name} does not have it"
+            return replace(case, base=Base(self.name, "new", why))
+        of_record, then = found
+        differences = _Differences(of_record, self.record.machine_of(of_record), case, environment)
+        notes = []
+        if _data_differs(then, case.variant):
+            notes.append("the evaluation data has changed since the record was saved, so scores cannot be compared")
+        return replace(
+            case,
+            original=_comparable(then, differences, case.variant),
+            base=Base(self.name, "compared", "", tuple(notes)),
+        )
+
+    def against(self, head: BudgetsFile | None) -> Against:
+        """What the record of this run says of its base."""
+        here = {f"{case.model}/{case.recipe}" for case in self._cases()}
+        stated = set() if head is None else {case.name for case in head.cases}
+        return Against(
+            kind="record",
+            asked=self.asked,
+            base=self.record.started,
+            head=None,
+            has_uncommitted=False,
+            loosened=() if head is None else loosened_from_record(self.record, head),
+            removed=tuple(sorted(here - stated)),
+        )
+
+    def _cases(self) -> list[Case]:
+        """Those of its budgets file against their originals; tests measure under names of their own."""
+        return [
+            case
+            for case in self.record.cases
+            if case.base is None and case.id.endswith(f"::{case.model}::{case.recipe}")
+        ]
+
+    def _find(self, case: Case) -> tuple[Case, Measurement] | None:
+        """The variant of `case` in the record; the model without a recipe is the original of any case of it."""
+        for each in self._cases():
+            if each.model != case.model:
+                continue
+            side = each.original if case.recipe == ORIGINAL else each.variant
+            if side is not None and case.recipe in (ORIGINAL, each.recipe):
+                return each, side
+        return None
+
+
+@dataclass(frozen=True)
+class _Differences:
+    """What differs between the two runs and decides what figures come to."""
+
+    then: Case
+    machine_then: Environment | None
+    now: Case
+    machine_now: Environment | None
+
+    def for_size(self) -> list[str]:
+        return list(self._libraries())
+
+    def for_memory_and_score(self) -> list[str]:
+        return [*self._libraries(), *self._machines(), *self._calls()]
+
+    def _libraries(self) -> Iterator[str]:
+        then, now = self.machine_then, self.machine_now
+        if then is None or now is None:
+            yield "the environment is not known"
+            return
+        pairs = {"torch": (then.torch, now.torch), "quantized engine": (then.quantized_engine, now.quantized_engine)}
+        for name in sorted(then.packages.keys() | now.packages.keys()):
+            pairs[name] = (then.packages.get(name, "none"), now.packages.get(name, "none"))
+        yield from _differing(pairs)
+
+    def _machines(self) -> Iterator[str]:
+        then, now = self.machine_then, self.machine_now
+        if then is None or now is None:
+            return
+        flags = (" ".join(then.cpu_flags) or "none", " ".join(now.cpu_flags) or "none")
+        pairs = {"kernels": (then.cpu_capability, now.cpu_capability), "CPU flags": flags}
+        yield from _differing(pairs | {"GPU": (then.gpu or "none", now.gpu or "none")})
+
+    def _calls(self) -> Iterator[str]:
+        then, now = self.then, self.now
+        pairs = {"device": (then.device, now.device), "batch size": (str(then.batch_size), str(now.batch_size))}
+        pairs["threads"] = (str(then.threads), str(now.threads))
+        pairs["metric"] = (str(then.metric), str(now.metric))
+        yield from _differing(pairs)
+
+
+def _differing(pairs: dict[str, tuple[str, str]]) -> Iterator[str]:
+    for what, (then, now) in pairs.items():
+        if then != now:
+            yield f"{what} {then} then, {now} now"
+
+
+def _data_differs(then: Measurement, now: Measurement | None) -> bool:
+    return now is not None and then.data_fingerprint != now.data_fingerprint
+
+
+def _comparable(then: Measurement, differences: _Differences, now: Measurement | None) -> Measurement:
+    """What of the saved figures may be compared; of the others, why not."""
+    unmeasured = dict(then.unmeasured) | {"timing": _NO_TIME}
+    size, others = differences.for_size(), differences.for_memory_and_score()
+    if size:
+        unmeasured["size"] = f"not comparable: {'; '.join(size)}"
+        then = replace(then, size_bytes=None)
+    if others:
+        why = f"not comparable: {'; '.join(others)}"
+        unmeasured |= {"memory": why, "process_memory": why, "score": why}
+        then = replace(then, weights_bytes=None, call_peak_bytes=None, process_memory=None, score=None)
+    elif _data_differs(then, now):
+        unmeasured["score"] = "not comparable: the evaluation data has changed"
+        then = replace(then, score=None)
+    return replace(then, unmeasured=unmeasured)
+
+
+def read_saved(path: Path, asked: str) -> SavedBase:
+    """The record in `path`, which the user named `asked`.
+
+    Raises:
+        RecordError: what is wrong with it.
+        OSError: it cannot be read.
+    """
+    return SavedBase(read(path), asked)

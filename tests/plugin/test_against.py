@@ -1,0 +1,419 @@
+"""Head against base in real git repositories: what changed is said at its line, what did not is green."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_modelopt.record import json as record_json
+from pytest_modelopt.record.model import Case, Record
+
+GROWS = "{max_memory_growth: 5%, max_size_growth: 5%, max_accuracy_loss: 1 pp, max_slowdown: 50%}"
+
+MODELS = '''
+"""Models and data of the project under test; what a change would change stands in `settings`."""
+import pathlib
+import torch
+from torch import nn
+import settings
+
+HERE = pathlib.Path(__file__).parent
+
+def mlp(width):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10)).eval()
+
+def steady():
+    model = mlp(256)
+    model.load_state_dict(torch.load("weights.pt", weights_only=True))
+    return model
+
+def wide():
+    return mlp(settings.WIDTH)
+
+class Slow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = mlp(256)
+    def forward(self, x):
+        for _ in range(settings.TIMES):
+            answer = self.body(x)
+        return answer
+
+def slow():
+    return Slow().eval()
+
+def fragile():
+    if settings.BROKEN:
+        raise FileNotFoundError("weights/best.pt")
+    return mlp(32)
+
+def data():
+    inputs = torch.randn(settings.EXAMPLES, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return inputs, mlp(256)(inputs).argmax(1)
+'''
+SETTINGS = {"WIDTH": 256, "TIMES": 1, "BROKEN": False, "EXAMPLES": 200}
+
+
+def model(name: str, regression: str = GROWS, recipes: str = "int8-dynamic: {}") -> str:
+    return (
+        f"  {name}:\n    factory: shop:{name}\n    data: shop:data\n    regression: {regression}\n"
+        f"    recipes:\n      {recipes}\n"
+    )
+
+
+class Repository:
+    """A user's project under git, in the folder of a pytester."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester, self.path = pytester, pytester.path
+        pytester.makepyfile(shop=MODELS)
+        self.settings()
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.write(".gitignore", "report/\n__pycache__/\n")
+        self.train()
+
+    def settings(self, **changed: object) -> None:
+        text = "".join(f"{name} = {value!r}\n" for name, value in (SETTINGS | changed).items())
+        self.write("settings.py", text)
+
+    def train(self, favourite: int | None = None) -> None:
+        """Write the weights of `shop.mlp(256)`, which then prefer a class to all others."""
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
+        if favourite is not None:
+            with torch.no_grad():
+                model[2].bias[favourite] += 9
+        torch.save(model.state_dict(), self.path / "weights.pt")
+
+    def budgets(self, *models: str) -> None:
+        self.write("budgets.yaml", "version: 1\ndefaults: {time_limit: 3 s}\nmodels:\n" + "".join(models))
+
+    def write(self, name: str, text: str) -> None:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def git(self, *arguments: str) -> str:
+        who = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
+        done = subprocess.run(["git", *who, *arguments], cwd=self.path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def commit(self) -> str:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "a commit")
+        return self.git("rev-parse", "HEAD")
+
+    def run(self, *arguments: str) -> pytest.RunResult:
+        return self.pytester.runpytest("--modelopt", "--modelopt-report=report", "-p", "no:cacheprovider", *arguments)
+
+    def against(self, revision: str, *arguments: str) -> pytest.RunResult:
+        return self.run("--modelopt-against", revision, *arguments)
+
+    @property
+    def record(self) -> Record:
+        return record_json.read(self.path / "report" / "record.json")
+
+    @property
+    def cases(self) -> dict[str, Case]:
+        """Those against the base, by name."""
+        return {case.name: case for case in self.record.cases if case.base is not None}
+
+    def is_as_it_was(self) -> bool:
+        """Whether git knows of no other worktree, and the user's files are those of before."""
+        return len(self.git("worktree", "list").splitlines()) == 1
+
+
+@pytest.fixture
+def repository(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    return Repository(pytester)
+
+
+def outcomes(case: Case) -> dict[str, str]:
+    return {verdict.limit.name: verdict.outcome for verdict in case.verdicts}
+
+
+def test_each_change_has_its_verdict_at_the_line_that_forbids_it(repository: Repository) -> None:
+    old = model("gone", recipes="bf16: {}").replace("shop:gone", "shop:steady")
+    repository.budgets(model("steady"), model("wide"), model("slow"), model("fragile"), old)
+    repository.settings(BROKEN=True)
+    base = repository.commit()
+    repository.settings(WIDTH=282, TIMES=4)  # 10% more units; four times the work
+    added = model("added", recipes="bf16: {}").replace("shop:added", "shop:steady")
+    repository.budgets(
+        model("steady"),
+        model("wide", "\n      max_size_growth: 5%\n      max_memory_growth: 20%"),
+        model("slow"),
+        model("fragile"),
+        added,
+    )
+    head = repository.commit()
+    repository.write("notes.txt", "not committed")
+
+    result = repository.against("HEAD~1")
+
+    assert result.ret == 1
+    cases = repository.cases
+    assert set(outcomes(cases["steady/original"]).values()) == {"pass"}
+    assert set(outcomes(cases["steady/int8-dynamic"]).values()) == {"pass"}
+    for name in ("wide/original", "wide/int8-dynamic"):
+        assert outcomes(cases[name]) == {"max_memory_growth": "pass", "max_size_growth": "fail"}
+        broken = next(verdict for verdict in cases[name].verdicts if verdict.outcome == "fail")
+        line = (repository.path / "budgets.yaml").read_text().splitlines()[broken.limit.line - 1]
+        assert line.strip() == "max_size_growth: 5%"
+        assert base[:12] in broken.sentence
+    assert outcomes(cases["slow/original"]) == {
+        "max_memory_growth": "pass",
+        "max_size_growth": "pass",
+        "max_accuracy_loss": "pass",
+        "max_slowdown": "fail",
+    }
+    assert set(outcomes(cases["fragile/original"]).values()) == {"inconclusive"}
+    why = cases["fragile/original"].base
+    assert why is not None
+    assert why.status == "failed"
+    assert "weights/best.pt" in why.why
+    new = cases["added/bf16"].base
+    assert new is not None
+    assert (new.status, cases["added/bf16"].verdicts) == ("new", ())
+    against = repository.record.against
+    assert against is not None
+    assert (against.base, against.head, against.has_uncommitted) == (base, head, True)
+    assert against.removed == ("gone/bf16", "gone/original")
+    assert repository.is_as_it_was()
+
+
+def test_weights_and_data_come_from_their_own_revision(repository: Repository) -> None:
+    """Weights that are named relative to the working directory, too. Scores are of head's data for both."""
+    repository.budgets(model("steady"))
+    repository.commit()
+    repository.train(favourite=3)
+    repository.settings(EXAMPLES=150)  # neither is committed
+
+    result = repository.against("HEAD")
+
+    assert result.ret == 1
+    case = repository.cases["steady/original"]
+    assert case.original is not None
+    assert case.variant is not None
+    assert case.original.examples == case.variant.examples == 150
+    assert case.original.score == 1.0  # the data is labelled by the model as it was
+    assert case.variant.score is not None
+    assert case.variant.score < 0.5
+    assert case.original.data_fingerprint == case.variant.data_fingerprint
+    assert case.base is not None
+    assert case.base.notes == (
+        "the evaluation data has changed: 200 examples at the base, 150 examples now; both were scored on head's",
+    )
+    assert outcomes(case)["max_accuracy_loss"] == "fail"
+    assert outcomes(case)["max_size_growth"] == "pass"
+
+
+@pytest.mark.parametrize("arguments", [(), ("-n", "2", "--dist", "load")], ids=["one process", "pytest-xdist"])
+def test_a_change_of_the_readme_only_is_green(repository: Repository, arguments: tuple[str, ...]) -> None:
+    repository.budgets(model("steady"))
+    repository.write("README.md", "before")
+    base = repository.commit()
+    repository.git("switch", "--quiet", "--create", "topic")
+    repository.write("README.md", "after")
+    repository.commit()
+    result = repository.against("merge-base:main", *arguments)
+    assert result.ret == 0
+    record = repository.record
+    assert record.against is not None
+    assert (record.against.base, record.against.loosened, record.against.notes) == (base, (), ())
+    for case in repository.cases.values():
+        assert case.original is not None
+        assert case.variant is not None
+        assert case.original.memory_bytes == case.variant.memory_bytes
+        assert case.original.size_bytes == case.variant.size_bytes
+        assert case.drop == 0
+        exact = {name: outcome for name, outcome in outcomes(case).items() if name != "max_slowdown"}
+        assert set(exact.values()) == {"pass"}
+    assert len(repository.cases) == 2
+    assert repository.is_as_it_was()
+
+
+def test_a_package_in_a_folder_of_its_own_is_that_of_the_base(repository: Repository) -> None:
+    """As editable installations and pytest's `pythonpath` put it onto the path."""
+    repository.budgets(model("steady").replace("shop:steady", "inner.models:wide"))
+    repository.write("pytest.ini", "[pytest]\npythonpath = src\n")
+    repository.write("src/inner/__init__.py", "WIDTH = 256\n")
+    repository.write("src/inner/models.py", "import shop, inner\ndef wide():\n    return shop.mlp(inner.WIDTH)\n")
+    repository.commit()
+    repository.write("src/inner/__init__.py", "WIDTH = 512\n")
+    repository.against("HEAD")
+    assert outcomes(repository.cases["steady/original"])["max_size_growth"] == "fail"
+
+
+def test_a_base_that_imports_heads_modules_is_not_compared(repository: Repository) -> None:
+    repository.budgets(model("wide"))
+    folder = repository.path / "elsewhere"
+    repository.write("elsewhere/layers.py", "")
+    repository.write(
+        "shop.py", f"import sys\nsys.path.insert(0, {str(folder)!r})\nimport layers\n" + textwrap.dedent(MODELS)
+    )
+    repository.commit()
+    result = repository.against("HEAD")
+    assert result.ret == 1
+    case = repository.cases["wide/original"]
+    assert case.base is not None
+    assert case.base.status == "unusable"
+    assert f"layers ({folder / 'layers.py'})" in case.base.why
+    assert set(outcomes(case).values()) == {"not measured"}
+
+
+def test_a_pointer_of_git_lfs_in_place_of_weights_is_named(repository: Repository) -> None:
+    repository.budgets(model("steady"))
+    weights = (repository.path / "weights.pt").read_bytes()
+    repository.write(
+        "weights.pt", f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize {len(weights)}\n"
+    )
+    repository.commit()
+    (repository.path / "weights.pt").write_bytes(weights)
+    assert repository.against("HEAD").ret == 1
+    case = repository.cases["steady/original"]
+    assert case.base is not None
+    assert case.base.status == "unusable"
+    assert "Git LFS pointers instead of their content (weights.pt): run `git lfs fetch" in case.base.why
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--modelopt-against", "nowhere"), "*--modelopt-against nowhere: git knows no revision 'nowhere'*"),
+        (("--modelopt-baseline", "missing.json"), "*--modelopt-baseline: *missing.json: No such file or directory*"),
+        (("--modelopt-baseline", "settings.py"), "*--modelopt-baseline: *settings.py: this is not a JSON record*"),
+        (
+            ("--modelopt-against", "HEAD", "--modelopt-baseline", "x.json"),
+            "*--modelopt-against and --modelopt-baseline are two bases*",
+        ),
+    ],
+)
+def test_a_base_that_is_not_there_is_a_usage_error(
+    repository: Repository, arguments: tuple[str, ...], expected: str
+) -> None:
+    repository.budgets(model("steady"))
+    repository.commit()
+    result = repository.run(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([expected])
+    assert repository.is_as_it_was()
+
+
+def test_a_base_without_a_budgets_file_and_one_that_cannot_be_read(repository: Repository) -> None:
+    repository.write("budgets.yaml", "version: 1\nmodels: {wide: {factory: 7}}\n")
+    broken = repository.commit()
+    repository.git("rm", "--quiet", "budgets.yaml")
+    repository.commit()
+    repository.budgets(model("wide"))
+    assert repository.against("HEAD").ret == 0
+    new = repository.cases["wide/original"].base
+    assert new is not None
+    assert new.status == "new"
+    assert "there is no budgets file at" in new.why
+    assert repository.against("HEAD~1").ret == 0
+    against = repository.record.against
+    assert against is not None
+    assert f"the budgets file at {broken[:12]} cannot be read (budgets.yaml:2: " in against.notes[0]
+    assert set(outcomes(repository.cases["wide/original"]).values()) == {"pass"}
+
+
+def test_a_saved_record_as_the_base(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository.budgets(model("wide"))
+    result = repository.run("--modelopt-save", "saved.json")
+    result.stdout.fnmatch_lines(
+        [
+            "modelopt: the limits of `regression:` were not judged: there is no base (--modelopt-against REV)",
+            f"modelopt: the record was saved as {repository.path / 'saved.json'}",
+        ]
+    )
+    repository.settings(WIDTH=282)
+    result = repository.run("--modelopt-baseline", "saved.json")
+    assert result.ret == 1
+    case = repository.cases["wide/original"]
+    assert outcomes(case) == {
+        "max_memory_growth": "fail",
+        "max_size_growth": "fail",
+        "max_accuracy_loss": "fail",
+        "max_slowdown": "inconclusive",
+    }
+    assert case.original is not None
+    saved = record_json.read(repository.path / "saved.json")
+    assert saved.cases[0].original is not None
+    assert case.original.size_bytes == saved.cases[0].original.size_bytes
+    # the same file again, as if another machine and another torch had written it
+    text = (repository.path / "saved.json").read_text()
+    assert saved.environment is not None
+    other = text.replace(f'"torch": "{saved.environment.torch}"', '"torch": "2.9.1"')
+    assert other != text
+    (repository.path / "other.json").write_text(other)
+    assert repository.run("--modelopt-baseline", "other.json").ret == 0
+    case = repository.cases["wide/original"]
+    assert set(outcomes(case).values()) == {"inconclusive"}
+    assert all(
+        f"not comparable: torch 2.9.1 then, {saved.environment.torch} now" in verdict.sentence
+        for verdict in case.verdicts
+        if verdict.limit.name != "max_slowdown"
+    )
+
+
+def test_an_unfinished_run_is_not_saved(repository: Repository) -> None:
+    repository.budgets(model("fragile"))
+    repository.settings(BROKEN=True)
+    result = repository.run("--modelopt-save", "saved.json")
+    result.stdout.fnmatch_lines(
+        ["modelopt: the record was not saved as *saved.json: there are errors in it (fragile/*"]
+    )
+    assert not (repository.path / "saved.json").exists()
+
+
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """A run that was started in the background ignores SIGINT, and so would its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
+def test_an_interrupted_check_leaves_no_tree_behind(repository: Repository, tmp_path: Path) -> None:
+    repository.budgets(model("steady"))
+    slow = "if str(HERE) != str(pathlib.Path.cwd()):\n    raise SystemExit('moved')\n"
+    begun = tmp_path / "begun"
+    repository.write(
+        "shop.py",
+        MODELS + slow + f"if not (HERE / '.git').is_dir():\n    import time\n    pathlib.Path({str(begun)!r}).touch()\n"
+        "    time.sleep(600)\n",
+    )
+    repository.commit()
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "--modelopt", "--modelopt-against", "HEAD", "-p", "no:cacheprovider"],
+        cwd=repository.path,
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not begun.exists():
+        assert time.monotonic() < deadline, "the base's module was never imported"
+        time.sleep(0.1)
+    assert not repository.is_as_it_was()
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(60) == pytest.ExitCode.INTERRUPTED
+    assert repository.is_as_it_was()
+    assert [path.name for path in folder.iterdir() if path.name.startswith("modelopt")] == []
