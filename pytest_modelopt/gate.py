@@ -182,7 +182,7 @@ class Gate:
         data = getattr(report, "modelopt", None)
         if data is None:
             if report.when == "call" or report.outcome == "skipped":  # it ran: if it failed, pytest says why
-                self._session.finished_without_case(report.nodeid)
+                self._session.finished_without_case(report.nodeid, failed=report.failed)
             return
         cases = [case_from_data(case) for case in data["cases"]]
         self._session.add(cases, data["environment"] and environment_from_data(data["environment"]))

@@ -59,6 +59,7 @@ class Session:
         self._runner: Runner | None = None
         self._cases: dict[str, Case] = {}
         self._without_case: set[str] = set()
+        self._skipped: set[str] = set()
         self._environment: Environment | None = None
         self._started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
@@ -192,9 +193,12 @@ class Session:
         self._environment = self._environment or environment
         self.write(complete=False)
 
-    def finished_without_case(self, case_id: str) -> None:
-        """A planned test was skipped, or passed without measuring: nothing of it is missing."""
+    def finished_without_case(self, case_id: str, *, failed: bool) -> None:
+        """A planned test has ended without measuring. Where it did not fail, nothing of it is missing from a record
+        that was put together of several jobs, either; where it failed, such a record holds no other trace of it.
+        """
         self._without_case.add(case_id)
+        (self._skipped.discard if failed else self._skipped.add)(case_id)
 
     @property
     def has_something_to_tell(self) -> bool:
@@ -222,6 +226,7 @@ class Session:
             cases=tuple(cases),
             environment=self._environment,
             collected=self.collected,
+            skipped=tuple(case_id for case_id in self.planned if case_id in self._skipped),
             against=self._against(),
         )
 

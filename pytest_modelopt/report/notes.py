@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TypeVar
 
 from pytest_modelopt.budgets.repeats import told_repeat
+from pytest_modelopt.budgets.waivers import waivers_told
 from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.record.model import Case, Measurement, Record
 from pytest_modelopt.record.outcome import not_run
@@ -15,7 +16,6 @@ from pytest_modelopt.report.conditions import disturbances, oddities
 from pytest_modelopt.report.item import Item, Label, Severity
 from pytest_modelopt.report.names import against, case_name, on_machine, sides, variant_name
 from pytest_modelopt.report.plain import plain_line
-from pytest_modelopt.report.waivers import waived_limits
 
 _NAMES_SHOWN = 10
 
@@ -45,9 +45,9 @@ def model_notes(record: Record) -> list[Item]:
 def waiver_notes(record: Record) -> list[Item]:
     """Waivers that no limit needs any more. Those that a limit needs are told with its verdict."""
     return [
-        Item("info", "NOTE", plain_line(f"{waived.case}: an unused waiver"), waived.sentence)
-        for waived in waived_limits(record)
-        if waived.is_unused
+        Item("info", "NOTE", plain_line(f"{told.case}: an unused waiver"), plain_line(told.sentence))
+        for told in waivers_told(record)
+        if told.state == "unused"
     ]
 
 
@@ -62,12 +62,12 @@ def _not_run(record: Record) -> Iterator[Item]:
     interrupted = _INTERRUPTED if record.merged is None else _JOB_INTERRUPTED
     if missing:
         count = _count(len(missing), "planned case")
-        by = "" if record.merged is None else " by any job"
-        text = f"{count} {'was' if len(missing) == 1 else 'were'} not run{by}: {_enumerated(missing)}"
+        what = "not run" if record.merged is None else "measured by no job"
+        text = f"{count} {'was' if len(missing) == 1 else 'were'} {what}: {_enumerated(missing)}"
         yield Item(
             severity,
             label,
-            f"{count} not run",
+            f"{count} {what}",
             text if record.complete else f"{text}; {interrupted}",
             excess=math.inf,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from pytest_modelopt.budgets.waivers import waivers_told
 from pytest_modelopt.record.against import Against
 from pytest_modelopt.record.model import Case, Record
 from pytest_modelopt.report.against import FIGURES, AgainstBlock, changes, compared
@@ -24,7 +25,6 @@ from pytest_modelopt.report.sections import (
 )
 from pytest_modelopt.report.sentences import told_of
 from pytest_modelopt.report.tables import AnyBlock, AnyRow, tables
-from pytest_modelopt.report.waivers import waived_limits
 
 _LOOSENED_SHOWN = 50
 _WAIVERS_SHOWN = 50
@@ -77,7 +77,7 @@ def _loosened(against: Against) -> Iterator[Section]:
 
 def _waivers(record: Record) -> Iterator[Section]:
     """Those that let something pass, and those that can go; one that helps nothing stands with its red limit."""
-    told = [waived.sentence for waived in waived_limits(record) if waived.is_used or waived.is_unused]
+    told = [waiver.sentence for waiver in waivers_told(record) if waiver.state in ("used", "unused")]
     if told:
         more = [f"and {len(told) - _WAIVERS_SHOWN} more in the record"] if len(told) > _WAIVERS_SHOWN else []
         text = "\n\n".join(["#### Waivers", bullets(told[:_WAIVERS_SHOWN]), *more])

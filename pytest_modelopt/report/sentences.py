@@ -192,7 +192,7 @@ def _found_though_all_hold(case: Case, strict: bool) -> Iterator[Item]:
 
 
 _WITHOUT_BASE = {
-    "new": "it is new, so nothing of it is judged against the base",
+    "new": "it is new, so nothing of it is judged",
     "failed": "the base itself fails at it, so nothing is known of what changed",
     "unusable": "the base could not be brought to run",
 }
@@ -205,9 +205,11 @@ def _without_base(case: Case) -> Iterator[Item]:
         return
     if base.status != "new" and any(verdict.outcome != "pass" for verdict in case.verdicts):
         return
-    name, what = case_name(case), _WITHOUT_BASE[base.status]
-    why = f" ({plain_line(base.why)})" if base.why.strip() else ""
-    yield Item("info", "NOTE", f"{name}: no base", f"{name}: {what}{why}", model=case.model, case_id=case.id)
+    name, why = case_name(case), plain_line(base.why).rstrip(".")
+    told = f"{why}, so nothing of it is judged" if why and base.status == "new" else _WITHOUT_BASE[base.status]
+    if why and base.status != "new":
+        told += f" ({why})"
+    yield Item("info", "NOTE", f"{name}: no base", f"{name}: {told}", model=case.model, case_id=case.id)
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------

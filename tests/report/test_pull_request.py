@@ -195,13 +195,13 @@ def test_what_was_not_run_is_said_in_the_open() -> None:
 def test_waivers_are_listed_the_used_and_the_unused() -> None:
     seen = _open(render(pull_request(waived(), against())))
     assert (
-        "- digits-vit/int8-dynamic: max_memory 3 MiB is waived until 2027-01-31, up to 4 MiB by kai: oneDNN 3.12 "
-        "regression. (budgets.yaml:40)" in seen
+        "- The waiver of max_memory 3 MiB of digits-vit/int8-dynamic until 2027-01-31, owner kai: oneDNN 3.12 "
+        "regression. (budgets.yaml:40) It is used." in seen
     )
     seen = _open(render(pull_request(waived("pass"), against())))
     assert (
-        "- digits-vit/int8-dynamic: max_memory 3 MiB holds without its waiver until 2027-01-31 by kai: remove it. "
-        "(budgets.yaml:40)" in seen
+        "- The waiver of max_memory 3 MiB of digits-vit/int8-dynamic until 2027-01-31, owner kai: oneDNN 3.12 "
+        "regression. (budgets.yaml:40) The limit holds without it: remove it." in seen
     )
     assert "Waivers" not in render(pull_request(waived("fail"), against()))
 
@@ -239,8 +239,8 @@ def test_tables_against_a_base_fit_into_usual_terminals(width: int) -> None:
 def test_the_terminal_lists_unused_waivers_and_tells_used_ones_as_notes() -> None:
     texts = [text for text, _ in lines(record(waived("pass")), 200)]
     assert [text for text in texts if text.startswith("NOTE")] == [
-        "NOTE digits-vit/int8-dynamic: max_memory 3 MiB holds without its waiver until 2027-01-31 by kai: remove it. "
-        "(budgets.yaml:40)"
+        "NOTE The waiver of max_memory 3 MiB of digits-vit/int8-dynamic until 2027-01-31, owner kai: oneDNN 3.12 "
+        "regression. (budgets.yaml:40) The limit holds without it: remove it."
     ]
     texts = [text for text, _ in lines(record(waived()), 200)]
     assert [text for text in texts if text.startswith("NOTE")] == ["NOTE max_memory 3 MiB: waived. (budgets.yaml:23)"]
