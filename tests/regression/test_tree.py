@@ -182,7 +182,9 @@ def test_a_clean_head_differs_by_its_commits_alone(repository: Repository) -> No
 
 
 def test_what_is_not_committed_is_heads_too(repository: Repository) -> None:
-    repository.write({"weights/best.pt": "2", "un tracked.py": "", "größe\nneu.py": "", "staged.py": ""})
+    repository.write(
+        {"weights/best.pt": "2", "un tracked.py": "", "größe\nneu.py": "", "staged.py": "", "new/a.py": ""}
+    )
     repository.git("add", "staged.py")
     (repository.folder / "README.md").unlink()
     (repository.folder / os.fsdecode(b"l\xe4tin.py")).touch()
@@ -191,6 +193,7 @@ def test_what_is_not_committed_is_heads_too(repository: Repository) -> None:
         "README.md",
         "größe\nneu.py",
         "l\\xe4tin.py",
+        "new/a.py",
         "staged.py",
         "un tracked.py",
         "weights/best.pt",
@@ -213,7 +216,6 @@ def test_the_users_settings_hide_no_change(repository: Repository) -> None:
         "status.showUntrackedFiles": "no",
         "status.renames": "true",
         "diff.renames": "true",
-        "diff.external": "false",
         "status.branch": "true",
     }.items():
         repository.git("config", name, value)
@@ -379,6 +381,15 @@ def test_submodules_come_from_heads_own(with_submodules: Repository) -> None:
     tree.remove()
     assert [each.state() for each in (outer, middle, inner)] == before
     assert [len(each.worktrees()) for each in (outer, middle, inner)] == [1, 1, 1]
+
+
+def test_an_empty_folder_of_a_submodule_is_not_taken_for_the_repository_around_it(
+    with_submodules: Repository, submodules: Path
+) -> None:
+    outer = with_submodules
+    outer.git("fetch", "--quiet", str(submodules.parent / "gone" / "middle"))  # it has that commit, too
+    outer.git("submodule", "--quiet", "deinit", "--force", "libs/middle part")
+    assert check_out("HEAD", outer.folder).missing_submodules == ("libs/middle part",)
 
 
 def test_what_a_killed_run_has_left_of_a_submodule_is_cleared(with_submodules: Repository, tmp_path: Path) -> None:
