@@ -214,7 +214,7 @@ def _fill(
     A submodule comes from head's own checkout of it, as a worktree of that; nothing is fetched.
     """
     container.add(repository, folder, commit)
-    answer = ask(folder, "ls-tree", "-r", "-z", "--full-tree", commit)
+    answer = ask(folder, "ls-tree", "-r", "-z", commit)
     if not answer.is_ok:
         raise TreeError(f"git cannot list the files of {commit[:12]} of {repository}: {answer.why}")
     for item in answer.items:
