@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from pytest_modelopt import __version__
-from pytest_modelopt.commands import recipes, report, schema, selftest, validate
+from pytest_modelopt.commands import recipes, report, schema, selftest, update, validate
 from pytest_modelopt.commands.statuses import PASSED, RED, WRONG_INPUT
 
 __all__ = ["PASSED", "RED", "WRONG_INPUT", "main"]
@@ -18,6 +18,7 @@ _COMMANDS = (
     schema,
     report,
     selftest,
+    update,
 )
 """In the order in which `--help` lists them."""
 

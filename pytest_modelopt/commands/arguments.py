@@ -35,3 +35,12 @@ def seconds(text: str) -> float:
         return parse_time(text)
     except UnitError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def headroom(text: str) -> float:
+    from pytest_modelopt.budgets.units import UnitError, parse_percentage
+
+    try:
+        return parse_percentage(text)
+    except UnitError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
