@@ -7,12 +7,13 @@ import sys
 from collections.abc import Sequence
 
 from pytest_modelopt import __version__
-from pytest_modelopt.commands import recipes, report, schema, selftest, update, validate
+from pytest_modelopt.commands import init, recipes, report, schema, selftest, update, validate
 from pytest_modelopt.commands.statuses import PASSED, RED, WRONG_INPUT
 
 __all__ = ["PASSED", "RED", "WRONG_INPUT", "main"]
 
 _COMMANDS = (
+    init,
     validate,
     recipes,
     schema,

@@ -44,3 +44,12 @@ def headroom(text: str) -> float:
         return parse_percentage(text)
     except UnitError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def reference(text: str) -> str:
+    from pytest_modelopt.budgets.references import parse_reference
+
+    try:
+        return parse_reference(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

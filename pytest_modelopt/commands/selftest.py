@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +34,8 @@ def add_parser(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     import tempfile
 
+    from pytest_modelopt.commands.shown import Shown, show
     from pytest_modelopt.measure.process import WorkerFailed
-    from pytest_modelopt.measure.referee import Listener
     from pytest_modelopt.selftest.controls import run_controls
     from pytest_modelopt.selftest.run import Plan
     from pytest_modelopt.selftest.run import run as run_trials
@@ -47,20 +46,6 @@ def run(options: argparse.Namespace) -> int:
     controls_of = control_plan(options)
     variant, name = controls_of.variant, controls_of.name
     plan = Plan(variant, name, options.repeats, options.slowdown, options.limit, options.time_limit)
-
-    def show(text: str) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
-
-    class Shown(Listener):
-        def step(self, case: str, text: str) -> None:
-            show(f"{case}: {text}")
-
-        def beat(self, detail: str = "") -> None:
-            del detail
-
-        def waiting(self, seconds: float) -> None:
-            show(f"waiting for another timing on this machine, {seconds:.0f} s so far")
 
     try:
         controls = run_controls(controls_of, Shown())
