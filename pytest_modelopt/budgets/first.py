@@ -28,6 +28,7 @@ _WORTH = 0.05
 """A variant that saves less than this share of memory and of size, and is not faster, did not pay."""
 _FASTER = 1.1
 """The least speedup that is worth a limit."""
+_ROUNDING = 1e-9
 _LONGEST = 180
 """Of a comment, in characters."""
 _WRONG = 0.05
@@ -72,7 +73,7 @@ def why_not(case: Case | None, timed_limits: int) -> str:
     drop = case.drop
     if drop is not None and case.original is not None and case.original.score is not None:
         is_share = metric_in_unit_interval(case.metric)
-        if drop > _WRONG * (1.0 if is_share else abs(case.original.score)):
+        if drop > _WRONG * (1.0 if is_share else abs(case.original.score)) + _ROUNDING:
             told = format_value("max_accuracy_drop", drop, unit_interval=is_share)
             return f"wrong: its score dropped by {told}"
     if _saves(case) or _text(case, "min_speedup", timed_limits):

@@ -37,7 +37,7 @@ _TRIED = (
 )
 """Without `--recipe`: those of them that run here, with what the user has given. None of them needs a parameter."""
 _REFERENCE = "PACKAGE.MODULE:FUNCTION"
-_SAYS_NOTHING = ("load", "make", "build", "create", "get", "model", "net", "factory")
+_SAYS_NOTHING = ("load", "make", "build", "create", "get", "model", "factory")
 """Words of a factory's name that name no model."""
 
 

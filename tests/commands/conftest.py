@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.update_by_hand import Project
+from tests.plugin import kept_modules  # noqa: F401
 
 
 @pytest.fixture
