@@ -232,7 +232,10 @@ class Session:
 
     def _against(self) -> Against | None:
         base = self.revision or self.saved
-        return None if base is None else base.against(self.budgets)
+        if base is None:
+            return None
+        known = {case.model: case.higher_is_better for case in self._cases.values() if case.metric is not None}
+        return base.against(self.budgets, known)
 
     def write(self, *, complete: bool) -> None:
         """Write the report folder, where one was asked for."""

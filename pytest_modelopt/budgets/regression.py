@@ -159,8 +159,14 @@ def _end_of_spread(limit: Limit, growth: Number) -> str:
 
 
 def judge_loss(case: Case, limit: Limit) -> Verdict:
-    """As a drop is judged. A base that is no better than guessing shows no loss, and head need not mend that."""
+    """As a drop is judged. A base that is no better than guessing shows no loss, and head need not mend that.
+
+    Where no answer is another one, nothing was lost, whatever the answers are worth.
+    """
     told = judge_answers(case, limit)
+    same = case.agreement
+    if same is not None and not (same.flips or same.right_to_wrong or same.wrong_to_right):
+        return told
     useless = why_useless(case, limit)
     if told.outcome != "pass" or not useless or told.measured is None or told.measured < 0:
         return told

@@ -31,6 +31,7 @@ from pytest_modelopt.recipes.torchao_float8_dynamic import TorchaoFloat8Dynamic
 from pytest_modelopt.recipes.torchao_int8_dynamic import TorchaoInt8Dynamic
 from pytest_modelopt.recipes.torchao_int8_weight_only import TorchaoInt8WeightOnly
 from pytest_modelopt.recipes.torchao_pt2e_int8 import TorchaoPt2eInt8
+from pytest_modelopt.record.model import ORIGINAL
 
 BUILT_IN: tuple[type[Recipe], ...] = (
     # quantization
@@ -91,6 +92,8 @@ def register(recipe: type[Recipe]) -> None:
     name = recipe.recipe_name
     if not _NAME.match(name):
         raise RecipeError(f"{name!r}, the name of {label}, is not made of lower-case letters, digits, '-', '.' and ':'")
+    if name == ORIGINAL:
+        raise RecipeError(f"{name!r}, the name of {label}, stands for the model without a recipe: choose another")
     known = RECIPES.setdefault(name, recipe)
     if known is not recipe:
         raise RecipeError(f"the name {name!r} of {label} is taken by {known.__module__}.{known.__qualname__}")

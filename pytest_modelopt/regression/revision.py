@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from pytest_modelopt.budgets.file import BudgetsFile, ModelEntry, load_budgets
 from pytest_modelopt.budgets.problems import BudgetsError
 from pytest_modelopt.measure.variant import SourceTree, Variant
-from pytest_modelopt.record.against import Against, Base
+from pytest_modelopt.record.against import Against, Base, Loosening
 from pytest_modelopt.record.model import ORIGINAL, Case
 from pytest_modelopt.regression.loosened import loosened, removed_cases
 from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out
@@ -109,17 +109,20 @@ class RevisionBase:
         )
         return replace(case, base=replace(case.base, why=why))
 
-    def against(self, head: BudgetsFile | None) -> Against:
-        """What the record says of the base."""
-        known = self.budgets is not None and head is not None
+    def against(self, head: BudgetsFile | None, higher_is_better: Mapping[str, bool]) -> Against:
+        """What the record says of the base. `higher_is_better`: of the metrics of models that were measured."""
+        limits: tuple[Loosening, ...] = ()
+        gone: tuple[str, ...] = ()
+        if self.budgets is not None and head is not None:
+            limits, gone = loosened(self.budgets, head, higher_is_better), removed_cases(self.budgets, head)
         return Against(
             kind="revision",
             asked=self.tree.asked,
             base=self.tree.commit,
             head=self.tree.head,
             has_uncommitted=self.tree.has_uncommitted,
-            loosened=loosened(self.budgets, head) if known and self.budgets and head else (),
-            removed=removed_cases(self.budgets, head) if known and self.budgets and head else (),
+            loosened=limits,
+            removed=gone,
             notes=self.notes,
         )
 

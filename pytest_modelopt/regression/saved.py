@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from pytest_modelopt.budgets.file import BudgetsFile
 from pytest_modelopt.record.against import Against, Base
 from pytest_modelopt.record.json import read
 from pytest_modelopt.record.model import ORIGINAL, Case, Environment, Measurement, Record
-from pytest_modelopt.regression.loosened import loosened_from_record
+from pytest_modelopt.regression.loosened import loosened_from_record, removed_from_record
 
 _NO_TIME = "time is not compared with a saved record, which another machine may have made: use --modelopt-against"
 
@@ -43,10 +43,9 @@ class SavedBase:
             base=Base(self.name, "compared", "", tuple(notes)),
         )
 
-    def against(self, head: BudgetsFile | None) -> Against:
-        """What the record of this run says of its base."""
-        here = {f"{case.model}/{case.recipe}" for case in self._cases()}
-        stated = set() if head is None else {case.name for case in head.cases}
+    def against(self, head: BudgetsFile | None, higher_is_better: Mapping[str, bool]) -> Against:
+        """What the record of this run says of its base, whose own knows which metrics are better when higher."""
+        del higher_is_better
         return Against(
             kind="record",
             asked=self.asked,
@@ -54,7 +53,7 @@ class SavedBase:
             head=None,
             has_uncommitted=False,
             loosened=() if head is None else loosened_from_record(self.record, head),
-            removed=tuple(sorted(here - stated)),
+            removed=() if head is None else removed_from_record(self.record, head),
         )
 
     def _cases(self) -> list[Case]:

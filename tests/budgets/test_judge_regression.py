@@ -262,6 +262,15 @@ def test_a_base_no_better_than_guessing_shows_no_loss_but_an_improvement_on_it_c
     assert verdict(worse, "max_accuracy_loss", 0.01).outcome == "fail"
 
 
+def test_where_no_answer_changed_nothing_was_lost_however_bad_the_base_is() -> None:
+    seen = Observations(target_classes=10, output_classes=10, predicted_classes=10, rarer_targets=900)
+    side = replace(lost(0).original, score=0.1, observations=seen)
+    same = replace(lost(0), original=side, variant=side, agreement=Agreement(1000, 0, 0, 0))
+    assert verdict(same, "max_accuracy_loss", 0.0).outcome == "pass"
+    swapped = replace(same, agreement=Agreement(1000, 1, 1, 2))
+    assert verdict(swapped, "max_accuracy_loss", 0.0).outcome == "inconclusive"
+
+
 def test_scores_on_other_examples_are_not_compared() -> None:
     done = verdict(head(data_fingerprint="beef"), "max_accuracy_loss", 0.5)
     assert done.outcome == "inconclusive"

@@ -89,6 +89,7 @@ def test_the_hook_is_known_and_not_called_while_the_gate_is_off(project: Project
     [
         ("register(int)", "<class 'int'> is not a subclass of pytest_modelopt.Recipe"),
         ("Round.recipe_name = 'Round it'; register(Round)", "'Round it', the name of *.Round, is not made of"),
+        ("Round.recipe_name = 'original'; register(Round)", "'original', the name of *, stands for the model without*"),
         ("Round.recipe_name = 'low-rank'; register(Round)", "the name 'low-rank' of *.Round is taken by *.LowRank"),
         ("del Round.summary; register(Round)", "*.Round does not set `summary`, a class variable (text)"),
         ("del Round.apply; register(type('R', (Recipe,), dict(vars(Round))))", "the recipe *does not define `apply`"),
