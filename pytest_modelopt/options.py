@@ -26,11 +26,11 @@ class Options:
     """Inconclusive counts as broken."""
     time_limit_s: float | None
     step_limit_s: float | None
-    against: str | None
+    against: str | None = None
     """The git revision to compare with."""
-    baseline: Path | None
+    baseline: Path | None = None
     """The saved record to compare with."""
-    save: Path | None
+    save: Path | None = None
     """Where to save this run's record, as a baseline for others."""
 
 

@@ -28,6 +28,10 @@ class Document:
     data: Any = None
     lines: dict[Location, int] = field(default_factory=dict)
     texts: dict[Location, str] = field(default_factory=dict)
+    source: str = ""
+    """The whole file, without a byte order mark."""
+    spans: dict[Location, tuple[int, int]] = field(default_factory=dict)
+    """Where in `source` each plain value stands, first character and end; an alias's is where its anchor is."""
     unreadable: set[Location] = field(default_factory=set)
     """Where a problem is already reported, so that the missing value is not reported again."""
     problems: list[Problem] = field(default_factory=list)
@@ -43,10 +47,11 @@ class Document:
 
 
 def read_document(path: Path, file: str) -> Document:
-    node = _compose(_text(path, file), file)
+    source = _text(path, file)
+    node = _compose(source, file)
     if node is None or node.tag == f"{_TAG}null" or (isinstance(node, yaml.ScalarNode) and not node.value.strip()):
         raise BudgetsError([Problem(file, 1, "the file is empty; begin with `version: 1`")])
-    document = Document(file)
+    document = Document(file, source=source)
     document.data = _Walk(document).value(node, ())
     if not isinstance(document.data, dict):
         message = f"the file must be a mapping that begins with `version: 1`, not {shown(document.data)}"
@@ -210,6 +215,7 @@ class _Walk:
 
     def _scalar(self, node: yaml.ScalarNode, location: Location) -> Any:
         self._document.texts[location] = node.value
+        self._document.spans[location] = (node.start_mark.index, node.end_mark.index)
         kind = node.tag.removeprefix(_TAG)
         if kind in ("str", "value", "timestamp", "merge"):
             return node.value

@@ -189,7 +189,7 @@ def told_slowdown(case: Case, limit: Limit, slowdown: float, interval: tuple[flo
     low, high = (slowdown_of(end) if 0 < end < math.inf else None for end in reversed(interval))
     one_way = all(end is None or end * slowdown >= 0 for end in (low, high))
     ends = [_told_end(end, signed=not one_way) for end in ((high, low) if slowdown < 0 and one_way else (low, high))]
-    amount = shown(case, limit, abs(slowdown), kept=kept or slowdown < 0)
+    amount = shown(case, limit, abs(slowdown), kept=kept)
     return f"{amount} {'faster' if slowdown < 0 else 'slower'} [{', '.join(ends)}] than {base_name(case)}"
 
 

@@ -50,7 +50,8 @@ class BaseVariants:
         made.examples = head.examples
         made.inputs = self._workshop.new_file("inputs")
         made.files.append(made.inputs)
-        self._workshop.request(head.worker, "save_inputs", path=str(made.inputs))
+        saving = "saving the inputs of the measured call"
+        self._workshop.ask(head, name, "save_inputs", saving, stage="load", path=str(made.inputs))
         self._measuring.measure(made, name, reference)
 
     def _look_at_data(self, original: Variant, of_head: Examples | None, name: str) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from pytest_modelopt.measure.device import Device
 from pytest_modelopt.measure.metrics.base import Batch, Scorer
 from pytest_modelopt.measure.metrics.bootstrap import paired_bootstrap
 from pytest_modelopt.measure.metrics.making import Metric, make_metric
-from pytest_modelopt.measure.other_tree import modules_of_head
+from pytest_modelopt.measure.other_tree import taken_from_head
 from pytest_modelopt.measure.replies import Answers, Block, Examples, Loaded, Memory, Sample, Usage, VariantError
 from pytest_modelopt.measure.settings import compilations, settings
 from pytest_modelopt.measure.variant import Variant
@@ -144,9 +144,9 @@ class Bench:
         gc.collect()
         return Loaded((), done.coverage, "", True)
 
-    def modules_of_head(self) -> tuple[str, ...]:
-        """Modules of head's tree that this variant of another revision has imported: 'shop.models (/work/shop.py)'."""
-        return () if self._variant.tree is None else modules_of_head(self._variant.tree)
+    def taken_from_head(self) -> tuple[str, ...]:
+        """Modules and files of head that this variant of another revision has used instead of its own."""
+        return () if self._variant.tree is None else taken_from_head(self._variant.tree)
 
     def size(self) -> int:
         try:

@@ -123,13 +123,13 @@ class Measuring:
             optimized: Loaded = self._workshop.ask(measured, name, "optimize", f"optimizing with {variant.recipe}")
             loaded = replace(loaded, notes=(*loaded.notes, *optimized.notes), coverage=optimized.coverage)
         if variant.tree is not None:
-            self._require_its_own_modules(measured, name)
+            self._require_its_own_files(measured, name)
         measured.loaded = loaded
 
-    def _require_its_own_modules(self, measured: Measured, name: str) -> None:
+    def _require_its_own_files(self, measured: Measured, name: str) -> None:
         """A variant of another revision that runs head's code would be compared with itself."""
         found: tuple[str, ...] = self._workshop.ask(
-            measured, name, "modules_of_head", "looking at what it imported", stage="load"
+            measured, name, "taken_from_head", "looking at what it used", stage="load"
         )
         if found:
             measured.is_mixed = True
@@ -166,6 +166,6 @@ def _told_mixed(found: tuple[str, ...]) -> str:
     more = f" and {len(found) - _MODULES_SHOWN} more" if found[_MODULES_SHOWN:] else ""
     shown = ", ".join(found[:_MODULES_SHOWN]) + more
     return (
-        f"it imported modules of head instead of its own ({shown}), so head would be compared with itself: make them "
-        "importable from the folder of budgets.yaml, or install the project in editable mode from this repository"
+        f"it used modules or files of head instead of its own ({shown}), so head would be compared with itself: name "
+        "them relative to the module that uses them, or to the folder of budgets.yaml"
     )

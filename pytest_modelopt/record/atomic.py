@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 
-def write_text(text: str, path: Path) -> None:
+def write_text(text: str, path: Path, *, check: Callable[[Path], None] | None = None) -> None:
     """Write `text` as UTF-8 to `path`, so that a reader sees the old file or the new one, never half of one.
 
     Missing parent folders are made. The text goes into a new file in the same folder, which then takes the name.
+    `check` sees that file first: where it raises, nothing is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         with temporary.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
+        if check is not None:
+            check(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out
 
 _HASH_SHOWN = 12
 _PATHS_SHOWN = 5
+_NAMES = re.compile(r"[\w./\\-]+")
 _DEPENDENCIES = (
     "requirements*.txt",
     "constraints*.txt",
@@ -40,6 +42,8 @@ class RevisionBase:
     budgets: BudgetsFile | None
     """The base's own file, or head's where the base's cannot be read; None where the base has none."""
     notes: tuple[str, ...]
+    budgets_folder: Path
+    """Of head's budgets file."""
 
     @property
     def name(self) -> str:
@@ -93,10 +97,17 @@ class RevisionBase:
             for paths, what, command in missing
             if paths
         ]
-        if not lacking:
+        if lacking:
+            why = "; ".join([case.base.why, *lacking])
+            return replace(case, base=replace(case.base, status="unusable", why=why))
+        only_here = self._only_at_head(case.base.why)
+        if not only_here:
             return case
-        why = "; ".join([case.base.why, *lacking])
-        return replace(case, base=replace(case.base, status="unusable", why=why))
+        why = (
+            f"{case.base.why}; {only_here} is at head and not in the tree of {self.name}: a file that git ignores "
+            "belongs to no revision, so name it by an absolute path, or by an environment variable"
+        )
+        return replace(case, base=replace(case.base, why=why))
 
     def against(self, head: BudgetsFile | None) -> Against:
         """What the record says of the base."""
@@ -111,6 +122,15 @@ class RevisionBase:
             removed=removed_cases(self.budgets, head) if known and self.budgets and head else (),
             notes=self.notes,
         )
+
+    def _only_at_head(self, text: str) -> str:
+        """A file that an error names, which is in head's folder and not in the base's; empty where there is none."""
+        for name in _NAMES.findall(text):
+            for folder in (self.budgets_folder, self.tree.repository):
+                here = folder / name
+                if here.is_file() and not self.tree.mapped(here).exists():
+                    return str(name)
+        return ""
 
     def to_data(self) -> dict[str, Any]:
         """For `from_data` in another process."""
@@ -151,7 +171,7 @@ def with_budgets(tree: BaseTree, budgets: Path, head: BudgetsFile | None) -> Rev
     notes = [*_dependencies(tree)]
     file = tree.mapped(budgets)
     if not file.is_file():
-        return RevisionBase(tree, None, tuple(notes))
+        return RevisionBase(tree, None, tuple(notes), budgets.parent)
     try:
         theirs: BudgetsFile | None = load_budgets(file, relative_to=tree.folder, expired="keep")
     except BudgetsError as error:
@@ -160,8 +180,8 @@ def with_budgets(tree: BaseTree, budgets: Path, head: BudgetsFile | None) -> Rev
             f"the budgets file at {tree.commit[:_HASH_SHOWN]} cannot be read ({first}), so its models are made as "
             "head's file says, and what was loosened is unknown"
         )
-        return RevisionBase(tree, None if head is None else replace(head, path=file), tuple(notes))
-    return RevisionBase(tree, theirs, tuple(notes))
+        theirs = None if head is None else replace(head, path=file)
+    return RevisionBase(tree, theirs, tuple(notes), budgets.parent)
 
 
 def _dependencies(tree: BaseTree) -> list[str]:

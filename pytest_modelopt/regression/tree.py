@@ -214,7 +214,7 @@ def _fill(
     A submodule comes from head's own checkout of it, as a worktree of that; nothing is fetched.
     """
     container.add(repository, folder, commit)
-    answer = ask(folder, "ls-tree", "-r", "-z", "--full-tree", commit)
+    answer = ask(folder, "ls-tree", "-r", "-z", commit)
     if not answer.is_ok:
         raise TreeError(f"git cannot list the files of {commit[:12]} of {repository}: {answer.why}")
     for item in answer.items:
@@ -265,7 +265,7 @@ def _differences(scratch: Path, repository: Path, commit: str) -> tuple[bool, li
     whole = ("--no-renames", "--ignore-submodules=none")
     status = ("status", "--porcelain=v1", "-z", "--untracked-files=all", *whole)
     states = _checked(ask_with_filters(repository, *status, environment=told)).items
-    diff = ("diff", "--name-only", "-z", "--no-ext-diff", *whole, commit, "--")
+    diff = ("diff", "--name-only", "-z", *whole, commit, "--")
     changed = _checked(ask_with_filters(repository, *diff, environment=told)).items
     untracked = [state.removeprefix(b"?? ") for state in states if state.startswith(b"?? ")]
     return bool(states), [*changed, *untracked]

@@ -121,9 +121,8 @@ def clear_stale(repository: Path) -> None:
     for worktree in _registered(repository):
         known.setdefault(_container_of(worktree), []).append((repository, worktree))
     with contextlib.suppress(OSError):
-        for path in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
-            folder = path.with_suffix("")  # of a lock, whose run may have been killed before it made the folder
-            if _NAME.fullmatch(folder.name):
+        for folder in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
+            if _NAME.fullmatch(folder.name):  # not a lock without a folder: its run may be about to make it
                 known.setdefault(folder, [])
     for folder, worktrees in known.items():
         with contextlib.suppress(OSError), _abandoned(folder):

@@ -297,6 +297,11 @@ def test_the_sentence_of_a_slowdown_gives_the_interval_in_percent_and_its_direct
     assert told(slower(3_000_000), "max_slowdown", 0.1) == f"holds: 25% faster [25%, 25%] than {COMMIT} over 42 pairs"
 
 
+def test_a_slowdown_beyond_its_limit_by_a_hair_does_not_look_like_the_limit() -> None:
+    assert told(slower(4_401_600), "max_slowdown", 0.1, "10%").startswith("is broken: 10.04% slower [10%, 10%] than")
+    assert told(slower(4_399_980), "max_slowdown", 0.1, "10%").startswith("holds: 10% slower [")
+
+
 def test_the_interval_has_its_ends_in_the_order_of_the_figure() -> None:
     """The base takes from 3.5 to 5.5 ms: with head at 5 ms, 5/4 - 1 in the middle, more or less around it."""
     wide = told(slower(5_000_000, step_ns=25_000), "max_slowdown", 0.6)

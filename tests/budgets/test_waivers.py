@@ -43,10 +43,12 @@ waivers:
 """The first waiver stands in line 18."""
 
 
-def load(folder: Path, text: str, expired: Literal["refuse", "keep"] = "refuse") -> BudgetsFile:
+def load(
+    folder: Path, text: str, expired: Literal["refuse", "keep"] = "refuse", today: datetime.date = TODAY
+) -> BudgetsFile:
     path = folder / "budgets.yaml"
     path.write_text(text, encoding="utf-8")
-    return load_budgets(path, relative_to=folder, expired=expired, today=TODAY)
+    return load_budgets(path, relative_to=folder, expired=expired, today=today)
 
 
 def problems(folder: Path, text: str) -> tuple[Problem, ...]:
@@ -108,6 +110,7 @@ def test_no_waivers_are_no_problem(tmp_path: Path, empty: str) -> None:
 
 def test_the_last_day_still_holds_and_the_next_one_is_an_error(tmp_path: Path) -> None:
     assert load(tmp_path, HEAD + row(until="2026-11-26")).waivers
+    assert load(tmp_path, HEAD + row(until="2001-01-31"), today=datetime.date(2001, 1, 31)).waivers
     (problem,) = problems(tmp_path, HEAD + row(until="2026-11-25", rest=', owner: "@ada"'))
     assert str(problem) == (
         "budgets.yaml:18: waiver 1, of min_speedup of vit/int8-dynamic, expired on 2026-11-25 (reason: slow; owner: "
@@ -236,6 +239,15 @@ def test_a_ceiling_is_read_in_the_metric_of_its_model_and_an_unknown_direction_a
     higher = higher.replace("max_accuracy_drop: 0.5}", "max_accuracy_drop: 0.005}")
     assert load(tmp_path, higher + row(about, rest=", ceiling: 90%")).waivers[0].waiver.ceiling == 0.9
     assert problems(tmp_path, higher + row(about, rest=", ceiling: 98%"))
+
+
+def test_a_ceiling_is_held_against_the_limit_that_counts_for_the_case(tmp_path: Path) -> None:
+    own = HEAD.replace("low-rank: {min_speedup: 1.1x}", "low-rank: {max_flips: 5%}")  # and 2% below `budget`
+    assert load(tmp_path, own + row("case: vit/low-rank, limit: max_flips", rest=", ceiling: 6%")).waivers
+    (problem,) = problems(tmp_path, own + row("case: vit/low-rank, limit: max_flips", rest=", ceiling: 4%"))
+    assert "'4%' is not looser than the limit, 5%" in problem.message
+    of_base = HEAD.replace("low-rank: {min_speedup: 1.1x}", "low-rank: {regression: {max_slowdown: 5%}}")
+    assert load(tmp_path, of_base + row("case: vit/low-rank, limit: max_slowdown", rest=", ceiling: 6%")).waivers
 
 
 # --- verdicts --------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -263,6 +264,10 @@ def test_a_base_that_imports_heads_modules_is_not_compared(repository: Repositor
     folder = repository.path / "elsewhere"
     repository.write("elsewhere/layers.py", "")
     repository.write(
+        "budgets.yaml",
+        (repository.path / "budgets.yaml").read_text() + model("steady"),
+    )
+    repository.write(
         "shop.py", f"import sys\nsys.path.insert(0, {str(folder)!r})\nimport layers\n" + textwrap.dedent(MODELS)
     )
     repository.commit()
@@ -273,6 +278,44 @@ def test_a_base_that_imports_heads_modules_is_not_compared(repository: Repositor
     assert case.base.status == "unusable"
     assert f"layers ({folder / 'layers.py'})" in case.base.why
     assert set(outcomes(case).values()) == {"not measured"}
+
+
+def test_weights_of_head_are_not_those_of_the_base(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an absolute path they are found out; an environment variable that names a folder of head names the base's."""
+    where = {
+        "absolute": repr(str(repository.path)),
+        "variable": "os.environ['SHOP']",
+        "shared": "os.environ['CACHE']",
+        "lost": "'cache'",
+    }
+    loads = "".join(
+        f"def {name}():\n    model = mlp(256)\n"
+        f"    weights = torch.load({folder} + '/weights.pt', weights_only=True)\n"
+        "    model.load_state_dict(weights)\n    return model\n"
+        for name, folder in where.items()
+    )
+    repository.write("shop.py", MODELS + f"import os\n{loads}")
+    repository.write(".gitignore", "report/\n__pycache__/\ncache/\n")
+    repository.write("cache/weights.pt", "")
+    shutil.copy(repository.path / "weights.pt", repository.path / "cache" / "weights.pt")
+    repository.budgets(*(model(name, recipes="bf16: {}") for name in where))
+    repository.commit()
+    repository.train(favourite=3)
+    monkeypatch.setenv("SHOP", str(repository.path))
+    monkeypatch.setenv("CACHE", str(repository.path / "cache"))
+    repository.against("HEAD", "-k", "original")
+    cases = repository.cases
+    absolute, variable = cases["absolute/original"], cases["variable/original"]
+    assert absolute.base is not None
+    assert absolute.base.status == "unusable"
+    assert str(repository.path / "weights.pt") in absolute.base.why
+    assert outcomes(variable)["max_accuracy_loss"] == "fail"
+    assert set(outcomes(cases["shared/original"]).values()) <= {"pass", "inconclusive"}
+    assert cases["shared/original"].drop == 0
+    lost = cases["lost/original"].base
+    assert lost is not None
+    assert lost.status == "failed"
+    assert "; cache/weights.pt is at head and not in the tree of" in lost.why
 
 
 def test_a_pointer_of_git_lfs_in_place_of_weights_is_named(repository: Repository) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.cli import _control_plan, main
+from pytest_modelopt.cli import main
+from pytest_modelopt.commands.selftest import control_plan
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.record.answers import Agreement, Repeat
@@ -317,7 +318,7 @@ def test_limits_on_the_population_are_judged_as_such(project: Project, monkeypat
     assert undecided.why.startswith("m/int8-dynamic leaves max_accuracy_drop 1 pp undecided with 90% of the weights")
     budgets = one_case("{max_accuracy_drop: 1 pp}").replace("    data:", "    inference: population\n    data:")
     monkeypatch.chdir(project(budgets).path)
-    plan = _control_plan(argparse.Namespace(model=None, budgets=None, limit=0.1, time_limit=20.0))
+    plan = control_plan(argparse.Namespace(model=None, budgets=None, limit=0.1, time_limit=20.0))
     assert plan.inference == "population"
     assert [(name, [limit.text for limit in limits]) for name, limits in plan.budgets] == [("m/int8-dynamic", ["1 pp"])]
 

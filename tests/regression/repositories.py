@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from pytest_modelopt.regression.tree import BaseTree
+
 _NAMED = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "protocol.file.allow=always")
 
 
@@ -49,3 +51,9 @@ class Repository:
     def worktrees(self) -> list[str]:
         lines = self.git("worktree", "list", "--porcelain").splitlines()
         return [line.removeprefix("worktree ") for line in lines if line.startswith("worktree ")]
+
+
+def files_of(tree: BaseTree) -> set[str]:
+    """What is checked out, relative to the top."""
+    found = (path.relative_to(tree.folder) for path in tree.folder.rglob("*") if path.is_file())
+    return {path.as_posix() for path in found if path.name != ".git"}

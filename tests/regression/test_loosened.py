@@ -94,6 +94,11 @@ def test_a_limit_against_the_base_is_listed_for_the_original_and_for_every_recip
     assert entries(tmp_path, of_base(loose), of_base(strict)) == []
 
 
+def test_an_entry_stands_where_head_states_it(tmp_path: Path) -> None:
+    moved = waived().replace("models:", "\n\nmodels:")
+    assert [row[6] for row in entries(tmp_path, one_limit("min_speedup: 2x"), moved)] == [11, 13]
+
+
 def test_the_same_value_in_other_words_is_not_looser(tmp_path: Path) -> None:
     assert entries(tmp_path, one_limit("max_memory: 1 MiB"), one_limit("max_memory: 1024 KiB")) == []
     assert entries(tmp_path, one_limit("min_speedup: 1.2x"), one_limit("min_speedup: +20%")) == []

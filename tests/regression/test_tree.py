@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -11,18 +10,9 @@ from pathlib import Path
 import pytest
 
 from pytest_modelopt.regression import git as git_calls
-from pytest_modelopt.regression import worktrees
 from pytest_modelopt.regression.git import ask
 from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out
-from tests.regression.repositories import Repository
-
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 12345\n"
-
-
-def files_of(tree: BaseTree) -> set[str]:
-    found = (path.relative_to(tree.folder) for path in tree.folder.rglob("*") if path.is_file())
-    return {path.as_posix() for path in found if path.name != ".git"}
-
+from tests.regression.repositories import Repository, files_of
 
 # --- which commit ----------------------------------------------------------------------------------------------------
 
@@ -64,13 +54,14 @@ def test_the_merge_base_is_where_head_left_the_branch_and_not_where_the_branch_i
     ("revision", "sentence"),
     [
         ("mian", "git knows no revision 'mian' here: fetch it, `git fetch --all --tags`; did you mean 'main'?"),
-        ("origin/first", "did you mean 'first'"),
+        ("origin/first", "fetch it, `git fetch --all --tags`; did you mean 'first'"),
         ("merge-base:mian", "git knows no revision 'mian' here"),
         ("", "the base '' is no revision: name a branch, a tag or a commit, such as 'origin/main'"),
         ("merge-base:", "the base '' is no revision"),
         ("a\0b", r"the base 'a\x00b' is no revision"),
         ("a\nb", r"git knows no revision 'a\nb' here"),
         ("--all", "git knows no revision '--all' here"),
+        ("--branches", "git knows no revision '--branches' here"),  # there is but one
         ("-h", "git knows no revision '-h' here"),
         ("merge-base:--all", "git knows no revision '--all' here"),
         ("^main", "git knows no revision '^main' here"),
@@ -181,7 +172,9 @@ def test_a_clean_head_differs_by_its_commits_alone(repository: Repository) -> No
 
 
 def test_what_is_not_committed_is_heads_too(repository: Repository) -> None:
-    repository.write({"weights/best.pt": "2", "un tracked.py": "", "größe\nneu.py": "", "staged.py": ""})
+    repository.write(
+        {"weights/best.pt": "2", "un tracked.py": "", "größe\nneu.py": "", "staged.py": "", "new/a.py": ""}
+    )
     repository.git("add", "staged.py")
     (repository.folder / "README.md").unlink()
     (repository.folder / os.fsdecode(b"l\xe4tin.py")).touch()
@@ -190,6 +183,7 @@ def test_what_is_not_committed_is_heads_too(repository: Repository) -> None:
         "README.md",
         "größe\nneu.py",
         "l\\xe4tin.py",
+        "new/a.py",
         "staged.py",
         "un tracked.py",
         "weights/best.pt",
@@ -207,12 +201,23 @@ def test_one_change_alone_is_seen(repository: Repository, change: str) -> None:
     assert (tree.has_uncommitted, tree.changed) == (True, (name,))
 
 
+def test_a_change_in_the_instant_of_the_last_commit_is_seen(repository: Repository) -> None:
+    """git compares times, and contents only where a file is no older than the index: the copy must be as old."""
+    repository.git("config", "core.trustctime", "false")
+    model, index = repository.folder / "model.py", repository.folder / ".git" / "index"
+    os.utime(model, (1000, 1000))
+    repository.git("update-index", "--refresh")
+    os.utime(index, (1000, 1000))
+    repository.write({"model.py": "width = 3\n"})
+    os.utime(model, (1000, 1000))
+    assert check_out("HEAD", repository.folder).changed == ("model.py",)
+
+
 def test_the_users_settings_hide_no_change(repository: Repository) -> None:
     for name, value in {
         "status.showUntrackedFiles": "no",
         "status.renames": "true",
         "diff.renames": "true",
-        "diff.external": "false",
         "status.branch": "true",
     }.items():
         repository.git("config", name, value)
@@ -277,134 +282,6 @@ def test_links_to_the_repository_are_followed_and_links_in_it_are_not(repository
     assert tree.mapped(tmp_path / "link" / "model.py") == tree.folder / "model.py"
     assert tree.mapped(tmp_path / "weights" / "best.pt") == tree.folder / "weights" / "best.pt"
     assert tree.mapped(tmp_path / "link" / "data" / "x.pt") == tree.folder / "data" / "x.pt"
-
-
-# --- filters ---------------------------------------------------------------------------------------------------------
-
-LFS = {".gitattributes": "*.pt filter=lfs -text\n", "a/größe 1.pt": POINTER, "real.pt": "content", "small.txt": "1"}
-
-
-def test_pointers_of_lfs_are_found_where_there_is_no_lfs(tmp_path: Path) -> None:
-    made = Repository(tmp_path / "r")
-    long = POINTER + "x" * (1024 - len(POINTER))
-    made.commit({**LFS, "long.pt": long, "almost.pt": long[:-1], "about.md": "x" + POINTER})
-    assert check_out("HEAD", made.folder).pointers == ("a/größe 1.pt", "almost.pt")
-
-
-@pytest.mark.parametrize("kind", ["smudge", "process"])
-def test_where_lfs_fails_its_pointers_stay(tmp_path: Path, kind: str) -> None:
-    made = Repository(tmp_path / "r")
-    made.commit(LFS)
-    made.git("config", f"filter.lfs.{kind}", "git-lfs-is-not-installed")
-    made.git("config", "filter.lfs.required", "true")
-    tree = check_out("HEAD", made.folder)
-    assert tree.pointers == ("a/größe 1.pt",)
-    assert files_of(tree) == set(LFS)
-    assert (tree.folder / "real.pt").read_text() == "content"
-
-
-def test_where_lfs_hangs_its_pointers_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Repository(tmp_path / "r")
-    made.commit(LFS)
-    made.git("config", "filter.lfs.smudge", "sleep 60")
-    monkeypatch.setattr(worktrees, "CHECKOUT_LIMIT_S", 1.0)
-    tree = check_out("HEAD", made.folder)
-    assert tree.pointers == ("a/größe 1.pt",)
-    assert files_of(tree) == set(LFS)
-
-
-def test_where_lfs_works_its_content_is_there(tmp_path: Path) -> None:
-    made = Repository(tmp_path / "r")
-    made.commit(LFS)
-    made.git("config", "filter.lfs.smudge", "sed s/.*/fetched/")
-    tree = check_out("HEAD", made.folder)
-    assert tree.pointers == ()
-    assert (tree.folder / "a/größe 1.pt").read_text().startswith("fetched")
-
-
-def test_a_filter_without_which_nothing_can_be_read_ends_it(tmp_path: Path, temporary: Path) -> None:
-    made = Repository(tmp_path / "r")
-    made.commit({".gitattributes": "*.key filter=crypt\n", "a.key": "1"})
-    made.git("config", "filter.crypt.smudge", "false")
-    made.git("config", "filter.crypt.required", "true")
-    with pytest.raises(TreeError, match=r"git cannot check out .* of .*a\.key: smudge filter crypt failed"):
-        check_out("HEAD", made.folder)
-    assert list(temporary.iterdir()) == []
-    assert made.worktrees() == [str(made.folder)]
-
-
-# --- submodules ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def submodules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """outer has 'libs/middle part', which has 'inner', both fetched, and a pointer of LFS in the innermost."""
-    tmp_path = tmp_path_factory.mktemp("submodules")
-    sources: list[Repository] = []
-    for name, path in (("inner", ""), ("middle", "inner"), ("outer", "libs/middle part")):
-        source = Repository(tmp_path / "sources" / name)
-        if path:
-            source.git("submodule", "--quiet", "add", str(sources[-1].folder), path)
-        source.commit({f"{name}.py": "1", **({"weights.pt": POINTER} if name == "inner" else {})})
-        sources.append(source)
-    sources[-1].git("clone", "--quiet", "--recurse-submodules", str(sources[-1].folder), str(tmp_path / "outer"))
-    (tmp_path / "sources").rename(tmp_path / "gone")  # nothing can be fetched any more
-    return tmp_path / "outer"
-
-
-@pytest.fixture
-def with_submodules(submodules: Path, tmp_path: Path) -> Repository:
-    shutil.copytree(submodules, tmp_path / "outer", symlinks=True)
-    return Repository(tmp_path / "outer", new=False)
-
-
-def test_submodules_come_from_heads_own(with_submodules: Repository) -> None:
-    outer = with_submodules
-    middle = Repository(outer.folder / "libs/middle part", new=False)
-    inner = Repository(middle.folder / "inner", new=False)
-    base = outer.git("rev-parse", "HEAD")
-    inner.commit({"inner.py": "2"})
-    middle.commit({"middle.py": "2"})
-    outer.commit({"outer.py": "2"})
-    before = [each.state() for each in (outer, middle, inner)]
-    tree = check_out(base, outer.folder)
-    for name in ("outer.py", "libs/middle part/middle.py", "libs/middle part/inner/inner.py"):
-        assert (tree.folder / name).read_text() == "1"
-        assert (outer.folder / name).read_text() == "2"
-    assert tree.missing_submodules == ()
-    assert tree.pointers == ("libs/middle part/inner/weights.pt",)
-    assert tree.changed == ("libs/middle part", "outer.py")
-    assert not tree.has_uncommitted
-    tree.remove()
-    assert [each.state() for each in (outer, middle, inner)] == before
-    assert [len(each.worktrees()) for each in (outer, middle, inner)] == [1, 1, 1]
-
-
-def test_a_change_in_a_submodule_is_a_change(with_submodules: Repository) -> None:
-    with_submodules.git("config", "diff.ignoreSubmodules", "all")
-    with_submodules.write({"libs/middle part/inner/inner.py": "changed"})
-    tree = check_out("HEAD", with_submodules.folder)
-    assert (tree.changed, tree.has_uncommitted) == (("libs/middle part",), True)
-
-
-def test_a_submodule_that_head_does_not_have_stays_empty_and_is_named(with_submodules: Repository) -> None:
-    outer = with_submodules
-    base = outer.git("rev-parse", "HEAD")
-    middle = Repository(outer.folder / "libs/middle part", new=False)
-    middle.git("submodule", "--quiet", "deinit", "--force", "inner")
-    tree = check_out(base, outer.folder)
-    assert tree.missing_submodules == ("libs/middle part/inner",)
-    assert list((tree.folder / "libs/middle part/inner").iterdir()) == []
-    outer.git("rm", "--quiet", "libs/middle part")
-    outer.commit({})
-    assert check_out(base, outer.folder).missing_submodules == ("libs/middle part",)
-
-
-def test_a_submodule_without_the_bases_commit_is_missing(with_submodules: Repository) -> None:
-    outer = with_submodules
-    outer.git("update-index", "--cacheinfo", f"160000,{'1' * 40},libs/middle part")
-    outer.git("commit", "--quiet", "-m", "a commit that was never pushed")
-    assert check_out("HEAD", outer.folder).missing_submodules == ("libs/middle part",)
 
 
 # --- git itself ------------------------------------------------------------------------------------------------------

@@ -191,6 +191,8 @@ def left_by(repository: Repository, folder: Path) -> Path:
 def test_a_tree_left_in_another_temporary_folder_is_cleared(repository: Repository, tmp_path: Path) -> None:
     here = left_by(repository, tmp_path / "job 1" / "pytest-modelopt-base-0123456789ab")
     gone = left_by(repository, tmp_path / "job 2" / "pytest-modelopt-base-0123456789ab")
+    for worktree in (here, gone):
+        repository.git("worktree", "lock", str(worktree))  # as git does while it adds one
     subprocess.run(["rm", "-rf", str(tmp_path / "job 2")], check=True)
     check_out("first", repository.folder).remove()
     assert not here.exists()
@@ -282,10 +284,13 @@ def test_a_list_removes_only_what_is_in_its_folder(repository: Repository, tmp_p
     assert str(mine) in repository.worktrees()
 
 
-def test_a_lock_without_its_folder_is_cleared(repository: Repository, temporary: Path) -> None:
-    (temporary / "pytest-modelopt-base-0123456789ab.lock").touch()
+def test_a_lock_without_its_folder_belongs_to_a_run_that_is_about_to_make_it(
+    repository: Repository, temporary: Path
+) -> None:
+    lock = temporary / "pytest-modelopt-base-0123456789ab.lock"
+    lock.touch()
     check_out("first", repository.folder).remove()
-    assert list(temporary.iterdir()) == []
+    assert list(temporary.iterdir()) == [lock]
 
 
 # --- the temporary folder --------------------------------------------------------------------------------------------

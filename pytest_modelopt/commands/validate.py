@@ -1,0 +1,39 @@
+"""`pytest-modelopt validate`: check a budgets file without importing anything that it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_modelopt.commands.statuses import PASSED
+from pytest_modelopt.record.model import ORIGINAL
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pytest_modelopt.commands.arguments import Commands
+
+
+def add_parser(commands: Commands) -> None:
+    parser = commands.add_parser("validate", help="check a budgets file without importing anything that it names")
+    parser.add_argument("file", nargs="?", type=Path, default=Path("budgets.yaml"))
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from pytest_modelopt.budgets.file import load_budgets
+
+    budgets = load_budgets(options.file.resolve(), relative_to=Path.cwd())
+    print(f"{options.file}: {len(budgets.models)} models, {len(budgets.cases)} cases")
+    for case in budgets.cases:
+        limits = ", ".join(f"{limit.name} {limit.text}" for limit in case.limits) or "no limits"
+        print(f"  {case.name}: {limits}")
+    against = {f"{model.name}/{ORIGINAL}": model.regression for model in budgets.models}
+    against |= {case.name: case.regression for case in budgets.cases}
+    for name, stated in against.items():
+        if stated:
+            print(f"  {name} against a base: {', '.join(f'{limit.name} {limit.text}' for limit in stated)}")
+    for each in budgets.waivers:
+        owner = f", {each.waiver.owner}" if each.waiver.owner else ""
+        print(f"  waived until {each.waiver.until}{owner}: {each.case}, {each.limit}: {each.waiver.reason}")
+    return PASSED

@@ -1,0 +1,80 @@
+"""A folder with a budgets file and the record of a run of it, whose figures were made by hand; and `update` in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from pytest_modelopt.budgets.file import load_budgets
+from pytest_modelopt.budgets.judge import judge
+from pytest_modelopt.budgets.limits import LIMITS
+from pytest_modelopt.cli import main
+from pytest_modelopt.record.json import write
+from pytest_modelopt.record.model import Case, Record
+from tests.report import records_by_hand
+
+Measured = Case | Callable[[Case], Case]
+
+
+@dataclass
+class Project:
+    """`update` runs in the folder; `out` and `err` are what it printed last."""
+
+    folder: Path
+    capsys: pytest.CaptureFixture[str]
+    out: str = ""
+    err: str = ""
+
+    @property
+    def budgets(self) -> Path:
+        return self.folder / "budgets.yaml"
+
+    @property
+    def text(self) -> str:
+        return self.budgets.read_bytes().decode()
+
+    def measured(self, text: str, cases: Mapping[str, Case], **changes: object) -> Record:
+        """Write the file and the record of a run of it in which each case came out as given, judged as the gate does.
+
+        A case by name that is not given was not run.
+        """
+        self.budgets.write_bytes(text.encode())
+        entries = load_budgets(self.budgets, relative_to=self.folder).cases
+        assert {entry.name for entry in entries} >= set(cases)
+        timed = sum(LIMITS[limit.name].kind == "timed" for entry in entries for limit in entry.limits)
+        of = [
+            replace(
+                cases[entry.name],
+                id=f"budgets.yaml::{entry.model.name}::{entry.recipe}",
+                model=entry.model.name,
+                recipe=entry.recipe,
+                limits=entry.limits,
+                inference=entry.model.inference,
+            )
+            for entry in entries
+            if entry.name in cases
+        ]
+        judged = tuple(judge(case, timed_limits=timed) for case in of)
+        record = replace(records_by_hand.record(*judged), timed_limits=timed, **changes)
+        self.write(record)
+        return record
+
+    def write(self, record: Record) -> None:
+        write(record, self.folder / "modelopt-report" / "record.json")
+
+    def update(self, *arguments: str, status: int = 0) -> str:
+        """What the file says after it."""
+        assert main(["update", *arguments]) == status
+        self.out, self.err = self.capsys.readouterr()
+        return self.text
+
+
+def one(limits: str, *, model: str = "", recipe: str = "int8-dynamic", defaults: str = "") -> str:
+    """A file with one case, `m/int8-dynamic`; `limits` is a flow mapping, `model` more lines of the model."""
+    return (
+        f"version: 1\n{defaults}models:\n  m:\n    factory: shop:net\n    data: shop:data\n{model}    recipes:\n"
+        f"      {recipe}: {limits}\n"
+    )

@@ -1,0 +1,200 @@
+"""The action's one step, run as plain shell: what it passes to pytest, and what it says of the run."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.github.jobs import ACTION, Job, read, steps_of
+
+
+def gate(job: Job, **inputs: str) -> subprocess.CompletedProcess[str]:
+    """The action's one step, with these inputs and the defaults of the others."""
+    (step,) = steps_of(ACTION)
+    given = {name: each.get("default", "") for name, each in read(ACTION)["inputs"].items()}
+    given |= {"python": sys.executable, **{name.replace("_", "-"): value for name, value in inputs.items()}}
+    assert set(given) == set(read(ACTION)["inputs"])
+    env = {}
+    for name, expression in step["env"].items():
+        match = re.fullmatch(r"\$\{\{ inputs\.([a-z-]+) \}\}", expression)
+        assert match is not None
+        env[name] = given[match[1]]
+    return job.run(step, env)
+
+
+BUDGETS = """
+version: 1
+models:
+  m:
+    factory: shop:model
+    recipes:
+      int8-dynamic:
+        max_memory: {limit}
+"""
+SHOP = """
+import torch
+def model():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4)).eval()
+def data():
+    return torch.zeros(4, 8), torch.zeros(4, dtype=torch.long)
+"""
+
+
+@pytest.mark.parametrize(("limit", "verdict", "status"), [("1 MB", "passed", 0), ("1 B", "failed", 1)])
+def test_a_run_sets_its_outputs_green_or_red(job: Job, limit: str, verdict: str, status: int) -> None:
+    text = BUDGETS.format(limit=limit).replace("    recipes:", "    data: shop:data\n    recipes:")
+    (job.workspace / "limits.yaml").write_text(text)
+    (job.workspace / "shop.py").write_text(SHOP)
+    done = gate(job, budgets="limits.yaml", report="out put", pytest_arguments="limits.yaml\n\n-p\nno:cacheprovider\n")
+    assert done.returncode == status, done.stdout + done.stderr
+    folder = job.workspace / "out put"
+    assert job.outputs == {
+        "verdict": verdict,
+        "record": str(folder / "record.json"),
+        "summary": str(folder / "summary.md"),
+    }
+    assert json.loads((folder / "record.json").read_text())["complete"] is True
+    assert "int8-dynamic" in job.files["GITHUB_STEP_SUMMARY"].read_text()
+    assert ("::error file=limits.yaml,line=9," in done.stdout) == (status == 1)
+
+
+def test_a_gate_that_cannot_run_is_an_error_that_is_told(job: Job) -> None:
+    """An earlier run's record does not pass for this one's."""
+    (job.workspace / "budgets.yaml").write_text("version: 7\n")
+    stale = job.workspace / "modelopt-report" / "record.json"
+    stale.parent.mkdir()
+    stale.write_text("{}")
+    done = gate(job)
+    assert done.returncode == 4
+    assert job.outputs == {"verdict": "error"}
+    assert not stale.exists()
+    assert "the gate could not run** (exit status 4)" in job.files["GITHUB_STEP_SUMMARY"].read_text()
+    assert "::error::model-budgets: the gate could not run (exit status 4)\n" in done.stdout
+
+
+# --- the action's arguments: what it calls is a program that writes down how it is called ----------------------------
+
+CALLED = """#!/bin/bash
+printf '%s\\0' "$@" > "$GITHUB_WORKSPACE/called"
+mkdir -p report; echo '{}' > report/record.json
+exit ${STATUS:-0}
+"""
+
+
+@pytest.fixture
+def python(job: Job) -> str:
+    program = job.folder / "py thon"
+    program.write_text(CALLED)
+    program.chmod(0o755)
+    return str(program)
+
+
+def called(job: Job) -> list[str]:
+    return (job.workspace / "called").read_text().split("\0")[:-1]
+
+
+def test_inputs_that_are_not_given_are_not_passed_on(job: Job, python: str) -> None:
+    assert gate(job, python=python).returncode == 0
+    assert called(job) == ["-m", "pytest", "--modelopt", "--modelopt-report=modelopt-report"]
+
+
+def test_every_input_reaches_pytest(job: Job, python: str) -> None:
+    done = gate(
+        job,
+        python=python,
+        budgets="ci/budgets.yaml",
+        against="merge-base:origin/main",
+        strict="true",
+        report="report",
+        pytest_arguments="tests/a b.py\n-k one or two",
+    )
+    assert done.returncode == 0
+    options = ["--modelopt-report=report", "--modelopt-budgets=ci/budgets.yaml"]
+    options += ["--modelopt-against=merge-base:origin/main", "--modelopt-strict"]
+    assert called(job) == ["-m", "pytest", "--modelopt", *options, "tests/a b.py", "-k one or two"]
+    assert job.outputs == {"verdict": "passed", "record": str(job.workspace / "report" / "record.json")}
+
+
+def test_a_folder_may_be_named_by_its_whole_path(job: Job, python: str) -> None:
+    folder = job.folder / "elsewhere"
+    Path(python).write_text(CALLED.replace("report/record.json", f"'{folder}/record.json'"))
+    folder.mkdir()
+    assert gate(job, python=python, report=str(folder)).returncode == 0
+    assert job.outputs == {"verdict": "passed", "record": str(folder / "record.json")}
+
+
+HOSTILE = [
+    "$(touch hurt)",
+    "`touch hurt`",
+    "; touch hurt #",
+    "' ; touch hurt ; '",
+    '" ; touch hurt ; "',
+    "a\nverdict=passed\nb",
+    "x\nend\ntouch hurt",
+    "* ? [a] ~ $HOME ${PATH} \\",
+    "--co",
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("name", ["budgets", "against"])
+def test_hostile_inputs_stay_data(job: Job, python: str, name: str, value: str) -> None:
+    gate(job, python=python, **{name: value})
+    assert called(job)[-1] == f"--modelopt-{name}={value}"
+    assert not (job.workspace / "hurt").exists()
+    assert job.outputs == {"verdict": "passed"}
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_hostile_folder_stays_data(job: Job, python: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATUS", "1")
+    folder = job.workspace / value
+    (folder).mkdir()
+    for name in ("record.json", "summary.md"):
+        (folder / name).write_text("stale")
+    program = Path(python)
+    program.write_text(CALLED.replace("mkdir -p report; echo '{}' >", 'echo x > "${4#*=}"/summary.md #'))
+    assert gate(job, python=python, report=value).returncode == 1
+    assert called(job) == ["-m", "pytest", "--modelopt", f"--modelopt-report={value}"]
+    assert job.outputs == {"verdict": "failed", "summary": str(folder / "summary.md")}
+    assert not (folder / "record.json").exists()
+    assert not (job.workspace / "hurt").exists()
+
+
+@pytest.mark.parametrize("value", [each for each in HOSTILE if "\n" not in each])
+def test_a_hostile_argument_is_one_argument(job: Job, python: str, value: str) -> None:
+    gate(job, python=python, pytest_arguments=f"{value}\n{value}")
+    assert called(job)[-2:] == [value, value]
+    assert not (job.workspace / "hurt").exists()
+
+
+@pytest.mark.parametrize("value", ["yes", "True", "$(touch hurt)", "false\ntrue"])
+def test_strict_is_true_or_false(job: Job, python: str, value: str) -> None:
+    done = gate(job, python=python, strict=value)
+    assert (done.returncode, job.outputs) == (4, {"verdict": "error"})
+    assert done.stdout == "::error::model-budgets: the input strict is neither 'true' nor 'false'\n"
+    assert not (job.workspace / "called").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"), [(0, "passed"), (1, "failed"), (2, "error"), (3, "error"), (5, "error")]
+)
+def test_the_exit_status_of_pytest_is_the_steps(
+    job: Job, python: str, monkeypatch: pytest.MonkeyPatch, status: int, verdict: str
+) -> None:
+    monkeypatch.setenv("STATUS", str(status))
+    assert gate(job, python=python, report="report").returncode == status
+    assert job.outputs["verdict"] == verdict
+    assert (job.files["GITHUB_STEP_SUMMARY"].read_text() == "") == (verdict != "error")
+
+
+def test_a_step_that_is_ended_from_outside_has_said_error(job: Job, python: str) -> None:
+    Path(python).write_text("#!/bin/bash\nkill -9 $PPID\n")
+    assert gate(job, python=python).returncode == -9
+    assert job.outputs == {"verdict": "error"}
