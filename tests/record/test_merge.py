@@ -163,6 +163,13 @@ def test_of_the_same_case_on_the_same_machine_the_later_run_counts(is_first: boo
     )
 
 
+def test_a_time_without_a_zone_is_one_in_utc() -> None:
+    early, late = record(case("x", size=1), started="2026-11-24T03:00:00"), record(case("x", size=2))
+    assert [each.variant.size_bytes for each in of(early, late).cases if each.variant] == [2]
+    after = record(case("x", size=3), started="2026-11-24T03:00:01")
+    assert [each.variant.size_bytes for each in of(after, late).cases if each.variant] == [3]
+
+
 def test_of_two_that_started_together_the_last_one_counts() -> None:
     merged = of(record(case("x", size=1)), record(case("x", size=2)))
     assert [each.variant.size_bytes for each in merged.cases if each.variant] == [2]

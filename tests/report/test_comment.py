@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from against_by_hand import AGAINST, LOOSENED, against, pull_request
+from against_by_hand import AGAINST, GREW, LOOSENED, against, pull_request
 from records_by_hand import MIB, broken, case, limit, measurement, realistic, record, timing, verdict
 from test_hostile_records import EVERYTHING
 
@@ -67,6 +67,11 @@ def test_a_verdict_that_the_record_claims_is_not_believed() -> None:
     assert "digits-vit/a: max_size 512 KiB is broken: 1 MiB measured" in told
     told = comment(record(replace(claimed, verdicts=())))  # nor is a verdict that it leaves out
     assert "max_size 512 KiB is broken" in told
+    grown = replace(GREW, verdicts=(verdict(GREW.limits[0], "pass", 0.0, "nothing grew"),))  # by an eighth
+    told = comment(pull_request(grown))
+    assert "Model budgets: FAILED" in told
+    assert "nothing grew" not in told
+    assert "digits-vit/int8-dynamic: max_size_growth 2% is broken: 12.5% more than at 0f1e2d3c4b5a" in told
     slow = case("b", timing=timing(61), verdicts=(verdict(limit("min_speedup", 1.5, "1.5x"), "pass"),))  # 0.8x
     assert "digits-vit/b: min_speedup 1.5x is broken" in comment(record(slow))
 

@@ -10,6 +10,7 @@ from records_by_hand import MIB, case, measurement, realistic, timing
 from pytest_modelopt.record.answers import Agreement
 from pytest_modelopt.record.json import read
 from pytest_modelopt.record.model import CaseError, Coverage, LayerCoverage
+from pytest_modelopt.report import openmetrics
 from pytest_modelopt.report.files import write_report
 from pytest_modelopt.report.junit import properties
 from pytest_modelopt.report.markdown import render
@@ -55,4 +56,5 @@ def test_the_report_is_three_files(tmp_path: Path) -> None:
     )
     assert read(folder / "record.json") == realistic()
     assert (folder / "summary.md").read_text(encoding="utf-8") == render(realistic())
+    assert (folder / "metrics.txt").read_text(encoding="utf-8") == openmetrics.render(realistic())
     assert sorted(path.name for path in folder.iterdir()) == ["metrics.txt", "record.json", "summary.md"]

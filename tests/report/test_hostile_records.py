@@ -16,6 +16,7 @@ from filled_record import filled_record, only, string_fields, strings, with_stri
 from markdown_it import MarkdownIt
 from test_markdown import HOSTILE
 
+from pytest_modelopt.commands.comment import MARKER, comment
 from pytest_modelopt.record.model import Record
 from pytest_modelopt.report import openmetrics
 from pytest_modelopt.report.markdown import render
@@ -130,6 +131,16 @@ def test_no_single_field_becomes_structure(path: tuple[str, str]) -> None:
     told = render(_of_one_line(hostile))
     if told != ORDINARY:  # else the report does not tell that field
         _check(told, render(_of_one_line(harmless)))
+
+
+def test_a_comment_holds_our_marker_once_and_no_structure_of_the_record() -> None:
+    short = [text for text in ALL_HOSTILE if text != EVERYTHING] + [MARKER]
+    few = [replace(told, cases=told.cases[:6]) for told in (_numbered(*short), _numbered("x"))]
+    told, harmless = (comment(_of_one_line(each)) for each in few)
+    assert "Left out" not in told
+    assert told.startswith(f"{MARKER}\n**Model budgets: FAILED.**")
+    assert told.count(MARKER) == 1
+    _check(told.removeprefix(f"{MARKER}\n"), harmless.removeprefix(f"{MARKER}\n"))
 
 
 def test_nor_does_it_become_a_command_or_a_sequence_in_the_terminal_or_a_second_line_of_a_metric() -> None:

@@ -116,6 +116,8 @@ def test_the_same_variant_twice_and_several_machines_have_labels_of_their_own() 
 
 def test_a_case_in_error_has_no_figure() -> None:
     assert render(record(case(original=None, error=CaseError("load", "no")))) == "# EOF\n"
+    late = case(variant=measurement("int8-dynamic"), original=None, error=CaseError("timing", "no"))
+    assert render(record(late)) == "# EOF\n"
     assert render(record()) == "# EOF\n"
 
 
