@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
     from pytest_modelopt.commands.arguments import Commands
+    from pytest_modelopt.record.verdicts import Limit
 
 
 def add_parser(commands: Commands) -> None:
@@ -21,10 +23,21 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.budgets.file import load_budgets
+    from pytest_modelopt.record.model import ORIGINAL
 
     budgets = load_budgets(options.file.resolve(), relative_to=Path.cwd())
     print(f"{options.file}: {len(budgets.models)} models, {len(budgets.cases)} cases")
     for case in budgets.cases:
-        limits = ", ".join(f"{limit.name} {limit.text}" for limit in case.limits) or "no limits"
-        print(f"  {case.name}: {limits}")
+        print(f"  {case.name}: {_listed(case.limits) or 'no limits'}{_against_base(case.regression)}")
+    for model in budgets.models:
+        if model.regression:
+            print(f"  {model.name}/{ORIGINAL}: no limits{_against_base(model.regression)}")
     return PASSED
+
+
+def _listed(limits: Sequence[Limit]) -> str:
+    return ", ".join(f"{limit.name} {limit.text}" for limit in limits)
+
+
+def _against_base(limits: Sequence[Limit]) -> str:
+    return f"; against a base: {_listed(limits)}" if limits else ""
