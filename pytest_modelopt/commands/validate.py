@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import argparse
 
     from pytest_modelopt.commands.arguments import Commands
+    from pytest_modelopt.record.verdicts import Limit
 
 
 def add_parser(commands: Commands) -> None:
@@ -26,14 +28,19 @@ def run(options: argparse.Namespace) -> int:
     budgets = load_budgets(options.file.resolve(), relative_to=Path.cwd())
     print(f"{options.file}: {len(budgets.models)} models, {len(budgets.cases)} cases")
     for case in budgets.cases:
-        limits = ", ".join(f"{limit.name} {limit.text}" for limit in case.limits) or "no limits"
-        print(f"  {case.name}: {limits}")
-    against = {f"{model.name}/{ORIGINAL}": model.regression for model in budgets.models}
-    against |= {case.name: case.regression for case in budgets.cases}
-    for name, stated in against.items():
-        if stated:
-            print(f"  {name} against a base: {', '.join(f'{limit.name} {limit.text}' for limit in stated)}")
+        print(f"  {case.name}: {_listed(case.limits) or 'no limits'}{_against_base(case.regression)}")
+    for model in budgets.models:
+        if model.regression:
+            print(f"  {model.name}/{ORIGINAL}: no limits{_against_base(model.regression)}")
     for each in budgets.waivers:
         owner = f", {each.waiver.owner}" if each.waiver.owner else ""
         print(f"  waived until {each.waiver.until}{owner}: {each.case}, {each.limit}: {each.waiver.reason}")
     return PASSED
+
+
+def _listed(limits: Sequence[Limit]) -> str:
+    return ", ".join(f"{limit.name} {limit.text}" for limit in limits)
+
+
+def _against_base(limits: Sequence[Limit]) -> str:
+    return f"; against a base: {_listed(limits)}" if limits else ""

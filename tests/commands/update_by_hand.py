@@ -65,6 +65,11 @@ class Project:
     def write(self, record: Record) -> None:
         write(record, self.folder / "modelopt-report" / "record.json")
 
+    def command(self, *arguments: str) -> list[str]:
+        """The lines that another command prints, which must succeed."""
+        assert main(arguments) == 0
+        return self.capsys.readouterr().out.splitlines()
+
     def update(self, *arguments: str, status: int = 0) -> str:
         """What the file says after it."""
         assert main(["update", *arguments]) == status
