@@ -1,40 +1,40 @@
-"""`pytest-modelopt validate`: what the file demands, without importing anything that it names."""
+"""`pytest-modelopt validate`: what a file demands, also against a base, and what it waives."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.budgets import file
-from pytest_modelopt.budgets.file import BudgetsFile, load_budgets
-from tests.commands.update_by_hand import Project, one
-from tests.report.records_by_hand import limit
+from pytest_modelopt.cli import main
+
+BUDGETS = """
+version: 1
+models:
+  m:
+    factory: shop:classifier
+    data: shop:data
+    regression: {max_size_growth: 2%}
+    recipes:
+      int8-dynamic: {max_size: 1 MB, regression: {max_size_growth: 5%}}
+      bf16: {}
+waivers:
+  - {case: m/int8-dynamic, limit: max_size, until: 2999-12-31, reason: a wider head, owner: kai}
+  - {case: m/original, limit: max_size_growth, until: 2999-12-31, reason: the same}
+"""
 
 
-def test_cases_with_their_limits(project: Project) -> None:
-    project.budgets.write_text(one("{max_size: 4 MiB, max_memory: 3 MiB}") + "      bf16:\n")
-    assert project.command("validate") == [
+def test_it_lists_limits_those_against_a_base_and_waivers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("budgets.yaml").write_text(BUDGETS, encoding="utf-8")
+    assert main(["validate"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
         "budgets.yaml: 1 models, 2 cases",
-        "  m/int8-dynamic: max_memory 3 MiB, max_size 4 MiB",
-        "  m/bf16: no limits",
-    ]
-
-
-def test_limits_against_a_base(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the file gives them once it takes them."""
-    growth, loss = limit("max_memory_growth", 0.02, "2%"), limit("max_accuracy_loss", 0.005, "0.5 pp")
-
-    def with_regression(path: Path, *, relative_to: Path) -> BudgetsFile:
-        found = load_budgets(path, relative_to=relative_to)
-        model = replace(found.models[0], regression=(growth, loss))
-        return replace(found, models=(model,), cases=(replace(found.cases[0], model=model, regression=(loss,)),))
-
-    project.budgets.write_text(one("{max_memory: 3 MiB}"))
-    monkeypatch.setattr(file, "load_budgets", with_regression)
-    assert project.command("validate") == [
-        "budgets.yaml: 1 models, 1 cases",
-        "  m/int8-dynamic: max_memory 3 MiB; against a base: max_accuracy_loss 0.5 pp",
-        "  m/original: no limits; against a base: max_memory_growth 2%, max_accuracy_loss 0.5 pp",
+        "  m/int8-dynamic: max_size 1 MB; against a base: max_size_growth 5%",
+        "  m/bf16: no limits; against a base: max_size_growth 2%",
+        "  m/original: no limits; against a base: max_size_growth 2%",
+        "  waived until 2999-12-31, kai: m/int8-dynamic, max_size: a wider head",
+        "  waived until 2999-12-31: m/original, max_size_growth: the same",
     ]
