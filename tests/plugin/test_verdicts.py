@@ -46,7 +46,8 @@ def test_every_limit_can_be_kept(project: Project) -> None:
 def test_every_limit_turns_the_run_red_with_its_sentence(project: Project) -> None:
     """Each alone in its case: eleven cases of five lines each, of one original."""
     models = [
-        f"  {name}:\n    factory: shop:classifier\n    data: shop:data\n    recipes:\n      int8-dynamic: {{{name}: {value}}}\n"
+        f"  {name}:\n    factory: shop:classifier\n    data: shop:data\n"
+        f"    recipes:\n      int8-dynamic: {{{name}: {value}}}\n"
         for name, (value, _) in UNATTAINABLE.items()
     ]
     result = project(f"version: 1\nmodels:\n{''.join(models)}").runpytest("--modelopt")
