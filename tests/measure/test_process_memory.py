@@ -141,8 +141,12 @@ def dies_when_loaded():
     return DiesWhenLoaded(2048, 10).eval()
 
 class HangsWhenLoaded(nn.Linear):
+    '''The first time only.'''
     def __setstate__(self, state):
-        import time
+        import os, time
+        if os.path.exists("hung"):
+            raise FileNotFoundError("weights.bin")
+        open("hung", "w").close()
         time.sleep(600)
 
 def hangs_when_loaded():
@@ -166,14 +170,30 @@ def users(tmp_path: Path) -> Callable[[str], Variant]:
 
 
 def test_a_torch_models_process_takes_its_weights_and_little_more(
-    runner: Runner, users: Callable[..., Variant]
+    runner: Runner, users: Callable[..., Variant], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """17 MB by hand; Python's objects, the buffers of the matrix kernels and eight rows add a megabyte or two."""
+    """17 MB by hand; Python's objects, the buffers of the matrix kernels and eight rows add a megabyte or two.
+
+    Nine fresh processes for two recipes: three of each variant, and three of the original.
+    """
+    started: list[str] = []
+    fresh_run = fresh_processes._fresh_run
+
+    def counted(workshop: Workshop, measured: Measured, *args: object, **kwargs: object) -> object:
+        started.append(measured.variant.label)
+        return fresh_run(workshop, measured, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fresh_processes, "_fresh_run", counted)
     original, pruned = sides(measured(runner, users("model"), "max_process_memory"))
-    for side in (original, pruned):
+    other = replace(users("model"), recipe="prune-unstructured(ratio=0.9)")
+    original_again, pruned_more = sides(measured(runner, other, "max_process_memory"))
+    assert original_again.process_memory == original.process_memory
+    assert started.count("original") == RUNS == 3
+    assert len(started) == 3 * RUNS
+    for side in (original, pruned, pruned_more):
         assert side.process_memory is not None
         assert side.process_memory.meter == "memray"
-        assert len(side.process_memory.peaks_bytes) == RUNS == 3
+        assert len(side.process_memory.peaks_bytes) == RUNS
         assert min(side.process_memory.peaks_bytes) > BIG_BYTES
         assert max(side.process_memory.peaks_bytes) < BIG_BYTES + 4 * MIB
         assert side.process_memory.spread_bytes < MIB
@@ -184,25 +204,6 @@ def test_without_a_limit_or_a_foreign_runtime_it_is_not_measured(runner: Runner,
     for side in sides(measured(runner, users("model"), "max_memory")):
         assert side.process_memory is None
         assert side.unmeasured == {}
-
-
-def test_the_originals_process_memory_is_measured_once_for_all_recipes(
-    runner: Runner, users: Callable[..., Variant], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nine fresh processes for two recipes: three of each variant, and three of the original."""
-    started: list[str] = []
-    fresh_run = fresh_processes._fresh_run
-
-    def counted(workshop: Workshop, measured: Measured, *args: object, **kwargs: object) -> object:
-        started.append(measured.variant.label)
-        return fresh_run(workshop, measured, *args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(fresh_processes, "_fresh_run", counted)
-    first = measured(runner, users("model"), "max_process_memory")
-    second = measured(runner, replace(users("model"), recipe="prune-unstructured(ratio=0.9)"), "max_process_memory")
-    assert sides(first)[0].process_memory == sides(second)[0].process_memory
-    assert started.count("original") == RUNS
-    assert len(started) == 3 * RUNS
 
 
 @pytest.mark.parametrize(
@@ -226,10 +227,11 @@ def test_what_goes_wrong_in_a_fresh_process_is_the_reason_and_nothing_else(
 def test_a_hang_in_a_fresh_process_ends_at_the_step_limit(users: Callable[..., Variant]) -> None:
     runner = Runner(StepLimits(time_limit_s=0.1, step_limit_s=6), Silent())
     try:
-        original, _ = sides(measured(runner, users("hangs_when_loaded"), "max_process_memory"))
+        original, pruned = sides(measured(runner, users("hangs_when_loaded"), "max_process_memory"))
     finally:
         runner.close()
     assert "did not finish `process_memory` within 6 s (`step_limit`)" in original.unmeasured["process_memory"]
+    assert "cannot be loaded in a fresh process" in pruned.unmeasured["process_memory"]
 
 
 # --- comparisons with a foreign runtime ------------------------------------------------------------------------------
@@ -273,32 +275,33 @@ import sys
 sys.modules["memray"] = None  # as where it is not installed
 from pathlib import Path
 from pytest_modelopt.measure import process_memory
-process_memory._STATUS = Path(sys.argv[3])
-print(*process_memory.peak_bytes(Path(sys.argv[1]), Path(sys.argv[2]), None))
+from pytest_modelopt.measure.replies import VariantError
+
+def measured(status):
+    process_memory._STATUS = Path(status)
+    return process_memory.peak_bytes(Path(sys.argv[1]), Path(sys.argv[2]), None)
+
+try:
+    measured("/absent/status")
+except VariantError as error:
+    print(error)
+print(*measured("/proc/self/status"))
 """
 
 
-def without_memray(tmp_path: Path, status: str) -> subprocess.CompletedProcess[str]:
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel gives no VmHWM here")
+def test_without_memray_the_kernels_high_water_mark_serves_and_without_it_the_extra_is_named(tmp_path: Path) -> None:
+    """17 MB of weights; the pages of the libraries that the call touches come on top, some tens of megabytes."""
     size.save(nn.Sequential(nn.Linear(2048, 2048), nn.Linear(2048, 10)).eval(), tmp_path / "model.pt")
     size.save(torch.zeros(8, 2048), tmp_path / "inputs.pt")
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "model.pt"), str(tmp_path / "inputs.pt"), status]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel gives no VmHWM here")
-def test_without_memray_the_kernels_high_water_mark_serves(tmp_path: Path) -> None:
-    """17 MB of weights; the pages of the libraries that the call touches come on top, some tens of megabytes."""
-    done = without_memray(tmp_path, "/proc/self/status")
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "model.pt"), str(tmp_path / "inputs.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    peak, meter = done.stdout.split()
+    without_any, with_status = done.stdout.splitlines()
+    assert "memray is not installed (`pip install 'pytest-modelopt[memory]'`)" in without_any
+    peak, meter = with_status.split()
     assert meter == "VmHWM"
     assert BIG_BYTES < int(peak) < BIG_BYTES + 60 * MIB
-
-
-def test_without_any_meter_the_reason_names_the_extra(tmp_path: Path) -> None:
-    done = without_memray(tmp_path, str(tmp_path / "absent"))
-    assert done.returncode != 0
-    assert "memray is not installed (`pip install 'pytest-modelopt[memory]'`)" in done.stderr
 
 
 # --- the figures -----------------------------------------------------------------------------------------------------

@@ -43,44 +43,42 @@ def test_a_wrong_budgets_file_is_a_usage_error_with_its_line(
     result.stderr.fnmatch_lines(messages)
 
 
-@pytest.mark.parametrize(
-    ("case", "message"),
-    [
-        (
-            one_case(factory="no_such_shop:classifier"),
-            "*module `no_such_shop` cannot be imported: ModuleNotFound*",
-        ),
-        (one_case(factory="shop:clasifier"), "*`shop` has no `clasifier`; did you mean `classifier`?*"),
-        (one_case(factory="shop:raises"), "*model `shop:raises` raised FileNotFoundError: weights/best.pt*"),
-        (one_case(factory="shop:no_module"), "*returned a OrderedDict, not a torch.nn.Module*"),
-        (one_case(factory="shop:kills_itself"), "*the worker process died during `load`: ended by SIGKILL*"),
-        (one_case(factory="shop:not_a_number"), "*outputs are not finite*"),
-        (one_case(data="shop:empty"), "*the data is empty: no example to measure on*"),
-        (one_case(data="shop:too_few_targets"), "*the data has 200 inputs but 199 targets*"),
-        (one_case(data="shop:misfit"), "*the model does not accept the data: RuntimeError*(input (1, 7) float32)*"),
-        (
-            one_case(data="shop:raises_in_the_middle"),
-            "*reading its data: the data raised OSError: gone when batch 1*",
-        ),
-        (one_case(data="shop:changes_form"), "*batch 1 of the data holds inputs in a tuple of 2 *"),
-        (one_case(data="shop:other_each_time"), "*the data differs from one load to the next: example 0 *"),
-        (one_case(recipe="int8-static"), "*int8-static needs calibration data*"),
-        (
-            one_case(factory="shop:only_convolutions", data="shop:images"),
-            "*int8-dynamic changed nothing: the model holds 1 Conv2d*int8-static*",
-        ),
-    ],
-)
-def test_a_case_that_cannot_be_measured_is_its_own_error(project: Project, case: str, message: str) -> None:
-    pytester = project(case + GOOD_CASE)
-    result = pytester.runpytest("--modelopt")
-    result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines([message])
+# name -> (what differs from the good case, message); in this order
+BAD = {
+    "import": ({"factory": "no_such_shop:classifier"}, "module `no_such_shop` cannot be imported: ModuleNotFound"),
+    "name": ({"factory": "shop:clasifier"}, "`shop` has no `clasifier`; did you mean `classifier`?"),
+    "raises": ({"factory": "shop:raises"}, "model `shop:raises` raised FileNotFoundError: weights/best.pt"),
+    "no-module": ({"factory": "shop:no_module"}, "returned a OrderedDict, not a torch.nn.Module"),
+    "killed": ({"factory": "shop:kills_itself"}, "the worker process died during `load`: ended by SIGKILL"),
+    "nan": ({"factory": "shop:not_a_number"}, "outputs are not finite"),
+    "empty": ({"data": "shop:empty"}, "the data is empty: no example to measure on"),
+    "too-few": ({"data": "shop:too_few_targets"}, "the data has 200 inputs but 199 targets"),
+    "misfit": ({"data": "shop:misfit"}, "the model does not accept the data: RuntimeError*(input (1, 7) float32)"),
+    "middle": ({"data": "shop:raises_in_the_middle"}, "reading its data: the data raised OSError: gone when batch 1"),
+    "form": ({"data": "shop:changes_form"}, "batch 1 of the data holds inputs in a tuple of 2 "),
+    "differs": ({"data": "shop:other_each_time"}, "the data differs from one load to the next: example 0 "),
+    "calibration": ({"recipe": "int8-static"}, "int8-static needs calibration data"),
+    "nothing": (
+        {"factory": "shop:only_convolutions", "data": "shop:images"},
+        "int8-dynamic changed nothing: the model holds 1 Conv2d*int8-static",
+    ),
+}
 
 
-def test_the_last_words_of_a_worker_are_shown(project: Project) -> None:
-    result = project(one_case(factory="shop:kills_itself")).runpytest("--modelopt")
-    result.stdout.fnmatch_lines(["*the worker's last output:*", "*loading the checkpoint*"])
+def bad_case(name: str, factory: str = "shop:classifier", data: str = "shop:data", recipe: str = "int8-dynamic") -> str:
+    return f"  {name}:\n    factory: {factory}\n    data: {data}\n    recipes:\n      {recipe}:\n"
+
+
+def test_a_case_that_cannot_be_measured_is_its_own_error(project: Project) -> None:
+    """Good ones stand first, in the middle, and last: to each of them it makes no difference."""
+    models = [bad_case(name, **parts) for name, (parts, _) in BAD.items()]
+    for number, position in enumerate((len(models), list(BAD).index("killed") + 1, 0)):
+        models.insert(position, GOOD_CASE.replace("good", f"good-{number}"))
+    result = project("version: 1\nmodels:\n" + "".join(models)).runpytest("--modelopt")
+    result.assert_outcomes(passed=3, failed=len(BAD))
+    for name, (_, message) in BAD.items():
+        result.stdout.fnmatch_lines([f"{name}/*: *{message}*"])
+    result.stdout.fnmatch_lines(["ERROR killed/*", "*the worker's last output:*", "*loading the checkpoint*"])
 
 
 def test_a_case_that_hangs_ends_at_the_step_limit(project: Project) -> None:

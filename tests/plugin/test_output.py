@@ -17,10 +17,16 @@ Project = Callable[..., pytest.Pytester]
 RED = "{max_size: 1 kB}"
 
 
-def test_the_table_stands_in_the_terminal_summary(project: Project) -> None:
+def test_a_log_has_one_quiet_line_for_each_case_and_then_the_table(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside of GitHub there are no annotations."""
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     result = project(one_case(RED)).runpytest("--modelopt")
+    assert not [line for line in result.outlines if line.startswith("::")]
     result.stdout.fnmatch_lines(
         [
+            "modelopt: m/int8-dynamic: *timing * s (* pairs)",
             "*= model budgets =*",
             "m",
             "  accuracy on 200 examples (*); memory and latency of batch 1, 1 thread; changed: * bytes / multiply-adds",
@@ -33,14 +39,8 @@ def test_the_table_stands_in_the_terminal_summary(project: Project) -> None:
     )
 
 
-def test_one_quiet_line_per_case_in_a_log(project: Project) -> None:
-    result = project(one_case()).runpytest("--modelopt")
-    result.stdout.fnmatch_lines(["modelopt: m/int8-dynamic: *timing * s (* pairs)"])
-
-
-@pytest.mark.parametrize("arguments", [["-q", "-q"], ["-qq"]])
-def test_nothing_is_said_under_qq(project: Project, arguments: list[str]) -> None:
-    result = project(one_case()).runpytest("--modelopt", *arguments)
+def test_nothing_is_said_under_qq(project: Project) -> None:
+    result = project(one_case()).runpytest("--modelopt", "-q", "-q")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.no_fnmatch_line("*modelopt*")
     result.stdout.no_fnmatch_line("*int8*")
@@ -79,15 +79,3 @@ def test_github_gets_the_summary_and_annotations(project: Project, monkeypatch: 
     text = summary.read_text(encoding="utf-8")
     assert text.startswith("what another step wrote\n")
     assert "**Model budgets: FAILED.**" in text
-
-
-def test_annotations_come_once_under_xdist_and_never_outside_of_github(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytester = project(one_case(RED))
-    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
-    assert not [line for line in pytester.runpytest("--modelopt").outlines if line.startswith("::")]
-    monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    monkeypatch.setenv("GITHUB_WORKSPACE", str(pytester.path))
-    result = pytester.runpytest("--modelopt", "-n", "2")
-    assert len([line for line in result.outlines if line.startswith("::error")]) == 1

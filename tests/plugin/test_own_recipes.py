@@ -42,8 +42,7 @@ def pytest_modelopt_register_recipes(register):
 CASE = one_case("{min_coverage: 90%, max_flips: 1%}", recipe="round(step=0.001)")
 
 
-@pytest.mark.parametrize("arguments", [(), ("-n", "2")], ids=["one process", "pytest-xdist"])
-def test_a_recipe_of_conftest_is_used_in_budgets_and_in_tests(project: Project, arguments: tuple[str, ...]) -> None:
+def test_a_recipe_of_conftest_is_used_in_budgets_and_in_tests(project: Project) -> None:
     pytester = project(CASE)
     pytester.makeconftest(ROUND + HOOK)
     pytester.makepyfile(
@@ -61,7 +60,7 @@ def test_a_recipe_of_conftest_is_used_in_budgets_and_in_tests(project: Project, 
             assert torch.equal(model[0].weight, (shop.classifier()[0].weight * 2).round() / 2)
         """
     )
-    result = pytester.runpytest_subprocess("--modelopt", *arguments)
+    result = pytester.runpytest("--modelopt")
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(["*round(step=0.001)*pass*"])
 

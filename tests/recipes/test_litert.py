@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -31,6 +32,7 @@ from recipe_models import (
 from torch import nn
 
 from pytest_modelopt.measure.memory import ForeignRuntime, weights_bytes
+from pytest_modelopt.recipes import litert
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs
 from pytest_modelopt.recipes.expression import parse
@@ -63,15 +65,35 @@ class Made:
         return " | ".join(self.optimization.notes)
 
 
+PROGRAMS: dict[str, bytes] = {}
+"""What litert_torch has made of each kind: that takes a second or two, and the int8 variants begin with the same."""
+
+
+@contextlib.contextmanager
+def converted_once(kind: str) -> Iterator[None]:
+    """Let litert_torch convert this kind of model only where no test has done so before."""
+    convert = litert._converted
+
+    def converted(flat: Any, tensors: tuple[torch.Tensor, ...], recipe_name: str) -> bytes:
+        if kind not in PROGRAMS:
+            PROGRAMS[kind] = convert(flat, tensors, recipe_name)
+        return PROGRAMS[kind]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(litert, "_converted", converted)
+        yield
+
+
 @functools.cache
 def made(expression: str, kind: str) -> Made:
-    """Converted once for all tests."""
+    """Applied once for all tests."""
     torch.set_num_threads(1)
     model, inputs = make(kind)
     if kind == "cnn":
         train_batch_norm(model)
     original = run(model, inputs)
-    return Made(apply(expression, model, inputs), inputs, original)
+    with converted_once(kind):
+        return Made(apply(expression, model, inputs), inputs, original)
 
 
 def train_batch_norm(model: nn.Module) -> None:
@@ -439,7 +461,10 @@ def calibrated(batches: list[Inputs], model: nn.Module, inputs: Inputs, options:
 def test_static_activations_need_calibration_data() -> None:
     message = refused("litert-int8(activations=static)", *make("mlp"))
     assert message.startswith("litert-int8(activations=static) needs calibration data: add `calibration: ")
-    with pytest.raises(RecipeError, match="needs calibration data, and the calibration gave no batch"):
+    with (
+        converted_once("mlp"),
+        pytest.raises(RecipeError, match="needs calibration data, and the calibration gave no batch"),
+    ):
         calibrated([], *make("mlp"))
 
 
@@ -449,7 +474,10 @@ def test_batches_without_static_activations_are_no_silent_wish() -> None:
 
 
 def test_a_calibration_batch_that_does_not_fit_is_named() -> None:
-    with pytest.raises(RecipeError, match=r"does not run on calibration batch 2: ValueError: .* not \(4, 63\)"):
+    with (
+        converted_once("mlp"),
+        pytest.raises(RecipeError, match=r"does not run on calibration batch 2: ValueError: .* not \(4, 63\)"),
+    ):
         calibrated([torch.randn(4, 64), torch.randn(4, 63)], *make("mlp"))
 
 
@@ -457,7 +485,8 @@ def test_every_calibration_batch_widens_the_range_whatever_their_order_and_size(
     """A moving average, which is the quantizer's own way, would stay near the small first batch and clip the others."""
     model, inputs = make("mlp")
     original = run(model, inputs)
-    optimization = calibrated([0.01 * inputs, torch.cat([inputs, 0.5 * inputs, inputs[:1]])], model, inputs)
+    with converted_once("mlp"):
+        optimization = calibrated([0.01 * inputs, torch.cat([inputs, 0.5 * inputs, inputs[:1]])], model, inputs)
     assert relative_error(run(optimization.model, inputs), original) < TOLERANCES["static"]
     assert any("calibrated with 2 of 4 batches" in note for note in optimization.notes)
 
@@ -471,7 +500,8 @@ def test_no_more_than_the_asked_for_batches_are_read() -> None:
             yield torch.randn(4, 64)
 
     model, inputs = make("mlp")
-    optimize(model, parse("litert-int8(activations=static, batches=2)"), Context(inputs, batches, seed=0))
+    with converted_once("mlp"):
+        optimize(model, parse("litert-int8(activations=static, batches=2)"), Context(inputs, batches, seed=0))
     assert read == [0, 1]
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,29 @@ STEPS_OF_INT8 = 0.06
 MODELS = (*KINDS, *TRAPS)
 
 
+CONVERT = openvino_ir.convert
+
+
+@functools.cache
+def conversion(kind: str) -> openvino_ir.Converted:
+    """In float32; it takes a second or two, and every recipe begins with it."""
+    model, inputs = make(kind)
+    return CONVERT(model, Context(inputs, None, seed=0), "openvino")
+
+
 @functools.cache
 def made(expression: str, kind: str) -> Optimization:
-    """Conversions take seconds, so tests share them."""
+    """Applied once for all tests, to a copy of the one conversion of that kind."""
+
+    def converted(model: nn.Module, context: Context, recipe_name: str) -> openvino_ir.Converted:
+        once = conversion(kind)
+        return replace(once, ir=once.ir.clone())
+
     model, inputs = make(kind)
-    return apply(expression, model, inputs)
+    with pytest.MonkeyPatch.context() as patch:
+        if " + " not in expression:
+            patch.setattr(openvino_ir, "convert", converted)
+        return apply(expression, model, inputs)
 
 
 def notes_of(optimization: Optimization) -> str:
