@@ -48,11 +48,13 @@ def test_a_red_run_with_a_case_in_error_is_recorded_whole(project: Project) -> N
     assert len(first.timing.pairs) >= 1
 
 
-def test_summary_and_record_stand_beside_each_other_and_nothing_else(project: Project) -> None:
+def test_record_summary_and_metrics_stand_beside_each_other_and_nothing_else(project: Project) -> None:
     pytester = project(one_case())
     result, _ = run_with_report(pytester)
     result.assert_outcomes(passed=1)
-    assert sorted(path.name for path in (pytester.path / "report").iterdir()) == ["record.json", "summary.md"]
+    names = sorted(path.name for path in (pytester.path / "report").iterdir())
+    assert names == ["metrics.txt", "record.json", "summary.md"]
+    assert (pytester.path / "report" / "metrics.txt").read_text(encoding="utf-8").endswith("\n# EOF\n")
     summary = (pytester.path / "report" / "summary.md").read_text(encoding="utf-8")
     assert summary.startswith("**Model budgets: passed.** 1 case")
     assert "| int8-dynamic " in summary
