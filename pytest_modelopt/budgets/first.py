@@ -9,7 +9,7 @@ import yaml
 
 from pytest_modelopt.budgets.deciding import bounds_from_above
 from pytest_modelopt.budgets.headroom import judged, tightest, with_headroom
-from pytest_modelopt.budgets.limits import format_value, metric_in_unit_interval, no_drop, parse_value
+from pytest_modelopt.budgets.limits import format_value, metric_in_unit_interval, parse_value
 from pytest_modelopt.budgets.rewording import reworded
 from pytest_modelopt.budgets.units import UnitError
 from pytest_modelopt.record.model import Case
@@ -112,7 +112,7 @@ def _lines(head: Head, outcomes: Sequence[Outcome], timed_limits: int) -> Iterat
 
 def _text(case: Case, name: str, timed_limits: int) -> str:
     """The limit as it is written; '' where there is none that the case keeps, or none that is worth having."""
-    if case.error is not None or no_drop(name, case.metric):
+    if case.error is not None:
         return ""
     loose = Limit(name, 1.0, "", "error", "init", 0)
     measured = judged(case, loose, 1.0, timed_limits).measured
@@ -147,8 +147,7 @@ def _saves(case: Case) -> bool:
 
 def _comment(text: str) -> str:
     """On one line, of characters that YAML allows, and of a readable length."""
-    line = " ".join(text.split()).encode("ascii", "backslashreplace").decode()
-    line = "".join(character if character.isprintable() else " " for character in line)
+    line = "".join(character if character.isprintable() else " " for character in " ".join(text.split()))
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 

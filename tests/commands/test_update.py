@@ -229,6 +229,11 @@ def test_a_share_of_a_drop_of_nothing_is_no_headroom(project: Project) -> None:
     assert project.update() == text
     assert "0 was measured of m/int8-dynamic, and a share of 0 is no headroom: state it by hand" in project.out
     assert project.update("--headroom", "0") == one("{max_accuracy_drop: 0}", model=metric)
+    project.measured(
+        one("{max_accuracy_drop: 0}", model=metric), {CASE: case(metric="shop:r2", variant=measurement("x"))}
+    )
+    project.update()
+    assert "0 limits set, 1 tight already, 0 left as they are" in project.out
 
 
 def test_a_ceiling_for_a_metric_that_is_better_when_lower(project: Project) -> None:
