@@ -1,4 +1,4 @@
-"""`pytest-modelopt`: check a budgets file, list recipes, tell a record again, see what a machine can judge."""
+"""`pytest-modelopt`: write, check and update budgets, list recipes, tell a record, see what a machine can judge."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import yaml
 
 from pytest_modelopt.budgets.deciding import bounds_from_above
 from pytest_modelopt.budgets.headroom import judged, tightest, with_headroom
-from pytest_modelopt.budgets.limits import format_value, metric_in_unit_interval, no_drop, parse_value
+from pytest_modelopt.budgets.limits import format_value, metric_in_unit_interval, parse_value
 from pytest_modelopt.budgets.rewording import reworded
 from pytest_modelopt.budgets.units import UnitError
 from pytest_modelopt.record.model import Case
@@ -19,9 +19,9 @@ AS_FAST = Limit("min_speedup", 1.0, "1x", "warn", "init", 0)
 """What timing has to decide while a first file is made: whether the variant is faster at all."""
 
 _NAMES = ("max_memory", "max_size", "min_speedup", "max_accuracy_drop", "min_accuracy")
-_ROOM = {"min_speedup": 0.15}
-"""Headroom of a ratio, which differs from one kind of machine to the next; of everything else `_ROOM_OF_OTHERS`."""
-_ROOM_OF_OTHERS = 0.05
+_ROOM = 0.05
+_SPEED_KEPT = 0.5
+"""The share of a gain in speed that is demanded: ratios differ from one machine to the next."""
 _ROOM_OF_PROCESSES = 0.15
 """Of memory where it is that of fresh processes: pages of libraries differ between machines."""
 _WORTH = 0.05
@@ -45,6 +45,8 @@ class Outcome:
     """None where it was not tried yet: it is stated without limits."""
     told: str
     """What was measured, in words."""
+    disturbed: str = ""
+    """How others disturbed its timing, in words: then nothing is demanded of its speed."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,14 @@ class Head:
     defaults: tuple[tuple[str, str], ...] = ()
 
 
-def first_limits(case: Case | None, timed_limits: int) -> tuple[tuple[str, str], ...]:
+def first_limits(outcome: Outcome, timed_limits: int) -> tuple[tuple[str, str], ...]:
     """(name, text) of limits that the case keeps for certain, with headroom."""
-    if case is None:
-        return ()
-    return tuple((name, text) for name in _NAMES if (text := _text(case, name, timed_limits)))
+    return tuple((name, text) for name in _NAMES if (text := _text(outcome, name, timed_limits)))
 
 
-def why_not(case: Case | None, timed_limits: int) -> str:
+def why_not(outcome: Outcome, timed_limits: int) -> str:
     """Why the recipe is not worth a budget here; '' where it is."""
+    case = outcome.case
     if case is None:
         return ""
     if case.error is not None:
@@ -76,8 +77,10 @@ def why_not(case: Case | None, timed_limits: int) -> str:
         if drop > _WRONG * (1.0 if is_share else abs(case.original.score)) + _ROUNDING:
             told = format_value("max_accuracy_drop", drop, unit_interval=is_share)
             return f"wrong: its score dropped by {told}"
-    if _saves(case) or _text(case, "min_speedup", timed_limits):
+    if _saves(case) or _text(outcome, "min_speedup", timed_limits):
         return ""
+    if outcome.disturbed:
+        return f"not clearly smaller than the original, and timed on a disturbed machine: {outcome.disturbed}"
     return "neither clearly smaller nor clearly faster than the original"
 
 
@@ -97,30 +100,36 @@ def _lines(head: Head, outcomes: Sequence[Outcome], timed_limits: int) -> Iterat
     yield from (f"    {key}: {_scalar(value)}" for key, value in head.keys)
     yield "    recipes:"
     for outcome in outcomes:
-        why = why_not(outcome.case, timed_limits)
+        why = why_not(outcome, timed_limits)
         if why:
             yield f"      # {_comment(outcome.spelling)}: left out: {_comment(why)}"
             if outcome.case is not None and outcome.case.error is None:
                 yield f"      #   ({_comment(outcome.told)})"
             continue
         yield f"      {_key(outcome.spelling)}: # {_comment(outcome.told)}"
-        yield from (f"        {name}: {text}" for name, text in first_limits(outcome.case, timed_limits))
+        yield from (f"        {name}: {text}" for name, text in first_limits(outcome, timed_limits))
+        if outcome.disturbed:
+            yield f"        # no min_speedup, since it was timed on a disturbed machine: {_comment(outcome.disturbed)}"
 
 
 # --- limits ----------------------------------------------------------------------------------------------------------
 
 
-def _text(case: Case, name: str, timed_limits: int) -> str:
+def _text(outcome: Outcome, name: str, timed_limits: int) -> str:
     """The limit as it is written; '' where there is none that the case keeps, or none that is worth having."""
-    if case.error is not None or no_drop(name, case.metric):
+    case = outcome.case
+    if case is None or case.error is not None or (name == "min_speedup" and outcome.disturbed):
         return ""
     loose = Limit(name, 1.0, "", "error", "init", 0)
     measured = judged(case, loose, 1.0, timed_limits).measured
     end = tightest(case, loose, measured, timed_limits)
     if end is None:
         return ""
-    room = _ROOM.get(name, _ROOM_OF_PROCESSES if case.foreign_runtimes and name == "max_memory" else _ROOM_OF_OTHERS)
-    value = with_headroom(case, loose, end, measured, room)
+    room = _ROOM_OF_PROCESSES if case.foreign_runtimes and name == "max_memory" else _ROOM
+    if name == "min_speedup":
+        value: float | None = 1 + (end - 1) * _SPEED_KEPT
+    else:
+        value = with_headroom(case, loose, end, measured, room)
     if value is None or (name == "min_speedup" and value < _FASTER):
         return ""
     unit_interval = metric_in_unit_interval(case.metric)
@@ -147,8 +156,7 @@ def _saves(case: Case) -> bool:
 
 def _comment(text: str) -> str:
     """On one line, of characters that YAML allows, and of a readable length."""
-    line = " ".join(text.split()).encode("ascii", "backslashreplace").decode()
-    line = "".join(character if character.isprintable() else " " for character in line)
+    line = "".join(character if character.isprintable() else " " for character in " ".join(text.split()))
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 

@@ -90,8 +90,6 @@ def _place(document: Document, limit: Limit, *mappings: Location) -> Place | Non
     """In the first of the mappings that states `limit`."""
     for mapping in mappings:
         location: Location = (*mapping, limit.name)
-        if location not in document.lines or document.line(location) != limit.line:
-            continue
         for value in (location, (*location, "limit")):
             if value in document.spans and document.texts[value] == limit.text:
                 span = document.spans[value]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePath
@@ -10,12 +10,12 @@ from pathlib import PurePath
 from pytest_modelopt.budgets.deciding import bounds_from_above
 from pytest_modelopt.budgets.file import BudgetsFile
 from pytest_modelopt.budgets.headroom import judged, tightest, with_headroom
-from pytest_modelopt.budgets.limits import format_value, metric_in_unit_interval, parse_value
+from pytest_modelopt.budgets.limits import LIMITS, format_value, metric_in_unit_interval, parse_value
 from pytest_modelopt.budgets.places import Place, Stated
 from pytest_modelopt.budgets.rewording import reworded
 from pytest_modelopt.budgets.units import UnitError
 from pytest_modelopt.metrics import MetricSpec
-from pytest_modelopt.record.model import Case, Record
+from pytest_modelopt.record.model import Case, Record, Timing
 from pytest_modelopt.record.verdicts import Limit, Verdict
 
 
@@ -28,6 +28,8 @@ class Settings:
     only: frozenset[str] = frozenset()
     regression: bool = False
     """Also limits against a base."""
+    disturbances: Callable[[Timing], Sequence[str]] = lambda timing: ()
+    """How others disturbed a timing, in words: no timed limit is set to what was measured then."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class _Leave(Exception):
 
 
 def update(budgets: BudgetsFile, stated: tuple[Stated, ...], record: Record, settings: Settings) -> Update:
-    """What the record says about every limit of the file."""
+    """What the record says about every limit of the file. `stated` is what `stated_limits` found in it."""
     changes: list[Change] = []
     left: list[Left] = []
     tight = rules = 0
@@ -175,13 +177,13 @@ def _measured(budgets: BudgetsFile, stated: Stated, record: Record, settings: Se
     if not judged_here:
         raise _Leave(f"the record judged {stated.case} by a limit that is stated elsewhere")
     for case in judged_here:
-        verdict = _certain(budgets, case, stated)
+        verdict = _certain(budgets, case, stated, settings)
         end = tightest(case, stated.limit, verdict.measured, record.timed_limits)
         value = None if end is None else with_headroom(case, stated.limit, end, verdict.measured, settings.headroom)
         yield _Measured(case, stated, verdict, end, value)
 
 
-def _certain(budgets: BudgetsFile, case: Case, stated: Stated) -> Verdict:
+def _certain(budgets: BudgetsFile, case: Case, stated: Stated, settings: Settings) -> Verdict:
     """The verdict of a limit that the record knows and that was decided. Raises _Leave."""
     name = stated.case
     if case.error is not None:
@@ -201,6 +203,9 @@ def _certain(budgets: BudgetsFile, case: Case, stated: Stated) -> Verdict:
         raise _Leave(f"was not judged for {name}")
     if verdict.outcome not in ("pass", "fail"):
         raise _Leave(f"is {verdict.outcome} for {name}")
+    disturbed = settings.disturbances(case.timing) if case.timing is not None else ()
+    if disturbed and LIMITS[stated.limit.name].kind == "timed":
+        raise _Leave(f"{name} was timed on a disturbed machine ({', '.join(disturbed)}): run it again on a quiet one")
     return verdict
 
 

@@ -26,9 +26,9 @@ limits, and cases in error, stay as they are, and it is said why. So does a limi
 text: the file has changed since. Of the file only the values change; comments, order, quotes and blanks stay.
 
 Timed limits start from the end of the printed interval that is certain (of `1.5x [1.4, 1.6]` from 1.4x), not from the
-estimate, since another run may read that. Process memory starts from its highest run, and limits on the population
-from their 95% bound. A value that several cases share, by `budget:` of a model or by an alias, becomes what the worst
-of them needs, and only where the record has them all.
+estimate, since another run may read that; where others disturbed the timing they stay as they are. Process memory
+starts from its highest run, and limits on the population from their 95% bound. A value that several cases share, by
+`budget:` of a model or by an alias, becomes what the worst of them needs, and only where the record has them all.
 
 The headroom is a share of what was measured: of bytes and of time; for reductions of the bytes that are left; for a
 score of its errors; for a drop or flips of these. Where answers are counted it is at least one example more, since
@@ -94,9 +94,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace, budgets: BudgetsFile) -> Settings:
     from pytest_modelopt.budgets.updating import Settings
+    from pytest_modelopt.report.conditions import disturbances
 
     only = frozenset(_case_named(name, budgets) for name in options.only)
-    return Settings(options.headroom, options.loosen, only, options.regression)
+    return Settings(options.headroom, options.loosen, only, options.regression, disturbances)
 
 
 def _case_named(name: str, budgets: BudgetsFile) -> str:

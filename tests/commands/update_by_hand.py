@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,8 +15,17 @@ from pytest_modelopt.cli import main
 from pytest_modelopt.record.json import write
 from pytest_modelopt.record.model import Case, Record
 from tests.report import records_by_hand
+from tests.report.records_by_hand import MIB, measurement, timing
+from tests.report.records_by_hand import case as a_case
 
-Measured = Case | Callable[[Case], Case]
+CASE = "m/int8-dynamic"
+TIMED = timing(201, 8_000_000, 3_000_000)
+"""4 ms against 3 ms in every pair, in three launches."""
+
+
+def of_bytes(memory: float = 2 * MIB, size: int = MIB) -> Case:
+    """Against an original of 8 MiB of memory and 4 MiB of size."""
+    return a_case(variant=measurement("x", weights=int(memory), peak=0, size=size))
 
 
 @dataclass
