@@ -178,13 +178,9 @@ def _variant(options: argparse.Namespace, recipe: str) -> Variant:
 def _outcomes(record: Record, recipes: Sequence[tuple[Recipe, ...]]) -> list[Outcome]:
     from pytest_modelopt.budgets.first import Outcome
     from pytest_modelopt.recipes.expression import canonical
-<<<<<<< HEAD
     from pytest_modelopt.report.cells import PROCESS_METER
-    from pytest_modelopt.report.table import blocks
-=======
     from pytest_modelopt.report.conditions import disturbances
-    from pytest_modelopt.report.table import PROCESS_METER, blocks
->>>>>>> commands
+    from pytest_modelopt.report.table import blocks
 
     rows = {row.case.id: row for block in blocks(record) for row in block.rows if row.case is not None}
     spellings = {canonical(recipe): _spelling(recipe) for recipe in recipes}
