@@ -174,7 +174,7 @@ def test_a_recipe_that_only_claims_is_an_error_of_its_case(tmp_path: Path, monke
 
         environment = ENVIRONMENT
 
-        def measure(self, case: Any, variant: Any, lacking: Any) -> Any:
+        def measure(self, case: Any, variant: Any, lacking: Any, *, keep: bool) -> Any:
             return replace(variant_with("claims", digest="a", answers="a"), id=case.id)
 
     session: Any = Session(options=None, budgets=None, working_directory=tmp_path, progress=None)  # type: ignore[arg-type]
