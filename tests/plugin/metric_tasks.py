@@ -97,10 +97,6 @@ DATA = {"regression": regression_data, "labels": labels_data, "tokens": tokens_d
 # --- what the metrics need -------------------------------------------------------------------------------------------
 
 
-def class_second(outputs: torch.Tensor, targets: torch.Tensor) -> Data:
-    return outputs.transpose(1, 2), targets
-
-
 def spelled(path: torch.Tensor) -> str:
     """Greedy decoding as of CTC: repeated letters are one, blanks are none."""
     steps = [int(step) for step in path]
