@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pytest_modelopt import __version__
 from pytest_modelopt.commands import comment, init, merge, recipes, report, schema, selftest, update, validate
-from pytest_modelopt.commands.statuses import PASSED, RED, WRONG_INPUT
+from pytest_modelopt.commands.statuses import INTERRUPTED, PASSED, RED, WRONG_INPUT
 
 __all__ = ["PASSED", "RED", "WRONG_INPUT", "main"]
 
@@ -27,7 +27,7 @@ _COMMANDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0, 1 where the record is red, or 2 for wrong input."""
+    """Run a command; the exit status is 0, 1 where the record is red, 2 for wrong input, or 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     from pytest_modelopt.recipes.registry import register_installed
 
@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         return WRONG_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     return status
 
 

@@ -23,6 +23,8 @@ _DOMAINS: dict[Unit, tuple[float, float]] = {
     "time": (1e-12, 1e9),
 }
 """Between these a limit may lie."""
+_GROWTH = (0.0, 1e9)
+"""Of what is compared with a base: it may grow by more than it was."""
 _PRECISION = 1e-10
 """To which a limit is looked for, as a share of it: far finer than any that is written."""
 _NOTHING = 1e-9
@@ -44,7 +46,7 @@ def tightest(case: Case, limit: Limit, measured: float | None, timed_limits: int
     `measured` is the figure of the verdict.
     """
     from_above = bounds_from_above(case, limit)
-    low, high = _DOMAINS[LIMITS[limit.name].unit]
+    low, high = _GROWTH if LIMITS[limit.name].may_exceed_the_whole else _DOMAINS[LIMITS[limit.name].unit]
 
     def keeps(value: float) -> bool:
         return judged(case, limit, value, timed_limits).outcome == "pass"
@@ -85,7 +87,7 @@ def _with_room(case: Case, limit: Limit, end: float, measured: float | None, hea
     if unit == "score":
         return _floor_with_room(case, limit, end, headroom)
     if name in ("max_memory_growth", "max_size_growth", "max_slowdown"):
-        return min(1.0, (1 + end) * (1 + headroom) - 1)
+        return (1 + end) * (1 + headroom) - 1
     return _drop_with_room(case, limit, end, measured, headroom)
 
 

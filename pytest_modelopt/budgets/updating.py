@@ -231,8 +231,11 @@ def _is_of_a_test(budgets: BudgetsFile, case: Case, stated: Stated) -> bool:
 
 
 def _is_of(budgets: BudgetsFile, limit: Limit) -> bool:
-    """Whether the record says that this file states it; its folders may be named from somewhere else."""
-    return PurePath(limit.file).name == budgets.path.name
+    """Whether the record says that this file states it; the root of its tests may have been another folder."""
+    stated = PurePath(limit.file)
+    if stated.is_absolute():  # the run may have been on another machine
+        return stated.name == budgets.path.name
+    return budgets.path.parts[-len(stated.parts) :] == stated.parts
 
 
 def _of_name(limits: tuple[Limit, ...], name: str) -> Limit | None:

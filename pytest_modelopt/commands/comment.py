@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 MARKER = "<!-- pytest-modelopt -->"
 """The first line, by which a workflow finds the comment that it wrote before."""
+CLAIMED = (
+    "Limits, waivers, figures and revisions are what the run of this pull request reported; the verdicts were made "
+    "from them here."
+)
+"""The last line: whoever writes the code that is measured can write its record, too."""
 LIMIT = 65_000
 """Bytes, and so at most that many characters: GitHub takes 65,536."""
 _REASON_LENGTH = 300
@@ -46,15 +51,16 @@ def run(options: argparse.Namespace) -> int:
         ValueError: for a record that is refused, in one line without control characters.
         OSError: if the file cannot be read.
     """
+    from pytest_modelopt.commands.refusing import figures_of
     from pytest_modelopt.record.json import read
     from pytest_modelopt.report.plain import no_command, plain_line
 
     try:
-        text = comment(read(options.record), options.title)
-    except (ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        with figures_of(options.record):
+            text = comment(read(options.record), options.title)
+    except ValueError as error:
         reason = plain_line(str(error)) or type(error).__name__
-        kind = "" if isinstance(error, ValueError) else f"{options.record}: its figures cannot be judged: "
-        told = kind + (reason if len(reason) <= _REASON_LENGTH else f"{reason[: _REASON_LENGTH - 3]}...")
+        told = reason if len(reason) <= _REASON_LENGTH else f"{reason[: _REASON_LENGTH - 3]}..."
         raise ValueError(no_command(told)) from None
     print(text, end="")
     return 0
@@ -64,7 +70,8 @@ def comment(record: Record, title: str = "Model budgets") -> str:
     """The whole comment. Verdicts and findings of the record are not believed, but made anew."""
     from pytest_modelopt.report.markdown import render
 
-    return f"{MARKER}\n{render(_judged_again(record), LIMIT - len(MARKER) - 1, title)}"
+    room = LIMIT - len(f"{MARKER}\n\n{CLAIMED}\n")
+    return f"{MARKER}\n{render(_judged_again(record), room, title)}\n{CLAIMED}\n"
 
 
 def _judged_again(record: Record) -> Record:

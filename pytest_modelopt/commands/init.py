@@ -80,6 +80,7 @@ def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.record.atomic import write_text
 
     _refuse_to_overwrite(options.output)
+    _require_that_it_can_be_written(options.output)
     wanted = options.recipe or _recipes_that_run(bool(options.calibration))
     recipes = list(dict.fromkeys(parse(text) for text in wanted))
     name = options.name if options.name is not None else _name_of(options.factory)
@@ -106,6 +107,18 @@ def run(options: argparse.Namespace) -> int:
 def _refuse_to_overwrite(output: Path) -> None:
     if output.exists() or output.is_symlink():
         raise ValueError(f"{output} exists, and init overwrites nothing: name another file with --output")
+
+
+def _require_that_it_can_be_written(output: Path) -> None:
+    """Before minutes are spent; what is not there yet is made at the end. Raises ValueError."""
+    import tempfile
+
+    folder = next(parent for parent in output.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{output} cannot be written: {folder}: {error.strerror}") from None
 
 
 def _recipes_that_run(has_calibration: bool) -> list[str]:

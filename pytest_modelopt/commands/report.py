@@ -29,17 +29,20 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from pytest_modelopt.commands.refusing import figures_of
     from pytest_modelopt.record.json import read
     from pytest_modelopt.record.outcome import record_is_red
     from pytest_modelopt.report import markdown, terminal
 
-    record = _judged_again(read(options.record), options.budgets)
-    record = replace(record, strict=record.strict or options.strict)
-    if options.markdown:
-        print(markdown.render(record), end="")
-    else:
-        for text, _ in terminal.lines(record, shutil.get_terminal_size((200, 24)).columns):
-            print(text)
+    with figures_of(options.record):
+        record = _judged_again(read(options.record), options.budgets)
+        record = replace(record, strict=record.strict or options.strict)
+        if options.markdown:
+            text = markdown.render(record)
+        else:
+            lines = terminal.lines(record, shutil.get_terminal_size((200, 24)).columns)
+            text = "".join(f"{line}\n" for line, _ in lines)
+    print(text, end="")
     return RED if record_is_red(record) else PASSED
 
 
@@ -74,5 +77,5 @@ def _judged_again(record: Record, budgets_file: Path | None) -> Record:
         )
     judged = tuple(judge(case, timed_limits=timed_limits) for case in cases)
     if budgets_file is not None:  # what was found may speak of limits; otherwise it is told as it was found
-        judged = tuple(replace(case, findings=examine(case, record.environment)) for case in judged)
+        judged = tuple(replace(case, findings=examine(case, record.machine_of(case))) for case in judged)
     return replace(record, cases=judged, timed_limits=timed_limits)

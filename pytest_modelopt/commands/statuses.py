@@ -3,3 +3,5 @@
 from __future__ import annotations
 
 PASSED, RED, WRONG_INPUT = 0, 1, 2
+INTERRUPTED = 130
+"""As shells say that Ctrl-C ended something."""

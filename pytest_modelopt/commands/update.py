@@ -74,13 +74,15 @@ def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.budgets.file import load_budgets
     from pytest_modelopt.budgets.places import replaced, stated_limits
     from pytest_modelopt.budgets.updating import foreign_cases, update
+    from pytest_modelopt.commands.refusing import figures_of
     from pytest_modelopt.record.json import read
 
     path: Path = options.budgets
     record = read(options.record)
     budgets = load_budgets(path, relative_to=Path.cwd())
     document = read_document(path, str(options.budgets))
-    done = update(budgets, tuple(stated_limits(budgets, document)), record, _settings(options, budgets))
+    with figures_of(options.record):
+        done = update(budgets, tuple(stated_limits(budgets, document)), record, _settings(options, budgets))
     texts = {change.place: change.text for change in done.changes}
     after = replaced(document.source, texts)
     if texts and not options.dry_run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 from pytest_modelopt.record.against import Against, Loosening
-from pytest_modelopt.report.names import short_revision
+from pytest_modelopt.report.names import short_revision, shortened
 from pytest_modelopt.report.plain import plain_line
 
 _NAMES_SHOWN = 10
@@ -21,7 +21,7 @@ def compared_told(against: Against) -> str:
     """'head 1a2b3c4d5e6f with uncommitted changes against base 0f1e2d3c4b5a (merge-base:origin/main)'."""
     head = "head" if against.head is None else f"head {short_revision(against.head)}"
     changes = " with uncommitted changes" if against.has_uncommitted else ""
-    asked, base = plain_line(against.asked), plain_line(against.base)
+    asked, base = shortened(against.asked), shortened(against.base)
     if against.kind == "record":
         return f"{head}{changes} against the saved record {asked}, started {base}"
     as_asked = "" if base.startswith(asked) else f" ({asked})"

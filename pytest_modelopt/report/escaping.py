@@ -16,10 +16,12 @@ def escape(text: str) -> str:
 # As a number, a character is text and never structure, nor a command to a CI system, which begins with two colons. An
 # underscore inside a word is text anyway.
 _STRUCTURE = r"[&<>|\\`*~\[\]$]|(?<![^\W_])_|_(?![^\W_])|\A[-+=:]"
-# GitHub makes links of these in any text, whatever its escapes: mentions, references to issues, addresses. An empty
-# comment breaks them up without changing what is read or copied; so it does with a number that would begin a list.
-_LINKING = r"[@#]|\A\d+(?=[.)])|\bwww(?=\.)|:(?=//)|\bgh(?=-\d)"
-_SPECIAL = re.compile(f"(?P<structure>{_STRUCTURE})|(?P<linking>{_LINKING})", re.IGNORECASE)
+# GitHub makes links and pictures of these in any text, whatever its escapes: mentions, references to issues,
+# addresses, `:white_check_mark:`. An empty comment breaks them up without changing what is read or copied; so it does
+# with a number that would begin a list.
+_EMOJI = r":(?=(?:100|1234|[+-]1|[\w+-]*[a-z][\w+-]*):)"
+_LINKING = rf"[@#]|\A\d+(?=[.)])|(?<![^\W_])(?:www(?=\.)|gh(?=-\d))|:(?=//)|{_EMOJI}"
+_SPECIAL = re.compile(f"(?P<linking>{_LINKING})|(?P<structure>{_STRUCTURE})", re.IGNORECASE)
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -6,6 +6,7 @@ from pytest_modelopt.record.model import Case, Environment, Measurement, Record
 from pytest_modelopt.report.plain import plain_line
 
 _HASH_SHOWN = 12
+_NAME_LENGTH = 200
 
 
 def case_name(case: Case) -> str:
@@ -30,9 +31,15 @@ def variant_name(case: Case, side: Measurement) -> str:
     return f"{name} at {plain_line(case.base.name)}" if case.base is not None and at_base else name
 
 
+def shortened(name: str) -> str:
+    """A name on one line, of a length that leaves room for what is said of it."""
+    text = plain_line(name)
+    return text if len(text) <= _NAME_LENGTH else f"{text[: _NAME_LENGTH - 3]}..."
+
+
 def short_revision(revision: str) -> str:
-    """The beginning of a commit hash; any other text as it is."""
-    text = plain_line(revision)
+    """The beginning of a commit hash; any other text as it is, shortened where it is long."""
+    text = shortened(revision)
     is_hash = len(text) >= _HASH_SHOWN and all(character in "0123456789abcdef" for character in text)
     return text[:_HASH_SHOWN] if is_hash else text
 

@@ -69,8 +69,10 @@ def _loosened(against: Against) -> Iterator[Section]:
         headers = ("case", "limit", "what", "base", "head", "by", "where")
         title = f"#### {count} limit{' is' if count == 1 else 's are'} less strict than at the base"
         more = [f"and {count - len(rows)} more in the record"] if count > len(rows) else []
-        text = "\n\n".join([title, grid(headers, rows, ("left",) * len(headers)), *more])
-        yield Section("what was loosened", text, 1)
+        # The title is kept whatever the table holds: long reasons must not hide that there is something to look at.
+        yield Section("how much was loosened", title, 0)
+        table = grid(headers, rows, ("left",) * len(headers))
+        yield Section("what was loosened", "\n\n".join([table, *more]), 1)
     if against.removed:
         yield Section("removed cases", f"**{escape(removed_told(against))}**", 1)
 

@@ -86,3 +86,26 @@ def test_they_are_left_unless_they_are_asked_for(tmp_path: Path) -> None:
         ("max_memory_growth", "m/bf16 is not in the record"),
         ("max_size_growth", "m/bf16 is not in the record"),
     ]
+
+
+def test_what_grew_by_more_than_it_was_can_be_allowed(tmp_path: Path) -> None:
+    """From 2 MiB to 5 MiB it grew by 150%: with 5% more, 5.25 MiB, it is 162.5%."""
+    budgets, stated = read(tmp_path)
+    grown = replace(
+        case(
+            "bf16",
+            "m",
+            original=measurement("bf16", weights=MIB, peak=MIB),
+            variant=measurement("bf16", weights=4 * MIB, peak=MIB),
+        ),
+        base=Base("1a2b", "compared"),
+        limits=(budgets.cases[1].regression[0],),
+        verdicts=(Verdict(budgets.cases[1].regression[0], "fail", 1.5, "s"),),
+    )
+    done = update(
+        budgets,
+        tuple(each for each in stated if each.case == "m/bf16"),
+        record(grown),
+        Settings(loosen=True, regression=True),
+    )
+    assert [change.text for change in done.changes] == ["163%"]

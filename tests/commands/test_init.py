@@ -7,6 +7,7 @@ import pytest
 from pytest_modelopt.budgets.file import load_budgets
 from pytest_modelopt.cli import main
 from pytest_modelopt.commands.init import _name_of, _recipes_that_run
+from pytest_modelopt.session import Session
 
 SHOP = '''
 import torch
@@ -94,6 +95,27 @@ def test_wrong_input_is_refused_before_anything_is_measured(
     told = capsys.readouterr().err
     assert said in told
     assert "no_such_module" not in told
+    assert list(shop.path.iterdir()) == [shop.path / "shop.py"]
+
+
+@pytest.mark.parametrize("output", ["shop.py/budgets.yaml", "shop.py/more/budgets.yaml"])
+def test_where_nothing_can_be_written_is_said_before_anything_is_measured(
+    shop: pytest.Pytester, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    assert main(["init", "no_such_module:net", "--data", "shop:data", "--output", output]) == 2
+    assert f"{output} cannot be written: {shop.path / 'shop.py'}: Not a directory" in capsys.readouterr().err
+    assert list(shop.path.iterdir()) == [shop.path / "shop.py"]
+
+
+def test_an_interrupted_command_says_so_and_leaves_nothing(
+    shop: pytest.Pytester, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "run", interrupted)
+    assert main(["init", "shop:load_small_net", "--data", "shop:data", "--output", "new/budgets.yaml"]) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
     assert list(shop.path.iterdir()) == [shop.path / "shop.py"]
 
 

@@ -270,3 +270,13 @@ def test_help_says_what_is_done_with_timed_limits(capsys: pytest.CaptureFixture[
         main(["update", "--help"])
     assert exit.value.code == 0
     assert "Timed limits start from the end of the printed interval that is certain" in capsys.readouterr().out
+
+
+def test_figures_that_nothing_can_be_made_of_are_refused(project: Project) -> None:
+    text = one("{min_accuracy: 90%}")
+    record = project.measured(text, {CASE: everything()})
+    (of,) = record.cases
+    assert of.variant is not None
+    project.write(replace(record, cases=(replace(of, variant=replace(of.variant, score=1e308)),)))
+    assert project.update(status=2) == text
+    assert "record.json: its figures cannot be judged: " in project.err

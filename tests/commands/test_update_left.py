@@ -119,6 +119,20 @@ def test_the_record_of_another_file(project: Project) -> None:
     assert "the record judged m/int8-dynamic by a limit that is stated elsewhere" in project.out
 
 
+def test_the_record_of_a_file_of_the_same_name_in_another_folder(project: Project) -> None:
+    """Limits are named from the root of the tests; the file's own folders are known, those above it may differ."""
+    text = one("{max_memory: 3 MiB}")
+    record = project.measured(text, {CASE: case()})
+    (of,) = record.cases
+    for file, is_this in (("other/budgets.yaml", False), (f"{project.folder.name}/budgets.yaml", True)):
+        bound = replace(of.limits[0], file=file)
+        verdict = replace(of.verdicts[0], limit=bound)
+        project.write(replace(record, cases=(replace(of, limits=(bound,), verdicts=(verdict,)),)))
+        assert (project.update("--dry-run") == text) is True
+        assert ("1 limit set" in project.out) is is_this
+        assert ("by a limit that is stated elsewhere" in project.out) is not is_this
+
+
 def test_a_test_with_limits_of_its_own_does_not_count(project: Project) -> None:
     """A test measures the same case, at another batch size, against limits of its marker: 1 MiB, which is broken."""
     text = one("{max_memory: 3 MiB}")

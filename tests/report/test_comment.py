@@ -14,7 +14,7 @@ from records_by_hand import MIB, broken, case, limit, measurement, realistic, re
 from test_hostile_records import EVERYTHING
 
 from pytest_modelopt.cli import main
-from pytest_modelopt.commands.comment import LIMIT, MARKER, comment
+from pytest_modelopt.commands.comment import CLAIMED, LIMIT, MARKER, comment
 from pytest_modelopt.record.json import MAX_BYTES, dumps
 from pytest_modelopt.record.model import CaseError, Record
 from pytest_modelopt.record.verdicts import Finding
@@ -99,6 +99,28 @@ def test_it_fits_into_a_comment_failures_first() -> None:
     assert told.startswith(f"{MARKER}\n**Model budgets: FAILED.** 1200 cases: ")
     assert "\n**FAIL** digits-vit/r0000" in told
     assert "Left out to keep this report below 63 KiB" in told
+
+
+@pytest.mark.parametrize("field", ["asked", "base", "head"])
+def test_no_text_of_the_record_is_so_long_that_the_verdict_is_lost(field: str) -> None:
+    told = comment(pull_request(GREW, told=replace(AGAINST, **{field: "x" * LIMIT})))
+    assert told.split("\n")[1] == "**Model budgets: FAILED.** 1 case: 0 passed, 1 failed."
+
+
+def test_nor_that_something_was_loosened() -> None:
+    """A table of 50 reasons that take 2,500 bytes each when they are escaped does not fit; its title does."""
+    hidden = replace(LOOSENED, new=f"waived until 2027-01-31: {'*' * 500}")
+    told = comment(pull_request(against(), told=replace(AGAINST, loosened=(hidden,) * 50)))
+    assert "\n\n#### 50 limits are less strict than at the base\n\n" in told
+    assert "Left out to keep this report below 63 KiB: what was loosened." in told
+
+
+def test_it_ends_with_who_says_so() -> None:
+    """Whoever writes the code that is measured can write what the record holds."""
+    for told in (comment(record(case())), comment(record(*(broken(f"r{number:04}") for number in range(2_000))))):
+        assert told.endswith(f"\n\n{CLAIMED}\n")
+        assert len(told.encode()) <= LIMIT
+    assert CLAIMED.startswith("Limits, waivers, figures and revisions are what the run of this pull request reported")
 
 
 # --- what it refuses -------------------------------------------------------------------------------------------------

@@ -151,6 +151,22 @@ def test_names_with_single_underscores_stay_readable() -> None:
     assert escape("max_memory of my_model") == "max_memory of my_model"
 
 
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("all :white_check_mark:", "all :<!-- -->white_check_mark:"),
+        (":tada:", ":<!-- -->tada:"),
+        ("a:+1: b:100:", "a:<!-- -->+1: b:<!-- -->100:"),
+        ("::error::x", "&#58;:<!-- -->error::x"),
+        ("2026-11-24T03:00:00Z budgets.yaml:12:7: x", "2026-11-24T03:00:00Z budgets.yaml:12:7: x"),
+        ("_www.e.example _gh-1", "&#95;www<!-- -->.e.example &#95;gh<!-- -->-1"),
+        ("wwww.x high-1", "wwww.x high-1"),
+    ],
+)
+def test_what_github_would_make_a_picture_or_a_link_of_is_broken_up(text: str, escaped: str) -> None:
+    assert escape(text) == escaped
+
+
 @given(st.lists(st.text(alphabet="`ab ~", max_size=12), max_size=5))
 def test_no_line_of_a_code_block_can_close_it(lines: list[str]) -> None:
     fence, *_, last = fenced(lines).split("\n")
