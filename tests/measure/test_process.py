@@ -202,9 +202,11 @@ def test_a_process_that_imports_no_torch_talks_to_a_worker_which_ends_with_it(fo
         "print(w._process.pid, *{'torch', 'numpy'} & set(sys.modules), flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    pid, *imported = done.stdout.split()
+    printed = folder / "printed"  # a pipe would stay open as long as its worker
+    with printed.open("w", encoding="utf-8") as file:
+        done = subprocess.run([sys.executable, "-c", script], stdout=file, stderr=file, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, printed.read_text(encoding="utf-8")
+    pid, *imported = printed.read_text(encoding="utf-8").split()
     assert imported == []
     deadline = time.monotonic() + 30
     while is_running(int(pid)):
