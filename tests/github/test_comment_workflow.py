@@ -146,7 +146,7 @@ def archive(files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) ->
 
 
 def damaged() -> bytes:
-    """An archive of which the directory is whole and the compressed file is not: its first block is of no known kind."""
+    """An archive of which the directory is whole and the compressed file is not: its first block is of no kind."""
     content = bytearray(archive({"record.json": b"{}" * 50}))
     content[30 + len("record.json")] = 0xFF  # behind the local header, 30 bytes and the name
     return bytes(content)
