@@ -17,7 +17,7 @@ from pytest_modelopt.budgets.limits import (
 )
 from pytest_modelopt.budgets.problems import Problem
 from pytest_modelopt.budgets.schema import Location
-from pytest_modelopt.budgets.spelling import did_you_mean, plain, printable, shown
+from pytest_modelopt.budgets.spelling import did_you_mean, nearest, plain, printable, shown
 from pytest_modelopt.budgets.units import UnitError
 from pytest_modelopt.budgets.waiver_form import WaiverForm, parse_case, parse_limit_name, parse_until
 from pytest_modelopt.metrics import MetricSpec
@@ -216,7 +216,8 @@ def _no_such_case(document: Document, stated: _Limits, written: str, case: str |
     try:
         spelling = canonical(parse(recipe))
     except RecipeError as error:
-        return printable(str(error))
+        near = nearest(recipe, [ORIGINAL])
+        return f"{printable(str(error))}{f'; did you mean {near!r}?' if near else ''}"
     recipes = [each.removeprefix(f"{model}/") for each in stated if each.startswith(f"{model}/")]
     return f"{plain(model)} has no recipe {shown(spelling)}{did_you_mean(spelling, recipes)}"
 
