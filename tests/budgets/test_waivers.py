@@ -214,6 +214,18 @@ def test_a_sentence_that_a_comment_cuts_off_is_found_by_its_bracket(tmp_path: Pa
     assert "text that contains `: `, ` #` or `,`" in problem.message
 
 
+def test_an_issue_that_yaml_takes_for_a_comment_is_found(tmp_path: Path) -> None:
+    rows = "- case: vit/low-rank\n  limit: max_flips\n  until: 2999-01-01\n  reason: {}\n"
+    (problem,) = problems(tmp_path, HEAD + rows.format("wider head, see #123 and #124"))
+    assert (problem.line, problem.message.partition(";")[0]) == (
+        21,
+        "reason of waiver 1: YAML takes '#123' for a comment, and the reason ends before it",
+    )
+    meant = ("wider head # 123", "wider head #no", "'wider head' #123", '"see #123"', "see#123", "|\n    a\n  #123")
+    for reason in meant:
+        assert load(tmp_path, HEAD + rows.format(reason)).waivers
+
+
 def test_all_mistakes_are_said_at_once_with_those_of_the_rest_of_the_file(tmp_path: Path) -> None:
     text = (
         HEAD.replace("1.3x", "30%") + row(until="2026-01-01") + row() + row("case: vit/bf16, limit: x", rest=", o: 1")
