@@ -99,6 +99,10 @@ def _text(path: Path, file: str) -> str:
 _YAML_HINTS = {
     "mapping values are not allowed here": "check the indentation, and put quotes around text that contains `: `",
     "found character '\\t' that cannot start any token": "indent with blanks, not with tabs",
+    "found character '@' that cannot start any token": "put quotes around text that begins with `@`",
+    "found character '`' that cannot start any token": "put quotes around text that begins with a backtick",
+    "expected ',' or '}', but got": "close the bracket, and put quotes around text that contains `: `, ` #` or `,`",
+    "expected ',' or ']', but got": "close the bracket, and put quotes around text that contains `: `, ` #` or `,`",
     "could not find expected ':'": "a key needs a `:` after it",
     "but found another document": "keep one document, without a second `---`",
     "found undefined alias": "an alias `*name` needs an anchor `&name` above it",
@@ -110,6 +114,8 @@ def _yaml_problem(file: str, error: yaml.MarkedYAMLError) -> Problem:
     found = printable(error.problem or error.context or "it cannot be read")
     hint = next((hint for beginning, hint in _YAML_HINTS.items() if found.startswith(beginning)), None)
     where = f" in column {mark.column + 1}" if mark else ""
+    if found.startswith("expected ',' or") and error.context_mark and mark and error.context_mark.line < mark.line:
+        where += f" (the bracket opens in line {error.context_mark.line + 1})"
     message = f"the file is not valid YAML: {found}{where}{f'; {hint}' if hint else ''}"
     return Problem(file, mark.line + 1 if mark else 1, message)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from pytest_modelopt.budgets.limits import (
 )
 from pytest_modelopt.budgets.problems import Problem
 from pytest_modelopt.budgets.schema import Location
-from pytest_modelopt.budgets.spelling import did_you_mean, plain, printable, shown
+from pytest_modelopt.budgets.spelling import did_you_mean, nearest, plain, printable, shown
 from pytest_modelopt.budgets.units import UnitError
 from pytest_modelopt.budgets.waiver_form import WaiverForm, parse_case, parse_limit_name, parse_until
 from pytest_modelopt.metrics import MetricSpec
@@ -25,6 +26,7 @@ from pytest_modelopt.record.model import ORIGINAL
 from pytest_modelopt.record.verdicts import Waiver
 
 _T = TypeVar("_T")
+_ISSUE = re.compile(r"[ \t]+(#[0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,13 @@ def waiver_problems(
         until = _read(parse_until, raw.get("until"))
         if until is not None and today is not None and until < today:
             yield document.problem((*here, "until"), _expired(name, raw, until))
+        issue = _commented_issue(document, (*here, "reason"))
+        if issue:
+            yield document.problem(
+                (*here, "reason"),
+                f"reason of {name}: YAML takes {shown(issue)} for a comment, and the reason ends before it; put quotes "
+                "around the whole reason",
+            )
         written, limit = _read(parse_case, raw.get("case")), _read(parse_limit_name, raw.get("limit"))
         if written is None:
             continue
@@ -216,7 +225,8 @@ def _no_such_case(document: Document, stated: _Limits, written: str, case: str |
     try:
         spelling = canonical(parse(recipe))
     except RecipeError as error:
-        return printable(str(error))
+        near = nearest(recipe, [ORIGINAL])
+        return f"{printable(str(error))}{f'; did you mean {near!r}?' if near else ''}"
     recipes = [each.removeprefix(f"{model}/") for each in stated if each.startswith(f"{model}/")]
     return f"{plain(model)} has no recipe {shown(spelling)}{did_you_mean(spelling, recipes)}"
 
@@ -226,6 +236,13 @@ def _no_such_limit(case: str, limit: str, stated: Mapping[str, _Stated]) -> str:
     if not stated and case.endswith(f"/{ORIGINAL}"):
         return f"{nothing}: the limits of an original stand below `regression:` of its model"
     return f"{nothing}{did_you_mean(limit, stated)}"
+
+
+def _commented_issue(document: Document, reason: Location) -> str:
+    """'#123' where that stands behind a reason without quotes: a comment, which nobody meant; else empty."""
+    span = document.spans.get(reason)
+    match = None if span is None else _ISSUE.match(document.source, span[1])
+    return "" if match is None or document.source[match.start() - 1] in "\"'\r\n" else match[1]
 
 
 def _wrong_ceiling(limit: _Stated, raw: Mapping[str, Any]) -> str:

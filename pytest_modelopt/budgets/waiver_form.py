@@ -96,6 +96,6 @@ class WaiverForm(Strict):
         BeforeValidator(parse_ceiling),
         WithJsonSchema({"anyOf": [form for forms in WORDS_OF_UNITS.values() for form in forms]}),
     ] = Field(default=None, description="A looser value of the limit, which must hold meanwhile.")
-    owner: Annotated[
-        str, BeforeValidator(_parse_text("@ada", LONGEST_OWNER)), _plain_text("A name.", pattern=r"\S")
-    ] = Field(default="", description="Who takes care that it ends.")
+    owner: Annotated[str, BeforeValidator(_parse_text("ada", LONGEST_OWNER)), _plain_text("A name.", pattern=r"\S")] = (
+        Field(default="", description="Who takes care that it ends.")
+    )

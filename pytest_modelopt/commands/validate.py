@@ -34,7 +34,8 @@ def run(options: argparse.Namespace) -> int:
             print(f"  {model.name}/{ORIGINAL}: no limits{_against_base(model.regression)}")
     for each in budgets.waivers:
         owner = f", {each.waiver.owner}" if each.waiver.owner else ""
-        print(f"  waived until {each.waiver.until}{owner}: {each.case}, {each.limit}: {each.waiver.reason}")
+        ceiling = f" up to {each.waiver.ceiling_text}" if each.waiver.ceiling is not None else ""
+        print(f"  waived until {each.waiver.until}{owner}: {each.case}, {each.limit}{ceiling}: {each.waiver.reason}")
     return PASSED
 
 

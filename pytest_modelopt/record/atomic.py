@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +15,12 @@ def write_text(text: str, path: Path, *, check: Callable[[Path], None] | None = 
 
     Missing parent folders are made. The text goes into a new file in the same folder, which then takes the name.
     `check` sees that file first: where it raises, nothing is kept.
+
+    Raises:
+        OSError: if the file cannot be written; its `filename` is `path`, and never the name that nobody knows.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
@@ -21,5 +29,10 @@ def write_text(text: str, path: Path, *, check: Callable[[Path], None] | None = 
         if check is not None:
             check(temporary)
         temporary.replace(path)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what could not be made need not go, and is not what went wrong
+            temporary.unlink()

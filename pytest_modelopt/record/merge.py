@@ -41,7 +41,8 @@ def merge(records: Sequence[tuple[str, Record]]) -> Record:
     where they counted different numbers of timed limits, `timed_limits` is the largest.
 
     Raises:
-        MergeError: for records of different revisions, bases, versions or budgets, and for the same record twice.
+        MergeError: for records of different revisions, bases, versions or budgets, for the same record twice, and where
+            none of them knows a case.
     """
     _check(records)
     counted, notes = _counted(records)
@@ -88,6 +89,10 @@ def _test(case_id: str) -> str:
 def _check(records: Sequence[tuple[str, Record]]) -> None:
     if not records:
         raise MergeError("there is no record to merge")
+    if not any(record.cases or record.planned or record.collected or record.skipped for _, record in records):
+        raise MergeError(
+            f"{', '.join(name for name, _ in records)}: none of them knows a case, so there is nothing to judge"
+        )
     first_name, first = records[0]
     for index, (name, record) in enumerate(records):
         _started(record, name)
@@ -168,9 +173,14 @@ def _check_same(name: str, case: Case, other_name: str, other: Case) -> None:
 def _told(name: str, record: Record, later: str, cases: Sequence[Case]) -> str:
     count = f"{len(cases)} case{' was' if len(cases) == 1 else 's were'}"
     red = [case.name for case in cases if is_red(case, record.strict)]
-    shown = ", ".join(red[:_NAMES_SHOWN]) + (f" and {len(red) - _NAMES_SHOWN} more" if len(red) > _NAMES_SHOWN else "")
+    shown = _enumerated(red)
     were_red = f"; in {name} {len(red)} of them {'was' if len(red) == 1 else 'were'} red: {shown}" if red else ""
     return f"{count} measured again on the same machine: {later} was started later than {name} and counts{were_red}"
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def _interrupted(records: Sequence[tuple[str, Record]]) -> list[str]:

@@ -30,9 +30,10 @@ def compared_told(against: Against) -> str:
 
 def loosened_told(loosened: Loosening) -> str:
     """'digits-vit/int8-dynamic: max_memory 3 MiB -> 4 MiB (relaxed, +33%) (budgets.yaml:12)'."""
-    by = f", {loosened.by}" if loosened.by.strip() else ""
+    kind = KINDS["relaxed"] if loosened.kind == "relaxed" else ""  # of the others the new text says it
+    how = ", ".join(part for part in (kind, loosened.by) if part.strip())
     return plain_line(
-        f"{loosened.case}: {loosened.limit} {loosened.old} -> {loosened.new} ({KINDS[loosened.kind]}{by}) "
+        f"{loosened.case}: {loosened.limit} {loosened.old} -> {loosened.new}{f' ({how})' if how else ''} "
         f"({loosened.file}:{loosened.line})"
     )
 

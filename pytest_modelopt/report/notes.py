@@ -82,8 +82,23 @@ _JOB_INTERRUPTED = "a job was interrupted before its end, so this report is not 
 def _merged(record: Record) -> Iterator[Item]:
     if record.merged is not None:
         text = f"put together from the records of {_count(record.merged.jobs, 'job')}"
-        for told in (text, *record.merged.notes):
+        for told in (text, *record.merged.notes, *_on_fewer_machines(record)):
             yield Item("info", "NOTE", "merged records", plain_line(told))
+
+
+def _on_fewer_machines(record: Record) -> Iterator[str]:
+    """Where some cases were measured on several machines, as by a job for each platform, but others were not."""
+    machines: dict[str, set[int]] = {}
+    for case in record.cases:
+        machines.setdefault(case.id, set()).add(case.machine)
+    most = max(map(len, machines.values()), default=0)
+    fewer = [name for name, found in machines.items() if len(found) < most]
+    if fewer:
+        were = f"{_count(len(fewer), 'case')} {'was' if len(fewer) == 1 else 'were'}"
+        yield (
+            f"{were} measured on fewer than the {most} machines of others: {_enumerated(fewer)}; where each machine "
+            "runs every case, a job is missing"
+        )
 
 
 def _against(record: Record) -> Iterator[Item]:

@@ -143,6 +143,9 @@ MISTAKES = [
         row("case: vit/int8-dynmic, limit: min_speedup"),
         ["case of waiver 1: unknown recipe 'int8-dynmic'; did"],
     ),
+    (row("case: vit/orignal, limit: max_slowdown"), ["unknown recipe 'orignal'", "; did you mean 'original'?"]),
+    (row(rest=", owner: @ada"), ["character '@' that cannot start", "put quotes around text that begins with `@`"]),
+    (row().replace("slow", "a: b"), ["got ':' in column", "put quotes around text that contains `: `"]),
     (
         row('case: "vit/low-rank(ratio=0.6)", limit: min_speedup'),
         ["vit has no recipe 'low-rank(ratio=0.6)'; did you"],
@@ -200,9 +203,27 @@ MISTAKES = [
 @pytest.mark.parametrize(("text", "phrases"), MISTAKES, ids=[phrases[0] for _, phrases in MISTAKES])
 def test_each_mistake_is_named_with_its_line_and_the_way_out(tmp_path: Path, text: str, phrases: list[str]) -> None:
     (problem,) = problems(tmp_path, HEAD + text)
-    assert problem.line == (17 if "a: b" in text else 18)
+    assert problem.line == (17 if text.startswith("  a: b") else 18)
     assert all(phrase in problem.message for phrase in phrases), problem.message
     assert problem.message.isprintable()
+
+
+def test_a_sentence_that_a_comment_cuts_off_is_found_by_its_bracket(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, HEAD + row().replace("slow", "see #3"))
+    assert "in column 1 (the bracket opens in line 18); close the bracket, and put quotes around" in problem.message
+    assert "text that contains `: `, ` #` or `,`" in problem.message
+
+
+def test_an_issue_that_yaml_takes_for_a_comment_is_found(tmp_path: Path) -> None:
+    rows = "- case: vit/low-rank\n  limit: max_flips\n  until: 2999-01-01\n  reason: {}\n"
+    (problem,) = problems(tmp_path, HEAD + rows.format("wider head, see #123 and #124"))
+    assert (problem.line, problem.message.partition(";")[0]) == (
+        21,
+        "reason of waiver 1: YAML takes '#123' for a comment, and the reason ends before it",
+    )
+    meant = ("wider head # 123", "wider head #no", "'wider head' #123", '"see #123"', "see#123", "|\n    a\n  #123")
+    for reason in meant:
+        assert load(tmp_path, HEAD + rows.format(reason)).waivers
 
 
 def test_all_mistakes_are_said_at_once_with_those_of_the_rest_of_the_file(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ models:
       int8-dynamic: {max_size: 1 MB, regression: {max_size_growth: 5%}}
       bf16: {}
 waivers:
-  - {case: m/int8-dynamic, limit: max_size, until: 2999-12-31, reason: a wider head, owner: kai}
+  - {case: m/int8-dynamic, limit: max_size, until: 2999-12-31, reason: a wider head, owner: kai, ceiling: 2 MB}
   - {case: m/original, limit: max_size_growth, until: 2999-12-31, reason: the same}
 """
 
@@ -35,6 +35,6 @@ def test_it_lists_limits_those_against_a_base_and_waivers(
         "  m/int8-dynamic: max_size 1 MB; against a base: max_size_growth 5%",
         "  m/bf16: no limits; against a base: max_size_growth 2%",
         "  m/original: no limits; against a base: max_size_growth 2%",
-        "  waived until 2999-12-31, kai: m/int8-dynamic, max_size: a wider head",
+        "  waived until 2999-12-31, kai: m/int8-dynamic, max_size up to 2 MB: a wider head",
         "  waived until 2999-12-31: m/original, max_size_growth: the same",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -127,6 +128,22 @@ def test_a_folder_may_be_named_by_its_whole_path(job: Job, python: str) -> None:
     folder.mkdir()
     assert gate(job, python=python, report=str(folder)).returncode == 0
     assert job.outputs == {"verdict": "passed", "record": str(folder / "record.json")}
+
+
+def test_an_empty_folder_is_the_default_one_and_not_the_working_folder(job: Job, python: str) -> None:
+    ours = job.workspace / "summary.md"
+    ours.write_text("of the project")
+    assert gate(job, python=python, report="").returncode == 0
+    assert called(job)[-1] == "--modelopt-report=modelopt-report"
+    assert ours.read_text() == "of the project"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there `C:` is a drive")
+def test_a_whole_path_of_windows_is_not_looked_for_in_the_working_folder(job: Job, python: str) -> None:
+    folder = "D:/a/_temp"
+    Path(python).write_text(CALLED.replace("report", folder))
+    gate(job, python=python, report=folder)
+    assert job.outputs == {"verdict": "passed", "record": f"{folder}/record.json"}
 
 
 HOSTILE = [

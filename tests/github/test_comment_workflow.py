@@ -137,12 +137,19 @@ def test_another_text_is_not_written(job: Job, api: Api) -> None:
 ARTIFACTS = "/repos/us/shop/actions/runs/99/artifacts"
 
 
-def archive(files: dict[str, bytes]) -> bytes:
+def archive(files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as made:
+    with zipfile.ZipFile(content, "w", compression) as made:
         for name, text in files.items():
             made.writestr(name, text)
     return content.getvalue()
+
+
+def damaged() -> bytes:
+    """An archive of which the directory is whole and the compressed file is not: its first block is of no kind."""
+    content = bytearray(archive({"record.json": b"{}" * 50}))
+    content[30 + len("record.json")] = 0xFF  # behind the local header, 30 bytes and the name
+    return bytes(content)
 
 
 def fetch(job: Job, api: Api, content: bytes) -> subprocess.CompletedProcess[str]:
@@ -177,6 +184,8 @@ def test_a_run_without_a_record_is_no_fault(job: Job, api: Api) -> None:
         (b"no archive", "it has no record.json that can be read (BadZipFile)"),
         (b"x" * (10 * 2**20 + 1), "it is larger than 10 MiB"),
         (archive({"record.json": b" " * (10 * 2**20 + 1)}), "its record.json is larger than 10 MiB"),
+        (damaged(), "it has no record.json that can be read (error)"),
+        (archive({"record.json": b"{}"}, zipfile.ZIP_LZMA), "it is compressed in a way that GitHub does not use"),
     ],
 )
 def test_what_is_no_record_is_refused(job: Job, api: Api, content: bytes, why: str) -> None:

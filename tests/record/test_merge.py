@@ -75,6 +75,13 @@ def test_what_a_job_planned_and_did_not_run_is_missing_too() -> None:
     assert not_run(merged) == ids("y")
 
 
+def test_where_no_job_knows_a_case_nothing_is_green() -> None:
+    with pytest.raises(MergeError, match=r"^a\.json, b\.json: none of them knows a case"):
+        of(record(), record(seed=7, started="2026-11-24T04:00:00+00:00"))
+    assert not record_is_red(of(record(), record(case("x"))))
+    assert not record_is_red(of(record(skipped=ids("x"))))
+
+
 def test_a_skipped_case_is_not_missing() -> None:
     merged = of(
         record(case("x"), collected=ids("x", "y"), skipped=ids("y")), record(case("z"), collected=ids("x", "y", "z"))
@@ -142,7 +149,7 @@ def test_a_job_that_measured_nothing_is_a_machine_of_its_own() -> None:
     assert (merged.environment, merged.other_machines) == (LINUX, (None,))
     nothing = of(lost)
     assert (nothing.environment, nothing.other_machines, nothing.cases[0].machine) == (None, (), 0)
-    assert of(record()).environment == LINUX
+    assert of(record(skipped=ids("x"))).environment == LINUX
 
 
 # --- the same case again ---------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 from records_by_hand import MIB, case, measurement, realistic, timing
 
 from pytest_modelopt.record.answers import Agreement
+from pytest_modelopt.record.atomic import write_text
 from pytest_modelopt.record.json import read
 from pytest_modelopt.record.model import CaseError, Coverage, LayerCoverage
 from pytest_modelopt.report import openmetrics
@@ -58,3 +59,14 @@ def test_the_report_is_three_files(tmp_path: Path) -> None:
     assert (folder / "summary.md").read_text(encoding="utf-8") == render(realistic())
     assert (folder / "metrics.txt").read_text(encoding="utf-8") == openmetrics.render(realistic())
     assert sorted(path.name for path in folder.iterdir()) == ["metrics.txt", "record.json", "summary.md"]
+
+
+def test_what_cannot_be_written_is_called_by_its_name_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as refused:
+        write_text("text", tmp_path)
+    assert refused.value.filename == str(tmp_path)
+    name = tmp_path / ("x" * 250)  # with the dots of a file that is not whole yet it is too long
+    with pytest.raises(OSError, match="too long") as refused_name:
+        write_text("text", name)
+    assert refused_name.value.filename == str(name)
+    assert list(tmp_path.iterdir()) == []

@@ -89,6 +89,7 @@ def test_strict_holds_for_all_jobs(folder: Path) -> None:
         (["a.json", "c.json"], "a.json compares nothing with a base, c.json compares "),
         (["a.json", "bad.json"], "bad.json: the record must be a JSON object\n"),
         (["a.json", "missing.json"], "missing.json: No such file or directory\n"),
+        (["a.json", "--output", "."], ".: Is a directory\n"),
     ],
 )
 def test_wrong_input_is_told_in_a_line(
@@ -137,6 +138,22 @@ def test_markdown_lists_all_machines(folder: Path) -> None:
     assert "machine 1 (Example CPU, AVX512)\n\n- machine: Example CPU, 2 CPUs" in environment
     assert "machine 2 (Other CPU, AVX2)\n\n- machine: Other CPU, 2 CPUs" in environment
     assert environment.count("- run: pytest-modelopt 0.1.0") == 1
+
+
+def test_a_shard_that_only_one_of_the_platforms_lacks_is_said() -> None:
+    shards = [("a", record(kept("x"))), ("b", record(kept("y")))]
+    on_other = [(f"{name} too", replace(told, environment=OTHER)) for name, told in shards]
+    said = (
+        "1 case was measured on fewer than the 2 machines of others: budgets.yaml::digits-vit/y; where each machine "
+        "runs every case, a job is missing"
+    )
+    three = merge([*shards, on_other[0]])
+    assert f"NOTE {said}" in [text for text, _ in lines(three, 300)]
+    for complete in (
+        [("three", three), on_other[1]],
+        [shards[0], on_other[1]],
+    ):  # shards on two machines are no platforms
+        assert "fewer than" not in render(merge(complete))
 
 
 def test_a_merged_pull_request_keeps_its_report(folder: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_loosened_limit_in_one_line() -> None:
         == "digits-vit/int8-dynamic: max_memory 3 MiB -> 4 MiB (relaxed, +33%) (budgets.yaml:12)"
     )
     removed = replace(LOOSENED, kind="removed", new="removed", by="")
-    assert loosened_told(removed) == "digits-vit/int8-dynamic: max_memory 3 MiB -> removed (removed) (budgets.yaml:12)"
+    assert loosened_told(removed) == "digits-vit/int8-dynamic: max_memory 3 MiB -> removed (budgets.yaml:12)"
 
 
 # --- what changed ----------------------------------------------------------------------------------------------------
