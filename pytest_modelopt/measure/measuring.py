@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pytest_modelopt.measure.other_tree import INSTALLED
 from pytest_modelopt.measure.replies import Answers, Loaded, Memory
 from pytest_modelopt.measure.workshop import Failed, Measured, Progress, Workshop
 from pytest_modelopt.record.model import CaseError, Environment, Measurement, Stage
@@ -165,7 +166,10 @@ def _data_notes(measured: Measured) -> tuple[str, ...]:
 def _told_mixed(found: tuple[str, ...]) -> str:
     more = f" and {len(found) - _MODULES_SHOWN} more" if found[_MODULES_SHOWN:] else ""
     shown = ", ".join(found[:_MODULES_SHOWN]) + more
+    way_out = "name them relative to the module that uses them, or to the folder of budgets.yaml"
+    if any(part in shown for part in INSTALLED):
+        way_out = "install the project as editable (`pip install -e .`), not as a copy or a link"
     return (
-        f"it used modules or files of head instead of its own ({shown}), so head would be compared with itself: name "
-        "them relative to the module that uses them, or to the folder of budgets.yaml"
+        f"it used modules or files of head instead of its own ({shown}), so head would be compared with itself: "
+        f"{way_out}"
     )

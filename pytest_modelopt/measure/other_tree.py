@@ -5,19 +5,26 @@ What leads to head all the same is noticed: a base that runs head's code, or rea
 
 from __future__ import annotations
 
-import builtins
 import contextlib
-import io
+import importlib.metadata
+import importlib.util
+import json
 import os
 import sys
-from collections.abc import Callable
+import sysconfig
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from pytest_modelopt.measure.variant import SourceTree
 
 _OUR_FOLDER = Path(__file__).parents[1]
-_INSTALLED = ("site-packages", "dist-packages")
+INSTALLED = ("site-packages", "dist-packages")
+_LIBRARY = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
+_REDIRECTIONS = ("MAPPING", "_redirections", "known_source_files")
+"""What finders of editable installations keep, in their module or in themselves: names of modules and their places
+(setuptools; hatchling, pdm and others that use `editables`; scikit-build-core)."""
 _opened: dict[str, None] = {}
 """Files that were opened in this process, in order: it runs one variant."""
 
@@ -25,17 +32,22 @@ _opened: dict[str, None] = {}
 def enter(tree: SourceTree) -> None:
     """Point every way by which Python finds head's modules to the other tree: the path, the environment variables that
     name folders of head, and editable installations. From now on it is known which files are opened."""
-    sys.path[:] = list(dict.fromkeys(in_tree(entry, tree) for entry in sys.path))
+    sys.path[:] = list(dict.fromkeys(there for entry in sys.path for there in _entries(entry, tree)))
     sys.path_importer_cache.clear()
     for name, value in list(os.environ.items()):
-        parts = value.split(os.pathsep)
-        os.environ[name] = os.pathsep.join(_existing_in_tree(part, tree) for part in parts)
+        if name != "HOME":  # where caches are: the tree has none
+            parts = value.split(os.pathsep)
+            os.environ[name] = os.pathsep.join(_existing_in_tree(part, tree) for part in parts)
     for finder in sys.meta_path:
-        # setuptools' editable installations: the finder's module maps the names of packages to their folders.
-        mapping = getattr(sys.modules.get(getattr(finder, "__module__", "")), "MAPPING", None)
-        if isinstance(mapping, dict):
-            mapping.update({package: in_tree(folder, tree) for package, folder in mapping.items()})
-    builtins.open = io.open = _noted(builtins.open)
+        module = sys.modules.get(getattr(finder, "__module__", ""))
+        for places in (getattr(of, name, None) for name in _REDIRECTIONS for of in (finder, module)):
+            if isinstance(places, dict):
+                places.update({name: in_tree(at, tree) for name, at in places.items() if isinstance(at, str)})
+        namespaces = getattr(module, "NAMESPACES", None)  # setuptools, too
+        if isinstance(namespaces, dict):
+            namespaces.update({name: [in_tree(at, tree) for at in places] for name, places in namespaces.items()})
+    sys.addaudithook(_note_opened)
+    _note_readers()
 
 
 def in_tree(path: str, tree: SourceTree) -> str:
@@ -47,15 +59,28 @@ def in_tree(path: str, tree: SourceTree) -> str:
 def taken_from_head(tree: SourceTree) -> tuple[str, ...]:
     """Modules and files of head that were used though the other tree has its own: 'shop.models (/work/shop.py)'.
 
-    A file that only head has, such as a data set that git ignores, is nobody's revision.
+    A file that only head has, such as a data set that git ignores, is nobody's revision. What was installed as a copy
+    of head's folder is head's, too.
     """
+    copies = _installed_copies(tree)
     modules = {
         f"{name} ({file})": None
         for name, module in list(sys.modules.items())
-        if isinstance(file := getattr(module, "__file__", None), str) and _inside(Path(file), tree)
+        if isinstance(file := getattr(module, "__file__", None), str)
+        and (_inside(Path(file), tree) or os.path.realpath(file) in copies)
     }
-    files = [file for file in _opened if _existing_in_tree(file, tree) != file]
-    return (*sorted(modules), *(file for file in files if not any(f"({file})" in module for module in modules)))
+    files = [file for file in (*_opened, *_mapped_files()) if _existing_in_tree(_source_of(file), tree) != file]
+    known = (*dict.fromkeys(map(_source_of, files)),)
+    found = (file for file in known if _existing_in_tree(file, tree) != file)
+    return (*sorted(modules), *(file for file in found if not any(f"({file})" in module for module in modules)))
+
+
+def _entries(entry: str, tree: SourceTree) -> Iterator[str]:
+    """What takes the place of an entry of `sys.path`. Head's top folder may be a package itself, found in the folder
+    that holds it; whatever else lies there is still found."""
+    if entry and Path(entry).resolve() == Path(tree.head).resolve().parent:
+        yield str(Path(tree.folder).parent)
+    yield in_tree(entry, tree)
 
 
 def _existing_in_tree(path: str, tree: SourceTree) -> str:
@@ -63,22 +88,103 @@ def _existing_in_tree(path: str, tree: SourceTree) -> str:
     return there if Path(there).exists() else path
 
 
-def _noted(function: Callable[..., Any]) -> Callable[..., Any]:
-    def opened(file: Any, *args: Any, **kwargs: Any) -> Any:
-        with contextlib.suppress(TypeError, ValueError):  # a number of an open file, or nothing that can be opened
-            _opened.setdefault(os.path.abspath(os.fsdecode(file)))  # noqa: PTH100
-        return function(file, *args, **kwargs)
+def _installed_copies(tree: SourceTree) -> set[str]:
+    """Files of packages that were installed from head's folder, and not as editable: `pip install .` copies them."""
+    found: set[str] = set()
+    for package in importlib.metadata.distributions():
+        with contextlib.suppress(Exception):  # of a package that is half installed
+            source = json.loads(package.read_text("direct_url.json") or "{}")
+            place, is_editable = urlsplit(source.get("url", "")), source.get("dir_info", {}).get("editable", False)
+            if place.scheme == "file" and not is_editable and _inside(Path(unquote(place.path)), tree) is not None:
+                found.update(os.path.realpath(package.locate_file(file)) for file in package.files or ())  # type: ignore[arg-type]
+    return found
 
-    return opened
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _note_opened(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open":
+        _note(arguments[0])
+
+
+def _note(file: Any) -> None:
+    with contextlib.suppress(TypeError, ValueError, OSError):  # a number of an open file, or nothing that can be opened
+        _opened.setdefault(os.path.abspath(os.fsdecode(file)))  # noqa: PTH100
+
+
+def _note_readers() -> None:
+    """Readers that open files without Python's knowledge."""
+    import torch
+
+    for place, name in ((torch.jit, "load"), (torch, "from_file"), (torch.UntypedStorage, "from_file")):
+        _replace(place, name)
+    try:
+        import safetensors
+    except ImportError:
+        return
+    reader = safetensors.safe_open
+    noted = _noted(reader)
+    for module in list(sys.modules.values()):
+        if getattr(module, "__dict__", {}).get("safe_open") is reader:
+            module.safe_open = noted  # type: ignore[attr-defined]
+
+
+def _replace(place: Any, name: str) -> None:
+    setattr(place, name, _noted(getattr(place, name)))
+
+
+def _noted(function: Callable[..., Any]) -> Callable[..., Any]:
+    def reading(*args: Any, **kwargs: Any) -> Any:
+        for value in (*args[:1], *kwargs.values()):
+            if isinstance(value, (str, os.PathLike)):
+                _note(value)
+        return function(*args, **kwargs)
+
+    return reading
+
+
+def _mapped_files() -> list[str]:
+    """Files that are mapped into this process: libraries and weights."""
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+    return list(dict.fromkeys(line[line.index("/") :] for line in lines if "/" in line))
+
+
+def _source_of(file: str) -> str:
+    """Of a cached module its source."""
+    if not file.endswith(".pyc"):
+        return file
+    with contextlib.suppress(ValueError, NotImplementedError):
+        return importlib.util.source_from_cache(file)
+    return file
+
+
+# --- what is head's --------------------------------------------------------------------------------------------------
 
 
 def _inside(path: Path, tree: SourceTree) -> Path | None:
     """The path relative to head's tree; None for one outside of it, or of an environment that lies in its folder."""
     whole = Path(os.path.abspath(path))  # noqa: PTH100 -- links stay as they are named
-    installed = any(part in _INSTALLED for part in whole.parts) or whole.is_relative_to(_OUR_FOLDER)
-    if installed or any(whole.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix)):
+    named = _below(whole, Path(tree.head))
+    if named is not None:
+        return named
+    real = _below(whole.resolve(), Path(tree.head).resolve())
+    # A package that is installed as a link to head's folder is head's; a cache in there that links lead to is not.
+    return None if real is not None and _is_installed(whole) and not Path(tree.folder, real).exists() else real
+
+
+def _below(path: Path, top: Path) -> Path | None:
+    """Relative to head's top folder, which may itself lie in an environment, as below /usr or in one made right there;
+    None for what lies elsewhere, or is installed in there."""
+    if not path.is_relative_to(top) or _is_installed(path.relative_to(top)):
         return None
-    for named, top in ((whole, Path(tree.head)), (whole.resolve(), Path(tree.head).resolve())):
-        if named.is_relative_to(top):
-            return named.relative_to(top)
-    return None
+    environments = [Path(place) for place in (sys.prefix, sys.base_prefix, *_LIBRARY, _OUR_FOLDER)]
+    inner = (place for place in environments if place != top and not top.is_relative_to(place))
+    return None if any(path.is_relative_to(place) for place in inner) else path.relative_to(top)
+
+
+def _is_installed(path: Path) -> bool:
+    return any(part in INSTALLED for part in path.parts)

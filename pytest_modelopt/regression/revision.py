@@ -100,7 +100,7 @@ class RevisionBase:
         if lacking:
             why = "; ".join([case.base.why, *lacking])
             return replace(case, base=replace(case.base, status="unusable", why=why))
-        only_here = self._only_at_head(case.base.why)
+        only_here = self._only_at_head(case.base.why) if case.base.status == "failed" else ""
         if not only_here:
             return case
         why = (
