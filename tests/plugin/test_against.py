@@ -451,7 +451,7 @@ def test_an_interrupted_check_leaves_no_tree_behind(repository: Repository, tmp_
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not begun.exists():
         assert time.monotonic() < deadline, "the base's module was never imported"
         time.sleep(0.1)
