@@ -225,12 +225,12 @@ def test_what_goes_wrong_in_a_fresh_process_is_the_reason_and_nothing_else(
 
 
 def test_a_hang_in_a_fresh_process_ends_at_the_step_limit(users: Callable[..., Variant]) -> None:
-    runner = Runner(StepLimits(time_limit_s=0.1, step_limit_s=6), Silent())
+    runner = Runner(StepLimits(time_limit_s=0.1, step_limit_s=12), Silent())
     try:
         original, pruned = sides(measured(runner, users("hangs_when_loaded"), "max_process_memory"))
     finally:
         runner.close()
-    assert "did not finish `process_memory` within 6 s (`step_limit`)" in original.unmeasured["process_memory"]
+    assert "did not finish `process_memory` within 12 s (`step_limit`)" in original.unmeasured["process_memory"]
     assert "cannot be loaded in a fresh process" in pruned.unmeasured["process_memory"]
 
 
