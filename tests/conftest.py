@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,27 @@ def _own_lock(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
         monkeypatch.delenv(name, raising=False)
     lock = tmp_path_factory.getbasetemp() / "timing.lock"
     monkeypatch.setattr(machine, "lock_file", lambda: Path(lock))
+
+
+class _Stack(ctypes.Structure):
+    """`stack_t` of Linux."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+_NO_STACK = _Stack(None, 2, 0)  # SS_DISABLE
+
+
+@pytest.fixture(autouse=True)
+def _signals_find_a_stack() -> Iterator[None]:
+    """OpenVINO gives the main thread a stack for its signal handlers, and frees it while it is still in force.
+
+    The next signal that Python handles there, such as an alarm or Ctrl-C, would end the process without a word. The
+    thread's own stack serves as well.
+    """
+    yield
+    if sys.platform == "linux" and "openvino" in sys.modules:
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(_NO_STACK), None)
 
 
 @pytest.fixture
