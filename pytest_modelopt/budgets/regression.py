@@ -26,7 +26,8 @@ from pytest_modelopt.budgets.words import (
     verdict,
 )
 from pytest_modelopt.figures import format_bytes, format_percentage
-from pytest_modelopt.record.model import Case, Measurement
+from pytest_modelopt.metrics import UNLABELLED
+from pytest_modelopt.record.model import ORIGINAL, Case, Measurement
 from pytest_modelopt.record.verdicts import Limit, Verdict
 
 GROWTH_LIMITS = ("max_memory_growth", "max_size_growth")
@@ -167,11 +168,26 @@ def judge_loss(case: Case, limit: Limit) -> Verdict:
     same = case.agreement
     if same is not None and not (same.flips or same.right_to_wrong or same.wrong_to_right):
         return told
+    if case.recipe == ORIGINAL and case.metric in UNLABELLED and not _is_same_model(case):
+        flips = "" if same is None or not same.flips else f"; {same.flips:,} of {same.examples:,} answers are others"
+        return undecided(
+            case,
+            limit,
+            f"{case.metric} holds each variant against its own original, so it gives the model as it is no score that "
+            f"could drop{flips}; a metric with labels can tell what was lost",
+        )
     useless = why_useless(case, limit)
     if told.outcome != "pass" or not useless or told.measured is None or told.measured < 0:
         return told
     figure = told_drop(case, limit, told.measured, kept=True)
     return undecided(case, limit, f"{figure}, which says nothing: {useless}", told.measured)
+
+
+def _is_same_model(case: Case) -> bool:
+    """Whether it is the same to the bit at both, as far as that was seen."""
+    seen = [side.observations for side in (case.original, case.variant) if side is not None]
+    digests = {each.digest if each is not None else None for each in seen}
+    return len(digests) == 1 and None not in digests
 
 
 # --- time ------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pytest_modelopt.measure.kept import Kept
 from pytest_modelopt.measure.measuring import Measuring
+from pytest_modelopt.measure.other_tree import in_tree
+from pytest_modelopt.measure.replaying import is_of_project
 from pytest_modelopt.measure.replies import Examples
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.measure.workshop import Failed, Measured, Workshop
@@ -38,7 +40,8 @@ class BaseVariants:
         """What should be known about the comparison: whether the data has changed. Looked at once for each model."""
         original = base.original
         if original not in self._notes:
-            self._notes[original] = self._look_at_data(original, head.examples, name)
+            metric = self._look_at_metric(original, head, name)
+            self._notes[original] = (*self._look_at_data(original, head.examples, name), *metric)
         return self._notes[original]
 
     def forget(self) -> None:
@@ -52,7 +55,18 @@ class BaseVariants:
         made.files.append(made.inputs)
         saving = "saving the inputs of the measured call"
         self._workshop.ask(head, name, "save_inputs", saving, stage="load", path=str(made.inputs))
+        made.scored_by = head if is_of_project(made.variant.metric) else None
         self._measuring.measure(made, name, reference)
+
+    def _look_at_metric(self, original: Variant, head: Measured, name: str) -> tuple[str, ...]:
+        if original.tree is None or not original.tree.differs or not is_of_project(original.metric):
+            return ()
+        files: tuple[str, ...] = self._workshop.ask(head, name, "metric_files", "looking at the metric", stage="score")
+        changed = [file for file in files if _differs(Path(file), Path(in_tree(file, original.tree)))]
+        if not changed:
+            return ()
+        told = ", ".join(Path(file).name for file in changed)
+        return (f"the code of the metric may have changed ({told}): both were scored by head's",)
 
     def _look_at_data(self, original: Variant, of_head: Examples | None, name: str) -> tuple[str, ...]:
         if original.data is None or of_head is None or original.tree is None or not original.tree.differs:
@@ -77,6 +91,13 @@ class BaseVariants:
             f"the evaluation data has changed: {_count(then)} at the base, {_count(of_head)} now; both were scored on "
             "head's",
         )
+
+
+def _differs(head: Path, base: Path) -> bool:
+    try:
+        return head.read_bytes() != base.read_bytes()
+    except OSError:  # the base has no such file
+        return True
 
 
 def _count(found: Examples) -> str:

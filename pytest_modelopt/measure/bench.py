@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import pickle
+import sys
 import time
 from array import array
 from collections import Counter
@@ -34,6 +35,7 @@ from pytest_modelopt.measure.metrics.base import Batch, Scorer
 from pytest_modelopt.measure.metrics.bootstrap import paired_bootstrap
 from pytest_modelopt.measure.metrics.making import Metric, make_metric
 from pytest_modelopt.measure.other_tree import taken_from_head
+from pytest_modelopt.measure.replaying import Recorder, Replayed
 from pytest_modelopt.measure.replies import Answers, Block, Examples, Loaded, Memory, Sample, Usage, VariantError
 from pytest_modelopt.measure.settings import compilations, settings
 from pytest_modelopt.measure.variant import Variant
@@ -192,10 +194,33 @@ class Bench:
         self._set_threads()
         kept, compared = (Path(path) if path else None for path in (keep, reference))
         probe = repeating.Probe(self.model, self._device)
-        answers = self._pass(probe.watch, self._metric.scorer(kept, compared))
+        answers = self._pass(probe.watch, self._metric.scorer(kept, compared), self.model)
         self._has_scored = True
         self._known |= _classes(answers)
         return replace(answers, repeat=self._second_pass(answers, probe, compared or kept))
+
+    def outputs(self, path: str) -> str:
+        """Write what the model answers to all examples to `path`, for another worker; the examples' fingerprint."""
+        self._set_threads()
+        return self._pass(iter, Recorder(Path(path)), self.model).data_fingerprint
+
+    def score_outputs(
+        self, path: str, examples: Examples | None, keep: str | None = None, reference: str | None = None
+    ) -> Answers:
+        """As `score`, of another revision's variant, which has left its outputs in `path`: by this one's metric."""
+        self._set_threads()
+        if self._metric is None:  # a later launch, which was made to be timed
+            self._data.use(examples)
+            self._metric = make_metric(self._variant.metric, self._loader)
+        kept, compared = (Path(file) if file else None for file in (keep, reference))
+        return self._pass(iter, self._metric.scorer(kept, compared), Replayed(Path(path)))
+
+    def metric_files(self) -> tuple[str, ...]:
+        """Where the code of the metric, and of what prepares for it, stands."""
+        sources = (self._variant.metric.name, self._variant.metric.prepare)
+        names = [source.partition(":")[0] for source in sources if isinstance(source, str) and ":" in source]
+        files = (getattr(sys.modules.get(name), "__file__", None) for name in names)
+        return tuple(dict.fromkeys(file for file in files if file is not None))
 
     def interval(self, before: array[float], after: array[float], width: int) -> Interval | str:
         """Of the drop from one variant to another, by the summands of both their `Answers`; or why there is none."""
@@ -295,10 +320,12 @@ class Bench:
         except Exception as error:
             self._unobserved[what] = observe.reason(error)
 
-    def _pass(self, watched: Callable[[Iterable[Batch]], Iterable[Batch]], scorer: Scorer) -> Answers:
-        """Run the model on all of the evaluation data, whose batches pass through `watched`."""
+    def _pass(
+        self, watched: Callable[[Iterable[Batch]], Iterable[Batch]], scorer: Scorer, model: Callable[..., Any]
+    ) -> Answers:
+        """Run a model on all of the evaluation data, whose batches pass through `watched`."""
         data = self._data.evaluation()
-        answers = quality.answer(self.model, watched(data), scorer, self._device, self._data.slices)
+        answers = quality.answer(model, watched(data), scorer, self._device, self._data.slices)
         return replace(answers, data_fingerprint=data.fingerprint)
 
     def _second_pass(self, first: Answers, probe: repeating.Probe, reference: Path | None) -> Repeat | None:
@@ -314,7 +341,9 @@ class Bench:
         if repeats:
             return None
         repeat = repeating.second_pass(
-            first, lambda watched: self._pass(watched, metric.scorer(reference=reference)), self._variant.seed
+            first,
+            lambda watched: self._pass(watched, metric.scorer(reference=reference), self.model),
+            self._variant.seed,
         )
         if repeat is None:
             self._unobserved["repeatability"] = (

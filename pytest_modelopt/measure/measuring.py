@@ -81,7 +81,10 @@ class Measuring:
             measured.outputs = self._workshop.new_file("outputs")
             arguments = {"keep": str(measured.outputs)}
         text = f"scoring the {measured.variant.label}"
-        answers: Answers = self._workshop.ask(measured, name, "score", text, **arguments)
+        if measured.scored_by is None:
+            answers: Answers = self._workshop.ask(measured, name, "score", text, **arguments)
+        else:
+            answers = self._score_by(measured.scored_by, measured, name, text, arguments)
         measured.answers = answers
         if answers.predictions is None:
             unmeasured["predictions"] = f"the metric {measured.loaded.metric_name} is not right-or-wrong per example"
@@ -94,6 +97,18 @@ class Measuring:
             notes=(*measured.measurement.notes, *answers.notes),
             repeat=answers.repeat,
         )
+
+    def _score_by(self, head: Measured, measured: Measured, name: str, text: str, arguments: dict[str, Any]) -> Answers:
+        """The answers of another revision's variant, scored by the metric of head."""
+        path = self._workshop.new_file("outputs")
+        try:
+            fingerprint: str = self._workshop.ask(measured, name, "outputs", text, stage="score", path=str(path))
+            answers: Answers = self._workshop.ask(
+                head, name, "score_outputs", text, stage="score", path=str(path), examples=head.examples, **arguments
+            )
+        finally:
+            path.unlink(missing_ok=True)
+        return replace(answers, data_fingerprint=fingerprint)
 
     def _observe(self, measured: Measured, name: str) -> None:
         """Look at the variant for the doctor. It costs the case nothing where that fails, but it is said."""
@@ -119,7 +134,11 @@ class Measuring:
             f"loading the {variant.label}",
             examples=measured.examples,
             inputs_file=None if measured.inputs is None else str(measured.inputs),
+            scores=measured.scored_by is None,
         )
+        if measured.scored_by is not None and measured.scored_by.loaded is not None:
+            known = measured.scored_by.loaded
+            loaded = replace(loaded, metric_name=known.metric_name, higher_is_better=known.higher_is_better)
         if variant.recipe is not None:
             optimized: Loaded = self._workshop.ask(measured, name, "optimize", f"optimizing with {variant.recipe}")
             loaded = replace(loaded, notes=(*loaded.notes, *optimized.notes), coverage=optimized.coverage)

@@ -96,7 +96,7 @@ def _installed_copies(tree: SourceTree) -> set[str]:
             source = json.loads(package.read_text("direct_url.json") or "{}")
             place, is_editable = urlsplit(source.get("url", "")), source.get("dir_info", {}).get("editable", False)
             if place.scheme == "file" and not is_editable and _inside(Path(unquote(place.path)), tree) is not None:
-                found.update(os.path.realpath(package.locate_file(file)) for file in package.files or ())  # type: ignore[arg-type]
+                found.update(os.path.realpath(str(package.locate_file(file))) for file in package.files or ())
     return found
 
 
@@ -181,7 +181,7 @@ def _below(path: Path, top: Path) -> Path | None:
     None for what lies elsewhere, or is installed in there."""
     if not path.is_relative_to(top) or _is_installed(path.relative_to(top)):
         return None
-    environments = [Path(place) for place in (sys.prefix, sys.base_prefix, *_LIBRARY, _OUR_FOLDER)]
+    environments = [Path(sys.prefix), Path(sys.base_prefix), *_LIBRARY, _OUR_FOLDER]
     inner = (place for place in environments if place != top and not top.is_relative_to(place))
     return None if any(path.is_relative_to(place) for place in inner) else path.relative_to(top)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
 
 from pytest_modelopt.measure.batches import leaves
 from pytest_modelopt.measure.device import Device
@@ -17,7 +16,9 @@ from pytest_modelopt.measure.replies import Answers, Sample, VariantError
 from pytest_modelopt.recipes.calling import Inputs, call
 
 
-def answer(model: nn.Module, data: Iterable[Batch], scorer: Scorer, device: Device, slices: int = 0) -> Answers:
+def answer(
+    model: Callable[..., Any], data: Iterable[Batch], scorer: Scorer, device: Device, slices: int = 0
+) -> Answers:
     """Run the model, which is on `device`, on all batches; `slices` is how many the project names.
 
     Raises:
@@ -47,7 +48,7 @@ def answer(model: nn.Module, data: Iterable[Batch], scorer: Scorer, device: Devi
     )
 
 
-def run(model: nn.Module, inputs: Inputs) -> Any:
+def run(model: Callable[..., Any], inputs: Inputs) -> Any:
     """One forward pass; an exception becomes an error that names the inputs' shapes."""
     try:
         return call(model, inputs)

@@ -67,6 +67,8 @@ class Measured:
     """Removed with it."""
     inputs: Path | None = None
     """Inputs of the measured call that another variant has saved; None: its own."""
+    scored_by: Measured | None = None
+    """The variant of head whose metric scores it, where that is the project's own code; None: its own."""
     is_mixed: bool = False
     """It belongs to another revision, but ran modules of head."""
     outputs: Path | None = None

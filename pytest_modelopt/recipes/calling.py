@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 Inputs: TypeAlias = "torch.Tensor | tuple[torch.Tensor, ...] | dict[str, torch.Tensor]"
 """One batch: a tensor (one argument), a tuple (positional arguments) or a dict (keyword arguments)."""
 
 
-def call(model: nn.Module, inputs: Inputs) -> Any:
+def call(model: Callable[..., Any], inputs: Inputs) -> Any:
     """One forward pass: `model(x)` for a tensor, `model(*x)` for a tuple, `model(**x)` for a dict.
 
     A namedtuple, such as `torch.nn.utils.rnn.PackedSequence`, is one argument.
