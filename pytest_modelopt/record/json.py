@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
@@ -28,6 +29,7 @@ MAX_BYTES = 64 * 1024 * 1024
 """A larger text is refused before it is read: a record may come from a run that nobody trusts."""
 _MAX_INTEGER = 2**63 - 1
 _ERRORS_SHOWN = 5
+_ERRORS_LISTED = 10_000
 _COLUMNS = tuple(field.name for field in fields(TimedPair))
 _FLAGS = ("variant_first",)
 _COUNTS = ("original_switches", "variant_switches", "original_delayed_ns", "variant_delayed_ns")
@@ -213,8 +215,8 @@ def _copied(data: object) -> Any:
 def _no_repetition(items: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(items)
     if len(data) != len(items):
-        keys = [key for key, _ in items]
-        _refuse(f"{next(key for key in keys if keys.count(key) > 1)!r} is given twice in one object")
+        counts = Counter(key for key, _ in items)
+        _refuse(f"{_shown(next(key for key, count in counts.items() if count > 1))} is given twice in one object")
     return data
 
 
@@ -286,6 +288,9 @@ def _validated(adapter: TypeAdapter[tuple[Any]], data: Any) -> Any:
     try:
         (value,) = adapter.validate_json(json.dumps([data]), strict=True)
     except ValidationError as error:
+        count = error.error_count()
+        if count > _ERRORS_LISTED:  # pydantic lists all or none: of millions that takes minutes and all memory
+            raise RecordError(f"this is not a record: {count:,} of its fields are wrong") from None
         details = error.errors(include_url=False, include_context=True)
         told = [f"{_location(each['loc'][1:])}{_in_words(each)}" for each in details[:_ERRORS_SHOWN]]
         more = [f"and {len(details) - _ERRORS_SHOWN} more"] if len(details) > _ERRORS_SHOWN else []

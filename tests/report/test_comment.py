@@ -123,6 +123,9 @@ def test_it_ends_with_who_says_so() -> None:
     assert CLAIMED.startswith("Limits, waivers, figures and revisions are what the run of this pull request reported")
 
 
+KEYS = [f'"k{number}"' for number in (*range(100_000), 99_999)]
+
+
 # --- what it refuses -------------------------------------------------------------------------------------------------
 
 
@@ -182,9 +185,12 @@ def test_what_is_no_record_is_refused_in_one_line(
         ("[" * 200_000, "this is not a JSON record"),
         ('{"a":' * 200_000, "this is not a JSON record"),
         ('{"schema_version": 5, "cases": ' + "[" * 900 + "]" * 900 + "}", "recursion limit exceeded"),
-        ('{"schema_version": 5, "schema_version": 5}', "'schema_version' is given twice"),
+        ('{"schema_version": 5, "schema_version": 5}', '"schema_version" is given twice'),
+        (f"{{{','.join(f'{key}:1' for key in KEYS)}}}", '"k99999" is given twice'),  # compared one by one: minutes
+        (f'{{"schema_version": 5, "cases": [{",".join(2_000 * ["{}"])}]}}', "this is not a record: "),
         ("\ud800".encode("utf-8", "surrogatepass").decode("latin-1"), "this is not a JSON record"),
     ],
+    ids=lambda text: text[:30],
 )
 def test_text_that_is_no_record_is_refused_in_one_line(
     text: str, told: str, capsys: pytest.CaptureFixture[str], written: Callable[[Record | str], str]
