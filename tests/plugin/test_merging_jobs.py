@@ -29,11 +29,7 @@ def _job(pytester: pytest.Pytester, name: str, *arguments: str) -> Path:
 def test_a_skipped_test_is_not_missing_and_one_that_failed_before_it_measured_is(
     pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-<<<<<<< HEAD
-    monkeypatch.setenv("COLUMNS", "300")
-=======
     monkeypatch.setenv("COLUMNS", "200")  # of a narrow terminal, the line that is looked for would be two
->>>>>>> r2
     skipped, broken = _job(pytester, "a", "-k", "left_out"), _job(pytester, "b", "-k", "broken")
     file = read(skipped).collected[0].partition("::")[0]
     ids = [f"{file}::test_left_out", f"{file}::test_broken"]
