@@ -25,13 +25,14 @@ lint: env
 	$(BIN)/mypy
 
 # Three at once, also on two cores: much of it waits for workers. Two where there is little memory: each takes up to
-# 1.5 GiB for the runtimes of all recipes. A file stays together, since its tests share what they make. On a machine that
-# is too slow it ends as by Ctrl-C, with the failures and the closing line, before a job ends it without a word.
+# 1.5 GiB for the runtimes of all recipes. A file stays together, since its tests share what they make. A process that
+# dies ends the run: with another one in its place, pytest-xdist would wait for ever. On a machine that is too slow it
+# ends as by Ctrl-C, with the failures and the closing line, before a job ends it without a word.
 TEST_PROCESSES ?= $(shell awk '/MemAvailable/ {few = $$2 < 6 * 1024 ^ 2} END {print few ? 2 : 3}' /proc/meminfo 2>/dev/null || echo 3)
 TEST_LIMIT ?= 17m
 LIMITED := $(if $(shell command -v timeout 2>/dev/null),timeout --foreground --signal=INT --kill-after=60)
 test: lint
-	$(if $(LIMITED),$(LIMITED) $(TEST_LIMIT)) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile tests
+	$(if $(LIMITED),$(LIMITED) $(TEST_LIMIT)) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --max-worker-restart 0 tests
 
 # The project's own pull-request check, and what a user sees: the budgets of example_project. The tests of
 # example_project that need no gate run there, too.
