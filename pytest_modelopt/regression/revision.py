@@ -6,6 +6,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out
 _HASH_SHOWN = 12
 _PATHS_SHOWN = 5
 _NAMES = re.compile(r"[\w./\\-]+")
+_NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 _DEPENDENCIES = (
     "requirements*.txt",
     "constraints*.txt",
@@ -103,9 +105,12 @@ class RevisionBase:
         only_here = self._only_at_head(case.base.why) if case.base.status == "failed" else ""
         if not only_here:
             return case
+        way_out = "name it by an absolute path, or by an environment variable that names the file itself"
+        if only_here.endswith((".py", *EXTENSION_SUFFIXES)):
+            way_out = "commit it, or let the code do without it"
         why = (
             f"{case.base.why}; {only_here} is at head and not in the tree of {self.name}: a file that git ignores "
-            "belongs to no revision, so name it by an absolute path, or by an environment variable"
+            f"belongs to no revision, so {way_out}"
         )
         return replace(case, base=replace(case.base, why=why))
 
@@ -128,11 +133,14 @@ class RevisionBase:
 
     def _only_at_head(self, text: str) -> str:
         """A file that an error names, which is in head's folder and not in the base's; empty where there is none."""
-        for name in _NAMES.findall(text):
-            for folder in (self.budgets_folder, self.tree.repository):
+        folders = (self.budgets_folder, self.tree.repository, self.tree.repository / "src")
+        modules = [module.replace(".", "/") for module in _NO_MODULE.findall(text)]
+        names = [name.removeprefix(f"{self.tree.folder}/") for name in _NAMES.findall(text)]
+        for name in (*(f"{module}{end}" for module in modules for end in (".py", *EXTENSION_SUFFIXES)), *names):
+            for folder in folders:
                 here = folder / name
-                if here.is_file() and not self.tree.mapped(here).exists():
-                    return str(name)
+                if here.is_file() and here.is_relative_to(folder) and not self.tree.mapped(here).exists():
+                    return str(here.relative_to(folder))
         return ""
 
     def to_data(self) -> dict[str, Any]:
