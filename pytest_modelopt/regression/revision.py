@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +21,7 @@ from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out
 
 _HASH_SHOWN = 12
 _PATHS_SHOWN = 5
+_MOVED_LOOKED_AT = 50
 _NAMES = re.compile(r"[\w./\\-]+")
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 _DEPENDENCIES = (
@@ -154,8 +156,12 @@ class RevisionBase:
         return mapped if mapped.is_dir() else self.tree.folder
 
 
-def open_base(revision: str, budgets: Path, head: BudgetsFile | None) -> RevisionBase:
+def open_base(
+    revision: str, budgets: Path, head: BudgetsFile | None, recipes: Mapping[str, Path] | None = None
+) -> RevisionBase:
     """Check out `revision` of the repository that `budgets` lies in. The caller removes the tree.
+
+    `recipes`: by name, the files of recipes that are not imported by name, and so are head's on both sides.
 
     Raises:
         TreeError: it cannot be checked out.
@@ -164,7 +170,7 @@ def open_base(revision: str, budgets: Path, head: BudgetsFile | None) -> Revisio
         raise TreeError(f"there is no budgets file {budgets}, so there is nothing that could be compared")
     tree = check_out(revision, budgets.parent)
     try:
-        return with_budgets(tree, budgets, head)
+        return with_budgets(tree, budgets, head, recipes or {})
     except BaseException:
         tree.remove()
         raise
@@ -175,14 +181,19 @@ def from_data(data: dict[str, Any], budgets: Path, head: BudgetsFile | None) -> 
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
     for name in ("repository", "folder"):
         plain[name] = Path(plain[name])
-    return with_budgets(BaseTree(**plain), budgets, head)
+    return with_budgets(BaseTree(**plain), budgets, head, {})
 
 
-def with_budgets(tree: BaseTree, budgets: Path, head: BudgetsFile | None) -> RevisionBase:
-    notes = [*_dependencies(tree)]
+def with_budgets(tree: BaseTree, budgets: Path, head: BudgetsFile | None, recipes: Mapping[str, Path]) -> RevisionBase:
+    notes = [*_dependencies(tree), *_carried_recipes(tree, recipes)]
     file = tree.mapped(budgets)
     if not file.is_file():
-        return RevisionBase(tree, None, tuple(notes), budgets.parent)
+        moved = _moved(tree)
+        if moved is None:
+            return RevisionBase(tree, None, tuple(notes), budgets.parent)
+        file = moved
+        was, now = file.relative_to(tree.folder), os.path.relpath(budgets, tree.repository)
+        notes.append(f"the budgets file was {was} at {tree.commit[:_HASH_SHOWN]}, and is {now} now")
     try:
         theirs: BudgetsFile | None = load_budgets(file, relative_to=tree.folder, expired="keep")
     except BudgetsError as error:
@@ -204,6 +215,37 @@ def _dependencies(tree: BaseTree) -> list[str]:
         f"dependencies may have changed ({_few(tuple(names))}): head and base were both measured in this environment; "
         "compare with a saved record (--modelopt-baseline) to see what they do to the exact figures"
     ]
+
+
+def _carried_recipes(tree: BaseTree, recipes: Mapping[str, Path]) -> list[str]:
+    """Recipes of a conftest.py travel as code to the workers of both sides, so a change of them is in no figure."""
+    changed = {tree.mapped(tree.repository / path) for path in tree.changed}
+    names = [name for name, file in recipes.items() if tree.mapped(file) in changed]
+    if not names:
+        return []
+    return [
+        f"conftest.py has changed, and its recipes ({_few(tuple(sorted(names)))}) are head's on both sides: what "
+        "changed in them is not compared; those of an importable module are each side's own"
+    ]
+
+
+def _moved(tree: BaseTree) -> Path | None:
+    """The base's budgets file, where head has moved it: the only such file that the base has and head has not."""
+    gone = [
+        tree.folder / path
+        for path in tree.changed
+        if path.endswith((".yaml", ".yml")) and not (tree.repository / path).exists()
+    ]
+    found = [file for file in gone[:_MOVED_LOOKED_AT] if file.is_file() and _is_budgets(file, tree)]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_budgets(file: Path, tree: BaseTree) -> bool:
+    try:
+        load_budgets(file, relative_to=tree.folder, expired="keep")
+    except (BudgetsError, OSError):
+        return False
+    return True
 
 
 def _few(paths: tuple[str, ...]) -> str:
