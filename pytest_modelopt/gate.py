@@ -19,7 +19,7 @@ from pytest_modelopt.keys import CASES, ENDED, MARKER, SESSION
 from pytest_modelopt.markers import read_budget
 from pytest_modelopt.options import Options, read_options
 from pytest_modelopt.recipes.base import RecipeError
-from pytest_modelopt.recipes.registry import forget_added, register, register_installed
+from pytest_modelopt.recipes.registry import added_by_conftest, forget_added, register, register_installed
 from pytest_modelopt.record.json import (
     RecordError,
     case_from_data,
@@ -310,7 +310,7 @@ def _take_base(config: pytest.Config, session: Session) -> None:
             session.revision = from_data(told[_BASE], options.budgets, session.budgets)
             return
         try:
-            session.revision = open_base(options.against, options.budgets, session.budgets)
+            session.revision = open_base(options.against, options.budgets, session.budgets, added_by_conftest())
         except TreeError as error:
             raise pytest.UsageError(f"--modelopt-against {options.against}: {error}") from None
 

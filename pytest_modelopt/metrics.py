@@ -55,6 +55,12 @@ class MetricSpec:
         return self.name in BUILT_IN or self.top_k is not None
 
     @property
+    def is_of_project(self) -> bool:
+        """Whether code of the project takes part in it."""
+        is_library = isinstance(self.name, str) and self.name.startswith("torchmetrics.")
+        return self.prepare is not None or not (self.is_built_in or is_library)
+
+    @property
     def known_direction(self) -> bool | None:
         """Whether higher is better, as far as that is known without importing the metric."""
         return True if self.is_built_in else self.higher_is_better

@@ -8,7 +8,6 @@ from pathlib import Path
 from pytest_modelopt.measure.kept import Kept
 from pytest_modelopt.measure.measuring import Measuring
 from pytest_modelopt.measure.other_tree import in_tree
-from pytest_modelopt.measure.replaying import is_of_project
 from pytest_modelopt.measure.replies import Examples
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.measure.workshop import Failed, Measured, Workshop
@@ -55,11 +54,11 @@ class BaseVariants:
         made.files.append(made.inputs)
         saving = "saving the inputs of the measured call"
         self._workshop.ask(head, name, "save_inputs", saving, stage="load", path=str(made.inputs))
-        made.scored_by = head if is_of_project(made.variant.metric) else None
+        made.scored_by = head if made.variant.metric.is_of_project else None
         self._measuring.measure(made, name, reference)
 
     def _look_at_metric(self, original: Variant, head: Measured, name: str) -> tuple[str, ...]:
-        if original.tree is None or not original.tree.differs or not is_of_project(original.metric):
+        if original.tree is None or not original.tree.differs or not original.metric.is_of_project:
             return ()
         files: tuple[str, ...] = self._workshop.ask(head, name, "metric_files", "looking at the metric", stage="score")
         changed = [file for file in files if _differs(Path(file), Path(in_tree(file, original.tree)))]

@@ -34,8 +34,8 @@ from pytest_modelopt.measure.device import Device
 from pytest_modelopt.measure.metrics.base import Batch, Scorer
 from pytest_modelopt.measure.metrics.bootstrap import paired_bootstrap
 from pytest_modelopt.measure.metrics.making import Metric, make_metric
+from pytest_modelopt.measure.metrics.replaying import Recorder, Replayed
 from pytest_modelopt.measure.other_tree import taken_from_head
-from pytest_modelopt.measure.replaying import Recorder, Replayed
 from pytest_modelopt.measure.replies import Answers, Block, Examples, Loaded, Memory, Sample, Usage, VariantError
 from pytest_modelopt.measure.settings import compilations, settings
 from pytest_modelopt.measure.variant import Variant

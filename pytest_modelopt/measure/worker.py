@@ -6,6 +6,8 @@ code prints goes to a file of its own, which the pytest process shows only when 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import gc
 import multiprocessing.process
 import os
@@ -30,6 +32,7 @@ def main(connection: Connection, variant: Variant, output_file: str) -> None:
     # A daemon may not have children, but data loaders do. For the pytest process this one stays a daemon.
     multiprocessing.process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pytest process, which then ends its workers
+    _end_with_pytest()
     _redirect_output(output_file)
     warnings.resetwarnings()  # `python -W error` is meant for the tests, not for what a model's code warns about
     if variant.environment:
@@ -70,6 +73,19 @@ def serve(connection: Connection, variant: Variant) -> None:
         connection.send(answer)
         if operation == "load":
             gc.collect()
+
+
+def _end_with_pytest() -> None:
+    """In the middle of a step, too, where the pytest process is killed and cannot end its workers.
+
+    The kernel sends the signal when the other end of the pipe closes that shows whether the pytest process lives.
+    """
+    parent = multiprocessing.process.parent_process()
+    if sys.platform == "linux" and parent is not None:
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, fcntl.fcntl(parent.sentinel, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _redirect_output(output_file: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from pytest_modelopt.recipes.base import Recipe, RecipeError
 from pytest_modelopt.recipes.bf16 import Bf16
@@ -119,6 +121,12 @@ def register_installed() -> None:
 def added() -> tuple[type[Recipe], ...]:
     """The recipes that are not built in."""
     return tuple(recipe for recipe in RECIPES.values() if recipe not in BUILT_IN)
+
+
+def added_by_conftest() -> dict[str, Path]:
+    """By name, the files of those that a conftest.py defines: each folder may have one, so none is imported by name."""
+    files = {recipe.recipe_name: str(getattr(sys.modules.get(recipe.__module__), "__file__", "")) for recipe in added()}
+    return {name: Path(file) for name, file in files.items() if file.endswith("conftest.py")}
 
 
 def forget_added() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out
 
 _HASH_SHOWN = 12
 _PATHS_SHOWN = 5
+_MOVED_LOOKED_AT = 50
 _NAMES = re.compile(r"[\w./\\-]+")
+_NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 _DEPENDENCIES = (
     "requirements*.txt",
     "constraints*.txt",
@@ -103,9 +107,12 @@ class RevisionBase:
         only_here = self._only_at_head(case.base.why) if case.base.status == "failed" else ""
         if not only_here:
             return case
+        way_out = "name it by an absolute path, or by an environment variable that names the file itself"
+        if only_here.endswith((".py", *EXTENSION_SUFFIXES)):
+            way_out = "commit it, or let the code do without it"
         why = (
             f"{case.base.why}; {only_here} is at head and not in the tree of {self.name}: a file that git ignores "
-            "belongs to no revision, so name it by an absolute path, or by an environment variable"
+            f"belongs to no revision, so {way_out}"
         )
         return replace(case, base=replace(case.base, why=why))
 
@@ -128,11 +135,14 @@ class RevisionBase:
 
     def _only_at_head(self, text: str) -> str:
         """A file that an error names, which is in head's folder and not in the base's; empty where there is none."""
-        for name in _NAMES.findall(text):
-            for folder in (self.budgets_folder, self.tree.repository):
+        folders = (self.budgets_folder, self.tree.repository, self.tree.repository / "src")
+        modules = [module.replace(".", "/") for module in _NO_MODULE.findall(text)]
+        names = [name.removeprefix(f"{self.tree.folder}/") for name in _NAMES.findall(text)]
+        for name in (*(f"{module}{end}" for module in modules for end in (".py", *EXTENSION_SUFFIXES)), *names):
+            for folder in folders:
                 here = folder / name
-                if here.is_file() and not self.tree.mapped(here).exists():
-                    return str(name)
+                if here.is_file() and here.is_relative_to(folder) and not self.tree.mapped(here).exists():
+                    return str(here.relative_to(folder))
         return ""
 
     def to_data(self) -> dict[str, Any]:
@@ -146,8 +156,12 @@ class RevisionBase:
         return mapped if mapped.is_dir() else self.tree.folder
 
 
-def open_base(revision: str, budgets: Path, head: BudgetsFile | None) -> RevisionBase:
+def open_base(
+    revision: str, budgets: Path, head: BudgetsFile | None, recipes: Mapping[str, Path] | None = None
+) -> RevisionBase:
     """Check out `revision` of the repository that `budgets` lies in. The caller removes the tree.
+
+    `recipes`: by name, the files of recipes that are not imported by name, and so are head's on both sides.
 
     Raises:
         TreeError: it cannot be checked out.
@@ -156,7 +170,7 @@ def open_base(revision: str, budgets: Path, head: BudgetsFile | None) -> Revisio
         raise TreeError(f"there is no budgets file {budgets}, so there is nothing that could be compared")
     tree = check_out(revision, budgets.parent)
     try:
-        return with_budgets(tree, budgets, head)
+        return with_budgets(tree, budgets, head, recipes or {})
     except BaseException:
         tree.remove()
         raise
@@ -167,14 +181,19 @@ def from_data(data: dict[str, Any], budgets: Path, head: BudgetsFile | None) -> 
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
     for name in ("repository", "folder"):
         plain[name] = Path(plain[name])
-    return with_budgets(BaseTree(**plain), budgets, head)
+    return with_budgets(BaseTree(**plain), budgets, head, {})
 
 
-def with_budgets(tree: BaseTree, budgets: Path, head: BudgetsFile | None) -> RevisionBase:
-    notes = [*_dependencies(tree)]
+def with_budgets(tree: BaseTree, budgets: Path, head: BudgetsFile | None, recipes: Mapping[str, Path]) -> RevisionBase:
+    notes = [*_dependencies(tree), *_carried_recipes(tree, recipes)]
     file = tree.mapped(budgets)
     if not file.is_file():
-        return RevisionBase(tree, None, tuple(notes), budgets.parent)
+        moved = _moved(tree)
+        if moved is None:
+            return RevisionBase(tree, None, tuple(notes), budgets.parent)
+        file = moved
+        was, now = file.relative_to(tree.folder), os.path.relpath(budgets, tree.repository)
+        notes.append(f"the budgets file was {was} at {tree.commit[:_HASH_SHOWN]}, and is {now} now")
     try:
         theirs: BudgetsFile | None = load_budgets(file, relative_to=tree.folder, expired="keep")
     except BudgetsError as error:
@@ -196,6 +215,37 @@ def _dependencies(tree: BaseTree) -> list[str]:
         f"dependencies may have changed ({_few(tuple(names))}): head and base were both measured in this environment; "
         "compare with a saved record (--modelopt-baseline) to see what they do to the exact figures"
     ]
+
+
+def _carried_recipes(tree: BaseTree, recipes: Mapping[str, Path]) -> list[str]:
+    """Recipes of a conftest.py travel as code to the workers of both sides, so a change of them is in no figure."""
+    changed = {tree.mapped(tree.repository / path) for path in tree.changed}
+    names = [name for name, file in recipes.items() if tree.mapped(file) in changed]
+    if not names:
+        return []
+    return [
+        f"conftest.py has changed, and its recipes ({_few(tuple(sorted(names)))}) are head's on both sides: what "
+        "changed in them is not compared; those of an importable module are each side's own"
+    ]
+
+
+def _moved(tree: BaseTree) -> Path | None:
+    """The base's budgets file, where head has moved it: the only such file that the base has and head has not."""
+    gone = [
+        tree.folder / path
+        for path in tree.changed
+        if path.endswith((".yaml", ".yml")) and not (tree.repository / path).exists()
+    ]
+    found = [file for file in gone[:_MOVED_LOOKED_AT] if file.is_file() and _is_budgets(file, tree)]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_budgets(file: Path, tree: BaseTree) -> bool:
+    try:
+        load_budgets(file, relative_to=tree.folder, expired="keep")
+    except (BudgetsError, OSError):
+        return False
+    return True
 
 
 def _few(paths: tuple[str, ...]) -> str:

@@ -16,17 +16,10 @@ import torch
 
 from pytest_modelopt.measure.metrics.base import Batch, Score
 from pytest_modelopt.measure.replies import VariantError
-from pytest_modelopt.metrics import MetricSpec
 
 _LENGTH = 8
 _MOST_OF_THE_DISK = 4
 """At most one part in so many of what is free."""
-
-
-def is_of_project(metric: MetricSpec) -> bool:
-    """Whether code of the project takes part in it."""
-    is_library = isinstance(metric.name, str) and metric.name.startswith("torchmetrics.")
-    return metric.prepare is not None or not (metric.is_built_in or is_library)
 
 
 class Recorder:
