@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -225,3 +226,37 @@ def test_a_worker_ends_with_the_process_that_started_it(folder: Path) -> None:
             return
         time.sleep(0.1)
     pytest.fail(f"worker {pid} outlived its parent by 10 s")
+
+
+ORPHAN = """
+import os, sys, tempfile
+from pathlib import Path
+from pytest_modelopt.measure.process import Worker
+from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.metrics import MetricSpec
+
+folder = Path(sys.argv[1])
+variant = Variant("orphan:model", None, None, None, "orphan:model", MetricSpec(), (str(folder),), str(folder))
+Worker(variant, folder, "worker").request("load", limit_s=60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends them")
+def test_a_worker_in_a_long_step_ends_with_a_killed_pytest_process(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    (tmp_path / "orphan.py").write_text(
+        f"import os, pathlib, time\ndef model():\n    part = pathlib.Path({str(begun)!r} + '.part')\n"
+        f"    part.write_text(str(os.getpid()))\n    part.rename({str(begun)!r})\n    time.sleep(600)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", ORPHAN, str(tmp_path)])
+    deadline = time.monotonic() + 120
+    while not begun.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    worker = Path("/proc", begun.read_text(), "stat")
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while worker.exists() and worker.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline, "the worker outlived the process that it works for"
+        time.sleep(0.05)
