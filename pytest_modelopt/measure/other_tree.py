@@ -67,6 +67,7 @@ def taken_from_head(tree: SourceTree) -> tuple[str, ...]:
         f"{name} ({file})": None
         for name, module in list(sys.modules.items())
         if isinstance(file := getattr(module, "__file__", None), str)
+        and os.path.isabs(file)  # noqa: PTH117 -- that of `torch.ops` is just '_ops.py'
         and (_inside(Path(file), tree) or os.path.realpath(file) in copies)
     }
     files = [file for file in (*_opened, *_mapped_files()) if _existing_in_tree(_source_of(file), tree) != file]

@@ -435,3 +435,27 @@ def test_a_case_in_error_has_no_verdicts() -> None:
 
 def test_a_saved_record_is_named_as_the_base() -> None:
     assert told(against(Base("saved.json", "compared")), "max_size_growth", 0.1).endswith("at saved.json (977 KiB)")
+
+
+def test_a_metric_without_labels_says_nothing_of_the_model_as_it_is() -> None:
+    """The original is held against itself, which always agrees. Where it is the same to the bit, nothing was lost."""
+
+    def original(digests: tuple[str | None, str | None], flips: int, metric: str, recipe: str = "original") -> Verdict:
+        made = against(metric=metric, recipe=recipe)
+        sides = {
+            name: replace(side, score=1.0, observations=Observations(digest=digest))
+            for name, side, digest in zip(("original", "variant"), (made.original, made.variant), digests, strict=True)
+            if side is not None
+        }
+        agreement = Agreement(1000, 0, 0, flips) if metric == "agreement" else None
+        return verdict(replace(made, **sides, agreement=agreement), "max_accuracy_loss", 0.01)
+
+    changed = original(("a", "b"), 930, "agreement")
+    assert changed.outcome == "inconclusive"
+    assert "930 of 1,000 answers are others" in changed.sentence
+    assert original(("a", "b"), 0, "agreement").outcome == "pass"
+    assert original(("a", "b"), 0, "cosine").outcome == "inconclusive"
+    assert original((None, None), 0, "cosine").outcome == "inconclusive"
+    assert original(("a", "a"), 0, "cosine").outcome == "pass"
+    assert original(("a", "b"), 0, "cosine", recipe="bf16").outcome == "pass"
+    assert original(("a", "b"), 930, "accuracy").outcome == "pass"

@@ -200,3 +200,20 @@ def test_shares_are_known_by_their_names() -> None:
         *[True] * 3,
         *[False] * 4,
     ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (MetricSpec("accuracy"), False),
+        (MetricSpec("top-5"), False),
+        (MetricSpec("sqnr"), False),
+        (MetricSpec("torchmetrics.text.WordErrorRate"), False),
+        (MetricSpec("accuracy", prepare="shop:prepare"), True),
+        (MetricSpec("torchmetrics.text.WordErrorRate", prepare="shop:prepare"), True),
+        (MetricSpec("shop:metric"), True),
+        (MetricSpec("shop.metrics.Mine"), True),
+    ],
+)
+def test_a_metric_is_of_the_project_where_code_of_it_takes_part(spec: MetricSpec, *, expected: bool) -> None:
+    assert spec.is_of_project is expected

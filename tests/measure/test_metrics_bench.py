@@ -114,6 +114,26 @@ def test_another_launch_makes_no_metric(bench: Callable[..., Bench], tmp_path: P
     assert again.answer().values
 
 
+def test_the_outputs_of_another_worker_are_scored_as_its_own_metric_would(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    """By a later launch, too, which was made without a metric."""
+    path, folder = str(tmp_path / "outputs"), str(tmp_path)
+    base = bench(MetricSpec("scored_user:distance"), "int8-dynamic")
+    own = base.score()
+    fingerprint = base.outputs(path)
+    assert fingerprint == own.data_fingerprint
+    inputs = tmp_path / "inputs.pt"
+    size.save(torch.zeros(1, 64), inputs)
+    metric = MetricSpec("scored_user:distance")
+    later = Bench(Variant("scored_user:model", None, "scored_user:data", None, None, metric, (folder,), folder))
+    later.load(str(inputs), scores=False)
+    for head in (bench(metric), later):
+        found = head.score_outputs(path, None)
+        assert (found.score, found.summands, found.examples) == (own.score, own.summands, 300)
+    assert later.metric_files() == (str(tmp_path / "scored_user.py"),)
+
+
 def test_what_the_original_left_goes_with_it(tmp_path: Path) -> None:
     workshop = Workshop(StepLimits(1, 1), Silent())
     folder = str(tmp_path)

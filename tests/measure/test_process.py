@@ -212,6 +212,7 @@ def test_a_process_that_imports_no_torch_talks_to_a_worker_which_ends_with_it(fo
     while is_running(int(pid)):
         assert time.monotonic() < deadline, f"worker {pid} outlived its parent by 30 s"
         time.sleep(0.1)
+<<<<<<< HEAD
 
 
 def is_running(pid: int) -> bool:
@@ -221,3 +222,40 @@ def is_running(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+=======
+    pytest.fail(f"worker {pid} outlived its parent by 10 s")
+
+
+ORPHAN = """
+import os, sys, tempfile
+from pathlib import Path
+from pytest_modelopt.measure.process import Worker
+from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.metrics import MetricSpec
+
+folder = Path(sys.argv[1])
+variant = Variant("orphan:model", None, None, None, "orphan:model", MetricSpec(), (str(folder),), str(folder))
+Worker(variant, folder, "worker").request("load", limit_s=60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends them")
+def test_a_worker_in_a_long_step_ends_with_a_killed_pytest_process(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    (tmp_path / "orphan.py").write_text(
+        f"import os, pathlib, time\ndef model():\n    part = pathlib.Path({str(begun)!r} + '.part')\n"
+        f"    part.write_text(str(os.getpid()))\n    part.rename({str(begun)!r})\n    time.sleep(600)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", ORPHAN, str(tmp_path)])
+    deadline = time.monotonic() + 120
+    while not begun.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    worker = Path("/proc", begun.read_text(), "stat")
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while worker.exists() and worker.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline, "the worker outlived the process that it works for"
+        time.sleep(0.05)
+>>>>>>> r1
