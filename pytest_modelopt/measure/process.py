@@ -20,7 +20,13 @@ from pytest_modelopt.measure.variant import Variant
 
 # What every worker needs, imported once in the fork server: a worker then starts in tenths of a second, not in seconds.
 # torch imports its compiler (two seconds and more) as soon as the multiply-adds of a model are counted.
-PRELOAD = ["torch", "torch._dynamo", "pytest_modelopt.measure.bench", "pytest_modelopt.recipes.optimize"]
+PRELOAD = [
+    "torch",
+    "torch._dynamo",
+    "pytest_modelopt.measure.bench",
+    "pytest_modelopt.recipes.optimize",
+    "pytest_modelopt.measure.preloaded",
+]
 
 _OUTPUT_LINES = 20
 _CONTROL_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
