@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
+import multiprocessing
 import multiprocessing.process
 import os
 import signal
@@ -31,6 +32,9 @@ def main(connection: Connection, variant: Variant, output_file: str) -> None:
     """Entry point of the process. It ends when told to, or when the pytest process has gone."""
     # A daemon may not have children, but data loaders do. For the pytest process this one stays a daemon.
     multiprocessing.process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    # Nor start them as this one was started: the platform's own way is what the user's code knows, and on Linux it
+    # needs no second fork server, which would import torch anew, and nothing that can be pickled.
+    multiprocessing.set_start_method(None, force=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pytest process, which then ends its workers
     _end_with_pytest()
     _redirect_output(output_file)
