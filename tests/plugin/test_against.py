@@ -432,7 +432,9 @@ def _interruptible() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_interruptible")
-def test_an_interrupted_check_leaves_no_tree_behind(repository: Repository, tmp_path: Path) -> None:
+def test_an_interrupted_check_leaves_no_tree_behind(
+    repository: Repository, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     repository.budgets(model("steady"))
     slow = "if str(HERE) != str(pathlib.Path.cwd()):\n    raise SystemExit('moved')\n"
     begun = tmp_path / "begun"
@@ -442,8 +444,7 @@ def test_an_interrupted_check_leaves_no_tree_behind(repository: Repository, tmp_
         "    time.sleep(600)\n",
     )
     repository.commit()
-    folder = tmp_path / "temporary"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("t")  # a short name: the fork server's socket in there may have 107 characters
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", "--modelopt", "--modelopt-against", "HEAD", "-p", "no:cacheprovider"],
         cwd=repository.path,
@@ -453,6 +454,7 @@ def test_an_interrupted_check_leaves_no_tree_behind(repository: Repository, tmp_
     )
     deadline = time.monotonic() + 300
     while not begun.exists():
+        assert process.poll() is None, "the run ended before it came to the base"
         assert time.monotonic() < deadline, "the base's module was never imported"
         time.sleep(0.1)
     assert not repository.is_as_it_was()
