@@ -126,6 +126,8 @@ def _involuntary_switches() -> int:
 def _processor_time_of_threads() -> dict[str, int] | None:
     """Nanoseconds on the processor of each thread of this process; None where the system does not tell."""
     times = {}
+    if hasattr(os, "sched_yield"):
+        os.sched_yield()  # the kernel adds up the time of the thread that runs only when it lets go, or at a tick
     try:
         for thread in Path("/proc/self/task").iterdir():
             times[thread.name] = int((thread / "schedstat").read_text(encoding="ascii").split()[0])

@@ -56,7 +56,7 @@ def data():
 def model_of_its_process():
     import os
     made = model()
-    made.second.weight.data *= 1 + os.getpid()
+    made.second.weight.data *= 1 + int.from_bytes(os.urandom(2), "big")  # numbers of processes are too close
     return made
 
 class Forgetful(Net):
