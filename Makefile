@@ -40,7 +40,7 @@ gate: env
 	$(BIN)/python -m pytest --modelopt --modelopt-report modelopt-report example_project/tests budgets.yaml
 
 # All benchmarks, about an hour; benchmarks/README.md says what each one shows and how the full runs are made.
-# startup and gate_cost take about a minute each, memory_spread and blocks five; false_alarms, misses and time_to_verdict
+# startup and gate_cost take about a minute each, memory_spread, blocks and unchanged five; false_alarms, misses and time_to_verdict
 # are slow: their results go to bench-results/, and an interrupted `make bench` goes on from there.
 ROUNDS ?= 20
 bench: env bench-env
@@ -48,6 +48,7 @@ bench: env bench-env
 	$(BIN)/python -m benchmarks.gate_cost
 	$(BIN)/python -m benchmarks.memory_spread
 	$(BIN)/python -m benchmarks.blocks
+	$(BIN)/python -m benchmarks.unchanged
 	for condition in idle loaded; do for benchmark in false_alarms misses time_to_verdict; do \
 		$(BENCH) benchmarks.$$benchmark --condition $$condition --rounds $(ROUNDS) || exit; \
 	done; done
