@@ -49,7 +49,9 @@ def measure_process_memory(workshop: Workshop, measured: Measured, name: str) ->
 def _fresh_run(
     workshop: Workshop, measured: Measured, measurement: Measurement, *, model: str, inputs: str
 ) -> tuple[int, ProcessMeter]:
-    worker = workshop.new_worker(measured.variant)
+    tree = measured.variant.tree  # what it saved was looked at before
+    unwatched = None if tree is None else replace(tree, is_watched=False)
+    worker = workshop.new_worker(replace(measured.variant, tree=unwatched))
     try:
         answer: tuple[int, ProcessMeter] = workshop.request(
             worker, "process_memory", model=model, inputs=inputs, runtime=measurement.runtime

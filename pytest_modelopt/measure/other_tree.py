@@ -46,8 +46,9 @@ def enter(tree: SourceTree) -> None:
         namespaces = getattr(module, "NAMESPACES", None)  # setuptools, too
         if isinstance(namespaces, dict):
             namespaces.update({name: [in_tree(at, tree) for at in places] for name, places in namespaces.items()})
-    sys.addaudithook(_note_opened)
-    _note_readers()
+    if tree.is_watched:
+        sys.addaudithook(_note_opened)
+        _note_readers()
 
 
 def in_tree(path: str, tree: SourceTree) -> str:

@@ -63,6 +63,8 @@ class SourceTree:
     commit: str
     differs: bool
     """Whether any file differs from head's."""
+    is_watched: bool = True
+    """Whether its worker notes which files it opens: not where its memory is compared with head's, which notes none."""
 
 
 @dataclass(frozen=True)
