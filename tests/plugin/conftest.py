@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.plugin import kept_modules, metric_tasks  # noqa: F401
+from tests.plugin.repositories import Repository
 
 MODELS = '''
 """Models and data of the project under test."""
@@ -125,6 +126,13 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Calla
         return pytester
 
     return make
+
+
+@pytest.fixture
+def repository(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A project under git, without any commit yet."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    return Repository(pytester)
 
 
 @pytest.fixture(scope="session")

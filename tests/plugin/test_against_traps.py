@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from pytest_modelopt.record.model import Case
-from tests.plugin.test_against import MODELS, Repository, model, outcomes, repository
-
-__all__ = ["repository"]
+from tests.plugin.repositories import MODELS, Repository, model, outcomes
 
 TRAPS = """
 def load(read, name):

@@ -1,0 +1,27 @@
+"""A change that touches no model is green, in every one of twenty whole checks against its base."""
+
+from __future__ import annotations
+
+from tests.plugin.repositories import Repository, model, outcomes
+
+CHECKS = 20
+STRICT = "{max_memory_growth: 0%, max_size_growth: 0%, max_accuracy_loss: 0 pp, max_slowdown: 30%}"
+"""Equal figures are equal, so no growth at all is allowed; a call of this model takes microseconds."""
+
+
+def test_a_change_of_the_readme_only_is_green_in_all_of_twenty_runs(repository: Repository) -> None:
+    repository.budgets(model("steady", STRICT, "bf16: {}"))
+    repository.write("README.md", "before")
+    repository.commit()
+    repository.write("README.md", "after")
+    repository.commit()
+    for _ in range(CHECKS):
+        result = repository.against("HEAD~1")
+        assert result.ret == 0
+        assert list(repository.cases) == ["steady/original", "steady/bf16"]
+        for case in repository.cases.values():
+            timed = outcomes(case).pop("max_slowdown")
+            assert timed in ("pass", "inconclusive")
+            exact = {name: outcome for name, outcome in outcomes(case).items() if name != "max_slowdown"}
+            assert set(exact.values()) == {"pass"}
+        assert repository.is_as_it_was()
