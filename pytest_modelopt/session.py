@@ -22,12 +22,11 @@ from pytest_modelopt.record.verdicts import Limit
 
 if TYPE_CHECKING:
     from pytest_modelopt.budgets.file import BudgetsFile, CaseEntry, Defaults, ModelEntry
-    from pytest_modelopt.measure.referee import Lacking
+    from pytest_modelopt.measure.referee import IsOpen
     from pytest_modelopt.measure.runner import Progress, Runner
     from pytest_modelopt.measure.variant import Variant
     from pytest_modelopt.regression.revision import RevisionBase
     from pytest_modelopt.regression.saved import SavedBase
-    from pytest_modelopt.statistics.timing import Need, Samples
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class Session:
         misfits = [text for limit in limits if (text := misfit(limit, _metric_name(variant)))]
         if misfits:
             return replace(case, error=CaseError("limits", "; ".join(misfits)))
-        measured = self.runner.measure(case, variant, self._lacking(limits), keep=self.compares_with_base)
+        measured = self.runner.measure(case, variant, self._is_open(limits), keep=self.compares_with_base)
         self._environment = self.runner.environment
         ill_fitting = _unfit_for_scores(measured)
         if measured.error is None and ill_fitting:
@@ -144,18 +143,18 @@ class Session:
         limits = model.regression if recipe is None else entry.regression
         head = self.variant(model, recipe)
         case = _case(case_id, model.name, limits, head, model.inference)
-        lacking = self._lacking(limits)
+        is_open = self._is_open(limits)
         if self.revision is not None:
             revision = self.revision
             base = revision.variant(head, model, variant_of)
             if base is None:
                 return replace(case, base=revision.lacks(model.name, recipe))
             case = replace(case, base=Base(revision.name, "compared"))
-            case = revision.explained(self.runner.measure_against(case, head, base, lacking))
+            case = revision.explained(self.runner.measure_against(case, head, base, is_open))
         else:
             assert self.saved is not None
             case = replace(case, base=Base(self.saved.name, "compared"))
-            case = self.runner.measure_against(case, head, None, lacking)
+            case = self.runner.measure_against(case, head, None, is_open)
             if case.error is None:
                 case = self.saved.compared(case, self.runner.environment)
         self._environment = self.runner.environment
@@ -165,19 +164,13 @@ class Session:
         judged = judge(case, timed_limits=self.timed_limits)
         return replace(judged, findings=examine(judged, self._environment))
 
-    def _lacking(self, limits: Sequence[Limit]) -> Lacking:
-        """What the pairs of a comparison lack for its timed limits."""
-        from pytest_modelopt.budgets.judge import lacking_timed
+    def _is_open(self, limits: Sequence[Limit]) -> IsOpen:
+        """Whether the pairs of a comparison leave one of its timed limits undecided."""
         from pytest_modelopt.budgets.limits import LIMITS
-        from pytest_modelopt.statistics.timing import NEEDS
+        from pytest_modelopt.budgets.timed import is_open
 
         timed = [limit for limit in limits if LIMITS[limit.name].kind == "timed"]
-
-        def lacking(speedups: Samples, latencies_s: Samples) -> Need:
-            needs = [lacking_timed(limit, speedups, latencies_s, timed_limits=self.timed_limits) for limit in timed]
-            return max(needs, key=NEEDS.index, default="nothing")
-
-        return lacking
+        return lambda samples: is_open(timed, samples, self.timed_limits)
 
     def close(self) -> None:
         """End every worker. May be called twice."""

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from pytest_modelopt.commands.arguments import count, seconds, share
 from pytest_modelopt.commands.statuses import PASSED, RED
+from pytest_modelopt.record.model import ORIGINAL
 
 if TYPE_CHECKING:
     import argparse
 
+    from pytest_modelopt.budgets.file import CaseEntry, ModelEntry
     from pytest_modelopt.commands.arguments import Commands
     from pytest_modelopt.selftest.controls import ControlPlan
 
@@ -19,8 +21,8 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "selftest",
         help="see whether the gate can pass and can fail on a model (the original against itself, batch norms folded, "
-        "90%% of the weights at zero), and which timed limits this machine can judge (identical and slowed copies); "
-        "exit status 1 where a control is wrong or the limit cannot be judged",
+        "90%% of the weights at zero), and which timed limits this machine can judge (identical and slowed copies, the "
+        "model's own recipes); exit status 1 where a control is wrong or the limit cannot be judged",
     )
     parser.add_argument("model", nargs="?", help="a model of the budgets file (default: its first one)")
     parser.add_argument("--budgets", type=Path, help="default: budgets.yaml, or else a model of our own")
@@ -45,7 +47,9 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--slowdown must be larger than --limit: a slowed copy has to break the limit")
     controls_of = control_plan(options)
     variant, name = controls_of.variant, controls_of.name
-    plan = Plan(variant, name, options.repeats, options.slowdown, options.limit, options.time_limit)
+    plan = Plan(
+        variant, name, options.repeats, options.slowdown, options.limit, options.time_limit, controls_of.recipes
+    )
 
     try:
         controls = run_controls(controls_of, Shown())
@@ -57,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
                 plan,
                 controls,
                 Path(folder),
-                lambda kind, number: show(f"{kind} copy {number} of {plan.repeats}"),
+                lambda what, number: show(f"{what}, comparison {number}"),
                 Shown(),
             )
     except WorkerFailed as failed:
@@ -81,7 +85,7 @@ def control_plan(options: argparse.Namespace) -> ControlPlan:
     path, name = options.budgets or Path("budgets.yaml"), options.model
     if options.budgets is None and name is None and not path.exists():
         ours = "a small network of our own (there is no budgets.yaml here)"
-        return ControlPlan(reference_variant(), ours, (), options.limit, options.time_limit, "set")
+        return ControlPlan(reference_variant(), ours, (), options.limit, options.time_limit, "set", ())
     budgets = load_budgets(path.resolve(), relative_to=Path.cwd())
     models = {model.name: model for model in budgets.models}
     if name is not None and name not in models:
@@ -94,4 +98,9 @@ def control_plan(options: argparse.Namespace) -> ControlPlan:
         options.limit,
         options.time_limit,
         model.inference,
+        tuple(variant_of(budgets, model, case.recipe, Path.cwd()) for case in budgets.cases if _is_own(case, model)),
     )
+
+
+def _is_own(case: CaseEntry, model: ModelEntry) -> bool:
+    return case.model == model and case.recipe != ORIGINAL

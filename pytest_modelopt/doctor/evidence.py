@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from statistics import median
 
+from pytest_modelopt.budgets.timed import latencies_s
 from pytest_modelopt.record.model import Case, Environment
 from pytest_modelopt.record.observations import Observations
 from pytest_modelopt.record.verdicts import Limit
@@ -64,11 +64,11 @@ class Evidence:
 
     @property
     def latencies_s(self) -> tuple[float, float] | None:
-        """Median latency of one call of the original and of the variant; None where nothing was timed."""
+        """Seconds of one call of the original and of the variant; None where nothing was timed."""
         timing = self.case.timing
         if timing is None or not timing.pairs:
             return None
-        return median(timing.original_latencies_s()), median(timing.variant_latencies_s())
+        return latencies_s(timing)
 
     @property
     def lacks_int8_products(self) -> bool:

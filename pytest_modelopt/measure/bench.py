@@ -246,18 +246,15 @@ class Bench:
         known = self._known | {"calibration": self._data.calibration_seen.calibration()}
         return observe.observe(self.model, self._call, known, self._ties, self._unobserved)
 
-    def prepare_timing(
-        self, calls: int | None = None, slowdown: float = 0.0, block_ns: int = latency.TARGET_BLOCK_NS
-    ) -> int:
-        """Warm up; the number of timed calls in one block: `calls`, where another launch has settled it."""
+    def prepare_timing(self, slowdown: float = 0.0) -> None:
+        """Make the first calls, and count threads."""
         self._set_threads()
         call = self._timed_call()
         if slowdown:
             call = latency.slowed(call, slowdown, self._device.synchronize)
         with torch.inference_mode():
-            self._stopwatch = latency.Stopwatch(call, self._device.clock, calls=calls, block_ns=block_ns)
+            self._stopwatch = latency.Stopwatch(call, self._device.clock)
         self._compilations = compilations()
-        return self._stopwatch.calls_per_block
 
     def block(self) -> Block:
         assert self._stopwatch is not None

@@ -13,8 +13,16 @@ from pathlib import Path
 
 from pytest_modelopt.measure.replies import Block, Usage
 
-TARGET_BLOCK_NS = 1_000_000
-"""A block is at least about this long, so that the clock and the interpreter do not show in it."""
+_BLOCK_NS = 10_000_000
+"""The timed calls of a block take at least this long together: a state of the machine that lasts for milliseconds is
+then in the block of a slow program as it is in that of a fast one."""
+_READING_NS = 100_000
+"""Calls that are shorter are timed several at a time, so that the clock and the interpreter do not show."""
+_WARM_NS = 3_000_000
+"""A block is warm when no call has been faster for so long, or when it has taken _WARM_LIMIT_NS."""
+_WARM_LIMIT_NS = 50_000_000
+_FASTER = 0.98
+"""A call is faster than another where it takes less than this share of its time."""
 _SHARE_OF_WORK = 0.05
 """A thread that took less of the processor time than this did not do the model's work."""
 
@@ -32,36 +40,68 @@ def host_clock(call: Call, calls: int) -> int:
 
 
 class Stopwatch:
-    """Blocks of one callable: `calls_per_block` timed calls, after untimed ones that warm the caches (at least one)."""
+    """Blocks of one callable: untimed calls until they get no faster, and then timed ones.
 
-    def __init__(self, call: Call, clock: Clock, *, calls: int | None, block_ns: int = TARGET_BLOCK_NS) -> None:
-        """`calls` per block, where another launch has settled that; else as many as fill `block_ns`."""
+    While the other program had its turn the caches were filled with its data, and a user's program, which serves one
+    call after the other, knows only the warm model.
+    """
+
+    def __init__(self, call: Call, clock: Clock) -> None:
         self._call, self._clock, self._delay = call, clock, _Delay()
         for _ in range(2):  # lazy initialisation: thread pools, packed weights, kernel selection
             clock(call, 1)
         before = _processor_time_of_threads()
         fastest_ns = self._fastest_call_ns()
         self.active_threads = _active_threads(before, _processor_time_of_threads())
-        self.calls_per_block = calls or max(1, math.ceil(block_ns / fastest_ns))
+        self._calls_per_reading = max(1, math.ceil(_READING_NS / fastest_ns))
         gc.collect()
         gc.freeze()
         self._started, self._processor_start = time.perf_counter_ns(), time.process_time_ns()
         self._in_blocks = self._processor_in_blocks = 0
 
     def block(self) -> Block:
-        """An untimed warm-up and the timed calls."""
+        """The figures of one block."""
         gc.disable()
         try:
             start, processor = time.perf_counter_ns(), time.process_time_ns()
-            self._clock(self._call, max(1, self.calls_per_block // 4))
+            self._warm_up()
+            warming_ns = time.perf_counter_ns() - start
             delayed_ns, switches = self._delay.read_ns(), _involuntary_switches()
-            elapsed_ns = self._clock(self._call, self.calls_per_block)
+            readings = self._readings()
             switches, delayed_ns = _involuntary_switches() - switches, self._delay.read_ns() - delayed_ns
             self._processor_in_blocks += time.process_time_ns() - processor
             self._in_blocks += time.perf_counter_ns() - start
-            return Block(elapsed_ns, switches, delayed_ns)
         finally:
             gc.enable()
+        return Block(
+            call_ns=max(1, round(sorted(readings)[(len(readings) - 1) // 4] / self._calls_per_reading)),
+            calls=len(readings) * self._calls_per_reading,
+            elapsed_ns=sum(readings),
+            warming_ns=warming_ns,
+            switches=switches,
+            delayed_ns=delayed_ns,
+        )
+
+    def _warm_up(self) -> None:
+        best_ns = spent_ns = self._read_ns()
+        unchanged_ns = 0
+        while unchanged_ns < _WARM_NS and spent_ns < _WARM_LIMIT_NS:
+            reading_ns = self._read_ns()
+            spent_ns += reading_ns
+            unchanged_ns += reading_ns
+            if reading_ns < _FASTER * best_ns:
+                best_ns, unchanged_ns = reading_ns, 0
+
+    def _readings(self) -> list[int]:
+        readings = [self._read_ns()]
+        left_ns = _BLOCK_NS - readings[0]
+        while left_ns > 0:
+            readings.append(self._read_ns())
+            left_ns -= readings[-1]
+        return readings
+
+    def _read_ns(self) -> int:
+        return self._clock(self._call, self._calls_per_reading)
 
     def usage(self, threads: int, compilations: int) -> Usage:
         """What this process did with the processor since the stopwatch was made. `threads` are those in force."""
@@ -76,9 +116,8 @@ class Stopwatch:
         )
 
     def _fastest_call_ns(self) -> int:
-        """Of enough calls that two workers with the same model come to the same block."""
         fastest, spent, calls = 2**62, 0, 0
-        while calls < 5 or (spent < 10 * TARGET_BLOCK_NS and calls < 200):
+        while calls < 5 or (spent < _BLOCK_NS and calls < 200):
             elapsed = self._clock(self._call, 1)
             fastest, spent, calls = min(fastest, elapsed), spent + elapsed, calls + 1
         return fastest

@@ -1,11 +1,9 @@
 """The referee: lets two workers take turns in coin-flipped order until the timed limits are decided.
 
-A block is an untimed call (a few, where calls are short) that warms the caches, and then the timed calls: one where a
-call takes a millisecond or more, as many as fill a millisecond below that. Both workers run on the same core. The
-machine's speed wanders slowly, so taking turns quickly buys more than averaging longer (benchmarks/RESULTS.md).
-
-Where a process lies in memory makes it faster or slower for as long as it lives. A limit near the estimate therefore
-needs pairs from several launches of both workers.
+Each turn is a block of warm calls (latency.py), and both workers run on the same core. The statistics of the pairs
+stand in statistics/timing.py: they are looked at when the time spent on them has doubled, and at the end of the time
+limit. A comparison that stays open divides its time among LAUNCHES launches of both workers, since the place of a
+process in memory, and the core that it runs on, are drawn anew by each launch.
 """
 
 from __future__ import annotations
@@ -16,25 +14,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from pytest_modelopt.measure import machine
-from pytest_modelopt.measure.latency import TARGET_BLOCK_NS
 from pytest_modelopt.measure.process import Worker, WorkerFailed
-from pytest_modelopt.measure.replies import Usage
+from pytest_modelopt.measure.replies import Block, Usage
 from pytest_modelopt.record.model import Conditions, TimedPair, Timing, WorkerUse
-from pytest_modelopt.statistics.timing import LAUNCHES, Need, Samples
+from pytest_modelopt.statistics.timing import LAUNCHES, MIN_PAIRS, SEGMENT_S, Samples
 
-ENOUGH_PAIRS = 50
-"""Pairs that each launch takes, within ENOUGH_SECONDS, so that the printed interval says something."""
-ENOUGH_SECONDS = 2.0
-"""Timing beyond this only goes on for a limit that is still undecided."""
-_LOOKS_PER_DOUBLING = 40
 _TICKS_S = 0.1
 """By which the counters of the machine, in ticks of 10 ms for each core, may be behind those of our processes."""
 
-Lacking = Callable[[Samples, Samples], Need]
-"""(speedups, variant latencies in seconds) -> what the timed limits together lack for their decisions."""
+IsOpen = Callable[[Samples], bool]
+"""Whether a timed limit is still undecided after these pairs."""
 Launch = Callable[[int], tuple[Worker, Worker]]
 """The workers of launch 1, 2, ...: original and variant, loaded. Those of the launch before are used no more."""
 
@@ -49,10 +40,9 @@ class TimingPlan:
     threads: int
     lock_file: Path = field(default_factory=lambda: machine.lock_file())
     launches_at_least: int = 1
-    """More than 1: also where no limit is near."""
+    """More than 1: also where all limits are decided."""
     slowdown: float = 0.0
     """A busy wait after each of the variant's calls, as a share of that call's time: a known difference, for tests."""
-    block_ns: int = TARGET_BLOCK_NS
 
 
 class Listener:
@@ -65,14 +55,14 @@ class Listener:
         """Another comparison on this machine is being timed."""
 
 
-def time_pairs(launch: Launch, plan: TimingPlan, lacking: Lacking, listener: Listener) -> Timing:
+def time_pairs(launch: Launch, plan: TimingPlan, is_open: IsOpen, listener: Listener) -> Timing:
     """Time pairs of blocks in as many launches as the limits need, at most LAUNCHES.
 
     Raises:
         WorkerFailed: a worker ended, hung or refused.
         LockUnavailable: the machine-wide lock could not be had, so nothing was timed.
     """
-    run = _Run(plan, lacking, listener)
+    run = _Run(plan, is_open, listener)
     for number in range(1, LAUNCHES + 1):
         original, variant = launch(number)
         with machine.alone(plan.lock_file, machine.WAIT_LIMIT_S, listener.waiting) as waited_s:
@@ -86,15 +76,12 @@ def time_pairs(launch: Launch, plan: TimingPlan, lacking: Lacking, listener: Lis
 class _Run:
     """Pairs so far, and what is known about the machine meanwhile."""
 
-    def __init__(self, plan: TimingPlan, lacking: Lacking, listener: Listener) -> None:
-        self._plan, self._lacking, self._listener = plan, lacking, listener
+    def __init__(self, plan: TimingPlan, is_open: IsOpen, listener: Listener) -> None:
+        self._plan, self._is_open, self._listener = plan, is_open, listener
         self._coin = random.Random(plan.seed)
-        self._calls: tuple[int, int] | None = None
         self._pairs: list[TimedPair] = []
-        self._speedups: list[float] = []
-        self._latencies_s: list[float] = []
-        self._launches: list[int] = []
         self._seconds = self._prepare_s = 0.0
+        self._next_look_s = SEGMENT_S
         self.waited_s = 0.0
         self._load: float | None = None
         self._passed: machine.Reading | None = None
@@ -105,62 +92,64 @@ class _Run:
         """Take the pairs of one launch; whether it was the last one."""
         if not self._pairs:
             self._load = machine.load()
-        calls_original, calls_variant = self._prepare(original, variant)
+        self._prepare(original, variant)
         before, processor = machine.read(), time.process_time()
+        ends_launch = ends_comparison = False
         start, spent_before = time.monotonic(), self._seconds
-        taken = next_look = 0
-        step: Literal["go on", "next", "over"]
-        while True:
-            pair = _one_pair(number, original, variant, self._coin.random() < 0.5, self._plan.step_limit_s)
-            taken += 1
+        while not ends_launch:
+            pair = self._pair(number, original, variant)
             self._pairs.append(pair)
-            self._launches.append(number)
-            self._latencies_s.append(pair.variant_ns / calls_variant / 1e9)
-            self._speedups.append(pair.original_ns / calls_original / 1e9 / self._latencies_s[-1])
-            in_launch = time.monotonic() - start
-            self._seconds = spent_before + in_launch
-            self._listener.pairs(len(self._pairs), self._seconds, self._speedups[-1])
-            if self._seconds >= self._plan.time_limit_s:
-                step = "over"
-                break
-            if taken < next_look:
-                continue
-            next_look = taken + 1 + taken // _LOOKS_PER_DOUBLING  # looking costs time that pairs could use
-            step = self._look(number, taken, in_launch)
-            if step != "go on":
-                break
+            self._seconds = spent_before + time.monotonic() - start
+            self._listener.pairs(len(self._pairs), self._seconds, pair.original_ns / pair.variant_ns)
+            is_decided = self._is_decided()
+            ends_comparison = self._seconds >= self._plan.time_limit_s or (
+                is_decided and number >= self._plan.launches_at_least
+            )
+            share_is_spent = number < LAUNCHES and self._seconds - spent_before >= self._plan.time_limit_s / LAUNCHES
+            ends_launch = ends_comparison or share_is_spent or is_decided
         self._passed = _added(self._passed, machine.read().since(before))
         self._own_processor_s += time.process_time() - processor
         self._close_launch(original, variant)
-        return step == "over"
+        return ends_comparison
 
-    def _prepare(self, original: Worker, variant: Worker) -> tuple[int, int]:
-        """Warm both up on the same cores; (timed calls in one block of the original, of the variant)."""
+    def _prepare(self, original: Worker, variant: Worker) -> None:
+        """Put both on the same cores and let them make their first calls."""
         start = time.monotonic()
         _share_cores(original, variant, self._plan)
-        calls = self._calls or (None, None)
-        limit_s, block_ns = self._plan.step_limit_s, self._plan.block_ns
-        self._calls = (
-            original.request("prepare_timing", limit_s=limit_s, calls=calls[0], block_ns=block_ns),
-            variant.request(
-                "prepare_timing", limit_s=limit_s, calls=calls[1], block_ns=block_ns, slowdown=self._plan.slowdown
-            ),
-        )
+        original.request("prepare_timing", limit_s=self._plan.step_limit_s)
+        variant.request("prepare_timing", limit_s=self._plan.step_limit_s, slowdown=self._plan.slowdown)
         self._prepare_s += time.monotonic() - start
-        return self._calls
 
-    def _look(self, launch: int, pairs: int, seconds: float) -> Literal["go on", "next", "over"]:
-        """'go on' with this launch, start the 'next', or it is 'over'."""
-        share_s = self._plan.time_limit_s / LAUNCHES
-        if pairs < ENOUGH_PAIRS and seconds < min(ENOUGH_SECONDS, share_s):
-            return "go on"
-        lacking = self._lacking(Samples(self._speedups, self._launches), Samples(self._latencies_s, self._launches))
-        if lacking == "nothing":
-            return "over" if launch >= self._plan.launches_at_least else "next"
-        if launch == LAUNCHES:
-            # Otherwise the launches contradict each other, which more pairs would not change.
-            return "go on" if lacking == "pairs" else "over"
-        return "next" if lacking == "launches" or seconds >= share_s else "go on"
+    def _is_decided(self) -> bool:
+        """Looks at the pairs only when the time has doubled: each look may err."""
+        if self._seconds < self._next_look_s or len(self._pairs) < MIN_PAIRS:
+            return False
+        self._next_look_s = max(2 * self._next_look_s, self._seconds)
+        return not self._is_open(Samples.of(self._pairs))
+
+    def _pair(self, launch: int, original: Worker, variant: Worker) -> TimedPair:
+        at_ms, variant_first = int(1000 * self._seconds), self._coin.random() < 0.5
+        blocks: dict[Worker, Block] = {}
+        for worker in (variant, original) if variant_first else (original, variant):
+            blocks[worker] = worker.request("block", limit_s=self._plan.step_limit_s)
+        one, other = blocks[original], blocks[variant]
+        return TimedPair(
+            launch=launch,
+            at_ms=at_ms,
+            variant_first=variant_first,
+            original_ns=one.call_ns,
+            variant_ns=other.call_ns,
+            original_calls=one.calls,
+            variant_calls=other.calls,
+            original_block_ns=one.elapsed_ns,
+            variant_block_ns=other.elapsed_ns,
+            original_warming_ns=one.warming_ns,
+            variant_warming_ns=other.warming_ns,
+            original_switches=one.switches,
+            variant_switches=other.switches,
+            original_delayed_ns=one.delayed_ns,
+            variant_delayed_ns=other.delayed_ns,
+        )
 
     def _close_launch(self, original: Worker, variant: Worker) -> None:
         usages = [worker.request("usage", limit_s=self._plan.step_limit_s) for worker in (original, variant)]
@@ -176,11 +165,8 @@ class _Run:
         self._usages.append((usages[0], usages[1]))
 
     def timing(self) -> Timing:
-        assert self._calls is not None
         return Timing(
             pairs=tuple(self._pairs),
-            original_calls=self._calls[0],
-            variant_calls=self._calls[1],
             seed=self._plan.seed,
             seconds=self._seconds,
             prepare_s=self._prepare_s,
@@ -236,22 +222,3 @@ def _share_cores(original: Worker, variant: Worker, plan: TimingPlan) -> None:
     cores = random.SystemRandom().sample(allowed, min(plan.threads, len(allowed)))
     for worker in (original, variant):
         worker.request("pin", cores=cores, limit_s=plan.step_limit_s)
-
-
-def _one_pair(launch: int, original: Worker, variant: Worker, variant_first: bool, limit_s: float) -> TimedPair:
-    if variant_first:
-        second = variant.request("block", limit_s=limit_s)
-        first = original.request("block", limit_s=limit_s)
-    else:
-        first = original.request("block", limit_s=limit_s)
-        second = variant.request("block", limit_s=limit_s)
-    return TimedPair(
-        launch=launch,
-        variant_first=variant_first,
-        original_ns=first.elapsed_ns,
-        variant_ns=second.elapsed_ns,
-        original_switches=first.switches,
-        variant_switches=second.switches,
-        original_delayed_ns=first.delayed_ns,
-        variant_delayed_ns=second.delayed_ns,
-    )

@@ -113,9 +113,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Block:
-    """One block of timed calls: their time together, and what others did to it meanwhile."""
+    """One block of calls: what a warm call takes, and what others did to the block meanwhile."""
 
+    call_ns: int
+    """The lower quartile of the timed calls."""
+    calls: int
     elapsed_ns: int
+    """All timed calls together."""
+    warming_ns: int
+    """The untimed calls before them."""
     switches: int
     """How often the processor was taken away."""
     delayed_ns: int

@@ -15,7 +15,7 @@ from pytest_modelopt.measure.launches import start_again
 from pytest_modelopt.measure.machine import LockUnavailable
 from pytest_modelopt.measure.measuring import Measuring
 from pytest_modelopt.measure.process import Worker, WorkerFailed
-from pytest_modelopt.measure.referee import Lacking, Listener, TimingPlan, time_pairs
+from pytest_modelopt.measure.referee import IsOpen, Listener, TimingPlan, time_pairs
 from pytest_modelopt.measure.replies import Loaded, TooFewExamples
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.measure.workshop import Failed, Measured, Progress, StepLimits, Workshop
@@ -48,7 +48,7 @@ class Runner:
         """A path of its own in a folder that only this user can read and that is gone after `close`."""
         return self._workshop.new_file(purpose)
 
-    def measure(self, case: Case, variant: Variant, lacking: Lacking, *, keep: bool = False) -> Case:
+    def measure(self, case: Case, variant: Variant, is_open: IsOpen, *, keep: bool = False) -> Case:
         """The case with everything that could be measured, or with its error; verdicts are not made here.
 
         A variant without a recipe is measured beside the original like any other: as a copy of it, in its own worker.
@@ -61,12 +61,12 @@ class Runner:
             optimized = self._optimized.get(variant, case.name, lambda made: self._follow(made, original, case.name))
             if optimized.error is not None:
                 return replace(_compared(case, original, optimized), error=optimized.error)
-            return self._put_side_by_side(case, original, optimized, lacking)
+            return self._put_side_by_side(case, original, optimized, is_open)
         finally:
             if not keep:
                 self._optimized.forget()
 
-    def measure_against(self, case: Case, head: Variant, base: Variant | None, lacking: Lacking) -> Case:
+    def measure_against(self, case: Case, head: Variant, base: Variant | None, is_open: IsOpen) -> Case:
         """The case of `head` (with or without a recipe) against the same variant of another revision, on head's data.
 
         `case.base` says what the base is; what goes wrong with it goes there, what goes wrong with head is the case's
@@ -87,7 +87,7 @@ class Runner:
             why = f"{theirs.error.message}"
             status: BaseStatus = "unusable" if theirs.is_mixed else "failed"
             return replace(_alone(case, ours), base=replace(case.base, status=status, why=why))
-        compared = self._put_side_by_side(case, theirs, ours, lacking)
+        compared = self._put_side_by_side(case, theirs, ours, is_open)
         notes = self._base.notes(base, original, case.name)
         return replace(compared, base=replace(case.base, notes=notes), coverage=None)
 
@@ -140,14 +140,14 @@ class Runner:
 
     # --- the comparison ----------------------------------------------------------------------------------------------
 
-    def _put_side_by_side(self, case: Case, before: Measured, after: Measured, lacking: Lacking) -> Case:
+    def _put_side_by_side(self, case: Case, before: Measured, after: Measured, is_open: IsOpen) -> Case:
         """The comparison of two measured variants: what needs both of them, and their figures."""
         try:
             case = self._with_interval(case, before, after)
             if _needs_process_memory(case, before, after):
                 measure_process_memory(self._workshop, before, case.name)
                 measure_process_memory(self._workshop, after, case.name)
-            timing = self._time(case, before, after, lacking)
+            timing = self._time(case, before, after, is_open)
         except Failed as failed:
             return replace(_compared(case, before, after), error=failed.error)
         return replace(_compared(case, before, after), timing=timing)
@@ -168,7 +168,7 @@ class Runner:
             why_not = found
         return replace(case, no_interval=why_not, interval_lacks_examples=isinstance(why_not, TooFewExamples))
 
-    def _time(self, case: Case, original: Measured, optimized: Measured, lacking: Lacking) -> Timing | None:
+    def _time(self, case: Case, original: Measured, optimized: Measured, is_open: IsOpen) -> Timing | None:
         """None, with the reason in the variant's measurement, where others time on this machine without an end."""
         name = case.name
         plan = TimingPlan(
@@ -189,7 +189,7 @@ class Runner:
             return original.worker, optimized.worker
 
         try:
-            return time_pairs(launch, plan, lacking, _Shown(self._progress))
+            return time_pairs(launch, plan, is_open, _Shown(self._progress))
         except LockUnavailable as error:
             assert optimized.measurement is not None
             unmeasured = optimized.measurement.unmeasured | {"timing": str(error)}

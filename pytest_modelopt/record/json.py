@@ -32,7 +32,8 @@ _ERRORS_SHOWN = 5
 _ERRORS_LISTED = 10_000
 _COLUMNS = tuple(field.name for field in fields(TimedPair))
 _FLAGS = ("variant_first",)
-_COUNTS = ("original_switches", "variant_switches", "original_delayed_ns", "variant_delayed_ns")
+_COUNTS = tuple(name for name in _COLUMNS if name.endswith(("at_ms", "_warming_ns", "_switches", "_delayed_ns")))
+_IN_ORDER = ("launch", "at_ms")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -161,7 +162,6 @@ def _to_data(value: object, path: str) -> Any:
             if not (isinstance(value, Timing) and field.name == "pairs")
         }
         if isinstance(value, Timing):
-            _check_calls(value, path)
             return {"pairs": _columns(value.pairs, path), **data}
         return data
     _refuse(f"{path}: a record cannot hold a {type(value).__name__}")
@@ -259,6 +259,9 @@ def _check_columns(columns: Any, path: str) -> None:
             _refuse(f"{path}.{name}: must hold whole numbers of at least {least}")
     if len({len(column) for column in columns.values()}) > 1:
         _refuse(f"{path}: the columns must be equally long")
+    for name in _IN_ORDER:
+        if columns[name] != sorted(columns[name]):
+            _refuse(f"{path}.{name}: must not fall from one pair to the next")
 
 
 def _with_pairs(case: Case, pairs: tuple[TimedPair, ...]) -> Case:
@@ -300,8 +303,6 @@ def _validated(adapter: TypeAdapter[tuple[Any]], data: Any) -> Any:
     cases = value.cases if isinstance(value, Record) else (value,) if isinstance(value, Case) else ()
     for index, case in enumerate(cases):
         path = f"cases[{index}]" if isinstance(value, Record) else ""
-        if case.timing is not None:
-            _check_calls(case.timing, _join(path, "timing"))
         wrong = contradiction(case)
         if wrong:
             _refuse(_join(path, wrong))
@@ -309,13 +310,6 @@ def _validated(adapter: TypeAdapter[tuple[Any]], data: Any) -> Any:
     if wrong:
         _refuse(wrong)
     return value
-
-
-def _check_calls(timing: Timing, path: str) -> None:
-    """Latencies are divided by these."""
-    for name in ("original_calls", "variant_calls"):
-        if getattr(timing, name) < 1:
-            _refuse(f"{path}.{name}: must be at least 1")
 
 
 def _in_words(error: ErrorDetails) -> str:

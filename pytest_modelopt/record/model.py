@@ -16,7 +16,7 @@ from pytest_modelopt.record.merged import Merged
 from pytest_modelopt.record.observations import Observations
 from pytest_modelopt.record.verdicts import Finding, Limit, Verdict
 
-SCHEMA_VERSION: Literal[5] = 5
+SCHEMA_VERSION: Literal[6] = 6
 ORIGINAL = "original"
 """Stands for a recipe where the model without one is compared with its base."""
 
@@ -153,18 +153,33 @@ class Coverage:
 
 @dataclass(frozen=True)
 class TimedPair:
-    """The unit of evidence: a block on the original and a block on the variant, in the order that a coin decided."""
+    """A block on the original and a block on the variant, in the order that a coin decided.
+
+    A block is untimed calls until they get no faster, and then timed ones.
+    """
 
     launch: int
     """Which launch of the two workers it was measured in, from 1."""
+    at_ms: int
+    """Milliseconds of timing, over all launches, before this pair."""
     variant_first: bool
     original_ns: int
+    """One call of the original: the lower quartile of the timed calls of its block."""
     variant_ns: int
+    original_calls: int
+    """Timed calls in the block."""
+    variant_calls: int
+    original_block_ns: int
+    """All timed calls together."""
+    variant_block_ns: int
+    original_warming_ns: int
+    """The untimed calls before them."""
+    variant_warming_ns: int
     original_switches: int
     """How often the operating system took the processor away from the block (involuntary context switches)."""
     variant_switches: int
     original_delayed_ns: int
-    """How long the block was ready to go on while others had the processor; part of `original_ns`."""
+    """How long the block was ready to go on while others had the processor; part of `original_block_ns`."""
     variant_delayed_ns: int
 
 
@@ -202,41 +217,34 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Timing:
-    """All pairs of one comparison. A latency is a block's time divided by the calls in it."""
+    """All pairs of one comparison."""
 
     pairs: tuple[TimedPair, ...]
-    original_calls: int
-    """Timed calls in one block of the original."""
-    variant_calls: int
     seed: int
     """Seed of the coin that ordered each pair."""
     seconds: float
     """Spent on the pairs."""
     prepare_s: float
-    """Spent before them, on warming up both workers, in all launches together."""
+    """Spent before them, on the first calls of both workers, in all launches together."""
     time_limit_s: float
     threads: int
     conditions: Conditions
 
-    def original_latencies_s(self) -> list[float]:
-        return [pair.original_ns / self.original_calls / 1e9 for pair in self.pairs]
-
-    def variant_latencies_s(self) -> list[float]:
-        return [pair.variant_ns / self.variant_calls / 1e9 for pair in self.pairs]
-
-    def speedups(self) -> list[float]:
-        """Paired ratios original / variant; above 1 the variant is faster."""
-        return [a / b for a, b in zip(self.original_latencies_s(), self.variant_latencies_s(), strict=True)]
-
-    def launches(self) -> list[int]:
-        """The launch of each pair."""
-        return [pair.launch for pair in self.pairs]
-
     @property
     def delayed(self) -> float:
         """Share of the timed time, 0..1, for which others had the processor."""
-        timed_ns = sum(pair.original_ns + pair.variant_ns for pair in self.pairs)
-        return sum(pair.original_delayed_ns + pair.variant_delayed_ns for pair in self.pairs) / max(1, timed_ns)
+        delayed_ns = sum(pair.original_delayed_ns + pair.variant_delayed_ns for pair in self.pairs)
+        return delayed_ns / max(1, self._timed_ns)
+
+    @property
+    def warming(self) -> float:
+        """Share of all calls' time, 0..1, that went into calls which only warm the caches."""
+        warming_ns = sum(pair.original_warming_ns + pair.variant_warming_ns for pair in self.pairs)
+        return warming_ns / max(1, warming_ns + self._timed_ns)
+
+    @property
+    def _timed_ns(self) -> int:
+        return sum(pair.original_block_ns + pair.variant_block_ns for pair in self.pairs)
 
 
 @dataclass(frozen=True)
@@ -372,7 +380,7 @@ class Record:
     """What head was compared with; None where it was not."""
     merged: Merged | None = None
     """Of a record that was put together from those of several jobs; None for the record of one run."""
-    schema_version: Literal[5] = SCHEMA_VERSION
+    schema_version: Literal[6] = SCHEMA_VERSION
 
     def machine_of(self, case: Case) -> Environment | None:
         """The machine on which the case was measured."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import median
 
-from pytest_modelopt.figures import format_time
+from pytest_modelopt.budgets.timed import interval_of, speedup_of
 from pytest_modelopt.record.model import Case, Record
 from pytest_modelopt.record.outcome import CaseOutcome, case_outcome, is_red
 from pytest_modelopt.report.cells import (
@@ -13,12 +12,12 @@ from pytest_modelopt.report.cells import (
     drop_cell,
     drop_of,
     flips_cell,
+    latency_cell,
     memory_cell,
     or_dash,
     score_cell,
     size_cell,
     slowdown_cell,
-    speedups_told,
     timed,
 )
 from pytest_modelopt.report.names import machine_title
@@ -123,7 +122,7 @@ def _latency(case: Case, timed_limits: int) -> str:
     timing = timed(case)
     if timing is None:
         return NOT_MEASURED
-    return f"{format_time(median(timing.variant_latencies_s()))} ({slowdown_cell(timing, timed_limits)})"
+    return f"{latency_cell(timing)} ({slowdown_cell(timing, timed_limits)})"
 
 
 def _score(case: Case) -> str:
@@ -189,5 +188,5 @@ def _latency_changed(case: Case, timed_limits: int) -> bool:
     timing = timed(case)
     if timing is None:
         return False
-    _, low, high = speedups_told(timing, timed_limits)
+    low, high = interval_of("max_slowdown", speedup_of(timing), timed_limits)
     return low > 1 or high < 1

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from statistics import median
 from typing import TypeVar
 
-from pytest_modelopt.budgets.judge import speedup_samples
 from pytest_modelopt.budgets.limits import metric_in_unit_interval
-from pytest_modelopt.figures import format_bytes, format_factor, format_number, format_percentage, format_points
+from pytest_modelopt.budgets.timed import interval_of, latencies_s, speedup_of
+from pytest_modelopt.figures import (
+    format_bytes,
+    format_factor,
+    format_number,
+    format_percentage,
+    format_points,
+    format_time,
+)
 from pytest_modelopt.record.model import Case, Timing
-from pytest_modelopt.statistics.timing import ALPHA_PASS, alpha_fail, speedup_interval
 
 NOT_MEASURED = "-"
 PROCESS_METER = "*"
@@ -55,25 +60,25 @@ def timed(case: Case) -> Timing | None:
     return case.timing if case.timing is not None and case.timing.pairs else None
 
 
-def speedups_told(timing: Timing, timed_limits: int) -> tuple[float, float, float]:
-    """The estimate of the speedup and both ends of its interval; 0 and infinity where nothing is known of an end."""
-    samples = speedup_samples(timing)
-    low, high = speedup_interval(samples, alpha_pass=ALPHA_PASS, alpha_fail=alpha_fail(timed_limits))
-    return median(samples.values), low, high
+def latency_cell(timing: Timing) -> str:
+    """'1.8 ms -> 880 us': one call of either side in this comparison, whose ratio is the speedup."""
+    return " -> ".join(map(format_time, latencies_s(timing)))
 
 
 def speedup_cell(timing: Timing, timed_limits: int) -> str:
-    """'1.42x [1.38, 1.47]'."""
-    estimate, low, high = speedups_told(timing, timed_limits)
-    ends = [format_factor(end).removesuffix("x") if 0 < end < math.inf else "?" for end in (low, high)]
-    return f"{format_factor(estimate)} [{ends[0]}, {ends[1]}]"
+    """'1.42x [1.38, 1.47]'; without the interval where there are too few pairs for one."""
+    estimate = speedup_of(timing)
+    ends = interval_of("min_speedup", estimate, timed_limits)
+    told = ", ".join(format_factor(end).removesuffix("x") for end in ends if math.isfinite(end))
+    return f"{format_factor(estimate.figure)} [{told}]" if math.isfinite(ends[1]) else format_factor(estimate.figure)
 
 
 def slowdown_cell(timing: Timing, timed_limits: int) -> str:
-    """'+3% [-1%, +8%]': how much longer a call takes; the pairs and the interval are those of the speedup."""
-    estimate, low, high = speedups_told(timing, timed_limits)
-    ends = [_signed(1 / end - 1) if 0 < end < math.inf else "?" for end in (high, low)]
-    return f"{_signed(1 / estimate - 1)} [{ends[0]}, {ends[1]}]"
+    """'+3% [-1%, +8%]': how much longer a call takes, from the speedup and its interval."""
+    estimate = speedup_of(timing)
+    low, high = interval_of("max_slowdown", estimate, timed_limits)
+    told = _signed(1 / estimate.figure - 1)
+    return f"{told} [{_signed(1 / high - 1)}, {_signed(1 / low - 1)}]" if math.isfinite(high) else told
 
 
 def _signed(share: float) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from statistics import median
-
 from pytest_modelopt.budgets.slices import slice_rows, worst_first
+from pytest_modelopt.budgets.timed import latencies_s, speedup_of
 from pytest_modelopt.record.against import Base
 from pytest_modelopt.record.model import ORIGINAL, Case
 from pytest_modelopt.report.answers import counts_right
@@ -40,8 +39,8 @@ def _against_original(case: Case) -> dict[str, str | float | int | None]:
         "size_reduction": _reduction(
             original.size_bytes if original else None, variant.size_bytes if variant else None
         ),
-        "latency_s": median(timing.variant_latencies_s()) if timing else None,
-        "speedup": median(timing.speedups()) if timing else None,
+        "latency_s": latencies_s(timing)[1] if timing else None,
+        "speedup": speedup_of(timing).figure if timing else None,
         "score": variant.score if variant else None,
         "drop": case.drop,
         "flips": agreement.flips if agreement else None,
@@ -65,7 +64,7 @@ def _against_base(case: Case, base: Base) -> dict[str, str | float | int | None]
         **(_alone(case) if case.recipe == ORIGINAL else {}),  # a recipe's figures stand with its own budget
         "memory_growth": growth(memory_before, memory_after),
         "size_growth": growth(size_before, size_after),
-        "slowdown": 1 / median(timing.speedups()) - 1 if timing else None,
+        "slowdown": 1 / speedup_of(timing).figure - 1 if timing else None,
         "loss": drop_of(case),
         "changed_answers": case.agreement.flips if case.agreement else None,
     }
@@ -76,7 +75,7 @@ def _alone(case: Case) -> dict[str, str | float | int | None]:
     return {
         "memory_bytes": case.memory_bytes(variant),
         "size_bytes": variant.size_bytes if variant else None,
-        "latency_s": median(timing.variant_latencies_s()) if timing else None,
+        "latency_s": latencies_s(timing)[1] if timing else None,
         "score": variant.score if variant else None,
     }
 

@@ -10,8 +10,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from statistics import median
 
+from pytest_modelopt.budgets.timed import latencies_s, speedup_of
 from pytest_modelopt.record.model import ORIGINAL, Case, Measurement, Record
 from pytest_modelopt.report.cells import drop_of, timed
 from pytest_modelopt.report.junit import growth
@@ -125,8 +125,8 @@ def _against_original(case: Case) -> dict[str, float | None]:
     timing, coverage = timed(case), case.coverage
     return {
         **(_alone(case, case.variant) if case.variant is not None else {}),
-        "modelopt_latency_seconds": median(timing.variant_latencies_s()) if timing else None,
-        "modelopt_speedup_ratio": median(timing.speedups()) if timing else None,
+        "modelopt_latency_seconds": latencies_s(timing)[1] if timing else None,
+        "modelopt_speedup_ratio": speedup_of(timing).figure if timing else None,
         "modelopt_drop": drop_of(case),
         "modelopt_flips": case.agreement.flips if case.agreement else None,
         "modelopt_coverage_ratio": coverage.share if coverage and coverage.weight_bytes else None,
@@ -140,7 +140,7 @@ def _against_base(case: Case) -> dict[str, float | None]:
         "modelopt_size_growth_ratio": growth(
             original.size_bytes if original else None, variant.size_bytes if variant else None
         ),
-        "modelopt_slowdown_ratio": 1 / median(timing.speedups()) - 1 if timing else None,
+        "modelopt_slowdown_ratio": 1 / speedup_of(timing).figure - 1 if timing else None,
         "modelopt_loss": drop_of(case),
         "modelopt_changed_answers": case.agreement.flips if case.agreement else None,
     }

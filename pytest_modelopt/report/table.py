@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from statistics import median
 from typing import TypeVar
 
 from pytest_modelopt.budgets.limits import metric_in_unit_interval
-from pytest_modelopt.figures import format_bytes, format_number, format_percentage, format_time
+from pytest_modelopt.figures import format_bytes, format_number, format_percentage
 from pytest_modelopt.record.model import ORIGINAL, Case, Coverage, Measurement, Record
 from pytest_modelopt.record.outcome import CaseOutcome, case_outcome, is_red, warnings
 from pytest_modelopt.report.cells import (
@@ -18,6 +17,7 @@ from pytest_modelopt.report.cells import (
     drop_cell,
     drop_of,
     flips_cell,
+    latency_cell,
     memory_cell,
     or_dash,
     score_cell,
@@ -185,18 +185,17 @@ def _meter(cases: list[Case]) -> str:
 
 
 def _original_row(cases: list[Case]) -> Row:
-    """The original is measured once and handed to all its cases; its latency is the median of all its comparisons."""
+    """The original is measured once and handed to all its cases; its latency stands with each comparison."""
 
     def latest(figure: Callable[[Measurement], _Figure | None]) -> _Figure | None:
         return _latest(figure(case.original) if case.original else None for case in cases)
 
-    latencies_s = [latency for case in cases if case.timing for latency in case.timing.original_latencies_s()]
     return Row(
         recipe=ORIGINAL,
         changed="",
         memory=_original_memory(cases),
         size=or_dash(format_bytes, latest(lambda original: original.size_bytes)),
-        latency=or_dash(format_time, median(latencies_s) if latencies_s else None),
+        latency="",
         speedup="",
         score=score_cell(cases[0].metric, latest(lambda original: original.score)),
         drop="",
@@ -216,7 +215,7 @@ def _variant_row(record: Record, case: Case) -> Row:
         changed=_changed(case.coverage),
         memory=memory_cell(case),
         size=size_cell(case),
-        latency=or_dash(format_time, median(timing.variant_latencies_s()) if timing else None),
+        latency=latency_cell(timing) if timing else NOT_MEASURED,
         speedup=speedup_cell(timing, record.timed_limits) if timing else NOT_MEASURED,
         score=score_cell(case.metric, variant.score if variant else None),
         drop=_drop(case),

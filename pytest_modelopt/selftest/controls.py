@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from pytest_modelopt.budgets.judge import lacking_timed
+from pytest_modelopt.budgets.timed import is_open
 from pytest_modelopt.figures import format_factor
 from pytest_modelopt.measure.process import WorkerFailed
 from pytest_modelopt.measure.runner import Progress, Runner, StepLimits
@@ -26,7 +26,6 @@ from pytest_modelopt.selftest.judging import (
     judge_lossless,
     judge_sabotaged,
 )
-from pytest_modelopt.statistics.timing import Need, Samples
 
 ACCURACY_LIMITS = ("max_accuracy_drop", "max_slice_drop", "min_accuracy", "max_flips")
 """Limits that a sabotaged model must break."""
@@ -44,6 +43,8 @@ class ControlPlan:
     time_limit_s: float
     inference: Inference
     """What the limits on accuracy are about."""
+    recipes: tuple[Variant, ...]
+    """The model's own variants; no control is made of them."""
 
 
 def run_controls(plan: ControlPlan, progress: Progress) -> tuple[Control, ...]:
@@ -56,10 +57,10 @@ def run_controls(plan: ControlPlan, progress: Progress) -> tuple[Control, ...]:
     runner = Runner(StepLimits(plan.time_limit_s, _STEP_LIMIT_S), progress)
 
     def measured(name: str, recipe: str | None, limit: Limit | None = None) -> Case:
-        def lacking(speedups: Samples, latencies_s: Samples) -> Need:
-            return "nothing" if limit is None else lacking_timed(limit, speedups, latencies_s, timed_limits=1)
-
-        case = runner.measure(_case(plan, name), replace(variant, recipe=recipe), lacking)
+        limits = [] if limit is None else [limit]
+        case = runner.measure(
+            _case(plan, name), replace(variant, recipe=recipe), lambda samples: is_open(limits, samples, timed_limits=1)
+        )
         if case.error is not None and runner.original_failed:
             raise WorkerFailed(case.error.message, case.error.output)
         return case

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal, TypeAlias
 
-from pytest_modelopt.budgets.judge import judge, speedup_samples
+from pytest_modelopt.budgets.judge import judge
 from pytest_modelopt.budgets.limits import format_value, metric_in_unit_interval
+from pytest_modelopt.budgets.timed import interval_of, speedup_of
 from pytest_modelopt.figures import format_factor, format_percentage
 from pytest_modelopt.measure.sabotage import SHARE
 from pytest_modelopt.record.model import Case
 from pytest_modelopt.record.verdicts import Limit, Verdict
-from pytest_modelopt.statistics.timing import ALPHA_PASS, alpha_fail, speedup_interval
 
 OTHERWISE = Limit("max_accuracy_drop", 0.05, "5 pp", "error", "selftest", 0)
 """What is tried where no case of the model states a limit on accuracy."""
@@ -66,18 +66,15 @@ def _speed(case: Case, speed_limit: float) -> _Part:
     if case.timing is None or not case.timing.pairs:
         why = case.variant.unmeasured.get("timing", "") if case.variant is not None else ""
         return "", f"not timed: {why}" if why else "" if case.error is not None else "not timed"
-    samples = speedup_samples(case.timing)
-    estimate = median(samples.values)
-    low, high = speedup_interval(samples, alpha_pass=ALPHA_PASS, alpha_fail=alpha_fail(timed_limits=1))
-    ends = [format_factor(end) if 0 < end < math.inf else "?" for end in (low, high)]
-    shown = f"{format_factor(estimate)} [{ends[0]}, {ends[1]}]"
-    if 1 / (1 + speed_limit) <= estimate <= 1 + speed_limit or 0 < low <= 1 <= high < math.inf:
-        return shown, ""
-    if "?" in ends:
-        return (
-            shown,
-            f"so few pairs ({len(samples.values)}) say nothing about its speed; give it more time (--time-limit)",
+    estimate = speedup_of(case.timing)
+    low, high = interval_of("min_speedup", estimate, timed_limits=1)
+    if not math.isfinite(high):
+        return format_factor(estimate.figure), (
+            f"so few pairs ({len(case.timing.pairs)}) say nothing about its speed; give it more time (--time-limit)"
         )
+    shown = f"{format_factor(estimate.figure)} [{format_factor(low)}, {format_factor(high)}]"
+    if 1 / (1 + speed_limit) <= estimate.figure <= 1 + speed_limit or low <= 1 <= high:
+        return shown, ""
     return shown, (
         f"against itself the model reads {shown}, and a limit of {format_percentage(speed_limit)} would take that for "
         "a change: give it a quieter machine"

@@ -7,13 +7,15 @@ from statistics import median
 
 from tabulate import tabulate
 
+from pytest_modelopt.budgets.timed import latencies_s
 from pytest_modelopt.figures import format_factor, format_number, format_percentage, format_time
 from pytest_modelopt.selftest.judging import Control
-from pytest_modelopt.selftest.run import LADDER, Result, outcomes
+from pytest_modelopt.selftest.run import LADDER, RECIPE_SECONDS, OwnRecipe, Result
 from pytest_modelopt.selftest.trial import Trial
 from pytest_modelopt.statistics.timing import LAUNCHES
 
 _CONTROLS = ("control", "must show", "shows", "verdict")
+_RECIPE_HEADERS = ("recipe", "reads", "1 s spreads by", "passes from", "fails from", "intervals beside the mean")
 _HEADERS = ("copy", "failed", "passed", "inconclusive", "reads", "should read", "pairs", "timing")
 
 
@@ -33,7 +35,7 @@ def lines(result: Result) -> Iterator[str]:
     """What was found, for a terminal."""
     plan, environment = result.plan, result.environment
     threads = f"{plan.variant.threads} thread{'' if plan.variant.threads == 1 else 's'}"
-    latency_s = median(median(each.timing.original_latencies_s()) for each in result.identical)
+    latency_s = median(latencies_s(each.timing)[0] for each in result.identical)
     yield (
         f"{plan.name}: batch {plan.variant.batch_size}, {threads}, {format_time(latency_s)} a call; "
         f"{environment.cpu} ({environment.cpu_capability}), {environment.cpu_count} cores, torch {environment.torch}"
@@ -43,13 +45,13 @@ def lines(result: Result) -> Iterator[str]:
     slower = f"{format_percentage(plan.slowdown)} slower"
     # Or less: after the wait that slows a call, the processor does the model's own part a little slower, too.
     expected = f"{format_factor(1 / (1 + plan.slowdown))} or less"
-    table = [_row("identical", result.identical, "1x"), _row(slower, result.slower, expected)]
+    table = [_row(result, "identical", result.identical, "1x"), _row(result, slower, result.slower, expected)]
     yield from (f"  {line}" for line in tabulate(table, _HEADERS, disable_numparse=True).splitlines())
     yield ""
-    if result.pair_spread is not None and result.launch_spread is not None:
+    if result.comparison_spread is not None:
         yield (
-            f"One pair spreads by {format_percentage(result.pair_spread, digits=2)} (interquartile range), the median "
-            f"of a launch by {format_percentage(result.launch_spread, digits=2)} (standard deviation)."
+            f"An estimate of one second spreads by {format_percentage(result.segment_spread, digits=2)}, that of a "
+            f"whole comparison by {format_percentage(result.comparison_spread, digits=2)} (standard deviations)."
         )
     smallest = result.smallest_limit
     if smallest is None:
@@ -59,23 +61,47 @@ def lines(result: Result) -> Iterator[str]:
             f"The smallest limit that can be used here is {format_percentage(smallest)}: of 1, 2, 3, 5, 7.5, 10, ... "
             f"the first that identical copies keep with the pairs that a limit of {format_percentage(plan.limit)} took."
         )
+    yield from _own_recipes(result.recipes)
     yield from _disturbed([*result.identical, *result.slower])
     yield _closing(result)
 
 
-def _row(name: str, trials: Sequence[Trial], expected: str) -> tuple[str, ...]:
-    failed, passed, inconclusive = outcomes(trials)
-    estimates = [each.estimate for each in trials]
+def _row(result: Result, name: str, trials: Sequence[Trial], expected: str) -> tuple[str, ...]:
+    found = result.outcomes(trials)
+    estimates = [each.estimate.figure for each in trials]
     return (
         name,
-        str(failed),
-        str(passed),
-        str(inconclusive),
+        *(str(found.count(outcome)) for outcome in ("fail", "pass", "inconclusive")),
         f"{format_factor(min(estimates))} to {format_factor(max(estimates))}",
         expected,
         format_number(median(len(each.timing.pairs) for each in trials)),
         format_time(median(each.timing.seconds for each in trials), digits=2),
     )
+
+
+def _own_recipes(recipes: Sequence[OwnRecipe]) -> Iterator[str]:
+    """What this machine can judge with the model's own variants, which react to it otherwise than a copy does."""
+    if not recipes:
+        return
+    yield ""
+    yield (
+        f"The recipes of this model, {len(recipes[0].trials)} comparisons of up to {format_time(RECIPE_SECONDS)} each. "
+        "A min_speedup passes where it is lower than the speedup by more than the first distance, and fails where it "
+        "is higher by more than the second one; nearer limits need more time, or stay inconclusive:"
+    )
+    yield ""
+    rows = [
+        (
+            own.recipe,
+            f"{format_factor(min(own.speedups))} to {format_factor(max(own.speedups))}",
+            format_percentage(own.spread, digits=2),
+            *(format_percentage(distance, digits=2) for distance in own.distances),
+            f"{own.outside} of {len(own.trials)}",
+        )
+        for own in recipes
+    ]
+    yield from (f"  {line}" for line in tabulate(rows, _RECIPE_HEADERS, disable_numparse=True).splitlines())
+    yield ""
 
 
 def _disturbed(trials: Sequence[Trial]) -> Iterator[str]:
@@ -119,7 +145,7 @@ def _misjudged(result: Result) -> list[str]:
     found = []
     if result.false_failures:
         found.append(f"{result.false_failures} of {count} identical copies failed")
-    undecided = count - result.false_failures - outcomes(result.identical)[1]
+    undecided = result.outcomes(result.identical).count("inconclusive")
     if undecided:
         found.append(f"{undecided} of {count} identical copies stayed inconclusive")
     if result.misses:

@@ -1,71 +1,131 @@
-"""Timed limits: the verdict of a sequence of paired values, and the interval that can never disagree with it.
+"""The model of timed figures: an estimate, its error at each level of variation, and the verdict that follows.
 
-Two kinds of error stand against a figure. What changes from pair to pair is bounded by the sign test. What stays the
-same as long as a process lives (where its memory lies) is the same in all pairs of one *launch* of the two workers, so
-no number of pairs shows it: it counts as unknown by `NEAR` until `LAUNCHES` launches were sampled, and then no launch
-may contradict the others.
+A comparison is a series of pairs of warm blocks, one of each program. Its figures are those of the machine left alone:
+the latency of a program is the geometric mean of the fastest fifth of its blocks, and the speedup is the ratio of two
+such latencies. What disturbs a machine slows programs down, each by another share, so the fast blocks repeat where
+medians do not.
+
+Pairs of one moment are no independent evidence, since a machine stays in a state for seconds. The unit of evidence is
+a *segment* of a second. With K segments whose own estimates spread by `s` (standard deviation of the logarithm), the
+estimate of the whole comparison has the variance
+
+    scale^2 * WHOLE_RUN^2  +  max(scale^2 / K, launches' variance / launches)
+
+The first term is what stays the same for a whole comparison, so that nothing in it shows it; it grows with the spread,
+since a pair of programs that react differently to a moment does so to an hour. `scale^2` is the posterior mean of the
+segments' variance under a scaled inverse chi-squared prior (PRIOR_*), and the bound is Student's t with its degrees of
+freedom. Each error probability is halved, which covers looking again whenever the number of segments has doubled
+(simulated in tests/statistics).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
-from typing import Literal
+from statistics import NormalDist, fmean, variance
+from typing import Literal, Protocol
 
-from pytest_modelopt.statistics.sign_test import e_value, successes_needed
-
-ALPHA_PASS = 0.05
-"""Probability of passing a variant whose median is on the bad side of the limit."""
+ALPHA_PASS = 0.04
+"""Probability of passing a variant that lies on the bad side of the limit."""
 ALPHA_FAIL = 0.01
 """Probability, over all timed limits of one run together, of failing a variant that keeps its limit."""
+LOOKS = 0.5
+"""The share of an error probability that each look may spend."""
+FASTEST = 0.2
+"""The share of a program's blocks that its latency is taken from."""
+SEGMENT_S = 1.0
+MIN_PAIRS = 4
+"""Of a segment, and of a comparison that decides anything."""
 LAUNCHES = 3
-"""Launches that a limit near the estimate needs."""
-NEAR = 1.1
-"""A limit within this factor of the estimate is near."""
-_ALPHA_LAUNCH = 0.05
-"""Evidence at which the pairs of one launch contradict what all pairs together say."""
+"""Launches of both workers among which an undecided comparison divides its time."""
+PRIOR_RATIO, PRIOR_LATENCY = 0.05, 0.08
+"""Standard deviation of a segment's logarithm, before anything is known of the comparison: paired, and of one side."""
+PRIOR_FREEDOM = 6
+"""How many segments the prior counts for."""
+WHOLE_RUN = 0.5
+"""What stays the same for a whole comparison, as a share of the spread of its segments."""
 
 Decision = Literal["pass", "fail", "inconclusive"]
-Need = Literal["nothing", "launches", "pairs"]
-"""What a decision lacks: nothing; other launches of the workers, while the pairs alone would decide; or pairs."""
-NEEDS: tuple[Need, ...] = ("nothing", "launches", "pairs")
-"""From the least to the most."""
+_Figure = Callable[[Sequence[int]], float]
+"""The logarithm of a figure, from the pairs with these indices."""
+
+
+class Pair(Protocol):
+    """What is needed of a pair of blocks (`record.model.TimedPair`)."""
+
+    @property
+    def launch(self) -> int: ...
+    @property
+    def at_ms(self) -> int: ...
+    @property
+    def original_ns(self) -> int: ...
+    @property
+    def variant_ns(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class Samples:
-    """One positive figure per pair (a ratio, a latency), and the launch of the workers in which it was measured."""
+    """Seconds of one call in the block of each pair, its launch, and the seconds since the first pair began."""
 
-    values: Sequence[float]
+    originals_s: Sequence[float]
+    variants_s: Sequence[float]
     launches: Sequence[int]
+    moments_s: Sequence[float]
 
     def __post_init__(self) -> None:
-        if len(self.values) != len(self.launches):
-            raise ValueError(f"{len(self.values)} values in {len(self.launches)} launches")
+        if len({len(self.originals_s), len(self.variants_s), len(self.launches), len(self.moments_s)}) > 1:
+            raise ValueError("each pair needs both latencies, a launch and a moment")
 
-    @property
-    def sampled_launches(self) -> int:
-        """Launches with so many pairs that they could contradict the others: a launch of one pair tells nothing."""
-        return sum(successes_needed(len(values), _ALPHA_LAUNCH) is not None for values in self.by_launch())
+    @classmethod
+    def of(cls, pairs: Sequence[Pair]) -> Samples:
+        """Of the pairs of a comparison, in their order."""
+        return cls(
+            [pair.original_ns / 1e9 for pair in pairs],
+            [pair.variant_ns / 1e9 for pair in pairs],
+            [pair.launch for pair in pairs],
+            [pair.at_ms / 1e3 for pair in pairs],
+        )
 
-    def by_launch(self) -> list[list[float]]:
-        """The values of each launch."""
-        groups: dict[int, list[float]] = {}
-        for value, launch in zip(self.values, self.launches, strict=True):
-            groups.setdefault(launch, []).append(value)
-        return list(groups.values())
+    def __len__(self) -> int:
+        return len(self.launches)
+
+    def segments(self) -> list[range]:
+        """Indices of the pairs of each segment. What is left of a launch belongs to the segment before it."""
+        return [segment for launch in self.by_launch() for segment in _divided(launch, self.moments_s)]
+
+    def by_launch(self) -> list[range]:
+        """Indices of the pairs of each launch."""
+        starts = [i for i in range(len(self)) if i == 0 or self.launches[i] != self.launches[i - 1]]
+        return [range(start, end) for start, end in zip(starts, [*starts[1:], len(self)], strict=True)]
 
 
 @dataclass(frozen=True)
-class Risks:
-    """How often a sequence of pairs may wrongly put its median above, or below, where it is."""
+class Estimate:
+    """A figure, and what is known of its error. `figure` is positive; its logarithm is what is estimated."""
 
-    above: float
-    below: float
-    above_needs_launches: bool = False
-    """Also where the limit is far: the values are not paired, so one launch in a bad moment would be evidence."""
+    figure: float
+    scale: float
+    """Standard deviation of one segment, as a share: measured, and where little was measured the prior's."""
+    error: float
+    """Standard error of the figure, as a share; infinite with fewer than MIN_PAIRS pairs."""
+    freedom: int
+    segments: int
+
+    def interval(self, below: float, above: float) -> tuple[float, float]:
+        """(low, high): the truth lies below `low` with probability `below` at most, above `high` with `above`."""
+        low, high = (student_quantile(1 - LOOKS * alpha, self.freedom) * self.error for alpha in (below, above))
+        return self.figure * math.exp(-low), self.figure * math.exp(high)
+
+    def distance(self, limit: float) -> float:
+        """From the limit, as a logarithm; positive where the figure is larger."""
+        return math.log(self.figure / limit)
+
+    def segments_needed(self, limit: float, alpha: float) -> int | None:
+        """About how many segments would show on which side of `limit` the figure lies; None where no number would."""
+        threshold = student_quantile(1 - LOOKS * alpha, self.freedom)
+        allowed = (self.distance(limit) / (threshold * self.scale)) ** 2 - WHOLE_RUN**2
+        return math.ceil(1 / allowed) if allowed > 1e-3 else None
 
 
 def alpha_fail(timed_limits: int) -> float:
@@ -73,91 +133,85 @@ def alpha_fail(timed_limits: int) -> float:
     return ALPHA_FAIL / max(1, timed_limits)
 
 
-def decide_at_least(samples: Samples, limit: float, *, alpha_pass: float, alpha_fail: float) -> Decision:
-    """Is the median at least `limit`? Ties count for neither side; the order of the pairs does not matter."""
-    side, _ = _side(samples, limit, Risks(above=alpha_pass, below=alpha_fail))
-    return "inconclusive" if side is None else "pass" if side == "above" else "fail"
+def latency(samples: Sequence[float]) -> float:
+    """Seconds of one call on the machine left alone: the geometric mean of the fastest blocks."""
+    return math.exp(_fast_log(samples))
 
 
-def decide_at_most(samples: Samples, limit: float, *, alpha_pass: float, alpha_fail: float) -> Decision:
-    """Is the median at most `limit`? The values are not paired, so a fail takes `LAUNCHES` launches in any case."""
-    side, _ = _side(samples, limit, Risks(alpha_fail, alpha_pass, above_needs_launches=True))
-    return "inconclusive" if side is None else "pass" if side == "below" else "fail"
+def speedup(samples: Samples) -> Estimate:
+    """How many times as fast the variant is. Needs at least one pair."""
+
+    def figure(pairs: Sequence[int]) -> float:
+        return _fast_log([samples.originals_s[i] for i in pairs]) - _fast_log([samples.variants_s[i] for i in pairs])
+
+    return _estimate(samples, figure, PRIOR_RATIO)
 
 
-def lacking_at_least(samples: Samples, limit: float, *, alpha_pass: float, alpha_fail: float) -> Need:
-    """What `decide_at_least` lacks for a decision."""
-    return _side(samples, limit, Risks(above=alpha_pass, below=alpha_fail))[1]
+def variant_latency(samples: Samples) -> Estimate:
+    """Seconds of one call of the variant. Needs at least one pair."""
+    return _estimate(samples, lambda pairs: _fast_log([samples.variants_s[i] for i in pairs]), PRIOR_LATENCY)
 
 
-def lacking_at_most(samples: Samples, limit: float, *, alpha_pass: float, alpha_fail: float) -> Need:
-    """What `decide_at_most` lacks for a decision."""
-    return _side(samples, limit, Risks(alpha_fail, alpha_pass, above_needs_launches=True))[1]
+def decide_at_least(estimate: Estimate, limit: float, *, alpha_fail: float) -> Decision:
+    """Is the figure at least `limit`? Undecided where the limit lies inside the interval."""
+    low, high = estimate.interval(ALPHA_PASS, alpha_fail)
+    return "pass" if limit <= low else "fail" if limit > high else "inconclusive"
 
 
-def speedup_interval(samples: Samples, *, alpha_pass: float, alpha_fail: float) -> tuple[float, float]:
-    """All lower limits that `decide_at_least` leaves undecided, as (low, high).
+def decide_at_most(estimate: Estimate, limit: float, *, alpha_fail: float) -> Decision:
+    """Is the figure at most `limit`?"""
+    low, high = estimate.interval(alpha_fail, ALPHA_PASS)
+    return "pass" if limit >= high else "fail" if limit < low else "inconclusive"
 
-    Every L < low passes and every L > high fails, so a printed interval and the verdict never disagree. With too few
-    pairs for any decision on a side that end is 0.0 or inf.
+
+def student_quantile(probability: float, freedom: float) -> float:
+    """Of Student's t for at least six degrees of freedom, within 0.3% up to a probability of 0.9999.
+
+    The expansion of Cornish and Fisher: Abramowitz and Stegun (1964), Handbook of Mathematical Functions, 26.7.5.
     """
-    return _undecided(samples, Risks(above=alpha_pass, below=alpha_fail))
-
-
-def latency_interval(samples: Samples, *, alpha_pass: float, alpha_fail: float) -> tuple[float, float]:
-    """All upper limits in seconds that `decide_at_most` leaves undecided, as (low, high): every L > high passes."""
-    return _undecided(samples, Risks(alpha_fail, alpha_pass, above_needs_launches=True))
-
-
-# --- both directions at once -----------------------------------------------------------------------------------------
-
-
-def _side(samples: Samples, limit: float, risks: Risks) -> tuple[Literal["above", "below"] | None, Need]:
-    """(the side of `limit` on which the median lies, as far as it is known; what is missing to know it)."""
-    above, below = _signs(samples.values, limit)
-    side: Literal["above", "below"]
-    if e_value(above + below, above) >= 1 / risks.above:
-        side = "above"
-    elif e_value(above + below, below) >= 1 / risks.below:
-        side = "below"
-    else:
-        return None, "pairs"
-    if samples.sampled_launches < LAUNCHES:
-        estimate = median(samples.values)
-        is_near = estimate / NEAR <= limit <= estimate * NEAR
-        if is_near or (side == "above" and risks.above_needs_launches):
-            return None, "launches"
-    for values in samples.by_launch():
-        above, below = _signs(values, limit)  # of all pairs of the launch: a tie does not contradict
-        if e_value(len(values), below if side == "above" else above) >= 1 / _ALPHA_LAUNCH:
-            return None, "launches"
-    return side, "nothing"
-
-
-def _signs(values: Sequence[float], limit: float) -> tuple[int, int]:
-    return sum(value > limit for value in values), sum(value < limit for value in values)
-
-
-def _undecided(samples: Samples, risks: Risks) -> tuple[float, float]:
-    """All limits of which `_side` does not know on which side the median lies: order statistics of the values."""
-    lows, highs = zip(*_bounds(samples, risks), strict=True)
-    return min(lows), max(highs)
-
-
-def _bounds(samples: Samples, risks: Risks) -> Iterator[tuple[float, float]]:
-    """What each rule of `_side` leaves undecided."""
-    ordered = sorted(samples.values)
-    for_above = successes_needed(len(ordered), risks.above)
-    for_below = successes_needed(len(ordered), risks.below)
-    yield (
-        0.0 if for_above is None else ordered[len(ordered) - for_above],
-        math.inf if for_below is None else ordered[for_below - 1],
+    z = NormalDist().inv_cdf(probability)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
-    if ordered and samples.sampled_launches < LAUNCHES:
-        yield 0.0 if risks.above_needs_launches else median(ordered) / NEAR, median(ordered) * NEAR
-    for values in samples.by_launch():
-        needed = successes_needed(len(values), _ALPHA_LAUNCH)
-        if needed is not None:
-            values.sort()
-            # This launch contradicts "above" for limits beyond the first figure, "below" for limits below the second.
-            yield values[needed - 1], values[len(values) - needed]
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _fast_log(values_s: Sequence[float]) -> float:
+    ordered = sorted(values_s)
+    return fmean(math.log(value) for value in ordered[: max(1, math.ceil(FASTEST * len(ordered)))])
+
+
+def _divided(launch: range, moments_s: Sequence[float]) -> Iterator[range]:
+    """Segments of at least SEGMENT_S and MIN_PAIRS each; the last one is as much longer as it has to be."""
+    starts = [launch.start]
+    for i in launch:
+        if moments_s[i] - moments_s[starts[-1]] >= SEGMENT_S and i - starts[-1] >= MIN_PAIRS:
+            starts.append(i)
+    if len(starts) > 1 and (
+        launch.stop - starts[-1] < MIN_PAIRS or moments_s[launch.stop - 1] - moments_s[starts[-1]] < SEGMENT_S / 2
+    ):
+        starts.pop()
+    yield from (range(start, end) for start, end in zip(starts, [*starts[1:], launch.stop], strict=True))
+
+
+def _estimate(samples: Samples, figure: _Figure, prior: float) -> Estimate:
+    segments = [figure(segment) for segment in samples.segments()]
+    launches = [figure(launch) for launch in samples.by_launch()]
+    freedom = PRIOR_FREEDOM + len(segments) - 1
+    measured = variance(segments) * (len(segments) - 1) if len(segments) > 1 else 0.0
+    scale_squared = (PRIOR_FREEDOM * prior**2 + measured) / freedom
+    between_launches = variance(launches) / len(launches) if len(launches) > 1 else 0.0
+    within = max(scale_squared / len(segments), between_launches)
+    return Estimate(
+        figure=math.exp(figure(range(len(samples)))),
+        scale=math.sqrt(scale_squared),
+        error=math.sqrt(scale_squared * WHOLE_RUN**2 + within) if len(samples) >= MIN_PAIRS else math.inf,
+        freedom=freedom,
+        segments=len(segments),
+    )
