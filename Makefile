@@ -40,16 +40,17 @@ gate: env
 	$(BIN)/python -m pytest --modelopt --modelopt-report modelopt-report example_project/tests budgets.yaml
 
 # All benchmarks, about an hour; benchmarks/README.md says what each one shows and how the full runs are made.
-# startup and gate_cost take about a minute each, memory_spread, blocks and unchanged five; false_alarms, misses and time_to_verdict
-# are slow: their results go to bench-results/, and an interrupted `make bench` goes on from there.
+# startup and gate_cost take about a minute each, memory_spread, warmth and unchanged five; programs takes two hours for each
+# condition, false_alarms, misses and time_to_verdict are slow, too: their results go to bench-results/, and an interrupted `make bench` goes on from there.
 ROUNDS ?= 20
 bench: env bench-env
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.gate_cost
 	$(BIN)/python -m benchmarks.memory_spread
-	$(BIN)/python -m benchmarks.blocks
+	$(BIN)/python -m benchmarks.warmth
 	$(BIN)/python -m benchmarks.unchanged
-	for condition in idle loaded; do for benchmark in false_alarms misses time_to_verdict; do \
+	for condition in idle processor cache bandwidth; do $(BIN)/python -m benchmarks.programs --condition $$condition || exit; done
+	for condition in idle processor; do for benchmark in false_alarms misses time_to_verdict; do \
 		$(BENCH) benchmarks.$$benchmark --condition $$condition --rounds $(ROUNDS) || exit; \
 	done; done
 

@@ -21,8 +21,8 @@ from pytest_modelopt.statistics.proportions import share_bounds
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "bench-results"
 
-Condition = Literal["idle", "loaded"]
-CONDITIONS: tuple[Condition, ...] = ("idle", "loaded")
+Condition = Literal["idle", "processor", "cache", "bandwidth"]
+CONDITIONS: tuple[Condition, ...] = ("idle", "processor", "cache", "bandwidth")
 Row = dict[str, Any]
 
 _PACKAGES = (
@@ -37,13 +37,28 @@ _PACKAGES = (
 _Z_95 = statistics.NormalDist().inv_cdf(0.975)
 
 # The parent's end, however it comes, ends the load.
-_SPIN = """
+_LOADS = {
+    "processor": """
 import os
 parent = os.getppid()
 while os.getppid() == parent:
     for _ in range(1_000_000):
         pass
-"""
+""",
+    "cache": """
+import os
+parent, source, target = os.getppid(), memoryview(bytearray(2**20)), memoryview(bytearray(2**20))
+while os.getppid() == parent:
+    for _ in range(1_000):
+        target[:] = source
+""",
+    "bandwidth": """
+import os
+parent, source, target = os.getppid(), memoryview(bytearray(2**28)), memoryview(bytearray(2**28))
+while os.getppid() == parent:
+    target[:] = source
+""",
+}
 
 
 # --- where it ran ----------------------------------------------------------------------------------------------------
@@ -149,12 +164,13 @@ def generator(*parts: object) -> random.Random:
 
 @contextlib.contextmanager
 def machine(condition: Condition) -> Iterator[subprocess.Popen[bytes] | None]:
-    """As the machine is, or with one more process that keeps a core busy (it may move between cores)."""
+    """As the machine is, or beside one more process (it may move between cores): an interpreter's loop, copies of 1 MiB
+    within the caches, or copies of 256 MiB through the memory."""
     if condition == "idle":
         yield None
         return
     # In a session of its own: Ctrl-C is for the benchmark, which then ends its load.
-    load = subprocess.Popen([sys.executable, "-c", _SPIN], start_new_session=True)
+    load = subprocess.Popen([sys.executable, "-c", _LOADS[condition]], start_new_session=True)
     try:
         yield load
     finally:

@@ -95,9 +95,9 @@ def _ours(slowdown: float, limits: Sequence[float], folder: Path, seed: int) -> 
 
     (limit,) = limits
     done = ours.compare(slowdown=slowdown, max_slowdown=limit, folder=folder, seed=seed)
-    estimate = 1 / statistics.median(done.timing.speedups()) - 1
+    estimate = 1 / done.estimate.figure - 1
     more = {"pairs": len(done.timing.pairs)}
-    return {limit_text(limit): done.outcome}, estimate, done.timing.seconds, more
+    return {limit_text(limit): done.outcome(1 / (1 + limit))}, estimate, done.timing.seconds, more
 
 
 # --- a plain script --------------------------------------------------------------------------------------------------

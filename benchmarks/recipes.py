@@ -19,6 +19,7 @@ from tabulate import tabulate
 
 from benchmarks import zoo
 from benchmarks.common import REPOSITORY, RESULTS, command
+from pytest_modelopt.budgets.timed import latencies_s, speedup_of
 from pytest_modelopt.figures import format_bytes, format_factor, format_percentage, format_points, format_time
 from pytest_modelopt.record.json import read, write
 from pytest_modelopt.record.model import Case, Record
@@ -126,7 +127,7 @@ HEADERS = ("recipe", "speedup", "memory", "size", "accuracy drop", "changed: byt
 def table(record: Record, kind: str) -> Iterator[str]:
     original = next(case.original for case in record.cases if case.original is not None)
     latency = statistics.median(
-        latency for case in record.cases if case.timing for latency in case.timing.original_latencies_s()
+        latencies_s(case.timing)[0] for case in record.cases if case.timing and case.timing.pairs
     )
     yield f"## {kind}: {KINDS[kind][2]}"
     yield ""
@@ -152,7 +153,7 @@ def _row(case: Case) -> tuple[str, ...]:
     assert variant is not None
     assert original is not None
     assert coverage is not None
-    speedup = format_factor(statistics.median(case.timing.speedups())) if case.timing and case.timing.pairs else "-"
+    speedup = format_factor(speedup_of(case.timing).figure) if case.timing and case.timing.pairs else "-"
     work = coverage.multiply_adds_share
     return (
         f"`{case.recipe}`",

@@ -53,7 +53,7 @@ def main(question: Question) -> None:
 
 def _options(question: Question) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=f"{question.name}: {__doc__}")
-    parser.add_argument("--condition", choices=common.CONDITIONS, default="idle", help="loaded: a process spins beside")
+    parser.add_argument("--condition", choices=common.CONDITIONS, default="idle", help="what runs beside it")
     parser.add_argument("--rounds", type=int, default=question.rounds)
     names = list(methods.METHODS)
     parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="METHOD", help=", ".join(names))

@@ -86,22 +86,20 @@ def measure(store: Store, options: argparse.Namespace) -> None:
                 "round": number,
                 "situation": one.name,
                 "load_average": common.load_average(),
-                "outcome": trial.outcome,
+                "outcome": trial.outcome(1 / (1 + one.max_slowdown)),
                 "pairs": len(trial.timing.pairs),
                 "timing_s": trial.timing.seconds,
                 "wall_s": time.perf_counter() - start,
-                "slowdown": 1 / statistics.median(trial.timing.speedups()) - 1,
+                "slowdown": 1 / trial.estimate.figure - 1,
             }
             store.append(row)
-            text = f"{one.name}: {trial.outcome} after {row['timing_s']:.1f} s"
+            text = f"{one.name}: {row['outcome']} after {row['timing_s']:.1f} s"
             print(f"{options.condition}, round {number + 1} of {options.rounds}: {text}", file=sys.stderr, flush=True)
 
 
 def show(store: Store) -> None:
     common.print_origins(store.of_kind("run"))
-    print(
-        "\nSeconds of our timing until the verdict; a decided comparison goes on to 50 pairs or 2 s, for its interval."
-    )
+    print("\nSeconds of our timing until the verdict, which is looked for after 1, 2, 4, ... seconds.")
     print("Distance: how far the copy's time is from what the limit allows. Clear: 20% or more.")
     for condition in common.CONDITIONS:
         rows = [row for row in store.of_kind("verdict") if row["condition"] == condition]

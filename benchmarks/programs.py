@@ -1,0 +1,308 @@
+"""Verdicts on different programs: limits near the speedup of variants that was measured over an hour.
+
+Copies of one program react alike to everything that happens on a machine, so a bias that a real comparison has does
+not show with them. Here each round compares each variant once, for a fixed time, in fresh processes. The truth is the
+median of all idle rounds. Every comparison is then judged again at limits beside the truth, as the gate would have
+judged it: it stops at the first look that decides.
+
+    python -m benchmarks.programs --condition idle --minutes 60
+    python -m benchmarks.programs --tables-only
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from tabulate import tabulate
+
+from benchmarks import common
+from benchmarks.common import RESULTS, Row, Store
+from benchmarks.serving import Program, kept, plain_ratio
+from pytest_modelopt.budgets.timed import interval_of
+from pytest_modelopt.measure.process import Worker
+from pytest_modelopt.measure.referee import Listener, TimingPlan, time_pairs
+from pytest_modelopt.record.model import Timing
+from pytest_modelopt.statistics.timing import (
+    MIN_PAIRS,
+    SEGMENT_S,
+    Estimate,
+    Samples,
+    alpha_fail,
+    decide_at_least,
+    speedup,
+)
+
+SEED = 20260101
+TIME_LIMIT_S = 10.0
+FACTORS = (0.80, 0.90, 0.95, 1.05, 1.10, 1.25)
+"""Limits, as shares of the true speedup."""
+LIMITS_OF_A_RUN = (1, 10)
+"""Timed limits among which the risk of a false failure is shared."""
+
+_VISION, _SPEECH, _SIZED = "example_project.vision", "example_project.speech", "benchmarks.sized"
+_VIT = Program(f"{_VISION}:load_model", f"{_VISION}:test_data", calibration=f"{_VISION}:train_data")
+_DIGITS = Program(f"{_SPEECH}:load_model", f"{_SPEECH}:test_data")
+_MLP = f"{_SIZED}:vectors"
+SITUATIONS: dict[str, tuple[Program, Program]] = {
+    "digits-vit int8-dynamic": (_VIT, _VIT.with_recipe("int8-dynamic")),
+    "digits-vit prune-structured(0.7) + int8-dynamic": (
+        _VIT,
+        _VIT.with_recipe("prune-structured(ratio=0.7) + int8-dynamic"),
+    ),
+    "digits-vit low-rank(0.5)": (_VIT, _VIT.with_recipe("low-rank(ratio=0.5)")),
+    "digits-vit prune-unstructured(0.5)": (_VIT, _VIT.with_recipe("prune-unstructured(ratio=0.5)")),
+    "digits-vit prune-structured(0.7) + onnxruntime": (
+        _VIT,
+        _VIT.with_recipe("prune-structured(ratio=0.7) + onnxruntime"),
+    ),
+    "digits-vit litert-int8": (_VIT, _VIT.with_recipe("litert-int8")),
+    "spoken-digits int8-dynamic": (_DIGITS, _DIGITS.with_recipe("int8-dynamic")),
+    "convolutions fold-batchnorm + channels-last": (
+        Program(f"{_SIZED}:convolutions", f"{_SIZED}:images"),
+        Program(f"{_SIZED}:convolutions", f"{_SIZED}:images", "fold-batchnorm + channels-last"),
+    ),
+    "attention int8-weight-only": (
+        Program(f"{_SIZED}:attention", f"{_SIZED}:images"),
+        Program(f"{_SIZED}:attention", f"{_SIZED}:images", "int8-weight-only"),
+    ),
+    "MLP of 0.1 MiB int8-dynamic": (
+        Program(f"{_SIZED}:mlp_100_kib", f"{_SIZED}:short_vectors"),
+        Program(f"{_SIZED}:mlp_100_kib", f"{_SIZED}:short_vectors", "int8-dynamic"),
+    ),
+    "MLP of 400 MiB int8-dynamic": (
+        Program(f"{_SIZED}:mlp_400_mib", _MLP),
+        Program(f"{_SIZED}:mlp_400_mib", _MLP, "int8-dynamic"),
+    ),
+    "MLP of 12 MiB against 14 MiB": (Program(f"{_SIZED}:mlp_12_mib", _MLP), Program(f"{_SIZED}:mlp_14_mib", _MLP)),
+}
+
+
+class Sampled(NamedTuple):
+    """One pair as it is kept."""
+
+    launch: int
+    at_ms: int
+    original_ns: int
+    variant_ns: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the gate would have said of one comparison at one limit."""
+
+    outcome: str
+    seconds: float
+    launches: int
+    estimate: Estimate
+
+
+def main() -> None:
+    options = _options()
+    store = Store(options.out)
+    if options.tables_only:
+        show(store)
+    else:
+        common.measure_then_show(lambda: measure(store, options), lambda: show(store))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--condition", choices=common.CONDITIONS, default="idle", help="what runs beside it")
+    parser.add_argument("--minutes", type=float, default=100.0, help="no round begins after so many")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--situations", nargs="+", choices=list(SITUATIONS), default=list(SITUATIONS), metavar="NAME")
+    parser.add_argument("--out", type=Path, default=RESULTS / "programs.jsonl", metavar="FILE.jsonl")
+    parser.add_argument("--tables-only", action="store_true", help="print what --out holds, measure nothing")
+    return parser.parse_args()
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+
+def measure(store: Store, options: argparse.Namespace) -> None:
+    """Rounds that the store does not hold yet, in one condition."""
+    done = Counter((row["condition"], row["situation"]) for row in store.of_kind("sample"))
+    files = {name: kept(other) for name in options.situations for other in SITUATIONS[name]}
+    del files  # made before the clock runs: converting a model takes up to a minute
+    store.begin({"benchmark": "programs", "seed": SEED, "time_limit_s": TIME_LIMIT_S})
+    start = time.monotonic()
+    with common.machine(options.condition):
+        for number in range(options.rounds):
+            if time.monotonic() - start > 60 * options.minutes:
+                return
+            names = [name for name in options.situations if done[options.condition, name] <= number]
+            for name in common.generator(SEED, options.condition, number).sample(names, len(names)):
+                row = _sample(name, options.condition, number)
+                store.append(row)
+                figure = _estimate(_pairs(row)).figure
+                text = f"{name}: {figure:.3f}x, plain {row['plain']:.3f}x"
+                print(f"{options.condition}, round {number + 1}: {text}", file=sys.stderr, flush=True)
+
+
+def _sample(name: str, condition: str, number: int) -> Row:
+    sides = SITUATIONS[name]
+    plan = TimingPlan(TIME_LIMIT_S, 600.0, SEED + number, threads=1)
+    alive: list[Worker] = []
+
+    def end() -> None:
+        while alive:
+            alive.pop().close()
+
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="modelopt-") as folder:
+
+        def launch(launch_number: int) -> tuple[Worker, Worker]:
+            del launch_number
+            end()
+            alive.extend(side.start(Path(folder)) for side in sides)
+            return alive[0], alive[1]
+
+        try:
+            timing = time_pairs(launch, plan, lambda samples: True, Listener())
+        finally:
+            end()
+    return {
+        "kind": "sample",
+        "condition": condition,
+        "situation": name,
+        "round": number,
+        "at": time.time(),
+        "wall_s": time.monotonic() - start,
+        "load_average": common.load_average(),
+        "pairs": _columns(timing),
+        "seconds": timing.seconds,
+        "warming": timing.warming,
+        "delayed": timing.delayed,
+        "other_cores": timing.conditions.other_cores,
+        "plain": plain_ratio(*sides),
+    }
+
+
+def _columns(timing: Timing) -> dict[str, list[int]]:
+    return {name: [getattr(pair, name) for pair in timing.pairs] for name in Sampled._fields}
+
+
+def _pairs(row: Row) -> list[Sampled]:
+    return [Sampled(*values) for values in zip(*(row["pairs"][name] for name in Sampled._fields), strict=True)]
+
+
+# --- judging ---------------------------------------------------------------------------------------------------------
+
+
+def judge(row: Row, limit: float, timed_limits: int) -> Judged:
+    """As the referee looks at a comparison while it goes on, and the judge at its end."""
+    pairs, next_look_s = _pairs(row), SEGMENT_S
+    for count in range(1, len(pairs) + 1):
+        is_last = count == len(pairs)
+        seconds = row["seconds"] if is_last else pairs[count].at_ms / 1e3
+        if not is_last and (seconds < next_look_s or count < MIN_PAIRS):
+            continue
+        next_look_s = max(2 * next_look_s, seconds)
+        estimate = _estimate(pairs[:count])
+        outcome = decide_at_least(estimate, limit, alpha_fail=alpha_fail(timed_limits))
+        if is_last or outcome != "inconclusive":
+            return Judged(outcome, seconds, pairs[count - 1].launch, estimate)
+    raise ValueError("a comparison without pairs")
+
+
+def _estimate(pairs: Sequence[Sampled]) -> Estimate:
+    return speedup(Samples.of(pairs))
+
+
+def truths(store: Store) -> dict[str, float]:
+    """The speedup of each situation: the median of its idle comparisons."""
+    found: dict[str, list[float]] = {}
+    for row in store.of_kind("sample"):
+        if row["condition"] == "idle":
+            found.setdefault(row["situation"], []).append(_estimate(_pairs(row)).figure)
+    return {name: statistics.median(figures) for name, figures in found.items()}
+
+
+# --- telling ---------------------------------------------------------------------------------------------------------
+
+
+def show(store: Store) -> None:
+    """The tables of everything that the store holds."""
+    common.print_origins(store.of_kind("run"))
+    known = truths(store)
+    for condition in common.CONDITIONS:
+        rows = [row for row in store.of_kind("sample") if row["condition"] == condition and row["situation"] in known]
+        if not rows:
+            continue
+        loads = [row["load_average"] for row in rows]
+        hours = (max(row["at"] for row in rows) - min(row["at"] for row in rows)) / 3600
+        print(f"\n## {condition}: {len(rows)} comparisons of {TIME_LIMIT_S:g} s within {hours:.1f} h, ", end="")
+        print(f"load average {min(loads):.1f} to {max(loads):.1f}\n")
+        print(tabulate(_spreads(rows, known), headers="keys", disable_numparse=True))
+        for timed_limits in LIMITS_OF_A_RUN:
+            print(f"\n{condition}, {timed_limits} timed limit{'s' if timed_limits > 1 else ''} in the run\n")
+            print(tabulate(_verdicts(rows, known, timed_limits), headers="keys", disable_numparse=True))
+
+
+def _spreads(rows: Sequence[Row], known: dict[str, float]) -> list[Row]:
+    lines = []
+    for name, truth in known.items():
+        about = [row for row in rows if row["situation"] == name]
+        if not about:
+            continue
+        estimates = [_estimate(_pairs(row)) for row in about]
+        figures = [estimate.figure for estimate in estimates]
+        intervals = [interval_of("min_speedup", estimate, 1) for estimate in estimates]
+        lines.append(
+            {
+                "program": name,
+                "runs": len(about),
+                "truth": f"{truth:.3f}x",
+                "reads": f"{min(figures):.3g} to {max(figures):.3g}",
+                "sd": f"{_spread(figures):.1%}",
+                "plain script": f"{min(row['plain'] for row in about):.3g} to {max(row['plain'] for row in about):.3g}",
+                "its sd": f"{_spread([row['plain'] for row in about]):.1%}",
+                "1 s spreads": f"{statistics.median(each.scale for each in estimates):.1%}",
+                "error": f"{statistics.median(each.error for each in estimates):.1%}",
+                "holds truth": common.share_text(sum(low <= truth <= high for low, high in intervals), len(about)),
+                "warming": f"{statistics.median(row['warming'] for row in about):.0%}",
+            }
+        )
+    return lines
+
+
+def _spread(figures: Sequence[float]) -> float:
+    return statistics.stdev(map(math.log, figures)) if len(figures) > 1 else math.nan
+
+
+def _verdicts(rows: Sequence[Row], known: dict[str, float], timed_limits: int) -> list[Row]:
+    lines = []
+    for factor in FACTORS:
+        judged = [judge(row, factor * known[row["situation"]], timed_limits) for row in rows]
+        found = Counter(each.outcome for each in judged)
+        wrong = found["fail"] if factor < 1 else found["pass"]
+        plain = [row["plain"] >= factor * known[row["situation"]] for row in rows]
+        lines.append(
+            {
+                "limit": f"{factor:.2f} of the truth",
+                "right": "pass" if factor < 1 else "fail",
+                "comparisons": len(rows),
+                "wrong": wrong,
+                "wrong (95%)": common.share_text(wrong, len(rows)),
+                "inconclusive": f"{found['inconclusive'] / len(rows):.0%}",
+                "seconds": f"{statistics.median(each.seconds for each in judged):.1f}",
+                "90%": f"{common.percentile_90([each.seconds for each in judged]):.1f}",
+                "launches": f"{statistics.fmean(each.launches for each in judged):.1f}",
+                "plain script wrong": common.share_text(sum(ok != (factor < 1) for ok in plain), len(rows)),
+            }
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    main()
