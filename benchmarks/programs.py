@@ -94,6 +94,7 @@ class Sampled(NamedTuple):
     at_ms: int
     original_ns: int
     variant_ns: int
+    canary_ns: int
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,8 @@ def measure(store: Store, options: argparse.Namespace) -> None:
             for name in common.generator(SEED, options.condition, number).sample(names, len(names)):
                 row = _sample(name, options.condition, number)
                 store.append(row)
-                figure = _estimate(_pairs(row)).figure
-                text = f"{name}: {figure:.3f}x, plain {row['plain']:.3f}x"
+                figure = _whole(row).figure
+                text = f"{name}: {figure:.3f}x, state {_whole(row).from_state:.1%}, plain {row['plain']:.3f}x"
                 print(f"{options.condition}, round {number + 1}: {text}", file=sys.stderr, flush=True)
 
 
@@ -182,6 +183,7 @@ def _sample(name: str, condition: str, number: int) -> Row:
         "pairs": _columns(timing),
         "seconds": timing.seconds,
         "warming": timing.warming,
+        "canary_at_best": timing.conditions.canary_at_best_ns,
         "delayed": timing.delayed,
         "other_cores": timing.conditions.other_cores,
         "plain": plain_ratio(*sides),
@@ -208,15 +210,19 @@ def judge(row: Row, limit: float, timed_limits: int) -> Judged:
         if not is_last and (seconds < next_look_s or count < MIN_PAIRS):
             continue
         next_look_s = max(2 * next_look_s, seconds)
-        estimate = _estimate(pairs[:count])
+        estimate = _estimate(pairs[:count], row["canary_at_best"])
         outcome = decide_at_least(estimate, limit, alpha_fail=alpha_fail(timed_limits))
         if is_last or outcome != "inconclusive":
             return Judged(outcome, seconds, pairs[count - 1].launch, estimate)
     raise ValueError("a comparison without pairs")
 
 
-def _estimate(pairs: Sequence[Sampled]) -> Estimate:
-    return speedup(Samples.of(pairs))
+def _estimate(pairs: Sequence[Sampled], canary_at_best_ns: float | None) -> Estimate:
+    return speedup(Samples.of(pairs, canary_at_best_ns))
+
+
+def _whole(row: Row) -> Estimate:
+    return _estimate(_pairs(row), row["canary_at_best"])
 
 
 def truths(store: Store) -> dict[str, float]:
@@ -224,7 +230,7 @@ def truths(store: Store) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for row in store.of_kind("sample"):
         if row["condition"] == "idle":
-            found.setdefault(row["situation"], []).append(_estimate(_pairs(row)).figure)
+            found.setdefault(row["situation"], []).append(_whole(row).figure)
     return {name: statistics.median(figures) for name, figures in found.items()}
 
 
@@ -255,7 +261,7 @@ def _spreads(rows: Sequence[Row], known: dict[str, float]) -> list[Row]:
         about = [row for row in rows if row["situation"] == name]
         if not about:
             continue
-        estimates = [_estimate(_pairs(row)) for row in about]
+        estimates = [_whole(row) for row in about]
         figures = [estimate.figure for estimate in estimates]
         intervals = [interval_of("min_speedup", estimate, 1) for estimate in estimates]
         lines.append(
@@ -270,6 +276,7 @@ def _spreads(rows: Sequence[Row], known: dict[str, float]) -> list[Row]:
                 "1 s spreads": f"{statistics.median(each.scale for each in estimates):.1%}",
                 "error": f"{statistics.median(each.error for each in estimates):.1%}",
                 "holds truth": common.share_text(sum(low <= truth <= high for low, high in intervals), len(about)),
+                "from state": f"{statistics.median(each.from_state for each in estimates):.1%}",
                 "warming": f"{statistics.median(row['warming'] for row in about):.0%}",
             }
         )

@@ -9,11 +9,12 @@ from pytest_modelopt.budgets.limits import format_value
 from pytest_modelopt.budgets.regression import least_speedup, slowdown_of, told_slowdown
 from pytest_modelopt.budgets.waivers import ceiling_of
 from pytest_modelopt.budgets.words import by_how_much, not_measured, shown, verdict
-from pytest_modelopt.figures import format_time
+from pytest_modelopt.figures import format_percentage, format_time
 from pytest_modelopt.record.model import Case, Timing
 from pytest_modelopt.record.verdicts import Limit, Verdict
 from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
+    CANARY_TOLERANCE,
     MIN_PAIRS,
     SEGMENT_S,
     Decision,
@@ -31,12 +32,12 @@ TOO_FEW = f"fewer than {MIN_PAIRS} pairs give no interval"
 
 def speedup_of(timing: Timing) -> Estimate:
     """How many times as fast the variant is; `timing` has pairs."""
-    return speedup(Samples.of(timing.pairs))
+    return speedup(_samples(timing))
 
 
 def latencies_s(timing: Timing) -> tuple[float, float]:
     """Seconds of one call of the original and of the variant; their ratio is the speedup."""
-    variant = variant_latency(Samples.of(timing.pairs)).figure
+    variant = variant_latency(_samples(timing)).figure
     return variant * speedup_of(timing).figure, variant
 
 
@@ -51,7 +52,7 @@ def judge_timed(case: Case, limit: Limit, timed_limits: int) -> Verdict:
     timing = case.timing
     if timing is None or not timing.pairs:
         return not_measured(case, limit)
-    estimate, decision = _decide(limit, Samples.of(timing.pairs), timed_limits)
+    estimate, decision = _decide(limit, _samples(timing), timed_limits)
     figure = slowdown_of(estimate.figure) if limit.name == "max_slowdown" else estimate.figure
     interval = interval_of(limit.name, estimate, timed_limits)
     measured = f"{_told(case, limit, figure, interval, kept=decision != 'fail')} over {len(timing.pairs)} pairs"
@@ -66,6 +67,10 @@ def interval_of(name: str, estimate: Estimate, timed_limits: int) -> tuple[float
     """All limits of this name that the estimate leaves undecided: latencies for `max_latency`, else speedups."""
     risk = alpha_fail(timed_limits)
     return estimate.interval(risk, ALPHA_PASS) if name == "max_latency" else estimate.interval(ALPHA_PASS, risk)
+
+
+def _samples(timing: Timing) -> Samples:
+    return Samples.of(timing.pairs, timing.conditions.canary_at_best_ns)
 
 
 def _decide(limit: Limit, samples: Samples, timed_limits: int) -> tuple[Estimate, Decision]:
@@ -96,6 +101,12 @@ def _what_it_takes(limit: Limit, estimate: Estimate, timing: Timing, timed_limit
     """Why the limit is not decided, and what would decide it."""
     if not math.isfinite(estimate.error):
         return "and that is too little to decide anything; give it more time (`time_limit`)"
+    if 2 * estimate.from_state > estimate.error:
+        return (
+            "and the limit lies inside that interval, since the machine was far from its best state: a fixed piece of "
+            f"work took {format_percentage(_slower(timing), digits=2)} longer than at best, beside a busy neighbour on "
+            "the host or at a lower frequency; run it again when the machine is calm"
+        )
     bound, risk = _bound(limit), alpha_fail(timed_limits)
     is_kept = (estimate.figure >= bound) == (limit.name != "max_latency")
     segments = estimate.segments_needed(bound, ALPHA_PASS if is_kept else risk)
@@ -110,6 +121,10 @@ def _what_it_takes(limit: Limit, estimate: Estimate, timing: Timing, timed_limit
         f"and the limit lies inside that interval: {spread}, so about {format_time(_rounded(seconds))} of timing would "
         "decide it (`time_limit`); or give a limit further from what is measured"
     )
+
+
+def _slower(timing: Timing) -> float:
+    return math.expm1(_samples(timing).slowness + CANARY_TOLERANCE)
 
 
 def _rounded(seconds: float) -> float:

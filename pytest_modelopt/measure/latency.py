@@ -23,6 +23,8 @@ _WARM_NS = 3_000_000
 _WARM_LIMIT_NS = 50_000_000
 _FASTER = 0.98
 """A call is faster than another where it takes less than this share of its time."""
+_CANARY_CALLS = 6
+"""The first ones bring its data into the caches."""
 _SHARE_OF_WORK = 0.05
 """A thread that took less of the processor time than this did not do the model's work."""
 
@@ -46,7 +48,9 @@ class Stopwatch:
     call after the other, knows only the warm model.
     """
 
-    def __init__(self, call: Call, clock: Clock) -> None:
+    def __init__(self, call: Call, clock: Clock, canary: Call | None) -> None:
+        """`canary` is a fixed piece of work of some 20 us by which the state of the machine is known."""
+        self._canary = canary
         self._call, self._clock, self._delay = call, clock, _Delay()
         for _ in range(2):  # lazy initialisation: thread pools, packed weights, kernel selection
             clock(call, 1)
@@ -80,6 +84,7 @@ class Stopwatch:
             warming_ns=warming_ns,
             switches=switches,
             delayed_ns=delayed_ns,
+            canary_ns=0 if self._canary is None else min(host_clock(self._canary, 1) for _ in range(_CANARY_CALLS)),
         )
 
     def _warm_up(self) -> None:

@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pytest_modelopt.measure import machine
+from pytest_modelopt.measure import best_state, machine
 from pytest_modelopt.measure.process import Worker, WorkerFailed
 from pytest_modelopt.measure.replies import Block, Usage
 from pytest_modelopt.record.model import Conditions, TimedPair, Timing, WorkerUse
-from pytest_modelopt.statistics.timing import LAUNCHES, MIN_PAIRS, SEGMENT_S, Samples
+from pytest_modelopt.statistics.timing import LAUNCHES, MIN_PAIRS, SEGMENT_S, Samples, latency
 
 _TICKS_S = 0.1
 """By which the counters of the machine, in ticks of 10 ms for each core, may be behind those of our processes."""
@@ -80,6 +80,7 @@ class _Run:
         self._plan, self._is_open, self._listener = plan, is_open, listener
         self._coin = random.Random(plan.seed)
         self._pairs: list[TimedPair] = []
+        self._canary_at_best_ns = best_state.canary_at_best_ns(plan.threads)
         self._seconds = self._prepare_s = 0.0
         self._next_look_s = SEGMENT_S
         self.waited_s = 0.0
@@ -110,7 +111,14 @@ class _Run:
         self._passed = _added(self._passed, machine.read().since(before))
         self._own_processor_s += time.process_time() - processor
         self._close_launch(original, variant)
+        self._note_canary(number)
         return ends_comparison
+
+    def _note_canary(self, launch: int) -> None:
+        """What this launch says about the best state of the machine, for this comparison and for those to come."""
+        found = [pair.canary_ns for pair in self._pairs if pair.launch == launch and pair.canary_ns]
+        if len(found) >= MIN_PAIRS:
+            self._canary_at_best_ns = best_state.note_canary(self._plan.threads, round(latency(found)))
 
     def _prepare(self, original: Worker, variant: Worker) -> None:
         """Put both on the same cores and let them make their first calls."""
@@ -125,7 +133,7 @@ class _Run:
         if self._seconds < self._next_look_s or len(self._pairs) < MIN_PAIRS:
             return False
         self._next_look_s = max(2 * self._next_look_s, self._seconds)
-        return not self._is_open(Samples.of(self._pairs))
+        return not self._is_open(Samples.of(self._pairs, self._canary_at_best_ns))
 
     def _pair(self, launch: int, original: Worker, variant: Worker) -> TimedPair:
         at_ms, variant_first = int(1000 * self._seconds), self._coin.random() < 0.5
@@ -145,6 +153,7 @@ class _Run:
             variant_block_ns=other.elapsed_ns,
             original_warming_ns=one.warming_ns,
             variant_warming_ns=other.warming_ns,
+            canary_ns=(one.canary_ns + other.canary_ns) // 2,
             original_switches=one.switches,
             variant_switches=other.switches,
             original_delayed_ns=one.delayed_ns,
@@ -185,6 +194,7 @@ class _Run:
             other_cores=_others(busy_s, self._own_processor_s, span_s),
             stolen_cores=None if stolen_s is None else stolen_s / span_s,
             throttled_s=self._passed.throttled_s,
+            canary_at_best_ns=self._canary_at_best_ns,
             waited_s=self.waited_s,
             original=_worker_use([original for original, _ in self._usages]),
             variant=_worker_use([variant for _, variant in self._usages]),

@@ -126,6 +126,8 @@ class Block:
     """How often the processor was taken away."""
     delayed_ns: int
     """How long it was ready to go on but others had the processor; part of `elapsed_ns`."""
+    canary_ns: int
+    """What a fixed piece of work took after it; 0 where it is not asked for."""
 
 
 @dataclass(frozen=True)

@@ -175,6 +175,8 @@ class TimedPair:
     original_warming_ns: int
     """The untimed calls before them."""
     variant_warming_ns: int
+    canary_ns: int
+    """What a fixed piece of work took beside the two blocks, by which the state of the machine is known; 0 on a GPU."""
     original_switches: int
     """How often the operating system took the processor away from the block (involuntary context switches)."""
     variant_switches: int
@@ -209,6 +211,8 @@ class Conditions:
     """Cores that the hypervisor gave to other machines meanwhile (steal), on average."""
     throttled_s: float | None
     """Seconds for which a quota on the container's processor time stopped it."""
+    canary_at_best_ns: int | None
+    """What the canary takes in the best state that this machine is known to have had since it was started."""
     waited_s: float
     """Seconds that this comparison waited for others to finish theirs, before its own clock ran."""
     original: WorkerUse

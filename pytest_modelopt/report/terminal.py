@@ -113,7 +113,7 @@ def _broken(name: str, cell: str) -> str:
     if name in ("changed", "flips"):
         return cell.replace(" / ", "\n/ ")
     if name in ("speedup", "latency"):
-        return re.sub(r" (?=[(\[])", "\n", cell)  # an interval stays on its line
+        return re.sub(r" (?=[(\[]|-> )", "\n", cell)  # an interval stays on its line
     return re.sub(r" (?=[(\[])|(?<=,) ", "\n", cell)
 
 

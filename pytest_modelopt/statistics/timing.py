@@ -11,10 +11,15 @@ estimate of the whole comparison has the variance
 
     scale^2 * WHOLE_RUN^2  +  max(scale^2 / K, launches' variance / launches)
 
+    +  (sensitivity * slowness)^2
+
 The first term is what stays the same for a whole comparison, so that nothing in it shows it; it grows with the spread,
 since a pair of programs that react differently to a moment does so to an hour. `scale^2` is the posterior mean of the
 segments' variance under a scaled inverse chi-squared prior (PRIOR_*), and the bound is Student's t with its degrees of
-freedom. Each error probability is halved, which covers looking again whenever the number of segments has doubled
+freedom. `slowness` says how far the machine was from the best state that it is known to have: the logarithm of what a
+fixed piece of work (the canary) took beside what it takes at best, beyond CANARY_TOLERANCE. `sensitivity` says by how
+much a state of the machine may change the figure: SENSITIVITY_*, or less where the pairs show that they follow the
+canary less. Each error probability is halved, which covers looking again whenever the number of segments has doubled
 (simulated in tests/statistics).
 """
 
@@ -23,7 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, variance
+from statistics import NormalDist, fmean, linear_regression, variance
 from typing import Literal, Protocol
 
 ALPHA_PASS = 0.04
@@ -43,6 +48,12 @@ PRIOR_RATIO, PRIOR_LATENCY = 0.05, 0.08
 """Standard deviation of a segment's logarithm, before anything is known of the comparison: paired, and of one side."""
 PRIOR_FREEDOM = 6
 """How many segments the prior counts for."""
+SENSITIVITY_RATIO, SENSITIVITY_LATENCY = 0.6, 1.2
+"""The most by which the logarithm of a figure follows that of the canary."""
+CANARY_TOLERANCE = 0.05
+"""By which the canary may differ in one and the same state, as a logarithm."""
+_FEW_PAIRS = 20
+"""With fewer the pairs say nothing of how they follow the canary."""
 WHOLE_RUN = 0.5
 """What stays the same for a whole comparison, as a share of the spread of its segments."""
 
@@ -62,30 +73,45 @@ class Pair(Protocol):
     def original_ns(self) -> int: ...
     @property
     def variant_ns(self) -> int: ...
+    @property
+    def canary_ns(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Seconds of one call in the block of each pair, its launch, and the seconds since the first pair began."""
+    """Of each pair: seconds of one call of either side, the launch, and the seconds since the first pair began."""
 
     originals_s: Sequence[float]
     variants_s: Sequence[float]
     launches: Sequence[int]
     moments_s: Sequence[float]
+    canaries_ns: Sequence[float] = ()
+    """What the canary took beside each pair; empty where there is none."""
+    canary_at_best_ns: float | None = None
+    """What it takes in the best state that the machine is known to have."""
 
     def __post_init__(self) -> None:
         if len({len(self.originals_s), len(self.variants_s), len(self.launches), len(self.moments_s)}) > 1:
             raise ValueError("each pair needs both latencies, a launch and a moment")
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair]) -> Samples:
+    def of(cls, pairs: Sequence[Pair], canary_at_best_ns: float | None = None) -> Samples:
         """Of the pairs of a comparison, in their order."""
         return cls(
             [pair.original_ns / 1e9 for pair in pairs],
             [pair.variant_ns / 1e9 for pair in pairs],
             [pair.launch for pair in pairs],
             [pair.at_ms / 1e3 for pair in pairs],
+            [pair.canary_ns for pair in pairs if pair.canary_ns],
+            canary_at_best_ns,
         )
+
+    @property
+    def slowness(self) -> float:
+        """How far the machine was from its best state, as the logarithm of the canary's time; 0 where nothing tells."""
+        if not self.canaries_ns or not self.canary_at_best_ns:
+            return 0.0
+        return max(0.0, _fast_log(self.canaries_ns) - math.log(self.canary_at_best_ns) - CANARY_TOLERANCE)
 
     def __len__(self) -> int:
         return len(self.launches)
@@ -111,6 +137,8 @@ class Estimate:
     """Standard error of the figure, as a share; infinite with fewer than MIN_PAIRS pairs."""
     freedom: int
     segments: int
+    from_state: float
+    """The part of `error` that comes from the state of the machine, which no time mends while it lasts."""
 
     def interval(self, below: float, above: float) -> tuple[float, float]:
         """(low, high): the truth lies below `low` with probability `below` at most, above `high` with `above`."""
@@ -124,7 +152,7 @@ class Estimate:
     def segments_needed(self, limit: float, alpha: float) -> int | None:
         """About how many segments would show on which side of `limit` the figure lies; None where no number would."""
         threshold = student_quantile(1 - LOOKS * alpha, self.freedom)
-        allowed = (self.distance(limit) / (threshold * self.scale)) ** 2 - WHOLE_RUN**2
+        allowed = ((self.distance(limit) / threshold) ** 2 - self.from_state**2) / self.scale**2 - WHOLE_RUN**2
         return math.ceil(1 / allowed) if allowed > 1e-3 else None
 
 
@@ -144,12 +172,16 @@ def speedup(samples: Samples) -> Estimate:
     def figure(pairs: Sequence[int]) -> float:
         return _fast_log([samples.originals_s[i] for i in pairs]) - _fast_log([samples.variants_s[i] for i in pairs])
 
-    return _estimate(samples, figure, PRIOR_RATIO)
+    return _estimate(samples, figure, PRIOR_RATIO, SENSITIVITY_RATIO)
 
 
 def variant_latency(samples: Samples) -> Estimate:
     """Seconds of one call of the variant. Needs at least one pair."""
-    return _estimate(samples, lambda pairs: _fast_log([samples.variants_s[i] for i in pairs]), PRIOR_LATENCY)
+
+    def figure(pairs: Sequence[int]) -> float:
+        return _fast_log([samples.variants_s[i] for i in pairs])
+
+    return _estimate(samples, figure, PRIOR_LATENCY, SENSITIVITY_LATENCY)
 
 
 def decide_at_least(estimate: Estimate, limit: float, *, alpha_fail: float) -> Decision:
@@ -200,7 +232,22 @@ def _divided(launch: range, moments_s: Sequence[float]) -> Iterator[range]:
     yield from (range(start, end) for start, end in zip(starts, [*starts[1:], launch.stop], strict=True))
 
 
-def _estimate(samples: Samples, figure: _Figure, prior: float) -> Estimate:
+def _sensitivity(samples: Samples, figure: _Figure, most: float) -> float:
+    """By how much the figure follows the canary: twice what a regression over the pairs shows, since the canary beside
+    a pair is a noisy sign of the machine's state, with its standard error; `most` where the pairs cannot tell."""
+    if len(samples.canaries_ns) != len(samples) or len(samples) < _FEW_PAIRS:
+        return most
+    canaries = [math.log(canary) for canary in samples.canaries_ns]
+    if variance(canaries) == 0:
+        return most
+    figures = [figure([i]) for i in range(len(samples))]
+    slope, intercept = linear_regression(canaries, figures)
+    rest = fmean((y - intercept - slope * x) ** 2 for x, y in zip(canaries, figures, strict=True))
+    error_squared = rest / (variance(canaries) * (len(samples) - 1))
+    return min(most, 2 * math.sqrt(slope**2 + error_squared))
+
+
+def _estimate(samples: Samples, figure: _Figure, prior: float, most_sensitive: float) -> Estimate:
     segments = [figure(segment) for segment in samples.segments()]
     launches = [figure(launch) for launch in samples.by_launch()]
     freedom = PRIOR_FREEDOM + len(segments) - 1
@@ -208,10 +255,14 @@ def _estimate(samples: Samples, figure: _Figure, prior: float) -> Estimate:
     scale_squared = (PRIOR_FREEDOM * prior**2 + measured) / freedom
     between_launches = variance(launches) / len(launches) if len(launches) > 1 else 0.0
     within = max(scale_squared / len(segments), between_launches)
+    from_state = samples.slowness and samples.slowness * _sensitivity(samples, figure, most_sensitive)
     return Estimate(
         figure=math.exp(figure(range(len(samples)))),
         scale=math.sqrt(scale_squared),
-        error=math.sqrt(scale_squared * WHOLE_RUN**2 + within) if len(samples) >= MIN_PAIRS else math.inf,
+        error=math.sqrt(scale_squared * WHOLE_RUN**2 + within + from_state**2)
+        if len(samples) >= MIN_PAIRS
+        else math.inf,
         freedom=freedom,
         segments=len(segments),
+        from_state=from_state,
     )
