@@ -32,7 +32,9 @@ _ERRORS_SHOWN = 5
 _ERRORS_LISTED = 10_000
 _COLUMNS = tuple(field.name for field in fields(TimedPair))
 _FLAGS = ("variant_first",)
-_COUNTS = tuple(name for name in _COLUMNS if name.endswith(("at_ms", "_warming_ns", "_switches", "_delayed_ns")))
+_COUNTS = tuple(
+    name for name in _COLUMNS if name.endswith(("at_ms", "_warming_ns", "canary_ns", "_switches", "_delayed_ns"))
+)
 _IN_ORDER = ("launch", "at_ms")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
