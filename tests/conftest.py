@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.measure import machine
+from pytest_modelopt.measure import best_state, machine
 
 pytest_plugins = ["pytester"]
 
@@ -31,6 +31,13 @@ def _own_lock(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
         monkeypatch.delenv(name, raising=False)
     lock = tmp_path_factory.getbasetemp() / "timing.lock"
     monkeypatch.setattr(machine, "lock_file", lambda: Path(lock))
+
+
+@pytest.fixture(autouse=True)
+def _no_best_state(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each test meets this machine for the first time, and leaves nothing in the user's cache folder."""
+    monkeypatch.setattr(best_state, "_known", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 class _Stack(ctypes.Structure):

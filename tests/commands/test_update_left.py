@@ -26,7 +26,7 @@ def left(project: Project, text: str, of: Case) -> str:
 
 
 def test_what_was_not_decided_is_left(project: Project) -> None:
-    few = case(timing=timing(5))
+    few = case(timing=timing(3))
     assert left(project, one("{min_speedup: 1x}"), few) == (
         "  budgets.yaml:7: min_speedup 1x is inconclusive for m/int8-dynamic"
     )

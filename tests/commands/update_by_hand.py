@@ -19,8 +19,8 @@ from tests.report.records_by_hand import MIB, measurement, timing
 from tests.report.records_by_hand import case as a_case
 
 CASE = "m/int8-dynamic"
-TIMED = timing(201, 8_000_000, 3_000_000)
-"""4 ms against 3 ms in every pair, in three launches."""
+TIMED = timing(200, 4_000_000, 3_000_000)
+"""4 ms against 3 ms in every pair of ten seconds: 1.333x, and 1.278x for certain (4.1% less, as in test_judge.py)."""
 
 
 def of_bytes(memory: float = 2 * MIB, size: int = MIB) -> Case:

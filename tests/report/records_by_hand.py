@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import cycle
 
 from pytest_modelopt.record.answers import Agreement
 from pytest_modelopt.record.model import (
@@ -65,40 +67,69 @@ QUIET = Conditions(
     other_cores=0.01,
     stolen_cores=0.0,
     throttled_s=0.0,
+    canary_at_best_ns=None,
     waited_s=0.0,
     original=WorkerUse(active_threads=1, idle_cores=0.03),
     variant=WorkerUse(active_threads=1, idle_cores=0.04),
 )
 
 
+PAIRS_PER_SECOND = 20
+Figures = int | Sequence[int]
+"""Nanoseconds of a call in all pairs, or in one pair after the other, again from the start where there are more."""
+
+
 def timing(
-    pairs: int = 21,
-    original_ns: int = 8_000_000,
-    variant_ns: int = 5_000_000,
-    step_ns: int = 0,
+    pairs: int = 200,
+    original_ns: Figures = 4_000_000,
+    variant_ns: Figures = 5_000_000,
     conditions: Conditions = QUIET,
 ) -> Timing:
-    """Blocks of two calls of the original and one of the variant: 8 ms and 5 ms are 4 ms and 5 ms a call.
-
-    The original's times are `step_ns` apart, with `original_ns` in the middle of them.
-    """
-    middle = pairs // 2
-    each = [
-        TimedPair(
-            1 + 3 * index // pairs, index % 2 == 0, original_ns + step_ns * (index - middle), variant_ns, 0, 0, 0, 0
-        )
-        for index in range(pairs)
-    ]
+    """Pairs of three launches, twenty a second. A launch begins with a second, so each second is a segment."""
+    seconds = max(1, pairs // PAIRS_PER_SECOND)
+    each = (
+        _pair(index, 1 + 3 * min(index // PAIRS_PER_SECOND, seconds - 1) // seconds, one, other)
+        for index, one, other in zip(range(pairs), _endless(original_ns), _endless(variant_ns), strict=False)
+    )
     return Timing(
         tuple(each),
-        original_calls=2,
-        variant_calls=1,
         seed=7,
-        seconds=1.5,
+        seconds=pairs / PAIRS_PER_SECOND,
         prepare_s=0.1,
         time_limit_s=20.0,
         threads=1,
         conditions=conditions,
+    )
+
+
+def by_second(*figures_ns: int) -> list[int]:
+    """One second of pairs with each of these figures."""
+    return [figure for figure in figures_ns for _ in range(PAIRS_PER_SECOND)]
+
+
+def _endless(figures_ns: Figures) -> Iterator[int]:
+    return cycle([figures_ns] if isinstance(figures_ns, int) else figures_ns)
+
+
+def _pair(index: int, launch: int, original_ns: int, variant_ns: int) -> TimedPair:
+    calls = [max(1, 10_000_000 // figure) for figure in (original_ns, variant_ns)]
+    return TimedPair(
+        launch=launch,
+        at_ms=1000 * index // PAIRS_PER_SECOND,
+        variant_first=index % 2 == 0,
+        original_ns=original_ns,
+        variant_ns=variant_ns,
+        original_calls=calls[0],
+        variant_calls=calls[1],
+        original_block_ns=calls[0] * original_ns,
+        variant_block_ns=calls[1] * variant_ns,
+        original_warming_ns=4_000_000,
+        variant_warming_ns=4_000_000,
+        canary_ns=0,
+        original_switches=0,
+        variant_switches=0,
+        original_delayed_ns=0,
+        variant_delayed_ns=0,
     )
 
 
@@ -214,7 +245,7 @@ def realistic() -> Record:
             variant=measurement(
                 "int8-dynamic", weights=int(2.4 * MIB), peak=int(1.01 * MIB), size=2 * MIB, score=0.9722
             ),
-            timing=timing(61, 7_400_000, 2_600_000, 20_000),
+            timing=timing(400, 3_700_000, 2_600_000),
             coverage=transformer,
             agreement=Agreement(360, 2, 1, 3),
         ),
@@ -226,14 +257,15 @@ def realistic() -> Record:
                     hoped,
                     "inconclusive",
                     1.46,
-                    f"{second}: min_speedup 1.5x is inconclusive: 1.46x [1.41, 1.52] over 1804 pairs in 20 s, and the "
-                    "limit lies inside that interval; give it more time (`time_limit`), a quieter machine, or a limit "
-                    "further from what is measured. (budgets.yaml:29)",
+                    f"{second}: min_speedup 1.5x is inconclusive: 1.46x [1.42x, 1.52x] over 400 pairs in 20 s, and the "
+                    "limit lies inside that interval: estimates of one second spread by 2.4%, so no time would decide "
+                    "a limit that is so near; give a limit further from what is measured, or a quieter machine. "
+                    "(budgets.yaml:29)",
                 ),
             ),
             original=original,
             variant=measurement("x", weights=int(1.2 * MIB), peak=MIB, size=MIB, score=0.9694),
-            timing=timing(61, 7_400_000, 2_534_000, 20_000),
+            timing=timing(400, 3_700_000, 2_534_000),
             coverage=pruned,
             agreement=Agreement(360, 4, 2, 7),
         ),
@@ -246,12 +278,13 @@ def realistic() -> Record:
                     speed,
                     "inconclusive",
                     1.52,
-                    "keyword-cnn/int8-static: min_speedup 1.5x is inconclusive: 1.52x [1.47, 1.58] over 4210 pairs in "
-                    "20 s, and the limit lies inside that interval; give it more time (`time_limit`), a quieter "
-                    "machine, or a limit further from what is measured. (budgets.yaml:26)",
+                    "keyword-cnn/int8-static: min_speedup 1.5x is inconclusive: 1.52x [1.48x, 1.58x] over 400 pairs in "
+                    "20 s, and the limit lies inside that interval: estimates of one second spread by 2.4%, so no time "
+                    "would decide a limit that is so near; give a limit further from what is measured, or a quieter "
+                    "machine. (budgets.yaml:26)",
                 ),
             ),
-            timing=timing(61, 1_520_000, 500_000, 4_000),
+            timing=timing(400, 760_000, 500_000),
             agreement=Agreement(360, 1, 2, 3),
         ),
         case(

@@ -37,12 +37,20 @@ def test_every_cell_of_a_compared_case() -> None:
     )
     assert block.headers == ("recipe", "memory", "size", "latency", "accuracy", "flips", "verdict")
     assert [row.cells for row in block.rows] == [
-        ("original", "8 MiB (0%)", "4 MiB (0%)", "4 ms (0% [0%, 0%])", "97.5% (0 pp)", "0 / 360", "no limits"),
+        (
+            "original",
+            "8 MiB (0%)",
+            "4 MiB (0%)",
+            "4 ms -> 4 ms (0% [-5.36%, +4.3%])",
+            "97.5% (0 pp)",
+            "0 / 360",
+            "no limits",
+        ),
         (
             "int8-dynamic",
             "10 MiB (+25%)",
             "3 MiB (-25%)",
-            "5 ms (+25% [+25%, +25%])",
+            "4 ms -> 5 ms (+25% [+18.3%, +30.4%])",
             "98.2% (loss 0.4 pp)",
             "22 / 1000",
             "pass",
@@ -56,10 +64,10 @@ def test_a_gain_is_told_as_one_and_faster_is_less() -> None:
         against(
             before=measurement(None, score=0.9),
             after=measurement(None, score=0.9014),
-            timed=timing(61, 8_000_000, 3_200_000),  # 4 ms at the base, 3.2 ms at head
+            timed=timing(200, 4_000_000, 3_200_000),  # 4 ms at the base, 3.2 ms at head
         )
     ).rows
-    assert (row.latency, row.score) == ("3.2 ms (-20% [-20%, -20%])", "90.14% (gain 0.14 pp)")
+    assert (row.latency, row.score) == ("4 ms -> 3.2 ms (-20% [-24.3%, -16.6%])", "90.14% (gain 0.14 pp)")
 
 
 def test_a_metric_that_is_better_when_lower_loses_when_it_rises() -> None:
@@ -70,23 +78,17 @@ def test_a_metric_that_is_better_when_lower_loses_when_it_rises() -> None:
 
 @pytest.mark.parametrize(
     ("pairs", "told"),
-    [  # as in test_table.py: of 6 pairs nothing is known, of 7 whether head is slower, not how much at least
-        (6, "+25% [?, ?]"),
-        (7, "+25% [?, +37.5%]"),  # one launch counts within a factor of 1.1: 1.25 * 1.1 = 1.375
-        (61, "+25% [+25%, +25%]"),
+    [  # the ends of test_table.py, turned around: 1 / 0.984 and 1 / 0.691
+        (3, "+25%"),
+        (4, "+25% [+1.61%, +44.7%]"),
+        (200, "+25% [+18.3%, +30.4%]"),
     ],
 )
-def test_an_end_of_the_interval_that_nothing_is_known_about_is_a_question_mark(pairs: int, told: str) -> None:
-    (row,) = _block(against(timed=timing(pairs, 8_000_000, 5_000_000))).rows
-    assert row.latency == f"5 ms ({told})"
-
-
-def test_the_interval_of_a_slowdown_has_the_smaller_end_first() -> None:
-    """61 base blocks from 6.8 to 9.2 ms (3.4 to 4.6 ms a call) against 5 ms: from 5/4.6 to 5/3.4 of the base."""
-    (row,) = _block(against(timed=timing(61, 8_000_000, 5_000_000, step_ns=40_000))).rows
-    estimate, low, high = (float(part.strip("(%[],)+")) for part in row.latency.removeprefix("5 ms ").split())
-    assert estimate == 25
-    assert 100 * (5 / 4.6 - 1) < low < 25 < high < 100 * (5 / 3.4 - 1)
+def test_the_interval_of_a_slowdown_has_the_smaller_end_first_and_too_few_pairs_have_none(
+    pairs: int, told: str
+) -> None:
+    (row,) = _block(against(timed=timing(pairs, 4_000_000, 5_000_000))).rows
+    assert row.latency == f"4 ms -> 5 ms ({told})"
 
 
 def test_a_difference_too_small_for_a_share_is_told_in_bytes() -> None:
@@ -190,8 +192,8 @@ def _process(*peaks: int) -> Measurement:
         (against(agreement=Agreement(360, 1, 0, 0)), ("answers",)),
         (against(agreement=Agreement(360, 0, 1, 0)), ("answers",)),
         (against(timed=SLOWER), ("latency",)),
-        (against(timed=timing(61, 8_000_000, 3_000_000)), ("latency",)),
-        (against(timed=timing(61, 8_000_000, 4_040_000, step_ns=20_000)), ()),  # 1%, inside of 3.7 to 4.3 ms
+        (against(timed=timing(200, 4_000_000, 3_000_000)), ("latency",)),
+        (against(timed=timing(200, 4_000_000, 4_040_000)), ()),  # 1%, within the interval
         (against(timed=timing(0)), ()),
         (against(before=_process(90, 100, 110), after=_process(105, 120, 130)), ()),  # the runs overlap
         (against(before=_process(90, 100, 110), after=_process(111, 120, 130)), ("memory",)),

@@ -82,7 +82,7 @@ def test_what_no_job_measured_is_an_error_of_the_whole() -> None:
 
 
 def test_a_line_of_progress_names_the_base() -> None:
-    assert case_line(against()) == "modelopt: digits-vit/int8-dynamic against 0f1e2d3c4b5a: timing 1.5 s (61 pairs)"
+    assert case_line(against()) == "modelopt: digits-vit/int8-dynamic against 0f1e2d3c4b5a: timing 10.0 s (200 pairs)"
     assert case_line(against(status="failed", why="ImportError: x")) == (
         "modelopt: digits-vit/int8-dynamic against 0f1e2d3c4b5a: no base, ImportError: x"
     )

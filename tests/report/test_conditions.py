@@ -15,13 +15,13 @@ from pytest_modelopt.report.table import blocks
 
 
 def delayed(share: float) -> Timing:
-    """Every block of 8 and 5 ms waited for `share` of its time."""
+    """Every block waited for `share` of its time."""
     made = timing()
     pairs = tuple(
         replace(
             pair,
-            original_delayed_ns=round(pair.original_ns * share),
-            variant_delayed_ns=round(pair.variant_ns * share),
+            original_delayed_ns=round(pair.original_block_ns * share),
+            variant_delayed_ns=round(pair.variant_block_ns * share),
         )
         for pair in made.pairs
     )

@@ -21,20 +21,26 @@ def test_tables_and_sentences_fit_into_usual_terminals(width: int) -> None:
 
 
 def test_a_wide_table_has_one_line_for_each_variant() -> None:
-    told = _text(lines(realistic(), 160))
+    told = _text(lines(realistic(), 170))
     (row,) = [line for line in told if line.startswith("  int8-dynamic ")]
     assert row.split("  ")[1] == "int8-dynamic"
     assert "3.41 MiB (-57.4%)" in row
+    assert "3.7 ms -> 2.6 ms" in row
     assert row.endswith("FAIL")
 
 
 def test_what_a_narrow_terminal_leaves_out_is_said() -> None:
     assert not [line for line in _text(lines(realistic(), 140)) if "left out" in line]
     assert not [line for line in _text(lines(realistic(), 120)) if "left out" in line]
-    assert [line for line in _text(lines(realistic(), 100)) if "left out, as the terminal is narrow: changed)" in line]
+    assert [
+        line
+        for line in _text(lines(realistic(), 100))
+        if "left out, as the terminal is narrow: changed and flips)" in line
+    ]
     narrow = _text(lines(realistic(), 80))
     assert [line for line in narrow if "left out, as the terminal is narrow: changed and size and flips" in line]
     assert any("(-57.4%)" in line for line in narrow)
+    assert any("-> 2.6 ms  [1.38, 1.48]" in line for line in narrow), "both latencies, and the interval in one line"
 
 
 def test_the_closing_line_counts_everything() -> None:
