@@ -14,13 +14,12 @@ from pathlib import Path
 from pytest_modelopt.measure.replies import Block, Usage
 
 _BLOCK_NS = 10_000_000
-"""The timed calls of a block take at least this long together: a state of the machine that lasts for milliseconds is
-then in the block of a slow program as it is in that of a fast one."""
+"""The timed calls of a block take at least this long together, and their mean is its figure: so what disturbs a block
+for a moment slows short calls down as it does long ones."""
 _READING_NS = 100_000
 """Calls that are shorter are timed several at a time, so that the clock and the interpreter do not show."""
-_WARM_NS = 3_000_000
-"""A block is warm when no call has been faster for so long, or when it has taken _WARM_LIMIT_NS."""
-_WARM_LIMIT_NS = 50_000_000
+_WARM_NS, _WARM_READINGS, _WARM_LIMIT_NS = 3_000_000, 3, 100_000_000
+"""A block is warm when for so long, and so often, no call has been faster than before, or when the limit is reached."""
 _FASTER = 0.98
 """A call is faster than another where it takes less than this share of its time."""
 _CANARY_CALLS = 6
@@ -71,16 +70,19 @@ class Stopwatch:
             self._warm_up()
             warming_ns = time.perf_counter_ns() - start
             delayed_ns, switches = self._delay.read_ns(), _involuntary_switches()
-            readings = self._readings()
+            readings = elapsed_ns = 0
+            while elapsed_ns < _BLOCK_NS:
+                elapsed_ns += self._read_ns()
+                readings += 1
             switches, delayed_ns = _involuntary_switches() - switches, self._delay.read_ns() - delayed_ns
             self._processor_in_blocks += time.process_time_ns() - processor
             self._in_blocks += time.perf_counter_ns() - start
         finally:
             gc.enable()
         return Block(
-            call_ns=max(1, round(sorted(readings)[(len(readings) - 1) // 4] / self._calls_per_reading)),
-            calls=len(readings) * self._calls_per_reading,
-            elapsed_ns=sum(readings),
+            call_ns=max(1, round(elapsed_ns / (readings * self._calls_per_reading))),
+            calls=readings * self._calls_per_reading,
+            elapsed_ns=elapsed_ns,
             warming_ns=warming_ns,
             switches=switches,
             delayed_ns=delayed_ns,
@@ -89,21 +91,14 @@ class Stopwatch:
 
     def _warm_up(self) -> None:
         best_ns = spent_ns = self._read_ns()
-        unchanged_ns = 0
-        while unchanged_ns < _WARM_NS and spent_ns < _WARM_LIMIT_NS:
+        unchanged_ns = unchanged = 0
+        while (unchanged_ns < _WARM_NS or unchanged < _WARM_READINGS) and spent_ns < _WARM_LIMIT_NS:
             reading_ns = self._read_ns()
             spent_ns += reading_ns
             unchanged_ns += reading_ns
+            unchanged += 1
             if reading_ns < _FASTER * best_ns:
-                best_ns, unchanged_ns = reading_ns, 0
-
-    def _readings(self) -> list[int]:
-        readings = [self._read_ns()]
-        left_ns = _BLOCK_NS - readings[0]
-        while left_ns > 0:
-            readings.append(self._read_ns())
-            left_ns -= readings[-1]
-        return readings
+                best_ns, unchanged_ns, unchanged = reading_ns, 0, 0
 
     def _read_ns(self) -> int:
         return self._clock(self._call, self._calls_per_reading)

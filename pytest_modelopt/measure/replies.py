@@ -116,7 +116,7 @@ class Block:
     """One block of calls: what a warm call takes, and what others did to the block meanwhile."""
 
     call_ns: int
-    """The lower quartile of the timed calls."""
+    """The mean of the timed calls."""
     calls: int
     elapsed_ns: int
     """All timed calls together."""

@@ -164,7 +164,7 @@ class TimedPair:
     """Milliseconds of timing, over all launches, before this pair."""
     variant_first: bool
     original_ns: int
-    """One call of the original: the lower quartile of the timed calls of its block."""
+    """One call of the original: the mean of the timed calls of its block."""
     variant_ns: int
     original_calls: int
     """Timed calls in the block."""

@@ -1,0 +1,298 @@
+"""The model of timed figures: its estimate, its error at each level of variation, and its verdicts, by simulation."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from statistics import NormalDist, fmean, geometric_mean
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_modelopt.statistics.timing import (
+    ALPHA_FAIL,
+    ALPHA_PASS,
+    CANARY_TOLERANCE,
+    MIN_PAIRS,
+    PRIOR_FREEDOM,
+    PRIOR_RATIO,
+    SENSITIVITY_RATIO,
+    WHOLE_RUN,
+    Estimate,
+    Samples,
+    alpha_fail,
+    decide_at_least,
+    decide_at_most,
+    latency,
+    speedup,
+    student_quantile,
+    variant_latency,
+)
+
+PAIRS_A_SECOND = 20
+
+
+def series(originals: list[float], variants: list[float], launch_s: float = math.inf) -> Samples:
+    """Pairs at an even pace, in launches of `launch_s`."""
+    moments = [i / PAIRS_A_SECOND for i in range(len(originals))]
+    return Samples(originals, variants, [1 + int(moment / launch_s) for moment in moments], moments)
+
+
+def constant(ratio: float, pairs: int) -> Samples:
+    return series([ratio] * pairs, [1.0] * pairs)
+
+
+# --- the estimate ----------------------------------------------------------------------------------------------------
+
+
+def test_a_latency_is_the_geometric_mean_of_the_fastest_fifth() -> None:
+    assert latency([9.0, 2.0, 8.0, 7.0, 3.0, 9.0, 9.0, 9.0, 9.0, 9.0]) == pytest.approx(math.sqrt(2 * 3))
+    assert latency([5.0]) == pytest.approx(5.0)
+
+
+def test_the_speedup_is_the_ratio_of_the_two_latencies() -> None:
+    coin = random.Random(1)
+    samples = series([coin.uniform(3, 4) for _ in range(100)], [coin.uniform(1, 2) for _ in range(100)])
+    assert speedup(samples).figure == pytest.approx(latency(samples.originals_s) / latency(samples.variants_s))
+    assert variant_latency(samples).figure == pytest.approx(latency(samples.variants_s))
+
+
+def test_what_slows_most_blocks_down_does_not_change_the_figure() -> None:
+    """A neighbour for three quarters of the time, which slows the variant down twice as much as the original."""
+    calm, busy = [2.0] * 25, [3.0] * 75
+    assert speedup(series(calm + busy, [1.0] * 25 + [2.0] * 75)).figure == pytest.approx(2.0)
+
+
+def test_each_pair_has_all_its_parts() -> None:
+    with pytest.raises(ValueError, match="each pair needs"):
+        Samples([1.0, 2.0], [1.0], [1], [0.0])
+
+
+# --- segments --------------------------------------------------------------------------------------------------------
+
+
+def test_a_segment_is_a_second_and_never_crosses_a_launch() -> None:
+    samples = series([1.0] * 100, [1.0] * 100, launch_s=2.5)
+    assert [len(segment) for segment in samples.segments()] == [20, 30, 20, 30]
+    assert [len(launch) for launch in samples.by_launch()] == [50, 50]
+
+
+def test_slow_programs_have_longer_segments() -> None:
+    moments = [1.5 * i for i in range(10)]
+    samples = Samples([1.0] * 10, [1.0] * 10, [1] * 10, moments)
+    assert [len(segment) for segment in samples.segments()] == [MIN_PAIRS, 10 - MIN_PAIRS]
+
+
+# --- the error -------------------------------------------------------------------------------------------------------
+
+
+def test_the_error_of_one_segment_is_the_prior() -> None:
+    estimate = speedup(constant(2.0, PAIRS_A_SECOND))
+    assert (estimate.segments, estimate.freedom) == (1, PRIOR_FREEDOM)
+    assert estimate.scale == pytest.approx(PRIOR_RATIO)
+    assert estimate.error == pytest.approx(PRIOR_RATIO * math.sqrt(WHOLE_RUN**2 + 1))
+
+
+def test_the_error_by_hand() -> None:
+    """Four segments whose ratios are 1.0, 1.1, 1.0 and 1.1 throughout."""
+    originals = [ratio for ratio in (1.0, 1.1, 1.0, 1.1) for _ in range(PAIRS_A_SECOND)]
+    estimate = speedup(series(originals, [1.0] * len(originals)))
+    spread_squared = math.log(1.1) ** 2 / 3  # sample variance of (0, a, 0, a) is a^2 / 3
+    scale_squared = (PRIOR_FREEDOM * PRIOR_RATIO**2 + 3 * spread_squared) / (PRIOR_FREEDOM + 3)
+    assert estimate.scale == pytest.approx(math.sqrt(scale_squared))
+    assert estimate.error == pytest.approx(math.sqrt(scale_squared * (WHOLE_RUN**2 + 1 / 4)))
+    assert estimate.freedom == PRIOR_FREEDOM + 3
+
+
+def test_launches_that_contradict_each_other_make_the_figure_uncertain() -> None:
+    """As a layout in memory does that lasts as long as a process: many segments, but only three draws of it."""
+    alike = speedup(series([2.0] * 300, [1.0] * 300, launch_s=5.0))
+    originals = [ratio for ratio in (2.0, 2.4, 2.8) for _ in range(100)]
+    unlike = speedup(series(originals, [1.0] * 300, launch_s=5.0))
+    assert unlike.error > 3 * alike.error
+    assert decide_at_least(unlike, 1.8, alpha_fail=0.01) == "inconclusive"
+
+
+def test_a_few_pairs_know_no_error_and_decide_nothing() -> None:
+    estimate = speedup(constant(9.0, MIN_PAIRS - 1))
+    assert estimate.interval(ALPHA_PASS, ALPHA_FAIL) == (0.0, math.inf)
+    assert decide_at_least(estimate, 1.0, alpha_fail=0.01) == "inconclusive"
+    assert decide_at_most(variant_latency(constant(9.0, MIN_PAIRS - 1)), 100.0, alpha_fail=0.01) == "inconclusive"
+
+
+# --- the state of the machine ----------------------------------------------------------------------------------------
+
+
+def in_state(canary_ns: float, at_best_ns: float | None, pairs: int = 100) -> Samples:
+    return Samples(
+        [2.0] * pairs,
+        [1.0] * pairs,
+        [1] * pairs,
+        [i / PAIRS_A_SECOND for i in range(pairs)],
+        [canary_ns] * pairs,
+        at_best_ns,
+    )
+
+
+def test_a_machine_in_its_best_state_adds_no_error() -> None:
+    assert speedup(in_state(20_500, 20_000)).from_state == 0
+    assert speedup(in_state(30_000, None)).from_state == 0
+
+
+def test_a_machine_far_from_its_best_state_is_uncertain_by_what_that_may_change() -> None:
+    estimate = speedup(in_state(30_000, 20_000))
+    assert estimate.from_state == pytest.approx(SENSITIVITY_RATIO * (math.log(1.5) - CANARY_TOLERANCE))
+    assert decide_at_least(estimate, 1.7, alpha_fail=0.01) == "inconclusive"
+    assert decide_at_least(speedup(in_state(20_000, 20_000)), 1.7, alpha_fail=0.01) == "pass"
+    assert decide_at_least(estimate, 1.0, alpha_fail=0.01) == "pass"  # nothing that is known changes that much
+
+
+def test_programs_that_react_alike_are_less_uncertain() -> None:
+    """Both follow the canary, so their ratio does not."""
+    coin = random.Random(2)
+    states = [coin.choice([1.3, 1.5]) for _ in range(200)]
+    moments = [i / PAIRS_A_SECOND for i in range(200)]
+    alike = Samples(
+        [2 * state * coin.gauss(1, 0.01) for state in states],
+        [state * coin.gauss(1, 0.01) for state in states],
+        [1] * 200,
+        moments,
+        [20_000 * state for state in states],
+        20_000,
+    )
+    unlike = Samples([2.0] * 200, alike.variants_s, [1] * 200, moments, alike.canaries_ns, 20_000)
+    assert speedup(alike).from_state < 0.1 * speedup(unlike).from_state
+    assert speedup(unlike).from_state == pytest.approx(SENSITIVITY_RATIO * (math.log(1.3) - CANARY_TOLERANCE))
+
+
+# --- verdicts --------------------------------------------------------------------------------------------------------
+
+
+def test_clear_cases_are_decided_after_a_second() -> None:
+    """A factor of 1.5 away, also among twenty timed limits."""
+    estimate, risk = speedup(constant(1.0, PAIRS_A_SECOND)), alpha_fail(20)
+    assert decide_at_least(estimate, 1 / 1.5, alpha_fail=risk) == "pass"
+    assert decide_at_least(estimate, 1.5, alpha_fail=risk) == "fail"
+    assert decide_at_least(estimate, 1.05, alpha_fail=risk) == "inconclusive"
+    assert decide_at_most(variant_latency(constant(1.0, 20 * PAIRS_A_SECOND)), 1.5, alpha_fail=risk) == "pass"
+    assert decide_at_most(variant_latency(constant(1.0, 20 * PAIRS_A_SECOND)), 0.66, alpha_fail=risk) == "fail"
+
+
+def test_the_risk_of_a_false_failure_is_shared_among_the_timed_limits() -> None:
+    assert alpha_fail(1) == 0.01
+    assert alpha_fail(4) == 0.0025
+    assert alpha_fail(0) == 0.01
+
+
+FIGURES = st.lists(st.floats(0.5, 2.0), min_size=1, max_size=60)
+
+
+@given(FIGURES, st.floats(0.1, 4.0), st.sampled_from([0.01, 0.0025]), st.sampled_from([1.0, 2.0, math.inf]))
+def test_the_interval_and_the_verdict_never_disagree(
+    originals: list[float], limit: float, risk: float, launch_s: float
+) -> None:
+    samples = series(originals, [1.0] * len(originals), launch_s)
+    low, high = speedup(samples).interval(ALPHA_PASS, risk)
+    decision = decide_at_least(speedup(samples), limit, alpha_fail=risk)
+    assert decision == ("pass" if limit <= low else "fail" if limit > high else "inconclusive")
+    samples = series([1.0] * len(originals), originals, launch_s)
+    low, high = variant_latency(samples).interval(risk, ALPHA_PASS)
+    decision = decide_at_most(variant_latency(samples), limit, alpha_fail=risk)
+    assert decision == ("pass" if limit >= high else "fail" if limit < low else "inconclusive")
+
+
+def test_what_it_takes_is_the_number_of_segments_after_which_the_limit_is_decided() -> None:
+    estimate = Estimate(1.0, scale=0.05, error=0.03, freedom=30, segments=10, from_state=0.0)
+    needed = estimate.segments_needed(0.93, ALPHA_PASS)
+    assert needed is not None
+    assert needed > 1
+
+    def after(segments: int) -> str:
+        error = 0.05 * math.sqrt(WHOLE_RUN**2 + 1 / segments)
+        return decide_at_least(Estimate(1.0, 0.05, error, 30, segments, 0.0), 0.93, alpha_fail=0.01)
+
+    assert (after(needed - 1), after(needed)) == ("inconclusive", "pass")
+    assert estimate.segments_needed(0.99, ALPHA_PASS) is None
+
+
+@pytest.mark.parametrize(
+    ("freedom", "probability", "published"),
+    [
+        (6, 0.95, 1.943),
+        (6, 0.99, 3.143),
+        (6, 0.9995, 5.959),
+        (10, 0.975, 2.228),
+        (10, 0.999, 4.144),
+        (25, 0.99, 2.485),
+        (60, 0.995, 2.660),
+    ],
+)
+def test_quantiles_of_students_t_are_the_published_ones(freedom: int, probability: float, published: float) -> None:
+    """NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.2."""
+    assert student_quantile(probability, freedom) == pytest.approx(published, rel=3e-3)
+
+
+def test_students_t_becomes_normal() -> None:
+    assert student_quantile(0.99, 1e9) == pytest.approx(NormalDist().inv_cdf(0.99))
+
+
+# --- simulations with the spreads that were measured -----------------------------------------------------------------
+
+TIME_LIMIT_S = 20
+
+
+def simulated(coin: random.Random, truth: float, spread: float) -> Samples:
+    """A comparison of two programs as they were measured on shared virtual machines.
+
+    The machine's state is the same for a whole run (half of `spread`), changes from second to second (`spread`), and
+    slows single blocks down by up to a half in addition.
+    """
+    whole_run = coin.gauss(0, spread / 2)
+    originals, variants = [], []
+    for _ in range(TIME_LIMIT_S):
+        state = coin.gauss(0, spread)
+        for _ in range(PAIRS_A_SECOND):
+            originals.append(truth * math.exp(whole_run + state + abs(coin.gauss(0, 0.1))))
+            variants.append(math.exp(abs(coin.gauss(0, 0.1))))
+    return series(originals, variants, launch_s=TIME_LIMIT_S / 3)
+
+
+def outcome(samples: Samples, limit: float, decide: Callable[[Samples, float], str]) -> str:
+    """As the referee looks: whenever the time has doubled, and at the end."""
+    for seconds in (1, 2, 4, 8, 16, TIME_LIMIT_S):
+        count = seconds * PAIRS_A_SECOND
+        part = Samples(
+            samples.originals_s[:count], samples.variants_s[:count], samples.launches[:count], samples.moments_s[:count]
+        )
+        found = decide(part, limit)
+        if found != "inconclusive":
+            return found
+    return "inconclusive"
+
+
+def decided(samples: Samples, limit: float) -> str:
+    return decide_at_least(speedup(samples), limit, alpha_fail=ALPHA_FAIL)
+
+
+@pytest.mark.parametrize("spread", [0.01, 0.03, 0.05])
+def test_a_limit_beside_the_truth_is_rarely_judged_wrongly_and_one_that_is_not_near_is_decided(spread: float) -> None:
+    coin = random.Random(20260101)
+    runs = [simulated(coin, 1.0, spread) for _ in range(60)]
+    center = geometric_mean(speedup(run).figure for run in runs)  # the fast blocks lie below the middle of their noise
+    at = {factor: [outcome(run, factor * center, decided) for run in runs] for factor in (0.90, 0.95, 1.05, 1.10)}
+    assert at[0.95].count("fail") <= 1
+    assert at[1.05].count("pass") <= 3
+    assert at[0.90].count("fail") == 0
+    assert at[1.10].count("pass") == 0
+    undecided = [at[factor].count("inconclusive") / len(runs) for factor in (0.90, 1.10)]
+    assert fmean(undecided) <= 1 / 3
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    coin = random.Random(7)
+    runs = [speedup(simulated(coin, 1.0, 0.04)) for _ in range(100)]
+    center = geometric_mean(run.figure for run in runs)
+    held = sum(low <= center <= high for low, high in (run.interval(ALPHA_PASS, ALPHA_FAIL) for run in runs))
+    assert held >= 93
