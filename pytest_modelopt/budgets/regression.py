@@ -206,17 +206,17 @@ def slowdown_of(speedup: float) -> float:
 def told_slowdown(case: Case, limit: Limit, slowdown: float, interval: tuple[float, float], kept: bool) -> str:
     """'12% slower [8%, 16%] than 1a2b3c4d5e6f': shares of the base's time, the interval in the direction of the figure.
 
-    `interval` is that of the ratios base / head.
+    `interval` is that of the ratios base / head; an infinite one is left out.
     """
-    low, high = (slowdown_of(end) if 0 < end < math.inf else None for end in reversed(interval))
-    one_way = all(end is None or end * slowdown >= 0 for end in (low, high))
+    amount = f"{shown(case, limit, abs(slowdown), kept=kept)} {'faster' if slowdown < 0 else 'slower'}"
+    if not math.isfinite(interval[1]):
+        return f"{amount} than {base_name(case)}"
+    low, high = (slowdown_of(end) for end in reversed(interval))
+    one_way = low * high >= 0
     ends = [_told_end(end, signed=not one_way) for end in ((high, low) if slowdown < 0 and one_way else (low, high))]
-    amount = shown(case, limit, abs(slowdown), kept=kept)
-    return f"{amount} {'faster' if slowdown < 0 else 'slower'} [{', '.join(ends)}] than {base_name(case)}"
+    return f"{amount} [{', '.join(ends)}] than {base_name(case)}"
 
 
-def _told_end(slowdown: float | None, *, signed: bool) -> str:
-    if slowdown is None:
-        return "?"
+def _told_end(slowdown: float, *, signed: bool) -> str:
     direction = f" {'faster' if slowdown < 0 else 'slower'}" if signed else ""
     return f"{format_percentage(abs(slowdown))}{direction}"

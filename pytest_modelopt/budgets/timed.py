@@ -89,10 +89,11 @@ def _bound(limit: Limit) -> float:
 
 def _told(case: Case, limit: Limit, figure: float, interval: tuple[float, float], *, kept: bool) -> str:
     """'1.42x [1.3x, 1.5x]'."""
+    if limit.name == "max_slowdown":
+        told = told_slowdown(case, limit, figure, interval, kept)
+        return told if math.isfinite(interval[1]) else f"{told} ({TOO_FEW})"
     if not math.isfinite(interval[1]):
         return f"{shown(case, limit, figure, kept=kept)} ({TOO_FEW})"
-    if limit.name == "max_slowdown":
-        return told_slowdown(case, limit, figure, interval, kept)
     ends = [format_value(limit.name, end, digits=3) for end in interval]
     return f"{shown(case, limit, figure, kept=kept)} [{ends[0]}, {ends[1]}]"
 

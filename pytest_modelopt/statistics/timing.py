@@ -109,9 +109,10 @@ class Samples:
     @property
     def slowness(self) -> float:
         """How far the machine was from its best state, as the logarithm of the canary's time; 0 where nothing tells."""
-        if not self.canaries_ns or not self.canary_at_best_ns:
+        best_ns = self.canary_at_best_ns
+        if not self.canaries_ns or best_ns is None or best_ns <= 0:  # a record may hold anything
             return 0.0
-        return max(0.0, _fast_log(self.canaries_ns) - math.log(self.canary_at_best_ns) - CANARY_TOLERANCE)
+        return max(0.0, _fast_log(self.canaries_ns) - math.log(best_ns) - CANARY_TOLERANCE)
 
     def __len__(self) -> int:
         return len(self.launches)
