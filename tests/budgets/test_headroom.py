@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_modelopt.budgets.headroom import judged, tightest, with_headroom
-from pytest_modelopt.budgets.judge import speedup_samples
+from pytest_modelopt.budgets.timed import interval_of, speedup_of
 from pytest_modelopt.record.answers import Interval
 from pytest_modelopt.record.model import Case, Coverage, LayerCoverage, ProcessMemory
 from pytest_modelopt.record.verdicts import Waiver
-from pytest_modelopt.statistics.timing import ALPHA_PASS, Samples, alpha_fail, latency_interval, speedup_interval
+from pytest_modelopt.statistics.timing import Samples, variant_latency
 from tests.budgets.answers_by_hand import Z2, answered, sliced, varying
-from tests.report.records_by_hand import MIB, ORIGINAL, case, limit, measurement, timing
+from tests.report.records_by_hand import MIB, ORIGINAL, by_second, case, limit, measurement, timing
 
-WIDE = timing(201, 8_000_000, 3_000_000, 4_000)
+WIDE = timing(200, by_second(4_000_000, 4_200_000), by_second(3_000_000, 3_100_000))
 
 
 def end_of(of: Case, name: str, stated: float = 0.5) -> float | None:
@@ -61,11 +61,11 @@ def test_of_several_processes_the_worst_one_counts() -> None:
 
 def test_of_timed_pairs_the_certain_end_of_the_interval_counts_and_not_the_estimate() -> None:
     of = case(timing=WIDE)
-    risks = {"alpha_pass": ALPHA_PASS, "alpha_fail": alpha_fail(1)}
-    low, high = speedup_interval(speedup_samples(WIDE), **risks)
+    low, high = interval_of("min_speedup", speedup_of(WIDE), 1)
     assert low < 4 / 3 < high
     assert end_of(of, "min_speedup") == pytest.approx(low, rel=1e-8)
-    _, slowest = latency_interval(Samples(WIDE.variant_latencies_s(), WIDE.launches()), **risks)
+    _, slowest = interval_of("max_latency", variant_latency(Samples.of(WIDE.pairs)), 1)
+    assert slowest > 0.003
     assert end_of(of, "max_latency", 1.0) == pytest.approx(slowest, rel=1e-8)
 
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_modelopt.budgets.judge import judge
+from pytest_modelopt.budgets.timed import interval_of, latencies_s, speedup_of
+from pytest_modelopt.record.against import Base
 from pytest_modelopt.record.answers import Agreement, Slices
-from pytest_modelopt.record.model import (
-    Case,
-    CaseError,
-    Conditions,
-    Coverage,
-    LayerCoverage,
-    Measurement,
-    ProcessMemory,
-    TimedPair,
-    Timing,
-    WorkerUse,
-)
+from pytest_modelopt.record.model import Case, CaseError, Coverage, LayerCoverage, Measurement, ProcessMemory, Timing
 from pytest_modelopt.record.outcome import case_outcome
 from pytest_modelopt.record.verdicts import Limit, Verdict
-
-QUIET = Conditions(2, 0.1, 0.0, 0.0, 0.0, 0.0, WorkerUse(1, 0.0), WorkerUse(1, 0.0))
+from pytest_modelopt.report.cells import latency_cell, speedup_cell
+from pytest_modelopt.statistics.timing import Samples, variant_latency
+from tests.report.records_by_hand import by_second, timing
 
 
 def measurement(recipe: str | None, *, size: int, weights: int, peak: int, score: float | None) -> Measurement:
@@ -33,13 +29,9 @@ def measurement(recipe: str | None, *, size: int, weights: int, peak: int, score
     )
 
 
-def timing(speedups: list[float]) -> Timing:
-    """Pairs of three launches in which four calls take the variant 4 ms and the original as many times that."""
-    pairs = tuple(
-        TimedPair(1 + 3 * n // len(speedups), False, round(4e6 * s), 4_000_000, 0, 0, 0, 0)
-        for n, s in enumerate(speedups)
-    )
-    return Timing(pairs, 4, 4, seed=1, seconds=1.0, prepare_s=0.1, time_limit_s=20.0, threads=1, conditions=QUIET)
+def faster(*speedups: float, seconds: int = 10) -> Timing:
+    """A variant that takes 1 ms; second after second the original takes as many times that."""
+    return timing(20 * seconds, by_second(*(round(1e6 * each) for each in speedups)), 1_000_000)
 
 
 CASE = Case(
@@ -55,7 +47,7 @@ CASE = Case(
     coverage=Coverage((LayerCoverage("a", "Linear", 700, 700), LayerCoverage("b", "Conv2d", 300, 0)), ()),
     agreement=Agreement(1000, right_to_wrong=15, wrong_to_right=5, flips=30),
     slices=Slices(("0", "1"), True, (500, 500), (0.02, 0.0), (12, 3), (2, 3)),
-    timing=timing([2.0] * 21),
+    timing=faster(2.0),
 )
 
 
@@ -81,7 +73,7 @@ AT_THE_LIMIT = [
     ("max_flips", 0.03, 0.03, 0.0299),
     ("min_coverage", 0.7, 0.7, 0.7001),
     ("max_latency", 0.001, 0.0011, 0.0009),
-    ("min_speedup", 2.0, 1.99, 2.01),
+    ("min_speedup", 2.0, 1.9, 2.12),
 ]
 
 
@@ -130,31 +122,38 @@ def test_a_metric_that_is_better_when_lower_turns_the_direction_around() -> None
     assert verdict("min_accuracy", 2.6, case).outcome == "pass"
 
 
-def one_launch(speedups: list[float], seconds: float) -> Case:
-    return replace(
-        CASE,
-        timing=replace(
-            timing(speedups), pairs=tuple(replace(p, launch=1) for p in timing(speedups).pairs), seconds=seconds
-        ),
-    )
-
-
+FEW = replace(faster(2.0), pairs=faster(2.0).pairs[:3], seconds=0.15)
 WHY_INCONCLUSIVE = [
-    (one_launch([2.0] * 50, 1.0), "which is not enough for this limit: the record holds 1 of the 3 launches"),
-    (one_launch([2.0] * 50, 20.0), "this limit needs 3 launches of the workers, of which the time was enough for 1"),
-    (replace(CASE, timing=replace(timing([2.0, 1.9] * 20), seconds=20.0)), "the limit lies inside that interval"),
+    (FEW, "2x (fewer than 4 pairs give no interval) over 3 pairs in 0.15 s, and that is too little to decide anything"),
     (
-        replace(CASE, timing=timing([1.9] * 200 + [2.1] * 100)),
-        "the launches of the workers contradict each other (1.9x, 1.9x, 2.1x), so more pairs would not help",
+        faster(2.0, 2.6, 2.0, 2.9),  # all at 2x at best
+        "2x [1.68x, 2.52x] over 200 pairs in 10 s, and the limit lies inside that interval: estimates of one second "
+        "spread by 13%, so no time would decide a limit that is so near; give a limit further from what is measured",
+    ),
+    (
+        faster(2.1, seconds=1),
+        "2.1x [1.81x, 2.58x] over 20 pairs in 1 s, and the limit lies inside that interval: ",
     ),
 ]
 
 
-@pytest.mark.parametrize(("case", "why"), WHY_INCONCLUSIVE)
-def test_an_undecided_limit_says_what_is_missing(case: Case, why: str) -> None:
-    told = verdict("min_speedup", 1.95, case)
+@pytest.mark.parametrize(("pairs", "why"), WHY_INCONCLUSIVE)
+def test_an_undecided_limit_says_what_is_missing(pairs: Timing, why: str) -> None:
+    told = verdict("min_speedup", 1.95, replace(CASE, timing=pairs))
     assert told.outcome == "inconclusive"
     assert why in told.sentence
+
+
+def test_the_time_that_an_undecided_limit_is_said_to_take_is_enough() -> None:
+    """Of pairs that go on as they are: with more of them the limit is decided, and with half of them it was not."""
+    seconds, swings = 5, (2.0, 2.1)
+    told = verdict("min_speedup", 1.88, replace(CASE, timing=faster(*swings, seconds=seconds)))
+    assert told.outcome == "inconclusive"
+    found = re.search(r"so about (\d+) s of timing would decide it \(`time_limit`\)", told.sentence)
+    assert found is not None, told.sentence
+    enough = int(found[1])
+    assert enough > seconds
+    assert verdict("min_speedup", 1.88, replace(CASE, timing=faster(*swings, seconds=enough))).outcome == "pass"
 
 
 UNMEASURED = [
@@ -214,27 +213,93 @@ def test_a_broken_limit_of_level_warn_is_broken_but_not_red() -> None:
 
 
 @pytest.mark.parametrize(
-    ("speedups", "value", "timed_limits", "outcome"),
+    ("speedups", "seconds", "value", "timed_limits", "outcome"),
     [
-        ([2.0] * 6, 1.5, 1, "inconclusive"),  # E(6, 6) = 18.1 < 20
-        ([2.0] * 7, 1.5, 1, "pass"),  # E(7, 7) = 31.9
-        ([2.0] * 8, 3.0, 1, "inconclusive"),  # E(8, 8) = 56.8 < 100
-        ([2.0] * 9, 3.0, 1, "fail"),  # E(9, 9) = 102.3
-        ([2.0] * 11, 3.0, 4, "inconclusive"),  # E(11, 11) = 341 < 400: the risk is shared by four limits
-        ([2.0] * 13, 3.0, 4, "fail"),
-        ([2.0] * 15 + [1.0] * 5, 1.5, 1, "inconclusive"),  # E(20, 15) = 6.4
-        ([2.0] * 11 + [1.0], 1.5, 1, "pass"),  # E(12, 11) = 52.4
+        # One second: an error of 5.59%, t of 6 degrees of freedom: 2.612 at 0.98, 3.707 at 0.995. From 1.728 to 2.461.
+        ([2.0], 1, 1.72, 1, "pass"),
+        ([2.0], 1, 1.74, 1, "inconclusive"),
+        ([2.0], 1, 2.45, 1, "inconclusive"),
+        ([2.0], 1, 2.47, 1, "fail"),
+        # Ten of them: 1.871%, t of 15 degrees of freedom: 2.249, 2.947. From 1.918 to 2.113.
+        ([2.0], 10, 1.917, 1, "pass"),
+        ([2.0], 10, 1.92, 1, "inconclusive"),
+        ([2.0], 10, 2.11, 1, "inconclusive"),
+        ([2.0], 10, 2.12, 1, "fail"),
+        # The risk of a false FAIL is shared by ten limits: t at 0.9995 is 4.073, so up to 2.158; that of a PASS is not.
+        ([2.0], 10, 2.12, 10, "inconclusive"),
+        ([2.0], 10, 2.16, 10, "fail"),
+        ([2.0], 10, 1.917, 10, "pass"),
     ],
 )
-def test_timed_limits_are_judged_by_the_evidence_of_their_pairs(
-    speedups: list[float], value: float, timed_limits: int, outcome: str
+def test_timed_limits_are_judged_by_the_segments_of_their_pairs(
+    speedups: list[float], seconds: int, value: float, timed_limits: int, outcome: str
 ) -> None:
-    case = replace(CASE, timing=timing(speedups))
+    case = replace(CASE, timing=faster(*speedups, seconds=seconds))
     assert verdict("min_speedup", value, case, timed_limits).outcome == outcome
 
 
+def test_more_pairs_of_the_same_seconds_are_no_more_evidence() -> None:
+    """A state of the machine lasts for seconds, so ten times as many pairs in a second know no more of it."""
+    few = faster(2.0, 2.05)
+    many = replace(
+        few,
+        pairs=tuple(replace(pair, at_ms=pair.at_ms + 5 * n) for pair in few.pairs for n in range(10)),
+    )
+    assert speedup_cell(many, 1) == speedup_cell(few, 1)
+    assert len(many.pairs) == 10 * len(few.pairs)
+
+
+def test_slow_blocks_change_no_figure_while_a_fifth_is_fast() -> None:
+    """What disturbs a machine makes programs slower: four of five blocks of the original took three times as long."""
+    disturbed = timing(200, [2_000_000, *(4 * [6_000_000])], 1_000_000)
+    assert latency_cell(disturbed) == "2 ms -> 1 ms"
+    assert verdict("min_speedup", 1.9, replace(CASE, timing=disturbed)).outcome == "pass"
+
+
 def test_a_latency_limit_is_judged_by_the_variants_own_blocks() -> None:
-    """Each block holds four calls in 4 ms: a latency of 1 ms."""
-    assert verdict("max_latency", 0.0012).outcome == "pass"
-    assert verdict("max_latency", 0.0008).outcome == "fail"
-    assert "1 ms [1 ms, 1 ms] over 21 pairs" in verdict("max_latency", 0.0012).sentence
+    """An error of 2.993%, since a second spreads by 8% before anything is known: 2.249 above, 2.947 below."""
+    assert verdict("max_latency", 0.00108).outcome == "pass"
+    assert verdict("max_latency", 0.00106).outcome == "inconclusive"
+    assert verdict("max_latency", 0.00092).outcome == "inconclusive"
+    assert verdict("max_latency", 0.00091).outcome == "fail"
+    assert "1 ms [916 us, 1.07 ms] over 200 pairs" in verdict("max_latency", 0.0012).sentence
+
+
+_FIGURES = st.lists(st.integers(100_000, 10_000_000), min_size=1, max_size=60)
+
+
+@given(
+    original=_FIGURES,
+    variant=_FIGURES,
+    pairs=st.integers(1, 90),
+    share=st.floats(0.2, 5),
+    name=st.sampled_from(["min_speedup", "max_latency", "max_slowdown"]),
+    timed_limits=st.integers(1, 30),
+)
+def test_a_verdict_never_contradicts_the_interval_that_is_told_with_it(
+    original: list[int], variant: list[int], pairs: int, share: float, name: str, timed_limits: int
+) -> None:
+    """Inside of it a limit is undecided, on its good side kept, and on the other one broken."""
+    base = Base("1a2b", "compared") if name == "max_slowdown" else None
+    case = replace(CASE, timing=timing(pairs, original, variant), base=base)
+    assert case.timing is not None
+    figure, (low, high) = _figure_and_interval(case.timing, name, timed_limits)
+    value = figure * share if name != "max_slowdown" else (1 + figure) * share - 1
+    told = verdict(name, value, case, timed_limits)
+    assert low <= figure <= high
+    assert told.measured == pytest.approx(figure, rel=1e-9, abs=1e-9)
+    is_kept, is_broken = (value <= low, value > high) if name == "min_speedup" else (value >= high, value < low)
+    if min(abs(value - low), abs(value - high)) > 1e-9 * abs(value):
+        assert told.outcome == ("pass" if is_kept else "fail" if is_broken else "inconclusive")
+    assert ("(fewer than 4 pairs give no interval)" in told.sentence) == (pairs < 4)
+
+
+def _figure_and_interval(of: Timing, name: str, timed_limits: int) -> tuple[float, tuple[float, float]]:
+    """As tables tell them."""
+    if name == "max_latency":
+        estimate = variant_latency(Samples.of(of.pairs))
+        return latencies_s(of)[1], interval_of(name, estimate, timed_limits)
+    low, high = interval_of("min_speedup", speedup_of(of), timed_limits)
+    if name == "min_speedup":
+        return speedup_of(of).figure, (low, high)
+    return 1 / speedup_of(of).figure - 1, (1 / high - 1, 1 / low - 1 if low > 0 else math.inf)

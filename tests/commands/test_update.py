@@ -75,7 +75,7 @@ def test_only_the_values_change(project: Project) -> None:
         "max_size: 1.11 MB}",
         "                max_memory: !!str 2.1MiB",
         "                min_speedup: 1.21   # not 1.1",
-        "                max_latency: &slow 3.15  ms",
+        "                max_latency: &slow 3.37  ms",
         "                   limit: &size 1101005, # bytes",
         '                "max_slice_drop" : 1.34   pp',
         "                min_size_reduction: 0.737",

@@ -1,13 +1,96 @@
-"""The stopwatch in its own process: what it knows of the threads that work."""
+"""The stopwatch: its blocks by a clock whose readings are known, and what it knows of the threads that work."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 
-from pytest_modelopt.measure.latency import _processor_time_of_threads
+from pytest_modelopt.measure.latency import Call, Stopwatch, _processor_time_of_threads
+
+MS = 1_000_000
+
+
+class KnownClock:
+    """Calls take what `call_ns` says of their number, counted since the last `restart`."""
+
+    def __init__(self, call_ns: Callable[[int], int]) -> None:
+        self.call_ns, self.calls, self.at_a_time = call_ns, 0, list[int]()
+
+    def __call__(self, call: Call, calls: int) -> int:
+        self.at_a_time.append(calls)
+        self.calls += calls
+        return sum(self.call_ns(number) for number in range(self.calls - calls, self.calls))
+
+    def restart(self) -> None:
+        self.calls, self.at_a_time = 0, []
+
+
+def stopwatch(clock: KnownClock, canary: Call | None = None) -> Stopwatch:
+    made = Stopwatch(lambda: None, clock, canary)
+    clock.restart()
+    return made
+
+
+def test_a_block_begins_when_calls_get_no_faster() -> None:
+    """The first call after the other program's turn takes 9 ms, and each later one loses half of what is above 1 ms."""
+    clock = KnownClock(lambda number: MS + 8 * MS // 2**number)
+    watch = stopwatch(clock)
+    for _ in range(3):
+        clock.restart()
+        block = watch.block()
+        assert MS <= block.call_ns < 1.01 * MS
+        assert 10 * MS <= block.elapsed_ns < 10.2 * MS
+
+
+def test_calls_that_never_stop_getting_faster_are_timed_all_the_same() -> None:
+    clock = KnownClock(lambda number: int(10 * MS * 0.97**number))
+    watch = stopwatch(clock)
+    block = watch.block()
+    warming_ns = sum(clock.call_ns(number) for number in range(clock.calls - block.calls))
+    assert 50 * MS <= warming_ns <= 60 * MS
+
+
+@pytest.mark.parametrize("slow", range(3, 14))
+def test_one_slow_call_changes_nothing(slow: int) -> None:
+    """Warming up takes four calls of 1 ms, so that the slow one is in turn there, in the block and behind it."""
+    clock = KnownClock(lambda number: 40 * MS if number == slow else MS)
+    assert stopwatch(clock).block().call_ns == MS
+
+
+def test_the_figure_of_a_block_is_the_lower_quartile_of_its_calls() -> None:
+    """Timed are calls 4 to 7 of 1, 2, 3 and 4 ms: a quarter of them is as fast as 1 ms, and none of 2 ms counts."""
+    times = [MS, MS, MS, MS, 3 * MS, 1 * MS, 4 * MS, 2 * MS]
+    block = stopwatch(KnownClock(lambda number: times[number])).block()
+    assert (block.call_ns, block.calls, block.elapsed_ns) == (MS, 4, 10 * MS)
+    times = [*(4 * [MS]), 2 * MS, 2 * MS, 2 * MS, MS, 3 * MS]
+    block = stopwatch(KnownClock(lambda number: times[number])).block()
+    assert (block.call_ns, block.calls, block.elapsed_ns) == (2 * MS, 5, 10 * MS)
+
+
+def test_short_calls_are_read_several_at_a_time() -> None:
+    """100 of 1 us are 100 us, of which the clock itself takes a thousandth."""
+    clock = KnownClock(lambda number: 1_000)
+    block = stopwatch(clock).block()
+    assert set(clock.at_a_time) == {100}
+    assert (block.call_ns, block.calls, block.elapsed_ns) == (1_000, 10_000, 10 * MS)
+
+
+def test_a_long_call_is_a_block_by_itself() -> None:
+    clock = KnownClock(lambda number: 80 * MS)
+    block = stopwatch(clock).block()
+    assert clock.at_a_time == [1, 1], "one to warm up, and one that is timed"
+    assert (block.call_ns, block.calls, block.elapsed_ns) == (80 * MS, 1, 80 * MS)
+
+
+def test_a_canary_is_timed_beside_each_block_and_a_block_without_one_says_so() -> None:
+    calls: list[None] = []
+    assert stopwatch(KnownClock(lambda number: MS)).block().canary_ns == 0
+    watch = stopwatch(KnownClock(lambda number: MS), canary=lambda: calls.append(None))
+    assert watch.block().canary_ns > 0
+    assert len(calls) == 6
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system tells the processor time of a thread")
