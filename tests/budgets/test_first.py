@@ -32,7 +32,10 @@ def why_not(of: Case, disturbed: str = "") -> str:
 
 
 def test_limits_with_headroom() -> None:
-    """2 MiB, 1 MiB; 1.278x as fast for certain (4/3 less 4.1%): half of the gain. 2 of 400 lost from 90%: 3 may be, and 5% more errors."""
+    """2 MiB, 1 MiB; 1.278x as fast for certain (4/3 less 4.1%): half of the gain.
+
+    2 of 400 lost from 90%: 3 may be, and 5% more errors.
+    """
     of = answered(400, lost=2, timing=timing(200, 4_000_000, 3_000_000))
     assert of.variant is not None
     of = replace(of, variant=replace(of.variant, weights_bytes=2 * MIB, call_peak_bytes=0, size_bytes=MIB))
@@ -47,7 +50,10 @@ def test_limits_with_headroom() -> None:
 
 
 def test_a_speedup_that_is_hardly_one_gets_no_limit() -> None:
-    """Of 1.19x for certain (1.24x) half of the gain is no tenth, of 1.21x (1.26x) it is; in a case that gains nothing else that decides."""
+    """Of 1.19x for certain (read: 1.24x) half of the gain is no tenth, of 1.21x (read: 1.26x) it is.
+
+    In a case that gains nothing else that decides.
+    """
     slower = same(timing=timing(200, 4_000_000, 3_226_000))
     assert [name for name, _ in first_limits(slower)] == ["max_memory", "max_size", "min_accuracy"]
     assert why_not(slower) == "neither clearly smaller nor clearly faster than the original"

@@ -160,10 +160,6 @@ def test_what_a_model_caches_in_its_first_call_does_not_break_a_recipe(bench: Ca
     assert x.grad is not None
 
 
-def test_another_launch_takes_blocks_of_the_same_number_of_calls(bench: Callable[..., Bench]) -> None:
-    assert bench().prepare_timing(calls=7) == 7
-
-
 def test_both_workers_can_be_put_on_one_core(bench: Callable[..., Bench]) -> None:
     import os
 

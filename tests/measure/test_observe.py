@@ -221,7 +221,7 @@ def test_calibration_data_that_no_recipe_took_is_not_looked_at(bench: Callable[.
 def test_graphs_that_are_compiled_while_blocks_are_timed(bench: Callable[..., Bench]) -> None:
     for model, compiles in (("model", False), ("stepping", True)):
         made = bench(model)
-        made.prepare_timing(calls=100)
+        made.prepare_timing()
         for _ in range(20):
             made.block()
         assert bool(made.usage().compilations) is compiles

@@ -26,7 +26,9 @@ def test_it_tells_false_failures_misses_spreads_and_the_smallest_limit(
     rows = {line.split("  ")[1]: line.split() for line in told if line.startswith(("  identical", "  100% slower"))}
     assert rows["identical"][1:4] == ["0", "1", "0"]
     assert rows["100% slower"][2:5] == ["1", "0", "0"]
-    assert any(line.startswith("One pair spreads by ") for line in told)
+    assert any(line.startswith("An estimate of one second spreads by ") for line in told)
+    assert any(line.startswith("The recipes of this model, 3 comparisons of up to 5 s each. ") for line in told)
+    assert next(line for line in told if line.startswith("  int8-dynamic ")).endswith(" of 3")
     assert any(line.startswith("The smallest limit that can be used here is ") for line in told)
     assert told[-1] == ("ok: this machine can judge a limit of 30%, and on this model the gate can pass and can fail.")
 

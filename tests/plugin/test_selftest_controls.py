@@ -20,7 +20,7 @@ from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.selftest.controls import ControlPlan, accuracy_limits, run_controls
 from pytest_modelopt.selftest.judging import Budgets, Control, judge_identity, judge_lossless, judge_sabotaged
 from tests.plugin.conftest import one_case
-from tests.report.records_by_hand import timing
+from tests.report.records_by_hand import by_second, timing
 
 Project = Callable[..., pytest.Pytester]
 
@@ -209,7 +209,7 @@ def a_case(
         original=ORIGINAL,
         variant=replace(ORIGINAL, score=0.9 - (lost - won) / 200),
         agreement=Agreement(200, lost, won, lost + won if flips is None else flips),
-        timing=timing(variant_ns=8_000_000 // 2),
+        timing=timing(variant_ns=4_000_000),
     )
     return replace(case, **changes)
 
@@ -256,10 +256,10 @@ def test_a_fault_in_time_needs_evidence() -> None:
 
 
 def test_an_estimate_that_noise_explains_is_no_alarm() -> None:
-    """8 ms / 2 / 3.5 ms = 1.14x is beyond 10%, but single pairs read from 0.57x to 1.71x."""
-    noisy = timing(variant_ns=3_500_000, step_ns=400_000)
+    """4 ms / 3.3 ms = 1.21x is beyond 10%, but every other second reads 1.82x."""
+    noisy = timing(200, by_second(4_000_000, 6_000_000), 3_300_000)
     assert judge_identity(a_case(timing=noisy), 0.1).outcome == "ok"
-    assert judge_identity(a_case(timing=timing(variant_ns=3_500_000)), 0.1).outcome == "NOT ok"
+    assert judge_identity(a_case(timing=timing(variant_ns=3_300_000)), 0.1).outcome == "NOT ok"
 
 
 def test_figures_that_neither_side_has_are_told() -> None:
