@@ -303,3 +303,27 @@ def _figure_and_interval(of: Timing, name: str, timed_limits: int) -> tuple[floa
     if name == "min_speedup":
         return speedup_of(of).figure, (low, high)
     return 1 / speedup_of(of).figure - 1, (1 / high - 1, 1 / low - 1 if low > 0 else math.inf)
+
+
+def beside_a_neighbour(canary_ns: int, at_best_ns: int | None = 20_000) -> Case:
+    """2x in each pair, and a canary that takes 20 us where the machine is left alone."""
+    of = faster(2.0)
+    pairs = tuple(replace(pair, canary_ns=canary_ns) for pair in of.pairs)
+    conditions = replace(of.conditions, canary_at_best_ns=at_best_ns)
+    return replace(CASE, timing=replace(of, pairs=pairs, conditions=conditions))
+
+
+def test_a_machine_far_from_its_best_state_decides_less_and_that_is_said() -> None:
+    """20% more than at best is 0.132 beyond the tolerance; a ratio may follow 0.6 of that, so the error is 8.2%."""
+    assert verdict("min_speedup", 1.8, beside_a_neighbour(20_000)).outcome == "pass"
+    assert verdict("min_speedup", 1.8, beside_a_neighbour(21_000)).outcome == "pass"  # within the tolerance
+    told = verdict("min_speedup", 1.8, beside_a_neighbour(24_000))
+    assert told.outcome == "inconclusive"
+    assert "a fixed piece of work took 20% longer than at best" in told.sentence
+    assert "run it again when the machine is calm" in told.sentence
+    assert verdict("min_speedup", 1.6, beside_a_neighbour(24_000)).outcome == "pass"
+
+
+@pytest.mark.parametrize(("canary_ns", "at_best_ns"), [(24_000, None), (24_000, 0), (24_000, -5), (0, 20_000)])
+def test_without_a_canary_or_its_best_nothing_is_known_of_the_state(canary_ns: int, at_best_ns: int | None) -> None:
+    assert verdict("min_speedup", 1.8, beside_a_neighbour(canary_ns, at_best_ns)).outcome == "pass"
