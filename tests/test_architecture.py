@@ -39,6 +39,7 @@ IN_THE_WORKER = {
     "device",
     "environment",
     "examples",
+    "given_inputs",
     "hashing",
     "loading",
     "memory",

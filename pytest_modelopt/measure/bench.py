@@ -31,6 +31,7 @@ from pytest_modelopt.measure import (
 )
 from pytest_modelopt.measure.data import Data
 from pytest_modelopt.measure.device import Device
+from pytest_modelopt.measure.given_inputs import Given, TimedCall
 from pytest_modelopt.measure.metrics.base import Batch, Scorer
 from pytest_modelopt.measure.metrics.bootstrap import paired_bootstrap
 from pytest_modelopt.measure.metrics.making import Metric, make_metric
@@ -65,6 +66,7 @@ class Bench:
         self._metric: Metric | None = None
         self._has_scored = False
         self._compilations = 0
+        self._traces = ""
         # Noticed on the way, for `observe`.
         self._known: dict[str, Any] = {}
         self._unobserved: dict[str, str] = {}
@@ -103,9 +105,16 @@ class Bench:
         self._model = model.to(self._device.torch_device) if self._device.is_cuda else model
         self._set_threads()
         with torch.no_grad():  # not inference mode: a recipe may need gradients of what the model caches in this call
+            given = Given(self._inputs)
             start = time.perf_counter()
-            quality.run(self._model, self._inputs)
+            quality.run_on(self._model, given.inputs)
         self._known = {"first_call_s": time.perf_counter() - start, "settings": settings()}
+        self._traces = given.traces()
+        if self._traces:
+            notes = (
+                *notes,
+                f"the model {self._traces}, so each call is given a copy, which is made before its clock starts",
+            )
         with self._looking("ties"):
             self._ties = observe.ties(self._model)
         if self._metric is None:
@@ -164,9 +173,9 @@ class Bench:
                 self._call()
                 weights = memory.weights_bytes(self.model)
                 if self._cuda_meter is not None:
-                    found = self._cuda_meter.measure(self._call, self.model)
+                    found = self._cuda_meter.measure(self._prepared_call(), self.model)
                 else:
-                    found = Memory(weights, memory.call_peak_bytes(self._call))
+                    found = Memory(weights, memory.call_peak_bytes(self._prepared_call()))
             kept = memory.weights_bytes(self.model) - weights
             if kept:
                 raise VariantError(
@@ -249,12 +258,12 @@ class Bench:
     def prepare_timing(self, slowdown: float = 0.0) -> None:
         """Make the first calls, and count threads."""
         self._set_threads()
-        call = self._timed_call()
+        timed: latency.Timed = TimedCall(self.model, self._first_inputs(), copies=bool(self._traces))
         if slowdown:
-            call = latency.slowed(call, slowdown, self._device.synchronize)
+            timed = latency.Slowed(timed, slowdown, self._device.synchronize)
         with torch.inference_mode():
             canary = None if self._device.is_cuda else _canary()
-            self._stopwatch = latency.Stopwatch(call, self._device.clock, canary)
+            self._stopwatch = latency.Stopwatch(timed, self._device.clock, canary)
         self._compilations = compilations()
 
     def block(self) -> Block:
@@ -352,12 +361,10 @@ class Bench:
     def _call(self) -> object:
         return call(self.model, self._first_inputs())
 
-    def _timed_call(self) -> Callable[[], object]:
-        """The forward pass and nothing else: no lookup that a user's program would not do."""
-        model, inputs = self.model, self._first_inputs()
-        if isinstance(inputs, torch.Tensor):
-            return lambda: model(inputs)
-        return lambda: call(model, inputs)
+    def _prepared_call(self) -> Callable[[], object]:
+        """One call, whose copy of the inputs was made before. On a GPU a copy would count: only where one is needed."""
+        copies = bool(self._traces) or not self._device.is_cuda
+        return TimedCall(self.model, self._first_inputs(), copies=copies).prepared(1)
 
     def _first_inputs(self) -> Inputs:
         assert self._inputs is not None

@@ -13,7 +13,7 @@ from pytest_modelopt.measure.batches import leaves
 from pytest_modelopt.measure.device import Device
 from pytest_modelopt.measure.metrics.base import Batch, Scorer
 from pytest_modelopt.measure.replies import Answers, Sample, VariantError
-from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.recipes.calling import Inputs, call_on, fresh
 
 
 def answer(
@@ -49,9 +49,14 @@ def answer(
 
 
 def run(model: Callable[..., Any], inputs: Inputs) -> Any:
-    """One forward pass; an exception becomes an error that names the inputs' shapes."""
+    """One forward pass on a copy of the inputs; an exception becomes an error that names the inputs' shapes."""
+    return run_on(model, fresh(inputs))
+
+
+def run_on(model: Callable[..., Any], inputs: Inputs) -> Any:
+    """As `run`, on these very inputs."""
     try:
-        return call(model, inputs)
+        return call_on(model, inputs)
     except Exception as error:
         shapes = ", ".join(f"{tuple(tensor.shape)} {str(tensor.dtype)[6:]}" for tensor in leaves(inputs))
         message = " ".join(str(error).split())[:500]

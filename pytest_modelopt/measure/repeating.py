@@ -52,8 +52,7 @@ class Probe:
             return all(KeptAnswer(self._call(inputs)).is_like(self._call(inputs)) for inputs in kept)
 
     def _call(self, inputs: Inputs) -> Any:
-        """On a copy: a model that writes into its inputs would otherwise be given others the second time."""
-        return self._device.bring_back(run(self._model, self._device.take(_copied(inputs))))
+        return self._device.bring_back(run(self._model, self._device.take(inputs)))
 
 
 def second_pass(first: Answers, one_pass: Pass, seed: int) -> Repeat | None:
@@ -85,14 +84,6 @@ def _flips(first: Answers, second: Answers) -> int | None:
     if first.predictions is None or second.predictions is None:
         return None
     return sum(a != b for a, b in zip(first.predictions, second.predictions, strict=True))
-
-
-def _copied(inputs: Inputs) -> Inputs:
-    if isinstance(inputs, torch.Tensor):
-        return inputs.clone()
-    if isinstance(inputs, dict):
-        return {name: tensor.clone() for name, tensor in inputs.items()}
-    return tuple(tensor.clone() for tensor in inputs)
 
 
 # --- two answers -----------------------------------------------------------------------------------------------------

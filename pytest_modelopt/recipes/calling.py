@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,7 +14,16 @@ Inputs: TypeAlias = "torch.Tensor | tuple[torch.Tensor, ...] | dict[str, torch.T
 
 
 def call(model: Callable[..., Any], inputs: Inputs) -> Any:
-    """One forward pass: `model(x)` for a tensor, `model(*x)` for a tuple, `model(**x)` for a dict.
+    """One forward pass, on a copy of `inputs`.
+
+    Whatever is called more than once is called so: a model that writes into its inputs (`x.div_(255)`) or keeps them
+    would otherwise work on others from the second call on.
+    """
+    return call_on(model, fresh(inputs))
+
+
+def call_on(model: Callable[..., Any], inputs: Inputs) -> Any:
+    """One forward pass on these very inputs: `model(x)` for a tensor, `model(*x)` for a tuple, `model(**x)` for a dict.
 
     A namedtuple, such as `torch.nn.utils.rnn.PackedSequence`, is one argument.
     """
@@ -22,3 +32,11 @@ def call(model: Callable[..., Any], inputs: Inputs) -> Any:
     if type(inputs) is tuple:
         return model(*inputs)
     return model(inputs)
+
+
+def fresh(inputs: Inputs) -> Inputs:
+    """Inputs that no call has touched: copies in memory of their own. Those that share memory share it as before."""
+    import torch
+
+    with torch.inference_mode(False):  # ordinary tensors, as a user's loader gives them
+        return copy.deepcopy(inputs)

@@ -21,6 +21,7 @@ from recipe_models import KINDS, TRAPS, apply, make, relative_error, run, saved_
 from torch import nn
 
 from pytest_modelopt.figures import format_bytes
+from pytest_modelopt.measure.given_inputs import TimedCall
 from pytest_modelopt.measure.latency import Stopwatch, host_clock
 from pytest_modelopt.measure.memory import weights_bytes
 from pytest_modelopt.measure.settings import settings
@@ -270,7 +271,7 @@ class TestSizes:
         for model in (variant, fresh):
             with torch.inference_mode():
                 model(torch.randn(64, 8))  # an inference tensor, as those that a DataLoader makes while scoring
-                stopwatch = Stopwatch(lambda model=model: model(x), host_clock, calls=3)  # type: ignore[misc]
+                stopwatch = Stopwatch(TimedCall(model, x, copies=False), host_clock, None)
                 before = graphs_of(model)
                 stopwatch.block()
             assert graphs_of(model) == before == 2
