@@ -38,8 +38,15 @@ class Comparison:
 
     @property
     def timing(self) -> Timing:
-        assert self.case.timing is not None
-        return self.case.timing
+        """The pairs. Raises RuntimeError, with the recorded reason, where nothing was timed."""
+        timing = self.case.timing
+        if timing is None or not timing.pairs:
+            sides = (self.case.variant, self.case.original)
+            reasons = [side.unmeasured["timing"] for side in sides if side is not None and "timing" in side.unmeasured]
+            error = f"{self.case.error.stage}: {self.case.error.message}" if self.case.error is not None else ""
+            why = error or "; ".join(reasons) or "the run took no pairs"
+            raise RuntimeError(f"{self.case.name} has no speedup and no latency: {why}")
+        return timing
 
     @property
     def speedup(self) -> float:

@@ -6,6 +6,7 @@ Units are in the names: `_bytes` (integers), `_ns` (nanoseconds), `_s` (seconds)
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Literal
@@ -298,13 +299,23 @@ class Case:
 
     @property
     def drop(self) -> float | None:
-        """How much worse the variant's score is than the original's, in the metric's unit; negative is better."""
+        """How much worse the variant's score is than the original's, in the metric's unit; negative is better.
+
+        Where predictions were compared one by one it is what was counted, without the rounding of two scores: 63 of 400
+        are 15.75 pp.
+        """
         if self.original is None or self.variant is None:
             return None
         if self.original.score is None or self.variant.score is None:
             return None
+        if math.isclose(self.original.score, self.variant.score, rel_tol=1e-12):
+            return 0.0
         difference = self.original.score - self.variant.score
-        return difference if self.higher_is_better else -difference
+        drop = difference if self.higher_is_better else -difference
+        if self.agreement is None:
+            return drop
+        counted = (self.agreement.right_to_wrong - self.agreement.wrong_to_right) / self.agreement.examples
+        return counted if math.isclose(counted, drop, abs_tol=1e-9) else drop
 
     @property
     def name(self) -> str:

@@ -10,7 +10,6 @@ from pytest_modelopt.record.outcome import CaseOutcome, case_outcome, is_red
 from pytest_modelopt.report.cells import (
     NOT_MEASURED,
     drop_cell,
-    drop_of,
     flips_cell,
     latency_cell,
     memory_cell,
@@ -127,7 +126,7 @@ def _latency(case: Case, timed_limits: int) -> str:
 
 def _score(case: Case) -> str:
     score = or_dash(lambda number: score_cell(case.metric, number), case.variant.score if case.variant else None)
-    loss = drop_of(case)
+    loss = case.drop
     if loss is None:
         return score
     word = "" if loss == 0 else "loss " if loss > 0 else "gain "
@@ -162,7 +161,7 @@ def changes(case: Case, timed_limits: int) -> tuple[str, ...]:
     differs = {
         "memory": _memory_changed(case),
         "size": _size_changed(case),
-        "score": drop_of(case) != 0.0,
+        "score": case.drop != 0.0,
         "answers": _answers_changed(case),
         "latency": _latency_changed(case, timed_limits),
     }

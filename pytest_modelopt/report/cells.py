@@ -93,14 +93,6 @@ def score_cell(metric: str | None, score: float | None) -> str:
     return (format_percentage if metric_in_unit_interval(metric) else format_number)(score, digits=4)
 
 
-def drop_of(case: Case) -> float | None:
-    """`Case.drop`, but two scores that differ by rounding only are equal."""
-    original, variant = case.original, case.variant
-    if case.drop is None or original is None or variant is None or original.score is None or variant.score is None:
-        return None
-    return 0.0 if math.isclose(original.score, variant.score, rel_tol=1e-12) else case.drop
-
-
 def drop_cell(case: Case, drop: float) -> str:
     """A difference of scores in the metric's unit."""
     return format_points(drop) if metric_in_unit_interval(case.metric) else format_number(drop, digits=4)

@@ -7,7 +7,7 @@ from pytest_modelopt.budgets.timed import latencies_s, speedup_of
 from pytest_modelopt.record.against import Base
 from pytest_modelopt.record.model import ORIGINAL, Case
 from pytest_modelopt.report.answers import counts_right
-from pytest_modelopt.report.cells import drop_of, timed
+from pytest_modelopt.report.cells import timed
 from pytest_modelopt.report.plain import plain_line
 
 
@@ -65,7 +65,7 @@ def _against_base(case: Case, base: Base) -> dict[str, str | float | int | None]
         "memory_growth": growth(memory_before, memory_after),
         "size_growth": growth(size_before, size_after),
         "slowdown": 1 / speedup_of(timing).figure - 1 if timing else None,
-        "loss": drop_of(case),
+        "loss": case.drop,
         "changed_answers": case.agreement.flips if case.agreement else None,
     }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pytest_modelopt.budgets.timed import latencies_s, speedup_of
 from pytest_modelopt.record.model import ORIGINAL, Case, Measurement, Record
-from pytest_modelopt.report.cells import drop_of, timed
+from pytest_modelopt.report.cells import timed
 from pytest_modelopt.report.junit import growth
 from pytest_modelopt.report.plain import plain_line
 
@@ -127,7 +127,7 @@ def _against_original(case: Case) -> dict[str, float | None]:
         **(_alone(case, case.variant) if case.variant is not None else {}),
         "modelopt_latency_seconds": latencies_s(timing)[1] if timing else None,
         "modelopt_speedup_ratio": speedup_of(timing).figure if timing else None,
-        "modelopt_drop": drop_of(case),
+        "modelopt_drop": case.drop,
         "modelopt_flips": case.agreement.flips if case.agreement else None,
         "modelopt_coverage_ratio": coverage.share if coverage and coverage.weight_bytes else None,
     }
@@ -141,6 +141,6 @@ def _against_base(case: Case) -> dict[str, float | None]:
             original.size_bytes if original else None, variant.size_bytes if variant else None
         ),
         "modelopt_slowdown_ratio": 1 / speedup_of(timing).figure - 1 if timing else None,
-        "modelopt_loss": drop_of(case),
+        "modelopt_loss": case.drop,
         "modelopt_changed_answers": case.agreement.flips if case.agreement else None,
     }

@@ -15,7 +15,6 @@ from pytest_modelopt.report.cells import (
     NOT_MEASURED,
     PROCESS_METER,
     drop_cell,
-    drop_of,
     flips_cell,
     latency_cell,
     memory_cell,
@@ -249,7 +248,7 @@ def _original_memory(cases: list[Case]) -> str:
 
 def _drop(case: Case) -> str:
     """A negative drop is a gain."""
-    drop = drop_of(case)
+    drop = case.drop
     return NOT_MEASURED if drop is None else f"{drop_cell(case, drop)}{_bound(case)}"
 
 
