@@ -113,9 +113,7 @@ def controls(tmp_path: Path) -> Callable[..., dict[str, Control]]:
             import_paths=(str(tmp_path),),
             working_directory=str(tmp_path),
         )
-        found = run_controls(
-            ControlPlan(variant, "m", budgets, speed_limit=0.5, time_limit_s=20.0, inference="set"), Quiet()
-        )
+        found = run_controls(ControlPlan(variant, "m", budgets, 0.5, 20.0, inference="set", recipes=()), Quiet())
         return {control.name: control for control in found}
 
     return make
@@ -247,12 +245,12 @@ def test_identity_with_one_fault(case: Case, why: str) -> None:
 
 
 def test_a_fault_in_time_needs_evidence() -> None:
-    """One pair that reads 2x says nothing, which is said; the same over many pairs is a fault of the machine."""
+    """One pair that reads 2x says nothing, which is said whatever the limit; over many pairs it is a fault of the machine."""
     one = timing(variant_ns=2_000_000, pairs=1)
     control = judge_identity(a_case(timing=one), 0.1)
     assert control.outcome == "NOT ok"
     assert control.why == "so few pairs (1) say nothing about its speed; give it more time (--time-limit)"
-    assert judge_identity(a_case(timing=one), 1.5).outcome == "ok"  # within what the limit would notice
+    assert judge_identity(a_case(timing=one), 1.5).why == control.why  # whatever the limit would notice
 
 
 def test_an_estimate_that_noise_explains_is_no_alarm() -> None:
