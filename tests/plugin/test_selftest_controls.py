@@ -245,9 +245,9 @@ def test_identity_with_one_fault(case: Case, why: str) -> None:
 
 
 def test_a_fault_in_time_needs_evidence() -> None:
-    """One pair that reads 2x says nothing, which is said whatever the limit; over many pairs it is a fault of the machine."""
-    one = timing(variant_ns=2_000_000, pairs=1)
     """One pair that reads 2x says nothing, whatever the limit; over many pairs it is a fault of the machine."""
+    one = timing(variant_ns=2_000_000, pairs=1)
+    control = judge_identity(a_case(timing=one), 0.1)
     assert control.outcome == "NOT ok"
     assert control.why == "so few pairs (1) say nothing about its speed; give it more time (--time-limit)"
     assert judge_identity(a_case(timing=one), 1.5).why == control.why  # whatever the limit would notice
