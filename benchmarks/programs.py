@@ -95,6 +95,10 @@ class Sampled(NamedTuple):
     original_ns: int
     variant_ns: int
     canary_ns: int
+    original_block_ns: int
+    variant_block_ns: int
+    original_delayed_ns: int
+    variant_delayed_ns: int
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
     CANARY_TOLERANCE,
     MIN_PAIRS,
+    PRIOR_FREEDOM,
     SEGMENT_S,
     Decision,
     Estimate,
@@ -102,7 +103,13 @@ def _what_it_takes(limit: Limit, estimate: Estimate, timing: Timing, timed_limit
     """Why the limit is not decided, and what would decide it."""
     if not math.isfinite(estimate.error):
         return "and that is too little to decide anything; give it more time (`time_limit`)"
-    if 2 * estimate.from_state > estimate.error:
+    samples = _samples(timing)
+    if samples.starvation > 0.5 * estimate.error:
+        return (
+            "and that says little, since other processes had the processor for "
+            f"{format_percentage(timing.delayed, digits=2)} of the timed time: run it again on a less busy machine"
+        )
+    if estimate.from_state > 0.5 * estimate.error:
         return (
             "and the limit lies inside that interval, since the machine was far from its best state: a fixed piece of "
             f"work took {format_percentage(_slower(timing), digits=2)} longer than at best, beside a busy neighbour on "
@@ -112,6 +119,8 @@ def _what_it_takes(limit: Limit, estimate: Estimate, timing: Timing, timed_limit
     is_kept = (estimate.figure >= bound) == (limit.name != "max_latency")
     segments = estimate.segments_needed(bound, ALPHA_PASS if is_kept else risk)
     spread = f"estimates of one second spread by {100 * estimate.scale:.2g}%"
+    if segments is None and estimate.segments < PRIOR_FREEDOM:
+        return f"and the limit lies inside that interval: {spread}; give it more time (`time_limit`)"
     if segments is None:
         return (
             f"and the limit lies inside that interval: {spread}, so no time would decide a limit that is so near; give "

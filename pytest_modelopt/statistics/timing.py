@@ -9,9 +9,8 @@ Pairs of one moment are no independent evidence, since a machine stays in a stat
 a *segment* of a second. With K segments whose own estimates spread by `s` (standard deviation of the logarithm), the
 estimate of the whole comparison has the variance
 
-    scale^2 * WHOLE_RUN^2  +  max(scale^2 / K, launches' variance / launches)
-
-    +  (sensitivity * slowness)^2
+    scale^2 * WHOLE_RUN^2  +  max(scale^2 / K, launches' variance / launches, pairs' variance / pairs)
+    +  (sensitivity * slowness)^2  +  starvation^2
 
 The first term is what stays the same for a whole comparison, so that nothing in it shows it; it grows with the spread,
 since a pair of programs that react differently to a moment does so to an hour. `scale^2` is the posterior mean of the
@@ -19,8 +18,9 @@ segments' variance under a scaled inverse chi-squared prior (PRIOR_*), and the b
 freedom. `slowness` says how far the machine was from the best state that it is known to have: the logarithm of what a
 fixed piece of work (the canary) took beside what it takes at best, beyond CANARY_TOLERANCE. `sensitivity` says by how
 much a state of the machine may change the figure: SENSITIVITY_*, or less where the pairs show that they follow the
-canary less. Each error probability is halved, which covers looking again whenever the number of segments has doubled
-(simulated in tests/statistics).
+canary less. `starvation` is by how much others stretched the fast blocks themselves, where they took the processor in
+the middle of them: no block is then what the machine left alone would give. Each error probability is halved, which
+covers looking again whenever the number of segments has doubled (simulated in tests/statistics).
 """
 
 from __future__ import annotations
@@ -74,6 +74,14 @@ class Pair(Protocol):
     @property
     def variant_ns(self) -> int: ...
     @property
+    def original_block_ns(self) -> int: ...
+    @property
+    def variant_block_ns(self) -> int: ...
+    @property
+    def original_delayed_ns(self) -> int: ...
+    @property
+    def variant_delayed_ns(self) -> int: ...
+    @property
     def canary_ns(self) -> int: ...
 
 
@@ -89,6 +97,8 @@ class Samples:
     """What the canary took beside each pair; empty where there is none."""
     canary_at_best_ns: float | None = None
     """What it takes in the best state that the machine is known to have."""
+    delays: Sequence[tuple[float, float]] = ()
+    """The share of each pair's blocks, original and variant, for which others had the processor; empty: none."""
 
     def __post_init__(self) -> None:
         if len({len(self.originals_s), len(self.variants_s), len(self.launches), len(self.moments_s)}) > 1:
@@ -104,7 +114,19 @@ class Samples:
             [pair.at_ms / 1e3 for pair in pairs],
             [pair.canary_ns for pair in pairs if pair.canary_ns],
             canary_at_best_ns,
+            [
+                (pair.original_delayed_ns / pair.original_block_ns, pair.variant_delayed_ns / pair.variant_block_ns)
+                for pair in pairs
+            ],
         )
+
+    @property
+    def starvation(self) -> float:
+        """By how much others stretched the fastest blocks of both sides, as a logarithm."""
+        if not self.delays:
+            return 0.0
+        sides = zip((self.originals_s, self.variants_s), zip(*self.delays, strict=True), strict=True)
+        return sum(_stretched(values_s, delays) for values_s, delays in sides)
 
     @property
     def slowness(self) -> float:
@@ -220,6 +242,11 @@ def _fast_log(values_s: Sequence[float]) -> float:
     return fmean(math.log(value) for value in ordered[: max(1, math.ceil(FASTEST * len(ordered)))])
 
 
+def _stretched(values_s: Sequence[float], delays: Sequence[float]) -> float:
+    fastest = sorted(zip(values_s, delays, strict=True))[: max(1, math.ceil(FASTEST * len(delays)))]
+    return fmean(-math.log1p(-min(delay, 0.99)) for _, delay in fastest)
+
+
 def _divided(launch: range, moments_s: Sequence[float]) -> Iterator[range]:
     """Segments of at least SEGMENT_S and MIN_PAIRS each; the last one is as much longer as it has to be."""
     starts = [launch.start]
@@ -255,8 +282,11 @@ def _estimate(samples: Samples, figure: _Figure, prior: float, most_sensitive: f
     measured = variance(segments) * (len(segments) - 1) if len(segments) > 1 else 0.0
     scale_squared = (PRIOR_FREEDOM * prior**2 + measured) / freedom
     between_launches = variance(launches) / len(launches) if len(launches) > 1 else 0.0
-    within = max(scale_squared / len(segments), between_launches)
-    from_state = samples.slowness and samples.slowness * _sensitivity(samples, figure, most_sensitive)
+    pairs = [figure([i]) for i in range(len(samples))]
+    between_pairs = variance(pairs) / len(pairs) if len(pairs) > 1 else 0.0  # large where others starve the workers
+    within = max(scale_squared / len(segments), between_launches, between_pairs)
+    from_slowness = samples.slowness and samples.slowness * _sensitivity(samples, figure, most_sensitive)
+    from_state = math.hypot(from_slowness, samples.starvation)
     return Estimate(
         figure=math.exp(figure(range(len(samples)))),
         scale=math.sqrt(scale_squared),

@@ -167,6 +167,26 @@ def test_programs_that_react_alike_are_less_uncertain() -> None:
     assert speedup(unlike).from_state == pytest.approx(SENSITIVITY_RATIO * (math.log(1.3) - CANARY_TOLERANCE))
 
 
+def test_blocks_that_others_stretched_decide_nothing() -> None:
+    """Starved workers: others had the processor for two thirds of every block, of one side by chance more."""
+    pairs = 40
+    moments = [i / PAIRS_A_SECOND for i in range(pairs)]
+    starved = Samples([3.0] * pairs, [6.0] * pairs, [1] * pairs, moments, delays=[(2 / 3, 5 / 6)] * pairs)
+    assert starved.starvation == pytest.approx(math.log(3) + math.log(6))
+    assert decide_at_least(speedup(starved), 0.9, alpha_fail=0.01) == "inconclusive"
+    some = [(0.0, 0.0)] * 10 + [(0.5, 0.5)] * 30  # a quarter of the blocks were left alone, and these count
+    disturbed = Samples([1.0] * 10 + [2.0] * 30, [1.0] * 10 + [2.0] * 30, [1] * pairs, moments, delays=some)
+    assert disturbed.starvation == 0
+    assert decide_at_least(speedup(disturbed), 0.7, alpha_fail=0.01) == "pass"
+
+
+def test_a_few_pairs_that_spread_widely_say_little() -> None:
+    coin = random.Random(4)
+    wild = series([math.exp(coin.gauss(0, 0.8)) for _ in range(6)], [math.exp(coin.gauss(0, 0.8)) for _ in range(6)])
+    assert speedup(wild).error > 0.3
+    assert speedup(constant(1.0, 6)).error < 0.06
+
+
 # --- verdicts --------------------------------------------------------------------------------------------------------
 
 
