@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
     from pytest_modelopt.recipes.modules.runtime import Signature
 
-KNOWN_WARNINGS = (r"The tensor attributes? (self\.[\w.]*_flat_weights\[\d+\](, )?)+ (was|were) assigned during export",)
-"""How the warnings begin that torch.export raises about torch's own recurrent layers."""
+KNOWN_WARNINGS = (
+    r"The tensor attributes? (self\.[\w.]*(_flat_weights\[\d+\]|weight)(, )?)+ (was|were) assigned during export",
+)
+"""How the warnings begin that torch.export raises about torch's own recurrent layers, and about weights that a hook of
+torch's computes anew in each call, as weight norm does."""
 
 
 def export(model: nn.Module, context: Context, recipe_name: str) -> torch.export.ExportedProgram:
