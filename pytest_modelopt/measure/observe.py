@@ -17,6 +17,7 @@ from torch.autograd.profiler import profile
 
 from pytest_modelopt.measure.quality import update_with_bytes
 from pytest_modelopt.measure.repeating import KeptAnswer, dense
+from pytest_modelopt.recipes.describe import author_name
 from pytest_modelopt.recipes.fused_path import is_fused
 from pytest_modelopt.recipes.modules.runtime import RuntimeModule
 from pytest_modelopt.record.observations import Observations
@@ -193,11 +194,6 @@ def _width(module: nn.Module) -> int | None:
         if isinstance(width, int):
             return width
     return None
-
-
-def author_name(name: str) -> str:
-    """A module's or a parameter's name without what torch.compile puts into it."""
-    return name.replace("_orig_mod.", "").removesuffix("_orig_mod").removesuffix(".")
 
 
 # --- ties ------------------------------------------------------------------------------------------------------------

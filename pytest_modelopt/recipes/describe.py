@@ -53,6 +53,11 @@ def type_name(module: nn.Module) -> str:
     return str(parametrize.type_before_parametrizations(module).__name__)
 
 
+def author_name(name: str) -> str:
+    """A module's or a parameter's name without what torch.compile puts into it."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
 def weight_owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every module that holds parameters itself, once, with its name. Parametrizations count as their owner's."""
     for name, module in model.named_modules():

@@ -11,7 +11,7 @@ from pytest_modelopt.recipes import torch_ao
 from pytest_modelopt.recipes.base import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.coverage import Snapshot, compare, snapshot
-from pytest_modelopt.recipes.describe import last_line, type_name, types_in_words
+from pytest_modelopt.recipes.describe import author_name, last_line, type_name, types_in_words
 from pytest_modelopt.recipes.foreign import held_by
 from pytest_modelopt.recipes.multiply_adds import multiply_adds
 from pytest_modelopt.recipes.registry import RECIPES
@@ -67,8 +67,9 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
         start = time.perf_counter()
         _check_forward(model, context.example_inputs, recipe)
         first_call_s = time.perf_counter() - start
-        reached |= applied.reached or frozenset()
-        changed_bytes = sum(layer.changed_bytes for layer in compare(before, model, applied.reached or frozenset()))
+        reached_now = frozenset(map(author_name, applied.reached or ()))
+        reached |= reached_now
+        changed_bytes = sum(layer.changed_bytes for layer in compare(before, model, reached_now))
         if not changed_bytes:
             raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes, _foreign(model)))
         steps.append(RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, applied.notes))
