@@ -101,7 +101,19 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
             _erase_with_users(node)
     for node in graph.nodes:
         node.type = None  # annotations written as text would end up in the saved code, which then cannot be loaded
+        _let_copy(node)
     return GraphModule(model, graph)
+
+
+def _let_copy(node: fx.Node) -> None:
+    """Make `view` a `reshape`: quantized convolutions answer in channels_last, of which there is no view in one row."""
+    import torch
+
+    if node.op != "call_method" or any(isinstance(value, torch.dtype) for value in (*node.args, *node.kwargs.values())):
+        return
+    node.target = {"view": "reshape", "view_as": "reshape_as"}.get(str(node.target), node.target)
+    if node.target == "reshape" and "size" in node.kwargs:
+        node.kwargs = {"shape": node.kwargs["size"]}
 
 
 def _reason(model: nn.Module, error: Exception) -> str:
