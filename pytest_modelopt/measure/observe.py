@@ -20,6 +20,7 @@ from pytest_modelopt.measure.repeating import KeptAnswer, dense
 from pytest_modelopt.recipes.describe import author_name
 from pytest_modelopt.recipes.fused_path import is_fused
 from pytest_modelopt.recipes.modules.runtime import RuntimeModule
+from pytest_modelopt.recipes.sealed import in_training
 from pytest_modelopt.record.observations import Observations
 
 MOST_BYTES = 2 * 1024**3
@@ -73,7 +74,7 @@ _QUANTIZERS = ("torch.ao.quantization", "torchao", "modelopt", "brevitas")
 def _modules(model: nn.Module) -> Facts:
     modules = list(model.modules())
     return {
-        "training_modules": sum(module.training for module in modules),
+        "training_modules": len(in_training(model)),
         "fake_quantizers": sum(_only_imitates(module) for module in modules),
         "packed_modules": sum(_is_packed(module) for module in modules),
         "fused_layers": sum(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.describe import author_name
 from pytest_modelopt.recipes.fused_path import unfused
+from pytest_modelopt.recipes.sealed import sealed_modules
 from pytest_modelopt.recipes.uncompiled import step_by_step
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def multiply_adds(model: nn.Module, inputs: Inputs) -> dict[str, int]:
 
     Matrix products and convolutions count, also those between activations, as attention does; elementwise work does
     not. A module that is called several times counts each time, under its first name. Empty where the model cannot be
-    counted: one that runs on another runtime or on packed weights.
+    counted: one that runs on another runtime or on packed weights, or that does not call its layers as modules.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
@@ -31,6 +32,8 @@ def multiply_adds(model: nn.Module, inputs: Inputs) -> dict[str, int]:
     def attention_flop(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
         return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
+    if sealed_modules(model):
+        return {}
     counter = FlopCounterMode(display=False, custom_mapping={attention_on_cpu: attention_flop})
     try:
         with torch.no_grad(), unfused(), step_by_step(), _without_mkldnn(model), counter:

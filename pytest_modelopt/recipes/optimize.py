@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.recipes import torch_ao
@@ -15,6 +15,7 @@ from pytest_modelopt.recipes.describe import author_name, last_line, type_name, 
 from pytest_modelopt.recipes.foreign import held_by
 from pytest_modelopt.recipes.multiply_adds import multiply_adds
 from pytest_modelopt.recipes.registry import RECIPES
+from pytest_modelopt.recipes.sealed import explained, put_into_eval_mode
 from pytest_modelopt.record.model import Coverage, RecipeStep
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
 
     for recipe in recipes:
         _refuse_unfit(recipe, context)
-    model.eval()
+    put_into_eval_mode(model)
     _check_original(model, context.example_inputs)
     original = before = snapshot(model)
     counted = multiply_adds(model, context.example_inputs)
@@ -59,19 +60,15 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
     steps = []
     first_call_s = 0.0
     for recipe in recipes:
-        if not before.weights:
-            raise RecipeDidNothing(_nothing_message(recipe, before, (), _foreign(model)))
         torch.manual_seed(context.seed)
-        applied = _apply(recipe, model, context)
-        model = applied.model.eval()
-        start = time.perf_counter()
-        _check_forward(model, context.example_inputs, recipe)
-        first_call_s = time.perf_counter() - start
-        reached_now = frozenset(map(author_name, applied.reached or ()))
-        reached |= reached_now
-        changed_bytes = sum(layer.changed_bytes for layer in compare(before, model, reached_now))
-        if not changed_bytes:
-            raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes, _foreign(model)))
+        try:
+            applied, changed_bytes, first_call_s = _step(recipe, model, before, context)
+        except RecipeError as error:
+            if recipe.needs_calibration and context.calibration is None:
+                raise
+            raise explained(error, recipe.recipe_name, model) from error
+        model = applied.model
+        reached |= applied.reached or frozenset()
         steps.append(RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, applied.notes))
         before = snapshot(model)
     coverage = Coverage(compare(original, model, reached, counted), tuple(steps))
@@ -82,6 +79,22 @@ def _refuse_unfit(recipe: Recipe, context: Context) -> None:
     reason = recipe.missing() or recipe.unfit(context.device)
     if reason:
         raise RecipeError(reason)
+
+
+def _step(recipe: Recipe, model: nn.Module, before: Snapshot, context: Context) -> tuple[Applied, int, float]:
+    """What one recipe made of the model, checked; the bytes that it changed, and the seconds of the first call."""
+    if not before.weights:
+        raise RecipeDidNothing(_nothing_message(recipe, before, (), _foreign(model)))
+    applied = _apply(recipe, model, context)
+    reached = None if applied.reached is None else frozenset(map(author_name, applied.reached))
+    applied = replace(applied, model=put_into_eval_mode(applied.model), reached=reached)
+    start = time.perf_counter()
+    _check_forward(applied.model, context.example_inputs, recipe)
+    first_call_s = time.perf_counter() - start
+    changed_bytes = sum(layer.changed_bytes for layer in compare(before, applied.model, reached or frozenset()))
+    if not changed_bytes:
+        raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes, _foreign(applied.model)))
+    return applied, changed_bytes, first_call_s
 
 
 def _apply(recipe: Recipe, model: nn.Module, context: Context) -> Applied:
