@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
-from pytest_modelopt.recipes.describe import last_line, user_line
+from pytest_modelopt.recipes.describe import root_cause, user_line
 from pytest_modelopt.recipes.fused_path import unfused
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def export(model: nn.Module, context: Context, recipe_name: str) -> torch.export
         except Exception as error:
             raise RecipeError(
                 f"{recipe_name} needs a model that torch.export can trace, and {type(model).__name__} is not"
-                f"{user_line(error)}: {last_line(error)}"
+                f"{user_line(error)}: {root_cause(error)}"
             ) from error
     _refuse_computed_numbers(exported, model, recipe_name)
     return exported
