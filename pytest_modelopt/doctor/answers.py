@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from statistics import NormalDist
 
 from pytest_modelopt.budgets.slices import slice_rows, worst_first
@@ -143,12 +144,27 @@ def over_pruned(evidence: Evidence) -> Finding | None:
 
 
 def does_not_reload(evidence: Evidence) -> Finding | None:
-    if evidence.variant.reloads is not False:
+    variant = evidence.case.variant
+    if evidence.variant.reloads is not False or variant is None:
         return None
-    return Finding(
-        "does-not-reload",
-        "saved and loaded again in a fresh process it does not answer as before, so what is shipped is not what was "
-        "measured: save the whole module and not its state_dict alone, and keep in the module all that its forward "
-        "needs",
-        ("size", "process_memory", "timing"),
-    )
+    why = next((found[1] for note in variant.notes if (found := _NOT_LOADED.match(note))), "")
+    if not why:
+        text = (
+            "saved and loaded again in a fresh process it does not answer as before, so what is shipped is not what "
+            "was measured: save the whole module and not its state_dict alone, and keep in the module all that its "
+            "forward needs"
+        )
+    else:
+        text = f"saved, it could not be loaded in a fresh process ({why}), so nobody knows whether it would answer as before"
+        if why.startswith(("ModuleNotFoundError", "ImportError", "AttributeError")):
+            text += (
+                ": what its classes are defined in must be importable under the same name wherever it is loaded, from "
+                "the repository or an installed package"
+            )
+    return Finding("does-not-reload", text, ("size", "process_memory", "timing"))
+
+
+_NOT_LOADED = re.compile(
+    r"saved and loaded again it is not the same model: (?!its answers differ)(.+?)(; so it was optimized anew|\Z)"
+)
+"""The note on a variant whose file raised an error when it was loaded."""
