@@ -155,7 +155,7 @@ def does_not_reload(evidence: Evidence) -> Finding | None:
             "forward needs"
         )
     else:
-        text = f"saved, it could not be loaded in a fresh process ({why}), so nobody knows whether it would answer as before"
+        text = f"saved, it could not be loaded in a fresh process ({why}): nobody knows if it would answer as before"
         if why.startswith(("ModuleNotFoundError", "ImportError", "AttributeError")):
             text += (
                 ": what its classes are defined in must be importable under the same name wherever it is loaded, from "

@@ -17,7 +17,7 @@ from torch.autograd.profiler import profile
 
 from pytest_modelopt.measure.quality import update_with_bytes
 from pytest_modelopt.measure.repeating import KeptAnswer, dense
-from pytest_modelopt.recipes.describe import author_name
+from pytest_modelopt.recipes.describe import author_name, known_base, type_name
 from pytest_modelopt.recipes.fused_path import is_fused
 from pytest_modelopt.recipes.modules.runtime import RuntimeModule
 from pytest_modelopt.recipes.sealed import in_training
@@ -80,9 +80,7 @@ def _modules(model: nn.Module) -> Facts:
         "fused_layers": sum(
             isinstance(module, nn.TransformerEncoderLayer) and _would_be_fused(module) for module in modules
         ),
-        "linear_subclasses": tuple(
-            sorted({type(m).__name__ for m in modules if isinstance(m, nn.Linear) and _is_derived(m)})
-        ),
+        "derived_layers": {type_name(module): base for module in modules if (base := known_base(module))},
     }
 
 
@@ -115,14 +113,6 @@ def _is_packed(module: nn.Module) -> bool:
 
 def _would_be_fused(layer: nn.TransformerEncoderLayer) -> bool:
     return torch.backends.mha.get_fastpath_enabled() and not layer.training and is_fused(layer)
-
-
-def _is_derived(linear: nn.Linear) -> bool:
-    """Of a class of the project's own. torch's own derivations are no mistake of anybody."""
-    from torch.nn.utils import parametrize
-
-    kind = parametrize.type_before_parametrizations(linear)
-    return kind is not nn.Linear and not kind.__module__.startswith(("torch.", "torchao."))
 
 
 def _quantize_nodes(model: nn.Module) -> int:

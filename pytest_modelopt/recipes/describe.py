@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 SHOWN_LINE_CHARACTERS = 300
 
+CONTAINERS = frozenset({"Module", "Sequential", "ModuleList", "ModuleDict"})
+"""What everybody derives models from: no layers."""
+
 ADVICE = re.compile(
     r"(For (more|extended|C\+\+)|If you|To fix|The error above|The following call|Caused by|Please |See ).*"
 )
@@ -57,6 +60,17 @@ def type_name(module: nn.Module) -> str:
     from torch.nn.utils import parametrize
 
     return str(parametrize.type_before_parametrizations(module).__name__)
+
+
+def known_base(module: nn.Module) -> str:
+    """The layer of torch.nn from which a class of the project's own was derived, as 'Conv2d'; '' for all others."""
+    from torch.nn.utils import parametrize
+
+    kind = parametrize.type_before_parametrizations(module)
+    if kind.__module__.startswith(("torch.", "torchao.")):
+        return ""  # torch's own derivations are no mistake of anybody
+    own = (base for base in kind.__mro__ if base.__module__.startswith("torch.nn.modules."))
+    return next((base.__name__ for base in own if base.__name__ not in CONTAINERS), "")
 
 
 def author_name(name: str) -> str:

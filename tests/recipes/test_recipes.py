@@ -408,6 +408,16 @@ class TestNothing:
             "int8-static, int8-weight-only and bf16"
         )
 
+    def test_a_derived_class_gets_the_advice_of_its_base(self) -> None:
+        class Padded(nn.Conv2d):
+            pass
+
+        with pytest.raises(
+            RecipeDidNothing,
+            match=r"the model holds 1 Padded .*; Padded is derived from Conv2d, for which recipes look: Conv2d is",
+        ):
+            apply("int8-dynamic", nn.Sequential(Padded(3, 4, 3)), torch.randn(2, 3, 8, 8))
+
     @pytest.mark.parametrize("expression", EXPRESSIONS[:5])
     def test_a_model_without_weights_says_so(self, expression: str) -> None:
         with pytest.raises(RecipeDidNothing, match=f"{expression} changed nothing: the model holds no weights"):
