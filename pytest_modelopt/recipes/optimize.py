@@ -64,9 +64,10 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
         try:
             applied, changed_bytes, first_call_s = _step(recipe, model, before, context)
         except RecipeError as error:
-            if recipe.needs_calibration and context.calibration is None:
+            told = explained(error, recipe.recipe_name, model)
+            if told is error or (recipe.needs_calibration and context.calibration is None):
                 raise
-            raise explained(error, recipe.recipe_name, model) from error
+            raise told from error
         model = applied.model
         reached |= applied.reached or frozenset()
         steps.append(RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, applied.notes))

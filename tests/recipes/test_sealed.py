@@ -119,3 +119,19 @@ def test_an_exported_program_is_converted_and_its_multiply_adds_are_not_told() -
     assert (optimization.coverage.share, optimization.coverage.multiply_adds) == (1, 0)
     with pytest.raises(RecipeError, match=r"int8-dynamic changed nothing: .* is the module of an exported program"):
         apply("int8-dynamic", exported(), X)
+
+
+def test_an_error_of_any_other_model_keeps_its_cause() -> None:
+    with pytest.raises(RecipeError) as error:
+        apply("int8-static", Branches(), X)
+    assert error.value.__cause__ is not error.value
+    assert type(error.value.__cause__).__name__ == "TraceError"
+
+
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) if x.sum() > 0 else self.layer(-x)  # type: ignore[no-any-return]
