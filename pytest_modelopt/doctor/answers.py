@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from statistics import NormalDist
 
 from pytest_modelopt.budgets.slices import slice_rows, worst_first
@@ -10,7 +11,6 @@ from pytest_modelopt.figures import format_percentage
 from pytest_modelopt.record.verdicts import Finding
 from pytest_modelopt.statistics.proportions import drop_bounds
 
-_FEW_EXAMPLES = 32
 _MANY_FLIPS = 0.05
 _HARDLY = 0.01
 """Of the examples: by how much a score may move that is said to have hardly moved."""
@@ -41,16 +41,16 @@ def saturation(evidence: Evidence) -> Finding | None:
 
 
 def calibration_thin(evidence: Evidence) -> Finding | None:
-    """Too few examples, one and the same, single-coloured ones, or classes that never came."""
+    """One and the same example, single-coloured ones, or classes that never came.
+
+    A small number of examples is no fault in itself: one recording has hundreds of frames.
+    """
     seen = evidence.variant.calibration
     if seen is None:
         return None
     texts = []
     if seen.examples == 1 and seen.looked_at > 1:
         texts.append(f"all {seen.looked_at:,} calibration examples are one and the same")
-    elif seen.examples < _FEW_EXAMPLES:
-        told = f"{count(seen.examples, 'different example')} in {count(seen.batches, 'batch', 'batches')}"
-        texts.append(f"calibration saw {told} only")
     if seen.constant and seen.constant == seen.looked_at:
         texts.append("each calibration example is one single value throughout")
     if seen.classes:
@@ -143,12 +143,27 @@ def over_pruned(evidence: Evidence) -> Finding | None:
 
 
 def does_not_reload(evidence: Evidence) -> Finding | None:
-    if evidence.variant.reloads is not False:
+    variant = evidence.case.variant
+    if evidence.variant.reloads is not False or variant is None:
         return None
-    return Finding(
-        "does-not-reload",
-        "saved and loaded again in a fresh process it does not answer as before, so what is shipped is not what was "
-        "measured: save the whole module and not its state_dict alone, and keep in the module all that its forward "
-        "needs",
-        ("size", "process_memory", "timing"),
-    )
+    why = next((found[1] for note in variant.notes if (found := _NOT_LOADED.match(note))), "")
+    if not why:
+        text = (
+            "saved and loaded again in a fresh process it does not answer as before, so what is shipped is not what "
+            "was measured: save the whole module and not its state_dict alone, and keep in the module all that its "
+            "forward needs"
+        )
+    else:
+        text = f"saved, it could not be loaded in a fresh process ({why}): nobody knows if it would answer as before"
+        if why.startswith(("ModuleNotFoundError", "ImportError", "AttributeError")):
+            text += (
+                ": what its classes are defined in must be importable under the same name wherever it is loaded, from "
+                "the repository or an installed package"
+            )
+    return Finding("does-not-reload", text, ("size", "process_memory", "timing"))
+
+
+_NOT_LOADED = re.compile(
+    r"saved and loaded again it is not the same model: (?!its answers differ)(.+?)(; so it was optimized anew|\Z)"
+)
+"""The note on a variant whose file raised an error when it was loaded."""

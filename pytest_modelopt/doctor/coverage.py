@@ -124,14 +124,15 @@ _WHY = {
 def _way_out(kind: str, evidence: Evidence) -> str:
     """Why this type is passed over, and the recipes that would change it."""
     why = _WHY.get(kind, "")
-    if kind in (evidence.original.linear_subclasses or ()):
+    base = (evidence.original.derived_layers or {}).get(kind, "")
+    if base:
         why = (
-            f"{kind} is derived from Linear, and recipes replace exact nn.Linear only, since a subclass may compute "
-            "something else: use nn.Linear where its forward is the same"
+            f"{kind} is derived from {base}, and recipes replace exact nn.{base} only, since a subclass may compute "
+            f"something else: use nn.{base} where its forward is the same"
         )
-    names = list(_recipes_for(kind, evidence.steps))
+    names = list(_recipes_for(base or kind, evidence.steps))
     if names:
-        return f"{why}{'; ' if why else ''}{kind} is changed by {enumerated(names)}"
+        return f"{why}{'; ' if why else ''}{base or kind} is changed by {enumerated(names)}"
     return why
 
 

@@ -26,6 +26,8 @@ INT8_PRODUCTS = frozenset(
     }
 )
 """Recipes whose variants multiply in int8."""
+_IN_FLOAT = re.compile(r"[(\s](weights_only=true|activations=float)[,)]")
+"""Parameters with which they store weights in int8 and multiply in floating point."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,11 @@ class Evidence:
     @property
     def steps(self) -> tuple[str, ...]:
         """Names of the recipes, without their parameters."""
-        return tuple(step.strip().partition("(")[0] for step in _PLUS.split(self.case.recipe))
+        return tuple(step.partition("(")[0] for step in self._whole_steps)
+
+    @property
+    def _whole_steps(self) -> list[str]:
+        return [step.strip() for step in _PLUS.split(self.case.recipe)]
 
     def limit(self, name: str) -> Limit | None:
         return next((limit for limit in self.case.limits if limit.name == name), None)
@@ -60,7 +66,8 @@ class Evidence:
     @property
     def is_int8(self) -> bool:
         """Whether the variant multiplies int8 numbers; weight-only recipes and a project's own are not known to."""
-        return bool(self.variant.packed_modules) or any(name in INT8_PRODUCTS for name in self.steps)
+        multiplies = [step.partition("(")[0] for step in self._whole_steps if not _IN_FLOAT.search(step)]
+        return bool(self.variant.packed_modules) or not INT8_PRODUCTS.isdisjoint(multiplies)
 
     @property
     def latencies_s(self) -> tuple[float, float] | None:

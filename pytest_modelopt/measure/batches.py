@@ -285,6 +285,13 @@ def leaves(inputs: Inputs) -> list[torch.Tensor]:
     return list(inputs.values()) if isinstance(inputs, dict) else list(inputs)
 
 
+def in_order_of(first: Inputs, inputs: Inputs) -> Inputs:
+    """Tensors by name in the order of `first`; none where the names are others."""
+    if not isinstance(first, dict) or not isinstance(inputs, dict):
+        return inputs
+    return {name: inputs[name] for name in first} if set(inputs) == set(first) else {}
+
+
 def examples(inputs: Inputs) -> int:
     """Number of examples in a batch: the first dimension, which all of its tensors share."""
     sizes = {tensor.shape[0] if tensor.ndim else 0 for tensor in leaves(inputs)}
@@ -308,12 +315,10 @@ def take(inputs: Inputs, start: int, stop: int) -> Inputs:
 def varying_dimensions(batches: Iterable[Inputs]) -> tuple[frozenset[int], ...]:
     """For each tensor of a batch, the dimensions whose size differs between the batches, the first one aside."""
     seen: list[set[tuple[int, ...]]] = []
-    names: list[str] | None = None
+    first: Inputs | None = None
     for inputs in batches:
-        if isinstance(inputs, dict):
-            names = names or list(inputs)
-            inputs = {name: inputs[name] for name in names if name in inputs} if len(inputs) == len(names) else {}
-        tensors = leaves(inputs)
+        first = inputs if first is None else first
+        tensors = leaves(in_order_of(first, inputs))
         seen = seen or [set() for _ in tensors]
         if len(tensors) != len(seen):
             raise VariantError(

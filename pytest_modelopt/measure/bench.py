@@ -141,6 +141,7 @@ class Bench:
             self._variant.seed,
             device=self._device.torch_device.type,
             varying=lambda: self._data.varying(self._first_inputs()),
+            batches=lambda: map(self._device.take, self._data.calls(self._first_inputs())),
             training=self._data.training(),
         )
         try:

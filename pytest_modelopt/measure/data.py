@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +115,13 @@ class Data:
 
     def varying(self, first: Inputs) -> tuple[frozenset[int], ...]:
         """Dimensions whose size differs between the batches that the variant will be given: of all calls there are."""
-        calls: list[Iterable[Inputs]] = [[first]]
+        return batches.varying_dimensions(self.calls(first))
+
+    def calls(self, first: Inputs) -> Iterator[Inputs]:
+        """The inputs of all calls that the variant will be given, `first` before them; by name, in its order."""
+        yield first
         if self._variant.data is not None:
-            calls.append(batch.inputs for batch in self._batches())
+            yield from (batches.in_order_of(first, batch.inputs) for batch in self._batches())
         if self._variant.calibration is not None:
             looked_at = itertools.islice(self._calibration_batches(), CALIBRATION_LOOKED_AT)
-            calls.append(batch.inputs for batch in looked_at)
-        return batches.varying_dimensions(itertools.chain.from_iterable(calls))
+            yield from (batches.in_order_of(first, batch.inputs) for batch in looked_at)

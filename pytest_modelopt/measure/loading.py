@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pytest_modelopt.measure.replies import VariantError
 from pytest_modelopt.measure.variant import Carried, Source, Variant
+from pytest_modelopt.recipes.sealed import in_training, put_into_eval_mode
 
 
 class Loader:
@@ -127,13 +128,13 @@ def load_model(loader: Loader, source: Source) -> tuple[nn.Module, tuple[str, ..
         elif isinstance(model, type):
             hint = " (a class: return an instance)"
         raise VariantError(f"the model factory returned a {type(model).__name__}, not a torch.nn.Module{hint}")
-    training = sum(module.training for module in model.modules())
+    training = in_training(model)
     if not training:
         return model, ()
-    which = "the model was" if model.training else "parts of the model were"
-    model.eval()
+    which = "the model was" if model in training else "parts of the model were"
+    put_into_eval_mode(model)
     return model, (
-        f"{which} in training mode ({training} modules) and put into eval mode for every measurement: "
+        f"{which} in training mode ({len(training)} modules) and put into eval mode for every measurement: "
         "call `eval()` in the factory",
     )
 

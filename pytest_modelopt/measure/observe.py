@@ -17,8 +17,10 @@ from torch.autograd.profiler import profile
 
 from pytest_modelopt.measure.quality import update_with_bytes
 from pytest_modelopt.measure.repeating import KeptAnswer, dense
+from pytest_modelopt.recipes.describe import author_name, known_base, type_name
 from pytest_modelopt.recipes.fused_path import is_fused
 from pytest_modelopt.recipes.modules.runtime import RuntimeModule
+from pytest_modelopt.recipes.sealed import in_training
 from pytest_modelopt.record.observations import Observations
 
 MOST_BYTES = 2 * 1024**3
@@ -72,15 +74,13 @@ _QUANTIZERS = ("torch.ao.quantization", "torchao", "modelopt", "brevitas")
 def _modules(model: nn.Module) -> Facts:
     modules = list(model.modules())
     return {
-        "training_modules": sum(module.training for module in modules),
+        "training_modules": len(in_training(model)),
         "fake_quantizers": sum(_only_imitates(module) for module in modules),
         "packed_modules": sum(_is_packed(module) for module in modules),
         "fused_layers": sum(
             isinstance(module, nn.TransformerEncoderLayer) and _would_be_fused(module) for module in modules
         ),
-        "linear_subclasses": tuple(
-            sorted({type(m).__name__ for m in modules if isinstance(m, nn.Linear) and _is_derived(m)})
-        ),
+        "derived_layers": {type_name(module): base for module in modules if (base := known_base(module))},
     }
 
 
@@ -113,14 +113,6 @@ def _is_packed(module: nn.Module) -> bool:
 
 def _would_be_fused(layer: nn.TransformerEncoderLayer) -> bool:
     return torch.backends.mha.get_fastpath_enabled() and not layer.training and is_fused(layer)
-
-
-def _is_derived(linear: nn.Linear) -> bool:
-    """Of a class of the project's own. torch's own derivations are no mistake of anybody."""
-    from torch.nn.utils import parametrize
-
-    kind = parametrize.type_before_parametrizations(linear)
-    return kind is not nn.Linear and not kind.__module__.startswith(("torch.", "torchao."))
 
 
 def _quantize_nodes(model: nn.Module) -> int:
@@ -193,11 +185,6 @@ def _width(module: nn.Module) -> int | None:
         if isinstance(width, int):
             return width
     return None
-
-
-def author_name(name: str) -> str:
-    """A module's or a parameter's name without what torch.compile puts into it."""
-    return name.replace("_orig_mod.", "").removesuffix("_orig_mod").removesuffix(".")
 
 
 # --- ties ------------------------------------------------------------------------------------------------------------

@@ -29,6 +29,11 @@ PRELOAD = [
 ]
 
 _OUTPUT_LINES = 20
+_LIBRARY_NOISE = re.compile(
+    r"[WI]\d{4} \d\d:\d\d:\d\d\.\d+ .*\btorch/|[WI]0000 00:00:\d+|USDT:\d{4}-|INFO: Created TensorFlow Lite"
+    r"|WARNING: All log messages before absl|Failed to load .*/torchao/\S+\.so"
+)
+"""How the lines begin that libraries print about themselves whatever the model is."""
 _CONTROL_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -113,7 +118,7 @@ class Worker:
         except OSError:
             return ""
         lines = [line.rstrip() for line in _CONTROL_SEQUENCES.sub("", text).splitlines()]
-        return "\n".join([line for line in lines if line][-_OUTPUT_LINES:])
+        return "\n".join([line for line in lines if line and not _LIBRARY_NOISE.match(line)][-_OUTPUT_LINES:])
 
     @property
     def pid(self) -> int | None:

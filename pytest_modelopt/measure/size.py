@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,13 @@ def saved_bytes(model: nn.Module) -> int:
 
     The whole module is saved, not its state_dict: structured pruning, low rank and quantization change the structure,
     and what is shipped must load again. cloudpickle writes importable classes by name, as pickle does, and carries
-    those that only exist in a test (whose code, with the path of its file, then counts, too).
+    those that only exist in a test (whose code, with the path of its file, then counts, too). TorchScript has a format
+    of its own, and no other.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        with io.BytesIO() as file:
+            torch.jit.save(model, file)
+            return file.tell()
     counter = _Counter()
     torch.save(model, counter, pickle_module=cloudpickle)  # type: ignore[arg-type]
     return counter.written

@@ -14,9 +14,11 @@ import multiprocessing.process
 import os
 import signal
 import sys
+import sysconfig
 import traceback
 import warnings
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from pytest_modelopt.measure.other_tree import enter
@@ -66,8 +68,7 @@ def serve(connection: Connection, variant: Variant) -> None:
                 bench = Bench(variant)
             answer: tuple[str, Any] = ("ok", getattr(bench, operation)(**arguments))
         except VariantError as error:
-            if error.__cause__ is not None:
-                traceback.print_exception(error.__cause__)
+            _print_cause(error)
             answer = ("failed", str(error))
         except BaseException as error:  # SystemExit of a factory, too: it must not look like a crash
             traceback.print_exception(error)
@@ -77,6 +78,20 @@ def serve(connection: Connection, variant: Variant) -> None:
         connection.send(answer)
         if operation == "load":
             gc.collect()
+
+
+def _print_cause(error: BaseException) -> None:
+    """Where the user's code raised what an explained error came from. Of libraries the message has said it all."""
+    from pytest_modelopt.recipes.base import RecipeError
+
+    cause = error
+    while isinstance(cause, (VariantError, RecipeError)) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    libraries = (*map(sysconfig.get_path, ("purelib", "platlib", "stdlib")), str(Path(__file__).parents[1]), "<")
+    frames = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith(libraries)]
+    if frames and cause is not error:
+        print("".join(traceback.format_list(frames)), end="", file=sys.stderr)
+        print("".join(traceback.format_exception_only(cause)).partition("\n")[0], file=sys.stderr)
 
 
 def _end_with_pytest() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -32,7 +32,8 @@ class Context:
     `example_inputs` is one batch. `calibration`, where the project gave any, makes a fresh iterator over batches of
     inputs. `seed` seeds torch before each step. `device` is where the variant will run: 'cpu' or 'cuda'.
     `varying` gives, for each tensor of a call's inputs in order, the dimensions whose size differs between the
-    project's batches, the first one (the examples) aside; empty where none does.
+    project's batches, the first one (the examples) aside; empty where none does. `batches` makes the inputs of these
+    batches, tensors by name in the order of the example inputs.
     `training` makes the batches of calibration with their targets, for recipes that train: a tensor, or a list with one
     entry per example.
     """
@@ -42,6 +43,7 @@ class Context:
     seed: int
     device: str = "cpu"
     varying: Callable[[], tuple[frozenset[int], ...]] = tuple
+    batches: Callable[[], Iterable[Inputs]] = tuple
     training: Callable[[], Iterator[tuple[Inputs, torch.Tensor | list[Any]]]] | None = None
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.recipes.base import RecipeError
-from pytest_modelopt.recipes.describe import type_name
+from pytest_modelopt.recipes.describe import author_name, type_name
 from pytest_modelopt.record.model import LayerCoverage
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 PARAMETRIZED = re.compile(r"(^|.*\.)parametrizations\.([^.]+)\.original(\d*)\Z")
-COMPILED_PREFIX = "_orig_mod."
 
 
 @dataclass(frozen=True)
@@ -265,7 +264,7 @@ def _region(tensor: torch.Tensor) -> tuple[tuple[int, int, int], ...]:
 
 def _author_name(name: str) -> str:
     """The name of a parameter without what torch.compile, parametrize and prune put into it."""
-    name = name.replace(COMPILED_PREFIX, "")
+    name = author_name(name)
     match = PARAMETRIZED.match(name)
     if match:
         return f"{match[1]}{match[2]}{match[3]}"

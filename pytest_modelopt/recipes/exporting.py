@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
-from pytest_modelopt.recipes.describe import last_line, user_line
+from pytest_modelopt.recipes.describe import root_cause, user_line
 from pytest_modelopt.recipes.fused_path import unfused
 
 if TYPE_CHECKING:
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
     from pytest_modelopt.recipes.modules.runtime import Signature
 
-KNOWN_WARNINGS = (r"The tensor attributes? (self\.[\w.]*_flat_weights\[\d+\](, )?)+ (was|were) assigned during export",)
-"""How the warnings begin that torch.export raises about torch's own recurrent layers."""
+KNOWN_WARNINGS = (
+    r"The tensor attributes? (self\.[\w.]*(_flat_weights\[\d+\]|weight)(, )?)+ (was|were) assigned during export",
+)
+"""How the warnings begin that torch.export raises about torch's own recurrent layers, and about weights that a hook of
+torch's computes anew in each call, as weight norm does."""
 
 
 def export(model: nn.Module, context: Context, recipe_name: str) -> torch.export.ExportedProgram:
@@ -29,11 +32,12 @@ def export(model: nn.Module, context: Context, recipe_name: str) -> torch.export
     """
     import torch
 
-    inputs = several_examples(context.example_inputs)
+    varying = context.varying()
+    inputs = inputs_to_trace(context, varying)
     refuse_other_precisions(model, recipe_name)
     refuse_state(model, inputs, recipe_name)
     args, kwargs = arguments(inputs)
-    open_sizes = dynamic_sizes(inputs, context.varying())
+    open_sizes = dynamic_sizes(inputs, varying)
     # torch.export takes the names of forward's parameters where the arguments are given by position
     shapes: Any = dict(zip(kwargs, open_sizes, strict=True)) if kwargs else tuple(open_sizes)
     shapes = _by_parameter(model, shapes)
@@ -45,7 +49,7 @@ def export(model: nn.Module, context: Context, recipe_name: str) -> torch.export
         except Exception as error:
             raise RecipeError(
                 f"{recipe_name} needs a model that torch.export can trace, and {type(model).__name__} is not"
-                f"{user_line(error)}: {last_line(error)}"
+                f"{user_line(error)}: {root_cause(error)}"
             ) from error
     _refuse_computed_numbers(exported, model, recipe_name)
     return exported
@@ -68,18 +72,38 @@ def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (inputs if type(inputs) is tuple else (inputs,)), {}
 
 
-def several_examples(inputs: Inputs) -> Inputs:
-    """The batch, doubled where it holds one example: torch.export would take a size of 1 for a constant."""
-    import torch
+def inputs_to_trace(context: Context, varying: tuple[frozenset[int], ...]) -> Inputs:
+    """Inputs without a 1 among the sizes that are left open: torch.export would take it for a constant.
 
-    def doubled(tensor: torch.Tensor) -> torch.Tensor:
-        return torch.cat([tensor, tensor]) if tensor.ndim and tensor.shape[0] == 1 else tensor
+    The example inputs; where another size than the number of examples is 1 there, two examples of the first of the
+    project's batches that has none. What then is 1 is doubled.
+    """
 
-    if isinstance(inputs, torch.Tensor):
-        return doubled(inputs)
-    if isinstance(inputs, dict):
-        return {name: doubled(tensor) for name, tensor in inputs.items()}
-    return tuple(doubled(tensor) for tensor in inputs)
+    def open_sizes(inputs: Inputs) -> Iterator[tuple[torch.Tensor, frozenset[int]]]:
+        args, kwargs = arguments(inputs)
+        tensors = [*args, *kwargs.values()]
+        return zip(tensors, varying or [frozenset[int]() for _ in tensors], strict=True)
+
+    def is_long(inputs: Inputs) -> bool:
+        return all(tensor.shape[d] > 1 for tensor, others in open_sizes(inputs) for d in others if d < tensor.ndim)
+
+    inputs = context.example_inputs
+    if not is_long(inputs):
+        found = next((batch for batch in context.batches() if is_long(batch)), None)
+        inputs = inputs if found is None else _of_each(found, [tensor[:2] for tensor, _ in open_sizes(found)])
+    return _of_each(inputs, [_doubled_ones(tensor, {0, *others}) for tensor, others in open_sizes(inputs)])
+
+
+def _doubled_ones(tensor: torch.Tensor, dimensions: set[int]) -> torch.Tensor:
+    times = [2 if d in dimensions and size == 1 else 1 for d, size in enumerate(tensor.shape)]
+    return tensor.repeat(times) if 2 in times else tensor
+
+
+def _of_each(inputs: Inputs, tensors: list[torch.Tensor]) -> Inputs:
+    """The same form of inputs, with other tensors in it."""
+    if isinstance(inputs, Mapping):
+        return dict(zip(inputs, tensors, strict=True))
+    return tuple(tensors) if type(inputs) is tuple else tensors[0]
 
 
 def dynamic_sizes(inputs: Inputs, varying: tuple[frozenset[int], ...]) -> list[dict[int, Any]]:

@@ -11,6 +11,7 @@ from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.describe import last_line, modules_in_words, user_line
 from pytest_modelopt.recipes.int8_static import defaults_of_absent_arguments
 from pytest_modelopt.recipes.sharing import replace_modules, tied_parameters
+from pytest_modelopt.recipes.uncompiled import told, uncompiled
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +41,7 @@ class FoldBatchNorm(Recipe):
         norms = _batch_norms(model)
         if not norms:
             return Applied(model, ("the model holds no batch norm",))
+        model, compile_notes = uncompiled(model)
         finder = _Finder(model, _traced(model, context.example_inputs), _dimensions(model, context.example_inputs))
         folded: dict[nn.Module, nn.Module] = {}
         kept: dict[str, list[nn.Module]] = {}
@@ -55,9 +57,8 @@ class FoldBatchNorm(Recipe):
                 _fold(layer, norm)
             model = replace_modules(model, lambda module: torch.nn.Identity() if module in folded else None)
             _refuse_other_answers(original, call(model, context.example_inputs))
-        return Applied(
-            model, tuple(f"{modules_in_words(left)} left as they are: {reason}" for reason, left in kept.items())
-        )
+        notes = tuple(f"{modules_in_words(left)} left as they are: {reason}" for reason, left in kept.items())
+        return Applied(model, compile_notes + notes)
 
 
 def _batch_norms(model: nn.Module) -> list[nn.Module]:
@@ -86,9 +87,10 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.Graph:
     try:
         return Calls().trace(model, concrete_args=defaults_of_absent_arguments(model, inputs) or None)
     except Exception as error:
+        reason = told(error) or f"{user_line(error)}: {last_line(error)}"
         raise RecipeError(
             f"fold-batchnorm needs a model that torch.fx can trace, to see what each batch norm follows, and "
-            f"{type(model).__name__} is not{user_line(error)}: {last_line(error)}; compile(freezing=true) folds batch "
+            f"{type(model).__name__} is not{reason}; compile(freezing=true) folds batch "
             "norms without such a trace"
         ) from error
 

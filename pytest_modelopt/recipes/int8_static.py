@@ -16,6 +16,7 @@ from pytest_modelopt.recipes.calling import Inputs
 from pytest_modelopt.recipes.describe import last_line, modules_in_words, total_bytes, user_line
 from pytest_modelopt.recipes.exporting import refuse_other_precisions
 from pytest_modelopt.recipes.sharing import tied_parameters
+from pytest_modelopt.recipes.uncompiled import told, uncompiled
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -40,6 +41,7 @@ class Int8Static(Recipe):
         quantize_fx = torch_ao.load("torch.ao.quantization.quantize_fx", self.recipe_name)
         engine, notes = torch_ao.ensure_engine(self.recipe_name)
         torch_ao.make_convolutions_picklable()
+        model, compile_notes = uncompiled(model)
         with torch_ao.quiet():
             graph = _traced(model, context.example_inputs)
             leaves = _opaque_leaves(graph)
@@ -50,7 +52,7 @@ class Int8Static(Recipe):
             converted = quantize_fx.convert_fx(prepared)
         for name, module in unused.items():
             converted.add_submodule(name, module)  # FX drops them, and to lose them is not what was asked for
-        notes += fewer_batches(seen, self.batches)
+        notes += compile_notes + fewer_batches(seen, self.batches)
         if leaves:
             notes += (f"{modules_in_words(leaves)} left in floating point: FX sees such a module as one closed box",)
         if tied:
@@ -99,7 +101,19 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
             _erase_with_users(node)
     for node in graph.nodes:
         node.type = None  # annotations written as text would end up in the saved code, which then cannot be loaded
+        _let_copy(node)
     return GraphModule(model, graph)
+
+
+def _let_copy(node: fx.Node) -> None:
+    """Make `view` a `reshape`: quantized convolutions answer in channels_last, of which there is no view in one row."""
+    import torch
+
+    if node.op != "call_method" or any(isinstance(value, torch.dtype) for value in (*node.args, *node.kwargs.values())):
+        return
+    node.target = {"view": "reshape", "view_as": "reshape_as"}.get(str(node.target), node.target)
+    if node.target == "reshape" and "size" in node.kwargs:
+        node.kwargs = {"shape": node.kwargs["size"]}
 
 
 def _reason(model: nn.Module, error: Exception) -> str:
@@ -107,7 +121,7 @@ def _reason(model: nn.Module, error: Exception) -> str:
         type(model).forward, "__wrapped__"
     ):  # as in Hugging Face's models; torch's own message is about bytecode
         return ": a decorator stands around its forward, which torch.fx cannot look through"
-    return f"{user_line(error)}: {last_line(error)}"
+    return told(error) or f"{user_line(error)}: {last_line(error)}"
 
 
 def _erase_with_users(node: fx.Node) -> None:

@@ -233,9 +233,18 @@ def _cost_notes(chosen: list[nn.Module]) -> tuple[str, ...]:
             f"made for size; large layers stay about as fast, small ones get slower"
         )
     if rebuilt:
-        largest = format_bytes(max(map(total_bytes, rebuilt)))
+        largest = max(map(total_bytes, rebuilt))
+        weights = {id(weight): weight for module in chosen for weight in _weights(module).values()}.values()
+        held = sum(map(_int8_bytes, weights)) + largest
+        if held > (floats := sum(weight.nbytes for weight in weights)):
+            peak = (
+                f"with the int8 weights that is {format_bytes(held)} where the original holds {format_bytes(floats)}, "
+                "so the peak memory of a call rises though the size falls"
+            )
+        else:
+            peak = "the peak memory of a call falls by less than the size"
         notes.append(
-            f"{modules_in_words(rebuilt)} rebuild all of their float weights in every call, up to {largest} at a time: "
-            f"the peak memory of a call falls by less than the size"
+            f"{modules_in_words(rebuilt)} rebuild all of their float weights in every call, up to "
+            f"{format_bytes(largest)} at a time: {peak}"
         )
     return tuple(notes)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pytest_modelopt.recipes import exporting
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import call
-from pytest_modelopt.recipes.describe import last_line, modules_in_words, user_line
+from pytest_modelopt.recipes.describe import modules_in_words, root_cause, user_line
 from pytest_modelopt.recipes.exporting import arguments, refuse_other_precisions, refuse_state
 from pytest_modelopt.recipes.fused_path import unfused
 
@@ -101,7 +101,7 @@ def _converted(flat: Flattened, tensors: tuple[torch.Tensor, ...], recipe_name: 
         else:
             what = f"cannot convert {name}: litert_torch has no form of something in it"
         raise RecipeError(
-            f"{recipe_name} {what}: {last_line(error)}; {ALTERNATIVES} convert other operators"
+            f"{recipe_name} {what}: {root_cause(error)}; {ALTERNATIVES} convert other operators"
         ) from error
 
 

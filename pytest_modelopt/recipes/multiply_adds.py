@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.recipes.describe import author_name
 from pytest_modelopt.recipes.fused_path import unfused
+from pytest_modelopt.recipes.sealed import sealed_modules
+from pytest_modelopt.recipes.uncompiled import step_by_step
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +22,7 @@ def multiply_adds(model: nn.Module, inputs: Inputs) -> dict[str, int]:
 
     Matrix products and convolutions count, also those between activations, as attention does; elementwise work does
     not. A module that is called several times counts each time, under its first name. Empty where the model cannot be
-    counted: one that runs on another runtime or on packed weights.
+    counted: one that runs on another runtime or on packed weights, or that does not call its layers as modules.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
@@ -28,14 +32,19 @@ def multiply_adds(model: nn.Module, inputs: Inputs) -> dict[str, int]:
     def attention_flop(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
         return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
+    if sealed_modules(model):
+        return {}
     counter = FlopCounterMode(display=False, custom_mapping={attention_on_cpu: attention_flop})
     try:
-        with torch.no_grad(), unfused(), _without_mkldnn(model), counter:
+        with torch.no_grad(), unfused(), step_by_step(), _without_mkldnn(model), counter:
             call(model, inputs)
     except Exception:
         return {}
     totals = _by_name({name: sum(found.values()) // 2 for name, found in counter.flop_counts.items()}, model)
-    return {name: own for name in totals if (own := _own(name, totals)) > 0}
+    counted: Counter[str] = Counter()
+    for name in totals:
+        counted[author_name(name)] += _own(name, totals)
+    return {name: own for name, own in counted.items() if own > 0}
 
 
 def _by_name(totals: dict[str, int], model: nn.Module) -> dict[str, int]:

@@ -29,9 +29,11 @@ KNOWN_WARNINGS = (r"`isinstance\(treespec, LeafSpec\)` is deprecated",)
 """How the warnings begin that torch.onnx raises about torch itself; nothing in them concerns the user's model."""
 
 KNOWN_LOG_LINES = {
-    "torch.onnx._internal.exporter._registration": r"torchvision is not installed\. Skipping torchvision::"
+    "torch.onnx._internal.exporter._registration": r"torchvision is not installed\. Skipping torchvision::",
+    "onnxscript.optimizer._constant_folding": r"Skipping constant folding for op ",
+    "onnx_ir.passes.common.initializer_deduplication": r"Skipped deduplication of initializer ",
 }
-"""By logger: what torch.onnx says of operators that a model which could be exported does not need."""
+"""By logger: what is said of operators that the model does not need, and of optimizations that were not made."""
 
 QUANTIZED_NAME = re.compile(r"_quantized\Z")
 """The end that ONNX Runtime's quantizer gives to the name of a weight in int8."""

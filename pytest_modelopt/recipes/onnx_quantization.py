@@ -17,17 +17,20 @@ ReduceRange = Literal["auto", "on", "off"]
 
 def pre_processed(conversion: Conversion, folder: Path) -> tuple[Path, tuple[str, ...]]:
     """The program with what is constant computed in advance and all shapes known: else much is left in float."""
+    import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    target = folder / "pre-processed.onnx"
+    # Given as a file: of a program in memory it would move the weights out, to a file that it never writes.
+    source, target = folder / "converted.onnx", folder / "pre-processed.onnx"
+    onnx.save(conversion.proto, source)
     with unchanged_logging():
         try:
-            quant_pre_process(conversion.proto, target)
+            quant_pre_process(source, target)
         except Exception as error:
-            quant_pre_process(conversion.proto, target, skip_symbolic_shape=True)
+            quant_pre_process(source, target, skip_symbolic_shape=True)
             return target, (
-                "the shapes within the model could not all be inferred, and what has no known shape stays in floating "
-                f"point: {last_line(error)}",
+                "ONNX Runtime's symbolic shape inference fails on this model, and what has no known shape without it "
+                f"stays in floating point: {last_line(error)}",
             )
     return target, ()
 

@@ -24,8 +24,8 @@ from pytest_modelopt.recipes.describe import last_line, type_name
 from pytest_modelopt.recipes.exporting import (
     arguments,
     export,
+    inputs_to_trace,
     refuse_other_precisions,
-    several_examples,
     signature_of,
 )
 from pytest_modelopt.recipes.fused_path import unfused
@@ -77,9 +77,13 @@ def convert(model: nn.Module, context: Context, recipe_name: str) -> Converted:
     recurrent = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
     with quiet():
         if recurrent:
-            ir, notes = _traced(flat, context.example_inputs, recipe_name)
+            ir, notes = _traced(flat, inputs_to_trace(context, varying), recipe_name)
         else:
-            positional = replace(context, example_inputs=_tensors(context.example_inputs))
+            positional = replace(
+                context,
+                example_inputs=_tensors(context.example_inputs),
+                batches=lambda: map(_tensors, context.batches()),
+            )
             ir, notes = _loaded(export(flat, positional, recipe_name), recipe_name), ()
         _open_sizes(ir, context)
         variant = OpenVinoModule(packed(ir), signature)
@@ -107,7 +111,7 @@ def _traced(flat: nn.Module, inputs: Inputs, recipe_name: str) -> tuple[Any, tup
 
     with torch.no_grad(), unfused(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TracerWarning)
-        ir = _loaded(flat, recipe_name, example_input=_tensors(several_examples(inputs)))
+        ir = _loaded(flat, recipe_name, example_input=_tensors(inputs))
     places = {(Path(w.filename), w.lineno) for w in caught if w.category is TracerWarning}
     places = {(file, line) for file, line in places if "torch" not in file.parts}  # torch knows what it does
     decisions = {f"{file.name}:{line}" for file, line in places}

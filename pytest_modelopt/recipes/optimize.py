@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.recipes import torch_ao
 from pytest_modelopt.recipes.base import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.coverage import Snapshot, compare, snapshot
-from pytest_modelopt.recipes.describe import last_line, type_name, types_in_words
+from pytest_modelopt.recipes.describe import author_name, known_base, last_line, type_name, types_in_words
 from pytest_modelopt.recipes.foreign import held_by
 from pytest_modelopt.recipes.multiply_adds import multiply_adds
 from pytest_modelopt.recipes.registry import RECIPES
+from pytest_modelopt.recipes.sealed import explained, put_into_eval_mode
 from pytest_modelopt.record.model import Coverage, RecipeStep
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
 
     for recipe in recipes:
         _refuse_unfit(recipe, context)
-    model.eval()
+    put_into_eval_mode(model)
     _check_original(model, context.example_inputs)
     original = before = snapshot(model)
     counted = multiply_adds(model, context.example_inputs)
@@ -59,18 +60,16 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
     steps = []
     first_call_s = 0.0
     for recipe in recipes:
-        if not before.weights:
-            raise RecipeDidNothing(_nothing_message(recipe, before, (), _foreign(model)))
         torch.manual_seed(context.seed)
-        applied = _apply(recipe, model, context)
-        model = applied.model.eval()
-        start = time.perf_counter()
-        _check_forward(model, context.example_inputs, recipe)
-        first_call_s = time.perf_counter() - start
+        try:
+            applied, changed_bytes, first_call_s = _step(recipe, model, before, context)
+        except RecipeError as error:
+            told = explained(error, recipe.recipe_name, model)
+            if told is error or (recipe.needs_calibration and context.calibration is None):
+                raise
+            raise told from error
+        model = applied.model
         reached |= applied.reached or frozenset()
-        changed_bytes = sum(layer.changed_bytes for layer in compare(before, model, applied.reached or frozenset()))
-        if not changed_bytes:
-            raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes, _foreign(model)))
         steps.append(RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, applied.notes))
         before = snapshot(model)
     coverage = Coverage(compare(original, model, reached, counted), tuple(steps))
@@ -81,6 +80,22 @@ def _refuse_unfit(recipe: Recipe, context: Context) -> None:
     reason = recipe.missing() or recipe.unfit(context.device)
     if reason:
         raise RecipeError(reason)
+
+
+def _step(recipe: Recipe, model: nn.Module, before: Snapshot, context: Context) -> tuple[Applied, int, float]:
+    """What one recipe made of the model, checked; the bytes that it changed, and the seconds of the first call."""
+    if not before.weights:
+        raise RecipeDidNothing(_nothing_message(recipe, before, (), model))
+    applied = _apply(recipe, model, context)
+    reached = None if applied.reached is None else frozenset(map(author_name, applied.reached))
+    applied = replace(applied, model=put_into_eval_mode(applied.model), reached=reached)
+    start = time.perf_counter()
+    _check_forward(applied.model, context.example_inputs, recipe)
+    first_call_s = time.perf_counter() - start
+    changed_bytes = sum(layer.changed_bytes for layer in compare(before, applied.model, reached or frozenset()))
+    if not changed_bytes:
+        raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes, applied.model))
+    return applied, changed_bytes, first_call_s
 
 
 def _apply(recipe: Recipe, model: nn.Module, context: Context) -> Applied:
@@ -148,11 +163,11 @@ def _explanation(error: Exception) -> str:
     return ""
 
 
-def _nothing_message(recipe: Recipe, before: Snapshot, notes: Sequence[str], foreign: str) -> str:
+def _nothing_message(recipe: Recipe, before: Snapshot, notes: Sequence[str], model: nn.Module) -> str:
     name = recipe.recipe_name
     layers = before.layers()
     if not layers:
-        return f"{name} changed nothing: the model holds no weights{foreign}"
+        return f"{name} changed nothing: the model holds no weights{_foreign(model)}"
     parts = [
         f"{name} changed nothing: the model holds {types_in_words((kind, size) for _, kind, size in layers)}",
     ]
@@ -160,7 +175,8 @@ def _nothing_message(recipe: Recipe, before: Snapshot, notes: Sequence[str], for
         parts.append(f"{name} changes {_enumerated(recipe.changes)} only")
     if {kind for _, kind, _ in layers} & set(recipe.changes):
         parts.extend(notes)
-    fitting = _fitting(recipe, [kind for _, kind, _ in layers])
+    bases = {type_name(module): known_base(module) for module in model.modules()}
+    fitting = _fitting(recipe, {kind: bases.get(kind, "") for _, kind, _ in layers})
     if not fitting and not {kind for _, kind, _ in layers} & set(recipe.changes):
         fitting = _converting()
     return "; ".join([*parts, *fitting])
@@ -177,14 +193,20 @@ def _foreign(model: nn.Module) -> str:
     )
 
 
-def _fitting(recipe: Recipe, kinds: Sequence[str]) -> list[str]:
-    """For each layer type that this recipe leaves alone, the first recipes that would change it."""
-    recipes_by_kind = {
-        kind: [name for name, other in RECIPES.items() if kind in other.changes and other.gives not in WHOLE_MODEL]
-        for kind in dict.fromkeys(kinds)
-        if recipe.changes and kind not in recipe.changes
-    }
-    return [f"{kind} is changed by {_enumerated(names[:3])}" for kind, names in recipes_by_kind.items() if names]
+def _fitting(recipe: Recipe, bases: Mapping[str, str]) -> list[str]:
+    """For each layer type that this recipe leaves alone, or that it was derived from, the recipes that would change it.
+
+    `bases` are these types, each with the class of torch that it was derived from, or ''.
+    """
+    told = []
+    for kind, base in bases.items():
+        known = base or kind
+        names = [name for name, other in RECIPES.items() if known in other.changes and other.gives not in WHOLE_MODEL]
+        if not recipe.changes or kind in recipe.changes or not names:
+            continue
+        derived = f"{kind} is derived from {base}, for which recipes look: " if base else ""
+        told.append(f"{derived}{known} is changed by {_enumerated(names[:3])}")
+    return told
 
 
 def _converting() -> list[str]:

@@ -14,7 +14,14 @@ from pytest_modelopt.recipes.base import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.recipes.describe import last_line, modules_in_words, total_bytes
 from pytest_modelopt.recipes.fused_path import fused_layers, turn_off_fused_path
 from pytest_modelopt.recipes.sharing import tied_parameters
-from pytest_modelopt.recipes.structured.groups import OF_HEADS, Protected, candidates, dependency_graph
+from pytest_modelopt.recipes.structured.groups import (
+    OF_HEADS,
+    UNFOLLOWED,
+    Protected,
+    candidates,
+    dependency_graph,
+    last_followed,
+)
 from pytest_modelopt.recipes.structured.heads import Attention, Found, find, remove
 from pytest_modelopt.recipes.structured.recovery import FUNCTION, finetune, recalibrate
 from pytest_modelopt.recipes.structured.removal import REFUSED_BY_CODE, Surgery
@@ -177,9 +184,11 @@ class _Pruning:
         except RecipeError:
             raise
         except Exception as error:
+            layer = last_followed(self._model, error)
             raise RecipeError(
                 f"prune-structured: torch-pruning cannot follow how the layers of {type(self._model).__name__} depend "
-                f"on each other: {last_line(error)}"
+                f"on each other{f', after `{layer}`' if layer else ''}: {last_line(error)}; do otherwise what is done "
+                "there (`chunk` can be followed where `split` cannot), or take low-rank, which changes no width"
             ) from error
         surgery = Surgery(graph, self._model, self._context.example_inputs)
         kept: dict[str, list[nn.Module]] = {}
@@ -210,6 +219,9 @@ class _Pruning:
         kept.pop(OF_HEADS, None)  # the notes on heads speak of them
         for reason, layers in kept.items():
             words = f"{modules_in_words(dict.fromkeys(layers))} keep their width: {reason}"
+            if reason.startswith(UNFOLLOWED):
+                named = ",".join(name for name, module in self._model.named_modules() if module in layers)
+                words += f"; keep='{named}' spares them by name"
             self._notes.append(words + (f" ({refusal})" if reason == REFUSED_BY_CODE else ""))
         recurrent = [module for module in self._model.modules() if isinstance(module, (nn.RNNBase, nn.RNNCellBase))]
         if recurrent:

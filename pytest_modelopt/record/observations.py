@@ -56,8 +56,9 @@ class Observations:
     """Bytes of floating-point parameters by dtype."""
     narrow_layers: dict[str, int] | None = None
     """Layers with at most one output channel, or no head: name -> width."""
-    linear_subclasses: tuple[str, ...] | None = None
-    """Class names that are derived from Linear, which exact matches pass over."""
+    derived_layers: dict[str, str] | None = None
+    """Class names of the project's own that are derived from layers of torch, which exact matches pass over: name ->
+    that of torch's class."""
     untied: tuple[str, ...] | None = None
     """Weights that shared one storage before the recipe and are held apart now, each group as `a = b`."""
     untied_bytes: int | None = None

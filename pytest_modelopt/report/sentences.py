@@ -38,7 +38,25 @@ _DOING: dict[Stage, str] = {
 
 def items(record: Record) -> list[Item]:
     """Everything to say: case by case in the record's order, then what holds for models and for the whole run."""
-    return [*(item for case in record.cases for item in told_of(record, case)), *notes(record)]
+    return [*_cases(record), *notes(record)]
+
+
+def _cases(record: Record) -> Iterator[Item]:
+    """Case by case; an error that several recipes of a model share, as where the original fails, once for all."""
+    alike: dict[tuple[str, str, CaseError], list[Case]] = {}
+    for case in record.cases:
+        if case.error is not None:
+            alike.setdefault((case.model, on_machine(record, case), case.error), []).append(case)
+    for case in record.cases:
+        same = [case] if case.error is None else alike[case.model, on_machine(record, case), case.error]
+        for item in told_of(record, case):
+            if item.label != "ERROR" or len(same) == 1:
+                yield item
+            elif same[0] is case:
+                name = case_name(case)
+                whole = f"{name} and {', '.join(plain_line(other.recipe) for other in same[1:])}"
+                title, text = (told.replace(name, whole, 1) for told in (item.title, item.text))
+                yield replace(item, title=title, text=text)
 
 
 def told_of(record: Record, case: Case) -> list[Item]:

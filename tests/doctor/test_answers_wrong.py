@@ -141,4 +141,24 @@ def test_a_variant_that_is_another_one_when_loaded_again() -> None:
     finding = only(variant_with(reloads=False))
     assert (finding.rule, finding.explains) == ("does-not-reload", ("size", "process_memory", "timing"))
     assert "not its state_dict alone" in finding.text
+    assert "does not answer as before" in only(not_reloaded("its answers differ")).text
     assert rules(variant_with(reloads=None)) == []
+
+
+def not_reloaded(why: str) -> Case:
+    made = variant_with(reloads=False)
+    assert made.variant is not None
+    note = f"saved and loaded again it is not the same model: {why}; so it was optimized anew for each launch"
+    return replace(made, variant=replace(made.variant, notes=(*made.variant.notes, note)))
+
+
+def test_a_file_that_could_not_be_imported_is_no_other_model() -> None:
+    finding = only(not_reloaded("ModuleNotFoundError: No module named 'shop.layers'"))
+    assert (finding.rule, finding.explains) == ("does-not-reload", ("size", "process_memory", "timing"))
+    assert finding.text == (
+        "saved, it could not be loaded in a fresh process (ModuleNotFoundError: No module named 'shop.layers'): "
+        "nobody knows if it would answer as before: what its classes are defined in must be importable under the "
+        "same name wherever it is loaded, from the repository or an installed package"
+    )
+    text = only(not_reloaded("the worker ended with SIGSEGV")).text
+    assert text.endswith("(the worker ended with SIGSEGV): nobody knows if it would answer as before")

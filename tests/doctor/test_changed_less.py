@@ -82,10 +82,23 @@ def test_small_types_and_unknown_recipes_are_passed_over() -> None:
 )
 def test_types_that_look_like_linear_are_explained(kind: str, told: str) -> None:
     layers = (*LAYERS, LayerCoverage("x", kind, 4 * MIB, 0, 10, 0))
-    finding = only(original_with(sound(layers=layers), linear_subclasses=("MyLinear",)))
+    finding = only(original_with(sound(layers=layers), derived_layers={"MyLinear": "Linear"}))
     assert finding.rule == "left-alone"
     assert f"1 {kind} (4 MiB, 50% of the weight bytes" in finding.text
     assert told in finding.text
+
+
+def test_a_class_derived_from_a_known_layer_gets_the_advice_of_that_layer() -> None:
+    def told(kind: str) -> str:
+        layers = (*LAYERS, LayerCoverage("x", kind, 4 * MIB, 0, 10, 0))
+        return only(original_with(sound(layers=layers), derived_layers={"SameConv": "Conv2d"})).text
+
+    advice = told("Conv2d").partition("; Conv2d is changed by ")[2]
+    assert advice.startswith("int8-static")
+    assert told("SameConv").endswith(
+        "; SameConv is derived from Conv2d, and recipes replace exact nn.Conv2d only, since a subclass may compute "
+        f"something else: use nn.Conv2d where its forward is the same; Conv2d is changed by {advice}"
+    )
 
 
 def test_a_speedup_that_the_changed_work_cannot_give() -> None:

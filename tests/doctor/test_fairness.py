@@ -153,7 +153,16 @@ def test_int8_on_a_processor_without_its_instructions() -> None:
     assert finding.text.startswith("Old CPU has no instruction for int8 products")
     assert rules(sound("onnxruntime-int8-dynamic"), OLD) == ["int8-without-vnni"]
     assert rules(sound("prune-structured(ratio=0.5)+litert-int8(batches=2)"), OLD) == ["int8-without-vnni"]
-    for without in ("low-rank(ratio=0.5)", "int8-weight-only", "torchao-int8-weight-only+compile", "int8-of-our-own"):
+    assert rules(sound("openvino-int8(weights_only=false, batches=2)"), OLD) == ["int8-without-vnni"]
+    for without in (
+        "low-rank(ratio=0.5)",
+        "int8-weight-only",
+        "torchao-int8-weight-only+compile",
+        "int8-of-our-own",
+        "openvino-int8(weights_only=true)",
+        "prune-structured(ratio=0.5)+openvino-int8(weights_only=true, recurrent=true)",
+        "litert-int8(activations=float)",
+    ):
         assert rules(sound(without), OLD) == []
     assert rules(replace(sound(), device="cuda"), OLD) == []
 

@@ -153,7 +153,7 @@ def test_a_sound_model_shows_nothing(bench: Callable[..., Bench]) -> None:
     assert (found.matrix_weights, found.zero_weights) == (4 * 8 + 8 * 5, 0)
     assert found.float_bytes == {"float32": 4 * (4 * 8 + 8 + 8 * 5 + 5)}
     assert (found.masked_weights, found.fake_quantizers, found.packed_modules, found.torchao_tensors) == (0, 0, 0, 0)
-    assert (found.untied, found.narrow_layers, found.linear_subclasses) == ((), {}, ())
+    assert (found.untied, found.narrow_layers, found.derived_layers) == ((), {}, {})
     assert found.target_classes == 3
     assert found.predicted_classes is not None
     assert 1 <= found.predicted_classes <= 5
@@ -410,13 +410,23 @@ def test_layers_of_one_output_and_no_head() -> None:
     assert seen(model, torch.ones(1, 2, 4, 4)).narrow_layers == {"0": 1, "2": 1, "3": 0}
 
 
-def test_subclasses_of_linear_by_name_and_torchs_own_are_none() -> None:
+def test_layers_that_were_derived_by_name_and_torchs_own_are_none() -> None:
     class Mine(nn.Linear):
         pass
 
-    model = nn.Sequential(Mine(16, 16), nn.Linear(16, 8), nn.MultiheadAttention(8, 2)).eval()
+    class Padded(nn.Conv2d):
+        pass
+
+    class PaddedTwice(Padded):
+        pass
+
+    class Body(nn.Sequential):
+        pass
+
+    model = Body(Mine(16, 16), nn.Linear(16, 8), nn.MultiheadAttention(8, 2), PaddedTwice(1, 1, 1)).eval()
     torch.nn.utils.parametrizations.weight_norm(model[1])
-    assert observe.observe(model, lambda: None, {}, (), {}).linear_subclasses == ("Mine",)
+    found = observe.observe(model, lambda: None, {}, (), {})
+    assert found.derived_layers == {"Mine": "Linear", "PaddedTwice": "Conv2d"}
 
 
 def test_memory_format_and_dtypes() -> None:

@@ -128,3 +128,18 @@ def test_a_time_without_its_unit_is_a_usage_error(project: Project, option: str)
     result = project().runpytest("--modelopt", option, "20")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*{option}*20*unit*"])
+
+
+def test_an_original_that_fails_is_told_once_and_without_our_own_traceback(
+    project: Callable[..., pytest.Pytester],
+) -> None:
+    budgets = one_case("{max_size: 1 MB}", factory="shop:raises") + "      fp16: {max_size: 1 MB}\n"
+    result = project(budgets).runpytest("--modelopt", "-p", "no:cacheprovider", "--no-summary", "--tb=no")
+    result.assert_outcomes(failed=2)
+    told = [line for line in result.outlines if line.startswith("ERROR ")]
+    assert len(told) == 1
+    assert told[0].startswith("ERROR m/int8-dynamic and fp16: error while loading the model")
+    whole = result.stdout.str()
+    assert 'raise FileNotFoundError("weights/best.pt")' in whole
+    assert "Traceback" not in whole
+    assert "pytest_modelopt/" not in whole

@@ -33,3 +33,38 @@ def test_int8_in_onnx_runtime_is_gated_by_process_memory_and_accuracy(
     assert case.coverage.changed_bytes == 4 * WEIGHTS
     assert case.coverage.weight_bytes == 4 * (WEIGHTS + BIASES)
     assert case.variant.size_bytes > WEIGHTS + 4 * BIASES
+
+
+SENTENCES = '''
+import torch
+from torch import nn
+
+class Tagger(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.head = nn.Embedding(50, 16), nn.Linear(16, 4)
+    def forward(self, tokens, mask):
+        return self.head((self.embed(tokens) * mask.unsqueeze(-1)).sum(1))
+
+def tagger():
+    return Tagger().eval()
+
+class Sentences:
+    """The first of one token; the names in another order than that of the first batch from the second on."""
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(1)
+        for number, length in enumerate((1, 6, 1, 3)):
+            tokens = torch.randint(0, 50, (8, length), generator=generator)
+            batch = {"tokens": tokens, "mask": torch.ones(8, length)}
+            with torch.no_grad():
+                targets = tagger()(**batch).argmax(1)
+            yield dict(reversed(batch.items())) if number else batch, targets
+'''
+
+
+def test_a_first_sentence_of_one_token_is_converted(project: Callable[..., pytest.Pytester]) -> None:
+    budgets = one_case("{max_flips: 0%}", recipe="onnxruntime", factory="words:tagger", data="words:Sentences")
+    pytester = project(budgets)
+    pytester.makepyfile(words=SENTENCES)
+    pytester.runpytest("--modelopt").assert_outcomes(passed=1)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from recipe_models import MLP, Encoder, apply, make
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from pytest_modelopt.recipes.base import RecipeError
 from pytest_modelopt.recipes.coverage import compare, snapshot
 
 FLOAT32 = 4
@@ -138,6 +142,56 @@ def test_fx_and_compile_wrappers_change_nothing() -> None:
     model = MLP()
     assert changed_bytes(model, torch.fx.symbolic_trace(model)) == 0
     assert changed_bytes(model, Compiled(model)) == 0
+
+
+def compiled_whole(model: nn.Module) -> Any:
+    return torch.compile(model, backend="eager")
+
+
+def compiled_inside(model: nn.Module) -> nn.Module:
+    model._modules["2"] = torch.compile(model.get_submodule("2"), backend="eager")  # type: ignore[assignment]
+    return model
+
+
+def compiled_in_place(model: nn.Module) -> nn.Module:
+    model.compile(backend="eager")
+    return model
+
+
+@pytest.mark.parametrize("compiled", [compiled_whole, compiled_inside, compiled_in_place])
+@pytest.mark.parametrize("recipe", ["int8-dynamic", "int8-static", "prune-unstructured", "fp16", "onnxruntime"])
+def test_a_compiled_original_reads_as_the_same_model_without_compile(
+    recipe: str, compiled: Callable[[nn.Module], nn.Module]
+) -> None:
+    inputs = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
+    plain = apply(recipe, make("mlp")[0], inputs).coverage
+    assert sum(layer.multiply_adds for layer in plain.layers) == 4 * (64 * 128 + 128 * 128 + 128 * 10)
+    assert apply(recipe, compiled(make("mlp")[0]), inputs).coverage.layers == plain.layers
+
+
+def test_batch_norms_of_a_compiled_original_are_folded() -> None:
+    model, inputs = make("cnn")
+    plain = apply("fold-batchnorm", model, inputs)
+    optimization = apply("fold-batchnorm", compiled_whole(make("cnn")[0]), inputs)
+    assert optimization.coverage.layers == plain.coverage.layers
+    assert optimization.notes == (
+        "modules that torch.compile had wrapped run uncompiled in the variant: torch.fx traced it",
+    )
+
+
+@pytest.mark.parametrize("recipe", ["int8-static", "fold-batchnorm"])
+def test_functions_that_torch_compile_has_made_are_refused_with_the_way_out(recipe: str) -> None:
+    class Calls(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8))
+            self.run: Any = torch.compile(self.layers.forward, backend="eager")
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.run(x)
+
+    with pytest.raises(RecipeError, match=r"Calls is not: it calls a function that torch\.compile has made; leave"):
+        apply(recipe, Calls().eval(), torch.randn(4, 8))
 
 
 def test_a_module_that_is_never_called_is_unchanged() -> None:

@@ -249,6 +249,29 @@ class TestCallMemory:
         # one block of weights, the block before it that is still being replaced, and a few rows of results
         assert BLOCK_WEIGHTS * FLOAT32 <= peak < 2 * BLOCK_WEIGHTS * FLOAT32 + 64 * 2048 < 1024 * 2048 * FLOAT32
 
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_nor_does_one_in_16_bits(self, dtype: torch.dtype) -> None:
+        model = nn.Sequential(nn.Linear(1024, 2048)).eval().to(dtype)
+        x = torch.randn(1, 1024).to(dtype)
+        variant = apply("int8-weight-only", model, x).model
+        assert call_peak_bytes(lambda: run(variant, x)) < 3 * BLOCK_WEIGHTS * FLOAT32 < 1024 * 2048 * 2
+
+    def test_a_convolution_in_16_bits_is_rebuilt_without_a_copy_in_32_and_what_it_costs_is_told(self) -> None:
+        model = nn.Sequential(nn.Conv2d(256, 256, 3)).eval().bfloat16()
+        x = torch.randn(1, 256, 3, 3).bfloat16()
+        count = 256 * 256 * 9
+        optimization = apply("int8-weight-only", model, x)
+        variant = optimization.model
+        run(variant, x)
+        assert weights_bytes(variant) == count * INT8 + 256 * SCALE + 256 * 2
+        assert call_peak_bytes(lambda: run(variant, x)) < count * 4.5  # the weight, oneDNN's copy of it, and a block
+        (note,) = [note for note in optimization.notes if "rebuild" in note]
+        assert note == (
+            "1 Conv2d (1.13 MiB) rebuild all of their float weights in every call, up to 1.13 MiB at a time: with the "
+            "int8 weights that is 1.69 MiB where the original holds 1.12 MiB, so the peak memory of a call rises "
+            "though the size falls"
+        )
+
     def test_a_small_one_holds_an_eighth_of_it(self) -> None:
         model, x = nn.Sequential(nn.Linear(512, 512)).eval(), torch.randn(1, 512)
         variant = apply("int8-weight-only", model, x).model

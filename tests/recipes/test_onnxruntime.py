@@ -344,6 +344,51 @@ def test_a_weight_that_is_computed_from_others_counts_as_what_it_became() -> Non
     assert changed(optimization) == {"0": 0, "2": (48 * 8 + 8) * FLOAT32, "3": 0}  # its direction and its length
 
 
+class Bag(nn.Module):
+    """The mean of the embeddings of each row, by the layer that gathers and averages in one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(100, 32, mode="mean")
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.bag(tokens))  # type: ignore[no-any-return]
+
+
+def normed(normalize: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    return nn.Sequential(normalize(nn.Linear(64, 256)), nn.ReLU(), nn.Linear(256, 4))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("recipe", ["onnxruntime-int8-dynamic", "onnxruntime-int8-static"])
+@pytest.mark.parametrize(
+    ("make_model", "inputs"),
+    [
+        (lambda: normed(nn.utils.weight_norm), torch.randn(8, 64, generator=torch.Generator().manual_seed(0))),
+        (
+            lambda: normed(nn.utils.parametrizations.weight_norm),
+            torch.randn(8, 64, generator=torch.Generator().manual_seed(0)),
+        ),
+        (Bag, torch.arange(40).reshape(8, 5)),
+    ],
+    ids=["normed by a hook", "normed by a parametrization", "embedding bag"],
+)
+def test_what_shape_inference_fails_on_becomes_int8_all_the_same(
+    make_model: Callable[[], nn.Module], inputs: torch.Tensor, recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    model = make_model().eval()
+    original = run(model, inputs)
+    optimization = apply(recipe, model, inputs)
+    assert relative_error(run(optimization.model, inputs), original) < INT8_TOLERANCE
+    matrices = [layer for layer in optimization.coverage.layers if layer.weight_bytes > 200]
+    assert len(matrices) == 2
+    assert all(layer.changed_bytes for layer in matrices)
+    assert any("symbolic shape inference fails on this model" in note for note in optimization.notes)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_tied_weights_that_the_program_holds_twice_are_told_with_bytes() -> None:
     float_notes = apply_to("tied", "onnxruntime").notes
     shared = "1 Embedding (12.5 KiB), 1 Linear (12.5 KiB) share a weight, which the program holds 2 times, together"

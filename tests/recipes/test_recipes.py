@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from recipe_models import KINDS, HandWrittenAttention, apply, make, run, saved_and_loaded
+from recipe_models import KINDS, HandWrittenAttention, apply, make, relative_error, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.recipes import torch_ao
@@ -145,6 +147,35 @@ class TestInt8Static:
     def test_quantizes_convolutions(self) -> None:
         coverage = apply("int8-static", *make("cnn")).coverage
         assert all(layer.changed_bytes for layer in coverage.layers if layer.type == "Conv2d")
+
+    @pytest.mark.parametrize(
+        "flatten",
+        [
+            lambda x: x.view(x.size(0), -1),
+            lambda x: x.view((-1, 16 * 6 * 6)),
+            lambda x: x.view(size=(x.size(0), -1)),
+            lambda x: x.view_as(x).view(x.size(0), 4, -1).view(x.size(0), -1),
+        ],
+        ids=["view", "view of a tuple", "view by keyword", "view_as"],
+    )
+    def test_a_view_of_a_convolution_needs_no_other_form_of_the_model(
+        self, flatten: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        class Classifier(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.features = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.MaxPool2d(2))
+                self.head = nn.Linear(16 * 6 * 6, 10)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.head(flatten(self.features(x)))  # type: ignore[no-any-return]
+
+        torch.manual_seed(0)
+        model, x = Classifier().eval(), torch.randn(4, 3, 16, 16)
+        original = run(model, x)
+        variant = apply("int8-static", model, x).model
+        assert relative_error(run(variant, x), original) < 0.1
+        assert torch.equal(run(saved_and_loaded(variant), x), run(variant, x))
 
     def test_says_which_line_cannot_be_traced(self) -> None:
         class Branches(nn.Module):
@@ -376,6 +407,16 @@ class TestNothing:
             "int8-dynamic changes Linear, LSTM, GRU, LSTMCell, GRUCell and RNNCell only; Conv2d is changed by "
             "int8-static, int8-weight-only and bf16"
         )
+
+    def test_a_derived_class_gets_the_advice_of_its_base(self) -> None:
+        class Padded(nn.Conv2d):
+            pass
+
+        with pytest.raises(
+            RecipeDidNothing,
+            match=r"the model holds 1 Padded .*; Padded is derived from Conv2d, for which recipes look: Conv2d is",
+        ):
+            apply("int8-dynamic", nn.Sequential(Padded(3, 4, 3)), torch.randn(2, 3, 8, 8))
 
     @pytest.mark.parametrize("expression", EXPRESSIONS[:5])
     def test_a_model_without_weights_says_so(self, expression: str) -> None:

@@ -41,9 +41,25 @@ class Int8Rows(nn.Module):
         self.register_buffer("scales", scales)
 
     def dequantized(self) -> torch.Tensor:
-        """The whole weight in floating point, made anew."""
-        spread = self.scales.view(-1, *[1] * (self.values.dim() - 1))
-        return self.values.to(self.scales.dtype).mul_(spread).to(self.dtype)
+        """The whole weight in floating point, made anew; in 16 bits block by block, since rows are scaled in 32."""
+        if self.dtype is self.scales.dtype:
+            return self._scaled(0, len(self.values))
+        whole = torch.empty(self.values.shape, dtype=self.dtype, device=self.values.device)
+        for start, stop in self._blocks():
+            whole[start:stop] = self._scaled(start, stop)
+        return whole
+
+    def _scaled(self, start: int, stop: int) -> torch.Tensor:
+        """Some rows in the dtype of the scales."""
+        spread = self.scales[start:stop].view(-1, *[1] * (self.values.dim() - 1))
+        return self.values[start:stop].to(self.scales.dtype).mul_(spread)
+
+    def _blocks(self) -> list[tuple[int, int]]:
+        """(first row, the one after the last) of the parts of which one is in floating point at a time."""
+        rows = len(self.values)
+        weights = min(max(self.values.numel() // 8, SMALLEST_BLOCK_WEIGHTS), BLOCK_WEIGHTS)
+        block = max(1, weights * rows // max(1, self.values.numel()))
+        return [(start, min(start + block, rows)) for start in range(0, rows, block)]
 
     def picked(self, indices: torch.Tensor) -> torch.Tensor:
         """Some of the rows in floating point; the others are not touched."""
@@ -52,19 +68,21 @@ class Int8Rows(nn.Module):
 
     def linear(self, x: torch.Tensor) -> torch.Tensor:
         """x @ W.T: the scales are applied to the result, and only some rows are in floating point at a time."""
-        rows, columns = self.values.shape
-        weights = min(max(self.values.numel() // 8, SMALLEST_BLOCK_WEIGHTS), BLOCK_WEIGHTS)
-        block = max(1, weights // columns)
-        if x.dtype is torch.float16:  # products of unscaled weights would go beyond its largest number, 65504
-            return F.linear(x, self.dequantized().to(x.dtype))
-        if block >= rows:
-            return F.linear(x, self.values.to(x.dtype)).mul_(self.scales)
-        first = F.linear(x, self.values[:block].to(x.dtype))
-        out = first.new_empty((*first.shape[:-1], rows))
-        out[..., :block] = first
-        for start in range(block, rows, block):
-            out[..., start : start + block] = F.linear(x, self.values[start : start + block].to(x.dtype))
-        return out.mul_(self.scales)
+        # Products of unscaled weights would go beyond the largest number of float16, 65504.
+        is_scaled_first = x.dtype is torch.float16
+        blocks = self._blocks()
+
+        def product(start: int, stop: int) -> torch.Tensor:
+            rows = self._scaled(start, stop) if is_scaled_first else self.values[start:stop]
+            return F.linear(x, rows.to(x.dtype))
+
+        out = product(*blocks[0])
+        if len(blocks) > 1:
+            first, out = out, out.new_empty((*out.shape[:-1], len(self.values)))
+            out[..., : first.shape[-1]] = first
+            for start, stop in blocks[1:]:
+                out[..., start:stop] = product(start, stop)
+        return out if is_scaled_first else out.mul_(self.scales)
 
     def extra_repr(self) -> str:
         return f"int8, {' x '.join(map(str, self.values.shape))}"

@@ -27,6 +27,7 @@ Index = list[int]
 STEPS_PER_NODE, SMALLEST_BOUND = 4, 500
 """Steps after which the search for the layers of one group is given up, by the number of operations in the model."""
 
+UNFOLLOWED = "torch-pruning cannot follow which layers depend on them"
 OF_HEADS = "their width is that of attention heads, which go whole or not at all"
 
 
@@ -96,22 +97,51 @@ def dependency_graph(model: nn.Module, inputs: Inputs) -> Any:
         )
 
 
+def unfollowed(problem: str) -> str:
+    """The reason to keep a group of which torch-pruning made nothing, or nothing that fits the model."""
+    return f"{UNFOLLOWED} ({problem})"
+
+
+def last_followed(model: nn.Module, error: BaseException) -> str:
+    """The name of the layer after which torch-pruning lost its way: the nearest before the operation that it was at."""
+    from torch import nn
+    from torch_pruning.dependency.node import Node
+
+    names: dict[Any, str] = {module: name for name, module in model.named_modules()}
+    nodes: list[Any] = []
+    trace = error.__traceback__
+    while trace is not None:
+        nodes = [value for value in trace.tb_frame.f_locals.values() if isinstance(value, Node)] or nodes
+        trace = trace.tb_next
+    seen: set[Any] = set()
+    while nodes:
+        node = nodes.pop(0)
+        if isinstance(node.module, (nn.Linear, nn.modules.conv._ConvNd)) and names.get(node.module):
+            return names[node.module]
+        if node not in seen:
+            seen.add(node)
+            nodes += node.inputs
+    return ""
+
+
 def candidates(graph: Any, model: nn.Module, score: Any, protected: Protected) -> Iterator[Candidate]:
     """All groups with their scores, before anything is removed, so that the order does not matter."""
     import torch
 
     for root, handler, group, problem in _groups(graph):
         if group is None:
-            reason = f"torch-pruning cannot follow which layers depend on them ({problem})"
-            yield Candidate(root, handler, None, (root,), 0, 1, reason)
+            yield Candidate(root, handler, None, (root,), 0, 1, unfollowed(problem))
             continue
         layers = _narrowed_layers(graph, group)
         reason = protected.reason(group, graph, layers)
         importance = None
         if not reason:
-            with torch.no_grad():
-                importance = score(group).cpu()
-            if not bool(importance.any()):
+            try:
+                with torch.no_grad():
+                    importance = score(group).cpu()
+            except Exception as error:  # the group names channels that a layer does not have
+                reason = unfollowed(last_line(error))
+            if importance is not None and not bool(importance.any()):
                 importance, reason = None, "their units have no score (all weights or all gradients are zero)"
         channel_groups = max(_channel_groups(dep.target.module) for dep, _ in group)
         yield Candidate(root, handler, importance, layers, len(group[0].idxs), channel_groups, reason)

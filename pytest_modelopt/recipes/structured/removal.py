@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.recipes.calling import Inputs
 from pytest_modelopt.recipes.describe import last_line, type_name
-from pytest_modelopt.recipes.structured.groups import Candidate, Index
+from pytest_modelopt.recipes.structured.groups import Candidate, Index, unfollowed
 from pytest_modelopt.recipes.structured.observing import Backup, Observation, observe, selected, zeroed
 
 if TYPE_CHECKING:
@@ -31,14 +31,16 @@ class Surgery:
 
     def remove(self, candidate: Candidate, removed: Index) -> str:
         """'' when they are gone for good; the reason when they were put back."""
-        group = self._graph.get_pruning_group(candidate.root, candidate.prune_root, removed)
-        if not self._graph.check_pruning_group(group):
-            return "a layer would be left without channels"
-        readers = self._readers(group)
         try:
+            group = self._graph.get_pruning_group(candidate.root, candidate.prune_root, removed)
+            if not self._graph.check_pruning_group(group):
+                return "a layer would be left without channels"
+            readers = self._readers(group)
             expected = self._silenced(group, readers)
         except _NotComparable as error:
             return str(error)
+        except Exception as error:  # the group names channels that a layer does not have
+            return unfollowed(last_line(error))
         backup = _GraphBackup(self._model, self._graph, group)
         try:
             group.prune()
