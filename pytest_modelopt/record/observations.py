@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pytest_modelopt.record.pairing import Pairing
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -86,6 +88,10 @@ class Observations:
     """Different classes among its predictions."""
     most_predicted: int | None = None
     """Examples for which it predicts its most frequent class."""
+    pairing: Pairing | None = None
+    """Of an original that is scored against targets, under any metric."""
+    worst_score: float | None = None
+    """The worst that the metric can give, where that is known."""
     calibration: Calibration | None = None
     """None for the original, and where no recipe took any."""
 

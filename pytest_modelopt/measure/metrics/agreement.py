@@ -84,7 +84,7 @@ class Cosine:
         self._means = Means()
 
     def add(self, outputs: Any, batch: Batch) -> None:
-        now = _rows(output_tensor(outputs, "cosine"), batch, "cosine")
+        now = _rows(output_tensor(outputs, batch, "cosine"), batch, "cosine")
         before = self._compared.before(now, "cosine").double()
         now = now.double()
         norms = now.norm(dim=1) * before.norm(dim=1)
@@ -107,7 +107,7 @@ class Sqnr:
         self._signal = self._noise = 0.0
 
     def add(self, outputs: Any, batch: Batch) -> None:
-        now = _rows(output_tensor(outputs, "sqnr"), batch, "sqnr")
+        now = _rows(output_tensor(outputs, batch, "sqnr"), batch, "sqnr")
         before = self._compared.before(now, "sqnr").double()
         self._signal += float(before.square().sum())
         self._noise += float((before - now.double()).square().sum())
