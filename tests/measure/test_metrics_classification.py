@@ -131,3 +131,17 @@ def test_outputs_with_logits_are_understood_and_others_are_refused() -> None:
         assert answer(model, torch.arange(3), accuracy(), examples=3).score == 1.0
     with pytest.raises(VariantError, match="the model returned a list with 2 tensors of the shape"):
         answer(Odd(), torch.arange(3), accuracy(), examples=3)
+
+
+def test_minus_infinity_is_the_score_of_what_is_forbidden() -> None:
+    outputs = torch.tensor([[-math.inf, 1.0, 0.0], [-math.inf, -math.inf, 2.0], [3.0, -math.inf, 2.0]])
+    found = answer(outputs, torch.tensor([1, 2, 1]), accuracy(), size=2)
+    assert (found.correct, list(found.predictions or ())) == (bytes([1, 1, 0]), [1, 2, 0])
+
+
+def test_what_stands_beside_the_scores_may_hold_anything() -> None:
+    class Beside(nn.Module):
+        def forward(self, index: torch.Tensor) -> Any:
+            return torch.eye(4)[index], torch.full((4,), math.nan), torch.full((9, 9), math.inf)
+
+    assert answer(Beside(), torch.arange(4), accuracy(), examples=4).score == 1.0
