@@ -11,7 +11,7 @@ from pytest_modelopt.measure.metrics.base import Batch, Score
 from pytest_modelopt.measure.metrics.entries import joined, pick, usable
 from pytest_modelopt.measure.metrics.means import Means
 from pytest_modelopt.measure.metrics.outputs import count, number, raised_by, shape
-from pytest_modelopt.measure.metrics.pairing import pairing_of_all
+from pytest_modelopt.measure.metrics.pairing import attempted, pairing_of_all
 from pytest_modelopt.measure.replies import VariantError
 from pytest_modelopt.measure.structure import own
 
@@ -74,14 +74,17 @@ class WholeSet:
         return found
 
     def _pair(self, found: Score, outputs: Any, targets: Any) -> None:
-        if self._higher_is_better is None or targets is None:
+        if self._higher_is_better is None or targets is None or found.value is None:
             return
-        try:
+        with attempted(lambda why: setattr(found, "why_unpaired", why)):
             found.pairing = pairing_of_all(
-                self._called, outputs, targets, sum(self._counts), higher_is_better=self._higher_is_better
+                self._called,
+                outputs,
+                targets,
+                sum(self._counts),
+                found.value,
+                higher_is_better=self._higher_is_better,
             )
-        except VariantError as error:  # wrong pairs cost the score nothing
-            found.why_unpaired = str(error)
 
     def _called(self, outputs: Any, targets: Any) -> float:
         whose = f"the metric `{self._name}`"

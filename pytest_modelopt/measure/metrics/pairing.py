@@ -6,13 +6,15 @@ wrong pairings tell metrics that look at no single pair: see `Pairing`. No forwa
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from pytest_modelopt.measure.loading import same_random_state, words
 from pytest_modelopt.measure.metrics.base import Batch, Score, Scorer
 from pytest_modelopt.measure.metrics.entries import joined, pick
 from pytest_modelopt.measure.replies import VariantError
@@ -49,7 +51,7 @@ class Paired:
         self._scorer.add(outputs, batch)
         if self._why_not or self._examples >= MOST_EXAMPLES or batch.targets is None:
             return
-        with _noting(self):
+        with attempted(self._give_up):
             count = batch.examples
             self._examples += count
             batch = replace(batch, slices=None)
@@ -66,13 +68,16 @@ class Paired:
 
     def score(self, slices: int) -> Score:
         found = self._scorer.score(slices)
-        with _noting(self):
-            self._flush()
-            if self._examples > 1:
+        with attempted(self._give_up):
+            if self._examples > 1 and not self._why_not:
+                self._flush()
                 score = found.value if self._score is None else self._score
                 found.pairing = self._pairing(score)
         found.why_unpaired = self._why_not
         return found
+
+    def _give_up(self, why: str) -> None:
+        self._why_not = why
 
     def _flush(self) -> None:
         if self._singles:
@@ -87,7 +92,8 @@ class Paired:
         for _, batch in batches:
             self._one_answer.add(pick(self._first, [0] * batch.examples), batch)
         targets = batches[0][1].targets if len(batches) == 1 else [batch.targets for _, batch in batches]
-        self._distances.add(targets)
+        assert targets is not None
+        self._distances.add(targets, len(targets))
 
     def _pairing(self, score: float | None) -> Pairing | None:
         if score is None:
@@ -97,19 +103,14 @@ class Paired:
         return _made(score, self._examples, (shifted, *others), self._distances, higher=self._higher_is_better)
 
 
-class _noting:
-    """What goes wrong with wrong pairs costs the score nothing."""
-
-    def __init__(self, paired: Paired) -> None:
-        self._paired = paired
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if isinstance(error, Exception):
-            self._paired._why_not = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        return isinstance(error, Exception)
+@contextlib.contextmanager
+def attempted(tell: Callable[[str], None]) -> Iterator[None]:
+    """What goes wrong with wrong pairs, and what is drawn at random for them, costs the score nothing."""
+    with same_random_state():
+        try:
+            yield
+        except Exception as error:
+            tell(words(error))
 
 
 def _moved(batches: Sequence[tuple[Any, Batch]], by: int) -> list[tuple[Any, Batch]]:
@@ -129,22 +130,29 @@ def _pick_targets(targets: Any, examples: int, by: int) -> Any:
 
 
 def pairing_of_all(
-    score_of: Callable[[Any, Any], float], outputs: Any, targets: Any, count: int, *, higher_is_better: bool
+    score_of: Callable[[Any, Any], float],
+    outputs: Any,
+    targets: Any,
+    count: int,
+    score: float,
+    *,
+    higher_is_better: bool,
 ) -> Pairing | None:
-    """Of a function of all outputs and all targets, which hold `count` entries each."""
+    """Of a function of all outputs and all targets, which hold `count` entries each and have the score `score`."""
     used = min(count, MOST_EXAMPLES)
     if count < 2:
         return None
     if used < count:
         outputs, targets = pick(outputs, range(used)), pick(targets, range(used))
+        score = score_of(outputs, targets)
     distances = Distances()
-    distances.add(targets)
+    distances.add(targets, used)
     ways = (
         lambda: score_of(outputs, pick(targets, moved(used, 1))),
         lambda: score_of(outputs, pick(targets, moved(used, 2))),
         lambda: score_of(pick(outputs, [0] * used), targets),
     )
-    return _made(score_of(outputs, targets), used, ways, distances, higher=higher_is_better)
+    return _made(score, used, ways, distances, higher=higher_is_better)
 
 
 def _made(
@@ -177,8 +185,9 @@ class Distances:
     def __init__(self) -> None:
         self.neighbours = self.others = 0.0
 
-    def add(self, targets: Any) -> None:
-        count = len(targets)
+    def add(self, targets: Any, count: int) -> None:
+        if not isinstance(targets, torch.Tensor):
+            targets = [pick(targets, [position]) for position in range(count)]
         self.neighbours += self._sum(targets, moved(count, 1))
         self.others += self._sum(targets, moved(count, max(1, count // 2)))
 
