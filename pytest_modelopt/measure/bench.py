@@ -198,7 +198,8 @@ class Bench:
         scorer = self._metric.scorer(kept, compared, is_paired=is_original)
         answers = self._pass(probe.watch, scorer, self.model)
         self._has_scored = True
-        self._known |= _classes(answers) | {"pairing": answers.pairing, "worst_score": self._metric.worst}
+        self._known |= _classes(answers)
+        self._known |= {"pairing": answers.pairing, "worst_score": self._metric.worst, "spread": answers.spread}
         if answers.why_unpaired:
             self._unobserved["pairing"] = answers.why_unpaired
         return replace(answers, repeat=self._second_pass(answers, probe, compared or kept))

@@ -15,6 +15,7 @@ from pytest_modelopt.measure.metrics.base import Batch, Scorer
 from pytest_modelopt.measure.replies import Answers, Sample, VariantError
 from pytest_modelopt.measure.structure import tensors_in
 from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.record.observations import Spread
 
 
 def answer(
@@ -26,11 +27,12 @@ def answer(
         VariantError: the model does not accept the data, or what is scored of its outputs holds NaN or +inf or does
             not fit the metric.
     """
-    count = 0
+    count, numbers = 0, Numbers()
     with torch.inference_mode():
         for batch in data:
             outputs = device.bring_back(run(model, device.take(batch.inputs)))
             scorer.add(outputs, batch)
+            numbers.add(outputs)
             count += batch.examples
         score = scorer.score(slices)
     return Answers(
@@ -47,6 +49,7 @@ def answer(
         notes=score.notes,
         why_not=score.why_not,
         pairing=score.pairing,
+        spread=numbers.spread(),
         why_unpaired=score.why_unpaired,
     )
 
@@ -63,6 +66,34 @@ def run(model: Callable[..., Any], inputs: Inputs) -> Any:
         ) from error
 
 
+class Numbers:
+    """The first numbers that a model answers with: of its one tensor, of its `logits`, or of all tensors."""
+
+    def __init__(self) -> None:
+        self._parts: list[torch.Tensor] = []
+        self._room = LOOKED_AT
+
+    def add(self, outputs: Any) -> None:
+        if not self._room:
+            return
+        named = outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
+        for tensor in tensors_in(named if isinstance(named, torch.Tensor) else outputs):
+            if tensor.is_floating_point() and tensor.layout is torch.strided:
+                part = tensor.detach().flatten()[: self._room].double()
+                self._room -= len(part)
+                self._parts.append(part[part.isfinite()].clone())
+
+    def spread(self) -> Spread | None:
+        numbers = torch.cat(self._parts) if self._parts else torch.zeros(0)
+        if len(numbers) < 2:
+            return None
+        different, counts = numbers.unique(return_counts=True)  # type: ignore[no-untyped-call]
+        at_ends = len(numbers) if len(different) == 1 else int(counts[0] + counts[-1])
+        return Spread(len(numbers), len(different), float(numbers.std()), at_ends)
+
+
+LOOKED_AT = 100_000
+"""Numbers of all answers whose spread is told."""
 SAMPLED = 10_000
 """Numbers of an answer that are compared between launches."""
 

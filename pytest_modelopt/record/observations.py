@@ -24,6 +24,19 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """The numbers that a variant answers with, of the first examples: what is scored, -inf aside."""
+
+    values: int
+    distinct: int
+    """Different ones among them."""
+    deviation: float
+    """Their standard deviation."""
+    extremes: int
+    """How many of them are the smallest or the largest one."""
+
+
+@dataclass(frozen=True)
 class Observations:
     """Facts about one variant as it was measured. One that is None was not looked at, or could not be seen.
 
@@ -88,6 +101,8 @@ class Observations:
     """Different classes among its predictions."""
     most_predicted: int | None = None
     """Examples for which it predicts its most frequent class."""
+    spread: Spread | None = None
+    """None where it answers with other things than numbers of floating point."""
     pairing: Pairing | None = None
     """Of an original that is scored against targets, under any metric."""
     worst_score: float | None = None

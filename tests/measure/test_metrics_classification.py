@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 
 from pytest_modelopt.measure.metrics.classification import Classification
 from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.record.observations import Spread
 from tests.measure.answering import answer
 
 
@@ -137,6 +139,14 @@ def test_minus_infinity_is_the_score_of_what_is_forbidden() -> None:
     outputs = torch.tensor([[-math.inf, 1.0, 0.0], [-math.inf, -math.inf, 2.0], [3.0, -math.inf, 2.0]])
     found = answer(outputs, torch.tensor([1, 2, 1]), accuracy(), size=2)
     assert (found.correct, list(found.predictions or ())) == (bytes([1, 1, 0]), [1, 2, 0])
+
+
+def test_the_spread_of_the_scores_is_of_finite_numbers() -> None:
+    outputs = torch.tensor([[-math.inf, 1.0, 0.0], [-math.inf, 0.0, 2.0], [3.0, 0.0, 2.0]])
+    found = answer(outputs, torch.tensor([1, 2, 1]), accuracy(), size=2).spread
+    numbers = [1.0, 0.0, 0.0, 2.0, 3.0, 0.0, 2.0]
+    assert found == Spread(7, 4, pytest.approx(statistics.stdev(numbers)), 3 + 1)
+    assert answer(torch.ones(5, 3), torch.zeros(5).long(), accuracy()).spread == Spread(15, 1, 0.0, 15)
 
 
 def test_what_stands_beside_the_scores_may_hold_anything() -> None:
