@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_modelopt.cli import main
+
 MODULE = """
 import torch
 from torch import nn
@@ -23,6 +25,8 @@ class Net(nn.Module):
             return [NAMES[i] for i in scores.argmax(1).tolist()]
         if self.kind == "boxes":
             return [{"boxes": row[:2].reshape(1, 2), "label": NAMES[int(row[2:].argmax())]} for row in scores]
+        if self.kind == "masked":
+            return scores.masked_fill(torch.arange(4) == 0, -torch.inf), torch.full((8, 8), torch.nan)
         if self.kind == "pair":
             return scores, scores.mean()
         return scores
@@ -34,6 +38,7 @@ def scores(): return Net().eval()
 def texts(): return Net(kind="texts").eval()
 def boxes(): return Net(outputs=4, kind="boxes").eval()
 def pair(): return Net(kind="pair").eval()
+def masked(): return Net(kind="masked").eval()
 def zeros():
     made = Net()
     nn.init.zeros_(made.net[2].weight)
@@ -48,6 +53,8 @@ def true_boxes(): return batches([{**each, "boxes": each["boxes"] + 0.1} for eac
 def numbers():
     with torch.no_grad():
         return batches(Net()(inputs()) + 0.1 * torch.randn(90, 4, generator=torch.Generator().manual_seed(2)))
+def classes():
+    return batches(masked()(inputs())[0].argmax(1))
 def series():
     with torch.no_grad():
         return batches(Net()(inputs())[:1] + torch.arange(90.0)[:, None].expand(90, 4))
@@ -55,7 +62,7 @@ def other_numbers():
     return batches(torch.randn(90, 4, generator=torch.Generator().manual_seed(3)))
 
 def exact(outputs, targets):
-    assert len(outputs) == len(targets) == 90 or len(outputs) == len(targets)
+    assert len(outputs) == len(targets) == 90
     return sum(a == b for a, b in zip(outputs, targets)) / len(targets)
 
 def found(outputs, targets):
@@ -83,6 +90,7 @@ FINE = {
     "boxes": ("boxes", "true_boxes", "useless:found"),
     "numbers": ("scores", "numbers", "useless:distance"),
     "pair": ("pair", "numbers", "useless:of_pair"),
+    "masked": ("masked", "classes", "accuracy"),
     "single": ("scores", "numbers", "{name: 'useless:single', per_example: true}"),
     "class": ("scores", "numbers", "torchmetrics.regression.MeanAbsoluteError"),
     "of no pair": ("scores", "other_numbers", "useless:revenue"),
@@ -117,8 +125,9 @@ def test_an_original_is_asked_whether_its_score_says_anything(
 ) -> None:
     pytester.makepyfile(useless=MODULE)
     (pytester.path / "budgets.yaml").write_text(budgets(models), encoding="utf-8")
-    result = pytester.runpytest_subprocess("--modelopt", "--modelopt-time-limit=100 ms")
+    result = pytester.runpytest_subprocess("--modelopt", "--modelopt-report=report", "--modelopt-time-limit=100 ms")
     result.assert_outcomes(**{outcome: len(models)})
+    assert main(["report", "report/record.json"]) == (outcome == "failed"), "the record alone tells it, too"
     if outcome == "failed":
         for name in models:
             result.stdout.fnmatch_lines(
