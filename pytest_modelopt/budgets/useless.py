@@ -13,7 +13,8 @@ from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.statistics.proportions import share_bounds
 
 FEW_EXAMPLES = 5
-"""Examples of rarer classes from which on a model that never answers with one of them is told to be constant."""
+"""Examples of rarer classes from which on a model that never answers with one of them is told to be constant, and
+examples with another target than the next one from which on wrong pairs say something."""
 ENOUGH_EXAMPLES = 30
 """From here on an original has to be better than guessing beyond chance; fewer examples could hardly show that."""
 _ALIKE = 0.5
@@ -56,12 +57,13 @@ def is_worst(case: Case) -> str:
 def is_unpaired(case: Case) -> str:
     """Whether the original's answers score no better beside their own targets than beside those of the next examples.
 
-    Nobody can tell where neighbours have the same targets, or where the metric looks at no single pair: then it gives
-    the same for all pairs of the same answers and targets, and something else for other answers.
+    Nobody can tell where hardly any neighbour has another target, where neighbours are more alike than others, or where
+    the metric looks at no single pair: then it gives the same for all pairs of the same answers and targets, and
+    something else for other answers.
     """
     seen = case.original.observations if case.original is not None else None
     found = seen.pairing if seen is not None else None
-    if found is None or found.examples < FEW_EXAMPLES or found.neighbours <= _ALIKE * found.others:
+    if found is None or found.changed < FEW_EXAMPLES or found.neighbours <= _ALIKE * found.others:
         return ""
     if is_better(found.score, found.shifted, higher_is_better=case.higher_is_better):
         return ""

@@ -23,6 +23,8 @@ class Pairing:
     """Beside the target after that one; None where it was not needed, or the metric gave none."""
     one_answer: float | None = None
     """The first example's answer beside all targets; None likewise."""
+    changed: int = 0
+    """Examples whose target is not that of the next one."""
     neighbours: float = 0.0
     """How far the targets of neighbours lie apart, summed up."""
     others: float = 0.0

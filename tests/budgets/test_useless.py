@@ -146,7 +146,7 @@ def paired(score: float, shifted: float, *, higher: bool = True, metric: str = "
     assert made.original is not None
     assert made.variant is not None
     made = replace(made, original=replace(made.original, score=score), variant=replace(made.variant, score=score))
-    found = Pairing(100, score, shifted, score + 1, score + 1, neighbours=50.0, others=50.0)
+    found = Pairing(100, score, shifted, score + 1, score + 1, changed=90, neighbours=50.0, others=50.0)
     return original_with(made, target_classes=None, pairing=replace(found, **changes))
 
 
@@ -183,7 +183,7 @@ def test_both_scores_are_told() -> None:
     [
         {"neighbours": 4.0},  # sorted by target, or a series
         {"neighbours": 0.0, "others": 0.0},  # one target for all
-        {"examples": 4},
+        {"changed": 4},  # a few examples, or all but a few with one target
         {"shifted_further": 0.5, "one_answer": 0.7},  # looks at no single pair: a mean of the outputs, a distribution
         {"shifted_further": None},
         {"one_answer": None},

@@ -119,7 +119,7 @@ def test_texts_ragged_outputs_and_what_prepare_makes() -> None:
     found = answer(torch.arange(12), words, Prepared(Paired(*_two(scorer), higher_is_better=False), spelled, "m:p"))
     expected = text.WordErrorRate()(words, words[1:] + words[:1])
     assert found.score == 0.0
-    assert found.pairing == Pairing(12, 0.0, pytest.approx(float(expected)), neighbours=12.0, others=12.0)
+    assert found.pairing == Pairing(12, 0.0, pytest.approx(float(expected)), changed=12, neighbours=12.0, others=12.0)
 
 
 def test_what_fails_in_wrong_pairs_only_costs_nothing() -> None:
@@ -160,6 +160,18 @@ def apart(targets: Any) -> float:
     distances = Distances()
     distances.add(targets, len(targets))
     return distances.neighbours / distances.others if distances.others else 0.0
+
+
+def test_examples_beside_whose_answer_another_target_comes_are_counted() -> None:
+    for targets, changed in [
+        (torch.tensor([0, 0, 1, 0, 0]), 2),
+        (["a", "b", "b"], 2),
+        (torch.arange(4.0), 4),
+        ([1], 0),
+    ]:
+        distances = Distances()
+        distances.add(targets, len(targets))
+        assert distances.changed == changed
 
 
 def test_sorted_targets_and_series_are_known_by_their_neighbours() -> None:

@@ -52,12 +52,12 @@ class Paired:
         if self._why_not or self._examples >= MOST_EXAMPLES or batch.targets is None:
             return
         with attempted(self._give_up):
-            count = batch.examples
-            self._examples += count
+            count = len(batch.targets)  # of what `prepare` made there may be more or fewer than examples
+            self._examples += batch.examples
             batch = replace(batch, slices=None)
             if self._first is None:
                 self._first = own(pick(joined([outputs], [count]), [0]))
-            if count > 1:
+            if batch.examples > 1:
                 self._add([(outputs, batch)])
             else:
                 self._singles.append((own(outputs), batch))
@@ -90,7 +90,8 @@ class Paired:
             for outputs, batch in _moved(batches, by):
                 scorer.add(outputs, batch)
         for _, batch in batches:
-            self._one_answer.add(pick(self._first, [0] * batch.examples), batch)
+            assert batch.targets is not None
+            self._one_answer.add(pick(self._first, [0] * len(batch.targets)), batch)
         targets = batches[0][1].targets if len(batches) == 1 else [batch.targets for _, batch in batches]
         assert targets is not None
         self._distances.add(targets, len(targets))
@@ -163,7 +164,9 @@ def _made(
     value = shifted()
     if value is None:
         return None
-    found = Pairing(examples, score, value, neighbours=distances.neighbours, others=distances.others)
+    found = Pairing(
+        examples, score, value, changed=distances.changed, neighbours=distances.neighbours, others=distances.others
+    )
     if is_better(score, value, higher_is_better=higher):
         return found
     return replace(found, shifted_further=_or_none(further), one_answer=_or_none(one_answer))
@@ -184,18 +187,23 @@ class Distances:
 
     def __init__(self) -> None:
         self.neighbours = self.others = 0.0
+        self.changed = 0
+        """Examples whose target is not that of the next one."""
 
     def add(self, targets: Any, count: int) -> None:
         if not isinstance(targets, torch.Tensor):
             targets = [pick(targets, [position]) for position in range(count)]
-        self.neighbours += self._sum(targets, moved(count, 1))
-        self.others += self._sum(targets, moved(count, max(1, count // 2)))
+        neighbours = self._each(targets, moved(count, 1))
+        self.neighbours += math.fsum(neighbours)
+        self.changed += sum(each > 0 for each in neighbours)
+        self.others += math.fsum(self._each(targets, moved(count, max(1, count // 2))))
 
-    def _sum(self, targets: Any, beside: list[int]) -> float:
+    def _each(self, targets: Any, beside: list[int]) -> list[float]:
         if isinstance(targets, torch.Tensor):
             difference = (targets[beside].double() - targets.double()).abs().nan_to_num()
-            return float(difference.reshape(len(targets), -1).mean(dim=1).sum()) if difference.numel() else 0.0
-        return math.fsum(_apart(one, targets[other]) for one, other in zip(targets, beside, strict=True))
+            each: list[float] = difference.reshape(len(targets), -1).mean(dim=1).tolist() if difference.numel() else []
+            return each
+        return [_apart(one, targets[other]) for one, other in zip(targets, beside, strict=True)]
 
 
 def _apart(one: Any, other: Any) -> float:
