@@ -20,6 +20,7 @@ from pytest_modelopt.measure.metrics.entries import joined, pick
 from pytest_modelopt.measure.metrics.functions import PerExample, WholeSet
 from pytest_modelopt.measure.metrics.outputs import Prepared
 from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.measure.structure import own, tensors_in, texts_in
 from tests.measure.answering import answer
 
 NAMES = ["cat", "dog", "cow", "hen"]
@@ -297,3 +298,24 @@ def test_entries_of_a_list_must_hold_answers_and_may_be_minus_infinite() -> None
     assert scored(lists(-float("inf")), lambda o, t: float(len(o) == 10)) == 1.0
     with pytest.raises(VariantError, match="first in example 6"):
         scored(lists(float("nan")), lambda o, t: 1.0)
+
+
+@pytest.mark.parametrize("build", [dict, list, tuple, "found", "boxes", "pair", "space"])
+def test_a_copy_to_keep_shares_nothing_with_a_model_that_writes_into_it_again(build: Any) -> None:
+    buffer, texts = torch.zeros(3), ["cat"]
+    held: Any = {
+        dict: {"a": buffer, "b": [texts]},
+        list: [buffer, [texts]],
+        tuple: (buffer, [texts]),
+        "found": Found(logits=buffer, states=[texts]),
+        "boxes": Boxes(buffer, [texts]),
+        "pair": Pair(buffer, [texts]),
+        "space": SimpleNamespace(a=buffer, b=[texts]),
+    }[build]
+    kept = own(held)
+    assert type(kept) is type(held)
+    buffer.fill_(1.0)
+    texts.append("dog")
+    assert [tensor.tolist() for tensor in tensors_in(kept)] == [[0.0] * 3]
+    assert list(texts_in(kept)) == ["cat"]
+    assert list(texts_in(held)) == ["cat", "dog"]
