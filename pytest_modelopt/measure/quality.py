@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from array import array
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -89,7 +90,8 @@ class Numbers:
             return None
         different, counts = numbers.unique(return_counts=True)  # type: ignore[no-untyped-call]
         at_ends = len(numbers) if len(different) == 1 else int(counts[0] + counts[-1])
-        return Spread(len(numbers), len(different), float(numbers.std()), at_ends)
+        deviation = float(numbers.std())
+        return Spread(len(numbers), len(different), deviation, at_ends) if math.isfinite(deviation) else None
 
 
 LOOKED_AT = 100_000

@@ -136,6 +136,13 @@ def test_what_fails_in_wrong_pairs_only_costs_nothing() -> None:
         assert "no such pair" in found.why_unpaired
 
 
+def test_numbers_that_no_sum_holds_leave_a_record_that_can_be_written() -> None:
+    huge = torch.full((10, 1), 1.7e308, dtype=torch.float64) * torch.tensor([[1.0], [-1.0]]).repeat(5, 1)
+    each = PerExample(lambda outputs, targets: torch.ones(len(targets)), "m:f")
+    found = answer(huge, huge, Paired(each, lambda: PerExample(each_distance, "m:f"), higher_is_better=True))
+    assert (found.score, found.pairing, found.spread) == (1.0, None, None)
+
+
 def test_a_single_example_has_no_other_target() -> None:
     for kind, (make, targets, _, _) in KINDS.items():
         assert answer(SCORES[:1], targets[:1], make()).pairing is None, kind

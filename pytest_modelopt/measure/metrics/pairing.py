@@ -162,7 +162,7 @@ def _made(
     """The scores of wrong pairs; of all but the first one only where that is as good as the true one."""
     shifted, further, one_answer = ways
     value = shifted()
-    if value is None:
+    if value is None or not math.isfinite(distances.neighbours + distances.others):
         return None
     found = Pairing(
         examples, score, value, changed=distances.changed, neighbours=distances.neighbours, others=distances.others
