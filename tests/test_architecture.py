@@ -49,6 +49,7 @@ IN_THE_WORKER = {
     "repeating",
     "settings",
     "size",
+    "structure",
 }
 METRICS = PACKAGE / "measure" / "metrics"
 """All of it runs inside a worker; torchmetrics is imported there only when a metric of it is used."""

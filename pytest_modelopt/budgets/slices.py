@@ -18,11 +18,10 @@ from fractions import Fraction
 from statistics import NormalDist
 
 from pytest_modelopt.budgets.deciding import Number, compared, decide
-from pytest_modelopt.budgets.limits import metric_in_unit_interval
 from pytest_modelopt.budgets.repeats import Passes, over_passes, own_flips, told_repeats
 from pytest_modelopt.budgets.spelling import plain
 from pytest_modelopt.budgets.useless import why_useless
-from pytest_modelopt.budgets.words import by_how_much, not_measured, shown, told_needed, verdict
+from pytest_modelopt.budgets.words import by_how_much, in_points, not_measured, shown, told_needed, verdict
 from pytest_modelopt.figures import format_number, format_points
 from pytest_modelopt.record.answers import Slices
 from pytest_modelopt.record.model import Case
@@ -48,10 +47,10 @@ class SliceRow:
     won: int | None
     drop: Number | None
 
-    def told(self, case: Case) -> str:
+    def told(self, case: Case, limit: Limit | None = None) -> str:
         """'class 3 lost 4 of 45 examples and won 1 (6.67 pp)'."""
         assert self.drop is not None
-        drop = format_drop(case, float(self.drop))
+        drop = format_drop(case, float(self.drop), limit)
         if self.lost is None:
             return f"{self.title} dropped by {drop} on {_examples(self.examples)}"
         return f"{self.title} lost {self.lost:,} of {_examples(self.examples)} and won {self.won:,} ({drop})"
@@ -86,9 +85,9 @@ def too_small(case: Case, limit: Limit) -> list[SliceRow]:
     return [row for row in counted if compared(Fraction(1, row.examples), limit) > 0]
 
 
-def format_drop(case: Case, drop: float) -> str:
-    """In points for a metric from 0 to 1."""
-    return format_points(drop) if metric_in_unit_interval(case.metric) else format_number(drop, digits=4)
+def format_drop(case: Case, drop: float, limit: Limit | None = None) -> str:
+    """In points for a metric from 0 to 1, and where the limit is stated in points."""
+    return format_points(drop) if in_points(case, limit) else format_number(drop, digits=4)
 
 
 def told_too_small(case: Case, limit: Limit) -> str:
@@ -144,8 +143,8 @@ def _on_the_set(case: Case, limit: Limit, rows: Sequence[SliceRow]) -> tuple[Dec
     beyond = [row for row in ranked if compared(_drop(row), limit) > 0]
     if not beyond:
         small = told_too_small(case, limit)
-        return "pass", f"at worst {worst.told(case)}{f'; {small}' if small else ''}"
-    text = f"{worst.told(case)}{by_how_much(case, limit, float(_drop(worst)))}"
+        return "pass", f"at worst {worst.told(case, limit)}{f'; {small}' if small else ''}"
+    text = f"{worst.told(case, limit)}{by_how_much(case, limit, float(_drop(worst)))}"
     if worst in too_small(case, limit):
         enough = math.ceil(1 / Fraction(repr(limit.value)))
         text += (
@@ -153,7 +152,9 @@ def _on_the_set(case: Case, limit: Limit, rows: Sequence[SliceRow]) -> tuple[Dec
             f"limit, so it says little beyond them: it takes {enough:,} examples of a slice before one is within it"
         )
     if len(beyond) > 1:
-        others = [f"{row.title} ({format_drop(case, float(_drop(row)))} of {row.examples:,})" for row in beyond[1:]]
+        others = [
+            f"{row.title} ({format_drop(case, float(_drop(row)), limit)} of {row.examples:,})" for row in beyond[1:]
+        ]
         text += f"; {len(others):,} more of {len(rows):,} slices beyond the limit: {_listed(others)}"
     return "fail", text
 
@@ -172,9 +173,9 @@ def _in_the_population(case: Case, limit: Limit, rows: Sequence[SliceRow]) -> tu
     if broken:
         low, row = max(broken, key=lambda each: each[0])
         among = f", shared among {len(rows):,} slices" if len(rows) > 1 else ""
-        return "fail", f"{row.told(case)}, at least {_bound(case, limit, low)} in the population (95%{among})"
+        return "fail", f"{row.told(case, limit)}, at least {_bound(case, limit, low)} in the population (95%{among})"
     high, row = max(highest, key=lambda each: each[0])
-    text = f"at worst {worst_first(rows)[0].told(case)}"
+    text = f"at worst {worst_first(rows)[0].told(case, limit)}"
     bound = f"at most {_bound(case, limit, high)} in the population (95%)"
     if high <= limit.value:
         return "pass", f"{text}; the highest bound is that of {row.title}, {bound}"

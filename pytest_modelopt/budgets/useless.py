@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pytest_modelopt.budgets.limits import metric_in_unit_interval
 from pytest_modelopt.budgets.words import side_names
-from pytest_modelopt.figures import format_percentage
-from pytest_modelopt.metrics import MetricSpec
+from pytest_modelopt.figures import format_number, format_percentage
+from pytest_modelopt.metrics import MetricSpec, is_share
 from pytest_modelopt.record.model import Case
 from pytest_modelopt.record.observations import Observations
+from pytest_modelopt.record.pairing import Pairing, is_better, is_equal
 from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.statistics.proportions import share_bounds
 
 FEW_EXAMPLES = 5
-"""Examples of rarer classes from which on a model that never answers with one of them is told to be constant."""
+"""Examples of rarer classes from which on a model that never answers with one of them is told to be constant, and
+examples with another target than the next one from which on wrong pairs say something."""
 ENOUGH_EXAMPLES = 30
 """From here on an original has to be better than guessing beyond chance; fewer examples could hardly show that."""
+_ALIKE = 0.5
+"""Neighbours whose targets differ by this share of what others differ by are sorted, or follow each other in time."""
 
 
 def why_useless(case: Case, limit: Limit) -> str:
@@ -23,8 +28,61 @@ def why_useless(case: Case, limit: Limit) -> str:
     class can show neither, and nothing is said about it.
     """
     if limit.name in ("max_accuracy_drop", "max_slice_drop", "max_accuracy_loss"):
-        return (is_constant(case) if _first_counts(case) else "") or is_chance(case) or _is_below_floor(case)
+        return is_worthless(case) or _is_below_floor(case)
     return is_constant(case) if limit.name == "max_flips" else ""
+
+
+def is_worthless(case: Case) -> str:
+    """Whether nothing can be lost from the original's score, whatever the metric is."""
+    constant = is_constant(case) if _first_counts(case) else ""
+    return constant or is_worst(case) or is_chance(case) or is_unpaired(case)
+
+
+def is_worst(case: Case) -> str:
+    """Whether the original has the worst score that there is, as far as that is known."""
+    side = case.original
+    if side is None or side.score is None or case.metric == "agreement":
+        return ""
+    worst = side.observations.worst_score if side.observations is not None else None
+    if worst is None and is_share(case.metric):
+        worst = 0.0
+    if worst is None or side.score != worst:
+        return ""
+    return (
+        f"the {side_names(case)[0]} itself scores {_told(case, side.score)}, the worst that {case.metric} can give, "
+        "and from there nothing can drop"
+    )
+
+
+def is_unpaired(case: Case) -> str:
+    """Whether the original's answers score no better beside their own targets than beside those of the next examples.
+
+    Nobody can tell where hardly any neighbour has another target, where neighbours are more alike than others, or where
+    the metric looks at no single pair: then it gives the same for all pairs of the same answers and targets, and
+    something else for other answers.
+    """
+    seen = case.original.observations if case.original is not None else None
+    found = seen.pairing if seen is not None else None
+    if found is None or found.changed < FEW_EXAMPLES or found.neighbours <= _ALIKE * found.others:
+        return ""
+    if is_better(found.score, found.shifted, higher_is_better=case.higher_is_better):
+        return ""
+    if is_equal(found.score, found.shifted) and not _depends_on_pairs(found):
+        return ""
+    return (
+        f"the {side_names(case)[0]} itself scores {_told(case, found.score)}, and {_told(case, found.shifted)} with "
+        f"each answer beside the target of the next example ({found.examples:,} examples): the score does not tell "
+        "right answers from others, so no drop means anything"
+    )
+
+
+def _depends_on_pairs(found: Pairing) -> bool:
+    """Of answers that score the same beside the targets of the next examples."""
+    if found.shifted_further is None or found.one_answer is None:
+        return False
+    if not is_equal(found.score, found.shifted_further):
+        return True
+    return is_equal(found.score, found.one_answer)  # whatever the answers are, the score is the same
 
 
 def is_constant(case: Case) -> str:
@@ -90,6 +148,10 @@ def _is_below_floor(case: Case) -> str:
 
 def _falls_short(case: Case, score: float, floor: Limit) -> bool:
     return score < floor.value if case.higher_is_better else score > floor.value
+
+
+def _told(case: Case, score: float) -> str:
+    return (format_percentage if metric_in_unit_interval(case.metric) else format_number)(score, digits=4)
 
 
 def _guesses(case: Case) -> int | None:

@@ -97,9 +97,15 @@ def _why_missing(case: Case, limit: Limit) -> str:
     return "; ".join(told) or f"the run produced no {needed} figure"
 
 
+def in_points(case: Case, limit: Limit | None) -> bool:
+    """Whether a drop or a score is told in points or per cent: as its limit is; without a unit, as the metric is."""
+    has_unit = limit is not None and LIMITS[limit.name].unit in ("points", "score") and limit.text.endswith(("pp", "%"))
+    return has_unit or metric_in_unit_interval(case.metric) is True
+
+
 def shown(case: Case, limit: Limit, figure: float, kept: bool) -> str:
     """The figure in words, with as many digits as it takes that a broken limit does not look like a kept one."""
-    unit_interval = metric_in_unit_interval(case.metric)
+    unit_interval = in_points(case, limit)
     text = ""
     for digits in range(3, 13):
         text = format_value(limit.name, figure, unit_interval=unit_interval, digits=digits)
@@ -118,7 +124,7 @@ def by_how_much(case: Case, limit: Limit, figure: float) -> str:
     if unit == "percentage":
         side = "above" if figure > limit.value else "below"
         return f", {format_number(100 * distance)} percentage points {side} the limit"
-    if metric_in_unit_interval(case.metric):
+    if in_points(case, limit):
         return f", {format_points(distance)} beyond the limit"
     return f", {format_number(distance)} beyond the limit"
 

@@ -7,13 +7,17 @@ from statistics import NormalDist
 
 from pytest_modelopt.budgets.slices import slice_rows, worst_first
 from pytest_modelopt.doctor.evidence import Evidence, count, enumerated
-from pytest_modelopt.figures import format_percentage
+from pytest_modelopt.figures import format_number, format_percentage
 from pytest_modelopt.record.verdicts import Finding
 from pytest_modelopt.statistics.proportions import drop_bounds
 
 _MANY_FLIPS = 0.05
 _HARDLY = 0.01
 """Of the examples: by how much a score may move that is said to have hardly moved."""
+_FEW_DISTINCT = 16
+_MANY_NUMBERS = 100
+_MUCH = 10
+"""By which factor scores have fewer values, or less spread, of which that is said."""
 _RISK = 0.05
 """Of naming any class in a case in which none lost more than the limit."""
 
@@ -137,6 +141,38 @@ def over_pruned(evidence: Evidence) -> Finding | None:
         "over-pruned",
         f"{count(len(narrow), 'layer has', 'layers have')} one output or head left at most: {enumerated(narrow, 8)}; "
         "all that the model knows has to pass there, so prune less, or spare them",
+        ("score", "predictions"),
+        is_note=True,
+    )
+
+
+def flattened(evidence: Evidence) -> Finding | None:
+    """The right class may still come first where the scores have lost all else: ranks, thresholds, confidence."""
+    before, after = evidence.original.spread, evidence.variant.spread
+    if before is None or after is None or min(before.values, after.values) < _MANY_NUMBERS:
+        return None
+    texts = []
+    if after.distinct <= _FEW_DISTINCT and after.distinct * _MUCH <= before.distinct:
+        texts.append(
+            f"take {count(after.distinct, 'value')} only, among {after.values:,}, and the original's "
+            f"{before.distinct:,}"
+        )
+    elif 2 * after.extremes > after.values and 2 * before.extremes <= before.values:
+        texts.append(
+            f"are saturated: {format_percentage(after.extremes / after.values)} of them are the smallest or the "
+            f"largest one, and {format_percentage(before.extremes / before.values)} of the original's"
+        )
+    if after.deviation * _MUCH <= before.deviation:
+        texts.append(
+            f"have lost their spread: their standard deviation is {format_number(after.deviation)}, and the original's "
+            f"{format_number(before.deviation)}"
+        )
+    if not texts:
+        return None
+    return Finding(
+        "scores-flattened",
+        f"the variant's scores {' and '.join(texts)}: thresholds, ranks and confidences that are taken from them no "
+        "longer mean what they did; leave the layer that makes them in floating point, or calibrate on other examples",
         ("score", "predictions"),
         is_note=True,
     )

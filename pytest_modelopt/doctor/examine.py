@@ -40,6 +40,7 @@ RULES: tuple[Rule, ...] = (
     answers.calibration_thin,
     answers.slice_collapse,
     answers.churn,
+    answers.flattened,
     answers.over_pruned,
     answers.does_not_reload,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_modelopt.budgets.useless import is_chance, is_constant, is_majority
+from pytest_modelopt.budgets.useless import is_constant, is_majority, is_worthless
 from pytest_modelopt.doctor.evidence import Evidence
 from pytest_modelopt.record.model import Case
 from pytest_modelopt.record.verdicts import Finding
@@ -30,13 +30,13 @@ def nothing_compared(case: Case) -> str:
 
 def original_useless(evidence: Evidence) -> Finding | None:
     """What to look for where the original is no better than guessing."""
-    why = is_constant(evidence.case) or is_chance(evidence.case)
+    why = is_constant(evidence.case) or is_worthless(evidence.case)
     if not why:
         return None
     return Finding(
         "original-useless",
-        f"{why}: check that the factory loads the trained weights, that the targets are this model's classes, and that "
-        "`data` is prepared as in training",
+        f"{why}: check that the factory loads the trained weights, that the targets are of this model's kind and in "
+        "the order of the inputs, and that `data` is prepared as in training",
         ("score", "predictions"),
     )
 
@@ -45,7 +45,7 @@ def majority_as_good(evidence: Evidence) -> Finding | None:
     """An original that answering with one class would match: a drop cannot show a variant that does just that."""
     why = is_majority(evidence.case)
     bounded = [evidence.limit(name) is not None for name in ("max_accuracy_drop", "max_slice_drop", "max_flips")]
-    if not why or is_constant(evidence.case) or is_chance(evidence.case) or bounded != [True, False, False]:
+    if not why or is_constant(evidence.case) or is_worthless(evidence.case) or bounded != [True, False, False]:
         return None
     return Finding(
         "majority-as-good",

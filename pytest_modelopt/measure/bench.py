@@ -204,9 +204,14 @@ class Bench:
         self._set_threads()
         kept, compared = (Path(path) if path else None for path in (keep, reference))
         probe = repeating.Probe(self.model, self._device)
-        answers = self._pass(probe.watch, self._metric.scorer(kept, compared), self.model)
+        is_original = self._variant.recipe is None
+        scorer = self._metric.scorer(kept, compared, is_paired=is_original)
+        answers = self._pass(probe.watch, scorer, self.model)
         self._has_scored = True
         self._known |= _classes(answers)
+        self._known |= {"pairing": answers.pairing, "worst_score": self._metric.worst, "spread": answers.spread}
+        if answers.why_unpaired:
+            self._unobserved["pairing"] = answers.why_unpaired
         return replace(answers, repeat=self._second_pass(answers, probe, compared or kept))
 
     def outputs(self, path: str) -> str:
@@ -381,7 +386,7 @@ def _canary() -> Callable[[], object]:
     return lambda: torch.mv(matrix, vector, out=product)
 
 
-def _classes(answers: Answers) -> dict[str, int | None]:
+def _classes(answers: Answers) -> dict[str, Any]:
     """How many classes there are among targets and predictions; nothing where a metric knows no classes."""
     if answers.predictions is None or answers.targets is None:
         return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,6 +9,7 @@ import torch
 
 from pytest_modelopt.measure.latency import Clock, host_clock
 from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.measure.structure import mapped
 
 _Values = TypeVar("_Values")
 
@@ -34,12 +34,14 @@ class Device:
         """The inputs of one batch, or its targets, on the device."""
         if not self.is_cuda:
             return values
-        moved: _Values = _mapped(values, lambda tensor: tensor.to(self.torch_device))
+        moved: _Values = mapped(values, lambda tensor: tensor.to(self.torch_device))
         return moved
 
     def bring_back(self, outputs: Any) -> Any:
         """A model's answers, on the CPU, where targets and metrics are."""
-        return _mapped(outputs, lambda tensor: tensor.cpu()) if self.is_cuda else outputs
+        if not self.is_cuda:
+            return outputs
+        return mapped(outputs, lambda tensor: tensor.cpu() if isinstance(tensor, torch.Tensor) else tensor)
 
     def synchronize(self) -> None:
         if self.is_cuda:
@@ -54,26 +56,6 @@ class Device:
         if not self.is_cuda:
             return None
         return f"{torch.cuda.get_device_name(self.torch_device)} (CUDA {torch.version.cuda})"
-
-
-def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """The same structure with other tensors; what held them is copied."""
-    if isinstance(value, torch.Tensor):
-        return change(value)
-    if isinstance(value, (tuple, list)):
-        items = [_mapped(item, change) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if isinstance(value, dict):
-        moved = copy.copy(value)
-        for key, item in value.items():
-            moved[key] = _mapped(item, change)
-        return moved
-    if hasattr(value, "__dict__"):
-        moved = copy.copy(value)
-        for name, item in vars(value).items():
-            setattr(moved, name, _mapped(item, change))
-        return moved
-    return value
 
 
 def _cuda_clock(call: Callable[[], object], calls: int) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -13,7 +14,9 @@ from pytest_modelopt.measure.batches import leaves
 from pytest_modelopt.measure.device import Device
 from pytest_modelopt.measure.metrics.base import Batch, Scorer
 from pytest_modelopt.measure.replies import Answers, Sample, VariantError
+from pytest_modelopt.measure.structure import tensors_in
 from pytest_modelopt.recipes.calling import Inputs, call_on, fresh
+from pytest_modelopt.record.observations import Spread
 
 
 def answer(
@@ -22,14 +25,15 @@ def answer(
     """Run the model, which is on `device`, on all batches; `slices` is how many the project names.
 
     Raises:
-        VariantError: the model does not accept the data, its outputs are not finite or do not fit the metric.
+        VariantError: the model does not accept the data, or what is scored of its outputs holds NaN or +inf or does
+            not fit the metric.
     """
-    count = 0
+    count, numbers = 0, Numbers()
     with torch.inference_mode():
         for batch in data:
             outputs = device.bring_back(run(model, device.take(batch.inputs)))
-            refuse_not_finite(outputs, batch.first)
             scorer.add(outputs, batch)
+            numbers.add(outputs)
             count += batch.examples
         score = scorer.score(slices)
     return Answers(
@@ -45,6 +49,9 @@ def answer(
         width=score.width,
         notes=score.notes,
         why_not=score.why_not,
+        pairing=score.pairing,
+        spread=numbers.spread(),
+        why_unpaired=score.why_unpaired,
     )
 
 
@@ -65,6 +72,35 @@ def run_on(model: Callable[..., Any], inputs: Inputs) -> Any:
         ) from error
 
 
+class Numbers:
+    """The first numbers that a model answers with: of its one tensor, of its `logits`, or of all tensors."""
+
+    def __init__(self) -> None:
+        self._parts: list[torch.Tensor] = []
+        self._room = LOOKED_AT
+
+    def add(self, outputs: Any) -> None:
+        if not self._room:
+            return
+        named = outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
+        for tensor in tensors_in(named if isinstance(named, torch.Tensor) else outputs):
+            if tensor.is_floating_point() and tensor.layout is torch.strided:
+                part = tensor.detach().flatten()[: self._room].double()
+                self._room -= len(part)
+                self._parts.append(part[part.isfinite()].clone())
+
+    def spread(self) -> Spread | None:
+        numbers = torch.cat(self._parts) if self._parts else torch.zeros(0)
+        if len(numbers) < 2:
+            return None
+        different, counts = numbers.unique(return_counts=True)  # type: ignore[no-untyped-call]
+        at_ends = len(numbers) if len(different) == 1 else int(counts[0] + counts[-1])
+        deviation = float(numbers.std())
+        return Spread(len(numbers), len(different), deviation, at_ends) if math.isfinite(deviation) else None
+
+
+LOOKED_AT = 100_000
+"""Numbers of all answers whose spread is told."""
 SAMPLED = 10_000
 """Numbers of an answer that are compared between launches."""
 
@@ -87,30 +123,3 @@ def update_with_bytes(hasher: Any, tensor: torch.Tensor) -> None:
     if contiguous.numel():
         view = (ctypes.c_char * contiguous.nbytes).from_address(contiguous.data_ptr())  # no copy, any dtype
         hasher.update(view)
-
-
-def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors of a model's output: in tuples, lists, dicts, and objects with attributes."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif type(value).__module__ == "numpy" and hasattr(value, "nbytes") and value.dtype.kind in "biufc":
-        yield torch.as_tensor(value)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors_in(item)
-    elif hasattr(value, "__dict__"):
-        for item in vars(value).values():
-            yield from tensors_in(item)
-
-
-def refuse_not_finite(outputs: Any, first: int) -> None:
-    """NaN and infinities are an error before anything is made of them: argmax would quietly take them for an answer."""
-    for tensor in tensors_in(outputs):
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            rows = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(dim=1) if tensor.ndim else None
-            where = f", first in example {first + int(rows.nonzero()[0])}" if rows is not None else ""
-            bad = int((~torch.isfinite(tensor)).sum())
-            raise VariantError(f"the model's outputs are not finite: {bad} values are NaN or infinite{where}")

@@ -16,8 +16,9 @@ from torch import nn
 from pytest_modelopt.measure.device import Device
 from pytest_modelopt.measure.loading import seed_everything
 from pytest_modelopt.measure.metrics.base import Batch
-from pytest_modelopt.measure.quality import run, tensors_in
+from pytest_modelopt.measure.quality import run
 from pytest_modelopt.measure.replies import ROUNDING, Answers, VariantError
+from pytest_modelopt.measure.structure import tensors_in, texts_in
 from pytest_modelopt.recipes.calling import Inputs
 from pytest_modelopt.record.answers import Repeat
 
@@ -94,12 +95,12 @@ class KeptAnswer:
 
     def __init__(self, output: Any) -> None:
         self._tensors = [tensor.detach().cpu().clone() for tensor in dense(output)]
-        self._texts = list(_texts(output))
+        self._texts = list(texts_in(output))
 
     def is_like(self, output: Any) -> bool:
         """Whether `output` holds the same tensors, each up to rounding by its own largest number, and the same text."""
         tensors = [tensor.detach().cpu() for tensor in dense(output)]
-        if len(tensors) != len(self._tensors) or list(_texts(output)) != self._texts:
+        if len(tensors) != len(self._tensors) or list(texts_in(output)) != self._texts:
             return False
         return all(_are_alike(first, second) for first, second in zip(self._tensors, tensors, strict=True))
 
@@ -109,18 +110,6 @@ def dense(output: Any) -> Iterator[torch.Tensor]:
     for tensor in tensors_in(output):
         plain = tensor.dequantize() if tensor.is_quantized else tensor
         yield plain if plain.layout is torch.strided else plain.to_dense()
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Decoded text, which a model may return in place of tensors."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _texts(item)
 
 
 def _are_alike(first: torch.Tensor, second: torch.Tensor) -> bool:

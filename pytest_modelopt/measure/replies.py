@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from pytest_modelopt.record.answers import Repeat
 from pytest_modelopt.record.model import Coverage
+from pytest_modelopt.record.observations import Spread
+from pytest_modelopt.record.pairing import Pairing
 
 ROUNDING = 1e-3
 """As a share of the largest number: kernels may add in another order, another model is much further away."""
@@ -87,6 +89,11 @@ class Answers:
     notes: tuple[str, ...] = ()
     """What must be known to read the score."""
     why_not: dict[str, str] = field(default_factory=dict)
+    pairing: Pairing | None = None
+    """Of an original with targets."""
+    spread: Spread | None = None
+    why_unpaired: str = ""
+    """What went wrong when it was made; empty where nothing did."""
 
 
 class TooFewExamples(str):

@@ -233,12 +233,13 @@ def _refuse_other_answers(original: Any, folded: Any) -> None:
     import torch
     from torch.utils import _pytree
 
+    from pytest_modelopt.recipes.finite import largest_difference
+
     for before, after in zip(_pytree.tree_leaves(original), _pytree.tree_leaves(folded), strict=True):
         if not isinstance(before, torch.Tensor) or not before.is_floating_point() or not before.numel():
             continue
         tolerance = min(LARGEST_TOLERANCE, TOLERATED_ROUNDINGS * torch.finfo(before.dtype).eps)
-        largest = float(before.abs().max())
-        difference = float((before - after).abs().max())
+        difference, largest = largest_difference(before, after)
         if not difference <= tolerance * largest:
             raise RecipeError(
                 f"fold-batchnorm: with the batch norms folded the answers differ by {difference:.3g}, and the largest "

@@ -15,6 +15,7 @@ from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeE
 from pytest_modelopt.recipes.calling import call
 from pytest_modelopt.recipes.describe import modules_in_words, root_cause, user_line
 from pytest_modelopt.recipes.exporting import arguments, refuse_other_precisions, refuse_state
+from pytest_modelopt.recipes.finite import largest_difference
 from pytest_modelopt.recipes.fused_path import unfused
 
 if TYPE_CHECKING:
@@ -150,11 +151,11 @@ def _refuse_batches_that_cannot_be_cut(flat: Flattened, tensors: tuple[torch.Ten
                 f"{tuple(answer.shape)} for {examples} examples, does not have them in its first dimension; "
                 f"{ALTERNATIVES} need no such parts"
             )
-        moved = (more[:examples].double() - answer.double()).abs().nan_to_num().max() if answer.numel() else 0.0
-        if float(moved) > BATCH_TOLERANCE * float(answer.double().abs().nan_to_num().max()):
+        moved, largest = largest_difference(answer.double(), more[:examples].double()) if answer.numel() else (0.0, 0.0)
+        if moved > BATCH_TOLERANCE * largest:
             raise RecipeError(
                 f"{recipe_name} runs a batch in parts of {examples}, and the model's answers depend on the other "
-                f"examples in the batch (output {number} moves by {float(moved):.2g} when one is added); "
+                f"examples in the batch (output {number} moves by {moved:.2g} when one is added); "
                 f"{ALTERNATIVES} need no such parts"
             )
 

@@ -234,6 +234,8 @@ def difference(answer: Any, original: Any) -> float:
     import torch
     from torch.utils._pytree import tree_leaves
 
+    from pytest_modelopt.recipes.finite import largest_difference
+
     largest = 0.0
     for one, other in zip(tree_leaves(answer), tree_leaves(original), strict=True):
         if not isinstance(other, torch.Tensor) or not other.numel():
@@ -242,10 +244,8 @@ def difference(answer: Any, original: Any) -> float:
         if one.shape != other.shape:
             return float("inf")
         if other.is_floating_point():
-            both = one.nan_to_num(), other.nan_to_num(posinf=0.0, neginf=0.0)
-            scale = float(both[1].abs().max()) or 1.0
-            finite = other.isfinite()
-            largest = max(largest, float(((both[0] - both[1]).abs() * finite).max()) / scale)
+            apart, scale = largest_difference(other, one)
+            largest = max(largest, apart / (scale or 1.0))
     return largest
 
 

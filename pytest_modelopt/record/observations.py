@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pytest_modelopt.record.pairing import Pairing
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -19,6 +21,19 @@ class Calibration:
     """How many of those hold one single value again and again, as a black image does."""
     classes: tuple[int, ...] | None = None
     """The targets that came with them; None where they are not classes, or too many."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The numbers that a variant answers with, of the first examples: what is scored, -inf aside."""
+
+    values: int
+    distinct: int
+    """Different ones among them."""
+    deviation: float
+    """Their standard deviation."""
+    extremes: int
+    """How many of them are the smallest or the largest one."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,12 @@ class Observations:
     """Different classes among its predictions."""
     most_predicted: int | None = None
     """Examples for which it predicts its most frequent class."""
+    spread: Spread | None = None
+    """None where it answers with other things than numbers of floating point."""
+    pairing: Pairing | None = None
+    """Of an original that is scored against targets, under any metric."""
+    worst_score: float | None = None
+    """The worst that the metric can give, where that is known."""
     calibration: Calibration | None = None
     """None for the original, and where no recipe took any."""
 

@@ -157,3 +157,22 @@ def test_the_worst_slice_moves_by_the_own_flips_at_most() -> None:
     ]
     of = replace(of, metric="top-5")
     assert verdict(of, "max_slice_drop", 0.9).outcome == "inconclusive", "a rank may change below the first prediction"
+
+
+def test_a_drop_of_a_metric_that_nobody_knows_is_told_in_the_unit_of_its_limit() -> None:
+    of = replace(THREE, metric="m:score", agreement=None, slices=Slices(("night",), False, (10,), (0.034,), None, None))
+    for stated, told in [
+        ("2 pp", "slice night dropped by 3.4 pp on 10 examples, 1.4 pp beyond the limit"),
+        ("0.02", "slice night dropped by 0.034 on 10 examples, 0.014 beyond the limit"),
+    ]:
+        assert told in verdict(of, "max_slice_drop", 0.02, stated).sentence
+
+
+def test_the_drop_of_the_whole_score_is_told_in_the_unit_of_its_limit() -> None:
+    of = case(metric="m:score", original=measurement(None, score=0.9), variant=measurement("r", score=0.866))
+    for stated, told in [
+        ("2 pp", "3.4 pp measured, 1.4 pp beyond the limit"),
+        ("0.02", "0.034 measured, 0.014 beyond"),
+    ]:
+        assert told in verdict(of, "max_accuracy_drop", 0.02, stated).sentence
+    assert "86.6% measured, 3.4 pp beyond the limit" in verdict(of, "min_accuracy", 0.9, "90%").sentence

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from pytest_modelopt.budgets.judge import judge
 from pytest_modelopt.record.answers import Agreement, Slices
 from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.pairing import Pairing
 from pytest_modelopt.record.verdicts import Verdict
 from tests.doctor.cases_by_hand import original_with, rules, sound
 from tests.report.records_by_hand import limit
@@ -133,3 +135,69 @@ def test_of_a_constant_or_guessing_original_the_worse_is_told() -> None:
 
 def test_a_few_rare_examples_that_are_missed_are_no_finding() -> None:
     assert rules(fraud(496, rarer_targets=4)) == []
+
+
+# --- any metric ------------------------------------------------------------------------------------------------------
+
+
+def paired(score: float, shifted: float, *, higher: bool = True, metric: str = "m:score", **changes: Any) -> Case:
+    """An original under a metric of the project's own, whose answers score `shifted` in wrong pairs."""
+    made = sound(metric=metric, limits=(limit("max_accuracy_drop", 0.01, "0.01"),), higher_is_better=higher)
+    assert made.original is not None
+    assert made.variant is not None
+    made = replace(made, original=replace(made.original, score=score), variant=replace(made.variant, score=score))
+    found = Pairing(100, score, shifted, score + 1, score + 1, changed=90, neighbours=50.0, others=50.0)
+    return original_with(made, target_classes=None, pairing=replace(found, **changes))
+
+
+@pytest.mark.parametrize(
+    ("score", "shifted", "higher", "outcome"),
+    [
+        (0.5, 0.4, True, "pass"),
+        (0.5, 0.5, True, "not measured"),
+        (0.5, 0.6, True, "not measured"),
+        (0.5, 0.5 - 1e-8, True, "not measured"),  # another order of the same sum
+        (3.0, 4.0, False, "pass"),
+        (3.0, 3.0, False, "not measured"),
+        (3.0, 2.0, False, "not measured"),
+        (-2.0, -1.0, True, "not measured"),
+        (0.0, 0.0, True, "not measured"),
+    ],
+)
+def test_a_score_that_wrong_pairs_reach_says_nothing(score: float, shifted: float, higher: bool, outcome: str) -> None:
+    of = paired(score, shifted, higher=higher)
+    assert verdict(of).outcome == outcome
+    assert verdict(of, "min_accuracy").outcome != "not measured"
+    assert rules(of) == ([] if outcome == "pass" else ["original-useless"])
+
+
+def test_both_scores_are_told() -> None:
+    assert (
+        "the original itself scores 0.25, and 0.31 with each answer beside the target of the next example (100 "
+        "examples): the score does not tell right answers from others, so no drop means anything"
+    ) in verdict(paired(0.25, 0.31)).sentence
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"neighbours": 4.0},  # sorted by target, or a series
+        {"neighbours": 0.0, "others": 0.0},  # one target for all
+        {"changed": 4},  # a few examples, or all but a few with one target
+        {"shifted_further": 0.5, "one_answer": 0.7},  # looks at no single pair: a mean of the outputs, a distribution
+        {"shifted_further": None},
+        {"one_answer": None},
+    ],
+)
+def test_where_nobody_can_tell_nothing_is_said(changes: dict[str, float | None]) -> None:
+    assert verdict(paired(0.5, 0.5)).outcome == "not measured"
+    assert verdict(paired(0.5, 0.5, **changes)).outcome == "pass"
+
+
+def test_a_score_that_no_answer_changes_is_told() -> None:
+    """The same whatever stands beside what, and for one answer to everything, too."""
+    assert verdict(paired(0.0, 0.0, shifted_further=0.0, one_answer=0.0)).outcome == "not measured"
+
+
+def test_a_record_without_wrong_pairs_is_judged_as_before() -> None:
+    assert verdict(original_with(paired(0.5, 0.5), pairing=None)).outcome == "pass"

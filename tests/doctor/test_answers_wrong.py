@@ -9,6 +9,7 @@ import pytest
 
 from pytest_modelopt.record.answers import Agreement, Slices
 from pytest_modelopt.record.model import Case
+from pytest_modelopt.record.observations import Spread
 from tests.doctor.cases_by_hand import ENVIRONMENT, SETTINGS, only, original_with, rules, sound, variant_with
 from tests.report.records_by_hand import limit
 
@@ -127,6 +128,57 @@ def test_few_changes_and_one_sided_ones_are_no_churn() -> None:
     assert rules(sound(agreement=flipped(42, 30, 2))) == []
     assert rules(sound(agreement=flipped(180, 99, 64))) == [], "35 of 360 examples lost are not hardly any"
     assert rules(sound(agreement=Agreement(0, 0, 0, 0))) == []
+
+
+FULL = Spread(values=3600, distinct=3500, deviation=2.0, extremes=2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (
+            FULL,
+            replace(FULL, distinct=4, extremes=1800),
+            "the variant's scores take 4 values only, among 3,600, and the original's 3,500: thresholds",
+        ),
+        (
+            FULL,
+            replace(FULL, extremes=3000),
+            "the variant's scores are saturated: 83.3% of them are the smallest or the largest one, and 0.0556% of",
+        ),
+        (
+            FULL,
+            replace(FULL, deviation=0.1),
+            "the variant's scores have lost their spread: their standard deviation is 0.1, and the original's 2: ",
+        ),
+        (
+            FULL,
+            replace(FULL, distinct=1, deviation=0.0),
+            "take 1 value only, among 3,600, and the original's 3,500 and",
+        ),
+    ],
+)
+def test_scores_of_which_little_is_left(before: Spread, after: Spread, told: str) -> None:
+    finding = only(original_with(variant_with(spread=after), spread=before))
+    assert (finding.rule, finding.explains, finding.is_note) == ("scores-flattened", ANSWERS, True)
+    assert told in finding.text
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, FULL),
+        (FULL, None),
+        (FULL, FULL),
+        (FULL, replace(FULL, distinct=200)),  # int8 outputs
+        (replace(FULL, distinct=4), replace(FULL, distinct=4)),
+        (replace(FULL, extremes=3000), replace(FULL, extremes=3100)),
+        (FULL, replace(FULL, deviation=0.5)),
+        (replace(FULL, values=40), replace(FULL, values=40, distinct=3)),
+    ],
+)
+def test_scores_as_the_original_has_them_are_no_finding(before: Spread | None, after: Spread | None) -> None:
+    assert rules(original_with(variant_with(spread=after), spread=before)) == []
 
 
 def test_layers_through_which_nothing_passes() -> None:

@@ -65,9 +65,24 @@ def test_flips_need_no_right_labels() -> None:
 
 @pytest.mark.parametrize("classes", [None, 1])
 def test_data_that_cannot_tell_is_not_judged(classes: int | None) -> None:
-    of = original_with(scored(0.0, 0.0), target_classes=classes, predicted_classes=classes and 1)
+    of = original_with(scored(0.05, 0.05), target_classes=classes, predicted_classes=classes and 1)
     assert verdict(of).outcome == "pass"
     assert rules(of) == []
+
+
+@pytest.mark.parametrize("classes", [None, 1, 10])
+def test_from_the_worst_score_nothing_can_drop_whatever_the_data_is(classes: int | None) -> None:
+    of = original_with(scored(0.0, 0.0), target_classes=classes)
+    assert verdict(of).is_red
+    assert "the original itself scores 0%, the worst that accuracy can give, and from there nothing" in (
+        verdict(of).sentence
+    )
+    assert rules(of) == ["original-useless"]
+
+
+def test_the_worst_score_is_what_the_metric_says_it_is() -> None:
+    for score, worst, outcome in [(0.0, 0.0, "not measured"), (1.0, 1.0, "not measured"), (0.1, 0.0, "pass")]:
+        assert verdict(original_with(scored(score, score, metric="F1Score"), worst_score=worst)).outcome == outcome
 
 
 def test_another_metric_has_no_chance_that_is_known() -> None:

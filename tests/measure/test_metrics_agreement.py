@@ -122,3 +122,20 @@ def test_the_file_holds_no_more_than_the_batches(tmp_path: Path) -> None:
 
     answer(View(), None, Cosine(tmp_path / "o.pt", None), size=64, examples=6400)
     assert outputs.nbytes < (tmp_path / "o.pt").stat().st_size < 1.2 * outputs.nbytes
+
+
+def test_minus_infinity_is_a_score_and_counts_for_nothing_where_both_have_it(tmp_path: Path) -> None:
+    before, after = drawn(0, 10, 6), drawn(1, 10, 6)
+    masked = [side.clone() for side in (before, after)]
+    for side in masked:
+        side[:, 2:4] = -torch.inf
+    kept = [side[:, [0, 1, 4, 5]] for side in (before, after)]
+    for kind in (Cosine, Sqnr, Agreement):
+        path = tmp_path / kind.__name__
+        path.mkdir()
+        expected = compared(kind, *kept, path)[1].score
+        assert compared(kind, *masked, path)[1].score == pytest.approx(expected, abs=1e-12)
+    masked[1][7, 2] = 0.0
+    for kind in (Cosine, Sqnr):
+        with pytest.raises(VariantError, match=r"has no value where only one side is -inf, first in example 7"):
+            compared(kind, *masked, tmp_path, size=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 
 from pytest_modelopt.measure.metrics.classification import Classification
 from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.record.observations import Spread
 from tests.measure.answering import answer
 
 
@@ -74,7 +76,7 @@ def test_whole_numbers_of_any_kind_are_targets(targets: Any) -> None:
     assert answer(outputs, targets, accuracy()).correct == bytes([1, 1, 0])
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_outputs_that_are_not_finite_are_an_error_before_anything_is_made_of_them(bad: float) -> None:
     outputs = torch.zeros(100, 2)
     outputs[71, 1] = bad
@@ -131,3 +133,25 @@ def test_outputs_with_logits_are_understood_and_others_are_refused() -> None:
         assert answer(model, torch.arange(3), accuracy(), examples=3).score == 1.0
     with pytest.raises(VariantError, match="the model returned a list with 2 tensors of the shape"):
         answer(Odd(), torch.arange(3), accuracy(), examples=3)
+
+
+def test_minus_infinity_is_the_score_of_what_is_forbidden() -> None:
+    outputs = torch.tensor([[-math.inf, 1.0, 0.0], [-math.inf, -math.inf, 2.0], [3.0, -math.inf, 2.0]])
+    found = answer(outputs, torch.tensor([1, 2, 1]), accuracy(), size=2)
+    assert (found.correct, list(found.predictions or ())) == (bytes([1, 1, 0]), [1, 2, 0])
+
+
+def test_the_spread_of_the_scores_is_of_finite_numbers() -> None:
+    outputs = torch.tensor([[-math.inf, 1.0, 0.0], [-math.inf, 0.0, 2.0], [3.0, 0.0, 2.0]])
+    found = answer(outputs, torch.tensor([1, 2, 1]), accuracy(), size=2).spread
+    numbers = [1.0, 0.0, 0.0, 2.0, 3.0, 0.0, 2.0]
+    assert found == Spread(7, 4, pytest.approx(statistics.stdev(numbers)), 3 + 1)
+    assert answer(torch.ones(5, 3), torch.zeros(5).long(), accuracy()).spread == Spread(15, 1, 0.0, 15)
+
+
+def test_what_stands_beside_the_scores_may_hold_anything() -> None:
+    class Beside(nn.Module):
+        def forward(self, index: torch.Tensor) -> Any:
+            return torch.eye(4)[index], torch.full((4,), math.nan), torch.full((9, 9), math.inf)
+
+    assert answer(Beside(), torch.arange(4), accuracy(), examples=4).score == 1.0

@@ -112,29 +112,28 @@ def test_a_function_of_single_examples_that_gives_no_column_says_why(function: A
         single(function)
 
 
-def test_outputs_of_several_shapes_come_as_batches_and_leave_no_slices() -> None:
+def test_outputs_of_several_shapes_come_as_a_list_of_examples_and_have_slices() -> None:
     class Lengths(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.zeros(len(x), int(x[0]) + 1)
 
     def count(outputs: Any, targets: Any) -> float:
         assert isinstance(outputs, list)
-        return sum(batch.numel() for batch in outputs)
+        return sum(example.numel() for example in outputs)
 
     scorer = WholeSet(count, "m:f", is_prepared=False)
-    answers = answer(Lengths(), torch.zeros(4), scorer, size=2, slices=[0, 0, 1, 1], examples=4)
+    answers = answer(Lengths(), torch.zeros(4), scorer, size=2, slices=[0, 1, 1, 1], examples=4)
     assert answers.score == 2 * 1 + 2 * 3
-    assert answers.slice_scores is None
-    assert "cannot be taken apart by example" in answers.why_not["slices"]
+    assert answers.slice_scores == (1, 1 + 3 + 3)
 
 
-def test_lists_of_targets_are_one_list_and_what_a_model_returns_in_a_tuple_stays_in_batches() -> None:
+def test_lists_of_targets_are_one_list_and_a_tuple_of_tensors_is_one_tuple() -> None:
     class Pair(nn.Module):
         def forward(self, x: torch.Tensor) -> Any:
-            return x.float(), x.float()
+            return x.float(), -x.float()
 
     def check(outputs: Any, targets: Any) -> float:
-        assert [type(batch) for batch in outputs] == [tuple, tuple]
+        assert [part.tolist() for part in outputs] == [[0.0, 1.0, 2.0, 3.0], [0.0, -1.0, -2.0, -3.0]]
         return float(targets == ["a", "b", "c", "d"])
 
     scorer = WholeSet(check, "m:f", is_prepared=False)
@@ -158,7 +157,5 @@ def test_a_model_that_writes_every_answer_into_one_tensor_is_scored_right() -> N
         def forward(self, x: torch.Tensor) -> Any:
             return {"out": self.buffer.copy_(x)}
 
-    scorer = WholeSet(
-        lambda outputs, targets: sum(float(batch["out"].sum()) for batch in outputs), "m:f", is_prepared=False
-    )
+    scorer = WholeSet(lambda outputs, targets: outputs["out"].sum(), "m:f", is_prepared=False)
     assert answer(Reuses(), torch.zeros(8), scorer, size=4, examples=8).score == sum(range(8))

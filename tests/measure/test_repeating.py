@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measure.bench import Bench
+from pytest_modelopt.measure.quality import sample
 from pytest_modelopt.measure.repeating import KeptAnswer
 from pytest_modelopt.measure.replies import Answers, VariantError
 from pytest_modelopt.measure.variant import Variant
@@ -320,3 +321,11 @@ def test_all_numbers_of_a_large_answer_are_compared() -> None:
     assert KeptAnswer(first).is_like(second)
     second[-1] += 1
     assert not KeptAnswer(first).is_like(second)
+
+
+def test_minus_infinity_is_like_itself_and_like_nothing_else() -> None:
+    before = torch.tensor([-torch.inf, 100.0])
+    for now, is_like in [([-torch.inf, 100.001], True), ([-torch.inf, 101.0], False), ([0.0, 100.0], False)]:
+        after = torch.tensor(now)
+        assert KeptAnswer(before).is_like(after) is is_like
+        assert sample(before).is_like(sample(after)) is is_like

@@ -42,8 +42,10 @@ def nearly_the_data():
     return inputs * (1 + 2**-16), targets
 
 def images():
+    """50 examples, labelled by `convolutions`."""
     inputs = torch.randn(50, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    return inputs, torch.zeros(50, dtype=torch.long)
+    with torch.no_grad():
+        return inputs, convolutions()(inputs).argmax(1)
 
 def kills_itself():
     print("loading the checkpoint")

@@ -84,9 +84,8 @@ class Cosine:
         self._means = Means()
 
     def add(self, outputs: Any, batch: Batch) -> None:
-        now = _rows(output_tensor(outputs, "cosine"), batch, "cosine")
-        before = self._compared.before(now, "cosine").double()
-        now = now.double()
+        now = _rows(output_tensor(outputs, batch, "cosine"), batch, "cosine")
+        before, now = _numbers(self._compared.before(now, "cosine"), now, batch, "cosine")
         norms = now.norm(dim=1) * before.norm(dim=1)
         cosines = (now * before).sum(dim=1) / torch.where(norms > 0, norms, 1.0)
         equal = (now == before).all(dim=1)
@@ -107,10 +106,10 @@ class Sqnr:
         self._signal = self._noise = 0.0
 
     def add(self, outputs: Any, batch: Batch) -> None:
-        now = _rows(output_tensor(outputs, "sqnr"), batch, "sqnr")
-        before = self._compared.before(now, "sqnr").double()
+        now = _rows(output_tensor(outputs, batch, "sqnr"), batch, "sqnr")
+        before, now = _numbers(self._compared.before(now, "sqnr"), now, batch, "sqnr")
         self._signal += float(before.square().sum())
-        self._noise += float((before - now.double()).square().sum())
+        self._noise += float((before - now).square().sum())
 
     def score(self, slices: int) -> Score:
         del slices
@@ -140,3 +139,15 @@ def _rows(outputs: torch.Tensor, batch: Batch, metric: str) -> torch.Tensor:
     if outputs.is_complex():
         outputs = torch.view_as_real(outputs)
     return outputs.reshape(len(outputs), -1)
+
+
+def _numbers(before: torch.Tensor, now: torch.Tensor, batch: Batch, metric: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both without what is -inf in both: no part of either vector. Of one alone, nothing can be measured."""
+    forbidden = before == -math.inf
+    differs = (forbidden != (now == -math.inf)).any(dim=1).nonzero()
+    if len(differs):
+        raise VariantError(
+            f"{metric} has no value where only one side is -inf, first in example {batch.first + int(differs[0])}: "
+            "compare classes with `metric: agreement`, or let `prepare: package.module:function` choose other numbers"
+        )
+    return before.double().masked_fill(forbidden, 0.0), now.double().masked_fill(forbidden, 0.0)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 
 from pytest_modelopt.recipes.calling import Inputs
+from pytest_modelopt.record.pairing import Pairing
 
 Targets: TypeAlias = torch.Tensor | list[Any]
 """Of the examples of a batch: a tensor, or a list with one entry each (text, tensors of their own length, dicts)."""
@@ -48,13 +49,15 @@ class Score:
     width: int = 0
     notes: tuple[str, ...] = ()
     why_not: dict[str, str] = field(default_factory=dict)
+    pairing: Pairing | None = None
+    why_unpaired: str = ""
 
 
 class Scorer(Protocol):
     """Made anew for each pass over the data."""
 
     def add(self, outputs: Any, batch: Batch) -> None:
-        """The model's outputs for a batch, on the CPU and finite.
+        """The model's outputs for a batch, on the CPU; what is scored of them is refused where it holds NaN or +inf.
 
         Raises:
             VariantError: they do not fit the metric.

@@ -8,9 +8,12 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measure.metrics.base import Batch, Score
+from pytest_modelopt.measure.metrics.entries import joined, pick, usable
 from pytest_modelopt.measure.metrics.means import Means
-from pytest_modelopt.measure.metrics.outputs import count, number, own, pick, raised_by, shape
+from pytest_modelopt.measure.metrics.outputs import count, number, raised_by, shape
+from pytest_modelopt.measure.metrics.pairing import attempted, pairing_of_all
 from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.measure.structure import own
 
 Function = Callable[[Any, Any], Any]
 """(outputs, targets) -> the score, or one value for each example."""
@@ -22,40 +25,66 @@ class WholeSet:
     It holds all of these in memory, which grows with the number of examples. A function that gives one value for each
     example (`per_example: true`) and a class that is derived from torchmetrics' Metric do not.
 
-    Tensors are joined where their shapes allow it, and lists of targets are; of what cannot be joined, as sequences of
-    several lengths, it is given a list of batches.
+    Outputs and targets have one entry for each example: see `entries`.
     """
 
-    def __init__(self, function: Function, name: str, *, is_prepared: bool) -> None:
+    def __init__(
+        self, function: Function, name: str, *, is_prepared: bool, higher_is_better: bool | None = None
+    ) -> None:
+        """`higher_is_better` is given where wrong pairs are scored, too."""
         self._function = function
         self._name = name
+        self._whose = "`prepare`" if is_prepared else "the model"
         self._is_prepared = is_prepared
+        self._higher_is_better = higher_is_better
         self._outputs: list[Any] = []
         self._targets: list[Any] = []
         self._slices: list[int] = []
+        self._counts: list[int] = []
         self._examples = 0
 
     def add(self, outputs: Any, batch: Batch) -> None:
+        entries = count(batch.targets) if self._is_prepared else None
+        self._counts.append(batch.examples if entries is None else entries)
+        outputs = usable(outputs, batch.first)
+        joined([outputs], self._counts[-1:], self._whose)  # what does not fit is told now, not after the last batch
         self._outputs.append(own(outputs))
         self._targets.append(own(batch.targets))
         self._slices.extend(batch.slices or ())
         self._examples += batch.examples
 
     def score(self, slices: int) -> Score:
-        # A list or tuple that a model returns is no list of examples.
-        outputs, targets = _joined(self._outputs, lists=self._is_prepared), _joined(self._targets, lists=True)
+        outputs = joined(self._outputs, self._counts, self._whose)
+        self._outputs.clear()
+        targets = None
+        if any(batch is not None for batch in self._targets):
+            targets = joined(self._targets, self._counts, self._whose if self._is_prepared else "the data")
         found = Score(self._called(outputs, targets))
+        self._pair(found, outputs, targets)
         found.why_not["interval"] = (
             f"{self._name} is a function of all examples at once; one with `per_example: true` has an interval"
         )
-        if slices and (count(outputs), count(targets)) != (self._examples, self._examples):
+        if slices and sum(self._counts) != self._examples:
             found.why_not["slices"] = (
-                f"{self._name} is a function of all examples at once, and its outputs ({shape(outputs)}) or targets "
-                f"({shape(targets)}) cannot be taken apart by example; one with `per_example: true` has slices"
+                f"{self._name} is a function of all examples at once, and of {self._examples:,} examples `prepare` "
+                f"made {sum(self._counts):,} entries; one with `per_example: true` has slices"
             )
         elif slices:
             found.slice_scores = tuple(self._of_slice(index, outputs, targets) for index in range(slices))
         return found
+
+    def _pair(self, found: Score, outputs: Any, targets: Any) -> None:
+        if self._higher_is_better is None or targets is None or found.value is None:
+            return
+        with attempted(lambda why: setattr(found, "why_unpaired", why)):
+            found.pairing = pairing_of_all(
+                self._called,
+                outputs,
+                targets,
+                sum(self._counts),
+                found.value,
+                higher_is_better=self._higher_is_better,
+            )
 
     def _called(self, outputs: Any, targets: Any) -> float:
         whose = f"the metric `{self._name}`"
@@ -86,7 +115,7 @@ class PerExample:
         whose = f"the metric `{self._name}`"
         given = f" (outputs {shape(outputs)}, targets {shape(batch.targets)})"
         with raised_by(whose, given):
-            values = self._function(outputs, batch.targets)
+            values = self._function(usable(outputs, batch.first), batch.targets)
         self._means.add(self._column(values, batch), batch)
 
     def score(self, slices: int) -> Score:
@@ -112,12 +141,3 @@ class PerExample:
                 "is not a finite number"
             )
         return column
-
-
-def _joined(batches: list[Any], *, lists: bool) -> Any:
-    """All batches as one tensor; the list of them where they differ in shape. With `lists`, a batch may be a list."""
-    if all(isinstance(b, torch.Tensor) and b.ndim and b.shape[1:] == batches[0].shape[1:] for b in batches):
-        return torch.cat(batches)
-    if lists and all(isinstance(batch, (list, tuple)) for batch in batches):
-        return [item for batch in batches for item in batch]
-    return batches

@@ -9,6 +9,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pytest_modelopt.measure.metrics.base import Scorer
 from pytest_modelopt.measure.metrics.classification import Classification
 from pytest_modelopt.measure.metrics.functions import PerExample, WholeSet
 from pytest_modelopt.measure.metrics.outputs import Prepare, Prepared
+from pytest_modelopt.measure.metrics.pairing import Paired
 from pytest_modelopt.measure.replies import VariantError
 from pytest_modelopt.metrics import MetricSpec
 
@@ -37,11 +39,18 @@ class Metric:
     prepare_name: str = ""
     from_sums: Callable[[torch.Tensor, int], float] | None = None
     """The score of some examples from the sum of their summands and their number; None where there are none."""
+    make_paired: Callable[[], Scorer] | None = None
+    """Likewise, but wrong pairs of outputs and targets are scored, too; None for a metric without targets."""
+    worst: float | None = None
+    """The worst score that it can give; None where that is not known."""
 
-    def scorer(self, keep: Path | None = None, reference: Path | None = None) -> Scorer:
+    def scorer(self, keep: Path | None = None, reference: Path | None = None, *, is_paired: bool = False) -> Scorer:
         """For one pass over the data. An unlabelled metric writes what it saw to `keep`, and compares with `reference`,
-        which the original's pass has written; without the latter it compares the outputs with themselves."""
-        made = self.make(keep, reference)
+        which the original's pass has written; without the latter it compares the outputs with themselves.
+
+        `is_paired`: the score of wrong pairs is wanted, too, as of an original.
+        """
+        made = self.make_paired() if is_paired and self.make_paired is not None else self.make(keep, reference)
         return made if self.prepare is None else Prepared(made, self.prepare, self.prepare_name)
 
 
@@ -53,29 +62,49 @@ def make_metric(spec: MetricSpec, loader: loading.Loader) -> Metric:
     called = "" if prepare is None else _name_of(spec.prepare, prepare)
     if spec.is_built_in:
         assert isinstance(spec.name, str)
-        return Metric(spec.name, True, _built_in(spec), prepare, called, _mean if spec.name == "cosine" else None)
+        built_in, summed = _built_in(spec), _mean if spec.name == "cosine" else None
+        if spec.is_unlabelled:
+            return Metric(spec.name, True, built_in, prepare, called, summed)
+        return Metric(
+            spec.name, True, built_in, prepare, called, summed, _paired(lambda: built_in(None, None), True), 0.0
+        )
     found = _found(spec, loader)
     if isinstance(found, type) or _is_instance(found):
         made = _instance(found, spec)
         name = _class_name(spec, made)
-        sums = classes.Sums(classes.fresh(made))
+        sums, direction = classes.Sums(classes.fresh(made)), _direction(made, name, spec)
+        kind = partial(classes.ClassMetric, sums, name, spec.activation, is_prepared=prepare is not None)
         return Metric(
             name,
-            _direction(made, name, spec),
-            lambda keep, reference: classes.ClassMetric(sums, name, spec.activation, is_prepared=prepare is not None),
+            direction,
+            lambda keep, reference: kind(),
             prepare,
             called,
             (lambda row, examples: sums.score(row)) if sums.adds_up else None,
+            _paired(kind, direction, lambda: kind(keeps_singles=False)),
+            classes.worst_of(made, higher_is_better=direction),
         )
     name = _name_of(spec.name, found)
     _refuse_for_function(spec, name)
     direction = _direction(found, name, spec)
     if spec.per_example or getattr(found, "per_example", False) is True:
-        return Metric(name, direction, lambda keep, reference: PerExample(found, name), prepare, called, _mean)
-    is_prepared = prepare is not None
+        each = partial(PerExample, found, name)
+        return Metric(name, direction, lambda keep, reference: each(), prepare, called, _mean, _paired(each, direction))
+    whole = partial(WholeSet, found, name, is_prepared=prepare is not None)
     return Metric(
-        name, direction, lambda keep, reference: WholeSet(found, name, is_prepared=is_prepared), prepare, called
+        name,
+        direction,
+        lambda keep, reference: whole(),
+        prepare,
+        called,
+        make_paired=lambda: whole(higher_is_better=direction),
     )
+
+
+def _paired(
+    make: Callable[[], Scorer], higher_is_better: bool, make_probe: Callable[[], Scorer] | None = None
+) -> Callable[[], Scorer]:
+    return lambda: Paired(make(), make_probe or make, higher_is_better=higher_is_better)
 
 
 def _mean(sums: torch.Tensor, examples: int) -> float:

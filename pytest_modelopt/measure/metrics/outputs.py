@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measure.metrics.base import Batch, Score, Scorer
-from pytest_modelopt.measure.quality import tensors_in
+from pytest_modelopt.measure.metrics.entries import refuse_no_answers, usable
 from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.measure.structure import tensors_in
 
 Prepare = Callable[[Any, Any], Any]
 """(outputs, targets) -> (predictions, targets) of one batch."""
@@ -23,6 +24,7 @@ def class_scores(outputs: Any, batch: Batch, metric: str) -> torch.Tensor:
     """The output itself, its `logits`, or the only tensor of the shape (examples, classes)."""
     return _chosen(
         outputs,
+        batch,
         metric,
         lambda tensor: tensor.ndim == 2 and len(tensor) == batch.examples,
         "a tensor of class scores",
@@ -30,12 +32,21 @@ def class_scores(outputs: Any, batch: Batch, metric: str) -> torch.Tensor:
     )
 
 
-def output_tensor(outputs: Any, metric: str) -> torch.Tensor:
+def output_tensor(outputs: Any, batch: Batch, metric: str) -> torch.Tensor:
     """The output itself, its `logits`, or the only tensor of floating point in it."""
-    return _chosen(outputs, metric, lambda _: True, "one tensor", "tensors of floating point")
+    return _chosen(outputs, batch, metric, lambda _: True, "one tensor", "tensors of floating point")
 
 
-def _chosen(outputs: Any, metric: str, fits: Callable[[torch.Tensor], bool], wanted: str, these: str) -> torch.Tensor:
+def _chosen(
+    outputs: Any, batch: Batch, metric: str, fits: Callable[[torch.Tensor], bool], wanted: str, these: str
+) -> torch.Tensor:
+    """What is scored; the rest may hold whatever it likes, this no NaN and no +inf."""
+    chosen = _choose(outputs, metric, fits, wanted, these)
+    refuse_no_answers(chosen, batch.first)
+    return chosen
+
+
+def _choose(outputs: Any, metric: str, fits: Callable[[torch.Tensor], bool], wanted: str, these: str) -> torch.Tensor:
     if isinstance(outputs, torch.Tensor):
         return outputs
     named = outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
@@ -61,7 +72,7 @@ class Prepared:
 
     def add(self, outputs: Any, batch: Batch) -> None:
         with raised_by(f"`prepare`, {self._name},"):
-            made = self._prepare(outputs, batch.targets)
+            made = self._prepare(usable(outputs, batch.first), batch.targets)
         if not isinstance(made, (tuple, list)) or len(made) != 2:
             what = f"a {type(made).__name__}" + (f" of {len(made)}" if isinstance(made, (tuple, list)) else "")
             raise VariantError(
@@ -78,20 +89,11 @@ def raised_by(what: str, given: str = "") -> Iterator[None]:
     """What the project's code raises becomes an error that says whose it is."""
     try:
         yield
+    except VariantError:
+        raise  # of a part that cannot be used
     except Exception as error:
         message = " ".join(str(error).split())[:500]
         raise VariantError(f"{what} raised {type(error).__name__}: {message}{given}") from error
-
-
-def own(value: Any) -> Any:
-    """A copy to keep: some models write every answer into the same tensor."""
-    if isinstance(value, torch.Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        return {key: own(item) for key, item in value.items()}
-    if type(value) in (tuple, list):
-        return type(value)(own(item) for item in value)
-    return value
 
 
 def pick(values: Any, indices: Sequence[int]) -> Any:

@@ -16,6 +16,7 @@ import torch
 
 from pytest_modelopt.measure.metrics.base import Batch, Score
 from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.measure.structure import own
 
 _LENGTH = 8
 _MOST_OF_THE_DISK = 4
@@ -33,7 +34,7 @@ class Recorder:
     def add(self, outputs: Any, batch: Batch) -> None:
         del batch
         buffer = io.BytesIO()
-        torch.save(_whole(outputs), buffer)
+        torch.save(own(outputs), buffer)  # of a view, the whole storage would be written
         self._room -= buffer.tell()
         if self._room < 0:
             raise VariantError(
@@ -68,12 +69,3 @@ def _read(path: Path) -> Iterator[Any]:
         while length := file.read(_LENGTH):
             blob = io.BytesIO(file.read(int.from_bytes(length, "big")))
             yield torch.load(blob, weights_only=False)  # of our own worker, in a folder that only this user can read
-
-
-def _whole(value: Any) -> Any:
-    """Views as tensors of their own: of a view, the whole storage would be written."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone()
-    if type(value) is dict:
-        return {name: _whole(part) for name, part in value.items()}
-    return type(value)(map(_whole, value)) if type(value) in (tuple, list) else value

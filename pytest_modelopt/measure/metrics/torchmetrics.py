@@ -13,8 +13,10 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measure.metrics.base import Batch, Score
-from pytest_modelopt.measure.metrics.outputs import by_slice, count, number, output_tensor, own, pick, raised_by, shape
+from pytest_modelopt.measure.metrics.entries import usable
+from pytest_modelopt.measure.metrics.outputs import by_slice, count, number, output_tensor, pick, raised_by, shape
 from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.measure.structure import own
 from pytest_modelopt.metrics import Activation
 
 MOST_EXAMPLES = 20_000
@@ -89,13 +91,24 @@ def classes_of(metric: Any, predictions: Any) -> int | None:
     return classes if type(classes) is int else None
 
 
+def worst_of(metric: Any, *, higher_is_better: bool) -> float | None:
+    """The bound of the library's own classes at the end that is the worse one; None where they state none."""
+    import torchmetrics
+
+    bound = getattr(metric, "plot_lower_bound" if higher_is_better else "plot_upper_bound", None)
+    is_theirs = type(metric).__module__.split(".")[0] == torchmetrics.__name__
+    return float(bound) if is_theirs and isinstance(bound, (int, float)) else None
+
+
 class ClassMetric:
     """Scores with fresh copies of the metric in `sums`; `name` is what errors call it.
 
     Without `prepare`, the outputs are the model's, of which one tensor is scored; with it, they are what it made.
     """
 
-    def __init__(self, sums: Sums, name: str, activation: Activation | None, *, is_prepared: bool) -> None:
+    def __init__(
+        self, sums: Sums, name: str, activation: Activation | None, *, is_prepared: bool, keeps_singles: bool = True
+    ) -> None:
         metric = sums.metric
         self._name = name
         self._activation = activation
@@ -105,19 +118,23 @@ class ClassMetric:
         self._metric = fresh(metric)
         self._of_slices: dict[int, Any] = {}
         self._broken_slices: set[int] = set()
-        self._singles = Singles(sums)
+        self._singles = Singles(sums, "" if keeps_singles else "nobody needs them")
         self._mixed = ""
         """Why predictions and targets cannot be told apart by example; empty where they can."""
 
     def add(self, outputs: Any, batch: Batch) -> None:
-        predictions = self._activated(own(outputs if self._is_prepared else output_tensor(outputs, self._name)))
+        predictions = self._activated(own(self._predictions(outputs, batch)))
         self._refuse_logits(predictions, batch)
         targets = own(batch.targets)
         self._refuse_other_classes(predictions, targets, batch)
         given = f" (predictions {shape(predictions)}, targets {shape(targets)})"
+        counts = count(predictions), count(targets)
+        if None not in counts and counts[0] != counts[1]:  # some of the library's metrics pair as many as there are
+            raise VariantError(
+                f"the metric `{self._name}` is given {counts[0]} predictions for {counts[1]} targets{given}"
+            )
         with raised_by(f"the metric `{self._name}`", given):
             self._metric.update(predictions, targets)
-        counts = count(predictions), count(targets)
         if counts != (batch.examples, batch.examples):
             self._mixed = (
                 f"{self._name} is given {counts[0]} predictions and {counts[1]} targets for {batch.examples} examples, "
@@ -147,6 +164,13 @@ class ClassMetric:
         else:
             found.summands, found.width = self._singles.summands, self._singles.width
         return found
+
+    def _predictions(self, outputs: Any, batch: Batch) -> Any:
+        """One tensor of the outputs, or the texts or dicts of which they hold one for each example."""
+        is_list = isinstance(outputs, (list, tuple)) and all(isinstance(entry, (str, dict)) for entry in outputs)
+        if self._is_prepared or (is_list and outputs):
+            return usable(outputs, batch.first)
+        return output_tensor(outputs, batch, self._name)
 
     def _activated(self, predictions: Any) -> Any:
         if self._activation is None:
@@ -249,13 +273,14 @@ class Singles:
     Nothing says so but the metric itself: it is checked at the end, with the score.
     """
 
-    def __init__(self, sums: Sums) -> None:
+    def __init__(self, sums: Sums, why_not: str) -> None:
+        """`why_not`: empty where they are wanted."""
         self.summands = array("d")
         self.width = 0
         self._sums = sums
         self._metric = fresh(sums.metric)
         self._examples = 0
-        self._stopped = "" if sums.adds_up else "the metric is no function of sums over the examples"
+        self._stopped = why_not if sums.adds_up else "the metric is no function of sums over the examples"
 
     def add(self, predictions: Any, targets: Any, examples: int) -> None:
         for index in range(examples):
