@@ -15,6 +15,7 @@ from pytest_modelopt.recipes.describe import last_line, type_name, types_in_word
 from pytest_modelopt.recipes.foreign import held_by
 from pytest_modelopt.recipes.multiply_adds import multiply_adds
 from pytest_modelopt.recipes.registry import RECIPES
+from pytest_modelopt.recipes.settling import explanation
 from pytest_modelopt.record.model import Coverage, RecipeStep
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _check_forward(model: nn.Module, inputs: Inputs, recipe: Recipe) -> None:
     if error:
         raise RecipeError(
             f"after {recipe.canonical()} the model no longer runs on its example inputs"
-            f"{_where(model, inputs)}: {last_line(error)}{_explanation(error)}"
+            f"{_where(model, inputs)}: {last_line(error)}{explanation(error)}"
         ) from error
 
 
@@ -136,16 +137,6 @@ def _where(model: nn.Module, inputs: Inputs) -> str:
     if not entered or not names.get(id(entered[-1])):
         return ""
     return f" (in {names[id(entered[-1])]}, of type {type_name(entered[-1])})"
-
-
-def _explanation(error: Exception) -> str:
-    """What the user can make of the errors that packed weights typically raise."""
-    if "'function' object" in str(error) or "'method' object" in str(error) or "not method" in str(error):
-        return (
-            "; a packed layer's `weight` is a method, not a tensor: call the layer in forward instead of reading its "
-            "weight"
-        )
-    return ""
 
 
 def _nothing_message(recipe: Recipe, before: Snapshot, notes: Sequence[str], foreign: str) -> str:
