@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from pytest_modelopt.figures import format_bytes
@@ -11,6 +11,7 @@ from pytest_modelopt.recipes.describe import modules_in_words, own_bytes, total_
 from pytest_modelopt.recipes.fused_path import turn_off_fused_path
 from pytest_modelopt.recipes.own_behavior import of_classes, own_behavior
 from pytest_modelopt.recipes.settling import Replacing, in_words
+from pytest_modelopt.recipes.sharing import holders, same_view
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +69,7 @@ class _Plan:
         self.kept: dict[nn.Module, str] = {}
         self.chosen: list[nn.Module] = []
         self._model, self._inputs = model, context.example_inputs
-        self._rows: dict[torch.Tensor, Int8Rows] = {}
+        self._rows: dict[Hashable, Int8Rows] = {}
         candidates = _candidates(model)
         own = own_behavior(model, context.example_inputs, candidates)
         for module in candidates:
@@ -101,8 +102,8 @@ class _Plan:
             if not any(module in unit for unit in units):
                 sharing = [module]
                 for one in sharing:
-                    holders = [other for weight in _weights(one).values() for other in self._holders[id(weight)]]
-                    sharing += [other for other in dict.fromkeys(holders) if other not in sharing]
+                    others = [other for weight in _weights(one).values() for other in self._holders[id(weight)]]
+                    sharing += [other for other in dict.fromkeys(others) if other not in sharing]
                 units.append(tuple(sharing))
         replacing = Replacing(self._model, self._inputs, self._int8)
         self.kept |= replacing.replace(units)
@@ -130,9 +131,9 @@ class _Plan:
         """One object for each weight, whoever shares it."""
         from pytest_modelopt.recipes.modules.int8_weight_only import Int8Rows
 
-        if weight not in self._rows:
-            self._rows[weight] = Int8Rows(weight)
-        return self._rows[weight]
+        if same_view(weight) not in self._rows:
+            self._rows[same_view(weight)] = Int8Rows(weight)
+        return self._rows[same_view(weight)]
 
 
 def _candidates(model: nn.Module) -> list[nn.Module]:
@@ -154,7 +155,7 @@ def _weights(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _holders(model: nn.Module) -> dict[int, set[nn.Module]]:
-    """For each parameter, by id, the modules that hold it; what an attention's children hold is the attention's."""
+    """For each parameter, by id, the modules that hold its numbers; what an attention's children hold is its own."""
     from torch import nn
 
     owners: dict[nn.Module, nn.Module] = {}
@@ -162,12 +163,7 @@ def _holders(model: nn.Module) -> dict[int, set[nn.Module]]:
         owners.setdefault(module, module)
         if isinstance(module, nn.MultiheadAttention):
             owners |= dict.fromkeys(module.modules(), module)
-    holders: dict[int, set[nn.Module]] = {}
-    for module, owner in owners.items():
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                holders.setdefault(id(parameter), set()).add(owner)
-    return holders
+    return {key: {owners[module] for module in modules} for key, modules in holders(model).items()}
 
 
 def _reason_to_keep(module: nn.Module) -> str:

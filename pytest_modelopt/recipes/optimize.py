@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelopt.recipes import torch_ao
 from pytest_modelopt.recipes.base import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
-from pytest_modelopt.recipes.coverage import Snapshot, compare, snapshot
+from pytest_modelopt.recipes.coverage import Snapshot, compare, is_changed, snapshot
 from pytest_modelopt.recipes.describe import last_line, type_name, types_in_words
 from pytest_modelopt.recipes.foreign import held_by
 from pytest_modelopt.recipes.multiply_adds import multiply_adds
@@ -70,7 +70,7 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
         first_call_s = time.perf_counter() - start
         reached |= applied.reached or frozenset()
         changed_bytes = sum(layer.changed_bytes for layer in compare(before, model, applied.reached or frozenset()))
-        if not changed_bytes:
+        if not changed_bytes and not is_changed(before, model):
             raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes, _foreign(model)))
         steps.append(RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, applied.notes))
         before = snapshot(model)
@@ -149,10 +149,10 @@ def _nothing_message(recipe: Recipe, before: Snapshot, notes: Sequence[str], for
     ]
     if recipe.changes:
         parts.append(f"{name} changes {_enumerated(recipe.changes)} only")
-    if {kind for _, kind, _ in layers} & set(recipe.changes):
+    if {weight.type for weight in before.weights} & set(recipe.changes):
         parts.extend(notes)
     fitting = _fitting(recipe, [kind for _, kind, _ in layers])
-    if not fitting and not {kind for _, kind, _ in layers} & set(recipe.changes):
+    if not fitting and not {weight.type for weight in before.weights} & set(recipe.changes):
         fitting = _converting()
     return "; ".join([*parts, *fitting])
 
