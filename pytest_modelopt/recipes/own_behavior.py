@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.describe import last_line, total_bytes
-from pytest_modelopt.recipes.fused_path import unfused
+from pytest_modelopt.recipes.fused_path import fused_layers, unfused
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,10 @@ ROUNDINGS = 4
 """The same in units of the answers' own precision, where that is lower."""
 HARMLESS = frozenset({"extra_repr", "reset_parameters"})
 """Methods that no call uses."""
+PASSED_BY = (
+    "torch's fused path of their TransformerEncoderLayer passes by a `forward` of one of its parts, which would take "
+    "effect step by step; delete it in the factory to have them changed"
+)
 CALLING = frozenset({"forward", "_call_impl", "_slow_forward", "_compiled_call_impl"})
 
 
@@ -37,14 +41,15 @@ def own_behavior(
     only, and the hooks are called as before.
     """
     found: dict[nn.Module, str] = {}
+    by_fused_path = _passed_by(model)
     plain: dict[nn.Module, nn.Module] = {}
     for module in modules:
         hooked = any(part._forward_pre_hooks or part._forward_hooks for part in module.modules())
         reason = reparametrized(module) or next(filter(None, map(own_forward, module.modules())), "")
         if not reason and hooked and not hooks_stay:
             reason = "they carry forward hooks, which would be lost; remove the hooks in the factory to have it changed"
-        if reason:
-            found[module] = reason
+        if reason or module in by_fused_path:
+            found[module] = reason or PASSED_BY
         elif not hooked and (twin := _plain(module)) is not None:
             plain[module] = twin
     return found | _answering_otherwise(model, inputs, plain)
@@ -107,6 +112,11 @@ def own_forward(module: nn.Module) -> str:
     if of_torch and getattr(kind.forward, "__globals__", {}).get("__name__", kind.__module__) != kind.__module__:
         return f"the `forward` of torch's {kind.__name__} was replaced by another one, which would be lost"
     return ""
+
+
+def _passed_by(model: nn.Module) -> set[nn.Module]:
+    """All parts of the encoder layers that torch runs fused although a part has a `forward` of its own."""
+    return {part for layer in fused_layers(model) if any(map(own_forward, layer.modules())) for part in layer.modules()}
 
 
 def _plain(module: nn.Module) -> nn.Module | None:

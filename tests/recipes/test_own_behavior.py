@@ -6,8 +6,8 @@ import functools
 
 import pytest
 import torch
-from patched_models import LAYERS, PATCHES, make_patched
-from recipe_models import apply, outputs, relative_error, run, saved_and_loaded
+from patched_models import LAYERS, PATCHES, flipped, make_patched
+from recipe_models import apply, make, outputs, relative_error, run, saved_and_loaded
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.parametrize import is_parametrized
@@ -94,16 +94,16 @@ REPLACING = [each for each in RECIPES if each.startswith(("int8", "torchao", "lo
 @pytest.mark.parametrize("kind", REMEDIES)
 @pytest.mark.parametrize("expression", REPLACING)
 def test_the_note_gives_the_line_that_makes_the_layer_a_plain_one(expression: str, kind: str) -> None:
-    make, line = REMEDIES[kind]
+    patch, line = REMEDIES[kind]
     model, x = make_patched("Linear", "none")
-    make(model.layer)
+    patch(model.layer)
     left = apply(expression, model.eval(), x)
     (note,) = [note for note in left.notes if line in note]
     assert note.startswith("1 Linear (")
     assert [layer.changed_bytes for layer in left.coverage.layers if layer.name == "layer"] == [0]
 
     model, x = make_patched("Linear", "none")
-    make(model.layer)
+    patch(model.layer)
     run(model.eval(), x)
     exec(line, {"torch": torch, "layer": model.layer})  # noqa: S102 - the line that the note gives
     changed = apply(expression, model, x)
@@ -118,6 +118,19 @@ def test_a_layer_that_is_left_alone_is_said_to_be(expression: str, patch: str) -
     assert "layer" in untouched
     assert "wide" not in untouched
     assert any(note.startswith("1 Linear (257 KiB) left") for note in optimization.notes)
+
+
+@pytest.mark.parametrize("part", ["linear1", "self_attn"])
+@pytest.mark.parametrize("expression", ["int8-dynamic", "int8-weight-only", "torchao-int8-weight-only"])
+def test_a_forward_that_the_fused_path_passes_by_does_not_take_effect(expression: str, part: str) -> None:
+    model, x = make("encoder")
+    patched = model.get_submodule(f"encoder.layers.0.{part}")
+    before = patched.forward
+    patched.forward = lambda *args, **kwargs: flipped(before(*args, **kwargs))
+    original = run(model, x)
+    optimization = apply(expression, model, x)
+    assert relative_error(run(optimization.model, x), original) < 0.06
+    assert any("passes by a `forward`" in note for note in optimization.notes)
 
 
 def test_a_patch_of_the_class_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
