@@ -25,6 +25,11 @@ def carry(objects: Mapping[str, Any], path: Path, *, by_value: Sequence[ModuleTy
     import cloudpickle
     import torch
 
+    from pytest_modelopt.measure.size import make_parametrized_picklable
+
+    for value in objects.values():
+        if isinstance(value, torch.nn.Module):
+            make_parametrized_picklable(value)
     for module in by_value:
         cloudpickle.register_pickle_by_value(module)
     try:

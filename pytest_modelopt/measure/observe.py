@@ -21,6 +21,7 @@ from pytest_modelopt.recipes.describe import author_name, known_base, type_name
 from pytest_modelopt.recipes.fused_path import is_fused
 from pytest_modelopt.recipes.modules.runtime import RuntimeModule
 from pytest_modelopt.recipes.sealed import in_training
+from pytest_modelopt.recipes.sharing import sharing
 from pytest_modelopt.record.observations import Observations
 
 MOST_BYTES = 2 * 1024**3
@@ -191,18 +192,17 @@ def _width(module: nn.Module) -> int | None:
 
 
 def ties(model: nn.Module) -> Ties:
-    """Names of parameters that are the same numbers in memory, group by group.
-
-    To lie in one storage is not enough: cuDNN lays all weights of a recurrent layer into one.
-    """
-    groups: dict[tuple[Any, ...], list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if parameter.layout is torch.strided and parameter.nbytes and not _of_torchao(parameter):
-            groups.setdefault((parameter.data_ptr(), parameter.shape), []).append(author_name(name))
+    """Names of parameters that share numbers in memory, group by group."""
+    named = [
+        (author_name(name), parameter)
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if not _of_torchao(parameter)
+    ]
+    groups = sharing([parameter for _, parameter in named])
     by_module = {author_name(name): id(module) for name, module in model.named_modules(remove_duplicate=False)}
     return tuple(
         tuple(names)
-        for names in groups.values()
+        for names in ([named[position][0] for position in group] for group in groups)
         # One module under two names is no tie: where it is replaced, it is replaced for both.
         if len({(by_module[name.rpartition(".")[0]], name.rpartition(".")[2]) for name in names}) > 1
     )

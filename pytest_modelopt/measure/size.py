@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import io
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import cloudpickle
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from pytest_modelopt.recipes import torch_ao
 from pytest_modelopt.recipes.calling import Inputs
@@ -42,12 +44,41 @@ def saved_bytes(model: nn.Module) -> int:
             torch.jit.save(model, file)
             return file.tell()
     counter = _Counter()
+    make_parametrized_picklable(model)
     torch.save(model, counter, pickle_module=cloudpickle)  # type: ignore[arg-type]
     return counter.written
 
 
+def make_parametrized_picklable(model: nn.Module) -> None:
+    """Teach pickle, in this process, to save layers with parametrized weights (as by weight norm): torch refuses.
+
+    torch makes a class of its own for each such layer, and none of its functions makes one around given weights.
+    """
+    for module in model.modules():
+        if parametrize.is_parametrized(module):
+            copyreg.pickle(type(module), _reduce_parametrized)
+
+
+def _reduce_parametrized(module: nn.Module) -> tuple[Any, ...]:
+    names = tuple(module.parametrizations)  # type: ignore[arg-type]
+    kind = parametrize.type_before_parametrizations(module)
+    state = kind.__getstate__(module) if hasattr(kind, "__getstate__") else vars(module)
+    return blank_parametrized, (kind, names), state
+
+
+def blank_parametrized(kind: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
+    """A layer of that class without its state, whose weights of these names will be parametrized."""
+    module = kind.__new__(kind)
+    parametrize._inject_new_class(module)
+    for name in names:
+        parametrize._inject_property(module, name)
+    return module
+
+
 def save(value: nn.Module | Inputs, path: Path) -> None:
     """Write a module, or the inputs of a call, to `path`, whole or not at all."""
+    if isinstance(value, nn.Module):
+        make_parametrized_picklable(value)
     temporary = path.with_name(path.name + ".part")
     with temporary.open("wb") as file:  # given a path, torch.save would write the file's name into the archive
         torch.save(value, file, pickle_module=cloudpickle)

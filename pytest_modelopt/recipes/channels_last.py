@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.describe import last_line, modules_in_words, user_line
+from pytest_modelopt.recipes.sharing import same_view
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,8 @@ class ChannelsLast(Recipe):
         if not convolutions:
             return Applied(model)
         before, answer = _formats(model, convolutions, context.example_inputs)
-        changed = {name for name, module in convolutions.items() if _convert(module)}
+        done: dict[Hashable, tuple[torch.Tensor, torch.Tensor]] = {}
+        changed = {name for name, module in convolutions.items() if _convert(module, done)}
         dimensions = frozenset(module.weight.ndim for module in convolutions.values())
         model.register_forward_pre_hook(IntoChannelsLast(dimensions), with_kwargs=True)
         model.register_forward_hook(BackToContiguous.of(answer))
@@ -55,8 +57,8 @@ def _convolutions(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _convert(module: Any) -> bool:
-    """Lay out the weight in channels-last; whether its strides are others now.
+def _convert(module: Any, done: dict[Hashable, tuple[torch.Tensor, torch.Tensor]]) -> bool:
+    """Lay out the weight in channels-last; whether its strides are others now. `done` has those before and after.
 
     Those of 1 x 1 kernels and of kernels with one input channel already fit both formats: they stay, and torch takes
     the format of the layer's input.
@@ -65,7 +67,10 @@ def _convert(module: Any) -> bool:
 
     weight = module.weight
     before = weight.stride()
-    weight.data = weight.data.contiguous(memory_format=FORMATS[weight.ndim])
+    key, data = same_view(weight), weight.data
+    if key not in done:  # numbers that two layers share stay shared
+        done[key] = data, data.contiguous(memory_format=FORMATS[weight.ndim])
+    weight.data = done[key][1]
     return bool(weight.stride() != before)
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from pytest_modelopt.recipes.base import RecipeError
 from pytest_modelopt.recipes.describe import author_name, type_name
+from pytest_modelopt.recipes.sharing import held, shared_bytes, sharing
 from pytest_modelopt.record.model import LayerCoverage
 
 if TYPE_CHECKING:
@@ -36,22 +37,19 @@ class Weight:
     module: str
     type: str
     tensor: torch.Tensor
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it takes in memory: a tensor class such as torchao's gives itself out for a float tensor."""
-        return sum(tensor.nbytes for tensor in _held(self.tensor))
+    nbytes: int
+    """Bytes that it takes in memory beside the weights before it, with which it may share some or all."""
+    owner: str = ""
+    """The module under whose weight its numbers are counted, where it shares all of them."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Clones of all parameters of a model; a storage that several names share is held once, under its first name."""
+    """Clones of all parameters of a model; numbers that several names share are counted once, under the first name."""
 
     weights: tuple[Weight, ...]
     types: Mapping[str, str] = field(default_factory=dict)
     """Class names of all modules, those without weights included."""
-    ties: Mapping[str, str] = field(default_factory=dict)
-    """Modules that hold a weight of another one, under which it is counted, or that are another one."""
 
     @property
     def weight_bytes(self) -> int:
@@ -61,6 +59,8 @@ class Snapshot:
         """(name, type, weight bytes) of each module that owns weights, in the model's order."""
         sizes: dict[tuple[str, str], int] = {}
         for weight in self.weights:
+            if weight.owner:
+                continue
             sizes[weight.module, weight.type] = sizes.get((weight.module, weight.type), 0) + weight.nbytes
         return tuple((name, kind, size) for (name, kind), size in sizes.items())
 
@@ -69,24 +69,23 @@ def snapshot(model: nn.Module) -> Snapshot:
     """Clone every parameter of the model; buffers are not weights."""
     from torch.nn.parameter import is_lazy
 
-    modules = model.named_modules(remove_duplicate=False)
-    types = {_author_name(f"{name}.x").rpartition(".")[0]: type_name(module) for name, module in modules}
-    weights = []
-    owners: dict[tuple[tuple[int, int, int], ...], str] = {}
-    ties = {}
-    for raw_name, parameter in model.named_parameters(remove_duplicate=False):
+    types = {name: type_name(module) for name, module in _modules(model).items()}
+    named = list(model.named_parameters(remove_duplicate=False))
+    for raw_name, parameter in named:
         if is_lazy(parameter):
             raise RecipeError(f"{raw_name} is not initialized yet: run the model once in its factory")
-        region = _region(parameter)
+    group_of = {position: group for group in sharing([parameter for _, parameter in named]) for position in group}
+    weights: list[Weight] = []
+    for position, (raw_name, parameter) in enumerate(named):
         name = _author_name(raw_name)
         module = name.rpartition(".")[0]
-        if parameter.nbytes and region in owners:
-            if parameter.dim() > 1 and owners[region] != module:
-                ties[module] = owners[region]
-            continue
-        owners[region] = module
-        weights.append(Weight(name, module, types[module], parameter.detach().clone()))
-    return Snapshot(tuple(weights), types, ties)
+        before = [other for other in group_of.get(position, ()) if other < position]
+        nbytes = sum(tensor.nbytes for tensor in held(parameter))
+        shared = sum(shared_bytes(named[other][1], parameter) for other in before)
+        own_bytes = max(0, nbytes - shared)
+        owner = weights[before[0]].module if before and not own_bytes else ""
+        weights.append(Weight(name, module, types[module], parameter.detach().clone(), own_bytes, owner))
+    return Snapshot(tuple(weights), types)
 
 
 def compare(
@@ -109,7 +108,6 @@ def compare(
     for weight in changed_weights:
         changed[weight.module, weight.type] += weight.nbytes
     matrices = {weight.module for weight in changed_weights if weight.tensor.dim() > 1}
-    matrices |= {name for name, owner in before.ties.items() if owner in matrices}
     layers = [
         LayerCoverage(
             name,
@@ -130,6 +128,11 @@ def compare(
     return tuple(layers)
 
 
+def is_changed(before: Snapshot, model: nn.Module) -> bool:
+    """Whether any weight is another one, those included whose numbers are counted under another weight."""
+    return bool(_changed_weights(before.weights, model))
+
+
 def _is_within(name: str, reached: frozenset[str]) -> bool:
     parts = name.split(".")
     return any(".".join(parts[:end]) in reached for end in range(len(parts) + 1))
@@ -140,15 +143,19 @@ def _changed_weights(before: Sequence[Weight], model: nn.Module) -> list[Weight]
 
     if isinstance(model, RuntimeModule):
         return _absent_numbers(before, model.float_tensors())
-    held = dict(_float_tensors(model))
+    found = dict(_float_tensors(model))
+    modules = _modules(model)
     missing = []
     for weight in before:
-        if weight.name in held and _same_bits(weight.tensor, held[weight.name]):
-            del held[weight.name]
+        if weight.name in found and _same_bits(weight.tensor, found[weight.name]):
+            del found[weight.name]
         else:
             missing.append(weight)
-    elsewhere = list(held.values())
-    return [weight for weight in missing if not _take(weight.tensor, elsewhere)]
+    elsewhere = list(found.values())
+    changed = [weight for weight in missing if not _take(weight.tensor, elsewhere)]
+    owners = {weight.module for weight in changed if not weight.owner}
+    # an exported program holds shared numbers once: a module that it no longer has fared as the one it shared them with
+    return [weight for weight in changed if not weight.owner or weight.module in modules or weight.owner in owners]
 
 
 def _absent_numbers(before: Sequence[Weight], tensors: Iterable[torch.Tensor]) -> list[Weight]:
@@ -207,7 +214,7 @@ def _take(tensor: torch.Tensor, tensors: list[torch.Tensor]) -> bool:
 
 def _float_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor that the model holds unpacked, by name: parameters, buffers, and biases within packed modules."""
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+    for name, tensor in (*model.named_parameters(remove_duplicate=False), *model.named_buffers()):
         yield _author_name(name), tensor
     for name, module in model.named_modules():
         for own_name, tensor in _packed_biases(module):
@@ -237,7 +244,7 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
         return False
     one, other = one.detach(), other.detach()
     if type(one.data) is type(other.data) and hasattr(one, "__tensor_flatten__"):
-        return all(_same_bits(*pair) for pair in zip(_held(one), _held(other), strict=True))
+        return all(_same_bits(*pair) for pair in zip(held(one), held(other), strict=True))
     if type(other.data) is not torch.Tensor or other.layout is not torch.strided or other.is_quantized:
         return False
     return torch.equal(_bits(one), _bits(other))
@@ -250,16 +257,10 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
-def _held(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """The tensors that a tensor class wraps (torchao's hold int8 values and scales); of any other, itself."""
-    if not hasattr(tensor, "__tensor_flatten__"):
-        return [tensor]
-    names, _ = tensor.__tensor_flatten__()
-    return [held for name in names for held in _held(getattr(tensor, name))]
-
-
-def _region(tensor: torch.Tensor) -> tuple[tuple[int, int, int], ...]:
-    return tuple((held.data_ptr(), held.nbytes, hash((held.stride(), held.dtype))) for held in _held(tensor))
+def _modules(model: nn.Module) -> dict[str, nn.Module]:
+    """All modules by the names that the author knows."""
+    named = model.named_modules(remove_duplicate=False)
+    return {_author_name(f"{name}.x").rpartition(".")[0]: module for name, module in named}
 
 
 def _author_name(name: str) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.describe import last_line, modules_in_words, user_line
 from pytest_modelopt.recipes.int8_static import defaults_of_absent_arguments
+from pytest_modelopt.recipes.own_behavior import of_classes, own_behavior
+from pytest_modelopt.recipes.settling import in_words, settle
 from pytest_modelopt.recipes.sharing import replace_modules, tied_parameters
 from pytest_modelopt.recipes.uncompiled import told, uncompiled
 
@@ -42,23 +44,21 @@ class FoldBatchNorm(Recipe):
         if not norms:
             return Applied(model, ("the model holds no batch norm",))
         model, compile_notes = uncompiled(model)
-        finder = _Finder(model, _traced(model, context.example_inputs), _dimensions(model, context.example_inputs))
-        folded: dict[nn.Module, nn.Module] = {}
-        kept: dict[str, list[nn.Module]] = {}
+        finder = _Finder(model, _traced(model, context.example_inputs), context.example_inputs)
+        chosen: list[tuple[nn.Module, nn.Module]] = []
+        kept: dict[nn.Module, str] = {}
         for norm in norms:
             layer, reason = finder.layer_before(norm)
             if layer is None:
-                kept.setdefault(reason, []).append(norm)
+                kept[norm] = reason
             else:
-                folded[norm] = layer
+                chosen.append((norm, layer))
+        folding = _Folding(model, context.example_inputs)
         with torch.no_grad():
-            original = call(model, context.example_inputs)
-            for norm, layer in folded.items():
-                _fold(layer, norm)
-            model = replace_modules(model, lambda module: torch.nn.Identity() if module in folded else None)
-            _refuse_other_answers(original, call(model, context.example_inputs))
-        notes = tuple(f"{modules_in_words(left)} left as they are: {reason}" for reason, left in kept.items())
-        return Applied(model, compile_notes + notes)
+            refused = settle(chosen, folding.fold, folding.undo, folding.problem)
+        kept |= {norm: reason for (norm, _), reason in refused.items()}
+        notes = in_words(kept, modules_in_words, "left as they are")
+        return Applied(folding.model, (*compile_notes, *notes))
 
 
 def _batch_norms(model: nn.Module) -> list[nn.Module]:
@@ -119,7 +119,9 @@ def _dimensions(model: nn.Module, inputs: Inputs) -> dict[nn.Module, int]:
 class _Finder:
     """Finds for a batch norm the layer that it can be folded into, or the reason why there is none."""
 
-    def __init__(self, model: nn.Module, graph: fx.Graph, dimensions: Mapping[nn.Module, int]) -> None:
+    def __init__(self, model: nn.Module, graph: fx.Graph, inputs: Inputs) -> None:
+        from torch.nn.utils.parametrize import is_parametrized
+
         modules = dict(model.named_modules(remove_duplicate=False))
         self._called = {node: modules[str(node.target)] for node in graph.nodes if node.op == "call_module"}
         self._calls = Counter(self._called.values())
@@ -129,7 +131,10 @@ class _Finder:
             if node.op == "get_attr" and str(node.target).rpartition(".")[0] in modules
         }
         self._tied = tied_parameters(model)
-        self._dimensions = dimensions
+        self._dimensions = _dimensions(model, inputs)
+        kinds = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
+        layers = of_classes(model, (*FoldBatchNorm.changes, *kinds))
+        self._own = own_behavior(model, inputs, [module for module in layers if not is_parametrized(module)])
 
     def layer_before(self, norm: nn.Module) -> tuple[nn.Module | None, str]:
         reason = self._unfit_norm(norm)
@@ -180,6 +185,8 @@ class _Finder:
         has = "have" if what == "they" else "has"
         if module._forward_hooks or module._forward_pre_hooks:
             return f"{what} {has} forward hooks, which would see other values"
+        if module in self._own:
+            return f"{what} cannot be folded: {self._own[module]}"
         if module in self._read:
             return f"the code also reads the weights of {'these' if what == 'they' else what}"
         if {id(parameter) for parameter in module.parameters()} & self._tied:
@@ -229,7 +236,36 @@ def _in_words(node: Any, module: nn.Module | None) -> str:
     return "the model's input"
 
 
-def _refuse_other_answers(original: Any, folded: Any) -> None:
+class _Folding:
+    """Folds pairs of a batch norm and the layer before it, with a way back where the answers change."""
+
+    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
+        self.model = model
+        self._inputs = inputs
+        self._answer = call(model, inputs)
+        self._held: dict[nn.Module, tuple[Any, Any]] = {}
+        self._identities: dict[nn.Module, nn.Module] = {}
+
+    def fold(self, pairs: Sequence[tuple[nn.Module, Any]]) -> None:
+        from torch import nn
+
+        for norm, layer in pairs:
+            self._held[layer] = layer.weight, layer.bias
+            self._identities[norm] = nn.Identity()
+            _fold(layer, norm)
+        self.model = replace_modules(self.model, {norm: self._identities[norm] for norm, _ in pairs}.get)
+
+    def undo(self, pairs: Sequence[tuple[nn.Module, Any]]) -> None:
+        self.model = replace_modules(self.model, {self._identities.pop(norm): norm for norm, _ in pairs}.get)
+        for _, layer in pairs:
+            layer.weight, layer.bias = self._held.pop(layer)
+
+    def problem(self) -> str:
+        return _other_answers(self._answer, call(self.model, self._inputs))
+
+
+def _other_answers(original: Any, folded: Any) -> str:
+    """How far the answers are from those of the original, in words; '' for what rounding does."""
     import torch
     from torch.utils import _pytree
 
@@ -241,7 +277,8 @@ def _refuse_other_answers(original: Any, folded: Any) -> None:
         tolerance = min(LARGEST_TOLERANCE, TOLERATED_ROUNDINGS * torch.finfo(before.dtype).eps)
         difference, largest = largest_difference(before, after)
         if not difference <= tolerance * largest:
-            raise RecipeError(
-                f"fold-batchnorm: with the batch norms folded the answers differ by {difference:.3g}, and the largest "
-                f"is {largest:.3g}: the forward pass uses these layers in another way than by calling them once each"
+            return (
+                f"with them folded the answers differ by {difference:.3g}, and the largest is {largest:.3g}: the "
+                f"forward pass uses these layers in another way than by calling them once each"
             )
+    return ""

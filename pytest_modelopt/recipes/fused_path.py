@@ -32,7 +32,8 @@ def fused_layers(model: nn.Module) -> list[nn.Module]:
     """The encoder layers that torch would run through the fused path in eval mode."""
     from torch import nn
 
-    return [layer for layer in model.modules() if isinstance(layer, nn.TransformerEncoderLayer) and is_fused(layer)]
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.TransformerEncoderLayer)]
+    return [layer for layer in layers if isinstance(layer.self_attn, nn.MultiheadAttention) and is_fused(layer)]
 
 
 def turn_off_fused_path(model: nn.Module, fused_before: Collection[nn.Module] = ()) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.recipes import torch_ao
-from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe
+from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.recipes.describe import (
     last_line,
     modules_in_words,
@@ -17,7 +17,9 @@ from pytest_modelopt.recipes.describe import (
     weight_owners,
 )
 from pytest_modelopt.recipes.fused_path import turn_off_fused_path
-from pytest_modelopt.recipes.sharing import replace_modules, tied_parameters
+from pytest_modelopt.recipes.own_behavior import of_classes, own_behavior
+from pytest_modelopt.recipes.settling import Replacing, in_words
+from pytest_modelopt.recipes.sharing import tied_parameters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,67 +37,55 @@ class Int8Dynamic(Recipe):
     def apply(self, model: nn.Module, context: Context) -> Applied:
         quantization = torch_ao.load("torch.ao.quantization", self.recipe_name)
         _, notes = torch_ao.ensure_engine(self.recipe_name)
-        packer = _Packer(quantization, self.changes, tied_parameters(model))
+        candidates = of_classes(model, self.changes)
+        tied = tied_parameters(model)
+        kept = own_behavior(model, context.example_inputs, candidates)
+        kept |= {module: why for module in candidates if module not in kept and (why := _reason_to_keep(module, tied))}
+        chosen = [(module,) for module in candidates if module not in kept]
+        replacing = Replacing(model, context.example_inputs, lambda module: _packed(quantization, module))
         with torch_ao.quiet():
-            model = replace_modules(model, packer)
-        notes += (*packer.notes(), *_left_in_float(model, packer.refused), *turn_off_fused_path(model))
-        return Applied(model, notes)
+            kept |= replacing.replace(chosen)
+        model = replacing.model
+        notes += (*in_words(kept, modules_in_words, "left as they are"), *_left_in_float(model, set(kept)))
+        return Applied(model, (*notes, *turn_off_fused_path(model)))
 
 
-class _Packer:
-    """Makes the packed form of one module, or remembers why it has none."""
+def _packed(quantization: Any, module: nn.Module) -> nn.Module:
+    """The packed form of one module.
 
-    def __init__(self, quantization: Any, kinds: tuple[str, ...], tied: set[int]) -> None:
-        from torch import nn
+    Raises:
+        RecipeError: there is none.
+    """
+    from torch import nn
 
-        self._quantization = quantization
-        self._classes = {getattr(nn, kind) for kind in kinds}
-        self._tied = tied
-        self.refused: dict[nn.Module, str] = {}
-
-    def __call__(self, module: nn.Module) -> nn.Module | None:
-        from torch import nn
-
-        if type(module) not in self._classes or not own_bytes(module):
-            return None
-        reason = self._reason_to_keep(module)
-        if not reason:
-            holder = nn.Sequential(module)
-            try:
-                self._quantization.quantize_dynamic(holder, {type(module)}, inplace=True)
-            except Exception as error:
-                reason = f"torch cannot pack it ({last_line(error)})"
-                vars(module).pop("qconfig", None)
-            else:
-                if holder[0] is not module:
-                    return holder[0]
-                reason = "torch has no packed form of it"
-        self.refused[module] = reason
-        return None
-
-    def _reason_to_keep(self, module: nn.Module) -> str:
-        import torch
-
-        parameters = list(module.parameters(recurse=False))
-        dtypes = {parameter.dtype for parameter in parameters}
-        if dtypes != {torch.float32}:
-            words = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-            return f"packing needs float32 weights, and they are {words}"
-        if {id(parameter) for parameter in parameters} & self._tied:
-            return "another module shares their weight, which would stay in float32 beside the int8 copy"
-        return ""
-
-    def notes(self) -> tuple[str, ...]:
-        reasons: dict[str, list[nn.Module]] = {}
-        for module, reason in self.refused.items():
-            reasons.setdefault(reason, []).append(module)
-        return tuple(f"{owners_in_words(modules)} left as they are: {why}" for why, modules in reasons.items())
+    holder = nn.Sequential(module)
+    try:
+        quantization.quantize_dynamic(holder, {type(module)}, inplace=True)
+    except Exception as error:
+        raise RecipeError(f"torch cannot pack it ({last_line(error)})") from error
+    finally:
+        vars(module).pop("qconfig", None)
+    if holder[0] is module:
+        raise RecipeError("torch has no packed form of it")
+    return holder[0]
 
 
-def _left_in_float(model: nn.Module, explained: dict[nn.Module, str]) -> tuple[str, ...]:
+def _reason_to_keep(module: nn.Module, tied: set[int]) -> str:
+    import torch
+
+    parameters = list(module.parameters(recurse=False))
+    dtypes = {parameter.dtype for parameter in parameters}
+    if dtypes != {torch.float32}:
+        words = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        return f"packing needs float32 weights, and they are {words}"
+    if {id(parameter) for parameter in parameters} & tied:
+        return "another module shares their weight, which would stay in float32 beside the int8 copy"
+    return ""
+
+
+def _left_in_float(model: nn.Module, explained: set[nn.Module]) -> tuple[str, ...]:
     """Notes on the weights that the technique does not reach, by the reason."""
     from torch import nn
-    from torch.nn.utils import parametrize
 
     attention: list[nn.Module] = []
     linear: list[tuple[str, int]] = []
@@ -107,8 +97,7 @@ def _left_in_float(model: nn.Module, explained: dict[nn.Module, str]) -> tuple[s
         if module in explained or module in within_attention or _is_packed(module):
             continue
         if isinstance(module, nn.Linear):
-            parametrized = " with a parametrized weight" if parametrize.is_parametrized(module) else ""
-            linear.append((type_name(module) + parametrized, own_bytes(module)))
+            linear.append((type_name(module), own_bytes(module)))
         elif isinstance(module, nn.modules.conv._ConvNd):
             convolutions.append(module)
         elif any(parameter.dim() > 1 for parameter in module.parameters(recurse=False)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -15,6 +15,8 @@ from pytest_modelopt.recipes.calibrating import fewer_batches, require_calibrati
 from pytest_modelopt.recipes.calling import Inputs
 from pytest_modelopt.recipes.describe import last_line, modules_in_words, total_bytes, user_line
 from pytest_modelopt.recipes.exporting import refuse_other_precisions
+from pytest_modelopt.recipes.own_behavior import own_behavior
+from pytest_modelopt.recipes.settling import in_words
 from pytest_modelopt.recipes.sharing import tied_parameters
 from pytest_modelopt.recipes.uncompiled import told, uncompiled
 
@@ -47,9 +49,11 @@ class Int8Static(Recipe):
             leaves = _opaque_leaves(graph)
             unused = _never_called(model, graph)
             tied = _tied_modules(graph)
-            prepared = _prepared(quantize_fx, graph, engine, context.example_inputs, tied)
+            own = own_behavior(model, context.example_inputs, _called_layers(graph))
+            kept = _fenced(graph, own)
+            prepared = _prepared(quantize_fx, graph, engine, context.example_inputs, [*tied, *kept])
             seen = run_observers(prepared, context, self.recipe_name, self.batches)
-            converted = quantize_fx.convert_fx(prepared)
+            converted = _without_fences(quantize_fx.convert_fx(prepared))
         for name, module in unused.items():
             converted.add_submodule(name, module)  # FX drops them, and to lose them is not what was asked for
         notes += compile_notes + fewer_batches(seen, self.batches)
@@ -60,6 +64,8 @@ class Int8Static(Recipe):
                 f"{modules_in_words(map(model.get_submodule, tied))} left as they are: another module shares their "
                 f"weight, which would stay in float32 beside the int8 copy",
             )
+        with_weights = {module: reason for module, reason in own.items() if total_bytes(module)}
+        notes += tuple(in_words(with_weights, modules_in_words, "left as they are"))
         if unused:
             notes += (f"{modules_in_words(unused.values())} left as they are: the forward pass never calls them",)
         notes += (f"the variant is a torch.fx.GraphModule: of {type(model).__name__} only forward remains",)
@@ -76,6 +82,45 @@ def _tied_modules(graph: fx.GraphModule) -> list[str]:
         for name, module in graph.named_modules()
         if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and id(module.weight) in tied
     ]
+
+
+def _called_layers(graph: fx.GraphModule) -> list[nn.Module]:
+    """Modules without others inside, which FX may quantize or fuse; recurrent ones stay in any case."""
+    from torch import nn
+    from torch.nn.utils.parametrize import is_parametrized
+
+    called = [graph.get_submodule(str(node.target)) for node in graph.graph.nodes if node.op == "call_module"]
+    return [
+        module
+        for module in dict.fromkeys(called)
+        if not isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and (is_parametrized(module) or not module._modules)
+    ]
+
+
+def _fenced(graph: fx.GraphModule, modules: Collection[nn.Module]) -> list[str]:
+    """Names of `modules` in the graph, with a `+x` around their calls: FX would fuse them with their neighbors."""
+    import torch
+
+    names = [name for name, module in graph.named_modules(remove_duplicate=False) if module in modules]
+    for node in [node for node in graph.graph.nodes if node.op == "call_module" and node.target in names]:
+        for before in node.all_input_nodes[:1]:
+            with graph.graph.inserting_before(node):
+                node.replace_input_with(before, graph.graph.call_function(torch.positive, (before,)))
+        with graph.graph.inserting_after(node):
+            fence = graph.graph.call_function(torch.positive, (node,))
+        node.replace_all_uses_with(fence, delete_user_cb=lambda user, fence=fence: user is not fence)
+    graph.recompile()
+    return names
+
+
+def _without_fences(graph: fx.GraphModule) -> fx.GraphModule:
+    import torch
+
+    for node in graph.graph.find_nodes(op="call_function", target=torch.positive):
+        node.replace_all_uses_with(node.args[0])
+        graph.graph.erase_node(node)
+    graph.recompile()
+    return graph
 
 
 def _traced(model: nn.Module, inputs: Inputs) -> fx.GraphModule:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe
 from pytest_modelopt.recipes.describe import modules_in_words, own_bytes, total_bytes, type_name, types_in_words
 from pytest_modelopt.recipes.fused_path import turn_off_fused_path
-from pytest_modelopt.recipes.sharing import replace_modules
+from pytest_modelopt.recipes.own_behavior import of_classes, own_behavior
+from pytest_modelopt.recipes.settling import Replacing, in_words
+from pytest_modelopt.recipes.sharing import holders, same_view
 
 if TYPE_CHECKING:
     import torch
@@ -51,45 +53,65 @@ class Int8WeightOnly(Recipe):
     gives: ClassVar[Form | None] = "packed"
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
-        plan = _Plan(model)
-        # told before anything is replaced, since the weights that they count are gone afterwards
-        notes = (*plan.notes(), *_left_in_float(model, plan), *_cost_notes(plan.chosen))
-        model = replace_modules(model, plan.replacement)
+        plan = _Plan(model, context)
+        left = _left_in_float(model, plan)
+        # counted before anything is replaced, since the weights are gone afterwards
+        sizes = {module: total_bytes(module) for module in plan.chosen}
+        model = plan.replace()
+        notes = (*in_words(plan.kept, modules_in_words, "left as they are"), *left, *_cost_notes(plan.chosen, sizes))
         return Applied(model, (*notes, *turn_off_fused_path(model)))
 
 
 class _Plan:
     """Which modules get int8 weights, and why others do not; made before the first is changed."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, context: Context) -> None:
         self.kept: dict[nn.Module, str] = {}
         self.chosen: list[nn.Module] = []
-        self._rows: dict[torch.Tensor, Int8Rows] = {}
-        for module in _candidates(model):
-            reason = _reason_to_keep(module)
+        self._model, self._inputs = model, context.example_inputs
+        self._rows: dict[Hashable, Int8Rows] = {}
+        candidates = _candidates(model)
+        own = own_behavior(model, context.example_inputs, candidates)
+        for module in candidates:
+            reason = own.get(module) or _reason_to_keep(module)
             if reason:
                 self.kept[module] = reason
             else:
                 self.chosen.append(module)
-        self._keep_shared(model)
+        self._holders = _holders(model)
+        self._keep_shared()
 
-    def _keep_shared(self, model: nn.Module) -> None:
+    def _keep_shared(self) -> None:
         """Leave out those whose weight is also held by a module that keeps it; they keep theirs, too, and so on."""
-        holders = _holders(model)
         while True:
             chosen = set(self.chosen)
             untied = [
                 module
                 for module in self.chosen
-                if any(not holders[id(weight)] <= chosen for weight in _weights(module).values())
+                if any(not self._holders[id(weight)] <= chosen for weight in _weights(module).values())
             ]
             if not untied:
                 return
             self.kept |= dict.fromkeys(untied, SHARED)
             self.chosen = [module for module in self.chosen if module not in self.kept]
 
-    def replacement(self, module: nn.Module) -> nn.Module | None:
-        """The int8 form of a chosen module."""
+    def replace(self) -> nn.Module:
+        """The model with the int8 forms of the chosen modules in it; modules that share a weight go together."""
+        units: list[tuple[nn.Module, ...]] = []
+        for module in self.chosen:
+            if not any(module in unit for unit in units):
+                sharing = [module]
+                for one in sharing:
+                    others = [other for weight in _weights(one).values() for other in self._holders[id(weight)]]
+                    sharing += [other for other in dict.fromkeys(others) if other not in sharing]
+                units.append(tuple(sharing))
+        replacing = Replacing(self._model, self._inputs, self._int8)
+        self.kept |= replacing.replace(units)
+        self.chosen = [module for module in self.chosen if module not in self.kept]
+        return replacing.model
+
+    def _int8(self, module: nn.Module) -> nn.Module:
+        """The int8 form of a module."""
         from torch import nn
 
         from pytest_modelopt.recipes.modules.int8_weight_only import (
@@ -98,8 +120,6 @@ class _Plan:
             Int8Rebuilt,
         )
 
-        if module not in self.chosen:
-            return None
         quantized = {name: self._quantized(weight) for name, weight in _weights(module).items()}
         if isinstance(module, nn.Linear):
             return Int8Linear(module, quantized["weight"])
@@ -111,31 +131,18 @@ class _Plan:
         """One object for each weight, whoever shares it."""
         from pytest_modelopt.recipes.modules.int8_weight_only import Int8Rows
 
-        if weight not in self._rows:
-            self._rows[weight] = Int8Rows(weight)
-        return self._rows[weight]
-
-    def notes(self) -> tuple[str, ...]:
-        reasons: dict[str, list[nn.Module]] = {}
-        for module, reason in self.kept.items():
-            reasons.setdefault(reason, []).append(module)
-        return tuple(f"{modules_in_words(modules)} left as they are: {why}" for why, modules in reasons.items())
+        if same_view(weight) not in self._rows:
+            self._rows[same_view(weight)] = Int8Rows(weight)
+        return self._rows[same_view(weight)]
 
 
-def _candidates(model: nn.Module) -> Iterator[nn.Module]:
+def _candidates(model: nn.Module) -> list[nn.Module]:
     """Modules of exactly the types that have an int8 form; what belongs to an attention is a part of that."""
     from torch import nn
 
-    kinds = _classes()
     attentions = {module for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
     parts = {child for module in attentions for child in module.modules()} - attentions
-    yield from (module for module in model.modules() if type(module) in kinds and module not in parts)
-
-
-def _classes() -> set[type[nn.Module]]:
-    from torch import nn
-
-    return {getattr(nn, kind) for kind in Int8WeightOnly.changes}
+    return [module for module in of_classes(model, Int8WeightOnly.changes) if module not in parts]
 
 
 def _weights(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -148,7 +155,7 @@ def _weights(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _holders(model: nn.Module) -> dict[int, set[nn.Module]]:
-    """For each parameter, by id, the modules that hold it; what an attention's children hold is the attention's."""
+    """For each parameter, by id, the modules that hold its numbers; what an attention's children hold is its own."""
     from torch import nn
 
     owners: dict[nn.Module, nn.Module] = {}
@@ -156,12 +163,7 @@ def _holders(model: nn.Module) -> dict[int, set[nn.Module]]:
         owners.setdefault(module, module)
         if isinstance(module, nn.MultiheadAttention):
             owners |= dict.fromkeys(module.modules(), module)
-    holders: dict[int, set[nn.Module]] = {}
-    for module, owner in owners.items():
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                holders.setdefault(id(parameter), set()).add(owner)
-    return holders
+    return {key: {owners[module] for module in modules} for key, modules in holders(model).items()}
 
 
 def _reason_to_keep(module: nn.Module) -> str:
@@ -170,9 +172,7 @@ def _reason_to_keep(module: nn.Module) -> str:
 
     weights = _weights(module)
     if not weights:
-        return "they hold no weight of their own (a hook or pruning mask makes it)"
-    if any(child._forward_pre_hooks or child._forward_hooks for child in module.modules()):
-        return "they carry forward hooks, which would be lost"
+        return "they hold no weight of their own"
     if any(type(weight.data) is not torch.Tensor or weight.layout is not torch.strided for weight in weights.values()):
         return "their weights are sparse or of a tensor class of their own"
     if not all(weight.is_floating_point() for weight in weights.values()):
@@ -192,12 +192,12 @@ def _int8_bytes(weight: torch.Tensor) -> int:
 
 def _left_in_float(model: nn.Module, plan: _Plan) -> tuple[str, ...]:
     """Notes on the matrices that the technique does not reach."""
-    from torch.nn.utils import parametrize
+    from torch import nn
 
     planned = {child for module in (*plan.chosen, *plan.kept) for child in module.modules()}
     own_forward: list[tuple[str, int]] = []
     others: list[tuple[str, int]] = []
-    kinds = tuple(_classes())
+    kinds = tuple(getattr(nn, kind) for kind in Int8WeightOnly.changes)
     for name, module in model.named_modules():
         if module in planned or ".parametrizations." in f".{name}." or not own_bytes(module):
             continue
@@ -205,7 +205,6 @@ def _left_in_float(model: nn.Module, plan: _Plan) -> tuple[str, ...]:
         word = type_name(module)
         if isinstance(module, kinds):
             found = own_forward
-            word += " with a parametrized weight" if parametrize.is_parametrized(module) else ""
         if any(parameter.dim() > 1 for parameter in module.parameters(recurse=False)) or found is own_forward:
             found.append((word, own_bytes(module)))
     notes = []
@@ -219,7 +218,7 @@ def _left_in_float(model: nn.Module, plan: _Plan) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _cost_notes(chosen: list[nn.Module]) -> tuple[str, ...]:
+def _cost_notes(chosen: list[nn.Module], sizes: Mapping[nn.Module, int]) -> tuple[str, ...]:
     """What a call has to make in floating point."""
     from pytest_modelopt.recipes.modules.int8_weight_only import BLOCK_WEIGHTS
 
@@ -233,7 +232,7 @@ def _cost_notes(chosen: list[nn.Module]) -> tuple[str, ...]:
             f"made for size; large layers stay about as fast, small ones get slower"
         )
     if rebuilt:
-        largest = max(map(total_bytes, rebuilt))
+        largest = max(sizes[module] for module in rebuilt)
         weights = {id(weight): weight for module in chosen for weight in _weights(module).values()}.values()
         held = sum(map(_int8_bytes, weights)) + largest
         if held > (floats := sum(weight.nbytes for weight in weights)):
@@ -243,8 +242,8 @@ def _cost_notes(chosen: list[nn.Module]) -> tuple[str, ...]:
             )
         else:
             peak = "the peak memory of a call falls by less than the size"
+        words = types_in_words((type_name(module), sizes[module]) for module in rebuilt)
         notes.append(
-            f"{modules_in_words(rebuilt)} rebuild all of their float weights in every call, up to "
-            f"{format_bytes(largest)} at a time: {peak}"
+            f"{words} rebuild all of their float weights in every call, up to {format_bytes(largest)} at a time: {peak}"
         )
     return tuple(notes)

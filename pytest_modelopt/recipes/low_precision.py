@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_modelopt.recipes import cpu_flags
@@ -9,6 +10,7 @@ from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeE
 from pytest_modelopt.recipes.calling import call
 from pytest_modelopt.recipes.describe import last_line, owners_in_words, type_name, user_line
 from pytest_modelopt.recipes.finite import lost_answers
+from pytest_modelopt.recipes.sharing import same_view
 
 if TYPE_CHECKING:
     import torch
@@ -96,15 +98,18 @@ def _refuse_unfit_numbers(model: nn.Module, dtype: torch.dtype, recipe: LowPreci
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> list[nn.Module]:
-    """Cast in place, each object once, so that ties stay. Returns the modules that keep float32."""
-    buffers: dict[torch.Tensor, torch.Tensor] = {}
+    """Cast in place, the same numbers once, so that ties stay. Returns the modules that keep float32."""
+    done: dict[Hashable, torch.Tensor] = {}
+    before: list[torch.Tensor] = []  # kept alive, so that no address is used twice
     for module in model.modules():
         for parameter in module._parameters.values():
             if parameter is not None and _is_cast(parameter, module):
-                parameter.data = parameter.data.to(dtype)
+                before.append(parameter.data)
+                parameter.data = done.setdefault(same_view(parameter), parameter.data.to(dtype))
         for name, buffer in module._buffers.items():
             if buffer is not None and _is_cast(buffer, module):
-                module._buffers[name] = buffers.setdefault(buffer, buffer.to(dtype))
+                before.append(buffer)
+                module._buffers[name] = done.setdefault(same_view(buffer), buffer.to(dtype))
     return [module for module in model.modules() if _keeps_float32(module)]
 
 

@@ -11,9 +11,11 @@ from pydantic import Field, model_validator
 
 from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.recipes.base import Applied, Context, Recipe, RecipeError
-from pytest_modelopt.recipes.describe import owners_in_words, weight_owners
+from pytest_modelopt.recipes.describe import modules_in_words, owners_in_words, weight_owners
 from pytest_modelopt.recipes.fused_path import turn_off_fused_path
-from pytest_modelopt.recipes.sharing import replace_modules, tied_parameters
+from pytest_modelopt.recipes.own_behavior import of_classes, own_behavior
+from pytest_modelopt.recipes.settling import Replacing, in_words
+from pytest_modelopt.recipes.sharing import tied_parameters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,38 +59,32 @@ class LowRank(Recipe):
     def apply(self, model: nn.Module, context: Context) -> Applied:
         from torch import nn
 
-        kept: dict[str, list[nn.Module]] = {}
+        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
         tied = tied_parameters(model)
-        layers: list[nn.Linear] = []
-        for module in model.modules():
-            if isinstance(module, nn.Linear):
-                reason = _reason_to_keep(module, tied)
-                if reason:
-                    kept.setdefault(reason, []).append(module)
-                else:
-                    layers.append(module)
+        own = own_behavior(model, context.example_inputs, of_classes(model, self.changes))
+        kept: dict[nn.Module, str] = {
+            layer: reason for layer in linear if (reason := own.get(layer) or _reason_to_keep(layer, tied))
+        }
+        layers = [layer for layer in linear if layer not in kept]
         chosen: dict[nn.Module, int] = {}
         for layer, rank in zip(layers, self._ranks(layers), strict=True):
-            reason = self._reason_against_rank(layer, rank)
-            if reason:
-                kept.setdefault(reason, []).append(layer)
+            if reason := self._reason_against_rank(layer, rank):
+                kept[layer] = reason
             else:
                 chosen[layer] = rank
-        energies: list[float] = []
-        factors: list[nn.Module] = []
+        energies: dict[nn.Module, float] = {}
 
-        def factorize(module: nn.Module) -> nn.Module | None:
-            if module not in chosen or not isinstance(module, nn.Linear):
-                return None
-            pair, energy = _factorized(module, chosen[module])
-            energies.append(energy)
-            factors.append(pair)
+        def factorize(layer: Any) -> nn.Module:
+            pair, energies[layer] = _factorized(layer, chosen[layer])
             return pair
 
-        model = replace_modules(model, factorize)
-        notes = [f"{owners_in_words(modules)} left as they are: {reason}" for reason, modules in kept.items()]
-        if energies:
-            notes.insert(0, _energy_note(energies, factors, self.bytes))
+        replacing = Replacing(model, context.example_inputs, factorize)
+        kept |= replacing.replace([(layer,) for layer in chosen])
+        model = replacing.model
+        notes = in_words(kept, modules_in_words, "left as they are")
+        if replacing.made:
+            kept_energies = [energies[layer] for layer in replacing.made]
+            notes.insert(0, _energy_note(kept_energies, list(replacing.made.values()), self.bytes))
         return Applied(model, (*notes, *_other_layers(model), *turn_off_fused_path(model)))
 
     def _ranks(self, layers: Sequence[nn.Linear]) -> list[int]:
@@ -175,13 +171,11 @@ def _reason_to_keep(linear: nn.Linear, tied: set[int]) -> str:
     from torch import nn
 
     if type(linear) is not nn.Linear:
-        return "not exactly nn.Linear (a subclass, a part of MultiheadAttention or parametrized)"
+        return "not exactly nn.Linear (a subclass or a part of MultiheadAttention)"
     if linear.weight.numel() < SMALLEST_WEIGHT_COUNT:
         return f"fewer than {SMALLEST_WEIGHT_COUNT} weights each"
     if id(linear.weight) in tied or id(linear.bias) in tied:
         return "another module shares their weight"
-    if linear._forward_pre_hooks or linear._forward_hooks:
-        return "they carry forward hooks, which would be lost"
     if not linear.weight.is_floating_point():
         return "their weights are not in floating point"
     if (linear.weight.numel() - 1) // sum(linear.weight.shape) < 1:

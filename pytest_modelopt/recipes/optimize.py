@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelopt.recipes import torch_ao
 from pytest_modelopt.recipes.base import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
-from pytest_modelopt.recipes.coverage import Snapshot, compare, snapshot
+from pytest_modelopt.recipes.coverage import Snapshot, compare, is_changed, snapshot
 from pytest_modelopt.recipes.describe import author_name, known_base, last_line, type_name, types_in_words
 from pytest_modelopt.recipes.foreign import held_by
 from pytest_modelopt.recipes.multiply_adds import multiply_adds
 from pytest_modelopt.recipes.registry import RECIPES
 from pytest_modelopt.recipes.sealed import explained, put_into_eval_mode
+from pytest_modelopt.recipes.settling import explanation
 from pytest_modelopt.record.model import Coverage, RecipeStep
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _step(recipe: Recipe, model: nn.Module, before: Snapshot, context: Context) 
     _check_forward(applied.model, context.example_inputs, recipe)
     first_call_s = time.perf_counter() - start
     changed_bytes = sum(layer.changed_bytes for layer in compare(before, applied.model, reached or frozenset()))
-    if not changed_bytes:
+    if not changed_bytes and not is_changed(before, applied.model):
         raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes, applied.model))
     return applied, changed_bytes, first_call_s
 
@@ -120,7 +121,7 @@ def _check_forward(model: nn.Module, inputs: Inputs, recipe: Recipe) -> None:
     if error:
         raise RecipeError(
             f"after {recipe.canonical()} the model no longer runs on its example inputs"
-            f"{_where(model, inputs)}: {last_line(error)}{_explanation(error)}"
+            f"{_where(model, inputs)}: {last_line(error)}{explanation(error)}"
         ) from error
 
 
@@ -153,16 +154,6 @@ def _where(model: nn.Module, inputs: Inputs) -> str:
     return f" (in {names[id(entered[-1])]}, of type {type_name(entered[-1])})"
 
 
-def _explanation(error: Exception) -> str:
-    """What the user can make of the errors that packed weights typically raise."""
-    if "'function' object" in str(error) or "'method' object" in str(error) or "not method" in str(error):
-        return (
-            "; a packed layer's `weight` is a method, not a tensor: call the layer in forward instead of reading its "
-            "weight"
-        )
-    return ""
-
-
 def _nothing_message(recipe: Recipe, before: Snapshot, notes: Sequence[str], model: nn.Module) -> str:
     name = recipe.recipe_name
     layers = before.layers()
@@ -173,11 +164,11 @@ def _nothing_message(recipe: Recipe, before: Snapshot, notes: Sequence[str], mod
     ]
     if recipe.changes:
         parts.append(f"{name} changes {_enumerated(recipe.changes)} only")
-    if {kind for _, kind, _ in layers} & set(recipe.changes):
+    if {weight.type for weight in before.weights} & set(recipe.changes):
         parts.extend(notes)
     bases = {type_name(module): known_base(module) for module in model.modules()}
     fitting = _fitting(recipe, {kind: bases.get(kind, "") for _, kind, _ in layers})
-    if not fitting and not {kind for _, kind, _ in layers} & set(recipe.changes):
+    if not fitting and not {weight.type for weight in before.weights} & set(recipe.changes):
         fitting = _converting()
     return "; ".join([*parts, *fitting])
 

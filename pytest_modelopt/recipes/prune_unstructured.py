@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pytest_modelopt.recipes.base import Applied, Context, Recipe
 from pytest_modelopt.recipes.describe import modules_in_words, owners_in_words, weight_owners
+from pytest_modelopt.recipes.own_behavior import reparametrized
 from pytest_modelopt.recipes.sharing import tied_parameters
 
 if TYPE_CHECKING:
@@ -66,12 +67,13 @@ class PruneUnstructured(Recipe):
 def _reason_to_keep(module: nn.Module, tied: set[int]) -> str | None:
     """None to prune the module, '' to pass over it in silence, or why it is left alone."""
     from torch import nn
-    from torch.nn.utils import parametrize
 
     if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
         weight = module._parameters.get("weight")
-        if parametrize.is_parametrized(module) or weight is None:
-            return "their weight is reparametrized"
+        if reason := reparametrized(module):
+            return reason
+        if weight is None or module.weight is not weight:
+            return "they work with another `weight` than the parameter of that name"
         if id(weight) in tied:
             return "another module shares their weight"
         return None

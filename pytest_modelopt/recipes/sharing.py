@@ -1,24 +1,114 @@
-"""Modules and parameters that a model holds under more than one name."""
+"""Modules that a model holds under more than one name, and tensors that share their numbers in memory.
+
+Two tensors share what their elements have in common, whatever objects they are: one parameter in two modules, two
+parameters over one storage, views and slices of it. To lie in one storage is not enough: cuDNN lays all weights of a
+recurrent layer into one, side by side.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
-def tied_parameters(model: nn.Module) -> set[int]:
-    """`id` of every parameter that two different modules hold."""
-    holders = Counter(
-        id(parameter)
-        for module in model.modules()
-        for parameter in {*module._parameters.values()}
-        if parameter is not None
+def held(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors that a tensor class wraps (torchao's hold int8 values and scales); of any other, itself."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()
+    return [part for name in names for part in held(getattr(tensor, name))]
+
+
+def same_view(tensor: torch.Tensor) -> Hashable:
+    """Equal for tensors that are the same numbers in the same form, whatever objects they are."""
+    if _range(tensor) is None:
+        return id(tensor)
+    return str(tensor.device), tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
+
+
+def shared_bytes(one: torch.Tensor, other: torch.Tensor) -> int:
+    """Bytes of the elements that both tensors hold in the same place of memory."""
+    import torch
+
+    total = 0
+    for a in held(one):
+        for b in held(other):
+            place, other_place = _range(a), _range(b)
+            if place is None or other_place is None or place[0] != other_place[0]:
+                continue
+            start, stop = max(place[1], other_place[1]), min(place[2], other_place[2])
+            if start >= stop:
+                continue
+            size, first = a.element_size(), min(place[1], other_place[1])
+            if (a.is_contiguous() and b.is_contiguous()) or size != b.element_size():
+                total += stop - start
+                continue
+            marks = torch.zeros((max(place[2], other_place[2]) - first) // size, dtype=torch.bool)
+            marks.as_strided(a.shape, a.stride(), (place[1] - first) // size).fill_(True)
+            theirs = torch.zeros_like(marks)
+            theirs.as_strided(b.shape, b.stride(), (other_place[1] - first) // size).fill_(True)
+            total += int((marks & theirs).sum()) * size
+    return total
+
+
+def sharing(tensors: Sequence[torch.Tensor]) -> Iterator[list[int]]:
+    """Positions of tensors that share numbers, group by group, each in order; those that share none are left out."""
+    places = sorted(
+        (*place, position)
+        for position, tensor in enumerate(tensors)
+        for part in held(tensor)
+        if (place := _range(part)) is not None
     )
-    return {key for key, count in holders.items() if count > 1}
+    group_of = list(range(len(tensors)))
+    active: list[tuple[str, int, int, int]] = []
+    for device, start, stop, position in places:
+        active = [each for each in active if each[0] == device and each[2] > start]
+        for *_, other in active:
+            if group_of[other] != group_of[position] and shared_bytes(tensors[other], tensors[position]):
+                old, new = group_of[position], group_of[other]
+                group_of = [new if group == old else group for group in group_of]
+        active.append((device, start, stop, position))
+    groups: dict[int, list[int]] = {}
+    for position, group in enumerate(group_of):
+        groups.setdefault(group, []).append(position)
+    yield from (positions for positions in groups.values() if len(positions) > 1)
+
+
+def _range(tensor: torch.Tensor) -> tuple[str, int, int] | None:
+    """Device and addresses, the last one excluded; None for tensors without elements or a storage of their own."""
+    import torch
+
+    if tensor.layout is not torch.strided or tensor.device.type == "meta" or not tensor.numel():
+        return None
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return str(tensor.device), tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
+
+
+def holders(model: nn.Module) -> dict[int, set[nn.Module]]:
+    """For each parameter, by id, all modules that hold some of its numbers, as parameters or buffers."""
+    from torch.nn.parameter import is_lazy
+
+    owned = [
+        (module, tensor)
+        for module in model.modules()
+        for tensor in (*module._parameters.values(), *module._buffers.values())
+        if tensor is not None and not is_lazy(tensor)
+    ]
+    found: dict[int, set[nn.Module]] = {id(tensor): {module} for module, tensor in owned}
+    for positions in sharing([tensor for _, tensor in owned]):
+        modules = {owned[position][0] for position in positions}
+        for position in positions:
+            found[id(owned[position][1])] |= modules
+    return found
+
+
+def tied_parameters(model: nn.Module) -> set[int]:
+    """`id` of every parameter of which another module holds some of the numbers, too."""
+    return {key for key, modules in holders(model).items() if len(modules) > 1}
 
 
 def replace_modules(model: nn.Module, replacement: Callable[[nn.Module], nn.Module | None]) -> nn.Module:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe
-from pytest_modelopt.recipes.describe import owners_in_words
+from pytest_modelopt.recipes.describe import modules_in_words
 from pytest_modelopt.recipes.fused_path import turn_off_fused_path
-from pytest_modelopt.recipes.sharing import replace_modules, tied_parameters
+from pytest_modelopt.recipes.own_behavior import of_classes, own_behavior
+from pytest_modelopt.recipes.settling import Replacing, in_words
+from pytest_modelopt.recipes.sharing import tied_parameters
 
 if TYPE_CHECKING:
     import torch
@@ -51,31 +53,29 @@ class SemiStructuredSparsity(Recipe):
         return ""
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
+        from torch import nn
+
         from pytest_modelopt.recipes.modules.semi_structured_linear import SemiStructuredLinear
 
         tied = tied_parameters(model)
-        kept: dict[str, list[nn.Module]] = {}
-        pruned: list[nn.Module] = []
+        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        own = own_behavior(model, context.example_inputs, of_classes(model, self.changes))
+        kept: dict[nn.Module, str] = {
+            layer: reason for layer in linear if (reason := own.get(layer) or reason_to_keep(layer, tied))
+        }
 
-        def store(module: nn.Module) -> nn.Module | None:
-            from torch import nn
+        def store(layer: Any) -> nn.Module:
+            return SemiStructuredLinear(layer, two_of_four(layer.weight))
 
-            if not isinstance(module, nn.Linear):
-                return None
-            reason = reason_to_keep(module, tied)
-            if reason:
-                kept.setdefault(reason, []).append(module)
-                return None
-            pruned.append(module)
-            return SemiStructuredLinear(module, two_of_four(module.weight))
-
-        model = replace_modules(model, store)
-        notes = [f"{owners_in_words(modules)} left dense: {reason}" for reason, modules in kept.items()]
-        if pruned:
+        replacing = Replacing(model, context.example_inputs, store)
+        kept |= replacing.replace([(layer,) for layer in linear if layer not in kept])
+        model = replacing.model
+        notes = in_words(kept, modules_in_words, "left dense")
+        if replacing.made:
             notes.insert(
                 0,
-                f"{owners_in_words(pruned)}: half of the weights became zero; without further training the accuracy "
-                f"usually drops",
+                f"{modules_in_words(replacing.made)}: half of the weights became zero; without further training the "
+                f"accuracy usually drops",
             )
         return Applied(model, (*notes, *turn_off_fused_path(model)))
 
@@ -97,7 +97,7 @@ def reason_to_keep(linear: nn.Linear, tied: set[int]) -> str:
 
     weight = linear._parameters.get("weight")
     if type(linear) is not nn.Linear or weight is None:
-        return "not exactly nn.Linear (a subclass, a part of MultiheadAttention or reparametrized)"
+        return "not exactly nn.Linear (a subclass or a part of MultiheadAttention)"
     if weight.dtype not in (torch.float16, torch.bfloat16):
         return (
             f"the kernels take half precision, and they are {str(weight.dtype).removeprefix('torch.')}: call .half() "
@@ -105,8 +105,6 @@ def reason_to_keep(linear: nn.Linear, tied: set[int]) -> str:
         )
     if id(weight) in tied or id(linear.bias) in tied:
         return "another module shares their weight"
-    if linear._forward_pre_hooks or linear._forward_hooks:
-        return "they carry forward hooks, which would be lost"
     if weight.shape[0] % ROWS or weight.shape[1] % COLUMNS:
         return f"the kernels take outputs in multiples of {ROWS} and inputs in multiples of {COLUMNS}"
     return ""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe
-from pytest_modelopt.recipes.describe import owners_in_words, weight_owners
+from pytest_modelopt.recipes.describe import modules_in_words, owners_in_words, weight_owners
 from pytest_modelopt.recipes.fused_path import turn_off_fused_path
-from pytest_modelopt.recipes.sharing import replace_modules, tied_parameters
+from pytest_modelopt.recipes.own_behavior import of_classes, own_behavior
+from pytest_modelopt.recipes.settling import Replacing, in_words
+from pytest_modelopt.recipes.sharing import tied_parameters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,39 +40,26 @@ class SparseCSR(Recipe):
     min_zeros: float = Field(default=0.8, gt=0, lt=1, description="layers with a smaller share of zeros stay dense")
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
+        from torch import nn
+
         from pytest_modelopt.recipes.modules.csr_linear import CSRLinear
 
         tied = tied_parameters(model)
-        kept: dict[str, list[nn.Module]] = {}
-        bytes_before = bytes_after = zeros = weights = stored = 0
+        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        own = own_behavior(model, context.example_inputs, of_classes(model, self.changes))
+        kept: dict[nn.Module, str] = {
+            layer: reason for layer in linear if (reason := own.get(layer) or self._reason_to_keep(layer, tied))
+        }
 
-        def store(module: nn.Module) -> nn.Module | None:
-            from torch import nn
+        def store(layer: Any) -> nn.Module:
+            return CSRLinear(layer)
 
-            nonlocal bytes_before, bytes_after, zeros, weights, stored
-            if not isinstance(module, nn.Linear):
-                return None
-            reason = self._reason_to_keep(module, tied)
-            if reason:
-                kept.setdefault(reason, []).append(module)
-                return None
-            new = CSRLinear(module)
-            stored += 1
-            bytes_before += module.weight.nbytes
-            bytes_after += sum(buffer.nbytes for buffer in new.buffers())
-            weights += module.weight.numel()
-            zeros += module.weight.numel() - len(new.values)
-            return new
-
-        model = replace_modules(model, store)
-        notes = [f"{owners_in_words(modules)} left dense: {reason}" for reason, modules in kept.items()]
-        if stored:
-            notes.insert(
-                0,
-                f"{stored} Linear with {zeros / weights:.1%} zeros are stored as sparse matrices, "
-                f"{format_bytes(bytes_before)} of weights as {format_bytes(bytes_after)}; the kernel gains with 8 rows "
-                f"or more in a call, with a single row it needs 90% zeros or more",
-            )
+        replacing = Replacing(model, context.example_inputs, store)
+        kept |= replacing.replace([(layer,) for layer in linear if layer not in kept])
+        model = replacing.model
+        notes = in_words(kept, modules_in_words, "left dense")
+        if replacing.made:
+            notes.insert(0, _stored_note(replacing.made))
         return Applied(model, (*notes, *_other_layers(model), *turn_off_fused_path(model)))
 
     def _reason_to_keep(self, linear: nn.Linear, tied: set[int]) -> str:
@@ -78,13 +68,11 @@ class SparseCSR(Recipe):
 
         weight = linear._parameters.get("weight")
         if type(linear) is not nn.Linear or weight is None:
-            return "not exactly nn.Linear (a subclass, a part of MultiheadAttention or reparametrized)"
+            return "not exactly nn.Linear (a subclass or a part of MultiheadAttention)"
         if weight.dtype not in (torch.float32, torch.float64):
             return f"the kernel takes float32 and float64, and they are {str(weight.dtype).removeprefix('torch.')}"
         if id(weight) in tied or id(linear.bias) in tied:
             return "another module shares their weight"
-        if linear._forward_pre_hooks or linear._forward_hooks:
-            return "they carry forward hooks, which would be lost"
         if weight.numel() < SMALLEST_WEIGHT_COUNT:
             return f"fewer than {SMALLEST_WEIGHT_COUNT:,} weights each, where the sparse kernel gains nothing"
         numbers = int(weight.count_nonzero())
@@ -96,6 +84,18 @@ class SparseCSR(Recipe):
         if numbers * (weight.element_size() + INDEX_BYTES) + (len(weight) + 1) * INDEX_BYTES >= weight.nbytes:
             return "with its indices, the sparse form would be no smaller"
         return ""
+
+
+def _stored_note(made: Mapping[Any, Any]) -> str:
+    """`made` holds the sparse form of each layer."""
+    weights = sum(layer.weight.numel() for layer in made)
+    zeros = weights - sum(len(new.values) for new in made.values())
+    dense = format_bytes(sum(layer.weight.nbytes for layer in made))
+    stored = format_bytes(sum(buffer.nbytes for new in made.values() for buffer in new.buffers()))
+    return (
+        f"{len(made)} Linear with {zeros / weights:.1%} zeros are stored as sparse matrices, {dense} of weights as "
+        f"{stored}; the kernel gains with 8 rows or more in a call, with a single row it needs 90% zeros or more"
+    )
 
 
 def _other_layers(model: nn.Module) -> tuple[str, ...]:

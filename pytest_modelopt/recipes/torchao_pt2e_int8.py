@@ -18,6 +18,7 @@ from pytest_modelopt.recipes.calibrating import fewer_batches, require_calibrati
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.describe import last_line, owners_in_words
 from pytest_modelopt.recipes.exporting import export, refuse_other_precisions
+from pytest_modelopt.recipes.sharing import shared_bytes
 from pytest_modelopt.recipes.witness import Witness
 
 if TYPE_CHECKING:
@@ -122,15 +123,15 @@ def _prepared(graph: fx.GraphModule) -> tuple[fx.GraphModule, set[str]]:
 def _with_tied_weight(graph: fx.GraphModule) -> list[Any]:
     """Convolutions and Linear whose weight something else in the graph uses, too, and would keep in floating point."""
     weights = [node.args[1] for node in _layers(graph)]
-    elsewhere = {
-        _storage(graph, node)
+    elsewhere = [
+        _attribute(graph, node)
         for node in _attributes(graph)
         if _is_tensor(graph, node) and any(not _is_weight_of(node, user) for user in node.users)
-    }
+    ]
     return [
         node
         for node, weight in zip(_layers(graph), weights, strict=True)
-        if weight.op == "get_attr" and _storage(graph, weight) in elsewhere
+        if weight.op == "get_attr" and any(shared_bytes(_attribute(graph, weight), other) for other in elsewhere)
     ]
 
 
@@ -153,10 +154,6 @@ def _is_tensor(graph: fx.GraphModule, node: Any) -> bool:
     return isinstance(_attribute(graph, node), torch.Tensor)
 
 
-def _storage(graph: fx.GraphModule, node: Any) -> int:
-    return int(_attribute(graph, node).untyped_storage().data_ptr())
-
-
 def _attributes(graph: fx.GraphModule) -> list[Any]:
     """Where the graph reads a weight or a buffer; torch.export reads those that it never uses, too."""
     return [node for node in graph.graph.nodes if node.op == "get_attr" and node.users]
@@ -168,8 +165,8 @@ def _held_by_graph(graph: fx.GraphModule) -> set[str]:
 
 def _unused_weights(model: nn.Module, graph: fx.GraphModule) -> dict[str, nn.Parameter]:
     """What the forward pass never uses stays in the variant: to lose it is not what was asked for."""
-    used = {_storage(graph, node) for node in _attributes(graph) if _is_tensor(graph, node)}
-    return {name: p for name, p in model.named_parameters() if p.untyped_storage().data_ptr() not in used}
+    used = [_attribute(graph, node) for node in _attributes(graph) if _is_tensor(graph, node)]
+    return {name: p for name, p in model.named_parameters() if not any(shared_bytes(p, tensor) for tensor in used)}
 
 
 def _converted(prepared: fx.GraphModule) -> fx.GraphModule:

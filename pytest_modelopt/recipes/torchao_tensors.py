@@ -7,15 +7,16 @@ weight becomes a tensor class, which answers to `torch.nn.functional.linear`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.recipes import torch_ao
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe
-from pytest_modelopt.recipes.calling import call
-from pytest_modelopt.recipes.describe import last_line, own_bytes, owners_in_words, type_name, types_in_words
+from pytest_modelopt.recipes.describe import last_line, modules_in_words, own_bytes, type_name, types_in_words
 from pytest_modelopt.recipes.fused_path import turn_off_fused_path
+from pytest_modelopt.recipes.own_behavior import of_classes, own_behavior, own_forward, reparametrized
+from pytest_modelopt.recipes.settling import in_words, run, settle
 from pytest_modelopt.recipes.sharing import tied_parameters
 
 if TYPE_CHECKING:
@@ -45,9 +46,12 @@ class TorchaoRecipe(Recipe):
         return ""
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
-        quantizer = _Quantizer(model, self)
-        quantizer.quantize(model, context)
-        notes = (*quantizer.notes(), *_left_in_float(model, set(quantizer.seen)))
+        quantizer = _Quantizer(model, self, context)
+        quantizer.quantize()
+        notes = (
+            *in_words(quantizer.kept, modules_in_words, "left as they are"),
+            *_left_in_float(model, set(quantizer.seen)),
+        )
         if quantizer.quantized:
             notes += self.cost_notes(context)
         return Applied(model, (*notes, *turn_off_fused_path(model)))
@@ -56,14 +60,17 @@ class TorchaoRecipe(Recipe):
 class _Quantizer:
     """Quantizes what it can, and remembers why the rest stays."""
 
-    def __init__(self, model: nn.Module, recipe: TorchaoRecipe) -> None:
-        self._recipe = recipe
+    def __init__(self, model: nn.Module, recipe: TorchaoRecipe, context: Context) -> None:
+        self._model, self._context, self._recipe = model, context, recipe
         self._tied = tied_parameters(model)
         self.kept: dict[nn.Linear, str] = {}
         self.quantized: dict[nn.Linear, torch.Tensor] = {}
         """With their weights as they were."""
-        for linear in _linear_layers(model):
-            reason = self._reason_to_keep(linear)
+        layers = _linear_layers(model)
+        exact = of_classes(model, recipe.changes)
+        own = own_behavior(model, context.example_inputs, exact, hooks_stay=True)
+        for linear in layers:
+            reason = own.get(linear) or reparametrized(linear) or own_forward(linear) or self._reason_to_keep(linear)
             if reason:
                 self.kept[linear] = reason
             else:
@@ -75,11 +82,10 @@ class _Quantizer:
 
     def _reason_to_keep(self, linear: nn.Linear) -> str:
         import torch
-        from torch.nn.utils import parametrize
 
         weight = linear._parameters.get("weight")
-        if parametrize.is_parametrized(linear) or weight is None:
-            return "their weight is computed anew for each call (parametrized, or by a hook or pruning mask)"
+        if weight is None:
+            return "their weight is computed anew for each call"
         if type(weight.data) is not torch.Tensor or not weight.is_floating_point():
             return "their weight is no plain floating-point tensor"
         if id(weight) in self._tied:
@@ -88,30 +94,32 @@ class _Quantizer:
             return "a weight is infinite or NaN, for which there is no scale"
         return self._recipe.misfit(linear)
 
-    def quantize(self, model: nn.Module, context: Context) -> None:
-        """Put torchao's tensors in place; layers with their own forward get their weights back if it breaks."""
+    def quantize(self) -> None:
+        """Put torchao's tensors in place; layers with which the model does not run get their weights back."""
         import torch
 
         with torch_ao.quiet():
-            config = self._recipe.config(context)
-            for linear in self.quantized:
-                _quantize(linear, config)
-            own = [linear for linear in self.quantized if _has_own_forward(linear)]
-            error = _error(model, context) if own else None
-        if error is not None:
-            for linear in own:
-                linear.weight = self.quantized[linear]
-                self.kept[linear] = f"the model does not run with torchao's tensors in them ({last_line(error)})"
+            self.kept |= settle(list(self.quantized), self._change, self._undo, self._problem)
         for linear in self.quantized:
             if type(linear.weight.data) is torch.Tensor:
                 self.kept.setdefault(linear, "torchao left their weight as it was, without saying why")
         self.quantized = {linear: weight for linear, weight in self.quantized.items() if linear not in self.kept}
 
-    def notes(self) -> tuple[str, ...]:
-        reasons: dict[str, list[nn.Module]] = {}
-        for module, reason in self.kept.items():
-            reasons.setdefault(reason, []).append(module)
-        return tuple(f"{owners_in_words(modules)} left as they are: {why}" for why, modules in reasons.items())
+    def _change(self, layers: Sequence[nn.Linear]) -> None:
+        config = self._recipe.config(self._context)
+        for linear in layers:
+            _quantize(linear, config)
+
+    def _undo(self, layers: Sequence[nn.Linear]) -> None:
+        for linear in layers:
+            linear.weight = self.quantized[linear]
+
+    def _problem(self) -> str:
+        try:
+            run(self._model, self._context.example_inputs)
+        except Exception as error:
+            return f"the model does not run with torchao's tensors in them ({last_line(error)})"
+        return ""
 
 
 def _linear_layers(model: nn.Module) -> list[nn.Linear]:
@@ -125,12 +133,6 @@ def _linear_layers(model: nn.Module) -> list[nn.Linear]:
     ]
 
 
-def _has_own_forward(linear: nn.Linear) -> bool:
-    from torch import nn
-
-    return type(linear).forward is not nn.Linear.forward
-
-
 def _quantize(linear: nn.Linear, config: Any) -> None:
     from torchao.quantization import quantize_
 
@@ -140,17 +142,6 @@ def _quantize(linear: nn.Linear, config: Any) -> None:
     vars(linear).pop("extra_repr", None)
     if own_description is not None:
         vars(linear)["extra_repr"] = own_description
-
-
-def _error(model: nn.Module, context: Context) -> Exception | None:
-    import torch
-
-    try:
-        with torch.no_grad():
-            call(model, context.example_inputs)
-    except Exception as error:
-        return error
-    return None
 
 
 def _left_in_float(model: nn.Module, seen: set[nn.Linear]) -> tuple[str, ...]:

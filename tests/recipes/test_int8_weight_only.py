@@ -209,13 +209,13 @@ class TestNotes:
         parametrizations.spectral_norm(model.hidden)
         notes = " | ".join(apply("int8-weight-only", model, inputs).notes)
         assert "1 MyLinear (32.5 KiB)" in notes
-        assert "1 Linear with a parametrized weight (512 B) left in floating point" in notes
+        assert "1 Linear (64.5 KiB) left as they are: their `weight` is parametrized" in notes
 
     @pytest.mark.parametrize(
         ("layer", "reason"),
         [
             (nn.Embedding(50, 64, max_norm=1.0), "max_norm makes every call write into their weight"),
-            (nn.utils.spectral_norm(nn.Embedding(50, 64)), "(a hook or pruning mask makes it)|carry forward hooks"),
+            (nn.utils.spectral_norm(nn.Embedding(50, 64)), "spectral norm makes their `weight` anew for each call"),
             (nn.Embedding(50, 1), "their rows are so short"),
         ],
     )

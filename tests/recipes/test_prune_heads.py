@@ -361,3 +361,12 @@ def test_pruning_twice_gives_the_same_bits() -> None:
         model, inputs = bert("sdpa")
         answers.append(run(apply("prune-structured(ratio=0.5, heads=true)", model, inputs).model, inputs).logits)
     assert torch.equal(*answers)
+
+
+def test_an_attention_with_a_forward_of_its_own_keeps_its_heads() -> None:
+    model = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval()
+    before = model.self_attn.forward
+    model.self_attn.forward = lambda *args, **kwargs: before(*args, **kwargs)
+    notes = " | ".join(apply("prune-structured(ratio=0.5, heads=true)", model, torch.randn(2, 5, 32)).notes)
+    assert "1 MultiheadAttention (16.5 KiB) keep their attention heads: they have a `forward` of their own" in notes
+    assert model.self_attn.num_heads == 4

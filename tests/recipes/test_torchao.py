@@ -163,7 +163,8 @@ class TestWhatIsLeftAlone:
         model[3].extra_repr = lambda: "mine"
         optimization = apply("torchao-int8-weight-only", model, torch.randn(2, 16))
         notes = " | ".join(optimization.notes)
-        assert "2 Linear (1.12 KiB) left as they are: their weight is computed anew" in notes
+        assert "1 Linear (1.06 KiB) left as they are: their `weight` is parametrized, made anew for each call" in notes
+        assert "1 Linear (1.06 KiB) left as they are: a pruning mask makes their `weight` anew for each call" in notes
         assert "1 Linear (1.06 KiB) left as they are: a weight is infinite or NaN" in notes
         assert optimization.coverage.changed_bytes == 2 * 16 * 16 * FLOAT32
         assert model[3].extra_repr() == "mine"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.describe import last_line
 from pytest_modelopt.recipes.fused_path import unfused
+from pytest_modelopt.recipes.own_behavior import own_forward
 from pytest_modelopt.recipes.sharing import replace_modules
 from pytest_modelopt.recipes.structured.observing import MIXED_UP, Backup, narrow, observe, zeroed
 
@@ -169,6 +170,8 @@ def _add_multihead(found: Found, module: nn.MultiheadAttention, tied: set[int]) 
         reason = "their heads also attend to bias_k or to an added zero"
     elif any(part._forward_hooks or part._forward_pre_hooks for part in module.modules()):
         reason = "they carry forward hooks, which would be lost"
+    elif own := next(filter(None, map(own_forward, module.modules())), ""):
+        reason = own
     elif any(id(parameter) in tied for parameter in module.parameters()):
         reason = "another module shares their weight"
     if reason:
