@@ -107,8 +107,17 @@ def holders(model: nn.Module) -> dict[int, set[nn.Module]]:
 
 
 def tied_parameters(model: nn.Module) -> set[int]:
-    """`id` of every parameter of which another module holds some of the numbers, too."""
-    return {key for key, modules in holders(model).items() if len(modules) > 1}
+    """`id` of every parameter that several modules hold as one object.
+
+    Two parameters over one storage do not count: what replaces one of them leaves the other whole, and that the model
+    then holds the numbers twice is told by coverage and by the doctor.
+    """
+    owners: dict[int, set[nn.Module]] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                owners.setdefault(id(parameter), set()).add(module)
+    return {key for key, modules in owners.items() if len(modules) > 1}
 
 
 def replace_modules(model: nn.Module, replacement: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
