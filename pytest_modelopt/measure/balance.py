@@ -37,11 +37,11 @@ _SETTINGS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0"}
 _PACKED_ROWS, _PACKED_COLUMNS, _OF_PACKED = 64, 512, 96 * KIB
 
 
-def balance(model: Path, inputs: Path) -> Balance:
+def balance(model: Path, inputs: Path, runtime: str | None) -> Balance:
     """Load the saved module and call it on the saved inputs. To be called once, in a process of its own."""
     os.environ.update(_SETTINGS)
     example = size.load(inputs)
-    process_memory.import_libraries(model, None)
+    process_memory.import_libraries(model, runtime)
     gc.collect()
     mapped = set(opened_files.mapped())
     opened_files.watch()

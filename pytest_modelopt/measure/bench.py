@@ -195,12 +195,12 @@ class Bench:
             raise VariantError(str(error)) from error
         return found
 
-    def balance(self, model: str, inputs: str) -> Balance:
+    def balance(self, model: str, inputs: str, runtime: str | None = None) -> Balance:
         """What this process gains by loading the saved model and calling it, beside what `memory` sees. For a fresh
         worker."""
         self._set_threads()
         loading.restore_environment(Path(model))
-        return balance.balance(Path(model), Path(inputs))
+        return balance.balance(Path(model), Path(inputs), runtime)
 
     def process_memory(self, model: str, inputs: str, runtime: str | None) -> tuple[int, ProcessMeter]:
         """(peak bytes of this process while it loads the saved model and calls it, the meter). For a fresh worker."""

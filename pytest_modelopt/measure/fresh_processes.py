@@ -33,7 +33,7 @@ def balance_books(workshop: Workshop, measured: Measured, name: str) -> None:
     try:
         with _saved(workshop, measured, name) as saved:
             workshop.progress.step(name, f"loading the {label} in a fresh process")
-            found: Balance = _in_fresh_worker(workshop, measured, "balance", **saved)
+            found: Balance = _in_fresh_worker(workshop, measured, "balance", **saved, runtime=before.runtime)
     except WorkerFailed as failed:
         _require_alive(measured, failed)
         why = {"process_memory": failed.message}

@@ -8,6 +8,7 @@ import os
 import struct
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pytest_modelopt.measure.installation import is_installed
 _opened: dict[str, None] = {}
 """In order: a process runs one variant."""
 _written: set[str] = set()
+_since = [0.0]
 _NO_WEIGHTS = (".py", ".pyc", ".pyi")
 _CACHES = ("torchinductor_", "torch_extensions", "triton_")
 """What compilers keep for the next process, in the system's temporary folder."""
@@ -24,6 +26,7 @@ _CACHES = ("torchinductor_", "torch_extensions", "triton_")
 
 def watch() -> None:
     """Note from now on which files are opened."""
+    _since[0] = time.time()
     sys.addaudithook(_note_event)
     _note_readers()
 
@@ -41,7 +44,7 @@ def shipped_with(own: set[str], mapped_before: set[str]) -> dict[str, int]:
         if path in _written or real in own or _is_of_nobody(path) or _is_of_nobody(real):
             continue
         with contextlib.suppress(OSError):  # it has gone since
-            if Path(real).is_file():
+            if Path(real).is_file() and Path(real).stat().st_mtime < _since[0]:  # not written meanwhile
                 found[real] = Path(real).stat().st_size
     return found
 
