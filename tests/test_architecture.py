@@ -32,6 +32,7 @@ HEAVY = {
 }
 # These run inside a worker only, and nothing that the pytest process imports may import them at its top.
 IN_THE_WORKER = {
+    "balance",
     "batches",
     "bench",
     "calibration",
@@ -44,8 +45,10 @@ IN_THE_WORKER = {
     "loading",
     "memory",
     "observe",
+    "process_counters",
     "process_memory",
     "quality",
+    "reachable",
     "repeating",
     "settings",
     "size",

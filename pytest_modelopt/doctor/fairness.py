@@ -63,7 +63,7 @@ def _own_changes(side: str, first: Measurement | None, repeat: Repeat) -> str:
 def unequal_footing(evidence: Evidence) -> Finding | None:
     """One runs compiled and the other does not, or the original carries numbers of twice the length."""
     before, after, texts = evidence.original, evidence.variant, []
-    if before.compiled and after.compiled is False and evidence.case.foreign_runtimes == ():
+    if before.compiled and after.compiled is False and not _on_other_engine(evidence):
         texts.append(
             "the original is compiled and the variant runs step by step, so the recipe is charged with what compiling "
             "gains: compile neither, or add the step `compile` to the recipe"
@@ -216,7 +216,7 @@ def fused_path(evidence: Evidence) -> Finding | None:
     if not before or after is None or after >= before or evidence.variant.compiled is not False:
         return None
     notes = [note for step in (case.coverage.steps if case.coverage else ()) for note in step.notes]
-    if case.foreign_runtimes or any("fused eval path" in note for note in notes):
+    if _on_other_engine(evidence) or any("fused eval path" in note for note in notes):
         return None  # another engine has kernels of its own; a recipe that knows of it has said it
     return Finding(
         "fused-path",
@@ -224,6 +224,10 @@ def fused_path(evidence: Evidence) -> Finding | None:
         f"the variant {after or 'none'}: part of what the recipe gains is lost there",
         ("timing", "memory"),
     )
+
+
+def _on_other_engine(evidence: Evidence) -> bool:
+    return any(side is not None and side.runtime for side in (evidence.case.original, evidence.case.variant))
 
 
 def _sides(evidence: Evidence, has_it: Callable[[Observations], bool]) -> str:

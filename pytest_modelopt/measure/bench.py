@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measure import (
+    balance,
     environment,
     latency,
     loading,
@@ -37,14 +38,27 @@ from pytest_modelopt.measure.metrics.bootstrap import paired_bootstrap
 from pytest_modelopt.measure.metrics.making import Metric, make_metric
 from pytest_modelopt.measure.metrics.replaying import Recorder, Replayed
 from pytest_modelopt.measure.other_tree import taken_from_head
-from pytest_modelopt.measure.replies import Answers, Block, Examples, Loaded, Memory, Sample, Usage, VariantError
+from pytest_modelopt.measure.replies import (
+    Answers,
+    Balance,
+    Block,
+    Examples,
+    Loaded,
+    Memory,
+    Sample,
+    Usage,
+    VariantError,
+)
 from pytest_modelopt.measure.settings import compilations, settings
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.recipes.base import Context, RecipeError
 from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.recipes.modules.runtime import RuntimeModule
 from pytest_modelopt.record.answers import Interval, Repeat
-from pytest_modelopt.record.model import Environment, ProcessMeter
+from pytest_modelopt.record.model import Coverage, Environment, ProcessMeter
 from pytest_modelopt.record.observations import Observations
+
+_LEAST_HELD = 64
 
 
 class Bench:
@@ -56,6 +70,7 @@ class Bench:
 
     def __init__(self, variant: Variant) -> None:
         self._variant = variant
+        self._environment = dict(os.environ)
         self._device = Device(variant.device)
         self._loader = loading.Loader(variant)
         self._model: nn.Module | None = None
@@ -154,7 +169,8 @@ class Bench:
         self._model = done.model
         self._known = {"first_call_s": done.first_call_s, "settings": settings()}
         gc.collect()
-        return Loaded((), done.coverage, "", True)
+        unknown = _nothing_to_compare(done.model, done.coverage)
+        return Loaded((unknown,) if unknown else (), None if unknown else done.coverage, "", True, unknown)
 
     def taken_from_head(self) -> tuple[str, ...]:
         """Modules and files of head that this variant of another revision has used instead of its own."""
@@ -189,6 +205,13 @@ class Bench:
             raise VariantError(str(error)) from error
         return found
 
+    def balance(self, model: str, inputs: str, runtime: str | None = None) -> Balance:
+        """What this process gains by loading the saved model and calling it, beside what `memory` sees. For a fresh
+        worker."""
+        self._set_threads()
+        loading.restore_environment(Path(model))
+        return balance.balance(Path(model), Path(inputs), runtime)
+
     def process_memory(self, model: str, inputs: str, runtime: str | None) -> tuple[int, ProcessMeter]:
         """(peak bytes of this process while it loads the saved model and calls it, the meter). For a fresh worker."""
         if self._device.is_cuda:
@@ -196,6 +219,7 @@ class Bench:
                 f"`device` is {self._variant.device}, and process memory is the host's: what the GPU holds is not in it"
             )
         self._set_threads()
+        loading.restore_environment(Path(model))
         return process_memory.peak_bytes(Path(model), Path(inputs), runtime)
 
     def score(self, keep: str | None = None, reference: str | None = None) -> Answers:
@@ -301,6 +325,7 @@ class Bench:
             size.save(self.model, Path(path))
         except Exception as error:
             raise _not_saved(error) from error
+        loading.keep_environment(Path(path), self._environment)
 
     def save_inputs(self, path: str) -> None:
         """Write the inputs of the measured call to `path`."""
@@ -309,6 +334,7 @@ class Bench:
     def reload(self, path: str, inputs_file: str) -> None:
         """Stand where the worker stood that saved the model and its inputs."""
         self._set_threads()
+        loading.restore_environment(Path(path))
         self._inputs = self._device.take(size.load(Path(inputs_file)))
         self._model = size.load(Path(path))
         self._set_threads()
@@ -398,6 +424,23 @@ def _classes(answers: Answers) -> dict[str, Any]:
         "predicted_classes": len(predicted),
         "most_predicted": max(predicted.values()),
     }
+
+
+def _nothing_to_compare(model: nn.Module, coverage: Coverage) -> str:
+    """Why nobody can say what a recipe changed, where hardly anything of the weights is left in tensors; '' else. One
+    bit for each float would be more."""
+    if isinstance(model, RuntimeModule):  # knows what its program holds
+        return ""
+    try:
+        held = memory.Walk(model, passes_runtimes=True).tensor_bytes
+    except memory.Unaccounted:
+        return ""
+    if held * _LEAST_HELD >= coverage.weight_bytes:
+        return ""
+    return (
+        f"what the recipe changed is not known: the model held {coverage.weight_bytes:,} bytes of weights, the variant "
+        f"holds {held:,} in tensors, and the rest cannot be compared"
+    )
 
 
 def _not_saved(error: Exception) -> VariantError:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import json
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -137,6 +140,27 @@ def load_model(loader: Loader, source: Source) -> tuple[nn.Module, tuple[str, ..
         f"{which} in training mode ({len(training)} modules) and put into eval mode for every measurement: "
         "call `eval()` in the factory",
     )
+
+
+def keep_environment(saved: Path, before: Mapping[str, str]) -> None:
+    """Write down beside a saved variant which environment variables its code has set, as for the backend of Keras: a
+    process that loads it must have them before it imports anything."""
+    changed = {name: value for name, value in os.environ.items() if before.get(name) != value}
+    _environment_of(saved).write_text(json.dumps([changed, [name for name in before if name not in os.environ]]))
+
+
+def restore_environment(saved: Path) -> None:
+    """Set what `keep_environment` has found."""
+    file = _environment_of(saved)
+    if file.exists():
+        changed, removed = json.loads(file.read_text())
+        os.environ.update(changed)
+        for name in removed:
+            os.environ.pop(name, None)
+
+
+def _environment_of(saved: Path) -> Path:
+    return saved.with_suffix(".environment")
 
 
 def words(error: BaseException) -> str:

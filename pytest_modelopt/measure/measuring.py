@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_modelopt.measure.other_tree import INSTALLED
+from pytest_modelopt.measure.fresh_processes import balance_books
+from pytest_modelopt.measure.installation import INSTALLED
 from pytest_modelopt.measure.replies import Answers, Loaded, Memory
 from pytest_modelopt.measure.workshop import Failed, Measured, Progress, Workshop
 from pytest_modelopt.record.model import CaseError, Environment, Measurement, Stage
@@ -67,6 +68,10 @@ class Measuring:
             runtime=memory.runtime,
             reserved_bytes=memory.reserved_bytes,
         )
+        if measured.loaded.no_coverage:
+            unmeasured["coverage"] = measured.loaded.no_coverage
+        balance_books(self._workshop, measured, name)
+        unmeasured = measured.measurement.unmeasured
         if measured.variant.data is None:
             unmeasured["score"] = unmeasured["predictions"] = "no `data` was given"
         else:
@@ -142,6 +147,7 @@ class Measuring:
         if variant.recipe is not None:
             optimized: Loaded = self._workshop.ask(measured, name, "optimize", f"optimizing with {variant.recipe}")
             loaded = replace(loaded, notes=(*loaded.notes, *optimized.notes), coverage=optimized.coverage)
+            loaded = replace(loaded, no_coverage=optimized.no_coverage)
         if variant.tree is not None:
             self._require_its_own_files(measured, name)
         measured.loaded = loaded

@@ -12,14 +12,16 @@ import io
 import types
 import zipfile
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.autograd.profiler import profile
 
+from pytest_modelopt.measure import reachable
 from pytest_modelopt.measure.replies import Memory
+from pytest_modelopt.recipes import torch_ao
 from pytest_modelopt.recipes.foreign import runtime_of
 
 
@@ -36,50 +38,73 @@ class ForeignRuntime(Unaccounted):
 
 
 def weights_bytes(model: nn.Module) -> int:
-    """Bytes of the memory that the model keeps: parameters, buffers, packed weights, tensors in any other attribute.
+    """Bytes of the memory that the model keeps: parameters, buffers, packed weights, and the numbers in any other
+    attribute: tensors, arrays, raw bytes. Also what it shares with others: attributes of the project's classes, global
+    variables that their code names, entries of caches.
 
-    Memory that several tensors share counts once: ties, views, slices of one storage.
+    Memory that several of them share counts once: ties, views, slices of one storage.
 
     Raises:
         ForeignRuntime: the model holds a session, a compiled model or an interpreter of another runtime.
         Unaccounted: something else holds weights in a form that cannot be counted; it is never taken for zero.
     """
-    return _Walk(model).total_bytes()
+    return Walk(model).total_bytes()
 
 
 # Objects of these packages refer to the model's modules again, or to what they were traced and converted from, which is
 # not shipped: graphs and their nodes, quantization settings.
 _NOT_OF_THE_MODEL = ("torch.fx", "torch.ao", "torch._", "torch.jit", "torch.utils.hooks", "torch.export")
-_NO_TENSORS = (str, bytes, int, float, complex, bool, type, types.ModuleType, types.BuiltinFunctionType)
+_NO_TENSORS = (str, int, float, complex, bool, types.ModuleType, types.BuiltinFunctionType)
 
 
-class _Walk:
+class Walk:
     """Everything that a model reaches. What is visited is kept alive: a freed object's address could come again."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, passes_runtimes: bool = False) -> None:
+        """`passes_runtimes`: an object of another runtime does not end it, though nothing in there counts."""
         self._ranges: list[tuple[int, int, str]] = []
         self._archived = 0
         self._seen: dict[int, Any] = {}
+        self._passes_runtimes = passes_runtimes
         self._pending: list[Any] = [model]
-        while self._pending:
-            value = self._pending.pop()
-            if value is not None and not isinstance(value, _NO_TENSORS) and id(value) not in self._seen:
-                self._seen[id(value)] = value
-                _refuse_foreign(value)
-                self._visit(value)
+        self._shared: list[Any] = []
+        self._raw: set[tuple[int, int]] = set()
+        self.packed: list[tuple[int, ...]] = []
+        """Shapes of the weights that kernels have packed for themselves, in a size that only they know."""
+        self._visit_pending()
+        self.own_bytes = self.total_bytes()
+        """Without what it shares with others of its class, and what the code of the project holds."""
+        self._pending = self._shared
+        self._visit_pending()
 
     def total_bytes(self, kind_of_device: str | None = None) -> int:
         """The union of all address ranges: two storages may overlap, where one was made from the other's memory.
 
         Of all devices, or of one kind; what TorchScript keeps to itself counts for all only.
         """
-        total = reached = 0
-        for start, stop, kind in sorted(self._ranges):
-            if kind_of_device not in (None, kind):
-                continue
-            total += max(0, stop - max(start, reached))
-            reached = max(reached, stop)
+        total = union_bytes(self.ranges(kind_of_device))
         return total if kind_of_device else total + self._archived
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Without raw memory and other libraries' arrays."""
+        ranges = ((start, stop) for start, stop, _ in self._ranges if (start, stop) not in self._raw)
+        return union_bytes(sorted(ranges)) + self._archived
+
+    def ranges(self, kind_of_device: str | None = None) -> list[tuple[int, int]]:
+        """(start, stop) of all memory that was found, sorted."""
+        return sorted((start, stop) for start, stop, kind in self._ranges if kind_of_device in (None, kind))
+
+    def _visit_pending(self) -> None:
+        while self._pending:
+            value = self._pending.pop()
+            if value is not None and not isinstance(value, _NO_TENSORS) and id(value) not in self._seen:
+                self._seen[id(value)] = value
+                runtime = runtime_of(value)
+                if not runtime:
+                    self._visit(value)
+                elif not self._passes_runtimes:
+                    raise ForeignRuntime(runtime)
 
     def _visit(self, value: Any) -> None:
         if isinstance(value, torch.Tensor):
@@ -87,25 +112,36 @@ class _Walk:
         elif isinstance(value, torch.UntypedStorage):
             self._ranges.append((value.data_ptr(), value.data_ptr() + value.nbytes(), value.device.type))
         elif isinstance(value, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
-            self._archived += _archived_tensor_bytes(value)
+            self._visit_script(value)
         elif isinstance(value, torch.ScriptObject):
             self._visit_packed(value)
+        elif isinstance(value, type):
+            self._shared += reachable.of_class(value)
         elif isinstance(value, Mapping):
             self._pending += value.values()
+            self._shared.append(type(value))
         elif isinstance(value, (list, tuple, set, frozenset, deque)):
             self._pending += value
         elif isinstance(value, types.FunctionType):
             cells = [cell.cell_contents for cell in value.__closure__ or () if not _is_empty(cell)]
             self._pending += [*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+            self._pending += vars(value).values()
+            self._shared += reachable.of_function(value)
         elif isinstance(value, types.MethodType):
             self._pending += [value.__self__, value.__func__]
         elif isinstance(value, functools.partial):
             self._pending += [value.func, *value.args, *value.keywords.values()]
-        elif type(value).__module__ == "numpy" and hasattr(value, "nbytes"):
-            self._pending.append(torch.as_tensor(value))
+        elif (behind := reachable.of_descriptor(value)) is not None:
+            self._pending += behind
+            self._pending += getattr(value, "__dict__", {}).values()
+        elif not isinstance(value, nn.Module) and (memory := reachable.memory_of(value)) is not None:
+            self._ranges += [(start, start + size, "cpu") for start, size in memory.ranges]
+            self._raw |= {(start, start + size) for start, size in memory.ranges}
+            self._pending += memory.others
         elif isinstance(value, nn.Module) or not type(value).__module__.startswith(_NOT_OF_THE_MODEL):
             self._pending += getattr(value, "__dict__", {}).values()
             self._pending += _slots(value)
+            self._shared.append(type(value))
 
     def _visit_tensor(self, tensor: torch.Tensor) -> None:
         if hasattr(tensor, "__tensor_flatten__"):  # a subclass that wraps other tensors (torchao's, for one)
@@ -133,10 +169,19 @@ class _Walk:
         if tensor.is_leaf and tensor.grad is not None:
             self._pending.append(tensor.grad)
 
+    def _visit_script(self, value: Any) -> None:
+        """Its parameters and buffers, which other modules may share, and what else its archive holds."""
+        tensors = [*value.parameters(), *value.buffers()] if isinstance(value, nn.Module) else []
+        self._pending += tensors
+        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+        self._archived += max(0, _archived_tensor_bytes(value) - sum(storages.values()))
+
     def _visit_packed(self, value: Any) -> None:
         """Packed weights: their serialized state is the unpacked weight, its scales and the bias."""
         try:
-            self._pending.append(value.__getstate__())
+            state = value.__getstate__()
+            self._pending.append(state)
+            self.packed += [tuple(tensor.shape) for tensor in _quantized(state)]
         except Exception as error:
             raise Unaccounted(f"the weights packed in a {value._type()} cannot be read: {error}") from error
 
@@ -160,7 +205,7 @@ class CudaMeter:
         Raises:
             Unaccounted: the peak does not even hold the weights, so some of them came before the meter was made.
         """
-        on_device = _Walk(model).total_bytes("cuda")
+        on_device = Walk(model).total_bytes("cuda")
         torch.cuda.synchronize(self._device)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self._device)
@@ -173,11 +218,32 @@ class CudaMeter:
                 "made: some of them were there before, outside the factory"
             )
         reserved = torch.cuda.max_memory_reserved(self._device)
-        return Memory(_Walk(model).total_bytes(), peak - on_device, reserved_bytes=reserved)
+        return Memory(Walk(model).total_bytes(), peak - on_device, reserved_bytes=reserved)
 
     def _requested(self, which: str) -> int:
         """Bytes in use, now ('current') or at most since the last reset ('peak'); 0 before anything was allocated."""
         return int(torch.cuda.memory_stats(self._device).get(f"requested_bytes.all.{which}", 0))
+
+
+def union_bytes(ranges: Iterable[tuple[int, int]]) -> int:
+    """Of sorted (start, stop)."""
+    total = reached = 0
+    for start, stop in ranges:
+        total += max(0, stop - max(start, reached))
+        reached = max(reached, stop)
+    return total
+
+
+def _quantized(state: Any) -> Iterator[torch.Tensor]:
+    """The quantized tensors in the serialized state of packed weights."""
+    if isinstance(state, torch.Tensor) and state.is_quantized:
+        yield state
+    elif type(state) is torch.ScriptObject:
+        packed: Any = state
+        yield from _quantized(packed.__getstate__())
+    elif isinstance(state, (list, tuple)):
+        for item in state:
+            yield from _quantized(item)
 
 
 def _mkldnn_memory(tensor: torch.Tensor) -> tuple[int, int]:
@@ -189,12 +255,6 @@ def _mkldnn_memory(tensor: torch.Tensor) -> tuple[int, int]:
         raise Unaccounted(f"a tensor of layout {tensor.layout} does not say where it lies: {error}") from error
 
 
-def _refuse_foreign(value: Any) -> None:
-    """Raise ForeignRuntime for an object of such a runtime, or of a class that was derived from one of its own."""
-    if runtime := runtime_of(value):
-        raise ForeignRuntime(runtime)
-
-
 def _archived_tensor_bytes(script: Any) -> int:
     """Bytes of the tensors of a TorchScript module or function, constants and packed weights included.
 
@@ -202,7 +262,8 @@ def _archived_tensor_bytes(script: Any) -> int:
     """
     buffer = io.BytesIO()
     try:
-        torch.jit.save(script, buffer)
+        with torch_ao.quiet():
+            torch.jit.save(script, buffer)
         with zipfile.ZipFile(buffer) as archive:
             entries = [
                 entry for entry in archive.infolist() if {"data", "constants"} & set(entry.filename.split("/")[1:-1])

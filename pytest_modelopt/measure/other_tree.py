@@ -11,22 +11,17 @@ import importlib.util
 import json
 import os
 import sys
-import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from pytest_modelopt.measure import opened_files
+from pytest_modelopt.measure.installation import INSTALLED, LIBRARY, OUR_FOLDER
 from pytest_modelopt.measure.variant import SourceTree
 
-_OUR_FOLDER = Path(__file__).parents[1]
-INSTALLED = ("site-packages", "dist-packages")
-_LIBRARY = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
 _REDIRECTIONS = ("MAPPING", "_redirections", "known_source_files")
 """What finders of editable installations keep, in their module or in themselves: names of modules and their places
 (setuptools; hatchling, pdm and others that use `editables`; scikit-build-core)."""
-_opened: dict[str, None] = {}
-"""Files that were opened in this process, in order: it runs one variant."""
 
 
 def enter(tree: SourceTree) -> None:
@@ -47,8 +42,7 @@ def enter(tree: SourceTree) -> None:
         if isinstance(namespaces, dict):
             namespaces.update({name: [in_tree(at, tree) for at in places] for name, places in namespaces.items()})
     if tree.is_watched:
-        sys.addaudithook(_note_opened)
-        _note_readers()
+        opened_files.watch()
 
 
 def in_tree(path: str, tree: SourceTree) -> str:
@@ -71,7 +65,11 @@ def taken_from_head(tree: SourceTree) -> tuple[str, ...]:
         and os.path.isabs(file)  # noqa: PTH117 -- that of `torch.ops` is just '_ops.py'
         and (_inside(Path(file), tree) or os.path.realpath(file) in copies)
     }
-    files = [file for file in (*_opened, *_mapped_files()) if _existing_in_tree(_source_of(file), tree) != file]
+    files = [
+        file
+        for file in (*opened_files.noted(), *opened_files.mapped())
+        if _existing_in_tree(_source_of(file), tree) != file
+    ]
     known = (*dict.fromkeys(map(_source_of, files)),)
     found = (file for file in known if _existing_in_tree(file, tree) != file)
     return (*sorted(modules), *(file for file in found if not any(f"({file})" in module for module in modules)))
@@ -105,56 +103,6 @@ def _installed_copies(tree: SourceTree) -> set[str]:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def _note_opened(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "open":
-        _note(arguments[0])
-
-
-def _note(file: Any) -> None:
-    with contextlib.suppress(TypeError, ValueError, OSError):  # a number of an open file, or nothing that can be opened
-        _opened.setdefault(os.path.abspath(os.fsdecode(file)))  # noqa: PTH100
-
-
-def _note_readers() -> None:
-    """Readers that open files without Python's knowledge."""
-    import torch
-
-    for place, name in ((torch.jit, "load"), (torch, "from_file"), (torch.UntypedStorage, "from_file")):
-        _replace(place, name)
-    try:
-        import safetensors
-    except ImportError:
-        return
-    reader = safetensors.safe_open
-    noted = _noted(reader)
-    for module in list(sys.modules.values()):
-        if getattr(module, "__dict__", {}).get("safe_open") is reader:
-            module.safe_open = noted  # type: ignore[attr-defined]
-
-
-def _replace(place: Any, name: str) -> None:
-    setattr(place, name, _noted(getattr(place, name)))
-
-
-def _noted(function: Callable[..., Any]) -> Callable[..., Any]:
-    def reading(*args: Any, **kwargs: Any) -> Any:
-        for value in (*args[:1], *kwargs.values()):
-            if isinstance(value, (str, os.PathLike)):
-                _note(value)
-        return function(*args, **kwargs)
-
-    return reading
-
-
-def _mapped_files() -> list[str]:
-    """Files that are mapped into this process: libraries and weights."""
-    try:
-        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return []
-    return list(dict.fromkeys(line[line.index("/") :] for line in lines if "/" in line))
-
-
 def _source_of(file: str) -> str:
     """Of a cached module its source."""
     if not file.endswith(".pyc"):
@@ -183,7 +131,7 @@ def _below(path: Path, top: Path) -> Path | None:
     None for what lies elsewhere, or is installed in there."""
     if not path.is_relative_to(top) or _is_installed(path.relative_to(top)):
         return None
-    environments = [Path(sys.prefix), Path(sys.base_prefix), *_LIBRARY, _OUR_FOLDER]
+    environments = [Path(sys.prefix), Path(sys.base_prefix), *LIBRARY, OUR_FOLDER]
     inner = (place for place in environments if place != top and not top.is_relative_to(place))
     return None if any(path.is_relative_to(place) for place in inner) else path.relative_to(top)
 

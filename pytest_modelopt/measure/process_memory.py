@@ -11,17 +11,18 @@ import contextlib
 import gc
 import importlib
 import importlib.util
+import os
 import pickletools
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pytest_modelopt.measure import size
+from pytest_modelopt.measure import process_counters, size
 from pytest_modelopt.measure.replies import VariantError
 from pytest_modelopt.recipes import telemetry
 from pytest_modelopt.recipes.calling import call
@@ -31,6 +32,8 @@ from pytest_modelopt.record.model import ProcessMeter
 _LIBRARIES = ("torch", "torchao", "numpy", "keras")
 """Importing these is not what a model takes. Modules of the user's are not among them: they belong to the model."""
 _ARENA_BYTES, _ROOM_BYTES, _SMALL_BYTES = 1024**2, 8 * 1024**2, 448
+_MISSED = 1.25
+"""malloc's own total counts the room between blocks, too."""
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
@@ -45,12 +48,12 @@ def peak_bytes(model: Path, inputs: Path, runtime: str | None) -> tuple[int, Pro
     """
     meter = _choose_meter()
     example = size.load(inputs)
-    _import_libraries(model, runtime)
+    import_libraries(model, runtime)
     gc.collect()
     room = _room_for_small_objects()
 
     def load_and_call() -> object:
-        loaded = _loaded(model)
+        loaded = load_saved(model)
         with torch.inference_mode():
             return loaded, call(loaded, example)  # both are alive while the meter stops
 
@@ -61,7 +64,8 @@ def peak_bytes(model: Path, inputs: Path, runtime: str | None) -> tuple[int, Pro
     return peak, meter
 
 
-def _loaded(model: Path) -> Any:
+def load_saved(model: Path) -> Any:
+    """The module saved in `model`. Raises VariantError with the way out where it cannot be loaded."""
     try:
         return size.load(model)
     except Exception as error:
@@ -75,7 +79,7 @@ def _loaded(model: Path) -> Any:
 # --- what the process has before the meter starts --------------------------------------------------------------------
 
 
-def _import_libraries(model: Path, runtime: str | None) -> None:
+def import_libraries(model: Path, runtime: str | None) -> None:
     """Import the libraries that the saved model needs: their own memory is there with any model."""
     for package in FOREIGN_RUNTIMES.get(runtime or "", ()):
         if importlib.util.find_spec(package.partition(".")[0]) is not None:
@@ -97,13 +101,24 @@ def _room_for_small_objects() -> list[bytes]:
 
 
 def _modules_named_in(saved: Path) -> set[str]:
-    """Modules whose classes and functions the file names. It is read as data: nothing of the user's is imported."""
+    """Modules whose classes and functions the file names."""
+    # torch.save writes pickle's protocol 2, where each global is one opcode: "module name".
+    named = (argument for name, argument in _read_as_data(saved) if name == "GLOBAL")
+    return {str(argument).partition(" ")[0] for argument in named}
+
+
+def paths_named_in(saved: Path) -> set[str]:
+    """Files and folders that text in the file names, links and relative names included."""
+    texts = {argument for name, argument in _read_as_data(saved) if name != "GLOBAL" and isinstance(argument, str)}
+    return {text for text in texts if 0 < len(text) < 4096 and "\0" not in text and os.path.exists(text)}  # noqa: PTH110
+
+
+def _read_as_data(saved: Path) -> Iterator[tuple[str, Any]]:
+    """(opcode, argument) of each step of the pickle: nothing of the user's is imported."""
     with zipfile.ZipFile(saved) as archive:
         (name,) = (entry for entry in archive.namelist() if entry.endswith("/data.pkl"))
         content = archive.read(name)
-    # torch.save writes pickle's protocol 2, where each global is one opcode: "module name".
-    named = (argument for opcode, argument, _ in pickletools.genops(content) if opcode.name == "GLOBAL")
-    return {str(argument).partition(" ")[0] for argument in named}
+    return ((opcode.name, argument) for opcode, argument, _ in pickletools.genops(content))
 
 
 # --- the meters ------------------------------------------------------------------------------------------------------
@@ -126,13 +141,16 @@ def _by_memray(call_once: Callable[[], object], folder: Path) -> int:
     # In the run's own folder, which is removed however this process ends.
     with tempfile.TemporaryDirectory(prefix="memray-", dir=folder) as name:
         file = Path(name) / "allocations.bin"
+        before = process_counters.read().allocated if process_counters.are_here() else None
         with memray.Tracker(file):
             kept = call_once()
+        gained = 0 if before is None else process_counters.read().allocated - before
         del kept
         reader = memray.FileReader(file)
         peak = int(reader.metadata.peak_memory)
         reader.close()
-    return peak
+    # Libraries that look malloc up for themselves are out of its reach.
+    return gained if gained > _MISSED * peak else peak
 
 
 def _by_high_water_mark(call_once: Callable[[], object], folder: Path) -> int:
@@ -150,6 +168,18 @@ def _by_high_water_mark(call_once: Callable[[], object], folder: Path) -> int:
             "`pytest-modelopt[memory]`"
         )
     return peak - before
+
+
+def resident_growth(run: Callable[[], object]) -> int | None:
+    """By how much the resident memory of this process rises within one `run()`; None where the kernel does not let its
+    high-water mark be reset."""
+    try:
+        _CLEAR_REFS.write_text("5", encoding="ascii")
+    except OSError:
+        return None
+    before = _read_resident("VmHWM")
+    run()
+    return _read_resident("VmHWM") - before
 
 
 _METERS: dict[ProcessMeter, Callable[[Callable[[], object], Path], int]] = {

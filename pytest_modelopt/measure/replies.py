@@ -27,6 +27,8 @@ class Loaded:
     coverage: Coverage | None
     metric_name: str
     higher_is_better: bool
+    no_coverage: str = ""
+    """Why nobody knows what the recipe changed."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,22 @@ class Memory:
     runtime: str | None = None
     reserved_bytes: int | None = None
     """What the allocator of a GPU has taken from it, in use or not; None on the CPU."""
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What a fresh process gained by a variant beside what the tensor meter explains."""
+
+    hidden_bytes: int
+    """0 where it is within the tolerances."""
+    runtime: str = ""
+    """A runtime that the model started when it was loaded or called there."""
+    books: tuple[tuple[int, int], ...] = ()
+    """(unexplained bytes, tolerance) of each counter: freed with the instance, allocated, pages, files, in a call."""
+    why_not: str = ""
+    """Why nobody could look."""
+    files: dict[str, int] = field(default_factory=dict)
+    """Bytes of each file beside the saved one that it read."""
 
 
 @dataclass(frozen=True)

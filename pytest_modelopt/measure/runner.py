@@ -214,9 +214,9 @@ class _Shown(Listener):
 
 
 def _needs_process_memory(case: Case, *sides: Measured) -> bool:
-    """Where a limit asks for it, or a foreign runtime leaves no other meter; then of both, by the same one."""
-    is_foreign = any(side.measurement is not None and side.measurement.runtime is not None for side in sides)
-    return is_foreign or any(limit.name == "max_process_memory" for limit in case.limits)
+    """Where a limit asks for it, or one side allocates where no other meter sees it; then of both, by the same one."""
+    is_hidden = any(side.measurement is not None and side.measurement.outside_of_torch for side in sides)
+    return is_hidden or any(limit.name == "max_process_memory" for limit in case.limits)
 
 
 def _require_same_data(original: Measured, optimized: Measured) -> None:

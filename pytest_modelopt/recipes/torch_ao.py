@@ -18,7 +18,7 @@ KNOWN_WARNINGS = (
     r"TypedStorage is deprecated",
     r"Was not able to add assertion to guarantee correct input",
     # while the compiler is imported and while it compiles int8 layers: of its own code
-    r"`torch\.jit\.script_method` is deprecated",
+    r"`torch\.jit\.\w+` is deprecated",
     r"To copy construct from a tensor, it is recommended to use sourceTensor",
     r"The input of maxpool2d is not quantized",  # its observer's own decision, on which the coverage tells
     r"The tensor attributes self\..*_flat_weights",  # of its own recurrent layers, while they are exported

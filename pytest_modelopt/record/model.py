@@ -78,6 +78,17 @@ class Measurement:
     """What else its worker saw; None where it came to no look."""
     repeat: Repeat | None = None
     """Of a variant that answers differently each time; None for one that repeats itself, and where nobody looked."""
+    hidden_bytes: int | None = 0
+    """What a fresh process gained by loading and calling it beyond what torch's allocator and the walk explain; 0
+    within the tolerance, None where no fresh process can load it."""
+
+    @property
+    def outside_of_torch(self) -> str | None:
+        """Who allocates for it where the tensor meter does not see it, so that only the process meter holds; None:
+        nobody."""
+        if self.runtime or self.hidden_bytes == 0:
+            return self.runtime
+        return "memory that torch's allocator does not see" if self.hidden_bytes else "memory that nobody could check"
 
     @property
     def memory_bytes(self) -> int | None:
@@ -323,14 +334,12 @@ class Case:
 
     @property
     def foreign_runtimes(self) -> tuple[str, ...]:
-        """The runtimes beside torch on which the original or the variant runs.
+        """What the original or the variant holds beside torch: runtimes, or memory of which nobody knows whose it is.
 
         With any, the memory of both is compared by the process meter: torch's allocator would not see one of them.
         """
-        found = (
-            side.runtime for side in (self.original, self.variant) if side is not None and side.runtime is not None
-        )
-        return tuple(dict.fromkeys(found))
+        found = (side.outside_of_torch for side in (self.original, self.variant) if side is not None)
+        return tuple(dict.fromkeys(what for what in found if what is not None))
 
     def memory_peaks_bytes(self, side: Measurement | None) -> tuple[int, ...]:
         """What the meter of this comparison read for `side`: one exact figure, or one of each fresh process.

@@ -179,6 +179,8 @@ def _process_memory(record: Record) -> Iterator[Item]:
             runs = f"{count} fresh process{'' if count == 1 else 'es'}"
             spread = f"{format_bytes(process.bytes)} within {format_bytes(process.spread_bytes)}"
             runtime = f" on {plain_line(measurement.runtime)}" if measurement.runtime else ""
+            if measurement.hidden_bytes:
+                runtime = f", of which torch's allocator does not see {format_bytes(measurement.hidden_bytes)},"
             _add(
                 about,
                 (case.model, f"{process.meter}, {runs} each"),

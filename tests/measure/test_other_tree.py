@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.measure import other_tree
+from pytest_modelopt.measure import opened_files
 from pytest_modelopt.measure.other_tree import in_tree, taken_from_head
 from pytest_modelopt.measure.variant import SourceTree
 
@@ -30,7 +30,7 @@ def tree(tmp_path: Path) -> SourceTree:
 
 @pytest.fixture(autouse=True)
 def _nothing_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(other_tree, "_opened", {})
+    monkeypatch.setattr(opened_files, "_opened", {})
 
 
 def moved(tree: SourceTree, path: str) -> bool:

@@ -209,7 +209,7 @@ def test_without_a_limit_or_a_foreign_runtime_it_is_not_measured(runner: Runner,
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        ("dies_when_loaded", "died during `process_memory`: ended by SIGKILL"),
+        ("dies_when_loaded", "died during `balance`: ended by SIGKILL"),
         ("refuses", "cannot be loaded in a fresh process: FileNotFoundError: weights.bin"),
     ],
 )
@@ -230,7 +230,7 @@ def test_a_hang_in_a_fresh_process_ends_at_the_step_limit(users: Callable[..., V
         original, pruned = sides(measured(runner, users("hangs_when_loaded"), "max_process_memory"))
     finally:
         runner.close()
-    assert "did not finish `process_memory` within 12 s (`step_limit`)" in original.unmeasured["process_memory"]
+    assert "did not finish `balance` within 12 s (`step_limit`)" in original.unmeasured["process_memory"]
     assert "cannot be loaded in a fresh process" in pruned.unmeasured["process_memory"]
 
 

@@ -1,0 +1,130 @@
+"""Whether the books balance: what a fresh process gains by a saved variant, and what the tensor meter can explain.
+
+The walk and the allocator's events see what the instance and the code of the project lead to, and what the calling
+thread asks of torch. Whatever allocates for itself, in threads or in other libraries, shows in the counters of the
+process only. What they read beyond the tolerances below means that the tensor meter does not hold for this variant.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from pytest_modelopt.measure import memory, opened_files, process_counters, process_memory, size
+from pytest_modelopt.measure.replies import Balance
+from pytest_modelopt.recipes.calling import Inputs, call
+
+# Measured on models of 3 to 50 modules; see the test of the ordinary models.
+KIB, MIB = 1024, 1024**2
+OF_INSTANCE, OF_MODULE = 96 * KIB, 2 * KIB  # of each module, and of each node of a traced graph
+"""What freeing the instance gives back beside its numbers: objects, kernels' bookkeeping, alignment."""
+OF_PROCESS = 3 * MIB
+"""What the first calls of operators leave behind: generated kernels, caches."""
+OF_PAGES = 16 * MIB
+"""Of pages of no file: the small objects of Python, stacks, and memory that was freed and is kept for later."""
+OF_FILES = 64 * KIB
+"""Of files that are mapped: headers, and the rest of the last page."""
+OF_CALL = 4 * MIB
+"""What a call needs beside torch's allocator: scratch memory of MKL, fbgemm and oneDNN."""
+_SETTINGS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0"}
+"""What oneDNN keeps for the next model is nobody's: it reads this before it first works."""
+_PACKED_ROWS, _PACKED_COLUMNS, _OF_PACKED = 64, 512, 96 * KIB
+
+
+def balance(model: Path, inputs: Path, runtime: str | None) -> Balance:
+    """Load the saved module and call it on the saved inputs. To be called once, in a process of its own."""
+    os.environ.update(_SETTINGS)
+    example = size.load(inputs)
+    process_memory.import_libraries(model, runtime)
+    gc.collect()
+    mapped = set(opened_files.mapped())
+    opened_files.watch()
+    named = opened_files.WatchedByKernel(process_memory.paths_named_in(model))
+    # Compiling takes seconds, and megabytes that are nobody's numbers; the weights are the same without it.
+    with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+        found = _balance(model, example) if process_counters.are_here() else _uncounted(model, example)
+    own = {os.path.realpath(file) for file in (model, inputs)}
+    named.note()
+    return replace(found, files=opened_files.shipped_with(own, mapped))
+
+
+def _uncounted(model: Path, example: Inputs) -> Balance:
+    call(process_memory.load_saved(model), example)
+    return Balance(0, why_not="this system has no counters of a process by which it could be checked")
+
+
+def _balance(model: Path, example: Inputs) -> Balance:
+    files_before = process_counters.mapped_files()
+    before = process_counters.read()
+    with process_counters.without_imports():
+        loaded = process_memory.load_saved(model)
+        call(loaded, example)
+        gc.collect()
+        call(loaded, example)
+        gc.collect()
+        process_counters.free_buffers_of_libraries()
+        after = process_counters.read()
+        try:
+            walk = memory.Walk(loaded)
+        except memory.ForeignRuntime as foreign:
+            return Balance(0, foreign.runtime)
+        total, own, modules = walk.total_bytes(), walk.own_bytes, sum(map(_parts, loaded.modules()))
+        packed = sum(map(_packing_room, walk.packed))
+        files = _unexplained_files(walk.ranges(), files_before)
+        in_call = _unexplained_in_call(loaded, example)
+        del walk  # it keeps what it unpacked
+        gc.collect()
+        held = process_counters.read()
+        del loaded
+        gc.collect()
+        freed = held.allocated - process_counters.read().allocated
+    books = (
+        (freed - own, OF_INSTANCE + OF_MODULE * modules + packed),
+        (after.allocated - before.allocated - total, OF_PROCESS + OF_MODULE * modules + packed),
+        (after.anonymous - before.anonymous - total, OF_PAGES + 4 * OF_MODULE * modules + packed),
+        (files, OF_FILES),
+        (in_call, OF_CALL + packed),
+    )
+    return Balance(max((unexplained for unexplained, room in books if unexplained > room), default=0), books=books)
+
+
+def _parts(module: nn.Module) -> int:
+    """Objects of Python beside its numbers: itself, and the nodes of its graph."""
+    return 1 + (len(module.graph.nodes) if isinstance(module, GraphModule) else 0)
+
+
+def _packing_room(shape: tuple[int, ...]) -> int:
+    """Kernels of int8 pad a packed matrix to whole blocks, and keep sums of its columns."""
+    rows, columns = shape[0], int(torch.Size(shape[1:]).numel())
+    padded = -(-rows // _PACKED_ROWS) * _PACKED_ROWS * -(-columns // _PACKED_COLUMNS) * _PACKED_COLUMNS
+    return padded - rows * columns + 16 * rows + _OF_PACKED
+
+
+def _unexplained_files(ranges: list[tuple[int, int]], before: dict[tuple[int, int], int]) -> int:
+    """Resident bytes of files that were mapped since, without what the walk has found in them."""
+    unexplained = 0
+    for (start, stop), resident in process_counters.mapped_files().items():
+        if (start, stop) not in before:
+            known = memory.union_bytes((max(start, a), min(stop, b)) for a, b in ranges if a < stop and b > start)
+            unexplained += max(0, resident - known)
+    return unexplained
+
+
+def _unexplained_in_call(loaded: nn.Module, example: Inputs) -> int:
+    """By how much more than torch's allocator knows of the process grows within a call, at its peak."""
+
+    def run() -> object:
+        return call(loaded, example)
+
+    run()
+    known = memory.call_peak_bytes(run)
+    gc.collect()
+    process_counters.give_back_free_memory()
+    growth = process_memory.resident_growth(run)
+    return 0 if growth is None else growth - known

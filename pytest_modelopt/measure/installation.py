@@ -1,0 +1,35 @@
+"""What belongs to the Python installation and the system, and not to a user's project."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import sysconfig
+from pathlib import Path
+
+INSTALLED = ("site-packages", "dist-packages")
+LIBRARY = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
+OUR_FOLDER = Path(__file__).parents[1]
+_SYSTEM = tuple(map(Path, ("/usr", "/lib", "/lib64", "/bin", "/etc", "/opt/intel", "/proc", "/sys", "/dev")))
+
+
+@functools.cache
+def is_installed(file: str) -> bool:
+    """Whether the file belongs to an installed package, to the interpreter, to the system or to this plugin."""
+    if file.startswith("<frozen") or ("/" not in file and os.sep not in file):
+        return True
+    path = Path(os.path.abspath(file))  # noqa: PTH100 -- links stay as they are named
+    return any(part in INSTALLED for part in path.parts) or any(
+        path.is_relative_to(place) for place in (*LIBRARY, OUR_FOLDER, *_SYSTEM)
+    )
+
+
+def is_of_project(module: str) -> bool:
+    """Whether the module named so is the user's: what is neither built in nor installed. One that is not there, such as
+    that of a class which travelled as code, is the user's, too."""
+    if module in sys.builtin_module_names or module.partition(".")[0] in sys.stdlib_module_names:
+        return module == "__main__"
+    found = sys.modules.get(module)
+    file = getattr(found, "__file__", None)
+    return found is None or (isinstance(file, str) and not is_installed(file))
