@@ -51,7 +51,7 @@ def _row(outcome: str, slowdown: float) -> Row:
 
 
 def test_the_load_ends_with_the_benchmark() -> None:
-    with common.machine("loaded") as load:
+    with common.machine("processor") as load:
         assert load is not None
         assert load.poll() is None
     assert load.poll() is not None

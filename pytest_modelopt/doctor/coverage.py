@@ -232,4 +232,5 @@ def untied(evidence: Evidence) -> Finding | None:
         f"{enumerated(names)} shared one storage in the original and no longer do: {format_bytes(size)} are held once "
         "more; leave tied weights out of the recipe, or tie them again after it",
         ("memory", "process_memory", "size"),
+        is_note=True,
     )

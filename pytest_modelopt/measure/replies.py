@@ -141,7 +141,7 @@ class Block:
     """One block of calls: what a warm call takes, and what others did to the block meanwhile."""
 
     call_ns: int
-    """The mean of the timed calls."""
+    """The mean of the timed calls, without the time that others had the processor."""
     calls: int
     elapsed_ns: int
     """All timed calls together."""

@@ -41,10 +41,6 @@ def saved_bytes(model: nn.Module) -> int:
     of its own, and no other. What the model reads from other files when it is loaded is not in it: see
     `pytest_modelopt.measure.opened_files`.
     """
-    if isinstance(model, torch.jit.ScriptModule):
-        with io.BytesIO() as file:
-            torch.jit.save(model, file)
-            return file.tell()
     counter = _Counter()
     make_parametrized_picklable(model)
     _write(model, counter)

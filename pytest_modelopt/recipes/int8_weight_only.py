@@ -57,8 +57,16 @@ class Int8WeightOnly(Recipe):
         left = _left_in_float(model, plan)
         # counted before anything is replaced, since the weights are gone afterwards
         sizes = {module: total_bytes(module) for module in plan.chosen}
+        matrices = {
+            module: {id(weight): (weight.nbytes, _int8_bytes(weight)) for weight in _weights(module).values()}
+            for module in plan.chosen
+        }
         model = plan.replace()
-        notes = (*in_words(plan.kept, modules_in_words, "left as they are"), *left, *_cost_notes(plan.chosen, sizes))
+        notes = (
+            *in_words(plan.kept, modules_in_words, "left as they are"),
+            *left,
+            *_cost_notes(plan.chosen, sizes, matrices),
+        )
         return Applied(model, (*notes, *turn_off_fused_path(model)))
 
 
@@ -218,8 +226,10 @@ def _left_in_float(model: nn.Module, plan: _Plan) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _cost_notes(chosen: list[nn.Module], sizes: Mapping[nn.Module, int]) -> tuple[str, ...]:
-    """What a call has to make in floating point."""
+def _cost_notes(
+    chosen: list[nn.Module], sizes: Mapping[nn.Module, int], matrices: Mapping[nn.Module, dict[int, tuple[int, int]]]
+) -> tuple[str, ...]:
+    """What a call has to make in floating point; `matrices`: bytes of each weight, in floating point and in int8."""
     from pytest_modelopt.recipes.modules.int8_weight_only import BLOCK_WEIGHTS
 
     in_blocks = [module for module in chosen if type_name(module) in IN_BLOCKS]
@@ -233,9 +243,9 @@ def _cost_notes(chosen: list[nn.Module], sizes: Mapping[nn.Module, int]) -> tupl
         )
     if rebuilt:
         largest = max(sizes[module] for module in rebuilt)
-        weights = {id(weight): weight for module in chosen for weight in _weights(module).values()}.values()
-        held = sum(map(_int8_bytes, weights)) + largest
-        if held > (floats := sum(weight.nbytes for weight in weights)):
+        weights = {key: sizes for module in chosen for key, sizes in matrices[module].items()}.values()
+        held = sum(int8 for _, int8 in weights) + largest
+        if held > (floats := sum(size for size, _ in weights)):
             peak = (
                 f"with the int8 weights that is {format_bytes(held)} where the original holds {format_bytes(floats)}, "
                 "so the peak memory of a call rises though the size falls"

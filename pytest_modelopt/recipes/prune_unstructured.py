@@ -88,5 +88,5 @@ def _zeros_note(layers: list[nn.Module]) -> str:
     zeros = sum(int((weight == 0).sum()) for weight in weights)
     return (
         f"{zeros:,} of {count:,} weights in {modules_in_words(layers)} are zero ({zeros / count:.1%}); the shapes are "
-        f"unchanged, so dense kernels do the same work and the saved file is no smaller"
+        f"unchanged, so dense kernels do the same work and zeros take as much room in the file as other numbers"
     )

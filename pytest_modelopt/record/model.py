@@ -176,7 +176,8 @@ class TimedPair:
     """Milliseconds of timing, over all launches, before this pair."""
     variant_first: bool
     original_ns: int
-    """One call of the original: the mean of the timed calls of its block."""
+    """One call of the original: the mean of the timed calls of its block, without the time that others had the
+    processor."""
     variant_ns: int
     original_calls: int
     """Timed calls in the block."""

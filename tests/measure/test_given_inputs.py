@@ -182,12 +182,13 @@ def test_a_model_that_writes_into_its_inputs_is_judged_like_its_polite_twin(pyte
     Path("shop.py").write_text(PROJECT, encoding="utf-8")
     Path("budgets.yaml").write_text(BUDGETS, encoding="utf-8")
     result = pytester.runpytest_subprocess("--modelopt", "--modelopt-report", "report")
-    result.assert_outcomes(failed=2)
     record: dict[str, Any] = json.loads(Path("report/record.json").read_text(encoding="utf-8"))
     impolite, polite = record["cases"]
+    # What it really gains is 1.2x; a machine that is busy with other tests may leave that open, but not call it 2.5x.
+    assert all(verdict["outcome"] != "pass" for case in (impolite, polite) for verdict in case["verdicts"])
     figures = ("size_bytes", "weights_bytes", "call_peak_bytes", "score")
     for side in ("original", "variant"):
         assert impolite[side]["score"] == polite[side]["score"]
         assert impolite[side]["weights_bytes"] == polite[side]["weights_bytes"]
     assert all(impolite["variant"][figure] is not None for figure in figures)
-    result.stdout.fnmatch_lines(["*the model writes into its inputs, so each call is given a copy*"])
+    result.stdout.fnmatch_lines(["*the model writes into its inputs*"])

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils import _pytree
 
 from pytest_modelopt.recipes import telemetry
-from pytest_modelopt.recipes.calling import Inputs, call
+from pytest_modelopt.recipes.calling import Inputs, call_on
 from pytest_modelopt.recipes.modules.runtime import RuntimeModule, Signature
 
 XML_LENGTH_BYTES = 8
@@ -86,7 +86,7 @@ class Flat(nn.Module):
         return kind(model, keywords).eval()
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        answer = call(self.model, dict(zip(self.keywords, tensors, strict=True)) if self.keywords else tensors)
+        answer = call_on(self.model, dict(zip(self.keywords, tensors, strict=True)) if self.keywords else tensors)
         returned: list[torch.Tensor] = []
         for leaf in _pytree.tree_leaves(answer):
             if isinstance(leaf, torch.Tensor):
