@@ -48,11 +48,10 @@ def lines(result: Result) -> Iterator[str]:
     table = [_row(result, "identical", result.identical, "1x"), _row(result, slower, result.slower, expected)]
     yield from (f"  {line}" for line in tabulate(table, _HEADERS, disable_numparse=True).splitlines())
     yield ""
-    if result.comparison_spread is not None:
-        yield (
-            f"An estimate of one second spreads by {format_percentage(result.segment_spread, digits=2)}, that of a "
-            f"whole comparison by {format_percentage(result.comparison_spread, digits=2)} (standard deviations)."
-        )
+    whole = result.comparison_spread
+    of_whole = "" if whole is None else f", that of a whole comparison by {format_percentage(whole, digits=2)}"
+    one_second = format_percentage(result.segment_spread, digits=2)
+    yield f"An estimate of one second spreads by {one_second}{of_whole} (standard deviation)."
     smallest = result.smallest_limit
     if smallest is None:
         yield f"No limit up to {format_percentage(LADDER[-1])} can be used here, with this time and this load."

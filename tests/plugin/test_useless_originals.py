@@ -122,8 +122,12 @@ def budgets(models: dict[str, tuple[str, str, str]]) -> str:
 
 @pytest.mark.parametrize(("models", "outcome"), [(FINE, "passed"), (USELESS, "failed")])
 def test_an_original_is_asked_whether_its_score_says_anything(
-    pytester: pytest.Pytester, models: dict[str, tuple[str, str, str]], outcome: str
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    models: dict[str, tuple[str, str, str]],
+    outcome: str,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "400")  # of a narrow terminal, the line that is looked for would be two
     pytester.makepyfile(useless=MODULE)
     (pytester.path / "budgets.yaml").write_text(budgets(models), encoding="utf-8")
     result = pytester.runpytest_subprocess("--modelopt", "--modelopt-report=report", "--modelopt-time-limit=100 ms")
