@@ -120,11 +120,12 @@ class Stopwatch:
 
     def _read_and_delay_ns(self) -> tuple[int, int]:
         """A reading, and how much of it others had; a GPU works on while its host waits."""
-        before_ns = self._delay.read_ns()
+        start_ns, before_ns = time.perf_counter_ns(), self._delay.read_ns()
         reading_ns = self._read_ns()
+        delayed_ns, beside_ns = self._delay.read_ns() - before_ns, time.perf_counter_ns() - start_ns - reading_ns
         if self._clock is not host_clock:
             return reading_ns, 0
-        return reading_ns, min(self._delay.read_ns() - before_ns, reading_ns)
+        return reading_ns, max(0, min(delayed_ns - beside_ns, reading_ns))  # what came before or after it is not in it
 
     def _read_ns(self) -> int:
         calls = self._calls_per_reading
