@@ -137,8 +137,9 @@ def _options() -> argparse.Namespace:
 def measure(store: Store, options: argparse.Namespace) -> None:
     """Rounds that the store does not hold yet, in one condition."""
     done = Counter((row["condition"], row["situation"]) for row in store.of_kind("sample"))
-    files = {name: kept(other) for name in options.situations for other in SITUATIONS[name]}
-    del files  # made before the clock runs: converting a model takes up to a minute
+    for name in options.situations:
+        for program in SITUATIONS[name]:
+            kept(program)  # made before the clock runs: converting a model takes up to a minute
     store.begin({"benchmark": "programs", "seed": SEED, "time_limit_s": TIME_LIMIT_S})
     start = time.monotonic()
     with common.machine(options.condition):

@@ -47,7 +47,7 @@ NEAR = (Situation(0.045, 0.10), Situation(0.155, 0.10), Situation(0.0, 0.05))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--condition", choices=common.CONDITIONS, default="idle", help="loaded: a process spins beside")
+    parser.add_argument("--condition", choices=common.CONDITIONS, default="idle", help="what runs beside it")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="trials of each situation")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--out", type=Path, default=common.RESULTS / "time_to_verdict.jsonl", metavar="FILE.jsonl")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_modelopt.measure.latency import Call, Stopwatch, _processor_time_of_threads
+from pytest_modelopt.measure.latency import Call, Stopwatch, _processor_time_of_threads, host_clock
 
 MS = 1_000_000
 
@@ -78,6 +78,26 @@ def test_a_long_call_is_not_warm_before_three_are_no_faster() -> None:
     block = stopwatch(clock).block()
     assert (block.call_ns, block.calls) == (4 * MS, 3)
     assert clock.calls == 3 + 4 + 3
+
+
+class BesideReadings:
+    """Others have the processor for 4 ms, once in a while, between the clock and the look at how long they had it."""
+
+    def __init__(self) -> None:
+        self.total_ns = self.looks = 0
+
+    def read_ns(self) -> int:
+        self.looks += 1
+        if self.looks % 4 == 0:
+            time.sleep(0.004)
+            self.total_ns += 4 * MS
+        return self.total_ns
+
+
+def test_what_others_took_between_two_readings_is_not_taken_off_a_reading() -> None:
+    watch = Stopwatch(Nothing(), host_clock, None)
+    watch._delay = BesideReadings()  # type: ignore[assignment]
+    assert watch.block().delayed_ns < MS  # of some ten times 4 ms, or of whole readings
 
 
 def test_short_calls_are_read_several_at_a_time() -> None:

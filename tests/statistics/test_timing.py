@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from statistics import NormalDist, fmean, geometric_mean
+from statistics import NormalDist, fmean, geometric_mean, variance
 
 import pytest
 from hypothesis import given
@@ -113,6 +113,9 @@ def test_launches_that_contradict_each_other_make_the_figure_uncertain() -> None
     originals = [ratio for ratio in (2.0, 2.4, 2.8) for _ in range(100)]
     unlike = speedup(series(originals, [1.0] * 300, launch_s=5.0))
     assert unlike.error > 3 * alike.error
+    of_launches = variance([math.log(ratio) for ratio in (2.0, 2.4, 2.8)]) / 3
+    assert unlike.error**2 == pytest.approx(unlike.scale**2 * WHOLE_RUN**2 + of_launches)
+    assert of_launches > unlike.scale**2 / unlike.segments
     assert decide_at_least(unlike, 1.8, alpha_fail=0.01) == "inconclusive"
 
 
@@ -255,6 +258,13 @@ def test_what_it_takes_is_the_number_of_segments_after_which_the_limit_is_decide
 def test_quantiles_of_students_t_are_the_published_ones(freedom: int, probability: float, published: float) -> None:
     """NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.2."""
     assert student_quantile(probability, freedom) == pytest.approx(published, rel=3e-3)
+
+
+def test_each_end_of_the_interval_spends_half_of_its_probability_since_it_is_looked_at_again() -> None:
+    """The quantile of Student's t with 10 degrees of freedom at 0.975 is 2.228, for an error probability of 5%."""
+    estimate = Estimate(2.0, scale=0.05, error=0.1, freedom=10, segments=5, from_state=0.0)
+    low, high = estimate.interval(0.05, 0.05)
+    assert (low, high) == (pytest.approx(2 * math.exp(-0.2228), 1e-3), pytest.approx(2 * math.exp(0.2228), 1e-3))
 
 
 def test_students_t_becomes_normal() -> None:
