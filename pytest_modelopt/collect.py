@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelopt.keys import CASES, SESSION
+from pytest_modelopt.budgets.problems import BudgetsError
+from pytest_modelopt.keys import CASES, SESSION, TEST
+from pytest_modelopt.markers import read_budget
+from pytest_modelopt.record.against import Base
 from pytest_modelopt.record.model import ORIGINAL, Case
 from pytest_modelopt.record.outcome import is_red
 from pytest_modelopt.report.failure import explain
 
 if TYPE_CHECKING:
     from pytest_modelopt.budgets.file import CaseEntry
+    from pytest_modelopt.session import Session
 
 
 class BudgetsModule(pytest.File):
@@ -62,7 +67,7 @@ class CaseItem(pytest.Item):
         session = self.config.stash[SESSION]
         model = self.entry.model
         variant = session.variant(model, self.entry.recipe)
-        return session.run(self.nodeid, model.name, self.entry.limits, variant, model.inference)
+        return session.run(self.stash.get(TEST, self.nodeid), model.name, self.entry.limits, variant, model.inference)
 
     def runtest(self) -> None:
         session = self.config.stash[SESSION]
@@ -85,7 +90,7 @@ class AgainstBase(CaseItem):
     """A variant, or the original, against the same at the base: fails when a limit of `regression:` is broken."""
 
     def measure(self) -> Case:
-        return self.config.stash[SESSION].run_against(self.nodeid, self.entry)
+        return self.config.stash[SESSION].run_against(self.stash.get(TEST, self.nodeid), self.entry)
 
 
 class BrokenBudget(Exception):
@@ -95,3 +100,64 @@ class BrokenBudget(Exception):
 def red_message(cases: Sequence[Case], *, strict: bool) -> str:
     """All that is wrong with a test's cases, together; empty where nothing is."""
     return "\n\n".join(explain(case, strict=strict) for case in cases if is_red(case, strict))
+
+
+# --- what is known before anything is measured -----------------------------------------------------------------------
+
+
+def unmeasured(item: pytest.Item, session: Session) -> Case:
+    """The case that the record holds of an item that fails before it measures."""
+    case = unknown(item.stash.get(TEST, item.nodeid), session, name=item.name)
+    if isinstance(item, CaseItem):
+        entry, base = item.entry, session.revision or session.saved
+        is_against = isinstance(item, AgainstBase) and base is not None
+        limits = entry.limits
+        if is_against:
+            limits = entry.model.regression if entry.recipe == ORIGINAL else entry.regression
+        return replace(
+            case,
+            model=entry.model.name,
+            recipe=entry.recipe,
+            limits=limits,
+            base=Base(base.name, "compared") if is_against and base is not None else None,
+        )
+    try:
+        budget = read_budget(item, session)
+    except BudgetsError:
+        return case
+    if budget.entry is None:
+        return replace(case, limits=budget.limits)
+    model = f"{budget.entry.model.name} in {item.name}"
+    return replace(case, model=model, recipe=budget.entry.recipe, limits=budget.limits)
+
+
+def unknown(test: str, session: Session, name: str = "") -> Case:
+    """The same of a test of which nothing but its node id is known."""
+    defaults = session.defaults
+    return Case(
+        id=test,
+        model=name or test.rpartition("::")[2],
+        recipe="",
+        metric=None,
+        higher_is_better=True,
+        limits=(),
+        batch_size=defaults.batch_size,
+        device=defaults.device,
+        threads=defaults.threads,
+    )
+
+
+def entry_ids(session: Session, root: Path, items: Sequence[pytest.Item]) -> Iterator[str]:
+    """The node ids of all cases of the budgets file, also of those that paths on the command line left out."""
+    if not session.entries:
+        return
+    known = next((item for item in items if isinstance(item, CaseItem)), None)
+    node = known.getparent(BudgetsModule) if known is not None else None
+    file = Path(os.path.relpath(session.options.budgets, root)).as_posix() if node is None else node.nodeid
+    for model in session.models:
+        recipes = [entry.recipe for entry in session.entries if entry.model == model]
+        for name in [ORIGINAL, *recipes] if session.compares_with_base else recipes:
+            if name != ORIGINAL:
+                yield f"{file}::{model.name}::{name}"
+            if session.compares_with_base:
+                yield f"{file}::{model.name}::{name} against base"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelopt.keys import CASES, ENDED, NEEDS_MODELOPT, SESSION
+from pytest_modelopt.keys import CASES, ENDED, NEEDS_MODELOPT, SESSION, TEST, USED
 
 if TYPE_CHECKING:
     from pytest_modelopt.comparison import Comparison, Optimized
@@ -46,6 +46,7 @@ class _Work:
         self._session = session
         self._request = request
         self._item: pytest.Item = request.node
+        self._item.stash[USED] = True
         self._files: list[Path] = []
         request.addfinalizer(self._forget)
 
@@ -222,7 +223,7 @@ class Measure(_Work):
         from pytest_modelopt.report.failure import explain
 
         cases = self._item.stash.setdefault(CASES, [])
-        case_id = self._item.nodeid + (f"#{len(cases) + 1}" if cases else "")
+        case_id = self._item.stash.get(TEST, self._item.nodeid) + (f"#{len(cases) + 1}" if cases else "")
         case = self._session.run(case_id, name, budget.limits, variant, inference)
         cases.append(case)
         if case.error is not None:

@@ -14,8 +14,8 @@ from pytest_modelopt import progress
 from pytest_modelopt.budgets.file import BudgetsFile, load_budgets
 from pytest_modelopt.budgets.limits import LIMITS
 from pytest_modelopt.budgets.problems import BudgetsError
-from pytest_modelopt.collect import BudgetsModule, CaseItem, red_message
-from pytest_modelopt.keys import CASES, ENDED, MARKER, SESSION
+from pytest_modelopt.collect import BudgetsModule, CaseItem, entry_ids, red_message, unknown, unmeasured
+from pytest_modelopt.keys import CASES, ENDED, MARKER, SESSION, TEST, USED
 from pytest_modelopt.markers import read_budget
 from pytest_modelopt.options import Options, read_options
 from pytest_modelopt.recipes.base import RecipeError
@@ -27,9 +27,11 @@ from pytest_modelopt.record.json import (
     environment_from_data,
     environment_to_data,
 )
+from pytest_modelopt.record.run import run_outcome
 from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.report import github, junit, markdown, terminal
 from pytest_modelopt.session import Session
+from pytest_modelopt.tests_ended import Report
 
 _WRONG_MARKER = pytest.StashKey[str]()
 _LOG_WIDTH = 200
@@ -58,6 +60,8 @@ class Gate:
         self._complete = self._tells = False
         self._budgets_reached = False
         self._cases_collected = 0
+        self._items: list[pytest.Item] = []
+        self._plan_is_told = False
         self._chooses_nothing = _chooses_nothing(config)
         if self._session.budgets is not None and self._chooses_nothing and not self._is_worker:
             _add_to_arguments(config, options.budgets)
@@ -83,6 +87,14 @@ class Gate:
         self._budgets_reached = True  # `--lf` and `-k` may leave out its cases: that is the user's choice
         return BudgetsModule.from_parent(parent, path=file_path)
 
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        item.stash[TEST] = item.nodeid
+        self._items.append(item)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._session.uncollected[report.nodeid] = None
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Read every marker before anything runs, and count the timed limits before anything is deselected."""
@@ -100,7 +112,6 @@ class Gate:
         if session.revision is not None:
             limits += [limit for model in session.models for limit in model.regression]
             limits += [limit for entry in session.entries for limit in entry.regression]
-        session.collected = tuple(item.nodeid for item in items if _is_planned(item))
         session.timed_limits = sum(LIMITS[limit.name].kind == "timed" for limit in limits)
         if problems and not self._is_worker:  # pytest-xdist loses a worker's UsageError: there, each test fails with it
             raise pytest.UsageError("\n".join(problems))
@@ -118,7 +129,15 @@ class Gate:
             )
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self._session.planned = tuple(item.nodeid for item in session.items if _is_planned(item))
+        """What is known is read from what was collected, whoever deselected it, and from the file itself."""
+        run = self._session
+        run.planned = tuple(_test(item) for item in session.items if _is_planned(item))
+        known = (_test(item) for item in self._items if _is_planned(item))
+        run.collected = tuple(
+            dict.fromkeys([*known, *run.planned, *entry_ids(run, self._config.rootpath, self._items)])
+        )
+        if run.planned and not self._is_worker and not self._config.getoption("collectonly"):
+            run.write(complete=False)  # what an earlier run has left there must not pass for this one's
 
     # --- tests -------------------------------------------------------------------------------------------------------
 
@@ -167,12 +186,16 @@ class Gate:
         for case in cases:
             item.user_properties.extend(junit.properties(case))
         report = yield
-        if cases:
+        if _is_gated(item) or cases:
             environment = self._session.environment
             report.modelopt = {  # type: ignore[attr-defined]
+                "test": _test(item),
+                "unmeasured": case_to_data(unmeasured(item, self._session)),
                 "cases": [case_to_data(case) for case in cases],
                 "environment": environment and environment_to_data(environment),
+                "plan": self._plan() if self._is_worker and not self._plan_is_told else None,
             }
+            self._plan_is_told = True  # a worker that crashes later takes nothing of it along
         return report
 
     @pytest.hookimpl(trylast=True)  # after pytest has written the test's result
@@ -180,15 +203,13 @@ class Gate:
         if self._is_worker:
             return
         data = getattr(report, "modelopt", None)
-        if data is None:
-            if report.when == "call" or report.outcome == "skipped":  # it ran: if it failed, pytest says why
-                self._session.finished_without_case(report.nodeid, failed=report.failed)
-            return
-        cases = [case_from_data(case) for case in data["cases"]]
-        self._session.add(cases, data["environment"] and environment_from_data(data["environment"]))
+        if data is not None and data["plan"]:
+            self._take_plan(data["plan"])
+        found = _read_report(report, data, self._session)
+        self._session.take(found)
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
         if isinstance(self._progress, progress.InLog) and reporter is not None and self._config.get_verbosity() >= 0:
-            for case in cases:
+            for case in found.cases:
                 reporter.ensure_newline()
                 reporter.write_line(progress.case_line(case))
 
@@ -206,38 +227,57 @@ class Gate:
         del error
         output = getattr(node, "workeroutput", {}).get("modelopt")
         if output:
-            self._session.planned = tuple(dict.fromkeys([*self._session.planned, *output["planned"]]))
-            self._session.collected = tuple(dict.fromkeys([*self._session.collected, *output["collected"]]))
-            self._session.timed_limits = max(self._session.timed_limits, output["timed_limits"])
-            self._budgets_reached |= output["budgets_reached"]
-            self._cases_collected = max(self._cases_collected, output["cases_collected"])
+            self._take_plan(output)
+
+    def _plan(self) -> dict[str, Any]:
+        """What a pytest-xdist worker knows, and the process of the terminal does not."""
+        run = self._session
+        return {
+            "planned": list(run.planned),
+            "collected": list(run.collected),
+            "timed_limits": run.timed_limits,
+            "budgets_reached": self._budgets_reached,
+            "cases_collected": self._cases_collected,
+        }
+
+    def _take_plan(self, plan: dict[str, Any]) -> None:
+        run = self._session
+        run.planned = tuple(dict.fromkeys([*run.planned, *plan["planned"]]))
+        run.collected = tuple(dict.fromkeys([*run.collected, *plan["collected"]]))
+        run.timed_limits = max(run.timed_limits, plan["timed_limits"])
+        self._budgets_reached |= plan["budgets_reached"]
+        self._cases_collected = max(self._cases_collected, plan["cases_collected"])
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         run = self._session
         run.close()
         if self._is_worker:
-            self._config.workeroutput["modelopt"] = {  # type: ignore[attr-defined]
-                "planned": list(run.planned),
-                "collected": list(run.collected),
-                "timed_limits": run.timed_limits,
-                "budgets_reached": self._budgets_reached,
-                "cases_collected": self._cases_collected,
-            }
+            self._config.workeroutput["modelopt"] = self._plan()  # type: ignore[attr-defined]
             return
-        if self._is_budgets_missed() and int(exitstatus) == pytest.ExitCode.OK:
+        if self._is_budgets_missed() and int(session.exitstatus) == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR  # pytest-xdist: only now is it known what was collected
-        self._complete = int(exitstatus) in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-        self._tells = (
-            run.has_something_to_tell
-            and not self._config.getoption("collectonly")
-            and int(exitstatus) not in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED)
+        status = int(session.exitstatus)
+        self._complete = int(exitstatus) in (
+            pytest.ExitCode.OK,
+            pytest.ExitCode.TESTS_FAILED,
+            pytest.ExitCode.NO_TESTS_COLLECTED,
         )
-        if self._tells:
-            run.write(complete=self._complete)
-            self._saved_to = run.save(complete=self._complete)
-            summary = os.environ.get("GITHUB_STEP_SUMMARY")
-            if summary:
-                github.append_step_summary(Path(summary), markdown.render(run.record(complete=self._complete)))
+        is_empty = status == pytest.ExitCode.NO_TESTS_COLLECTED and bool(run.collected)
+        self._tells = (
+            (run.has_something_to_tell or run.options.whole or is_empty)
+            and not self._config.getoption("collectonly")
+            and status != pytest.ExitCode.USAGE_ERROR
+        )
+        if not self._tells:
+            return
+        record = run.record(complete=self._complete)
+        if run_outcome(record).is_red and status == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        run.write(complete=self._complete)
+        self._saved_to = run.save(complete=self._complete)
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            github.append_step_summary(Path(summary), markdown.render(record))
 
     def _is_budgets_missed(self) -> bool:
         """The whole project was meant, but pytest never came to its budgets file."""
@@ -252,6 +292,10 @@ class Gate:
             why = "pytest did not collect it; see what ignores it"
         elif session.entries and not self._chooses_nothing and not self._cases_collected:
             why = "the paths on the command line do not include that file"
+        elif session.collected and not session.has_something_to_tell:
+            terminalreporter.write_line(
+                f"modelopt: PARTIAL: 0 of {len(session.collected)} cases ran: all were deselected", yellow=True
+            )
         if why:
             count, name = len(session.entries), session.options.budgets.name
             terminalreporter.write_line(f"modelopt: none of the {count} cases of {name} ran: {why}", yellow=True)
@@ -355,12 +399,41 @@ def _width(config: pytest.Config, reporter: pytest.TerminalReporter) -> int:
     return config.get_terminal_writer().fullwidth if on_terminal else _LOG_WIDTH
 
 
+def _test(item: pytest.Item) -> str:
+    return item.stash.get(TEST, item.nodeid)
+
+
+def _read_report(report: pytest.TestReport, data: dict[str, Any] | None, session: Session) -> Report:
+    """What the report says, also where pytest-xdist made it for a worker that crashed."""
+    expected = getattr(report, "wasxfail", None)
+    crash = getattr(report.longrepr, "reprcrash", None)
+    message = f"{crash.message} ({crash.path}:{crash.lineno})" if crash is not None else report.longreprtext
+    if report.failed and message.startswith("[XPASS(strict)]"):
+        message = f"{message.strip()}: the test passes, though it is expected to fail: take its mark away"
+    if data is None:
+        knows = report.nodeid in session.planned
+        lost = unknown(report.nodeid, session) if report.failed and knows else None
+        return Report(report.nodeid, "crash", report.outcome, message, expected, lost, (), session.options.strict)
+    return Report(
+        test=data["test"],
+        phase=report.when or "crash",
+        outcome=report.outcome,
+        message=message,
+        expected=expected,
+        unmeasured=case_from_data(data["unmeasured"]),
+        cases=[case_from_data(case) for case in data["cases"]],
+        strict=session.options.strict,
+        environment=data["environment"] and environment_from_data(data["environment"]),
+    )
+
+
 def _is_gated(item: pytest.Item) -> bool:
     fixtures = getattr(item, "fixturenames", ())
     return (
         isinstance(item, CaseItem)
         or item.get_closest_marker(MARKER) is not None
         or any(name in fixtures for name in ("modelopt", "optimize"))
+        or item.stash.get(USED, False)
     )
 
 

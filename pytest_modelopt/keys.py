@@ -19,3 +19,7 @@ CASES: pytest.StashKey[list[Case]] = pytest.StashKey()
 """On an item: the cases that its test measured."""
 ENDED: pytest.StashKey[bool] = pytest.StashKey()
 """On an item: its test has ended, so nothing that is measured now would be asserted."""
+TEST: pytest.StashKey[str] = pytest.StashKey()
+"""On an item: its node id as it was collected. pytest-xdist adds the name of a group to it later."""
+USED: pytest.StashKey[bool] = pytest.StashKey()
+"""On an item: it asked for one of our fixtures, maybe while it ran."""

@@ -32,6 +32,8 @@ class Options:
     """The saved record to compare with."""
     save: Path | None = None
     """Where to save this run's record, as a baseline for others."""
+    whole: bool = False
+    """A run that leaves out a case that it knows is red."""
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -61,6 +63,13 @@ def add_options(parser: pytest.Parser) -> None:
         action="store_true",
         default=None,
         help="a timed limit that stays inconclusive fails, too (ini: modelopt_strict)",
+    )
+    group.addoption(
+        "--modelopt-whole",
+        action="store_true",
+        default=None,
+        help="a run that leaves out a case (by -k, -m, --deselect or paths), or measures nothing, fails "
+        "(ini: modelopt_whole)",
     )
     group.addoption(
         "--modelopt-time-limit",
@@ -97,6 +106,9 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("modelopt_budgets", "the budgets file, relative to the ini file", default=None)
     parser.addini("modelopt_report", "folder for record.json and summary.md, relative to the ini file", default=None)
     parser.addini("modelopt_strict", "a timed limit that stays inconclusive fails, too", type="bool", default=False)
+    parser.addini(
+        "modelopt_whole", "a run that leaves out a case, or measures nothing, fails", type="bool", default=False
+    )
     parser.addini("modelopt_time_limit", "timing per comparison, such as '20 s'", default=None)
     parser.addini("modelopt_step_limit", "limit of any other single step of a worker, such as '10 min'", default=None)
     parser.addini("modelopt_against", "the git revision to compare with, or 'merge-base:REV'", default=None)
@@ -113,6 +125,7 @@ def read_options(config: pytest.Config) -> Options:
     budgets, named = _path(config, "budgets")
     report, _ = _path(config, "report")
     strict = config.getoption("--modelopt-strict")
+    whole = config.getoption("--modelopt-whole")
     against, baseline = _base(config)
     return Options(
         enabled=is_enabled(config),
@@ -125,6 +138,7 @@ def read_options(config: pytest.Config) -> Options:
         against=against,
         baseline=baseline,
         save=_path(config, "save")[0],
+        whole=bool(config.getini("modelopt_whole") if whole is None else whole),
     )
 
 

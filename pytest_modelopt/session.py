@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,9 @@ from pytest_modelopt.options import Options
 from pytest_modelopt.record.against import Against, Base
 from pytest_modelopt.record.answers import Inference
 from pytest_modelopt.record.model import ORIGINAL, Case, CaseError, Environment, Record
-from pytest_modelopt.record.outcome import not_run
+from pytest_modelopt.record.run import run_outcome
 from pytest_modelopt.record.verdicts import Limit
+from pytest_modelopt.tests_ended import Report, Tests
 
 if TYPE_CHECKING:
     from pytest_modelopt.budgets.file import BudgetsFile, CaseEntry, Defaults, ModelEntry
@@ -51,14 +52,14 @@ class Session:
     """The base, where it is a saved record."""
     timed_limits: int = 0
     collected: tuple[str, ...] = ()
-    """Every case that was collected, also those that were deselected then."""
+    """Every case that is known, also those that were deselected."""
     planned: tuple[str, ...] = ()
+    uncollected: dict[str, None] = field(default_factory=dict)
+    """Files that could not be collected."""
 
     def __post_init__(self) -> None:
         self._runner: Runner | None = None
-        self._cases: dict[str, Case] = {}
-        self._without_case: set[str] = set()
-        self._skipped: set[str] = set()
+        self._tests = Tests()
         self._environment: Environment | None = None
         self._started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
@@ -180,22 +181,15 @@ class Session:
 
     # --- the record --------------------------------------------------------------------------------------------------
 
-    def add(self, cases: Sequence[Case], environment: Environment | None) -> None:
-        """Take cases into the record, the last attempt of each; written at once, whatever comes next."""
-        self._cases.update({case.id: case for case in cases})
-        self._environment = self._environment or environment
-        self.write(complete=False)
-
-    def finished_without_case(self, case_id: str, *, failed: bool) -> None:
-        """A planned test has ended without measuring. Where it did not fail, nothing of it is missing from a record
-        that was put together of several jobs, either; where it failed, such a record holds no other trace of it.
-        """
-        self._without_case.add(case_id)
-        (self._skipped.discard if failed else self._skipped.add)(case_id)
+    def take(self, report: Report) -> None:
+        """Take what a test's report says into the record; written at once, whatever comes next."""
+        self._environment = self._environment or report.environment
+        if self._tests.take(report):
+            self.write(complete=False)
 
     @property
     def has_something_to_tell(self) -> bool:
-        return bool(self.planned or self._cases)
+        return bool(self.planned or self._tests.cases or self.uncollected)
 
     @property
     def environment(self) -> Environment | None:
@@ -207,19 +201,22 @@ class Session:
         from pytest_modelopt.measure.variant import SEED
 
         order = {case_id: index for index, case_id in enumerate(self.planned)}
-        cases = sorted(self._cases.values(), key=lambda c: order.get(c.id.partition("#")[0], len(order)))
+        cases = sorted(self._tests.cases, key=lambda c: order.get(c.id.partition("#")[0], len(order)))
         return Record(
             tool_version=__version__,
             started=self._started,
             seed=SEED,
             strict=self.options.strict,
             timed_limits=self.timed_limits,
-            planned=tuple(case_id for case_id in self.planned if case_id not in self._without_case),
+            planned=self.planned,
             complete=complete,
             cases=tuple(cases),
             environment=self._environment,
             collected=self.collected,
-            skipped=tuple(case_id for case_id in self.planned if case_id in self._skipped),
+            skipped=tuple(name for name in self.planned if name in self._tests.skipped),
+            idle=tuple(name for name in self.planned if name in self._tests.idle),
+            uncollected=tuple(self.uncollected),
+            whole=self.options.whole,
             against=self._against(),
         )
 
@@ -227,7 +224,7 @@ class Session:
         base = self.revision or self.saved
         if base is None:
             return None
-        known = {case.model: case.higher_is_better for case in self._cases.values() if case.metric is not None}
+        known = {case.model: case.higher_is_better for case in self._tests.cases if case.metric is not None}
         return base.against(self.budgets, known)
 
     def write(self, *, complete: bool) -> None:
@@ -254,8 +251,11 @@ class Session:
 
 def _why_not_saved(record: Record, *, complete: bool) -> str:
     """A baseline that lacks cases, or holds errors, would make them look new or whole to later runs."""
-    if not complete or not_run(record):
+    run = run_outcome(record)
+    if not complete or run.never_ran:
         return "the run did not come to its end"
+    if run.is_partial or not record.cases:
+        return run.headline
     in_error = [case.name for case in record.cases if case.error is not None]
     return f"there are errors in it ({', '.join(in_error[:3])})" if in_error else ""
 

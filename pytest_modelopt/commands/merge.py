@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     """
     from pytest_modelopt.record.json import read, write
     from pytest_modelopt.record.merge import merge
-    from pytest_modelopt.record.outcome import record_is_red
+    from pytest_modelopt.record.run import record_is_red
     from pytest_modelopt.report import markdown, terminal
 
     paths: list[Path] = options.records

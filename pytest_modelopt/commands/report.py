@@ -31,7 +31,7 @@ def add_parser(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.commands.refusing import figures_of
     from pytest_modelopt.record.json import read
-    from pytest_modelopt.record.outcome import record_is_red
+    from pytest_modelopt.record.run import record_is_red
     from pytest_modelopt.report import markdown, terminal
 
     with figures_of(options.record):

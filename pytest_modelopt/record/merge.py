@@ -37,8 +37,8 @@ def merge(records: Sequence[tuple[str, Record]]) -> Record:
     record says of them differs.
 
     All cases that any of the jobs collected are planned in the merged record, so one that none of them ran is missing
-    from it (`outcome.not_run`) and makes it red, as a job does that was interrupted. Verdicts stay those of the jobs;
-    where they counted different numbers of timed limits, `timed_limits` is the largest.
+    from it (`RunOutcome.never_ran`) and makes it red, as a job does that was interrupted. Verdicts stay those of the
+    jobs; where they counted different numbers of timed limits, `timed_limits` is the largest.
 
     Raises:
         MergeError: for records of different revisions, bases, versions or budgets, for the same record twice, and where
@@ -62,6 +62,9 @@ def merge(records: Sequence[tuple[str, Record]]) -> Record:
         planned=planned,
         collected=planned,
         skipped=tuple(dict.fromkeys(name for record in all_records for name in record.skipped)),
+        idle=tuple(dict.fromkeys(name for record in all_records for name in record.idle)),
+        uncollected=tuple(dict.fromkeys(name for record in all_records for name in record.uncollected)),
+        whole=True,
         complete=all(record.complete for record in all_records),
         cases=tuple(cases),
         environment=environments[0] if environments else all_records[0].environment,
@@ -163,7 +166,8 @@ def _counted(records: Sequence[tuple[str, Record]]) -> tuple[list[_Measured], li
 
 
 def _check_same(name: str, case: Case, other_name: str, other: Case) -> None:
-    if (case.model, case.recipe, case.limits) != (other.model, other.recipe, other.limits):
+    is_named = case.recipe and other.recipe  # a test that failed before it measured has not said what it measures
+    if case.limits != other.limits or (is_named and (case.model, case.recipe) != (other.model, other.recipe)):
         raise MergeError(
             f"{name} and {other_name} both hold {case.id}, with different limits or recipes: they are not of the same "
             "revision of one project"
@@ -210,10 +214,8 @@ def _machines(counted: Sequence[_Measured]) -> dict[object, Environment | None]:
 
 
 def _planned(records: Sequence[Record]) -> tuple[str, ...]:
-    """Every case that a job planned, or knew and left to others; what was skipped ended, though it measured nothing."""
-    skipped = {name for record in records for name in record.skipped}
-    names = (name for record in records for name in (*record.collected, *record.planned))
-    return tuple(name for name in dict.fromkeys(names) if name not in skipped)
+    """Every case that a job planned, or knew and left to others."""
+    return tuple(dict.fromkeys(name for record in records for name in (*record.collected, *record.planned)))
 
 
 def _against(told: Sequence[Against | None]) -> Against | None:

@@ -17,12 +17,12 @@ from pytest_modelopt.record.merged import Merged
 from pytest_modelopt.record.observations import Observations
 from pytest_modelopt.record.verdicts import Finding, Limit, Verdict
 
-SCHEMA_VERSION: Literal[6] = 6
+SCHEMA_VERSION: Literal[7] = 7
 ORIGINAL = "original"
 """Stands for a recipe where the model without one is compared with its base."""
 
 ProcessMeter = Literal["memray", "VmHWM"]
-Stage = Literal["start", "read", "load", "optimize", "size", "memory", "score", "timing", "limits", "compare"]
+Stage = Literal["start", "read", "load", "optimize", "size", "memory", "score", "timing", "limits", "compare", "test"]
 
 
 @dataclass(frozen=True)
@@ -274,6 +274,14 @@ class CaseError:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """A test that is marked with `xfail`, and what came of it: none of its cases makes a run red."""
+
+    outcome: Literal["xfailed", "xpassed"]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Case:
     """One (model, recipe, budget), as measured and judged."""
 
@@ -281,6 +289,7 @@ class Case:
     """The pytest node id."""
     model: str
     recipe: str
+    """'' where a test failed before it said which."""
     metric: str | None
     higher_is_better: bool
     limits: tuple[Limit, ...]
@@ -308,6 +317,8 @@ class Case:
     """Where head is compared with its base and not with its original: then `original` is the base's measurement."""
     machine: int = 0
     """Which machine of its record it was measured on: 0 is `Record.environment`, 1 the first of `other_machines`."""
+    expected: Expected | None = None
+    """Where pytest expected its test to fail."""
 
     @property
     def drop(self) -> float | None:
@@ -331,7 +342,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        return f"{self.model}/{self.recipe}"
+        return f"{self.model}/{self.recipe}" if self.recipe else self.model
 
     @property
     def foreign_runtimes(self) -> tuple[str, ...]:
@@ -380,7 +391,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything one run found. `planned` lists every case that was collected, so that a missing one can be noticed."""
+    """Everything one run found, and what became of every test that it knew: `record/run.py` says what it comes to."""
 
     tool_version: str
     started: str
@@ -390,6 +401,7 @@ class Record:
     timed_limits: int
     """Timed limits in the run: the error probability of FAIL is shared among them."""
     planned: tuple[str, ...]
+    """Every test that was to leave a case: one of which nothing is known never ran."""
     complete: bool
     """False until the run has ended by itself: an interrupted run leaves False."""
     cases: tuple[Case, ...]
@@ -400,12 +412,18 @@ class Record:
     collected: tuple[str, ...] = ()
     """Every case that the run knew, also those that were deselected: together, the jobs of one commit must run all."""
     skipped: tuple[str, ...] = ()
-    """Cases that were planned and ended without a measurement and without a failure: nothing of them is missing."""
+    """Tests that were planned and skipped: nothing of them is missing."""
+    idle: tuple[str, ...] = ()
+    """Tests that were planned, state no budget and passed without measuring: nothing of them is missing, either."""
+    uncollected: tuple[str, ...] = ()
+    """Files that could not be collected, so that nobody knows what they would have measured."""
+    whole: bool = False
+    """Whether every case that is known must have run (`--modelopt-whole`); any merged record is meant to be whole."""
     against: Against | None = None
     """What head was compared with; None where it was not."""
     merged: Merged | None = None
     """Of a record that was put together from those of several jobs; None for the record of one run."""
-    schema_version: Literal[6] = SCHEMA_VERSION
+    schema_version: Literal[7] = SCHEMA_VERSION
 
     def machine_of(self, case: Case) -> Environment | None:
         """The machine on which the case was measured."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pytest_modelopt.record.model import Case, Record
+from pytest_modelopt.record.model import Case
 from pytest_modelopt.record.verdicts import Limit
 
-CaseOutcome = Literal["error", "fail", "inconclusive", "warn", "pass", "no limits", "new"]
+CaseOutcome = Literal["error", "fail", "inconclusive", "warn", "pass", "no limits", "new", "xfailed", "xpassed"]
 
 
 def unjudged_limits(case: Case) -> tuple[Limit, ...]:
@@ -19,7 +19,17 @@ def unjudged_limits(case: Case) -> tuple[Limit, ...]:
 
 
 def case_outcome(case: Case, strict: bool) -> CaseOutcome:
-    """The worst that the case's verdicts say. Under `strict` an inconclusive limit of level error fails."""
+    """The worst that the case's verdicts say. Under `strict` an inconclusive limit of level error fails.
+
+    What was expected to fail is neither kept nor broken, whatever its verdicts say.
+    """
+    judged = _judged(case, strict)
+    if case.expected is None:
+        return judged
+    return "xfailed" if judged in ("error", "fail") else case.expected.outcome
+
+
+def _judged(case: Case, strict: bool) -> CaseOutcome:
     if case.error is not None:
         return "error"
     if case.base is not None and case.base.status == "new":
@@ -44,22 +54,3 @@ def warnings(case: Case) -> int:
 def is_red(case: Case, strict: bool) -> bool:
     """Whether this case fails the run."""
     return case_outcome(case, strict) in ("error", "fail")
-
-
-def record_is_red(record: Record) -> bool:
-    """Whether the run fails. A planned case that was not run is reported (`not_run`), but is not red by itself.
-
-    A merged record speaks for a whole commit: there it is red, and so is a job that was interrupted.
-    """
-    if any(is_red(case, record.strict) for case in record.cases):
-        return True
-    return record.merged is not None and (not record.complete or bool(not_run(record)))
-
-
-def not_run(record: Record) -> tuple[str, ...]:
-    """Node ids of the cases that were planned and of which the record holds nothing.
-
-    The second and later cases of one test have ids that end in `#2`, `#3`, ...: they belong to the planned test.
-    """
-    run = {node_id for case in record.cases for node_id in (case.id, case.id.rpartition("#")[0])}
-    return tuple(planned for planned in record.planned if planned not in run)

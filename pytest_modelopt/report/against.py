@@ -21,7 +21,7 @@ from pytest_modelopt.report.cells import (
 )
 from pytest_modelopt.report.names import machine_title
 from pytest_modelopt.report.plain import plain_line
-from pytest_modelopt.report.table import headers_of, measured, metric_of, scored, verdict_cell
+from pytest_modelopt.report.table import failed_after_measuring, headers_of, measured, metric_of, scored, verdict_cell
 
 HEADERS = ("recipe", "memory", "size", "latency", "score", "flips", "verdict")
 ALIGNMENTS = ("left", "right", "right", "right", "right", "right", "left")
@@ -92,7 +92,7 @@ def against_block(record: Record, cases: list[Case]) -> AgainstBlock:
 def _row(record: Record, case: Case) -> AgainstRow:
     outcome = case_outcome(case, record.strict)
     recipe, verdict = plain_line(case.recipe), _verdict(case, outcome)
-    if outcome in ("error", "new"):
+    if outcome == "new" or (outcome == "error" and not failed_after_measuring(case)):
         return AgainstRow(recipe, *(5 * (NOT_MEASURED,)), verdict, case, outcome)
     return AgainstRow(
         recipe=recipe,

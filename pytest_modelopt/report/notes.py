@@ -11,9 +11,9 @@ from pytest_modelopt.budgets.repeats import told_repeat
 from pytest_modelopt.budgets.waivers import waivers_told
 from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.record.model import Case, Measurement, Record
-from pytest_modelopt.record.outcome import not_run
+from pytest_modelopt.record.run import run_outcome
 from pytest_modelopt.report.conditions import disturbances, oddities
-from pytest_modelopt.report.item import Item, Label, Severity
+from pytest_modelopt.report.item import Item
 from pytest_modelopt.report.names import against, case_name, on_machine, sides, variant_name
 from pytest_modelopt.report.plain import plain_line
 
@@ -27,7 +27,7 @@ def notes(record: Record) -> list[Item]:
 
 def run_notes(record: Record) -> list[Item]:
     """What holds for the whole run: what is missing from it, and under what conditions its parts were compared."""
-    return [*_not_run(record), *_merged(record), *_against(record), *_base_notes(record)]
+    return [*_missing(record), *_merged(record), *_against(record), *_base_notes(record)]
 
 
 def model_notes(record: Record) -> list[Item]:
@@ -54,25 +54,38 @@ def waiver_notes(record: Record) -> list[Item]:
 # --- the run ---------------------------------------------------------------------------------------------------------
 
 
-def _not_run(record: Record) -> Iterator[Item]:
-    """Where a record speaks for all jobs of a commit, what none of them ran makes it red."""
-    severity: Severity = "warning" if record.merged is None else "error"
-    label: Label = "WARN" if record.merged is None else "FAIL"
-    missing = not_run(record)
+def _missing(record: Record) -> Iterator[Item]:
+    """What ran of what was known: each reason for which a run is red beside its cases, and what it left out."""
+    run = run_outcome(record)
     interrupted = _INTERRUPTED if record.merged is None else _JOB_INTERRUPTED
-    if missing:
-        count = _count(len(missing), "planned case")
+    if run.never_ran:
+        count = _count(len(run.never_ran), "planned case")
         what = "not run" if record.merged is None else "measured by no job"
-        text = f"{count} {'was' if len(missing) == 1 else 'were'} {what}: {_enumerated(missing)}"
-        yield Item(
-            severity,
-            label,
-            f"{count} {what}",
-            text if record.complete else f"{text}; {interrupted}",
-            excess=math.inf,
-        )
+        text = f"{count} {'was' if len(run.never_ran) == 1 else 'were'} {what}: {_enumerated(run.never_ran)}"
+        yield _failure(f"{count} {what}", text if record.complete else f"{text}; {interrupted}")
     elif not record.complete:
-        yield Item(severity, label, "the run was interrupted", interrupted, excess=math.inf)
+        yield _failure("the run was interrupted", interrupted)
+    if record.uncollected:
+        count = _count(len(record.uncollected), "file")
+        names = _enumerated(record.uncollected)
+        yield _failure(
+            f"{count} could not be collected",
+            f"{count} could not be collected, so what it measures is unknown: {names}",
+        )
+    if run.deselected:
+        count = f"{len(run.deselected)} of {_count(run.known, 'case')}"
+        text = f"{count} {'was' if len(run.deselected) == 1 else 'were'} deselected: {_enumerated(run.deselected)}"
+        if "not whole" in run.causes:
+            told = "this run is meant to be whole (--modelopt-whole): take the paths, `-k`, `-m` and `--deselect` away"
+            yield _failure(f"{count} deselected", f"{text}; {told}")
+        else:
+            yield Item("info", "NOTE", f"{count} deselected", text)
+    if "nothing measured" in run.causes:
+        yield _failure("nothing was measured", "nothing was measured, so nothing is known of any budget")
+
+
+def _failure(title: str, text: str) -> Item:
+    return Item("error", "FAIL", title, text, excess=math.inf)
 
 
 _INTERRUPTED = "the run was interrupted before its end, so this report is not the whole story"

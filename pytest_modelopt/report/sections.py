@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 from pytest_modelopt.record.model import Case, Environment, Record
-from pytest_modelopt.record.outcome import case_outcome, is_red, record_is_red
+from pytest_modelopt.record.outcome import is_red
+from pytest_modelopt.record.run import run_outcome
 from pytest_modelopt.report.answers import Columns, changed_examples, counts, worst_slices
 from pytest_modelopt.report.escaping import escape, fenced
 from pytest_modelopt.report.item import Item, Severity
@@ -92,16 +93,7 @@ def grid(headers: Sequence[str], rows: Sequence[Sequence[str]], alignments: Sequ
 
 def verdict_line(record: Record, title: str) -> str:
     """'**Model budgets: FAILED.** 3 cases: 2 passed, 1 failed.'; `title` is a plain text."""
-    outcomes = {case_outcome(case, record.strict) for case in record.cases}
-    if record_is_red(record):
-        word = "FAILED"
-    elif not record.complete:
-        word = "INTERRUPTED"
-    elif "inconclusive" in outcomes:
-        word = "INCONCLUSIVE"
-    else:
-        word = "passed with warnings" if "warn" in outcomes else "passed"
-    return f"**{escape(title)}: {word}.** {counted(record)}."
+    return f"**{escape(title)}: {run_outcome(record).headline}.** {counted(record)}."
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ _DOING: dict[Stage, str] = {
     "timing": "timing it",
     "limits": "reading its limits",
     "compare": "comparing it with the {other}",
+    "test": "running its test",
 }
 
 
@@ -73,7 +74,24 @@ def told_of(record: Record, case: Case) -> list[Item]:
 
 def case_items(case: Case, strict: bool) -> list[Item]:
     """Everything to say about one case: its error, or its limits that were not kept, not decided or waived."""
-    return list(_of_case(case, strict))
+    told = list(_of_case(case, strict))
+    if case.expected is None:
+        return told
+    red = [item for item in told if item.severity == "error"]
+    return [_expected(case, red), *(item for item in told if item.severity != "error")]
+
+
+def _expected(case: Case, red: list[Item]) -> Item:
+    """One note about a test that is marked with `xfail`: whether it fails, and with what."""
+    assert case.expected is not None
+    name, reason = case_name(case), plain_line(case.expected.reason)
+    because = f" ({reason})" if reason else ""
+    if case.expected.outcome == "xfailed":
+        found = " ".join(item.text for item in red)
+        title, text = f"{name}: xfailed", f"{name}: expected to fail{because}{f': {found}' if found else ''}"
+    else:
+        title, text = f"{name}: xpassed", f"{name}: expected to fail{because}, but its test passes: take the mark away"
+    return Item("info", "NOTE", title, text, why=red[0].why if red else (), model=case.model, case_id=case.id)
 
 
 def _of_case(case: Case, strict: bool) -> Iterator[Item]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 
 from pytest_modelopt.record.model import Record
-from pytest_modelopt.record.outcome import case_outcome, not_run
+from pytest_modelopt.record.outcome import case_outcome
+from pytest_modelopt.record.run import run_outcome
 from pytest_modelopt.report.plain import plain_line
 
 
 def counted(record: Record) -> str:
     """'5 cases: 3 passed (1 with a warning), 1 failed, 1 inconclusive'; what did not occur is left out."""
     outcomes = Counter(case_outcome(case, record.strict) for case in record.cases)
-    missing = len(not_run(record))
-    total = len(record.cases) + missing
+    run = run_outcome(record)
     passed = outcomes["pass"] + outcomes["warn"]
     warned = outcomes["warn"]
     told = [f"{passed} passed" + (f" ({warned} with a warning)" if warned else ""), f"{outcomes['fail']} failed"]
@@ -25,9 +25,16 @@ def counted(record: Record) -> str:
         told.append(f"{outcomes['no limits']} without limits")
     if outcomes["new"]:
         told.append(f"{outcomes['new']} new")
-    if missing:
-        told.append(f"{missing} not run")
-    return f"{total} case{'' if total == 1 else 's'}: {', '.join(told)}"
+    others = {
+        "xfailed": outcomes["xfailed"],
+        "xpassed": outcomes["xpassed"],
+        "skipped": len(run.skipped),
+        "without a measurement": len(run.idle),
+        "deselected": len(run.deselected),
+        "not run": len(run.never_ran),
+    }
+    told += [f"{count} {what}" for what, count in others.items() if count]
+    return f"{run.known} case{'' if run.known == 1 else 's'}: {', '.join(told)}"
 
 
 def machine(record: Record) -> str:

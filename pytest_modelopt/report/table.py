@@ -205,8 +205,8 @@ def _original_row(cases: list[Case]) -> Row:
 
 def _variant_row(record: Record, case: Case) -> Row:
     outcome = case_outcome(case, record.strict)
-    recipe, verdict = plain_line(case.recipe), verdict_cell(case, outcome)
-    if outcome == "error":
+    recipe, verdict = plain_line(case.recipe) or NOT_MEASURED, verdict_cell(case, outcome)
+    if outcome == "error" and not failed_after_measuring(case):
         return Row(recipe, *(8 * (NOT_MEASURED,)), verdict, case, outcome)
     variant, timing = case.variant, timed(case)
     return Row(
@@ -223,6 +223,11 @@ def _variant_row(record: Record, case: Case) -> Row:
         case=case,
         outcome=outcome,
     )
+
+
+def failed_after_measuring(case: Case) -> bool:
+    """Whether the case has figures to show, though its test failed."""
+    return case.error is not None and case.error.stage == "test" and case.variant is not None
 
 
 def _changed(coverage: Coverage | None) -> str:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from tabulate import tabulate
 
 from pytest_modelopt.record.model import Record
-from pytest_modelopt.record.outcome import case_outcome, not_run, record_is_red
+from pytest_modelopt.record.run import run_outcome
 from pytest_modelopt.report.base import compared_told, loosened_told, removed_told
 from pytest_modelopt.report.item import Item, Label
 from pytest_modelopt.report.plain import no_command
@@ -43,7 +43,15 @@ def lines(record: Record, width: int) -> list[Line]:
     told = items(record)
     told.sort(key=lambda item: item.severity != "info" or item.case_id is not None)  # what matters stands at the end
     wrap = max(width, _NARROWEST)
-    result = [*_base(record, wrap), *_tables(tables(record), width), *_sentences(told, wrap), _closing(record)]
+    first = _headline(record)
+    partial: list[Line] = [(f"modelopt: {first.removesuffix('; ')}", {"bold": True})] if first else []
+    result = [
+        *partial,
+        *_base(record, wrap),
+        *_tables(tables(record), width),
+        *_sentences(told, wrap),
+        _closing(record),
+    ]
     return [(no_command(text), markup) for text, markup in result]
 
 
@@ -194,11 +202,17 @@ def _wrapped(text: str, width: int, hanging: str) -> list[str]:
 
 
 def _closing(record: Record) -> Line:
-    outcomes = {case_outcome(case, record.strict) for case in record.cases}
-    if record_is_red(record):
+    run = run_outcome(record)
+    if run.is_red:
         markup = {"red": True, "bold": True}
-    elif outcomes <= {"pass", "no limits", "new"} and record.complete and not not_run(record):
+    elif run.headline == "passed":
         markup = {"green": True}
     else:
         markup = {"yellow": True}
-    return f"modelopt: {counted(record)}; {machine(record)}", markup
+    return f"modelopt: {_headline(record)}{counted(record)}; {machine(record)}", markup
+
+
+def _headline(record: Record) -> str:
+    """What the counts do not say: that something is missing."""
+    run = run_outcome(record)
+    return f"{run.headline}; " if run.is_partial or not run.ran or "interrupted" in run.causes else ""

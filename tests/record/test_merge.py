@@ -11,7 +11,8 @@ from pytest_modelopt.record.against import Against, Loosening
 from pytest_modelopt.record.json import dumps, loads
 from pytest_modelopt.record.merge import MergeError, merge
 from pytest_modelopt.record.model import Case, Environment, Measurement, Record
-from pytest_modelopt.record.outcome import case_outcome, not_run, record_is_red
+from pytest_modelopt.record.outcome import case_outcome
+from pytest_modelopt.record.run import record_is_red, run_outcome
 from pytest_modelopt.record.verdicts import Limit, Outcome, Verdict
 
 LINUX = Environment(
@@ -57,36 +58,36 @@ def test_shards_that_ran_everything_together_are_one_green_record() -> None:
     assert merged.merged is not None
     assert (merged.merged.jobs, merged.merged.notes) == (2, ())
     assert not record_is_red(merged)
-    assert not_run(merged) == ()
+    assert run_outcome(merged).never_ran == ()
 
 
 def test_a_shard_that_is_missing_makes_the_whole_red_and_is_named() -> None:
     merged = of(record(case("x"), collected=ids("x", "y", "z")), record(case("z"), collected=ids("x", "y", "z")))
-    assert not_run(merged) == ids("y")
+    assert run_outcome(merged).never_ran == ids("y")
     assert record_is_red(merged)
     alone = of(record(case("x"), collected=ids("x", "y")))  # also where one record only is given
-    assert not_run(alone) == ids("y")
+    assert run_outcome(alone).never_ran == ids("y")
     assert record_is_red(alone)
     assert not record_is_red(record(case("x"), collected=ids("x", "y")))  # one job may leave out what it likes
 
 
 def test_what_a_job_planned_and_did_not_run_is_missing_too() -> None:
     merged = of(record(case("x"), planned=ids("x", "y"), collected=()), record(case("z")))
-    assert not_run(merged) == ids("y")
+    assert run_outcome(merged).never_ran == ids("y")
 
 
 def test_where_no_job_knows_a_case_nothing_is_green() -> None:
     with pytest.raises(MergeError, match=r"^a\.json, b\.json: none of them knows a case"):
         of(record(), record(seed=7, started="2026-11-24T04:00:00+00:00"))
     assert not record_is_red(of(record(), record(case("x"))))
-    assert not record_is_red(of(record(skipped=ids("x"))))
+    assert record_is_red(of(record(skipped=ids("x"))))  # nothing was compared
 
 
 def test_a_skipped_case_is_not_missing() -> None:
     merged = of(
         record(case("x"), collected=ids("x", "y"), skipped=ids("y")), record(case("z"), collected=ids("x", "y", "z"))
     )
-    assert not_run(merged) == ()
+    assert run_outcome(merged).never_ran == ()
     assert merged.skipped == ids("y")
     assert not record_is_red(merged)
 
@@ -95,7 +96,7 @@ def test_cases_of_one_test_belong_to_it() -> None:
     second = replace(case("x"), id=f"{ids('x')[0]}#2", recipe="x2")
     merged = of(record(case("y"), collected=ids("x", "y")), record(case("x"), second, collected=ids("x", "y")))
     assert [each.recipe for each in merged.cases] == ["x", "x2", "y"]
-    assert not_run(merged) == ()
+    assert run_outcome(merged).never_ran == ()
 
 
 def test_an_interrupted_job_is_named_and_red() -> None:
@@ -105,7 +106,7 @@ def test_an_interrupted_job_is_named_and_red() -> None:
         "b.json is of a run that was interrupted: leave it out where another job took its place",
     )
     assert record_is_red(merged)
-    assert not record_is_red(record(case("y"), complete=False))
+    assert record_is_red(record(case("y"), complete=False))
 
 
 def test_a_red_case_of_any_job_is_red() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pytest_modelopt.record.model import Case, CaseError, Record
-from pytest_modelopt.record.outcome import case_outcome, is_red, not_run, record_is_red, warnings
+from pytest_modelopt.record.outcome import case_outcome, is_red, warnings
+from pytest_modelopt.record.run import record_is_red, run_outcome
 from pytest_modelopt.record.verdicts import Level, Limit, Outcome, Verdict
 
 
@@ -71,8 +72,8 @@ def test_a_record_is_red_where_one_case_is() -> None:
     assert record_is_red(_record(_case(("inconclusive", "error")), strict=True))
 
 
-def test_a_planned_case_that_was_not_run_is_known_but_not_red() -> None:
+def test_a_planned_case_that_was_not_run_is_red() -> None:
     record = _record(_case(("pass", "error")), planned=("id", "other"), complete=False)
-    assert not_run(record) == ("other",)
-    assert not_run(replace(record, cases=(replace(record.cases[0], id="other#2"),))) == ("id",)
-    assert not record_is_red(record)
+    assert run_outcome(record).never_ran == ("other",)
+    assert run_outcome(replace(record, cases=(replace(record.cases[0], id="other#2"),))).never_ran == ("id",)
+    assert record_is_red(record)

@@ -189,7 +189,7 @@ def test_what_is_known_of_the_comparison_stands_in_the_open_and_notes_about_mode
 
 def test_what_was_not_run_is_said_in_the_open() -> None:
     told = replace(pull_request(against()), planned=("a::b",))
-    assert "**WARN** 1 planned case was not run: a::b" in _open(render(told))
+    assert "**FAIL** 1 planned case was not run: a::b" in _open(render(told))
 
 
 def test_waivers_are_listed_the_used_and_the_unused() -> None:

@@ -146,7 +146,7 @@ def test_an_error_says_what_was_being_done_and_what_the_worker_printed() -> None
 
 def test_cases_that_were_not_run_are_named() -> None:
     (item,) = items(record(case(), planned=("x", "y")))
-    assert (item.severity, item.text) == ("warning", "2 planned cases were not run: x, y")
+    assert (item.severity, item.text) == ("error", "2 planned cases were not run: x, y")
     (item,) = items(record(case(), planned=tuple(f"c{n}" for n in range(12)), complete=False))
     assert item.text.startswith("12 planned cases were not run: c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 2 more; ")
     assert "interrupted" in item.text

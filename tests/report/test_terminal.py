@@ -57,7 +57,7 @@ def test_the_closing_line_is_green_only_where_nothing_is_open() -> None:
     assert lines(record(good), 100)[-1][1] == {"green": True}
     assert lines(record(good, complete=False), 100)[-1][1] == {"yellow": True}
     assert lines(record(good, undecided), 100)[-1][1] == {"yellow": True}
-    assert lines(record(good, planned=("missing",)), 100)[-1][1] == {"yellow": True}
+    assert lines(record(good, planned=("missing",)), 100)[-1][1] == {"red": True, "bold": True}
 
 
 def test_what_failed_is_red_and_stands_with_its_sentence() -> None:
