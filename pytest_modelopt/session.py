@@ -181,6 +181,10 @@ class Session:
 
     # --- the record --------------------------------------------------------------------------------------------------
 
+    def add(self, case: Case) -> None:
+        """Take a case that no test measured."""
+        self._tests.add(case)
+
     def take(self, report: Report) -> None:
         """Take what a test's report says into the record; written at once, whatever comes next."""
         self._environment = self._environment or report.environment

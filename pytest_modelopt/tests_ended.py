@@ -78,6 +78,9 @@ class Tests:
     def __init__(self) -> None:
         self._tests: dict[str, _Test] = {}
 
+    def add(self, case: Case) -> None:
+        self._tests[case.id] = _Test(case, {case.id: case})
+
     def take(self, report: Report) -> bool:
         """Whether the report says something that belongs to the record."""
         if report.unmeasured is not None and (report.phase == "setup" or report.test not in self._tests):

@@ -159,7 +159,7 @@ def _measured(options: argparse.Namespace, name: str, recipes: Sequence[tuple[Re
             case = session.run(case_id, name, (AS_FAST,), _variant(options, canonical(recipe)))
             if session.runner.original_failed:
                 raise ValueError(explain(case, strict=False))
-            session.add([case], session.runner.environment)
+            session.add(case)
         return session.record(complete=True)
     finally:
         session.close()

@@ -19,7 +19,12 @@ ENDS = {
         0,
         "passed.** 1 case: 0 passed, 0 failed, 1 x",
     ),
-    "strict xpass": ("@pytest.mark.xfail(strict=True)\ndef test_it(optimize): pass", (), 1, "FAILED.** 1 case"),
+    "strict xfail": (
+        "@pytest.mark.xfail(strict=True)\ndef test_it(optimize): pass",
+        (),
+        0,
+        "passed.** 1 case: 0 passed, 0 failed, 1 xfailed",
+    ),
     "ctrl-c": ("def test_it(modelopt): raise KeyboardInterrupt", (), 2, "INTERRUPTED, PARTIAL: 0 of 1 case ran.**"),
     "exit": ("def test_it(modelopt): pytest.exit('x', returncode=0)", (), 1, "FAILED, PARTIAL: 0 of 1 case ran.**"),
     "deselected": ("def test_it(modelopt): pass", ("-k", "nothing"), 5, "PARTIAL: 0 of 1 case ran.**"),

@@ -49,6 +49,7 @@ def filled_record() -> Record:
         slices=Slices(("a", "b"), False, (9, 9), (0.1, 0.2), (2, 2), (1, 1)),
         timing=_timing(made.cases[0]),
         error=None,
+        expected=None,
         base=None,
         machine=0,
     )
@@ -60,6 +61,7 @@ def filled_record() -> Record:
         broken,
         error,
         replace(broken, limits=(replace(limit, name="unjudged"),), verdicts=(), machine=1),
+        replace(broken, expected=made.cases[0].expected),
         *(replace(broken, base=each, verdicts=()) for each in bases),
         *(replace(broken, verdicts=(each,)) for each in outcomes),
     ]

@@ -42,9 +42,9 @@ def test_what_is_not_red_is_a_warning_and_notes_are_nothing() -> None:
         planned=("missing",),
     )
     lines = github.annotations(told, workspace=None, rootdir="/w")
-    assert [line.split("::")[1].split(" ")[0] for line in lines] == ["warning"] * 3
+    assert [line.split("::")[1].split(" ")[0] for line in lines] == ["error", "warning", "warning"]
     strict = github.annotations(replace(told, strict=True), workspace=None, rootdir="/w")
-    assert [line.split("::")[1].split(" ")[0] for line in strict] == ["error", "warning", "warning"]
+    assert [line.split("::")[1].split(" ")[0] for line in strict] == ["error", "error", "warning"]
 
 
 def test_the_nine_worst_of_each_level_and_one_for_the_rest() -> None:

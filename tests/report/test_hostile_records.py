@@ -138,7 +138,7 @@ def test_a_comment_holds_our_marker_once_and_no_structure_of_the_record() -> Non
     few = [replace(told, cases=told.cases[:6]) for told in (_numbered(*short), _numbered("x"))]
     told, harmless = (comment(_of_one_line(each)) for each in few)
     assert "Left out" not in told
-    assert told.startswith(f"{MARKER}\n**Model budgets: FAILED.**")
+    assert told.startswith(f"{MARKER}\n**Model budgets: FAILED, PARTIAL: ")
     assert told.count(MARKER) == 1
     _check(told.removeprefix(f"{MARKER}\n"), harmless.removeprefix(f"{MARKER}\n"))
 

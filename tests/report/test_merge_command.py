@@ -60,7 +60,9 @@ def test_a_missing_shard_is_named_and_red(folder: Path, capsys: pytest.CaptureFi
     assert main(["merge", *names, "--output", "m.json"]) == 1
     out = capsys.readouterr().out
     assert "FAIL 2 planned cases were measured by no job: budgets.yaml::digits-vit/y, budgets.yaml::digits-vit/z" in out
-    assert out.splitlines()[-1].startswith("modelopt: 3 cases: 1 passed, 0 failed, 2 not run; ")
+    assert out.splitlines()[-1].startswith(
+        "modelopt: FAILED, PARTIAL: 1 of 3 cases ran; 3 cases: 1 passed, 0 failed, 2 not run; "
+    )
     assert main(["report", "m.json"]) == 1
     assert main(["report", "a.json"]) == 0
 

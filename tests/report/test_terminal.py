@@ -45,7 +45,7 @@ def test_what_a_narrow_terminal_leaves_out_is_said() -> None:
 
 def test_the_closing_line_counts_everything() -> None:
     assert lines(realistic(), 100)[-1] == (
-        "modelopt: 7 cases: 3 passed (1 with a warning), 1 failed, 1 in error, 1 inconclusive, 1 not run; "
+        "modelopt: FAILED, PARTIAL: 6 of 7 cases ran; 7 cases: 3 passed (1 with a warning), 1 failed, 1 in error, 1 inconclusive, 1 not run; "
         "1 timed limit; Example CPU (AVX512), torch 2.13.0",
         {"red": True, "bold": True},
     )
@@ -55,7 +55,7 @@ def test_the_closing_line_is_green_only_where_nothing_is_open() -> None:
     good = case(verdicts=(verdict(limit("max_memory", 1.0, "1 B"), "pass"),))
     undecided = case("x", verdicts=(verdict(limit("min_speedup", 1.0, "1x"), "inconclusive"),))
     assert lines(record(good), 100)[-1][1] == {"green": True}
-    assert lines(record(good, complete=False), 100)[-1][1] == {"yellow": True}
+    assert lines(record(good, complete=False), 100)[-1][1] == {"red": True, "bold": True}
     assert lines(record(good, undecided), 100)[-1][1] == {"yellow": True}
     assert lines(record(good, planned=("missing",)), 100)[-1][1] == {"red": True, "bold": True}
 
@@ -107,7 +107,10 @@ def test_nothing_told_can_be_a_command_to_the_ci_system_or_the_terminal() -> Non
             assert text.isprintable()
 
 
-def test_an_empty_record_is_told_in_one_line() -> None:
-    assert _text(lines(record(), 80)) == [
-        "modelopt: 0 cases: 0 passed, 0 failed; 1 timed limit; Example CPU (AVX512), torch 2.13.0"
+def test_an_empty_record_is_red_and_says_why() -> None:
+    told = lines(record(), 80)
+    assert _text(told)[:2] == [
+        "modelopt: NOTHING MEASURED",
+        "FAIL nothing was measured, so nothing is known of any budget",
     ]
+    assert told[-1][1] == {"red": True, "bold": True}
