@@ -63,7 +63,8 @@ def _tables(markdown: str) -> list[list[str]]:
 def test_the_verdict_is_the_first_line() -> None:
     first = render(realistic()).split("\n")[0]
     assert first == (
-        "**Model budgets: FAILED, PARTIAL: 6 of 7 cases ran.** 7 cases: 3 passed (1 with a warning), 1 failed, 1 in error, 1 inconclusive, "
+        "**Model budgets: FAILED, PARTIAL: 6 of 7 cases ran.** "
+        "7 cases: 3 passed (1 with a warning), 1 failed, 1 in error, 1 inconclusive, "
         "1 not run."
     )
 

@@ -45,7 +45,8 @@ def test_what_a_narrow_terminal_leaves_out_is_said() -> None:
 
 def test_the_closing_line_counts_everything() -> None:
     assert lines(realistic(), 100)[-1] == (
-        "modelopt: FAILED, PARTIAL: 6 of 7 cases ran; 7 cases: 3 passed (1 with a warning), 1 failed, 1 in error, 1 inconclusive, 1 not run; "
+        "modelopt: FAILED, PARTIAL: 6 of 7 cases ran; "
+        "7 cases: 3 passed (1 with a warning), 1 failed, 1 in error, 1 inconclusive, 1 not run; "
         "1 timed limit; Example CPU (AVX512), torch 2.13.0",
         {"red": True, "bold": True},
     )
