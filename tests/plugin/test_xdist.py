@@ -87,9 +87,10 @@ def test_the_record_the_table_and_the_annotations_are_the_same(
     assert sorted(together.planned) == [*sorted(alone.planned), "test_wrong.py::test_wrong"]
     assert together.timed_limits == alone.timed_limits == 1
     assert together.environment == alone.environment
-    assert exact(together) == exact(alone)
-    assert len(errors(result)) == 3
-    assert errors(result) == errors(in_one_process)
+    lost = {"test_wrong.py::test_wrong": (None, None, ())}
+    assert exact(together) == exact(alone) | lost
+    assert [line for line in errors(result) if "test_wrong" not in line] == errors(in_one_process)
+    assert len(errors(result)) == 4
 
 
 def test_budgets_that_something_ignores_are_an_error_and_not_green(project: Project) -> None:
