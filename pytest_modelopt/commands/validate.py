@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser("validate", help="check a budgets file without importing anything that it names")
-    parser.add_argument("file", nargs="?", type=Path, default=Path("budgets.yaml"))
-    parser.set_defaults(run=run)
+    parser.add_argument("file", nargs="?", type=Path, help="default: the one that pytest would take")
+    parser.set_defaults(run=run, in_project=True)
 
 
 def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.budgets.file import load_budgets
 
-    budgets = load_budgets(options.file.resolve(), relative_to=Path.cwd())
-    print(f"{options.file}: {len(budgets.models)} models, {len(budgets.cases)} cases")
+    path: Path = options.file or options.default_budgets
+    budgets = load_budgets(path.resolve(), relative_to=Path.cwd())
+    print(f"{path}: {len(budgets.models)} models, {len(budgets.cases)} cases")
     for case in budgets.cases:
         print(f"  {case.name}: {_listed(case.limits) or 'no limits'}{_against_base(case.regression)}")
     for model in budgets.models:
