@@ -131,6 +131,15 @@ def test_init_and_selftest_find_what_pythonpath_names(folder: Path) -> None:
     assert "round(step=0.5)" in done.stdout
 
 
+def test_a_module_in_a_src_folder_that_is_not_on_the_path_names_pythonpath(folder: Path) -> None:
+    (folder / "conftest.py").unlink()
+    (folder / "pyproject.toml").write_text("[tool.pytest.ini_options]\n", encoding="utf-8")
+    asked = ("--data", "shop.layers:data", "--recipe", "int8-dynamic")
+    done = command(folder, "init", "shop.layers:net", *asked)
+    assert done.returncode == 2
+    assert f"shop lies in {folder / 'src'}: set `pythonpath = src` in pytest's ini file" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
