@@ -29,10 +29,19 @@ _COMMANDS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 1 where the record is red, 2 for wrong input, or 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
-    from pytest_modelopt.recipes.registry import register_installed
-
     try:
-        register_installed()
+        if not options.in_project and getattr(options, "budgets", None) is None:
+            return _status(options)
+        from pytest_modelopt.configured import run_in_project
+
+        return run_in_project(options, _status)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _status(options: argparse.Namespace) -> int:
+    try:
         status: int = options.run(options)
     except ValueError as error:  # BudgetsError, RecipeError, RecordError: already in words
         print(error, file=sys.stderr)
@@ -40,15 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         return WRONG_INPUT
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
     return status
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pytest-modelopt", description=__doc__)
     parser.add_argument("--version", action="version", version=f"pytest-modelopt {__version__}")
+    parser.set_defaults(in_project=False)  # what a command changes that needs the project's recipes, plugins and paths
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add_parser(commands)

@@ -15,11 +15,11 @@ from pytest_modelopt.budgets.file import BudgetsFile, load_budgets
 from pytest_modelopt.budgets.limits import LIMITS
 from pytest_modelopt.budgets.problems import BudgetsError
 from pytest_modelopt.collect import BudgetsModule, CaseItem, entry_ids, red_message, unknown, unmeasured
+from pytest_modelopt.configured import register_recipes
 from pytest_modelopt.keys import CASES, ENDED, MARKER, SESSION, TEST, USED
 from pytest_modelopt.markers import read_budget
 from pytest_modelopt.options import Options, read_options
-from pytest_modelopt.recipes.base import RecipeError
-from pytest_modelopt.recipes.registry import added_by_conftest, forget_added, register, register_installed
+from pytest_modelopt.recipes.registry import added_by_conftest, forget_added
 from pytest_modelopt.record.json import (
     RecordError,
     case_from_data,
@@ -46,7 +46,7 @@ class Gate:
         self._config = config
         self._is_worker = hasattr(config, "workerinput")
         options = read_options(config)
-        _register_recipes(config)
+        register_recipes(config)
         self._progress: progress.Silent | progress.OnTerminal | progress.InLog = progress.Silent()
         self._session = Session(
             options=options,
@@ -321,16 +321,6 @@ class Gate:
         if self._session.revision is not None and not self._is_worker:
             self._session.revision.tree.remove()
         forget_added()
-
-
-def _register_recipes(config: pytest.Config) -> None:
-    """The recipes of installed packages and of the project, before any expression is read."""
-    forget_added()  # of a run in this process that never came to its end
-    try:
-        register_installed()
-        config.hook.pytest_modelopt_register_recipes(register=register)
-    except RecipeError as error:
-        raise pytest.UsageError(str(error)) from None
 
 
 def _take_base(config: pytest.Config, session: Session) -> None:

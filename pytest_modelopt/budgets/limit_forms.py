@@ -42,7 +42,6 @@ _AMOUNT = NUMBER_PATTERN.removeprefix("[+-]?")
 WORDS_OF_UNITS: dict[Unit, list[dict[str, Any]]] = {
     "bytes": [
         _text(rf"{_AMOUNT}\s*(?:{'|'.join(BYTE_UNITS)})", "6 MiB", "500 kB"),
-        {"type": "integer", "minimum": 0, "description": "Bytes."},
     ],
     "percentage": [
         _text(rf"{_AMOUNT}\s*%", "60%"),

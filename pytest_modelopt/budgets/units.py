@@ -77,15 +77,15 @@ class UnitError(ValueError):
 
 
 def parse_bytes(value: object) -> int:
-    """Bytes from `6 MiB`, `500 kB`, `512 B` or an integer. A fraction of a byte is rounded down."""
+    """Bytes from `6 MiB`, `500 kB` or `512 B`. A fraction of a byte is rounded down."""
     number, unit = _read(value, _EXPECT_BYTES)
     if unit and unit not in BYTE_UNITS:
         raise _unknown_unit(value, number, unit, _byte_units_meant(unit), _EXPECT_BYTES)
-    if not unit and not isinstance(value, int):
-        raise _refusal(value, "has no unit", _EXPECT_BYTES)
     if number < 0:
         raise _refusal(value, "is less than nothing", _EXPECT_BYTES)
-    count = math.floor(number * BYTE_UNITS.get(unit, 1))
+    if not unit:
+        raise _refusal(value, "has no unit", _EXPECT_BYTES)
+    count = math.floor(number * BYTE_UNITS[unit])
     if count > _MOST_BYTES:
         raise _refusal(value, "is more than any machine has", _EXPECT_BYTES)
     return count

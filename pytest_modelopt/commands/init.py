@@ -71,7 +71,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--output", type=Path, default=Path("budgets.yaml"), help="default: budgets.yaml")
     parser.add_argument("--time-limit", type=seconds, default=20.0, metavar="TIME", help="per comparison (20 s)")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, in_project=True)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser("recipes", help="list the recipes: what each does and needs, and whether it runs here")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, in_project=True)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -25,12 +25,14 @@ def add_parser(commands: Commands) -> None:
         "model's own recipes); exit status 1 where a control is wrong or the limit cannot be judged",
     )
     parser.add_argument("model", nargs="?", help="a model of the budgets file (default: its first one)")
-    parser.add_argument("--budgets", type=Path, help="default: budgets.yaml, or else a model of our own")
+    parser.add_argument(
+        "--budgets", type=Path, help="default: the one that pytest would take, or else a model of our own"
+    )
     parser.add_argument("--repeats", type=count, default=20, metavar="K", help="comparisons of each kind (20)")
     parser.add_argument("--limit", type=share, default=0.1, metavar="PERCENT", help="at most this much slower (10%%)")
     parser.add_argument("--slowdown", type=share, default=0.15, metavar="PERCENT", help="of the slowed copies (15%%)")
     parser.add_argument("--time-limit", type=seconds, default=20.0, metavar="TIME", help="per comparison (20 s)")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, in_project=True)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -82,7 +84,7 @@ def control_plan(options: argparse.Namespace) -> ControlPlan:
     from pytest_modelopt.selftest.controls import ControlPlan, accuracy_limits
     from pytest_modelopt.session import variant_of
 
-    path, name = options.budgets or Path("budgets.yaml"), options.model
+    path, name = options.budgets or options.default_budgets, options.model
     if options.budgets is None and name is None and not path.exists():
         ours = "a small network of our own (there is no budgets.yaml here)"
         return ControlPlan(reference_variant(), ours, (), options.limit, options.time_limit, "set", ())

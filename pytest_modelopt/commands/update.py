@@ -51,7 +51,7 @@ def add_parser(commands: Commands) -> None:
         default=Path("modelopt-report/record.json"),
         help="record.json of an earlier run (default: modelopt-report/record.json)",
     )
-    parser.add_argument("--budgets", type=Path, default=Path("budgets.yaml"), help="default: budgets.yaml")
+    parser.add_argument("--budgets", type=Path, help="default: the one that pytest would take")
     parser.add_argument(
         "--headroom", type=headroom, default=0.05, metavar="PERCENT", help="beyond what was measured (5%%)"
     )
@@ -66,7 +66,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--regression", action="store_true", help="limits against a base, too")
     parser.add_argument("--dry-run", action="store_true", help="show the difference and write nothing")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, in_project=True)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -77,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.commands.refusing import figures_of
     from pytest_modelopt.record.json import read
 
+    options.budgets = options.budgets or options.default_budgets
     path: Path = options.budgets
     record = read(options.record)
     budgets = load_budgets(path, relative_to=Path.cwd())

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.commands.statuses import PASSED
+from pytest_modelopt.commands.statuses import PASSED, RED
 from pytest_modelopt.record.model import ORIGINAL
 
 if TYPE_CHECKING:
     import argparse
 
+    from pytest_modelopt.budgets.file import BudgetsFile
     from pytest_modelopt.commands.arguments import Commands
     from pytest_modelopt.record.verdicts import Limit
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("validate", help="check a budgets file without importing anything that it names")
-    parser.add_argument("file", nargs="?", type=Path, default=Path("budgets.yaml"))
-    parser.set_defaults(run=run)
+    parser = commands.add_parser(
+        "validate",
+        help="check a budgets file without importing anything that it names; exit status 1 where a case cannot run",
+    )
+    parser.add_argument("file", nargs="?", type=Path, help="default: the one that pytest would take")
+    parser.set_defaults(run=run, in_project=True)
 
 
 def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.budgets.file import load_budgets
 
-    budgets = load_budgets(options.file.resolve(), relative_to=Path.cwd())
-    print(f"{options.file}: {len(budgets.models)} models, {len(budgets.cases)} cases")
+    path: Path = options.file or options.default_budgets
+    budgets = load_budgets(path.resolve(), relative_to=Path.cwd())
+    print(f"{path}: {len(budgets.models)} models, {len(budgets.cases)} cases")
     for case in budgets.cases:
         print(f"  {case.name}: {_listed(case.limits) or 'no limits'}{_against_base(case.regression)}")
     for model in budgets.models:
@@ -36,7 +41,23 @@ def run(options: argparse.Namespace) -> int:
         owner = f", {each.waiver.owner}" if each.waiver.owner else ""
         ceiling = f" up to {each.waiver.ceiling_text}" if each.waiver.ceiling is not None else ""
         print(f"  waived until {each.waiver.until}{owner}: {each.case}, {each.limit}{ceiling}: {each.waiver.reason}")
-    return PASSED
+    certain = list(_certain_errors(budgets))
+    for line in certain:
+        print(line)
+    return RED if certain else PASSED
+
+
+def _certain_errors(budgets: BudgetsFile) -> Iterator[str]:
+    """Why cases would end in an error on this machine, whatever their models are."""
+    from pytest_modelopt.recipes.expression import parse
+
+    for case in budgets.cases:
+        for step in parse(case.recipe):
+            lacking = step.missing()
+            if step.needs_calibration and case.model.calibration is None:
+                lacking = lacking or f"{step.recipe_name} needs calibration data: add `calibration:` to the model"
+            if lacking:
+                yield f"{budgets.file}:{case.line}: {case.name} cannot run: {lacking}"
 
 
 def _listed(limits: Sequence[Limit]) -> str:

@@ -100,6 +100,7 @@ def import_name(name: str, what: str, folder: str) -> Any:
     except ImportError as error:
         raise VariantError(
             f"{what} `{name}`: module `{module_name}` cannot be imported: {words(error)} (looked first in {folder})"
+            f"{_in_src(module_name, folder)}"
         ) from error
     except Exception as error:
         raise VariantError(f"{what} `{name}`: importing `{module_name}` raised {words(error)}") from error
@@ -112,6 +113,18 @@ def import_name(name: str, what: str, folder: str) -> Any:
     if not callable(value):
         raise VariantError(f"{what} `{name}` is a {type(value).__name__}, not a function that can be called")
     return value
+
+
+def _in_src(module_name: str, folder: str) -> str:
+    """The way out where the module lies in a src/ layout that is not on the path; else empty."""
+    top = module_name.partition(".")[0]
+    for place in dict.fromkeys((Path(folder), Path.cwd())):
+        found = (place / "src" / top, place / "src" / f"{top}.py")
+        if any(path.exists() for path in found) and str(place / "src") not in sys.path:
+            return (
+                f"; {top} lies in {place / 'src'}: set `pythonpath = src` in pytest's ini file, or install the project"
+            )
+    return ""
 
 
 def _call_factory(factory: Callable[[], Any], label: str, what: str) -> Any:

@@ -26,7 +26,7 @@ models:
     metric: shop.metrics:mean_error
     slices: shop.vision:camera
     inference: set
-    budget: {max_memory: 6 MiB, max_size: 4096, min_memory_reduction: 60%, min_size_reduction: 0.5, max_flips: 0}
+    budget: {max_memory: 6 MiB, max_size: 4096 B, min_memory_reduction: 60%, min_size_reduction: 0.5, max_flips: 0}
     recipes:
       prune-structured(ratio=0.5) + int8-dynamic:
         min_speedup: {limit: 1.5x, level: warn}

@@ -66,7 +66,7 @@ def test_what_is_no_number_is_refused() -> None:
     st.sampled_from(
         [
             ("max_memory", "6 GiB"),
-            ("max_memory", "6"),
+            ("max_memory", "6 B"),
             ("max_process_memory", "6 kB"),
             ("min_memory_reduction", "1%"),
             ("max_flips", "0.5"),

@@ -45,7 +45,6 @@ BY_HAND: list[tuple[Parser, object, float]] = [
     (units.parse_bytes, "2 GB", 2000000000),
     (units.parse_bytes, "3 KiB", 3072),
     (units.parse_bytes, " 512 B ", 512),
-    (units.parse_bytes, 4096, 4096),
     (units.parse_bytes, "0.3 KiB", 307),  # 307.2
     (units.parse_percentage, "60%", 0.6),
     (units.parse_percentage, "29 %", 0.29),  # 29 / 100 without a detour through a product of floats
@@ -96,6 +95,8 @@ REFUSED: list[tuple[Parser, object, list[str]]] = [
     (units.parse_bytes, "6 TB", ["'TB'", "GiB", "for example `6 MiB`"]),
     (units.parse_bytes, "6", ["has no unit"]),
     (units.parse_bytes, 1.5, ["has no unit"]),
+    (units.parse_bytes, 6, ["6 has no unit", "for example `6 MiB`"]),
+    (units.parse_bytes, 0, ["has no unit"]),
     (units.parse_bytes, "1,5 MiB", ["comma", "with a point for decimals"]),
     (units.parse_bytes, "-3 MiB", ["less than nothing"]),
     (units.parse_bytes, "1e300 GB", ["more than any machine has"]),

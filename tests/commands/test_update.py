@@ -39,7 +39,7 @@ models:
                 min_speedup: 1.10   # not 1.1
                 max_latency: &slow 6  ms
                 max_size: {
-                   limit: &size 4000000, # bytes
+                   limit: &size 4000000 B, # bytes
                    level: error }
                 "max_slice_drop" : 5   pp
                 min_size_reduction: .5
@@ -76,7 +76,7 @@ def test_only_the_values_change(project: Project) -> None:
         "                max_memory: !!str 2.1MiB",
         "                min_speedup: 1.21   # not 1.1",
         "                max_latency: &slow 3.37  ms",
-        "                   limit: &size 1101005, # bytes",
+        "                   limit: &size 1101005 B, # bytes",
         '                "max_slice_drop" : 1.34   pp',
         "                min_size_reduction: 0.737",
     ]

@@ -187,7 +187,7 @@ def test_headroom_that_is_none(project: Project, headroom: str) -> None:
 
 def test_a_file_with_mistakes_is_not_touched(project: Project) -> None:
     project.measured(one("{max_memory: 3 MiB}"), {CASE: case()})
-    wrong = one("{max_memory: 3 MiB, max_size: 3}").replace("version: 1", "version: 2")
+    wrong = one("{max_memory: 3 MiB, max_size: 3 B}").replace("version: 1", "version: 2")
     project.budgets.write_text(wrong)
     assert project.update(status=2) == wrong
     assert "budgets.yaml:1: version" in project.err

@@ -132,8 +132,8 @@ def test_escapes_and_blocks_are_left_or_right(project: Project, value: str) -> N
 
 _BYTES = st.integers(1, 16 * MIB)
 _STATED = {
-    "max_memory": st.sampled_from(["1 MiB", "7MB", "12345678", "0.01 GiB", "'3 MiB'", "900 kB"]),
-    "max_size": st.sampled_from(["1 MiB", '"7 MB"', "12345678", "{limit: 5 MB, level: warn}"]),
+    "max_memory": st.sampled_from(["1 MiB", "7MB", "12345678 B", "0.01 GiB", "'3 MiB'", "900 kB"]),
+    "max_size": st.sampled_from(["1 MiB", '"7 MB"', "12345678 B", "{limit: 5 MB, level: warn}"]),
     "min_memory_reduction": st.sampled_from(["10%", "0.9", "0", "{level: warn, limit: 33.3%}"]),
     "min_size_reduction": st.sampled_from(["75%", ".25", "1"]),
     "max_flips": st.sampled_from(["1%", "0", "0.05", "100%"]),

@@ -316,7 +316,10 @@ def test_limits_on_the_population_are_judged_as_such(project: Project, monkeypat
     assert undecided.why.startswith("m/int8-dynamic leaves max_accuracy_drop 1 pp undecided with 90% of the weights")
     budgets = one_case("{max_accuracy_drop: 1 pp}").replace("    data:", "    inference: population\n    data:")
     monkeypatch.chdir(project(budgets).path)
-    plan = control_plan(argparse.Namespace(model=None, budgets=None, limit=0.1, time_limit=20.0))
+    asked = argparse.Namespace(
+        model=None, budgets=None, default_budgets=Path("budgets.yaml"), limit=0.1, time_limit=20.0
+    )
+    plan = control_plan(asked)
     assert plan.inference == "population"
     assert [(name, [limit.text for limit in limits]) for name, limits in plan.budgets] == [("m/int8-dynamic", ["1 pp"])]
 
