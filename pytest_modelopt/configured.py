@@ -64,7 +64,7 @@ class _Inside:
 
 
 def _tell_what_was_captured(config: pytest.Config) -> None:
-    """What a conftest.py has printed, on stderr: pytest would put it behind the command's own output at the end."""
+    """Write what conftest.py files have printed so far to stderr, so that it is not mixed with the command's output."""
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture is not None and capture.is_globally_capturing():
         sys.stderr.write("".join(capture.read_global_capture()))

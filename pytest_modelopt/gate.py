@@ -129,7 +129,7 @@ class Gate:
             )
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """What is known is read from what was collected, whoever deselected it, and from the file itself."""
+        """Note the cases that will run, and all that exist: collected, deselected or only in budgets.yaml."""
         run = self._session
         run.planned = tuple(_test(item) for item in session.items if _is_planned(item))
         known = (_test(item) for item in self._items if _is_planned(item))
@@ -230,7 +230,7 @@ class Gate:
             self._take_plan(output)
 
     def _plan(self) -> dict[str, Any]:
-        """What a pytest-xdist worker knows, and the process of the terminal does not."""
+        """The cases that this pytest-xdist worker has collected; the main process collects nothing itself."""
         run = self._session
         return {
             "planned": list(run.planned),
@@ -394,7 +394,7 @@ def _test(item: pytest.Item) -> str:
 
 
 def _read_report(report: pytest.TestReport, data: dict[str, Any] | None, session: Session) -> Report:
-    """What the report says, also where pytest-xdist made it for a worker that crashed."""
+    """Read pytest's report of a test's phase. For a worker that crashed, pytest-xdist makes one without `data`."""
     expected = getattr(report, "wasxfail", None)
     crash = getattr(report.longrepr, "reprcrash", None)
     message = f"{crash.message} ({crash.path}:{crash.lineno})" if crash is not None else report.longreprtext

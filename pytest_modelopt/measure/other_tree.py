@@ -52,7 +52,7 @@ def in_tree(path: str, tree: SourceTree) -> str:
 
 
 def taken_from_head(tree: SourceTree) -> tuple[str, ...]:
-    """Modules and files of head that were used though the other tree has its own: 'shop.models (/home/ana/shop.py)'.
+    """Modules and files of head that were used though the other tree has its own: 'shop.models (/project/shop.py)'.
 
     A file that only head has, such as a data set that git ignores, is nobody's revision. What was installed as a copy
     of head's folder is head's, too.

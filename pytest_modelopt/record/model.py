@@ -318,7 +318,7 @@ class Case:
     machine: int = 0
     """Which machine of its record it was measured on: 0 is `Record.environment`, 1 the first of `other_machines`."""
     expected: Expected | None = None
-    """Where pytest expected its test to fail."""
+    """The result of a test that is marked with `xfail`; None for any other test."""
 
     @property
     def drop(self) -> float | None:
@@ -416,9 +416,9 @@ class Record:
     idle: tuple[str, ...] = ()
     """Tests that were planned, state no budget and passed without measuring: nothing of them is missing, either."""
     uncollected: tuple[str, ...] = ()
-    """Files that could not be collected, so that nobody knows what they would have measured."""
+    """Files that pytest could not collect (an import error, for example): their cases are unknown."""
     whole: bool = False
-    """Whether every case that is known must have run (`--modelopt-whole`); any merged record is meant to be whole."""
+    """Whether a known case that did not run makes the run red (`--modelopt-whole`). True for a merged record."""
     against: Against | None = None
     """What head was compared with; None where it was not."""
     merged: Merged | None = None

@@ -1,4 +1,4 @@
-"""What a run comes to: the one rule by which pytest's exit status, every command and every headline judge a record."""
+"""The outcome of a run: the one rule for pytest's exit status, the commands' exit statuses and all headlines."""
 
 from __future__ import annotations
 

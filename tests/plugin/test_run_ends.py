@@ -1,52 +1,183 @@
-"""Ways in which a run can end: exit status, record, `report`, summary and terminal say the same of each."""
+"""Ways in which a run can end: exit status, record, `report`, `merge`, `comment`, summary, JUnit and terminal agree."""
 
 from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
 
 import pytest
 
 from pytest_modelopt.cli import main
 
-BUDGET = "import os\nimport pytest\n\n@pytest.mark.model_budget(max_size='1 B')\n"
+IMPORTS = """\
+import os
+import pytest
+import torch
+from torch import nn
+
+def measure(modelopt):
+    return modelopt(nn.Linear(64, 64).eval(), "int8-dynamic", example_inputs=torch.zeros(1, 64))
+
+"""
+BUDGET = "@pytest.mark.model_budget(max_size='1 B')\n"
+KEPT = "@pytest.mark.model_budget(max_size='1 MiB')\n"
+PASSES = KEPT + "def test_passes(modelopt): measure(modelopt)\n"
+FAILS = BUDGET + "def test_fails(modelopt): measure(modelopt)\n"
+
+
+@dataclass(frozen=True)
+class End:
+    """One way to end."""
+
+    tests: str
+    told: str
+    """How summary, comment and terminal begin to tell it, behind the title."""
+    counts: str = ""
+    status: int = 0
+    arguments: tuple[str, ...] = ()
+    merged: int | None = None
+    """The status of `merge`, whose record is meant to be whole; None: as `report`."""
+    failures: int = 0
+    """Tests that JUnit holds as failed or in error."""
+
+
 ENDS = {
-    "error": ("def test_it(modelopt): open('no-such-file')", (), 1, "FAILED.** 1 case: 0 passed, 0 failed, 1 in error"),
-    "setup": ("def test_it(modelopt, no_such): pass", (), 1, "FAILED.** 1 case: 0 passed, 0 failed, 1 in error"),
-    "crash": ("def test_it(modelopt): os._exit(3)", ("-n1",), 1, "FAILED.** 1 case: 0 passed, 0 failed, 1 in error"),
-    "skip": ("def test_it(modelopt): pytest.skip()", (), 0, "NOTHING MEASURED.** 1 case: 0 passed, 0 failed, 1 skip"),
-    "whole": ("def test_it(modelopt): pytest.skip()", ("--modelopt-whole",), 1, "NOTHING MEASURED.** 1 case"),
-    "xfail": (
-        "@pytest.mark.xfail\ndef test_it(modelopt): open('no')",
-        (),
-        0,
-        "passed.** 1 case: 0 passed, 0 failed, 1 x",
+    "passed": End(PASSES, "passed.", "1 case: 1 passed, 0 failed"),
+    "failed": End(FAILS, "FAILED.", "1 case: 0 passed, 1 failed", 1, failures=1),
+    "assertion after measuring": End(
+        KEPT + "def test_it(modelopt): assert measure(modelopt) is None",
+        "FAILED.",
+        "1 case: 0 passed, 0 failed, 1 in error",
+        1,
+        failures=1,
     ),
-    "strict xfail": (
-        "@pytest.mark.xfail(strict=True)\ndef test_it(optimize): pass",
-        (),
-        0,
-        "passed.** 1 case: 0 passed, 0 failed, 1 xfailed",
+    "error": End(
+        BUDGET + "def test_it(modelopt): open('no-such-file')",
+        "FAILED.",
+        "1 case: 0 passed, 0 failed, 1 in error",
+        1,
+        failures=1,
     ),
-    "ctrl-c": ("def test_it(modelopt): raise KeyboardInterrupt", (), 2, "INTERRUPTED, PARTIAL: 0 of 1 case ran.**"),
-    "exit": ("def test_it(modelopt): pytest.exit('x', returncode=0)", (), 1, "FAILED, PARTIAL: 0 of 1 case ran.**"),
-    "deselected": ("def test_it(modelopt): pass", ("-k", "nothing"), 5, "PARTIAL: 0 of 1 case ran.**"),
+    "setup": End(
+        BUDGET + "def test_it(modelopt, no_such): pass",
+        "FAILED.",
+        "1 case: 0 passed, 0 failed, 1 in error",
+        1,
+        failures=1,
+    ),
+    "crash": End(
+        BUDGET + "def test_it(modelopt): os._exit(3)",
+        "FAILED.",
+        "1 case: 0 passed, 0 failed, 1 in error",
+        1,
+        ("-n1",),
+        failures=1,
+    ),
+    "skip": End(
+        BUDGET + "def test_it(modelopt): pytest.skip()",
+        "NOTHING MEASURED.",
+        "1 case: 0 passed, 0 failed, 1 skipped",
+        merged=1,
+    ),
+    "skip of a whole run": End(
+        BUDGET + "def test_it(modelopt): pytest.skip()", "NOTHING MEASURED.", "1 case", 1, ("--modelopt-whole",)
+    ),
+    "xfail": End(
+        "@pytest.mark.xfail\n" + BUDGET + "def test_it(modelopt): open('no')",
+        "passed.",
+        "1 case: 0 passed, 0 failed, 1 xfailed",
+    ),
+    "xfail of a broken budget": End("@pytest.mark.xfail\n" + FAILS, "passed.", "1 case: 0 passed, 0 failed, 1 xfailed"),
+    "xpass": End("@pytest.mark.xfail\n" + PASSES, "passed.", "1 case: 0 passed, 0 failed, 1 xpassed"),
+    "strict xpass": End(
+        "@pytest.mark.xfail(strict=True)\n" + PASSES,
+        "FAILED.",
+        "1 case: 0 passed, 0 failed, 1 in error",
+        1,
+        failures=1,
+    ),
+    "ctrl-c": End(
+        BUDGET + "def test_it(modelopt): raise KeyboardInterrupt",
+        "INTERRUPTED, PARTIAL: 0 of 1 case ran.",
+        status=2,
+    ),
+    "exit": End(
+        BUDGET + "def test_it(modelopt): pytest.exit('x', returncode=0)",
+        "FAILED, PARTIAL: 0 of 1 case ran.",
+        status=1,
+    ),
+    "all deselected": End(
+        BUDGET + "def test_it(modelopt): pass", "PARTIAL: 0 of 1 case ran.", status=5, arguments=("-k", "nothing")
+    ),
+    "part deselected": End(
+        PASSES + FAILS,
+        "PARTIAL: 1 of 2 cases ran.",
+        "2 cases: 1 passed, 0 failed, 1 deselected",
+        arguments=("-k", "passes"),
+        merged=1,
+    ),
+    "part of a whole run": End(
+        PASSES + FAILS,
+        "FAILED, PARTIAL: 1 of 2 cases ran.",
+        "2 cases: 1 passed, 0 failed, 1 deselected",
+        1,
+        ("--deselect", "test_it.py::test_fails", "--modelopt-whole"),
+    ),
+    "-x": End(
+        FAILS + PASSES,
+        "FAILED, PARTIAL: 1 of 2 cases ran.",
+        "2 cases: 0 passed, 1 failed, 1 not run",
+        1,
+        ("-x",),
+        failures=1,
+    ),
+    "a file that is not collected": End(
+        PASSES,
+        "FAILED.",
+        "1 case: 1 passed",
+        1,
+        ("--continue-on-collection-errors", "test_it.py", "test_broken.py"),
+        failures=1,
+    ),
 }
 
 
-@pytest.mark.parametrize(("test", "arguments", "status", "told"), ENDS.values(), ids=ENDS)
-def test_all_readers_agree(
-    pytester: pytest.Pytester,
-    capsys: pytest.CaptureFixture[str],
-    test: str,
-    arguments: tuple[str, ...],
-    status: int,
-    told: str,
-) -> None:
-    pytester.makepyfile(test_it=BUDGET + test)
-    result = pytester.runpytest_subprocess("--modelopt", "--modelopt-report=r", "-p", "no:cacheprovider", *arguments)
-    assert result.ret == status
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_all_readers_agree(pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str], end: End) -> None:
+    pytester.makepyfile(test_it=IMPORTS + end.tests, test_broken="import no_such_module")
+    arguments = end.arguments if "test_it.py" in end.arguments else (*end.arguments, "test_it.py")
+    result = pytester.runpytest_subprocess(
+        "--modelopt", "--modelopt-report=r", "--junitxml=junit.xml", "-p", "no:cacheprovider", *arguments
+    )
+    assert result.ret == end.status
+    result.stdout.fnmatch_lines([f"modelopt: *{end.counts}*"])
+    if "PARTIAL" in end.told:
+        result.stdout.fnmatch_lines([f"modelopt: *{end.told.removesuffix('.')}*"])
     summary = (pytester.path / "r" / "summary.md").read_text(encoding="utf-8")
-    assert summary.startswith(f"**Model budgets: {told}"), summary
+    assert summary.startswith(f"**Model budgets: {end.told}** {end.counts}"), summary
+
+    record = str(pytester.path / "r" / "record.json")
+    red = int(end.status != 0)
     capsys.readouterr()
-    assert main(["report", str(pytester.path / "r" / "record.json")]) == int(status != 0)
-    assert main(["merge", str(pytester.path / "r" / "record.json")]) == int(status != 0 or "NOTHING" in told)
-    assert main(["comment", str(pytester.path / "r" / "record.json")]) == 0
-    assert told.partition(".**")[0] in capsys.readouterr().out
+    assert main(["report", record]) == red
+    assert end.counts in capsys.readouterr().out
+    assert main(["merge", record]) == (red if end.merged is None else end.merged)
+    capsys.readouterr()
+    assert main(["comment", record]) == 0
+    comment = capsys.readouterr().out
+    assert end.told.removesuffix(".") in comment
+    assert end.counts in comment
+    if end.status != 2:  # Ctrl-C leaves JUnit without the test
+        suite = ET.parse(pytester.path / "junit.xml").getroot()[0]
+        assert int(suite.attrib["failures"]) + int(suite.attrib["errors"]) == end.failures
+
+
+def test_a_run_without_its_baseline_cases_is_not_saved(pytester: pytest.Pytester) -> None:
+    """A saved record that lacks cases would make them look new to later runs."""
+    pytester.makepyfile(test_it=IMPORTS + PASSES + FAILS)
+    result = pytester.runpytest_subprocess(
+        "--modelopt", "--modelopt-save=base.json", "-p", "no:cacheprovider", "-k", "passes"
+    )
+    assert result.ret == 0
+    assert not (pytester.path / "base.json").exists()
+    result.stdout.fnmatch_lines(["*PARTIAL: 1 of 2 cases ran*"])
