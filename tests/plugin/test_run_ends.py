@@ -181,3 +181,14 @@ def test_a_run_without_its_baseline_cases_is_not_saved(pytester: pytest.Pytester
     assert result.ret == 0
     assert not (pytester.path / "base.json").exists()
     result.stdout.fnmatch_lines(["*PARTIAL: 1 of 2 cases ran*"])
+
+
+def test_a_run_that_is_killed_leaves_no_record_of_an_earlier_one(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=IMPORTS + PASSES)
+    arguments = ("--modelopt", "--modelopt-report=r", "-p", "no:cacheprovider")
+    assert pytester.runpytest_subprocess(*arguments).ret == 0
+    record = str(pytester.path / "r" / "record.json")
+    assert main(["report", record]) == 0
+    pytester.makepyfile(test_it=IMPORTS + KEPT + "def test_passes(modelopt): os._exit(0)\n")
+    pytester.runpytest_subprocess(*arguments)
+    assert main(["report", record]) == 1
