@@ -401,7 +401,7 @@ def _read_report(report: pytest.TestReport, data: dict[str, Any] | None, session
     if report.failed and message.startswith("[XPASS(strict)]"):
         message = f"{message.strip()}: the test passes, though it is expected to fail: take its mark away"
     if data is None:
-        knows = report.nodeid in session.planned
+        knows = report.nodeid in session.planned or not session.collected  # no worker has told its plan yet
         lost = unknown(report.nodeid, session) if report.failed and knows else None
         return Report(report.nodeid, "crash", report.outcome, message, expected, lost, (), session.options.strict)
     return Report(

@@ -58,6 +58,13 @@ ENDS = {
         1,
         failures=1,
     ),
+    "error with a fixture that was asked for late": End(
+        "def test_it(request): request.getfixturevalue('modelopt'); open('no-such-file')",
+        "FAILED.",
+        "1 case: 0 passed, 0 failed, 1 in error",
+        1,
+        failures=1,
+    ),
     "setup": End(
         BUDGET + "def test_it(modelopt, no_such): pass",
         "FAILED.",
@@ -71,6 +78,22 @@ ENDS = {
         "1 case: 0 passed, 0 failed, 1 in error",
         1,
         ("-n1",),
+        failures=1,
+    ),
+    "crash in the first set-up": End(
+        "@pytest.fixture\ndef dies(): os._exit(3)\n\n" + BUDGET + "def test_it(dies, modelopt): pass",
+        "FAILED.",
+        "1 case: 0 passed, 0 failed, 1 in error",
+        1,
+        ("-n1",),
+        failures=1,
+    ),
+    "crash that ends the run": End(
+        BUDGET + "def test_it(modelopt): os._exit(3)\n\n" + PASSES,
+        "FAILED, PARTIAL: 1 of 2 cases ran.",
+        "2 cases: 0 passed, 0 failed, 1 in error, 1 not run",
+        1,
+        ("-n1", "--max-worker-restart=0"),
         failures=1,
     ),
     "skip": End(
