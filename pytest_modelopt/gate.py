@@ -186,14 +186,15 @@ class Gate:
         for case in cases:
             item.user_properties.extend(junit.properties(case))
         report = yield
-        if _is_gated(item) or cases:
+        is_gated, tells_plan = _is_gated(item) or bool(cases), self._is_worker and not self._plan_is_told
+        if is_gated or tells_plan:
             environment = self._session.environment
             report.modelopt = {  # type: ignore[attr-defined]
                 "test": _test(item),
-                "unmeasured": case_to_data(unmeasured(item, self._session)),
+                "unmeasured": case_to_data(unmeasured(item, self._session)) if is_gated else None,
                 "cases": [case_to_data(case) for case in cases],
                 "environment": environment and environment_to_data(environment),
-                "plan": self._plan() if self._is_worker and not self._plan_is_told else None,
+                "plan": self._plan() if tells_plan else None,
             }
             self._plan_is_told = True  # a worker that crashes later takes nothing of it along
         return report
@@ -401,8 +402,9 @@ def _read_report(report: pytest.TestReport, data: dict[str, Any] | None, session
     if report.failed and message.startswith("[XPASS(strict)]"):
         message = f"{message.strip()}: the test passes, though it is expected to fail: take its mark away"
     if data is None:
-        knows = report.nodeid in session.planned or not session.collected  # no worker has told its plan yet
-        lost = unknown(report.nodeid, session) if report.failed and knows else None
+        is_crash = report.when not in ("setup", "call", "teardown")  # told by pytest-xdist, maybe before any plan was
+        is_ours = report.nodeid in session.planned or (is_crash and not session.collected)
+        lost = unknown(report.nodeid, session) if report.failed and is_ours else None
         return Report(report.nodeid, "crash", report.outcome, message, expected, lost, (), session.options.strict)
     return Report(
         test=data["test"],
@@ -410,7 +412,7 @@ def _read_report(report: pytest.TestReport, data: dict[str, Any] | None, session
         outcome=report.outcome,
         message=message,
         expected=expected,
-        unmeasured=case_from_data(data["unmeasured"]),
+        unmeasured=data["unmeasured"] and case_from_data(data["unmeasured"]),
         cases=[case_from_data(case) for case in data["cases"]],
         strict=session.options.strict,
         environment=data["environment"] and environment_from_data(data["environment"]),

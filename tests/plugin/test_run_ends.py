@@ -215,3 +215,17 @@ def test_a_run_that_is_killed_leaves_no_record_of_an_earlier_one(pytester: pytes
     pytester.makepyfile(test_it=IMPORTS + KEPT + "def test_passes(modelopt): os._exit(0)\n")
     pytester.runpytest_subprocess(*arguments)
     assert main(["report", record]) == 1
+
+
+@pytest.mark.parametrize("workers", [(), ("-n1",)], ids=["one process", "xdist"])
+def test_what_fails_without_a_budget_is_no_case(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
+    pytester.makepyfile(test_it=IMPORTS + "def test_first(): pass\n\ndef test_plain(): os.x\n\n" + PASSES)
+    result = pytester.runpytest_subprocess("--modelopt", "--modelopt-report=r", "-p", "no:cacheprovider", *workers)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["modelopt: 1 case: 1 passed, 0 failed;*"])
+    (pytester.path / "r" / "summary.md").unlink()
+    result = pytester.runpytest_subprocess(
+        "--modelopt", "--modelopt-report=r", "-p", "no:cacheprovider", *workers, "--deselect", "test_it.py::test_passes"
+    )
+    assert result.ret == 1
+    assert not (pytester.path / "r" / "summary.md").exists()
