@@ -19,7 +19,7 @@ from pytest_modelopt.record.answers import Inference
 from pytest_modelopt.record.model import ORIGINAL, Case, CaseError, Environment, Record
 from pytest_modelopt.record.run import run_outcome
 from pytest_modelopt.record.verdicts import Limit
-from pytest_modelopt.tests_ended import Report, Tests
+from pytest_modelopt.tests_ended import GatedTests, Report
 
 if TYPE_CHECKING:
     from pytest_modelopt.budgets.file import BudgetsFile, CaseEntry, Defaults, ModelEntry
@@ -59,7 +59,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self._runner: Runner | None = None
-        self._tests = Tests()
+        self._tests = GatedTests()
         self._environment: Environment | None = None
         self._started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 

@@ -72,7 +72,7 @@ class _Test:
         yield from cases
 
 
-class Tests:
+class GatedTests:
     """All tests of a run that may leave a case, by their node ids."""
 
     def __init__(self) -> None:

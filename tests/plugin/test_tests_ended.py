@@ -1,0 +1,68 @@
+"""Cases from pytest's reports of a test, phase by phase."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pytest_modelopt.record.model import Case
+from pytest_modelopt.tests_ended import GatedTests, Phase, Report
+from tests.report.records_by_hand import MIB, broken, case, limit, verdict
+
+UNKNOWN = replace(case("int8-dynamic"), id="t", variant=None, original=None, timing=None, verdicts=())
+KEPT = limit("max_memory", 4 * MIB, "4 MiB")
+MEASURED = replace(case("int8-dynamic", verdicts=(verdict(KEPT, "pass", MIB, ""),)), id="t")
+BROKEN = replace(broken("int8-dynamic"), id="t")
+
+
+def report(phase: Phase, outcome: str = "passed", *cases: Case, message: str = "", xfail: str | None = None) -> Report:
+    return Report("t", phase, outcome, message, xfail, UNKNOWN, cases, strict=False)
+
+
+LATER = report("teardown", "failed", message="a later failure")
+
+
+def ended(*reports: Report) -> GatedTests:
+    tests = GatedTests()
+    for each in reports:
+        tests.take(each)
+    return tests
+
+
+def test_an_assertion_after_measuring_is_an_error_that_keeps_the_figures() -> None:
+    (told,) = ended(report("setup"), report("call", "failed", MEASURED, message="assert 0"), LATER).cases
+    assert told.variant == MEASURED.variant
+    assert told.error is not None
+    assert (told.error.stage, told.error.message, told.verdicts) == ("test", "assert 0", ())
+
+
+def test_a_broken_budget_is_no_error_of_its_test() -> None:
+    assert ended(report("setup"), report("call", "failed", BROKEN, message="max_memory is broken")).cases == [BROKEN]
+
+
+@pytest.mark.parametrize("first", ["failed", "rerun"])
+def test_another_attempt_starts_afresh(first: str) -> None:
+    attempts = (report("setup"), report("call", first, message="x"), report("teardown"), report("setup"))
+    assert ended(*attempts, report("call", "passed", MEASURED), report("teardown")).cases == [MEASURED]
+
+
+def test_what_fails_in_its_tear_down_is_in_error() -> None:
+    (told,) = ended(
+        report("setup"), report("call", "passed", MEASURED), report("teardown", "failed", message="x")
+    ).cases
+    assert told.error is not None
+    assert told.error.message == "in its tear-down: x"
+
+
+def test_a_test_that_was_expected_to_fail_and_fails_in_its_tear_down_is_in_error() -> None:
+    reports = (report("setup"), report("call", "skipped", MEASURED, xfail="slow"))
+    (told,) = ended(*reports, report("teardown", "failed", message="x")).cases
+    assert told.expected is None
+    assert told.error is not None
+
+
+def test_skipped_and_idle_tests_leave_no_case() -> None:
+    skipped, idle = ended(report("setup", "skipped")), ended(report("setup"), report("call"), report("teardown"))
+    assert (skipped.cases, skipped.skipped, skipped.idle) == ([], {"t"}, frozenset())
+    assert (idle.cases, idle.skipped, idle.idle) == ([], frozenset(), {"t"})
