@@ -43,7 +43,7 @@ def pytest_modelopt_register_recipes(register):
 INI = """
 [tool.pytest.ini_options]
 pythonpath = ["src"]
-addopts = ["--modelopt", "-n", "2", "-ra"]
+addopts = ["--modelopt", "--modelopt-against=no-such-revision", "-n", "2", "-ra"]
 filterwarnings = ["error"]
 modelopt_budgets = "gates/limits.yaml"
 """

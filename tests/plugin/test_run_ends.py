@@ -39,6 +39,8 @@ class End:
     """The status of `merge`, whose record is meant to be whole; None: as `report`."""
     failures: int = 0
     """Tests that JUnit holds as failed or in error."""
+    cause: str = ""
+    """What summary, `report` and comment say of it besides."""
 
 
 ENDS = {
@@ -161,6 +163,7 @@ ENDS = {
         1,
         ("--continue-on-collection-errors", "test_it.py", "test_broken.py"),
         failures=1,
+        cause="1 file could not be collected, so what it measures is unknown: test_broken.py",
     ),
 }
 
@@ -183,13 +186,16 @@ def test_all_readers_agree(pytester: pytest.Pytester, capsys: pytest.CaptureFixt
     red = int(end.status != 0)
     capsys.readouterr()
     assert main(["report", record]) == red
-    assert end.counts in capsys.readouterr().out
+    report = capsys.readouterr().out
+    assert end.counts in report
     assert main(["merge", record]) == (red if end.merged is None else end.merged)
     capsys.readouterr()
     assert main(["comment", record]) == 0
     comment = capsys.readouterr().out
     assert end.told.removesuffix(".") in comment
     assert end.counts in comment
+    for told in (summary, " ".join(report.split()), comment):
+        assert end.cause in told.replace("\\", "")  # Markdown escapes the underscores of names
     if end.status != 2:  # Ctrl-C leaves JUnit without the test
         suite = ET.parse(pytester.path / "junit.xml").getroot()[0]
         assert int(suite.attrib["failures"]) + int(suite.attrib["errors"]) == end.failures
