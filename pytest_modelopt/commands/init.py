@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_modelopt.commands import init_ci
 from pytest_modelopt.commands.arguments import reference, seconds
 from pytest_modelopt.commands.statuses import PASSED
 
@@ -49,16 +50,16 @@ def add_parser(commands: Commands) -> None:
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("factory", type=reference, metavar=_REFERENCE, help="the function that returns the model")
+    parser.add_argument(
+        "factory", nargs="?", type=reference, metavar=_REFERENCE, help="the function that returns the model"
+    )
     functions = {
         "--data": "returns the examples to score on",
         "--calibration": "returns examples for recipes to learn from",
         "--example-inputs": "returns the inputs of the timed call",
     }
     for option, meaning in functions.items():
-        parser.add_argument(
-            option, type=reference, required=option == "--data", metavar=_REFERENCE, help=f"the function that {meaning}"
-        )
+        parser.add_argument(option, type=reference, metavar=_REFERENCE, help=f"the function that {meaning}")
     parser.add_argument("--metric", default="accuracy", help="what scores the answers (accuracy)")
     parser.add_argument("--name", help="of the model (default: from the factory's name)")
     parser.add_argument(
@@ -72,6 +73,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--output", type=Path, default=Path("budgets.yaml"), help="default: budgets.yaml")
     parser.add_argument("--time-limit", type=seconds, default=20.0, metavar="TIME", help="per comparison (20 s)")
     parser.set_defaults(run=run, in_project=True)
+    init_ci.add_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -79,6 +81,8 @@ def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.recipes.expression import parse
     from pytest_modelopt.record.atomic import write_text
 
+    if options.factory is None or options.data is None:
+        raise ValueError(f"init needs {_REFERENCE} of the model and --data {_REFERENCE} (or --ci alone)")
     _refuse_to_overwrite(options.output)
     _require_that_it_can_be_written(options.output)
     wanted = options.recipe or _recipes_that_run(bool(options.calibration))

@@ -13,10 +13,60 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 GITHUB = ROOT / ".github"
-ACTION = GITHUB / "actions" / "model-budgets" / "action.yml"
-WORKFLOWS = sorted((GITHUB / "workflows").iterdir())
-COMMENT = GITHUB / "workflows" / "model-budgets-comment.yml"
-FILES = [*WORKFLOWS, ACTION]
+TEMPLATES = ROOT / "pytest_modelopt" / "ci"
+ACTION = TEMPLATES / "github" / "actions" / "model-budgets" / "action.yml"
+CHECK, MATRIX, COMMENT = (
+    TEMPLATES / "github" / "workflows" / f"model-budgets{suffix}.yml" for suffix in ("", "-matrix", "-comment")
+)
+GITLAB = TEMPLATES / "gitlab" / "model-budgets.yml"
+OWN = [
+    GITHUB / "workflows" / "model-budgets.yml",
+    GITHUB / "workflows" / "model-budgets-comment.yml",
+    GITHUB / "actions" / "model-budgets" / "action.yml",
+    GITHUB / "dependabot.yml",
+]
+"""Our own copies of templates: what users copy is what runs here, but for how the project is installed."""
+WORKFLOWS = [*sorted((GITHUB / "workflows").iterdir()), CHECK, MATRIX, COMMENT]
+FILES = [*WORKFLOWS, ACTION, OWN[2]]
+
+_CHANGED = {
+    "model-budgets.yml": [
+        (
+            "--editable . pytest-modelopt # TO ADAPT: how this project is installed",
+            "--constraint constraints.txt --editable '.[all,example]'",
+        ),
+        ('python-version: "3.12"', 'python-version: "3.11"'),
+    ],
+    "model-budgets-comment.yml": [
+        (
+            "      actions: read # to download the artifact\n",
+            "      contents: read\n      actions: read # to download the artifact\n",
+        ),
+        (
+            "          python -m pip install --no-deps pytest-modelopt\n"
+            "          python -m pip install pydantic pyyaml tabulate\n",
+            "          python -m pip install --no-deps .\n"
+            "          python -m pip install --constraint constraints.txt pydantic pyyaml tabulate\n",
+        ),
+        (
+            "      - name: fetch the record\n",
+            "      - uses: actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1, of the default branch\n"
+            "        with:\n"
+            "          persist-credentials: false\n"
+            "      - name: fetch the record\n",
+        ),
+        ('python-version: "3.12"', 'python-version: "3.11"'),
+    ],
+}
+
+
+def as_own(own: Path) -> str:
+    """The template of one of our own files, with the lines that differ here."""
+    text = (TEMPLATES / "github" / own.relative_to(GITHUB)).read_text(encoding="utf-8")
+    for template, ours in _CHANGED.get(own.name, []):
+        assert template in text, template
+        text = text.replace(template, ours)
+    return text
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -45,7 +95,9 @@ class Job:
     def run(self, step: dict[str, Any], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
         script = self.folder / "script"
         script.write_text(step["run"], encoding="utf-8")
-        how = ["bash", "--noprofile", "--norc", "-eo", "pipefail"] if step["shell"] == "bash" else [sys.executable]
+        how = (
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail"] if step.get("shell") != "python" else [sys.executable]
+        )
         told = {
             **os.environ,
             **{name: str(file) for name, file in self.files.items()},
@@ -54,6 +106,7 @@ class Job:
             "PYTHONPATH": str(ROOT),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # importing those of other packages takes seconds
             "PYTEST_PLUGINS": "pytest_modelopt.plugin",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             **env,
         }
         command = [*how, str(script)]

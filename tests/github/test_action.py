@@ -102,7 +102,7 @@ def called(job: Job) -> list[str]:
 
 def test_inputs_that_are_not_given_are_not_passed_on(job: Job, python: str) -> None:
     assert gate(job, python=python).returncode == 0
-    assert called(job) == ["-m", "pytest", "--modelopt", "--modelopt-report=modelopt-report"]
+    assert called(job) == ["-m", "pytest", "--modelopt", "--modelopt-report=modelopt-report", "--modelopt-whole"]
 
 
 def test_every_input_reaches_pytest(job: Job, python: str) -> None:
@@ -117,7 +117,7 @@ def test_every_input_reaches_pytest(job: Job, python: str) -> None:
     )
     assert done.returncode == 0
     options = ["--modelopt-report=report", "--modelopt-budgets=ci/budgets.yaml"]
-    options += ["--modelopt-against=merge-base:origin/main", "--modelopt-strict"]
+    options += ["--modelopt-against=merge-base:origin/main", "--modelopt-whole", "--modelopt-strict"]
     assert called(job) == ["-m", "pytest", "--modelopt", *options, "tests/a b.py", "-k one or two"]
     assert job.outputs == {"verdict": "passed", "record": str(job.workspace / "report" / "record.json")}
 
@@ -134,7 +134,7 @@ def test_an_empty_folder_is_the_default_one_and_not_the_working_folder(job: Job,
     ours = job.workspace / "summary.md"
     ours.write_text("of the project")
     assert gate(job, python=python, report="").returncode == 0
-    assert called(job)[-1] == "--modelopt-report=modelopt-report"
+    assert called(job)[-2:] == ["--modelopt-report=modelopt-report", "--modelopt-whole"]
     assert ours.read_text() == "of the project"
 
 
@@ -163,7 +163,7 @@ HOSTILE = [
 @pytest.mark.parametrize("name", ["budgets", "against"])
 def test_hostile_inputs_stay_data(job: Job, python: str, name: str, value: str) -> None:
     gate(job, python=python, **{name: value})
-    assert called(job)[-1] == f"--modelopt-{name}={value}"
+    assert called(job)[-2:] == [f"--modelopt-{name}={value}", "--modelopt-whole"]
     assert not (job.workspace / "hurt").exists()
     assert job.outputs == {"verdict": "passed"}
 
@@ -178,7 +178,7 @@ def test_a_hostile_folder_stays_data(job: Job, python: str, value: str, monkeypa
     program = Path(python)
     program.write_text(CALLED.replace("mkdir -p report; echo '{}' >", 'echo x > "${4#*=}"/summary.md #'))
     assert gate(job, python=python, report=value).returncode == 1
-    assert called(job) == ["-m", "pytest", "--modelopt", f"--modelopt-report={value}"]
+    assert called(job) == ["-m", "pytest", "--modelopt", f"--modelopt-report={value}", "--modelopt-whole"]
     assert job.outputs == {"verdict": "failed", "summary": str(folder / "summary.md")}
     assert not (folder / "record.json").exists()
     assert not (job.workspace / "hurt").exists()
@@ -191,11 +191,12 @@ def test_a_hostile_argument_is_one_argument(job: Job, python: str, value: str) -
     assert not (job.workspace / "hurt").exists()
 
 
+@pytest.mark.parametrize("name", ["strict", "whole"])
 @pytest.mark.parametrize("value", ["yes", "True", "$(touch hurt)", "false\ntrue"])
-def test_strict_is_true_or_false(job: Job, python: str, value: str) -> None:
-    done = gate(job, python=python, strict=value)
+def test_a_switch_is_true_or_false(job: Job, python: str, name: str, value: str) -> None:
+    done = gate(job, python=python, **{name: value})
     assert (done.returncode, job.outputs) == (4, {"verdict": "error"})
-    assert done.stdout == "::error::model-budgets: the input strict is neither 'true' nor 'false'\n"
+    assert done.stdout == f"::error::model-budgets: the input {name} is neither 'true' nor 'false'\n"
     assert not (job.workspace / "called").exists()
 
 
@@ -215,3 +216,14 @@ def test_a_step_that_is_ended_from_outside_has_said_error(job: Job, python: str)
     Path(python).write_text("#!/bin/bash\nkill -9 $PPID\n")
     assert gate(job, python=python).returncode == -9
     assert job.outputs == {"verdict": "error"}
+
+
+def test_a_part_of_a_suite_need_not_be_whole(job: Job, python: str) -> None:
+    assert gate(job, python=python, whole="false").returncode == 0
+    assert called(job) == ["-m", "pytest", "--modelopt", "--modelopt-report=modelopt-report"]
+
+
+def test_it_runs_in_the_folder_that_is_named() -> None:
+    (step,) = steps_of(ACTION)
+    assert step["working-directory"] == "${{ inputs.folder }}"
+    assert read(ACTION)["inputs"]["folder"]["default"] == "."

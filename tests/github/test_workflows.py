@@ -10,39 +10,67 @@ from pathlib import Path
 
 import pytest
 
-from tests.github.jobs import ACTION, COMMENT, FILES, GITHUB, read, steps_of
+from tests.github.jobs import (
+    CHECK,
+    COMMENT,
+    FILES,
+    GITHUB,
+    GITLAB,
+    MATRIX,
+    OWN,
+    ROOT,
+    TEMPLATES,
+    WORKFLOWS,
+    as_own,
+    read,
+    steps_of,
+)
 
 SCRIPTS = Path(sys.executable).parent
 
 
 def name_of(file: Path) -> str:
-    return str(file.relative_to(GITHUB))
+    return str(file.relative_to(ROOT))
 
 
 # --- what can be read off the files ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_it_is_what_github_takes(file: Path) -> None:
-    kind = "vendor.github-actions" if file == ACTION else "vendor.github-workflows"
+@pytest.mark.parametrize("file", [*FILES, OWN[3], GITLAB], ids=name_of)
+def test_it_is_what_its_host_takes(file: Path) -> None:
+    kinds = {"action.yml": "github-actions", "dependabot.yml": "dependabot"}
+    kind = "vendor.gitlab-ci" if file == GITLAB else "vendor." + kinds.get(file.name, "github-workflows")
     command = [SCRIPTS / "check-jsonschema", "--builtin-schema", kind, file]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "ok -- validation done\n"), done.stdout
 
 
 def test_zizmor_finds_nothing() -> None:
-    command = [SCRIPTS / "zizmor", "--offline", "--no-progress", "--persona", "auditor", "--format", "json", GITHUB]
+    command = [
+        SCRIPTS / "zizmor",
+        "--offline",
+        "--no-progress",
+        "--persona",
+        "auditor",
+        "--format",
+        "json",
+        *FILES,
+        OWN[3],
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, json.loads(done.stdout)) == (0, []), done.stdout + done.stderr
     assert all(f"completed {file}" in done.stderr for file in FILES)
 
 
-def test_what_zizmor_is_told_to_ignore_is_the_trigger_alone() -> None:
+def test_what_zizmor_is_told_to_ignore_is_the_trigger_and_the_local_action() -> None:
     ignored = [
         (file.name, line.strip()) for file in FILES for line in file.read_text().splitlines() if "zizmor:" in line
     ]
     trigger = "workflow_run: # zizmor: ignore[dangerous-triggers] the reasons stand above"
-    assert ignored == [("model-budgets-comment.yml", trigger)]
+    # Not every GitHub Enterprise Server knows `$/`.
+    action = "- uses: ./.github/actions/model-budgets # zizmor: ignore[self-repository]"
+    expected = {"model-budgets.yml": action, "model-budgets-matrix.yml": action, "model-budgets-comment.yml": trigger}
+    assert ignored == [(file.name, expected[file.name]) for file in FILES if file.name in expected]
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
@@ -50,7 +78,10 @@ def test_actions_of_others_are_pinned_with_their_version(file: Path) -> None:
     used = [line.strip().removeprefix("- ") for line in file.read_text().splitlines() if " uses: " in f" {line} "]
     assert len(used) == sum("uses" in step for step in steps_of(file))
     for line in used:
-        assert re.fullmatch(r"uses: (\$/\.github/\S+|actions/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+.*)", line)
+        assert re.fullmatch(
+            r"uses: (\./\.github/actions/model-budgets # zizmor.*|actions/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+.*)",
+            line,
+        )
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
@@ -59,19 +90,71 @@ def test_no_script_holds_an_expression(file: Path) -> None:
     assert all("${{" not in step["run"] for step in steps_of(file) if "run" in step)
 
 
-def test_the_check_may_read_and_nothing_else() -> None:
-    workflow = read(GITHUB / "workflows" / "model-budgets.yml")
-    assert list(workflow["on"]) == ["pull_request"]
+@pytest.mark.parametrize("own", OWN, ids=name_of)
+def test_what_users_copy_is_what_runs_here(own: Path) -> None:
+    assert own.read_text(encoding="utf-8") == as_own(own)
+
+
+def test_there_is_one_placeholder_at_most() -> None:
+    templates = [file for file in TEMPLATES.rglob("*.yml") if file.is_file()]
+    assert len(templates) == 7
+    placeholders = {file.name: file.read_text(encoding="utf-8").count("TO ADAPT") for file in templates}
+    assert max(placeholders.values()) == 1
+    assert placeholders["model-budgets-comment.yml"] == placeholders["action.yml"] == 0
+    assert not any(re.search(r"\b(OWNER|REPOSITORY|COMMIT|VERSION)\b", file.read_text()) for file in templates)
+
+
+@pytest.mark.parametrize("file", [CHECK, MATRIX], ids=name_of)
+def test_the_check_may_read_and_nothing_else(file: Path) -> None:
+    workflow = read(file)
     assert workflow["permissions"] == {}
-    assert [job["permissions"] for job in workflow["jobs"].values()] == [{"contents": "read"}]
+    assert workflow["jobs"]["measure"]["permissions"] == {"contents": "read"}
     checkout = workflow["jobs"]["measure"]["steps"][0]["with"]
     assert checkout == {"fetch-depth": "0", "persist-credentials": "false"}
 
 
+@pytest.mark.parametrize("file", [CHECK, MATRIX], ids=name_of)
+def test_the_check_runs_for_a_changed_base_and_a_merge_queue_and_never_skips_itself_green(file: Path) -> None:
+    workflow = read(file)
+    assert set(workflow["on"]) == {"pull_request", "merge_group"}
+    assert workflow["on"]["pull_request"] == {"types": ["opened", "synchronize", "reopened", "edited"]}
+    jobs = workflow["jobs"]
+    assert [(name, job["if"]) for name, job in jobs.items() if "if" in job] == (
+        [("merge", "${{ !cancelled() }}")] if file == MATRIX else []
+    )
+
+
+def test_the_matrix_measures_as_the_single_job_does() -> None:
+    (one,), measure = read(CHECK)["jobs"].values(), read(MATRIX)["jobs"]["measure"]
+    assert measure["env"] == one["env"]
+    steps, single = measure["steps"], one["steps"]
+    assert single[4]["with"].pop("pytest-arguments") == "budgets.yaml\n"
+    assert steps[4]["with"].pop("pytest-arguments") == "${{ matrix.paths }}\n"
+    assert steps[:5] == single[:5]
+    assert single[5]["with"]["name"] == "model-budgets"
+    assert steps[5]["with"]["name"] == "model-budgets-${{ matrix.name }}"
+    names = [each["name"] for each in measure["strategy"]["matrix"]["include"]]
+    assert len(set(names)) == len(names) > 1
+
+
+def test_the_comment_finds_the_step_that_keeps_the_record() -> None:
+    for file in (CHECK, MATRIX):
+        (step,) = [step for step in steps_of(file) if step.get("with", {}).get("name") == "model-budgets"]
+        fetch = next(step["run"] for step in steps_of(COMMENT) if step.get("id") == "fetch")
+        assert f'NAME, UPLOAD = "model-budgets", "{step["name"]}"' in fetch
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=name_of)
+def test_only_the_check_of_pull_requests_shares_a_cache(file: Path) -> None:
+    """The comment's workflow runs beside a stranger's record, with the cache of the default branch in reach."""
+    cached = [step["with"].get("cache") for step in steps_of(file) if "setup-python" in step.get("uses", "")]
+    assert ("pip" in cached) == (file.name in ("model-budgets.yml", "model-budgets-matrix.yml"))
+
+
 def test_what_runs_the_strangers_record_may_write_nothing() -> None:
-    workflow = read(COMMENT)
+    workflow = read(GITHUB / "workflows" / COMMENT.name)
     assert list(workflow["on"]) == ["workflow_run"]
-    assert workflow["on"]["workflow_run"]["workflows"] == [read(GITHUB / "workflows" / "model-budgets.yml")["name"]]
+    assert workflow["on"]["workflow_run"]["workflows"] == [read(CHECK)["name"]]
     assert workflow["permissions"] == {}
     render, comment = workflow["jobs"]["render"], workflow["jobs"]["comment"]
     assert set(render["permissions"].values()) == {"read"}
@@ -79,3 +162,4 @@ def test_what_runs_the_strangers_record_may_write_nothing() -> None:
     assert not any("checkout" in step.get("uses", "") for step in comment["steps"])
     checkout = next(step for step in render["steps"] if "checkout" in step.get("uses", ""))
     assert checkout["with"] == {"persist-credentials": "false"}  # no ref: the default branch
+    assert not any("checkout" in step.get("uses", "") for step in steps_of(COMMENT))
