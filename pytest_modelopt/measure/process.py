@@ -179,35 +179,40 @@ def _named(left: tuple[str, ...]) -> str:
 
 
 def _start(process: Any) -> None:
-    """Start a worker, by a new fork server where the socket of the old one has gone, as with a temporary folder that
-    something cleans. The old server ends with its last worker."""
-    with _worker_environment(), _without_main_module():
-        server = getattr(forkserver, "_forkserver", None)
-        address = getattr(server, "_forkserver_address", None)
-        if server is not None and address is not None and not os.path.exists(address):  # noqa: PTH110
-            os.close(server._forkserver_alive_fd)
-            server._forkserver_pid = server._forkserver_alive_fd = server._forkserver_address = None
-            address = None
-        if address is not None or process._start_method != "forkserver":
+    """Start a worker, by a new fork server where the old one has died, or its socket has gone, as with a temporary
+    folder that something cleans."""
+    with _worker_environment(), _without_main_module(), _folder_for_a_socket():
+        try:
             process.start()
-            return
-        with _folder_for_a_socket():
-            forkserver.ensure_running()
-        process.start()
+        except (OSError, EOFError):
+            _forget_fork_server()
+            process.start()
+
+
+def _forget_fork_server() -> None:
+    """The next worker starts another one. It lives on as long as one of its workers does."""
+    server: Any = getattr(forkserver, "_forkserver", None)
+    if getattr(server, "_forkserver_alive_fd", None) is not None:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_pid = server._forkserver_alive_fd = server._forkserver_address = None
+
+
+_sockets: list[str] = []
 
 
 @contextlib.contextmanager
 def _folder_for_a_socket() -> Iterator[None]:
     """A private folder whose path a socket can have, for what multiprocessing binds meanwhile: `TMPDIR` may be long,
     and the folder that multiprocessing made for other uses may have gone."""
-    tempfile.tempdir = None  # what was found before may have gone
-    parents = [Path(tempfile.gettempdir()), *map(Path, ("/tmp", "/var/tmp", "/dev/shm"))]
-    fits = [each for each in parents if len(os.fsencode(each)) + 40 < _SOCKET_PATH and os.access(each, os.W_OK)]
-    folder = tempfile.mkdtemp(prefix="pymp-", dir=fits[0] if fits else None)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if not _sockets or not os.path.isdir(_sockets[-1]):  # noqa: PTH112
+        tempfile.tempdir = None  # what was found before may have gone
+        parents = [Path(tempfile.gettempdir()), *map(Path, ("/tmp", "/var/tmp", "/dev/shm"))]
+        fits = [each for each in parents if len(os.fsencode(each)) + 40 < _SOCKET_PATH and os.access(each, os.W_OK)]
+        _sockets.append(tempfile.mkdtemp(prefix="pymp-", dir=fits[0] if fits else None))
+        atexit.register(shutil.rmtree, _sockets[-1], ignore_errors=True)
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     before = config.get("tempdir")
-    config["tempdir"] = folder
+    config["tempdir"] = _sockets[-1]
     try:
         yield
     finally:

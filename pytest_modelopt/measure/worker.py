@@ -69,6 +69,7 @@ def serve(connection: Connection, variant: Variant, log: TextIO) -> None:
     from pytest_modelopt.measure.bench import Bench
 
     bench: Bench | None = None
+    own = os.getpid()
     while True:
         try:
             operation, arguments = connection.recv()
@@ -86,6 +87,8 @@ def serve(connection: Connection, variant: Variant, log: TextIO) -> None:
             _print_cause(error, log, is_explained=is_explained)
             answer = ("failed", str(error) if is_explained else f"{type(error).__name__}: {error}")
         _flush()
+        if os.getpid() != own:  # forked by the user's code, and came back from there
+            os._exit(0)
         connection.send(answer)
         if operation == "load":
             gc.collect()
