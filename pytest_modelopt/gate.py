@@ -223,6 +223,15 @@ class Gate:
             node.workerinput[_BASE] = self._session.revision.to_data()
 
     @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """Only for `-n 4` by itself: who chose another `--dist` knows how tests are to be distributed."""
+        if config.getoption("dist") != "load" or not self._session.entries:
+            return None
+        from pytest_modelopt.distribution import models_together
+
+        return models_together(config, log, self._session.options.budgets.name)
+
+    @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         """A pytest-xdist worker has ended: what it planned is known to it alone."""
         del error

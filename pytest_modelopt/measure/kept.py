@@ -20,7 +20,7 @@ class Kept:
     def get(self, variant: Variant, name: str, measure: Callable[[Measured], None]) -> Measured:
         """The variant, with a worker that lives, or with its error. `measure` is called where it is not here yet."""
         kept, self.measured = self.measured, None  # nobody finds it half measured, whatever interrupts us here
-        if kept is None or kept.variant != variant:
+        if kept is None or kept.variant != variant or self._workshop.has_lost(kept.needed_files()):
             if kept is not None:
                 self._workshop.discard(kept)
             kept = Measured(variant)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import inspect
 import json
 import os
 import random
@@ -131,7 +132,23 @@ def _call_factory(factory: Callable[[], Any], label: str, what: str) -> Any:
     try:
         return factory()
     except (Exception, SystemExit) as error:
-        raise VariantError(f"{label} raised {words(error)}; a {what} factory is called without arguments") from error
+        hint = f"; a {what} factory is called without arguments" if _lacks_arguments(factory, error) else ""
+        raise VariantError(f"{label} raised {words(error)}{hint}") from error
+
+
+def _lacks_arguments(factory: Callable[[], Any], error: BaseException) -> bool:
+    """Whether the call itself was wrong, and not what the factory did then."""
+    if not isinstance(error, TypeError):
+        return False
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # of C code: then no frame of its own is in the traceback
+        return error.__traceback__ is None or error.__traceback__.tb_next is None
+    try:
+        signature.bind()
+    except TypeError:
+        return True
+    return False
 
 
 def load_model(loader: Loader, source: Source) -> tuple[nn.Module, tuple[str, ...]]:

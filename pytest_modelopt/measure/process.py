@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
-import re
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from pytest_modelopt.measure import worker
+from pytest_modelopt.measure import descendants, last_output, worker
 from pytest_modelopt.measure.variant import Variant
 
 # What every worker needs, imported once in the fork server: a worker then starts in tenths of a second, not in seconds.
@@ -28,13 +31,10 @@ PRELOAD = [
     "pytest_modelopt.measure.preloaded",
 ]
 
-_OUTPUT_LINES = 20
-_LIBRARY_NOISE = re.compile(
-    r"[WI]\d{4} \d\d:\d\d:\d\d\.\d+ .*\btorch/|[WI]0000 00:00:\d+|USDT:\d{4}-|INFO: Created TensorFlow Lite"
-    r"|WARNING: All log messages before absl|Failed to load .*/torchao/\S+\.so"
-)
-"""How the lines begin that libraries print about themselves whatever the model is."""
-_CONTROL_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
+_SOCKET_PATH = 90
+"""Bytes of a path that a socket can have everywhere, with some to spare (104 on macOS, 108 on Linux)."""
+_DUMP_S = 0.5
+_READ_BYTES = 65_536
 
 
 class WorkerFailed(Exception):
@@ -56,14 +56,19 @@ class Worker:
     def __init__(self, variant: Variant, folder: Path, name: str) -> None:
         self.variant = variant
         self._output_file = folder / f"{name}.log"
+        self._is_killed = False
         context = _context()
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
             target=worker.main, args=(theirs, variant, str(self._output_file)), name=f"modelopt-{name}", daemon=True
         )
-        with _worker_environment(), _without_main_module():
-            self._process.start()
-        theirs.close()
+        try:
+            _start(self._process)
+        except (OSError, EOFError) as error:  # EOFError: the fork server died meanwhile
+            self._connection.close()
+            raise WorkerFailed(f"no worker process could be started: {type(error).__name__}: {error}", "") from None
+        finally:
+            theirs.close()
 
     def request(self, operation: str, *, limit_s: float, heartbeat: Heartbeat | None = None, **arguments: Any) -> Any:
         """The answer to one request; `WorkerFailed` when the variant refuses, the process dies, or `limit_s` passes."""
@@ -87,9 +92,11 @@ class Worker:
         while not self._connection.poll(0):
             left = deadline - time.monotonic()
             if left <= 0:
-                self.kill()
+                self._dump_stacks()
+                ended = self.kill()
                 raise WorkerFailed(
-                    f"the worker did not finish `{operation}` within {limit_s:.3g} s (`step_limit`) and was ended",
+                    f"the worker did not finish `{operation}` within {limit_s:.3g} s (`step_limit`) and was ended"
+                    + _named(ended),
                     self.output(),
                 )
             ready = wait([self._connection, self._process.sentinel], timeout=min(left, 0.25))
@@ -101,24 +108,35 @@ class Worker:
     def _cause_of_death(self, operation: str) -> str:
         self._process.join(5)
         code = self._process.exitcode
+        left = _named(self.kill())
         during = f"the worker process died during `{operation}`"
         if code is not None and code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
             hint = " (often the kernel's out-of-memory killer)" if -code == signal.SIGKILL else ""
-            return f"{during}: ended by {name}{hint}"
-        return f"{during}: exit status {code}"
+            return f"{during}: ended by {name}{hint}{left}"
+        return f"{during}: exit status {code}{left}"
+
+    def _dump_stacks(self) -> None:
+        """Let a worker that hangs write down where it is, until its log does not grow any more."""
+        if worker.DUMP is None or self.pid is None:
+            return
+        with contextlib.suppress(OSError):
+            os.kill(self.pid, worker.DUMP)
+            size, deadline = -1, time.monotonic() + _DUMP_S
+            while size != self._output_file.stat().st_size and time.monotonic() < deadline:
+                size = self._output_file.stat().st_size
+                time.sleep(0.1)
 
     def output(self) -> str:
-        """The last lines that the worker printed, without control sequences."""
+        """The last lines that the worker printed, as they are told."""
         try:
             with self._output_file.open("rb") as file:
                 file.seek(0, os.SEEK_END)
-                file.seek(max(0, file.tell() - 16_384))
+                file.seek(max(0, file.tell() - _READ_BYTES))
                 text = file.read().decode("utf-8", errors="replace")
         except OSError:
             return ""
-        lines = [line.rstrip() for line in _CONTROL_SEQUENCES.sub("", text).splitlines()]
-        return "\n".join([line for line in lines if line and not _LIBRARY_NOISE.match(line)][-_OUTPUT_LINES:])
+        return last_output.told(text)
 
     @property
     def pid(self) -> int | None:
@@ -138,10 +156,67 @@ class Worker:
         with contextlib.suppress(OSError, ValueError):
             self._connection.close()
 
-    def kill(self) -> None:
+    def kill(self) -> tuple[str, ...]:
+        """End it by force, and all that it has started; the command lines of what it left running."""
+        if self.pid is None:
+            return ()
         if self._process.is_alive():
+            if not self._is_killed:
+                descendants.end_group(self.pid)
             self._process.kill()
             self._process.join(5)
+        if self._is_killed:  # its number may be another process's by now
+            return ()
+        self._is_killed = True
+        return descendants.end_left(self.pid, worker.MARK)
+
+
+def _named(left: tuple[str, ...]) -> str:
+    if not left:
+        return ""
+    shown = ", ".join(f"`{name}`" for name in left[:3]) + (", ..." if len(left) > 3 else "")
+    return f"; it left {len(left)} process{'es'[: 2 * (len(left) > 1)]} running, ended now: {shown}"
+
+
+def _start(process: Any) -> None:
+    """Start a worker, by a new fork server where the old one has died, or its socket has gone, as with a temporary
+    folder that something cleans."""
+    with _worker_environment(), _without_main_module(), _folder_for_a_socket():
+        try:
+            process.start()
+        except (OSError, EOFError):
+            _forget_fork_server()
+            process.start()
+
+
+def _forget_fork_server() -> None:
+    """The next worker starts another one. It lives on as long as one of its workers does."""
+    server: Any = getattr(forkserver, "_forkserver", None)
+    if getattr(server, "_forkserver_alive_fd", None) is not None:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_pid = server._forkserver_alive_fd = server._forkserver_address = None
+
+
+_sockets: list[str] = []
+
+
+@contextlib.contextmanager
+def _folder_for_a_socket() -> Iterator[None]:
+    """A private folder whose path a socket can have, for what multiprocessing binds meanwhile: `TMPDIR` may be long,
+    and the folder that multiprocessing made for other uses may have gone."""
+    if not _sockets or not os.path.isdir(_sockets[-1]):  # noqa: PTH112
+        tempfile.tempdir = None  # what was found before may have gone
+        parents = [Path(tempfile.gettempdir()), *map(Path, ("/tmp", "/var/tmp", "/dev/shm"))]
+        fits = [each for each in parents if len(os.fsencode(each)) + 40 < _SOCKET_PATH and os.access(each, os.W_OK)]
+        _sockets.append(tempfile.mkdtemp(prefix="pymp-", dir=fits[0] if fits else None))
+        atexit.register(shutil.rmtree, _sockets[-1], ignore_errors=True)
+    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    before = config.get("tempdir")
+    config["tempdir"] = _sockets[-1]
+    try:
+        yield
+    finally:
+        config["tempdir"] = before
 
 
 def _context() -> Any:

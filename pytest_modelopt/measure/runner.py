@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,27 @@ class Runner:
         A variant without a recipe is measured beside the original like any other: as a copy of it, in its own worker.
         `keep`: the same variant is compared with its base next, and need not be made again for that.
         """
+        return self._where_files_last(lambda: self._measure(case, variant, is_open, keep=keep))
+
+    def _where_files_last(self, measure: Callable[[], Case]) -> Case:
+        """The case, measured once more where something has removed the run's temporary folder meanwhile: what failed
+        then is no fault of the case. Where that happens again, it is the case's own doing, or nothing can help."""
+        folder = self._workshop.folder
+        case = measure()
+        if folder.is_dir():
+            return case
+        self.forget_original()
+        again = self._workshop.folder
+        case = measure()
+        if case.error is None:
+            return case
+        if again.is_dir():
+            why = f"(something removed the temporary folder {folder}, and so what the case had there)"
+        else:
+            why = f"(something removed the temporary folder {folder} while the case was measured, and then {again})"
+        return replace(case, error=replace(case.error, message=f"{case.error.message} {why}"))
+
+    def _measure(self, case: Case, variant: Variant, is_open: IsOpen, *, keep: bool) -> Case:
         original = self._measured_original(variant, case.name)
         if original.error is not None:
             return replace(case, error=_of_the_original(original.error), original=original.measurement)
@@ -72,6 +94,9 @@ class Runner:
         `case.base` says what the base is; what goes wrong with it goes there, what goes wrong with head is the case's
         error. Without a variant at the base only head is measured: a saved record has the rest.
         """
+        return self._where_files_last(lambda: self._measure_against(case, head, base, is_open))
+
+    def _measure_against(self, case: Case, head: Variant, base: Variant | None, is_open: IsOpen) -> Case:
         assert case.base is not None
         original = self._measured_original(head, case.name)
         ours = original

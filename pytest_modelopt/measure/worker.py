@@ -7,6 +7,7 @@ code prints goes to a file of its own, which the pytest process shows only when 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import fcntl
 import gc
 import multiprocessing
@@ -14,20 +15,29 @@ import multiprocessing.process
 import os
 import signal
 import sys
-import sysconfig
+import tempfile
 import traceback
 import warnings
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from pytest_modelopt.measure.last_output import is_library
 from pytest_modelopt.measure.other_tree import enter
 from pytest_modelopt.measure.replies import VariantError
 from pytest_modelopt.measure.variant import Variant
 
 # Of every worker, unless the user has set them: idle workers must not spin while the other one is timed, and sets must
-# iterate in the same order in every run.
-WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "PYTHONHASHSEED": "0"}
+# iterate in the same order in every run. ONNX Runtime asks for its switch once for the process, whoever imports it.
+WORKER_ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "KMP_BLOCKTIME": "0",
+    "PYTHONHASHSEED": "0",
+    "ORT_DISABLE_TELEMETRY": "1",
+}
+MARK = "MODELOPT_WORKER"
+"""The environment variable by which processes that a worker started are found when it has ended."""
+DUMP = signal.SIGRTMIN + 5 if sys.platform == "linux" else None
+"""The signal at which a worker writes the stacks of all threads into its log; a number that hardly any program uses."""
 
 
 def main(connection: Connection, variant: Variant, output_file: str) -> None:
@@ -38,24 +48,28 @@ def main(connection: Connection, variant: Variant, output_file: str) -> None:
     # needs no second fork server, which would import torch anew, and nothing that can be pickled.
     multiprocessing.set_start_method(None, force=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pytest process, which then ends its workers
+    os.setpgid(0, 0)  # what it starts ends with it
     _end_with_pytest()
-    _redirect_output(output_file)
+    log = _redirect_output(output_file)
+    tempfile.tempdir = None  # the fork server's may have gone, or be another test's
     warnings.resetwarnings()  # `python -W error` is meant for the tests, not for what a model's code warns about
     if variant.environment:
         os.environ.clear()
         os.environ.update(WORKER_ENVIRONMENT | dict(variant.environment))
+    os.environ[MARK] = str(os.getpid())
     os.chdir(variant.working_directory)
     sys.path[:] = [*variant.import_paths, *(p for p in sys.path if p not in variant.import_paths)]
     if variant.tree is not None:
         enter(variant.tree)
-    serve(connection, variant)
+    serve(connection, variant, log)
 
 
-def serve(connection: Connection, variant: Variant) -> None:
+def serve(connection: Connection, variant: Variant, log: TextIO) -> None:
     """Answer requests until `stop` or the end of the pipe."""
     from pytest_modelopt.measure.bench import Bench
 
     bench: Bench | None = None
+    own = os.getpid()
     while True:
         try:
             operation, arguments = connection.recv()
@@ -67,54 +81,74 @@ def serve(connection: Connection, variant: Variant) -> None:
             if bench is None:
                 bench = Bench(variant)
             answer: tuple[str, Any] = ("ok", getattr(bench, operation)(**arguments))
-        except VariantError as error:
-            _print_cause(error)
-            answer = ("failed", str(error))
         except BaseException as error:  # SystemExit of a factory, too: it must not look like a crash
-            traceback.print_exception(error)
-            answer = ("failed", f"{type(error).__name__}: {error}")
-        sys.stdout.flush()
-        sys.stderr.flush()
+            _flush()
+            is_explained = isinstance(error, VariantError)
+            _print_cause(error, log, is_explained=is_explained)
+            answer = ("failed", str(error) if is_explained else f"{type(error).__name__}: {error}")
+        _flush()
+        if os.getpid() != own:  # forked by the user's code, and came back from there
+            os._exit(0)
         connection.send(answer)
         if operation == "load":
             gc.collect()
 
 
-def _print_cause(error: BaseException) -> None:
-    """Where the user's code raised what an explained error came from. Of libraries the message has said it all."""
+def _flush() -> None:
+    """The user's code may have closed, replaced or removed the standard streams."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+def _print_cause(error: BaseException, log: TextIO, *, is_explained: bool) -> None:
+    """Where the user's code raised the error. Of libraries an explained one has said it all; of another, without a line
+    of the user's, all is told.
+    """
     from pytest_modelopt.recipes.base import RecipeError
 
     cause = error
     while isinstance(cause, (VariantError, RecipeError)) and cause.__cause__ is not None:
         cause = cause.__cause__
-    libraries = (*map(sysconfig.get_path, ("purelib", "platlib", "stdlib")), str(Path(__file__).parents[1]), "<")
-    frames = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith(libraries)]
-    if frames and cause is not error:
-        print("".join(traceback.format_list(frames)), end="", file=sys.stderr)
-        print("".join(traceback.format_exception_only(cause)).partition("\n")[0], file=sys.stderr)
+    frames = [f for f in traceback.extract_tb(cause.__traceback__) if not is_library(f.filename)]
+    if frames and not (is_explained and cause is error):
+        log.write("".join(traceback.format_list(frames)))
+        log.write("".join(traceback.format_exception_only(cause)).partition("\n")[0] + "\n")
+    elif not is_explained:
+        traceback.print_exception(error, file=log)
+    log.flush()
 
 
 def _end_with_pytest() -> None:
     """In the middle of a step, too, where the pytest process is killed and cannot end its workers.
 
-    The kernel sends the signal when the other end of the pipe closes that shows whether the pytest process lives.
+    The kernel sends the signal when the other end of the pipe closes that shows whether the pytest process lives: to
+    the worker's whole process group.
     """
     parent = multiprocessing.process.parent_process()
     if sys.platform == "linux" and parent is not None:
         with contextlib.suppress(OSError):
-            fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, -os.getpgrp())
             fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
             fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, fcntl.fcntl(parent.sentinel, fcntl.F_GETFL) | os.O_ASYNC)
 
 
-def _redirect_output(output_file: str) -> None:
-    """Point standard output and error, those of C code included, to `output_file`, and standard input to nothing."""
+def _redirect_output(output_file: str) -> TextIO:
+    """Point standard output and error, those of C code included, to `output_file`, and standard input to nothing.
+
+    The answer is a stream to the same file that the user's code does not know. Crashes leave their stacks there, and so
+    does the signal `DUMP`.
+    """
     descriptor = os.open(output_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    os.close(descriptor)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    log = open(descriptor, "w", encoding="utf-8", errors="replace")  # noqa: SIM115, PTH123 -- until the process ends
+    faulthandler.enable(log, all_threads=True)
+    if DUMP is not None:
+        faulthandler.register(DUMP, log, all_threads=True)
+    return log

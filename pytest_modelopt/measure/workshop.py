@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -74,6 +75,15 @@ class Measured:
     outputs: Path | None = None
     """Of the original, under an unlabelled metric: what it answered, which variants are compared with."""
 
+    def needed_files(self) -> list[Path]:
+        """What it has written and further steps read. None of one in error."""
+        if self.error is not None:
+            return []
+        of_examples = [self.examples.path, self.examples.hashes_path] if self.examples is not None else []
+        of_saved = [self.saved.inputs, self.saved.model] if self.saved is not None else []
+        found = (*of_examples, *of_saved, self.outputs, self.inputs)
+        return [Path(file) for file in found if file]
+
 
 class Failed(Exception):
     """Ends the measuring of one variant."""
@@ -89,21 +99,41 @@ class Workshop:
     def __init__(self, limits: StepLimits, progress: Progress) -> None:
         self.limits = limits
         self.progress = progress
-        self._folder = Path(tempfile.mkdtemp(prefix="modelopt-"))
+        self._folder: Path | None = None
         self._workers_started = self._files_named = 0
+
+    @property
+    def folder(self) -> Path:
+        """Private to this user, and made anew where something has removed it."""
+        if self._folder is None or not self._folder.is_dir():
+            tempfile.tempdir = None  # that may have gone, too
+            self._folder = Path(tempfile.mkdtemp(prefix="modelopt-"))
+        return self._folder
+
+    def has_lost(self, files: Iterable[Path | None]) -> bool:
+        """Whether one of these files that were written has gone."""
+        return any(file is not None and not file.exists() for file in files)
 
     def new_file(self, purpose: str) -> Path:
         """A path of its own in a folder that only this user can read and that is gone after `close`."""
         self._files_named += 1
-        return self._folder / f"{purpose}-{self._files_named}.pt"
+        return self.folder / f"{purpose}-{self._files_named}.pt"
 
     def new_worker(self, variant: Variant) -> Worker:
+        """Raises WorkerFailed where none can be started."""
         self._workers_started += 1
-        return Worker(variant, self._folder, f"worker-{self._workers_started}")
+        try:
+            folder = self.folder
+        except OSError as error:
+            raise WorkerFailed(f"there is no temporary folder for a worker (`TMPDIR`): {error}", "") from None
+        return Worker(variant, folder, f"worker-{self._workers_started}")
 
     def start(self, measured: Measured) -> None:
         """Give it a fresh worker, in which nothing is loaded yet."""
-        measured.worker = self.new_worker(measured.variant)
+        try:
+            measured.worker = self.new_worker(measured.variant)
+        except WorkerFailed as failed:
+            raise Failed(CaseError("start", failed.message, failed.output)) from None
 
     def end(self, measured: Measured) -> None:
         """End its worker."""
@@ -146,4 +176,5 @@ class Workshop:
 
     def close(self) -> None:
         """Remove the folder. May be called twice."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pytest_modelopt.recipes import cpu_flags
+from pytest_modelopt.recipes import cpu_flags, telemetry
 from pytest_modelopt.recipes.describe import last_line
 from pytest_modelopt.recipes.onnx_conversion import Conversion
 
@@ -18,7 +18,9 @@ ReduceRange = Literal["auto", "on", "off"]
 def pre_processed(conversion: Conversion, folder: Path) -> tuple[Path, tuple[str, ...]]:
     """The program with what is constant computed in advance and all shapes known: else much is left in float."""
     import onnx
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with telemetry.off():
+        from onnxruntime.quantization.shape_inference import quant_pre_process
 
     # Given as a file: of a program in memory it would move the weights out, to a file that it never writes.
     source, target = folder / "converted.onnx", folder / "pre-processed.onnx"

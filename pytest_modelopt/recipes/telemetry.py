@@ -1,4 +1,4 @@
-"""What a gate uses sends nothing home: OpenVINO and NNCF report each import and conversion to their makers."""
+"""Telemetry of the runtimes, off: OpenVINO, NNCF and ONNX Runtime report imports, sessions and conversions home."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+SWITCHES = {"CI": "true", "ORT_DISABLE_TELEMETRY": "1"}
+"""Asked while the runtimes are imported. OpenVINO and NNCF ask that it be off in continuous integration
+(`disable_in_ci`); their other switch, `opt_in_out --opt_out`, writes a file in the user's home, which is not ours.
+ONNX Runtime asks once for the whole process, and without it leaves a device's number and a database in the user's cache
+folder, and `.ses` in the temporary one."""
+
 
 @contextlib.contextmanager
 def off() -> Iterator[None]:
-    """Telemetry of OpenVINO and NNCF is off within, also while they are imported; nothing is written to the home.
-
-    Both ask that it be off in continuous integration (`disable_in_ci`), which they know by `CI=true`. Their other
-    switch, `opt_in_out --opt_out`, writes a file in the user's home, which is not ours to write.
-    """
-    before = os.environ.get("CI")
-    os.environ["CI"] = "true"
+    """Telemetry is off within, also while the runtimes are imported; nothing is written to the home."""
+    before = {name: os.environ.get(name) for name in SWITCHES}
+    os.environ.update(SWITCHES)
     try:
         with _without_consent():
             yield
     finally:
-        if before is None:
-            del os.environ["CI"]
-        else:
-            os.environ["CI"] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

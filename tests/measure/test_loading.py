@@ -36,6 +36,8 @@ def nothing(): pass
 def a_class(): return nn.Linear
 def needs(argument): return nn.Linear(2, 2)
 def raises(): raise KeyError("epoch")
+def fails_inside(): return nn.Linear(2)
+def offline(): raise OSError("no network")
 load_model = good
 value = 3
 """
@@ -65,6 +67,14 @@ value = 3
 def test_a_factory_that_gives_no_model_says_why(users_module: Any, factory: str, message: str) -> None:
     with pytest.raises(VariantError, match=re.escape(message)):
         loading.load_model(loader(users_module), factory)
+
+
+@pytest.mark.parametrize("factory", ["raises", "fails_inside", "offline"])
+def test_what_goes_wrong_inside_a_factory_is_not_blamed_on_its_arguments(users_module: Any, factory: str) -> None:
+    with pytest.raises(VariantError) as caught:
+        loading.load_model(loader(users_module), f"users_models:{factory}")
+    assert "raised" in str(caught.value)
+    assert "without arguments" not in str(caught.value)
 
 
 def test_a_module_that_cannot_be_imported_says_where_it_was_looked_for(users_module: Any) -> None:

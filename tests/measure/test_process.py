@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pytest_modelopt.measure import process
 from pytest_modelopt.measure.process import Worker, WorkerFailed
 from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.metrics import MetricSpec
@@ -42,6 +46,22 @@ def leaves():
     os._exit(7)
 
 def hangs():
+    time.sleep(60)
+
+def no_streams():
+    sys.stdout = sys.stderr = None
+    return model()
+
+def closed_streams():
+    sys.stdout.close(); sys.stderr.close(); os.close(1); os.close(2)
+    raise RuntimeError("seen all the same")
+
+def forks():
+    os.fork()
+    return model()
+
+def kills_the_server():
+    os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
 
 def chatters():
@@ -104,7 +124,10 @@ def test_a_killed_worker_says_by_what_and_its_last_words(start) -> None:  # type
 
 
 def test_a_segmentation_fault_is_named(start) -> None:  # type: ignore[no-untyped-def]
-    assert "ended by SIGSEGV" in failure(start("users_code:segfault")).message
+    failed = failure(start("users_code:segfault"))
+    assert "ended by SIGSEGV" in failed.message
+    assert re.search(r'users_code.py", line \d+ in segfault$', failed.output)
+    assert "site-packages" not in failed.output
 
 
 def test_a_factory_that_exits_is_an_error_and_not_a_crash(start) -> None:  # type: ignore[no-untyped-def]
@@ -121,6 +144,43 @@ def test_a_hanging_worker_is_ended_at_its_limit(start) -> None:  # type: ignore[
     failed = failure(worker, limit_s=1)
     assert "did not finish `load` within 1 s (`step_limit`) and was ended" in failed.message
     assert not worker.is_alive
+    if sys.platform == "linux":
+        assert re.search(r'users_code.py", line \d+ in hangs$', failed.output)
+
+
+@pytest.mark.parametrize("factory", ["no_streams", "forks"])
+def test_a_worker_answers_whatever_became_of_its_streams_and_who_else_came_back(start, factory: str) -> None:  # type: ignore[no-untyped-def]
+    worker = start(f"users_code:{factory}")
+    assert worker.request("load", limit_s=60).metric_name == "accuracy"
+    assert worker.request("score", limit_s=60).examples == 10
+
+
+def test_closed_streams_keep_no_error_from_the_log(start) -> None:  # type: ignore[no-untyped-def]
+    assert failure(start("users_code:closed_streams")).output.endswith("RuntimeError: seen all the same")
+
+
+def test_workers_are_started_after_the_fork_server_or_its_folder_has_gone(start) -> None:  # type: ignore[no-untyped-def]
+    assert "died during `load`" in failure(start("users_code:kills_the_server")).message
+    assert start().request("load", limit_s=60).metric_name == "accuracy"
+    kept = start()
+    for folder in process._sockets:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert start().request("load", limit_s=60).metric_name == "accuracy"
+    assert kept.request("load", limit_s=60).metric_name == "accuracy", "workers of the old server live on"
+
+
+def test_a_long_temporary_folder_is_no_path_for_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start
+) -> None:  # type: ignore[no-untyped-def]
+    long = tmp_path / ("t" * 120)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    for folder in process._sockets:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        assert start().request("load", limit_s=60).metric_name == "accuracy"
+    finally:
+        tempfile.tempdir = None
 
 
 def test_an_interrupted_request_never_answers_the_next_one(start) -> None:  # type: ignore[no-untyped-def]
@@ -148,9 +208,7 @@ def test_an_interrupted_request_never_answers_the_next_one(start) -> None:  # ty
 
 def test_what_a_worker_prints_is_kept_and_cleaned(start, capfd) -> None:  # type: ignore[no-untyped-def]
     failed = failure(start("users_code:chatters"))
-    assert failed.message == (
-        "model `users_code:chatters` raised RuntimeError: no weights; a model factory is called without arguments"
-    )
+    assert failed.message == "model `users_code:chatters` raised RuntimeError: no weights"
     lines = failed.output.splitlines()
     assert lines[:3] == ["red on stdout", "on stderr", "from C"]
     assert lines[-1] == "RuntimeError: no weights"

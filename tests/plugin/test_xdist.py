@@ -100,3 +100,38 @@ def test_budgets_that_something_ignores_are_an_error_and_not_green(project: Proj
     result = pytester.runpytest("--modelopt", "-n", "1")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stdout.fnmatch_lines(["*none of the 1 cases of budgets.yaml ran: pytest did not collect it*"])
+
+
+COUNTED = """
+from pathlib import Path
+import shop
+
+def data():
+    with Path(__file__).with_name("readings").open("a") as file:
+        file.write("x")
+    return shop.data()
+"""
+MODEL = """
+  {name}:
+    factory: shop:classifier
+    data: counted:data
+    recipes:
+      low-rank(ratio=0.5):
+      low-rank(ratio=0.4):
+      low-rank(ratio=0.3):
+      low-rank(ratio=0.2):
+"""
+
+
+def test_the_cases_of_one_model_stay_together_and_other_tests_are_spread(project: Project) -> None:
+    """Data is read, and read again, once for each original that is measured."""
+    pytester = project("version: 1\nmodels:" + "".join(MODEL.format(name=name) for name in ("one", "two")))
+    pytester.makepyfile(counted=COUNTED)
+    pytester.makepyfile(
+        test_plain="import pytest\n@pytest.mark.parametrize('i', range(8))\ndef test_plain(i, worker_id, tmp_path):\n"
+        "    open(f'{__file__}.{worker_id}', 'a').close()\n"
+    )
+    result = pytester.runpytest("--modelopt", "--modelopt-time-limit", "1s", "-n", "2", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=16)
+    assert (pytester.path / "readings").read_text() == "x" * 4
+    assert len(list(pytester.path.glob("test_plain.py.gw*"))) == 2

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from pytest_modelopt.recipes import telemetry
 from pytest_modelopt.recipes.modules.runtime import RuntimeModule, Signature
 
 
@@ -28,7 +29,8 @@ class OnnxModule(RuntimeModule):
         self._folded = tuple(folded)
 
     def start(self, threads: int) -> Any:
-        import onnxruntime
+        with telemetry.off():
+            import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
