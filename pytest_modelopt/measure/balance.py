@@ -17,6 +17,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from pytest_modelopt.measure import memory, opened_files, process_counters, process_memory, size
+from pytest_modelopt.measure.other_processes import OtherProcesses
 from pytest_modelopt.measure.replies import Balance
 from pytest_modelopt.recipes.calling import Inputs, call
 
@@ -46,25 +47,31 @@ def balance(model: Path, inputs: Path, runtime: str | None) -> Balance:
     mapped = set(opened_files.mapped())
     opened_files.watch()
     named = opened_files.WatchedByKernel(process_memory.paths_named_in(model))
+    others = OtherProcesses()
     # Compiling takes seconds, and megabytes that are nobody's numbers; the weights are the same without it.
     with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
-        found = _balance(model, example) if process_counters.are_here() else _uncounted(model, example)
+        look = _balance if process_counters.are_here() else _uncounted
+        found = look(model, example, others)
     own = {os.path.realpath(file) for file in (model, inputs)}
     named.note()
-    return replace(found, files=opened_files.shipped_with(own, mapped))
+    return replace(found, files=opened_files.shipped_with(own, mapped), other_processes=others.named())
 
 
-def _uncounted(model: Path, example: Inputs) -> Balance:
-    call(process_memory.load_saved(model), example)
+def _uncounted(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
+    loaded = process_memory.load_saved(model)
+    call(loaded, example)
+    others.note_first_call()
+    call(loaded, example)
     return Balance(0, why_not="this system has no counters of a process by which it could be checked")
 
 
-def _balance(model: Path, example: Inputs) -> Balance:
+def _balance(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
     files_before = process_counters.mapped_files()
     before = process_counters.read()
     with process_counters.without_imports():
         loaded = process_memory.load_saved(model)
         call(loaded, example)
+        others.note_first_call()
         gc.collect()
         call(loaded, example)
         gc.collect()

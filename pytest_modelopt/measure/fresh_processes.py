@@ -36,14 +36,14 @@ def balance_books(workshop: Workshop, measured: Measured, name: str) -> None:
             found: Balance = _in_fresh_worker(workshop, measured, "balance", **saved, runtime=before.runtime)
     except WorkerFailed as failed:
         _require_alive(measured, failed)
-        why = {"process_memory": failed.message}
-        if before.size_bytes is not None:
-            why["size"] = f"what it needs beside its file is not known: {failed.message}"
-        hidden = 0 if before.memory_bytes is None else None
-        measured.measurement = replace(before, size_bytes=None, hidden_bytes=hidden, unmeasured=before.unmeasured | why)
+        measured.measurement = _unknown(before, failed.message)
         return
     finally:
         measured.seconds["memory"] = measured.seconds.get("memory", 0.0) + time.monotonic() - start
+    if found.other_processes:
+        why = f"it leaves work to other processes, whose memory and files nobody sees here: {found.other_processes}"
+        measured.measurement = _unknown(before, why)
+        return
     notes = [f"its memory is what torch's allocator sees: {found.why_not}"] if found.why_not else []
     if found.files:
         named = ", ".join(map(_named, found.files.items()))
@@ -55,6 +55,15 @@ def balance_books(workshop: Workshop, measured: Measured, name: str) -> None:
         runtime=before.runtime or found.runtime or None,
         notes=(*before.notes, *notes),
     )
+
+
+def _unknown(before: Measurement, why: str) -> Measurement:
+    """Without what a fresh process would have to tell."""
+    reasons = {"process_memory": why}
+    if before.size_bytes is not None:
+        reasons["size"] = f"what it needs beside its file is not known: {why}"
+    hidden = 0 if before.memory_bytes is None else None
+    return replace(before, size_bytes=None, hidden_bytes=hidden, unmeasured=before.unmeasured | reasons)
 
 
 def _named(file: tuple[str, int]) -> str:

@@ -22,6 +22,8 @@ from pytest_modelopt.measure.installation import is_installed
 _SELF = Path("/proc/self")
 _LEAST_MAPPED = 64 * 1024
 """A library's constants are smaller."""
+_SHARED_MEMORY = ("/dev/shm/", "/dev/zero", "/memfd:", "/SYSV")
+"""Pages of no file that several processes may have: to the kernel they are a file."""
 _imported = [0, 0]
 """(malloc, anonymous pages) of imports since this process started to look."""
 
@@ -112,8 +114,8 @@ def without_imports() -> Iterator[None]:
 
 
 def mapped_files() -> dict[tuple[int, int], int]:
-    """(start, stop) -> resident bytes of each part of a file that is mapped as data; not of installed files, nor of
-    libraries' constants."""
+    """(start, stop) -> resident bytes of each part of a file that is mapped as data, and of shared memory; not of
+    installed files, nor of libraries' constants."""
     found: dict[tuple[int, int], int] = {}
     place: tuple[int, int] | None = None
     for line in (_SELF / "smaps").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
@@ -121,7 +123,8 @@ def mapped_files() -> dict[tuple[int, int], int]:
         if "-" in head:
             start, _, stop = head.partition("-")
             _, _, file = rest.partition("/")
-            is_data = bool(file) and "x" not in rest[:4] and not is_installed("/" + file)
+            is_shared = f"/{file}".startswith(_SHARED_MEMORY)
+            is_data = bool(file) and "x" not in rest[:4] and (is_shared or not is_installed("/" + file))
             place = (int(start, 16), int(stop, 16)) if is_data else None
         elif head == "Rss:" and place is not None:
             resident = 1024 * int(rest.split()[0])

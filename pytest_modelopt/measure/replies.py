@@ -56,6 +56,8 @@ class Balance:
     """Why nobody could look."""
     files: dict[str, int] = field(default_factory=dict)
     """Bytes of each file beside the saved one that it read."""
+    other_processes: str = ""
+    """Those to which it leaves work, in words; '' where there are none."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import socketserver
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +16,7 @@ import torch
 
 from pytest_modelopt.measure.memory import weights_bytes
 from pytest_modelopt.measure.runner import Runner, StepLimits
-from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.measure.variant import Variant, environment_now
 from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.progress import Silent
 from pytest_modelopt.record.model import Case, Measurement
@@ -140,7 +142,7 @@ def test_attributes_that_are_no_numbers_do_not_end_the_figure() -> None:
 # --- in the process only --------------------------------------------------------------------------------------------
 
 USERS = """
-import concurrent.futures, ctypes, mmap, os
+import concurrent.futures, ctypes, mmap, os, socket, subprocess, sys
 from pathlib import Path
 import torch
 from torch import nn
@@ -201,6 +203,55 @@ class Temporary(Plain):
     def forward(self, x):
         return self.body(x) + torch.frombuffer(bytearray(16 * 2**20), dtype=torch.float32)[0]
 
+class SharedPages(Plain):
+    def start(self):
+        pages = mmap.mmap(-1, 300 * 1024)
+        pages[:] = bytes(range(1, 256)) * 1204 + bytes(180)
+        setattr(ctypes, "_kept_" + str(id(self)), pages)
+
+class Answers(Plain):
+    '''Asks somebody else in each call.'''
+    def forward(self, x):
+        if self not in ASKED: ASKED[self] = self.ask()
+        ASKED[self](); return self.body(x)
+ASKED = {}
+
+class Child(Answers):
+    def ask(self):
+        code = "import sys\\nfor line in sys.stdin: print(line, flush=True)"
+        child = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1)
+        return lambda: (child.stdin.write(b"a\\n"), child.stdin.flush(), child.stdout.readline())
+
+class ChildOfEachCall(Answers):
+    def ask(self): return lambda: subprocess.run([sys.executable, "-c", ""], check=True)
+
+class Server(Answers):
+    '''One connection for all calls.'''
+    def ask(self):
+        connection = socket.create_connection(("127.0.0.1", int(os.environ["PORT_OF_OURS"])))
+        return lambda: (connection.sendall(b"a"), connection.recv(1))
+
+class ServerOfEachCall(Answers):
+    def ask(self):
+        def asked():
+            with socket.create_connection(("127.0.0.1", int(os.environ["PORT_OF_OURS"]))) as connection:
+                connection.sendall(b"a"); connection.recv(1)
+        return asked
+
+class AsksOnce(Answers):
+    '''A program and a download that the first call needs: no work of a call.'''
+    def ask(self):
+        subprocess.run([sys.executable, "-c", ""], check=True)
+        connection = Server.ask(self)
+        connection()
+        return lambda: connection and None
+
+def shared_pages(): return SharedPages().eval()
+def child(): return Child().eval()
+def child_of_each_call(): return ChildOfEachCall().eval()
+def server(): return Server().eval()
+def server_of_each_call(): return ServerOfEachCall().eval()
+def asks_once(): return AsksOnce().eval()
 def plain(): return Plain().eval()
 def mallocs(): return Mallocs().eval()
 def kept(): return KeptByTheLibrary().eval()
@@ -241,6 +292,7 @@ def sides(runner: Runner, folder: Path, model: str, source: str = USERS) -> tupl
         metric=MetricSpec(),
         import_paths=(str(folder),),
         working_directory=str(folder),
+        environment=environment_now(),
     )
     case = runner.measure(Case("id", "m", RECIPE, None, True, (), 1), of, lambda *_: "nothing")
     assert case.error is None, case.error
@@ -251,7 +303,14 @@ def sides(runner: Runner, folder: Path, model: str, source: str = USERS) -> tupl
 
 @pytest.mark.parametrize(
     ("model", "hidden"),
-    [("mallocs", 300 * KIB), ("kept", 8 * MIB), ("maps", 300 * KIB), ("threads", 24 * MIB), ("temporary", 16 * MIB)],
+    [
+        ("mallocs", 300 * KIB),
+        ("kept", 8 * MIB),
+        ("maps", 300 * KIB),
+        ("shared_pages", 300 * KIB),
+        ("threads", 24 * MIB),
+        ("temporary", 16 * MIB),
+    ],
 )
 def test_what_only_the_process_knows_of_is_read_by_the_process_meter(
     runner: Runner, tmp_path: Path, model: str, hidden: int
@@ -280,3 +339,57 @@ def test_what_the_factory_sets_in_the_environment_holds_in_fresh_processes(runne
     case, original, _ = sides(runner, tmp_path, "sets_environment")
     assert case.foreign_runtimes == ()
     assert original.unmeasured == {}
+
+
+@pytest.fixture
+def echo(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server that sends back what it gets."""
+
+    class Echo(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while content := self.request.recv(16):
+                self.request.sendall(content)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads, block_on_close = True, False
+
+    with Server(("127.0.0.1", 0), Echo) as server:
+        port = server.server_address[1]
+        monkeypatch.setenv("PORT_OF_OURS", str(port))
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("child", "-c import sys"),
+        ("child_of_each_call", "processes that each call starts"),
+        ("server", "a server at {echo}"),
+        ("server_of_each_call", "a server at {echo}"),
+    ],
+)
+def test_what_other_processes_hold_is_not_known(
+    runner: Runner, tmp_path: Path, echo: str, model: str, words: str
+) -> None:
+    case, *both = sides(runner, tmp_path, model)
+    for side in both:
+        assert case.memory_bytes(side) is None
+        assert side.size_bytes is None
+        for figure in ("process_memory", "size"):
+            assert "leaves work to other processes" in side.unmeasured[figure]
+            assert words.format(echo=echo) in side.unmeasured[figure]
+
+
+def test_what_is_asked_of_others_once_is_no_work_of_a_call(runner: Runner, tmp_path: Path, echo: str) -> None:
+    """The connection stays open, as those of HTTP libraries do."""
+    assert echo
+    case, *both = sides(runner, tmp_path, "asks_once")
+    assert case.foreign_runtimes == ()
+    for side in both:
+        assert side.weights_bytes == BODY
+        assert side.size_bytes is not None
+        assert side.unmeasured == {}
