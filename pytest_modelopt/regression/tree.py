@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_modelopt.regression import worktrees
@@ -80,6 +80,8 @@ def check_out(revision: str, start: Path) -> BaseTree:
     if not head.is_ok:
         raise TreeError(f"{repository} has no commit yet, so there is no base: commit first")
     commit = _base(repository, revision)
+    if commit == head.line and not _is_changed(repository):
+        raise TreeError(_itself(repository, revision, commit))
     worktrees.clear_stale(repository)
     container = worktrees.open_container(repository)
     try:
@@ -102,6 +104,19 @@ def check_out(revision: str, start: Path) -> BaseTree:
         changed=_told(changed),
         missing_submodules=_told(missing),
     )
+
+
+def with_what_is_there(tree: BaseTree) -> BaseTree:
+    """The tree, without the pointers and submodules whose content somebody has fetched into it since."""
+    return replace(
+        tree,
+        pointers=tuple(path for path in tree.pointers if _is_pointer(tree.folder / path)),
+        missing_submodules=tuple(path for path in tree.missing_submodules if not _has_files(tree.folder / path)),
+    )
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
 
 
 # --- which commit ----------------------------------------------------------------------------------------------------
@@ -142,6 +157,32 @@ def _base(repository: Path, revision: str) -> str:
         f"HEAD and {_quoted(name)} have no common ancestor: name another branch, or the base itself without "
         f"{MERGE_BASE!r}"
     )
+
+
+def _itself(repository: Path, revision: str, commit: str) -> str:
+    """Why head is no base of its own, and what may be one."""
+    parent = ask(repository, "rev-parse", "--verify", "--quiet", "HEAD^{commit}~1")
+    told = (
+        f"{_quoted(revision)} is HEAD itself ({commit[:12]}), and nothing that git tracks is changed, so head would be compared with "
+        "itself: "
+    )
+    if parent.is_ok:
+        return f"{told}after a push to the branch itself, name what was there before: `--modelopt-against HEAD~1`"
+    if _is_shallow(repository):
+        return f"{told}after a push to the branch itself, `--modelopt-against HEAD~1`; {_UNSHALLOW}"
+    return f"{told}this is the first commit, which has no base; run without --modelopt-against"
+
+
+def _is_changed(repository: Path) -> bool:
+    """Whether head has what no commit has: looked at before anything is checked out, without writing the index.
+
+    Of files that git does not track only sources and budgets are a change: reports and whatever else a job leaves behind
+    would make a comparison of head with itself look like one.
+    """
+    settings = {"GIT_OPTIONAL_LOCKS": "0"}
+    status = ("status", "--porcelain=v1", "-z", "--untracked-files=all", "--ignore-submodules=none", "--no-renames")
+    states = _checked(ask_with_filters(repository, *status, environment=settings)).items
+    return any(not state.startswith(b"?? ") or state.endswith((b".py", b".yaml", b".yml")) for state in states)
 
 
 def _commit(repository: Path, revision: str) -> str:
