@@ -18,7 +18,7 @@ from pytest_modelopt.record.against import Against, Base, Loosening
 from pytest_modelopt.record.model import ORIGINAL, Case
 from pytest_modelopt.regression.loosened import loosened, removed_cases
 from pytest_modelopt.regression.setup import set_up
-from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out, with_what_is_there
+from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out, require_another, with_what_is_there
 from pytest_modelopt.regression.untracked import is_ignored, is_tracked, with_heads_untracked
 
 _HASH_SHOWN = 12
@@ -205,6 +205,7 @@ def open_base(
         raise TreeError(f"there is no budgets file {budgets}, so there is nothing that could be compared")
     tree = check_out(revision, budgets.parent)
     try:
+        require_another(tree)
         base = with_budgets(tree, budgets, head, recipes or {})
         if head is None or not head.base_setup:
             return base

@@ -80,8 +80,6 @@ def check_out(revision: str, start: Path) -> BaseTree:
     if not head.is_ok:
         raise TreeError(f"{repository} has no commit yet, so there is no base: commit first")
     commit = _base(repository, revision)
-    if commit == head.line and not _is_changed(repository):
-        raise TreeError(_itself(repository, revision, commit))
     worktrees.clear_stale(repository)
     container = worktrees.open_container(repository)
     try:
@@ -117,6 +115,37 @@ def with_what_is_there(tree: BaseTree) -> BaseTree:
 
 def _has_files(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
+
+
+def require_another(tree: BaseTree) -> None:
+    """Refuse a base that is HEAD itself, where nothing is changed.
+
+    Raises:
+        TreeError: with what may be a base instead.
+    """
+    if tree.commit != tree.head or _is_changed(tree):
+        return
+    told = (
+        f"{_quoted(tree.asked)} is HEAD itself ({tree.commit[:12]}), and nothing is changed, so head would be compared "
+        "with itself: "
+    )
+    if ask(tree.repository, "rev-parse", "--verify", "--quiet", "HEAD~1").is_ok:
+        told += "after a push to the branch itself, name what was there before: `--modelopt-against HEAD~1`"
+    elif _is_shallow(tree.repository):
+        told += f"after a push to the branch itself, name its parent, `--modelopt-against HEAD~1`; {_UNSHALLOW}"
+    else:
+        told += "this is the first commit, which has no base; run without --modelopt-against"
+    raise TreeError(told)
+
+
+def _is_changed(tree: BaseTree) -> bool:
+    """Whether a file that git tracks is another one, or there is a new source or budgets file: reports, and whatever
+    else a job leaves behind, would make a comparison of head with itself look like one."""
+    if any(name.endswith((".py", ".yaml", ".yml")) for name in tree.changed):
+        return True
+    listings = (("ls-files", "-z"), ("ls-tree", "-r", "-z", "--name-only", "--full-tree", tree.commit))
+    tracked = {name for listing in listings for name in _told(_checked(ask(tree.repository, *listing)).items)}
+    return not tracked.isdisjoint(tree.changed)
 
 
 # --- which commit ----------------------------------------------------------------------------------------------------
@@ -157,32 +186,6 @@ def _base(repository: Path, revision: str) -> str:
         f"HEAD and {_quoted(name)} have no common ancestor: name another branch, or the base itself without "
         f"{MERGE_BASE!r}"
     )
-
-
-def _itself(repository: Path, revision: str, commit: str) -> str:
-    """Why head is no base of its own, and what may be one."""
-    parent = ask(repository, "rev-parse", "--verify", "--quiet", "HEAD^{commit}~1")
-    told = (
-        f"{_quoted(revision)} is HEAD itself ({commit[:12]}), and nothing that git tracks is changed, so head would be compared with "
-        "itself: "
-    )
-    if parent.is_ok:
-        return f"{told}after a push to the branch itself, name what was there before: `--modelopt-against HEAD~1`"
-    if _is_shallow(repository):
-        return f"{told}after a push to the branch itself, `--modelopt-against HEAD~1`; {_UNSHALLOW}"
-    return f"{told}this is the first commit, which has no base; run without --modelopt-against"
-
-
-def _is_changed(repository: Path) -> bool:
-    """Whether head has what no commit has: looked at before anything is checked out, without writing the index.
-
-    Of files that git does not track only sources and budgets are a change: reports and whatever else a job leaves behind
-    would make a comparison of head with itself look like one.
-    """
-    settings = {"GIT_OPTIONAL_LOCKS": "0"}
-    status = ("status", "--porcelain=v1", "-z", "--untracked-files=all", "--ignore-submodules=none", "--no-renames")
-    states = _checked(ask_with_filters(repository, *status, environment=settings)).items
-    return any(not state.startswith(b"?? ") or state.endswith((b".py", b".yaml", b".yml")) for state in states)
 
 
 def _commit(repository: Path, revision: str) -> str:

@@ -143,6 +143,7 @@ def test_a_base_that_imports_heads_modules_is_not_compared(repository: Repositor
         "shop.py", f"import sys\nsys.path.insert(0, {str(folder)!r})\nimport layers\n" + textwrap.dedent(MODELS)
     )
     repository.commit()
+    repository.write("settings.py", (repository.path / "settings.py").read_text() + "# changed\n")
     result = repository.against("HEAD")
     assert result.ret == 1
     case = repository.cases["wide/original"]

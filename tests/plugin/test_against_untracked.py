@@ -1,4 +1,4 @@
-"""Weights that no revision has: a healthy base is not taken for a broken one, and a broken one not for a healthy one."""
+"""Weights that no revision has: a healthy base is not taken for a broken one, nor a broken one for a healthy one."""
 
 from __future__ import annotations
 
@@ -194,6 +194,8 @@ def test_a_base_that_is_head_itself_compares_nothing(repository: Repository, rev
     result = repository.against(revision)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*'{revision}' is HEAD itself (*`--modelopt-against HEAD~1`"])
-    repository.write("budgets.yaml", (repository.path / "budgets.yaml").read_text() + "\n")
-    assert repository.against(revision, "-k", "steady and original").ret == 0
+    repository.train(favourite=3)
+    repository.git("add", "weights.pt")  # staged, and neither source nor budgets
+    assert repository.against(revision, "-k", "steady and original").ret == 1
+    assert outcomes(repository.cases["steady/original"])["max_accuracy_loss"] == "fail"
     assert repository.is_as_it_was()
