@@ -354,7 +354,9 @@ def _take_base(config: pytest.Config, session: Session) -> None:
             session.revision = from_data(told[_BASE], options.budgets, session.budgets)
             return
         try:
-            session.revision = open_base(options.against, options.budgets, session.budgets, added_by_conftest())
+            session.revision = open_base(
+                options.against, options.budgets, session.budgets, added_by_conftest(), options.step_limit_s
+            )
         except TreeError as error:
             raise pytest.UsageError(f"--modelopt-against {options.against}: {error}") from None
 

@@ -150,8 +150,11 @@ class Session:
             base = revision.variant(head, model, variant_of)
             if base is None:
                 return replace(case, base=revision.lacks(model.name, recipe))
+            if revision.never_ran is not None:
+                return judge(replace(case, base=revision.never_ran), timed_limits=self.timed_limits)
             case = replace(case, base=Base(revision.name, "compared"))
-            case = revision.explained(self.runner.measure_against(case, head, base, is_open))
+            case = self.runner.measure_against(case, head, base, is_open)
+            case = revision.explained(case, base, lambda other: self.runner.would_run(head, other, case.name))
         else:
             assert self.saved is not None
             case = replace(case, base=Base(self.saved.name, "compared"))

@@ -84,6 +84,8 @@ class BudgetsFile:
     file: str = ""
     """As problems and limits name it: relative to the root of the tests, where it is inside."""
     waivers: tuple[StatedWaiver, ...] = ()
+    base_setup: tuple[str, ...] = ()
+    """The command that makes in the tree of a base what git ignores; empty where there is none."""
 
 
 def load_budgets(
@@ -197,7 +199,7 @@ def _build(path: Path, spec: schema.BudgetsSpec, recipes: dict[Location, str], d
             own = _limits(budget.regression, (*here, "regression"), document) if budget is not None else ()
             regression = merge([own, models[-1].regression])
             cases.append(CaseEntry(models[-1], recipes[here], limits, document.line(here), regression))
-    budgets = BudgetsFile(path, defaults, tuple(models), tuple(cases), document.file)
+    budgets = BudgetsFile(path, defaults, tuple(models), tuple(cases), document.file, base_setup=spec.base_setup)
     return _with_waivers(budgets, spec, document)
 
 

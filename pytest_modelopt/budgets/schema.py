@@ -57,6 +57,22 @@ def parse_version(value: object) -> int:
     return value
 
 
+def parse_command(value: object) -> tuple[str, ...]:
+    """A program and its arguments, which no shell reads."""
+    example = "`base_setup: [python, tools/make_weights.py]`"
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{shown(value)} is not a list of a program and its arguments; write for example {example}")
+    for part in value:
+        if not isinstance(part, str) or "\0" in part:
+            raise ValueError(
+                f"{shown(part)} is no text; there is one command, whose arguments are texts: put quotes around each, "
+                f"as in {example}"
+            )
+    if not value[0].strip():
+        raise ValueError(f"the command begins with an empty text; begin with a program, for example {example}")
+    return tuple(value)
+
+
 def _not_empty(example: str) -> Callable[[object], object]:
     def check(value: object) -> object:
         if value is None or value == {}:
@@ -77,6 +93,11 @@ ModelInference = Annotated[str, BeforeValidator(parse_inference), WithJsonSchema
 """Empty where a model says nothing, so that `defaults` hold."""
 Count = Annotated[int, BeforeValidator(parse_count), WithJsonSchema({"type": "integer", "minimum": 1})]
 Seconds = Annotated[float, BeforeValidator(parse_time), WithJsonSchema(WORDS_OF_UNITS["time"][0])]
+Command = Annotated[
+    tuple[str, ...],
+    BeforeValidator(parse_command),
+    WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1}),
+]
 Version = Annotated[int, BeforeValidator(parse_version), WithJsonSchema({"const": 1})]
 
 
@@ -151,6 +172,12 @@ class BudgetsSpec(Strict):
     models: Annotated[dict[str, ModelSpec], BeforeValidator(_not_empty("my-model"))] = Field(
         description="The models by name.",
         json_schema_extra={"minProperties": 1, "propertyNames": {"pattern": r"^(?!.*::)[^/]+$"}},
+    )
+    base_setup: Command = Field(
+        default=(),
+        description="A command, as a list without a shell, that makes in the tree of the base what git ignores: "
+        "weights that are downloaded or built. It runs in the folder of this file there, within `step_limit`.",
+        examples=[["python", "tools/make_weights.py"]],
     )
     waivers: list[WaiverForm] | None = Field(
         default=None, description="Limits that may be broken for a while, each with its reason and its last day."

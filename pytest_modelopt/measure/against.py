@@ -35,6 +35,24 @@ class BaseVariants:
             reference = original.outputs
         return self._optimized.get(base, name, lambda made: self._measure(made, head, reference, name))
 
+    def would_run(self, base: Variant, head: Measured, name: str) -> tuple[str, ...] | None:
+        """Whether `base`, in a tree with links to files of head, can be measured: which of these it used, or None."""
+        trial = Measured(base)
+        try:
+            try:
+                self._measure(trial, head, None, name)
+            except Failed:
+                if not trial.is_mixed:  # else it ran, with what the links lead to
+                    raise
+            used: tuple[str, ...] = self._workshop.ask(
+                trial, name, "linked_to_head", "looking at what it used", stage="load"
+            )
+        except Failed:
+            return None
+        finally:
+            self._workshop.discard(trial)
+        return used
+
     def notes(self, base: Variant, head: Measured, name: str) -> tuple[str, ...]:
         """What should be known about the comparison: whether the data has changed. Looked at once for each model."""
         original = base.original

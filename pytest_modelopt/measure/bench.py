@@ -37,7 +37,7 @@ from pytest_modelopt.measure.metrics.base import Batch, Scorer
 from pytest_modelopt.measure.metrics.bootstrap import paired_bootstrap
 from pytest_modelopt.measure.metrics.making import Metric, make_metric
 from pytest_modelopt.measure.metrics.replaying import Recorder, Replayed
-from pytest_modelopt.measure.other_tree import taken_from_head
+from pytest_modelopt.measure.other_tree import linked_to_head, taken_from_head
 from pytest_modelopt.measure.replies import (
     Answers,
     Balance,
@@ -175,6 +175,10 @@ class Bench:
     def taken_from_head(self) -> tuple[str, ...]:
         """Modules and files of head that this variant of another revision has used instead of its own."""
         return () if self._variant.tree is None else taken_from_head(self._variant.tree)
+
+    def linked_to_head(self) -> tuple[str, ...]:
+        """Files of head that this variant of another revision has used by links in its tree."""
+        return () if self._variant.tree is None else linked_to_head(self._variant.tree)
 
     def size(self) -> int:
         try:

@@ -75,6 +75,17 @@ def taken_from_head(tree: SourceTree) -> tuple[str, ...]:
     return (*sorted(modules), *(file for file in found if not any(f"({file})" in module for module in modules)))
 
 
+def linked_to_head(tree: SourceTree) -> tuple[str, ...]:
+    """Files of head to which links in the other tree lead, and which were used: relative to the top, sorted."""
+    modules = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    top, found = os.path.realpath(tree.head), set()
+    for file in (*opened_files.noted(), *opened_files.mapped(), *filter(None, modules)):
+        real = os.path.realpath(_source_of(file))
+        if Path(real).is_relative_to(top) and Path(tree.folder, inside := os.path.relpath(real, top)).is_symlink():
+            found.add(inside)
+    return tuple(sorted(found))
+
+
 def _entries(entry: str, tree: SourceTree) -> Iterator[str]:
     """What takes the place of an entry of `sys.path`. Head's top folder may be a package itself, found in the folder
     that holds it; whatever else lies there is still found."""

@@ -116,6 +116,10 @@ class Runner:
         notes = self._base.notes(base, original, case.name)
         return replace(compared, base=replace(case.base, notes=notes), coverage=None)
 
+    def would_run(self, head: Variant, base: Variant, name: str) -> tuple[str, ...] | None:
+        """Whether `base`, in a tree with links to files of head, can be measured: which of these it used, or None."""
+        return self._base.would_run(base, self._measured_original(head, name), name)
+
     @property
     def original_failed(self) -> bool:
         """Whether it is the original for which the last case is in error."""

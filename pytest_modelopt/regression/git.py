@@ -1,4 +1,4 @@
-"""Runs git: by argument lists, without a shell, without hooks, and without what a hook's environment says."""
+"""Runs of git: by argument lists, without a shell, without hooks, and without what a hook's environment says."""
 
 from __future__ import annotations
 
@@ -77,7 +77,10 @@ def ask(
     """
     names = [argument for setting in (*_SETTINGS, *settings) for argument in ("-c", setting)]
     told = _without_hooks_variables() | _ENVIRONMENT | dict(environment or {})
-    return _run(["git", "-C", str(folder), *names, *arguments], told, limit_s)
+    try:
+        return run(["git", "-C", str(folder), *names, *arguments], told, limit_s)
+    except FileNotFoundError:
+        raise TreeError("git is not installed (or not on PATH), and only git knows the base: install it") from None
 
 
 def ask_with_filters(
@@ -99,27 +102,30 @@ def _without_hooks_variables() -> dict[str, str]:
 
 @functools.cache
 def _local_variables() -> frozenset[str]:
-    answer = _run(["git", "rev-parse", "--local-env-vars"], dict(os.environ), _LIMIT_S)
+    answer = run(["git", "rev-parse", "--local-env-vars"], dict(os.environ), _LIMIT_S)
     return frozenset(os.fsdecode(answer.output).split()) - _OF_THE_USER
 
 
-def _run(command: list[str], environment: dict[str, str], limit_s: float) -> Answer:
-    try:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # so that filters, which git starts, end with it; nor can they ask at the terminal
-        )
-    except FileNotFoundError:
-        raise TreeError("git is not installed (or not on PATH), and only git knows the base: install it") from None
+def run(command: list[str], environment: dict[str, str], limit_s: float, folder: Path | None = None) -> Answer:
+    """Run a program in `folder`, and end it with all that it started where that takes longer than `limit_s` seconds.
+
+    Raises:
+        FileNotFoundError: there is no such program.
+    """
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # so that filters, which git starts, end with it; nor can they ask at the terminal
+    )
     try:
         output, error = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         _end(process)
-        return Answer(-1, b"", f"git did not finish within {limit_s:g} s")
+        return Answer(-1, b"", f"{command[0]} did not finish within {limit_s:g} s")
     except BaseException:
         _end(process)
         raise
@@ -127,7 +133,7 @@ def _run(command: list[str], environment: dict[str, str], limit_s: float) -> Ans
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End git and what it started. Its pipes are closed unread: whoever left its session may hold them open."""
+    """End a program and what it started. Its pipes are closed unread: whoever left its session may hold them open."""
     for how in (signal.SIGTERM, signal.SIGKILL):  # asked to end, it takes its lock files along
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, how)

@@ -6,7 +6,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from pytest_modelopt.measure.variant import SourceTree, Variant
 from pytest_modelopt.record.against import Against, Base, Loosening
 from pytest_modelopt.record.model import ORIGINAL, Case
 from pytest_modelopt.regression.loosened import loosened, removed_cases
-from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out
+from pytest_modelopt.regression.setup import set_up
+from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out, require_another, with_what_is_there
+from pytest_modelopt.regression.untracked import is_ignored, is_tracked, with_heads_untracked
 
 _HASH_SHOWN = 12
 _PATHS_SHOWN = 5
@@ -36,6 +38,8 @@ _DEPENDENCIES = (
 )
 
 VariantOf = Callable[[BudgetsFile, ModelEntry, str | None, Path], Variant]
+WouldRun = Callable[[Variant], tuple[str, ...] | None]
+"""Whether a variant can be measured in a tree with links to head: the files of head that it used, or None."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ class RevisionBase:
     notes: tuple[str, ...]
     budgets_folder: Path
     """Of head's budgets file."""
+    no_setup: str = ""
+    """Why `base_setup` failed: then nothing that runs in the tree is known to be the base."""
+    _lacking: dict[tuple[str, str], str] = field(default_factory=dict, compare=False)
+    """What the base lacks, by model and by its error: asked once for all recipes."""
 
     @property
     def name(self) -> str:
@@ -81,6 +89,11 @@ class RevisionBase:
             tree=tree,
         )
 
+    @property
+    def never_ran(self) -> Base | None:
+        """Of all variants, where the base's tree is not known to be what it should be."""
+        return Base(self.name, "unusable", self.no_setup) if self.no_setup else None
+
     def lacks(self, model: str, recipe: str | None) -> Base:
         """Of a variant that is not at the base."""
         what = f"{model}/{recipe or ORIGINAL}"
@@ -88,8 +101,11 @@ class RevisionBase:
             return Base(self.name, "new", f"{what} is new: there is no budgets file at {self.name}")
         return Base(self.name, "new", f"{what} is new: the budgets file at {self.name} does not have it")
 
-    def explained(self, case: Case) -> Case:
-        """The case with what the tree has to do with it, where the base could not be measured."""
+    def explained(self, case: Case, base: Variant, would_run: WouldRun) -> Case:
+        """The case with what the tree has to do with it, where the base could not be measured.
+
+        A base whose own code fails stays so. One that lacks what no revision has is healthy, and its check is not.
+        """
         if case.base is None or case.base.status == "compared" or case.base.status == "new":
             return case
         missing = [
@@ -101,20 +117,14 @@ class RevisionBase:
             for paths, what, command in missing
             if paths
         ]
-        if lacking:
-            why = "; ".join([case.base.why, *lacking])
-            return replace(case, base=replace(case.base, status="unusable", why=why))
-        only_here = self._only_at_head(case.base.why) if case.base.status == "failed" else ""
-        if not only_here:
+        if not lacking and case.base.status == "failed":
+            known = (case.model, case.base.why)
+            if known not in self._lacking:
+                self._lacking[known] = self._lacks_untracked(case.base.why, base, would_run)
+            lacking = [self._lacking[known]] if self._lacking[known] else []
+        if not lacking:
             return case
-        way_out = "name it by an absolute path, or by an environment variable that names the file itself"
-        if only_here.endswith((".py", *EXTENSION_SUFFIXES)):
-            way_out = "commit it, or let the code do without it"
-        why = (
-            f"{case.base.why}; {only_here} is at head and not in the tree of {self.name}: a file that git ignores "
-            f"belongs to no revision, so {way_out}"
-        )
-        return replace(case, base=replace(case.base, why=why))
+        return replace(case, base=replace(case.base, status="unusable", why="; ".join([case.base.why, *lacking])))
 
     def against(self, head: BudgetsFile | None, higher_is_better: Mapping[str, bool]) -> Against:
         """What the record says of the base. `higher_is_better`: of the metrics of models that were measured."""
@@ -133,21 +143,41 @@ class RevisionBase:
             notes=self.notes,
         )
 
-    def _only_at_head(self, text: str) -> str:
-        """A file that an error names, which is in head's folder and not in the base's; empty where there is none."""
+    def _lacks_untracked(self, why: str, base: Variant, would_run: WouldRun) -> str:
+        """What the base lacks since git does not track it, with the ways out; empty where its own code fails.
+
+        What its error names is one sign. Where it names nothing, the base is tried in a copy of its tree that has what
+        head has and git does not track.
+        """
+        named = self._named(why)
+        if named is not None and is_tracked(self.tree, named):
+            return ""  # this change adds it, and so mends the base
+        if named is not None:
+            return _told_untracked((str(named.relative_to(self.tree.repository)),), self.name)
+        with with_heads_untracked(self.tree) as folder:
+            used = None if folder is None else would_run(_in_folder(base, folder))
+        return "" if used is None else _told_untracked(used, self.name)
+
+    def _named(self, text: str) -> Path | None:
+        """A file that an error names and the base's tree has not, as a path of head: head has it, or git ignores it."""
         folders = (self.budgets_folder, self.tree.repository, self.tree.repository / "src")
-        modules = [module.replace(".", "/") for module in _NO_MODULE.findall(text)]
-        names = [name.removeprefix(f"{self.tree.folder}/") for name in _NAMES.findall(text)]
-        for name in (*(f"{module}{end}" for module in modules for end in (".py", *EXTENSION_SUFFIXES)), *names):
-            for folder in folders:
-                here = folder / name
-                if here.is_file() and here.is_relative_to(folder) and not self.tree.mapped(here).exists():
-                    return str(here.relative_to(folder))
-        return ""
+        modules: list[str] = [module.replace(".", "/") for module in _NO_MODULE.findall(text)]
+        names: list[str] = [name.removeprefix(f"{self.tree.folder}/") for name in _NAMES.findall(text)]
+        paths = [
+            (folder, folder / name)
+            for name in (*(f"{module}{end}" for module in modules for end in (".py", *EXTENSION_SUFFIXES)), *names)
+            for folder in folders
+        ]
+        lost = [path for folder, path in paths if path.is_relative_to(folder) and not self.tree.mapped(path).exists()]
+        at_head = next((path for path in lost if path.is_file()), None)
+        if at_head is not None:
+            return at_head
+        ignored = (path for path in lost if path.suffix and is_ignored(self.tree, self.tree.mapped(path)))
+        return next(ignored, None)
 
     def to_data(self) -> dict[str, Any]:
         """For `from_data` in another process."""
-        data = asdict(self.tree)
+        data = asdict(self.tree) | {"no_setup": self.no_setup}
         return {key: str(value) if isinstance(value, Path) else value for key, value in data.items()}
 
     def _directory(self, head: Path) -> Path:
@@ -157,20 +187,31 @@ class RevisionBase:
 
 
 def open_base(
-    revision: str, budgets: Path, head: BudgetsFile | None, recipes: Mapping[str, Path] | None = None
+    revision: str,
+    budgets: Path,
+    head: BudgetsFile | None,
+    recipes: Mapping[str, Path] | None = None,
+    step_limit_s: float | None = None,
 ) -> RevisionBase:
-    """Check out `revision` of the repository that `budgets` lies in. The caller removes the tree.
+    """Check out `revision` of the repository that `budgets` lies in, and set it up. The caller removes the tree.
 
     `recipes`: by name, the files of recipes that are not imported by name, and so are head's on both sides.
+    `step_limit_s`: of `base_setup`; None: what the budgets file says.
 
     Raises:
-        TreeError: it cannot be checked out.
+        TreeError: it cannot be checked out, or it is head itself.
     """
     if not budgets.is_file():
         raise TreeError(f"there is no budgets file {budgets}, so there is nothing that could be compared")
     tree = check_out(revision, budgets.parent)
     try:
-        return with_budgets(tree, budgets, head, recipes or {})
+        require_another(tree)
+        base = with_budgets(tree, budgets, head, recipes or {})
+        if head is None or not head.base_setup:
+            return base
+        limit_s = step_limit_s or head.defaults.step_limit_s
+        no_setup = set_up(tree, head.base_setup, budgets.parent, limit_s)
+        return replace(base, tree=with_what_is_there(tree), no_setup=no_setup)
     except BaseException:
         tree.remove()
         raise
@@ -181,7 +222,8 @@ def from_data(data: dict[str, Any], budgets: Path, head: BudgetsFile | None) -> 
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
     for name in ("repository", "folder"):
         plain[name] = Path(plain[name])
-    return with_budgets(BaseTree(**plain), budgets, head, {})
+    no_setup = plain.pop("no_setup")
+    return replace(with_budgets(BaseTree(**plain), budgets, head, {}), no_setup=no_setup)
 
 
 def with_budgets(tree: BaseTree, budgets: Path, head: BudgetsFile | None, recipes: Mapping[str, Path]) -> RevisionBase:
@@ -246,6 +288,38 @@ def _is_budgets(file: Path, tree: BaseTree) -> bool:
     except (BudgetsError, OSError):
         return False
     return True
+
+
+def _in_folder(base: Variant, folder: Path) -> Variant:
+    """The variant in a copy of its tree."""
+    assert base.tree is not None
+    was = base.tree.folder
+
+    def moved(path: str) -> str:
+        inside = Path(path).is_relative_to(was)
+        return str(folder / Path(path).relative_to(was)) if inside else path
+
+    return replace(
+        base,
+        import_paths=tuple(map(moved, base.import_paths)),
+        working_directory=moved(base.working_directory),
+        tree=replace(base.tree, folder=str(folder)),
+    )
+
+
+def _told_untracked(files: tuple[str, ...], base: str) -> str:
+    what = f"{_few(files)} {'is' if len(files) == 1 else 'are'}" if files else "files that it needs are"
+    ways = [
+        "give it a `base_setup:` in budgets.yaml, a command that makes or fetches them in its tree (`base_setup: "
+        "[python, tools/fetch_weights.py]`)",
+        "name the file by an absolute path, or by an environment variable that names the file itself",
+    ]
+    if any(file.endswith((".py", *EXTENSION_SUFFIXES)) for file in files):
+        ways[1] = "commit it, or let the code do without it"
+    return (
+        f"{what} not in the tree of {base}, since git does not track such files and no revision has them: the base may "
+        f"be healthy, its check is not; {', or '.join(ways)}"
+    )
 
 
 def _few(paths: tuple[str, ...]) -> str:

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_modelopt.regression import worktrees
@@ -102,6 +102,50 @@ def check_out(revision: str, start: Path) -> BaseTree:
         changed=_told(changed),
         missing_submodules=_told(missing),
     )
+
+
+def with_what_is_there(tree: BaseTree) -> BaseTree:
+    """The tree, without the pointers and submodules whose content somebody has fetched into it since."""
+    return replace(
+        tree,
+        pointers=tuple(path for path in tree.pointers if _is_pointer(tree.folder / path)),
+        missing_submodules=tuple(path for path in tree.missing_submodules if not _has_files(tree.folder / path)),
+    )
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def require_another(tree: BaseTree) -> None:
+    """Refuse a base that is HEAD itself, where nothing is changed.
+
+    Raises:
+        TreeError: with what may be a base instead.
+    """
+    if tree.commit != tree.head or _is_changed(tree):
+        return
+    told = (
+        f"{_quoted(tree.asked)} is HEAD itself ({tree.commit[:12]}), and nothing is changed, so head would be compared "
+        "with itself: "
+    )
+    if ask(tree.repository, "rev-parse", "--verify", "--quiet", "HEAD~1").is_ok:
+        told += "after a push to the branch itself, name what was there before: `--modelopt-against HEAD~1`"
+    elif _is_shallow(tree.repository):
+        told += f"after a push to the branch itself, name its parent, `--modelopt-against HEAD~1`; {_UNSHALLOW}"
+    else:
+        told += "this is the first commit, which has no base; run without --modelopt-against"
+    raise TreeError(told)
+
+
+def _is_changed(tree: BaseTree) -> bool:
+    """Whether a file that git tracks is another one, or there is a new source or budgets file: reports, and whatever
+    else a job leaves behind, would make a comparison of head with itself look like one."""
+    if any(name.endswith((".py", ".yaml", ".yml")) for name in tree.changed):
+        return True
+    listings = (("ls-files", "-z"), ("ls-tree", "-r", "-z", "--name-only", "--full-tree", tree.commit))
+    tracked = {name for listing in listings for name in _told(_checked(ask(tree.repository, *listing)).items)}
+    return not tracked.isdisjoint(tree.changed)
 
 
 # --- which commit ----------------------------------------------------------------------------------------------------

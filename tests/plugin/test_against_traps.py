@@ -130,14 +130,19 @@ def test_a_module_that_git_ignores_is_named(repository: Repository) -> None:
     )
     repository.budgets(model("versioned", recipes="bf16: {}"), model("kept", recipes="bf16: {}"))
     repository.commit()
+    repository.write("settings.py", (repository.path / "settings.py").read_text() + "# changed\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATA", str(repository.path / "data"))
         repository.against("HEAD", "-k", "original")
     versioned, kept = (repository.cases[f"{name}/original"].base for name in ("versioned", "kept"))
     assert versioned is not None
     assert kept is not None
-    assert versioned.status == kept.status == "failed"
-    assert "; inner/_version.py is at head and not in the tree of" in versioned.why
-    assert versioned.why.endswith("so commit it, or let the code do without it")
-    assert "; data/weights.pt is at head and not in the tree of" in kept.why
+    assert versioned.status == kept.status == "unusable"
+    assert "; inner/_version.py is not in the tree of" in versioned.why
+    assert versioned.why.endswith(", or commit it, or let the code do without it")
+    assert "; data/weights.pt is not in the tree of" in kept.why
+    assert "`base_setup: [" in kept.why
     assert kept.why.endswith("an environment variable that names the file itself")
+    assert {v for name in ("versioned", "kept") for v in outcomes(repository.cases[f"{name}/original"]).values()} == {
+        "not measured"
+    }
