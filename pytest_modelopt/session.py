@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pytest_modelopt.metrics import is_share
 from pytest_modelopt.options import Options
 from pytest_modelopt.record.against import Against, Base
+from pytest_modelopt.record.agreeing import disagreement_of
 from pytest_modelopt.record.answers import Inference
 from pytest_modelopt.record.model import ORIGINAL, Case, CaseError, Environment, Record
 from pytest_modelopt.record.run import run_outcome
@@ -129,6 +130,7 @@ class Session:
         ill_fitting = _unfit_for_scores(measured)
         if measured.error is None and ill_fitting:
             measured = replace(measured, error=CaseError("limits", ill_fitting))
+        measured = _whose_figures_agree(measured)
         same = nothing_compared(measured) if measured.error is None else ""
         if same:
             measured = replace(measured, error=CaseError("compare", same))
@@ -165,6 +167,7 @@ class Session:
         ill_fitting = _unfit_for_scores(case)
         if case.error is None and ill_fitting:
             case = replace(case, error=CaseError("limits", ill_fitting))
+        case = _whose_figures_agree(case)
         judged = judge(case, timed_limits=self.timed_limits)
         return replace(judged, findings=examine(judged, self._environment))
 
@@ -281,6 +284,13 @@ def _case(case_id: str, model: str, limits: Sequence[Limit], variant: Variant, i
         inference=inference,
         threads=variant.threads,
     )
+
+
+def _whose_figures_agree(case: Case) -> Case:
+    """The case, in error where its figures contradict each other: no command would read the record of such a run."""
+    told = disagreement_of(case)
+    why = f"its figures contradict each other, which is a fault of pytest-modelopt that should be reported: {told}"
+    return replace(case, error=CaseError("compare", why)) if told else case
 
 
 def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, working_directory: Path) -> Variant:
