@@ -19,6 +19,8 @@ from pytest_modelopt.record.observations import Observations
 
 _ROUNDING = 1e-6
 """Of a share of examples: floats hold it to 1e-16, and a wrong count is off by one whole example."""
+_OF_SUMS = 1e-3
+"""Of the metrics below, which add up many float32 numbers: an area under a curve may come to a little more than 1."""
 _SHARES_OF_TORCHMETRICS = re.compile(
     r"(Binary|Multiclass|Multilabel)"
     r"(Accuracy|AUROC|AveragePrecision|F1Score|FBetaScore|JaccardIndex|Precision|Recall|Specificity)(\(.*)?",
@@ -58,7 +60,7 @@ def _disagreements(case: Case) -> Iterator[str]:
         if side.repeat is not None:
             yield from _of_repeat(case, name, side, side.repeat)
         if side.observations is not None:
-            yield from _of_classes(name, side, side.observations)
+            yield from _of_classes(case, name, side, side.observations)
     if case.coverage is not None:
         yield from _of_coverage(case.coverage)
     if case.timing is not None:
@@ -106,7 +108,7 @@ def _of_score(case: Case, name: str, side: Measurement) -> Iterator[str]:
         return
     if side.score is not None:
         yield from _of_one_score(case, f"{name}.score", side.score, side.examples)
-    if name == "original" and case.base is None and case.metric in UNLABELLED:
+    if name == "original" and case.base is None and case.metric in UNLABELLED and side.score is not None:
         own = None if case.metric == "sqnr" else 1.0
         if side.score != own:
             yield f"original.score is {_number(side.score)}: under {case.metric} it is its own measure, {_number(own)}"
@@ -125,7 +127,7 @@ def _bounds(metric: str) -> tuple[float, float]:
     if is_share(metric):
         return 0.0, 1.0
     if _SHARES_OF_TORCHMETRICS.fullmatch(metric):
-        return -_ROUNDING, 1 + _ROUNDING
+        return -_OF_SUMS, 1 + _OF_SUMS
     if metric == "cosine":
         return -1 - _ROUNDING, 1 + _ROUNDING
     return -math.inf, _MOST_DB if metric == "sqnr" else math.inf
@@ -147,7 +149,7 @@ def _of_repeat(case: Case, name: str, side: Measurement, repeat: Repeat) -> Iter
             )
 
 
-def _of_classes(name: str, side: Measurement, seen: Observations) -> Iterator[str]:
+def _of_classes(case: Case, name: str, side: Measurement, seen: Observations) -> Iterator[str]:
     """What was seen of the classes, by which a useless original is known."""
     path, examples = f"{name}.observations", side.examples
     most, predicted, outputs = seen.most_predicted, seen.predicted_classes, seen.output_classes
@@ -158,11 +160,9 @@ def _of_classes(name: str, side: Measurement, seen: Observations) -> Iterator[st
     targets, rarer = seen.target_classes, seen.rarer_targets
     if targets is not None and rarer is not None and not _may_be_most(examples - rarer, targets, examples):
         yield f"{path}: rarer_targets is {rarer}, which {targets} target classes of {examples} examples cannot have"
-    if seen.pairing is not None and not 0 <= seen.pairing.changed <= seen.pairing.examples <= examples:
-        yield (
-            f"{path}.pairing: {seen.pairing.changed} changed of {seen.pairing.examples} examples, and {name}.examples "
-            f"is {examples}"
-        )
+    pairs = seen.pairing if is_share(case.metric) else None  # of others, `prepare` may make many targets of an example
+    if pairs is not None and not 0 <= pairs.changed <= pairs.examples <= examples:
+        yield f"{path}.pairing: {pairs.changed} changed of {pairs.examples} examples, and {name}.examples is {examples}"
 
 
 def _may_be_most(most: int, classes: int, examples: int) -> bool:

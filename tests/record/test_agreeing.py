@@ -16,6 +16,7 @@ from pytest_modelopt.record.answers import Agreement, Changed, Repeat, Slices
 from pytest_modelopt.record.json import dumps
 from pytest_modelopt.record.model import Case, Coverage, LayerCoverage, ProcessMemory, RecipeStep
 from pytest_modelopt.record.observations import Observations
+from pytest_modelopt.record.pairing import Pairing
 from pytest_modelopt.record.verdicts import Waiver
 from tests.report.records_by_hand import MIB, case, limit, measurement, record, timing
 
@@ -158,6 +159,26 @@ def test_the_record_is_refused_by_every_command(
 def test_what_follows_from_a_metric(change: Callable[[Case], Case], told: str) -> None:
     found = disagreement_of(change(CASE))
     assert found.startswith(told) if told else not found
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "agreement", "cosine", "sqnr"])
+def test_a_model_without_data_has_no_score_to_contradict(metric: str) -> None:
+    sides = [replace(measurement(recipe), score=None, examples=0, data_fingerprint=None) for recipe in (None, "bf16")]
+    assert not disagreement_of(case(metric=metric, original=sides[0], variant=sides[1]))
+
+
+def test_targets_of_which_prepare_makes_many_of_one_example() -> None:
+    """A metric of tokens: 40 targets of 8 examples, of which 30 differ from the next one's."""
+    seen = Observations(pairing=Pairing(40, 0.9, 0.1, changed=30, neighbours=3.0, others=3.0))
+    original = replace(measurement(None, score=0.9), examples=8, observations=seen)
+    variant = replace(measurement("bf16", score=0.8), examples=8)
+    assert not disagreement_of(case(metric="shop:tokens", original=original, variant=variant))
+
+
+def test_an_area_under_a_curve_may_be_a_little_more_than_one() -> None:
+    """Its float32 numbers are rounded before they are added up."""
+    sides = [measurement(recipe, score=1.00001) for recipe in (None, "bf16")]
+    assert not disagreement_of(case(metric="BinaryAUROC", original=sides[0], variant=sides[1]))
 
 
 @pytest.mark.parametrize(("until", "is_refused"), [("2026-11-22", True), ("2026-11-23", False), ("2027-01-01", False)])
