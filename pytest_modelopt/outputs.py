@@ -76,7 +76,10 @@ class Outputs:
             if not self._has_begun:
                 files.remove_report(folder)  # of an earlier run: it must not pass for this one's
             self._has_begun = True
-            files.write_report(record, folder)
+            written = files.write_report(record, folder)[0]
+            if written.stat().st_size > record_json.MAX_BYTES:
+                most = record_json.MAX_BYTES // 1024**2
+                self.problems.append(f"no command reads {written}, which is larger than {most} MiB: run fewer cases")
         end = self.clock()
         self._not_before = end + (_PAUSE * (end - start) if end - start > _CHEAP_S else 0.0)
 

@@ -13,6 +13,7 @@ from records_by_hand import case, record, timing
 from pytest_modelopt.cli import main
 from pytest_modelopt.options import Options
 from pytest_modelopt.outputs import Outputs
+from pytest_modelopt.record import json as record_json
 from pytest_modelopt.record.atomic import require_writable, write_text
 from pytest_modelopt.record.json import read
 from pytest_modelopt.record.model import Record
@@ -137,6 +138,17 @@ def test_what_could_not_be_written_on_the_way_is_forgotten_where_it_can_at_the_e
     written.finish(of_cases(200))
     assert written.problems == []
     assert read(tmp_path / "report" / "record.json").complete
+
+
+def test_a_record_that_no_command_reads_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_json, "MAX_BYTES", 600_000)  # a hundred cases take 421,325 bytes
+    written = outputs(tmp_path)
+    written.finish(of_cases(100, 100))
+    assert written.problems == []
+    written.finish(of_cases(200))
+    file = tmp_path / "report" / "record.json"
+    assert written.problems == [f"no command reads {file}, which is larger than 0 MiB: run fewer cases"]
+    assert main(["report", str(file)]) == 2
 
 
 def test_looking_whether_a_file_can_be_written_leaves_nothing(tmp_path: Path) -> None:
