@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pytest_modelopt import __version__
 from pytest_modelopt.commands import comment, init, merge, recipes, report, schema, selftest, update, validate
 from pytest_modelopt.commands.statuses import INTERRUPTED, PASSED, RED, WRONG_INPUT
+from pytest_modelopt.commands.telling import tell
 
 __all__ = ["PASSED", "RED", "WRONG_INPUT", "main"]
 
@@ -25,6 +26,8 @@ _COMMANDS = (
 )
 """In the order in which `--help` lists them."""
 
+_LINE_LENGTH = 300
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 1 where the record is red, 2 for wrong input, or 130 after Ctrl-C."""
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run_in_project(options, _status)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        tell("interrupted", sys.stderr)
         return INTERRUPTED
 
 
@@ -44,12 +47,23 @@ def _status(options: argparse.Namespace) -> int:
     try:
         status: int = options.run(options)
     except ValueError as error:  # BudgetsError, RecipeError, RecordError: already in words
-        print(error, file=sys.stderr)
+        tell(_in_words(error), sys.stderr)
         return WRONG_INPUT
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        tell(f"{error.filename}: {error.strerror}" if error.filename else str(error), sys.stderr)
         return WRONG_INPUT
     return status
+
+
+def _in_words(error: ValueError) -> str:
+    """What is wrong with a record is one line, however long the text is that is wrong, and whatever it holds."""
+    from pytest_modelopt.record.json import RecordError
+    from pytest_modelopt.report.plain import plain_line
+
+    if not isinstance(error, RecordError):
+        return str(error)
+    line = plain_line(str(error))
+    return line if len(line) <= _LINE_LENGTH else f"{line[: _LINE_LENGTH - 3]}..."
 
 
 def _parser() -> argparse.ArgumentParser:

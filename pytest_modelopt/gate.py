@@ -19,6 +19,7 @@ from pytest_modelopt.configured import register_recipes
 from pytest_modelopt.keys import CASES, ENDED, MARKER, SESSION, TEST, USED
 from pytest_modelopt.markers import read_budget
 from pytest_modelopt.options import Options, read_options
+from pytest_modelopt.outputs import STEP_SUMMARY, Outputs
 from pytest_modelopt.recipes.registry import added_by_conftest, forget_added
 from pytest_modelopt.record.json import (
     RecordError,
@@ -29,7 +30,7 @@ from pytest_modelopt.record.json import (
 )
 from pytest_modelopt.record.run import run_outcome
 from pytest_modelopt.record.verdicts import Limit
-from pytest_modelopt.report import github, junit, markdown, terminal
+from pytest_modelopt.report import github, junit, terminal
 from pytest_modelopt.session import Session
 from pytest_modelopt.tests_ended import Report
 
@@ -55,7 +56,8 @@ class Gate:
             progress=self._progress,
         )
         config.stash[SESSION] = self._session
-        self._saved_to = ""
+        if not self._is_worker and not config.getoption("collectonly"):
+            self._session.outputs = _outputs(options)
         _take_base(config, self._session)
         self._complete = self._tells = False
         self._budgets_reached = False
@@ -137,7 +139,7 @@ class Gate:
             dict.fromkeys([*known, *run.planned, *entry_ids(run, self._config.rootpath, self._items)])
         )
         if run.planned and not self._is_worker and not self._config.getoption("collectonly"):
-            run.write(complete=False)  # what an earlier run has left there must not pass for this one's
+            run.update_report()  # what an earlier run has left there must not pass for this one's
 
     # --- tests -------------------------------------------------------------------------------------------------------
 
@@ -283,11 +285,8 @@ class Gate:
         record = run.record(complete=self._complete)
         if run_outcome(record).is_red and status == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        run.write(complete=self._complete)
-        self._saved_to = run.save(complete=self._complete)
-        summary = os.environ.get("GITHUB_STEP_SUMMARY")
-        if summary:
-            github.append_step_summary(Path(summary), markdown.render(record))
+        if run.outputs is not None:
+            run.outputs.finish(record)
 
     def _is_budgets_missed(self) -> bool:
         """The whole project was meant, but pytest never came to its budgets file."""
@@ -296,6 +295,7 @@ class Gate:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         session = self._session
         if self._config.getoption("collectonly") or self._config.get_verbosity() <= -2:
+            self._tell_problems(terminalreporter)
             return
         why = None
         if self._is_budgets_missed():
@@ -319,18 +319,30 @@ class Gate:
             terminalreporter.write_line(
                 "modelopt: the limits of `regression:` were not judged: there is no base (--modelopt-against REV)"
             )
-        if self._saved_to:
-            terminalreporter.write_line(f"modelopt: {self._saved_to}")
+        if session.outputs is not None and session.outputs.saved:
+            terminalreporter.write_line(f"modelopt: {session.outputs.saved}")
+        self._tell_problems(terminalreporter)
         if os.environ.get("GITHUB_ACTIONS") == "true":
             workspace = os.environ.get("GITHUB_WORKSPACE")
             for line in github.annotations(record, workspace=workspace, rootdir=self._config.rootpath):
                 terminalreporter.write_line(line)
+
+    def _tell_problems(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for text in self._session.outputs.problems if self._session.outputs is not None else ():
+            terminalreporter.write_line(f"modelopt: {text}", yellow=True)
 
     def pytest_unconfigure(self) -> None:
         self._session.close()
         if self._session.revision is not None and not self._is_worker:
             self._session.revision.tree.remove()
         forget_added()
+
+
+def _outputs(options: Options) -> Outputs:
+    summary = os.environ.get(STEP_SUMMARY)
+    outputs = Outputs(options, Path(summary) if summary else None)
+    outputs.require_writable()
+    return outputs
 
 
 def _take_base(config: pytest.Config, session: Session) -> None:

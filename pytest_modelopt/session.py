@@ -1,7 +1,7 @@
 """The run: cases in, record out; the same with and without pytest-xdist.
 
 Every process that runs tests has a Session that measures. The process that owns the terminal also collects the cases
-(its own or those that pytest-xdist's workers sent) into the record, and writes it after each of them.
+(its own or those that pytest-xdist's workers sent) into the record, which `Outputs` writes.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from pytest_modelopt.metrics import is_share
 from pytest_modelopt.options import Options
 from pytest_modelopt.record.against import Against, Base
+from pytest_modelopt.record.agreeing import disagreement_of
 from pytest_modelopt.record.answers import Inference
 from pytest_modelopt.record.model import ORIGINAL, Case, CaseError, Environment, Record
-from pytest_modelopt.record.run import run_outcome
 from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.tests_ended import GatedTests, Report
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.measure.referee import IsOpen
     from pytest_modelopt.measure.runner import Progress, Runner
     from pytest_modelopt.measure.variant import Variant
+    from pytest_modelopt.outputs import Outputs
     from pytest_modelopt.regression.revision import RevisionBase
     from pytest_modelopt.regression.saved import SavedBase
 
@@ -56,6 +57,8 @@ class Session:
     planned: tuple[str, ...] = ()
     uncollected: dict[str, None] = field(default_factory=dict)
     """Files that could not be collected."""
+    outputs: Outputs | None = None
+    """None in a worker of pytest-xdist, which writes nothing."""
 
     def __post_init__(self) -> None:
         self._runner: Runner | None = None
@@ -129,6 +132,7 @@ class Session:
         ill_fitting = _unfit_for_scores(measured)
         if measured.error is None and ill_fitting:
             measured = replace(measured, error=CaseError("limits", ill_fitting))
+        measured = _whose_figures_agree(measured)
         same = nothing_compared(measured) if measured.error is None else ""
         if same:
             measured = replace(measured, error=CaseError("compare", same))
@@ -165,6 +169,7 @@ class Session:
         ill_fitting = _unfit_for_scores(case)
         if case.error is None and ill_fitting:
             case = replace(case, error=CaseError("limits", ill_fitting))
+        case = _whose_figures_agree(case)
         judged = judge(case, timed_limits=self.timed_limits)
         return replace(judged, findings=examine(judged, self._environment))
 
@@ -189,10 +194,10 @@ class Session:
         self._tests.add(case)
 
     def take(self, report: Report) -> None:
-        """Take what a test's report says into the record; written at once, whatever comes next."""
+        """Take what a test's report says into the record; it is written soon, whatever comes next."""
         self._environment = self._environment or report.environment
         if self._tests.take(report):
-            self.write(complete=False)
+            self.update_report()
 
     @property
     def has_something_to_tell(self) -> bool:
@@ -234,37 +239,9 @@ class Session:
         known = {case.model: case.higher_is_better for case in self._tests.cases if case.metric is not None}
         return base.against(self.budgets, known)
 
-    def write(self, *, complete: bool) -> None:
-        """Write the report folder, where one was asked for."""
-        if self.options.report is None:
-            return
-        from pytest_modelopt.report.files import write_report
-
-        write_report(self.record(complete=complete), self.options.report)
-
-    def save(self, *, complete: bool) -> str:
-        """Save the record as a baseline for other runs, where that was asked for; what was done, in words."""
-        if self.options.save is None:
-            return ""
-        from pytest_modelopt.record.json import write
-
-        record = self.record(complete=complete)
-        why_not = _why_not_saved(record, complete=complete)
-        if why_not:
-            return f"the record was not saved as {self.options.save}: {why_not}"
-        write(record, self.options.save)
-        return f"the record was saved as {self.options.save}"
-
-
-def _why_not_saved(record: Record, *, complete: bool) -> str:
-    """A baseline that lacks cases, or holds errors, would make them look new or whole to later runs."""
-    run = run_outcome(record)
-    if not complete or run.never_ran:
-        return "the run did not come to its end"
-    if run.is_partial or not record.cases:
-        return run.headline
-    in_error = [case.name for case in record.cases if case.error is not None]
-    return f"there are errors in it ({', '.join(in_error[:3])})" if in_error else ""
+    def update_report(self) -> None:
+        if self.outputs is not None:
+            self.outputs.update(lambda: self.record(complete=False))
 
 
 def _case(case_id: str, model: str, limits: Sequence[Limit], variant: Variant, inference: Inference) -> Case:
@@ -281,6 +258,13 @@ def _case(case_id: str, model: str, limits: Sequence[Limit], variant: Variant, i
         inference=inference,
         threads=variant.threads,
     )
+
+
+def _whose_figures_agree(case: Case) -> Case:
+    """The case, in error where its figures contradict each other: no command would read the record of such a run."""
+    told = disagreement_of(case)
+    why = f"its figures contradict each other, which is a fault of pytest-modelopt that should be reported: {told}"
+    return replace(case, error=CaseError("compare", why)) if told else case
 
 
 def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, working_directory: Path) -> Variant:

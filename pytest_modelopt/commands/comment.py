@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pytest_modelopt.commands.telling import tell
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -21,7 +22,6 @@ CLAIMED = (
 """The last line: whoever writes the code that is measured can write its record, too."""
 LIMIT = 65_000
 """Bytes, and so at most that many characters: GitHub takes 65,536."""
-_REASON_LENGTH = 300
 _DESCRIPTION = """
 Print the Markdown of a comment that a workflow with write access may publish. RECORD may come from the pull request of
 a stranger: it is checked against the schema, every verdict is judged again from its figures, and no text of it becomes
@@ -48,39 +48,23 @@ def run(options: argparse.Namespace) -> int:
     """Print the comment; the exit status is 0.
 
     Raises:
-        ValueError: for a record that is refused, in one line without control characters.
+        ValueError: for a record that is refused.
         OSError: if the file cannot be read.
     """
-    from pytest_modelopt.commands.refusing import figures_of
+    from pytest_modelopt.commands.judged import figures_of
     from pytest_modelopt.record.json import read
-    from pytest_modelopt.report.plain import no_command, plain_line
 
-    try:
-        with figures_of(options.record):
-            text = comment(read(options.record), options.title)
-    except ValueError as error:
-        reason = plain_line(str(error)) or type(error).__name__
-        told = reason if len(reason) <= _REASON_LENGTH else f"{reason[: _REASON_LENGTH - 3]}..."
-        raise ValueError(no_command(told)) from None
-    print(text, end="")
+    record = read(options.record)
+    with figures_of(str(options.record)):
+        text = comment(record, options.title)
+    tell(text.removesuffix("\n"))
     return 0
 
 
 def comment(record: Record, title: str = "Model budgets") -> str:
     """The whole comment. Verdicts and findings of the record are not believed, but made anew."""
+    from pytest_modelopt.commands.judged import judged_again
     from pytest_modelopt.report.markdown import render
 
     room = LIMIT - len(f"{MARKER}\n\n{CLAIMED}\n")
-    return f"{MARKER}\n{render(_judged_again(record), room, title)}\n{CLAIMED}\n"
-
-
-def _judged_again(record: Record) -> Record:
-    from pytest_modelopt.budgets.judge import judge
-    from pytest_modelopt.doctor.examine import examine
-
-    cases = []
-    for case in record.cases:
-        judged = replace(judge(case, timed_limits=record.timed_limits), findings=())
-        machine = record.machine_of(case)
-        cases.append(replace(judged, findings=examine(judged, machine)) if case.findings else judged)
-    return replace(record, cases=tuple(cases))
+    return f"{MARKER}\n{render(judged_again(record), room, title)}\n{CLAIMED}\n"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_modelopt.commands import init_ci
 from pytest_modelopt.commands.arguments import reference, seconds
 from pytest_modelopt.commands.statuses import PASSED
+from pytest_modelopt.commands.telling import tell
 
 if TYPE_CHECKING:
     from pytest_modelopt.budgets.first import Head, Outcome
@@ -103,8 +104,8 @@ def run(options: argparse.Namespace) -> int:
 
     write_text(text, options.output, check=check)
     for each in outcomes:
-        print(f"{each.spelling}: {why_not(each, timed_limits) or each.told}")
-    print(f"{options.output}: written, with {len(outcomes) - len(left)} of {len(outcomes)} recipes")
+        tell(f"{each.spelling}: {why_not(each, timed_limits) or each.told}")
+    tell(f"{options.output}: written, with {len(outcomes) - len(left)} of {len(outcomes)} recipes")
     return PASSED
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest_modelopt
 from pytest_modelopt.commands.statuses import PASSED
+from pytest_modelopt.commands.telling import tell
 
 _TEMPLATES = Path(pytest_modelopt.__file__).with_name("ci")
 _WRITTEN = {
@@ -69,11 +70,11 @@ def run(options: argparse.Namespace) -> int:
     for file, text in files.items():
         numbers = [number for number, line in enumerate(text.splitlines(), 1) if _PLACEHOLDER in line]
         adapt = "".join(f"; line {number} says how the project is installed: adapt it" for number in numbers)
-        print(f"{file.relative_to(root)}: written{adapt}")
+        tell(f"{file.relative_to(root)}: written{adapt}")
     if is_left:
-        print(f"{place}: left as it is; it needs\n\n{_text(shared)}")
+        tell(f"{place}: left as it is; it needs\n\n{_text(shared)}")
     if not _exists(root / "budgets.yaml"):
-        print("There is no budgets.yaml in the repository's root: name yours in the workflow.")
+        tell("There is no budgets.yaml in the repository's root: name yours in the workflow.")
     return PASSED
 
 

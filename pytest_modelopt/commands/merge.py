@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_modelopt.commands.telling import tell
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -43,7 +45,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError: for records that cannot be read or do not belong together, or that are not as many as expected.
     """
-    from pytest_modelopt.record.json import read, write
+    from pytest_modelopt.commands.judged import figures_of, judged_again, read_judged
+    from pytest_modelopt.record.json import write
     from pytest_modelopt.record.merge import merge
     from pytest_modelopt.record.run import record_is_red
     from pytest_modelopt.report import markdown, terminal
@@ -54,13 +57,14 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(
             f"--expect {options.expect}: {len(paths)} {'was' if len(paths) == 1 else 'were'} given: {given}"
         )
-    record = merge([(str(path), read(path)) for path in paths])
-    record = replace(record, strict=record.strict or options.strict)
+    merged = merge([(str(path), read_judged(path)) for path in paths])
+    with figures_of("the merged record"):
+        record = judged_again(replace(merged, strict=merged.strict or options.strict))
     if options.output is not None:
         write(record, options.output)
     if options.markdown:
-        print(markdown.render(record), end="")
+        tell(markdown.render(record).removesuffix("\n"))
     else:
         for text, _ in terminal.lines(record, shutil.get_terminal_size((200, 24)).columns):
-            print(text)
+            tell(text)
     return int(record_is_red(record))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.commands.statuses import PASSED
+from pytest_modelopt.commands.telling import tell
 
 if TYPE_CHECKING:
     import argparse
@@ -24,5 +25,5 @@ def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.recipes.registry import RECIPES
 
     for line in listing([recipe_class(name) for name in options.names] or RECIPES.values()):
-        print(line)
+        tell(line)
     return PASSED

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.commands.statuses import PASSED, RED
+from pytest_modelopt.commands.telling import tell
 from pytest_modelopt.record.model import ORIGINAL
 
 if TYPE_CHECKING:
@@ -29,20 +30,21 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from pytest_modelopt.commands.refusing import figures_of
-    from pytest_modelopt.record.json import read
+    from pytest_modelopt.commands.judged import figures_of, read_judged
     from pytest_modelopt.record.run import record_is_red
     from pytest_modelopt.report import markdown, terminal
 
-    with figures_of(options.record):
-        record = _judged_again(read(options.record), options.budgets)
+    record = read_judged(options.record)
+    with figures_of(str(options.record)):
+        if options.budgets is not None:
+            record = _with_limits_of(options.budgets, record)
         record = replace(record, strict=record.strict or options.strict)
         if options.markdown:
             text = markdown.render(record)
         else:
             lines = terminal.lines(record, shutil.get_terminal_size((200, 24)).columns)
             text = "".join(f"{line}\n" for line, _ in lines)
-    print(text, end="")
+    tell(text.removesuffix("\n"))
     return RED if record_is_red(record) else PASSED
 
 
@@ -54,28 +56,22 @@ def _stated(budgets: BudgetsFile) -> dict[tuple[str, bool], tuple[Limit, ...]]:
     return stated
 
 
-def _judged_again(record: Record, budgets_file: Path | None) -> Record:
-    """The record with verdicts made anew, from its own limits or from those of a budgets file."""
+def _with_limits_of(budgets_file: Path, record: Record) -> Record:
+    """The record judged by the limits of a budgets file."""
     from pytest_modelopt.budgets.file import load_budgets
-    from pytest_modelopt.budgets.judge import judge
     from pytest_modelopt.budgets.limits import LIMITS
-    from pytest_modelopt.doctor.examine import examine
+    from pytest_modelopt.commands.judged import judged_again
 
-    cases, timed_limits = record.cases, record.timed_limits
-    if budgets_file is not None:
-        budgets = load_budgets(budgets_file.resolve(), relative_to=Path.cwd())
-        stated = _stated(budgets)
-        unknown = [case.name for case in cases if (case.name, case.base is not None) not in stated]
-        if unknown:
-            raise ValueError(f"{budgets_file} has no limits for these cases of the record: {', '.join(unknown)}")
-        inference = {model.name: model.inference for model in budgets.models}
-        counted = [limits for (_, is_against), limits in stated.items() if record.against is not None or not is_against]
-        timed_limits = sum(LIMITS[limit.name].kind == "timed" for limits in counted for limit in limits)
-        cases = tuple(
-            replace(case, limits=stated[case.name, case.base is not None], inference=inference[case.model])
-            for case in cases
-        )
-    judged = tuple(judge(case, timed_limits=timed_limits) for case in cases)
-    if budgets_file is not None:  # what was found may speak of limits; otherwise it is told as it was found
-        judged = tuple(replace(case, findings=examine(case, record.machine_of(case))) for case in judged)
-    return replace(record, cases=judged, timed_limits=timed_limits)
+    budgets = load_budgets(budgets_file.resolve(), relative_to=Path.cwd())
+    stated = _stated(budgets)
+    unknown = [case.name for case in record.cases if (case.name, case.base is not None) not in stated]
+    if unknown:
+        raise ValueError(f"{budgets_file} has no limits for these cases of the record: {', '.join(unknown)}")
+    inference = {model.name: model.inference for model in budgets.models}
+    counted = [limits for (_, is_against), limits in stated.items() if record.against is not None or not is_against]
+    cases = tuple(
+        replace(case, limits=stated[case.name, case.base is not None], inference=inference[case.model])
+        for case in record.cases
+    )
+    timed_limits = sum(LIMITS[limit.name].kind == "timed" for limits in counted for limit in limits)
+    return judged_again(replace(record, cases=cases, timed_limits=timed_limits))

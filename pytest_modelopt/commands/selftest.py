@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_modelopt.commands.arguments import count, seconds, share
 from pytest_modelopt.commands.statuses import PASSED, RED
+from pytest_modelopt.commands.telling import tell
 from pytest_modelopt.record.model import ORIGINAL
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         controls = run_controls(controls_of, Shown())
         show("")
         for line in control_lines(name, controls):  # at once: the trials take minutes
-            print(line, flush=True)
+            tell(line)
         with tempfile.TemporaryDirectory(prefix="modelopt-") as folder:
             result = run_trials(
                 plan,
@@ -70,9 +71,9 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"{name}: {failed.message}" + (f"\n{failed.output}" if failed.output else "")) from None
     finally:
         show("")
-    print()
+    tell("")
     for line in lines(result):
-        print(line)
+        tell(line)
     return PASSED if result.is_good else RED
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_modelopt.commands.arguments import headroom
 from pytest_modelopt.commands.statuses import PASSED
+from pytest_modelopt.commands.telling import tell
 
 if TYPE_CHECKING:
     from pytest_modelopt.budgets.document import Document
@@ -74,24 +75,23 @@ def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.budgets.file import load_budgets
     from pytest_modelopt.budgets.places import replaced, stated_limits
     from pytest_modelopt.budgets.updating import foreign_cases, update
-    from pytest_modelopt.commands.refusing import figures_of
-    from pytest_modelopt.record.json import read
+    from pytest_modelopt.commands.judged import figures_of, read_judged
 
     options.budgets = options.budgets or options.default_budgets
     path: Path = options.budgets
-    record = read(options.record)
+    record = read_judged(options.record)
     budgets = load_budgets(path, relative_to=Path.cwd())
     document = read_document(path, str(options.budgets))
-    with figures_of(options.record):
+    with figures_of(str(options.record)):
         done = update(budgets, tuple(stated_limits(budgets, document)), record, _settings(options, budgets))
     texts = {change.place: change.text for change in done.changes}
     after = replaced(document.source, texts)
     if texts and not options.dry_run:
         _write(path.resolve(), after, document, done)
     for line in (*_difference(document.source, after, str(options.budgets)), *_told(done, options)):
-        print(line)
+        tell(line)
     for name in foreign_cases(budgets, record):
-        print(f"the record's case {_plain(name)} is not in {options.budgets}")
+        tell(f"the record's case {_plain(name)} is not in {options.budgets}")
     return PASSED
 
 

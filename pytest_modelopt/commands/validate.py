@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.commands.statuses import PASSED, RED
+from pytest_modelopt.commands.telling import tell
 from pytest_modelopt.record.model import ORIGINAL
 
 if TYPE_CHECKING:
@@ -31,19 +32,19 @@ def run(options: argparse.Namespace) -> int:
 
     path: Path = options.file or options.default_budgets
     budgets = load_budgets(path.resolve(), relative_to=Path.cwd())
-    print(f"{path}: {len(budgets.models)} models, {len(budgets.cases)} cases")
+    tell(f"{path}: {len(budgets.models)} models, {len(budgets.cases)} cases")
     for case in budgets.cases:
-        print(f"  {case.name}: {_listed(case.limits) or 'no limits'}{_against_base(case.regression)}")
+        tell(f"  {case.name}: {_listed(case.limits) or 'no limits'}{_against_base(case.regression)}")
     for model in budgets.models:
         if model.regression:
-            print(f"  {model.name}/{ORIGINAL}: no limits{_against_base(model.regression)}")
+            tell(f"  {model.name}/{ORIGINAL}: no limits{_against_base(model.regression)}")
     for each in budgets.waivers:
         owner = f", {each.waiver.owner}" if each.waiver.owner else ""
         ceiling = f" up to {each.waiver.ceiling_text}" if each.waiver.ceiling is not None else ""
-        print(f"  waived until {each.waiver.until}{owner}: {each.case}, {each.limit}{ceiling}: {each.waiver.reason}")
+        tell(f"  waived until {each.waiver.until}{owner}: {each.case}, {each.limit}{ceiling}: {each.waiver.reason}")
     certain = list(_certain_errors(budgets))
     for line in certain:
-        print(line)
+        tell(line)
     return RED if certain else PASSED
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from pytest_modelopt.record.agreeing import disagreement
 from pytest_modelopt.record.atomic import write_text
 from pytest_modelopt.record.consistency import contradiction, contradiction_of_record
 from pytest_modelopt.record.model import SCHEMA_VERSION, Case, Environment, Record, TimedPair, Timing
@@ -116,10 +117,10 @@ def write(record: Record, path: Path) -> None:
 
 
 def read(path: Path) -> Record:
-    """The record in the file `path`.
+    """The record in the file `path`, whose figures agree with each other.
 
     Raises:
-        RecordError: as in `loads`, with the file's name.
+        RecordError: as in `loads`, with the file's name, and where figures of one case contradict each other.
         OSError: if the file cannot be read.
     """
     with path.open("rb") as file:
@@ -127,7 +128,10 @@ def read(path: Path) -> Record:
     try:
         if len(content) > MAX_BYTES:
             _refuse(f"the record is larger than {MAX_BYTES // 1024**2} MiB")
-        return loads(content.decode("utf-8"))
+        record = loads(content.decode("utf-8"))
+        if told := disagreement(record):
+            _refuse(told)
+        return record
     except ValueError as error:
         raise RecordError(f"{path}: {error}") from error
 

@@ -37,8 +37,8 @@ def merge(records: Sequence[tuple[str, Record]]) -> Record:
     record says of them differs.
 
     All cases that any of the jobs collected are planned in the merged record, so one that none of them ran is missing
-    from it (`RunOutcome.never_ran`) and makes it red, as a job does that was interrupted. Verdicts stay those of the
-    jobs; where they counted different numbers of timed limits, `timed_limits` is the largest.
+    from it (`RunOutcome.never_ran`) and makes it red, as a job does that was interrupted. Where the jobs counted
+    different numbers of timed limits, `timed_limits` is the largest, so timed limits have to be judged again.
 
     Raises:
         MergeError: for records of different revisions, bases, versions or budgets, for the same record twice, and where

@@ -10,6 +10,7 @@ from pytest_modelopt.record.model import Record
 RECORD_NAME = "record.json"
 SUMMARY_NAME = "summary.md"
 METRICS_NAME = "metrics.txt"
+NAMES = (RECORD_NAME, SUMMARY_NAME, METRICS_NAME)
 
 
 def write_report(record: Record, directory: Path) -> tuple[Path, Path, Path]:
@@ -17,8 +18,14 @@ def write_report(record: Record, directory: Path) -> tuple[Path, Path, Path]:
     from pytest_modelopt.record import json as record_json
     from pytest_modelopt.report import markdown, openmetrics
 
-    record_path, summary_path, metrics_path = (directory / name for name in (RECORD_NAME, SUMMARY_NAME, METRICS_NAME))
+    record_path, summary_path, metrics_path = (directory / name for name in NAMES)
     record_json.write(record, record_path)
     write_text(markdown.render(record), summary_path)
     write_text(openmetrics.render(record), metrics_path)
     return record_path, summary_path, metrics_path
+
+
+def remove_report(directory: Path) -> None:
+    """Remove what `write_report` has written there, if anything."""
+    for name in NAMES:
+        (directory / name).unlink(missing_ok=True)

@@ -41,6 +41,15 @@ def annotations(record: Record, *, workspace: str | None, rootdir: str | Path) -
     return lines
 
 
+def require_step_summary(path: Path) -> None:
+    """Raises OSError where nothing could be appended to that file now."""
+    is_new = not path.exists()
+    with path.open("a", encoding="utf-8"):
+        pass
+    if is_new:
+        path.unlink()
+
+
 def append_step_summary(path: str | Path, markdown: str) -> None:
     """Append `markdown` to the file that GITHUB_STEP_SUMMARY names.
 

@@ -11,6 +11,7 @@ _TERMINAL_SEQUENCE = re.compile(
     r"|\x1b[ -/]*[0-~]?"
     r"|\x9b[0-?]*[ -/]*[@-~]"
 )
+_COMMAND = re.compile(r"##(?=\w*\[)")
 _LINE_BREAK = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
@@ -20,10 +21,16 @@ def plain_line(text: str) -> str:
 
 
 def no_command(line: str) -> str:
-    """A line that no CI system takes for a command: GitHub's begin with '::', or hold '##['."""
+    """A line that no CI system takes for a command: GitHub's begin with '::', or hold '##[', others hold '##vso['."""
     if line.lstrip().startswith("::"):
         line = line.replace("::", ": :", 1)
-    return line.replace("##[", "## [")
+    return _COMMAND.sub("## ", line)
+
+
+def printed(line: str) -> str:
+    """A line of a text as it may be written to a terminal or a log, its indentation kept: the last step before that."""
+    line = _LINE_BREAK.sub(" ", _TERMINAL_SEQUENCE.sub("", line))
+    return no_command(_printable(line.expandtabs(4)))
 
 
 def plain_lines(text: str) -> list[str]:
@@ -46,6 +53,6 @@ def _character(character: str) -> str:
     category = unicodedata.category(character)
     if category == "Cs":
         return "\N{REPLACEMENT CHARACTER}"
-    if category == "Zs":
+    if category in ("Zs", "Zl", "Zp"):
         return " "
     return "" if category in ("Cc", "Cf") else character

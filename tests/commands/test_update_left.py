@@ -47,12 +47,15 @@ def test_what_is_waived_is_left(project: Project, outcome: str) -> None:
     assert "max_memory 3 MiB is waived for m/int8-dynamic" in project.out
 
 
-def test_what_was_not_judged_is_left(project: Project) -> None:
-    text = one("{max_memory: 3 MiB}")
-    record = project.measured(text, {CASE: case()})
-    project.write(replace(record, cases=(replace(record.cases[0], verdicts=()),)))
-    assert project.update() == text
-    assert "max_memory 3 MiB was not judged for m/int8-dynamic" in project.out
+def test_verdicts_of_the_record_are_not_believed(project: Project) -> None:
+    """2 MiB were measured, whatever the record makes of it."""
+    record = project.measured(one("{max_memory: 3 MiB}"), {CASE: case()})
+    (of,) = record.cases
+    claimed = [replace(verdict, outcome="fail", measured=1.0) for verdict in of.verdicts]
+    for verdicts in ((), tuple(claimed)):
+        project.measured(one("{max_memory: 3 MiB}"), {CASE: case()})
+        project.write(replace(record, cases=(replace(of, verdicts=verdicts),)))
+        assert project.update() == one("{max_memory: 2.1 MiB}")
 
 
 # --- a record of another file ----------------------------------------------------------------------------------------

@@ -145,8 +145,9 @@ _LIMITS = st.fixed_dictionaries({}, optional=_STATED)
 
 @st.composite
 def measured_cases(draw: st.DrawFn) -> Case:
-    lost, won = draw(st.integers(0, 30)), draw(st.integers(0, 30))
-    of = answered(10 * draw(st.integers(6, 50)), lost=lost, won=won, score=0.9)
+    wrong = draw(st.integers(6, 50))
+    lost, won = draw(st.integers(0, 30)), draw(st.integers(0, min(30, wrong)))
+    of = answered(10 * wrong, lost=lost, won=won, score=0.9)
     assert of.variant is not None
     return replace(
         of, variant=replace(of.variant, weights_bytes=draw(_BYTES), call_peak_bytes=0, size_bytes=draw(_BYTES))

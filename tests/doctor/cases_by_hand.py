@@ -50,7 +50,8 @@ LAYERS = (
 
 def sound(recipe: str = "int8-dynamic", *, layers: tuple[LayerCoverage, ...] = LAYERS, **changes: Any) -> Case:
     """A case with nothing to find; its weights, size and peak all fell to a quarter. `changes` are fields of Case."""
-    steps = tuple(RecipeStep(step, MIB, 4 * MIB) for step in recipe.split("+"))
+    changed, whole = sum(layer.changed_bytes for layer in layers), sum(layer.weight_bytes for layer in layers)
+    steps = tuple(RecipeStep(step, changed, whole) for step in recipe.split("+"))
     made = case(
         recipe,
         original=replace(measurement(None), observations=SOUND),

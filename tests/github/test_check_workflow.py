@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from pytest_modelopt.record import json as record_json
 from pytest_modelopt.record.model import Case
 from tests.github.jobs import CHECK, GITLAB, MATRIX, Job, read, steps_of
-from tests.report.records_by_hand import MIB, broken, case, limit, record, verdict
+from tests.report.records_by_hand import MIB, broken, case, limit, measurement, record, verdict
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -145,7 +146,7 @@ def merge(job: Job, jobs: str, result: str, *cases: Case) -> subprocess.Complete
         ("2", "success", green("bf16"), 0, ""),
         ("2", "failure", green("bf16"), 1, "::error::model-budgets: a job that measures ended as failure\n"),
         ("2", "cancelled", green("bf16"), 1, "::error::model-budgets: a job that measures ended as cancelled\n"),
-        ("2", "success", broken("bf16"), 1, ""),
+        ("2", "success", replace(broken("bf16"), variant=measurement("bf16", weights=3 * MIB, peak=MIB)), 1, ""),
     ],
 )
 def test_the_records_of_a_matrix_become_one(

@@ -342,8 +342,6 @@ def test_a_newer_run_of_the_same_commit_writes_itself(
     [
         (archive({"summary.md": b""}), "it has no record.json that can be read (KeyError)"),
         (b"no archive", "it has no record.json that can be read (BadZipFile)"),
-        (b"x" * (10 * 2**20 + 1), "it is larger than 10 MiB"),
-        (archive({"record.json": b" " * (10 * 2**20 + 1)}), "its record.json is larger than 10 MiB"),
         (damaged(), "it has no record.json that can be read (error)"),
         (archive({"record.json": b"{}"}, zipfile.ZIP_LZMA), "it is compressed in a way that GitHub does not use"),
     ],
@@ -353,6 +351,18 @@ def test_what_is_no_record_is_refused(job: Job, api: Api, content: bytes, why: s
     assert (done.returncode, done.stdout) == (1, f"::error::the artifact model-budgets is refused: {why}\n")
     assert list(job.workspace.iterdir()) == []
     assert job.outputs == {"state": "refused"}
+
+
+def test_it_takes_what_the_command_reads_and_no_more(job: Job, api: Api) -> None:
+    largest = record_json.MAX_BYTES
+    refused = "::error::the artifact model-budgets is refused: "
+    done = fetch(job, api, b"x" * (largest + 1))
+    assert (done.returncode, done.stdout) == (1, f"{refused}it is larger than 64 MiB\n")
+    done = fetch(job, api, archive({"record.json": b" " * (largest + 1)}))
+    assert (done.returncode, done.stdout) == (1, f"{refused}its record.json is larger than 64 MiB\n")
+    assert list(job.workspace.iterdir()) == []
+    assert fetch(job, api, archive({"record.json": b" " * largest})).returncode == 0
+    assert (job.workspace / "record.json").stat().st_size == largest
 
 
 def test_an_api_that_does_not_answer_is_told_in_words(job: Job, api: Api) -> None:

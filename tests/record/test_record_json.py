@@ -150,7 +150,24 @@ _CONDITIONS = Conditions(2, 0.5, 0.0, None, None, None, 0.0, WorkerUse(1, 0.0), 
 
 def _timed_case(pairs: int = 2) -> Case:
     each = tuple(
-        TimedPair(1, 20 * n, n % 2 == 0, 1000 + n, 500 + n, 9, 8, 9000, 4000, 90, 40 * n, 0, 0, n % 3, 0, n % 5)
+        TimedPair(
+            1,
+            20 * n,
+            n % 2 == 0,
+            1000 + n,
+            500 + n,
+            9,
+            8,
+            9000 + 9 * n,
+            4000 + 8 * n,
+            90,
+            40 * n,
+            0,
+            0,
+            n % 3,
+            0,
+            n % 5,
+        )
         for n in range(pairs)
     )
     limit = Limit("min_speedup", 1.5, "1.5x", "error", "budgets.yaml", 3)
@@ -162,7 +179,8 @@ def _timed_case(pairs: int = 2) -> Case:
         higher_is_better=True,
         limits=(limit,),
         batch_size=1,
-        variant=Measurement("r", 40, 40, 8, 0.5, 3, None, unmeasured={"b": "why", "a": "why"}),
+        original=Measurement(None, 40, 40, 8, 0.5, 4, None),
+        variant=Measurement("r", 40, 40, 8, 0.5, 4, None, unmeasured={"b": "why", "a": "why"}),
         timing=Timing(each, 7, 1.0, 0.1, 20.0, 1, _CONDITIONS),
         verdicts=(Verdict(limit, "pass", 2.0, "holds"),),
     )
@@ -357,7 +375,9 @@ def test_a_case_in_error_may_compare_with_a_base_and_hold_no_measurement() -> No
 
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_a_number_that_is_not_finite_is_refused_on_reading(literal: str) -> None:
-    text = dumps(_record(_timed_case())).replace('"score": 0.5', f'"score": {literal}')
+    before, found, after = dumps(_record(_timed_case())).rpartition('"score": 0.5')
+    assert found
+    text = f'{before}"score": {literal}{after}'
     with pytest.raises(RecordError, match=r"^cases\[0\]\.variant\.score: must be a finite number"):
         loads(text)
     for name in ("original_ns", "seed", "line"):

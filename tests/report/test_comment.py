@@ -221,7 +221,7 @@ def test_figures_that_nothing_can_be_made_of_are_refused(
     data["cases"][0]["variant"]["score"] = 1e308
     status, out, err = _said(capsys, written(json.dumps(data)))
     assert (status, out) == (2, "")
-    assert "its figures cannot be judged: " in err
+    assert "its figures contradict each other: variant.score is 1e+308, but accuracy lies from 0 to 1" in err
     assert err.count("\n") == 1
 
 

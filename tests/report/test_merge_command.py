@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from against_by_hand import AGAINST, against, pull_request
-from records_by_hand import ENVIRONMENT, MIB, broken, case, limit, measurement, record, verdict
+from records_by_hand import ENVIRONMENT, MIB, broken, case, limit, measurement, record, timing, verdict
 
 from pytest_modelopt.cli import main
 from pytest_modelopt.record.json import dumps, read
@@ -16,6 +16,8 @@ from pytest_modelopt.record.model import Case, Record
 from pytest_modelopt.report.markdown import render
 from pytest_modelopt.report.terminal import lines
 
+LARGE = measurement("y", weights=3 * MIB, peak=MIB)
+"""Breaks max_memory 3 MiB."""
 OTHER = replace(ENVIRONMENT, cpu="Other CPU", cpu_capability="AVX2")
 
 
@@ -49,9 +51,23 @@ def test_green_shards_are_green_and_written_as_one_record(folder: Path, capsys: 
 
 
 def test_one_red_shard_is_red_and_markdown_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    names = _write(a=record(kept("x")), b=record(broken("y")))
+    names = _write(a=record(kept("x")), b=record(replace(broken("y"), variant=LARGE)))
     assert main(["merge", *names, "--markdown"]) == 1
     assert capsys.readouterr().out.startswith("**Model budgets: FAILED.** 2 cases: 1 passed, 1 failed.\n")
+
+
+def test_verdicts_of_the_records_are_not_believed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A gigabyte stays no passed megabyte because a record says so, and what it says has failed may hold."""
+    huge = replace(kept("x"), variant=measurement("x", size=1024 * MIB))
+    names = _write(a=record(huge), b=record(broken("y")))  # 2 MiB, under a limit of 3
+    assert main(["merge", *names, "--output", "m.json"]) == 1
+    out = capsys.readouterr().out
+    assert "FAIL digits-vit/x: max_size 2 MiB is broken: 1 GiB measured" in out
+    assert "modelopt: 2 cases: 1 passed, 1 failed; " in out
+    outcomes = [each.verdicts[0].outcome for each in read(folder / "m.json").cases]
+    assert outcomes == ["fail", "pass"]
+    assert [main([command, "a.json"]) for command in ("report", "comment")] == [1, 0]
+    assert "**Model budgets: FAILED.**" in capsys.readouterr().out
 
 
 def test_a_missing_shard_is_named_and_red(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,7 +92,7 @@ def test_an_interrupted_job_is_named_and_red(folder: Path, capsys: pytest.Captur
 
 
 def test_strict_holds_for_all_jobs(folder: Path) -> None:
-    undecided = case("x", verdicts=(verdict(limit("min_speedup", 1.5, "1.5x"), "inconclusive"),))
+    undecided = case("x", timing=timing(2), limits=(limit("min_speedup", 1.5, "1.5x"),))  # too few pairs
     names = _write(a=record(undecided), b=record(kept("y")))
     assert main(["merge", *names]) == 0
     assert main(["merge", *names, "--strict"]) == 1

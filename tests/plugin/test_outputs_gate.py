@@ -1,0 +1,125 @@
+"""A report, a baseline or a step summary that cannot be written: said before anything is measured, or survived."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pytest_modelopt.record.json import read
+from tests.plugin.conftest import one_case
+
+Project = Callable[..., pytest.Pytester]
+
+STARTED = "from pathlib import Path\nPath('started').write_text('')\nfrom shop import classifier\n"
+FOLDER, FILE = "; name a folder that can be written", "; name a file that can be written"
+UNSET = "; unset it where there is no such file"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "summary", "told"),
+    [
+        (["--modelopt-report=file"], "", f"--modelopt-report: {{here}}/file: Not a directory{FOLDER}"),
+        (["--modelopt-report=file", "-n2"], "", f"--modelopt-report: {{here}}/file: Not a directory{FOLDER}"),
+        (["--modelopt-report=file/in"], "", f"--modelopt-report: {{here}}/file/in: Not a directory{FOLDER}"),
+        (["-o", "modelopt_report=file"], "", f"--modelopt-report: {{here}}/file: Not a directory{FOLDER}"),
+        (["--modelopt-report=taken"], "", f"--modelopt-report: {{here}}/taken/summary.md: Is a directory{FOLDER}"),
+        (["--modelopt-report=/proc/report"], "", f"--modelopt-report: /proc/report: No such file or directory{FOLDER}"),
+        (["--modelopt-save=taken"], "", f"--modelopt-save: {{here}}/taken: Is a directory{FILE}"),
+        (["--modelopt-save=file/base.json"], "", f"--modelopt-save: {{here}}/file: Not a directory{FILE}"),
+        (["--modelopt-save=/dev/full"], "", f"--modelopt-save: /dev/full: this is a device or a pipe, no file{FILE}"),
+        ([], "none/step.md", f"GITHUB_STEP_SUMMARY: none/step.md: No such file or directory{UNSET}"),
+        ([], "taken", f"GITHUB_STEP_SUMMARY: taken: Is a directory{UNSET}"),
+    ],
+)
+def test_it_is_a_usage_error_before_anything_is_measured(
+    project: Project, monkeypatch: pytest.MonkeyPatch, arguments: list[str], summary: str, told: str
+) -> None:
+    pytester = project(one_case(factory="slow:classifier"))
+    (pytester.path / "slow.py").write_text(STARTED, encoding="utf-8")
+    (pytester.path / "file").write_text("mine", encoding="utf-8")
+    (pytester.path / "taken" / "summary.md").mkdir(parents=True)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", summary)
+    before = sorted(pytester.path.rglob("*"))
+    result = pytester.runpytest("--modelopt", "-p", "no:cacheprovider", *arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"ERROR: {told.format(here=pytester.path)}" in result.stderr.lines
+    assert not (pytester.path / "started").exists()
+    assert sorted(pytester.path.rglob("*")) == before
+    assert (pytester.path / "file").read_text(encoding="utf-8") == "mine"
+
+
+def test_who_only_lists_tests_writes_nothing(project: Project) -> None:
+    pytester = project(one_case())
+    (pytester.path / "file").write_text("mine", encoding="utf-8")
+    result = pytester.runpytest("--modelopt", "--collect-only", "--modelopt-report=file")
+    assert result.ret == pytest.ExitCode.OK
+
+
+LATER = """
+import pytest, resource, shutil
+from pathlib import Path
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session):
+    {before}
+    try:
+        return (yield)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+IN_ITS_PLACE = "shutil.rmtree('out'); Path('out').write_text('a file')"
+FULL_DISK = "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))"
+
+
+@pytest.mark.parametrize("quiet", [[], ["-q"], ["-qq"]])
+@pytest.mark.parametrize(
+    ("arguments", "summary", "before", "told"),
+    [
+        (["--modelopt-report=out"], "", IN_ITS_PLACE, "the report could not be written: {here}/out"),
+        (
+            ["--modelopt-report=out"],
+            "",
+            FULL_DISK,
+            "the report could not be written: {here}/out/record.json: File too large",
+        ),
+        (
+            ["--modelopt-save=out/base.json"],
+            "",
+            f"Path('out').mkdir(); {IN_ITS_PLACE}",
+            "the baseline (--modelopt-save) could not be written: {here}/out: Not a directory",
+        ),
+        (
+            [],
+            "/dev/full",
+            "pass",
+            "the step summary (GITHUB_STEP_SUMMARY) could not be written: /dev/full: No space left on device",
+        ),
+    ],
+    ids=["report", "full", "baseline", "summary"],
+)
+def test_later_it_is_one_line_beside_the_table(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    summary: str,
+    before: str,
+    told: str,
+    quiet: list[str],
+) -> None:
+    is_baseline = "--modelopt-save" in str(arguments)  # of errors none is saved; elsewhere nothing need be measured
+    pytester = project(one_case("{max_size: 1 MB}") if is_baseline else None)
+    pytester.makeconftest(LATER.format(before=before))
+    if not is_baseline:
+        pytester.makepyfile("def test_it(modelopt):\n    assert modelopt is None")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", summary)
+    result = pytester.runpytest("--modelopt", "-p", "no:cacheprovider", *arguments, *quiet)
+    assert result.ret == (pytest.ExitCode.OK if is_baseline else pytest.ExitCode.TESTS_FAILED)
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
+    lines = [line for line in result.stdout.lines if "could not be written" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"modelopt: {told.format(here=pytester.path)}")
+    assert ("model budgets" in result.stdout.str()) == (quiet != ["-qq"])
+    if before == FULL_DISK:
+        assert not read(pytester.path / "out" / "record.json").complete
+    assert [file for file in pytester.path.rglob("*") if file.name.endswith(".tmp")] == []
