@@ -179,7 +179,9 @@ def _unlike_class(record: Record) -> Iterator[Item]:
                 _add(about, (case.model, names, why), case.recipe)
     for (model, names, why), recipes in about.items():
         name = plain_line(model)
-        text = f"{name} ({_enumerated(recipes)}): layers left as they are ({_enumerated(names)}): {plain_line(why)}"
+        are = "is left as it is" if len(names) == 1 else "are left as they are"
+        quoted = _enumerated([f"`{each}`" for each in names])  # a layer's name may be a number, which is no count
+        text = f"{name} ({_enumerated(recipes)}): {_count(len(names), 'layer')} {are}, {quoted}: {plain_line(why)}"
         yield Item("info", "NOTE", f"{name}: layers left as they are", text, model=model)
 
 
