@@ -100,7 +100,7 @@ class Session:
                 time_limit_s=options.time_limit_s or defaults.time_limit_s,
                 step_limit_s=options.step_limit_s or defaults.step_limit_s,
             )
-            self._runner = Runner(limits, self.progress)
+            self._runner = Runner(limits, self.progress, _breaks_memory)
         return self._runner
 
     def variant(self, model: ModelEntry, recipe: str | None) -> Variant:
@@ -287,6 +287,16 @@ def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, work
         threads=budgets.defaults.threads,
         added_recipes=added_recipes_now(),
     )
+
+
+def _breaks_memory(case: Case) -> bool:
+    """Whether it breaks a limit on memory, as far as it was measured."""
+    from pytest_modelopt.budgets.judge import judge
+    from pytest_modelopt.budgets.limits import FIGURES
+
+    costs = tuple(limit for limit in case.limits if FIGURES.get(limit.name) == "memory")
+    verdicts = judge(replace(case, limits=costs), timed_limits=0).verdicts
+    return any(verdict.outcome in ("fail", "waived") for verdict in verdicts)
 
 
 def _metric_name(variant: Variant) -> str | None:

@@ -43,6 +43,7 @@ IN_THE_WORKER = {
     "given_inputs",
     "hashing",
     "loading",
+    "makeup",
     "memory",
     "observe",
     "process_counters",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pytest_modelopt.doctor import against, answers, coverage, fairness, gate
+from pytest_modelopt.doctor import against, answers, coverage, fairness, gate, growth
 from pytest_modelopt.doctor.evidence import Evidence
 from pytest_modelopt.record.model import Case, Environment
 from pytest_modelopt.record.verdicts import Finding
@@ -24,6 +24,8 @@ RULES: tuple[Rule, ...] = (
     coverage.eager_torchao,
     coverage.engine,
     coverage.untied,
+    growth.memory_in_layer,
+    growth.size_in_file,
     # the comparison is unfair
     fairness.training_mode,
     fairness.answers_vary,
@@ -45,7 +47,12 @@ RULES: tuple[Rule, ...] = (
     answers.does_not_reload,
 )
 """Of a variant beside its original, in the order in which they are told."""
-RULES_AGAINST: tuple[Rule, ...] = (against.runtime_changed, against.memory_moved)
+RULES_AGAINST: tuple[Rule, ...] = (
+    against.runtime_changed,
+    against.memory_moved,
+    growth.memory_in_layer,
+    growth.size_in_file,
+)
 """Of head beside its base."""
 
 

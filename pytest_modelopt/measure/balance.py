@@ -7,8 +7,10 @@ process only. What they read beyond the tolerances below means that the tensor m
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from pytest_modelopt.measure import memory, opened_files, process_counters, process_memory, size
+from pytest_modelopt.measure.installation import is_installed
 from pytest_modelopt.measure.other_processes import OtherProcesses
 from pytest_modelopt.measure.replies import Balance
 from pytest_modelopt.recipes.calling import Inputs, call
@@ -28,7 +31,12 @@ OF_INSTANCE, OF_MODULE = 96 * KIB, 2 * KIB  # of each module, and of each node o
 OF_PROCESS = 3 * MIB
 """What the first calls of operators leave behind: generated kernels, caches."""
 OF_PAGES = 16 * MIB
-"""Of pages of no file: the small objects of Python, stacks, and memory that was freed and is kept for later."""
+"""Of pages of no file: stacks, and memory that was freed and is kept for later."""
+OF_OBJECTS, OF_MODULES_OBJECTS = MIB, 8 * KIB  # of each module
+OF_GRAPHS_OBJECTS, OF_NODES_OBJECTS = 2 * MIB, 16 * KIB  # where there is a traced graph, and of each node of it
+"""Of Python's small objects: attributes, kernels' bookkeeping, caches."""
+OF_SOURCE = 3
+"""Bytes of small objects for each byte of the project's source that is imported: functions and classes."""
 OF_FILES = 64 * KIB
 """Of files that are mapped: headers, and the rest of the last page."""
 OF_CALL = 4 * MIB
@@ -66,7 +74,7 @@ def _uncounted(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
 
 
 def _balance(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
-    files_before = process_counters.mapped_files()
+    files_before, imported_before = process_counters.mapped_files(), set(sys.modules)
     before = process_counters.read()
     with process_counters.without_imports():
         loaded = process_memory.load_saved(model)
@@ -82,6 +90,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
         except memory.ForeignRuntime as foreign:
             return Balance(0, foreign.runtime)
         total, own, modules = walk.total_bytes(), walk.own_bytes, sum(map(_parts, loaded.modules()))
+        objects = _room_for_objects(list(loaded.modules()), imported_before)
         packed = sum(map(_packing_room, walk.packed))
         files = _unexplained_files(walk.ranges(), files_before)
         in_call = _unexplained_in_call(loaded, example)
@@ -95,6 +104,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
         (freed - own, OF_INSTANCE + OF_MODULE * modules + packed),
         (after.allocated - before.allocated - total, OF_PROCESS + OF_MODULE * modules + packed),
         (after.anonymous - before.anonymous - total, OF_PAGES + 4 * OF_MODULE * modules + packed),
+        (after.objects - before.objects, objects),
         (files, OF_FILES),
         (in_call, OF_CALL + packed),
     )
@@ -104,6 +114,23 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
 def _parts(module: nn.Module) -> int:
     """Objects of Python beside its numbers: itself, and the nodes of its graph."""
     return 1 + (len(module.graph.nodes) if isinstance(module, GraphModule) else 0)
+
+
+def _room_for_objects(modules: list[nn.Module], imported_before: set[str]) -> int:
+    nodes = sum(map(_parts, modules)) - len(modules)
+    graphs = OF_GRAPHS_OBJECTS + nodes * OF_NODES_OBJECTS if nodes else 0
+    return OF_OBJECTS + len(modules) * OF_MODULES_OBJECTS + graphs + OF_SOURCE * _source_bytes(imported_before)
+
+
+def _source_bytes(imported_before: set[str]) -> int:
+    """Of the project's modules that were imported since."""
+    found = 0
+    for name in sys.modules.keys() - imported_before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and file.endswith(".py") and not is_installed(file):
+            with contextlib.suppress(OSError):
+                found += Path(file).stat().st_size
+    return found
 
 
 def _packing_room(shape: tuple[int, ...]) -> int:

@@ -23,6 +23,7 @@ from pytest_modelopt.measure import (
     environment,
     latency,
     loading,
+    makeup,
     memory,
     observe,
     process_memory,
@@ -56,7 +57,7 @@ from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.modules.runtime import RuntimeModule
 from pytest_modelopt.record.answers import Interval, Repeat
 from pytest_modelopt.record.model import Coverage, Environment, ProcessMeter
-from pytest_modelopt.record.observations import Observations
+from pytest_modelopt.record.observations import Makeup, Observations
 
 _LEAST_HELD = 64
 
@@ -288,6 +289,14 @@ class Bench:
         loading.seed_everything(self._variant.seed)
         known = self._known | {"calibration": self._data.calibration_seen.calibration()}
         return observe.observe(self.model, self._call, known, self._ties, self._unobserved)
+
+    def makeup(self, peak_bytes: int | None) -> Makeup:
+        """What its file is made of, and where its peak of `peak_bytes` is reached, unless compiled code hides that."""
+        self._set_threads()
+        with torch.inference_mode():
+            if self._device.is_cuda or observe.is_compiled(self._call):
+                peak_bytes = None
+            return makeup.makeup(self.model, self._prepared_call(), peak_bytes)
 
     def prepare_timing(self, slowdown: float = 0.0) -> None:
         """Make the first calls, and count threads."""

@@ -118,13 +118,33 @@ class Measuring:
     def _observe(self, measured: Measured, name: str) -> None:
         """Look at the variant for the doctor. It costs the case nothing where that fails, but it is said."""
         assert measured.measurement is not None
+        text = f"looking at the {measured.variant.label}"
         try:
-            seen: Observations = self._workshop.ask(
-                measured, name, "observe", f"looking at the {measured.variant.label}", stage="compare"
-            )
+            seen: Observations = self._workshop.ask(measured, name, "observe", text, stage="compare")
         except Failed as failed:
             seen = Observations(unobserved={"everything": failed.error.message})
         measured.measurement = replace(measured.measurement, observations=seen)
+        self._stand_again(measured, name)
+
+    def look_into(self, measured: Measured, name: str) -> None:
+        """Look at what its file and its peak are made of, once. As `_observe`."""
+        before = measured.measurement
+        assert before is not None
+        seen = before.observations
+        if seen is None or seen.makeup is not None or "makeup" in seen.unobserved:
+            return
+        text = f"looking for what the {measured.variant.label} spends"
+        peak = before.call_peak_bytes
+        try:
+            found = self._workshop.ask(measured, name, "makeup", text, stage="compare", peak_bytes=peak)
+            seen = replace(seen, makeup=found)
+        except Failed as failed:
+            seen = replace(seen, unobserved=seen.unobserved | {"makeup": failed.error.message})
+        measured.measurement = replace(before, observations=seen)
+        self._stand_again(measured, name)
+
+    def _stand_again(self, measured: Measured, name: str) -> None:
+        """Give it another worker where looking at it has ended its own."""
         if measured.worker is None or not measured.worker.is_alive:
             measured.worker = None
             self.load(measured, name)

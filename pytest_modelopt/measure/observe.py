@@ -49,7 +49,7 @@ def observe(
         "ties": lambda: _ties(model, ties),
         "digest": lambda: {"digest": _digest(model)},
         "answers": lambda: _answers(call),
-        "compiled": lambda: {"compiled": _is_compiled(call)},
+        "compiled": lambda: {"compiled": is_compiled(call)},
     }
     found: Facts = dict(known)
     failed = dict(unobserved)
@@ -85,7 +85,7 @@ def _modules(model: nn.Module) -> Facts:
     }
 
 
-def _is_compiled(call: Callable[[], Any]) -> bool:
+def is_compiled(call: Callable[[], Any]) -> bool:
     """Whether compiled code runs in a call, whatever module or function it hides in.
 
     The profiler's events tell, as long as the compiler was imported at all.

@@ -9,7 +9,10 @@ import contextlib
 import ctypes
 import functools
 import importlib
+import os
+import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +27,9 @@ _LEAST_MAPPED = 64 * 1024
 """A library's constants are smaller."""
 _SHARED_MEMORY = ("/dev/shm/", "/dev/zero", "/memfd:", "/SYSV")
 """Pages of no file that several processes may have: to the kernel they are a file."""
-_imported = [0, 0]
-"""(malloc, anonymous pages) of imports since this process started to look."""
+_OBJECTS = re.compile(rb"# bytes in allocated blocks +=\s+([\d,]+)")
+_imported = [0, 0, 0]
+"""(malloc, anonymous pages, small objects) of imports since this process started to look."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,11 @@ class Counters:
     """Bytes at one moment."""
 
     allocated: int
-    """What malloc has handed out and not got back, in all threads. Python's small objects are not in it."""
+    """What malloc has handed out and not got back, in all threads."""
     anonymous: int
     """Resident pages of no file."""
+    objects: int
+    """Of Python's small objects: numbers, texts, entries of lists and dicts."""
 
 
 class _MallInfo(ctypes.Structure):
@@ -56,7 +62,7 @@ def are_here() -> bool:
 
 
 def read() -> Counters:
-    return Counters(_allocated() - _imported[0], _anonymous() - _imported[1])
+    return Counters(_allocated() - _imported[0], _anonymous() - _imported[1], small_objects() - _imported[2])
 
 
 @functools.cache
@@ -74,6 +80,25 @@ def _allocated() -> int:
 def _anonymous() -> int:
     lines = (_SELF / "smaps_rollup").read_text(encoding="ascii").splitlines()
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
+
+
+def small_objects() -> int:
+    """Bytes in use of what Python keeps for objects of up to 512 bytes, of which malloc knows nothing; 0 where it keeps
+    nothing, as under PYTHONMALLOC=malloc."""
+    write: Any = getattr(sys, "_debugmallocstats", None)  # to the file behind standard error: there is no other way
+    if write is None:
+        return 0
+    with tempfile.TemporaryFile() as file:
+        error = os.dup(2)
+        try:
+            os.dup2(file.fileno(), 2)
+            write()
+        finally:
+            os.dup2(error, 2)
+            os.close(error)
+        file.seek(0)
+        found = _OBJECTS.search(file.read())
+    return int(found[1].replace(b",", b"")) if found else 0
 
 
 def give_back_free_memory() -> None:
@@ -98,13 +123,14 @@ def without_imports() -> Iterator[None]:
         if within[0] or not is_installed(spec.origin or ""):
             return load(spec)
         within[0] += 1
-        before = _allocated(), _anonymous()
+        before = _allocated(), _anonymous(), small_objects()
         try:
             return load(spec)
         finally:
             within[0] -= 1
             _imported[0] += _allocated() - before[0]
             _imported[1] += max(0, _anonymous() - before[1])
+            _imported[2] += small_objects() - before[2]
 
     machinery._load_unlocked = measured
     try:

@@ -51,7 +51,8 @@ class Balance:
     runtime: str = ""
     """A runtime that the model started when it was loaded or called there."""
     books: tuple[tuple[int, int], ...] = ()
-    """(unexplained bytes, tolerance) of each counter: freed with the instance, allocated, pages, files, in a call."""
+    """(unexplained bytes, tolerance) of each counter: freed with the instance, allocated, pages, Python's small
+    objects, files, in a call."""
     why_not: str = ""
     """Why nobody could look."""
     files: dict[str, int] = field(default_factory=dict)

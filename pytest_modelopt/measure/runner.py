@@ -31,7 +31,11 @@ __all__ = ["Progress", "Runner", "StepLimits"]
 class Runner:
     """Use `measure` for each case, then `close`. What goes wrong in one variant stays in its case."""
 
-    def __init__(self, limits: StepLimits, progress: Progress) -> None:
+    def __init__(
+        self, limits: StepLimits, progress: Progress, breaks_memory: Callable[[Case], bool] = lambda case: False
+    ) -> None:
+        """`breaks_memory`: whether the exact figures of a case break a limit on memory."""
+        self._breaks_memory = breaks_memory
         self._limits = limits
         self._progress = progress
         self._workshop = Workshop(limits, progress)
@@ -176,10 +180,23 @@ class Runner:
             if _needs_process_memory(case, before, after):
                 measure_process_memory(self._workshop, before, case.name)
                 measure_process_memory(self._workshop, after, case.name)
+            self._look_into(case, before, after)
             timing = self._time(case, before, after, is_open)
         except Failed as failed:
             return replace(_compared(case, before, after), error=failed.error)
         return replace(_compared(case, before, after), timing=timing)
+
+    def _look_into(self, case: Case, before: Measured, after: Measured) -> None:
+        """Look at what takes memory and size, where one is worse than the original's, or memory breaks a limit."""
+        case = _compared(case, before, after)
+        then, now = case.original, case.variant
+        assert then is not None
+        assert now is not None
+        pairs = ((then.memory_bytes, now.memory_bytes), (then.size_bytes, now.size_bytes))
+        is_worse = any(old is not None and new is not None and new > old for old, new in pairs)
+        if is_worse or self._breaks_memory(case):
+            for measured in (before, after):
+                self._measuring.look_into(measured, case.name)
 
     def _with_interval(self, case: Case, original: Measured, optimized: Measured) -> Case:
         """The case with the interval of its drop, or with the reason for none; as it is where each answer is right or

@@ -6,7 +6,7 @@ import importlib.util
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -59,6 +59,8 @@ class Applied:
     model: nn.Module
     notes: tuple[str, ...] = ()
     reached: frozenset[str] | None = None
+    unlike_class: dict[str, str] = field(default_factory=dict)
+    """Layers of its kinds that were left alone since they do not behave like their class: name -> reason."""
 
 
 Form = Literal["float", "low precision", "packed", "torchao", "sparse", "compiled", "runtime"]

@@ -10,7 +10,7 @@ from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe, RecipeE
 from pytest_modelopt.recipes.calling import Inputs, call
 from pytest_modelopt.recipes.describe import last_line, modules_in_words, user_line
 from pytest_modelopt.recipes.int8_static import defaults_of_absent_arguments
-from pytest_modelopt.recipes.own_behavior import of_classes, own_behavior
+from pytest_modelopt.recipes.own_behavior import named, of_classes, own_behavior
 from pytest_modelopt.recipes.settling import in_words, settle
 from pytest_modelopt.recipes.sharing import replace_modules, tied_parameters
 from pytest_modelopt.recipes.uncompiled import told, uncompiled
@@ -58,7 +58,7 @@ class FoldBatchNorm(Recipe):
             refused = settle(chosen, folding.fold, folding.undo, folding.problem)
         kept |= {norm: reason for (norm, _), reason in refused.items()}
         notes = in_words(kept, modules_in_words, "left as they are")
-        return Applied(folding.model, (*compile_notes, *notes))
+        return Applied(folding.model, (*compile_notes, *notes), unlike_class=named(folding.model, finder.unlike_class))
 
 
 def _batch_norms(model: nn.Module) -> list[nn.Module]:
@@ -135,6 +135,8 @@ class _Finder:
         kinds = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
         layers = of_classes(model, (*FoldBatchNorm.changes, *kinds))
         self._own = own_behavior(model, inputs, [module for module in layers if not is_parametrized(module)])
+        self.unlike_class: dict[nn.Module, str] = {}
+        """What kept a batch norm from being folded since it does not behave like its class."""
 
     def layer_before(self, norm: nn.Module) -> tuple[nn.Module | None, str]:
         reason = self._unfit_norm(norm)
@@ -183,6 +185,8 @@ class _Finder:
 
     def _unfit_in_general(self, module: nn.Module, what: str) -> str:
         has = "have" if what == "they" else "has"
+        if module in self._own:
+            self.unlike_class[module] = self._own[module]
         if module._forward_hooks or module._forward_pre_hooks:
             return f"{what} {has} forward hooks, which would see other values"
         if module in self._own:

@@ -17,7 +17,7 @@ from pytest_modelopt.recipes.describe import (
     weight_owners,
 )
 from pytest_modelopt.recipes.fused_path import turn_off_fused_path
-from pytest_modelopt.recipes.own_behavior import of_classes, own_behavior
+from pytest_modelopt.recipes.own_behavior import named, of_classes, own_behavior
 from pytest_modelopt.recipes.settling import Replacing, in_words
 from pytest_modelopt.recipes.sharing import tied_parameters
 
@@ -39,7 +39,8 @@ class Int8Dynamic(Recipe):
         _, notes = torch_ao.ensure_engine(self.recipe_name)
         candidates = of_classes(model, self.changes)
         tied = tied_parameters(model)
-        kept = own_behavior(model, context.example_inputs, candidates)
+        own = own_behavior(model, context.example_inputs, candidates)
+        kept = dict(own)
         kept |= {module: why for module in candidates if module not in kept and (why := _reason_to_keep(module, tied))}
         chosen = [(module,) for module in candidates if module not in kept]
         replacing = Replacing(model, context.example_inputs, lambda module: _packed(quantization, module))
@@ -47,7 +48,7 @@ class Int8Dynamic(Recipe):
             kept |= replacing.replace(chosen)
         model = replacing.model
         notes += (*in_words(kept, modules_in_words, "left as they are"), *_left_in_float(model, set(kept)))
-        return Applied(model, (*notes, *turn_off_fused_path(model)))
+        return Applied(model, (*notes, *turn_off_fused_path(model)), unlike_class=named(model, own))
 
 
 def _packed(quantization: Any, module: nn.Module) -> nn.Module:

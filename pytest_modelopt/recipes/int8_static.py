@@ -15,7 +15,7 @@ from pytest_modelopt.recipes.calibrating import fewer_batches, require_calibrati
 from pytest_modelopt.recipes.calling import Inputs
 from pytest_modelopt.recipes.describe import last_line, modules_in_words, total_bytes, user_line
 from pytest_modelopt.recipes.exporting import refuse_other_precisions
-from pytest_modelopt.recipes.own_behavior import own_behavior
+from pytest_modelopt.recipes.own_behavior import named, own_behavior
 from pytest_modelopt.recipes.settling import in_words
 from pytest_modelopt.recipes.sharing import tied_parameters
 from pytest_modelopt.recipes.uncompiled import told, uncompiled
@@ -69,7 +69,7 @@ class Int8Static(Recipe):
         if unused:
             notes += (f"{modules_in_words(unused.values())} left as they are: the forward pass never calls them",)
         notes += (f"the variant is a torch.fx.GraphModule: of {type(model).__name__} only forward remains",)
-        return Applied(converted, notes)
+        return Applied(converted, notes, unlike_class=named(graph, own))
 
 
 def _tied_modules(graph: fx.GraphModule) -> list[str]:

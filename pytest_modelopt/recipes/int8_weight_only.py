@@ -9,7 +9,7 @@ from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe
 from pytest_modelopt.recipes.describe import modules_in_words, own_bytes, total_bytes, type_name, types_in_words
 from pytest_modelopt.recipes.fused_path import turn_off_fused_path
-from pytest_modelopt.recipes.own_behavior import of_classes, own_behavior
+from pytest_modelopt.recipes.own_behavior import named, of_classes, own_behavior
 from pytest_modelopt.recipes.settling import Replacing, in_words
 from pytest_modelopt.recipes.sharing import holders, same_view
 
@@ -67,7 +67,7 @@ class Int8WeightOnly(Recipe):
             *left,
             *_cost_notes(plan.chosen, sizes, matrices),
         )
-        return Applied(model, (*notes, *turn_off_fused_path(model)))
+        return Applied(model, (*notes, *turn_off_fused_path(model)), unlike_class=named(model, plan.own))
 
 
 class _Plan:
@@ -79,9 +79,9 @@ class _Plan:
         self._model, self._inputs = model, context.example_inputs
         self._rows: dict[Hashable, Int8Rows] = {}
         candidates = _candidates(model)
-        own = own_behavior(model, context.example_inputs, candidates)
+        self.own = own_behavior(model, context.example_inputs, candidates)
         for module in candidates:
-            reason = own.get(module) or _reason_to_keep(module)
+            reason = self.own.get(module) or _reason_to_keep(module)
             if reason:
                 self.kept[module] = reason
             else:

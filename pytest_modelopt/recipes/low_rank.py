@@ -13,7 +13,7 @@ from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.recipes.base import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.recipes.describe import modules_in_words, owners_in_words, weight_owners
 from pytest_modelopt.recipes.fused_path import turn_off_fused_path
-from pytest_modelopt.recipes.own_behavior import of_classes, own_behavior
+from pytest_modelopt.recipes.own_behavior import named, of_classes, own_behavior
 from pytest_modelopt.recipes.settling import Replacing, in_words
 from pytest_modelopt.recipes.sharing import tied_parameters
 
@@ -85,7 +85,8 @@ class LowRank(Recipe):
         if replacing.made:
             kept_energies = [energies[layer] for layer in replacing.made]
             notes.insert(0, _energy_note(kept_energies, list(replacing.made.values()), self.bytes))
-        return Applied(model, (*notes, *_other_layers(model), *turn_off_fused_path(model)))
+        notes += (*_other_layers(model), *turn_off_fused_path(model))
+        return Applied(model, tuple(notes), unlike_class=named(model, own))
 
     def _ranks(self, layers: Sequence[nn.Linear]) -> list[int]:
         if self.bytes is not None:

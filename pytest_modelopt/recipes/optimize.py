@@ -71,7 +71,9 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
             raise told from error
         model = applied.model
         reached |= applied.reached or frozenset()
-        steps.append(RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, applied.notes))
+        unlike_class = {author_name(name): why for name, why in applied.unlike_class.items()}
+        step = RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, applied.notes, unlike_class)
+        steps.append(step)
         before = snapshot(model)
     coverage = Coverage(compare(original, model, reached, counted), tuple(steps))
     return Optimization(model, coverage, tuple(note for step in steps for note in step.notes), first_call_s)

@@ -8,7 +8,7 @@ that it gets in the measured call a plain layer with its weights gives the same 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.recipes.calling import Inputs, call
@@ -66,6 +66,13 @@ def of_classes(model: nn.Module, names: Iterable[str]) -> list[nn.Module]:
         for module in model.modules()
         if parametrize.type_before_parametrizations(module) in classes and total_bytes(module)
     ]
+
+
+def named(model: nn.Module, reasons: Mapping[nn.Module, str]) -> dict[str, str]:
+    """The names in `model` of modules with weights, each with its reason."""
+    return {
+        name: reasons[module] for name, module in model.named_modules() if module in reasons and total_bytes(module)
+    }
 
 
 def reparametrized(module: nn.Module) -> str:

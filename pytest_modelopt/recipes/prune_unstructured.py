@@ -8,11 +8,13 @@ from pydantic import Field
 
 from pytest_modelopt.recipes.base import Applied, Context, Recipe
 from pytest_modelopt.recipes.describe import modules_in_words, owners_in_words, weight_owners
-from pytest_modelopt.recipes.own_behavior import reparametrized
+from pytest_modelopt.recipes.own_behavior import named, reparametrized
 from pytest_modelopt.recipes.sharing import tied_parameters
 
 if TYPE_CHECKING:
     from torch import nn
+
+OTHER_WEIGHT = "they work with another `weight` than the parameter of that name"
 
 
 class PruneUnstructured(Recipe):
@@ -41,12 +43,15 @@ class PruneUnstructured(Recipe):
         tied = tied_parameters(model)
         layers: list[nn.Module] = []
         kept: dict[str, list[nn.Module]] = {}
+        own: dict[nn.Module, str] = {}
         for _, module in weight_owners(model):
             reason = _reason_to_keep(module, tied)
             if reason is None:
                 layers.append(module)
             elif reason:
                 kept.setdefault(reason, []).append(module)
+                if reason == OTHER_WEIGHT or reparametrized(module):
+                    own[module] = reason
         if layers and self.scope == "global":
             weights = [(layer, "weight") for layer in layers]
             prune.global_unstructured(weights, pruning_method=prune.L1Unstructured, amount=self.ratio)
@@ -61,7 +66,7 @@ class PruneUnstructured(Recipe):
         notes = [f"{owners_in_words(modules)} left as they are: {reason}" for reason, modules in kept.items()]
         if layers:
             notes.insert(0, _zeros_note(layers))
-        return Applied(model, tuple(notes))
+        return Applied(model, tuple(notes), unlike_class=named(model, own))
 
 
 def _reason_to_keep(module: nn.Module, tied: set[int]) -> str | None:
@@ -73,7 +78,7 @@ def _reason_to_keep(module: nn.Module, tied: set[int]) -> str | None:
         if reason := reparametrized(module):
             return reason
         if weight is None or module.weight is not weight:
-            return "they work with another `weight` than the parameter of that name"
+            return OTHER_WEIGHT
         if id(weight) in tied:
             return "another module shares their weight"
         return None

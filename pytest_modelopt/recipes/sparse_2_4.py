@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe
 from pytest_modelopt.recipes.describe import modules_in_words
 from pytest_modelopt.recipes.fused_path import turn_off_fused_path
-from pytest_modelopt.recipes.own_behavior import of_classes, own_behavior
+from pytest_modelopt.recipes.own_behavior import named, of_classes, own_behavior
 from pytest_modelopt.recipes.settling import Replacing, in_words
 from pytest_modelopt.recipes.sharing import tied_parameters
 
@@ -77,7 +77,7 @@ class SemiStructuredSparsity(Recipe):
                 f"{modules_in_words(replacing.made)}: half of the weights became zero; without further training the "
                 f"accuracy usually drops",
             )
-        return Applied(model, (*notes, *turn_off_fused_path(model)))
+        return Applied(model, (*notes, *turn_off_fused_path(model)), unlike_class=named(model, own))
 
 
 def two_of_four(weight: torch.Tensor) -> torch.Tensor:

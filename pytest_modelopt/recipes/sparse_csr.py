@@ -11,7 +11,7 @@ from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe
 from pytest_modelopt.recipes.describe import modules_in_words, owners_in_words, weight_owners
 from pytest_modelopt.recipes.fused_path import turn_off_fused_path
-from pytest_modelopt.recipes.own_behavior import of_classes, own_behavior
+from pytest_modelopt.recipes.own_behavior import named, of_classes, own_behavior
 from pytest_modelopt.recipes.settling import Replacing, in_words
 from pytest_modelopt.recipes.sharing import tied_parameters
 
@@ -60,7 +60,8 @@ class SparseCSR(Recipe):
         notes = in_words(kept, modules_in_words, "left dense")
         if replacing.made:
             notes.insert(0, _stored_note(replacing.made))
-        return Applied(model, (*notes, *_other_layers(model), *turn_off_fused_path(model)))
+        notes += (*_other_layers(model), *turn_off_fused_path(model))
+        return Applied(model, tuple(notes), unlike_class=named(model, own))
 
     def _reason_to_keep(self, linear: nn.Linear, tied: set[int]) -> str:
         import torch

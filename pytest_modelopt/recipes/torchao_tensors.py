@@ -15,7 +15,7 @@ from pytest_modelopt.recipes import torch_ao
 from pytest_modelopt.recipes.base import Applied, Context, Form, Recipe
 from pytest_modelopt.recipes.describe import last_line, modules_in_words, own_bytes, type_name, types_in_words
 from pytest_modelopt.recipes.fused_path import turn_off_fused_path
-from pytest_modelopt.recipes.own_behavior import of_classes, own_behavior, own_forward, reparametrized
+from pytest_modelopt.recipes.own_behavior import named, of_classes, own_behavior, own_forward, reparametrized
 from pytest_modelopt.recipes.settling import in_words, run, settle
 from pytest_modelopt.recipes.sharing import tied_parameters
 
@@ -54,7 +54,7 @@ class TorchaoRecipe(Recipe):
         )
         if quantizer.quantized:
             notes += self.cost_notes(context)
-        return Applied(model, (*notes, *turn_off_fused_path(model)))
+        return Applied(model, (*notes, *turn_off_fused_path(model)), unlike_class=named(model, quantizer.own))
 
 
 class _Quantizer:
@@ -68,9 +68,11 @@ class _Quantizer:
         """With their weights as they were."""
         layers = _linear_layers(model)
         exact = of_classes(model, recipe.changes)
-        own = own_behavior(model, context.example_inputs, exact, hooks_stay=True)
+        self.own = own_behavior(model, context.example_inputs, exact, hooks_stay=True)
+        others = {layer: why for layer in layers if (why := reparametrized(layer) or own_forward(layer))}
+        self.own = others | self.own
         for linear in layers:
-            reason = own.get(linear) or reparametrized(linear) or own_forward(linear) or self._reason_to_keep(linear)
+            reason = self.own.get(linear) or self._reason_to_keep(linear)
             if reason:
                 self.kept[linear] = reason
             else:

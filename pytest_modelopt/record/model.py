@@ -126,6 +126,8 @@ class RecipeStep:
     changed_bytes: int
     weight_bytes: int
     notes: tuple[str, ...] = ()
+    unlike_class: dict[str, str] = field(default_factory=dict)
+    """Layers of its kinds that it left alone since they do not behave like their class: name -> reason."""
 
 
 @dataclass(frozen=True)

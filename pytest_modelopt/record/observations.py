@@ -37,6 +37,22 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Makeup:
+    """What a variant's file and the peak of its call are made of."""
+
+    tensors: dict[str, int]
+    """Bytes of each tensor in the file, what several share under the first name."""
+    other_bytes: int
+    """Of the file: structure, code, settings."""
+    operations: dict[str, int] = field(default_factory=dict)
+    """Of its graphs, by the layer that they came from."""
+    peak_in: str = ""
+    """The layer, and its operator, in whose call the most was in use; '' where nobody could see that."""
+    peak_own_bytes: int = 0
+    """What that call had asked for itself by then, and not given back."""
+
+
+@dataclass(frozen=True)
 class Observations:
     """Facts about one variant as it was measured. One that is None was not looked at, or could not be seen.
 
@@ -88,6 +104,8 @@ class Observations:
     """Whether two calls on the same inputs gave different answers, beyond rounding."""
     first_call_s: float | None = None
     """The first call after it was made; its lazy preparation is in it."""
+    makeup: Makeup | None = None
+    """Looked at where its memory or its size is more than the original's, or memory breaks a limit."""
     reloads: bool | None = None
     """Whether it answered the same when saved and loaded again; None where no launch needed that."""
 

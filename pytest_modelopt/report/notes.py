@@ -35,6 +35,7 @@ def model_notes(record: Record) -> list[Item]:
     return [
         *_disturbed(record),
         *_notes(record),
+        *_unlike_class(record),
         *_repeats(record),
         *_process_memory(record),
         *_reserved(record),
@@ -160,6 +161,28 @@ def _notes(record: Record) -> Iterator[Item]:
     for (model, note), variants in about.items():
         text = f"{plain_line(model)} ({_enumerated(variants)}): {plain_line(note)}"
         yield Item("info", "NOTE", f"{plain_line(model)}: a note", text, model=model)
+
+
+def _unlike_class(record: Record) -> Iterator[Item]:
+    """Layers that recipes left alone since they do not behave like their class, once for a model.
+
+    Under a limit that is not kept the recipe's own notes say it.
+    """
+    about: dict[tuple[str, tuple[str, ...], str], dict[str, None]] = {}
+    for case in record.cases:
+        all_hold = all(verdict.outcome in ("pass", "waived") for verdict in case.verdicts)
+        if case.coverage is None or case.error is not None or not all_hold:
+            continue
+        for step in case.coverage.steps:
+            for why in dict.fromkeys(step.unlike_class.values()):
+                names = tuple(name or "the model itself" for name, reason in step.unlike_class.items() if reason == why)
+                _add(about, (case.model, names, why), case.recipe)
+    for (model, names, why), recipes in about.items():
+        name = plain_line(model)
+        are = "is left as it is" if len(names) == 1 else "are left as they are"
+        quoted = _enumerated([f"`{each}`" for each in names])  # a layer's name may be a number, which is no count
+        text = f"{name} ({_enumerated(recipes)}): {_count(len(names), 'layer')} {are}, {quoted}: {plain_line(why)}"
+        yield Item("info", "NOTE", f"{name}: layers left as they are", text, model=model)
 
 
 def _repeats(record: Record) -> Iterator[Item]:

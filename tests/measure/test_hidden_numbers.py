@@ -181,6 +181,17 @@ ENGINES = []
 class KeptByTheLibrary(Plain):
     def start(self): setattr(ctypes, "_kept_" + str(id(self)), Engine(8 * 2**20))
 
+class SmallObjects(Plain):
+    '''Python keeps room for those itself, apart from malloc, and each is smaller than what that would show.'''
+    COUNT = 100_000
+    def start(self):
+        # A tuple of two (56 bytes), and a number and a text in it (24 and 49 to 64): 16 bytes at a time.
+        setattr(ctypes, "_kept_" + str(id(self)), [[(n + 0.5, "a" * (n % 15)) for n in range(1000 * m, 1000 * m + 1000)]
+                                                   for m in range(self.COUNT // 1000)])
+
+class FewerSmallObjects(SmallObjects):
+    COUNT = 42_000
+
 class MapsAFile(Plain):
     '''Behind the back of Python: the walk finds no map.'''
     def start(self):
@@ -254,6 +265,8 @@ def server_of_each_call(): return ServerOfEachCall().eval()
 def asks_once(): return AsksOnce().eval()
 def plain(): return Plain().eval()
 def mallocs(): return Mallocs().eval()
+def small_objects(): return SmallObjects().eval()
+def fewer_small_objects(): return FewerSmallObjects().eval()
 def kept(): return KeptByTheLibrary().eval()
 def maps(): return MapsAFile().eval()
 def threads(): return Threads().eval()
@@ -306,6 +319,8 @@ def sides(runner: Runner, folder: Path, model: str, source: str = USERS) -> tupl
     [
         ("mallocs", 300 * KIB),
         ("kept", 8 * MIB),
+        ("small_objects", 100_000 * (64 + 32 + 64)),
+        ("fewer_small_objects", 42_000 * (64 + 32 + 64)),
         ("maps", 300 * KIB),
         ("shared_pages", 300 * KIB),
         ("threads", 24 * MIB),

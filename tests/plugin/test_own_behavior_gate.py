@@ -80,5 +80,22 @@ def test_recipes_are_judged_by_what_they_cost_and_leave_such_layers_alone(pytest
     }
     assert 'remove_weight_norm(layer, "weight")' in notes["normed", "int8-dynamic"]
     assert 'remove_parametrizations(layer, "weight")' in notes["parametrized", "int8-dynamic"]
+    left = {model: [line for line in result.outlines if _tells_layers(line, model)] for model in FACTORIES}
+    assert {model: len(lines) for model, lines in left.items()} == dict.fromkeys(FACTORIES, 1)
+    assert left["adapted"][0].startswith(
+        f"NOTE adapted ({', '.join(RECIPES[:4])}): 1 layer is left as it is, `2`: they have a `forward` of their own"
+    )
+    assert left["told"][0].startswith(
+        f"NOTE told ({', '.join(RECIPES[:3])}): 1 layer is left as it is, `0`: they carry"
+    )
+    for model, remover in (("normed", "remove_weight_norm"), ("parametrized", "remove_parametrizations")):
+        assert left[model][0].startswith(f"NOTE {model} ({', '.join(RECIPES)}): 1 layer is left as it is, `0`: ")
+        assert remover in " ".join(result.outlines[result.outlines.index(left[model][0]) :][:3])
+    summary = (pytester.path / "report" / "summary.md").read_text(encoding="utf-8")
+    assert summary.count("left as it is, &#96;2&#96;: they have a") == 1
     for recipe in RECIPES[:4]:
         assert "they have a `forward` of their own, which would be lost" in notes["adapted", recipe]
+
+
+def _tells_layers(line: str, model: str) -> bool:
+    return line.startswith(f"NOTE {model} (") and "layer is left" in line

@@ -118,6 +118,19 @@ def test_a_layer_that_is_left_alone_is_said_to_be(expression: str, patch: str) -
     assert "layer" in untouched
     assert "wide" not in untouched
     assert any(note.startswith("1 Linear (257 KiB) left") for note in optimization.notes)
+    assert list(optimization.coverage.steps[0].unlike_class) == ["layer"]
+
+
+@pytest.mark.parametrize("expression", RECIPES)
+def test_of_plain_layers_nothing_is_said(expression: str) -> None:
+    optimization = apply(expression, *make_patched("Conv2d", "none"))
+    assert not optimization.coverage.steps[0].unlike_class
+
+
+@pytest.mark.parametrize("patch", ["own forward", "hook", "weight_norm"])
+def test_a_batch_norm_that_is_not_folded_for_it_names_the_patched_layer(patch: str) -> None:
+    steps = apply("fold-batchnorm", *make_patched("Conv2d", patch)).coverage.steps
+    assert list(steps[0].unlike_class) == ([] if patch == "weight_norm" else ["layer"])  # of another class by then
 
 
 @pytest.mark.parametrize("part", ["linear1", "self_attn"])
