@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from pytest_modelopt.measure.loading import words
 from pytest_modelopt.measure.metrics.base import Batch, Targets
-from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.measure.replies import VariantError, words
 from pytest_modelopt.recipes.calling import Inputs
 
 SCORING_BATCH = 64

@@ -49,6 +49,7 @@ from pytest_modelopt.measure.replies import (
     Sample,
     Usage,
     VariantError,
+    words,
 )
 from pytest_modelopt.measure.settings import compilations, settings
 from pytest_modelopt.measure.variant import Variant
@@ -370,7 +371,7 @@ class Bench:
         try:
             yield
         except Exception as error:
-            self._unobserved[what] = observe.reason(error)
+            self._unobserved[what] = words(error, 300)
 
     def _pass(
         self, watched: Callable[[Iterable[Batch]], Iterable[Batch]], scorer: Scorer, model: Callable[..., Any]
@@ -457,5 +458,4 @@ def _nothing_to_compare(model: nn.Module, coverage: Coverage) -> str:
 
 
 def _not_saved(error: Exception) -> VariantError:
-    message = " ".join(str(error).split())[:300]
-    return VariantError(f"the model cannot be saved: {type(error).__name__}: {message}")
+    return VariantError(f"the model cannot be saved: {words(error, 300)}")

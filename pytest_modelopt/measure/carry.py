@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pytest_modelopt.measure.replies import words
+
 
 class CarryError(Exception):
     """An object cannot be taken to another process; the message says which and why, and to give a factory."""
@@ -55,9 +57,8 @@ def _explain(objects: Mapping[str, Any], error: Exception, path: Path) -> str:
             break
         finally:
             path.unlink(missing_ok=True)
-    message = " ".join(str(error).split())[:300]
     return (
         f"the {culprit} ({type(objects[culprit]).__qualname__}) cannot be carried to the worker process: "
-        f"{type(error).__name__}: {message}; give a factory instead: a function without arguments that makes it, or "
+        f"{words(error, 300)}; give a factory instead: a function without arguments that makes it, or "
         "its name `package.module:function`"
     )

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
 
 _ROUNDS = 3
 """A process may start another one while it is looked for."""
-_HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "torch/_inductor/compile_worker")
-"""They end by themselves with the worker, a moment later: nobody needs to know."""
+_HELPERS = ("multiprocessing.resource_tracker", "torch/_inductor/compile_worker", "torch_shm_manager")
+"""Processes of Python's and torch's own that do no work of a model, and end a moment after the worker."""
+_SHOWN = 80
+_MARK = 10**15
+"""Microseconds, 31 years, of processor time at real-time priority: a limit that limits nothing, to which the number of
+the worker is added. All that a worker starts inherits it: a daemon, too, which has another parent, another session and
+maybe none of the worker's environment."""
+
+
+def mark_own() -> None:
+    """Mark this process, a worker, and all that it will start."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, ValueError):  # a lower limit is in force: then the group must do
+            hard = resource.getrlimit(resource.RLIMIT_RTTIME)[1]
+            resource.setrlimit(resource.RLIMIT_RTTIME, (_MARK + os.getpid(), hard))
 
 
 def end_group(leader: int) -> None:
@@ -21,40 +35,51 @@ def end_group(leader: int) -> None:
             os.killpg(leader, signal.SIGKILL)
 
 
-def end_left(worker: int, mark: str) -> tuple[str, ...]:
-    """End what a worker that has ended left behind, in its group or under its mark; their command lines."""
+def end_left(worker: int) -> tuple[str, ...]:
+    """End what a worker that has ended left behind; their command lines."""
     named: dict[int, str] = {}
+    if sys.platform != "linux":
+        with contextlib.suppress(OSError):
+            os.killpg(worker, signal.SIGKILL)
     for _ in range(_ROUNDS):
-        found = _left(worker, f"{mark}={worker}".encode())
-        for process in found:
-            named.setdefault(process, _command(process))
+        found = started_by(worker)
+        for process, command in found.items():
+            named.setdefault(process, command)
             with contextlib.suppress(OSError):
                 os.kill(process, signal.SIGKILL)
         if not found:
             break
-    return tuple(name for name in named.values() if name and not any(helper in name for helper in _HELPERS))
+    named.pop(worker, None)  # whose fork server has died is only thought to have ended
+    return tuple(name for name in named.values() if name)
 
 
-def _left(worker: int, mark: bytes) -> list[int]:
-    if sys.platform != "linux":
-        with contextlib.suppress(OSError):
-            os.killpg(worker, signal.SIGKILL)
-        return []
-    found = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit() or int(folder.name) in (worker, os.getpid()):
+def is_running(process: int) -> bool:
+    """Whether it has not ended; one that has stands in the list until its parent takes note."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except OSError:
+        return sys.platform != "linux"  # nobody knows
+    return state not in (b"Z", b"X")
+
+
+def started_by(worker: int) -> dict[int, str]:
+    """Processes that run in the group of a worker or under its mark: number -> command, '' of helpers."""
+    mark, found = str(_MARK + worker).encode(), {}
+    for folder in Path("/proc").iterdir() if sys.platform == "linux" else ():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
             continue
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # it has just ended, or is another user's
             state, _, group = (folder / "stat").read_bytes().rpartition(b")")[2].split()[:3]
-            if state in b"ZX":
-                continue
-            if int(group) == worker or mark in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
+            is_ours = int(group) == worker or mark in (folder / "limits").read_bytes().split()
+            if is_ours and state not in (b"Z", b"X"):
+                found[int(folder.name)] = _command(folder)
     return found
 
 
-def _command(process: int) -> str:
-    with contextlib.suppress(OSError):
-        words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-        return " ".join(word.decode("utf-8", errors="replace") for word in words).strip()[:80]
-    return ""
+def _command(folder: Path) -> str:
+    words = " ".join((folder / "cmdline").read_bytes().decode("utf-8", errors="replace").replace("\0", " ").split())
+    if any(helper in words for helper in _HELPERS):
+        return ""
+    if "multiprocessing.forkserver" in words:
+        return "a fork of the worker"
+    return words if len(words) <= _SHOWN else f"{words[: _SHOWN - 4]} ..."

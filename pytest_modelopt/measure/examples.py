@@ -15,9 +15,9 @@ import torch
 from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.measure.batches import NoExamples, examples
 from pytest_modelopt.measure.hashing import HASH_BYTES, Fingerprint
-from pytest_modelopt.measure.loading import same_random_state, words
+from pytest_modelopt.measure.loading import same_random_state
 from pytest_modelopt.measure.metrics.base import Batch
-from pytest_modelopt.measure.replies import Examples, VariantError
+from pytest_modelopt.measure.replies import Examples, VariantError, words
 from pytest_modelopt.recipes.calling import Inputs
 
 MOST_BYTES = 4 * 1024**3

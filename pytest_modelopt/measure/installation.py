@@ -11,6 +11,8 @@ from pathlib import Path
 INSTALLED = ("site-packages", "dist-packages")
 LIBRARY = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
 OUR_FOLDER = Path(__file__).parents[1]
+_USERS = Path("/usr/src")
+"""Where the images of Docker have the user's project."""
 _SYSTEM = tuple(map(Path, ("/usr", "/lib", "/lib64", "/bin", "/etc", "/opt/intel", "/proc", "/sys", "/dev")))
 
 
@@ -20,9 +22,10 @@ def is_installed(file: str) -> bool:
     if file.startswith("<frozen") or ("/" not in file and os.sep not in file):
         return True
     path = Path(os.path.abspath(file))  # noqa: PTH100 -- links stay as they are named
-    return any(part in INSTALLED for part in path.parts) or any(
-        path.is_relative_to(place) for place in (*LIBRARY, OUR_FOLDER, *_SYSTEM)
-    )
+    if any(part in INSTALLED for part in path.parts):
+        return True
+    places = (*LIBRARY, OUR_FOLDER, *_SYSTEM)
+    return not path.is_relative_to(_USERS) and any(path.is_relative_to(place) for place in places)
 
 
 def is_of_project(module: str) -> bool:

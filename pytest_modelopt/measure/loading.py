@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.measure.replies import VariantError, words
 from pytest_modelopt.measure.variant import Carried, Source, Variant
 from pytest_modelopt.recipes.sealed import in_training, put_into_eval_mode
 
@@ -191,9 +191,3 @@ def restore_environment(saved: Path) -> None:
 
 def _environment_of(saved: Path) -> Path:
     return saved.with_suffix(".environment")
-
-
-def words(error: BaseException) -> str:
-    """An exception in one line: its type and message."""
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message[:500]}" if message else type(error).__name__

@@ -17,6 +17,7 @@ from torch.autograd.profiler import profile
 
 from pytest_modelopt.measure.quality import update_with_bytes
 from pytest_modelopt.measure.repeating import KeptAnswer, dense
+from pytest_modelopt.measure.replies import words
 from pytest_modelopt.recipes.describe import author_name, known_base, type_name
 from pytest_modelopt.recipes.fused_path import is_fused
 from pytest_modelopt.recipes.modules.runtime import RuntimeModule
@@ -57,13 +58,8 @@ def observe(
         try:
             found.update(look())
         except Exception as error:
-            failed[name] = reason(error)
+            failed[name] = words(error, 300)
     return Observations(**found, unobserved=failed)
-
-
-def reason(error: Exception) -> str:
-    """Why something could not be seen, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 # --- modules ---------------------------------------------------------------------------------------------------------

@@ -13,13 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pytest_modelopt.measure.descendants import started_by
+
 _SELF = Path("/proc/self")
-_HELPERS = ("multiprocessing.resource_tracker", "_inductor/compile_worker")
-"""Processes of Python's and torch's own that do no work of a model."""
 _LOGS = ("/dev/log", "/run/systemd/")
 _TCP_INFO_BYTES, _RECEIVED = 192, 128
 """How much of Linux's `struct tcp_info` is read, and where it has the bytes that were received."""
-_SHOWN = 60
 
 
 class OtherProcesses:
@@ -28,6 +27,7 @@ class OtherProcesses:
     def __init__(self) -> None:
         self._children = _children()
         self._ended, self._received = _ended_children(), _received()
+        self._before = frozenset(self._received)
         self._connected: set[str] = set()
         sys.addaudithook(self._note_event)
 
@@ -41,27 +41,22 @@ class OtherProcesses:
         found = [f"`{command}`" for pid, command in _children().items() if pid not in self._children]
         if _ended_children() != self._ended:
             found.append("processes that each call starts")
-        asked = {address for address, received in _received().items() if received != self._received.get(address)}
+        asked = {
+            address
+            for address, received in _received().items()
+            if (address not in self._before if received is None else received != self._received.get(address))
+        }
         found += [f"a server at {address}" for address in sorted(asked | self._connected)]
         return ", ".join(dict.fromkeys(found))
 
     def _note_event(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "socket.connect" and (address := _address(arguments[1])):
+        if event in ("socket.connect", "socket.sendto", "socket.sendmsg") and (address := _address(arguments[1])):
             self._connected.add(address)
 
 
 def _children() -> dict[int, str]:
-    """Processes that this one has started and that still run: number -> command."""
-    found: dict[int, str] = {}
-    with contextlib.suppress(OSError):  # not Linux, or a kernel that does not tell
-        for task in (_SELF / "task").iterdir():
-            for pid in (task / "children").read_text(encoding="ascii").split():
-                with contextlib.suppress(OSError):  # it has just ended
-                    words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    if words and not any(helper in words for helper in _HELPERS):  # one that has ended has no words
-                        command = " ".join(words.split())
-                        found[int(pid)] = command if len(command) <= _SHOWN else f"{command[: _SHOWN - 4]} ..."
-    return found
+    """Processes that this worker has started, daemons included, and that still run: number -> command."""
+    return {pid: command for pid, command in started_by(os.getpid()).items() if command}
 
 
 def _ended_children() -> tuple[float, ...]:
@@ -77,16 +72,20 @@ def _faults_of_ended_children() -> int:
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
 
 
-def _received() -> dict[str, int]:
-    """Address of each server to which this process is connected -> bytes that came from there, where that is known."""
-    found: dict[str, int] = {}
+def _received() -> dict[str, int | None]:
+    """Address of each server to which this process is connected -> bytes that came from there; None of those that
+    nothing counts: of this machine's own sockets that have a path, and of named pipes."""
+    found: dict[str, int | None] = {}
     with contextlib.suppress(OSError):
         for link in (_SELF / "fd").iterdir():
             with contextlib.suppress(OSError):  # it was closed, is no socket, or not connected
-                if os.readlink(link).startswith("socket:"):  # noqa: PTH115 -- which is no path
+                if link.is_fifo() and (path := os.readlink(link)).startswith("/"):  # noqa: PTH115
+                    found[path] = None
+                elif link.is_socket():
                     with socket.socket(fileno=os.dup(int(link.name))) as connection:
                         if address := _address(connection.getpeername()):
-                            found[address] = found.get(address, 0) + _bytes_of(connection)
+                            received, so_far = _bytes_of(connection), found.get(address, 0)
+                            found[address] = None if received is None or so_far is None else so_far + received
     return found
 
 
@@ -98,8 +97,8 @@ def _address(peer: Any) -> str:
     return "" if name.startswith(_LOGS) else name.replace("\0", "@")
 
 
-def _bytes_of(connection: socket.socket) -> int:
+def _bytes_of(connection: socket.socket) -> int | None:
     if connection.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_INFO"):
-        return 0
+        return None
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-    return int(struct.unpack_from("Q", info, _RECEIVED)[0]) if len(info) >= _RECEIVED + 8 else 0
+    return int(struct.unpack_from("Q", info, _RECEIVED)[0]) if len(info) >= _RECEIVED + 8 else None

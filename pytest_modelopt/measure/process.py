@@ -6,10 +6,14 @@ import atexit
 import contextlib
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
+import socket
+import struct
 import sys
 import tempfile
+import threading
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -35,6 +39,14 @@ _SOCKET_PATH = 90
 """Bytes of a path that a socket can have everywhere, with some to spare (104 on macOS, 108 on Linux)."""
 _DUMP_S = 0.5
 _READ_BYTES = 65_536
+_LOG_BYTES = 64 * 2**20
+"""Of what a worker prints: a log that is longer begins anew, so that it does not fill the disk."""
+_UNKNOWN_CODE = 255
+"""What multiprocessing says where the fork server that would know the exit status has died."""
+_STALL_S = 60
+"""How long a message may stand still of which a part has come, or that nobody takes."""
+_START_S = 300
+"""How long the fork server may take for one worker, its own start included."""
 
 
 class WorkerFailed(Exception):
@@ -59,6 +71,7 @@ class Worker:
         self._is_killed = False
         context = _context()
         self._connection, theirs = context.Pipe()
+        _end_stalls(self._connection)
         self._process = context.Process(
             target=worker.main, args=(theirs, variant, str(self._output_file)), name=f"modelopt-{name}", daemon=True
         )
@@ -76,7 +89,11 @@ class Worker:
         try:
             self._connection.send((operation, arguments))
             self._await_answer(deadline, operation, limit_s, heartbeat)
-            status, value = self._connection.recv()
+            answer = self._connection.recv_bytes()
+        except BlockingIOError:
+            left = _named(self.kill())
+            why = f"the worker stopped in the middle of a message about `{operation}` and was ended{left}"
+            raise WorkerFailed(why, self.output()) from None
         except (EOFError, ConnectionError):
             raise WorkerFailed(self._cause_of_death(operation), self.output()) from None
         except BaseException:
@@ -84,9 +101,20 @@ class Worker:
             # for the answer to the next request.
             self.kill()
             raise
+        status, value = self._read(answer, operation)
         if status == "failed":
             raise WorkerFailed(value, self.output())
         return value
+
+    def _read(self, answer: bytes, operation: str) -> tuple[str, Any]:
+        try:
+            # Not untrusted: the worker runs the same code of the user's that this process could run.
+            status, value = pickle.loads(answer)  # noqa: S301
+        except Exception as error:
+            why = f"its code writes into the pipe to pytest, and it was ended{_named(self.kill())}"
+            text = f"the worker's answer to `{operation}` cannot be read ({type(error).__name__}): {why}"
+            raise WorkerFailed(text, self.output()) from None
+        return status, value
 
     def _await_answer(self, deadline: float, operation: str, limit_s: float, heartbeat: Heartbeat | None) -> None:
         while not self._connection.poll(0):
@@ -102,19 +130,34 @@ class Worker:
             ready = wait([self._connection, self._process.sentinel], timeout=min(left, 0.25))
             if self._process.sentinel in ready and not self._connection.poll(0):
                 raise EOFError
-            if heartbeat is not None and not ready:
+            if ready:
+                continue
+            self._shorten_log()
+            if heartbeat is not None:
                 heartbeat()
 
     def _cause_of_death(self, operation: str) -> str:
         self._process.join(5)
         code = self._process.exitcode
+        is_orphan = code == _UNKNOWN_CODE and not _fork_server_lives()
         left = _named(self.kill())
+        if code is None or code == worker.CLOSED:
+            why = "its code closes files that it did not open, or has replaced the process"
+            return f"the worker's pipe to pytest was closed during `{operation}`, and it was ended: {why}{left}"
         during = f"the worker process died during `{operation}`"
-        if code is not None and code < 0:
+        if is_orphan:
+            why = "the process that starts all workers (multiprocessing's fork server) was killed meanwhile"
+            return f"{during}: {why}, by the model's code or for want of memory{left}"
+        if code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
             hint = " (often the kernel's out-of-memory killer)" if -code == signal.SIGKILL else ""
             return f"{during}: ended by {name}{hint}{left}"
         return f"{during}: exit status {code}{left}"
+
+    def _shorten_log(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._output_file.stat().st_size > _LOG_BYTES:
+                os.truncate(self._output_file, 0)
 
     def _dump_stacks(self) -> None:
         """Let a worker that hangs write down where it is, until its log does not grow any more."""
@@ -168,7 +211,7 @@ class Worker:
         if self._is_killed:  # its number may be another process's by now
             return ()
         self._is_killed = True
-        return descendants.end_left(self.pid, worker.MARK)
+        return descendants.end_left(self.pid)
 
 
 def _named(left: tuple[str, ...]) -> str:
@@ -178,15 +221,55 @@ def _named(left: tuple[str, ...]) -> str:
     return f"; it left {len(left)} process{'es'[: 2 * (len(left) > 1)]} running, ended now: {shown}"
 
 
+def _end_stalls(connection: Any) -> None:
+    """Let reading and writing raise BlockingIOError where they stand still: a worker that was stopped, or has died
+    while a process that it forked keeps the pipe open, would be waited for without an end."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as pipe:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            pipe.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _STALL_S, 0))
+
+
 def _start(process: Any) -> None:
-    """Start a worker, by a new fork server where the old one has died, or its socket has gone, as with a temporary
-    folder that something cleans."""
+    """Start a worker, by a new fork server where the old one has died or does not answer, or its socket has gone, as
+    with a temporary folder that something cleans."""
     with _worker_environment(), _without_main_module(), _folder_for_a_socket():
         try:
-            process.start()
+            _start_in_time(process)
         except (OSError, EOFError):
             _forget_fork_server()
-            process.start()
+            _start_in_time(process)
+
+
+def _start_in_time(process: Any) -> None:
+    watch = threading.Timer(_START_S, _kill_fork_server)
+    watch.daemon = True
+    watch.start()
+    try:
+        process.start()
+    finally:
+        watch.cancel()
+
+
+def _fork_server() -> int | None:
+    found: int | None = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
+    return found
+
+
+def _kill_fork_server() -> None:
+    server = _fork_server()
+    if server is not None:
+        with contextlib.suppress(OSError):
+            os.kill(server, signal.SIGKILL)
+
+
+def _fork_server_lives() -> bool:
+    """One that was just killed closes its files a moment before it is seen to have ended."""
+    server, deadline = _fork_server(), time.monotonic() + 1
+    while server is not None and descendants.is_running(server):
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def _forget_fork_server() -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measure import process_counters, size
-from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.measure.replies import VariantError, words
 from pytest_modelopt.recipes import telemetry
 from pytest_modelopt.recipes.calling import call
 from pytest_modelopt.recipes.foreign import FOREIGN_RUNTIMES
@@ -73,9 +73,8 @@ def load_saved(model: Path) -> Any:
     try:
         return size.load(model)
     except Exception as error:
-        message = " ".join(str(error).split())[:300]
         raise VariantError(
-            f"the saved model cannot be loaded in a fresh process: {type(error).__name__}: {message}; a model that "
+            f"the saved model cannot be loaded in a fresh process: {words(error, 300)}; a model that "
             "wraps a runtime must say what of it is saved, in `__getstate__` and `__setstate__` or in `__reduce__`"
         ) from error
 

@@ -13,7 +13,7 @@ import torch
 from pytest_modelopt.measure.batches import leaves
 from pytest_modelopt.measure.device import Device
 from pytest_modelopt.measure.metrics.base import Batch, Scorer
-from pytest_modelopt.measure.replies import Answers, Sample, VariantError
+from pytest_modelopt.measure.replies import Answers, Sample, VariantError, words
 from pytest_modelopt.measure.structure import tensors_in
 from pytest_modelopt.recipes.calling import Inputs, call_on, fresh
 from pytest_modelopt.record.observations import Spread
@@ -66,10 +66,7 @@ def run_on(model: Callable[..., Any], inputs: Inputs) -> Any:
         return call_on(model, inputs)
     except Exception as error:
         shapes = ", ".join(f"{tuple(tensor.shape)} {str(tensor.dtype)[6:]}" for tensor in leaves(inputs))
-        message = " ".join(str(error).split())[:500]
-        raise VariantError(
-            f"the model does not accept the data: {type(error).__name__}: {message} (input {shapes})"
-        ) from error
+        raise VariantError(f"the model does not accept the data: {words(error)} (input {shapes})") from error
 
 
 class Numbers:

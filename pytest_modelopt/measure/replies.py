@@ -19,6 +19,15 @@ class VariantError(Exception):
     """The variant cannot be measured; the message says why and what to do, in words for the model's owner."""
 
 
+def words(error: BaseException, most: int = 500) -> str:
+    """An exception in one line: its type and message, whatever the project's own class makes of it."""
+    try:
+        message = " ".join(str(error).split())
+    except BaseException as another:
+        message = f"(its message cannot be made: {type(another).__name__})"
+    return f"{type(error).__name__}: {message[:most]}" if message else type(error).__name__
+
+
 @dataclass(frozen=True)
 class Loaded:
     """What is known of a variant once it stands: notes about the model, and what the recipe changed."""

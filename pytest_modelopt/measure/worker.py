@@ -21,21 +21,26 @@ import warnings
 from multiprocessing.connection import Connection
 from typing import Any, TextIO
 
-from pytest_modelopt.measure.last_output import is_library
+from pytest_modelopt.measure import descendants
+from pytest_modelopt.measure.last_output import of_the_user
 from pytest_modelopt.measure.other_tree import enter
-from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.measure.replies import VariantError, words
 from pytest_modelopt.measure.variant import Variant
 
 # Of every worker, unless the user has set them: idle workers must not spin while the other one is timed, and sets must
-# iterate in the same order in every run. ONNX Runtime asks for its switch once for the process, whoever imports it.
+# iterate in the same order in every run. ONNX Runtime and the hub of Hugging Face, which torchmetrics imports, ask for
+# their switches once for the process, whoever imports them.
 WORKER_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "KMP_BLOCKTIME": "0",
     "PYTHONHASHSEED": "0",
     "ORT_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
 }
-MARK = "MODELOPT_WORKER"
-"""The environment variable by which processes that a worker started are found when it has ended."""
+_MESSAGE = 4000
+"""Characters of an error's message that are told."""
+CLOSED = 113
+"""The exit status of a worker whose pipe to the pytest process was closed by the user's code."""
 DUMP = signal.SIGRTMIN + 5 if sys.platform == "linux" else None
 """The signal at which a worker writes the stacks of all threads into its log; a number that hardly any program uses."""
 
@@ -49,6 +54,8 @@ def main(connection: Connection, variant: Variant, output_file: str) -> None:
     multiprocessing.set_start_method(None, force=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pytest process, which then ends its workers
     os.setpgid(0, 0)  # what it starts ends with it
+    descendants.mark_own()
+    os.set_inheritable(connection.fileno(), False)  # it is not for another program that takes this one's place
     _end_with_pytest()
     log = _redirect_output(output_file)
     tempfile.tempdir = None  # the fork server's may have gone, or be another test's
@@ -56,7 +63,6 @@ def main(connection: Connection, variant: Variant, output_file: str) -> None:
     if variant.environment:
         os.environ.clear()
         os.environ.update(WORKER_ENVIRONMENT | dict(variant.environment))
-    os.environ[MARK] = str(os.getpid())
     os.chdir(variant.working_directory)
     sys.path[:] = [*variant.import_paths, *(p for p in sys.path if p not in variant.import_paths)]
     if variant.tree is not None:
@@ -73,8 +79,10 @@ def serve(connection: Connection, variant: Variant, log: TextIO) -> None:
     while True:
         try:
             operation, arguments = connection.recv()
-        except (EOFError, OSError):
+        except EOFError:
             return
+        except OSError:
+            os._exit(CLOSED)
         if operation == "stop":
             return
         try:
@@ -84,12 +92,16 @@ def serve(connection: Connection, variant: Variant, log: TextIO) -> None:
         except BaseException as error:  # SystemExit of a factory, too: it must not look like a crash
             _flush()
             is_explained = isinstance(error, VariantError)
-            _print_cause(error, log, is_explained=is_explained)
-            answer = ("failed", str(error) if is_explained else f"{type(error).__name__}: {error}")
+            with contextlib.suppress(OSError, ValueError):  # the log was closed
+                _print_cause(error, log, is_explained=is_explained)
+            answer = ("failed", str(error)[:_MESSAGE] if is_explained else words(error))
         _flush()
         if os.getpid() != own:  # forked by the user's code, and came back from there
             os._exit(0)
-        connection.send(answer)
+        try:
+            connection.send(answer)
+        except OSError:
+            os._exit(CLOSED)
         if operation == "load":
             gc.collect()
 
@@ -110,7 +122,7 @@ def _print_cause(error: BaseException, log: TextIO, *, is_explained: bool) -> No
     cause = error
     while isinstance(cause, (VariantError, RecipeError)) and cause.__cause__ is not None:
         cause = cause.__cause__
-    frames = [f for f in traceback.extract_tb(cause.__traceback__) if not is_library(f.filename)]
+    frames = of_the_user(traceback.extract_tb(cause.__traceback__), lambda frame: frame.filename)
     if frames and not (is_explained and cause is error):
         log.write("".join(traceback.format_list(frames)))
         log.write("".join(traceback.format_exception_only(cause)).partition("\n")[0] + "\n")

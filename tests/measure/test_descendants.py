@@ -16,7 +16,7 @@ from tests.measure.test_process import is_running
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for in /proc")
 
 SOURCE = """
-import os, subprocess, time
+import os, signal, subprocess, time
 from pathlib import Path
 import torch
 from torch import nn
@@ -35,6 +35,31 @@ def stays():
 def stays_in_its_own_session():
     start(start_new_session=True)
     return nn.Linear(4, 3).eval()
+
+def daemon():
+    # Of another session and another parent; of its environment the kernel shows what the fork server began with.
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            Path(__file__).with_name("child").write_text(str(os.getpid()))
+            time.sleep(600)
+        os._exit(0)
+    while not Path(__file__).with_name("child").exists():
+        time.sleep(0.01)
+    return nn.Linear(4, 3).eval()
+
+def without_environment():
+    start(start_new_session=True, env={})
+    return nn.Linear(4, 3).eval()
+
+def dies_beside_a_fork():
+    daemon()
+    os._exit(1)
+
+def ends_the_server_and_hangs():
+    os.kill(os.getppid(), signal.SIGKILL)
+    Path(__file__).with_name("child").write_text(str(os.getpid()))
+    time.sleep(600)
 
 def dies():
     start()
@@ -64,7 +89,7 @@ def assert_ends(folder: Path) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("factory", ["stays", "stays_in_its_own_session"])
+@pytest.mark.parametrize("factory", ["stays", "stays_in_its_own_session", "daemon", "without_environment"])
 def test_of_a_worker_that_is_closed(tmp_path: Path, factory: str) -> None:
     worker = worker_of(tmp_path, factory)
     worker.request("load", limit_s=60)
@@ -78,6 +103,21 @@ def test_of_a_worker_that_dies_and_it_is_named(tmp_path: Path, factory: str) -> 
     with pytest.raises(WorkerFailed) as caught:
         worker_of(tmp_path, factory).request("load", limit_s=60)
     assert caught.value.message == f"the worker process died during `load`: exit status 1{NAMED}"
+    assert_ends(tmp_path)
+
+
+def test_of_a_daemon_that_is_only_a_fork_and_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WorkerFailed) as caught:
+        worker_of(tmp_path, "dies_beside_a_fork").request("load", limit_s=60)
+    assert caught.value.message.endswith("; it left 1 process running, ended now: `a fork of the worker`")
+    assert_ends(tmp_path)
+
+
+def test_of_a_worker_whose_fork_server_has_ended_before_it(tmp_path: Path) -> None:
+    with pytest.raises(WorkerFailed) as caught:
+        worker_of(tmp_path, "ends_the_server_and_hangs").request("load", limit_s=60)
+    assert "(multiprocessing's fork server) was killed meanwhile" in caught.value.message
+    assert "it left" not in caught.value.message, "a worker is not what a worker left"
     assert_ends(tmp_path)
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import random
 import socketserver
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -249,6 +250,27 @@ class ServerOfEachCall(Answers):
                 connection.sendall(b"a"); connection.recv(1)
         return asked
 
+class Daemon(Answers):
+    # With another parent, as every server that puts itself into the background.
+    def ask(self):
+        ours, theirs = socket.socketpair()
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                ours.close()
+                while content := theirs.recv(1):
+                    theirs.sendall(content)
+            os._exit(0)
+        theirs.close()
+        os.wait()
+        return lambda: (ours.sendall(b"a"), ours.recv(1))
+
+class LocalServer(Answers):
+    def ask(self):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(os.environ["PATH_OF_OURS"])
+        return lambda: (connection.sendall(b"a"), connection.recv(1))
+
 class AsksOnce(Answers):
     '''A program and a download that the first call needs: no work of a call.'''
     def ask(self):
@@ -261,6 +283,8 @@ def shared_pages(): return SharedPages().eval()
 def child(): return Child().eval()
 def child_of_each_call(): return ChildOfEachCall().eval()
 def server(): return Server().eval()
+def daemon(): return Daemon().eval()
+def local_server(): return LocalServer().eval()
 def server_of_each_call(): return ServerOfEachCall().eval()
 def asks_once(): return AsksOnce().eval()
 def plain(): return Plain().eval()
@@ -368,14 +392,25 @@ def echo(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads, block_on_close = True, False
 
-    with Server(("127.0.0.1", 0), Echo) as server:
+    class LocalServer(socketserver.ThreadingUnixStreamServer):
+        daemon_threads, block_on_close = True, False
+
+    with (
+        tempfile.TemporaryDirectory() as short,
+        Server(("127.0.0.1", 0), Echo) as server,
+        LocalServer(f"{short}/s", Echo) as local,
+    ):
         port = server.server_address[1]
         monkeypatch.setenv("PORT_OF_OURS", str(port))
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+        monkeypatch.setenv("PATH_OF_OURS", f"{short}/s")
+        threads = [threading.Thread(target=each.serve_forever) for each in (server, local)]
+        for thread in threads:
+            thread.start()
         yield f"127.0.0.1:{port}"
-        server.shutdown()
-        thread.join()
+        for each in (server, local):
+            each.shutdown()
+        for thread in threads:
+            thread.join()
 
 
 @pytest.mark.parametrize(
@@ -383,7 +418,9 @@ def echo(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     [
         ("child", "-c import sys"),
         ("child_of_each_call", "processes that each call starts"),
+        ("daemon", "`a fork of the worker`"),
         ("server", "a server at {echo}"),
+        ("local_server", "/s"),
         ("server_of_each_call", "a server at {echo}"),
     ],
 )

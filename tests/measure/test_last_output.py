@@ -5,7 +5,9 @@ from __future__ import annotations
 import sysconfig
 from pathlib import Path
 
-from pytest_modelopt.measure import last_output, process
+import pytest
+
+from pytest_modelopt.measure import process
 from pytest_modelopt.measure.last_output import told
 
 TORCH = sysconfig.get_path("purelib") + "/torch/nn/modules/module.py"
@@ -46,6 +48,22 @@ def test_of_a_stack_without_own_lines_the_innermost_one_is_told() -> None:
     assert told(text).splitlines()[1:] == [f'  File "{TORCH}", line 1 in f']
 
 
+def test_of_a_stack_in_installed_packages_all_but_torch_is_told() -> None:
+    own = sysconfig.get_path("purelib") + "/our_models/net.py"
+    frames = "".join(f'  File "{file}", line 1 in f\n' for file in (TORCH, own, TORCH, OURS))
+    assert told(f"Thread 0x1 (most recent call first):\n{frames}").splitlines()[1:] == [f'  File "{own}", line 1 in f']
+
+
+@pytest.mark.parametrize("place", ["/usr/src/app/model.py", OURS.replace("pytest_modelopt/", "pytest_modelopt_x/")])
+def test_a_project_beside_what_is_installed_is_the_users(place: str) -> None:
+    text = f'Thread 0x1 (most recent call first):\n  File "{place}", line 1 in f'
+    assert told(text) == text
+
+
+def test_of_a_line_that_is_written_over_the_last_state_is_told() -> None:
+    assert told("loading\r\n 10%|#   |\r 20%|##  |\r\x1b[K 30%|### |\nkilled") == "loading\n 30%|### |\nkilled"
+
+
 def test_frames_of_a_traceback_that_the_user_printed_stay() -> None:
     text = f'Traceback (most recent call last):\n  File "{TORCH}", line 1, in f\n    return g()\nKeyError: 1\n'
     assert told(text) == text.rstrip()
@@ -62,4 +80,4 @@ def test_a_profilers_talk_is_no_output() -> None:
 
 def test_not_without_end() -> None:
     assert told("\n".join(map(str, range(100)))).splitlines() == [str(n) for n in range(80, 100)]
-    assert last_output.is_library(OURS)
+    assert len(told("x" * 10_000)) < 600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.metrics import MetricSpec
 
 SOURCE = """
-import os, signal, sys, threading, time
+import os, signal, socket, struct, sys, threading, time
 import torch
 from torch import nn
 
@@ -63,6 +64,67 @@ def forks():
 def kills_the_server():
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
+
+def becomes_another_program():
+    os.execvp("sleep", ["sleep", "600"])
+
+def closes_all():
+    os.closerange(3, 1000)
+    return model()
+
+def pipe():
+    return [each for each in map(int, os.listdir("/proc/self/fd")) if is_pipe_to_pytest(each)][0]
+
+def is_pipe_to_pytest(number):
+    try:
+        with socket.socket(fileno=os.dup(number)) as found:
+            return found.getpeername() == ""
+    except OSError:
+        return False
+
+def writes_half_an_answer():
+    # And dies, while a process that it has forked keeps the pipe open.
+    os.write(pipe(), struct.pack("!i", 4096))
+    if os.fork() == 0:
+        time.sleep(600)
+    os._exit(1)
+
+def writes_nonsense():
+    os.write(pipe(), struct.pack("!i", 4) + b"none")
+    return model()
+
+def prints_without_end():
+    while True:
+        os.write(1, bytes(2**20))
+
+class Untold(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+def untold():
+    raise Untold
+
+class Fails(nn.Module):
+    def forward(self, x):
+        raise {"untold": Untold(), "interrupt": KeyboardInterrupt(), "long": ValueError("x" * 10**7)}[self.how]
+
+def fails(how):
+    found = Fails()
+    found.how = how
+    return found.eval()
+
+def untold_in_forward(): return fails("untold")
+def interrupts(): return fails("interrupt")
+def tells_ten_megabytes(): return fails("long")
+
+class FailsInBatches(nn.Module):
+    def forward(self, x):
+        if len(x) > 1:
+            raise ValueError("out of luck")
+        return torch.zeros(len(x), 3)
+
+def fails_in_batches():
+    return FailsInBatches().eval()
 
 def chatters():
     print("\\x1b[31mred\\x1b[0m on stdout")
@@ -155,6 +217,69 @@ def test_a_worker_answers_whatever_became_of_its_streams_and_who_else_came_back(
     assert worker.request("score", limit_s=60).examples == 10
 
 
+@pytest.mark.parametrize("factory", ["becomes_another_program", "closes_all"])
+def test_a_worker_whose_pipe_is_closed_is_ended_and_it_is_said(start, factory: str) -> None:  # type: ignore[no-untyped-def]
+    worker = start(f"users_code:{factory}")
+    message = failure(worker).message
+    assert message.startswith("the worker's pipe to pytest was closed during `load`, and it was ended: its code")
+    assert not worker.is_alive
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the pipe in /proc")
+def test_half_an_answer_is_not_waited_for_without_an_end(start, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(process, "_STALL_S", 2)
+    message = failure(start("users_code:writes_half_an_answer")).message
+    assert message.startswith("the worker stopped in the middle of a message about `load` and was ended; it left 1")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the pipe in /proc")
+def test_nonsense_in_the_pipe_is_no_answer(start) -> None:  # type: ignore[no-untyped-def]
+    worker = start("users_code:writes_nonsense")
+    assert failure(worker).message.startswith("the worker's answer to `load` cannot be read (UnpicklingError)")
+    assert not worker.is_alive
+
+
+def test_what_is_printed_does_not_fill_the_disk(start, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(process, "_LOG_BYTES", 2**20)
+    sizes: list[int] = []
+    log = folder / "worker-0.log"
+    with pytest.raises(WorkerFailed, match="did not finish"):
+        start("users_code:prints_without_end").request(
+            "load", limit_s=4, heartbeat=lambda: sizes.append(log.stat().st_size)
+        )
+    assert any(later < before for before, later in itertools.pairwise(sizes)), sizes
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("untold", "raised Untold: (its message cannot be made: RuntimeError)"),
+        ("untold_in_forward", "does not accept the data: Untold: (its message cannot be made: RuntimeError)"),
+        ("interrupts", "KeyboardInterrupt"),
+        ("tells_ten_megabytes", "ValueError: xxx"),
+    ],
+)
+def test_whatever_is_raised_is_told_in_a_line(start, factory: str, message: str) -> None:  # type: ignore[no-untyped-def]
+    worker = start(f"users_code:{factory}")
+    failed = failure(worker)
+    assert message in failed.message
+    assert len(failed.message) < 5000
+    assert len(failed.output) < 20_000
+    assert worker.is_alive
+
+
+def test_the_last_output_is_the_users_and_nobody_elses(start) -> None:  # type: ignore[no-untyped-def]
+    """After the profiler, whose talk no setting silences."""
+    worker = start("users_code:fails_in_batches")
+    for step in ("load", "size", "memory"):
+        worker.request(step, limit_s=60)
+    with pytest.raises(WorkerFailed) as caught:
+        worker.request("score", limit_s=60)
+    lines = caught.value.output.splitlines()
+    assert re.search(r'users_code.py", line \d+, in forward$', lines[0])
+    assert lines[1:] == ['    raise ValueError("out of luck")', "ValueError: out of luck"]
+
+
 def test_closed_streams_keep_no_error_from_the_log(start) -> None:  # type: ignore[no-untyped-def]
     assert failure(start("users_code:closed_streams")).output.endswith("RuntimeError: seen all the same")
 
@@ -167,6 +292,21 @@ def test_workers_are_started_after_the_fork_server_or_its_folder_has_gone(start)
         shutil.rmtree(folder, ignore_errors=True)
     assert start().request("load", limit_s=60).metric_name == "accuracy"
     assert kept.request("load", limit_s=60).metric_name == "accuracy", "workers of the old server live on"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="waits for the server in /proc")
+def test_a_fork_server_that_does_not_answer_is_replaced(start, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    start().request("load", limit_s=60)
+    os.kill(process.forkserver._forkserver._forkserver_pid, signal.SIGSTOP)  # type: ignore[attr-defined]
+    seconds, forget = process._START_S, process._forget_fork_server
+
+    def forget_and_wait() -> None:
+        monkeypatch.setattr(process, "_START_S", seconds)
+        forget()
+
+    monkeypatch.setattr(process, "_START_S", 1)
+    monkeypatch.setattr(process, "_forget_fork_server", forget_and_wait)
+    assert start().request("load", limit_s=60).metric_name == "accuracy"
 
 
 def test_a_long_temporary_folder_is_no_path_for_a_socket(

@@ -23,7 +23,7 @@ from pytest_modelopt.measure.metrics.classification import Classification
 from pytest_modelopt.measure.metrics.functions import PerExample, WholeSet
 from pytest_modelopt.measure.metrics.outputs import Prepare, Prepared
 from pytest_modelopt.measure.metrics.pairing import Paired
-from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.measure.replies import VariantError, words
 from pytest_modelopt.metrics import MetricSpec
 
 
@@ -162,10 +162,9 @@ def _instance(found: Any, spec: MetricSpec) -> Any:
     try:
         return found(**dict(spec.arguments))
     except Exception as error:
-        message = " ".join(str(error).split())[:500]
         given = ", ".join(f"{name}={_shown(value)}" for name, value in spec.arguments)
         raise VariantError(
-            f"the metric `{stated}` cannot be made: {type(error).__name__}: {message} (`arguments`: {given or 'none'})"
+            f"the metric `{stated}` cannot be made: {words(error)} (`arguments`: {given or 'none'})"
         ) from error
 
 

@@ -13,7 +13,7 @@ import torch
 
 from pytest_modelopt.measure.metrics.base import Batch, Score, Scorer
 from pytest_modelopt.measure.metrics.entries import refuse_no_answers, usable
-from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.measure.replies import VariantError, words
 from pytest_modelopt.measure.structure import tensors_in
 
 Prepare = Callable[[Any, Any], Any]
@@ -92,8 +92,7 @@ def raised_by(what: str, given: str = "") -> Iterator[None]:
     except VariantError:
         raise  # of a part that cannot be used
     except Exception as error:
-        message = " ".join(str(error).split())[:500]
-        raise VariantError(f"{what} raised {type(error).__name__}: {message}{given}") from error
+        raise VariantError(f"{what} raised {words(error)}{given}") from error
 
 
 def pick(values: Any, indices: Sequence[int]) -> Any:

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from pytest_modelopt.measure.loading import same_random_state, words
+from pytest_modelopt.measure.loading import same_random_state
 from pytest_modelopt.measure.metrics.base import Batch, Score, Scorer
 from pytest_modelopt.measure.metrics.entries import joined, pick
-from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.measure.replies import VariantError, words
 from pytest_modelopt.measure.structure import own, tensors_in
 from pytest_modelopt.record.pairing import Pairing, is_better
 

@@ -15,7 +15,7 @@ import torch
 from pytest_modelopt.measure.metrics.base import Batch, Score
 from pytest_modelopt.measure.metrics.entries import usable
 from pytest_modelopt.measure.metrics.outputs import by_slice, count, number, output_tensor, pick, raised_by, shape
-from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.measure.replies import VariantError, words
 from pytest_modelopt.measure.structure import own
 from pytest_modelopt.metrics import Activation
 
@@ -291,8 +291,7 @@ class Singles:
                 self._metric.update(pick(predictions, [index]), pick(targets, [index]))
                 row = self._sums.row(self._metric)
             except Exception as error:
-                message = " ".join(str(error).split())[:200]
-                self._stop(f"the metric takes no single example: {type(error).__name__}: {message}")
+                self._stop(f"the metric takes no single example: {words(error, 200)}")
                 return
             self.width = len(row)
             self._examples += 1
