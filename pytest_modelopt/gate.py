@@ -274,7 +274,7 @@ class Gate:
         )
         is_empty = status == pytest.ExitCode.NO_TESTS_COLLECTED and bool(run.collected)
         self._tells = (
-            (run.has_something_to_tell or run.options.whole or is_empty)
+            (run.has_something_to_tell or run.options.whole or run.options.no_loosening or is_empty)
             and not self._config.getoption("collectonly")
             and status != pytest.ExitCode.USAGE_ERROR
         )
@@ -355,10 +355,20 @@ def _take_base(config: pytest.Config, session: Session) -> None:
             return
         try:
             session.revision = open_base(
-                options.against, options.budgets, session.budgets, added_by_conftest(), options.step_limit_s
+                options.against,
+                options.budgets,
+                session.budgets,
+                added_by_conftest(),
+                options.step_limit_s,
+                None if options.budgets_on_command_line else config.rootpath,
             )
         except TreeError as error:
             raise pytest.UsageError(f"--modelopt-against {options.against}: {error}") from None
+    elif options.no_loosening:
+        raise pytest.UsageError(
+            "--modelopt-no-loosening (ini: modelopt_no_loosening) has nothing to compare with: name the base by "
+            "--modelopt-against REV or --modelopt-baseline FILE"
+        )
 
 
 def _read_budgets(options: Options, root: Path) -> BudgetsFile | None:

@@ -224,6 +224,7 @@ class Session:
             idle=tuple(name for name in self.planned if name in self._tests.idle),
             uncollected=tuple(self.uncollected),
             whole=self.options.whole,
+            no_loosening=self.options.no_loosening,
             against=self._against(),
         )
 

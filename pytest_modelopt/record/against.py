@@ -60,5 +60,7 @@ class Against:
     loosened: tuple[Loosening, ...] = ()
     removed: tuple[str, ...] = ()
     """Cases that the base has and head has not: 'digits-vit/int8-dynamic'."""
+    unknown: str = ""
+    """Why it is not known whether limits became looser: the base's budgets file cannot be read, ...; '' where it is."""
     notes: tuple[str, ...] = ()
-    """Sentences about the comparison as a whole: dependencies changed, the base's budgets file cannot be read, ..."""
+    """Sentences about the comparison as a whole: dependencies changed, ..."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +15,7 @@ from pytest_modelopt.budgets.problems import BudgetsError
 from pytest_modelopt.measure.variant import SourceTree, Variant
 from pytest_modelopt.record.against import Against, Base, Loosening
 from pytest_modelopt.record.model import ORIGINAL, Case
+from pytest_modelopt.regression.budgets_file import Found, find_budgets
 from pytest_modelopt.regression.loosened import loosened, removed_cases
 from pytest_modelopt.regression.setup import set_up
 from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out, require_another, with_what_is_there
@@ -23,7 +23,6 @@ from pytest_modelopt.regression.untracked import is_ignored, is_tracked, with_he
 
 _HASH_SHOWN = 12
 _PATHS_SHOWN = 5
-_MOVED_LOOKED_AT = 50
 _NAMES = re.compile(r"[\w./\\-]+")
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 _DEPENDENCIES = (
@@ -52,6 +51,10 @@ class RevisionBase:
     notes: tuple[str, ...]
     budgets_folder: Path
     """Of head's budgets file."""
+    file: Path | None = None
+    """The base's budgets file."""
+    unknown: str = ""
+    """Why it is not known what was loosened since."""
     no_setup: str = ""
     """Why `base_setup` failed: then nothing that runs in the tree is known to be the base."""
     _lacking: dict[tuple[str, str], str] = field(default_factory=dict, compare=False)
@@ -140,6 +143,7 @@ class RevisionBase:
             has_uncommitted=self.tree.has_uncommitted,
             loosened=limits,
             removed=gone,
+            unknown=self.unknown,
             notes=self.notes,
         )
 
@@ -177,7 +181,7 @@ class RevisionBase:
 
     def to_data(self) -> dict[str, Any]:
         """For `from_data` in another process."""
-        data = asdict(self.tree) | {"no_setup": self.no_setup}
+        data = asdict(self.tree) | {"no_setup": self.no_setup, "file": self.file}
         return {key: str(value) if isinstance(value, Path) else value for key, value in data.items()}
 
     def _directory(self, head: Path) -> Path:
@@ -192,11 +196,12 @@ def open_base(
     head: BudgetsFile | None,
     recipes: Mapping[str, Path] | None = None,
     step_limit_s: float | None = None,
+    root: Path | None = None,
 ) -> RevisionBase:
     """Check out `revision` of the repository that `budgets` lies in, and set it up. The caller removes the tree.
 
     `recipes`: by name, the files of recipes that are not imported by name, and so are head's on both sides.
-    `step_limit_s`: of `base_setup`; None: what the budgets file says.
+    `step_limit_s`: of `base_setup`; None: what the budgets file says. `root`: see `find_budgets`.
 
     Raises:
         TreeError: it cannot be checked out, or it is head itself.
@@ -206,7 +211,9 @@ def open_base(
     tree = check_out(revision, budgets.parent)
     try:
         require_another(tree)
-        base = with_budgets(tree, budgets, head, recipes or {})
+        found = find_budgets(tree, budgets, root)
+        base = with_budgets(tree, budgets, head, found)
+        base = replace(base, notes=(*base.notes, *_dependencies(tree), *_carried_recipes(tree, recipes or {})))
         if head is None or not head.base_setup:
             return base
         limit_s = step_limit_s or head.defaults.step_limit_s
@@ -222,30 +229,23 @@ def from_data(data: dict[str, Any], budgets: Path, head: BudgetsFile | None) -> 
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
     for name in ("repository", "folder"):
         plain[name] = Path(plain[name])
-    no_setup = plain.pop("no_setup")
-    return replace(with_budgets(BaseTree(**plain), budgets, head, {}), no_setup=no_setup)
+    no_setup, file = plain.pop("no_setup"), plain.pop("file")
+    found = Found(None if file is None else Path(file))
+    return replace(with_budgets(BaseTree(**plain), budgets, head, found), no_setup=no_setup)
 
 
-def with_budgets(tree: BaseTree, budgets: Path, head: BudgetsFile | None, recipes: Mapping[str, Path]) -> RevisionBase:
-    notes = [*_dependencies(tree), *_carried_recipes(tree, recipes)]
-    file = tree.mapped(budgets)
-    if not file.is_file():
-        moved = _moved(tree)
-        if moved is None:
-            return RevisionBase(tree, None, tuple(notes), budgets.parent)
-        file = moved
-        was, now = file.relative_to(tree.folder), os.path.relpath(budgets, tree.repository)
-        notes.append(f"the budgets file was {was} at {tree.commit[:_HASH_SHOWN]}, and is {now} now")
+def with_budgets(tree: BaseTree, budgets: Path, head: BudgetsFile | None, found: Found) -> RevisionBase:
+    """The base in `tree`, whose budgets file was found. `budgets`: head's."""
+    notes, unknown = [found.note] if found.note else [], found.unknown
+    if found.file is None:
+        return RevisionBase(tree, None, tuple([*notes, unknown] if unknown else notes), budgets.parent, None, unknown)
     try:
-        theirs: BudgetsFile | None = load_budgets(file, relative_to=tree.folder, expired="keep")
+        theirs: BudgetsFile | None = load_budgets(found.file, relative_to=tree.folder, expired="keep")
     except BudgetsError as error:
-        first = error.problems[0]
-        notes.append(
-            f"the budgets file at {tree.commit[:_HASH_SHOWN]} cannot be read ({first}), so its models are made as "
-            "head's file says, and what was loosened is unknown"
-        )
-        theirs = None if head is None else replace(head, path=file)
-    return RevisionBase(tree, theirs, tuple(notes), budgets.parent)
+        unknown = f"the budgets file at {tree.commit[:_HASH_SHOWN]} cannot be read ({error.problems[0]})"
+        notes.append(f"{unknown}, so its models are made as head's file says, and what was loosened is unknown")
+        theirs = None if head is None else replace(head, path=found.file)
+    return RevisionBase(tree, theirs, tuple(notes), budgets.parent, found.file, unknown)
 
 
 def _dependencies(tree: BaseTree) -> list[str]:
@@ -269,25 +269,6 @@ def _carried_recipes(tree: BaseTree, recipes: Mapping[str, Path]) -> list[str]:
         f"conftest.py has changed, and its recipes ({_few(tuple(sorted(names)))}) are head's on both sides: what "
         "changed in them is not compared; those of an importable module are each side's own"
     ]
-
-
-def _moved(tree: BaseTree) -> Path | None:
-    """The base's budgets file, where head has moved it: the only such file that the base has and head has not."""
-    gone = [
-        tree.folder / path
-        for path in tree.changed
-        if path.endswith((".yaml", ".yml")) and not (tree.repository / path).exists()
-    ]
-    found = [file for file in gone[:_MOVED_LOOKED_AT] if file.is_file() and _is_budgets(file, tree)]
-    return found[0] if len(found) == 1 else None
-
-
-def _is_budgets(file: Path, tree: BaseTree) -> bool:
-    try:
-        load_budgets(file, relative_to=tree.folder, expired="keep")
-    except (BudgetsError, OSError):
-        return False
-    return True
 
 
 def _in_folder(base: Variant, folder: Path) -> Variant:

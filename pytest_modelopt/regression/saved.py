@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_modelopt.budgets.file import BudgetsFile
+from pytest_modelopt.budgets.file import BudgetsFile, Defaults
 from pytest_modelopt.record.against import Against, Base
 from pytest_modelopt.record.json import read
 from pytest_modelopt.record.model import ORIGINAL, Case, Environment, Measurement, Record
@@ -46,14 +46,15 @@ class SavedBase:
     def against(self, head: BudgetsFile | None, higher_is_better: Mapping[str, bool]) -> Against:
         """What the record of this run says of its base, whose own knows which metrics are better when higher."""
         del higher_is_better
+        stated = head or BudgetsFile(Path("budgets.yaml"), Defaults(), (), ())  # head has removed the file
         return Against(
             kind="record",
             asked=self.asked,
             base=self.record.started,
             head=None,
             has_uncommitted=False,
-            loosened=() if head is None else loosened_from_record(self.record, head),
-            removed=() if head is None else removed_from_record(self.record, head),
+            loosened=loosened_from_record(self.record, stated),
+            removed=removed_from_record(self.record, stated),
         )
 
     def _cases(self) -> list[Case]:
