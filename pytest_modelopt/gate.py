@@ -341,7 +341,7 @@ def _take_base(config: pytest.Config, session: Session) -> None:
         from pytest_modelopt.regression.saved import read_saved
 
         try:
-            session.saved = read_saved(options.baseline, str(options.baseline))
+            session.saved = read_saved(options.baseline, str(options.baseline), session.budgets)
         except OSError as error:
             raise pytest.UsageError(f"--modelopt-baseline: {options.baseline}: {error.strerror or error}") from None
         except RecordError as error:

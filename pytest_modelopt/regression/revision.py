@@ -17,6 +17,7 @@ from pytest_modelopt.record.against import Against, Base, Loosening
 from pytest_modelopt.record.model import ORIGINAL, Case
 from pytest_modelopt.regression.budgets_file import Found, find_budgets
 from pytest_modelopt.regression.loosened import loosened, removed_cases
+from pytest_modelopt.regression.pairing import Pairs, pairs_of, told_pairs, told_unsure
 from pytest_modelopt.regression.setup import set_up
 from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out, require_another, with_what_is_there
 from pytest_modelopt.regression.untracked import is_ignored, is_tracked, with_heads_untracked
@@ -57,6 +58,8 @@ class RevisionBase:
     """Why it is not known what was loosened since."""
     no_setup: str = ""
     """Why `base_setup` failed: then nothing that runs in the tree is known to be the base."""
+    pairs: Pairs = field(default_factory=Pairs)
+    """What head calls otherwise."""
     _lacking: dict[tuple[str, str], str] = field(default_factory=dict, compare=False)
     """What the base lacks, by model and by its error: asked once for all recipes."""
 
@@ -70,13 +73,14 @@ class RevisionBase:
         Factories and files are the base's; the metric and how the call is measured are head's, as both sides need the
         same.
         """
-        if self.budgets is None:
+        if self.budgets is None or self.pairs.unsure(model.name, head.recipe):
             return None
-        theirs = next((each for each in self.budgets.models if each.name == model.name), None)
+        name, recipe = self.pairs.at_base(model.name, head.recipe)
+        theirs = next((each for each in self.budgets.models if each.name == name), None)
         recipes = [case.recipe for case in self.budgets.cases if case.model == theirs]
-        if theirs is None or (head.recipe is not None and head.recipe not in recipes):
+        if theirs is None or (recipe is not None and recipe not in recipes):
             return None
-        made = make(self.budgets, theirs, head.recipe, Path(head.working_directory))
+        made = make(self.budgets, theirs, recipe, Path(head.working_directory))
         tree = SourceTree(str(self.tree.repository), str(self.tree.folder), self.tree.commit, bool(self.tree.changed))
         return replace(
             made,
@@ -98,8 +102,10 @@ class RevisionBase:
         return Base(self.name, "unusable", self.no_setup) if self.no_setup else None
 
     def lacks(self, model: str, recipe: str | None) -> Base:
-        """Of a variant that is not at the base."""
-        what = f"{model}/{recipe or ORIGINAL}"
+        """Of a variant that is not at the base, or of which nobody knows what it was there."""
+        what, unsure = f"{model}/{recipe or ORIGINAL}", self.pairs.unsure(model, recipe)
+        if unsure:
+            return Base(self.name, "unpaired", told_unsure(what, unsure, self.name))
         if self.budgets is None:
             return Base(self.name, "new", f"{what} is new: there is no budgets file at {self.name}")
         return Base(self.name, "new", f"{what} is new: the budgets file at {self.name} does not have it")
@@ -134,7 +140,8 @@ class RevisionBase:
         limits: tuple[Loosening, ...] = ()
         gone: tuple[str, ...] = ()
         if self.budgets is not None and head is not None:
-            limits, gone = loosened(self.budgets, head, higher_is_better), removed_cases(self.budgets, head)
+            theirs = self.pairs.as_head_calls(self.budgets, head)
+            limits, gone = loosened(theirs, head, higher_is_better), removed_cases(theirs, head)
         return Against(
             kind="revision",
             asked=self.tree.asked,
@@ -245,7 +252,9 @@ def with_budgets(tree: BaseTree, budgets: Path, head: BudgetsFile | None, found:
         unknown = f"the budgets file at {tree.commit[:_HASH_SHOWN]} cannot be read ({error.problems[0]})"
         notes.append(f"{unknown}, so its models are made as head's file says, and what was loosened is unknown")
         theirs = None if head is None else replace(head, path=found.file)
-    return RevisionBase(tree, theirs, tuple(notes), budgets.parent, found.file, unknown)
+    pairs = Pairs() if theirs is None or head is None else pairs_of(theirs, head)
+    notes += told_pairs(pairs, tree.commit[:_HASH_SHOWN])
+    return RevisionBase(tree, theirs, tuple(notes), budgets.parent, found.file, unknown, pairs=pairs)
 
 
 def _dependencies(tree: BaseTree) -> list[str]:
