@@ -276,7 +276,7 @@ class Gate:
         )
         is_empty = status == pytest.ExitCode.NO_TESTS_COLLECTED and bool(run.collected)
         self._tells = (
-            (run.has_something_to_tell or run.options.whole or is_empty)
+            (run.has_something_to_tell or run.options.whole or run.options.no_loosening or is_empty)
             and not self._config.getoption("collectonly")
             and status != pytest.ExitCode.USAGE_ERROR
         )
@@ -353,7 +353,7 @@ def _take_base(config: pytest.Config, session: Session) -> None:
         from pytest_modelopt.regression.saved import read_saved
 
         try:
-            session.saved = read_saved(options.baseline, str(options.baseline))
+            session.saved = read_saved(options.baseline, str(options.baseline), session.budgets)
         except OSError as error:
             raise pytest.UsageError(f"--modelopt-baseline: {options.baseline}: {error.strerror or error}") from None
         except RecordError as error:
@@ -367,10 +367,20 @@ def _take_base(config: pytest.Config, session: Session) -> None:
             return
         try:
             session.revision = open_base(
-                options.against, options.budgets, session.budgets, added_by_conftest(), options.step_limit_s
+                options.against,
+                options.budgets,
+                session.budgets,
+                added_by_conftest(),
+                options.step_limit_s,
+                None if options.budgets_on_command_line else config.rootpath,
             )
         except TreeError as error:
             raise pytest.UsageError(f"--modelopt-against {options.against}: {error}") from None
+    elif options.no_loosening:
+        raise pytest.UsageError(
+            "--modelopt-no-loosening (ini: modelopt_no_loosening) has nothing to compare with: name the base by "
+            "--modelopt-against REV or --modelopt-baseline FILE"
+        )
 
 
 def _read_budgets(options: Options, root: Path) -> BudgetsFile | None:

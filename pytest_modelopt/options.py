@@ -34,6 +34,10 @@ class Options:
     """Where to save this run's record, as a baseline for others."""
     whole: bool = False
     """A run that leaves out a case that it knows is red."""
+    no_loosening: bool = False
+    """A limit that head states less strictly than its base is red."""
+    budgets_on_command_line: bool = False
+    """Whoever runs pytest named the budgets file: it is the same path at the base, whatever ini files say."""
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -70,6 +74,12 @@ def add_options(parser: pytest.Parser) -> None:
         default=None,
         help="a run that leaves out a case (by -k, -m, --deselect or paths), or measures nothing, fails "
         "(ini: modelopt_whole)",
+    )
+    group.addoption(
+        "--modelopt-no-loosening",
+        action="store_true",
+        default=None,
+        help="a limit that is less strict than at the base, gone or newly waived, fails (ini: modelopt_no_loosening)",
     )
     group.addoption(
         "--modelopt-time-limit",
@@ -109,6 +119,9 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini(
         "modelopt_whole", "a run that leaves out a case, or measures nothing, fails", type="bool", default=False
     )
+    parser.addini(
+        "modelopt_no_loosening", "a limit that is less strict than at the base fails", type="bool", default=False
+    )
     parser.addini("modelopt_time_limit", "timing per comparison, such as '20 s'", default=None)
     parser.addini("modelopt_step_limit", "limit of any other single step of a worker, such as '10 min'", default=None)
     parser.addini("modelopt_against", "the git revision to compare with, or 'merge-base:REV'", default=None)
@@ -126,6 +139,7 @@ def read_options(config: pytest.Config) -> Options:
     report, _ = _path(config, "report")
     strict = config.getoption("--modelopt-strict")
     whole = config.getoption("--modelopt-whole")
+    no_loosening = config.getoption("--modelopt-no-loosening")
     against, baseline = _base(config)
     return Options(
         enabled=is_enabled(config),
@@ -139,6 +153,14 @@ def read_options(config: pytest.Config) -> Options:
         baseline=baseline,
         save=_path(config, "save")[0],
         whole=bool(config.getini("modelopt_whole") if whole is None else whole),
+        no_loosening=bool(config.getini("modelopt_no_loosening") if no_loosening is None else no_loosening),
+        budgets_on_command_line=any(
+            argument.lstrip("'\"").startswith("--modelopt-budgets")
+            for argument in (
+                *map(str, config.invocation_params.args),
+                *os.environ.get("PYTEST_ADDOPTS", "").split(),
+            )
+        ),
     )
 
 

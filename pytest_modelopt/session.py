@@ -153,7 +153,7 @@ class Session:
             revision = self.revision
             base = revision.variant(head, model, variant_of)
             if base is None:
-                return replace(case, base=revision.lacks(model.name, recipe))
+                return judge(replace(case, base=revision.lacks(model.name, recipe)), timed_limits=self.timed_limits)
             if revision.never_ran is not None:
                 return judge(replace(case, base=revision.never_ran), timed_limits=self.timed_limits)
             case = replace(case, base=Base(revision.name, "compared"))
@@ -229,6 +229,7 @@ class Session:
             idle=tuple(name for name in self.planned if name in self._tests.idle),
             uncollected=tuple(self.uncollected),
             whole=self.options.whole,
+            no_loosening=self.options.no_loosening,
             against=self._against(),
         )
 

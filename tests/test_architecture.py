@@ -80,7 +80,7 @@ MAY_KNOW = {
     "doctor": {"budgets", "recipes", "record", "statistics"},
     "report": {"budgets", "record", "statistics"},
     "selftest": {"budgets", "measure", "record", "statistics"},
-    "regression": {"budgets", "measure", "record"},
+    "regression": {"budgets", "measure", "recipes", "record"},
     "commands": {"budgets", "doctor", "measure", "recipes", "record", "regression", "report", "selftest", "statistics"},
 }
 

@@ -45,6 +45,8 @@ def not_comparable(case: Case, limit: Limit) -> Verdict | None:
         return not_measured(case, limit, f"the base {base_name(case)} could not be brought to run: {_end(base.why)}")
     if base.status == "failed":
         return undecided(case, limit, f"there is nothing to compare with, since {base.name} fails: {_end(base.why)}")
+    if base.status == "unpaired":
+        return undecided(case, limit, f"it was not compared: {_end(base.why)}")
     needed = FIGURES[limit.name]
     if needed == "memory" and case.foreign_runtimes:
         needed = "process_memory"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-BaseStatus = Literal["compared", "new", "failed", "unusable"]
+BaseStatus = Literal["compared", "new", "unpaired", "failed", "unusable"]
 LooseningKind = Literal["relaxed", "removed", "waived", "warn"]
 
 
@@ -16,9 +16,10 @@ class Base:
     name: str
     """'1a2b3c4d5e6f', the commit, or 'saved.json', the record."""
     status: BaseStatus
-    """compared: both were measured. new: the base does not have it, nothing is judged. failed: the base's own code
-    fails at it, so its limits are inconclusive. unusable: the base is there but could not be brought to run (Git LFS
-    pointers, modules of head in its place), so its limits count as not measured."""
+    """compared: both were measured. new: the base does not have it, nothing is judged. unpaired: the base
+    may have it under another name, but under which one is not known, so its limits are inconclusive. failed: the base's
+    own code fails at it, so its limits are inconclusive. unusable: the base is there but could not be brought to run
+    (Git LFS pointers, modules of head in its place), so its limits count as not measured."""
     why: str = ""
     """One sentence for every status but 'compared'."""
     notes: tuple[str, ...] = ()
@@ -60,5 +61,7 @@ class Against:
     loosened: tuple[Loosening, ...] = ()
     removed: tuple[str, ...] = ()
     """Cases that the base has and head has not: 'digits-vit/int8-dynamic'."""
+    unknown: str = ""
+    """Why it is not known whether limits became looser: the base's budgets file cannot be read, ...; '' where it is."""
     notes: tuple[str, ...] = ()
-    """Sentences about the comparison as a whole: dependencies changed, the base's budgets file cannot be read, ..."""
+    """Sentences about the comparison as a whole: dependencies changed, ..."""

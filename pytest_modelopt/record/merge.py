@@ -65,6 +65,7 @@ def merge(records: Sequence[tuple[str, Record]]) -> Record:
         idle=tuple(dict.fromkeys(name for record in all_records for name in record.idle)),
         uncollected=tuple(dict.fromkeys(name for record in all_records for name in record.uncollected)),
         whole=True,
+        no_loosening=any(record.no_loosening for record in all_records),
         complete=all(record.complete for record in all_records),
         cases=tuple(cases),
         environment=environments[0] if environments else all_records[0].environment,
@@ -227,5 +228,6 @@ def _against(told: Sequence[Against | None]) -> Against | None:
         has_uncommitted=any(against.has_uncommitted for against in known),
         loosened=tuple(dict.fromkeys(each for against in known for each in against.loosened)),
         removed=tuple(dict.fromkeys(name for against in known for name in against.removed)),
+        unknown=next((against.unknown for against in known if against.unknown), ""),
         notes=tuple(dict.fromkeys(note for against in known for note in against.notes)),
     )

@@ -421,6 +421,8 @@ class Record:
     """Files that pytest could not collect (an import error, for example): their cases are unknown."""
     whole: bool = False
     """Whether a known case that did not run makes the run red (`--modelopt-whole`). True for a merged record."""
+    no_loosening: bool = False
+    """Whether a limit that head states less strictly than its base makes the run red (`--modelopt-no-loosening`)."""
     against: Against | None = None
     """What head was compared with; None where it was not."""
     merged: Merged | None = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pytest_modelopt.record.against import Against
 from pytest_modelopt.record.model import Record
 from pytest_modelopt.record.outcome import case_outcome, is_red
 
-Cause = Literal["red case", "interrupted", "never ran", "not collected", "not whole", "nothing measured"]
+Cause = Literal["red case", "interrupted", "never ran", "not collected", "not whole", "nothing measured", "loosened"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def run_outcome(record: Record) -> RunOutcome:
 
     Red are a case that is red, an interruption, a planned test that never ran, a file that could not be collected, and
     a record that knows of nothing. What was skipped or expected to fail is told and not red. What was deselected is
-    told, and red in a run that is meant to be whole, which must also have measured something.
+    told, and red in a run that is meant to be whole, which must also have measured something. What became looser since
+    the base is told, and red where that was demanded, as is then not to know it.
     """
     ran = {name for case in record.cases for name in (case.id, case.id.rpartition("#")[0])}
     skipped = tuple(name for name in record.skipped if name not in ran)
@@ -74,6 +76,7 @@ def run_outcome(record: Record) -> RunOutcome:
         "not collected": bool(record.uncollected),
         "not whole": is_whole and bool(deselected),
         "nothing measured": not record.cases and (is_whole or not (skipped or idle)),
+        "loosened": record.no_loosening and not _is_as_strict(record.against),
     }
     found: tuple[Cause, ...] = tuple(cause for cause, holds in causes.items() if holds)
     return RunOutcome(
@@ -90,6 +93,11 @@ def run_outcome(record: Record) -> RunOutcome:
 
 def record_is_red(record: Record) -> bool:
     return run_outcome(record).is_red
+
+
+def _is_as_strict(against: Against | None) -> bool:
+    """Whether it is known that head states no limit less strictly than its base."""
+    return against is not None and not (against.loosened or against.removed or against.unknown)
 
 
 def _word(record: Record, causes: tuple[Cause, ...]) -> str:

@@ -6,12 +6,13 @@ A limit may be looser in several ways at once: each is one entry. Limits that th
 from __future__ import annotations
 
 import datetime
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from pytest_modelopt.budgets.file import BudgetsFile
-from pytest_modelopt.budgets.limits import LIMITS, is_looser
-from pytest_modelopt.figures import format_factor, format_number, format_percentage, format_points
+from pytest_modelopt.budgets.limits import FIGURES, LIMITS, is_looser
+from pytest_modelopt.figures import format_factor, format_number, format_percentage, format_points, format_time
 from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.record.against import Loosening, LooseningKind
 from pytest_modelopt.record.answers import Inference
@@ -34,6 +35,8 @@ class _Stated:
     """None where it is not known as it was stated."""
     higher_is_better: bool | None
     line: int
+    settings: Mapping[str, str | float | None]
+    """How it is measured, by the key of the budgets file; a saved record holds few of them."""
 
 
 def loosened(
@@ -80,6 +83,12 @@ def _of_file(file: BudgetsFile, higher_is_better: Mapping[str, bool] | None = No
             metric=model.metric,
             higher_is_better=known.get(model.name, model.metric.known_direction),
             line=model.line,
+            settings={
+                **{name: getattr(model, name) for name in ("data", "slices", "example_inputs")},
+                **{name: getattr(file.defaults, name) for name in ("batch_size", "device", "threads")},
+                "time_limit": file.defaults.time_limit_s,
+                "base_setup": shlex.join(file.base_setup) or None,
+            },
         )
         found[shared.case] = shared
         for case in file.cases:
@@ -100,7 +109,8 @@ def _of_record(record: Record) -> dict[str, _Stated]:
             known = found[case.name]
             limits = {**known.limits, **limits}
             direction = known.higher_is_better if direction is None else direction
-        found[case.name] = _Stated(case.name, case.model, limits, case.inference, None, direction, 1)
+        settings: dict[str, str | float | None] = {"batch_size": case.batch_size, "device": case.device}
+        found[case.name] = _Stated(case.name, case.model, limits, case.inference, None, direction, 1, settings)
     return found
 
 
@@ -139,12 +149,53 @@ def _of_limit(before: _Stated, after: _Stated, old: Limit, new: Limit) -> Iterat
         yield entry("relaxed", "population", "set")
     if _is_of_score(new.name) and None not in (before.metric, after.metric) and before.metric != after.metric:
         yield entry("relaxed", _with_metric(old, before), _with_metric(new, after), "another metric")
+    for name in _settings_of(new.name):
+        if name not in before.settings or name not in after.settings:
+            continue
+        was, now = before.settings[name], after.settings[name]
+        if _may_be_kinder(new.name, name, was, now):
+            old_text, new_text = (
+                f"{limit.text} at {name} {_told_setting(name, value)}" for limit, value in ((old, was), (new, now))
+            )
+            yield entry("relaxed", old_text, new_text, f"another {name}")
     if old.level == "error" and new.level == "warn":
         yield entry("warn", old.text, f"{new.text} (warn)")
     if new.waiver is not None:
         waived = _waived(old, new, new.waiver, direction)
         if waived is not None:
             yield entry("waived", *waived, of=new.waiver)
+
+
+def _settings_of(name: str) -> Iterator[str]:
+    """The settings on which the figure of a limit depends."""
+    figure = FIGURES[name]
+    if figure in ("memory", "process_memory", "timing"):
+        yield from ("batch_size", "device", "example_inputs")
+    if figure == "timing":
+        yield from ("threads", "time_limit")
+    if figure in ("score", "slices", "predictions"):
+        yield "data"
+    if figure == "slices":
+        yield "slices"
+    if LIMITS[name].against == "base":
+        yield "base_setup"
+
+
+def _may_be_kinder(limit: str, setting: str, was: str | float | None, now: str | float | None) -> bool:
+    """Whether the limit may be easier to keep under the new value of a setting; of most, nobody knows the direction.
+
+    What was not timed long enough is inconclusive, and not red.
+    """
+    is_ordered = setting == "time_limit" or (setting == "batch_size" and LIMITS[limit].unit in ("bytes", "time"))
+    if is_ordered and isinstance(was, (int, float)) and isinstance(now, (int, float)):
+        return was > now
+    return was != now
+
+
+def _told_setting(name: str, value: str | float | None) -> str:
+    if name == "time_limit" and isinstance(value, float):
+        return format_time(value)
+    return "none" if value is None else str(value)
 
 
 def _waived(old: Limit, new: Limit, waiver: Waiver, higher_is_better: bool | None) -> tuple[str, str, str] | None:

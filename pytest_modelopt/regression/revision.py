@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -16,14 +15,15 @@ from pytest_modelopt.budgets.problems import BudgetsError
 from pytest_modelopt.measure.variant import SourceTree, Variant
 from pytest_modelopt.record.against import Against, Base, Loosening
 from pytest_modelopt.record.model import ORIGINAL, Case
+from pytest_modelopt.regression.budgets_file import Found, find_budgets
 from pytest_modelopt.regression.loosened import loosened, removed_cases
+from pytest_modelopt.regression.pairing import Pairs, pairs_of, told_pairs, told_unsure
 from pytest_modelopt.regression.setup import set_up
 from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out, require_another, with_what_is_there
 from pytest_modelopt.regression.untracked import is_ignored, is_tracked, with_heads_untracked
 
 _HASH_SHOWN = 12
 _PATHS_SHOWN = 5
-_MOVED_LOOKED_AT = 50
 _NAMES = re.compile(r"[\w./\\-]+")
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 _DEPENDENCIES = (
@@ -52,8 +52,14 @@ class RevisionBase:
     notes: tuple[str, ...]
     budgets_folder: Path
     """Of head's budgets file."""
+    file: Path | None = None
+    """The base's budgets file."""
+    unknown: str = ""
+    """Why it is not known what was loosened since."""
     no_setup: str = ""
     """Why `base_setup` failed: then nothing that runs in the tree is known to be the base."""
+    pairs: Pairs = field(default_factory=Pairs)
+    """What head calls otherwise."""
     _lacking: dict[tuple[str, str], str] = field(default_factory=dict, compare=False)
     """What the base lacks, by model and by its error: asked once for all recipes."""
 
@@ -67,13 +73,14 @@ class RevisionBase:
         Factories and files are the base's; the metric and how the call is measured are head's, as both sides need the
         same.
         """
-        if self.budgets is None:
+        if self.budgets is None or self.pairs.unsure(model.name, head.recipe):
             return None
-        theirs = next((each for each in self.budgets.models if each.name == model.name), None)
+        name, recipe = self.pairs.at_base(model.name, head.recipe)
+        theirs = next((each for each in self.budgets.models if each.name == name), None)
         recipes = [case.recipe for case in self.budgets.cases if case.model == theirs]
-        if theirs is None or (head.recipe is not None and head.recipe not in recipes):
+        if theirs is None or (recipe is not None and recipe not in recipes):
             return None
-        made = make(self.budgets, theirs, head.recipe, Path(head.working_directory))
+        made = make(self.budgets, theirs, recipe, Path(head.working_directory))
         tree = SourceTree(str(self.tree.repository), str(self.tree.folder), self.tree.commit, bool(self.tree.changed))
         return replace(
             made,
@@ -95,8 +102,10 @@ class RevisionBase:
         return Base(self.name, "unusable", self.no_setup) if self.no_setup else None
 
     def lacks(self, model: str, recipe: str | None) -> Base:
-        """Of a variant that is not at the base."""
-        what = f"{model}/{recipe or ORIGINAL}"
+        """Of a variant that is not at the base, or of which nobody knows what it was there."""
+        what, unsure = f"{model}/{recipe or ORIGINAL}", self.pairs.unsure(model, recipe)
+        if unsure:
+            return Base(self.name, "unpaired", told_unsure(what, unsure, self.name))
         if self.budgets is None:
             return Base(self.name, "new", f"{what} is new: there is no budgets file at {self.name}")
         return Base(self.name, "new", f"{what} is new: the budgets file at {self.name} does not have it")
@@ -131,7 +140,8 @@ class RevisionBase:
         limits: tuple[Loosening, ...] = ()
         gone: tuple[str, ...] = ()
         if self.budgets is not None and head is not None:
-            limits, gone = loosened(self.budgets, head, higher_is_better), removed_cases(self.budgets, head)
+            theirs = self.pairs.as_head_calls(self.budgets, head)
+            limits, gone = loosened(theirs, head, higher_is_better), removed_cases(theirs, head)
         return Against(
             kind="revision",
             asked=self.tree.asked,
@@ -140,6 +150,7 @@ class RevisionBase:
             has_uncommitted=self.tree.has_uncommitted,
             loosened=limits,
             removed=gone,
+            unknown=self.unknown,
             notes=self.notes,
         )
 
@@ -177,7 +188,7 @@ class RevisionBase:
 
     def to_data(self) -> dict[str, Any]:
         """For `from_data` in another process."""
-        data = asdict(self.tree) | {"no_setup": self.no_setup}
+        data = asdict(self.tree) | {"no_setup": self.no_setup, "file": self.file}
         return {key: str(value) if isinstance(value, Path) else value for key, value in data.items()}
 
     def _directory(self, head: Path) -> Path:
@@ -192,11 +203,12 @@ def open_base(
     head: BudgetsFile | None,
     recipes: Mapping[str, Path] | None = None,
     step_limit_s: float | None = None,
+    root: Path | None = None,
 ) -> RevisionBase:
     """Check out `revision` of the repository that `budgets` lies in, and set it up. The caller removes the tree.
 
     `recipes`: by name, the files of recipes that are not imported by name, and so are head's on both sides.
-    `step_limit_s`: of `base_setup`; None: what the budgets file says.
+    `step_limit_s`: of `base_setup`; None: what the budgets file says. `root`: see `find_budgets`.
 
     Raises:
         TreeError: it cannot be checked out, or it is head itself.
@@ -206,7 +218,9 @@ def open_base(
     tree = check_out(revision, budgets.parent)
     try:
         require_another(tree)
-        base = with_budgets(tree, budgets, head, recipes or {})
+        found = find_budgets(tree, budgets, root)
+        base = with_budgets(tree, budgets, head, found)
+        base = replace(base, notes=(*base.notes, *_dependencies(tree), *_carried_recipes(tree, recipes or {})))
         if head is None or not head.base_setup:
             return base
         limit_s = step_limit_s or head.defaults.step_limit_s
@@ -222,30 +236,25 @@ def from_data(data: dict[str, Any], budgets: Path, head: BudgetsFile | None) -> 
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
     for name in ("repository", "folder"):
         plain[name] = Path(plain[name])
-    no_setup = plain.pop("no_setup")
-    return replace(with_budgets(BaseTree(**plain), budgets, head, {}), no_setup=no_setup)
+    no_setup, file = plain.pop("no_setup"), plain.pop("file")
+    found = Found(None if file is None else Path(file))
+    return replace(with_budgets(BaseTree(**plain), budgets, head, found), no_setup=no_setup)
 
 
-def with_budgets(tree: BaseTree, budgets: Path, head: BudgetsFile | None, recipes: Mapping[str, Path]) -> RevisionBase:
-    notes = [*_dependencies(tree), *_carried_recipes(tree, recipes)]
-    file = tree.mapped(budgets)
-    if not file.is_file():
-        moved = _moved(tree)
-        if moved is None:
-            return RevisionBase(tree, None, tuple(notes), budgets.parent)
-        file = moved
-        was, now = file.relative_to(tree.folder), os.path.relpath(budgets, tree.repository)
-        notes.append(f"the budgets file was {was} at {tree.commit[:_HASH_SHOWN]}, and is {now} now")
+def with_budgets(tree: BaseTree, budgets: Path, head: BudgetsFile | None, found: Found) -> RevisionBase:
+    """The base in `tree`, whose budgets file was found. `budgets`: head's."""
+    notes, unknown = [found.note] if found.note else [], found.unknown
+    if found.file is None:
+        return RevisionBase(tree, None, tuple([*notes, unknown] if unknown else notes), budgets.parent, None, unknown)
     try:
-        theirs: BudgetsFile | None = load_budgets(file, relative_to=tree.folder, expired="keep")
+        theirs: BudgetsFile | None = load_budgets(found.file, relative_to=tree.folder, expired="keep")
     except BudgetsError as error:
-        first = error.problems[0]
-        notes.append(
-            f"the budgets file at {tree.commit[:_HASH_SHOWN]} cannot be read ({first}), so its models are made as "
-            "head's file says, and what was loosened is unknown"
-        )
-        theirs = None if head is None else replace(head, path=file)
-    return RevisionBase(tree, theirs, tuple(notes), budgets.parent)
+        unknown = f"the budgets file at {tree.commit[:_HASH_SHOWN]} cannot be read ({error.problems[0]})"
+        notes.append(f"{unknown}, so its models are made as head's file says, and what was loosened is unknown")
+        theirs = None if head is None else replace(head, path=found.file)
+    pairs = Pairs() if theirs is None or head is None else pairs_of(theirs, head)
+    notes += told_pairs(pairs, tree.commit[:_HASH_SHOWN])
+    return RevisionBase(tree, theirs, tuple(notes), budgets.parent, found.file, unknown, pairs=pairs)
 
 
 def _dependencies(tree: BaseTree) -> list[str]:
@@ -269,25 +278,6 @@ def _carried_recipes(tree: BaseTree, recipes: Mapping[str, Path]) -> list[str]:
         f"conftest.py has changed, and its recipes ({_few(tuple(sorted(names)))}) are head's on both sides: what "
         "changed in them is not compared; those of an importable module are each side's own"
     ]
-
-
-def _moved(tree: BaseTree) -> Path | None:
-    """The base's budgets file, where head has moved it: the only such file that the base has and head has not."""
-    gone = [
-        tree.folder / path
-        for path in tree.changed
-        if path.endswith((".yaml", ".yml")) and not (tree.repository / path).exists()
-    ]
-    found = [file for file in gone[:_MOVED_LOOKED_AT] if file.is_file() and _is_budgets(file, tree)]
-    return found[0] if len(found) == 1 else None
-
-
-def _is_budgets(file: Path, tree: BaseTree) -> bool:
-    try:
-        load_budgets(file, relative_to=tree.folder, expired="keep")
-    except (BudgetsError, OSError):
-        return False
-    return True
 
 
 def _in_folder(base: Variant, folder: Path) -> Variant:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_modelopt.budgets.file import BudgetsFile
+from pytest_modelopt.budgets.file import BudgetsFile, Defaults
 from pytest_modelopt.record.against import Against, Base
 from pytest_modelopt.record.json import read
 from pytest_modelopt.record.model import ORIGINAL, Case, Environment, Measurement, Record
 from pytest_modelopt.regression.loosened import loosened_from_record, removed_from_record
+from pytest_modelopt.regression.pairing import recipe_pairs, told_unsure
 
 _NO_TIME = "time is not compared with a saved record, which another machine may have made: use --modelopt-against"
 
@@ -21,6 +22,7 @@ class SavedBase:
 
     record: Record
     asked: str
+    head: BudgetsFile | None = None
 
     @property
     def name(self) -> str:
@@ -28,13 +30,21 @@ class SavedBase:
 
     def compared(self, case: Case, environment: Environment | None) -> Case:
         """The case, of which head was measured, with the figures of the same variant in the record."""
-        found = self._find(case)
+        model, unsure = self._model(case)
+        same, unknown = self._recipes(model, case.model)
+        recipe = same.get(case.recipe, case.recipe)
+        unsure = unsure or unknown.get(case.recipe, ())
+        if unsure:
+            return replace(case, base=Base(self.name, "unpaired", told_unsure(case.name, unsure, self.name)))
+        found = self._find(model, recipe)
         if found is None:
             why = f"{case.name} is new: {self.name} does not have it"
             return replace(case, base=Base(self.name, "new", why))
         of_record, then = found
         differences = _Differences(of_record, self.record.machine_of(of_record), case, environment)
         notes = []
+        if (model, recipe) != (case.model, case.recipe):
+            notes.append(f"{case.name} is compared with {model}/{recipe} of {self.name}: the same by another name")
         if _data_differs(then, case.variant):
             notes.append("the evaluation data has changed since the record was saved, so scores cannot be compared")
         return replace(
@@ -46,14 +56,16 @@ class SavedBase:
     def against(self, head: BudgetsFile | None, higher_is_better: Mapping[str, bool]) -> Against:
         """What the record of this run says of its base, whose own knows which metrics are better when higher."""
         del higher_is_better
+        stated = head or BudgetsFile(Path("budgets.yaml"), Defaults(), (), ())  # head has removed the file
+        record = replace(self.record, cases=tuple(self._as_head_calls(case) for case in self.record.cases))
         return Against(
             kind="record",
             asked=self.asked,
             base=self.record.started,
             head=None,
             has_uncommitted=False,
-            loosened=() if head is None else loosened_from_record(self.record, head),
-            removed=() if head is None else removed_from_record(self.record, head),
+            loosened=loosened_from_record(record, stated),
+            removed=removed_from_record(record, stated),
         )
 
     def _cases(self) -> list[Case]:
@@ -64,13 +76,43 @@ class SavedBase:
             if case.base is None and case.id.endswith(f"::{case.model}::{case.recipe}")
         ]
 
-    def _find(self, case: Case) -> tuple[Case, Measurement] | None:
-        """The variant of `case` in the record; the model without a recipe is the original of any case of it."""
+    def _recipes(self, model: str, ours: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+        """The record's recipes of its `model` by those of head's model `ours`, where they have other parameters."""
+        theirs = list(dict.fromkeys(each.recipe for each in self._cases() if each.model == model))
+        stated = [each.recipe for each in self.head.cases if each.model.name == ours] if self.head else []
+        return recipe_pairs(theirs, stated) if stated else ({}, {})
+
+    def _as_head_calls(self, case: Case) -> Case:
+        """The case under the recipe that head has in its place."""
+        same, _ = self._recipes(case.model, case.model)
+        return replace(case, recipe={was: now for now, was in same.items()}.get(case.recipe, case.recipe))
+
+    def _model(self, case: Case) -> tuple[str, tuple[str, ...]]:
+        """What the record calls the model of `case`, and those that it may be where that is not known.
+
+        A record knows no factories: of the models that went, the one with the same data is the same.
+        """
+        known = list(dict.fromkeys(each.model for each in self._cases()))
+        ours = {model.name for model in self.head.models} if self.head else {case.model, *known}
+        went = [name for name in known if name not in ours]
+        if case.model in known or not went:
+            return case.model, ()
+        data = case.variant.data_fingerprint if case.variant is not None else None
+        same = [name for name in went if self._data(name) == data]
+        is_clear = len(same) == 1 and len(ours - set(known)) == 1
+        return (same[0], ()) if is_clear else (case.model, tuple(same or went))
+
+    def _data(self, model: str) -> str | None:
+        sides = (side for case in self._cases() if case.model == model for side in (case.original, case.variant))
+        return next((side.data_fingerprint for side in sides if side is not None and side.data_fingerprint), None)
+
+    def _find(self, model: str, recipe: str) -> tuple[Case, Measurement] | None:
+        """The variant in the record; the model without a recipe is the original of any case of it."""
         for each in self._cases():
-            if each.model != case.model:
+            if each.model != model:
                 continue
-            side = each.original if case.recipe == ORIGINAL else each.variant
-            if side is not None and case.recipe in (ORIGINAL, each.recipe):
+            side = each.original if recipe == ORIGINAL else each.variant
+            if side is not None and recipe in (ORIGINAL, each.recipe):
                 return each, side
         return None
 
@@ -143,11 +185,11 @@ def _comparable(then: Measurement, differences: _Differences, now: Measurement |
     return replace(then, unmeasured=unmeasured)
 
 
-def read_saved(path: Path, asked: str) -> SavedBase:
-    """The record in `path`, which the user named `asked`.
+def read_saved(path: Path, asked: str, head: BudgetsFile | None = None) -> SavedBase:
+    """The record in `path`, which the user named `asked`. `head`: the budgets file that is compared with it.
 
     Raises:
         RecordError: what is wrong with it.
         OSError: it cannot be read.
     """
-    return SavedBase(read(path), asked)
+    return SavedBase(read(path), asked, head)

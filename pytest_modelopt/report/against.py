@@ -112,6 +112,8 @@ def _verdict(case: Case, outcome: CaseOutcome) -> str:
     word = verdict_cell(case, outcome)
     if case.base.status == "failed" and outcome != "error":
         return "no base: it fails" if outcome != "fail" else f"{word}, no base: it fails"
+    if case.base.status == "unpaired" and outcome != "error":
+        return "not compared" if outcome != "fail" else f"{word}, not compared"
     if case.base.status == "unusable" and outcome != "error":
         return "no base: it cannot run" if outcome != "fail" else f"{word}, no base: it cannot run"
     return word

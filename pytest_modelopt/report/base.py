@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import islice
 
 from pytest_modelopt.record.against import Against, Loosening
+from pytest_modelopt.record.model import Record
 from pytest_modelopt.report.names import short_revision, shortened
 from pytest_modelopt.report.plain import plain_line
 
@@ -40,7 +42,35 @@ def loosened_told(loosened: Loosening) -> str:
 
 def removed_told(against: Against) -> str:
     """'REMOVED 2 cases that the base has: a/b, c/d'."""
-    names = ", ".join(plain_line(name) for name in islice(against.removed, _NAMES_SHOWN))
-    more = f" and {len(against.removed) - _NAMES_SHOWN} more" if len(against.removed) > _NAMES_SHOWN else ""
     count = len(against.removed)
-    return f"REMOVED {count} case{'' if count == 1 else 's'} that the base has: {names}{more}"
+    return f"REMOVED {count} case{'' if count == 1 else 's'} that the base has: {_enumerated(against.removed)}"
+
+
+def forbidden_told(record: Record) -> str:
+    """Why a run that forbids loosening is red: what became looser, or that nobody knows."""
+    against = record.against
+    if against is None:
+        return f"nothing was compared with a base, and {_DEMANDED} demands it: name one by --modelopt-against REV"
+    told = []
+    if against.loosened:
+        names = dict.fromkeys(f"{each.limit} of {each.case}" for each in against.loosened)
+        told.append(f"less strict than at the base: {_enumerated(names)}")
+    if against.removed:
+        told.append(f"no longer there: {_enumerated(against.removed)}")
+    if told:
+        return (
+            f"{'; '.join(told)}. {_DEMANDED} allows no such change: state what the base states, or let somebody who "
+            "may decide it run without this option"
+        )
+    return (
+        f"whether a limit is less strict than at the base is not known: {plain_line(against.unknown)}; {_DEMANDED} "
+        "demands to know it"
+    )
+
+
+_DEMANDED = "--modelopt-no-loosening"
+
+
+def _enumerated(names: Collection[str]) -> str:
+    shown = ", ".join(plain_line(name) for name in islice(names, _NAMES_SHOWN))
+    return f"{shown} and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else shown

@@ -21,17 +21,18 @@ _Command = Literal["error", "warning", "notice"]
 def annotations(record: Record, *, workspace: str | None, rootdir: str | Path) -> list[str]:
     """Workflow commands, one line each: an error for what is red, a warning for what is not kept and not red.
 
-    A notice stands at each limit that head states less strictly than its base.
+    A notice stands at each limit that head states less strictly than its base; an error where that is forbidden.
 
     Files in the record are relative to `rootdir`; GitHub wants them relative to `workspace` (its variable
     GITHUB_WORKSPACE). An annotation of a file outside of it, or in a run without it, stands at no line.
     """
     told = items(record)
     lines: list[str] = []
+    loosened = _loosened(record)
     by_command: dict[_Command, list[Item]] = {
-        "error": [item for item in told if item.severity == "error"],
+        "error": [*(item for item in told if item.severity == "error"), *(loosened if record.no_loosening else ())],
         "warning": [item for item in told if item.severity == "warning"],
-        "notice": _loosened(record),
+        "notice": [] if record.no_loosening else loosened,
     }
     for command, found in by_command.items():
         worst = sorted(found, key=lambda item: -item.excess)

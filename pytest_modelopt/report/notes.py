@@ -12,6 +12,7 @@ from pytest_modelopt.budgets.waivers import waivers_told
 from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.record.model import Case, Measurement, Record
 from pytest_modelopt.record.run import run_outcome
+from pytest_modelopt.report.base import forbidden_told
 from pytest_modelopt.report.conditions import disturbances, oddities
 from pytest_modelopt.report.item import Item
 from pytest_modelopt.report.names import against, case_name, on_machine, sides, variant_name
@@ -81,6 +82,8 @@ def _missing(record: Record) -> Iterator[Item]:
             yield _failure(f"{count} deselected", f"{text}; {told}")
         else:
             yield Item("info", "NOTE", f"{count} deselected", text)
+    if "loosened" in run.causes:
+        yield _failure("limits became less strict", forbidden_told(record))
     if "nothing measured" in run.causes:
         yield _failure("nothing was measured", "nothing was measured, so nothing is known of any budget")
 

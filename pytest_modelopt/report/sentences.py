@@ -229,6 +229,7 @@ def _found_though_all_hold(case: Case, strict: bool) -> Iterator[Item]:
 
 _WITHOUT_BASE = {
     "new": "it is new, so nothing of it is judged",
+    "unpaired": "which one of the base it was is not known",
     "failed": "the base itself fails at it, so nothing is known of what changed",
     "unusable": "the base could not be brought to run",
 }

@@ -64,11 +64,10 @@ def _base(record: Record, width: int) -> Iterator[Line]:
     if against is None:
         return
     yield from ((line, {"bold": True}) for line in _wrapped(compared_told(against), width, hanging=_GAP))
-    for loosening in against.loosened:
-        text = f"LOOSENED {loosened_told(loosening)}"
-        yield from ((line, {"yellow": True}) for line in _wrapped(text, width, hanging="     "))
-    if against.removed:
-        yield from ((line, {"yellow": True}) for line in _wrapped(removed_told(against), width, hanging="     "))
+    told = [f"LOOSENED {loosened_told(each)}" for each in against.loosened]
+    markup: Markup = {"red" if record.no_loosening else "yellow": True}
+    for text in [*told, removed_told(against)] if against.removed else told:
+        yield from ((line, markup) for line in _wrapped(text, width, hanging="     "))
     yield "", {}
 
 

@@ -336,3 +336,39 @@ def test_an_interrupted_check_leaves_no_tree_behind(
     assert process.wait(60) == pytest.ExitCode.INTERRUPTED
     assert repository.is_as_it_was()
     assert [path.name for path in folder.iterdir() if path.name.startswith("modelopt")] == []
+
+
+def test_a_new_name_or_another_parameter_does_not_hide_what_grew(repository: Repository) -> None:
+    repository.budgets(model("wide", recipes="low-rank(ratio=0.5): {}"))
+    repository.commit()
+    repository.settings(WIDTH=571)  # 123% more
+    renamed = model("wide", recipes="low-rank(ratio=0.501): {}").replace("  wide:", "  broad:", 1)
+    repository.budgets(renamed)
+    result = repository.against("HEAD")
+    assert result.ret == 1
+    cases = repository.cases
+    for name in ("broad/original", "broad/low-rank(ratio=0.501)"):
+        assert outcomes(cases[name])["max_size_growth"] == "fail"
+        assert outcomes(cases[name])["max_memory_growth"] == "fail"
+    base = repository.git("rev-parse", "HEAD")[:12]
+    summary = (repository.path / "report" / "summary.md").read_text(encoding="utf-8")
+    assert f"broad is compared with wide of {base}" in summary
+    assert "broad/low-rank(ratio=0.501) is compared with wide/low-rank(ratio=0.5) of" in summary.replace("\\", "")
+    assert repository.record.against is not None
+    assert repository.record.against.removed == ()
+
+
+def test_what_is_not_known_to_be_the_same_is_not_compared_and_not_new(repository: Repository) -> None:
+    repository.budgets(model("wide"))
+    repository.commit()
+    repository.budgets(model("steady").replace("shop:data", "shop:easy"))
+    repository.write("shop.py", MODELS + "easy = data\n")
+    result = repository.against("HEAD", "-k", "original")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*steady against*", "*original * not compared*"])
+    case = repository.cases["steady/original"]
+    assert case.base is not None
+    assert case.base.status == "unpaired"
+    assert set(outcomes(case).values()) == {"inconclusive"}
+    assert "wide of " in case.verdicts[0].sentence
+    assert repository.against("HEAD", "-k", "original", "--modelopt-strict").ret == 1

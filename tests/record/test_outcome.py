@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from pytest_modelopt.record.against import Against, Loosening
+from pytest_modelopt.record.json import dumps, loads
+from pytest_modelopt.record.merge import merge
 from pytest_modelopt.record.model import Case, CaseError, Record
 from pytest_modelopt.record.outcome import case_outcome, is_red, warnings
 from pytest_modelopt.record.run import record_is_red, run_outcome
@@ -77,3 +82,37 @@ def test_a_planned_case_that_was_not_run_is_red() -> None:
     assert run_outcome(record).never_ran == ("other",)
     assert run_outcome(replace(record, cases=(replace(record.cases[0], id="other#2"),))).never_ran == ("id",)
     assert record_is_red(record)
+
+
+# --- what became looser ----------------------------------------------------------------------------------------------
+
+
+AGAINST = Against("revision", "main", 40 * "0", 40 * "1", has_uncommitted=False)
+LOOSER = Loosening("m/r", "max_size", "relaxed", "1 B", "2 B", "+100%", "budgets.yaml", 3)
+
+
+@pytest.mark.parametrize(
+    ("against", "is_red_where_forbidden"),
+    [
+        (AGAINST, False),
+        (replace(AGAINST, notes=("dependencies changed",)), False),
+        (replace(AGAINST, loosened=(LOOSER,)), True),
+        (replace(AGAINST, removed=("m/other",)), True),
+        (replace(AGAINST, unknown="the base's file cannot be read"), True),
+        (None, True),
+    ],
+    ids=["the same", "a note", "loosened", "removed", "unknown", "no base"],
+)
+def test_what_became_looser_is_red_only_where_that_is_forbidden(
+    against: Against | None, is_red_where_forbidden: bool
+) -> None:
+    told = replace(_record(_case(("pass", "error"))), against=against)
+    assert run_outcome(told).causes == ()
+    forbidden = replace(told, no_loosening=True)
+    assert run_outcome(forbidden).causes == (("loosened",) if is_red_where_forbidden else ())
+    assert run_outcome(forbidden).word == ("FAILED" if is_red_where_forbidden else "passed")
+    assert run_outcome(loads(dumps(forbidden))).causes == run_outcome(forbidden).causes
+    other = replace(told, started="2026-11-24T03:00:01Z")
+    both = merge([("one", forbidden), ("other", other)])
+    assert record_is_red(both) == is_red_where_forbidden
+    assert not record_is_red(merge([("one", told), ("other", other)]))

@@ -325,3 +325,52 @@ def test_cases_of_tests_are_no_part_of_the_budgets_file(tmp_path: Path) -> None:
     head = load(tmp_path, one_limit("max_size: 1 B"))
     assert loosened_from_record(record(of_test), head) == ()
     assert removed_from_record(record(of_test), head) == ()
+
+
+# --- how a limit is measured -----------------------------------------------------------------------------------------
+
+
+LIMITS_OF_ALL_KINDS = (
+    "max_memory: 3 MiB, max_size: 3 MiB, max_latency: 4 ms, min_speedup: 1.5x, min_accuracy: 97%, max_slice_drop: 5 pp"
+)
+
+
+def measured(defaults: str = "", own: str = "", top: str = "") -> str:
+    text = START.replace("models:", f"{top}defaults: {{{defaults}}}\nmodels:")
+    return f"{text}{own}    recipes:\n      int8-dynamic: {{{LIMITS_OF_ALL_KINDS}, regression: {{max_slowdown: 9%}}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "limits"),
+    [
+        (
+            {"defaults": "batch_size: 8"},
+            {"defaults": "batch_size: 4"},
+            ["max_latency", "max_memory", "max_slowdown", "min_speedup"],
+        ),
+        ({"defaults": "batch_size: 4"}, {"defaults": "batch_size: 8"}, ["max_slowdown", "min_speedup"]),
+        ({"defaults": "threads: 1"}, {"defaults": "threads: 2"}, ["max_latency", "max_slowdown", "min_speedup"]),
+        ({"defaults": "time_limit: 20 s"}, {"defaults": "time_limit: 1 s"}, "max_latency max_slowdown min_speedup"),
+        ({"defaults": "time_limit: 1 s"}, {"defaults": "time_limit: 20 s"}, []),
+        ({"defaults": "step_limit: 9 s"}, {"defaults": "step_limit: 8 s"}, []),
+        ({}, {"own": "    slices: shop:slices\n"}, ["max_slice_drop"]),
+        ({"top": "base_setup: [make]\n"}, {"top": "base_setup: [cp, a, b]\n"}, ["max_slowdown"]),
+    ],
+)
+def test_a_limit_that_is_measured_otherwise_may_be_less_strict(
+    tmp_path: Path, was: dict[str, str], now: dict[str, str], limits: list[str] | str
+) -> None:
+    found = [row for row in entries(tmp_path, measured(**was), measured(**now)) if row[0] == "vit/int8-dynamic"]
+    assert [row[1] for row in found] == (limits.split() if isinstance(limits, str) else limits)
+    assert {row[2] for row in found} <= {"relaxed"}
+
+
+def test_what_is_measured_otherwise_is_told(tmp_path: Path) -> None:
+    (row,) = entries(tmp_path, one_limit("min_accuracy: 97%"), one_limit("min_accuracy: 97%").replace(":data", ":easy"))
+    assert row[3:6] == ("97% at data shop:data", "97% at data shop:easy", "another data")
+    base, head = (measured(f"time_limit: {value}") for value in ("20 s", "10 ms"))
+    assert next(row[3:6] for row in entries(tmp_path, base, head)) == (
+        "4 ms at time_limit 20 s",
+        "4 ms at time_limit 10 ms",
+        "another time_limit",
+    )

@@ -72,6 +72,9 @@ def test_a_notice_stands_where_a_limit_is_less_strict_and_an_error_where_one_is_
         "::notice file=sub/budgets.yaml,line=12,title=digits-vit/int8-dynamic%3A max_memory is less strict than at the "
         "base::digits-vit/int8-dynamic: max_memory 3 MiB -> 4 MiB (relaxed, +33%25) (budgets.yaml:12)"
     )
+    forbidden = annotations(replace(told, no_loosening=True), workspace="/w", rootdir="/w/sub")
+    assert [line.partition(" ")[0] for line in forbidden] == ["::error"] * 3
+    assert notice.replace("::notice", "::error") in forbidden
 
 
 def test_what_no_job_measured_is_an_error_of_the_whole() -> None:
