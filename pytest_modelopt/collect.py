@@ -17,6 +17,7 @@ from pytest_modelopt.record.against import Base
 from pytest_modelopt.record.model import ORIGINAL, Case
 from pytest_modelopt.record.outcome import is_red
 from pytest_modelopt.report.failure import explain
+from pytest_modelopt.selecting import AGAINST_BASE, keyword
 
 if TYPE_CHECKING:
     from pytest_modelopt.budgets.file import CaseEntry
@@ -48,11 +49,11 @@ class ModelNode(pytest.Collector):
             return
         model = self._entries[0].model
         yield AgainstBase.from_parent(
-            self, name=f"{ORIGINAL} against base", entry=replace(self._entries[0], recipe=ORIGINAL, line=model.line)
+            self, name=f"{ORIGINAL}{AGAINST_BASE}", entry=replace(self._entries[0], recipe=ORIGINAL, line=model.line)
         )
         for entry in self._entries:  # the base's turn comes while the variant is still there
             yield CaseItem.from_parent(self, name=entry.recipe, entry=entry)
-            yield AgainstBase.from_parent(self, name=f"{entry.recipe} against base", entry=entry)
+            yield AgainstBase.from_parent(self, name=f"{entry.recipe}{AGAINST_BASE}", entry=entry)
 
 
 class CaseItem(pytest.Item):
@@ -62,6 +63,7 @@ class CaseItem(pytest.Item):
         super().__init__(**kwargs)
         self.entry = entry
         self.add_marker("model_budget")
+        self.extra_keyword_matches.add(keyword(entry.name))
 
     def measure(self) -> Case:
         session = self.config.stash[SESSION]
@@ -160,4 +162,4 @@ def entry_ids(session: Session, root: Path, items: Sequence[pytest.Item]) -> Ite
             if name != ORIGINAL:
                 yield f"{file}::{model.name}::{name}"
             if session.compares_with_base:
-                yield f"{file}::{model.name}::{name} against base"
+                yield f"{file}::{model.name}::{name}{AGAINST_BASE}"

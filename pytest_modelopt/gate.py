@@ -31,6 +31,7 @@ from pytest_modelopt.record.json import (
 from pytest_modelopt.record.run import run_outcome
 from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.report import github, junit, terminal
+from pytest_modelopt.selecting import read_selection
 from pytest_modelopt.session import Session
 from pytest_modelopt.tests_ended import Report
 
@@ -65,8 +66,10 @@ class Gate:
         self._items: list[pytest.Item] = []
         self._plan_is_told = False
         self._chooses_nothing = _chooses_nothing(config)
-        if self._session.budgets is not None and self._chooses_nothing and not self._is_worker:
-            _add_to_arguments(config, options.budgets)
+        if self._session.budgets is not None:
+            read_selection(config, self._session.budgets)
+            if self._chooses_nothing and not self._is_worker:
+                _add_to_arguments(config, options.budgets)
         self._opened = _closed_folders(config, options.budgets) if self._chooses_nothing else []
 
     def pytest_sessionstart(self) -> None:

@@ -53,3 +53,20 @@ def reference(text: str) -> str:
         return parse_reference(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def metric(text: str) -> str | dict[str, object]:
+    """A name, or a mapping as budgets.yaml has it; what it says is checked where it is written."""
+    if not text.lstrip().startswith("{"):
+        return text
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a mapping; write for example '{{name: shop.scoring:iou, per_example: true}}'"
+        )
+    return value

@@ -4,41 +4,36 @@ from __future__ import annotations
 
 import argparse
 import datetime
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.commands import init_ci
-from pytest_modelopt.commands.arguments import reference, seconds
+from pytest_modelopt.commands.arguments import metric, reference, seconds
 from pytest_modelopt.commands.statuses import PASSED
 from pytest_modelopt.commands.telling import tell
 
 if TYPE_CHECKING:
+    from pytest_modelopt.budgets.document import Document
+    from pytest_modelopt.budgets.file import BudgetsFile, Defaults
     from pytest_modelopt.budgets.first import Head, Outcome
     from pytest_modelopt.commands.arguments import Commands
-    from pytest_modelopt.measure.variant import Variant
-    from pytest_modelopt.recipes.base import Recipe
+    from pytest_modelopt.commands.trying import Choice, Tried
     from pytest_modelopt.record.model import Record
 
 _DESCRIPTION = """\
-Measures a model with some recipes, as the gate does, and writes a first budgets file: limits that hold now, with
-comments that say what was measured where. The headroom is 5% (15% for the memory of other runtimes); of a gain in speed
-half is demanded, and nothing where others disturbed the timing. What did not pay (an error, neither smaller nor faster,
-a score that dropped by more than 5 points) stands there as a comment. It takes minutes, and an existing file is never
-overwritten.
+Measures a model with recipes, as the gate does, and writes a first budgets file: limits that hold now, with comments
+that say what was measured where. --add puts the model into a file that there is, and changes nothing else of it.
+
+A recipe stays that pays for certain: 1.1 times as fast by the low end of the interval, or a tenth less memory or size,
+at no more than twice the time and five points of score. The others stand there as comments, each with its reason.
+Limits leave room: 5% of memory and size (15% of the memory of other runtimes), half of the certain gain in speed, and
+three examples in the score; the bound on the drop and the floor of the score say the same.
+
+It tries the recipes of the project, and of ours those that run here and that change a layer of the model: some minutes,
+and --within at the most.
 """
 
-_TRIED = (
-    "int8-dynamic",
-    "int8-static",
-    "int8-weight-only",
-    "bf16",
-    "fold-batchnorm",
-    "onnxruntime",
-    "onnxruntime-int8-dynamic",
-    "onnxruntime-int8-static",
-)
-"""Without `--recipe`: those of them that run here, with what the user has given. None of them needs a parameter."""
 _REFERENCE = "PACKAGE.MODULE:FUNCTION"
 _SAYS_NOTHING = ("load", "make", "build", "create", "get", "model", "factory")
 """Words of a factory's name that name no model."""
@@ -47,7 +42,7 @@ _SAYS_NOTHING = ("load", "make", "build", "create", "get", "model", "factory")
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "init",
-        help="measure a model and write a first budgets file",
+        help="measure a model and write a first budgets file, or add the model to one",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -61,80 +56,65 @@ def add_parser(commands: Commands) -> None:
     }
     for option, meaning in functions.items():
         parser.add_argument(option, type=reference, metavar=_REFERENCE, help=f"the function that {meaning}")
-    parser.add_argument("--metric", default="accuracy", help="what scores the answers (accuracy)")
+    parser.add_argument(
+        "--metric",
+        type=metric,
+        default="accuracy",
+        help="what scores the answers (accuracy): a name, or a mapping as in budgets.yaml, such as "
+        "'{name: shop.scoring:iou, per_example: true, higher_is_better: true}'",
+    )
     parser.add_argument("--name", help="of the model (default: from the factory's name)")
     parser.add_argument(
         "--recipe",
         action="append",
         default=[],
         metavar="EXPR",
-        help="to try, such as 'prune-structured(ratio=0.5) + int8-dynamic'; may be repeated (default: a few that run "
-        "here)",
+        help="to try, such as 'prune-structured(ratio=0.5) + int8-dynamic'; may be repeated (default: those that run "
+        "here and fit the model)",
     )
-    parser.add_argument("--output", type=Path, default=Path("budgets.yaml"), help="default: budgets.yaml")
-    parser.add_argument("--time-limit", type=seconds, default=20.0, metavar="TIME", help="per comparison (20 s)")
+    parser.add_argument("--add", action="store_true", help="add the model to a budgets file that there is")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: the budgets file that pytest would take")
+    parser.add_argument("--time-limit", type=seconds, metavar="TIME", help="of timing, per comparison (20 s)")
+    parser.add_argument(
+        "--within", type=seconds, default=600.0, metavar="TIME", help="no recipe is begun after that (10 min)"
+    )
     parser.set_defaults(run=run, in_project=True)
     init_ci.add_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    from pytest_modelopt.budgets.first import render, why_not
-    from pytest_modelopt.recipes.expression import parse
-    from pytest_modelopt.record.atomic import write_text
+    from pytest_modelopt.budgets.first import told_untried, why_no_answers, why_not
 
     if options.factory is None or options.data is None:
-        raise ValueError(f"init needs {_REFERENCE} of the model and --data {_REFERENCE} (or --ci alone)")
-    _refuse_to_overwrite(options.output)
-    _require_that_it_can_be_written(options.output)
-    wanted = options.recipe or _recipes_that_run(bool(options.calibration))
-    recipes = list(dict.fromkeys(parse(text) for text in wanted))
+        raise ValueError(
+            f"init needs {_REFERENCE} of the model and --data {_REFERENCE} (or --ci alone); where there are no labels, "
+            "let the data be inputs alone, and say --metric agreement"
+        )
+    output: Path = options.output or options.default_budgets
+    before = _existing(output) if options.add else None
+    if before is None:
+        _require_that_it_can_be_written(output)
     name = options.name if options.name is not None else _name_of(options.factory)
-    _require_that_it_can_be_stated(options, name, recipes)
-    record = _measured(options, name, recipes)
-    outcomes = _outcomes(record, recipes)
-    timed_limits = record.timed_limits
-    left = [f"{each.spelling}: {why}" for each in outcomes if (why := why_not(each, timed_limits))]
-    if len(left) == len(outcomes):
-        raise ValueError("no recipe is worth a budget here, so nothing was written:\n" + "\n".join(left))
-    text = render(_head(options, name, record), outcomes, timed_limits)
-
-    def check(new: Path) -> None:
-        _require_that_it_holds(new, record)
-        _refuse_to_overwrite(options.output)  # measuring took minutes
-
-    write_text(text, options.output, check=check)
-    for each in outcomes:
-        tell(f"{each.spelling}: {why_not(each, timed_limits) or each.told}")
-    tell(f"{options.output}: written, with {len(outcomes) - len(left)} of {len(outcomes)} recipes")
+    choice = _choice(options, output, before)
+    head = _head(options, name)
+    budgets = _provisional(output, before, head, choice)
+    tried = _tried(options, budgets, name)
+    record, outcomes = tried.record, tried.outcomes
+    told = [(each, why_not(each, record.timed_limits)) for each in outcomes]
+    lines = [f"{each.spelling}: {f'left out: {why}' if why else each.told}" for each, why in told if not each.untried]
+    untried = [(each.spelling, each.untried) for each in outcomes if each.untried]
+    lines += told_untried([*untried, *choice.impossible])
+    kept = sum(not why for _, why in told)
+    if not kept:
+        raise ValueError("\n".join(["no recipe is worth a budget here, so nothing was written:", *lines]))
+    _write(output, before, replace(head, comments=_comments(record, is_added=options.add)), tried)
+    for line in lines:
+        tell(line)
+    none = why_no_answers(outcomes)
+    if none:
+        tell(f"no limits on the answers: {none}")
+    tell(f"{output}: {f'{name} was added' if options.add else 'written'}, with {kept} of {len(told)} recipes")
     return PASSED
-
-
-def _refuse_to_overwrite(output: Path) -> None:
-    if output.exists() or output.is_symlink():
-        raise ValueError(f"{output} exists, and init overwrites nothing: name another file with --output")
-
-
-def _require_that_it_can_be_written(output: Path) -> None:
-    """Before minutes are spent; what is not there yet is made at the end. Raises ValueError."""
-    import tempfile
-
-    folder = next(parent for parent in output.absolute().parents if parent.exists())
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(f"{output} cannot be written: {folder}: {error.strerror}") from None
-
-
-def _recipes_that_run(has_calibration: bool) -> list[str]:
-    from pytest_modelopt.recipes.registry import RECIPES
-
-    tried = [RECIPES[name] for name in _TRIED]
-    return [
-        recipe.recipe_name
-        for recipe in tried
-        if not recipe.missing() and not recipe.unfit("cpu") and (has_calibration or not recipe.needs_calibration)
-    ]
 
 
 def _name_of(factory: str) -> str:
@@ -144,81 +124,69 @@ def _name_of(factory: str) -> str:
     return "-".join(words) or module.split(".")[-1].replace("_", "-")
 
 
-# --- measuring -------------------------------------------------------------------------------------------------------
+# --- the file as it is -----------------------------------------------------------------------------------------------
 
 
-def _measured(options: argparse.Namespace, name: str, recipes: Sequence[tuple[Recipe, ...]]) -> Record:
-    """All recipes, in one run of the gate's own session. Raises ValueError where the original cannot be measured."""
-    from pytest_modelopt.budgets.first import AS_FAST
-    from pytest_modelopt.commands.shown import Shown, show
-    from pytest_modelopt.options import Options
-    from pytest_modelopt.recipes.expression import canonical
-    from pytest_modelopt.report.failure import explain
-    from pytest_modelopt.session import Session
+def _require_that_it_can_be_written(output: Path) -> None:
+    """Before minutes are spent: that there is no file, and that there can be one. Raises ValueError."""
+    import tempfile
 
-    settings = Options(True, options.output, False, None, False, options.time_limit, None)
-    session = Session(settings, None, Path.cwd(), Shown(), timed_limits=len(recipes))
+    _refuse_to_overwrite(output)
+    folder = next(parent for parent in output.absolute().parents if parent.exists())
     try:
-        for recipe in recipes:
-            case_id = f"{name}/{canonical(recipe)}"
-            case = session.run(case_id, name, (AS_FAST,), _variant(options, canonical(recipe)))
-            if session.runner.original_failed:
-                raise ValueError(explain(case, strict=False))
-            session.add(case)
-        return session.record(complete=True)
-    finally:
-        session.close()
-        show("")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{output} cannot be written: {folder}: {error.strerror}") from None
 
 
-def _variant(options: argparse.Namespace, recipe: str) -> Variant:
-    from pytest_modelopt.measure.variant import Variant, added_recipes_now, environment_now
-    from pytest_modelopt.metrics import MetricSpec
-
-    folders = dict.fromkeys((str(Path.cwd()), str(options.output.absolute().parent)))
-    return Variant(
-        model=options.factory,
-        recipe=recipe,
-        data=options.data,
-        calibration=options.calibration,
-        example_inputs=options.example_inputs,
-        metric=MetricSpec(options.metric),
-        import_paths=tuple(folders),
-        working_directory=str(Path.cwd()),
-        environment=environment_now(),
-        added_recipes=added_recipes_now(),
-    )
+def _refuse_to_overwrite(output: Path) -> None:
+    if output.exists() or output.is_symlink():
+        raise ValueError(
+            f"{output} exists, and init overwrites nothing: add this model to it by --add, or name another file with "
+            "--output"
+        )
 
 
-# --- telling ---------------------------------------------------------------------------------------------------------
+def _existing(output: Path) -> Document:
+    """The file that takes one more model. Raises ValueError where it does not check, or takes none."""
+    import os
+
+    from pytest_modelopt.budgets.adding import opening
+    from pytest_modelopt.budgets.document import read_document
+    from pytest_modelopt.budgets.file import load_budgets
+
+    if not output.exists():
+        raise ValueError(f"there is no {output} to add to: leave out --add, and it is written")
+    load_budgets(output, relative_to=Path.cwd())
+    document = read_document(output, str(output))
+    opening(document)
+    for path in (output.resolve(), output.resolve().parent):
+        if not os.access(path, os.W_OK):
+            raise ValueError(f"{output} cannot be changed: {path} cannot be written")
+    return document
 
 
-def _outcomes(record: Record, recipes: Sequence[tuple[Recipe, ...]]) -> list[Outcome]:
-    from pytest_modelopt.budgets.first import Outcome
-    from pytest_modelopt.recipes.expression import canonical
-    from pytest_modelopt.report.cells import PROCESS_METER
-    from pytest_modelopt.report.conditions import disturbances
-    from pytest_modelopt.report.table import blocks
+def _choice(options: argparse.Namespace, output: Path, before: Document | None) -> Choice:
+    from pytest_modelopt.commands.trying import Choice, canonical_once, choose
 
-    rows = {row.case.id: row for block in blocks(record) for row in block.rows if row.case is not None}
-    spellings = {canonical(recipe): _spelling(recipe) for recipe in recipes}
-    outcomes = []
-    for case in record.cases:
-        row = rows[case.id]
-        memory = row.memory.replace(PROCESS_METER, " in fresh processes")
-        told = f"memory {memory}, size {row.size}, {row.speedup} as fast, score {row.score}, drop {row.drop}"
-        disturbed = ", ".join(disturbances(case.timing)) if case.timing is not None else ""
-        outcomes.append(Outcome(spellings[case.recipe], case, told, disturbed))
-    return outcomes
+    if options.recipe:
+        return Choice(canonical_once(options.recipe))
+    device = _defaults(output, before).device.partition(":")[0]
+    return choose(device, has_calibration=bool(options.calibration))
 
 
-def _spelling(recipe: tuple[Recipe, ...]) -> str:
-    return " + ".join(step.canonical() for step in recipe)
+def _defaults(output: Path, before: Document | None) -> Defaults:
+    from pytest_modelopt.budgets.file import Defaults, load_budgets
+
+    return Defaults() if before is None else load_budgets(output, relative_to=Path.cwd()).defaults
 
 
-def _head(options: argparse.Namespace, name: str, record: Record | None = None) -> Head:
+# --- the file as it becomes ------------------------------------------------------------------------------------------
+
+
+def _head(options: argparse.Namespace, name: str) -> Head:
     from pytest_modelopt.budgets.first import Head
-    from pytest_modelopt.report.summary import machine
 
     keys = {
         "factory": options.factory,
@@ -227,42 +195,112 @@ def _head(options: argparse.Namespace, name: str, record: Record | None = None) 
         "example_inputs": options.example_inputs,
         "metric": options.metric,
     }
-    on = "" if record is None else machine(record).partition("; ")[2]
+    given = options.time_limit is not None and not options.add
+    defaults = (("time_limit", f"{options.time_limit:g} s"),) if given else ()
+    return Head((), name, tuple((key, value) for key, value in keys.items() if value), defaults)
+
+
+def _comments(record: Record, *, is_added: bool) -> tuple[str, ...]:
+    from pytest_modelopt.budgets.first import EXAMPLES_OF_ROOM
+    from pytest_modelopt.report.summary import machine
+
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    comments = (
-        f"Written by `pytest-modelopt init` on {today}, of what was measured on {on}.",
-        "The limits leave headroom (5%; 15% of other runtimes' memory; half of a gain in speed): state what you need.",
-        "`pytest --modelopt` checks them, `pytest-modelopt update` tightens them to what a run measured.",
+    on = machine(record).partition("; ")[2]
+    examples = max((case.original.examples for case in record.cases if case.original is not None), default=0)
+    return (
+        f"{'Added' if is_added else 'Written'} by `pytest-modelopt init` on {today}, of what was measured on {on}.",
+        "Limits leave room: 5% of memory and size (15% of the memory of fresh processes), half of the gain in speed "
+        f"that is certain, and what {EXAMPLES_OF_ROOM} of the {examples} examples come to in the score. State what you "
+        "need: `pytest --modelopt` checks it, and `pytest-modelopt update` tightens it to what a run measured.",
     )
-    defaults = () if options.time_limit == 20.0 else (("time_limit", f"{options.time_limit:g} s"),)
-    return Head(comments, name, tuple((key, value) for key, value in keys.items() if value), defaults)
 
 
-def _require_that_it_can_be_stated(
-    options: argparse.Namespace, name: str, recipes: Sequence[tuple[Recipe, ...]]
-) -> None:
-    """That a file with this name and this metric checks, before minutes are spent. Raises BudgetsError."""
+def _provisional(output: Path, before: Document | None, head: Head, choice: Choice) -> BudgetsFile:
+    """The file with the model and no limits, as if it stood there: seen to check before minutes are spent.
+
+    Raises:
+        ValueError: with what is wrong with the name, the metric or the recipes.
+    """
     import tempfile
 
     from pytest_modelopt.budgets.file import load_budgets
-    from pytest_modelopt.budgets.first import Outcome, render
+    from pytest_modelopt.budgets.first import Outcome
+    from pytest_modelopt.budgets.problems import BudgetsError
+    from pytest_modelopt.commands.trying import spelling
 
+    if before is not None and head.name in before.data["models"]:
+        line = before.line(("models", head.name))
+        raise ValueError(f"{output}:{line}: there is a model `{head.name}` already: choose another one with --name")
+    outcomes = tuple(Outcome(spelling(recipe), None) for recipe in choice.recipes)
     with tempfile.TemporaryDirectory(prefix="modelopt-") as folder:
-        file = Path(folder) / options.output.name
-        outcomes = [Outcome(_spelling(recipe), None, "") for recipe in recipes]
-        file.write_text(render(_head(options, name), outcomes, 0), encoding="utf-8")
-        load_budgets(file, relative_to=file.parent)
+        file = Path(folder) / output.name
+        file.write_text(_text(before, head, outcomes, 0), encoding="utf-8", newline="\n")
+        try:
+            budgets = load_budgets(file, relative_to=file.parent)
+        except BudgetsError as error:
+            raise ValueError("\n".join(problem.message for problem in error.problems)) from None
+    return replace(budgets, path=output.absolute())
 
 
-def _require_that_it_holds(new: Path, record: Record) -> None:
+def _text(before: Document | None, head: Head, outcomes: tuple[Outcome, ...], timed_limits: int) -> str:
+    from pytest_modelopt.budgets.adding import added, opening
+    from pytest_modelopt.budgets.first import comment_lines, model_lines, render
+
+    if before is None:
+        return render(head, outcomes, timed_limits)
+    place = opening(before)
+    lines = model_lines(head, outcomes, timed_limits, indent=place.indent)
+    return added(before.source, place, [*comment_lines(head.comments, place.indent), *lines])
+
+
+def _tried(options: argparse.Namespace, budgets: BudgetsFile, name: str) -> Tried:
+    from pytest_modelopt.commands.shown import Shown, show
+    from pytest_modelopt.commands.trying import try_recipes
+    from pytest_modelopt.figures import format_time
+    from pytest_modelopt.options import Options
+    from pytest_modelopt.session import Session
+
+    entries = [entry for entry in budgets.cases if entry.model.name == name]
+    step_limit_s = min(options.within, budgets.defaults.step_limit_s)
+    settings = Options(True, budgets.path, False, None, False, options.time_limit, step_limit_s)
+    session = Session(settings, budgets, Path.cwd(), Shown(), timed_limits=len(entries))
+    try:
+        return try_recipes(session, entries, within_s=options.within, told_within=format_time(options.within))
+    finally:
+        session.close()
+        show("")
+
+
+def _write(output: Path, before: Document | None, head: Head, tried: Tried) -> None:
+    from pytest_modelopt.budgets.adding import require_only_added
+    from pytest_modelopt.budgets.document import read_document
+    from pytest_modelopt.commands.editing import replace_text
+    from pytest_modelopt.record.atomic import write_text
+
+    text = _text(before, head, tried.outcomes, tried.record.timed_limits)
+
+    def check(new: Path) -> None:
+        _require_that_it_holds(new, head.name, tried.record)
+        if before is None:
+            _refuse_to_overwrite(output)  # measuring took minutes
+        else:
+            require_only_added(before, read_document(new, before.file), head.name)
+
+    if before is None:
+        write_text(text, output, check=check)
+    else:
+        replace_text(output, text, before.source, check=check)
+
+
+def _require_that_it_holds(new: Path, model: str, record: Record) -> None:
     """That the file checks, and that what was measured keeps it. Raises ValueError."""
-    from dataclasses import replace
-
     from pytest_modelopt.budgets.file import load_budgets
     from pytest_modelopt.budgets.judge import judge
 
     cases = {case.recipe: case for case in record.cases}
     for entry in load_budgets(new, relative_to=new.parent).cases:
+        if entry.model.name != model:
+            continue
         case = judge(replace(cases[entry.recipe], limits=entry.limits), timed_limits=record.timed_limits)
         for verdict in case.verdicts:
             if verdict.outcome != "pass":

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import difflib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     texts = {change.place: change.text for change in done.changes}
     after = replaced(document.source, texts)
     if texts and not options.dry_run:
-        _write(path.resolve(), after, document, done)
+        _write(path, after, document, done)
     for line in (*_difference(document.source, after, str(options.budgets)), *_told(done, options)):
         tell(line)
     for name in foreign_cases(budgets, record):
@@ -120,19 +118,17 @@ def _case_named(name: str, budgets: BudgetsFile) -> str:
 
 
 def _write(path: Path, text: str, before: Document, done: Update) -> None:
-    """Replace the file (the one that a link names), once it was seen that it checks and that nothing else changed."""
+    """Replace the file, once it was seen that it checks and that nothing else changed."""
     from pytest_modelopt.budgets.document import read_document
     from pytest_modelopt.budgets.file import load_budgets
     from pytest_modelopt.budgets.places import require_only
-    from pytest_modelopt.record.atomic import write_text
+    from pytest_modelopt.commands.editing import replace_text
 
     def check(new: Path) -> None:
         load_budgets(new, relative_to=new.parent)
         require_only(before, read_document(new, before.file), {change.place: change.text for change in done.changes})
-        shutil.copymode(path, new)
 
-    mark = "\N{ZERO WIDTH NO-BREAK SPACE}" if path.read_bytes().startswith(codecs.BOM_UTF8) else ""
-    write_text(mark + text, path, check=check)
+    replace_text(path, text, before.source, check=check)
 
 
 def _difference(before: str, after: str, name: str) -> Iterator[str]:

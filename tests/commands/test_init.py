@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from pytest_modelopt.budgets.file import load_budgets
 from pytest_modelopt.cli import main
-from pytest_modelopt.commands.init import _name_of, _recipes_that_run
+from pytest_modelopt.commands import trying
+from pytest_modelopt.commands.init import _name_of
+from pytest_modelopt.recipes.registry import RECIPES
 from pytest_modelopt.session import Session
 
 SHOP = '''
@@ -14,14 +18,30 @@ import torch
 from torch import nn
 
 def load_small_net():
-    """Large layers in front of a small answer: int8 makes it a quarter."""
+    """Layers so large that int8 makes it a quarter, and no slower."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10)).eval()
+    return nn.Sequential(nn.Linear(64, 1024), nn.ReLU(), nn.Linear(1024, 512), nn.ReLU(), nn.Linear(512, 10)).eval()
 
 def data():
     inputs = torch.randn(200, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         return inputs, load_small_net()(inputs).argmax(1)
+
+def load_wide_net():
+    """The same, with answers that are real numbers."""
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(64, 1024), nn.ReLU(), nn.Linear(1024, 512), nn.ReLU(), nn.Linear(512, 3)).eval()
+
+def values():
+    inputs = torch.randn(200, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return inputs, load_wide_net()(inputs)[:, 0] + 1
+
+def first_column(outputs, targets):
+    return outputs[:, 0], targets
+
+def squared_error(outputs, targets):
+    return (outputs - targets) ** 2
 
 def without_weights():
     raise FileNotFoundError("weights/best.pt")
@@ -49,13 +69,17 @@ def test_the_gate_passes_on_what_was_written(shop: pytest.Pytester, capsys: pyte
     assert names >= {"max_memory", "max_size", "max_accuracy_drop", "min_accuracy"}
     assert "# int8-static: left out: int8-static needs calibration data" in text
     assert "Written by `pytest-modelopt init` on 20" in text.splitlines()[0]
-    assert " torch 2" in text.splitlines()[0]
+    assert " torch 2" in " ".join(text.splitlines()[:2])
+    values = {limit.name: limit.value for limit in case.limits}
+    assert values["max_accuracy_drop"] >= 0.015
+    assert values["min_accuracy"] == pytest.approx(1 - values["max_accuracy_drop"])
     assert "int8-dynamic: # memory " in text
     assert "time_limit: 1 s" in text
     result = shop.runpytest("--modelopt", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=1)
     assert main(["init", "shop:load_small_net", "--data", "shop:data"]) == 2
-    assert "budgets.yaml exists, and init overwrites nothing: name another file" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "budgets.yaml exists, and init overwrites nothing: add this model to it by --add, or name another" in told
     assert file.read_text(encoding="utf-8") == text
 
 
@@ -75,7 +99,7 @@ def test_where_nothing_is_worth_a_budget_nothing_is_written(
     assert main(["init", "shop:load_small_net", "--data", "shop:data", "--recipe", "int8-static"]) == 2
     told = capsys.readouterr().err
     assert "no recipe is worth a budget here, so nothing was written:" in told
-    assert "int8-static: int8-static needs calibration data" in told
+    assert "int8-static: left out: int8-static needs calibration data" in told
     assert list(shop.path.glob("*budgets*")) == []
 
 
@@ -86,6 +110,8 @@ def test_where_nothing_is_worth_a_budget_nothing_is_written(
         (("--name", "a/b"), "the model name 'a/b' contains `/`"),
         (("--name", ""), "a model has an empty name"),
         (("--metric", "acuracy"), "'acuracy'"),
+        (("--metric", "{name: accuracy, per_example: true}"), "`accuracy` is built in and takes no `per_example`"),
+        (("--metric", "{nam: accuracy}"), "'nam'"),
     ],
 )
 def test_wrong_input_is_refused_before_anything_is_measured(
@@ -141,8 +167,120 @@ def test_the_name_of_a_model(factory: str, name: str) -> None:
     assert _name_of(factory) == name
 
 
-def test_recipes_that_need_calibration_are_tried_where_there_is_some() -> None:
-    with_it, without_it = _recipes_that_run(True), _recipes_that_run(False)
-    assert set(with_it) - set(without_it) >= {"int8-static"}
-    assert set(without_it) < set(with_it)
-    assert "int8-dynamic" in without_it
+METRIC = "{name: shop:squared_error, prepare: shop:first_column, per_example: true, higher_is_better: false}"
+FILE = """\
+# ours
+version: 1
+defaults: {time_limit: 1 s}   # short
+models:
+  small-net:   # the first
+    factory: shop:load_small_net
+    data: "shop:data"
+    recipes:
+      int8-dynamic: {max_size: 1 MiB}
+      # bf16: left out
+waivers: []  # none
+"""
+
+
+def test_a_second_model_with_a_metric_of_its_own_is_added(
+    shop: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = shop.path / "budgets.yaml"
+    file.write_text(FILE, encoding="utf-8")
+    call = ["init", "shop:load_wide_net", "--data", "shop:values", "--metric", METRIC, "--recipe", "int8-dynamic"]
+    assert main([*call, "--add"]) == 0
+    assert "budgets.yaml: wide-net was added, with 1 of 1 recipes\n" in capsys.readouterr().out
+    text = file.read_text(encoding="utf-8")
+    ahead, behind = FILE[: FILE.index("waivers")], "waivers: []  # none\n"
+    assert text.startswith(f"{ahead}  # Added by `pytest-modelopt init` on 20")
+    assert text.endswith(behind)
+    assert "  wide-net:\n    factory: shop:load_wide_net\n    data: shop:values\n" in text
+    assert f"    metric: {METRIC}\n    recipes:\n      int8-dynamic: # memory" in text
+    case = load_budgets(file, relative_to=shop.path).cases[1]
+    assert {limit.name for limit in case.limits} >= {"max_memory", "max_size", "max_accuracy_drop", "min_accuracy"}
+    shop.runpytest("--modelopt", "-p", "no:cacheprovider").assert_outcomes(passed=2)
+    assert main(["validate"]) == 0
+    assert main([*call, "--add"]) == 2
+    assert "budgets.yaml:16: there is a model `wide-net` already: choose another one with --name" in (
+        capsys.readouterr().err
+    )
+    assert file.read_text(encoding="utf-8") == text
+
+
+def test_a_file_that_was_changed_meanwhile_stays_as_it_is(
+    shop: pytest.Pytester, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = shop.path / "budgets.yaml"
+    file.write_text(FILE, encoding="utf-8")
+    close = Session.close
+
+    def change_and_close(session: Session) -> None:
+        file.write_text(f"{FILE}# by others\n", encoding="utf-8")
+        close(session)
+
+    monkeypatch.setattr(Session, "close", change_and_close)
+    call = ["init", "shop:load_wide_net", "--data", "shop:values", "--metric", METRIC, "--recipe", "int8-dynamic"]
+    assert main([*call, "--add"]) == 2
+    assert "was changed by others meanwhile, so nothing was written" in capsys.readouterr().err
+    assert file.read_text(encoding="utf-8") == f"{FILE}# by others\n"
+    assert list(shop.path.glob(".budgets*")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "there is no budgets.yaml to add to: leave out --add"),
+        (FILE.replace("1 MiB", "1"), "budgets.yaml:9: max_size of small-net/int8-dynamic: 1 has no unit"),
+        ("{version: 1, models: {m: {factory: a:b, data: a:b, recipes: {bf16: }}}}", "written in braces or as an alias"),
+    ],
+)
+def test_a_file_that_takes_no_model_is_told_before_anything_is_measured(
+    shop: pytest.Pytester, capsys: pytest.CaptureFixture[str], text: str | None, said: str
+) -> None:
+    if text is not None:
+        (shop.path / "budgets.yaml").write_text(text, encoding="utf-8")
+    assert main(["init", "no_such_module:net", "--data", "shop:data", "--add"]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert "no_such_module" not in told
+
+
+def test_after_the_time_no_recipe_is_begun(
+    shop: pytest.Pytester, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 1.0, 61.0])
+    monkeypatch.setattr(trying, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    call = ["init", "shop:load_small_net", "--data", "shop:data", "--time-limit", "1 s", "--within", "1 min"]
+    assert main([*call, "--recipe", "int8-dynamic", "--recipe", "int8-weight-only"]) == 0
+    said = "not tried, since the 1 min of --within were over: int8-weight-only"
+    assert f"{said}\n" in capsys.readouterr().out
+    assert f"      # {said}\n" in (shop.path / "budgets.yaml").read_text(encoding="utf-8")
+
+
+def test_the_recipes_that_are_tried_are_those_that_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RECIPES["onnxruntime"], "requires", ("onnxruntime_is_absent",))
+    without = trying.choose("cpu", has_calibration=False)
+    tried = {trying.spelling(recipe) for recipe in without.recipes}
+    assert {"int8-dynamic", "int8-weight-only", "low-rank(ratio=0.5)", "compile"} <= tried
+    why = dict(without.impossible)
+    assert why["int8-static"] == "there is no --calibration"
+    assert "onnxruntime needs onnxruntime_is_absent: run `pip install" in why["onnxruntime"]
+    with_it = {trying.spelling(recipe) for recipe in trying.choose("cpu", has_calibration=True).recipes}
+    assert with_it - tried >= {"int8-static"}
+    assert "int8-dynamic" not in {
+        trying.spelling(recipe) for recipe in trying.choose("cuda", has_calibration=True).recipes
+    }
+
+
+@pytest.mark.parametrize(
+    ("layers", "fitting"),
+    [
+        ({"Conv2d", "BatchNorm2d"}, {"channels-last", "bf16", "onnxruntime", "fold-batchnorm"}),
+        ({"Linear"}, {"int8-dynamic", "low-rank(ratio=0.5)", "bf16", "onnxruntime", "fold-batchnorm"}),
+        ({"LSTM"}, {"int8-dynamic", "bf16", "onnxruntime"}),
+    ],
+)
+def test_recipes_that_change_none_of_the_layers_are_not_tried(layers: set[str], fitting: set[str]) -> None:
+    asked = ("int8-dynamic", "channels-last", "bf16", "onnxruntime", "fold-batchnorm", "low-rank(ratio=0.5)")
+    assert {text for text in asked if trying.fits(text, layers)} == fitting
