@@ -125,7 +125,11 @@ def test_what_pytest_knows_a_command_knows(folder: Path, arguments: tuple[str, .
 
 def test_init_and_selftest_find_what_pythonpath_names(folder: Path) -> None:
     asked = ("shop.layers:net", "--data", "shop.layers:data", "--time-limit", "1 s")
-    done = command(folder, "init", *asked, "--recipe", "round(step=0.5)", "--recipe", "int8-dynamic")
+    asked += ("--recipe", "round(step=0.5)", "--recipe", "int8-dynamic")
+    done = command(folder, "init", *asked)
+    assert done.returncode == 2
+    assert "gates/limits.yaml exists, and init overwrites nothing: add this model to it by --add" in done.stderr
+    done = command(folder, "init", *asked, "--output", "first.yaml")
     assert done.returncode == 0, done.stderr
     assert "cannot be imported" not in done.stdout
     assert "unknown recipe" not in done.stdout
