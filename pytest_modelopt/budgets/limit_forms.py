@@ -45,7 +45,7 @@ WORDS_OF_UNITS: dict[Unit, list[dict[str, Any]]] = {
     ],
     "percentage": [
         _text(rf"{_AMOUNT}\s*%", "60%"),
-        {"type": "number", "minimum": 0, "maximum": 1, "description": "A fraction."},
+        {"type": "number", "minimum": 0, "maximum": 1, "description": "A fraction; not a plain 1, but 1% or 100%."},
     ],
     "points": [
         _text(rf"{_AMOUNT}\s*pp", "1 pp", "0.5 pp"),

@@ -26,6 +26,9 @@ TIME_UNITS = {
     "s": Fraction(1),
     "min": Fraction(60),
 }
+_MOST_GROWTH = 10
+"""What would be eleven times as large keeps any limit."""
+_MOST_SECONDS = 30 * 86400
 _MOST_BYTES = 2**53
 """Up to here a float holds every whole number of bytes."""
 
@@ -58,7 +61,7 @@ _PERCENT_SAID = ("percent", "per cent", "pct")
 
 _EXPECT_BYTES = f"a number with one of the units {', '.join(BYTE_UNITS)}, for example `6 MiB`"
 _EXPECT_PERCENTAGE = "a percentage from 0% to 100%, or a fraction from 0 to 1, for example `60%` or `0.6`"
-_EXPECT_GROWTH = "a percentage of 0% or more, or a fraction from 0 to 1, for example `10%` or `0.1`"
+_EXPECT_GROWTH = "a percentage from 0% to 1000%, or a fraction from 0 to 1, for example `10%` or `0.1`"
 _EXPECT_POINTS = "percentage points, for example `1 pp`"
 _EXPECT_POINTS_OR_FRACTION = "percentage points, or a fraction below 1, for example `1 pp` or `0.01`"
 _EXPECT_OWN_UNIT = "a number of 0 or more in the metric's own unit, for example `0.5`"
@@ -92,7 +95,7 @@ def parse_bytes(value: object) -> int:
 
 
 def parse_percentage(value: object) -> float:
-    """A fraction in 0..1 from `60%`, 0.6, 0 or 1."""
+    """A fraction in 0..1 from `60%`, 0.6, 0 or 1.0; a plain 1 could mean two things."""
     share, unit = _share(value, _EXPECT_PERCENTAGE)
     if share > 1:
         if not unit and share <= 100:
@@ -107,10 +110,10 @@ def parse_growth(value: object) -> float:
     """A share of 0 or more from `10%`, `150%` (1.5) or 0.1: what grows may grow by more than the whole."""
     share, unit = _share(value, _EXPECT_GROWTH)
     if share > 1 and not unit:
-        percent = _plain(share)
-        raise UnitError(
-            f"{shown(value)} could mean {percent}% or {_plain(100 * share)}%; write `{percent}%` or "
-            f"`{_plain(100 * share)}%`"
+        raise _two_percentages(value, share)
+    if share > _MOST_GROWTH:
+        raise _refusal(
+            value, f"would allow more than {1 + _MOST_GROWTH} times as much, which is no limit", _EXPECT_GROWTH
         )
     return _float(share, value, _EXPECT_GROWTH)
 
@@ -123,7 +126,19 @@ def _share(value: object, expected: str) -> tuple[Fraction, str]:
         raise _unknown_unit(value, number, unit, meant, expected)
     if number < 0:
         raise _refusal(value, "is negative", expected)
+    if not unit and _is_plain_one(value, number):
+        raise _two_percentages(value, number)
     return number / 100 if unit else number, unit
+
+
+def _is_plain_one(value: object, number: Fraction) -> bool:
+    """Whether a 1 without a point is written: the whole, or one in a hundred. 1.0 is a fraction."""
+    return number == 1 and "." not in str(value)
+
+
+def _two_percentages(value: object, number: Fraction) -> UnitError:
+    percent, share = _plain(number), _plain(100 * number)
+    return UnitError(f"{shown(value)} could mean {percent}% or {share}%; write `{percent}%` or `{share}%`")
 
 
 def parse_points(value: object, *, unit_interval: bool | None) -> float:
@@ -165,6 +180,8 @@ def parse_score(value: object, *, unit_interval: bool | None) -> float:
         meant = [("%", "")] if unit in _PERCENT_SAID and unit_interval is not False else []
         raise _unknown_unit(value, number, unit, meant, expected)
     score = number / 100 if unit else number
+    if unit_interval and not unit and _is_plain_one(value, number):
+        raise _two_percentages(value, number)
     if unit_interval and 1 < score <= 100 and not unit:
         raise UnitError(f"{shown(value)} is above 1, the best score; if you mean a percentage, write {_plain(number)}%")
     if (unit_interval or unit) and not 0 <= score <= 1:
@@ -202,6 +219,8 @@ def parse_time(value: object) -> float:
         raise _unknown_unit(value, number, unit, _time_units_meant(unit), _EXPECT_TIME)
     if number <= 0:
         raise _refusal(value, "is not above 0", _EXPECT_TIME)
+    if number * TIME_UNITS[unit] > _MOST_SECONDS:
+        raise _refusal(value, f"is longer than {_MOST_SECONDS // 86400} days", _EXPECT_TIME)
     return _float(number * TIME_UNITS[unit], value, _EXPECT_TIME, above_zero=True)
 
 

@@ -337,6 +337,15 @@ MISTAKES = [
     (in_model("    budget: {min_speed: 1x}\n"), 8, ["m: unknown limit 'min_speed'"]),
     (in_model("    budget: 3 MiB\n"), 8, ["budget of m: a mapping is needed here"]),
     # defaults
+    *(
+        (in_recipe(f"{name}: 1"), 8, [f"{name} of m/low-rank: 1 could mean 1% or 100%; write `1%` or `100%`"])
+        for name in ("max_flips", "min_coverage", "min_memory_reduction", "min_size_reduction", "min_accuracy")
+    ),
+    *(
+        (in_recipe(f"regression: {{{name}: 1}}"), 8, [f"{name} of", "1 could mean 1% or 100%; write `1%` or `100%`"])
+        for name in ("max_memory_growth", "max_size_growth", "max_slowdown")
+    ),
+    (in_recipe("regression: {max_slowdown: 2000%}"), 8, ["'2000%' would allow more than 11 times as much"]),
     (with_defaults("device: gpu"), 3, ["'gpu'", "write `cpu`, `cuda` or `cuda:0`"]),
     (with_defaults("device: 0"), 3, ["write `cpu`, `cuda` or `cuda:0`"]),
     (with_defaults("threads: 0"), 3, ["0 is not a whole number of at least 1"]),
@@ -345,6 +354,7 @@ MISTAKES = [
     (with_defaults("batch_size: '8'"), 3, ["'8' is not a whole number"]),
     (with_defaults("time_limit: 20"), 3, ["`20 s`"]),
     (with_defaults("step_limit: -1 s"), 3, ["not above 0"]),
+    (with_defaults("step_limit: 1e300 s"), 3, ["'1e300 s' is longer than 30 days"]),
     (with_defaults("time-limit: 20 s"), 3, ["did you mean 'time_limit'?"]),
 ]
 

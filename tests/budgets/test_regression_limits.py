@@ -95,7 +95,8 @@ def test_a_file_knows_its_name_as_its_limits_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "share"), [("0%", 0.0), ("10%", 0.1), ("150%", 1.5), (" 2.5 % ", 0.025), (0.1, 0.1), (1, 1.0), (0, 0.0)]
+    ("written", "share"),
+    [("0%", 0.0), ("10%", 0.1), ("150%", 1.5), (" 2.5 % ", 0.025), (0.1, 0.1), (1.0, 1.0), (0, 0.0)],
 )
 def test_growth_is_a_share_that_may_exceed_the_whole(written: object, share: float) -> None:
     assert parse_growth(written) == share
@@ -110,7 +111,8 @@ def test_growth_is_a_share_that_may_exceed_the_whole(written: object, share: flo
         ("-1%", "negative"),
         ("2 pp", "did you mean `2%`"),
         ("1.1x", "does not fit"),
-        ("1e999%", "too large"),
+        (1, "1 could mean 1% or 100%; write `1%` or `100%`"),
+        ("1e999%", "more than 11 times as much, which is no limit"),
         (float("inf"), "not a finite number"),
         (True, "yes or no"),
         (None, "there is no value"),

@@ -27,6 +27,7 @@ Parser = Callable[[object], float]
 PARSERS: list[Parser] = [
     units.parse_bytes,
     units.parse_percentage,
+    units.parse_growth,
     points_of_accuracy,
     points_of_own,
     points_of_any,
@@ -51,7 +52,17 @@ BY_HAND: list[tuple[Parser, object, float]] = [
     (units.parse_percentage, 0.6, 0.6),
     (units.parse_percentage, "1e-3", 0.001),
     (units.parse_percentage, 0, 0),
-    (units.parse_percentage, 1, 1),
+    (units.parse_percentage, 1.0, 1),
+    (units.parse_percentage, "1.0", 1),
+    (units.parse_percentage, "1%", 0.01),
+    (units.parse_percentage, "100%", 1),
+    (units.parse_percentage, 0.01, 0.01),
+    (units.parse_growth, "1%", 0.01),
+    (units.parse_growth, 0.01, 0.01),
+    (units.parse_growth, 1.0, 1),
+    (units.parse_growth, "150%", 1.5),
+    (units.parse_growth, "1000%", 10),
+    (units.parse_growth, 0, 0),
     (points_of_accuracy, "1 pp", 0.01),
     (points_of_accuracy, "0.28pp", 0.0028),
     (points_of_accuracy, "0 pp", 0),
@@ -62,6 +73,11 @@ BY_HAND: list[tuple[Parser, object, float]] = [
     (points_of_any, 2.5, 2.5),
     (score_of_accuracy, 0.97, 0.97),
     (score_of_accuracy, "97%", 0.97),
+    (score_of_accuracy, 1.0, 1),
+    (score_of_accuracy, "100%", 1),
+    (score_of_own, 1, 1),
+    (score_of_any, 1, 1),
+    (points_of_any, 1, 1),
     (score_of_own, -1.5, -1.5),
     (score_of_own, "23.5", 23.5),
     (score_of_any, "97%", 0.97),
@@ -78,6 +94,7 @@ BY_HAND: list[tuple[Parser, object, float]] = [
     (units.parse_time, "250 \u00b5s", 0.00025),
     (units.parse_time, "250 \u03bcs", 0.00025),
     (units.parse_time, "2 min", 120),
+    (units.parse_time, "43200 min", 2592000),
 ]
 
 
@@ -101,6 +118,18 @@ REFUSED: list[tuple[Parser, object, list[str]]] = [
     (units.parse_bytes, "-3 MiB", ["less than nothing"]),
     (units.parse_bytes, "1e300 GB", ["more than any machine has"]),
     (units.parse_percentage, 60, ["write 60%"]),
+    *(
+        (parse, one, [f"{one!r} could mean 1% or 100%; write `1%` or `100%`"])
+        for parse in (units.parse_percentage, units.parse_growth, score_of_accuracy)
+        for one in (1, "1", " 1 ", "+1", "01", "1e0")
+    ),
+    (units.parse_growth, 1.5, ["1.5 could mean 1.5% or 150%; write `1.5%` or `150%`"]),
+    (units.parse_growth, 50, ["50 could mean 50% or 5000%"]),
+    (units.parse_growth, "1001%", ["'1001%' would allow more than 11 times as much, which is no limit; write a"]),
+    (units.parse_growth, "1e300%", ["which is no limit"]),
+    (units.parse_growth, "2x", ["has a unit that does not fit, 'x'"]),
+    (units.parse_growth, "5 MiB", ["has a unit that does not fit, 'MiB'"]),
+    (units.parse_growth, "-5%", ["is negative"]),
     (units.parse_percentage, 1.5, ["write 1.5%"]),
     (units.parse_percentage, "120%", ["more than the whole"]),
     (units.parse_percentage, "-5%", ["negative"]),
@@ -132,6 +161,8 @@ REFUSED: list[tuple[Parser, object, list[str]]] = [
     (units.parse_time, "5 seconds", ["did you mean `5 s`"]),
     (units.parse_time, "1 min 30 s", ["'min 30 s'"]),
     (units.parse_time, "0 s", ["not above 0"]),
+    (units.parse_time, "1e300 s", ["is longer than 30 days"]),
+    (units.parse_time, "43201 min", ["is longer than 30 days"]),
     (units.parse_time, "-1 s", ["not above 0"]),
 ]
 
@@ -195,7 +226,7 @@ def test_bytes_shown_with_enough_digits_are_read_back(count: int) -> None:
 @given(st.floats(min_value=1e-4, max_value=1))
 def test_shares_shown_with_enough_digits_are_read_back(share: float) -> None:
     shown = figures.format_percentage(share, digits=17)
-    assert math.isclose(units.parse_percentage(shown if share < 1 else 1), share, rel_tol=1e-12)
+    assert math.isclose(units.parse_percentage(shown if share < 1 else 1.0), share, rel_tol=1e-12)
 
 
 @given(st.floats(min_value=1e-6, max_value=1e4))
