@@ -16,7 +16,6 @@ from pytest_modelopt.markers import read_budget
 from pytest_modelopt.record.against import Base
 from pytest_modelopt.record.model import ORIGINAL, Case
 from pytest_modelopt.record.outcome import is_red
-from pytest_modelopt.report.failure import explain
 from pytest_modelopt.selecting import AGAINST_BASE, keyword
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class CaseItem(pytest.Item):
         session = self.config.stash[SESSION]
         case = self.measure()
         self.stash[CASES] = [case]
-        message = red_message([case], strict=session.options.strict)
+        message = red_message([case], session)
         if message:
             raise BrokenBudget(message)
 
@@ -99,9 +98,9 @@ class BrokenBudget(Exception):
     """The message names every broken limit of the case, or the error that kept it from being measured."""
 
 
-def red_message(cases: Sequence[Case], *, strict: bool) -> str:
+def red_message(cases: Sequence[Case], session: Session) -> str:
     """All that is wrong with a test's cases, together; empty where nothing is."""
-    return "\n\n".join(explain(case, strict=strict) for case in cases if is_red(case, strict))
+    return "\n\n".join(session.explain(case) for case in cases if is_red(case, session.options.strict))
 
 
 # --- what is known before anything is measured -----------------------------------------------------------------------

@@ -220,14 +220,13 @@ class Measure(_Work):
 
     def _measure(self, variant: Variant, name: str, budget: Budget, inference: Inference) -> Comparison:
         from pytest_modelopt.comparison import Comparison
-        from pytest_modelopt.report.failure import explain
 
         cases = self._item.stash.setdefault(CASES, [])
         case_id = self._item.stash.get(TEST, self._item.nodeid) + (f"#{len(cases) + 1}" if cases else "")
         case = self._session.run(case_id, name, budget.limits, variant, inference)
         cases.append(case)
         if case.error is not None:
-            pytest.fail(explain(case, strict=self._session.options.strict), pytrace=False)
+            pytest.fail(self._session.explain(case), pytrace=False)
         return Comparison(case)
 
 

@@ -177,7 +177,7 @@ class Gate:
                 f"the test has a budget (@pytest.mark.{MARKER}) but measured nothing: call the `modelopt` fixture",
                 pytrace=False,
             )
-        message = red_message(cases, strict=self._session.options.strict)
+        message = red_message(cases, self._session)
         if message:
             pytest.fail(message, pytrace=False)
 

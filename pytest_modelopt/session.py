@@ -19,6 +19,7 @@ from pytest_modelopt.record.agreeing import disagreement_of
 from pytest_modelopt.record.answers import Inference
 from pytest_modelopt.record.model import ORIGINAL, Case, CaseError, Environment, Record
 from pytest_modelopt.record.verdicts import Limit
+from pytest_modelopt.report.names import case_name
 from pytest_modelopt.tests_ended import GatedTests, Report
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Session:
     def __post_init__(self) -> None:
         self._runner: Runner | None = None
         self._tests = GatedTests()
+        self._told: dict[tuple[str, CaseError], Case] = {}
         self._environment: Environment | None = None
         self._started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
@@ -180,6 +182,14 @@ class Session:
 
         timed = [limit for limit in limits if LIMITS[limit.name].kind == "timed"]
         return lambda samples: is_open(timed, samples, self.timed_limits)
+
+    def explain(self, case: Case) -> str:
+        """The text of a failed test: all that makes the case red. An error that this process has told of another case
+        of the model is told in one line."""
+        from pytest_modelopt.report.failure import explain
+
+        first = case if case.error is None else self._told.setdefault((case.model, case.error), case)
+        return explain(case, strict=self.options.strict, first="" if first.id == case.id else case_name(first))
 
     def close(self) -> None:
         """End every worker. May be called twice."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pytest_modelopt.record.model import Case
-from pytest_modelopt.report.sentences import case_items
+from pytest_modelopt.report.sentences import as_in, case_items
 
 
-def explain(case: Case, *, strict: bool) -> str:
-    """All that makes the case red, as lines of plain text."""
+def explain(case: Case, *, strict: bool, first: str = "") -> str:
+    """All that makes the case red, as lines of plain text. `first`: a case with the very same error, of which all that
+    belongs to it was told."""
     told = [item for item in case_items(case, strict) if item.severity == "error"]
     lines: list[str] = []
     said: set[str] = set()
+    if first:
+        told = [replace(as_in(item, first), text=f"{item.text} (as in {first})") for item in told]
     for item in told:
         known = (*item.found, *item.changed)
         lines += [item.text, *(f"  {line}" for line in known if line not in said)]

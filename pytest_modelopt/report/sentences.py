@@ -44,16 +44,15 @@ def items(record: Record) -> list[Item]:
 
 def _cases(record: Record) -> Iterator[Item]:
     """Case by case; an error that several recipes of a model share, as where the original fails, once for all."""
-    alike: dict[tuple[str, str, CaseError], list[Case]] = {}
+    alike: dict[int, list[Case]] = {}
     for case in record.cases:
-        if case.error is not None:
-            alike.setdefault((case.model, on_machine(record, case), case.error), []).append(case)
+        alike.setdefault(id(record.first_alike(case)), []).append(case)
     for case in record.cases:
-        same = [case] if case.error is None else alike[case.model, on_machine(record, case), case.error]
+        same = alike.get(id(case), [])
         for item in told_of(record, case):
             if item.label != "ERROR" or len(same) == 1:
                 yield item
-            elif same[0] is case:
+            elif same:
                 name = case_name(case)
                 whole = f"{name} and {', '.join(plain_line(other.recipe) for other in same[1:])}"
                 title, text = (told.replace(name, whole, 1) for told in (item.title, item.text))
@@ -61,15 +60,27 @@ def _cases(record: Record) -> Iterator[Item]:
 
 
 def told_of(record: Record, case: Case) -> list[Item]:
-    """Everything to say about one case of the record, with its machine where the record has several."""
-    told = case_items(case, record.strict)
+    """Everything to say about one case of the record, with its machine where the record has several.
+
+    An error that was told of a case before it is not told again: it is "as in" that case.
+    """
+    told, first = case_items(case, record.strict), record.first_alike(case)
     on = on_machine(record, case)
+    if first is not case:
+        told = [as_in(item, f"{case_name(first)}{on}") for item in told]
     if not on:
         return told
     return [
         replace(item, title=f"{item.title}{on}", text=f"{item.text} (measured{on})", case_id=f"{item.case_id}{on}")
         for item in told
     ]
+
+
+def as_in(item: Item, first: str) -> Item:
+    """An error that was told of another case, `first`, in short; any other item as it is."""
+    if item.label != "ERROR":
+        return item
+    return replace(item, text=f"{item.title}: as in {first}", why=(), output=())
 
 
 def case_items(case: Case, strict: bool) -> list[Item]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from xml.etree import ElementTree
 
 import pytest
 
@@ -79,6 +80,25 @@ def test_a_case_that_cannot_be_measured_is_its_own_error(project: Project) -> No
     for name, (_, message) in BAD.items():
         result.stdout.fnmatch_lines([f"{name}/*: *{message}*"])
     result.stdout.fnmatch_lines(["ERROR killed/*", "*the worker's last output:*", "*loading the checkpoint*"])
+
+
+def test_an_original_that_fails_is_told_once_in_every_report(project: Project) -> None:
+    budgets = one_case(factory="shop:kills_itself").replace(
+        "int8-dynamic:", "int8-dynamic: {}\n      bf16: {}\n      fp16:"
+    )
+    pytester = project(budgets)
+    result = pytester.runpytest("--modelopt", "--modelopt-report=report", "--junitxml=junit.xml")
+    result.assert_outcomes(failed=3)
+    shown = result.stdout.str().partition("short test summary")[0]
+    assert shown.count("loading the checkpoint") == 2, "in FAILURES and in the report"
+    assert (pytester.path / "report" / "summary.md").read_text(encoding="utf-8").count("loading the checkpoint") == 1
+    junit = (pytester.path / "junit.xml").read_text(encoding="utf-8")
+    assert junit.count("loading the checkpoint") == 2, "pytest writes the text of a failure twice"
+    messages = [element.get("message") or "" for element in ElementTree.fromstring(junit).iter("failure")]
+    assert len(messages) == 3
+    for recipe, message in zip(("int8-dynamic", "bf16", "fp16"), messages, strict=True):
+        assert message.startswith(f"m/{recipe}: error while loading the model or its data: the original cannot be")
+        assert message.endswith(" (as in m/int8-dynamic)") == (recipe != "int8-dynamic")
 
 
 def test_a_case_that_hangs_ends_at_the_step_limit(project: Project) -> None:

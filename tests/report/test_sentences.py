@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pytest
+from against_by_hand import AGAINST
 from records_by_hand import MIB, broken, case, limit, measurement, record, verdict
 
-from pytest_modelopt.record.model import CaseError, Coverage, LayerCoverage, RecipeStep
+from pytest_modelopt.record.model import Case, CaseError, Coverage, Expected, LayerCoverage, RecipeStep, Record
 from pytest_modelopt.record.observations import Observations
 from pytest_modelopt.record.verdicts import Finding
 from pytest_modelopt.report.failure import explain
+from pytest_modelopt.report.github import annotations
 from pytest_modelopt.report.markdown import render
-from pytest_modelopt.report.sentences import items
+from pytest_modelopt.report.sentences import items, told_of
 from pytest_modelopt.report.terminal import lines
 
 
@@ -165,4 +168,80 @@ def test_a_note_about_a_model_is_said_once_with_its_variants() -> None:
     assert [(item.severity, item.text) for item in told] == [
         ("info", f"digits-vit (original, a): {note}"),
         ("info", "digits-vit (original): timing was not measured: no clock"),
+    ]
+
+
+# --- an error that several cases share -------------------------------------------------------------------------------
+
+NO_FILE = CaseError(
+    "load", "the original cannot be measured: FileNotFoundError: best.pt\nthe file is\nmissing", "loading"
+)
+
+
+def failed(recipe: str, model: str = "digits-vit", error: CaseError = NO_FILE) -> Case:
+    return case(recipe, model, original=None, error=error)
+
+
+def three() -> Record:
+    """Two alike, one of another model, one with another output."""
+    other = replace(NO_FILE, output="loading again")
+    return record(failed("a"), failed("b"), failed("c", "other"), failed("d", error=other))
+
+
+def test_the_second_case_with_an_error_names_the_first() -> None:
+    told = [told_of(three(), case) for case in three().cases]
+    assert [len(items) for items in told] == [1] * 4
+    assert told[0][0].text.endswith("FileNotFoundError: best.pt")
+    assert (told[0][0].why, told[0][0].output) == (("the file is", "missing"), ("loading",))
+    again = told_of(three(), three().cases[1])  # of an equal record, whose cases are others
+    assert again[0].text.endswith("FileNotFoundError: best.pt")
+    of = three()
+    (item,) = told_of(of, of.cases[1])
+    title = "digits-vit/b: error while loading the model or its data"
+    assert (item.title, item.text, item.why, item.output) == (title, f"{title}: as in digits-vit/a", (), ())
+    assert (item.severity, item.label) == ("error", "ERROR")
+    for alone in of.cases[2:]:
+        assert told_of(of, alone)[0].text.endswith("FileNotFoundError: best.pt")
+
+
+@pytest.mark.parametrize("of", [three(), replace(three(), against=AGAINST)], ids=["run", "pull request"])
+def test_every_report_tells_it_once(of: Record) -> None:
+    """Of four cases: once for the first two, and for each of the others."""
+    forms = {
+        "markdown": render(of),
+        "terminal": "\n".join(text for text, _ in lines(of, 300)),
+        "annotations": "\n".join(annotations(of, workspace=None, rootdir=".")),
+    }
+    assert {name: text.count("FileNotFoundError: best.pt") for name, text in forms.items()} == dict.fromkeys(forms, 3)
+    assert forms["markdown"].count("**ERROR** digits-vit/b: error while loading the model or its data: as in") == 1
+    assert forms["markdown"].count("as in digits-vit/a") == 1
+
+
+def test_what_was_expected_to_fail_is_not_what_others_are_as() -> None:
+    xfailed = replace(failed("a"), expected=Expected("xfailed", "known"))
+    of = record(xfailed, failed("b"), failed("c"))
+    assert [item.label for item in items(of)] == ["NOTE", "ERROR"]
+    assert items(of)[1].text.startswith("digits-vit/b and c: error while loading")
+    assert told_of(of, of.cases[2])[0].text.endswith(": as in digits-vit/b")
+
+
+def test_the_same_error_on_two_machines_is_told_on_each() -> None:
+    of = record(failed("a"), replace(failed("a"), machine=1), replace(failed("b"), machine=1))
+    of = replace(of, other_machines=(of.environment,))
+    told = [told_of(of, each)[0].text for each in of.cases]
+    assert "best.pt" in told[0]
+    assert "best.pt" in told[1]
+    assert told[2].endswith(": as in digits-vit/a on machine 2 (measured on machine 2)")
+
+
+def test_a_failed_test_has_a_line_of_its_own() -> None:
+    title = "digits-vit/b: error while loading the model or its data"
+    message = "the original cannot be measured: FileNotFoundError: best.pt"
+    assert explain(failed("b"), strict=False, first="digits-vit/a") == f"{title}: {message} (as in digits-vit/a)"
+    assert explain(failed("b"), strict=False).splitlines() == [
+        f"{title}: {message}",
+        "  the file is",
+        "  missing",
+        "  the worker's last output:",
+        "    loading",
     ]
