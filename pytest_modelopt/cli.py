@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pytest_modelopt import __version__
 from pytest_modelopt.commands import comment, init, merge, recipes, report, schema, selftest, update, validate
 from pytest_modelopt.commands.statuses import INTERRUPTED, PASSED, RED, WRONG_INPUT
+from pytest_modelopt.termination import sigterm_as_ctrl_c
 
 __all__ = ["PASSED", "RED", "WRONG_INPUT", "main"]
 
@@ -27,14 +28,15 @@ _COMMANDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0, 1 where the record is red, 2 for wrong input, or 130 after Ctrl-C."""
+    """Run a command. Its exit status: 0, 1 where the record is red, 2 for wrong input, 130 after Ctrl-C or SIGTERM."""
     options = _parser().parse_args(arguments)
     try:
-        if not options.in_project and getattr(options, "budgets", None) is None:
-            return _status(options)
-        from pytest_modelopt.configured import run_in_project
+        with sigterm_as_ctrl_c():
+            if not options.in_project and getattr(options, "budgets", None) is None:
+                return _status(options)
+            from pytest_modelopt.configured import run_in_project
 
-        return run_in_project(options, _status)
+            return run_in_project(options, _status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
