@@ -33,7 +33,7 @@ KINDS = {
     "memory limit": "resource.setrlimit(resource.RLIMIT_AS, (2**20, 2**20)); bytearray(2**28)",
     "deep recursion": "f = lambda: f(); f()",
     "crash of the stack": "sys.setrecursionlimit(10**9); f = lambda x: [f] and sorted([1], key=f); f(0)",
-    "temporary folder vanishes": "remove('modelopt-*', 'pymp-*')",
+    "temporary folder vanishes": "remove('pytest-modelopt-*')",
     "TMPDIR vanishes": "shutil.rmtree(os.environ['TMPDIR'], ignore_errors=True)",
     "no streams": "sys.stdout = sys.stderr = None",
     "closed streams": "sys.stdout.close(); sys.stderr.close(); os.close(1); os.close(2)",

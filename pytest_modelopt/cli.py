@@ -10,6 +10,7 @@ from pytest_modelopt import __version__
 from pytest_modelopt.commands import comment, init, merge, recipes, report, schema, selftest, update, validate
 from pytest_modelopt.commands.statuses import INTERRUPTED, PASSED, RED, WRONG_INPUT
 from pytest_modelopt.commands.telling import tell
+from pytest_modelopt.termination import sigterm_as_ctrl_c
 
 __all__ = ["PASSED", "RED", "WRONG_INPUT", "main"]
 
@@ -30,14 +31,15 @@ _LINE_LENGTH = 300
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0, 1 where the record is red, 2 for wrong input, or 130 after Ctrl-C."""
+    """Run a command. Its exit status: 0, 1 where the record is red, 2 for wrong input, 130 after Ctrl-C or SIGTERM."""
     options = _parser().parse_args(arguments)
     try:
-        if not options.in_project and getattr(options, "budgets", None) is None:
-            return _status(options)
-        from pytest_modelopt.configured import run_in_project
+        with sigterm_as_ctrl_c():
+            if not options.in_project and getattr(options, "budgets", None) is None:
+                return _status(options)
+            from pytest_modelopt.configured import run_in_project
 
-        return run_in_project(options, _status)
+            return run_in_project(options, _status)
     except KeyboardInterrupt:
         tell("interrupted", sys.stderr)
         return INTERRUPTED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_modelopt import progress
-from pytest_modelopt.budgets.file import BudgetsFile, load_budgets
+from pytest_modelopt.base import BASE, take_base
 from pytest_modelopt.budgets.limits import LIMITS
 from pytest_modelopt.budgets.problems import BudgetsError
 from pytest_modelopt.collect import BudgetsModule, CaseItem, entry_ids, red_message, unknown, unmeasured
@@ -20,9 +19,15 @@ from pytest_modelopt.keys import CASES, ENDED, MARKER, SESSION, TEST, USED
 from pytest_modelopt.markers import read_budget
 from pytest_modelopt.options import Options, read_options
 from pytest_modelopt.outputs import STEP_SUMMARY, Outputs
-from pytest_modelopt.recipes.registry import added_by_conftest, forget_added
+from pytest_modelopt.reaching import (
+    CHOOSES_NOTHING,
+    add_to_arguments,
+    chooses_nothing,
+    closed_folders,
+    read_budgets,
+)
+from pytest_modelopt.recipes.registry import forget_added
 from pytest_modelopt.record.json import (
-    RecordError,
     case_from_data,
     case_to_data,
     environment_from_data,
@@ -37,8 +42,6 @@ from pytest_modelopt.tests_ended import Report
 
 _WRONG_MARKER = pytest.StashKey[str]()
 _LOG_WIDTH = 200
-_CHOOSES_NOTHING = "modelopt_chooses_nothing"
-_BASE = "modelopt_base"
 
 
 class Gate:
@@ -52,25 +55,25 @@ class Gate:
         self._progress: progress.Silent | progress.OnTerminal | progress.InLog = progress.Silent()
         self._session = Session(
             options=options,
-            budgets=_read_budgets(options, config.rootpath),
+            budgets=read_budgets(options, config.rootpath),
             working_directory=config.invocation_params.dir,
             progress=self._progress,
         )
         config.stash[SESSION] = self._session
         if not self._is_worker and not config.getoption("collectonly"):
             self._session.outputs = _outputs(options)
-        _take_base(config, self._session)
+        take_base(config, self._session)
         self._complete = self._tells = False
         self._budgets_reached = False
         self._cases_collected = 0
         self._items: list[pytest.Item] = []
         self._plan_is_told = False
-        self._chooses_nothing = _chooses_nothing(config)
+        self._chooses_nothing = chooses_nothing(config)
         if self._session.budgets is not None:
             read_selection(config, self._session.budgets)
             if self._chooses_nothing and not self._is_worker:
-                _add_to_arguments(config, options.budgets)
-        self._opened = _closed_folders(config, options.budgets) if self._chooses_nothing else []
+                add_to_arguments(config, options.budgets)
+        self._opened = closed_folders(config, options.budgets) if self._chooses_nothing else []
 
     def pytest_sessionstart(self) -> None:
         """Only now is it known what the terminal is."""
@@ -223,9 +226,9 @@ class Gate:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        node.workerinput[_CHOOSES_NOTHING] = self._chooses_nothing
+        node.workerinput[CHOOSES_NOTHING] = self._chooses_nothing
         if self._session.revision is not None:
-            node.workerinput[_BASE] = self._session.revision.to_data()
+            node.workerinput[BASE] = self._session.revision.to_data()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
@@ -346,78 +349,6 @@ def _outputs(options: Options) -> Outputs:
     outputs = Outputs(options, Path(summary) if summary else None)
     outputs.require_writable()
     return outputs
-
-
-def _take_base(config: pytest.Config, session: Session) -> None:
-    """Check out the revision to compare with, or read the saved record. A pytest-xdist worker is told where it is."""
-    options = session.options
-    told: dict[str, Any] = getattr(config, "workerinput", {})
-    if options.baseline is not None:
-        from pytest_modelopt.regression.saved import read_saved
-
-        try:
-            session.saved = read_saved(options.baseline, str(options.baseline), session.budgets)
-        except OSError as error:
-            raise pytest.UsageError(f"--modelopt-baseline: {options.baseline}: {error.strerror or error}") from None
-        except RecordError as error:
-            raise pytest.UsageError(f"--modelopt-baseline: {error}") from None
-    elif options.against is not None:
-        from pytest_modelopt.regression.revision import from_data, open_base
-        from pytest_modelopt.regression.tree import TreeError
-
-        if _BASE in told:
-            session.revision = from_data(told[_BASE], options.budgets, session.budgets)
-            return
-        try:
-            session.revision = open_base(
-                options.against,
-                options.budgets,
-                session.budgets,
-                added_by_conftest(),
-                options.step_limit_s,
-                None if options.budgets_on_command_line else config.rootpath,
-            )
-        except TreeError as error:
-            raise pytest.UsageError(f"--modelopt-against {options.against}: {error}") from None
-    elif options.no_loosening:
-        raise pytest.UsageError(
-            "--modelopt-no-loosening (ini: modelopt_no_loosening) has nothing to compare with: name the base by "
-            "--modelopt-against REV or --modelopt-baseline FILE"
-        )
-
-
-def _read_budgets(options: Options, root: Path) -> BudgetsFile | None:
-    """The budgets file, or None where none was named and the default does not exist."""
-    if not options.budgets.is_file():
-        if options.budgets_named:
-            raise pytest.UsageError(f"--modelopt-budgets: there is no file {options.budgets}")
-        return None
-    try:
-        return load_budgets(options.budgets, relative_to=root)
-    except BudgetsError as error:
-        raise pytest.UsageError(str(error)) from None
-
-
-def _chooses_nothing(config: pytest.Config) -> bool:
-    """Whether pytest was called without paths, so that the whole project is meant. A pytest-xdist worker is told."""
-    told: dict[str, Any] = getattr(config, "workerinput", {})
-    if _CHOOSES_NOTHING in told:
-        return bool(told[_CHOOSES_NOTHING])
-    return config.args_source is not config.ArgsSource.ARGS
-
-
-def _add_to_arguments(config: pytest.Config, budgets: Path) -> None:
-    """Collect the budgets file, too, where it lies outside of what pytest collects by itself."""
-    folders = [Path(config.invocation_params.dir, argument).resolve() for argument in config.args]
-    if not any(budgets.is_relative_to(folder) for folder in folders):
-        config.args.append(str(budgets))
-
-
-def _closed_folders(config: pytest.Config, budgets: Path) -> list[Path]:
-    """The folders above the budgets file that `norecursedirs` keeps pytest from entering, such as `.ci` or `build`."""
-    patterns = config.getini("norecursedirs")
-    inside = [folder for folder in budgets.parents if folder != config.rootpath and config.rootpath in folder.parents]
-    return [folder for folder in inside if any(fnmatch.fnmatch(folder.name, pattern) for pattern in patterns)]
 
 
 def _width(config: pytest.Config, reporter: pytest.TerminalReporter) -> int:

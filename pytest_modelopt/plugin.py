@@ -27,8 +27,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "that uses the `modelopt` fixture: the limits of budgets.yaml, or the name of a case there, 'model/recipe'.",
     )
     if is_enabled(config):
+        from pytest_modelopt.ending import Ending
         from pytest_modelopt.gate import Gate
 
+        config.pluginmanager.register(Ending(config), "modelopt-ending")
         config.pluginmanager.register(Gate(config), "modelopt-gate")
 
 

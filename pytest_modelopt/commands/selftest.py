@@ -37,10 +37,9 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    import tempfile
-
     from pytest_modelopt.commands.shown import Shown, show
     from pytest_modelopt.measure.process import WorkerFailed
+    from pytest_modelopt.record.held_folders import held_folder
     from pytest_modelopt.selftest.controls import run_controls
     from pytest_modelopt.selftest.run import Plan
     from pytest_modelopt.selftest.run import run as run_trials
@@ -59,11 +58,11 @@ def run(options: argparse.Namespace) -> int:
         show("")
         for line in control_lines(name, controls):  # at once: the trials take minutes
             tell(line)
-        with tempfile.TemporaryDirectory(prefix="modelopt-") as folder:
+        with held_folder() as folder:
             result = run_trials(
                 plan,
                 controls,
-                Path(folder),
+                folder,
                 lambda what, number: show(f"{what}, comparison {number}"),
                 Shown(),
             )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import multiprocessing
 import os
 import pickle
-import shutil
 import signal
 import socket
 import struct
@@ -24,6 +22,7 @@ from typing import Any
 
 from pytest_modelopt.measure import descendants, last_output, worker
 from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.record.held_folders import hold
 
 # What every worker needs, imported once in the fork server: a worker then starts in tenths of a second, not in seconds.
 # torch imports its compiler (two seconds and more) as soon as the multiply-adds of a model are counted.
@@ -290,9 +289,8 @@ def _folder_for_a_socket() -> Iterator[None]:
     if not _sockets or not os.path.isdir(_sockets[-1]):  # noqa: PTH112
         tempfile.tempdir = None  # what was found before may have gone
         parents = [Path(tempfile.gettempdir()), *map(Path, ("/tmp", "/var/tmp", "/dev/shm"))]
-        fits = [each for each in parents if len(os.fsencode(each)) + 40 < _SOCKET_PATH and os.access(each, os.W_OK)]
-        _sockets.append(tempfile.mkdtemp(prefix="pymp-", dir=fits[0] if fits else None))
-        atexit.register(shutil.rmtree, _sockets[-1], ignore_errors=True)
+        fits = [each for each in parents if len(os.fsencode(each)) + 50 < _SOCKET_PATH and os.access(each, os.W_OK)]
+        _sockets.append(str(hold("s", fits[0] if fits else None).path))
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     before = config.get("tempdir")
     config["tempdir"] = _sockets[-1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 from pytest_modelopt.measure.process import Worker, WorkerFailed
 from pytest_modelopt.measure.replies import Answers, Examples, Loaded, Sample
 from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.record.held_folders import HeldFolder, clear_abandoned, hold
 from pytest_modelopt.record.model import CaseError, Measurement, Stage
 
 
@@ -99,16 +99,17 @@ class Workshop:
     def __init__(self, limits: StepLimits, progress: Progress) -> None:
         self.limits = limits
         self.progress = progress
-        self._folder: Path | None = None
+        self._folder: HeldFolder | None = None
         self._workers_started = self._files_named = 0
 
     @property
     def folder(self) -> Path:
         """Private to this user, and made anew where something has removed it."""
-        if self._folder is None or not self._folder.is_dir():
+        if self._folder is None or not self._folder.path.is_dir():
             tempfile.tempdir = None  # that may have gone, too
-            self._folder = Path(tempfile.mkdtemp(prefix="modelopt-"))
-        return self._folder
+            self.close()
+            self._folder = hold()
+        return self._folder.path
 
     def has_lost(self, files: Iterable[Path | None]) -> bool:
         """Whether one of these files that were written has gone."""
@@ -175,6 +176,7 @@ class Workshop:
             measured.seconds[operation] = measured.seconds.get(operation, 0.0) + time.monotonic() - start
 
     def close(self) -> None:
-        """Remove the folder. May be called twice."""
+        """Remove the folder, and what workers that were ended have left. May be called twice."""
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
+        clear_abandoned()

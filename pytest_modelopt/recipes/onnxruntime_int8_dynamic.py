@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +12,7 @@ from pytest_modelopt.recipes.describe import modules_in_words, total_bytes
 from pytest_modelopt.recipes.onnx_conversion import convert
 from pytest_modelopt.recipes.onnx_quantization import ReduceRange, pre_processed, reduced_range, unchanged_logging
 from pytest_modelopt.recipes.onnxruntime import ONNX_RUNTIME_MODULES
+from pytest_modelopt.record.held_folders import held_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,8 +48,8 @@ class OnnxRuntimeInt8Dynamic(Recipe):
     def apply(self, model: nn.Module, context: Context) -> Applied:
         conversion = convert(model, context, self.recipe_name)
         is_reduced, notes = reduced_range(self.reduce_range)
-        with tempfile.TemporaryDirectory(prefix="modelopt-onnx-") as folder:
-            source, pre_notes = pre_processed(conversion, Path(folder))
+        with held_folder() as folder:
+            source, pre_notes = pre_processed(conversion, folder)
             program = self._quantized(source, is_reduced)
         notes = (*pre_notes, *notes, *self._left_in_float(model), *conversion.tied_notes(program))
         return Applied(conversion.variant(program), notes)

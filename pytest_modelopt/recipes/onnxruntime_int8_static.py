@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from pytest_modelopt.recipes.exporting import arguments
 from pytest_modelopt.recipes.onnx_conversion import Conversion, convert, in_one_line
 from pytest_modelopt.recipes.onnx_quantization import ReduceRange, pre_processed, reduced_range, unchanged_logging
 from pytest_modelopt.recipes.onnxruntime import ONNX_RUNTIME_MODULES
+from pytest_modelopt.record.held_folders import held_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,8 +70,8 @@ class OnnxRuntimeInt8Static(Recipe):
         conversion = convert(model, context, self.recipe_name)
         fed = self._fed(conversion, context)
         is_reduced, notes = reduced_range(self.reduce_range)
-        with tempfile.TemporaryDirectory(prefix="modelopt-onnx-") as folder:
-            source, pre_notes = pre_processed(conversion, Path(folder))
+        with held_folder() as folder:
+            source, pre_notes = pre_processed(conversion, folder)
             program, kept_notes = self._quantized(source, fed, is_reduced)
         notes = (*pre_notes, *notes, *kept_notes, *self._left_in_float(model), *conversion.tied_notes(program))
         return Applied(conversion.variant(program), notes + fewer_batches(len(fed), self.batches))

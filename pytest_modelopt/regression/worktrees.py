@@ -1,7 +1,6 @@
 """Git worktrees of ours in the system's temporary folder, which are removed whatever becomes of the run.
 
-Each run has one folder there, and beside it a file whose lock it holds as long as it lives. The lock is taken before
-the folder is made and is the kernel's, so a folder whose lock is free belongs to a run that was killed.
+Each run has one folder there, which it holds as `record/held_folders.py` says.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.record.atomic import write_text
+from pytest_modelopt.record.held_folders import abandoned, lock_of, release, remove_tree, take
 from pytest_modelopt.regression.git import TreeError, ask, ask_with_filters
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ PREFIX = "pytest-modelopt-base-"
 _NAME = re.compile(re.escape(PREFIX) + "[0-9a-f]{12}")
 CHECKOUT_LIMIT_S = 1800.0
 """Of one checkout: filters may fetch gigabytes."""
-_LISTED, _LOCK = "worktrees.json", ".lock"
+_LISTED = "worktrees.json"
 _ADD_TRIES = 3
 _open: dict[Path, Container] = {}
 """By folder, those of this process."""
@@ -74,9 +73,7 @@ class Container:
             return
         _clear(self.folder, self._worktrees)
         del _open[self.folder]
-        with contextlib.suppress(OSError):
-            _lock_of(self.folder).unlink()
-        self._lock.release()
+        release(self.folder, self._lock)
 
 
 def open_container(repository: Path) -> Container:
@@ -88,10 +85,10 @@ def open_container(repository: Path) -> Container:
     parent = _temporary_folder(repository)
     folder = parent / f"{PREFIX}{secrets.token_hex(6)}"
     try:
-        lock = _take(folder)
+        lock = take(folder)
         folder.mkdir(mode=0o700)
     except OSError as error:
-        _lock_of(folder).unlink(missing_ok=True)
+        lock_of(folder).unlink(missing_ok=True)
         raise TreeError(
             f"the base cannot be checked out into {parent}: {error}; set TMPDIR to a folder that can be written to"
         ) from None
@@ -135,33 +132,10 @@ def _abandoned(folder: Path) -> Iterator[None]:
     if not folder.parent.is_dir():  # with a TMPDIR of that run alone: nothing is left but git's entry
         yield
         return
-    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid()):
-        raise PermissionError(f"{folder} is not ours")
-    lock = None if folder in _open else _take(folder)
-    if lock is None:
+    if folder in _open:
         raise BlockingIOError(f"{folder} is in use")
-    try:
+    with abandoned(folder):
         yield
-    finally:
-        with contextlib.suppress(OSError):
-            _lock_of(folder).unlink()
-        lock.release()
-
-
-def _take(folder: Path) -> BaseFileLock | None:
-    """The lock of a container's folder, or None where another process holds it."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(_lock_of(folder), mode=0o600, thread_local=False)
-    try:
-        lock.acquire(timeout=0)
-    except (Timeout, RuntimeError):
-        return None
-    return lock
-
-
-def _lock_of(folder: Path) -> Path:
-    return folder.with_name(folder.name + _LOCK)
 
 
 def _registered(repository: Path) -> list[Path]:
@@ -196,12 +170,7 @@ def _clear(folder: Path, worktrees: list[tuple[Path, Path]]) -> None:
     for repository, worktree in reversed(worktrees):
         if worktree.is_relative_to(folder) and repository.is_dir():
             ask(repository, "worktree", "remove", "--force", "--force", str(worktree))
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.is_dir():  # the base's own code may have made folders that cannot be written to
-        for place, _, _ in os.walk(folder):
-            with contextlib.suppress(OSError):
-                Path(place).chmod(0o700)
-        shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
 
 
 def _temporary_folder(repository: Path) -> Path:

@@ -335,7 +335,7 @@ def test_an_interrupted_check_leaves_no_tree_behind(
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(60) == pytest.ExitCode.INTERRUPTED
     assert repository.is_as_it_was()
-    assert [path.name for path in folder.iterdir() if path.name.startswith("modelopt")] == []
+    assert [path.name for path in folder.iterdir() if path.name.startswith("pytest-modelopt")] == []
 
 
 def test_a_new_name_or_another_parameter_does_not_hide_what_grew(repository: Repository) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.cli import main
+from pytest_modelopt.record.held_folders import clear_abandoned
 from pytest_modelopt.record.json import read
 from tests.plugin.conftest import BUDGETS, one_case
 
@@ -86,25 +88,36 @@ def _interruptible() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_interruptible")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+@pytest.mark.parametrize(
+    ("how", "arguments"),
+    [(signal.SIGINT, ()), (signal.SIGTERM, ()), (signal.SIGTERM, ("-n", "2")), (signal.SIGKILL, ())],
+    ids=["interrupted", "terminated", "terminated under xdist", "killed"],
+)
 def test_an_interrupted_run_leaves_the_record_of_what_it_had(
-    project: Project, tmp_path: Path, how: signal.Signals
+    project: Project,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    how: signal.Signals,
+    arguments: tuple[str, ...],
 ) -> None:
-    """And no worker; and no folder, where it could still remove it."""
+    """And no worker; and no folder, which the next run removes where this one could not. Only the process with the
+    terminal gets the signal."""
+    temporary = tmp_path_factory.mktemp("t")  # a short name: sockets in there may have 107 characters
     slow = "  slow:\n    factory: slow:model\n    data: shop:data\n    recipes:\n      int8-dynamic:\n"
     pytester = project(one_case() + slow)
     (pytester.path / "slow.py").write_text(SLOW, encoding="utf-8")
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "--modelopt", "--modelopt-report", "report"],
+        [sys.executable, "-m", "pytest", "--modelopt", "--modelopt-report", "report", *arguments],
         cwd=pytester.path,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
-    while not (pytester.path / "slow-started").exists():
+    record_file = pytester.path / "report" / "record.json"
+    while not (pytester.path / "slow-started").exists() or not (record_file.exists() and read(record_file).cases):
         assert time.monotonic() < deadline, "the slow model never started"
         time.sleep(0.1)
     group = process.pid
@@ -112,19 +125,23 @@ def test_an_interrupted_run_leaves_the_record_of_what_it_had(
     if how is signal.SIGKILL:
         os.killpg(group, how)  # its worker, which would sleep on; before `communicate` gives the number free
     output, _ = process.communicate(timeout=60)
-    record = read(pytester.path / "report" / "record.json")
+    record = read(record_file)
     assert not record.complete
     assert len(record.cases) == 1
     assert len(record.planned) == 2
-    assert main(["report", str(pytester.path / "report" / "record.json")]) == 1
-    if how is signal.SIGINT:
+    assert main(["report", str(record_file)]) == 1
+    if how is signal.SIGKILL:
+        assert list(temporary.glob("pytest-modelopt-*/*.pt"))
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        clear_abandoned()
+    else:
         assert process.returncode == pytest.ExitCode.INTERRUPTED
         assert "1 planned case was not run: budgets.yaml::slow::int8-dynamic" in output
-        assert [path.name for path in tmp_path.iterdir() if path.name.startswith("modelopt-")] == []
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and _processes_of_group(group):
             time.sleep(0.2)
         assert _processes_of_group(group) == []
+    assert list(temporary.glob("pytest-modelopt-*")) == []
 
 
 def _processes_of_group(group: int) -> list[str]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,3 +102,26 @@ def test_arguments_that_cannot_be_read_are_refused(argument: list[str], capsys: 
     with pytest.raises(SystemExit, match="2"):
         main(["selftest", *argument])
     assert argument[0] in capsys.readouterr().err
+
+
+def test_sigterm_ends_it_as_ctrl_c_does_and_nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> None:
+    temporary = tmp_path_factory.mktemp("t")  # a short name: sockets in there may have 107 characters
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest_modelopt.cli", "selftest", "--repeats", "2", "--time-limit", "60 s"],
+        cwd=tmp_path_factory.mktemp("p"),
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(temporary.glob("pytest-modelopt-run-*/*.log")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "no worker was started"
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.rstrip().endswith("interrupted")
+    assert list(temporary.glob("pytest-modelopt-*")) == []

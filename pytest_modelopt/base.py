@@ -1,0 +1,52 @@
+"""The base that the options name: a git revision that is checked out, or a saved record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_modelopt.recipes.registry import added_by_conftest
+from pytest_modelopt.record.json import RecordError
+from pytest_modelopt.session import Session
+
+BASE = "modelopt_base"
+"""In what a pytest-xdist worker is told."""
+
+
+def take_base(config: pytest.Config, session: Session) -> None:
+    """Check out the revision to compare with, or read the saved record. A pytest-xdist worker is told where it is."""
+    options = session.options
+    told: dict[str, Any] = getattr(config, "workerinput", {})
+    if options.baseline is not None:
+        from pytest_modelopt.regression.saved import read_saved
+
+        try:
+            session.saved = read_saved(options.baseline, str(options.baseline), session.budgets)
+        except OSError as error:
+            raise pytest.UsageError(f"--modelopt-baseline: {options.baseline}: {error.strerror or error}") from None
+        except RecordError as error:
+            raise pytest.UsageError(f"--modelopt-baseline: {error}") from None
+    elif options.against is not None:
+        from pytest_modelopt.regression.revision import from_data, open_base
+        from pytest_modelopt.regression.tree import TreeError
+
+        if BASE in told:
+            session.revision = from_data(told[BASE], options.budgets, session.budgets)
+            return
+        try:
+            session.revision = open_base(
+                options.against,
+                options.budgets,
+                session.budgets,
+                added_by_conftest(),
+                options.step_limit_s,
+                None if options.budgets_on_command_line else config.rootpath,
+            )
+        except TreeError as error:
+            raise pytest.UsageError(f"--modelopt-against {options.against}: {error}") from None
+    elif options.no_loosening:
+        raise pytest.UsageError(
+            "--modelopt-no-loosening (ini: modelopt_no_loosening) has nothing to compare with: name the base by "
+            "--modelopt-against REV or --modelopt-baseline FILE"
+        )
