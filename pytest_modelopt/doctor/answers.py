@@ -18,6 +18,11 @@ _FEW_DISTINCT = 16
 _MANY_NUMBERS = 100
 _MUCH = 10
 """By which factor scores have fewer values, or less spread, of which that is said."""
+_STATIC = frozenset({"int8-static", "torchao-pt2e-int8", "onnxruntime-int8-static", "openvino-int8", "litert-int8"})
+"""Recipes that fix the ranges of activations by calibration."""
+_MANY_OUTSIDE = 0.05
+_FEW_STEPS = 16
+"""Part of a range from which four of the eight bits are lost."""
 _RISK = 0.05
 """Of naming any class in a case in which none lost more than the limit."""
 
@@ -68,6 +73,43 @@ def calibration_thin(evidence: Evidence) -> Finding | None:
         ("score", "predictions"),
         is_note=True,
     )
+
+
+def calibration_elsewhere(evidence: Evidence) -> Finding | None:
+    """Calibration saw other numbers than are evaluated: the ranges that a static recipe fixes are not theirs."""
+    seen, lost = evidence.variant.calibration, evidence.case.drop
+    if seen is None or lost is None or lost <= 0 or _STATIC.isdisjoint(evidence.steps):
+        return None
+    texts = []
+    for of in seen.ranges:
+        (low, high), (least, most) = of.seen, of.evaluated
+        if low == high:
+            continue
+        ranges = f"{_range(least, most)} in the evaluated data and {_range(low, high)} in calibration"
+        name = f"input `{of.input}`" if len(seen.ranges) > 1 else "inputs"
+        if of.outside >= _MANY_OUTSIDE * of.examples:
+            texts.append(
+                f"{of.outside:,} of {of.examples:,} evaluated examples have numbers far beyond what calibration saw "
+                f"({name}: {ranges}), which are cut off unless the model scales each example itself"
+            )
+        elif (most - least) * _FEW_STEPS < high - low:
+            texts.append(
+                f"the evaluated data takes {format_percentage((most - least) / (high - low))} of the range that "
+                f"calibration saw ({name}: {ranges}), so int8 has few steps for it"
+            )
+    if not texts:
+        return None
+    return Finding(
+        "calibration-elsewhere",
+        f"{' and '.join(texts)}: prepare `calibration` as `data` is prepared (scale, normalization, channels), from "
+        "the same kind of examples",
+        ("score", "predictions"),
+        is_note=True,
+    )
+
+
+def _range(low: float, high: float) -> str:
+    return f"{format_number(low)} to {format_number(high)}"
 
 
 def _absent(classes: tuple[int, ...], evidence: Evidence) -> list[str]:

@@ -40,6 +40,7 @@ RULES: tuple[Rule, ...] = (
     # the answers are wrong
     answers.saturation,
     answers.calibration_thin,
+    answers.calibration_elsewhere,
     answers.slice_collapse,
     answers.churn,
     answers.flattened,

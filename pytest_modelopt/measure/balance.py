@@ -37,6 +37,8 @@ OF_GRAPHS_OBJECTS, OF_NODES_OBJECTS = 2 * MIB, 16 * KIB  # where there is a trac
 """Of Python's small objects: attributes, kernels' bookkeeping, caches."""
 OF_SOURCE = 3
 """Bytes of small objects for each byte of the project's source that is imported: functions and classes."""
+OF_READS, OF_READS_OF_RUNTIME = 64 * KIB, 256 * KIB  # where it starts a runtime of its own
+"""Of what is read from files that no hook sees: settings of the system, what the counters themselves are read from."""
 OF_FILES = 64 * KIB
 """Of files that are mapped: headers, and the rest of the last page."""
 OF_CALL = 4 * MIB
@@ -62,24 +64,38 @@ def balance(model: Path, inputs: Path, runtime: str | None) -> Balance:
         found = look(model, example, others)
     own = {os.path.realpath(file) for file in (model, inputs)}
     named.note()
-    return replace(found, files=opened_files.shipped_with(own, mapped), other_processes=others.named())
+    unnamed = opened_files.unexplained(found.unnamed_bytes, model)
+    return replace(
+        found,
+        files=opened_files.shipped_with(own, mapped),
+        other_processes=others.named(),
+        unnamed_bytes=unnamed if unnamed > (OF_READS_OF_RUNTIME if runtime or found.runtime else OF_READS) else 0,
+    )
 
 
 def _uncounted(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
+    loaded, read = _load_and_call(model, example, others)
+    call(loaded, example)
+    why = "this system has no counters of a process by which it could be checked"
+    return Balance(0, why_not=why, unnamed_bytes=read)
+
+
+def _load_and_call(model: Path, example: Inputs, others: OtherProcesses) -> tuple[nn.Module, int]:
+    """And how many bytes were read for it."""
+    before = opened_files.bytes_read()
     loaded = process_memory.load_saved(model)
     call(loaded, example)
+    read = opened_files.bytes_read() - before
+    opened_files.note_kept_open()
     others.note_first_call()
-    call(loaded, example)
-    return Balance(0, why_not="this system has no counters of a process by which it could be checked")
+    return loaded, read
 
 
 def _balance(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
     files_before, imported_before = process_counters.mapped_files(), set(sys.modules)
     before = process_counters.read()
     with process_counters.without_imports():
-        loaded = process_memory.load_saved(model)
-        call(loaded, example)
-        others.note_first_call()
+        loaded, read = _load_and_call(model, example, others)
         gc.collect()
         call(loaded, example)
         gc.collect()
@@ -88,7 +104,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
         try:
             walk = memory.Walk(loaded)
         except memory.ForeignRuntime as foreign:
-            return Balance(0, foreign.runtime)
+            return Balance(0, foreign.runtime, unnamed_bytes=read)
         total, own, modules = walk.total_bytes(), walk.own_bytes, sum(map(_parts, loaded.modules()))
         objects = _room_for_objects(list(loaded.modules()), imported_before)
         packed = sum(map(_packing_room, walk.packed))
@@ -108,7 +124,8 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
         (files, OF_FILES),
         (in_call, OF_CALL + packed),
     )
-    return Balance(max((unexplained for unexplained, room in books if unexplained > room), default=0), books=books)
+    hidden = max((unexplained for unexplained, room in books if unexplained > room), default=0)
+    return Balance(hidden, books=books, unnamed_bytes=read)
 
 
 def _parts(module: nn.Module) -> int:

@@ -236,7 +236,8 @@ class Bench:
         probe = repeating.Probe(self.model, self._device)
         is_original = self._variant.recipe is None
         scorer = self._metric.scorer(kept, compared, is_paired=is_original)
-        answers = self._pass(probe.watch, scorer, self.model)
+        seen = self._data.calibration_seen
+        answers = self._pass(lambda batches: seen.evaluated(probe.watch(batches)), scorer, self.model)
         self._has_scored = True
         self._known |= _classes(answers)
         self._known |= {"pairing": answers.pairing, "worst_score": self._metric.worst, "spread": answers.spread}

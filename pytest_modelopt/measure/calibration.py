@@ -12,7 +12,7 @@ from pytest_modelopt.measure.hashing import hashes_of_inputs
 from pytest_modelopt.measure.metrics.base import Batch, Targets
 from pytest_modelopt.measure.replies import Examples, VariantError
 from pytest_modelopt.recipes.calling import Inputs
-from pytest_modelopt.record.observations import Calibration
+from pytest_modelopt.record.observations import Calibration, Ranges
 
 MOST_CLASSES = 300
 
@@ -31,6 +31,8 @@ class CalibrationSeen:
         self._batches = self._looked_at = self._constant = 0
         self._hashes: set[bytes] = set()
         self._classes: set[int] | None = set()
+        self._seen: dict[str, tuple[float, float]] = {}
+        self._ranges: dict[str, Ranges] = {}
 
     def watch(self, batches: Iterable[Batch], *, needs_targets: bool = False) -> Iterator[Batch]:
         """The batches of one pass, each looked at when it is drawn.
@@ -51,6 +53,16 @@ class CalibrationSeen:
             self._hashes.update(hashes)
             self._constant += _constant(batch.inputs)
             self._add_classes(batch.targets)
+            for name, rows in _numbers(batch.inputs):
+                self._seen[name] = _wider(self._seen.get(name), rows)
+            yield batch
+
+    def evaluated(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches of a pass over the evaluation data, compared with what was seen, where there was anything."""
+        for batch in batches:
+            for name, rows in _numbers(batch.inputs) if self._seen else ():
+                if name in self._seen:
+                    self._ranges[name] = _compared(name, self._seen[name], self._ranges.get(name), rows)
             yield batch
 
     def calibration(self) -> Calibration | None:
@@ -63,6 +75,7 @@ class CalibrationSeen:
             looked_at=self._looked_at,
             constant=self._constant,
             classes=tuple(sorted(self._classes)) if self._classes else None,
+            ranges=tuple(self._ranges.values()),
         )
 
     def _refuse_evaluated(self, hashes: list[bytes], batch: Batch, number: int) -> None:
@@ -108,3 +121,28 @@ def _constant(inputs: Inputs) -> int:
         return 0
     same = torch.stack([(row == row[:, :1]).all(dim=1) for row in rows]).all(dim=0)
     return int(same.sum())
+
+
+def _numbers(inputs: Inputs) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, numbers of each example in a row) of the inputs of floating point, where all of them are finite."""
+    count = examples(inputs)
+    named = inputs.items() if isinstance(inputs, dict) else enumerate(leaves(inputs))
+    for name, tensor in named:
+        is_dense = isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided
+        if is_dense and tensor.is_floating_point() and tensor.numel() and tensor.ndim and len(tensor) == count:
+            rows = tensor.detach().reshape(count, -1)
+            if rows.isfinite().all():
+                yield str(name), rows
+
+
+def _wider(before: tuple[float, float] | None, rows: torch.Tensor) -> tuple[float, float]:
+    low, high = (float(edge) for edge in rows.aminmax())
+    return (low, high) if before is None else (min(low, before[0]), max(high, before[1]))
+
+
+def _compared(name: str, seen: tuple[float, float], before: Ranges | None, rows: torch.Tensor) -> Ranges:
+    margin = (seen[1] - seen[0]) / 2
+    is_outside = (rows.amin(1) < seen[0] - margin) | (rows.amax(1) > seen[1] + margin)
+    outside, count = (0, 0) if before is None else (before.outside, before.examples)
+    evaluated = _wider(None if before is None else before.evaluated, rows)
+    return Ranges(name, seen, evaluated, outside + int(is_outside.sum()), count + len(rows))

@@ -9,11 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pytest_modelopt.figures import format_bytes
 from pytest_modelopt.measure.process import WorkerFailed
 from pytest_modelopt.measure.replies import Balance
 from pytest_modelopt.measure.workshop import Failed, Measured, Workshop
 from pytest_modelopt.record.model import CaseError, Measurement, ProcessMemory, ProcessMeter
 
+_UNNAMED = (
+    "loading and calling it reads {} from files that no one can name here, by a reader that is not Python's: keep the "
+    "file's path, as text, in an attribute of the model that is saved with it"
+)
 RUNS = 3
 """Fresh processes whose peaks make one figure."""
 
@@ -48,9 +53,13 @@ def balance_books(workshop: Workshop, measured: Measured, name: str) -> None:
     if found.files:
         named = ", ".join(map(_named, found.files.items()))
         notes.append(f"its size includes what it reads when it is loaded and called: {named}")
+    size, unmeasured = before.size_bytes, before.unmeasured
+    if size is not None and found.unnamed_bytes:
+        size, unmeasured = None, unmeasured | {"size": _UNNAMED.format(format_bytes(found.unnamed_bytes))}
     measured.measurement = replace(
         before,
-        size_bytes=None if before.size_bytes is None else before.size_bytes + sum(found.files.values()),
+        size_bytes=None if size is None else size + sum(found.files.values()),
+        unmeasured=unmeasured,
         hidden_bytes=0 if before.memory_bytes is None else found.hidden_bytes,
         runtime=before.runtime or found.runtime or None,
         notes=(*before.notes, *notes),

@@ -9,14 +9,19 @@ import struct
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from pytest_modelopt.measure.installation import is_installed
 
 _opened: dict[str, None] = {}
 """In order: a process runs one variant."""
+_read: Counter[str] = Counter()
+"""Bytes of each as often as it was opened, by its size then: it may be gone at the end. Libraries are not read."""
 _written: set[str] = set()
 _since = [0.0]
 _NO_WEIGHTS = (".py", ".pyc", ".pyi")
@@ -47,6 +52,41 @@ def shipped_with(own: set[str], mapped_before: set[str]) -> dict[str, int]:
             if Path(real).is_file() and Path(real).stat().st_mtime < _since[0]:  # not written meanwhile
                 found[real] = Path(real).stat().st_size
     return found
+
+
+def bytes_read() -> int:
+    """Since the process started, beyond what it has written, as the kernel counts it: readers in C are seen by no hook,
+    and what a process writes for them itself comes from nowhere else. 0 where the kernel does not tell."""
+    try:
+        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    found = {name: int(value) for name, _, value in (line.partition(": ") for line in lines)}
+    return found.get("rchar", 0) - found.get("wchar", 0)
+
+
+def unexplained(read: int, own: Path) -> int:
+    """Of `read` bytes, those beyond the sizes of the files that were noted, and of the saved variant, `own`. Who opens
+    data once may read it twice; source is read once."""
+    known = sum(size * (1 if path.endswith(_NO_WEIGHTS) else 2) for path, size in _read.items() if path != str(own))
+    return read - known - own.stat().st_size
+
+
+def _size_of(path: str) -> int:
+    with contextlib.suppress(OSError):
+        if os.path.isfile(path):  # noqa: PTH113
+            return os.stat(path).st_size  # noqa: PTH116
+    return 0
+
+
+def note_kept_open() -> None:
+    """Note the files that the process keeps open, by whatever name and reader it came to them."""
+    with contextlib.suppress(OSError):
+        for descriptor in os.listdir("/proc/self/fd"):  # noqa: PTH208
+            with contextlib.suppress(OSError):
+                path = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
+                if path.startswith("/") and path not in _opened:
+                    _note(path)
 
 
 class WatchedByKernel:
@@ -101,14 +141,19 @@ def _is_of_nobody(path: str) -> bool:
 def _note_event(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open":
         _note(arguments[0], is_written=bool(arguments[2] and arguments[2] & (os.O_WRONLY | os.O_CREAT | os.O_TRUNC)))
-    elif event in ("ctypes.dlopen", "sqlite3.connect"):
-        _note(arguments[0])
+    elif event == "ctypes.dlopen":
+        _note(arguments[0], is_library=True)
+    elif event == "sqlite3.connect":
+        file = os.fsdecode(arguments[0]) if isinstance(arguments[0], (str, bytes, os.PathLike)) else ""
+        _note(url2pathname(urlsplit(file).path) if file.startswith("file:") else file)
 
 
-def _note(file: Any, *, is_written: bool = False) -> None:
+def _note(file: Any, *, is_written: bool = False, is_library: bool = False) -> None:
     with contextlib.suppress(TypeError, ValueError, OSError):  # a number of an open file, or nothing that can be opened
         path = os.path.abspath(os.fsdecode(file))  # noqa: PTH100
         _opened.setdefault(path)
+        if not is_library:
+            _read[path] += _size_of(path)
         if is_written:
             _written.add(path)
 

@@ -66,6 +66,8 @@ class Balance:
     """Why nobody could look."""
     files: dict[str, int] = field(default_factory=dict)
     """Bytes of each file beside the saved one that it read."""
+    unnamed_bytes: int = 0
+    """What it has read of files that nobody could name; 0 where it is within the tolerance."""
     other_processes: str = ""
     """Those to which it leaves work, in words; '' where there are none."""
 

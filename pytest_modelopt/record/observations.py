@@ -8,6 +8,19 @@ from pytest_modelopt.record.pairing import Pairing
 
 
 @dataclass(frozen=True)
+class Ranges:
+    """Of one floating-point input: its smallest and its largest number in calibration and in the evaluated data."""
+
+    input: str
+    """Its name, or its position from 0."""
+    seen: tuple[float, float]
+    evaluated: tuple[float, float]
+    outside: int
+    """Evaluated examples with a number that lies beyond what was seen by more than half of the width of that."""
+    examples: int
+
+
+@dataclass(frozen=True)
 class Calibration:
     """The calibration data that the recipes really took. None of it is in the evaluation data: that is refused."""
 
@@ -21,6 +34,8 @@ class Calibration:
     """How many of those hold one single value again and again, as a black image does."""
     classes: tuple[int, ...] | None = None
     """The targets that came with them; None where they are not classes, or too many."""
+    ranges: tuple[Ranges, ...] = ()
+    """Of the inputs of which both are known."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_modelopt.record.answers import Slices
 from pytest_modelopt.record.model import Case
-from pytest_modelopt.record.observations import Calibration
+from pytest_modelopt.record.observations import Calibration, Ranges
 from tests.doctor.cases_by_hand import only, rules, variant_with
 
 
@@ -61,3 +61,43 @@ def test_slices_of_the_projects_own_are_no_classes() -> None:
     by_name = of_classes(calibrated(), "night", "day")
     assert by_name.slices is not None
     assert rules(replace(by_name, slices=replace(by_name.slices, of_classes=False))) == []
+
+
+# --- other numbers than are evaluated --------------------------------------------------------------------------------
+
+SHIFTED = Ranges("0", (0.0, 1.0), (-2.0, 255.0), 360, 360)
+NARROW = Ranges("image", (0.0, 255.0), (0.0, 1.0), 0, 360)
+
+
+def lost(ranges: tuple[Ranges, ...], score: float = 0.9, recipe: str = "int8-static") -> Case:
+    """The original scores 0.975."""
+    of = variant_with(recipe, calibration=Calibration(4, 256, 256, ranges=ranges))
+    assert of.variant is not None
+    return replace(of, variant=replace(of.variant, score=score))
+
+
+def test_evaluated_numbers_far_beyond_what_calibration_saw() -> None:
+    finding = only(lost((SHIFTED,)))
+    assert (finding.rule, finding.explains) == ("calibration-elsewhere", ("score", "predictions"))
+    assert finding.text.startswith(
+        "360 of 360 evaluated examples have numbers far beyond what calibration saw (inputs: -2 to 255 in the "
+        "evaluated data and 0 to 1 in calibration), which are cut off"
+    )
+    assert rules(lost((replace(SHIFTED, outside=18),))) == ["calibration-elsewhere"]
+    assert rules(lost((replace(SHIFTED, outside=17),))) == []
+
+
+def test_evaluated_numbers_in_a_small_part_of_what_calibration_saw() -> None:
+    text = only(lost((replace(SHIFTED, outside=0), NARROW))).text
+    assert text.startswith(
+        "the evaluated data takes 0.392% of the range that calibration saw (input `image`: 0 to 1 in the evaluated "
+        "data and 0 to 255 in calibration), so int8 has few steps for it: "
+    )
+    assert rules(lost((replace(NARROW, evaluated=(0.0, 16.0)),))) == []
+
+
+def test_where_nothing_was_lost_or_no_range_is_fixed_it_is_no_fault() -> None:
+    assert rules(lost((SHIFTED,), score=0.975)) == []
+    assert rules(lost((SHIFTED,), recipe="prune-structured(ratio=0.5)")) == []
+    assert rules(lost(())) == []
+    assert rules(lost((replace(SHIFTED, seen=(1.0, 1.0)),))) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from pytest_modelopt.measure.variant import Variant
 from pytest_modelopt.metrics import MetricSpec
 from pytest_modelopt.recipes.base import Applied, Context, Recipe
 from pytest_modelopt.recipes.registry import RECIPES
+from pytest_modelopt.record.observations import Ranges
 
 INPUTS = torch.arange(300.0).reshape(100, 3)
 CLASSES = torch.arange(100) % 4
@@ -48,6 +50,31 @@ def test_held_out_data_is_counted() -> None:
     assert (found.batches, found.looked_at, found.examples, found.constant) == (2, 120, 80, 0)
     assert found.classes == (0, 1, 2, 3)
     assert CalibrationSeen(None).calibration() is None
+
+
+def test_numbers_of_evaluated_examples_are_compared_with_those_that_calibration_saw() -> None:
+    seen = CalibrationSeen(None)
+    for low in (-1.0, 0.0):  # together -1 to 1
+        list(seen.watch(batches(torch.linspace(low, low + 1, 40).reshape(8, 5), needs_targets=False)))
+    evaluated = torch.zeros(90, 5)
+    evaluated[:30, 2], evaluated[30:35, 0], evaluated[35:45, 1] = 2.0, -2.5, 2.5  # beyond, by half of the width at most
+    list(seen.evaluated(batches(evaluated, needs_targets=False)))
+    found = seen.calibration()
+    assert found is not None
+    assert found.ranges == (Ranges("0", (-1.0, 1.0), (-2.5, 2.5), 15, 90),)
+
+
+def test_only_numbers_that_both_have_are_compared() -> None:
+    seen = CalibrationSeen(None)
+    of = {"x": torch.ones(4, 2), "tokens": torch.ones(4, 2, dtype=torch.long), "gaps": torch.full((4, 1), math.nan)}
+    list(seen.watch(batches([of], needs_targets=False)))
+    list(seen.evaluated(batches([{**of, "y": torch.ones(4, 2)}], needs_targets=False)))
+    found = seen.calibration()
+    assert found is not None
+    assert found.ranges == (Ranges("x", (1.0, 1.0), (1.0, 1.0), 0, 4),)
+    untouched = CalibrationSeen(None)
+    list(untouched.evaluated(batches([of], needs_targets=False)))
+    assert untouched.calibration() is None
 
 
 def test_examples_of_the_evaluation_data_are_refused_with_both_their_places(evaluation: Examples) -> None:

@@ -212,6 +212,9 @@ def test_what_calibration_took(bench: Callable[..., Bench], calibration: str, ex
     assert found is not None
     assert (found.batches, found.examples, found.looked_at) == (1, examples, looked_at)
     assert found.classes == (0,)
+    (ranges,) = found.ranges  # one_and_the_same holds four numbers, which few of the 120 others keep to
+    assert ranges.examples == 120
+    assert (ranges.outside == 0) == (calibration == "held_out")
 
 
 def test_calibration_data_that_no_recipe_took_is_not_looked_at(bench: Callable[..., Bench]) -> None:

@@ -19,7 +19,7 @@ from pytest_modelopt.progress import Silent
 from pytest_modelopt.record.model import Case, Measurement
 
 USERS = """
-import ctypes, json, mmap, os, tempfile
+import contextlib, ctypes, json, mmap, os, sqlite3, tempfile
 from pathlib import Path
 import numpy, torch
 from torch import nn
@@ -62,6 +62,28 @@ class InC(Reads):
         libc.close(descriptor)
         self.table = torch.tensor(list(block[:2]))
 
+class Computed(InC):
+    '''Of a file whose name stands nowhere in what is saved.'''
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k not in ("table", "file")}
+    def __setstate__(self, state):
+        self.__dict__.update(state, file=str(HERE / "".join(["weights", ".bin"]))); self.read()
+
+class KeptOpen(Computed):
+    def read(self):
+        libc = ctypes.CDLL(None)
+        self.table, descriptor = torch.zeros(2), libc.open(os.fsencode(self.file), 0)
+
+class Database(Computed):
+    def read(self):
+        with contextlib.closing(sqlite3.connect(f"file:{self.file}.db?mode=rwc", uri=True)) as table:
+            if not table.execute("SELECT * FROM sqlite_master").fetchall():
+                table.execute("CREATE TABLE weights (block BLOB)")
+                table.execute("INSERT INTO weights VALUES (?)", (bytes(80_000),))
+                table.commit()
+            (block,), = table.execute("SELECT block FROM weights")
+        self.table = torch.frombuffer(bytearray(block), dtype=torch.float32)
+
 class NamesOnly(Reads):
     '''Keeps where it once came from, and does not look there.'''
     def read(self): self.table = torch.zeros(2)
@@ -83,6 +105,9 @@ def reads(): return ready(Reads)
 def reads_in_call(): return ready(ReadsInCall)
 def maps(): return ready(Maps)
 def in_c(): return ready(InC)
+def computed(): return ready(Computed)
+def kept_open(): return ready(KeptOpen)
+def database(): return ready(Database)
 def names_only(): return ready(NamesOnly)
 def of_its_own(): return ready(OfItsOwn)
 
@@ -130,6 +155,27 @@ def test_a_file_that_is_read_belongs_to_the_size(runner: Runner, tmp_path: Path,
         assert side.size_bytes is not None
         assert 0 < side.size_bytes - read < 8_000, "its own file: a layer of 40 bytes, and names"
         assert any("its size includes what it reads" in note for note in side.notes)
+
+
+def test_a_file_that_is_kept_open_is_known_by_whatever_name(runner: Runner, tmp_path: Path) -> None:
+    for side in sides(runner, tmp_path, "kept_open"):
+        assert side.size_bytes is not None
+        assert 80_000 < side.size_bytes < 90_000
+        assert "weights.bin (80,000 bytes)" in " ".join(side.notes)
+
+
+def test_a_database_is_known_by_its_address(runner: Runner, tmp_path: Path) -> None:
+    for side in sides(runner, tmp_path, "database"):
+        file = tmp_path / "weights.bin.db"
+        assert f"weights.bin.db ({file.stat().st_size:,} bytes)" in " ".join(side.notes)
+
+
+def test_the_size_of_what_is_read_from_a_file_that_nobody_can_name_is_not_known(runner: Runner, tmp_path: Path) -> None:
+    for side in sides(runner, tmp_path, "computed"):
+        assert side.size_bytes is None
+        assert "KiB from files that no one can name here" in side.unmeasured["size"]
+        assert side.memory_bytes is not None
+        assert side.hidden_bytes == 0
 
 
 @pytest.mark.parametrize("model", ["names_only", "of_its_own"])
