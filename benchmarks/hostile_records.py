@@ -289,10 +289,8 @@ def _shape(rng: random.Random, data: Data) -> None:
 
 def _lie(rng: random.Random, data: Data) -> None:
     """Figures of one case, or what the record claims of itself, changed so that nothing contradicts anything."""
-    if data.get("cases"):
-        case = rng.choice(data["cases"])
-        with contextlib.suppress(ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-            rng.choice(_LIES)(rng, case, data)  # what was spoiled before may have no such figure
+    with contextlib.suppress(ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        rng.choice(_LIES)(rng, rng.choice(data["cases"]), data)  # what was spoiled before may have no such figure
 
 
 def _of_bytes(rng: random.Random, case: Data, data: Data) -> None:
