@@ -31,6 +31,7 @@ from pytest_modelopt.record.json import (
 from pytest_modelopt.record.run import run_outcome
 from pytest_modelopt.record.verdicts import Limit
 from pytest_modelopt.report import github, junit, terminal
+from pytest_modelopt.report.plain import no_command, plain_line
 from pytest_modelopt.session import Session
 from pytest_modelopt.tests_ended import Report
 
@@ -357,7 +358,7 @@ def _take_base(config: pytest.Config, session: Session) -> None:
         except OSError as error:
             raise pytest.UsageError(f"--modelopt-baseline: {options.baseline}: {error.strerror or error}") from None
         except RecordError as error:
-            raise pytest.UsageError(f"--modelopt-baseline: {error}") from None
+            raise pytest.UsageError(f"--modelopt-baseline: {no_command(plain_line(str(error)))}") from None
     elif options.against is not None:
         from pytest_modelopt.regression.revision import from_data, open_base
         from pytest_modelopt.regression.tree import TreeError
