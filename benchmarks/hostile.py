@@ -30,6 +30,7 @@ from benchmarks.hostile_text import budgets, expression, is_harmless
 from pytest_modelopt import cli
 from pytest_modelopt.budgets.file import load_budgets
 from pytest_modelopt.budgets.problems import BudgetsError
+from pytest_modelopt.commands.statuses import INTERRUPTED
 from pytest_modelopt.configured import run_in_project
 from pytest_modelopt.recipes.expression import RecipeError, canonical, parse
 
@@ -86,8 +87,10 @@ def _told(call: Callable[[], int], what: str, content: bytes, tally: Tally) -> t
         tally.fault(f"{what}: hangs", content)
     except SystemExit as ended:
         status = int(ended.code or 0)
-    except BaseException:
+    except Exception:
         tally.fault(f"{what}: {traceback.format_exc(limit=-3)}", content)
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
     if status is not None and (status not in (0, 1, 2) or (status == 2) != bool(err.getvalue())):
         tally.fault(f"{what}: exit status {status}, {err.getvalue()[:200]!r} on standard error", content)
     for line in {*out.getvalue().split("\n"), *err.getvalue().split("\n")}:
