@@ -8,6 +8,7 @@ import pytest
 
 from pytest_modelopt.recipes.registry import added_by_conftest
 from pytest_modelopt.record.json import RecordError
+from pytest_modelopt.report.plain import no_command, plain_line
 from pytest_modelopt.session import Session
 
 BASE = "modelopt_base"
@@ -26,7 +27,7 @@ def take_base(config: pytest.Config, session: Session) -> None:
         except OSError as error:
             raise pytest.UsageError(f"--modelopt-baseline: {options.baseline}: {error.strerror or error}") from None
         except RecordError as error:
-            raise pytest.UsageError(f"--modelopt-baseline: {error}") from None
+            raise pytest.UsageError(f"--modelopt-baseline: {no_command(plain_line(str(error)))}") from None
     elif options.against is not None:
         from pytest_modelopt.regression.revision import from_data, open_base
         from pytest_modelopt.regression.tree import TreeError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from pytest_modelopt import __version__
 from pytest_modelopt.commands import comment, init, merge, recipes, report, schema, selftest, update, validate
@@ -32,20 +33,21 @@ _LINE_LENGTH = 300
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Its exit status: 0, 1 where the record is red, 2 for wrong input, 130 after Ctrl-C or SIGTERM."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         with sigterm_as_ctrl_c():
             if not options.in_project and getattr(options, "budgets", None) is None:
-                return _status(options)
+                return status_of(options)
             from pytest_modelopt.configured import run_in_project
 
-            return run_in_project(options, _status)
+            return run_in_project(options, status_of)
     except KeyboardInterrupt:
         tell("interrupted", sys.stderr)
         return INTERRUPTED
 
 
-def _status(options: argparse.Namespace) -> int:
+def status_of(options: argparse.Namespace) -> int:
+    """Run the command that was parsed into `options`; what is wrong is told on standard error."""
     try:
         status: int = options.run(options)
     except ValueError as error:  # BudgetsError, RecipeError, RecordError: already in words
@@ -68,14 +70,24 @@ def _in_words(error: ValueError) -> str:
     return line if len(line) <= _LINE_LENGTH else f"{line[: _LINE_LENGTH - 3]}..."
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pytest-modelopt", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"pytest-modelopt {__version__}")
-    parser.set_defaults(in_project=False)  # what a command changes that needs the project's recipes, plugins and paths
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+class _Parser(argparse.ArgumentParser):
+    """Names of files and titles may be a stranger's, too."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        if message:
+            tell(message.removesuffix("\n"), sys.stderr)
+        sys.exit(status)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command line: `parse_args` knows which command's `run` is meant."""
+    made = _Parser(prog="pytest-modelopt", description=__doc__)
+    made.add_argument("--version", action="version", version=f"pytest-modelopt {__version__}")
+    made.set_defaults(in_project=False)  # what a command changes that needs the project's recipes, plugins and paths
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add_parser(commands)
-    return parser
+    return made
 
 
 if __name__ == "__main__":

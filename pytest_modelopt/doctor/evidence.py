@@ -11,8 +11,6 @@ from pytest_modelopt.record.observations import Observations
 from pytest_modelopt.record.verdicts import Limit
 
 _NOTHING_SEEN = Observations()
-_PLUS = re.compile(r"\+(?![^(]*\))")
-"""A '+' between recipes; one within parentheses belongs to a value."""
 INT8_PRODUCTS = frozenset(
     {
         "int8-dynamic",
@@ -54,7 +52,16 @@ class Evidence:
 
     @property
     def _whole_steps(self) -> list[str]:
-        return [step.strip() for step in _PLUS.split(self.case.recipe)]
+        """Of the expression, split at each '+'; one within parentheses belongs to a value."""
+        steps, step, depth = list[str](), list[str](), 0
+        for part in re.split(r"([+()])", self.case.recipe):
+            depth += {"(": 1, ")": -1}.get(part, 0)
+            if part == "+" and depth <= 0:
+                steps.append("".join(step))
+                step = []
+            else:
+                step.append(part)
+        return [each.strip() for each in (*steps, "".join(step))]
 
     def limit(self, name: str) -> Limit | None:
         return next((limit for limit in self.case.limits if limit.name == name), None)

@@ -27,14 +27,20 @@ _SHARES_OF_TORCHMETRICS = re.compile(
     re.DOTALL,
 )
 _MOST_DB = 300.0
+TIMED_LIMITS = 3
+"""Limits of one test that need statistics: `min_speedup`, `max_latency`, `max_slowdown`."""
 
 
 def disagreement(record: Record) -> str:
-    """The first figures of a case that contradict each other, with the case; '' where there are none."""
+    """The first figures of a case, or of the run, that contradict each other, in words; '' where there are none."""
     for index, case in enumerate(record.cases):
         told = disagreement_of(case) or _of_waivers(case, record.started)
         if told:
             return f"cases[{index}] ({case.name}): its figures contradict each other: {told}"
+    known = {*record.collected, *record.planned, *(case.id.rpartition("#")[0] or case.id for case in record.cases)}
+    most = TIMED_LIMITS * max(1, len(known))  # the more there are, the less is any of them broken beyond doubt
+    if not 0 <= record.timed_limits <= most:
+        return f"timed_limits: must be from 0 to {most} with {len(known)} known tests, not {record.timed_limits}"
     return ""
 
 
@@ -260,6 +266,13 @@ def _of_interval(case: Case) -> Iterator[str]:
         yield "interval is there, but no_interval or interval_lacks_examples says that there is none"
     if found is not None and found.low > found.high:
         yield f"interval.low {_number(found.low)} is above interval.high {_number(found.high)}"
+    elif found is not None and case.drop is not None:
+        room = max(found.high - found.low, _ROUNDING * max(1.0, abs(case.drop)))  # a skewed score may lie beside it
+        if not found.low - room <= case.drop <= found.high + room:
+            yield (
+                f"the scores differ by {_number(case.drop)}, far from the interval of that drop, "
+                f"{_number(found.low)} to {_number(found.high)}"
+            )
     if lacks and not case.no_interval:
         yield "interval_lacks_examples is true, and no_interval does not say why"
 

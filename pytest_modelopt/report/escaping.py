@@ -19,7 +19,7 @@ _STRUCTURE = r"[&<>|\\`*~\[\]$]|(?<![^\W_])_|_(?![^\W_])|\A[-+=:]"
 # GitHub makes links and pictures of these in any text, whatever its escapes: mentions, references to issues,
 # addresses, `:white_check_mark:`. An empty comment breaks them up without changing what is read or copied; so it does
 # with a number that would begin a list.
-_EMOJI = r":(?=(?:100|1234|[+-]1|[\w+-]*[a-z][\w+-]*):)"
+_EMOJI = r":(?=(?:100|1234|[+-]1):|(?=[\w+-]{1,80}:)[\w+-]*?[a-z])"  # of a bounded length: no text takes long
 _LINKING = rf"[@#]|\A\d+(?=[.)])|(?<![^\W_])(?:www(?=\.)|gh(?=-\d))|:(?=//)|{_EMOJI}"
 _SPECIAL = re.compile(f"(?P<linking>{_LINKING})|(?P<structure>{_STRUCTURE})", re.IGNORECASE)
 

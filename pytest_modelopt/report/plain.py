@@ -51,7 +51,7 @@ def _printable(text: str) -> str:
 
 def _character(character: str) -> str:
     category = unicodedata.category(character)
-    if category == "Cs":
+    if category in ("Cs", "Co", "Cn"):
         return "\N{REPLACEMENT CHARACTER}"
     if category in ("Zs", "Zl", "Zp"):
         return " "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 
+from benchmarks.hostile_records import green
+from benchmarks.hostile_text import is_harmless
 from pytest_modelopt.record.json import read
 from tests.plugin.conftest import one_case
 
@@ -47,6 +50,18 @@ def test_it_is_a_usage_error_before_anything_is_measured(
     assert not (pytester.path / "started").exists()
     assert sorted(pytester.path.rglob("*")) == before
     assert (pytester.path / "file").read_text(encoding="utf-8") == "mine"
+
+
+def test_what_is_wrong_with_a_baseline_is_told_as_text(project: Project) -> None:
+    """It may come from an artifact that anybody has written."""
+    pytester = project(one_case())
+    hostile = "\x1b[2J\n::error::x\u2028##[error]y\u202e"
+    (pytester.path / "base").write_text(json.dumps(green()[0] | {hostile: 1}), encoding="utf-8")
+    result = pytester.runpytest("--modelopt", "-p", "no:cacheprovider", "--modelopt-baseline=base")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    said = result.stderr.str()
+    assert "::error::x ## [error]y: is not a field of a record" in said
+    assert is_harmless(said)
 
 
 def test_who_only_lists_tests_writes_nothing(project: Project) -> None:

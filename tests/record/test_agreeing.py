@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from pytest_modelopt.budgets.limits import LIMITS
 from pytest_modelopt.cli import main
-from pytest_modelopt.record.agreeing import disagreement, disagreement_of
-from pytest_modelopt.record.answers import Agreement, Changed, Repeat, Slices
+from pytest_modelopt.record.agreeing import TIMED_LIMITS, disagreement, disagreement_of
+from pytest_modelopt.record.answers import Agreement, Changed, Interval, Repeat, Slices
 from pytest_modelopt.record.json import dumps
 from pytest_modelopt.record.model import Case, Coverage, LayerCoverage, ProcessMemory, RecipeStep
 from pytest_modelopt.record.observations import Observations
@@ -179,6 +180,25 @@ def test_an_area_under_a_curve_may_be_a_little_more_than_one() -> None:
     """Its float32 numbers are rounded before they are added up."""
     sides = [measurement(recipe, score=1.00001) for recipe in (None, "bf16")]
     assert not disagreement_of(case(metric="BinaryAUROC", original=sides[0], variant=sides[1]))
+
+
+@pytest.mark.parametrize(("low", "high", "is_refused"), [(0.0, 0.1, True), (0.38, 0.5, False), (0.2, 0.35, False)])
+def test_a_drop_lies_near_its_interval(low: float, high: float, is_refused: bool) -> None:
+    """41.0 and 40.7: a skewed score may lie beside its bounds, but not far from them."""
+    sides = [measurement(recipe, score=score) for recipe, score in ((None, 41.0), ("bf16", 40.7))]
+    of = case(metric="shop:score", original=sides[0], variant=sides[1])
+    told = disagreement_of(replace(of, interval=Interval(low, high, "paired bootstrap", 2000, 7)))
+    expected = "the scores differ by 0.3, far from the interval of that drop, 0 to 0.1"
+    assert told == (expected if is_refused else "")
+
+
+def test_a_run_has_as_many_timed_limits_as_its_tests_may_state() -> None:
+    """Among more of them the risk of a false FAIL would be shared until none is left."""
+    assert sum(kind.kind == "timed" for kind in LIMITS.values()) == TIMED_LIMITS
+    of = replace(record(CASE, replace(CASE, id=f"{CASE.id}#2")), planned=(CASE.id,), collected=("another",))
+    assert not disagreement(replace(of, timed_limits=6))
+    assert disagreement(replace(of, timed_limits=7)) == "timed_limits: must be from 0 to 6 with 2 known tests, not 7"
+    assert disagreement(replace(of, timed_limits=-1)) == "timed_limits: must be from 0 to 6 with 2 known tests, not -1"
 
 
 @pytest.mark.parametrize(("until", "is_refused"), [("2026-11-22", True), ("2026-11-23", False), ("2027-01-01", False)])
