@@ -43,9 +43,11 @@ _LOG_BYTES = 64 * 2**20
 """Of what a worker prints: a log that is longer begins anew, so that it does not fill the disk."""
 _UNKNOWN_CODE = 255
 """What multiprocessing says where the fork server that would know the exit status has died."""
+_ANSWER_BYTES = 2**30
+"""No answer is longer."""
 _STALL_S = 60
 """How long a message may stand still of which a part has come, or that nobody takes."""
-_START_S = 300
+_START_S = 120
 """How long the fork server may take for one worker, its own start included."""
 
 
@@ -89,13 +91,15 @@ class Worker:
         try:
             self._connection.send((operation, arguments))
             self._await_answer(deadline, operation, limit_s, heartbeat)
-            answer = self._connection.recv_bytes()
+            answer = self._connection.recv_bytes(_ANSWER_BYTES)
         except BlockingIOError:
             left = _named(self.kill())
             why = f"the worker stopped in the middle of a message about `{operation}` and was ended{left}"
             raise WorkerFailed(why, self.output()) from None
         except (EOFError, ConnectionError):
             raise WorkerFailed(self._cause_of_death(operation), self.output()) from None
+        except OSError as error:
+            raise WorkerFailed(self._misuse(operation, error), self.output()) from None
         except BaseException:
             # Whatever interrupts us here (Ctrl-C, a time limit on the test) leaves an answer unread: it would be taken
             # for the answer to the next request.
@@ -111,10 +115,12 @@ class Worker:
             # Not untrusted: the worker runs the same code of the user's that this process could run.
             status, value = pickle.loads(answer)  # noqa: S301
         except Exception as error:
-            why = f"its code writes into the pipe to pytest, and it was ended{_named(self.kill())}"
-            text = f"the worker's answer to `{operation}` cannot be read ({type(error).__name__}): {why}"
-            raise WorkerFailed(text, self.output()) from None
+            raise WorkerFailed(self._misuse(operation, error), self.output()) from None
         return status, value
+
+    def _misuse(self, operation: str, error: Exception) -> str:
+        why = f"its code writes into the pipe to pytest, and it was ended{_named(self.kill())}"
+        return f"the worker's answer to `{operation}` cannot be read ({type(error).__name__}): {why}"
 
     def _await_answer(self, deadline: float, operation: str, limit_s: float, heartbeat: Heartbeat | None) -> None:
         while not self._connection.poll(0):
