@@ -77,6 +77,7 @@ BEARABLE = {
     "closed streams",
     "closed files",
     "fork that returns",
+    "fork server killed",
     "daemon",
     "a gigabyte printed",
     "thread that stays",

@@ -84,6 +84,7 @@ class Worker:
             raise WorkerFailed(f"no worker process could be started: {type(error).__name__}: {error}", "") from None
         finally:
             theirs.close()
+        self._server = _fork_server()
 
     def request(self, operation: str, *, limit_s: float, heartbeat: Heartbeat | None = None, **arguments: Any) -> Any:
         """The answer to one request; `WorkerFailed` when the variant refuses, the process dies, or `limit_s` passes."""
@@ -145,7 +146,7 @@ class Worker:
     def _cause_of_death(self, operation: str) -> str:
         self._process.join(5)
         code = self._process.exitcode
-        is_orphan = code == _UNKNOWN_CODE and not _fork_server_lives()
+        is_orphan = code == _UNKNOWN_CODE and not _lives(self._server)
         left = _named(self.kill())
         if code is None or code == worker.CLOSED:
             why = "its code closes files that it did not open, or has replaced the process"
@@ -268,9 +269,9 @@ def _kill_fork_server() -> None:
             os.kill(server, signal.SIGKILL)
 
 
-def _fork_server_lives() -> bool:
-    """One that was just killed closes its files a moment before it is seen to have ended."""
-    server, deadline = _fork_server(), time.monotonic() + 1
+def _lives(server: int | None) -> bool:
+    """A fork server that was just killed closes its files a moment before it is seen to have ended."""
+    deadline = time.monotonic() + 1
     while server is not None and descendants.is_running(server):
         if time.monotonic() > deadline:
             return True

@@ -63,6 +63,8 @@ def main(connection: Connection, variant: Variant, output_file: str) -> None:
     if variant.environment:
         os.environ.clear()
         os.environ.update(WORKER_ENVIRONMENT | dict(variant.environment))
+    if "PYTHONBREAKPOINT" not in os.environ:
+        sys.breakpointhook = _refuse_to_debug
     os.chdir(variant.working_directory)
     sys.path[:] = [*variant.import_paths, *(p for p in sys.path if p not in variant.import_paths)]
     if variant.tree is not None:
@@ -113,6 +115,12 @@ def serve(connection: Connection, variant: Variant, log: TextIO) -> None:
             os._exit(CLOSED)
         if operation == "load":
             gc.collect()
+
+
+def _refuse_to_debug(*_: object, **__: object) -> None:
+    raise RuntimeError(
+        "a worker has no terminal for `breakpoint()`: call the code by itself, or run pytest with PYTHONBREAKPOINT=0"
+    )
 
 
 def _flush() -> None:

@@ -89,6 +89,9 @@ def writes_half_an_answer():
         time.sleep(600)
     os._exit(1)
 
+def stops_to_look():
+    breakpoint()
+
 def takes_built_ins_away():
     os.getpid = None
     return model()
@@ -272,6 +275,7 @@ def test_what_is_printed_does_not_fill_the_disk(start, folder: Path, monkeypatch
         ("untold", "raised Untold: (its message cannot be made: RuntimeError)"),
         ("untold_in_forward", "does not accept the data: Untold: (its message cannot be made: RuntimeError)"),
         ("interrupts", "KeyboardInterrupt"),
+        ("stops_to_look", "raised RuntimeError: a worker has no terminal for `breakpoint()`: call the code by itself"),
         ("takes_modules_away", "raised ValueError: after that"),
         ("tells_ten_megabytes", "ValueError: xxx"),
     ],
