@@ -42,9 +42,11 @@ _LOG_BYTES = 64 * 2**20
 """Of what a worker prints: a log that is longer begins anew, so that it does not fill the disk."""
 _UNKNOWN_CODE = 255
 """What multiprocessing says where the fork server that would know the exit status has died."""
+_ANSWER_BYTES = 2**30
+"""No answer is longer."""
 _STALL_S = 60
 """How long a message may stand still of which a part has come, or that nobody takes."""
-_START_S = 300
+_START_S = 120
 """How long the fork server may take for one worker, its own start included."""
 
 
@@ -81,6 +83,7 @@ class Worker:
             raise WorkerFailed(f"no worker process could be started: {type(error).__name__}: {error}", "") from None
         finally:
             theirs.close()
+        self._server = _fork_server()
 
     def request(self, operation: str, *, limit_s: float, heartbeat: Heartbeat | None = None, **arguments: Any) -> Any:
         """The answer to one request; `WorkerFailed` when the variant refuses, the process dies, or `limit_s` passes."""
@@ -88,13 +91,15 @@ class Worker:
         try:
             self._connection.send((operation, arguments))
             self._await_answer(deadline, operation, limit_s, heartbeat)
-            answer = self._connection.recv_bytes()
+            answer = self._connection.recv_bytes(_ANSWER_BYTES)
         except BlockingIOError:
             left = _named(self.kill())
             why = f"the worker stopped in the middle of a message about `{operation}` and was ended{left}"
             raise WorkerFailed(why, self.output()) from None
         except (EOFError, ConnectionError):
             raise WorkerFailed(self._cause_of_death(operation), self.output()) from None
+        except OSError as error:
+            raise WorkerFailed(self._misuse(operation, error), self.output()) from None
         except BaseException:
             # Whatever interrupts us here (Ctrl-C, a time limit on the test) leaves an answer unread: it would be taken
             # for the answer to the next request.
@@ -110,10 +115,12 @@ class Worker:
             # Not untrusted: the worker runs the same code of the user's that this process could run.
             status, value = pickle.loads(answer)  # noqa: S301
         except Exception as error:
-            why = f"its code writes into the pipe to pytest, and it was ended{_named(self.kill())}"
-            text = f"the worker's answer to `{operation}` cannot be read ({type(error).__name__}): {why}"
-            raise WorkerFailed(text, self.output()) from None
+            raise WorkerFailed(self._misuse(operation, error), self.output()) from None
         return status, value
+
+    def _misuse(self, operation: str, error: Exception) -> str:
+        why = f"its code writes into the pipe to pytest, and it was ended{_named(self.kill())}"
+        return f"the worker's answer to `{operation}` cannot be read ({type(error).__name__}): {why}"
 
     def _await_answer(self, deadline: float, operation: str, limit_s: float, heartbeat: Heartbeat | None) -> None:
         while not self._connection.poll(0):
@@ -138,7 +145,7 @@ class Worker:
     def _cause_of_death(self, operation: str) -> str:
         self._process.join(5)
         code = self._process.exitcode
-        is_orphan = code == _UNKNOWN_CODE and not _fork_server_lives()
+        is_orphan = code == _UNKNOWN_CODE and not _lives(self._server)
         left = _named(self.kill())
         if code is None or code == worker.CLOSED:
             why = "its code closes files that it did not open, or has replaced the process"
@@ -261,9 +268,9 @@ def _kill_fork_server() -> None:
             os.kill(server, signal.SIGKILL)
 
 
-def _fork_server_lives() -> bool:
-    """One that was just killed closes its files a moment before it is seen to have ended."""
-    server, deadline = _fork_server(), time.monotonic() + 1
+def _lives(server: int | None) -> bool:
+    """A fork server that was just killed closes its files a moment before it is seen to have ended."""
+    deadline = time.monotonic() + 1
     while server is not None and descendants.is_running(server):
         if time.monotonic() > deadline:
             return True

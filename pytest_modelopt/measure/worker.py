@@ -63,16 +63,27 @@ def main(connection: Connection, variant: Variant, output_file: str) -> None:
     if variant.environment:
         os.environ.clear()
         os.environ.update(WORKER_ENVIRONMENT | dict(variant.environment))
+    if "PYTHONBREAKPOINT" not in os.environ:
+        sys.breakpointhook = _refuse_to_debug
     os.chdir(variant.working_directory)
     sys.path[:] = [*variant.import_paths, *(p for p in sys.path if p not in variant.import_paths)]
     if variant.tree is not None:
         enter(variant.tree)
-    serve(connection, variant, log)
+    try:
+        serve(connection, variant, log)
+    except Exception as error:
+        with contextlib.suppress(Exception):
+            traceback.print_exception(error, file=log)
+            log.flush()
+            why = "the project's code has changed something that Python or this plugin needs"
+            connection.send(("failed", f"the worker cannot go on: {words(error)}; {why}"))
+        os._exit(1)
 
 
 def serve(connection: Connection, variant: Variant, log: TextIO) -> None:
     """Answer requests until `stop` or the end of the pipe."""
     from pytest_modelopt.measure.bench import Bench
+    from pytest_modelopt.recipes.base import RecipeError
 
     bench: Bench | None = None
     own = os.getpid()
@@ -93,7 +104,7 @@ def serve(connection: Connection, variant: Variant, log: TextIO) -> None:
             _flush()
             is_explained = isinstance(error, VariantError)
             with contextlib.suppress(OSError, ValueError):  # the log was closed
-                _print_cause(error, log, is_explained=is_explained)
+                _print_cause(error, log, (VariantError, RecipeError), is_explained=is_explained)
             answer = ("failed", str(error)[:_MESSAGE] if is_explained else words(error))
         _flush()
         if os.getpid() != own:  # forked by the user's code, and came back from there
@@ -106,6 +117,12 @@ def serve(connection: Connection, variant: Variant, log: TextIO) -> None:
             gc.collect()
 
 
+def _refuse_to_debug(*_: object, **__: object) -> None:
+    raise RuntimeError(
+        "a worker has no terminal for `breakpoint()`: call the code by itself, or run pytest with PYTHONBREAKPOINT=0"
+    )
+
+
 def _flush() -> None:
     """The user's code may have closed, replaced or removed the standard streams."""
     for stream in (sys.stdout, sys.stderr):
@@ -113,14 +130,12 @@ def _flush() -> None:
             stream.flush()
 
 
-def _print_cause(error: BaseException, log: TextIO, *, is_explained: bool) -> None:
+def _print_cause(error: BaseException, log: TextIO, ours: tuple[type[Exception], ...], *, is_explained: bool) -> None:
     """Where the user's code raised the error. Of libraries an explained one has said it all; of another, without a line
     of the user's, all is told.
     """
-    from pytest_modelopt.recipes.base import RecipeError
-
     cause = error
-    while isinstance(cause, (VariantError, RecipeError)) and cause.__cause__ is not None:
+    while isinstance(cause, ours) and cause.__cause__ is not None:
         cause = cause.__cause__
     frames = of_the_user(traceback.extract_tb(cause.__traceback__), lambda frame: frame.filename)
     if frames and not (is_explained and cause is error):

@@ -89,6 +89,17 @@ def writes_half_an_answer():
         time.sleep(600)
     os._exit(1)
 
+def stops_to_look():
+    breakpoint()
+
+def takes_built_ins_away():
+    os.getpid = None
+    return model()
+
+def takes_modules_away():
+    sys.modules.clear()
+    raise ValueError("after that")
+
 def writes_nonsense():
     os.write(pipe(), struct.pack("!i", 4) + b"none")
     return model()
@@ -239,6 +250,14 @@ def test_nonsense_in_the_pipe_is_no_answer(start) -> None:  # type: ignore[no-un
     assert not worker.is_alive
 
 
+def test_a_worker_that_its_code_has_damaged_says_so(start) -> None:  # type: ignore[no-untyped-def]
+    failed = failure(start("users_code:takes_built_ins_away"))
+    assert failed.message.startswith(
+        "the worker cannot go on: TypeError: 'NoneType' object is not callable; the project"
+    )
+    assert failed.output.endswith("TypeError: 'NoneType' object is not callable")
+
+
 def test_what_is_printed_does_not_fill_the_disk(start, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(process, "_LOG_BYTES", 2**20)
     sizes: list[int] = []
@@ -256,6 +275,8 @@ def test_what_is_printed_does_not_fill_the_disk(start, folder: Path, monkeypatch
         ("untold", "raised Untold: (its message cannot be made: RuntimeError)"),
         ("untold_in_forward", "does not accept the data: Untold: (its message cannot be made: RuntimeError)"),
         ("interrupts", "KeyboardInterrupt"),
+        ("stops_to_look", "raised RuntimeError: a worker has no terminal for `breakpoint()`: call the code by itself"),
+        ("takes_modules_away", "raised ValueError: after that"),
         ("tells_ten_megabytes", "ValueError: xxx"),
     ],
 )

@@ -21,12 +21,14 @@ from tests.plugin.conftest import one_case
         ("fork server killed", ("forward",)),
         ("exit status 0", ("import",)),
         ("closed streams", ("data",)),
+        ("daemon", ("forward",)),
+        ("writes into all files", ("metric",)),
     ],
 )
 def test_no_other_case_is_lost(kind: str, places: tuple[str, ...]) -> None:
-    lost, said = faults.run(kind, places)
-    assert lost == []
-    assert len(said) == len(places)
+    found = faults.run(kind, places)
+    assert (found.lost, found.unnoticed, found.left) == ([], [], [])
+    assert len(found.said) == len(places)
 
 
 def test_a_folder_that_vanishes_once_costs_nothing(pytester: pytest.Pytester) -> None:

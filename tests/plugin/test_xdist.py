@@ -103,18 +103,23 @@ def test_budgets_that_something_ignores_are_an_error_and_not_green(project: Proj
 
 
 COUNTED = """
+import os
 from pathlib import Path
 import shop
 
-def data():
-    with Path(__file__).with_name("readings").open("a") as file:
-        file.write("x")
-    return shop.data()
+def note(name):
+    # The parent of a worker is the fork server of the process of pytest-xdist that started it.
+    with Path(__file__).with_name("made").open("a") as file:
+        file.write(f"{name} {os.getppid()}\\n")
+    return shop.classifier()
+
+def one(): return note("one")
+def two(): return note("two")
 """
 MODEL = """
   {name}:
-    factory: shop:classifier
-    data: counted:data
+    factory: counted:{name}
+    data: shop:data
     recipes:
       low-rank(ratio=0.5):
       low-rank(ratio=0.4):
@@ -123,15 +128,12 @@ MODEL = """
 """
 
 
-def test_the_cases_of_one_model_stay_together_and_other_tests_are_spread(project: Project) -> None:
-    """Data is read, and read again, once for each original that is measured."""
+def test_each_model_is_measured_by_one_process(project: Project) -> None:
+    """tests/test_distribution.py shows where other tests go."""
     pytester = project("version: 1\nmodels:" + "".join(MODEL.format(name=name) for name in ("one", "two")))
     pytester.makepyfile(counted=COUNTED)
-    pytester.makepyfile(
-        test_plain="import pytest\n@pytest.mark.parametrize('i', range(8))\ndef test_plain(i, worker_id, tmp_path):\n"
-        "    open(f'{__file__}.{worker_id}', 'a').close()\n"
-    )
     result = pytester.runpytest("--modelopt", "--modelopt-time-limit", "1s", "-n", "2", "-p", "no:cacheprovider")
-    result.assert_outcomes(passed=16)
-    assert (pytester.path / "readings").read_text() == "x" * 4
-    assert len(list(pytester.path.glob("test_plain.py.gw*"))) == 2
+    result.assert_outcomes(passed=8)
+    made = set((pytester.path / "made").read_text(encoding="utf-8").splitlines())
+    assert sorted(line.split()[0] for line in made) == ["one", "two"]
+    assert len({line.split()[1] for line in made}) == 2
