@@ -125,7 +125,8 @@ def test_what_pytest_knows_a_command_knows(folder: Path, arguments: tuple[str, .
 
 def test_init_and_selftest_find_what_pythonpath_names(folder: Path) -> None:
     asked = ("shop.layers:net", "--data", "shop.layers:data", "--time-limit", "1 s")
-    done = command(folder, "init", *asked, "--recipe", "round(step=0.5)", "--recipe", "int8-dynamic")
+    tried = ("--recipe", "round(step=0.5)", "--recipe", "int8-dynamic")
+    done = command(folder, "init", *asked, *tried, "--output", "first.yaml")
     assert done.returncode == 0, done.stderr
     assert "cannot be imported" not in done.stdout
     assert "unknown recipe" not in done.stdout
@@ -139,7 +140,7 @@ def test_a_module_in_a_src_folder_that_is_not_on_the_path_names_pythonpath(folde
     (folder / "conftest.py").unlink()
     (folder / "pyproject.toml").write_text("[tool.pytest.ini_options]\n", encoding="utf-8")
     asked = ("--data", "shop.layers:data", "--recipe", "int8-dynamic")
-    done = command(folder, "init", "shop.layers:net", *asked)
+    done = command(folder, "init", "shop.layers:net", *asked, "--output", "first.yaml")
     assert done.returncode == 2
     assert f"shop lies in {folder / 'src'}: set `pythonpath = src` in pytest's ini file" in done.stderr
 
