@@ -6,9 +6,11 @@ import ast
 import difflib
 import importlib
 import importlib.machinery
+import importlib.util
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,9 +107,9 @@ def _files(root: Path) -> Iterator[Path | None]:
 
 def _no_submodule(part: str, whole: str, path: Sequence[str] | None) -> Missing | None:
     package = whole.rpartition(".")[0]
-    inits = [Path(folder, "__init__.py") for folder in path or ()]
-    if any(_DYNAMIC.search(_text(init)) for init in inits if init.is_file()):
-        return None
+    inits = [init for folder in path or () if (init := Path(folder, "__init__.py")).is_file()]
+    if not inits or any(_DYNAMIC.search(_text(init)) for init in inits):
+        return None  # a package without that file may have other parts, in folders that a test puts on the path
     return Missing(f"the package `{package}` has no module `{part}`")
 
 
@@ -118,9 +120,14 @@ def _source(spec: importlib.machinery.ModuleSpec | None) -> Path | None:
 
 
 def _lacks(source: Path, module: str, name: str, *, called: bool) -> Missing | None:
-    text = _text(source)
     try:
-        tree = ast.parse(text)
+        text = importlib.util.decode_source(source.read_bytes())
+    except (OSError, SyntaxError, UnicodeDecodeError):  # of a coding of its own, too
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
     except SyntaxError as error:
         return Missing(f"`{module}` cannot be imported: {source}:{error.lineno}: {error.msg}")
     except (ValueError, RecursionError, MemoryError):
