@@ -57,6 +57,7 @@ class _Inside:
         try:
             register_recipes(config)
             self._options.default_budgets = _from_here(read_options(config).budgets)
+            self._options.root = config.rootpath
             self.status = self._command(self._options)
         finally:
             forget_added()

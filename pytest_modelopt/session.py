@@ -315,19 +315,39 @@ def _metric_name(variant: Variant) -> str | None:
 
 
 def _unfit_for_scores(case: Case) -> str:
-    """Why a limit in points or percent does not fit the scores that a metric of the project's own gives; else empty.
+    """Why a limit does not fit the scores that a metric of the project's own gives; else empty.
 
-    `97%` means 0.97: against a score of 93.5 it would be a floor that nothing can break.
+    `97%` means 0.97: against a score of 93.5 it would be a floor that nothing can break. A drop of 1 is one that
+    nothing can break from scores between 0 and 1.
     """
     from pytest_modelopt.budgets.limits import LIMITS
 
     sides = [side.score for side in (case.original, case.variant) if side is not None and side.score is not None]
     largest = max((abs(score) for score in sides), default=0.0)
-    if is_share(case.metric) or largest <= 1:
+    if is_share(case.metric):
         return ""
+    if largest <= 1:
+        drops = [limit for limit in case.limits if LIMITS[limit.name].unit == "points"]
+        return "; ".join(_allowing_every_drop(case, limit) for limit in drops if _allows_every_drop(case, limit))
     return "; ".join(
         f"{limit.name}: {limit.text} means {limit.value:g}, which belongs to scores from 0 to 1, but {case.metric} "
         f"gives {largest:.4g}: write a plain number in the metric's unit"
         for limit in case.limits
         if LIMITS[limit.name].unit in ("points", "score") and limit.text.rstrip().endswith(("pp", "%"))
+    )
+
+
+def _allows_every_drop(case: Case, limit: Limit) -> bool:
+    """Whether a plain number is as much as the original's score can lose, as far as the worst one is known."""
+    side = case.original
+    if side is None or side.score is None or side.observations is None or side.observations.worst_score is None:
+        return False
+    is_plain = not limit.text.rstrip().endswith("pp")
+    return is_plain and limit.value >= max(1.0, abs(side.score - side.observations.worst_score))
+
+
+def _allowing_every_drop(case: Case, limit: Limit) -> str:
+    return (
+        f"{limit.name}: {limit.text} would allow every drop of {case.metric}; if you mean "
+        f"percentage points, write {limit.text} pp"
     )

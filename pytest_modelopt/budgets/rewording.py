@@ -31,6 +31,8 @@ def reworded(name: str, text: str, value: float, *, up: bool) -> str:
     is_whole = LIMITS[name].unit == "bytes" and unit in ("", "B")
     digits = _DIGITS_OF_SCORES if LIMITS[name].unit == "score" else _DIGITS
     number = _rounded(amount, 0 if is_whole else _decimals(amount, digits), up=up)
+    if number == "1" and not unit and LIMITS[name].unit in ("percentage", "score"):
+        number = "1.0"  # a plain 1 could mean 1%
     sign = "+" if is_signed and not number.startswith("-") else ""
     return f"{sign}{number}{match[2]}{unit}"
 

@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     tried = _tried(options, budgets, name)
     record, outcomes = tried.record, tried.outcomes
     told = [(each, why_not(each, record.timed_limits)) for each in outcomes]
-    lines = [f"{each.spelling}: {f'left out: {why}' if why else each.told}" for each, why in told if not each.untried]
+    lines = [f"{each.spelling}: {_result(each, why)}" for each, why in told if not each.untried]
     untried = [(each.spelling, each.untried) for each in outcomes if each.untried]
     lines += told_untried([*untried, *choice.impossible])
     kept = sum(not why for _, why in told)
@@ -115,6 +115,13 @@ def run(options: argparse.Namespace) -> int:
         tell(f"no limits on the answers: {none}")
     tell(f"{output}: {f'{name} was added' if options.add else 'written'}, with {kept} of {len(told)} recipes")
     return PASSED
+
+
+def _result(outcome: Outcome, why_not: str) -> str:
+    if not why_not:
+        return outcome.told
+    is_measured = outcome.case is not None and outcome.case.error is None
+    return f"left out: {why_not}{f' ({outcome.told})' if is_measured else ''}"
 
 
 def _name_of(factory: str) -> str:

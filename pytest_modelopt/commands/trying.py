@@ -27,6 +27,7 @@ _TRIED = (
     "int8-static",
     "onnxruntime-int8-static",
     "openvino-int8",
+    "openvino-int8(weights_only=true)",
     "onnxruntime-int8-dynamic",
     "litert",
     "litert-int8",
@@ -86,7 +87,7 @@ def _of_the_project() -> list[str]:
 
 
 def _lacks(step: Recipe, device: str, has_calibration: bool) -> str:
-    if step.needs_calibration and not has_calibration:
+    if step.calibrates and not has_calibration:
         return "there is no --calibration"
     return step.missing() or step.unfit(device)
 

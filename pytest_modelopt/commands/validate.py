@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,6 @@ from pytest_modelopt.record.model import ORIGINAL
 if TYPE_CHECKING:
     import argparse
 
-    from pytest_modelopt.budgets.file import BudgetsFile
     from pytest_modelopt.commands.arguments import Commands
     from pytest_modelopt.record.verdicts import Limit
 
@@ -21,14 +20,18 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "validate",
-        help="check a budgets file without importing anything that it names; exit status 1 where a case cannot run",
+        help="check a budgets file without importing anything that it names; exit status 1 where a run is certain to "
+        "be red",
     )
     parser.add_argument("file", nargs="?", type=Path, help="default: the one that pytest would take")
     parser.set_defaults(run=run, in_project=True)
 
 
 def run(options: argparse.Namespace) -> int:
+    from pytest_modelopt.budgets.document import read_document
     from pytest_modelopt.budgets.file import load_budgets
+    from pytest_modelopt.commands.certain import causes
+    from pytest_modelopt.report.plain import plain_line
 
     path: Path = options.file or options.default_budgets
     budgets = load_budgets(path.resolve(), relative_to=Path.cwd())
@@ -42,23 +45,10 @@ def run(options: argparse.Namespace) -> int:
         owner = f", {each.waiver.owner}" if each.waiver.owner else ""
         ceiling = f" up to {each.waiver.ceiling_text}" if each.waiver.ceiling is not None else ""
         tell(f"  waived until {each.waiver.until}{owner}: {each.case}, {each.limit}{ceiling}: {each.waiver.reason}")
-    certain = list(_certain_errors(budgets))
-    for line in certain:
-        tell(line)
-    return RED if certain else PASSED
-
-
-def _certain_errors(budgets: BudgetsFile) -> Iterator[str]:
-    """Why cases would end in an error on this machine, whatever their models are."""
-    from pytest_modelopt.recipes.expression import parse
-
-    for case in budgets.cases:
-        for step in parse(case.recipe):
-            lacking = step.missing()
-            if step.needs_calibration and case.model.calibration is None:
-                lacking = lacking or f"{step.recipe_name} needs calibration data: add `calibration:` to the model"
-            if lacking:
-                yield f"{budgets.file}:{case.line}: {case.name} cannot run: {lacking}"
+    found = causes(budgets, read_document(budgets.path, budgets.file), options.root)
+    for cause in found:
+        tell(f"{budgets.file}:{cause.line}: {plain_line(cause.sentence)}")
+    return RED if any(cause.is_certain for cause in found) else PASSED
 
 
 def _listed(limits: Sequence[Limit]) -> str:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from pytest_modelopt.measure.finding import in_src
 from pytest_modelopt.measure.replies import VariantError, words
 from pytest_modelopt.measure.variant import Carried, Source, Variant
 from pytest_modelopt.recipes.sealed import in_training, put_into_eval_mode
@@ -101,7 +102,7 @@ def import_name(name: str, what: str, folder: str) -> Any:
     except ImportError as error:
         raise VariantError(
             f"{what} `{name}`: module `{module_name}` cannot be imported: {words(error)} (looked first in {folder})"
-            f"{_in_src(module_name, folder)}"
+            f"{in_src(module_name, Path(folder))}"
         ) from error
     except Exception as error:
         raise VariantError(f"{what} `{name}`: importing `{module_name}` raised {words(error)}") from error
@@ -114,18 +115,6 @@ def import_name(name: str, what: str, folder: str) -> Any:
     if not callable(value):
         raise VariantError(f"{what} `{name}` is a {type(value).__name__}, not a function that can be called")
     return value
-
-
-def _in_src(module_name: str, folder: str) -> str:
-    """The way out where the module lies in a src/ layout that is not on the path; else empty."""
-    top = module_name.partition(".")[0]
-    for place in dict.fromkeys((Path(folder), Path.cwd())):
-        found = (place / "src" / top, place / "src" / f"{top}.py")
-        if any(path.exists() for path in found) and str(place / "src") not in sys.path:
-            return (
-                f"; {top} lies in {place / 'src'}: set `pythonpath = src` in pytest's ini file, or install the project"
-            )
-    return ""
 
 
 def _call_factory(factory: Callable[[], Any], label: str, what: str) -> Any:

@@ -108,6 +108,11 @@ class Recipe(BaseModel):
             RecipeError: if the recipe cannot be applied to this model on this machine.
         """
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether it needs calibration data with these parameters."""
+        return self.needs_calibration
+
     @classmethod
     def missing(cls) -> str:
         """What has to be installed first, in words; '' where nothing is missing. Imports nothing."""

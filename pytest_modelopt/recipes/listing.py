@@ -33,7 +33,7 @@ def availability(recipe: type[Recipe]) -> str:
     if lacking:
         return f"no: {lacking}"
     reasons = {device: recipe.unfit(device) for device in recipe.devices}
-    fit = [device for device, reason in reasons.items() if not reason and (device == "cpu" or _has_cuda())]
+    fit = [device for device, reason in reasons.items() if not reason and (device == "cpu" or has_gpu())]
     if fit:
         return "yes" if "cpu" in fit else f"yes, on {' and '.join(fit)}"
     told = [reason for reason in reasons.values() if reason]
@@ -46,7 +46,8 @@ def _default(value: object) -> str:
     return "''" if value == "" else str(value)
 
 
-def _has_cuda() -> bool:
+def has_gpu() -> bool:
+    """Whether torch finds one; imports torch."""
     import torch
 
     return bool(torch.cuda.is_available())

@@ -48,6 +48,10 @@ class LitertInt8(Recipe):
     )
     batches: int = Field(default=BATCHES, ge=1, description="batches of calibration data, for static")
 
+    @property
+    def calibrates(self) -> bool:
+        return self.activations == "static"
+
     def apply(self, model: nn.Module, context: Context) -> Applied:
         from pytest_modelopt.recipes.modules.litert import LiteRT
 

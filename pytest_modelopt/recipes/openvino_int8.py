@@ -66,6 +66,10 @@ class OpenVinoInt8(Recipe):
         default="f32", description="of what stays in floating point; auto: bfloat16 where the processor has it"
     )
 
+    @property
+    def calibrates(self) -> bool:
+        return not self.weights_only
+
     def apply(self, model: nn.Module, context: Context) -> Applied:
         from pytest_modelopt.recipes.modules.openvino import OpenVinoModule, packed
 

@@ -66,7 +66,7 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
             applied, changed_bytes, first_call_s = _step(recipe, model, before, context)
         except RecipeError as error:
             told = explained(error, recipe.recipe_name, model)
-            if told is error or (recipe.needs_calibration and context.calibration is None):
+            if told is error or (recipe.calibrates and context.calibration is None):
                 raise
             raise told from error
         model = applied.model

@@ -77,6 +77,10 @@ class PruneStructured(Recipe):
         patterns(value)
         return value
 
+    @property
+    def calibrates(self) -> bool:
+        return self.importance == "taylor" or bool(self.finetune)
+
     def apply(self, model: nn.Module, context: Context) -> Applied:
         return _Pruning(self, model, context).run()
 

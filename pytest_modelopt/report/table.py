@@ -129,7 +129,7 @@ def block_of(record: Record, cases: list[Case]) -> Block:
     return Block(
         title=plain_line(first.model) + (f" on {machine}" if machine else ""),
         model=plain_line(first.model),
-        metric=None if first.metric is None else plain_line(first.metric),
+        metric=None if metric_of(cases) is None else plain_line(str(metric_of(cases))),
         rows=(_original_row(cases), *(_variant_row(record, case) for case in cases)),
         conditions=f"{scored(cases)}{_bounds_told(cases)}; {measured(cases)}{_legend(cases)}",
         is_red=any(is_red(case, record.strict) for case in cases),
@@ -138,15 +138,27 @@ def block_of(record: Record, cases: list[Case]) -> Block:
 
 def scored(cases: list[Case]) -> str:
     """'accuracy on 360 examples': with what, and on how much."""
-    examples = _latest(side.examples for case in cases for side in (case.variant, case.original) if side is not None)
-    on = "" if examples is None else f" on {examples} example{'' if examples == 1 else 's'}"
     metric = metric_of(cases)
-    return f"{plain_line(metric)}{on}" if metric else "no metric"
+    if metric is None:
+        return "no data, so no score" if any(_had_no_data(case) for case in cases) else "no metric"
+    examples = _latest(side.examples or None for case in cases for side in _sides(case))
+    on = "" if examples is None else f" on {examples} example{'' if examples == 1 else 's'}"
+    return f"{plain_line(metric)}{on}"
 
 
 def metric_of(cases: list[Case]) -> str | None:
     """The metric of a table's cases; None where no case was scored."""
-    return next((case.metric for case in cases if case.metric is not None), None)
+    return next((case.metric for case in cases if case.metric is not None and not _had_no_data(case)), None)
+
+
+def _had_no_data(case: Case) -> bool:
+    """Whether it was measured, and there was nothing to score it on: then its metric is one that nobody stated."""
+    sides = _sides(case)
+    return bool(sides) and all(not side.examples and "score" in side.unmeasured for side in sides)
+
+
+def _sides(case: Case) -> list[Measurement]:
+    return [side for side in (case.variant, case.original) if side is not None]
 
 
 def measured(cases: list[Case]) -> str:

@@ -51,6 +51,9 @@ MIB = 1024 * 1024
         ("min_accuracy", "-3.5", -3.7121, False, "-3.713"),
         ("min_accuracy", "-3.5", -3.7129, True, "-3.712"),
         ("min_accuracy", "0.5", 0.0123449, True, "0.01235"),
+        ("max_flips", "0.95", 1.0, True, "1.0"),
+        ("max_flips", "95%", 1.0, True, "100%"),
+        ("min_accuracy", "0.95", 1.0, False, "1.0"),
     ],
 )
 def test_by_hand(name: str, text: str, value: float, up: bool, expected: str) -> None:

@@ -143,7 +143,7 @@ def test_a_module_in_a_src_folder_that_is_not_on_the_path_names_pythonpath(folde
     (folder / "conftest.py").unlink()
     (folder / "pyproject.toml").write_text("[tool.pytest.ini_options]\n", encoding="utf-8")
     asked = ("--data", "shop.layers:data", "--recipe", "int8-dynamic")
-    done = command(folder, "init", "shop.layers:net", *asked)
+    done = command(folder, "init", "shop.layers:net", *asked, "--output", "first.yaml")
     assert done.returncode == 2
     assert f"shop lies in {folder / 'src'}: set `pythonpath = src` in pytest's ini file" in done.stderr
 

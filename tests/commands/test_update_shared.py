@@ -135,7 +135,7 @@ _STATED = {
     "max_memory": st.sampled_from(["1 MiB", "7MB", "12345678 B", "0.01 GiB", "'3 MiB'", "900 kB"]),
     "max_size": st.sampled_from(["1 MiB", '"7 MB"', "12345678 B", "{limit: 5 MB, level: warn}"]),
     "min_memory_reduction": st.sampled_from(["10%", "0.9", "0", "{level: warn, limit: 33.3%}"]),
-    "min_size_reduction": st.sampled_from(["75%", ".25", "1"]),
+    "min_size_reduction": st.sampled_from(["75%", ".25", "1.0"]),
     "max_flips": st.sampled_from(["1%", "0", "0.05", "100%"]),
     "max_accuracy_drop": st.sampled_from(["1 pp", "0.02", "0 pp", "0"]),
     "min_accuracy": st.sampled_from(["80%", "0.9", "95 %"]),

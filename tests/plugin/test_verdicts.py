@@ -155,6 +155,26 @@ def test_points_do_not_fit_a_metric_that_goes_beyond_one(project: Project) -> No
         )
 
 
+def test_a_drop_that_nothing_can_exceed_is_no_limit(project: Project) -> None:
+    """Of a score from 0 to 1, a plain 1 was meant as a point; `100 pp` says what it allows."""
+    metric = "{name: torchmetrics.classification.MulticlassF1Score, arguments: {num_classes: 10}}"
+    stated = {
+        "plain": "{max_accuracy_drop: 1}",
+        "points": "{max_accuracy_drop: 100 pp}",
+        "less": "{max_accuracy_drop: 0.9}",
+    }
+    models = [
+        f"  {name}:\n    factory: shop:classifier\n    data: shop:data\n    metric: {metric}\n"
+        f"    recipes:\n      int8-dynamic: {limit}\n"
+        for name, limit in stated.items()
+    ]
+    result = project(f"version: 1\nmodels:\n{''.join(models)}").runpytest("--modelopt")
+    result.assert_outcomes(failed=1, passed=2)
+    result.stdout.fnmatch_lines(
+        ["plain/int8-dynamic: *max_accuracy_drop: 1 would allow every drop of MulticlassF1Score*write 1 pp*"]
+    )
+
+
 def test_a_metric_must_say_its_direction(project: Project) -> None:
     budgets = one_case("{max_accuracy_drop: 0.01}").replace("    recipes:", "    metric: scores:loss\n    recipes:")
     pytester = project(budgets)

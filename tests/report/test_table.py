@@ -8,7 +8,7 @@ import pytest
 from records_by_hand import MIB, broken, case, limit, measurement, record, timing, verdict
 
 from pytest_modelopt.record.answers import Agreement
-from pytest_modelopt.record.model import CaseError, Coverage, LayerCoverage
+from pytest_modelopt.record.model import CaseError, Coverage, LayerCoverage, Measurement
 from pytest_modelopt.report.table import HEADERS, blocks
 
 
@@ -89,6 +89,29 @@ def test_what_was_not_measured_is_a_dash() -> None:
     assert block.conditions == "no metric; memory of batch 1"
     assert original.cells == ("original", "", "8 MiB", "4 MiB", "", "", "-", "", "", "")
     assert variant.cells[4:] == ("-", "-", "-", "-", "-", "no limits")
+
+
+def unscored(recipe: str | None, examples: int = 0, **unmeasured: str) -> Measurement:
+    return replace(measurement(recipe, score=None, unmeasured=unmeasured), examples=examples)
+
+
+def test_a_model_without_data_has_no_metric_in_its_heading() -> None:
+    why = "no `data` was given"
+    sides = {"original": unscored(None, score=why), "variant": unscored("r", score=why)}
+    block = blocks(record(case(**sides)))[0]
+    assert block.conditions == "no data, so no score; memory of batch 1"
+    assert "score" in block.headers
+    assert "accuracy" not in block.headers
+    mixed = blocks(record(case(), case(**sides)))[0]
+    assert mixed.conditions.startswith("accuracy on 360 examples; ")
+
+
+def test_an_original_that_could_not_be_scored_has_no_number_of_examples() -> None:
+    """Its data was read, and nobody can say that there was none."""
+    failed = case(original=unscored(None), error=CaseError("score", "no such class"))
+    assert blocks(record(failed))[0].conditions == "accuracy; memory of batch 1"
+    nothing = case(original=unscored(None, 360, score="sqnr is of the variants only"), metric="sqnr")
+    assert blocks(record(nothing))[0].conditions.startswith("sqnr on 360 examples; ")
 
 
 def test_a_case_in_error_has_dashes() -> None:
