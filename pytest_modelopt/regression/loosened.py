@@ -199,7 +199,13 @@ def _told_setting(name: str, value: str | float | None) -> str:
 
 
 def _waived(old: Limit, new: Limit, waiver: Waiver, higher_is_better: bool | None) -> tuple[str, str, str] | None:
-    """How the waiver was before, how it is now, and by how much it is looser; None where it is not."""
+    """How the waiver was before, how it is now, and by how much it is looser; None where it is not.
+
+    What it accepts at most was accepted before, where its ceiling is not beyond the old limit.
+    """
+    ceiling = waiver.ceiling
+    if ceiling is not None and is_looser(new.name, ceiling, old.value, higher_is_better=higher_is_better) is False:
+        return None
     now = f"waived until {waiver.until}{_up_to(waiver)}: {waiver.reason}"
     before = old.waiver
     if before is None:
