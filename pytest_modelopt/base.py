@@ -42,7 +42,8 @@ def take_base(config: pytest.Config, session: Session) -> None:
                 session.budgets,
                 added_by_conftest(),
                 options.step_limit_s,
-                None if options.budgets_on_command_line else config.rootpath,
+                config.rootpath,
+                is_configured=not options.budgets_on_command_line,
             )
         except TreeError as error:
             way = "" if options.budgets.is_file() else elsewhere(options.budgets, config.rootpath)

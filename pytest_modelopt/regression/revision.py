@@ -17,6 +17,7 @@ from pytest_modelopt.record.model import ORIGINAL, Case
 from pytest_modelopt.regression.budgets_file import Found, find_budgets
 from pytest_modelopt.regression.dependencies import changed_dependencies
 from pytest_modelopt.regression.loosened import loosened, removed_cases
+from pytest_modelopt.regression.marked import loosened_marks
 from pytest_modelopt.regression.pairing import Pairs, pairs_of, told_pairs, told_unsure
 from pytest_modelopt.regression.setup import set_up
 from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out, require_another, with_what_is_there
@@ -47,6 +48,8 @@ class RevisionBase:
     """Why it is not known what was loosened since."""
     no_setup: str = ""
     """Why `base_setup` failed: then nothing that runs in the tree is known to be the base."""
+    marks: tuple[Loosening, ...] = ()
+    """What markers of tests loosened since."""
     pairs: Pairs = field(default_factory=Pairs)
     """What head calls otherwise."""
     _lacking: dict[tuple[str, str], str] = field(default_factory=dict, compare=False)
@@ -138,7 +141,7 @@ class RevisionBase:
             base=self.tree.commit,
             head=self.tree.head,
             has_uncommitted=self.tree.has_uncommitted,
-            loosened=limits,
+            loosened=(*limits, *self.marks),
             removed=gone,
             unknown=self.unknown,
             notes=self.notes,
@@ -194,11 +197,13 @@ def open_base(
     recipes: Mapping[str, Path] | None = None,
     step_limit_s: float | None = None,
     root: Path | None = None,
+    is_configured: bool = True,
 ) -> RevisionBase:
     """Check out `revision` of the repository that `budgets` lies in, and set it up. The caller removes the tree.
 
     `recipes`: by name, the files of recipes that are not imported by name, and so are head's on both sides.
-    `step_limit_s`: of `base_setup`; None: what the budgets file says. `root`: see `find_budgets`.
+    `step_limit_s`: of `base_setup`; None: what the budgets file says. `root`: head's root
+    folder; `is_configured`: whether its configuration says where budgets.yaml lies, and not the command line.
 
     Raises:
         TreeError: it cannot be checked out, or it is head itself.
@@ -208,9 +213,12 @@ def open_base(
     tree = check_out(revision, budgets.parent)
     try:
         require_another(tree)
-        found = find_budgets(tree, budgets, root)
+        found = find_budgets(tree, budgets, root if is_configured else None)
         base = with_budgets(tree, budgets, head, found)
-        base = replace(base, notes=(*_dependencies(tree), *_carried_recipes(tree, recipes or {}), *base.notes))
+        marks = loosened_marks(tree.changed, tree.folder, tree.repository, root or tree.repository)
+        base = replace(
+            base, marks=marks, notes=(*_dependencies(tree), *_carried_recipes(tree, recipes or {}), *base.notes)
+        )
         if head is None or not head.base_setup:
             return base
         limit_s = step_limit_s or head.defaults.step_limit_s

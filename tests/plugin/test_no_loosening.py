@@ -103,3 +103,15 @@ def test_a_saved_record_is_a_base_too_also_where_the_budgets_file_is_gone(reposi
     result = repository.run(*demanded)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*REMOVED 2 cases that the base has: other/bf16, reader/bf16*"])
+
+
+def test_a_marker_of_a_test_is_no_way_around(repository: Repository) -> None:
+    test = "import pytest\n@pytest.mark.model_budget(max_size='9 MiB')\ndef test_it(modelopt): pass\n"
+    repository.write("tests/test_it.py", test)
+    repository.commit()
+    repository.write("tests/test_it.py", test.replace("9 MiB", "90 MiB"))
+    assert repository.against("HEAD", "-k", "other", "--modelopt-no-loosening").ret == 1
+    assert run_outcome(repository.record).causes == ("loosened",)
+    assert repository.record.against is not None
+    (told,) = repository.record.against.loosened
+    assert (told.case, told.file, told.line) == ("tests/test_it.py::test_it", "tests/test_it.py", 2)
