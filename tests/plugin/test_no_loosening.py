@@ -53,11 +53,15 @@ def test_what_a_change_loosened_is_red_for_every_reader_only_where_that_is_deman
 
 
 def test_the_same_budgets_are_green_and_so_are_stricter_and_new_ones(repository: Repository) -> None:
-    new = MODEL.format(name="new", limits="max_size: 90 MiB")
+    new = MODEL.format(name="new-other", limits="max_size: 90 MiB")
     repository.write("budgets.yaml", START + STRICT.replace("9 MiB", "8 MiB") + OTHER + new)
     repository.write("pytest.ini", "[pytest]\nmodelopt_no_loosening = true\nmodelopt_against = HEAD\n")
     assert repository.run("-k", "other").ret == 0
     assert repository.record.no_loosening
+    for recipe in ("original", "bf16"):
+        case = repository.cases[f"new-other/{recipe}"]
+        assert case.base is not None
+        assert (case.base.status, case.verdicts) == ("new", ())
 
 
 def test_another_file_in_the_ini_is_held_against_the_bases_own(repository: Repository) -> None:
