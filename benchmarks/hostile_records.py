@@ -173,7 +173,7 @@ _AGAINST = Against(
     True,
     (Loosening("reader/bf16", "max_size", "relaxed", "1 MiB", "2 MiB", "+100%", "budgets.yaml", 9),),
     ("reader/low-rank(ratio=0.5)",),
-    ("dependencies changed",),
+    notes=("dependencies changed",),
 )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pytest_modelopt.reaching import elsewhere
 from pytest_modelopt.recipes.registry import added_by_conftest
 from pytest_modelopt.record.json import RecordError
 from pytest_modelopt.report.plain import no_command, plain_line
@@ -42,10 +43,12 @@ def take_base(config: pytest.Config, session: Session) -> None:
                 session.budgets,
                 added_by_conftest(),
                 options.step_limit_s,
-                None if options.budgets_on_command_line else config.rootpath,
+                config.rootpath,
+                is_configured=not options.budgets_on_command_line,
             )
         except TreeError as error:
-            raise pytest.UsageError(f"--modelopt-against {options.against}: {error}") from None
+            way = "" if options.budgets.is_file() else elsewhere(options.budgets, config.rootpath)
+            raise pytest.UsageError(f"--modelopt-against {options.against}: {error}{way}") from None
     elif options.no_loosening:
         raise pytest.UsageError(
             "--modelopt-no-loosening (ini: modelopt_no_loosening) has nothing to compare with: name the base by "

@@ -24,6 +24,7 @@ from pytest_modelopt.reaching import (
     add_to_arguments,
     chooses_nothing,
     closed_folders,
+    elsewhere,
     read_budgets,
 )
 from pytest_modelopt.recipes.registry import forget_added
@@ -131,9 +132,13 @@ class Gate:
             )
         gated = any(_is_gated(item) for item in items)
         if session.budgets is None and self._chooses_nothing and not gated and not self._is_worker:
+            budgets = session.options.budgets
+            way = (
+                elsewhere(budgets, self._config.rootpath) or "; write a budgets file, or name it by --modelopt-budgets"
+            )
             raise pytest.UsageError(
-                f"--modelopt has nothing to measure: there is no {session.options.budgets} and no test uses the "
-                f"`modelopt` fixture or @pytest.mark.{MARKER}; write a budgets file, or name it with --modelopt-budgets"
+                f"--modelopt has nothing to measure: there is no {budgets} and no test uses the `modelopt` fixture or "
+                f"@pytest.mark.{MARKER}{way}"
             )
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:

@@ -155,7 +155,7 @@ def read_options(config: pytest.Config) -> Options:
         whole=bool(config.getini("modelopt_whole") if whole is None else whole),
         no_loosening=bool(config.getini("modelopt_no_loosening") if no_loosening is None else no_loosening),
         budgets_on_command_line=any(
-            argument.lstrip("'\"").startswith("--modelopt-budgets")
+            "--modelopt-budgets" in argument or "modelopt_budgets=" in argument
             for argument in (
                 *map(str, config.invocation_params.args),
                 *os.environ.get("PYTEST_ADDOPTS", "").split(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,37 @@ from pytest_modelopt.options import Options
 
 CHOOSES_NOTHING = "modelopt_chooses_nothing"
 """In what a pytest-xdist worker is told."""
+_FOLDERS_SEARCHED, _NAMES_SHOWN = 5000, 5
+_NOT_SEARCHED = ("__pycache__", "node_modules", "site-packages", "build", "dist")
+
+
+def elsewhere(budgets: Path, root: Path) -> str:
+    """'; there is ci/budgets.yaml below ROOT: name one by --modelopt-budgets', or '' where none of that name is there.
+
+    Environments, caches and hidden folders are left out, and so is what lies behind a great many folders.
+    """
+    found: list[str] = []
+    for number, (folder, folders, files) in enumerate(os.walk(root)):
+        if number == _FOLDERS_SEARCHED or len(found) > _NAMES_SHOWN:
+            break
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _NOT_SEARCHED)
+        if "pyvenv.cfg" in files:
+            folders.clear()
+        elif budgets.name in files and Path(folder, budgets.name) != budgets:
+            found.append(Path(folder, budgets.name).relative_to(root).as_posix())
+    if not found:
+        return ""
+    more = ", ..." if len(found) > _NAMES_SHOWN else ""
+    return f"; there is {', '.join(found[:_NAMES_SHOWN])}{more} below {root}: name one by --modelopt-budgets"
 
 
 def read_budgets(options: Options, root: Path) -> BudgetsFile | None:
     """The budgets file, or None where none was named and the default does not exist."""
     if not options.budgets.is_file():
         if options.budgets_named:
-            raise pytest.UsageError(f"--modelopt-budgets: there is no file {options.budgets}")
+            raise pytest.UsageError(
+                f"--modelopt-budgets: there is no file {options.budgets}{elsewhere(options.budgets, root)}"
+            )
         return None
     try:
         return load_budgets(options.budgets, relative_to=root)

@@ -41,12 +41,9 @@ def not_comparable(case: Case, limit: Limit) -> Verdict | None:
     base = case.base
     if base is None:
         return not_measured(case, limit, "the run compared nothing with a base")
-    if base.status == "unusable":
-        return not_measured(case, limit, f"the base {base_name(case)} could not be brought to run: {_end(base.why)}")
-    if base.status == "failed":
-        return undecided(case, limit, f"there is nothing to compare with, since {base.name} fails: {_end(base.why)}")
-    if base.status == "unpaired":
-        return undecided(case, limit, f"it was not compared: {_end(base.why)}")
+    why = why_no_base(case)
+    if why:
+        return (not_measured if base.status == "unusable" else undecided)(case, limit, why)
     needed = FIGURES[limit.name]
     if needed == "memory" and case.foreign_runtimes:
         needed = "process_memory"
@@ -57,6 +54,17 @@ def not_comparable(case: Case, limit: Limit) -> Verdict | None:
     if at_base:
         return undecided(case, limit, f"{base_name(case)} has no {needed} figure to compare with: {_end(at_base)}")
     return _other_kind(case, limit, needed)
+
+
+def why_no_base(case: Case) -> str:
+    """Why none of the case's limits can be held against its base, in words; '' where there is one, or it is new."""
+    status = "" if case.base is None else case.base.status
+    told = {
+        "unusable": f"the base {base_name(case)} could not be brought to run",
+        "failed": f"there is nothing to compare with, since {base_name(case)} fails",
+        "unpaired": "nothing was compared",
+    }
+    return f"{told[status]}: {_end(case.base.why)}" if case.base is not None and status in told else ""
 
 
 def _why_missing(case: Case, side: Measurement | None, figure: str) -> str:

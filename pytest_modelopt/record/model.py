@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
 from statistics import median_low
 from typing import Literal
 
@@ -433,16 +432,3 @@ class Record:
     def machine_of(self, case: Case) -> Environment | None:
         """The machine on which the case was measured."""
         return (self.environment, *self.other_machines)[case.machine]
-
-    def first_alike(self, case: Case) -> Case:
-        """The first case of the same model, on the same machine, with the very same error; else the case itself."""
-        return self._first_alike.get(id(case), case)
-
-    @cached_property
-    def _first_alike(self) -> dict[int, Case]:
-        first: dict[tuple[str, int, CaseError], Case] = {}
-        return {
-            id(case): first.setdefault((case.model, case.machine, case.error), case)
-            for case in self.cases
-            if case.error is not None and case.expected is None
-        }

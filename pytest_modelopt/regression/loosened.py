@@ -55,6 +55,14 @@ def loosened_from_record(base: Record, head: BudgetsFile) -> tuple[Loosening, ..
     return _loosened(_of_record(base), _of_file(head), head)
 
 
+def loosened_limits(
+    case: str, base: Mapping[str, Limit], head: Mapping[str, Limit], higher_is_better: bool | None, file: str, line: int
+) -> Iterator[Loosening]:
+    """The same of the limits of one test, which stand in `line` of `file` at head."""
+    before, after = (_Stated(case, "", limits, "set", None, higher_is_better, line, {}) for limits in (base, head))
+    yield from _of_case(before, after, file)
+
+
 def removed_cases(base: BudgetsFile, head: BudgetsFile) -> tuple[str, ...]:
     """Cases that `base` has and `head` has not: 'digits-vit/int8-dynamic', by name.
 
@@ -122,16 +130,17 @@ def _by_name(limits: Iterable[Limit]) -> dict[str, Limit]:
 
 
 def _loosened(base: Mapping[str, _Stated], head: Mapping[str, _Stated], file: BudgetsFile) -> tuple[Loosening, ...]:
-    found = [each for before in base.values() for each in _of_case(before, head.get(before.case), file)]
+    name = file.file or file.path.name
+    found = [each for before in base.values() for each in _of_case(before, head.get(before.case), name)]
     return tuple(sorted(found, key=lambda each: (each.case, each.limit, each.kind)))
 
 
-def _of_case(before: _Stated, after: _Stated | None, file: BudgetsFile) -> Iterator[Loosening]:
+def _of_case(before: _Stated, after: _Stated | None, file: str) -> Iterator[Loosening]:
     for name, old in before.limits.items():
         new = after.limits.get(name) if after is not None else None
         if after is None or new is None:
             line = after.line if after is not None else 1
-            yield Loosening(before.case, name, "removed", old.text, "removed", "", file.file or file.path.name, line)
+            yield Loosening(before.case, name, "removed", old.text, "removed", "", file, line)
         else:
             yield from _of_limit(before, after, old, new)
 
@@ -199,7 +208,13 @@ def _told_setting(name: str, value: str | float | None) -> str:
 
 
 def _waived(old: Limit, new: Limit, waiver: Waiver, higher_is_better: bool | None) -> tuple[str, str, str] | None:
-    """How the waiver was before, how it is now, and by how much it is looser; None where it is not."""
+    """How the waiver was before, how it is now, and by how much it is looser; None where it is not.
+
+    What it accepts at most was accepted before, where its ceiling is not beyond the old limit.
+    """
+    ceiling = waiver.ceiling
+    if ceiling is not None and is_looser(new.name, ceiling, old.value, higher_is_better=higher_is_better) is False:
+        return None
     now = f"waived until {waiver.until}{_up_to(waiver)}: {waiver.reason}"
     before = old.waiver
     if before is None:

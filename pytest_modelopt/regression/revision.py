@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +15,9 @@ from pytest_modelopt.measure.variant import SourceTree, Variant
 from pytest_modelopt.record.against import Against, Base, Loosening
 from pytest_modelopt.record.model import ORIGINAL, Case
 from pytest_modelopt.regression.budgets_file import Found, find_budgets
+from pytest_modelopt.regression.dependencies import changed_dependencies
 from pytest_modelopt.regression.loosened import loosened, removed_cases
+from pytest_modelopt.regression.marked import loosened_marks
 from pytest_modelopt.regression.pairing import Pairs, pairs_of, told_pairs, told_unsure
 from pytest_modelopt.regression.setup import set_up
 from pytest_modelopt.regression.tree import BaseTree, TreeError, check_out, require_another, with_what_is_there
@@ -26,17 +27,6 @@ _HASH_SHOWN = 12
 _PATHS_SHOWN = 5
 _NAMES = re.compile(r"[\w./\\-]+")
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
-_DEPENDENCIES = (
-    "requirements*.txt",
-    "constraints*.txt",
-    "pyproject.toml",
-    "setup.py",
-    "setup.cfg",
-    "*.lock",
-    "Pipfile",
-    "environment*.y*ml",
-)
-
 VariantOf = Callable[[BudgetsFile, ModelEntry, str | None, Path], Variant]
 WouldRun = Callable[[Variant], tuple[str, ...] | None]
 """Whether a variant can be measured in a tree with links to head: the files of head that it used, or None."""
@@ -58,6 +48,8 @@ class RevisionBase:
     """Why it is not known what was loosened since."""
     no_setup: str = ""
     """Why `base_setup` failed: then nothing that runs in the tree is known to be the base."""
+    marks: tuple[Loosening, ...] = ()
+    """What markers of tests loosened since."""
     pairs: Pairs = field(default_factory=Pairs)
     """What head calls otherwise."""
     _lacking: dict[tuple[str, str], str] = field(default_factory=dict, compare=False)
@@ -104,8 +96,9 @@ class RevisionBase:
     def lacks(self, model: str, recipe: str | None) -> Base:
         """Of a variant that is not at the base, or of which nobody knows what it was there."""
         what, unsure = f"{model}/{recipe or ORIGINAL}", self.pairs.unsure(model, recipe)
-        if unsure:
-            return Base(self.name, "unpaired", told_unsure(what, unsure, self.name))
+        if unsure:  # of a model in the same words for each recipe, so that it is said once
+            whose = model if model in self.pairs.unsure_models else what
+            return Base(self.name, "unpaired", told_unsure(whose, unsure, self.name))
         if self.budgets is None:
             return Base(self.name, "new", f"{what} is new: there is no budgets file at {self.name}")
         return Base(self.name, "new", f"{what} is new: the budgets file at {self.name} does not have it")
@@ -148,7 +141,7 @@ class RevisionBase:
             base=self.tree.commit,
             head=self.tree.head,
             has_uncommitted=self.tree.has_uncommitted,
-            loosened=limits,
+            loosened=(*limits, *self.marks),
             removed=gone,
             unknown=self.unknown,
             notes=self.notes,
@@ -204,11 +197,13 @@ def open_base(
     recipes: Mapping[str, Path] | None = None,
     step_limit_s: float | None = None,
     root: Path | None = None,
+    is_configured: bool = True,
 ) -> RevisionBase:
     """Check out `revision` of the repository that `budgets` lies in, and set it up. The caller removes the tree.
 
     `recipes`: by name, the files of recipes that are not imported by name, and so are head's on both sides.
-    `step_limit_s`: of `base_setup`; None: what the budgets file says. `root`: see `find_budgets`.
+    `step_limit_s`: of `base_setup`; None: what the budgets file says. `root`: head's root
+    folder; `is_configured`: whether its configuration says where budgets.yaml lies, and not the command line.
 
     Raises:
         TreeError: it cannot be checked out, or it is head itself.
@@ -218,9 +213,12 @@ def open_base(
     tree = check_out(revision, budgets.parent)
     try:
         require_another(tree)
-        found = find_budgets(tree, budgets, root)
+        found = find_budgets(tree, budgets, root if is_configured else None)
         base = with_budgets(tree, budgets, head, found)
-        base = replace(base, notes=(*base.notes, *_dependencies(tree), *_carried_recipes(tree, recipes or {})))
+        marks = loosened_marks(tree.changed, tree.folder, tree.repository, root or tree.repository)
+        base = replace(
+            base, marks=marks, notes=(*_dependencies(tree), *_carried_recipes(tree, recipes or {}), *base.notes)
+        )
         if head is None or not head.base_setup:
             return base
         limit_s = step_limit_s or head.defaults.step_limit_s
@@ -259,11 +257,11 @@ def with_budgets(tree: BaseTree, budgets: Path, head: BudgetsFile | None, found:
 
 def _dependencies(tree: BaseTree) -> list[str]:
     """Both sides run in one environment, so what changed dependencies do is in none of the figures."""
-    names = [path for path in tree.changed if any(fnmatch.fnmatch(Path(path).name, each) for each in _DEPENDENCIES)]
+    names = changed_dependencies(tree.changed, tree.folder, tree.repository)
     if not names:
         return []
     return [
-        f"dependencies may have changed ({_few(tuple(names))}): head and base were both measured in this environment; "
+        f"dependencies have changed ({_few(names)}): head and base were both measured in this environment; "
         "compare with a saved record (--modelopt-baseline) to see what they do to the exact figures"
     ]
 

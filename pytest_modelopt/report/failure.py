@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pytest_modelopt.record.model import Case
-from pytest_modelopt.report.sentences import as_in, case_items
+from pytest_modelopt.report.sentences import case_items
 
 
 def explain(case: Case, *, strict: bool, first: str = "") -> str:
@@ -15,7 +15,10 @@ def explain(case: Case, *, strict: bool, first: str = "") -> str:
     lines: list[str] = []
     said: set[str] = set()
     if first:
-        told = [replace(as_in(item, first), text=f"{item.text} (as in {first})") for item in told]
+        told = [
+            replace(item, text=f"{item.text} (as in {first})", why=(), output=()) if item.label == "ERROR" else item
+            for item in told
+        ]
     for item in told:
         known = (*item.found, *item.changed)
         lines += [item.text, *(f"  {line}" for line in known if line not in said)]

@@ -31,5 +31,7 @@ class Item:
     case_id: str | None = None
     file: str | None = None
     line: int | None = None
+    is_shared: bool = False
+    """Whether its cause may be that of other cases of the model, too."""
     excess: float = 0.0
     """How far beyond its limit, as a share of the limit; infinite where nothing was measured. For sorting only."""

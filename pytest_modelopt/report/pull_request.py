@@ -23,7 +23,7 @@ from pytest_modelopt.report.sections import (
     run_sections,
     verdict_line,
 )
-from pytest_modelopt.report.sentences import told_of
+from pytest_modelopt.report.sentences import told_once
 from pytest_modelopt.report.tables import AnyBlock, AnyRow, tables
 
 _LOOSENED_SHOWN = 50
@@ -138,8 +138,8 @@ def _open(record: Record, blocks: Sequence[AnyBlock], open_rows: Sequence[Sequen
 def _told(record: Record, cases: Iterable[Case], *, loud: bool) -> Iterator[Section]:
     """What is to say about cases: what is not kept (`loud`), or only notes."""
     parts = []
-    for case in cases:
-        told = [item for item in told_of(record, case) if (item.severity != "info") == loud]
+    for found in told_once(record, cases):
+        told = [item for item in found if (item.severity != "info") == loud]
         if told:
             parts.append(case_section(told))
     yield from sorted(parts, key=lambda part: part.rank)

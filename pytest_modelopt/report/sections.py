@@ -15,7 +15,7 @@ from pytest_modelopt.report.escaping import escape, fenced
 from pytest_modelopt.report.item import Item, Severity
 from pytest_modelopt.report.names import case_name, machine_title, machines, on_machine
 from pytest_modelopt.report.plain import no_command, plain_lines
-from pytest_modelopt.report.sentences import told_of
+from pytest_modelopt.report.sentences import told_once
 from pytest_modelopt.report.summary import counted, timed_limits
 from pytest_modelopt.report.tables import AnyBlock, AnyRow
 
@@ -120,7 +120,7 @@ def _cells(row: AnyRow) -> list[str]:
 
 def case_sections(record: Record, cases: Iterable[Case]) -> list[Section]:
     """One section for each case that there is something to say about; those that failed come first."""
-    found = [case_section(told) for case in cases if (told := told_of(record, case))]
+    found = [case_section(told) for told in told_once(record, cases) if told]
     return sorted(found, key=lambda section: section.rank)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from pytest_modelopt.budgets.answers import ANSWER_LIMITS
 from pytest_modelopt.budgets.limits import FIGURES, LIMITS
+from pytest_modelopt.budgets.regression import why_no_base
 from pytest_modelopt.budgets.slices import told_too_small
 from pytest_modelopt.figures import format_bytes, format_percentage
 from pytest_modelopt.record.model import Case, CaseError, Coverage, LayerCoverage, Record, Stage
@@ -39,48 +40,54 @@ _DOING: dict[Stage, str] = {
 
 def items(record: Record) -> list[Item]:
     """Everything to say: case by case in the record's order, then what holds for models and for the whole run."""
-    return [*_cases(record), *notes(record)]
+    return [*(item for told in told_once(record, record.cases) for item in told), *notes(record)]
 
 
-def _cases(record: Record) -> Iterator[Item]:
-    """Case by case; an error that several recipes of a model share, as where the original fails, once for all."""
-    alike: dict[int, list[Case]] = {}
-    for case in record.cases:
-        alike.setdefault(id(record.first_alike(case)), []).append(case)
-    for case in record.cases:
-        same = alike.get(id(case), [])
-        for item in told_of(record, case):
-            if item.label != "ERROR" or len(same) == 1:
-                yield item
-            elif same:
-                name = case_name(case)
-                whole = f"{name} and {', '.join(plain_line(other.recipe) for other in same[1:])}"
-                title, text = (told.replace(name, whole, 1) for told in (item.title, item.text))
-                yield replace(item, title=title, text=text)
+def told_once(record: Record, cases: Iterable[Case]) -> Iterator[list[Item]]:
+    """What is to say about each of the cases. A cause that several of a model share is told with the first of them."""
+    alike: dict[object, list[Case]] = {}
+    told = [(case, told_of(record, case), _shared_cause(record, case)) for case in cases]
+    for case, _, cause in told:
+        alike.setdefault(cause, []).append(case)
+    for case, found, cause in told:
+        same = alike[cause]
+        if cause is None or len(same) == 1:
+            yield found
+        elif same[0] is case:
+            yield [_of_all(item, same) if item.is_shared else item for item in found]
+        else:
+            yield [item for item in found if not item.is_shared]
+
+
+def _shared_cause(record: Record, case: Case) -> object:
+    """What several cases of a model may have in common, to be told once: an error, or that there is no base."""
+    machine = on_machine(record, case)
+    if case.expected is not None:
+        return None
+    if case.error is not None:
+        return (case.model, machine, case.base is None, case.error)
+    if case.base is None or not why_no_base(case):
+        return None
+    limits = [(verdict.limit.name, verdict.limit.level, verdict.outcome) for verdict in case.verdicts]
+    return (case.model, machine, case.base.status, case.base.why, tuple(limits))
+
+
+def _of_all(item: Item, cases: list[Case]) -> Item:
+    name, others = plain_line(cases[0].name), ", ".join(plain_line(other.recipe) for other in cases[1:])
+    title, text = (told.replace(name, f"{name} and {others}", 1) for told in (item.title, item.text))
+    return replace(item, title=title, text=text)
 
 
 def told_of(record: Record, case: Case) -> list[Item]:
-    """Everything to say about one case of the record, with its machine where the record has several.
-
-    An error that was told of a case before it is not told again: it is "as in" that case.
-    """
-    told, first = case_items(case, record.strict), record.first_alike(case)
+    """Everything to say about one case of the record, with its machine where the record has several."""
+    told = case_items(case, record.strict)
     on = on_machine(record, case)
-    if first is not case:
-        told = [as_in(item, f"{case_name(first)}{on}") for item in told]
     if not on:
         return told
     return [
         replace(item, title=f"{item.title}{on}", text=f"{item.text} (measured{on})", case_id=f"{item.case_id}{on}")
         for item in told
     ]
-
-
-def as_in(item: Item, first: str) -> Item:
-    """An error that was told of another case, `first`, in short; any other item as it is."""
-    if item.label != "ERROR":
-        return item
-    return replace(item, text=f"{item.title}: as in {first}", why=(), output=())
 
 
 def case_items(case: Case, strict: bool) -> list[Item]:
@@ -109,10 +116,8 @@ def _of_case(case: Case, strict: bool) -> Iterator[Item]:
     why = tuple(_explanation(case))
     if case.error is not None:
         yield _error(case, case.error, why)
-    for verdict in case.verdicts:
-        label = _label(verdict, strict)
-        if label is not None:
-            yield _verdict(case, verdict, label, () if label == "NOTE" else why)
+    for label, verdicts in _labelled(case, strict):
+        yield _verdicts(case, verdicts, label, () if label == "NOTE" else why)
     yield from _found_though_all_hold(case, strict)
     yield from _without_base(case)
     yield from _too_small_to_say_anything(case)
@@ -133,6 +138,19 @@ def _of_case(case: Case, strict: bool) -> Iterator[Item]:
             )
 
 
+def _labelled(case: Case, strict: bool) -> Iterator[tuple[Label, list[Verdict]]]:
+    """The verdicts that there is something to say about; those of one cause together."""
+    found = [(label, verdict) for verdict in case.verdicts if (label := _label(verdict, strict)) is not None]
+    if not why_no_base(case):
+        yield from ((label, [verdict]) for label, verdict in found)
+        return
+    together: dict[tuple[Label, str], list[Verdict]] = {}
+    for label, verdict in found:
+        key = verdict.outcome if label != "NOTE" else verdict.sentence  # a waiver has a reason of its own
+        together.setdefault((label, key), []).append(verdict)
+    yield from ((label, verdicts) for (label, _), verdicts in together.items())
+
+
 def _error(case: Case, error: CaseError, why: tuple[str, ...]) -> Item:
     message = plain_lines(error.message)
     stated = case.limits[0] if case.limits else None
@@ -146,6 +164,7 @@ def _error(case: Case, error: CaseError, why: tuple[str, ...]) -> Item:
         output=tuple(plain_lines(error.output)) if error.output.strip() else (),
         model=case.model,
         case_id=case.id,
+        is_shared=True,
         file=stated.file if stated else None,
         line=stated.line if stated else None,
         excess=math.inf,
@@ -169,6 +188,13 @@ _IN_SHORT = {
     "inconclusive": "is inconclusive",
     "not measured": "was not measured",
     "waived": "is waived",
+}
+_OF_SEVERAL = {
+    "fail": "are broken",
+    "inconclusive": "are inconclusive",
+    "not measured": "were not measured",
+    "waived": "are waived",
+    "pass": "hold",
 }
 _SEVERITY: dict[Label, Severity] = {
     "ERROR": "error",
@@ -195,6 +221,19 @@ def _verdict(case: Case, verdict: Verdict, label: Label, why: tuple[str, ...]) -
         line=limit.line,
         excess=_excess(verdict),
     )
+
+
+def _verdicts(case: Case, verdicts: list[Verdict], label: Label, why: tuple[str, ...]) -> Item:
+    """One verdict, or several that have the same cause."""
+    first = _verdict(case, verdicts[0], label, why)
+    item = replace(first, is_shared=bool(why_no_base(case)) and label != "NOTE")
+    if len(verdicts) == 1:
+        return item
+    name, names = plain_line(case.name), plain_line(", ".join(verdict.limit.name for verdict in verdicts))
+    what = _OF_SEVERAL[verdicts[0].outcome]
+    counted = ", which counts as broken" if verdicts[0].outcome == "not measured" else ""
+    text = f"{name}: {names} {what}{counted}: {why_no_base(case)}. ({verdicts[0].limit.file}:{verdicts[0].limit.line})"
+    return replace(item, title=f"{name}: {len(verdicts)} limits {what}", text=plain_line(text))
 
 
 def _excess(verdict: Verdict) -> float:
@@ -257,7 +296,7 @@ def _without_base(case: Case) -> Iterator[Item]:
     told = f"{why}, so nothing of it is judged" if why and base.status == "new" else _WITHOUT_BASE[base.status]
     if why and base.status != "new":
         told += f" ({why})"
-    yield Item("info", "NOTE", f"{name}: no base", f"{name}: {told}", model=case.model, case_id=case.id)
+    yield Item("info", "NOTE", f"{name}: no base", f"{name}: {told}", model=case.model, case_id=case.id, is_shared=True)
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------

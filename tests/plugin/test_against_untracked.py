@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -199,3 +203,27 @@ def test_a_base_that_is_head_itself_compares_nothing(repository: Repository, rev
     assert repository.against(revision, "-k", "steady and original").ret == 1
     assert outcomes(repository.cases["steady/original"])["max_accuracy_loss"] == "fail"
     assert repository.is_as_it_was()
+
+
+def test_sigterm_while_the_base_is_set_up_leaves_nothing(
+    repository: Repository, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    temporary = tmp_path_factory.mktemp("t")
+    begun = temporary / "begun"
+    project(repository, "steady", setup=f"base_setup: [sh, -c, 'touch {begun}; sleep 600']\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "--modelopt", "--modelopt-against", "HEAD", "-p", "no:cacheprovider"],
+        cwd=repository.path,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not begun.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "the command never ran"
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) == pytest.ExitCode.INTERRUPTED
+    assert repository.is_as_it_was()
+    assert list(temporary.glob("pytest-modelopt*")) == []

@@ -88,6 +88,20 @@ def test_a_gate_with_nothing_to_measure_is_an_error_and_not_green(project: Proje
     result.stderr.fnmatch_lines(["*--modelopt has nothing to measure: there is no *budgets.yaml*"])
 
 
+def test_budgets_that_lie_elsewhere_are_named(pytester: pytest.Pytester) -> None:
+    for folder in ("ci", "nested/deep", ".hidden", "venv/share", "node_modules"):
+        (pytester.path / folder).mkdir(parents=True)
+        (pytester.path / folder / "budgets.yaml").touch()
+    (pytester.path / "venv" / "pyvenv.cfg").touch()
+    found = (
+        f"; there is ci/budgets.yaml, nested/deep/budgets.yaml below {pytester.path}: name one by --modelopt-budgets"
+    )
+    for arguments in ((), ("--modelopt-budgets", "wrong/budgets.yaml"), ("--modelopt-against", "HEAD")):
+        result = pytester.runpytest("--modelopt", *arguments)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert found in result.stderr.str()
+
+
 def test_last_failed_and_first_failure(project: Project) -> None:
     budgets = (
         "version: 1\nmodels:\n  m:\n    factory: shop:classifier\n    data: shop:data\n    recipes:\n"

@@ -53,11 +53,15 @@ def test_what_a_change_loosened_is_red_for_every_reader_only_where_that_is_deman
 
 
 def test_the_same_budgets_are_green_and_so_are_stricter_and_new_ones(repository: Repository) -> None:
-    new = MODEL.format(name="new", limits="max_size: 90 MiB")
+    new = MODEL.format(name="new-other", limits="max_size: 90 MiB")
     repository.write("budgets.yaml", START + STRICT.replace("9 MiB", "8 MiB") + OTHER + new)
     repository.write("pytest.ini", "[pytest]\nmodelopt_no_loosening = true\nmodelopt_against = HEAD\n")
     assert repository.run("-k", "other").ret == 0
     assert repository.record.no_loosening
+    for recipe in ("original", "bf16"):
+        case = repository.cases[f"new-other/{recipe}"]
+        assert case.base is not None
+        assert (case.base.status, case.verdicts) == ("new", ())
 
 
 def test_another_file_in_the_ini_is_held_against_the_bases_own(repository: Repository) -> None:
@@ -103,3 +107,15 @@ def test_a_saved_record_is_a_base_too_also_where_the_budgets_file_is_gone(reposi
     result = repository.run(*demanded)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*REMOVED 2 cases that the base has: other/bf16, reader/bf16*"])
+
+
+def test_a_marker_of_a_test_is_no_way_around(repository: Repository) -> None:
+    test = "import pytest\n@pytest.mark.model_budget(max_size='9 MiB')\ndef test_it(modelopt): pass\n"
+    repository.write("tests/test_it.py", test)
+    repository.commit()
+    repository.write("tests/test_it.py", test.replace("9 MiB", "90 MiB"))
+    assert repository.against("HEAD", "-k", "other", "--modelopt-no-loosening").ret == 1
+    assert run_outcome(repository.record).causes == ("loosened",)
+    assert repository.record.against is not None
+    (told,) = repository.record.against.loosened
+    assert (told.case, told.file, told.line) == ("tests/test_it.py::test_it", "tests/test_it.py", 2)

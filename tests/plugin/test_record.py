@@ -110,6 +110,8 @@ def test_an_interrupted_run_leaves_the_record_of_what_it_had(
     (pytester.path / "slow.py").write_text(SLOW, encoding="utf-8")
     # Elsewhere: the working folder of this process, and of its fork server, is pytester's.
     folder = Path(shutil.copytree(pytester.path, tmp_path_factory.mktemp("p") / "project"))
+    if how is signal.SIGTERM:  # as of a job in the background, where Ctrl-C cannot end pytest-xdist's workers
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", "--modelopt", "--modelopt-report", "report", *arguments],
         cwd=folder,

@@ -229,6 +229,15 @@ def test_a_new_waiver_is_listed_with_its_reason_and_how_far_its_ceiling_goes(tmp
     assert changes(tmp_path, waived(), waived()) == []
 
 
+def test_a_waiver_with_a_ceiling_that_the_old_limit_allowed_loosens_nothing(tmp_path: Path) -> None:
+    plain = one_limit("min_speedup: 1.2x")
+    assert changes(tmp_path, plain, waived(rest=", ceiling: 1.3x")) == []
+    assert changes(tmp_path, plain, waived(rest=", ceiling: 1.2x")) == []
+    assert [row[0] for row in changes(tmp_path, plain, waived(rest=", ceiling: 1.1x"))] == ["waived"]
+    longer = waived("2028-01-31", ", ceiling: 1.3x")
+    assert changes(tmp_path, waived(limit="min_speedup: 1.2x"), longer) == []
+
+
 def test_a_waiver_of_a_limit_that_is_new_itself_loosens_nothing(tmp_path: Path) -> None:
     head = waived().replace("        min", "        max_flips: 2%\n        min")
     assert changes(tmp_path, one_limit("max_flips: 2%"), head) == []

@@ -8,14 +8,19 @@ import pytest
 from against_by_hand import AGAINST, GREW, LOOSENED, SAME, SLOWER, against, pull_request
 from records_by_hand import MIB, QUIET, case, limit, measurement, verdict
 
+from pytest_modelopt.budgets.judge import judge
 from pytest_modelopt.progress import case_line
+from pytest_modelopt.record.against import BaseStatus
 from pytest_modelopt.record.answers import Agreement
 from pytest_modelopt.record.merge import merge
 from pytest_modelopt.record.model import ORIGINAL, Case, CaseError, WorkerUse
+from pytest_modelopt.report.failure import explain
 from pytest_modelopt.report.github import annotations
 from pytest_modelopt.report.item import Item
 from pytest_modelopt.report.junit import properties
+from pytest_modelopt.report.markdown import render
 from pytest_modelopt.report.sentences import case_items, items
+from pytest_modelopt.report.terminal import lines
 
 
 def _texts(told: list[Item]) -> list[str]:
@@ -159,4 +164,44 @@ def test_notes_say_which_side_they_are_about() -> None:
     assert "digits-vit (int8-dynamic at 0f1e2d3c4b5a): timing was not measured: no clock" in texts
     assert [
         text for text in texts if "digits-vit/int8-dynamic against 0f1e2d3c4b5a: the base kept 0.9 cores busy" in text
+    ]
+
+
+def _without_base(recipe: str, *limits: str, status: BaseStatus = "unusable", why: str = "no weights") -> Case:
+    made = against(recipe, status=status, why=why, limits=tuple(limit(name, 0.1, "10%") for name in limits))
+    return judge(replace(made, variant=None), timed_limits=0)
+
+
+def test_one_cause_is_told_once_for_all_limits_and_recipes_of_a_model() -> None:
+    both = ("max_size_growth", "max_memory_growth")
+    cases = [_without_base(recipe, *both) for recipe in (ORIGINAL, "bf16", "int8-dynamic")]
+    other = replace(_without_base("bf16", *both), model="speech", id="budgets.yaml::speech::bf16")
+    told = [item for item in items(pull_request(*cases, other)) if item.severity == "error"]
+    assert [item.title for item in told] == [
+        "digits-vit/original and bf16, int8-dynamic: 2 limits were not measured",
+        "speech/bf16: 2 limits were not measured",
+    ]
+    assert told[0].text == (
+        "digits-vit/original and bf16, int8-dynamic: max_size_growth, max_memory_growth were not measured, which "
+        "counts as broken: the base 0f1e2d3c4b5a could not be brought to run: no weights. (budgets.yaml:23)"
+    )
+    record = pull_request(*cases)
+    assert render(record).count("no weights") == 1
+    assert " ".join(text for text, _ in lines(record, 300)).count("no weights") == 1
+    assert explain(cases[1], strict=False).count("no weights") == 1
+
+
+def test_causes_that_differ_are_each_told() -> None:
+    cases = [
+        _without_base(ORIGINAL, "max_size_growth", why="no weights"),
+        _without_base("bf16", "max_size_growth", why="no module"),
+        _without_base("int8-dynamic", "max_size_growth", status="failed"),
+        _without_base("fp16", "max_size_growth", status="unpaired"),
+    ]
+    told = items(pull_request(*cases))
+    assert [(item.label, item.title.partition(":")[0]) for item in told] == [
+        ("FAIL", "digits-vit/original"),
+        ("FAIL", "digits-vit/bf16"),
+        ("INCONCLUSIVE", "digits-vit/int8-dynamic"),
+        ("INCONCLUSIVE", "digits-vit/fp16"),
     ]

@@ -15,7 +15,7 @@ from pytest_modelopt.record.verdicts import Finding
 from pytest_modelopt.report.failure import explain
 from pytest_modelopt.report.github import annotations
 from pytest_modelopt.report.markdown import render
-from pytest_modelopt.report.sentences import items, told_of
+from pytest_modelopt.report.sentences import items, told_once
 from pytest_modelopt.report.terminal import lines
 
 
@@ -188,20 +188,17 @@ def three() -> Record:
     return record(failed("a"), failed("b"), failed("c", "other"), failed("d", error=other))
 
 
-def test_the_second_case_with_an_error_names_the_first() -> None:
-    told = [told_of(three(), case) for case in three().cases]
-    assert [len(items) for items in told] == [1] * 4
-    assert told[0][0].text.endswith("FileNotFoundError: best.pt")
-    assert (told[0][0].why, told[0][0].output) == (("the file is", "missing"), ("loading",))
-    again = told_of(three(), three().cases[1])  # of an equal record, whose cases are others
-    assert again[0].text.endswith("FileNotFoundError: best.pt")
+def test_an_error_is_told_with_the_first_case_that_has_it() -> None:
     of = three()
-    (item,) = told_of(of, of.cases[1])
-    title = "digits-vit/b: error while loading the model or its data"
-    assert (item.title, item.text, item.why, item.output) == (title, f"{title}: as in digits-vit/a", (), ())
-    assert (item.severity, item.label) == ("error", "ERROR")
-    for alone in of.cases[2:]:
-        assert told_of(of, alone)[0].text.endswith("FileNotFoundError: best.pt")
+    first, second, *others = told_once(of, of.cases)
+    title = "digits-vit/a and b: error while loading the model or its data"
+    message = "the original cannot be measured: FileNotFoundError: best.pt"
+    (item,) = first
+    assert (item.title, item.text, item.why, item.output) == (
+        title, f"{title}: {message}", ("the file is", "missing"), ("loading",),
+    )  # fmt: skip
+    assert (item.severity, item.label, second) == ("error", "ERROR", [])
+    assert [told[0].text.split(":")[0] for told in others] == ["other/c", "digits-vit/d"]
 
 
 @pytest.mark.parametrize("of", [three(), replace(three(), against=AGAINST)], ids=["run", "pull request"])
@@ -213,8 +210,7 @@ def test_every_report_tells_it_once(of: Record) -> None:
         "annotations": "\n".join(annotations(of, workspace=None, rootdir=".")),
     }
     assert {name: text.count("FileNotFoundError: best.pt") for name, text in forms.items()} == dict.fromkeys(forms, 3)
-    assert forms["markdown"].count("**ERROR** digits-vit/b: error while loading the model or its data: as in") == 1
-    assert forms["markdown"].count("as in digits-vit/a") == 1
+    assert forms["markdown"].count("**ERROR** digits-vit/a and b: error while loading the model or its data") == 1
 
 
 def test_what_was_expected_to_fail_is_not_what_others_are_as() -> None:
@@ -222,16 +218,13 @@ def test_what_was_expected_to_fail_is_not_what_others_are_as() -> None:
     of = record(xfailed, failed("b"), failed("c"))
     assert [item.label for item in items(of)] == ["NOTE", "ERROR"]
     assert items(of)[1].text.startswith("digits-vit/b and c: error while loading")
-    assert told_of(of, of.cases[2])[0].text.endswith(": as in digits-vit/b")
 
 
 def test_the_same_error_on_two_machines_is_told_on_each() -> None:
     of = record(failed("a"), replace(failed("a"), machine=1), replace(failed("b"), machine=1))
     of = replace(of, other_machines=(of.environment,))
-    told = [told_of(of, each)[0].text for each in of.cases]
-    assert "best.pt" in told[0]
-    assert "best.pt" in told[1]
-    assert told[2].endswith(": as in digits-vit/a on machine 2 (measured on machine 2)")
+    assert [item.title.split(":")[0] for item in items(of)] == ["digits-vit/a", "digits-vit/a and b"]
+    assert [item.title.endswith("on machine 2") for item in items(of)] == [False, True]
 
 
 def test_a_failed_test_has_a_line_of_its_own() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 from xml.etree import ElementTree
 
@@ -15,6 +13,7 @@ from torch.utils import _pytree
 from pytest_modelopt.recipes import telemetry
 from pytest_modelopt.recipes.calling import Inputs, call_on
 from pytest_modelopt.recipes.modules.runtime import RuntimeModule, Signature
+from pytest_modelopt.record.held_folders import held_folder
 
 XML_LENGTH_BYTES = 8
 """A program is the length of the XML in this many bytes, the XML, and the constants."""
@@ -104,8 +103,8 @@ def packed(ir: Any) -> bytes:
     with telemetry.off():
         import openvino
 
-    with tempfile.TemporaryDirectory() as folder:
-        xml, constants = Path(folder, "model.xml"), Path(folder, "model.bin")
+    with held_folder() as folder:
+        xml, constants = folder / "model.xml", folder / "model.bin"
         openvino.serialize(ir, xml, constants)
         return _joined(_numbered(xml.read_bytes()), constants.read_bytes())
 
