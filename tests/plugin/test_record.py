@@ -196,3 +196,16 @@ def test_wrong_input_to_the_commands_is_said_in_words(
 def test_the_schema_is_printed_for_editors(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out)["properties"]["models"]
+
+
+def test_a_waived_limit_is_waived_by_every_reader(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    waiver = "{case: m/int8-dynamic, limit: max_size, until: 2099-01-31, reason: larger for now, ceiling: 1 MB}"
+    pytester = project(f"{one_case('{max_size: 1 kB}')}waivers:\n  - {waiver}\n")
+    result = pytester.runpytest("--modelopt", "--modelopt-report", "report", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1)
+    file = pytester.path / "report" / "record.json"
+    assert [verdict.outcome for verdict in read(file).cases[0].verdicts] == ["waived"]
+    capsys.readouterr()
+    for command in ("report", "merge", "comment"):
+        assert main([command, str(file)]) == 0
+        assert "is waived up to 1 MB until 2099-01-31" in capsys.readouterr().out
