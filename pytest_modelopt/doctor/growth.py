@@ -9,6 +9,7 @@ from pytest_modelopt.record.model import Measurement
 from pytest_modelopt.record.observations import Makeup
 from pytest_modelopt.record.verdicts import Finding
 
+_GREW = 0.01
 _PART = 0.1
 """Share of what was added from which a part of it is told."""
 
@@ -49,7 +50,7 @@ def size_in_file(evidence: Evidence) -> Finding | None:
     if found is None:
         return None
     then, now, before, after = found
-    if then.size_bytes is None or now.size_bytes is None or now.size_bytes <= then.size_bytes:
+    if then.size_bytes is None or now.size_bytes is None or now.size_bytes <= (1 + _GREW) * then.size_bytes:
         return None
     more = after.other_bytes - before.other_bytes
     added = sum(after.tensors.values()) - sum(before.tensors.values())

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -170,26 +170,35 @@ def _note_readers() -> None:
         (packages, "AOTIModelPackageLoader"),
     ):
         if hasattr(place, name):
-            setattr(place, name, _noted(getattr(place, name)))
+            setattr(place, name, _Noted(getattr(place, name)))
     try:
         import safetensors
     except ImportError:
         return
     reader = safetensors.safe_open
-    noted = _noted(reader)
+    noted = _Noted(reader)
     for module in list(sys.modules.values()):
         if getattr(module, "__dict__", {}).get("safe_open") is reader:
             module.safe_open = noted  # type: ignore[attr-defined]
 
 
-def _noted(function: Callable[..., Any]) -> Callable[..., Any]:
-    def reading(*args: Any, **kwargs: Any) -> Any:
+class _Noted:
+    """A reader, function or class, that notes what it is given; for all else it is what it was."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         for value in (*args[:1], *kwargs.values()):
             if isinstance(value, (str, os.PathLike)):
                 _note(value)
-        return function(*args, **kwargs)
+        return self._reader(*args, **kwargs)
 
-    return reading
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    def __instancecheck__(self, value: Any) -> bool:
+        return isinstance(value, self._reader)
 
 
 def mapped() -> list[str]:

@@ -62,6 +62,10 @@ def test_the_parts_that_made_the_file_larger() -> None:
     assert "structure" not in finding.text
 
 
+def test_a_file_that_is_hardly_larger_needs_no_reason() -> None:
+    assert found(with_makeup(sound(), size_bytes=4 * MIB + MIB // 50)) == {}
+
+
 def test_a_program_that_made_the_file_larger() -> None:
     after = replace(AFTER, tensors={"body.0.values": 40}, other_bytes=5 * MIB)
     finding = found(with_makeup(sound(), after=after, size_bytes=5 * MIB))["size-in-file"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,13 @@ class Database(Computed):
             (block,), = table.execute("SELECT block FROM weights")
         self.table = torch.frombuffer(bytearray(block), dtype=torch.float32)
 
+class Ahead(Reads):
+    '''Compiled ahead of time: a package that holds the weights, read by a class of torch's in C++.'''
+    def read(self):
+        self.table = torch._inductor.aoti_load_package(self.file)
+    def forward(self, x):
+        return self.head(x) + self.table(x)
+
 class NamesOnly(Reads):
     '''Keeps where it once came from, and does not look there.'''
     def read(self): self.table = torch.zeros(2)
@@ -108,6 +116,14 @@ def in_c(): return ready(InC)
 def computed(): return ready(Computed)
 def kept_open(): return ready(KeptOpen)
 def database(): return ready(Database)
+def ahead():
+    file = str(HERE / "ahead.pt2")
+    if not os.path.exists(file):
+        made = nn.Sequential(nn.Linear(4, 5000), nn.Linear(5000, 2)).eval()
+        examples = torch.export.Dim("examples", min=1, max=64)
+        program = torch.export.export(made, (torch.zeros(8, 4),), dynamic_shapes=[{0: examples}])
+        torch._inductor.aoti_compile_and_package(program, package_path=file)
+    return Ahead(file).eval()
 def names_only(): return ready(NamesOnly)
 def of_its_own(): return ready(OfItsOwn)
 
@@ -123,7 +139,7 @@ RECIPE = "prune-unstructured(ratio=0.5)"
 
 @pytest.fixture
 def runner() -> Iterator[Runner]:
-    made = Runner(StepLimits(time_limit_s=0.1, step_limit_s=60), Silent())
+    made = Runner(StepLimits(time_limit_s=0.1, step_limit_s=300), Silent())  # a compiler may be among the steps
     yield made
     made.close()
 
@@ -176,6 +192,21 @@ def test_the_size_of_what_is_read_from_a_file_that_nobody_can_name_is_not_known(
         assert "KiB from files that no one can name here" in side.unmeasured["size"]
         assert side.memory_bytes is not None
         assert side.hidden_bytes == 0
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling ahead of time needs a compiler")
+def test_a_package_that_was_compiled_ahead_of_time_belongs_to_size_and_memory(runner: Runner, tmp_path: Path) -> None:
+    weights = 4 * (4 * 5000 + 5000 + 5000 * 2 + 2)
+    for side in sides(runner, tmp_path, "ahead"):
+        package = (tmp_path / "ahead.pt2").stat().st_size
+        assert package > weights
+        assert side.size_bytes is not None
+        assert package < side.size_bytes < package + 8_000
+        assert side.weights_bytes == 40, "the tensor meter sees the layer beside it only"
+        assert side.hidden_bytes is not None
+        assert side.hidden_bytes > weights
+        assert side.process_memory is not None
+        assert side.process_memory.peaks_bytes[0] > weights
 
 
 @pytest.mark.parametrize("model", ["names_only", "of_its_own"])
