@@ -73,8 +73,9 @@ def main(connection: Connection, variant: Variant, output_file: str) -> None:
         serve(connection, variant, log)
     except Exception as error:
         with contextlib.suppress(Exception):
-            traceback.print_exception(error, file=log)
+            log.write("".join(traceback.format_exception(error)))
             log.flush()
+        with contextlib.suppress(Exception):
             why = "the project's code has changed something that Python or this plugin needs"
             connection.send(("failed", f"the worker cannot go on: {words(error)}; {why}"))
         os._exit(1)
@@ -142,7 +143,7 @@ def _print_cause(error: BaseException, log: TextIO, ours: tuple[type[Exception],
         log.write("".join(traceback.format_list(frames)))
         log.write("".join(traceback.format_exception_only(cause)).partition("\n")[0] + "\n")
     elif not is_explained:
-        traceback.print_exception(error, file=log)
+        log.write("".join(traceback.format_exception(error)))
     log.flush()
 
 
