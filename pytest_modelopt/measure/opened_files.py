@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +22,8 @@ _opened: dict[str, None] = {}
 """In order: a process runs one variant."""
 _read: Counter[str] = Counter()
 """Bytes of each as often as it was opened, by its size then: it may be gone at the end. Libraries are not read."""
+_of_nobody = [0]
+"""Bytes read by imports of installed packages beyond the files that were noted meanwhile."""
 _written: set[str] = set()
 _since = [0.0]
 _NO_WEIGHTS = (".py", ".pyc", ".pyi")
@@ -65,11 +67,24 @@ def bytes_read() -> int:
     return found.get("rchar", 0) - found.get("wchar", 0)
 
 
+@contextlib.contextmanager
+def read_by_nobody() -> Iterator[None]:
+    """What is read meanwhile is nobody's: an installed package may ask other programs when it is imported."""
+    before = bytes_read() - _known()
+    try:
+        yield
+    finally:
+        _of_nobody[0] += max(0, bytes_read() - _known() - before)
+
+
 def unexplained(read: int, own: Path) -> int:
-    """Of `read` bytes, those beyond the sizes of the files that were noted, and of the saved variant, `own`. Who opens
-    data once may read it twice; source is read once."""
-    known = sum(size * (1 if path.endswith(_NO_WEIGHTS) else 2) for path, size in _read.items() if path != str(own))
-    return read - known - own.stat().st_size
+    """Of `read` bytes, those beyond the sizes of the files that were noted, and of the saved variant, `own`."""
+    return read - _known(own) - own.stat().st_size - _of_nobody[0]
+
+
+def _known(without: Path | None = None) -> int:
+    """Bytes of what was noted. Who opens data once may read it twice; source is read once."""
+    return sum(size * (1 if path.endswith(_NO_WEIGHTS) else 2) for path, size in _read.items() if path != str(without))
 
 
 def _size_of(path: str) -> int:

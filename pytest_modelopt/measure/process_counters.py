@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from pytest_modelopt.measure import opened_files
 from pytest_modelopt.measure.installation import is_installed
 
 _SELF = Path("/proc/self")
@@ -88,7 +89,7 @@ def small_objects() -> int:
     write: Any = getattr(sys, "_debugmallocstats", None)  # to the file behind standard error: there is no other way
     if write is None:
         return 0
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile(buffering=0) as file:  # what it takes itself should be little
         error = os.dup(2)
         try:
             os.dup2(file.fileno(), 2)
@@ -125,7 +126,8 @@ def without_imports() -> Iterator[None]:
         within[0] += 1
         before = _allocated(), _anonymous(), small_objects()
         try:
-            return load(spec)
+            with opened_files.read_by_nobody():
+                return load(spec)
         finally:
             within[0] -= 1
             _imported[0] += _allocated() - before[0]

@@ -20,7 +20,7 @@ from pytest_modelopt.progress import Silent
 from pytest_modelopt.record.model import Case, Measurement
 
 USERS = """
-import contextlib, ctypes, json, mmap, os, sqlite3, tempfile
+import contextlib, ctypes, json, mmap, os, sqlite3, sys, tempfile
 from pathlib import Path
 import numpy, torch
 from torch import nn
@@ -70,6 +70,25 @@ class Computed(InC):
     def __setstate__(self, state):
         self.__dict__.update(state, file=str(HERE / "".join(["weights", ".bin"]))); self.read()
 
+class Imports(Computed):
+    '''An installed package reads much while it is imported.'''
+    def read(self):
+        self.table = torch.zeros(2)
+        folder = HERE / "site-packages"
+        folder.mkdir(exist_ok=True)
+        (folder / "of_others.py").write_text(OF_OTHERS)
+        sys.path.insert(0, str(folder))
+        import of_others
+OF_OTHERS = '''
+import ctypes, os
+libc, file = ctypes.CDLL(None), os.path.dirname(os.path.dirname(__file__)) + "/weights.bin"
+descriptor, block = libc.open(os.fsencode(file), 0), ctypes.create_string_buffer(80_000)
+for _ in range(3):
+    libc.lseek(descriptor, ctypes.c_long(0), 0)
+    assert libc.read(descriptor, block, 80_000) == 80_000
+libc.close(descriptor)
+'''
+
 class KeptOpen(Computed):
     def read(self):
         libc = ctypes.CDLL(None)
@@ -114,6 +133,7 @@ def reads_in_call(): return ready(ReadsInCall)
 def maps(): return ready(Maps)
 def in_c(): return ready(InC)
 def computed(): return ready(Computed)
+def imports(): return ready(Imports)
 def kept_open(): return ready(KeptOpen)
 def database(): return ready(Database)
 def ahead():
@@ -209,7 +229,7 @@ def test_a_package_that_was_compiled_ahead_of_time_belongs_to_size_and_memory(ru
         assert side.process_memory.peaks_bytes[0] > weights
 
 
-@pytest.mark.parametrize("model", ["names_only", "of_its_own"])
+@pytest.mark.parametrize("model", ["names_only", "of_its_own", "imports"])
 def test_a_file_that_need_not_be_shipped_does_not(runner: Runner, tmp_path: Path, model: str) -> None:
     for side in sides(runner, tmp_path, model):
         assert side.size_bytes is not None
