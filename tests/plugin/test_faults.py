@@ -22,7 +22,7 @@ from tests.plugin.conftest import one_case
         ("exit status 0", ("import",)),
         ("closed streams", ("data",)),
         ("daemon", ("forward",)),
-        ("writes into all files", ("metric",)),
+        ("closed files", ("metric",)),
     ],
 )
 def test_no_other_case_is_lost(kind: str, places: tuple[str, ...]) -> None:
