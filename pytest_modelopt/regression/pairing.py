@@ -135,7 +135,7 @@ def _likeness_of_models(was: tuple[ModelEntry, list[str]], now: tuple[ModelEntry
     if not same_factory and not same_data:
         return None
     others = sum(getattr(base, name) == getattr(head, name) for name in _ALSO_ALIKE)
-    shared = len(set(base_recipes) & set(head_recipes)) / len(set(base_recipes) | set(head_recipes))
+    shared = len(set(base_recipes) & set(head_recipes)) / max(1, len(set(base_recipes) | set(head_recipes)))
     return (same_factory, same_data, others, shared)
 
 
