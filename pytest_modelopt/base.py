@@ -51,6 +51,6 @@ def take_base(config: pytest.Config, session: Session) -> None:
             raise pytest.UsageError(f"--modelopt-against {options.against}: {error}{way}") from None
     elif options.no_loosening:
         raise pytest.UsageError(
-            "--modelopt-no-loosening (ini: modelopt_no_loosening) has nothing to compare with: name the base by "
-            "--modelopt-against REV or --modelopt-baseline FILE"
+            "--modelopt-no-loosening has nothing to compare with: name the base by --modelopt-against REV or "
+            "--modelopt-baseline FILE"
         )

@@ -141,6 +141,7 @@ def read_options(config: pytest.Config) -> Options:
     whole = config.getoption("--modelopt-whole")
     no_loosening = config.getoption("--modelopt-no-loosening")
     against, baseline = _base(config)
+    is_compared = not (against is None and baseline is None)  # the ini file holds for a developer's plain run, too
     return Options(
         enabled=is_enabled(config),
         budgets=budgets or config.rootpath / DEFAULT_BUDGETS,
@@ -153,7 +154,9 @@ def read_options(config: pytest.Config) -> Options:
         baseline=baseline,
         save=_path(config, "save")[0],
         whole=bool(config.getini("modelopt_whole") if whole is None else whole),
-        no_loosening=bool(config.getini("modelopt_no_loosening") if no_loosening is None else no_loosening),
+        no_loosening=is_compared and bool(config.getini("modelopt_no_loosening"))
+        if no_loosening is None
+        else no_loosening,
         budgets_on_command_line=any(
             "--modelopt-budgets" in argument or "modelopt_budgets=" in argument
             for argument in (

@@ -87,13 +87,18 @@ def test_not_to_know_what_was_loosened_is_red(repository: Repository) -> None:
     assert "whether a limit is less strict than at the base is not known: the budgets file at" in told
 
 
-@pytest.mark.parametrize("how", ["option", "ini"])
-def test_without_a_base_it_is_a_usage_error(repository: Repository, how: str) -> None:
-    if how == "ini":
-        repository.write("pytest.ini", "[pytest]\nmodelopt_no_loosening = true\n")
-    result = repository.run(*(["--modelopt-no-loosening"] if how == "option" else []))
+def test_without_a_base_it_is_a_usage_error(repository: Repository) -> None:
+    result = repository.run("--modelopt-no-loosening")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--modelopt-no-loosening*has nothing to compare with: name the base by*"])
+    result.stderr.fnmatch_lines(["*--modelopt-no-loosening has nothing to compare with: name the base by*"])
+
+
+def test_the_ini_file_demands_it_wherever_there_is_a_base(repository: Repository) -> None:
+    repository.write("pytest.ini", "[pytest]\nmodelopt_no_loosening = true\n")
+    assert repository.run("--modelopt-save", "saved.json").ret == 0
+    repository.write("budgets.yaml", START + STRICT.replace("9 MiB", "10 MiB") + OTHER)
+    assert repository.run("-k", "other").ret == 0
+    assert repository.run("-k", "other", "--modelopt-baseline", "saved.json").ret == 1
 
 
 def test_a_saved_record_is_a_base_too_also_where_the_budgets_file_is_gone(repository: Repository) -> None:
