@@ -128,6 +128,7 @@ def budgets_files(tally: Tally, numbers: Sequence[int]) -> None:
         file.write_bytes(content)
         name = f"budgets {number} validate"
         options = cli.parser().parse_args(["validate", str(file)])
+        options.root = tally.folder
         status, _ = _told(partial(cli.status_of, options), name, content, tally)
         if status in (0, 1):
             _compare_amounts(file, name, content, tally)

@@ -74,17 +74,25 @@ def test_nothing_interrupts_the_end() -> None:
     termination.remove()
 
 
+FORKS = """
+import os, signal, time
+from pytest_modelopt.termination import sigterm_as_ctrl_c
+with sigterm_as_ctrl_c():
+    child = os.fork()
+    if not child:
+        try:
+            time.sleep(30)
+        finally:
+            os._exit(7)
+    time.sleep(0.1)
+    os.kill(child, signal.SIGTERM)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
 def test_a_child_that_a_test_forks_ends_by_it() -> None:
-    with sigterm_as_ctrl_c():
-        child = os.fork()
-        if not child:
-            try:
-                time.sleep(30)
-            finally:
-                os._exit(7)
-        time.sleep(0.1)
-        os.kill(child, signal.SIGTERM)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == -signal.SIGTERM
 
 
 def test_another_thread_can_neither_install_nor_remove_it() -> None:

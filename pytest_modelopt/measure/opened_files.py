@@ -95,13 +95,20 @@ def _size_of(path: str) -> int:
 
 
 def note_kept_open() -> None:
-    """Note the files that the process keeps open, by whatever name and reader it came to them."""
+    """Note the files that the process keeps open to read, by whatever name and reader it came to them."""
     with contextlib.suppress(OSError):
         for descriptor in os.listdir("/proc/self/fd"):  # noqa: PTH208
             with contextlib.suppress(OSError):
                 path = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
-                if path.startswith("/") and path not in _opened:
+                if path.startswith("/") and path not in _opened and _can_be_read(descriptor):
                     _note(path)
+
+
+def _can_be_read(descriptor: str) -> bool:
+    """Not the log of what this process prints, for one."""
+    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:  # noqa: PTH123
+        flags = next(line.split()[1] for line in file if line.startswith("flags:"))
+    return int(flags, 8) & os.O_ACCMODE != os.O_WRONLY
 
 
 class WatchedByKernel:

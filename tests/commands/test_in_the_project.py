@@ -130,9 +130,10 @@ def test_init_and_selftest_find_what_pythonpath_names(folder: Path) -> None:
     assert done.returncode == 2
     assert "gates/limits.yaml exists, and init overwrites nothing: add this model to it by --add" in done.stderr
     done = command(folder, "init", *asked, "--output", "first.yaml")
-    assert done.returncode == 0, done.stderr
-    assert "cannot be imported" not in done.stdout
-    assert "unknown recipe" not in done.stdout
+    assert done.returncode in (0, 2), "on a busy machine maybe none pays"
+    said = done.stdout + done.stderr
+    assert "round(step=0.5): left out: its score dropped by" in said
+    assert "int8-dynamic: " in said
     done = command(folder, "selftest", "--repeats", "1", "--limit", "50%", "--slowdown", "100%", "--time-limit", "1 s")
     assert done.returncode in (0, 1), done.stderr
     assert "m (gates/limits.yaml): can the gate pass, and can it fail?" in done.stdout

@@ -150,7 +150,7 @@ def measured(runner: Runner, of: Variant) -> Case:
 
 
 def kept_files(runner: Runner) -> list[str]:
-    folder: Any = runner._workshop._folder
+    folder = runner._workshop._folder.path
     return sorted(path.name for path in folder.iterdir() if path.name.startswith("examples"))
 
 

@@ -64,7 +64,10 @@ MODEL = """
 """
 
 
-def test_recipes_are_judged_by_what_they_cost_and_leave_such_layers_alone(pytester: pytest.Pytester) -> None:
+def test_recipes_are_judged_by_what_they_cost_and_leave_such_layers_alone(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist's workers have it
     data = "".join(f"def of_{name}():\n    return labelled({name})\n\n" for name in FACTORIES)
     pytester.makepyfile(mine=MODELS + data)
     recipes = ", ".join(f'"{recipe}": {{}}' for recipe in RECIPES)

@@ -115,6 +115,8 @@ def _any(kind: Any, name: str = "") -> st.SearchStrategy[Any]:
     if kind in _CONSISTENT:
         return _CONSISTENT[kind]()
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return st.tuples(*map(_any, arguments))
     if origin is tuple:
         return st.lists(_any(arguments[0]), max_size=3).map(tuple)
     if origin is dict:
