@@ -24,7 +24,7 @@ _SHARED = {
     "github": ("github/dependabot.yml", ".github/dependabot.yml"),
     "gitlab": ("gitlab/gitlab-ci.yml", ".gitlab-ci.yml"),
 }
-"""Files that a repository may have already, for other things, too: these are left, and what to add is told."""
+"""Files that a repository may already have for other purposes: init changes none of them, and prints what to add."""
 _PLACEHOLDER = "# TO ADAPT"
 
 

@@ -36,7 +36,7 @@ class BaseVariants:
         return self._optimized.get(base, name, lambda made: self._measure(made, head, reference, name))
 
     def would_run(self, base: Variant, head: Measured, name: str) -> tuple[str, ...] | None:
-        """Whether `base`, in a tree with links to files of head, can be measured: which of these it used, or None."""
+        """The linked files of head that `base` reads while it is measured; None where it cannot be measured."""
         trial = Measured(base)
         try:
             try:

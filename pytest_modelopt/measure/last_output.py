@@ -1,4 +1,4 @@
-"""The last output of a worker, as it is told: without libraries' noise, and of stacks the user's own lines."""
+"""The last output of a worker, without what libraries print, and with the user's own lines of each stack."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LIBRARY_NOISE = re.compile(
     r"|(STAGE|INFO|WARNING|ERROR):\d{4}-\d\d-\d\d .*\.cpp:\d+\]|\S*/torch/(autograd|profiler)/\S+: \w*Warning: "
     r"|INFO: Created TensorFlow Lite|WARNING: All log messages before absl|Failed to load .*/torchao/\S+\.so"
 )
-"""How the lines begin that libraries print about themselves whatever the model is."""
+"""Beginnings of lines that libraries print for any model."""
 _CONTROL_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 _STACK = re.compile(r"(Current thread|Thread) 0x[0-9a-f]+.*\(most recent call first\):")
 _FRAME = re.compile(r'  File "(?P<file>.*)", line (\d+|\?\?\?) in ')

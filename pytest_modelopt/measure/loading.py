@@ -126,7 +126,7 @@ def _call_factory(factory: Callable[[], Any], label: str, what: str) -> Any:
 
 
 def _lacks_arguments(factory: Callable[[], Any], error: BaseException) -> bool:
-    """Whether the call itself was wrong, and not what the factory did then."""
+    """Whether the arguments did not fit the factory. An error that the factory raises itself is another case."""
     if not isinstance(error, TypeError):
         return False
     try:

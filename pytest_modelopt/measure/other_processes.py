@@ -18,11 +18,11 @@ from pytest_modelopt.measure.descendants import started_by
 _SELF = Path("/proc/self")
 _LOGS = ("/dev/log", "/run/systemd/")
 _TCP_INFO_BYTES, _RECEIVED = 192, 128
-"""How much of Linux's `struct tcp_info` is read, and where it has the bytes that were received."""
+"""Bytes of Linux's `struct tcp_info` that are read, and the offset of its count of received bytes."""
 
 
 class OtherProcesses:
-    """What other processes do for this one from now on."""
+    """Counts the work that other processes do for this one after it was made."""
 
     def __init__(self) -> None:
         self._children = _children()

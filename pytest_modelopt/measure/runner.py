@@ -121,7 +121,7 @@ class Runner:
         return replace(compared, base=replace(case.base, notes=notes), coverage=None)
 
     def would_run(self, head: Variant, base: Variant, name: str) -> tuple[str, ...] | None:
-        """Whether `base`, in a tree with links to files of head, can be measured: which of these it used, or None."""
+        """The linked files of head that `base` reads while it is measured; None where it cannot be measured."""
         return self._base.would_run(base, self._measured_original(head, name), name)
 
     @property

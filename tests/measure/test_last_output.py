@@ -21,9 +21,9 @@ Thread 0x00007f0000000001 (most recent call first):
 
 Current thread 0x00007f0000000002 (most recent call first):
   File "{TORCH}", line 1787 in _call_impl
-  File "/home/me/project/model.py", line 12 in forward
+  File "/project/model.py", line 12 in forward
   File "{TORCH}", line 1776 in _call_impl
-  File "/home/me/project/model.py", line 30 in embed
+  File "/project/model.py", line 30 in embed
   File "{OURS}", line 3 in load
   ...
 
@@ -36,8 +36,8 @@ def test_of_a_stack_the_users_own_lines_are_told() -> None:
         "last words",
         "Fatal Python error: Segmentation fault",
         "Current thread 0x00007f0000000002 (most recent call first):",
-        '  File "/home/me/project/model.py", line 12 in forward',
-        '  File "/home/me/project/model.py", line 30 in embed',
+        '  File "/project/model.py", line 12 in forward',
+        '  File "/project/model.py", line 30 in embed',
     ]
 
 
