@@ -32,7 +32,7 @@ TEST_PROCESSES ?= $(shell awk '/MemAvailable/ {few = $$2 < 6 * 1024 ^ 2} END {pr
 TEST_LIMIT ?= 19m
 LIMITED := $(if $(shell command -v timeout 2>/dev/null),timeout --foreground --signal=INT --kill-after=60)
 test: lint
-	$(if $(LIMITED),$(LIMITED) $(TEST_LIMIT)) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --max-worker-restart 0 tests
+	$(if $(LIMITED),$(LIMITED) $(TEST_LIMIT)) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 tests
 
 # The project's own pull-request check, and what a user sees: the budgets of example_project. The tests of
 # example_project that need no gate run there, too.

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,15 +169,27 @@ CASE = """
 """
 
 
-def write_project(folder: Path, kind: str, places: tuple[str, ...]) -> None:
+@dataclass(frozen=True)
+class Fault:
+    """One faulty model."""
+
+    kind: str
+    place: str
+
+    @property
+    def name(self) -> str:
+        return f"faulty-{list(KINDS).index(self.kind)}-{self.place}"
+
+
+def write_project(folder: Path, faults: Sequence[Fault]) -> None:
     """Faulty and healthy models in turns."""
     (folder / "healthy.py").write_text(HEALTHY, encoding="utf-8")
     models = CASE.format(name="healthy-first", module="healthy")
-    for place in places:
-        source = FAULTY.format(fault=KINDS[kind], place=place)
-        (folder / f"faulty_{place}.py").write_text(source, encoding="utf-8")
-        models += CASE.format(name=f"faulty-{place}", module=f"faulty_{place}")
-        models += CASE.format(name=f"healthy-after-{place}", module="healthy")
+    for fault in faults:
+        source, module = FAULTY.format(fault=KINDS[fault.kind], place=fault.place), fault.name.replace("-", "_")
+        (folder / f"{module}.py").write_text(source, encoding="utf-8")
+        models += CASE.format(name=fault.name, module=module)
+        models += CASE.format(name=f"healthy-after-{fault.name}", module="healthy")
     (folder / "budgets.yaml").write_text(f"version: 1\nmodels:\n{models}", encoding="utf-8")
 
 
@@ -195,13 +207,13 @@ class Outcome:
     """Processes and files that outlived the run."""
 
 
-def run(kind: str, places: tuple[str, ...], *arguments: str, limit_s: float = 900) -> Outcome:
-    """One run of pytest with a faulty case for each place."""
+def run(faults: Sequence[Fault], *arguments: str, limit_s: float = 900) -> Outcome:
+    """One run of pytest with a faulty case for each fault, in this order."""
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder, temporary = Path(name) / "project", Path(name) / "tmp"
         folder.mkdir()
         temporary.mkdir()
-        write_project(folder, kind, places)
+        write_project(folder, faults)
         command = [
             sys.executable,
             "-m",
@@ -223,19 +235,22 @@ def run(kind: str, places: tuple[str, ...], *arguments: str, limit_s: float = 90
                 process.wait()
         left = list(processes_in(Path(name)).values())
         left += [file.name for file in temporary.glob("*") if not file.name.startswith("torchinductor_")]
-        healthy = {"healthy-first", *(f"healthy-after-{place}" for place in places)}
+        healthy = {"healthy-first", *(f"healthy-after-{fault.name}" for fault in faults)}
         try:
             record = read(folder / "report" / "record.json")
         except (OSError, RecordError):
-            return Outcome(sorted(healthy), {}, [f"faulty-{place}" for place in places], left)
+            return Outcome(sorted(healthy), {}, [fault.name for fault in faults], left)
         measured = {case.model for case in record.cases if case.error is None and case.variant is not None}
         said = {
             case.model: case.error.message if case.error else "measured"
             for case in record.cases
             if case.model.startswith("faulty")
         }
-        noticed = {name for name, text in said.items() if text != "measured" or kind in BEARABLE}
-        unnoticed = [f"faulty-{place}" for place in places if f"faulty-{place}" not in noticed]
+        unnoticed = [
+            fault.name
+            for fault in faults
+            if fault.name not in said or (said[fault.name] == "measured" and fault.kind not in BEARABLE)
+        ]
         return Outcome(sorted(healthy - measured), said, unnoticed, left)
 
 
@@ -263,7 +278,7 @@ def main() -> None:
     options = parser.parse_args()
     faults = lost = unnoticed = left = 0
     for kind in options.kinds:
-        found = run(kind, PLACES)
+        found = run([Fault(kind, place) for place in PLACES])
         faults, lost = faults + len(PLACES), lost + len(found.lost)
         unnoticed, left = unnoticed + len(found.unnoticed), left + len(found.left)
         in_error = sum(text != "measured" for text in found.said.values())

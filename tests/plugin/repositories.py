@@ -90,8 +90,8 @@ class Repository:
                 model[2].bias[favourite] += 9
         torch.save(model.state_dict(), self.path / "weights.pt")
 
-    def budgets(self, *models: str) -> None:
-        self.write("budgets.yaml", "version: 1\ndefaults: {time_limit: 3 s}\nmodels:\n" + "".join(models))
+    def budgets(self, *models: str, time_limit: str = "3 s") -> None:
+        self.write("budgets.yaml", f"version: 1\ndefaults: {{time_limit: {time_limit}}}\nmodels:\n" + "".join(models))
 
     def write(self, name: str, text: str) -> None:
         path = self.path / name

@@ -120,7 +120,7 @@ def test_models_as_users_have_them(project: Project) -> None:
     """In one run, since each of its processes that has a model of transformers takes seconds to import that."""
     pytester = project(BUDGETS)
     pytester.makepyfile(zoo=MODELS)
-    result = pytester.runpytest("--modelopt", "--modelopt-report", "out", "--modelopt-time-limit", "1 s")
+    result = pytester.runpytest("--modelopt", "--modelopt-report", "out", "--modelopt-time-limit", "1 ms")
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(
         ["sentences/int8-static: *BertForSequenceClassification is not: a decorator stands around*"]

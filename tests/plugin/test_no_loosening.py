@@ -10,7 +10,7 @@ from pytest_modelopt.cli import main
 from pytest_modelopt.record.run import run_outcome
 from tests.plugin.repositories import Repository
 
-START = "version: 1\ndefaults: {time_limit: 1 s}\nmodels:\n"
+START = "version: 1\ndefaults: {time_limit: 1 ms}\nmodels:\n"
 MODEL = "  {name}:\n    factory: shop:wide\n    data: shop:data\n    recipes: {{bf16: {{{limits}}}}}\n"
 STRICT = MODEL.format(name="reader", limits="max_size: 9 MiB")
 OTHER = MODEL.format(name="other", limits="min_accuracy: 0%")

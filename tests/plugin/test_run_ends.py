@@ -9,6 +9,7 @@ import pytest
 
 from pytest_modelopt.cli import main
 
+QUICK = ("--modelopt-time-limit=1 ms", "-p", "no:cacheprovider")
 IMPORTS = """\
 import os
 import pytest
@@ -172,9 +173,8 @@ ENDS = {
 def test_all_readers_agree(pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str], end: End) -> None:
     pytester.makepyfile(test_it=IMPORTS + end.tests, test_broken="import no_such_module")
     arguments = end.arguments if "test_it.py" in end.arguments else (*end.arguments, "test_it.py")
-    result = pytester.runpytest_subprocess(
-        "--modelopt", "--modelopt-report=r", "--junitxml=junit.xml", "-p", "no:cacheprovider", *arguments
-    )
+    run = pytester.runpytest_subprocess if "-n1" in arguments or end.status == 2 else pytester.runpytest
+    result = run("--modelopt", "--modelopt-report=r", "--junitxml=junit.xml", *QUICK, *arguments)
     assert result.ret == end.status
     result.stdout.fnmatch_lines([f"modelopt: *{end.counts}*"])
     if "PARTIAL" in end.told:
@@ -204,9 +204,7 @@ def test_all_readers_agree(pytester: pytest.Pytester, capsys: pytest.CaptureFixt
 def test_a_run_without_its_baseline_cases_is_not_saved(pytester: pytest.Pytester) -> None:
     """A saved record that lacks cases would make them look new to later runs."""
     pytester.makepyfile(test_it=IMPORTS + PASSES + FAILS)
-    result = pytester.runpytest_subprocess(
-        "--modelopt", "--modelopt-save=base.json", "-p", "no:cacheprovider", "-k", "passes"
-    )
+    result = pytester.runpytest("--modelopt", "--modelopt-save=base.json", *QUICK, "-k", "passes")
     assert result.ret == 0
     assert not (pytester.path / "base.json").exists()
     result.stdout.fnmatch_lines(["*PARTIAL: 1 of 2 cases ran*"])
@@ -214,8 +212,8 @@ def test_a_run_without_its_baseline_cases_is_not_saved(pytester: pytest.Pytester
 
 def test_a_run_that_is_killed_leaves_no_record_of_an_earlier_one(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it=IMPORTS + PASSES)
-    arguments = ("--modelopt", "--modelopt-report=r", "-p", "no:cacheprovider")
-    assert pytester.runpytest_subprocess(*arguments).ret == 0
+    arguments = ("--modelopt", "--modelopt-report=r", *QUICK)
+    assert pytester.runpytest(*arguments).ret == 0
     record = str(pytester.path / "r" / "record.json")
     assert main(["report", record]) == 0
     pytester.makepyfile(test_it=IMPORTS + KEPT + "def test_passes(modelopt): os._exit(0)\n")
@@ -226,12 +224,11 @@ def test_a_run_that_is_killed_leaves_no_record_of_an_earlier_one(pytester: pytes
 @pytest.mark.parametrize("workers", [(), ("-n1",)], ids=["one process", "xdist"])
 def test_what_fails_without_a_budget_is_no_case(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
     pytester.makepyfile(test_it=IMPORTS + "def test_first(): pass\n\ndef test_plain(): os.x\n\n" + PASSES)
-    result = pytester.runpytest_subprocess("--modelopt", "--modelopt-report=r", "-p", "no:cacheprovider", *workers)
+    run = pytester.runpytest_subprocess if workers else pytester.runpytest
+    result = run("--modelopt", "--modelopt-report=r", *QUICK, *workers)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["modelopt: 1 case: 1 passed, 0 failed;*"])
     (pytester.path / "r" / "summary.md").unlink()
-    result = pytester.runpytest_subprocess(
-        "--modelopt", "--modelopt-report=r", "-p", "no:cacheprovider", *workers, "--deselect", "test_it.py::test_passes"
-    )
+    result = run("--modelopt", "--modelopt-report=r", *QUICK, *workers, "--deselect", "test_it.py::test_passes")
     assert result.ret == 1
     assert not (pytester.path / "r" / "summary.md").exists()

@@ -91,7 +91,7 @@ def test_comparisons_with_a_base_are_named_by_the_same_words(project: Project) -
     [("-k", "classifier/low-rank + int8-dynamic"), ("budgets.yaml::classifier/low-rank + int8-dynamic",)],
 )
 def test_workers_of_xdist_select_the_same(project: Project, selection: tuple[str, ...]) -> None:
-    result = project(BUDGETS).runpytest("--modelopt", "-n1", "--modelopt-time-limit", "1 s", *selection)
+    result = project(BUDGETS).runpytest("--modelopt", "-n1", "--modelopt-time-limit", "1 ms", *selection)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["modelopt: PARTIAL: 1 of 4 cases ran*"])
 

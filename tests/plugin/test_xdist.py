@@ -132,7 +132,7 @@ def test_each_model_is_measured_by_one_process(project: Project) -> None:
     """tests/test_distribution.py shows where other tests go."""
     pytester = project("version: 1\nmodels:" + "".join(MODEL.format(name=name) for name in ("one", "two")))
     pytester.makepyfile(counted=COUNTED)
-    result = pytester.runpytest("--modelopt", "--modelopt-time-limit", "1s", "-n", "2", "-p", "no:cacheprovider")
+    result = pytester.runpytest("--modelopt", "--modelopt-time-limit", "1ms", "-n", "2", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=8)
     made = set((pytester.path / "made").read_text(encoding="utf-8").splitlines())
     assert sorted(line.split()[0] for line in made) == ["one", "two"]
