@@ -12,7 +12,6 @@ import pytest
 from benchmarks import faults
 from tests.plugin.conftest import one_case
 
-
 FAULTS = [
     faults.Fault("temporary folder vanishes", "factory"),
     faults.Fault("temporary folder vanishes", "forward"),
