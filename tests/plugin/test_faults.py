@@ -38,7 +38,8 @@ def test_a_folder_that_vanishes_once_costs_nothing(pytester: pytest.Pytester) ->
         healthy=faults.HEALTHY,
         cleaned="import glob, os, shutil\nfrom pathlib import Path\nimport healthy\nfrom healthy import model\n"
         "def data():\n    done = Path(__file__).with_name('done')\n    if not done.exists():\n        done.touch()\n"
-        "        for folder in glob.glob(os.environ['TMPDIR'] + '/*'):\n            shutil.rmtree(folder)\n"
+        "        for path in glob.glob(os.environ['TMPDIR'] + '/*'):\n"
+        "            shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)\n"
         "    return healthy.data()\n",
     )
     (pytester.path / "budgets.yaml").write_text(
