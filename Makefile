@@ -57,7 +57,7 @@ bench: env bench-env
 	done; done
 
 schema: env
-	$(BIN)/python -m pytest_modelopt.budgets.schema
+	$(BIN)/python -m pytest_modelopt.config.schema
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache modelopt-report

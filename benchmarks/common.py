@@ -66,7 +66,7 @@ while os.getppid() == parent:
 
 def origin() -> Row:
     """Machine, versions, command and time, as one line of a results file."""
-    from pytest_modelopt.measure.environment import environment
+    from pytest_modelopt.measuring.worker.environment import environment
 
     here = environment()
     versions = {"python": here.python}

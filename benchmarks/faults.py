@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_modelopt.record.json import RecordError, read
+from pytest_modelopt.results.json import RecordError, read
 
 KINDS = {
     "sigkill": "os.kill(os.getpid(), signal.SIGKILL)",

@@ -27,12 +27,12 @@ from typing import TypeAlias
 from benchmarks.hostile_oracle import amount, must_be_red
 from benchmarks.hostile_records import green, hostile
 from benchmarks.hostile_text import budgets, expression, is_harmless
-from pytest_modelopt import cli
-from pytest_modelopt.budgets.file import load_budgets
-from pytest_modelopt.budgets.problems import BudgetsError
-from pytest_modelopt.commands.statuses import INTERRUPTED
-from pytest_modelopt.configured import run_in_project
-from pytest_modelopt.recipes.expression import RecipeError, canonical, parse
+from pytest_modelopt.cli import main as cli
+from pytest_modelopt.cli.exit_codes import INTERRUPTED
+from pytest_modelopt.config.loader import load_budgets
+from pytest_modelopt.config.problems import BudgetsError
+from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
+from pytest_modelopt.plugin.configured import run_in_project
 
 HANG_S = 10
 """Orders of magnitude more than any of them takes."""

@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.hostile_text import spoiled, text
-from pytest_modelopt.budgets.limits import parse_value
-from pytest_modelopt.record.against import Against, Base, Loosening
-from pytest_modelopt.record.answers import Agreement, Changed, Interval, Repeat, Slices
-from pytest_modelopt.record.json import dumps
-from pytest_modelopt.record.merged import Merged
-from pytest_modelopt.record.model import (
+from pytest_modelopt.limits.catalogue import parse_value
+from pytest_modelopt.results.answers import Agreement, Changed, Interval, Repeat, Slices
+from pytest_modelopt.results.base import Against, Base, Loosening
+from pytest_modelopt.results.json import dumps
+from pytest_modelopt.results.merge_info import Merged
+from pytest_modelopt.results.observations import Observations
+from pytest_modelopt.results.record import (
     Case,
     Conditions,
     Coverage,
@@ -30,8 +31,7 @@ from pytest_modelopt.record.model import (
     Timing,
     WorkerUse,
 )
-from pytest_modelopt.record.observations import Observations
-from pytest_modelopt.record.verdicts import Limit, Waiver
+from pytest_modelopt.results.verdicts import Limit, Waiver
 
 Data = dict[str, Any]
 

@@ -30,13 +30,14 @@ from torch import nn
 
 from benchmarks.common import REPOSITORY, origin, print_origins
 from example_project.vision import load_model, test_data
-from pytest_modelopt.measure import memory, process_memory, size
-from pytest_modelopt.measure.process import PRELOAD
-from pytest_modelopt.recipes.base import Context
-from pytest_modelopt.recipes.calling import call
-from pytest_modelopt.recipes.expression import parse
-from pytest_modelopt.recipes.foreign import FOREIGN_RUNTIMES
-from pytest_modelopt.recipes.optimize import optimize
+from pytest_modelopt.measuring.controller.process import PRELOAD
+from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.memory import process_memory, tensor_meter
+from pytest_modelopt.optimizing.apply import optimize
+from pytest_modelopt.optimizing.calling import call
+from pytest_modelopt.optimizing.expression import parse
+from pytest_modelopt.optimizing.foreign_runtimes import FOREIGN_RUNTIMES
+from pytest_modelopt.optimizing.recipe import Context
 
 RUNS = 20
 SIZES = (1024, 2048, 1024, 10)
@@ -86,11 +87,11 @@ def onnx_file() -> bytes:
 # --- the ways to measure, each in a fresh process --------------------------------------------------------------------
 
 
-def tensor_meter(model: Path, inputs: Path, runtime: str | None) -> int:
+def by_tensor_meter(model: Path, inputs: Path, runtime: str | None) -> int:
     loaded, example = size.load(model), size.load(inputs)
     with torch.inference_mode():
         call(loaded, example)
-        return memory.weights_bytes(loaded) + memory.call_peak_bytes(lambda: call(loaded, example))
+        return tensor_meter.weights_bytes(loaded) + tensor_meter.call_peak_bytes(lambda: call(loaded, example))
 
 
 def fresh_process(model: Path, inputs: Path, runtime: str | None) -> int:
@@ -135,7 +136,7 @@ def _resident_bytes() -> int:
 
 
 WAYS: dict[str, Callable[[Path, Path, str | None], int]] = {
-    "tensor meter": tensor_meter,
+    "tensor meter": by_tensor_meter,
     "process memory": fresh_process,
     "VmRSS after - before": resident_growth,
     "ru_maxrss": maximum_resident,
@@ -153,7 +154,7 @@ def _child(connection: Connection, way: str, model: Path, inputs: Path, runtime:
     torch.set_num_threads(1)
     try:
         connection.send(WAYS[way](model, inputs, runtime))
-    except memory.ForeignRuntime as found:
+    except tensor_meter.ForeignRuntime as found:
         connection.send(f"refuses: {found.runtime}")
 
 

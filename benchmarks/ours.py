@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.common import REPOSITORY
-from pytest_modelopt.measure.variant import Variant, environment_now
-from pytest_modelopt.metrics import MetricSpec
+from pytest_modelopt.measuring.variant import Variant, environment_now
+from pytest_modelopt.results.metric import MetricSpec
 
 try:
     from pytest_modelopt.selftest import trial

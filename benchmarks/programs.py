@@ -28,10 +28,10 @@ from tabulate import tabulate
 from benchmarks import common
 from benchmarks.common import RESULTS, Row, Store
 from benchmarks.serving import Program, kept, plain_ratio
-from pytest_modelopt.budgets.timed import interval_of
-from pytest_modelopt.measure.process import Worker
-from pytest_modelopt.measure.referee import Listener, TimingPlan, time_pairs
-from pytest_modelopt.record.model import Timing
+from pytest_modelopt.judging.timed_limits import interval_of
+from pytest_modelopt.measuring.controller.paired_timing import Listener, TimingPlan, time_pairs
+from pytest_modelopt.measuring.controller.process import Worker
+from pytest_modelopt.results.record import Timing
 from pytest_modelopt.statistics.timing import (
     MIN_PAIRS,
     SEGMENT_S,

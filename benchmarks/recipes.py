@@ -19,11 +19,11 @@ from tabulate import tabulate
 
 from benchmarks import zoo
 from benchmarks.common import REPOSITORY, RESULTS, command
-from pytest_modelopt.budgets.timed import latencies_s, speedup_of
-from pytest_modelopt.figures import format_bytes, format_factor, format_percentage, format_points, format_time
-from pytest_modelopt.record.json import read, write
-from pytest_modelopt.record.model import Case, Record
-from pytest_modelopt.report.conditions import disturbances
+from pytest_modelopt.judging.timed_limits import latencies_s, speedup_of
+from pytest_modelopt.reporting.timing_conditions import disturbances
+from pytest_modelopt.results.figures import format_bytes, format_factor, format_percentage, format_points, format_time
+from pytest_modelopt.results.json import read, write
+from pytest_modelopt.results.record import Case, Record
 
 TABLE = Path(__file__).with_name("RECIPES.md")
 FOLDER = RESULTS / "recipes"

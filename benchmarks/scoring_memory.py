@@ -20,9 +20,9 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from benchmarks.common import REPOSITORY, origin, print_origins
-from pytest_modelopt.measure.process import Worker, WorkerFailed
-from pytest_modelopt.measure.variant import Variant, environment_now
-from pytest_modelopt.metrics import MetricSpec
+from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
+from pytest_modelopt.measuring.variant import Variant, environment_now
+from pytest_modelopt.results.metric import MetricSpec
 
 CLASSES = 10
 SHAPE = (3, 32, 32)

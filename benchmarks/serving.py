@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import REPOSITORY, RESULTS
-from pytest_modelopt.measure.process import Worker
-from pytest_modelopt.measure.variant import Variant
-from pytest_modelopt.metrics import MetricSpec
+from pytest_modelopt.measuring.controller.process import Worker
+from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.results.metric import MetricSpec
 
 FOLDER = RESULTS / "programs"
 _STEP_LIMIT_S = 600.0
@@ -121,7 +121,7 @@ def _served(program: Program, seconds: float) -> list[int]:
 def _loaded(program: Program) -> Callable[[], object]:
     import torch
 
-    from pytest_modelopt.measure import size
+    from pytest_modelopt.measuring.worker import size
 
     model, inputs = (size.load(path) for path in kept(program))
     torch.set_num_threads(1)
@@ -130,7 +130,7 @@ def _loaded(program: Program) -> Callable[[], object]:
 
 def _in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     context = get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch._dynamo", "pytest_modelopt.recipes.optimize"])
+    context.set_forkserver_preload(["torch", "torch._dynamo", "pytest_modelopt.optimizing.apply"])
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_answer, args=(sender, function, arguments))
     child.start()

@@ -19,8 +19,8 @@ from tabulate import tabulate
 
 from benchmarks import common
 from benchmarks.common import REPOSITORY, Row
-from pytest_modelopt.record import json as record_json
-from pytest_modelopt.record.model import Case
+from pytest_modelopt.results import json as record_json
+from pytest_modelopt.results.record import Case
 
 BUDGETS = """
 version: 1

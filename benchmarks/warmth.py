@@ -20,10 +20,10 @@ from tabulate import tabulate
 from benchmarks import common, sized
 from benchmarks.common import Row
 from benchmarks.serving import Program, kept, served_alone
-from pytest_modelopt.figures import format_time
-from pytest_modelopt.measure.process import Worker
-from pytest_modelopt.measure.referee import Listener, TimingPlan, time_pairs
-from pytest_modelopt.record.model import Timing
+from pytest_modelopt.measuring.controller.paired_timing import Listener, TimingPlan, time_pairs
+from pytest_modelopt.measuring.controller.process import Worker
+from pytest_modelopt.results.figures import format_time
+from pytest_modelopt.results.record import Timing
 from pytest_modelopt.statistics.timing import Samples, latency, speedup
 
 RECIPE = "int8-dynamic"

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Applied": "pytest_modelopt.recipes.base",
-    "Comparison": "pytest_modelopt.comparison",
-    "Context": "pytest_modelopt.recipes.base",
-    "Optimized": "pytest_modelopt.comparison",
-    "Recipe": "pytest_modelopt.recipes.base",
-    "RecipeError": "pytest_modelopt.recipes.base",
-    "Record": "pytest_modelopt.record.model",
+    "Applied": "pytest_modelopt.optimizing.recipe",
+    "Comparison": "pytest_modelopt.plugin.comparison",
+    "Context": "pytest_modelopt.optimizing.recipe",
+    "Optimized": "pytest_modelopt.plugin.comparison",
+    "Recipe": "pytest_modelopt.optimizing.recipe",
+    "RecipeError": "pytest_modelopt.optimizing.recipe",
+    "Record": "pytest_modelopt.results.record",
 }
 
 __all__ = ["Applied", "Comparison", "Context", "Optimized", "Recipe", "RecipeError", "Record", "__version__"]
 
 if TYPE_CHECKING:
-    from pytest_modelopt.comparison import Comparison, Optimized
-    from pytest_modelopt.recipes.base import Applied, Context, Recipe, RecipeError
-    from pytest_modelopt.record.model import Record
+    from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError
+    from pytest_modelopt.plugin.comparison import Comparison, Optimized
+    from pytest_modelopt.results.record import Record
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.measure import best_state, machine
+from pytest_modelopt.measuring.controller import best_state, machine
 
 pytest_plugins = ["pytester"]
 

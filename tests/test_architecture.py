@@ -1,9 +1,10 @@
-"""Who may know whom: the rules of ARCHITECTURE.md, read off the imports."""
+"""Who may know whom: the rules of ARCHITECTURE.md, read off folders and imports."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ import pytest
 import pytest_modelopt
 
 PACKAGE = Path(pytest_modelopt.__file__).parent
-FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {
     "torch",
     "numpy",
@@ -30,137 +30,119 @@ HEAVY = {
     "torchmetrics",
     "jiwer",
 }
-# These run inside a worker only, and nothing that the pytest process imports may import them at its top.
-IN_THE_WORKER = {
-    "balance",
-    "batches",
-    "bench",
-    "calibration",
-    "data",
-    "device",
-    "environment",
-    "examples",
-    "given_inputs",
-    "hashing",
-    "loading",
-    "makeup",
-    "memory",
-    "observe",
-    "process_counters",
-    "process_memory",
-    "quality",
-    "reachable",
-    "repeating",
-    "settings",
-    "size",
-    "structure",
-}
-METRICS = PACKAGE / "measure" / "metrics"
-"""All of it runs inside a worker; torchmetrics is imported there only when a metric of it is used."""
-MODULES = PACKAGE / "recipes" / "modules"
-"""The torch modules that variants are made of: imported by recipes when they are applied."""
-ROOMS = {
-    "budgets",
-    "commands",
-    "doctor",
-    "measure",
-    "recipes",
-    "record",
-    "regression",
-    "report",
-    "selftest",
-    "statistics",
-}
-MAY_KNOW = {
+# From the lowest room up: a room knows rooms that stand before it only, so that no circle is possible.
+MAY_KNOW: dict[str, set[str]] = {
     "statistics": set(),
-    "record": set(),
-    "recipes": {"record"},
-    "measure": {"recipes", "record", "statistics"},
-    "budgets": {"recipes", "record", "statistics"},
-    "doctor": {"budgets", "recipes", "record", "statistics"},
-    "report": {"budgets", "record", "statistics"},
-    "selftest": {"budgets", "measure", "record", "statistics"},
-    "regression": {"budgets", "measure", "recipes", "record"},
-    "commands": {"budgets", "doctor", "measure", "recipes", "record", "regression", "report", "selftest", "statistics"},
+    "results": set(),
+    "limits": {"results"},
+    "optimizing": {"results"},
+    "measuring": {"optimizing", "results", "statistics"},
+    "judging": {"limits", "results", "statistics"},
+    "config": {"limits", "optimizing", "results"},
+    "editing": {"config", "judging", "limits", "optimizing", "results"},
+    "diagnosis": {"judging", "limits", "optimizing", "results", "statistics"},
+    "baseline": {"config", "limits", "measuring", "optimizing", "results"},
+    "reporting": {"judging", "limits", "results", "statistics"},
+    "selftest": {"judging", "limits", "measuring", "results", "statistics"},
 }
+MAY_KNOW["plugin"] = set(MAY_KNOW) - {"editing", "selftest"}
+MAY_KNOW["cli"] = set(MAY_KNOW)
+WORKER = "pytest_modelopt.measuring.worker"
+MODULES = {
+    ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): file
+    for file in sorted(PACKAGE.rglob("*.py"))
+}
+"""All modules of the package, by name."""
+IN_ROOMS = [name for name in MODULES if len(name.split(".")) > 1]
 
 
-def name_of(file: Path) -> str:
-    return str(file.relative_to(PACKAGE))
+def room_of(module: str) -> str:
+    return module.split(".")[1]
 
 
-def imports(file: Path, *, at_the_top: bool) -> Iterator[str]:
-    """Full names of imported modules; `at_the_top` leaves out those inside functions and for type checkers only."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    if at_the_top:
-        nodes: list[ast.AST] = [n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))]
-    else:
-        nodes = [n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom))]
+def runs_in_a_worker(module: str) -> bool:
+    """Modules of workers, and the torch modules that recipes leave behind, may import torch when they are imported."""
+    return module.startswith(f"{WORKER}.") or module.endswith("_module")
+
+
+def _imported(nodes: list[ast.stmt] | Iterator[ast.AST]) -> Iterator[str]:
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            yield from submodules
+            if len(submodules) < len(node.names):
+                yield node.module
 
 
-def room_of(file: Path) -> str:
-    """The room that a file is in, at whatever depth; '' for those of no room."""
-    first = file.relative_to(PACKAGE).parts[0]
-    return first if first in ROOMS else ""
+@cache
+def at_the_top(module: str) -> frozenset[str]:
+    """What is imported when the module is."""
+    return frozenset(_imported(_tree(module).body))
 
 
-def rooms_known(file: Path) -> set[str]:
-    parts = [name.split(".") for name in imports(file, at_the_top=False)]
-    return {p[1] for p in parts if p[0] == "pytest_modelopt" and len(p) > 1 and p[1] in ROOMS}
-
-
-@pytest.mark.parametrize("file", [f for f in FILES if room_of(f)], ids=name_of)
-def test_a_room_knows_only_the_rooms_below_it(file: Path) -> None:
-    room = room_of(file)
-    assert rooms_known(file) <= MAY_KNOW[room] | {room}
-
-
-@pytest.mark.parametrize("file", [f for f in FILES if room_of(f)], ids=name_of)
-def test_no_room_knows_pytest(file: Path) -> None:
-    assert "pytest" not in set(imports(file, at_the_top=False))
-
-
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_torch_is_imported_by_recipes_and_measure_only_and_when_a_case_runs(file: Path) -> None:
-    if (file.parent.name == "measure" and file.stem in IN_THE_WORKER) or file.parent in (MODULES, METRICS):
-        return
-    tops = {name.split(".")[0] for name in imports(file, at_the_top=True)}
-    assert not tops & HEAVY
-    worker_only = {f"pytest_modelopt.measure.{name}" for name in IN_THE_WORKER}
-    worker_only |= {f"pytest_modelopt.measure.metrics.{name.stem}" for name in METRICS.glob("*.py")}
-    worker_only |= {f"pytest_modelopt.recipes.modules.{name.stem}" for name in MODULES.glob("*.py")}
-    assert not set(imports(file, at_the_top=True)) & worker_only
-    # comparison.py loads a saved variant for a test that asks for it
-    if room_of(file) not in ("recipes", "measure") and file.name != "comparison.py":
-        everywhere = [node for node in _runtime_imports(file) if node.split(".")[0] in HEAVY]
-        assert everywhere == []
-
-
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_torchmetrics_is_imported_by_nothing_that_every_run_imports(file: Path) -> None:
-    assert "torchmetrics" not in {name.split(".")[0] for name in imports(file, at_the_top=True)}
-
-
-def _runtime_imports(file: Path) -> Iterator[str]:
-    """Imports that run, at the top or inside functions: what stands under TYPE_CHECKING does not."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    for block in [n for n in ast.walk(tree) if isinstance(n, ast.If)]:
+@cache
+def anywhere(module: str) -> frozenset[str]:
+    """What the module imports, inside functions too; what stands under TYPE_CHECKING is not imported."""
+    tree = _tree(module)
+    for block in [node for node in ast.walk(tree) if isinstance(node, ast.If)]:
         if isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING":
             block.body = [ast.Pass()]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
+    return frozenset(_imported(ast.walk(tree)))
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_every_file_says_in_its_first_line_why_it_exists(file: Path) -> None:
-    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
-    assert docstring
+def _tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def chains(module: str) -> dict[str, tuple[str, ...]]:
+    """Whatever is imported with the module, directly or by what it imports, with the way that leads there."""
+    found: dict[str, tuple[str, ...]] = {}
+    ways = [(module,)]
+    while ways:
+        way = ways.pop()
+        for name in at_the_top(way[-1]):
+            if name not in found:
+                found[name] = (*way, name)
+                if name in MODULES:
+                    ways.append(found[name])
+    return found
+
+
+@pytest.mark.parametrize("module", IN_ROOMS)
+def test_a_room_knows_only_the_rooms_below_it(module: str) -> None:
+    names = set(_imported(ast.walk(_tree(module))))  # types that are only named are known, too
+    known = {room_of(name) for name in names if name.startswith("pytest_modelopt.")}
+    assert known <= MAY_KNOW[room_of(module)] | {room_of(module)}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if runs_in_a_worker(name)])
+def test_a_worker_knows_nothing_of_the_process_that_asks_it(module: str) -> None:
+    assert not [name for name in anywhere(module) if name.startswith("pytest_modelopt.measuring.controller")]
+
+
+@pytest.mark.parametrize("module", [name for name in IN_ROOMS if room_of(name) not in ("plugin", "cli")])
+def test_pytest_is_known_to_the_plugin_and_the_commands_only(module: str) -> None:
+    assert "pytest" not in {name.split(".")[0] for name in anywhere(module)}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if not runs_in_a_worker(name)])
+def test_torch_is_not_imported_with_a_module_of_the_pytest_process(module: str) -> None:
+    heavy = {name: way for name, way in chains(module).items() if name.split(".")[0] in HEAVY}
+    assert heavy == {}
+
+
+@pytest.mark.parametrize("module", [name for name in IN_ROOMS if room_of(name) not in ("optimizing", "measuring")])
+def test_torch_is_imported_by_optimizing_and_measuring_only(module: str) -> None:
+    assert not [name for name in anywhere(module) if name.split(".")[0] in HEAVY]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_torchmetrics_is_imported_by_nothing_that_every_run_imports(module: str) -> None:
+    assert "torchmetrics" not in {name.split(".")[0] for name in at_the_top(module)}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_file_says_in_its_first_line_why_it_exists(module: str) -> None:
+    assert ast.get_docstring(_tree(module))

@@ -15,13 +15,13 @@ from benchmarks import hostile
 from benchmarks.hostile_oracle import must_be_red
 from benchmarks.hostile_records import green
 from benchmarks.hostile_text import is_harmless
-from pytest_modelopt.budgets import judge
-from pytest_modelopt.cli import main
-from pytest_modelopt.doctor.evidence import Evidence
-from pytest_modelopt.record.model import Case
-from pytest_modelopt.report import plain
-from pytest_modelopt.report.escaping import escape
-from tests.report.records_by_hand import case
+from pytest_modelopt.cli.main import main
+from pytest_modelopt.diagnosis.evidence import Evidence
+from pytest_modelopt.judging import judge
+from pytest_modelopt.reporting import plain_text
+from pytest_modelopt.reporting.markdown_escaping import escape
+from pytest_modelopt.results.record import Case
+from tests.reporting.records_by_hand import case
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +56,8 @@ def test_a_judge_that_believes_what_records_claim_is_found_out(monkeypatch: pyte
 
 
 def test_text_that_is_printed_as_it_is_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain, "printed", lambda line: line)
-    monkeypatch.setattr(plain, "_printable", lambda text: text)
+    monkeypatch.setattr(plain_text, "printed", lambda line: line)
+    monkeypatch.setattr(plain_text, "_printable", lambda text: text)
     tally = hostile.Tally(1, Path())
     hostile.records(tally, range(60))
     assert any(": more than text is printed: " in fault for fault in tally.faults)
@@ -66,8 +66,8 @@ def test_text_that_is_printed_as_it_is_is_found_out(monkeypatch: pytest.MonkeyPa
 @given(st.text(st.characters(), max_size=60))
 @settings(max_examples=300, derandomize=True, deadline=None)
 def test_any_text_is_text_where_it_is_printed(text: str) -> None:
-    assert all(is_harmless(plain.printed(line)) for line in text.split("\n"))
-    assert is_harmless(plain.no_command(plain.plain_line(text)))
+    assert all(is_harmless(plain_text.printed(line)) for line in text.split("\n"))
+    assert is_harmless(plain_text.no_command(plain_text.plain_line(text)))
 
 
 _UNITS = "a1 :+-(){}[]<>*_`|&\\,;=@#!?'/\n\t\x1b\u200b\u0301"
@@ -80,6 +80,6 @@ def test_no_text_takes_time_that_grows_with_the_square_of_its_length(seed: int) 
     unit = "".join(rng.choice(_UNITS) for _ in range(rng.choice((1, 2, 3))))
     with hostile.at_most(hostile.HANG_S):
         for text in (unit * 50_000, f":{unit * 50_000}", f"##{unit * 50_000}"):
-            assert is_harmless(plain.no_command(plain.plain_line(text)))
+            assert is_harmless(plain_text.no_command(plain_text.plain_line(text)))
             escape(text)
             assert Evidence(case(text), None).steps

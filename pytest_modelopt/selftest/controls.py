@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from pytest_modelopt.budgets.timed import is_open
-from pytest_modelopt.figures import format_factor
-from pytest_modelopt.measure.process import WorkerFailed
-from pytest_modelopt.measure.runner import Progress, Runner, StepLimits
-from pytest_modelopt.measure.sabotage import Sabotage, knowing_sabotage
-from pytest_modelopt.measure.variant import Variant
-from pytest_modelopt.record.answers import Inference
-from pytest_modelopt.record.model import Case
-from pytest_modelopt.record.verdicts import Limit
-from pytest_modelopt.selftest.judging import (
+from pytest_modelopt.judging.timed_limits import is_open
+from pytest_modelopt.measuring.controller.process import WorkerFailed
+from pytest_modelopt.measuring.controller.runner import Progress, Runner, StepLimits
+from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.measuring.worker.sabotage import Sabotage, knowing_sabotage
+from pytest_modelopt.results.answers import Inference
+from pytest_modelopt.results.figures import format_factor
+from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.verdicts import Limit
+from pytest_modelopt.selftest.control_verdicts import (
     LOSSLESS,
     Budgets,
     Control,

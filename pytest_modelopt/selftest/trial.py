@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_modelopt.budgets.timed import speedup_of
-from pytest_modelopt.measure.machine import LockUnavailable
-from pytest_modelopt.measure.process import Worker, WorkerFailed
-from pytest_modelopt.measure.referee import Listener, TimingPlan, time_pairs
-from pytest_modelopt.measure.variant import SEED, Variant
-from pytest_modelopt.record.model import Timing
+from pytest_modelopt.judging.timed_limits import speedup_of
+from pytest_modelopt.measuring.controller.machine import LockUnavailable
+from pytest_modelopt.measuring.controller.paired_timing import Listener, TimingPlan, time_pairs
+from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
+from pytest_modelopt.measuring.variant import SEED, Variant
+from pytest_modelopt.results.record import Timing
 from pytest_modelopt.statistics.timing import Decision, Estimate, Samples, alpha_fail, decide_at_least, speedup
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.record import json as record_json
-from pytest_modelopt.record.model import Case
+from pytest_modelopt.results import json as record_json
+from pytest_modelopt.results.record import Case
 from tests.github.jobs import CHECK, GITLAB, MATRIX, Job, read, steps_of
-from tests.report.records_by_hand import MIB, broken, case, limit, measurement, record, verdict
+from tests.reporting.records_by_hand import MIB, broken, case, limit, measurement, record, verdict
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -20,9 +20,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from pytest_modelopt.record import json as record_json
+from pytest_modelopt.results import json as record_json
 from tests.github.jobs import COMMENT, ROOT, Job, steps_of
-from tests.report.records_by_hand import realistic
+from tests.reporting.records_by_hand import realistic
 
 # --- the comment, written to an API of our own -----------------------------------------------------------------------
 
@@ -424,7 +424,7 @@ def test_the_renderer_needs_no_more_than_is_installed_for_it(tmp_path: Path) -> 
     hidden = [name for name in hidden if name != "pytest_modelopt" and name.isidentifier()]
     record_json.write(realistic(), tmp_path / "record.json")
     code = f"import sys; sys.modules.update(dict.fromkeys({hidden!r}))\n"
-    code += "from pytest_modelopt.cli import main; sys.exit(main(['report', '--markdown', 'record.json']))"
+    code += "from pytest_modelopt.cli.main import main; sys.exit(main(['report', '--markdown', 'record.json']))"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False

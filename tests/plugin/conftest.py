@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pytest_modelopt.commands.judged import read_judged
-from pytest_modelopt.record.json import read
+from pytest_modelopt.cli.judged_records import read_judged
+from pytest_modelopt.results.json import read
 from tests.plugin import kept_modules, metric_tasks  # noqa: F401
 from tests.plugin.repositories import Repository
 

@@ -21,5 +21,5 @@ import pytest_modelopt
 
 for _module in pkgutil.walk_packages(pytest_modelopt.__path__, "pytest_modelopt."):
     # Those of the workers stay there, but for the entry point, which cannot be pickled by two names.
-    if not _module.name.startswith(("pytest_modelopt.measure.metrics", "pytest_modelopt.recipes.modules")):
+    if not _module.name.startswith("pytest_modelopt.measuring.worker.metrics") and not _module.name.endswith("_module"):
         importlib.import_module(_module.name)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.record import json as record_json
+from pytest_modelopt.results import json as record_json
 from tests.plugin.repositories import MODELS, Repository, model, outcomes
 
 

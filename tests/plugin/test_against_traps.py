@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pytest_modelopt.record.model import Case
+from pytest_modelopt.results.record import Case
 from tests.plugin.repositories import MODELS, Repository, model, outcomes
 
 TRAPS = """

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pytest_modelopt.measure.runner import Runner, StepLimits
-from pytest_modelopt.measure.variant import Variant
-from pytest_modelopt.metrics import MetricSpec
-from pytest_modelopt.record.json import read
-from pytest_modelopt.record.model import Case
+from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
+from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.results.json import read
+from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.record import Case
 
 Project = Callable[..., pytest.Pytester]
 

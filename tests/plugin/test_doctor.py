@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pytest_modelopt.cli import main
-from pytest_modelopt.metrics import MetricSpec
-from pytest_modelopt.record.json import read
-from pytest_modelopt.record.verdicts import Finding
+from pytest_modelopt.cli.main import main
+from pytest_modelopt.results.json import read
+from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.verdicts import Finding
 from tests.plugin.conftest import one_case
 
 Project = Callable[..., pytest.Pytester]
@@ -180,9 +180,9 @@ def test_a_look_that_kills_the_worker_costs_the_case_nothing(zoo: Project) -> No
 
 
 def test_a_recipe_that_only_claims_is_an_error_of_its_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytest_modelopt.measure.variant import Variant
-    from pytest_modelopt.session import Session
-    from tests.doctor.cases_by_hand import ENVIRONMENT, variant_with
+    from pytest_modelopt.measuring.variant import Variant
+    from pytest_modelopt.plugin.session import Session
+    from tests.diagnosis.cases_by_hand import ENVIRONMENT, variant_with
 
     class Finished:
         """Stands for a runner that has measured."""
@@ -203,8 +203,8 @@ def test_a_recipe_that_only_claims_is_an_error_of_its_case(tmp_path: Path, monke
 
 
 def test_a_test_can_ask_for_what_was_found() -> None:
-    from pytest_modelopt.comparison import Comparison
-    from tests.doctor.cases_by_hand import sound
+    from pytest_modelopt.plugin.comparison import Comparison
+    from tests.diagnosis.cases_by_hand import sound
 
     finding = Finding("masks-only", "masks", ("size",))
     assert Comparison(sound(findings=(finding,))).findings == (finding,)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.record.json import read
+from pytest_modelopt.results.json import read
 from tests.plugin.conftest import one_case
 
 Project = Callable[..., pytest.Pytester]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.measure import worker  # noqa: F401 -- pytester forgets what an inner run imported, and it is pickled
-from pytest_modelopt.measure.launches import start_again
-from pytest_modelopt.measure.variant import Variant
-from pytest_modelopt.measure.workshop import Measured, StepLimits, Workshop
-from pytest_modelopt.metrics import MetricSpec
-from pytest_modelopt.progress import Silent
-from pytest_modelopt.record.json import read
+from pytest_modelopt.measuring.controller.launches import start_again
+from pytest_modelopt.measuring.controller.worker_context import Measured, StepLimits, Workshop
+from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.measuring.worker import main  # noqa: F401 -- pytester forgets what an inner run imported, and it is pickled
+from pytest_modelopt.plugin.progress import Silent
+from pytest_modelopt.results.json import read
+from pytest_modelopt.results.metric import MetricSpec
 from tests.plugin.conftest import one_case
 
 Project = Callable[..., pytest.Pytester]

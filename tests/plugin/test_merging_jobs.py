@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.cli import main
-from pytest_modelopt.record.json import read
+from pytest_modelopt.cli.main import main
+from pytest_modelopt.results.json import read
 
 SUITE = """
 import pytest

@@ -11,8 +11,8 @@ import torch
 from torchmetrics import classification, regression, text
 from torchmetrics.functional.audio import signal_noise_ratio
 
-from pytest_modelopt.record.json import read
-from pytest_modelopt.record.model import Case
+from pytest_modelopt.results.json import read
+from pytest_modelopt.results.record import Case
 from tests.plugin import metric_tasks as tasks
 
 BUDGETS = """

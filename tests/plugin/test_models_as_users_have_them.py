@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_modelopt.record.json import read
-from pytest_modelopt.record.model import Case
+from pytest_modelopt.results.json import read
+from pytest_modelopt.results.record import Case
 
 Project = Callable[..., pytest.Pytester]
 

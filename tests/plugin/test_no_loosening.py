@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.cli import main
-from pytest_modelopt.record.run import run_outcome
+from pytest_modelopt.cli.main import main
+from pytest_modelopt.results.run_outcome import run_outcome
 from tests.plugin.repositories import Repository
 
 START = "version: 1\ndefaults: {time_limit: 1 ms}\nmodels:\n"

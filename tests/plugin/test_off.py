@@ -58,7 +58,8 @@ def test_modules(request):
     heavy = {"torch", "numpy", "yaml", "pydantic", "tabulate", "cloudpickle", "multiprocessing"}
     assert not heavy & set(sys.modules)
     ours = {name for name in sys.modules if name.startswith("pytest_modelopt.")}
-    assert ours == {f"pytest_modelopt.{name}" for name in ("plugin", "hookspecs", "keys", "options", "fixtures")}
+    parts = ("plugin", "plugin.hookspecs", "plugin.keys", "plugin.options", "plugin.fixtures")
+    assert ours == {f"pytest_modelopt.{name}" for name in parts}
 """
     )
     others = [

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.recipes import telemetry
-from pytest_modelopt.record.json import read
+from pytest_modelopt.optimizing.runtimes import telemetry
+from pytest_modelopt.results.json import read
 
 with telemetry.off():
     import nncf  # noqa: F401 -- pytester forgets what an inner run imported, and it cannot be imported twice

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.hostile_records import green
 from benchmarks.hostile_text import is_harmless
-from pytest_modelopt.record.json import read
+from pytest_modelopt.results.json import read
 from tests.plugin.conftest import one_case
 
 Project = Callable[..., pytest.Pytester]

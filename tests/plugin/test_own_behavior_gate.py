@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_modelopt.record.json import read
+from pytest_modelopt.results.json import read
 
 MODELS = '''
 import functools

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.cli import main
-from pytest_modelopt.record.json import read
+from pytest_modelopt.cli.main import main
+from pytest_modelopt.results.json import read
 from tests.plugin.conftest import one_case, run
 
 Project = Callable[..., pytest.Pytester]

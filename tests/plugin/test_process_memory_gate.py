@@ -9,7 +9,7 @@ import onnx  # noqa: F401 -- pytester forgets what an inner run imported, and it
 import onnxruntime  # noqa: F401
 import pytest
 
-from pytest_modelopt.record.json import read
+from pytest_modelopt.results.json import read
 from tests.plugin.conftest import one_case, run
 
 Project = Callable[..., pytest.Pytester]

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from benchmarks.faults import processes_in
-from pytest_modelopt.cli import main
-from pytest_modelopt.record.held_folders import clear_abandoned
-from pytest_modelopt.record.json import read
+from pytest_modelopt.cli.main import main
+from pytest_modelopt.results.json import read
+from pytest_modelopt.results.locked_folders import clear_abandoned
 from tests.plugin.conftest import BUDGETS, one_case
 
 Project = Callable[..., pytest.Pytester]

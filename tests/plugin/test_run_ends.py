@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pytest_modelopt.cli import main
+from pytest_modelopt.cli.main import main
 
 QUICK = ("--modelopt-time-limit=1 ms", "-p", "no:cacheprovider")
 IMPORTS = """\

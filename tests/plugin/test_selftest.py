@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.cli import main
+from pytest_modelopt.cli.main import main
 from tests.plugin.conftest import one_case
 
 Project = Callable[..., pytest.Pytester]

@@ -9,18 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.cli import main
-from pytest_modelopt.commands.selftest import control_plan
-from pytest_modelopt.measure.variant import Variant
-from pytest_modelopt.metrics import MetricSpec
-from pytest_modelopt.record.answers import Agreement, Repeat
-from pytest_modelopt.record.model import Case, CaseError, Measurement
-from pytest_modelopt.record.observations import Observations
-from pytest_modelopt.record.verdicts import Limit
+from pytest_modelopt.cli.main import main
+from pytest_modelopt.cli.selftest import control_plan
+from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.results.answers import Agreement, Repeat
+from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.observations import Observations
+from pytest_modelopt.results.record import Case, CaseError, Measurement
+from pytest_modelopt.results.verdicts import Limit
+from pytest_modelopt.selftest.control_verdicts import (
+    Budgets,
+    Control,
+    judge_identity,
+    judge_lossless,
+    judge_sabotaged,
+)
 from pytest_modelopt.selftest.controls import ControlPlan, accuracy_limits, run_controls
-from pytest_modelopt.selftest.judging import Budgets, Control, judge_identity, judge_lossless, judge_sabotaged
 from tests.plugin.conftest import one_case
-from tests.report.records_by_hand import by_second, timing
+from tests.reporting.records_by_hand import by_second, timing
 
 Project = Callable[..., pytest.Pytester]
 

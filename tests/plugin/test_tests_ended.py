@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_modelopt.record.model import Case
-from pytest_modelopt.tests_ended import GatedTests, Phase, Report
-from tests.report.records_by_hand import MIB, broken, case, limit, verdict
+from pytest_modelopt.plugin.ended_tests import GatedTests, Phase, Report
+from pytest_modelopt.results.record import Case
+from tests.reporting.records_by_hand import MIB, broken, case, limit, verdict
 
 UNKNOWN = replace(case("int8-dynamic"), id="t", variant=None, original=None, timing=None, verdicts=())
 KEPT = limit("max_memory", 4 * MIB, "4 MiB")

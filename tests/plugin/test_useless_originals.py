@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_modelopt.cli import main
+from pytest_modelopt.cli.main import main
 
 MODULE = """
 import torch

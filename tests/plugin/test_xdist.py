@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_modelopt.record.json import read
+from pytest_modelopt.results.json import read
 from tests.plugin.conftest import one_case
 from tests.plugin.test_own_recipes import HOOK, ROUND
 
@@ -129,7 +129,7 @@ MODEL = """
 
 
 def test_each_model_is_measured_by_one_process(project: Project) -> None:
-    """tests/test_distribution.py shows where other tests go."""
+    """tests/plugin/test_distribution.py shows where other tests go."""
     pytester = project("version: 1\nmodels:" + "".join(MODEL.format(name=name) for name in ("one", "two")))
     pytester.makepyfile(counted=COUNTED)
     result = pytester.runpytest("--modelopt", "--modelopt-time-limit", "1ms", "-n", "2", "-p", "no:cacheprovider")

@@ -1,0 +1,137 @@
+"""What is certain to make a run red, before anything is imported or measured: each with its line and the way out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_modelopt.measuring.function_lookup import Missing, missing
+from pytest_modelopt.optimizing.expression import parse
+from pytest_modelopt.optimizing.listing import has_gpu
+
+if TYPE_CHECKING:
+    from pytest_modelopt.config.document import Document
+    from pytest_modelopt.config.loader import BudgetsFile, CaseEntry, ModelEntry
+    from pytest_modelopt.config.schema import Location
+    from pytest_modelopt.optimizing.recipe import Recipe
+    from pytest_modelopt.results.metric import MetricSpec
+
+_FUNCTION = re.compile(r"[\w.]+:[\w.]+")
+_METRICS_EXTRA = 'it needs torchmetrics: run `pip install "pytest-modelopt[metrics]"`'
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One cause in one place, as a sentence; some are only likely."""
+
+    line: int
+    sentence: str
+    is_certain: bool = True
+
+
+def causes(budgets: BudgetsFile, document: Document, root: Path) -> list[Cause]:
+    """In the order of the file. `root` is the folder of the tests; `document` is what `budgets` was read from."""
+    device = budgets.defaults.device
+    lacks_gpu = device.startswith("cuda") and not has_gpu()
+    found = [cause for model in budgets.models for cause in _of_model(model, budgets, document, root)]
+    found += [cause for case in budgets.cases for cause in _of_case(case, budgets, root, lacks_gpu=lacks_gpu)]
+    if lacks_gpu:
+        why = f"no case can run: `device: {device}` is asked for, and torch finds no GPU here"
+        found.append(Cause(document.line(("defaults", "device")), why))
+    return sorted(found, key=lambda cause: cause.line)
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+def _of_model(model: ModelEntry, budgets: BudgetsFile, document: Document, root: Path) -> Iterator[Cause]:
+    for keys, name, called in _functions(model):
+        found = _missing(name, budgets, root, called=called)
+        if found is not None:
+            at: Location = ("models", model.name, *keys)
+            verb = "cannot run" if found.is_certain else "may not run"
+            sentence = f"{model.name} {verb}: `{keys[-1]}: {name}`: {found.why}"
+            yield Cause(document.line(at), sentence, found.is_certain)
+
+
+def _functions(model: ModelEntry) -> Iterator[tuple[tuple[str, ...], str, bool]]:
+    """What every case of the model imports: its place below the model, its name, and whether it is called plainly."""
+    yield ("factory",), model.factory, True
+    yield ("data",), model.data, True
+    if model.example_inputs:
+        yield ("example_inputs",), model.example_inputs, True
+    if model.slices:
+        yield ("slices",), model.slices, False
+    metric = model.metric
+    if isinstance(metric.name, str) and not metric.is_built_in:
+        yield ("metric",), metric.name, False
+    if isinstance(metric.prepare, str):
+        yield ("metric", "prepare"), metric.prepare, False
+
+
+def _missing(name: str, budgets: BudgetsFile, root: Path, *, called: bool) -> Missing | None:
+    if ":" not in name:  # the path of a class
+        module, _, kind = name.rpartition(".")
+        is_theirs = module.partition(".")[0] == "torchmetrics"
+        if is_theirs and missing("torchmetrics:Metric", budgets.path.parent, root, called=False) is not None:
+            return Missing(_METRICS_EXTRA)
+        name = f"{module}:{kind}"
+    return missing(name, budgets.path.parent, root, called=called)
+
+
+# --- cases -----------------------------------------------------------------------------------------------------------
+
+
+def _of_case(case: CaseEntry, budgets: BudgetsFile, root: Path, *, lacks_gpu: bool) -> Iterator[Cause]:
+    device = budgets.defaults.device.partition(":")[0]
+    for step in parse(case.recipe):
+        lacking = (
+            step.missing() or ("" if lacks_gpu else step.unfit(device)) or _lacking_function(step, case, budgets, root)
+        )
+        if lacking:
+            yield Cause(case.line, f"{case.name} cannot run: {lacking}")
+    for limit in case.limits:
+        why = _unmeasurable(limit.name, case) if limit.level == "error" else ""
+        if why:
+            yield Cause(limit.line, f"{case.name}: {limit.name} cannot be measured: {why}")
+
+
+def _lacking_function(step: Recipe, case: CaseEntry, budgets: BudgetsFile, root: Path) -> str:
+    """The data, or a function of the recipe's own, that is not stated or certain not to be found; else empty."""
+    name = case.model.calibration
+    if step.calibrates and name is None:
+        return f"{step.recipe_name} needs calibration data: add `calibration:` to the model"
+    named = [(f"`calibration: {name}`", name, True)] if step.calibrates and name is not None else []
+    named += [(f"`{key}={value}`", value, False) for key, value in step if _FUNCTION.fullmatch(str(value))]
+    for told, function, called in named:
+        found = _missing(function, budgets, root, called=called)
+        if found is not None and found.is_certain:
+            return f"{told}: {found.why}"
+    return ""
+
+
+def _unmeasurable(limit: str, case: CaseEntry) -> str:
+    """Why the metric of the model gives no figure for the limit; '' where it may."""
+    metric, slices = case.model.metric, case.model.slices
+    if _predicts(metric):
+        return ""
+    if limit == "max_flips":
+        return (
+            f"`metric: {metric.name}` is not right-or-wrong per example; remove the limit, or take `accuracy`, `top-5` "
+            "or `agreement`"
+        )
+    if limit == "max_slice_drop" and slices is None:
+        return f"`metric: {metric.name}` knows no classes; name slices with `slices: package.module:function`"
+    if limit == "max_slice_drop" and case.model.inference == "population":
+        return (
+            f"`metric: {metric.name}` is not right-or-wrong per example, and single slices get no interval; "
+            "`inference: set` judges these examples themselves"
+        )
+    return ""
+
+
+def _predicts(metric: MetricSpec) -> bool:
+    return metric.top_k is not None or metric.name == "agreement"

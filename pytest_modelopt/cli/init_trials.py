@@ -1,0 +1,166 @@
+"""Recipes on one model, one after the other, for a first budgets file: which ones are tried, and what came of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_modelopt.editing.first_budgets import AS_FAST, Outcome
+from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
+from pytest_modelopt.optimizing.registry import BUILT_IN, added
+from pytest_modelopt.reporting.cells import PROCESS_METER
+from pytest_modelopt.reporting.failure_text import explain
+from pytest_modelopt.reporting.table import blocks
+
+if TYPE_CHECKING:
+    from pytest_modelopt.config.loader import CaseEntry
+    from pytest_modelopt.optimizing.recipe import Recipe
+    from pytest_modelopt.plugin.session import Session
+    from pytest_modelopt.results.record import Case, Record
+
+_TRIED = (
+    "int8-dynamic",
+    "onnxruntime",
+    "openvino",
+    "int8-static",
+    "onnxruntime-int8-static",
+    "openvino-int8",
+    "openvino-int8(weights_only=true)",
+    "onnxruntime-int8-dynamic",
+    "litert",
+    "litert-int8",
+    "fold-batchnorm",
+    "channels-last",
+    "bf16",
+    "fp16",
+    "int8-weight-only",
+    "compile",
+    "torchao-int8-dynamic + compile",
+    "torchao-pt2e-int8",
+    "low-rank(ratio=0.5)",
+    "prune-structured(ratio=0.3)",
+    "prune-structured(ratio=0.3) + int8-dynamic",
+)
+"""Without `--recipe`, in the order in which they are tried. Left out are those that save nothing by themselves, such as
+`prune-unstructured`."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The recipes to try, and those that cannot be tried here: (expression, why)."""
+
+    recipes: tuple[tuple[Recipe, ...], ...]
+    impossible: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Tried:
+    record: Record
+    outcomes: tuple[Outcome, ...]
+
+
+def choose(device: str, *, has_calibration: bool) -> Choice:
+    """Those of the project first, then the usual ones, as far as they run here."""
+    chosen, impossible = [], []
+    for text in (*_of_the_project(), *_TRIED):
+        recipes = parse(text)
+        why = next((lacks for step in recipes if (lacks := _lacks(step, device, has_calibration))), "")
+        if why:
+            impossible.append((text, why))
+        else:
+            chosen.append(recipes)
+    return Choice(tuple(chosen), tuple(impossible))
+
+
+def _of_the_project() -> list[str]:
+    """The recipes that it adds, where they need no parameter."""
+    names = []
+    for recipe in added():
+        try:
+            parse(recipe.recipe_name)
+        except RecipeError:
+            continue
+        names.append(recipe.recipe_name)
+    return names
+
+
+def _lacks(step: Recipe, device: str, has_calibration: bool) -> str:
+    if step.calibrates and not has_calibration:
+        return "there is no --calibration"
+    return step.missing() or step.unfit(device)
+
+
+def spelling(recipes: Iterable[Recipe]) -> str:
+    """As a budgets file states them: with blanks around `+`."""
+    return " + ".join(step.canonical() for step in recipes)
+
+
+def try_recipes(session: Session, entries: Sequence[CaseEntry], *, within_s: float, told_within: str) -> Tried:
+    """Measure the cases, in one run; after `within_s` seconds none is begun.
+
+    Raises:
+        ValueError: where the original cannot be measured.
+    """
+    start = time.monotonic()
+    untried: dict[str, str] = {}
+    layers: set[str] = set()
+    for entry in entries:
+        if time.monotonic() - start > within_s:
+            untried[entry.recipe] = f"the {told_within} of --within were over"
+        elif layers and not fits(entry.recipe, layers):
+            untried[entry.recipe] = "the model has no layer that they change"
+        else:
+            variant = session.variant(entry.model, entry.recipe)
+            case = session.run(entry.name, entry.model.name, (AS_FAST,), variant, entry.model.inference)
+            if session.runner.original_failed:
+                raise ValueError(explain(case, strict=False))
+            session.add(case)
+            layers |= _layers(case)
+    record = session.record(complete=True)
+    told = _told(record)
+    cases = {case.recipe: case for case in record.cases}
+    outcomes = [
+        Outcome(spelling(parse(name)), cases.get(name), told.get(name, ""), untried.get(name, ""))
+        for name in (entry.recipe for entry in entries)
+    ]
+    return Tried(record, tuple(outcomes))
+
+
+def _layers(case: Case) -> set[str]:
+    """The classes of the model's layers, and those of torch that they are derived from; empty where nobody knows."""
+    if case.coverage is None or case.original is None:
+        return set()
+    seen = case.original.observations
+    derived = seen.derived_layers if seen is not None else None
+    return {layer.type for layer in case.coverage.layers} | set((derived or {}).values())
+
+
+def fits(expression: str, layers: set[str]) -> bool:
+    """Whether each step changes a layer that there is; one that says it in words (`every other layer`) may."""
+    return all(
+        type(step) not in BUILT_IN
+        or not step.changes
+        or any(kind in layers or not kind.isidentifier() for kind in step.changes)
+        for step in parse(expression)
+    )
+
+
+def _told(record: Record) -> dict[str, str]:
+    """What was measured, in words, by recipe."""
+    told = {}
+    for row in (row for block in blocks(record) for row in block.rows):
+        if row.case is None:
+            continue
+        memory = row.memory.replace(PROCESS_METER, " in fresh processes")
+        drop = row.drop.replace("(< ", "(95% bound: ")
+        told[row.case.recipe] = (
+            f"memory {memory}, size {row.size}, {row.speedup} as fast, score {row.score}, drop {drop}"
+        )
+    return told
+
+
+def canonical_once(texts: Iterable[str]) -> tuple[tuple[Recipe, ...], ...]:
+    """Expressions, each once, however it is spelled."""
+    return tuple({canonical(parse(text)): parse(text) for text in texts}.values())

@@ -1,0 +1,91 @@
+"""`pytest-modelopt`: write, check and update budgets, list recipes, tell a record, see what a machine can judge."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from pytest_modelopt import __version__
+from pytest_modelopt.cli import comment, init, merge, recipes, report, schema, selftest, update, validate
+from pytest_modelopt.cli.exit_codes import INTERRUPTED, PASSED, RED, WRONG_INPUT
+from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.plugin.termination import sigterm_as_ctrl_c
+
+__all__ = ["PASSED", "RED", "WRONG_INPUT", "main"]
+
+_COMMANDS = (
+    init,
+    validate,
+    recipes,
+    schema,
+    report,
+    selftest,
+    update,
+    merge,
+    comment,
+)
+"""In the order in which `--help` lists them."""
+
+_LINE_LENGTH = 300
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Its exit status: 0, 1 where the record is red, 2 for wrong input, 130 after Ctrl-C or SIGTERM."""
+    options = parser().parse_args(arguments)
+    try:
+        with sigterm_as_ctrl_c():
+            if not options.in_project and getattr(options, "budgets", None) is None:
+                return status_of(options)
+            from pytest_modelopt.plugin.configured import run_in_project
+
+            status = run_in_project(options, status_of)
+            return WRONG_INPUT if status is None else status
+    except KeyboardInterrupt:
+        tell("interrupted", sys.stderr)
+        return INTERRUPTED
+
+
+def status_of(options: argparse.Namespace) -> int:
+    """Run the command that was parsed into `options`; what is wrong is told on standard error."""
+    try:
+        status: int = options.run(options)
+    except ValueError as error:  # BudgetsError, RecipeError, RecordError: already in words
+        tell(_in_words(error), sys.stderr)
+        return WRONG_INPUT
+    except OSError as error:
+        tell(f"{error.filename}: {error.strerror}" if error.filename else str(error), sys.stderr)
+        return WRONG_INPUT
+    return status
+
+
+def _in_words(error: ValueError) -> str:
+    """What is wrong with a record is one line, however long the text is that is wrong, and whatever it holds."""
+    from pytest_modelopt.reporting.plain_text import plain_line
+    from pytest_modelopt.results.json import RecordError
+
+    if not isinstance(error, RecordError):
+        return str(error)
+    line = plain_line(str(error))
+    return line if len(line) <= _LINE_LENGTH else f"{line[: _LINE_LENGTH - 3]}..."
+
+
+class _Parser(argparse.ArgumentParser):
+    """Names of files and titles may be a stranger's, too."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        if message:
+            tell(message.removesuffix("\n"), sys.stderr)
+        sys.exit(status)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command line: `parse_args` knows which command's `run` is meant."""
+    made = _Parser(prog="pytest-modelopt", description=__doc__)
+    made.add_argument("--version", action="version", version=f"pytest-modelopt {__version__}")
+    made.set_defaults(in_project=False)  # what a command changes that needs the project's recipes, plugins and paths
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add_parser(commands)
+    return made

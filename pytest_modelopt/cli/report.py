@@ -1,0 +1,77 @@
+"""`pytest-modelopt report`: judge a record again and tell it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_modelopt.cli.exit_codes import PASSED, RED
+from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.results.record import ORIGINAL
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pytest_modelopt.cli.arguments import Commands
+    from pytest_modelopt.config.loader import BudgetsFile
+    from pytest_modelopt.results.record import Record
+    from pytest_modelopt.results.verdicts import Limit
+
+
+def add_parser(commands: Commands) -> None:
+    parser = commands.add_parser("report", help="judge a record again and tell it; exit status 1 where it is red")
+    parser.add_argument("record", type=Path, help="record.json of an earlier run")
+    parser.add_argument("--budgets", type=Path, help="judge against this file's limits instead of the recorded ones")
+    parser.add_argument("--strict", action="store_true", help="inconclusive counts as broken, too")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown instead of the terminal's table")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from pytest_modelopt.cli.judged_records import figures_of, read_judged
+    from pytest_modelopt.reporting import markdown, terminal
+    from pytest_modelopt.results.run_outcome import record_is_red
+
+    record = read_judged(options.record)
+    with figures_of(str(options.record)):
+        if options.budgets is not None:
+            record = _with_limits_of(options.budgets, record)
+        record = replace(record, strict=record.strict or options.strict)
+        if options.markdown:
+            text = markdown.render(record)
+        else:
+            lines = terminal.lines(record, shutil.get_terminal_size((200, 24)).columns)
+            text = "".join(f"{line}\n" for line, _ in lines)
+    tell(text.removesuffix("\n"))
+    return RED if record_is_red(record) else PASSED
+
+
+def _stated(budgets: BudgetsFile) -> dict[tuple[str, bool], tuple[Limit, ...]]:
+    """The limits of each case by its name, and whether they are those against a base."""
+    stated = {(f"{model.name}/{ORIGINAL}", True): model.regression for model in budgets.models}
+    for case in budgets.cases:
+        stated |= {(case.name, False): case.limits, (case.name, True): case.regression}
+    return stated
+
+
+def _with_limits_of(budgets_file: Path, record: Record) -> Record:
+    """The record judged by the limits of a budgets file."""
+    from pytest_modelopt.cli.judged_records import judged_again
+    from pytest_modelopt.config.loader import load_budgets
+    from pytest_modelopt.limits.catalogue import LIMITS
+
+    budgets = load_budgets(budgets_file.resolve(), relative_to=Path.cwd())
+    stated = _stated(budgets)
+    unknown = [case.name for case in record.cases if (case.name, case.base is not None) not in stated]
+    if unknown:
+        raise ValueError(f"{budgets_file} has no limits for these cases of the record: {', '.join(unknown)}")
+    inference = {model.name: model.inference for model in budgets.models}
+    counted = [limits for (_, is_against), limits in stated.items() if record.against is not None or not is_against]
+    cases = tuple(
+        replace(case, limits=stated[case.name, case.base is not None], inference=inference[case.model])
+        for case in record.cases
+    )
+    timed_limits = sum(LIMITS[limit.name].kind == "timed" for limits in counted for limit in limits)
+    return judged_again(replace(record, cases=cases, timed_limits=timed_limits))

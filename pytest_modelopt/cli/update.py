@@ -1,0 +1,174 @@
+"""`pytest-modelopt update`: set the limits of a budgets file to what a run measured, with headroom."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_modelopt.cli.arguments import headroom
+from pytest_modelopt.cli.exit_codes import PASSED
+from pytest_modelopt.cli.printing import tell
+
+if TYPE_CHECKING:
+    from pytest_modelopt.cli.arguments import Commands
+    from pytest_modelopt.config.document import Document
+    from pytest_modelopt.config.loader import BudgetsFile
+    from pytest_modelopt.editing.limit_updates import Left, Settings, Update
+
+_DESCRIPTION = """\
+Sets the limits of a budgets file to what a run measured, and some headroom. A limit is only ever made tighter, unless
+--loosen asks to move broken ones. Nothing changes where the run did not decide: inconclusive, not measured or waived
+limits, and cases in error, stay as they are, and it is said why. So does a limit that the record judged by another
+text: the file has changed since. Of the file only the values change; comments, order, quotes and blanks stay.
+
+Timed limits start from the end of the printed interval that is certain (of `1.5x [1.4, 1.6]` from 1.4x), not from the
+estimate, since another run may read that; where others disturbed the timing they stay as they are. Process memory
+starts from its highest run, and limits on the population from their 95% bound. A value that several cases share, by
+`budget:` of a model or by an alias, becomes what the worst of them needs, and only where the record has them all.
+
+The headroom is a share of what was measured: of bytes and of time; for reductions of the bytes that are left; for a
+score of its errors; for a drop or flips of these. Where answers are counted it is at least one example more, since
+less would be none: of 0 flips in 450 examples a limit of 0.23% is made. A variant that is better than its original
+gets a drop of 0. Values are rounded to three digits (four of a score), so that the limit still holds.
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "update",
+        help="set the limits of a budgets file to what a run measured, with headroom",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "record",
+        nargs="?",
+        type=Path,
+        default=Path("modelopt-report/record.json"),
+        help="record.json of an earlier run (default: modelopt-report/record.json)",
+    )
+    parser.add_argument("--budgets", type=Path, help="default: the one that pytest would take")
+    parser.add_argument(
+        "--headroom", type=headroom, default=0.05, metavar="PERCENT", help="beyond what was measured (5%%)"
+    )
+    parser.add_argument("--loosen", action="store_true", help="move limits that are broken, too")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="CASE",
+        help="only limits of these cases, such as digits-vit/int8-dynamic",
+    )
+    parser.add_argument("--regression", action="store_true", help="limits against a base, too")
+    parser.add_argument("--dry-run", action="store_true", help="show the difference and write nothing")
+    parser.set_defaults(run=run, in_project=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    from pytest_modelopt.cli.judged_records import figures_of, read_judged
+    from pytest_modelopt.config.document import read_document
+    from pytest_modelopt.config.loader import load_budgets
+    from pytest_modelopt.editing.limit_updates import foreign_cases, update
+    from pytest_modelopt.editing.yaml_positions import replaced, stated_limits
+
+    options.budgets = options.budgets or options.default_budgets
+    path: Path = options.budgets
+    record = read_judged(options.record)
+    budgets = load_budgets(path, relative_to=Path.cwd())
+    document = read_document(path, str(options.budgets))
+    with figures_of(str(options.record)):
+        done = update(budgets, tuple(stated_limits(budgets, document)), record, _settings(options, budgets))
+    texts = {change.place: change.text for change in done.changes}
+    after = replaced(document.source, texts)
+    if texts and not options.dry_run:
+        _write(path, after, document, done)
+    for line in (*_difference(document.source, after, str(options.budgets)), *_told(done, options)):
+        tell(line)
+    for name in foreign_cases(budgets, record):
+        tell(f"the record's case {_plain(name)} is not in {options.budgets}")
+    return PASSED
+
+
+def _settings(options: argparse.Namespace, budgets: BudgetsFile) -> Settings:
+    from pytest_modelopt.editing.limit_updates import Settings
+    from pytest_modelopt.reporting.timing_conditions import disturbances
+
+    only = frozenset(_case_named(name, budgets) for name in options.only)
+    return Settings(options.headroom, options.loosen, only, options.regression, disturbances)
+
+
+def _case_named(name: str, budgets: BudgetsFile) -> str:
+    """The case that the user means, however the recipe is spelled. Raises ValueError."""
+    from pytest_modelopt.limits.spelling import did_you_mean, shown
+    from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
+
+    known = [entry.name for entry in budgets.cases]
+    model, _, recipe = name.partition("/")
+    try:
+        meant = f"{model}/{canonical(parse(recipe))}"
+    except RecipeError:
+        meant = name
+    if meant not in known:
+        raise ValueError(f"--only: {budgets.path} has no case {shown(name)}{did_you_mean(name, known)}")
+    return meant
+
+
+def _write(path: Path, text: str, before: Document, done: Update) -> None:
+    """Replace the file, once it was seen that it checks and that nothing else changed."""
+    from pytest_modelopt.cli.file_replacement import replace_text
+    from pytest_modelopt.config.document import read_document
+    from pytest_modelopt.config.loader import load_budgets
+    from pytest_modelopt.editing.yaml_positions import require_only
+
+    def check(new: Path) -> None:
+        load_budgets(new, relative_to=new.parent)
+        require_only(before, read_document(new, before.file), {change.place: change.text for change in done.changes})
+
+    replace_text(path, text, before.source, check=check)
+
+
+def _difference(before: str, after: str, name: str) -> Iterator[str]:
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), name, name, lineterm="")
+    return (line.rstrip("\r") for line in lines)
+
+
+def _told(done: Update, options: argparse.Namespace) -> Iterator[str]:
+    if done.changes:
+        yield ""
+    for change in done.changes:
+        limit = change.limit
+        measured = _plain(change.measured)
+        yield f"{limit.file}:{limit.line}: {limit.name} {limit.text} -> {change.text}, measured {measured}"
+    if done.left:
+        yield ""
+        yield "left as they are:"
+    yield from (_told_left(each) for each in done.left)
+    yield ""
+    count = _limits(len(done.changes))
+    yield f"{options.budgets}: {count} set, {done.tight} tight already, {len(done.left)} left as they are"
+    if done.rules:
+        yield (
+            f"{_limits(done.rules)} against a base left: each is a rule for changes and no figure of the model "
+            "(--regression sets them, too)"
+        )
+    if options.dry_run:
+        yield "--dry-run: nothing was written"
+
+
+def _told_left(left: Left) -> str:
+    limit = left.limit
+    return f"  {limit.file}:{limit.line}: {limit.name} {_plain(limit.text)} {_plain(left.why)}"
+
+
+def _limits(count: int) -> str:
+    return f"{count} limit{'' if count == 1 else 's'}"
+
+
+def _plain(text: str) -> str:
+    from pytest_modelopt.reporting.plain_text import plain_line
+
+    return plain_line(text)

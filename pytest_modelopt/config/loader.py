@@ -1,0 +1,260 @@
+"""budgets.yaml in, models and cases out. Whatever is wrong with a file is said at once, each problem with its line."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from pytest_modelopt.config import schema
+from pytest_modelopt.config.document import Document, read_document
+from pytest_modelopt.config.errors import explain
+from pytest_modelopt.config.limit_schema import LimitSpec
+from pytest_modelopt.config.problems import BudgetsError, Problem
+from pytest_modelopt.config.schema import Location
+from pytest_modelopt.config.waiver_list import StatedWaiver, stated_waivers, waiver_problems
+from pytest_modelopt.limits.catalogue import LIMITS, merge, parse_inference
+from pytest_modelopt.limits.spelling import plain, printable, shown
+from pytest_modelopt.results.answers import Inference
+from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.record import ORIGINAL
+from pytest_modelopt.results.verdicts import Limit, Waiver
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model of the file. Functions are named `package.module:function`."""
+
+    name: str
+    factory: str
+    data: str
+    calibration: str | None
+    example_inputs: str | None
+    metric: MetricSpec
+    line: int
+    slices: str | None = None
+    inference: Inference = "set"
+    regression: tuple[Limit, ...] = ()
+    """Of the original against the base."""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """How every case is measured, unless the command line says otherwise."""
+
+    device: str = "cpu"
+    threads: int = 1
+    batch_size: int = 1
+    time_limit_s: float = 20.0
+    """Of the timing of one comparison."""
+    step_limit_s: float = 600.0
+    """Of any one step of a worker: load, optimize, score."""
+    inference: Inference = "set"
+
+
+@dataclass(frozen=True)
+class CaseEntry:
+    """One (model, recipe, budget). The recipe is in canonical spelling."""
+
+    model: ModelEntry
+    recipe: str
+    limits: tuple[Limit, ...]
+    line: int
+    regression: tuple[Limit, ...] = ()
+    """Of this variant against the same at the base."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.model.name}/{self.recipe}"
+
+
+@dataclass(frozen=True)
+class BudgetsFile:
+    """A checked budgets.yaml. `path` is absolute."""
+
+    path: Path
+    defaults: Defaults
+    models: tuple[ModelEntry, ...]
+    cases: tuple[CaseEntry, ...]
+    file: str = ""
+    """As problems and limits name it: relative to the root of the tests, where it is inside."""
+    waivers: tuple[StatedWaiver, ...] = ()
+    base_setup: tuple[str, ...] = ()
+    """The command that makes in the tree of a base what git ignores; empty where there is none."""
+
+
+def load_budgets(
+    path: Path,
+    *,
+    relative_to: Path,
+    expired: Literal["refuse", "keep"] = "refuse",
+    today: datetime.date | None = None,
+) -> BudgetsFile:
+    """Read and check a budgets file. Problems and limits name it relative to `relative_to`, where it is inside.
+
+    A waiver whose last day is before `today` (of UTC, where None) is a problem, unless `expired` is "keep": the
+    waivers of a base may have run out since.
+
+    Raises:
+        BudgetsError: with all problems of the file.
+    """
+    path = Path(os.path.abspath(path))  # noqa: PTH100 -- links stay as the user names them
+    file = _name(path, Path(os.path.abspath(relative_to)))  # noqa: PTH100
+    document = read_document(path, file)
+    recipes, recipe_problems = _recipes(document)
+    problems = [*document.problems, *_name_problems(document), *recipe_problems]
+    try:
+        spec = schema.validate(document.data)
+    except ValidationError as error:
+        problems += _schema_problems(document, error)
+    now = today or datetime.datetime.now(datetime.timezone.utc).date()
+    problems += waiver_problems(document, recipes, today=now if expired == "refuse" else None)
+    if problems:
+        in_order = sorted(dict.fromkeys(problems), key=lambda problem: problem.line)
+        raise BudgetsError(in_order)
+    return _build(path, spec, recipes, document)
+
+
+def _name(path: Path, relative_to: Path) -> str:
+    return path.relative_to(relative_to).as_posix() if path.is_relative_to(relative_to) else path.as_posix()
+
+
+# --- YAML ------------------------------------------------------------------------------------------------------------
+
+
+def _schema_problems(document: Document, error: ValidationError) -> Iterator[Problem]:
+    for finding in error.errors(include_url=False):
+        location = finding["loc"]
+        if any(location[: len(bad)] == bad for bad in document.unreadable):
+            continue
+        cause = finding.get("ctx", {}).get("error")
+        yield document.problem(location, explain(location, finding["type"], finding["input"], cause))
+
+
+def _models(document: Document) -> dict[str, Any]:
+    models = document.data.get("models")
+    return models if isinstance(models, dict) else {}
+
+
+def _name_problems(document: Document) -> Iterator[Problem]:
+    for name in _models(document):
+        if not name.strip():
+            yield document.problem(("models", name), "a model has an empty name; give it one, for example `my-model`")
+        elif name != name.strip():
+            yield document.problem(
+                ("models", name), f"the model name {shown(name)} begins or ends with a blank; remove it"
+            )
+        elif "::" in name or "/" in name or not name.isprintable():
+            found = "`::`" if "::" in name else "`/`" if "/" in name else "an invisible character"
+            message = (
+                f"the model name {shown(name)} contains {found}, which would make the test's name unclear; use `-`"
+            )
+            yield document.problem(("models", name), message)
+
+
+def _recipes(document: Document) -> tuple[dict[Location, str], list[Problem]]:
+    """The canonical spelling of the recipe at each location, and what is wrong with recipes."""
+    from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
+
+    spellings: dict[Location, str] = {}
+    problems: list[Problem] = []
+    for model, entry in _models(document).items():
+        recipes = entry.get("recipes") if isinstance(entry, dict) else None
+        first: dict[str, str] = {}
+        for written in recipes if isinstance(recipes, dict) else ():
+            location = ("models", model, "recipes", written)
+            try:
+                spelling = spellings[location] = canonical(parse(written))
+            except RecipeError as error:
+                problems.append(document.problem(location, f"recipe of {plain(model)}: {printable(str(error))}"))
+                continue
+            other = first.setdefault(spelling, written)
+            if other != written:
+                line = document.line((*location[:-1], other))
+                message = f"the recipe {shown(written)} is the same as {shown(other)} in line {line}; keep one of them"
+                problems.append(document.problem(location, message))
+    return spellings, problems
+
+
+# --- the result ------------------------------------------------------------------------------------------------------
+
+
+def _build(path: Path, spec: schema.BudgetsSpec, recipes: dict[Location, str], document: Document) -> BudgetsFile:
+    defaults = _defaults(spec.defaults)
+    models: list[ModelEntry] = []
+    cases: list[CaseEntry] = []
+    for name, model_spec in spec.models.items():
+        at: Location = ("models", name)
+        model = _model(name, model_spec, document.line(at), defaults)
+        shared = _limits(model_spec.budget, (*at, "budget"), document)
+        models.append(replace(model, regression=_limits(model_spec.regression, (*at, "regression"), document)))
+        for written, budget in model_spec.recipes.items():
+            here = (*at, "recipes", written)
+            limits = merge([_limits(budget, here, document), shared])
+            own = _limits(budget.regression, (*here, "regression"), document) if budget is not None else ()
+            regression = merge([own, models[-1].regression])
+            cases.append(CaseEntry(models[-1], recipes[here], limits, document.line(here), regression))
+    budgets = BudgetsFile(path, defaults, tuple(models), tuple(cases), document.file, base_setup=spec.base_setup)
+    return _with_waivers(budgets, spec, document)
+
+
+def _with_waivers(budgets: BudgetsFile, spec: schema.BudgetsSpec, document: Document) -> BudgetsFile:
+    """The same, with its waivers, which stand at their limits, too."""
+    metrics = {model.name: model.metric for model in budgets.models}
+    waivers = stated_waivers(document, spec.waivers or [], metrics)
+    by_limit = {(each.case, each.limit): each.waiver for each in waivers}
+    models = {model.name: _waived_model(model, by_limit) for model in budgets.models}
+    cases = tuple(
+        replace(
+            case,
+            model=models[case.model.name],
+            limits=_waived(case.name, case.limits, by_limit),
+            regression=_waived(case.name, case.regression, by_limit),
+        )
+        for case in budgets.cases
+    )
+    return replace(budgets, models=tuple(models.values()), cases=cases, waivers=waivers)
+
+
+def _waived_model(model: ModelEntry, by_limit: Mapping[tuple[str, str], Waiver]) -> ModelEntry:
+    return replace(model, regression=_waived(f"{model.name}/{ORIGINAL}", model.regression, by_limit))
+
+
+def _waived(case: str, limits: tuple[Limit, ...], by_limit: Mapping[tuple[str, str], Waiver]) -> tuple[Limit, ...]:
+    return tuple(replace(limit, waiver=by_limit.get((case, limit.name))) for limit in limits)
+
+
+def _model(name: str, spec: schema.ModelSpec, line: int, defaults: Defaults) -> ModelEntry:
+    return ModelEntry(
+        name=name,
+        factory=spec.factory,
+        data=spec.data,
+        calibration=spec.calibration or None,
+        example_inputs=spec.example_inputs or None,
+        metric=spec.metric.spec(),
+        line=line,
+        slices=spec.slices or None,
+        inference=parse_inference(spec.inference) if spec.inference else defaults.inference,
+    )
+
+
+def _defaults(spec: schema.DefaultsSpec | None) -> Defaults:
+    given = spec or schema.DefaultsSpec()
+    return Defaults(given.device, given.threads, given.batch_size, given.time_limit, given.step_limit, given.inference)
+
+
+def _limits(budget: BaseModel | None, location: Location, document: Document) -> tuple[Limit, ...]:
+    """The limits that one mapping states, each with the line that states it."""
+    names = [name for name in LIMITS if budget is not None and name in budget.model_fields_set]
+    return tuple(_limit(name, getattr(budget, name), (*location, name), document) for name in names)
+
+
+def _limit(name: str, spec: LimitSpec, location: Location, document: Document) -> Limit:
+    inner: Location = (*location, "limit")
+    text = document.texts[location] if location in document.texts else document.texts[inner]
+    return Limit(name, spec.limit, text, spec.level, document.file, document.line(location))

@@ -1,0 +1,1 @@
+"""budgets.yaml out: values set in place, models added, a first file written."""

@@ -1,0 +1,115 @@
+"""Where in a budgets file each limit's value is written, and the file with other values in these places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_modelopt.config.document import Document
+from pytest_modelopt.config.loader import BudgetsFile, CaseEntry
+from pytest_modelopt.config.schema import Location
+from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.results.record import ORIGINAL
+from pytest_modelopt.results.verdicts import Limit
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """The characters of the file, from `start` to before `end`, that are the value: no quotes, no anchor."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Stated:
+    """One limit as it holds for one case. Where several cases share what is written, their places are the same."""
+
+    case: str
+    """'digits-vit/int8-dynamic'."""
+    limit: Limit
+    entry: CaseEntry
+    """Of a limit that the original must keep against the base: any case of its model."""
+    is_regression: bool
+    place: Place | None
+    """None where the value is written in a way that cannot be replaced (a block, an escape, an alias of no limit)."""
+
+
+def stated_limits(budgets: BudgetsFile, document: Document) -> Iterator[Stated]:
+    """Every limit of every case, in the order of the file's cases. `document` is what `budgets` was read from."""
+    written = _written(document)
+    told: set[str] = set()
+    for entry in budgets.cases:
+        model: Location = ("models", entry.model.name)
+        own: Location = (*model, "recipes", written[entry.model.name, entry.recipe])
+        for limit in entry.limits:
+            yield Stated(entry.name, limit, entry, False, _place(document, limit, own, (*model, "budget")))
+        for limit in entry.regression:
+            mappings = ((*own, "regression"), own, (*model, "regression"))
+            yield Stated(entry.name, limit, entry, True, _place(document, limit, *mappings))
+        if entry.model.name not in told:
+            told.add(entry.model.name)
+            for limit in entry.model.regression:
+                place = _place(document, limit, (*model, "regression"))
+                yield Stated(f"{entry.model.name}/{ORIGINAL}", limit, entry, True, place)
+
+
+def require_only(before: Document, after: Document, texts: Mapping[Place, str]) -> None:
+    """That `after` says what `before` says but for `texts`, in the same lines.
+
+    Raises:
+        ValueError: where it does not.
+    """
+    new = {span: text for place, text in texts.items() for span in before.spans.values() if _is_inside(place, span)}
+    expected = {location: new.get(before.spans[location], text) for location, text in before.texts.items()}
+    if (after.texts, after.lines, after.problems) != (expected, before.lines, before.problems):
+        raise ValueError("the updated text would say something else, too, so nothing was written")
+
+
+def replaced(source: str, texts: Mapping[Place, str]) -> str:
+    """`source` with other texts in these places, and not a character else."""
+    for place in sorted(texts, reverse=True):  # from the end, so that what stands before stays where it is
+        source = source[: place.start] + texts[place] + source[place.end :]
+    return source
+
+
+def _written(document: Document) -> dict[tuple[str, str], str]:
+    """How the file spells the recipe of each (model, canonical recipe)."""
+    from pytest_modelopt.optimizing.expression import canonical, parse
+
+    models: dict[str, Any] = document.data["models"]
+    return {(model, canonical(parse(text))): text for model, entry in models.items() for text in entry["recipes"]}
+
+
+def _is_inside(place: Place, span: tuple[int, int]) -> bool:
+    return span[0] <= place.start and place.end <= span[1]
+
+
+def _place(document: Document, limit: Limit, *mappings: Location) -> Place | None:
+    """In the first of the mappings that states `limit`."""
+    for mapping in mappings:
+        location: Location = (*mapping, limit.name)
+        for value in (location, (*location, "limit")):
+            if value in document.spans and document.texts[value] == limit.text:
+                span = document.spans[value]
+                return _within(document.source, span, limit.text) if _holds_limits_only(document, span) else None
+    return None
+
+
+def _holds_limits_only(document: Document, span: tuple[int, int]) -> bool:
+    """Whether no alias makes the same value something else, a time limit or a waiver's ceiling."""
+    locations = (location for location, there in document.spans.items() if there == span)
+    return all((location[-2] if location[-1] == "limit" else location[-1]) in LIMITS for location in locations)
+
+
+def _within(source: str, span: tuple[int, int], text: str) -> Place | None:
+    """The value inside its node, which may begin with an anchor or a tag and have quotes around it."""
+    start, end = span
+    node = source[start:end]
+    if node.endswith(text):
+        return Place(end - len(text), end)
+    for quote in "'\"":
+        if node.endswith(f"{quote}{text}{quote}"):
+            return Place(end - 1 - len(text), end - 1)
+    return None

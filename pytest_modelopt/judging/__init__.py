@@ -1,0 +1,1 @@
+"""A measured case and its limits in, verdicts out."""

@@ -1,0 +1,119 @@
+"""Variants that answer differently each time: what several passes over the same examples allow a figure to be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+from pytest_modelopt.judging.deciding import Number
+from pytest_modelopt.judging.verdict_text import shown, side_names
+from pytest_modelopt.limits.catalogue import metric_in_unit_interval
+from pytest_modelopt.results.figures import format_number, format_percentage
+from pytest_modelopt.results.metric import is_share
+from pytest_modelopt.results.record import Case, Measurement
+from pytest_modelopt.results.verdicts import Limit
+
+_ROUNDING = 1e-6
+"""What floats may make of a whole number of examples."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """A figure of the first pass, and the lowest and highest that other passes allow; all one where they repeat."""
+
+    low: Number
+    figure: Number
+    high: Number
+
+    @property
+    def differ(self) -> bool:
+        return self.low < self.high
+
+    @property
+    def is_known(self) -> bool:
+        """False where another pass has no such figure."""
+        return not math.isinf(self.low)
+
+
+def told_repeats(case: Case) -> str:
+    """Which side answers differently each time, and how much, in words; '' where both repeat themselves."""
+    sides = zip(side_names(case), (case.original, case.variant), strict=True)
+    return "; ".join(
+        f"the {name} answers differently each time: {told_repeat(case, side)}"
+        for name, side in sides
+        if side is not None and side.repeat is not None
+    )
+
+
+def told_repeat(case: Case, side: Measurement) -> str:
+    """'12 of 450 predictions changed between two passes over the same examples', of a side that does not repeat."""
+    assert side.repeat is not None
+    passes = "two passes over the same examples"
+    if side.repeat.flips is not None:
+        return f"{side.repeat.flips:,} of {side.repeat.examples:,} predictions changed between {passes}"
+    if side.score is None or side.repeat.score is None:
+        return f"its answers changed between {passes}"
+    form = format_percentage if metric_in_unit_interval(case.metric) else format_number
+    return f"its score was {form(side.score, digits=4)} and {form(side.repeat.score, digits=4)} in {passes}"
+
+
+def passes_of(case: Case, limit: Limit, figure: Number) -> Passes:
+    """What `figure`, which `limit` bounds, may be in other passes."""
+    if not told_repeats(case):
+        return Passes(figure, figure, figure)
+    if limit.name == "max_flips":
+        assert case.agreement is not None
+        # Of two passes that differ in r answers, one is at most r further from a third: flips are a distance.
+        own = Fraction(own_flips(case), case.agreement.examples)
+        return Passes(max(Fraction(0), figure - own), figure, min(Fraction(1), figure + own))
+    variant = _scores(case, case.variant)
+    if limit.name == "min_accuracy":
+        found = variant
+    else:
+        sign = 1 if case.higher_is_better else -1
+        found = [sign * (before - after) for before in _scores(case, case.original) for after in variant]
+    if any(math.isnan(each) for each in found):
+        return Passes(-math.inf, figure, math.inf)
+    return Passes(min(found), figure, max(found))
+
+
+def over_passes(case: Case, limit: Limit, passes: Passes) -> str:
+    """', and 0.5 pp to 1.2 pp in other passes'; empty where they do not differ."""
+    if not passes.differ:
+        return ""
+    if not passes.is_known:
+        return ", and nobody knows it of other passes"
+    ends = (shown(case, limit, float(end), kept=False) for end in (passes.low, passes.high))
+    return f", and {' to '.join(ends)} in other passes"
+
+
+def own_flips(case: Case) -> int:
+    """Predictions that differ between passes of the two sides themselves; all of them where nobody counted."""
+    assert case.agreement is not None
+    repeats = [side.repeat for side in (case.original, case.variant) if side is not None and side.repeat is not None]
+    everything = case.agreement.examples
+    return min(everything, sum(everything if repeat.flips is None else repeat.flips for repeat in repeats))
+
+
+def exact_score(case: Case, score: float) -> Number:
+    """Counted exactly for a metric that is right-or-wrong, also where single predictions were not compared."""
+    examples = case.agreement.examples if case.agreement is not None else _counted(case)
+    right = round(score * examples)
+    if not examples or (case.agreement is None and abs(score * examples - right) > _ROUNDING):
+        return score
+    return Fraction(right, examples)
+
+
+def _counted(case: Case) -> int:
+    """The examples of which both scores are a share; 0 where they are none, or of different examples."""
+    counts = {side.examples for side in (case.original, case.variant) if side is not None}
+    return counts.pop() if is_share(case.metric) and len(counts) == 1 else 0
+
+
+def _scores(case: Case, side: Measurement | None) -> list[Number]:
+    """Of each pass; NaN where a pass has no score."""
+    if side is None:
+        return [math.nan]
+    told = [side.score] if side.repeat is None else [side.score, side.repeat.score]
+    return [math.nan if score is None else exact_score(case, score) for score in told]

@@ -1,0 +1,1 @@
+"""What can be limited: the catalogue, and values with their units."""

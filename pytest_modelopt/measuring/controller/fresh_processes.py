@@ -1,0 +1,145 @@
+"""What fresh workers find that only load a saved variant and call it: process memory, and whether the books balance."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pytest_modelopt.measuring.controller.process import WorkerFailed
+from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Workshop
+from pytest_modelopt.measuring.protocol import Balance
+from pytest_modelopt.results.figures import format_bytes
+from pytest_modelopt.results.record import CaseError, Measurement, ProcessMemory, ProcessMeter
+
+_UNNAMED = (
+    "loading and calling it reads {} from files that no one can name here, by a reader that is not Python's: keep the "
+    "file's path, as text, in an attribute of the model that is saved with it"
+)
+RUNS = 3
+"""Fresh processes whose peaks make one figure."""
+
+
+def balance_books(workshop: Workshop, measured: Measured, name: str) -> None:
+    """Add to the measurement what the tensor meter does not see of the variant, and to its size the files that it reads
+    when it is loaded and called. Where that cannot be known, neither can these figures: the reason is kept.
+
+    Raises:
+        Failed: the variant's own worker died, which later steps need.
+    """
+    before = measured.measurement
+    assert before is not None
+    if before.reserved_bytes is not None or before.size_bytes is None is before.memory_bytes:  # a GPU's, or nothing
+        return
+    label, start = measured.variant.label, time.monotonic()
+    try:
+        with _saved(workshop, measured, name) as saved:
+            workshop.progress.step(name, f"loading the {label} in a fresh process")
+            found: Balance = _in_fresh_worker(workshop, measured, "balance", **saved, runtime=before.runtime)
+    except WorkerFailed as failed:
+        _require_alive(measured, failed)
+        measured.measurement = _unknown(before, failed.message)
+        return
+    finally:
+        measured.seconds["memory"] = measured.seconds.get("memory", 0.0) + time.monotonic() - start
+    if found.other_processes:
+        why = f"it leaves work to other processes, whose memory and files nobody sees here: {found.other_processes}"
+        measured.measurement = _unknown(before, why)
+        return
+    notes = [f"its memory is what torch's allocator sees: {found.why_not}"] if found.why_not else []
+    if found.files:
+        named = ", ".join(map(_named, found.files.items()))
+        notes.append(f"its size includes what it reads when it is loaded and called: {named}")
+    size, unmeasured = before.size_bytes, before.unmeasured
+    if size is not None and found.unnamed_bytes:
+        size, unmeasured = None, unmeasured | {"size": _UNNAMED.format(format_bytes(found.unnamed_bytes))}
+    measured.measurement = replace(
+        before,
+        size_bytes=None if size is None else size + sum(found.files.values()),
+        unmeasured=unmeasured,
+        hidden_bytes=0 if before.memory_bytes is None else found.hidden_bytes,
+        runtime=before.runtime or found.runtime or None,
+        notes=(*before.notes, *notes),
+    )
+
+
+def _unknown(before: Measurement, why: str) -> Measurement:
+    """Without what a fresh process would have to tell."""
+    reasons = {"process_memory": why}
+    if before.size_bytes is not None:
+        reasons["size"] = f"what it needs beside its file is not known: {why}"
+    hidden = 0 if before.memory_bytes is None else None
+    return replace(before, size_bytes=None, hidden_bytes=hidden, unmeasured=before.unmeasured | reasons)
+
+
+def _named(file: tuple[str, int]) -> str:
+    path, size = file
+    return f"{Path(path).name} ({size:,} bytes)"
+
+
+def measure_process_memory(workshop: Workshop, measured: Measured, name: str) -> None:
+    """Add it to the measurement, or the reason why there is none. Once for each variant.
+
+    Raises:
+        Failed: the variant's own worker died, which later steps need.
+    """
+    before = measured.measurement
+    assert before is not None
+    if before.process_memory is not None or "process_memory" in before.unmeasured:
+        return
+    label, start = measured.variant.label, time.monotonic()
+    runs: list[tuple[int, ProcessMeter]] = []
+    try:
+        with _saved(workshop, measured, name) as saved:
+            for run in range(1, RUNS + 1):
+                workshop.progress.step(name, f"process memory of the {label}, run {run} of {RUNS}")
+                runs.append(_fresh_run(workshop, measured, before, **saved))
+    except WorkerFailed as failed:
+        _require_alive(measured, failed)
+        measured.measurement = replace(before, unmeasured=before.unmeasured | {"process_memory": failed.message})
+        return
+    finally:
+        measured.seconds["process_memory"] = time.monotonic() - start
+    found = ProcessMemory(tuple(peak for peak, _ in runs), runs[0][1])
+    measured.measurement = replace(before, process_memory=found)
+
+
+def _fresh_run(
+    workshop: Workshop, measured: Measured, measurement: Measurement, **saved: str
+) -> tuple[int, ProcessMeter]:
+    answer: tuple[int, ProcessMeter] = _in_fresh_worker(
+        workshop, measured, "process_memory", **saved, runtime=measurement.runtime
+    )
+    return answer
+
+
+@contextlib.contextmanager
+def _saved(workshop: Workshop, measured: Measured, name: str) -> Iterator[dict[str, str]]:
+    """The files of the model and of the inputs, by the names of the operations' arguments, until they were used."""
+    files = {"model": workshop.new_file("fresh-model"), "inputs": workshop.new_file("fresh-inputs")}
+    try:
+        workshop.progress.step(name, f"saving the {measured.variant.label}")
+        workshop.request(measured.worker, "save", path=str(files["model"]))
+        workshop.request(measured.worker, "save_inputs", path=str(files["inputs"]))
+        yield {argument: str(file) for argument, file in files.items()}
+    finally:
+        for file in files.values():
+            file.unlink(missing_ok=True)
+
+
+def _in_fresh_worker(workshop: Workshop, measured: Measured, operation: str, **arguments: Any) -> Any:
+    tree = measured.variant.tree  # what it saved was looked at before
+    unwatched = None if tree is None else replace(tree, is_watched=False)
+    worker = workshop.new_worker(replace(measured.variant, tree=unwatched))
+    try:
+        return workshop.request(worker, operation, **arguments)
+    finally:
+        worker.close()
+
+
+def _require_alive(measured: Measured, failed: WorkerFailed) -> None:
+    if measured.worker is None or not measured.worker.is_alive:
+        raise Failed(CaseError("memory", failed.message, failed.output)) from None

@@ -1,0 +1,90 @@
+"""Further launches of a variant's worker, for timing: an optimized model is saved once and loaded again each time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_modelopt.measuring.controller.process import WorkerFailed
+from pytest_modelopt.measuring.controller.worker_context import Measured, Saved, Workshop
+from pytest_modelopt.measuring.protocol import Sample
+
+
+def start_again(workshop: Workshop, measured: Measured) -> None:
+    """Replace the worker by a fresh one that stands where it stood. Raises WorkerFailed.
+
+    The original is made by its factory in each launch, as the team ships it; the data is made by none of them.
+    """
+    try:
+        if measured.saved is None:
+            measured.saved = _save(workshop, measured)
+        workshop.end(measured)
+        workshop.start(measured)
+        if measured.saved.model is None or not _is_reloaded(workshop, measured, measured.saved, measured.saved.model):
+            _make_again(workshop, measured, measured.saved)
+    except BaseException:
+        workshop.end(measured)  # half made: the next case must not find it
+        raise
+
+
+def _save(workshop: Workshop, measured: Measured) -> Saved:
+    inputs, model = workshop.new_file("inputs"), workshop.new_file("model")
+    workshop.request(measured.worker, "save_inputs", path=str(inputs))
+    answer: Sample = workshop.request(measured.worker, "answer")
+    if measured.variant.recipe is None:
+        return Saved(inputs, None, answer)
+    if not answer.values:
+        _note(measured, "its answers hold no tensor, so a saved copy cannot be checked")
+        return Saved(inputs, None, answer)
+    try:
+        workshop.request(measured.worker, "save", path=str(model))
+    except WorkerFailed as failed:
+        if measured.worker is None or not measured.worker.is_alive:
+            raise
+        _note(measured, failed.message)
+        return Saved(inputs, None, answer)
+    return Saved(inputs, model, answer)
+
+
+def _is_reloaded(workshop: Workshop, measured: Measured, saved: Saved, model: Path) -> bool:
+    """Load the saved model into the fresh worker; False, with a note, where it is not what was saved."""
+    try:
+        workshop.request(measured.worker, "reload", path=str(model), inputs_file=str(saved.inputs))
+        if saved.answer.is_like(workshop.request(measured.worker, "answer")):
+            _saw(measured, reloads=True)
+            return True
+        _note(measured, "saved and loaded again it is not the same model: its answers differ")
+    except WorkerFailed as failed:
+        _note(measured, f"saved and loaded again it is not the same model: {failed.message}")
+        if measured.worker is None or not measured.worker.is_alive:
+            workshop.end(measured)
+            workshop.start(measured)
+    _saw(measured, reloads=False)
+    model.unlink(missing_ok=True)
+    measured.saved = replace(saved, model=None)
+    return False
+
+
+def _make_again(workshop: Workshop, measured: Measured, saved: Saved) -> None:
+    """By the factory and the recipe, as in the first launch: what answers differently must not be timed for it."""
+    workshop.request(measured.worker, "load", inputs_file=str(saved.inputs), examples=measured.examples, scores=False)
+    if measured.variant.recipe is not None:
+        workshop.request(measured.worker, "optimize")
+    if not saved.answer.is_like(workshop.request(measured.worker, "answer")):
+        raise WorkerFailed(
+            f"the {measured.variant.label} was made again for another launch, and answers differently: its factory "
+            "must give the same model in every process",
+            "",
+        )
+
+
+def _saw(measured: Measured, *, reloads: bool) -> None:
+    if measured.measurement is not None and measured.measurement.observations is not None:
+        seen = replace(measured.measurement.observations, reloads=reloads)
+        measured.measurement = replace(measured.measurement, observations=seen)
+
+
+def _note(measured: Measured, why: str) -> None:
+    assert measured.measurement is not None
+    note = f"{why}; so it was optimized anew for each launch"
+    measured.measurement = replace(measured.measurement, notes=(*measured.measurement.notes, note))

@@ -1,0 +1,234 @@
+"""The referee: lets two workers take turns in coin-flipped order until the timed limits are decided.
+
+Each turn is a block of warm calls (latency.py), and both workers run on the same core. The statistics of the pairs
+stand in statistics/timing.py: they are looked at when the time spent on them has doubled, and at the end of the time
+limit. A comparison that stays open divides its time among LAUNCHES launches of both workers, since the place of a
+process in memory, and the core that it runs on, are drawn anew by each launch.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_modelopt.measuring.controller import best_state, machine
+from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
+from pytest_modelopt.measuring.protocol import Block, Usage
+from pytest_modelopt.results.record import Conditions, TimedPair, Timing, WorkerUse
+from pytest_modelopt.statistics.timing import LAUNCHES, MIN_PAIRS, SEGMENT_S, Samples, latency
+
+_TICKS_S = 0.1
+"""By which the counters of the machine, in ticks of 10 ms for each core, may be behind those of our processes."""
+
+IsOpen = Callable[[Samples], bool]
+"""Whether a timed limit is still undecided after these pairs."""
+Launch = Callable[[int], tuple[Worker, Worker]]
+"""The workers of launch 1, 2, ...: original and variant, loaded. Those of the launch before are used no more."""
+
+
+@dataclass(frozen=True)
+class TimingPlan:
+    """How long to time: until decided, within `time_limit_s`; one request may take `step_limit_s`."""
+
+    time_limit_s: float
+    step_limit_s: float
+    seed: int
+    threads: int
+    lock_file: Path = field(default_factory=lambda: machine.lock_file())
+    launches_at_least: int = 1
+    """More than 1: also where all limits are decided."""
+    slowdown: float = 0.0
+    """A busy wait after each of the variant's calls, as a share of that call's time: a known difference, for tests."""
+
+
+class Listener:
+    """Told how timing goes on, so that it can be shown. This one does nothing."""
+
+    def pairs(self, count: int, seconds: float, speedup: float) -> None:
+        """Pairs so far, seconds of timing so far, the last pair's ratio."""
+
+    def waiting(self, seconds: float) -> None:
+        """Another comparison on this machine is being timed."""
+
+
+def time_pairs(launch: Launch, plan: TimingPlan, is_open: IsOpen, listener: Listener) -> Timing:
+    """Time pairs of blocks in as many launches as the limits need, at most LAUNCHES.
+
+    Raises:
+        WorkerFailed: a worker ended, hung or refused.
+        LockUnavailable: the machine-wide lock could not be had, so nothing was timed.
+    """
+    run = _Run(plan, is_open, listener)
+    for number in range(1, LAUNCHES + 1):
+        original, variant = launch(number)
+        with machine.alone(plan.lock_file, machine.WAIT_LIMIT_S, listener.waiting) as waited_s:
+            run.waited_s += waited_s
+            is_last = run.time_launch(number, original, variant)
+        if is_last:
+            break
+    return run.timing()
+
+
+class _Run:
+    """Pairs so far, and what is known about the machine meanwhile."""
+
+    def __init__(self, plan: TimingPlan, is_open: IsOpen, listener: Listener) -> None:
+        self._plan, self._is_open, self._listener = plan, is_open, listener
+        self._coin = random.Random(plan.seed)
+        self._pairs: list[TimedPair] = []
+        self._canary_at_best_ns = best_state.canary_at_best_ns(plan.threads)
+        self._seconds = self._prepare_s = 0.0
+        self._next_look_s = SEGMENT_S
+        self.waited_s = 0.0
+        self._load: float | None = None
+        self._passed: machine.Reading | None = None
+        self._own_processor_s = 0.0
+        self._usages: list[tuple[Usage, Usage]] = []
+
+    def time_launch(self, number: int, original: Worker, variant: Worker) -> bool:
+        """Take the pairs of one launch; whether it was the last one."""
+        if not self._pairs:
+            self._load = machine.load()
+        self._prepare(original, variant)
+        before, processor = machine.read(), time.process_time()
+        ends_launch = ends_comparison = False
+        start, spent_before = time.monotonic(), self._seconds
+        while not ends_launch:
+            pair = self._pair(number, original, variant)
+            self._pairs.append(pair)
+            self._seconds = spent_before + time.monotonic() - start
+            self._listener.pairs(len(self._pairs), self._seconds, pair.original_ns / pair.variant_ns)
+            is_decided = self._is_decided()
+            ends_comparison = self._seconds >= self._plan.time_limit_s or (
+                is_decided and number >= self._plan.launches_at_least
+            )
+            share_is_spent = number < LAUNCHES and self._seconds - spent_before >= self._plan.time_limit_s / LAUNCHES
+            ends_launch = ends_comparison or share_is_spent or is_decided
+        self._passed = _added(self._passed, machine.read().since(before))
+        self._own_processor_s += time.process_time() - processor
+        self._close_launch(original, variant)
+        self._note_canary(number)
+        return ends_comparison
+
+    def _note_canary(self, launch: int) -> None:
+        """What this launch says about the best state of the machine, for this comparison and for those to come."""
+        found = [pair.canary_ns for pair in self._pairs if pair.launch == launch and pair.canary_ns]
+        if len(found) >= MIN_PAIRS:
+            self._canary_at_best_ns = best_state.note_canary(self._plan.threads, round(latency(found)))
+
+    def _prepare(self, original: Worker, variant: Worker) -> None:
+        """Put both on the same cores and let them make their first calls."""
+        start = time.monotonic()
+        _share_cores(original, variant, self._plan)
+        original.request("prepare_timing", limit_s=self._plan.step_limit_s)
+        variant.request("prepare_timing", limit_s=self._plan.step_limit_s, slowdown=self._plan.slowdown)
+        self._prepare_s += time.monotonic() - start
+
+    def _is_decided(self) -> bool:
+        """Looks at the pairs only when the time has doubled: each look may err."""
+        if self._seconds < self._next_look_s or len(self._pairs) < MIN_PAIRS:
+            return False
+        self._next_look_s = max(2 * self._next_look_s, self._seconds)
+        return not self._is_open(Samples.of(self._pairs, self._canary_at_best_ns))
+
+    def _pair(self, launch: int, original: Worker, variant: Worker) -> TimedPair:
+        at_ms, variant_first = int(1000 * self._seconds), self._coin.random() < 0.5
+        blocks: dict[Worker, Block] = {}
+        for worker in (variant, original) if variant_first else (original, variant):
+            blocks[worker] = worker.request("block", limit_s=self._plan.step_limit_s)
+        one, other = blocks[original], blocks[variant]
+        return TimedPair(
+            launch=launch,
+            at_ms=at_ms,
+            variant_first=variant_first,
+            original_ns=one.call_ns,
+            variant_ns=other.call_ns,
+            original_calls=one.calls,
+            variant_calls=other.calls,
+            original_block_ns=one.elapsed_ns,
+            variant_block_ns=other.elapsed_ns,
+            original_warming_ns=one.warming_ns,
+            variant_warming_ns=other.warming_ns,
+            canary_ns=(one.canary_ns + other.canary_ns) // 2,
+            original_switches=one.switches,
+            variant_switches=other.switches,
+            original_delayed_ns=one.delayed_ns,
+            variant_delayed_ns=other.delayed_ns,
+        )
+
+    def _close_launch(self, original: Worker, variant: Worker) -> None:
+        usages = [worker.request("usage", limit_s=self._plan.step_limit_s) for worker in (original, variant)]
+        for worker, usage in zip((original, variant), usages, strict=True):
+            self._own_processor_s += usage.processor_ns / 1e9
+            if usage.threads != self._plan.threads:
+                raise WorkerFailed(
+                    f"threads: {self._plan.threads} was set, but {usage.threads} were in force after the "
+                    f"{worker.variant.label} was timed: its code sets the number itself (torch.set_num_threads); "
+                    "remove that, or state the same number as `threads`",
+                    worker.output(),
+                )
+        self._usages.append((usages[0], usages[1]))
+
+    def timing(self) -> Timing:
+        return Timing(
+            pairs=tuple(self._pairs),
+            seed=self._plan.seed,
+            seconds=self._seconds,
+            prepare_s=self._prepare_s,
+            time_limit_s=self._plan.time_limit_s,
+            threads=self._plan.threads,
+            conditions=self._conditions(),
+        )
+
+    def _conditions(self) -> Conditions:
+        assert self._passed is not None
+        span_s = max(self._passed.at_s, 1e-9)
+        busy_s, stolen_s = self._passed.busy_s, self._passed.stolen_s
+        return Conditions(
+            cores=machine.cores(),
+            load=self._load,
+            other_cores=_others(busy_s, self._own_processor_s, span_s),
+            stolen_cores=None if stolen_s is None else stolen_s / span_s,
+            throttled_s=self._passed.throttled_s,
+            canary_at_best_ns=self._canary_at_best_ns,
+            waited_s=self.waited_s,
+            original=_worker_use([original for original, _ in self._usages]),
+            variant=_worker_use([variant for _, variant in self._usages]),
+        )
+
+
+def _others(busy_s: float | None, own_s: float, span_s: float) -> float | None:
+    """Cores that others kept busy; None where the counters of the machine do not even hold what is our own."""
+    if busy_s is None or busy_s < own_s - _TICKS_S - 0.1 * span_s:
+        return None
+    return max(0.0, busy_s - own_s) / span_s
+
+
+def _added(one: machine.Reading | None, other: machine.Reading) -> machine.Reading:
+    return other if one is None else one.plus(other)
+
+
+def _worker_use(usages: Sequence[Usage]) -> WorkerUse:
+    """The worst of all launches."""
+    active = [usage.active_threads for usage in usages if usage.active_threads is not None]
+    compilations = max(usage.compilations for usage in usages)
+    return WorkerUse(max(active, default=None), max(usage.idle_cores for usage in usages), compilations)
+
+
+def _share_cores(original: Worker, variant: Worker, plan: TimingPlan) -> None:
+    """Put both workers on the same cores, as many as they have threads.
+
+    On cores of their own, a neighbour that slows one core down slows one variant down, for seconds at a time, and no
+    order of the pairs mends that: identical models then read up to 1.09x in two seconds, on one core up to 1.02x.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return
+    allowed = sorted(os.sched_getaffinity(0))
+    # Not from the run's seed: parallel sessions on one machine would all choose the same cores.
+    cores = random.SystemRandom().sample(allowed, min(plan.threads, len(allowed)))
+    for worker in (original, variant):
+        worker.request("pin", cores=cores, limit_s=plan.step_limit_s)

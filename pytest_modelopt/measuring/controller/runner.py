@@ -1,0 +1,307 @@
+"""Measures cases: one worker per variant, the original's kept for all recipes of its model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pytest_modelopt.measuring.controller.answer_comparison import compare, slices
+from pytest_modelopt.measuring.controller.base_variants import BaseVariants
+from pytest_modelopt.measuring.controller.fresh_processes import measure_process_memory
+from pytest_modelopt.measuring.controller.launches import start_again
+from pytest_modelopt.measuring.controller.machine import LockUnavailable
+from pytest_modelopt.measuring.controller.paired_timing import IsOpen, Listener, TimingPlan, time_pairs
+from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
+from pytest_modelopt.measuring.controller.variant_cache import Kept
+from pytest_modelopt.measuring.controller.variant_measurement import Measuring
+from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, StepLimits, Workshop
+from pytest_modelopt.measuring.protocol import Loaded, TooFewExamples
+from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.results.answers import Interval
+from pytest_modelopt.results.base import BaseStatus
+from pytest_modelopt.results.record import Case, CaseError, Environment, Timing
+from pytest_modelopt.statistics.timing import LAUNCHES
+
+__all__ = ["Progress", "Runner", "StepLimits"]
+
+
+class Runner:
+    """Use `measure` for each case, then `close`. What goes wrong in one variant stays in its case."""
+
+    def __init__(
+        self, limits: StepLimits, progress: Progress, breaks_memory: Callable[[Case], bool] = lambda case: False
+    ) -> None:
+        """`breaks_memory`: whether the exact figures of a case break a limit on memory."""
+        self._breaks_memory = breaks_memory
+        self._limits = limits
+        self._progress = progress
+        self._workshop = Workshop(limits, progress)
+        self._measuring = Measuring(self._workshop, progress)
+        self._original = Kept(self._workshop, self._measuring)
+        self._optimized = Kept(self._workshop, self._measuring)
+        self._base = BaseVariants(self._workshop, self._measuring)
+
+    @property
+    def environment(self) -> Environment | None:
+        """Of the machine; None until the first worker runs."""
+        return self._measuring.environment
+
+    def new_file(self, purpose: str) -> Path:
+        """A path of its own in a folder that only this user can read and that is gone after `close`."""
+        return self._workshop.new_file(purpose)
+
+    def measure(self, case: Case, variant: Variant, is_open: IsOpen, *, keep: bool = False) -> Case:
+        """The case with everything that could be measured, or with its error; verdicts are not made here.
+
+        A variant without a recipe is measured beside the original like any other: as a copy of it, in its own worker.
+        `keep`: the same variant is compared with its base next, and need not be made again for that.
+        """
+        return self._where_files_last(lambda: self._measure(case, variant, is_open, keep=keep))
+
+    def _where_files_last(self, measure: Callable[[], Case]) -> Case:
+        """The case, measured once more where something has removed the run's temporary folder meanwhile: what failed
+        then is no fault of the case. Where that happens again, it is the case's own doing, or nothing can help."""
+        folder = self._workshop.folder
+        case = measure()
+        if folder.is_dir():
+            return case
+        self.forget_original()
+        again = self._workshop.folder
+        case = measure()
+        if case.error is None:
+            return case
+        if again.is_dir():
+            why = f"(something removed the temporary folder {folder}, and so what the case had there)"
+        else:
+            why = f"(something removed the temporary folder {folder} while the case was measured, and then {again})"
+        return replace(case, error=replace(case.error, message=f"{case.error.message} {why}"))
+
+    def _measure(self, case: Case, variant: Variant, is_open: IsOpen, *, keep: bool) -> Case:
+        original = self._measured_original(variant, case.name)
+        if original.error is not None:
+            return replace(case, error=_of_the_original(original.error), original=original.measurement)
+        try:
+            optimized = self._optimized.get(variant, case.name, lambda made: self._follow(made, original, case.name))
+            if optimized.error is not None:
+                return replace(_compared(case, original, optimized), error=optimized.error)
+            return self._put_side_by_side(case, original, optimized, is_open)
+        finally:
+            if not keep:
+                self._optimized.forget()
+
+    def measure_against(self, case: Case, head: Variant, base: Variant | None, is_open: IsOpen) -> Case:
+        """The case of `head` (with or without a recipe) against the same variant of another revision, on head's data.
+
+        `case.base` says what the base is; what goes wrong with it goes there, what goes wrong with head is the case's
+        error. Without a variant at the base only head is measured: a saved record has the rest.
+        """
+        return self._where_files_last(lambda: self._measure_against(case, head, base, is_open))
+
+    def _measure_against(self, case: Case, head: Variant, base: Variant | None, is_open: IsOpen) -> Case:
+        assert case.base is not None
+        original = self._measured_original(head, case.name)
+        ours = original
+        if head.recipe is not None and original.error is None:
+            ours = self._optimized.get(head, case.name, lambda made: self._follow(made, original, case.name))
+        if ours.error is not None:
+            error = _of_the_original(ours.error) if ours is original and head.recipe is not None else ours.error
+            return replace(case, error=error, variant=ours.measurement)
+        if base is None:
+            return _alone(case, ours)
+        theirs = self._base.measured_variant(base, original, case.name)
+        if theirs.error is not None:
+            why = f"{theirs.error.message}"
+            status: BaseStatus = "unusable" if theirs.is_mixed else "failed"
+            return replace(_alone(case, ours), base=replace(case.base, status=status, why=why))
+        compared = self._put_side_by_side(case, theirs, ours, is_open)
+        notes = self._base.notes(base, original, case.name)
+        return replace(compared, base=replace(case.base, notes=notes), coverage=None)
+
+    def would_run(self, head: Variant, base: Variant, name: str) -> tuple[str, ...] | None:
+        """The linked files of head that `base` reads while it is measured; None where it cannot be measured."""
+        return self._base.would_run(base, self._measured_original(head, name), name)
+
+    @property
+    def original_failed(self) -> bool:
+        """Whether it is the original for which the last case is in error."""
+        return self._original.measured is not None and self._original.measured.error is not None
+
+    def optimize(self, variant: Variant, path: Path, name: str) -> Loaded:
+        """Apply the variant's recipe and save the result to `path`. Raises WorkerFailed."""
+        measured = Measured(variant)
+        try:
+            self._measuring.load(measured, name)
+            assert measured.worker is not None
+            assert measured.loaded is not None
+            measured.worker.request("save", path=str(path), limit_s=self._limits.step_limit_s)
+            return measured.loaded
+        except Failed as failed:
+            raise WorkerFailed(failed.error.message, failed.error.output) from None
+        finally:
+            self._workshop.end(measured)
+
+    def forget_original(self) -> None:
+        """End the kept workers: the next case has another model."""
+        for kept in (self._original, self._optimized):
+            kept.forget()
+        self._base.forget()
+
+    def close(self) -> None:
+        """End all workers and remove the folder. May be called twice."""
+        self.forget_original()
+        self._workshop.close()
+
+    # --- the variants ------------------------------------------------------------------------------------------------
+
+    def _measured_original(self, variant: Variant, name: str) -> Measured:
+        """The original of `variant`, measured once for all recipes of its model."""
+
+        def measure(original: Measured) -> None:
+            self._measuring.read(original, name)
+            self._measuring.measure(original, name)
+
+        return self._original.get(variant.original, name, measure)
+
+    def _follow(self, optimized: Measured, original: Measured, name: str) -> None:
+        """Measure another variant on the examples of the original."""
+        optimized.examples = original.examples
+        self._measuring.measure(optimized, name, original.outputs)
+        _require_same_data(original, optimized)
+
+    # --- the comparison ----------------------------------------------------------------------------------------------
+
+    def _put_side_by_side(self, case: Case, before: Measured, after: Measured, is_open: IsOpen) -> Case:
+        """The comparison of two measured variants: what needs both of them, and their figures."""
+        try:
+            case = self._with_interval(case, before, after)
+            if _needs_process_memory(case, before, after):
+                measure_process_memory(self._workshop, before, case.name)
+                measure_process_memory(self._workshop, after, case.name)
+            self._look_into(case, before, after)
+            timing = self._time(case, before, after, is_open)
+        except Failed as failed:
+            return replace(_compared(case, before, after), error=failed.error)
+        return replace(_compared(case, before, after), timing=timing)
+
+    def _look_into(self, case: Case, before: Measured, after: Measured) -> None:
+        """Look at what takes memory and size, where one is worse than the original's, or memory breaks a limit."""
+        case = _compared(case, before, after)
+        then, now = case.original, case.variant
+        assert then is not None
+        assert now is not None
+        pairs = ((then.memory_bytes, now.memory_bytes), (then.size_bytes, now.size_bytes))
+        is_worse = any(old is not None and new is not None and new > old for old, new in pairs)
+        if is_worse or self._breaks_memory(case):
+            for measured in (before, after):
+                self._measuring.look_into(measured, case.name)
+
+    def _with_interval(self, case: Case, original: Measured, optimized: Measured) -> Case:
+        """The case with the interval of its drop, or with the reason for none; as it is where each answer is right or
+        wrong, since the bounds of that follow from the counts."""
+        before, after = original.answers, optimized.answers
+        if before is None or after is None or (before.correct is not None and after.correct is not None):
+            return case
+        why_not = before.why_not.get("interval") or after.why_not.get("interval")
+        if why_not is None:
+            text = "resampling the examples"
+            sides: dict[str, Any] = {"before": before.summands, "after": after.summands, "width": after.width}
+            found: Interval | str = self._workshop.ask(optimized, case.name, "interval", text, stage="score", **sides)
+            if isinstance(found, Interval):
+                return replace(case, interval=found)
+            why_not = found
+        return replace(case, no_interval=why_not, interval_lacks_examples=isinstance(why_not, TooFewExamples))
+
+    def _time(self, case: Case, original: Measured, optimized: Measured, is_open: IsOpen) -> Timing | None:
+        """None, with the reason in the variant's measurement, where others time on this machine without an end."""
+        name = case.name
+        plan = TimingPlan(
+            self._limits.time_limit_s, self._limits.step_limit_s, optimized.variant.seed, optimized.variant.threads
+        )
+
+        def launch(number: int) -> tuple[Worker, Worker]:
+            if number > 1:
+                start = time.monotonic()
+                for measured in (original, optimized):
+                    label = measured.variant.label
+                    self._progress.step(name, f"starting the {label} again, for launch {number} of {LAUNCHES}")
+                    start_again(self._workshop, measured)
+                optimized.seconds["launch"] = optimized.seconds.get("launch", 0.0) + time.monotonic() - start
+            self._progress.step(name, "timing in pairs")
+            assert original.worker is not None
+            assert optimized.worker is not None
+            return original.worker, optimized.worker
+
+        try:
+            return time_pairs(launch, plan, is_open, _Shown(self._progress))
+        except LockUnavailable as error:
+            assert optimized.measurement is not None
+            unmeasured = optimized.measurement.unmeasured | {"timing": str(error)}
+            optimized.measurement = replace(optimized.measurement, unmeasured=unmeasured)
+            return None
+        except WorkerFailed as failed:
+            raise Failed(CaseError("timing", failed.message, failed.output)) from None
+
+
+class _Shown(Listener):
+    """How timing goes on, in the words of progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def pairs(self, count: int, seconds: float, speedup: float) -> None:
+        if count % 10 == 0:
+            self._progress.beat(f"{count} pairs in {seconds:.0f} s, last {speedup:.2f}x")
+
+    def waiting(self, seconds: float) -> None:
+        self._progress.beat(f"waiting for another timing on this machine, {seconds:.0f} s so far")
+
+
+def _needs_process_memory(case: Case, *sides: Measured) -> bool:
+    """Where a limit asks for it, or one side allocates where no other meter sees it; then of both, by the same one."""
+    is_hidden = any(side.measurement is not None and side.measurement.outside_of_torch for side in sides)
+    return is_hidden or any(limit.name == "max_process_memory" for limit in case.limits)
+
+
+def _require_same_data(original: Measured, optimized: Measured) -> None:
+    before, after = original.answers, optimized.answers
+    if before is None or after is None or before.data_fingerprint == after.data_fingerprint:
+        return
+    message = (
+        f"the data differs from one load to the next ({before.examples} and {after.examples} examples, other content "
+        "or another order): the data factory must give the same examples each time"
+    )
+    raise Failed(CaseError("compare", message))
+
+
+def _of_the_original(error: CaseError) -> CaseError:
+    if error.stage == "read":
+        return error
+    return replace(error, message=f"the original cannot be measured: {error.message}")
+
+
+def _alone(case: Case, ours: Measured) -> Case:
+    """The case of head's variant while there is nothing beside it."""
+    assert ours.loaded is not None
+    metric, higher = ours.loaded.metric_name, ours.loaded.higher_is_better
+    return replace(case, metric=metric, higher_is_better=higher, variant=ours.measurement)
+
+
+def _compared(case: Case, original: Measured, optimized: Measured) -> Case:
+    """The case with both measurements and their comparison, as far as they exist."""
+    assert original.loaded is not None
+    before, after = original.answers, optimized.answers
+    return replace(
+        case,
+        metric=original.loaded.metric_name,
+        higher_is_better=original.loaded.higher_is_better,
+        original=original.measurement,
+        variant=optimized.measurement,
+        coverage=optimized.loaded.coverage if optimized.loaded else None,
+        agreement=compare(before, after) if before and after else None,
+        slices=slices(before, after, original.examples, higher_is_better=original.loaded.higher_is_better)
+        if before and after
+        else None,
+    )

@@ -1,0 +1,220 @@
+"""Measures one variant: starts its worker, reads its data, loads, and takes every figure but its speed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pytest_modelopt.measuring.controller.fresh_processes import balance_books
+from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, Workshop
+from pytest_modelopt.measuring.installation import INSTALLED
+from pytest_modelopt.measuring.protocol import Answers, Loaded, Memory
+from pytest_modelopt.results.observations import Observations
+from pytest_modelopt.results.record import CaseError, Environment, Measurement, Stage
+
+_MODULES_SHOWN = 3
+
+
+class Measuring:
+    """What goes wrong in a variant is raised as `Failed`; its `Measured` keeps what was found before."""
+
+    def __init__(self, workshop: Workshop, progress: Progress) -> None:
+        self._workshop = workshop
+        self._progress = progress
+        self.environment: Environment | None = None
+
+    def read(self, original: Measured, name: str) -> None:
+        """Read the data, once for all variants of the model, and its beginning again, each in a worker of its own."""
+        if original.variant.data is None:
+            return
+        path = self._workshop.new_file("examples")
+        try:
+            self.start(original, name, "reads the data")
+            original.examples = self._workshop.ask(original, name, "read", "reading the data", path=str(path))
+            original.files += [path, Path(original.examples.hashes_path)]
+            self._workshop.end(original)
+            self.start(original, name, "reads the data again")
+            self._workshop.ask(
+                original, name, "read_again", "reading the data again", stage="read", examples=original.examples
+            )
+        finally:
+            self._workshop.end(original)
+            again_s = original.seconds.pop("read_again", 0.0)
+            original.seconds["read"] = original.seconds.get("read", 0.0) + again_s
+
+    def measure(self, measured: Measured, name: str, reference: Path | None = None) -> None:
+        """Load, then size, memory and score. `measured` keeps what was found, also where a later step fails.
+
+        `reference`: what the original answered, under a metric that compares with it.
+        """
+        self.load(measured, name)
+        assert measured.loaded is not None
+        unmeasured: dict[str, str] = {}
+        size = self._figure(measured, name, "size", unmeasured)
+        memory: Memory = self._figure(measured, name, "memory", unmeasured) or Memory(None, None)
+        measured.measurement = Measurement(
+            recipe=measured.variant.recipe,
+            size_bytes=size,
+            weights_bytes=memory.weights_bytes,
+            call_peak_bytes=memory.call_peak_bytes,
+            score=None,
+            examples=0,
+            data_fingerprint=None,
+            notes=(*measured.loaded.notes, *_data_notes(measured)),
+            unmeasured=unmeasured,
+            seconds=measured.seconds,
+            runtime=memory.runtime,
+            reserved_bytes=memory.reserved_bytes,
+        )
+        if measured.loaded.no_coverage:
+            unmeasured["coverage"] = measured.loaded.no_coverage
+        balance_books(self._workshop, measured, name)
+        unmeasured = measured.measurement.unmeasured
+        if measured.variant.data is None:
+            unmeasured["score"] = unmeasured["predictions"] = "no `data` was given"
+        else:
+            self._score(measured, name, unmeasured, reference)
+        self._observe(measured, name)
+
+    def _score(self, measured: Measured, name: str, unmeasured: dict[str, str], reference: Path | None) -> None:
+        assert measured.loaded is not None
+        assert measured.measurement is not None
+        arguments: dict[str, Any] = {} if reference is None else {"reference": str(reference)}
+        if reference is None and measured.variant.metric.is_unlabelled:
+            measured.outputs = self._workshop.new_file("outputs")
+            arguments = {"keep": str(measured.outputs)}
+        text = f"scoring the {measured.variant.label}"
+        if measured.scored_by is None:
+            answers: Answers = self._workshop.ask(measured, name, "score", text, **arguments)
+        else:
+            answers = self._score_by(measured.scored_by, measured, name, text, arguments)
+        measured.answers = answers
+        if answers.predictions is None:
+            unmeasured["predictions"] = f"the metric {measured.loaded.metric_name} is not right-or-wrong per example"
+        unmeasured.update({figure: why for figure, why in answers.why_not.items() if figure != "interval"})
+        measured.measurement = replace(
+            measured.measurement,
+            score=answers.score,
+            examples=answers.examples,
+            data_fingerprint=answers.data_fingerprint,
+            notes=(*measured.measurement.notes, *answers.notes),
+            repeat=answers.repeat,
+        )
+
+    def _score_by(self, head: Measured, measured: Measured, name: str, text: str, arguments: dict[str, Any]) -> Answers:
+        """The answers of another revision's variant, scored by the metric of head."""
+        path = self._workshop.new_file("outputs")
+        try:
+            fingerprint: str = self._workshop.ask(measured, name, "outputs", text, stage="score", path=str(path))
+            answers: Answers = self._workshop.ask(
+                head, name, "score_outputs", text, stage="score", path=str(path), examples=head.examples, **arguments
+            )
+        finally:
+            path.unlink(missing_ok=True)
+        return replace(answers, data_fingerprint=fingerprint)
+
+    def _observe(self, measured: Measured, name: str) -> None:
+        """Look at the variant for the doctor. It costs the case nothing where that fails, but it is said."""
+        assert measured.measurement is not None
+        text = f"looking at the {measured.variant.label}"
+        try:
+            seen: Observations = self._workshop.ask(measured, name, "observe", text, stage="compare")
+        except Failed as failed:
+            seen = Observations(unobserved={"everything": failed.error.message})
+        measured.measurement = replace(measured.measurement, observations=seen)
+        self._stand_again(measured, name)
+
+    def look_into(self, measured: Measured, name: str) -> None:
+        """Look at what its file and its peak are made of, once. As `_observe`."""
+        before = measured.measurement
+        assert before is not None
+        seen = before.observations
+        if seen is None or seen.makeup is not None or "makeup" in seen.unobserved:
+            return
+        text = f"looking for what the {measured.variant.label} spends"
+        peak = before.call_peak_bytes
+        try:
+            found = self._workshop.ask(measured, name, "makeup", text, stage="compare", peak_bytes=peak)
+            seen = replace(seen, makeup=found)
+        except Failed as failed:
+            seen = replace(seen, unobserved=seen.unobserved | {"makeup": failed.error.message})
+        measured.measurement = replace(before, observations=seen)
+        self._stand_again(measured, name)
+
+    def _stand_again(self, measured: Measured, name: str) -> None:
+        """Give it another worker where looking at it has ended its own."""
+        if measured.worker is None or not measured.worker.is_alive:
+            measured.worker = None
+            self.load(measured, name)
+
+    def load(self, measured: Measured, name: str) -> None:
+        variant = measured.variant
+        self.start(measured, name, f"runs the {variant.label}")
+        loaded: Loaded = self._workshop.ask(
+            measured,
+            name,
+            "load",
+            f"loading the {variant.label}",
+            examples=measured.examples,
+            inputs_file=None if measured.inputs is None else str(measured.inputs),
+            scores=measured.scored_by is None,
+        )
+        if measured.scored_by is not None and measured.scored_by.loaded is not None:
+            known = measured.scored_by.loaded
+            loaded = replace(loaded, metric_name=known.metric_name, higher_is_better=known.higher_is_better)
+        if variant.recipe is not None:
+            optimized: Loaded = self._workshop.ask(measured, name, "optimize", f"optimizing with {variant.recipe}")
+            loaded = replace(loaded, notes=(*loaded.notes, *optimized.notes), coverage=optimized.coverage)
+            loaded = replace(loaded, no_coverage=optimized.no_coverage)
+        if variant.tree is not None:
+            self._require_its_own_files(measured, name)
+        measured.loaded = loaded
+
+    def _require_its_own_files(self, measured: Measured, name: str) -> None:
+        """A variant of another revision that runs head's code would be compared with itself."""
+        found: tuple[str, ...] = self._workshop.ask(
+            measured, name, "taken_from_head", "looking at what it used", stage="load"
+        )
+        if found:
+            measured.is_mixed = True
+            raise Failed(CaseError("load", _told_mixed(found)))
+
+    def start(self, measured: Measured, name: str, what_it_does: str) -> None:
+        """Give it a fresh worker, the first of which is asked for the environment."""
+        self._progress.step(name, f"starting a worker that {what_it_does}")
+        start = time.monotonic()
+        self._workshop.start(measured)
+        measured.seconds["start"] = measured.seconds.get("start", 0.0) + time.monotonic() - start
+        if self.environment is None:
+            self.environment = self._workshop.ask(
+                measured, name, "environment", "starting the first worker", stage="start"
+            )
+
+    def _figure(self, measured: Measured, name: str, stage: Stage, unmeasured: dict[str, str]) -> Any:
+        """A figure that a limit may need or not: where the worker cannot give it, the reason stands in its place."""
+        try:
+            return self._workshop.ask(measured, name, stage, f"measuring the {stage} of the {measured.variant.label}")
+        except Failed as failed:
+            if measured.worker is None or not measured.worker.is_alive:
+                raise
+            unmeasured[stage] = failed.error.message
+            return None
+
+
+def _data_notes(measured: Measured) -> tuple[str, ...]:
+    """What should be known about the data: it is the same for all variants, and said once."""
+    return measured.examples.notes if measured.examples is not None and measured.variant.recipe is None else ()
+
+
+def _told_mixed(found: tuple[str, ...]) -> str:
+    more = f" and {len(found) - _MODULES_SHOWN} more" if found[_MODULES_SHOWN:] else ""
+    shown = ", ".join(found[:_MODULES_SHOWN]) + more
+    way_out = "name them relative to the module that uses them, or to the folder of budgets.yaml"
+    if any(part in shown for part in INSTALLED):
+        way_out = "install the project as editable (`pip install -e .`), not as a copy or a link"
+    return (
+        f"it used modules or files of head instead of its own ({shown}), so head would be compared with itself: "
+        f"{way_out}"
+    )

@@ -1,0 +1,182 @@
+"""What measuring a variant works with: its worker and figures, a private folder, limits on steps, and progress."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
+from pytest_modelopt.measuring.protocol import Answers, Examples, Loaded, Sample
+from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.results.locked_folders import HeldFolder, clear_abandoned, hold
+from pytest_modelopt.results.record import CaseError, Measurement, Stage
+
+
+class Progress(Protocol):
+    """Told what is being done, so that it can be shown."""
+
+    def step(self, case: str, text: str) -> None:
+        """A step of `case` begins."""
+
+    def beat(self, detail: str = "") -> None:
+        """The step goes on; `detail` says how far it is."""
+
+
+@dataclass(frozen=True)
+class StepLimits:
+    """`time_limit_s` of timing per comparison; `step_limit_s` for any other single request to a worker."""
+
+    time_limit_s: float
+    step_limit_s: float
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Files of a variant: the inputs of the measured call, and the optimized model, where it can be saved."""
+
+    inputs: Path
+    model: Path | None
+    answer: Sample
+    """Of the first launch."""
+
+    def remove(self) -> None:
+        for file in (self.inputs, self.model):
+            if file is not None:
+                file.unlink(missing_ok=True)
+
+
+@dataclass
+class Measured:
+    """One variant as far as it got: its worker (None once closed), its figures, or the error that ended it."""
+
+    variant: Variant
+    worker: Worker | None = None
+    loaded: Loaded | None = None
+    measurement: Measurement | None = None
+    answers: Answers | None = None
+    error: CaseError | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    saved: Saved | None = None
+    """What further launches start from, once there was one."""
+    examples: Examples | None = None
+    """The evaluation data of its model, once it was read."""
+    files: list[Path] = field(default_factory=list)
+    """Removed with it."""
+    inputs: Path | None = None
+    """Inputs of the measured call that another variant has saved; None: its own."""
+    scored_by: Measured | None = None
+    """The variant of head whose metric scores it, where that is the project's own code; None: its own."""
+    is_mixed: bool = False
+    """It belongs to another revision, but ran modules of head."""
+    outputs: Path | None = None
+    """Of the original, under an unlabelled metric: what it answered, which variants are compared with."""
+
+    def needed_files(self) -> list[Path]:
+        """What it has written and further steps read. None of one in error."""
+        if self.error is not None:
+            return []
+        of_examples = [self.examples.path, self.examples.hashes_path] if self.examples is not None else []
+        of_saved = [self.saved.inputs, self.saved.model] if self.saved is not None else []
+        found = (*of_examples, *of_saved, self.outputs, self.inputs)
+        return [Path(file) for file in found if file]
+
+
+class Failed(Exception):
+    """Ends the measuring of one variant."""
+
+    def __init__(self, error: CaseError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class Workshop:
+    """Starts workers and puts requests to them; `close` removes the folder."""
+
+    def __init__(self, limits: StepLimits, progress: Progress) -> None:
+        self.limits = limits
+        self.progress = progress
+        self._folder: HeldFolder | None = None
+        self._workers_started = self._files_named = 0
+
+    @property
+    def folder(self) -> Path:
+        """Private to this user, and made anew where something has removed it."""
+        if self._folder is None or not self._folder.path.is_dir():
+            tempfile.tempdir = None  # that may have gone, too
+            self.close()
+            self._folder = hold()
+        return self._folder.path
+
+    def has_lost(self, files: Iterable[Path | None]) -> bool:
+        """Whether one of these files that were written has gone."""
+        return any(file is not None and not file.exists() for file in files)
+
+    def new_file(self, purpose: str) -> Path:
+        """A path of its own in a folder that only this user can read and that is gone after `close`."""
+        self._files_named += 1
+        return self.folder / f"{purpose}-{self._files_named}.pt"
+
+    def new_worker(self, variant: Variant) -> Worker:
+        """Raises WorkerFailed where none can be started."""
+        self._workers_started += 1
+        try:
+            folder = self.folder
+        except OSError as error:
+            raise WorkerFailed(f"there is no temporary folder for a worker (`TMPDIR`): {error}", "") from None
+        return Worker(variant, folder, f"worker-{self._workers_started}")
+
+    def start(self, measured: Measured) -> None:
+        """Give it a fresh worker, in which nothing is loaded yet."""
+        try:
+            measured.worker = self.new_worker(measured.variant)
+        except WorkerFailed as failed:
+            raise Failed(CaseError("start", failed.message, failed.output)) from None
+
+    def end(self, measured: Measured) -> None:
+        """End its worker."""
+        if measured.worker is not None:
+            measured.worker.close()
+            measured.worker = None
+
+    def discard(self, measured: Measured) -> None:
+        """End its worker and remove its files: it is not measured any more."""
+        self.end(measured)
+        if measured.saved is not None:
+            measured.saved.remove()
+            measured.saved = None
+        for file in measured.files:
+            file.unlink(missing_ok=True)
+        if measured.outputs is not None:
+            measured.outputs.unlink(missing_ok=True)
+            measured.outputs = None
+
+    def request(self, worker: Worker | None, operation: str, **arguments: Any) -> Any:
+        """The worker's answer, within the limit of a step. Raises WorkerFailed."""
+        assert worker is not None
+        return worker.request(
+            operation, limit_s=self.limits.step_limit_s, heartbeat=lambda: self.progress.beat(), **arguments
+        )
+
+    def ask(
+        self, measured: Measured, name: str, operation: str, text: str, stage: Stage | None = None, **arguments: Any
+    ) -> Any:
+        """A step of case `name`: shown as `text`, timed, and the end of the variant where it fails (`Failed`)."""
+        self.progress.step(name, text)
+        start = time.monotonic()
+        try:
+            return self.request(measured.worker, operation, **arguments)
+        except WorkerFailed as failed:
+            where: Any = stage or operation
+            raise Failed(CaseError(where, failed.message, failed.output)) from None
+        finally:
+            measured.seconds[operation] = measured.seconds.get(operation, 0.0) + time.monotonic() - start
+
+    def close(self) -> None:
+        """Remove the folder, and what workers that were ended have left. May be called twice."""
+        if self._folder is not None:
+            self._folder.remove()
+        clear_abandoned()

@@ -1,0 +1,185 @@
+"""What a worker sends back: plain values that the pytest process can read without torch."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from dataclasses import dataclass, field
+
+from pytest_modelopt.results.answers import Repeat
+from pytest_modelopt.results.observations import Spread
+from pytest_modelopt.results.record import Coverage
+from pytest_modelopt.results.wrong_pairs import Pairing
+
+ROUNDING = 1e-3
+"""As a share of the largest number: kernels may add in another order, another model is much further away."""
+
+
+class VariantError(Exception):
+    """The variant cannot be measured; the message says why and what to do, in words for the model's owner."""
+
+
+def words(error: BaseException, most: int = 500) -> str:
+    """An exception in one line: its type and message, whatever the project's own class makes of it."""
+    try:
+        message = " ".join(str(error).split())
+    except BaseException as another:
+        message = f"(its message cannot be made: {type(another).__name__})"
+    return f"{type(error).__name__}: {message[:most]}" if message else type(error).__name__
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What is known of a variant once it stands: notes about the model, and what the recipe changed."""
+
+    notes: tuple[str, ...]
+    coverage: Coverage | None
+    metric_name: str
+    higher_is_better: bool
+    no_coverage: str = ""
+    """Why nobody knows what the recipe changed."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the tensor meter found. With a foreign `runtime` it has no figures: that memory is not torch's."""
+
+    weights_bytes: int | None
+    call_peak_bytes: int | None
+    runtime: str | None = None
+    reserved_bytes: int | None = None
+    """What the allocator of a GPU has taken from it, in use or not; None on the CPU."""
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What a fresh process gained by a variant beside what the tensor meter explains."""
+
+    hidden_bytes: int
+    """0 where it is within the tolerances."""
+    runtime: str = ""
+    """A runtime that the model started when it was loaded or called there."""
+    books: tuple[tuple[int, int], ...] = ()
+    """(unexplained bytes, tolerance) of each counter: freed with the instance, allocated, pages, Python's small
+    objects, files, in a call."""
+    why_not: str = ""
+    """Why nobody could look."""
+    files: dict[str, int] = field(default_factory=dict)
+    """Bytes of each file beside the saved one that it read."""
+    unnamed_bytes: int = 0
+    """What it has read of files that nobody could name; 0 where it is within the tolerance."""
+    other_processes: str = ""
+    """Those to which it leaves work, in words; '' where there are none."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The evaluation data as it was read, once for each model: what the workers of its variants then work with."""
+
+    path: str | None
+    """The file that holds all batches; None where they are too large to keep, and each variant reads the source."""
+    count: int
+    fingerprint: str
+    """SHA-256 over every example's inputs and target, in order."""
+    first: tuple[bytes, ...]
+    """Hashes of the first examples: a second reading of the source is compared with them."""
+    slice_names: tuple[str, ...] = ()
+    """Of the project's slice function, in order of first appearance; empty where there is none."""
+    slice_of: array[int] | None = None
+    """The slice of each example, as an index into `slice_names`."""
+    hashes_path: str = ""
+    """The file with the hashes of all inputs, in order, by which calibration examples are found in the data."""
+    notes: tuple[str, ...] = ()
+    """What should be known about the data, in words."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The score of one variant on all examples, in the metric's unit, and what it was made from.
+
+    What is None is missing for the reason in `why_not`: 'score', 'predictions', 'slices', 'interval' -> a sentence.
+    """
+
+    score: float | None
+    examples: int
+    data_fingerprint: str
+    predictions: array[int] | None
+    """Predicted class of each example (the first of several); None for a metric that knows none."""
+    correct: bytes | None
+    """1 or 0 per example, in the same order; None for a metric that is not right-or-wrong per example."""
+    targets: array[int] | None = None
+    """Of each example, in the same order; None where there are no labels, or they are not classes."""
+    classes: int | None = None
+    """Classes for which the model gives scores; None where `predictions` is."""
+    slice_scores: tuple[float | None, ...] | None = None
+    """Of each slice of the project's slice function, for a metric that is not right-or-wrong per example."""
+    summands: array[float] | None = None
+    """The additive parts of the score: `width` numbers for each example, whose sums over any examples give the score
+    of those (`Bench.interval`)."""
+    width: int = 0
+    repeat: Repeat | None = None
+    notes: tuple[str, ...] = ()
+    """What must be known to read the score."""
+    why_not: dict[str, str] = field(default_factory=dict)
+    pairing: Pairing | None = None
+    """Of an original with targets."""
+    spread: Spread | None = None
+    why_unpaired: str = ""
+    """What went wrong when it was made; empty where nothing did."""
+
+
+class TooFewExamples(str):
+    """Why a drop has no interval, where more examples would give it one."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Part of what a model answered, by which another launch of it can be checked."""
+
+    kinds: str
+    """Types and shapes of all tensors."""
+    values: array[float]
+    """The first numbers in them; none where the answer holds no tensor."""
+
+    def is_like(self, other: Sample) -> bool:
+        """Whether both are answers of the same model, up to rounding."""
+        if self.kinds != other.kinds or len(self.values) != len(other.values):
+            return False
+        scale = max((abs(value) for value in self.values if math.isfinite(value)), default=0.0)
+        pairs = zip(self.values, other.values, strict=True)
+        return all(a == b or abs(a - b) <= ROUNDING * scale or (a != a and b != b) for a, b in pairs)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of calls: what a warm call takes, and what others did to the block meanwhile."""
+
+    call_ns: int
+    """The mean of the timed calls, without the time that others had the processor."""
+    calls: int
+    elapsed_ns: int
+    """All timed calls together."""
+    warming_ns: int
+    """The untimed calls before them."""
+    switches: int
+    """How often the processor was taken away."""
+    delayed_ns: int
+    """How long it was ready to go on but others had the processor; part of `elapsed_ns`."""
+    canary_ns: int
+    """What a fixed piece of work took after it; 0 where it is not asked for."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a worker did with the processor while pairs were timed."""
+
+    threads: int
+    """Intra-op threads that torch has in force."""
+    active_threads: int | None
+    """Threads that did the model's work; None where the system does not tell."""
+    processor_ns: int
+    """Processor time of the whole process."""
+    idle_cores: float
+    """Cores that it kept busy while it was not its turn."""
+    compilations: int = 0
+    """Graphs that torch.compile made after the warm-up."""

@@ -1,0 +1,102 @@
+"""What a worker is told: which model, which recipe, which data, and how the call that is measured looks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, replace
+
+from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.source import Source
+
+SEED = 20260101
+"""Seed of everything random in a run: weights made by a factory, calibration order, the coin of the pairs."""
+
+
+def environment_now() -> tuple[tuple[str, str], ...]:
+    """This process's environment variables, without those that pytest changes with every test."""
+    return tuple(sorted((name, value) for name, value in os.environ.items() if not name.startswith("PYTEST_")))
+
+
+def added_recipes_now() -> bytes:
+    """The recipes that are not built in, for the workers; empty where there are none.
+
+    Classes of a conftest.py travel as code: each folder may have one of its own, which no worker could import by name.
+    """
+    from pytest_modelopt.optimizing.registry import added
+
+    recipes = added()
+    if not recipes:
+        return b""
+    import cloudpickle
+
+    names = {recipe.__module__ for recipe in recipes}
+    modules = [sys.modules[name] for name in names if name in sys.modules]
+    by_value = [module for module in modules if str(getattr(module, "__file__", "")).endswith("conftest.py")]
+    for module in by_value:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps(recipes))
+    finally:
+        for module in by_value:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+@dataclass(frozen=True)
+class SourceTree:
+    """The files of another revision, which stand in the place of head's."""
+
+    head: str
+    """The top folder of head's working tree."""
+    folder: str
+    """The top folder of the other revision's."""
+    commit: str
+    differs: bool
+    """Whether any file differs from head's."""
+    is_watched: bool = True
+    """Whether its worker notes which files it opens: not where its memory is compared with head's, which notes none."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run a model: source tree + model + recipe, and the work on which it is measured.
+
+    The original is the variant with `recipe` None; two variants of one comparison differ in nothing else.
+    """
+
+    model: Source
+    recipe: str | None
+    data: Source | None
+    calibration: Source | None
+    example_inputs: Source | None
+    metric: MetricSpec
+    import_paths: tuple[str, ...]
+    """First on the worker's `sys.path`: the folder of budgets.yaml or of the test, then what pytest itself had."""
+    working_directory: str
+    environment: tuple[tuple[str, str], ...] = ()
+    """The worker's environment variables: the fork server knows only those of the moment when it was started. Empty:
+    those are good enough."""
+    carried_file: str | None = None
+    """Where the `Carried` objects are; None when everything comes from factories."""
+    batch_size: int = 1
+    """Examples in the call that is timed and whose memory is measured."""
+    device: str = "cpu"
+    """Where it runs: `cpu`, `cuda`, `cuda:1`."""
+    threads: int = 1
+    """Intra-op threads of every call, timed or not: figures then repeat on a shared machine."""
+    seed: int = SEED
+    slices: Source | None = None
+    """A function (inputs, target) -> slice name, called with each example of the data."""
+    tree: SourceTree | None = None
+    """Where it belongs to another revision: its `import_paths` and its working directory lie in there."""
+    added_recipes: bytes = b""
+    """What `added_recipes_now` gave: recipes of the project's own."""
+
+    @property
+    def original(self) -> Variant:
+        """The same work without the recipe. Calibration belongs to recipes, so originals that differ in it are one."""
+        return replace(self, recipe=None, calibration=None)
+
+    @property
+    def label(self) -> str:
+        return self.recipe or "original"

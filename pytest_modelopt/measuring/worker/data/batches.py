@@ -1,0 +1,357 @@
+"""From any form of data that projects have to batches of examples, with one clear error for each mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+from pytest_modelopt.measuring.protocol import VariantError, words
+from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
+from pytest_modelopt.optimizing.calling import Inputs
+
+SCORING_BATCH = 64
+"""Examples per batch where the data does not come in batches of its own."""
+
+LABELS = ("labels", "label")
+"""Names of the targets in a batch that is one dict."""
+
+_UNLABELLED = "without targets only `metric: agreement`, `cosine` and `sqnr` can score"
+
+
+class NoExamples(VariantError):
+    """The data is empty."""
+
+
+def batches(data: Any, what: str = "data", *, needs_targets: bool = True) -> Iterator[Batch]:
+    """The examples batch by batch, from tensors, a Dataset, a DataLoader, or any iterable of batches.
+
+    A batch, and all the data, is (inputs, targets), or one dict that holds the targets as `labels`, as Hugging Face's
+    collators give it: the other entries are then the model's keyword arguments. Inputs are a tensor, a tuple of
+    tensors or a dict of them. Targets are a tensor, or a list with one entry for each example: text, tensors of their
+    own length, dicts of tensors.
+
+    Without `needs_targets` inputs may also stand alone: a tensor, a dict, or `(inputs,)`. A pair is still (inputs,
+    targets): several inputs without targets come as a dict, or as `((first, second),)`.
+
+    Raises:
+        VariantError: the data is empty, raises, changes its form between batches, inputs and targets differ in number,
+            or the form is none of these.
+    """
+    first, number, form = 0, 0, ""
+    try:
+        for batch in _raw_batches(data, what, needs_targets=needs_targets):
+            inputs, targets = _checked(batch, number, what, needs_targets=needs_targets)
+            if count := examples(inputs):  # a batch without an example: nothing to measure, and nothing lost
+                form = _one_form(form, _form(inputs, targets), f"batch {number} of the {what}")
+                yield Batch(inputs, targets, first)
+            first, number = first + count, number + 1
+    except VariantError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise VariantError(
+            f"the {what} raised {words(error)} when batch {number} was asked for, after {first} examples"
+        ) from error
+    if not first:
+        raise NoExamples(f"the {what} is empty: no example to measure on")
+
+
+def _one_form(before: str, form: str, which: str) -> str:
+    if before and form != before:
+        raise VariantError(f"{which} holds {form}, and those before it {before}: give all batches in one form")
+    return form
+
+
+# --- the forms -------------------------------------------------------------------------------------------------------
+
+
+def _raw_batches(data: Any, what: str, *, needs_targets: bool) -> Iterable[Any]:
+    if _is_whole_pair(data) or _labels_name(data):
+        if not needs_targets:
+            _refuse_two_alike(data, what)
+        return _cut(*_checked(data, 0, what, needs_targets=needs_targets))
+    if isinstance(data, Dataset):
+        if not isinstance(data, IterableDataset) and len(data) == 0:  # type: ignore[arg-type]
+            return []
+        return DataLoader(data, batch_size=SCORING_BATCH, collate_fn=partial(_collated, what))
+    if not needs_targets and _are_whole_inputs(data):
+        return _cut(*_checked(data, 0, what, needs_targets=False))
+    if is_array(data):
+        kind = "tensor" if isinstance(data, torch.Tensor) else "array"
+        raise VariantError(f"the {what} is one {kind}; give (inputs, targets): {_UNLABELLED}")
+    if isinstance(data, Iterable) and not isinstance(data, (str, bytes, Mapping)):
+        return data
+    raise VariantError(
+        f"the {what} is a {type(data).__name__}; give (inputs, targets) tensors, a Dataset, a DataLoader or an "
+        "iterable of such batches"
+        + (" (a dict must hold the targets as `labels`)" if isinstance(data, Mapping) and needs_targets else "")
+    )
+
+
+def _is_whole_pair(data: Any) -> bool:
+    """Whether this is (inputs, targets) of all examples, and not two batches."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2 or _labels_name(data[0]):
+        return False
+    inputs, targets = data
+    if is_array(targets):
+        return not (isinstance(data, list) and isinstance(inputs, (tuple, list)))
+    if not isinstance(targets, (tuple, list)):
+        return False
+    if is_array(inputs) or isinstance(inputs, Mapping):
+        return True
+    return isinstance(data, tuple) and isinstance(inputs, (tuple, list)) and not _could_be_a_batch(targets)
+
+
+def _could_be_a_batch(value: Sequence[Any]) -> bool:
+    return len(value) in (1, 2) and not isinstance(value[0], (str, int, float))
+
+
+def _are_whole_inputs(data: Any) -> bool:
+    """Whether this is the inputs of all examples, and nothing else: a tensor, a dict, `(inputs,)`."""
+    return is_array(data) or isinstance(data, Mapping) or (isinstance(data, tuple) and len(data) == 1)
+
+
+def _refuse_two_alike(data: Any, what: str) -> None:
+    """A list of two tensors of one kind: two batches of inputs, or images and the images to make of them?"""
+    if not isinstance(data, list) or not all(isinstance(part, torch.Tensor) and part.ndim for part in data):
+        return
+    first, second = data
+    if first.dtype == second.dtype and first.shape[1:] == second.shape[1:]:
+        raise VariantError(
+            f"the {what} is a list of two tensors of one kind: (inputs, targets), or two batches of inputs? "
+            "Write a tuple for the first and [(inputs,), (inputs,)] for the second"
+        )
+
+
+def _labels_name(batch: Any) -> str:
+    """Under which name a dict holds its targets; empty where it is no dict, or holds none."""
+    return next((name for name in LABELS if isinstance(batch, Mapping) and name in batch), "")
+
+
+def is_array(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or type(value).__module__ == "numpy"
+
+
+def _cut(inputs: Inputs, targets: Targets | None) -> Iterator[Any]:
+    for start in range(0, examples(inputs), SCORING_BATCH):
+        part = take(inputs, start, start + SCORING_BATCH)
+        yield (part,) if targets is None else (part, targets[start : start + SCORING_BATCH])
+
+
+def _collated(what: str, rows: list[Any]) -> Any:
+    """One batch of a Dataset's examples: as torch does it, but targets that do not stack stay a list."""
+    labels = _labels_name(rows[0])
+    if labels:
+        pairs = [({name: value for name, value in row.items() if name != labels}, row[labels]) for row in rows]
+    elif isinstance(rows[0], (tuple, list)) and len(rows[0]) == 2:
+        pairs = rows
+    else:
+        return _stacked(rows, what)
+    inputs, targets = zip(*pairs, strict=True)
+    return _stacked(inputs, what), _stacked(targets, what) if _do_stack(targets) else list(targets)
+
+
+def _stacked(rows: Sequence[Any], what: str) -> Any:
+    try:
+        return default_collate(list(rows))
+    except (RuntimeError, TypeError) as error:
+        raise VariantError(
+            f"{len(rows)} examples of the {what} cannot be put into one batch: {words(error)}; give a DataLoader whose "
+            "`collate_fn` makes batches of them"
+        ) from error
+
+
+def _do_stack(targets: Sequence[Any]) -> bool:
+    """Whether these are numbers, or tensors of one shape."""
+    if any(isinstance(target, str) or not (isinstance(target, (int, float)) or is_array(target)) for target in targets):
+        return False
+    return len({tuple(getattr(target, "shape", ())) for target in targets}) == 1
+
+
+# --- one batch -------------------------------------------------------------------------------------------------------
+
+
+def _checked(batch: Any, index: int, what: str, *, needs_targets: bool) -> tuple[Inputs, Targets | None]:
+    labels = _labels_name(batch)
+    if labels:
+        batch = {name: value for name, value in batch.items() if name != labels}, batch[labels]
+    elif not needs_targets and (is_array(batch) or isinstance(batch, Mapping)):
+        batch = (batch,)
+    if not isinstance(batch, (tuple, list)) or len(batch) not in ((2,) if needs_targets else (1, 2)):
+        alone = isinstance(batch, torch.Tensor) or (isinstance(batch, (tuple, list)) and len(batch) == 1)
+        raise VariantError(
+            f"batch {index} of the {what} is a {type(batch).__name__}"
+            + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
+            + "; each batch must be (inputs, targets), or a dict with `labels`"
+            + (f": {_UNLABELLED}" if alone else "" if needs_targets else ", or (inputs,)")
+        )
+    inputs = tensors(batch[0], f"inputs of the {what}")
+    if len(batch) == 1:
+        return inputs, None
+    targets, count = _targets(batch[1], index, what), examples(inputs)
+    if count != len(targets):
+        raise VariantError(f"the {what} has {count} inputs but {len(targets)} targets (batch {index})")
+    return inputs, targets
+
+
+def _targets(value: Any, index: int, what: str) -> Targets:
+    """A tensor, or a list of plain values; a list of numbers is a tensor, too."""
+    if is_array(value) and not _holds_objects(value):
+        targets = torch.as_tensor(value)
+        if targets.ndim == 0:
+            raise VariantError(f"the targets of the {what} are a single number, not one per example")
+        return plain(targets)
+    if not isinstance(value, (tuple, list)) and not is_array(value):
+        raise VariantError(
+            f"the targets of the {what} are a {type(value).__name__}, not a tensor or a list with one entry per example"
+        )
+    entries = [_entry(entry, f"target {number} of batch {index} of the {what}") for number, entry in enumerate(value)]
+    if entries and all(isinstance(entry, (int, float)) for entry in entries):
+        return torch.tensor(entries, dtype=torch.float64 if any(isinstance(e, float) for e in entries) else torch.int64)
+    return entries
+
+
+def _entry(value: Any, what: str) -> Any:
+    """The target of one example, made of plain values only."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, (bool, int, float)):
+        return getattr(value, "item", lambda: value)()  # numpy's float64 is a float, too
+    if is_array(value):
+        return value.tolist() if _holds_objects(value) else _unwrapped(plain(torch.as_tensor(value)))
+    if isinstance(value, Mapping):
+        return {str(key): _entry(entry, what) for key, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_entry(entry, what) for entry in value]
+    raise VariantError(f"{what} is a {type(value).__name__}; give text, numbers, tensors, or lists and dicts of these")
+
+
+def _unwrapped(tensor: torch.Tensor) -> Any:
+    return tensor if tensor.ndim else tensor.item()
+
+
+def _holds_objects(array: Any) -> bool:
+    """Of numpy: text and objects, which no tensor can hold."""
+    return not isinstance(array, torch.Tensor) and array.dtype.kind in "OUST"
+
+
+def _form(inputs: Inputs, targets: Targets | None) -> str:
+    """Of a batch, in words: what must not change from one batch to the next."""
+    if isinstance(inputs, torch.Tensor):
+        form = "inputs in one tensor"
+    else:
+        form = "inputs in a dict" if isinstance(inputs, dict) else f"inputs in a tuple of {len(inputs)}"
+    if targets is None:
+        return f"{form} without targets"
+    return f"{form} with targets in {'one tensor' if isinstance(targets, torch.Tensor) else 'a list'}"
+
+
+def tensors(value: Any, what: str) -> Inputs:
+    """A model's inputs as tensors: one, a tuple of them, or a dict of them by argument name."""
+    if is_array(value):
+        return _tensor(value, what)
+    if isinstance(value, (tuple, list)) and value and all(is_array(v) for v in value):
+        return tuple(_tensor(v, what) for v in value)
+    if isinstance(value, Mapping) and value and all(is_array(v) for v in value.values()):
+        return {str(k): _tensor(v, what) for k, v in value.items()}
+    raise VariantError(f"the {what} are a {type(value).__name__}; give a tensor, a tuple of tensors, or a dict of them")
+
+
+def _tensor(value: Any, what: str) -> torch.Tensor:
+    if _holds_objects(value):
+        raise VariantError(f"the {what} are an array of {value.dtype}; give numbers")
+    tensor = torch.as_tensor(value)
+    if tensor.layout is not torch.strided:
+        raise VariantError(f"the {what} are a tensor in layout {str(tensor.layout)[6:]}; give a dense one")
+    if tensor.ndim == 0:
+        raise VariantError(f"the {what} are a single number, not one per example")
+    return plain(tensor)
+
+
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers without a subclass (torchvision's images, parameters) and without a graph behind them."""
+    tensor = tensor.detach()
+    return tensor if type(tensor) is torch.Tensor else tensor.as_subclass(torch.Tensor)
+
+
+def leaves(inputs: Inputs) -> list[torch.Tensor]:
+    """The tensors of one call's inputs, in order."""
+    if isinstance(inputs, torch.Tensor):
+        return [inputs]
+    return list(inputs.values()) if isinstance(inputs, dict) else list(inputs)
+
+
+def in_order_of(first: Inputs, inputs: Inputs) -> Inputs:
+    """Tensors by name in the order of `first`; none where the names are others."""
+    if not isinstance(first, dict) or not isinstance(inputs, dict):
+        return inputs
+    return {name: inputs[name] for name in first} if set(inputs) == set(first) else {}
+
+
+def examples(inputs: Inputs) -> int:
+    """Number of examples in a batch: the first dimension, which all of its tensors share."""
+    sizes = {tensor.shape[0] if tensor.ndim else 0 for tensor in leaves(inputs)}
+    if len(sizes) != 1:
+        raise VariantError(f"the input tensors of one batch have different first dimensions: {sorted(sizes)}")
+    return sizes.pop()
+
+
+def take(inputs: Inputs, start: int, stop: int) -> Inputs:
+    """Examples `start` to `stop` of a batch."""
+    if isinstance(inputs, torch.Tensor):
+        return inputs[start:stop]
+    if isinstance(inputs, dict):
+        return {name: tensor[start:stop] for name, tensor in inputs.items()}
+    return tuple(tensor[start:stop] for tensor in inputs)
+
+
+# --- all batches -----------------------------------------------------------------------------------------------------
+
+
+def varying_dimensions(batches: Iterable[Inputs]) -> tuple[frozenset[int], ...]:
+    """For each tensor of a batch, the dimensions whose size differs between the batches, the first one aside."""
+    seen: list[set[tuple[int, ...]]] = []
+    first: Inputs | None = None
+    for inputs in batches:
+        first = inputs if first is None else first
+        tensors = leaves(in_order_of(first, inputs))
+        seen = seen or [set() for _ in tensors]
+        if len(tensors) != len(seen):
+            raise VariantError(
+                "the batches hold different inputs, and a model can be converted for one set of them only"
+            )
+        for shapes, tensor in zip(seen, tensors, strict=True):
+            shapes.add(tuple(tensor.shape[1:]))
+    if any(len({len(shape) for shape in shapes}) > 1 for shapes in seen):
+        raise VariantError("an input has more dimensions in some batches than in others, and a model has one form")
+    return tuple(
+        frozenset(index + 1 for index, sizes in enumerate(zip(*shapes, strict=True)) if len(set(sizes)) > 1)
+        for shapes in seen
+    )
+
+
+def first_examples(source_batches: Iterable[Inputs], count: int, what: str) -> Inputs:
+    """The first `count` examples, of as many batches as that takes, in tensors of their own."""
+    collected: list[Inputs] = []
+    have = 0
+    for inputs in source_batches:
+        collected.append(take(inputs, 0, count - have))
+        have += examples(collected[-1])
+        if have >= count:
+            break
+    if have < count:
+        raise VariantError(f"`batch_size` is {count} but the {what} holds only {have} examples")
+    try:
+        columns = [torch.cat(column) for column in zip(*(leaves(inputs) for inputs in collected), strict=True)]
+    except (RuntimeError, ValueError) as error:
+        raise VariantError(
+            f"the first examples of the {what} cannot be put into one batch of {count}: {words(error)}; "
+            "give `example_inputs`"
+        ) from error
+    first = collected[0]
+    if isinstance(first, torch.Tensor):
+        return columns[0]
+    return dict(zip(first, columns, strict=True)) if isinstance(first, dict) else tuple(columns)

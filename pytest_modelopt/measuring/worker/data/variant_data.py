@@ -1,0 +1,128 @@
+"""All data of one variant in its worker: what it is scored on, the inputs of the measured call, calibration."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pytest_modelopt.measuring.protocol import Examples, VariantError
+from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.measuring.worker import loading
+from pytest_modelopt.measuring.worker.data import batches, examples
+from pytest_modelopt.measuring.worker.data.calibration import CalibrationSeen
+from pytest_modelopt.measuring.worker.device import Device
+from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
+from pytest_modelopt.optimizing.calling import Inputs
+
+CALIBRATION_LOOKED_AT = 64
+"""Batches of calibration data whose sizes are looked at: recipes take a few."""
+
+
+class Data:
+    """Makes what the variant names as data; evaluation data from the file of `read`, where there is one."""
+
+    def __init__(self, variant: Variant, loader: loading.Loader, device: Device) -> None:
+        self._variant = variant
+        self._loader = loader
+        self._device = device
+        self._made: Any = None
+        self._examples: Examples | None = None
+        self.calibration_seen = CalibrationSeen(None)
+
+    # --- reading, once for all variants of a model -------------------------------------------------------------------
+
+    def read(self, path: Path) -> Examples:
+        """Read the evaluation data into the file `path`."""
+        source = self._variant.slices
+        slices = None if source is None else examples.Slices(self._loader.get(source, "slices"))
+        return examples.read(self._from_source(), path, slices)
+
+    def read_again(self, found: Examples) -> None:
+        """Read its beginning once more: a source must give the same examples each time."""
+        examples.compare_with_first(self._from_source(), found)
+
+    def use(self, found: Examples | None) -> None:
+        """Take the examples that `read` found from now on; None: from their source."""
+        self._examples = found
+        self.calibration_seen = CalibrationSeen(found)
+
+    @property
+    def slices(self) -> int:
+        """How many the project names; 0 where it names none."""
+        return 0 if self._examples is None else len(self._examples.slice_names)
+
+    # --- evaluation --------------------------------------------------------------------------------------------------
+
+    def evaluation(self) -> examples.Pass:
+        """One pass for scoring: the same examples in the same batches for every variant."""
+        is_kept = self._examples is not None and self._examples.path is not None
+        found = examples.Pass(self._batches(), self._examples, is_from_file=is_kept)
+        # What is drawn at random from here on (an order, noise, dropout) is the same for every variant.
+        loading.seed_everything(self._variant.seed)
+        return found
+
+    def _batches(self) -> Iterator[Batch]:
+        if self._examples is not None and self._examples.path is not None:
+            return examples.kept(self._examples)
+        return self._from_source()
+
+    def _from_source(self) -> Iterator[Batch]:
+        """The batches as the project gives them, made anew, unless they are tensors: a stream may be used up."""
+        if self._variant.data is None:
+            raise VariantError("no `data` was given, so there is nothing to score")
+        if self._made is None or not isinstance(self._made, (tuple, list)):
+            self._loader.start_afresh()
+            self._made = self._loader.make(self._variant.data, "data")
+        loading.seed_everything(self._variant.seed)
+        return batches.batches(self._made, needs_targets=not self._variant.metric.is_unlabelled)
+
+    def example_inputs(self) -> Inputs:
+        """Those of the measured call."""
+        count = self._variant.batch_size
+        if self._variant.example_inputs is not None:
+            made = self._loader.make(self._variant.example_inputs, "example_inputs")
+            return batches.first_examples([batches.tensors(made, "example_inputs")], count, "example_inputs")
+        return batches.first_examples((batch.inputs for batch in self._batches()), count, "data")
+
+    # --- calibration -------------------------------------------------------------------------------------------------
+
+    def calibration(self) -> Callable[[], Iterator[Inputs]] | None:
+        """Makes its batches, on the device."""
+        if self._variant.calibration is None:
+            return None
+        return lambda: (self._device.take(batch.inputs) for batch in self._drawn(needs_targets=False))
+
+    def training(self) -> Callable[[], Iterator[tuple[Inputs, Targets]]] | None:
+        """The same with their targets."""
+        if self._variant.calibration is None:
+            return None
+
+        def drawn() -> Iterator[tuple[Inputs, Targets]]:
+            for batch in self._drawn(needs_targets=True):
+                assert batch.targets is not None
+                yield self._device.take(batch.inputs), self._device.take(batch.targets)
+
+        return drawn
+
+    def _drawn(self, *, needs_targets: bool) -> Iterator[Batch]:
+        return self.calibration_seen.watch(self._calibration_batches(), needs_targets=needs_targets)
+
+    def _calibration_batches(self) -> Iterator[Batch]:
+        assert self._variant.calibration is not None
+        made = self._loader.make(self._variant.calibration, "calibration")
+        return batches.batches(made, "calibration data", needs_targets=False)
+
+    def varying(self, first: Inputs) -> tuple[frozenset[int], ...]:
+        """Dimensions whose size differs between the batches that the variant will be given: of all calls there are."""
+        return batches.varying_dimensions(self.calls(first))
+
+    def calls(self, first: Inputs) -> Iterator[Inputs]:
+        """The inputs of all calls that the variant will be given, `first` before them; by name, in its order."""
+        yield first
+        if self._variant.data is not None:
+            yield from (batches.in_order_of(first, batch.inputs) for batch in self._batches())
+        if self._variant.calibration is not None:
+            looked_at = itertools.islice(self._calibration_batches(), CALIBRATION_LOOKED_AT)
+            yield from (batches.in_order_of(first, batch.inputs) for batch in looked_at)

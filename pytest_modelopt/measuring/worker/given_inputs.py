@@ -1,0 +1,86 @@
+"""The inputs that timed calls are given: the same for all, or new ones where a model leaves traces in them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from pytest_modelopt.optimizing.calling import Inputs, call_on, fresh
+
+Call = Callable[[], object]
+
+
+class Given:
+    """A copy of the inputs of a call, and whether calls have left traces in it."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._untouched, self.inputs = inputs, fresh(inputs)
+        self._tensors, self._originals = list(_tensors(self.inputs)), list(_tensors(inputs))
+        self._uses = self._count_uses()
+        self._places = [_place(tensor) for tensor in self._tensors]
+
+    def traces(self) -> str:
+        """What the calls did to the inputs, in words; empty where another call finds what the first one did."""
+        if self._places != [_place(tensor) for tensor in self._tensors] or not all(
+            map(_are_same, self._tensors, self._originals)
+        ):
+            return "writes into its inputs"
+        return "keeps its inputs" if self._count_uses() != self._uses else ""
+
+    def _count_uses(self) -> list[int]:
+        return [sys.getrefcount(tensor) for tensor in self._tensors]
+
+
+class TimedCall:
+    """The forward pass and nothing else: no lookup that a user's program would not do."""
+
+    def __init__(self, model: Callable[..., Any], inputs: Inputs, *, copies: bool) -> None:
+        """`copies`: each call needs inputs of its own."""
+        self._model, self._inputs = model, inputs
+        self._given = None if copies else Given(inputs)
+        self._call = None if self._given is None else _on(model, self._given.inputs)
+
+    def prepared(self, calls: int) -> Call:
+        """What can be called so many times; copies are made now, outside of the clock."""
+        if self._call is not None:
+            return self._call
+        copies, model = iter([fresh(self._inputs) for _ in range(calls)]), self._model
+        return lambda: call_on(model, next(copies))
+
+    def is_clean(self) -> bool:
+        """Whether the calls since the last question were alike. If not, each further call is given a copy."""
+        if self._given is None or not self._given.traces():
+            return True
+        self._given = self._call = None
+        return False
+
+
+def _on(model: Callable[..., Any], inputs: Inputs) -> Call:
+    if isinstance(inputs, torch.Tensor):
+        return lambda: model(inputs)
+    return lambda: call_on(model, inputs)
+
+
+def _tensors(inputs: Inputs) -> Iterator[torch.Tensor]:
+    if isinstance(inputs, torch.Tensor):
+        yield inputs
+    else:
+        values = inputs.values() if isinstance(inputs, dict) else inputs
+        yield from (value for value in values if isinstance(value, torch.Tensor))
+
+
+def _place(tensor: torch.Tensor) -> tuple[object, ...]:
+    """What an operation in place changes beside the numbers: shape, strides, storage."""
+    if tensor.layout is not torch.strided:
+        return tuple(tensor.shape), tensor.layout
+    return tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.data_ptr()
+
+
+def _are_same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """To the bit: NaN equals itself."""
+    if one.layout is not torch.strided:
+        one, other = one.to_dense(), other.to_dense()
+    return torch.equal(*(each.detach().contiguous().flatten().view(torch.uint8) for each in (one, other)))

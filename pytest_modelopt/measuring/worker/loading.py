@@ -1,0 +1,183 @@
+"""From a source (a factory's name or a carried object) to what it stands for, with an error for each mistake."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import inspect
+import json
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from pytest_modelopt.measuring.function_lookup import in_src
+from pytest_modelopt.measuring.protocol import VariantError, words
+from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.optimizing.sealed import in_training, put_into_eval_mode
+from pytest_modelopt.results.source import Carried, Source
+
+
+class Loader:
+    """Makes what a variant names. Carried objects are read once, until `start_afresh`."""
+
+    def __init__(self, variant: Variant) -> None:
+        self._variant = variant
+        self._carried: dict[str, Any] | None = None
+
+    def make(self, source: Source, what: str) -> Any:
+        """What `source` stands for: the factory's result (called without arguments, seeded) or the carried object.
+
+        A carried function or class is a factory, too: it is called. A carried module is the model itself.
+        """
+        seed_everything(self._variant.seed)
+        if isinstance(source, Carried):
+            value = self._carried_object(source.key, what)
+            is_factory = callable(value) and not isinstance(value, (nn.Module, Dataset, DataLoader))
+            return _call_factory(value, f"{what} factory", what) if is_factory else value
+        return _call_factory(import_name(source, what, self._variant.import_paths[0]), f"{what} `{source}`", what)
+
+    def get(self, source: Source, what: str) -> Any:
+        """What `source` names, not called: for a metric, which is itself a function."""
+        if isinstance(source, Carried):
+            return self._carried_object(source.key, what)
+        return import_name(source, what, self._variant.import_paths[0])
+
+    def start_afresh(self) -> None:
+        """Read carried objects again at their next use: an iterator among them may have been used up."""
+        self._carried = None
+
+    def _carried_object(self, key: str, what: str) -> Any:
+        if self._carried is None:
+            assert self._variant.carried_file is not None
+            try:
+                # Not untrusted: the pytest process wrote this file a moment ago, into a folder only this user can read.
+                # What lay on a GPU comes by way of the CPU: `device` says where it is measured.
+                self._carried = torch.load(self._variant.carried_file, weights_only=False, map_location="cpu")
+            except Exception as error:
+                raise VariantError(
+                    f"the {what} could not be rebuilt in the worker process: {words(error)}; give a factory instead: "
+                    "a function without arguments, or its name `package.module:function`"
+                ) from error
+        return self._carried[key]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, Python and, where it is installed, numpy."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+    try:
+        import numpy
+    except ImportError:
+        return
+    numpy.random.seed(seed)
+
+
+@contextlib.contextmanager
+def same_random_state() -> Iterator[None]:
+    """What runs inside draws random numbers without changing those that come after it."""
+    kept = random.getstate(), torch.random.get_rng_state()
+    numpy: Any = sys.modules.get("numpy")
+    of_numpy = numpy.random.get_state() if numpy is not None else None
+    try:
+        yield
+    finally:
+        random.setstate(kept[0])
+        torch.random.set_rng_state(kept[1])
+        if of_numpy is not None:
+            numpy.random.set_state(of_numpy)
+
+
+def import_name(name: str, what: str, folder: str) -> Any:
+    """The object that `package.module:attribute` names."""
+    module_name, _, attribute = name.partition(":")
+    try:
+        value: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        raise VariantError(
+            f"{what} `{name}`: module `{module_name}` cannot be imported: {words(error)} (looked first in {folder})"
+            f"{in_src(module_name, Path(folder))}"
+        ) from error
+    except Exception as error:
+        raise VariantError(f"{what} `{name}`: importing `{module_name}` raised {words(error)}") from error
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            near = difflib.get_close_matches(part, [n for n in dir(value) if not n.startswith("_")], n=1)
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            raise VariantError(f"{what} `{name}`: `{module_name}` has no `{part}`{hint}")
+        value = getattr(value, part)
+    if not callable(value):
+        raise VariantError(f"{what} `{name}` is a {type(value).__name__}, not a function that can be called")
+    return value
+
+
+def _call_factory(factory: Callable[[], Any], label: str, what: str) -> Any:
+    try:
+        return factory()
+    except (Exception, SystemExit) as error:
+        hint = f"; a {what} factory is called without arguments" if _lacks_arguments(factory, error) else ""
+        raise VariantError(f"{label} raised {words(error)}{hint}") from error
+
+
+def _lacks_arguments(factory: Callable[[], Any], error: BaseException) -> bool:
+    """Whether the arguments did not fit the factory. An error that the factory raises itself is another case."""
+    if not isinstance(error, TypeError):
+        return False
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # of C code: then no frame of its own is in the traceback
+        return error.__traceback__ is None or error.__traceback__.tb_next is None
+    try:
+        signature.bind()
+    except TypeError:
+        return True
+    return False
+
+
+def load_model(loader: Loader, source: Source) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model in eval mode, and what had to be done to it, in words."""
+    model = loader.make(source, "model")
+    if not isinstance(model, nn.Module):
+        hint = ""
+        if isinstance(model, Mapping):
+            hint = " (a state_dict? load it into the module and return the module)"
+        elif isinstance(model, type):
+            hint = " (a class: return an instance)"
+        raise VariantError(f"the model factory returned a {type(model).__name__}, not a torch.nn.Module{hint}")
+    training = in_training(model)
+    if not training:
+        return model, ()
+    which = "the model was" if model in training else "parts of the model were"
+    put_into_eval_mode(model)
+    return model, (
+        f"{which} in training mode ({len(training)} modules) and put into eval mode for every measurement: "
+        "call `eval()` in the factory",
+    )
+
+
+def keep_environment(saved: Path, before: Mapping[str, str]) -> None:
+    """Write down beside a saved variant which environment variables its code has set, as for the backend of Keras: a
+    process that loads it must have them before it imports anything."""
+    changed = {name: value for name, value in os.environ.items() if before.get(name) != value}
+    _environment_of(saved).write_text(json.dumps([changed, [name for name in before if name not in os.environ]]))
+
+
+def restore_environment(saved: Path) -> None:
+    """Set what `keep_environment` has found."""
+    file = _environment_of(saved)
+    if file.exists():
+        changed, removed = json.loads(file.read_text())
+        os.environ.update(changed)
+        for name in removed:
+            os.environ.pop(name, None)
+
+
+def _environment_of(saved: Path) -> Path:
+    return saved.with_suffix(".environment")

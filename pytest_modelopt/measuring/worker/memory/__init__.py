@@ -1,0 +1,1 @@
+"""The meters of memory in a worker, and the books in which they must balance."""

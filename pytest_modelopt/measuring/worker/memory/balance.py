@@ -1,0 +1,182 @@
+"""Whether the books balance: what a fresh process gains by a saved variant, and what the tensor meter can explain.
+
+The walk and the allocator's events see what the instance and the code of the project lead to, and what the calling
+thread asks of torch. Whatever allocates for itself, in threads or in other libraries, shows in the counters of the
+process only. What they read beyond the tolerances below means that the tensor meter does not hold for this variant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from pytest_modelopt.measuring.installation import is_installed
+from pytest_modelopt.measuring.protocol import Balance
+from pytest_modelopt.measuring.worker import opened_files, size
+from pytest_modelopt.measuring.worker.memory import process_counters, process_memory, tensor_meter
+from pytest_modelopt.measuring.worker.other_processes import OtherProcesses
+from pytest_modelopt.optimizing.calling import Inputs, call
+
+# Measured on models of 3 to 50 modules; see the test of the ordinary models.
+KIB, MIB = 1024, 1024**2
+OF_INSTANCE, OF_MODULE = 96 * KIB, 2 * KIB  # of each module, and of each node of a traced graph
+"""What freeing the instance gives back beside its numbers: objects, kernels' bookkeeping, alignment."""
+OF_PROCESS = 3 * MIB
+"""What the first calls of operators leave behind: generated kernels, caches."""
+OF_PAGES = 16 * MIB
+"""Of pages of no file: stacks, and memory that was freed and is kept for later."""
+OF_OBJECTS, OF_MODULES_OBJECTS = MIB, 8 * KIB  # of each module
+OF_GRAPHS_OBJECTS, OF_NODES_OBJECTS = 2 * MIB, 16 * KIB  # where there is a traced graph, and of each node of it
+"""Of Python's small objects: attributes, kernels' bookkeeping, caches."""
+OF_SOURCE = 3
+"""Bytes of small objects for each byte of the project's source that is imported: functions and classes."""
+OF_READS, OF_READS_OF_RUNTIME = 64 * KIB, 256 * KIB  # where it starts a runtime of its own
+"""Of what is read from files that no hook sees: settings of the system, what the counters themselves are read from."""
+OF_FILES = 64 * KIB
+"""Of files that are mapped: headers, and the rest of the last page."""
+OF_CALL = 4 * MIB
+"""What a call needs beside torch's allocator: scratch memory of MKL, fbgemm and oneDNN."""
+_SETTINGS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0"}
+"""What oneDNN keeps for the next model is nobody's: it reads this before it first works."""
+_PACKED_ROWS, _PACKED_COLUMNS, _OF_PACKED = 64, 512, 96 * KIB
+
+
+def balance(model: Path, inputs: Path, runtime: str | None) -> Balance:
+    """Load the saved module and call it on the saved inputs. To be called once, in a process of its own."""
+    os.environ.update(_SETTINGS)
+    example = size.load(inputs)
+    process_memory.import_libraries(model, runtime)
+    gc.collect()
+    mapped = set(opened_files.mapped())
+    opened_files.watch()
+    named = opened_files.WatchedByKernel(process_memory.paths_named_in(model))
+    others = OtherProcesses()
+    # Compiling takes seconds, and megabytes that are nobody's numbers; the weights are the same without it.
+    with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+        look = _balance if process_counters.are_here() else _uncounted
+        found = look(model, example, others)
+    own = {os.path.realpath(file) for file in (model, inputs)}
+    named.note()
+    unnamed = opened_files.unexplained(found.unnamed_bytes, model)
+    return replace(
+        found,
+        files=opened_files.shipped_with(own, mapped),
+        other_processes=others.named(),
+        unnamed_bytes=unnamed if unnamed > (OF_READS_OF_RUNTIME if runtime or found.runtime else OF_READS) else 0,
+    )
+
+
+def _uncounted(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
+    loaded, read = _load_and_call(model, example, others)
+    call(loaded, example)
+    why = "this system has no counters of a process by which it could be checked"
+    return Balance(0, why_not=why, unnamed_bytes=read)
+
+
+def _load_and_call(model: Path, example: Inputs, others: OtherProcesses) -> tuple[nn.Module, int]:
+    """And how many bytes were read for it."""
+    before = opened_files.bytes_read()
+    loaded = process_memory.load_saved(model)
+    call(loaded, example)
+    read = opened_files.bytes_read() - before
+    opened_files.note_kept_open()
+    others.note_first_call()
+    return loaded, read
+
+
+def _balance(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
+    files_before, imported_before = process_counters.mapped_files(), set(sys.modules)
+    before = process_counters.read()
+    with process_counters.without_imports():
+        loaded, read = _load_and_call(model, example, others)
+        gc.collect()
+        call(loaded, example)
+        gc.collect()
+        process_counters.free_buffers_of_libraries()
+        after = process_counters.read()
+        try:
+            walk = tensor_meter.Walk(loaded)
+        except tensor_meter.ForeignRuntime as foreign:
+            return Balance(0, foreign.runtime, unnamed_bytes=read)
+        total, own, modules = walk.total_bytes(), walk.own_bytes, sum(map(_parts, loaded.modules()))
+        objects = _room_for_objects(list(loaded.modules()), imported_before)
+        packed = sum(map(_packing_room, walk.packed))
+        files = _unexplained_files(walk.ranges(), files_before)
+        in_call = _unexplained_in_call(loaded, example)
+        del walk  # it keeps what it unpacked
+        gc.collect()
+        held = process_counters.read()
+        del loaded
+        gc.collect()
+        freed = held.allocated - process_counters.read().allocated
+    books = (
+        (freed - own, OF_INSTANCE + OF_MODULE * modules + packed),
+        (after.allocated - before.allocated - total, OF_PROCESS + OF_MODULE * modules + packed),
+        (after.anonymous - before.anonymous - total, OF_PAGES + 4 * OF_MODULE * modules + packed),
+        (after.objects - before.objects, objects),
+        (files, OF_FILES),
+        (in_call, OF_CALL + packed),
+    )
+    hidden = max((unexplained for unexplained, room in books if unexplained > room), default=0)
+    return Balance(hidden, books=books, unnamed_bytes=read)
+
+
+def _parts(module: nn.Module) -> int:
+    """Objects of Python beside its numbers: itself, and the nodes of its graph."""
+    return 1 + (len(module.graph.nodes) if isinstance(module, GraphModule) else 0)
+
+
+def _room_for_objects(modules: list[nn.Module], imported_before: set[str]) -> int:
+    nodes = sum(map(_parts, modules)) - len(modules)
+    graphs = OF_GRAPHS_OBJECTS + nodes * OF_NODES_OBJECTS if nodes else 0
+    return OF_OBJECTS + len(modules) * OF_MODULES_OBJECTS + graphs + OF_SOURCE * _source_bytes(imported_before)
+
+
+def _source_bytes(imported_before: set[str]) -> int:
+    """Of the project's modules that were imported since."""
+    found = 0
+    for name in sys.modules.keys() - imported_before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and file.endswith(".py") and not is_installed(file):
+            with contextlib.suppress(OSError):
+                found += Path(file).stat().st_size
+    return found
+
+
+def _packing_room(shape: tuple[int, ...]) -> int:
+    """Kernels of int8 pad a packed matrix to whole blocks, and keep sums of its columns."""
+    rows, columns = shape[0], int(torch.Size(shape[1:]).numel())
+    padded = -(-rows // _PACKED_ROWS) * _PACKED_ROWS * -(-columns // _PACKED_COLUMNS) * _PACKED_COLUMNS
+    return padded - rows * columns + 16 * rows + _OF_PACKED
+
+
+def _unexplained_files(ranges: list[tuple[int, int]], before: dict[tuple[int, int], int]) -> int:
+    """Resident bytes of files that were mapped since, without what the walk has found in them."""
+    unexplained = 0
+    for (start, stop), resident in process_counters.mapped_files().items():
+        if (start, stop) not in before:
+            known = tensor_meter.union_bytes((max(start, a), min(stop, b)) for a, b in ranges if a < stop and b > start)
+            unexplained += max(0, resident - known)
+    return unexplained
+
+
+def _unexplained_in_call(loaded: nn.Module, example: Inputs) -> int:
+    """By how much more than torch's allocator knows of the process grows within a call, at its peak."""
+
+    def run() -> object:
+        return call(loaded, example)
+
+    run()
+    known = tensor_meter.call_peak_bytes(run)
+    gc.collect()
+    process_counters.give_back_free_memory()
+    growth = process_memory.resident_growth(run)
+    return 0 if growth is None else growth - known

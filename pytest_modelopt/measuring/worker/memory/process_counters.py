@@ -1,0 +1,161 @@
+"""Counters of this process that see whatever allocates: glibc's totals over all threads, pages, mapped files.
+
+What installed packages take while they are imported is not what a model takes, and is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_modelopt.measuring.installation import is_installed
+from pytest_modelopt.measuring.worker import opened_files
+
+_SELF = Path("/proc/self")
+_LEAST_MAPPED = 64 * 1024
+"""A library's constants are smaller."""
+_SHARED_MEMORY = ("/dev/shm/", "/dev/zero", "/memfd:", "/SYSV")
+"""Pages of no file that several processes may have: to the kernel they are a file."""
+_OBJECTS = re.compile(rb"# bytes in allocated blocks +=\s+([\d,]+)")
+_imported = [0, 0, 0]
+"""(malloc, anonymous pages, small objects) of imports since this process started to look."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Bytes at one moment."""
+
+    allocated: int
+    """What malloc has handed out and not got back, in all threads."""
+    anonymous: int
+    """Resident pages of no file."""
+    objects: int
+    """Of Python's small objects: numbers, texts, entries of lists and dicts."""
+
+
+class _MallInfo(ctypes.Structure):
+    _names_ = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in _names_.split()]
+
+
+@functools.cache
+def are_here() -> bool:
+    """Whether the system has them: Linux with glibc, whose allocator nothing has replaced."""
+    if not sys.platform.startswith("linux") or not (_SELF / "smaps_rollup").exists():
+        return False
+    try:
+        before, block = _allocated(), bytearray(2**20)
+        return _allocated() - before >= len(block)
+    except (OSError, AttributeError):
+        return False
+
+
+def read() -> Counters:
+    return Counters(_allocated() - _imported[0], _anonymous() - _imported[1], small_objects() - _imported[2])
+
+
+@functools.cache
+def _libc() -> Any:
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = _MallInfo
+    return libc
+
+
+def _allocated() -> int:
+    info = _libc().mallinfo2()
+    return int(info.uordblks) + int(info.hblkhd)
+
+
+def _anonymous() -> int:
+    lines = (_SELF / "smaps_rollup").read_text(encoding="ascii").splitlines()
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
+
+
+def small_objects() -> int:
+    """Bytes in use of what Python keeps for objects of up to 512 bytes, of which malloc knows nothing; 0 where it keeps
+    nothing, as under PYTHONMALLOC=malloc."""
+    write: Any = getattr(sys, "_debugmallocstats", None)  # to the file behind standard error: there is no other way
+    if write is None:
+        return 0
+    with tempfile.TemporaryFile(buffering=0) as file:  # what it takes itself should be little
+        error = os.dup(2)
+        try:
+            os.dup2(file.fileno(), 2)
+            write()
+        finally:
+            os.dup2(error, 2)
+            os.close(error)
+        file.seek(0)
+        found = _OBJECTS.search(file.read())
+    return int(found[1].replace(b",", b"")) if found else 0
+
+
+def give_back_free_memory() -> None:
+    """Have the kernel take the pages of freed memory, so that the next allocation shows in what is resident."""
+    _libc().malloc_trim(0)
+
+
+def free_buffers_of_libraries() -> None:
+    """Have MKL give back the scratch memory that it keeps for its next call, where torch was built with it."""
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(str(library)).mkl_serv_free_buffers()
+
+
+@contextlib.contextmanager
+def without_imports() -> Iterator[None]:
+    """Keep what the import of an installed package takes out of the counters."""
+    machinery: Any = importlib._bootstrap
+    load, within = machinery._load_unlocked, [0]
+
+    def measured(spec: Any) -> Any:
+        if within[0] or not is_installed(spec.origin or ""):
+            return load(spec)
+        within[0] += 1
+        before = _allocated(), _anonymous(), small_objects()
+        try:
+            with opened_files.read_by_nobody():
+                return load(spec)
+        finally:
+            within[0] -= 1
+            _imported[0] += _allocated() - before[0]
+            _imported[1] += max(0, _anonymous() - before[1])
+            _imported[2] += small_objects() - before[2]
+
+    machinery._load_unlocked = measured
+    try:
+        yield
+    finally:
+        machinery._load_unlocked = load
+
+
+def mapped_files() -> dict[tuple[int, int], int]:
+    """(start, stop) -> resident bytes of each part of a file that is mapped as data, and of shared memory; not of
+    installed files, nor of libraries' constants."""
+    found: dict[tuple[int, int], int] = {}
+    place: tuple[int, int] | None = None
+    for line in (_SELF / "smaps").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        head, _, rest = line.partition(" ")
+        if "-" in head:
+            start, _, stop = head.partition("-")
+            _, _, file = rest.partition("/")
+            is_shared = f"/{file}".startswith(_SHARED_MEMORY)
+            is_data = bool(file) and "x" not in rest[:4] and (is_shared or not is_installed("/" + file))
+            place = (int(start, 16), int(stop, 16)) if is_data else None
+        elif head == "Rss:" and place is not None:
+            resident = 1024 * int(rest.split()[0])
+            if resident >= _LEAST_MAPPED:
+                found[place] = resident
+    return found

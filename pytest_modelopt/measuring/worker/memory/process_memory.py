@@ -1,0 +1,212 @@
+"""Process memory: the peak of a fresh process that only loads a saved variant and runs it, minus what it took before.
+
+For runtimes that bypass torch's allocator, and for limits on a whole process. The best meter is memray, which counts
+every allocation from before the model is loaded until after the first call. Without it the kernel's high-water mark of
+resident memory serves, which includes the pages of the libraries that the call touches, and repeats less well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import importlib.util
+import os
+import pickletools
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_modelopt.measuring.protocol import VariantError, words
+from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.memory import process_counters
+from pytest_modelopt.optimizing.calling import call
+from pytest_modelopt.optimizing.foreign_runtimes import FOREIGN_RUNTIMES
+from pytest_modelopt.optimizing.runtimes import telemetry
+from pytest_modelopt.results.record import ProcessMeter
+
+_LIBRARIES = ("torch", "torchao", "numpy", "keras")
+"""Importing these is not what a model takes. Modules of the user's are not among them: they belong to the model."""
+_ARENA_BYTES, _ROOM_BYTES, _SMALL_BYTES = 1024**2, 8 * 1024**2, 448
+_FEW_OBJECTS_BYTES = 3 * 1024**2
+"""What is imported while any model is loaded leaves fewer, and not the same in each process: equal models would read
+unequal."""
+_MISSED = 1.25
+"""malloc's own total counts the room between blocks, too."""
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+def peak_bytes(model: Path, inputs: Path, runtime: str | None) -> tuple[int, ProcessMeter]:
+    """Peak bytes of loading the module saved in `model` and calling it once on `inputs`, and the meter that read them.
+
+    To be called once, in a process of its own: what a second load takes is not what the first one took.
+
+    Raises:
+        VariantError: there is no meter here, the model cannot be loaded again, or its peak is too small to be seen.
+    """
+    meter = _choose_meter()
+    example = size.load(inputs)
+    import_libraries(model, runtime)
+    gc.collect()
+    room = _room_for_small_objects()
+    objects = process_counters.small_objects()
+
+    def load_and_call() -> object:
+        loaded = load_saved(model)
+        with torch.inference_mode():
+            answer = call(loaded, example)
+        nonlocal objects
+        objects = process_counters.small_objects() - objects
+        return loaded, answer  # both are alive while the meter stops
+
+    peak = _METERS[meter](load_and_call, model.parent)
+    if objects > _FEW_OBJECTS_BYTES:
+        peak += min(objects, _ROOM_BYTES)  # no meter sees the room
+    del room
+    if peak <= 0:
+        raise VariantError(f"the peak of the process did not rise above what it was before, as {meter} reads it")
+    return peak, meter
+
+
+def load_saved(model: Path) -> Any:
+    """The module saved in `model`. Raises VariantError with the way out where it cannot be loaded."""
+    try:
+        return size.load(model)
+    except Exception as error:
+        raise VariantError(
+            f"the saved model cannot be loaded in a fresh process: {words(error, 300)}; a model that "
+            "wraps a runtime must say what of it is saved, in `__getstate__` and `__setstate__` or in `__reduce__`"
+        ) from error
+
+
+# --- what the process has before the meter starts --------------------------------------------------------------------
+
+
+def import_libraries(model: Path, runtime: str | None) -> None:
+    """Import the libraries that the saved model needs: their own memory is there with any model."""
+    for package in FOREIGN_RUNTIMES.get(runtime or "", ()):
+        if importlib.util.find_spec(package.partition(".")[0]) is not None:
+            with telemetry.off():
+                importlib.import_module(package)
+    for module in sorted(_modules_named_in(model)):
+        if module.partition(".")[0] in _LIBRARIES:
+            importlib.import_module(module)
+
+
+def _room_for_small_objects() -> list[bytes]:
+    """Make room for Python's small objects; what is returned keeps it from being given back.
+
+    Python takes memory for them by the mebibyte (an arena), whenever all it has is full. How full it is depends on
+    whatever the process did before, so of two that load the same model one would take a mebibyte more.
+    """
+    filling = [bytes(_SMALL_BYTES) for _ in range(_ROOM_BYTES // _SMALL_BYTES)]
+    return filling[:: _ARENA_BYTES // 4 // _SMALL_BYTES]
+
+
+def _modules_named_in(saved: Path) -> set[str]:
+    """Modules whose classes and functions the file names."""
+    # torch.save writes pickle's protocol 2, where each global is one opcode: "module name".
+    named = (argument for name, argument in _read_as_data(saved) if name == "GLOBAL")
+    return {str(argument).partition(" ")[0] for argument in named}
+
+
+def paths_named_in(saved: Path) -> set[str]:
+    """Files and folders that text in the file names, links and relative names included."""
+    texts = {argument for name, argument in _read_as_data(saved) if name != "GLOBAL" and isinstance(argument, str)}
+    return {text for text in texts if 0 < len(text) < 4096 and "\0" not in text and os.path.exists(text)}  # noqa: PTH110
+
+
+def _read_as_data(saved: Path) -> Iterator[tuple[str, Any]]:
+    """(opcode, argument) of each step of the pickle: nothing of the user's is imported."""
+    with zipfile.ZipFile(saved) as archive:
+        (name,) = (entry for entry in archive.namelist() if entry.endswith("/data.pkl"))
+        content = archive.read(name)
+    return ((opcode.name, argument) for opcode, argument, _ in pickletools.genops(content))
+
+
+# --- the meters ------------------------------------------------------------------------------------------------------
+
+
+def _choose_meter() -> ProcessMeter:
+    if importlib.util.find_spec("memray") is not None:
+        return "memray"
+    if _resident("VmHWM") is not None:
+        return "VmHWM"
+    raise VariantError(
+        "there is no meter for it: memray is not installed (`pip install 'pytest-modelopt[memory]'`), and "
+        f"{sys.platform} has no {_STATUS} to read a peak from"
+    )
+
+
+def _by_memray(call_once: Callable[[], object], folder: Path) -> int:
+    import memray
+
+    # In the run's own folder, which is removed however this process ends.
+    with tempfile.TemporaryDirectory(prefix="memray-", dir=folder) as name:
+        file = Path(name) / "allocations.bin"
+        before = process_counters.read().allocated if process_counters.are_here() else None
+        with memray.Tracker(file):
+            kept = call_once()
+        gained = 0 if before is None else process_counters.read().allocated - before
+        del kept
+        reader = memray.FileReader(file)
+        peak = int(reader.metadata.peak_memory)
+        reader.close()
+    # Libraries that look malloc up for themselves are out of its reach.
+    return gained if gained > _MISSED * peak else peak
+
+
+def _by_high_water_mark(call_once: Callable[[], object], folder: Path) -> int:
+    del folder
+    # Importing may have raised the mark above what is resident now. A container may forbid to reset it.
+    with contextlib.suppress(OSError):
+        _CLEAR_REFS.write_text("5", encoding="ascii")
+    mark, before = _read_resident("VmHWM"), _read_resident("VmRSS")
+    kept = call_once()
+    peak = _read_resident("VmHWM")
+    del kept
+    if peak <= mark > before:
+        raise VariantError(
+            f"an earlier peak of the process hides the model's, and {_CLEAR_REFS} did not reset it: install "
+            "`pytest-modelopt[memory]`"
+        )
+    return peak - before
+
+
+def resident_growth(run: Callable[[], object]) -> int | None:
+    """By how much the resident memory of this process rises within one `run()`; None where the kernel does not let its
+    high-water mark be reset."""
+    try:
+        _CLEAR_REFS.write_text("5", encoding="ascii")
+    except OSError:
+        return None
+    before = _read_resident("VmHWM")
+    run()
+    return _read_resident("VmHWM") - before
+
+
+_METERS: dict[ProcessMeter, Callable[[Callable[[], object], Path], int]] = {
+    "memray": _by_memray,
+    "VmHWM": _by_high_water_mark,
+}
+
+
+def _read_resident(field: str) -> int:
+    value = _resident(field)
+    assert value is not None, field
+    return value
+
+
+def _resident(field: str) -> int | None:
+    """Bytes of a field of /proc/self/status, which the kernel gives in units of 1024; None where there is none."""
+    try:
+        lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)

@@ -1,0 +1,232 @@
+"""Files that this process opens: by an audit hook, by wrapped readers of which Python does not know, by its maps."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import struct
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from pytest_modelopt.measuring.installation import is_installed
+
+_opened: dict[str, None] = {}
+"""In order: a process runs one variant."""
+_read: Counter[str] = Counter()
+"""Bytes of each as often as it was opened, by its size then: it may be gone at the end. Libraries are not read."""
+_of_nobody = [0]
+"""Bytes read by imports of installed packages beyond the files that were noted meanwhile."""
+_written: set[str] = set()
+_since = [0.0]
+_NO_WEIGHTS = (".py", ".pyc", ".pyi")
+_CACHES = ("torchinductor_", "torch_extensions", "triton_")
+"""What compilers keep for the next process, in the system's temporary folder."""
+
+
+def watch() -> None:
+    """Note from now on which files are opened."""
+    _since[0] = time.time()
+    sys.addaudithook(_note_event)
+    _note_readers()
+
+
+def noted() -> tuple[str, ...]:
+    return tuple(_opened)
+
+
+def shipped_with(own: set[str], mapped_before: set[str]) -> dict[str, int]:
+    """Bytes of each file that a variant needs beside the one it is saved in: what was opened since `watch`, or mapped
+    since then, and is neither of the installation, nor source, nor written by this process itself. `own` are ours."""
+    found: dict[str, int] = {}
+    for path in (*_opened, *(file for file in mapped() if file not in mapped_before)):
+        real = os.path.realpath(path)
+        if path in _written or real in own or _is_of_nobody(path) or _is_of_nobody(real):
+            continue
+        with contextlib.suppress(OSError):  # it has gone since
+            if Path(real).is_file() and Path(real).stat().st_mtime < _since[0]:  # not written meanwhile
+                found[real] = Path(real).stat().st_size
+    return found
+
+
+def bytes_read() -> int:
+    """Since the process started, beyond what it has written, as the kernel counts it: readers in C are seen by no hook,
+    and what a process writes for them itself comes from nowhere else. 0 where the kernel does not tell."""
+    try:
+        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    found = {name: int(value) for name, _, value in (line.partition(": ") for line in lines)}
+    return found.get("rchar", 0) - found.get("wchar", 0)
+
+
+@contextlib.contextmanager
+def read_by_nobody() -> Iterator[None]:
+    """What is read meanwhile is nobody's: an installed package may ask other programs when it is imported."""
+    before = bytes_read() - _known()
+    try:
+        yield
+    finally:
+        _of_nobody[0] += max(0, bytes_read() - _known() - before)
+
+
+def unexplained(read: int, own: Path) -> int:
+    """Of `read` bytes, those beyond the sizes of the files that were noted, and of the saved variant, `own`."""
+    return read - _known(own) - own.stat().st_size - _of_nobody[0]
+
+
+def _known(without: Path | None = None) -> int:
+    """Bytes of what was noted. Who opens data once may read it twice; source is read once."""
+    return sum(size * (1 if path.endswith(_NO_WEIGHTS) else 2) for path, size in _read.items() if path != str(without))
+
+
+def _size_of(path: str) -> int:
+    with contextlib.suppress(OSError):
+        if os.path.isfile(path):  # noqa: PTH113
+            return os.stat(path).st_size  # noqa: PTH116
+    return 0
+
+
+def note_kept_open() -> None:
+    """Note the files that the process keeps open to read, by whatever name and reader it came to them."""
+    with contextlib.suppress(OSError):
+        for descriptor in os.listdir("/proc/self/fd"):  # noqa: PTH208
+            with contextlib.suppress(OSError):
+                path = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
+                if path.startswith("/") and path not in _opened and _can_be_read(descriptor):
+                    _note(path)
+
+
+def _can_be_read(descriptor: str) -> bool:
+    """Not the log of what this process prints, for one."""
+    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:  # noqa: PTH123
+        flags = next(line.split()[1] for line in file if line.startswith("flags:"))
+    return int(flags, 8) & os.O_ACCMODE != os.O_WRONLY
+
+
+class WatchedByKernel:
+    """Files, and those in folders, of which the kernel tells whether they are opened: readers in C are seen by no hook.
+    To be given names that the saved variant holds, since the kernel tells of other processes, too."""
+
+    _OPENED, _NONBLOCKING = 0x20, 0o4000
+    _EVENT = struct.Struct("iIII")
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._names: dict[int, str] = {}
+        self._events = -1
+        if not sys.platform.startswith("linux"):
+            return
+        libc = ctypes.CDLL(None)
+        self._events = libc.inotify_init1(self._NONBLOCKING)
+        for path in sorted(paths):
+            watch = libc.inotify_add_watch(self._events, os.fsencode(path), self._OPENED)
+            if watch >= 0:
+                self._names[watch] = path
+
+    def note(self) -> None:
+        """Note what was opened, and stop to look."""
+        if self._events < 0:
+            return
+        content = b""
+        with contextlib.suppress(BlockingIOError):
+            while more := os.read(self._events, 2**16):
+                content += more
+        os.close(self._events)
+        while content:
+            watch, _, _, length = self._EVENT.unpack_from(content)
+            name = os.fsdecode(content[self._EVENT.size : self._EVENT.size + length].rstrip(b"\0"))
+            content = content[self._EVENT.size + length :]
+            if watch in self._names:
+                _note(os.path.join(self._names[watch], name) if name else self._names[watch])  # noqa: PTH118
+
+
+def _is_of_nobody(path: str) -> bool:
+    """Of the installation, source, or in a cache of a compiler."""
+    caches = [os.environ.get("TORCHINDUCTOR_CACHE_DIR"), os.environ.get("TRITON_CACHE_DIR")]
+    folder = Path(tempfile.gettempdir())
+    inside = Path(path).relative_to(folder).parts[:1] if Path(path).is_relative_to(folder) else ()
+    return (
+        path.endswith(_NO_WEIGHTS)
+        or is_installed(path)
+        or any(part.startswith(_CACHES) for part in inside)
+        or any(cache and Path(path).is_relative_to(cache) for cache in caches)
+    )
+
+
+def _note_event(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open":
+        _note(arguments[0], is_written=bool(arguments[2] and arguments[2] & (os.O_WRONLY | os.O_CREAT | os.O_TRUNC)))
+    elif event == "ctypes.dlopen":
+        _note(arguments[0], is_library=True)
+    elif event == "sqlite3.connect":
+        file = os.fsdecode(arguments[0]) if isinstance(arguments[0], (str, bytes, os.PathLike)) else ""
+        _note(url2pathname(urlsplit(file).path) if file.startswith("file:") else file)
+
+
+def _note(file: Any, *, is_written: bool = False, is_library: bool = False) -> None:
+    with contextlib.suppress(TypeError, ValueError, OSError):  # a number of an open file, or nothing that can be opened
+        path = os.path.abspath(os.fsdecode(file))  # noqa: PTH100
+        _opened.setdefault(path)
+        if not is_library:
+            _read[path] += _size_of(path)
+        if is_written:
+            _written.add(path)
+
+
+def _note_readers() -> None:
+    """Readers that open files without Python's knowledge."""
+    import torch
+
+    packages = getattr(torch._C, "_aoti", None)
+    for place, name in (
+        (torch.jit, "load"),
+        (torch, "from_file"),
+        (torch.UntypedStorage, "from_file"),
+        (packages, "AOTIModelPackageLoader"),
+    ):
+        if hasattr(place, name):
+            setattr(place, name, _Noted(getattr(place, name)))
+    try:
+        import safetensors
+    except ImportError:
+        return
+    reader = safetensors.safe_open
+    noted = _Noted(reader)
+    for module in list(sys.modules.values()):
+        if getattr(module, "__dict__", {}).get("safe_open") is reader:
+            module.safe_open = noted  # type: ignore[attr-defined]
+
+
+class _Noted:
+    """A reader, function or class, that notes what it is given; for all else it is what it was."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for value in (*args[:1], *kwargs.values()):
+            if isinstance(value, (str, os.PathLike)):
+                _note(value)
+        return self._reader(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    def __instancecheck__(self, value: Any) -> bool:
+        return isinstance(value, self._reader)
+
+
+def mapped() -> list[str]:
+    """Files that are mapped into this process: libraries and weights."""
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+    return list(dict.fromkeys(line[line.index("/") :] for line in lines if "/" in line))

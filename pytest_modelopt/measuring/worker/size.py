@@ -1,0 +1,139 @@
+"""Bytes of the saved variant: state and structure, as `torch.save` of the module writes them."""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import types
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from pytest_modelopt.optimizing.calling import Inputs
+from pytest_modelopt.optimizing.quantization import torch_ao
+
+
+class _Counter:
+    """A file that keeps nothing but the number of bytes written to it."""
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    def write(self, data: bytes) -> int:
+        size = memoryview(data).nbytes
+        self.written += size
+        return size
+
+    def flush(self) -> None:
+        pass
+
+
+def saved_bytes(model: nn.Module) -> int:
+    """Size in bytes of the saved model. The same model gives the same number in every process.
+
+    The whole module is saved, not its state_dict: structured pruning, low rank and quantization change the structure,
+    and what is shipped must load again. cloudpickle writes importable classes by name, as pickle does, and carries
+    those that only exist in a test (whose code, with the path of its file, then counts, too). TorchScript has a format
+    of its own, and no other. What the model reads from other files when it is loaded is not in it: see
+    `pytest_modelopt.measuring.worker.opened_files`.
+    """
+    counter = _Counter()
+    make_parametrized_picklable(model)
+    _write(model, counter)
+    return counter.written
+
+
+def make_parametrized_picklable(model: nn.Module) -> None:
+    """Teach pickle, in this process, to save layers with parametrized weights (as by weight norm): torch refuses.
+
+    torch makes a class of its own for each such layer, and none of its functions makes one around given weights.
+    """
+    for module in model.modules():
+        if parametrize.is_parametrized(module):
+            copyreg.pickle(type(module), _reduce_parametrized)
+
+
+def _reduce_parametrized(module: nn.Module) -> tuple[Any, ...]:
+    names = tuple(module.parametrizations)  # type: ignore[arg-type]
+    kind = parametrize.type_before_parametrizations(module)
+    state = kind.__getstate__(module) if hasattr(kind, "__getstate__") else vars(module)
+    return blank_parametrized, (kind, names), state
+
+
+def blank_parametrized(kind: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
+    """A layer of that class without its state, whose weights of these names will be parametrized."""
+    module = kind.__new__(kind)
+    parametrize._inject_new_class(module)
+    for name in names:
+        parametrize._inject_property(module, name)
+    return module
+
+
+def save(value: nn.Module | Inputs, path: Path) -> None:
+    """Write a module, or the inputs of a call, to `path`, whole or not at all."""
+    if isinstance(value, nn.Module):
+        make_parametrized_picklable(value)
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:  # given a path, torch.save would write the file's name into the archive
+        _write(value, file)
+    temporary.replace(path)
+
+
+def _write(value: Any, file: Any) -> None:
+    holder, names = _scripts_of(value)
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        """As cloudpickle's, and takes TorchScript, which has a format of its own: all of it in one archive, where what
+        several of the modules share is written once."""
+
+        def reducer_override(self, obj: Any) -> Any:
+            if not isinstance(obj, torch.jit.ScriptModule):
+                return super().reducer_override(obj)
+            if id(obj) in names:
+                return getattr, (holder, names[id(obj)])
+            archive = io.BytesIO()
+            torch.jit.save(obj, archive)
+            # Not bytes, which pickle's protocol 2 has no form for: it makes text of them, half as long again.
+            return _load_script, (torch.frombuffer(archive.getbuffer(), dtype=torch.uint8),)
+
+    module: Any = types.SimpleNamespace(Pickler=Pickler, __name__=cloudpickle.__name__)
+    with torch_ao.quiet():
+        torch.save(value, file, pickle_module=module)
+
+
+class _Holder(nn.Module):
+    """Has the TorchScript modules of a model as its own, so that they are written together."""
+
+    def forward(self) -> None:
+        pass
+
+
+def _scripts_of(value: Any) -> tuple[nn.Module | None, dict[int, str]]:
+    """All of a model's TorchScript modules in one, and the name of each in there by its id."""
+    if not isinstance(value, nn.Module):
+        return None, {}
+    scripts = [module for module in value.modules() if isinstance(module, torch.jit.ScriptModule)]
+    inner = {id(child) for script in scripts for child in script.modules() if child is not script}
+    outer = [script for script in scripts if id(script) not in inner]
+    if len(outer) < 2:
+        return None, {}
+    holder = _Holder()
+    for number, script in enumerate(outer):
+        holder.add_module(f"part{number}", script)
+    with torch_ao.quiet():
+        return torch.jit.script(holder), {id(script): f"part{number}" for number, script in enumerate(outer)}
+
+
+def _load_script(archive: torch.Tensor) -> Any:
+    with torch_ao.quiet():
+        return torch.jit.load(io.BytesIO(archive.numpy().tobytes()))  # type: ignore[no-untyped-call]
+
+
+def load(path: Path) -> Any:
+    """What `save` wrote: a file of our own workers, in a folder that only this user can read."""
+    with torch_ao.quiet():
+        return torch.load(path, weights_only=False)

@@ -1,0 +1,213 @@
+"""A recipe expression on a model: the steps in order, what each changed, and a check that the result still runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelopt.optimizing.bisection import explanation
+from pytest_modelopt.optimizing.calling import Inputs, call
+from pytest_modelopt.optimizing.coverage import Snapshot, compare, is_changed, snapshot
+from pytest_modelopt.optimizing.describe import author_name, known_base, last_line, type_name, types_in_words
+from pytest_modelopt.optimizing.foreign_runtimes import held_by
+from pytest_modelopt.optimizing.multiply_adds import multiply_adds
+from pytest_modelopt.optimizing.quantization import torch_ao
+from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError
+from pytest_modelopt.optimizing.registry import RECIPES
+from pytest_modelopt.optimizing.sealed import explained, put_into_eval_mode
+from pytest_modelopt.results.record import Coverage, RecipeStep
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+WHOLE_MODEL = ("compiled", "runtime")
+"""Forms after which nothing else can be done: no way out for a single layer type."""
+
+
+class RecipeDidNothing(RecipeError):
+    """A step of the expression left every weight as it was: to measure it would compare a model with itself."""
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """The optimized model in eval mode, what was changed in it, and the notes of all steps."""
+
+    model: nn.Module
+    coverage: Coverage
+    notes: tuple[str, ...] = ()
+    first_call_s: float = 0.0
+    """Of the check after the last step: compiling and other lazy preparation is in it."""
+
+
+def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> Optimization:
+    """Apply the recipes in order. The model object that is given may be changed in place.
+
+    Raises:
+        RecipeDidNothing: if a step changed no weight.
+        RecipeError: if the model does not run on the example inputs before or after a step, or a step failed.
+    """
+    import torch
+
+    for recipe in recipes:
+        _refuse_unfit(recipe, context)
+    put_into_eval_mode(model)
+    _check_original(model, context.example_inputs)
+    original = before = snapshot(model)
+    counted = multiply_adds(model, context.example_inputs)
+    reached: frozenset[str] = frozenset()
+    steps = []
+    first_call_s = 0.0
+    for recipe in recipes:
+        torch.manual_seed(context.seed)
+        try:
+            applied, changed_bytes, first_call_s = _step(recipe, model, before, context)
+        except RecipeError as error:
+            told = explained(error, recipe.recipe_name, model)
+            if told is error or (recipe.calibrates and context.calibration is None):
+                raise
+            raise told from error
+        model = applied.model
+        reached |= applied.reached or frozenset()
+        unlike_class = {author_name(name): why for name, why in applied.unlike_class.items()}
+        step = RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, applied.notes, unlike_class)
+        steps.append(step)
+        before = snapshot(model)
+    coverage = Coverage(compare(original, model, reached, counted), tuple(steps))
+    return Optimization(model, coverage, tuple(note for step in steps for note in step.notes), first_call_s)
+
+
+def _refuse_unfit(recipe: Recipe, context: Context) -> None:
+    reason = recipe.missing() or recipe.unfit(context.device)
+    if reason:
+        raise RecipeError(reason)
+
+
+def _step(recipe: Recipe, model: nn.Module, before: Snapshot, context: Context) -> tuple[Applied, int, float]:
+    """What one recipe made of the model, checked; the bytes that it changed, and the seconds of the first call."""
+    if not before.weights:
+        raise RecipeDidNothing(_nothing_message(recipe, before, (), model))
+    applied = _apply(recipe, model, context)
+    reached = None if applied.reached is None else frozenset(map(author_name, applied.reached))
+    applied = replace(applied, model=put_into_eval_mode(applied.model), reached=reached)
+    start = time.perf_counter()
+    _check_forward(applied.model, context.example_inputs, recipe)
+    first_call_s = time.perf_counter() - start
+    changed_bytes = sum(layer.changed_bytes for layer in compare(before, applied.model, reached or frozenset()))
+    if not changed_bytes and not is_changed(before, applied.model):
+        raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes, applied.model))
+    return applied, changed_bytes, first_call_s
+
+
+def _apply(recipe: Recipe, model: nn.Module, context: Context) -> Applied:
+    try:
+        return recipe.apply(model, context)
+    except RecipeError:
+        raise
+    except Exception as error:
+        raise RecipeError(f"{recipe.canonical()} failed: {last_line(error)}") from error
+
+
+def _check_original(model: nn.Module, inputs: Inputs) -> None:
+    error = _forward_error(model, inputs)
+    if error:
+        raise RecipeError(
+            f"the model does not run on its example inputs, before any recipe: {last_line(error)}"
+        ) from error
+
+
+def _check_forward(model: nn.Module, inputs: Inputs, recipe: Recipe) -> None:
+    error = _forward_error(model, inputs)
+    if error:
+        raise RecipeError(
+            f"after {recipe.canonical()} the model no longer runs on its example inputs"
+            f"{_where(model, inputs)}: {last_line(error)}{explanation(error)}"
+        ) from error
+
+
+def _forward_error(model: nn.Module, inputs: Inputs) -> Exception | None:
+    import torch
+
+    try:
+        with torch_ao.quiet(), torch.no_grad():
+            call(model, inputs)
+    except Exception as error:
+        return error
+    return None
+
+
+def _where(model: nn.Module, inputs: Inputs) -> str:
+    """' (in encoder.fc, a Linear)' if a second run fails in a module that can be told; '' otherwise."""
+    from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+    entered: list[Any] = []
+    enter = register_module_forward_pre_hook(lambda module, _: entered.append(module))
+    leave = register_module_forward_hook(lambda _module, _inputs, _output: entered.pop() and None)
+    try:
+        _forward_error(model, inputs)
+    finally:
+        enter.remove()
+        leave.remove()
+    names = {id(module): name for name, module in model.named_modules()}
+    if not entered or not names.get(id(entered[-1])):
+        return ""
+    return f" (in {names[id(entered[-1])]}, of type {type_name(entered[-1])})"
+
+
+def _nothing_message(recipe: Recipe, before: Snapshot, notes: Sequence[str], model: nn.Module) -> str:
+    name = recipe.recipe_name
+    layers = before.layers()
+    if not layers:
+        return f"{name} changed nothing: the model holds no weights{_foreign(model)}"
+    parts = [
+        f"{name} changed nothing: the model holds {types_in_words((kind, size) for _, kind, size in layers)}",
+    ]
+    if recipe.changes:
+        parts.append(f"{name} changes {_enumerated(recipe.changes)} only")
+    if {weight.type for weight in before.weights} & set(recipe.changes):
+        parts.extend(notes)
+    bases = {type_name(module): known_base(module) for module in model.modules()}
+    fitting = _fitting(recipe, {kind: bases.get(kind, "") for _, kind, _ in layers})
+    if not fitting and not {weight.type for weight in before.weights} & set(recipe.changes):
+        fitting = _converting()
+    return "; ".join([*parts, *fitting])
+
+
+def _foreign(model: nn.Module) -> str:
+    """That another runtime has the weights, where the model wraps one."""
+    attribute, runtime = held_by(model)
+    if not attribute:
+        return ""
+    return (
+        f" in torch: `{attribute}` is an object of {runtime}, which keeps its weights to itself; apply the recipe to "
+        f"the torch model before it is handed to {runtime}"
+    )
+
+
+def _fitting(recipe: Recipe, bases: Mapping[str, str]) -> list[str]:
+    """For each layer type that this recipe leaves alone, or that it was derived from, the recipes that would change it.
+
+    `bases` are these types, each with the class of torch that it was derived from, or ''.
+    """
+    told = []
+    for kind, base in bases.items():
+        known = base or kind
+        names = [name for name, other in RECIPES.items() if known in other.changes and other.gives not in WHOLE_MODEL]
+        if not recipe.changes or kind in recipe.changes or not names:
+            continue
+        derived = f"{kind} is derived from {base}, for which recipes look: " if base else ""
+        told.append(f"{derived}{known} is changed by {_enumerated(names[:3])}")
+    return told
+
+
+def _converting() -> list[str]:
+    """What is left for models of layers that no recipe knows, such as those of Keras."""
+    names = [name for name, other in RECIPES.items() if other.gives == "runtime" and not other.changes]
+    return [f"{_enumerated(names)} convert a whole model, whatever its layers are"]
+
+
+def _enumerated(words: Sequence[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last

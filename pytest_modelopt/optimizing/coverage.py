@@ -1,0 +1,272 @@
+"""What a recipe really changed: every weight of the model, compared bit by bit with how it was before.
+
+A weight is unchanged if and only if the new model still holds it as a floating-point tensor of the same shape, dtype
+and bits. Its name is looked up first, as the author knows it (`weight`, also where a reparametrization has moved it to
+`parametrizations.weight.original` or `weight_orig`); a tensor that was merely moved to another name, as FX or a
+replaced module do, is found by its bits. Everything else counts as changed, with all its bytes.
+
+Other runtimes transpose, concatenate and reorder what they take over. There a weight is unchanged if all of its numbers
+are still among those that the runtime's model holds in floating point: for more than a few numbers that is no chance.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytest_modelopt.optimizing.describe import author_name, type_name
+from pytest_modelopt.optimizing.recipe import RecipeError
+from pytest_modelopt.optimizing.sharing import held, shared_bytes, sharing
+from pytest_modelopt.results.record import LayerCoverage
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+PARAMETRIZED = re.compile(r"(^|.*\.)parametrizations\.([^.]+)\.original(\d*)\Z")
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One parameter as it was: a clone, under its first name and that of the module that owns it."""
+
+    name: str
+    module: str
+    type: str
+    tensor: torch.Tensor
+    nbytes: int
+    """Bytes that it takes in memory beside the weights before it, with which it may share some or all."""
+    owner: str = ""
+    """The module under whose weight its numbers are counted, where it shares all of them."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Clones of all parameters of a model; numbers that several names share are counted once, under the first name."""
+
+    weights: tuple[Weight, ...]
+    types: Mapping[str, str] = field(default_factory=dict)
+    """Class names of all modules, those without weights included."""
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(weight.nbytes for weight in self.weights)
+
+    def layers(self) -> tuple[tuple[str, str, int], ...]:
+        """(name, type, weight bytes) of each module that owns weights, in the model's order."""
+        sizes: dict[tuple[str, str], int] = {}
+        for weight in self.weights:
+            if weight.owner:
+                continue
+            sizes[weight.module, weight.type] = sizes.get((weight.module, weight.type), 0) + weight.nbytes
+        return tuple((name, kind, size) for (name, kind), size in sizes.items())
+
+
+def snapshot(model: nn.Module) -> Snapshot:
+    """Clone every parameter of the model; buffers are not weights."""
+    from torch.nn.parameter import is_lazy
+
+    types = {name: type_name(module) for name, module in _modules(model).items()}
+    named = list(model.named_parameters(remove_duplicate=False))
+    for raw_name, parameter in named:
+        if is_lazy(parameter):
+            raise RecipeError(f"{raw_name} is not initialized yet: run the model once in its factory")
+    group_of = {position: group for group in sharing([parameter for _, parameter in named]) for position in group}
+    weights: list[Weight] = []
+    for position, (raw_name, parameter) in enumerate(named):
+        name = _author_name(raw_name)
+        module = name.rpartition(".")[0]
+        before = [other for other in group_of.get(position, ()) if other < position]
+        nbytes = sum(tensor.nbytes for tensor in held(parameter))
+        shared = sum(shared_bytes(named[other][1], parameter) for other in before)
+        own_bytes = max(0, nbytes - shared)
+        owner = weights[before[0]].module if before and not own_bytes else ""
+        weights.append(Weight(name, module, types[module], parameter.detach().clone(), own_bytes, owner))
+    return Snapshot(tuple(weights), types)
+
+
+def compare(
+    before: Snapshot,
+    model: nn.Module,
+    reached: frozenset[str] = frozenset(),
+    multiply_adds: Mapping[str, int] | None = None,
+) -> tuple[LayerCoverage, ...]:
+    """How many weight bytes of each layer of `before` the model no longer holds bit by bit.
+
+    The weights of modules in `reached`, by name, or within one of these, count as changed in any case.
+    `multiply_adds` of one call of the model that `before` was taken of, by module.
+    """
+    multiply_adds = multiply_adds or {}
+    changed_weights = [weight for weight in before.weights if _is_within(weight.module, reached)]
+    found = {weight.name for weight in changed_weights}
+    others = tuple(weight for weight in before.weights if weight.name not in found)
+    changed_weights += _changed_weights(others, model) if others else []
+    changed: dict[tuple[str, str], int] = defaultdict(int)
+    for weight in changed_weights:
+        changed[weight.module, weight.type] += weight.nbytes
+    matrices = {weight.module for weight in changed_weights if weight.tensor.dim() > 1}
+    layers = [
+        LayerCoverage(
+            name,
+            kind,
+            size,
+            changed[name, kind],
+            counted := multiply_adds.get(name, 0),
+            counted if _is_within(name, reached) or name in matrices else 0,
+        )
+        for name, kind, size in before.layers()
+    ]
+    owners = {layer.name for layer in layers}
+    for name, counted in multiply_adds.items():
+        if name not in owners:
+            kind = before.types.get(name, "")
+            is_changed = _is_within(name, reached) or name in matrices
+            layers.append(LayerCoverage(name, kind, 0, 0, counted, counted if is_changed else 0))
+    return tuple(layers)
+
+
+def is_changed(before: Snapshot, model: nn.Module) -> bool:
+    """Whether any weight is another one, those included whose numbers are counted under another weight."""
+    return bool(_changed_weights(before.weights, model))
+
+
+def _is_within(name: str, reached: frozenset[str]) -> bool:
+    parts = name.split(".")
+    return any(".".join(parts[:end]) in reached for end in range(len(parts) + 1))
+
+
+def _changed_weights(before: Sequence[Weight], model: nn.Module) -> list[Weight]:
+    from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
+
+    if isinstance(model, RuntimeModule):
+        return _absent_numbers(before, model.float_tensors())
+    found = dict(_float_tensors(model))
+    modules = _modules(model)
+    missing = []
+    for weight in before:
+        if weight.name in found and _same_bits(weight.tensor, found[weight.name]):
+            del found[weight.name]
+        else:
+            missing.append(weight)
+    elsewhere = list(found.values())
+    changed = [weight for weight in missing if not _take(weight.tensor, elsewhere)]
+    owners = {weight.module for weight in changed if not weight.owner}
+    # an exported program holds shared numbers once: a module that it no longer has fared as the one it shared them with
+    return [weight for weight in changed if not weight.owner or weight.module in modules or weight.owner in owners]
+
+
+def _absent_numbers(before: Sequence[Weight], tensors: Iterable[torch.Tensor]) -> list[Weight]:
+    """The weights of which not every number is among those of `tensors`, in whatever order and shape.
+
+    Weights that are not in float32 must be there as they are.
+    """
+    import torch
+
+    tensors = list(tensors)
+    pool = Numbers(tensor for tensor in tensors if tensor.dtype is torch.float32)
+
+    def is_there(tensor: torch.Tensor) -> bool:
+        if tensor.dtype is torch.float32:
+            return pool.holds(tensor)
+        return any(_same_bits(tensor, other) for other in tensors)
+
+    return [weight for weight in before if not is_there(weight.tensor)]
+
+
+class Numbers:
+    """All numbers of some float32 tensors, sorted once: a model has hundreds of weights to look up."""
+
+    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
+        import torch
+
+        integers = [_integers(tensor) for tensor in tensors]
+        self._sorted = torch.cat(integers).sort().values if integers else torch.empty(0, dtype=torch.int32)
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        """Whether every number of the tensor is among them."""
+        import torch
+
+        wanted = _integers(tensor)
+        if not len(self._sorted):
+            return not len(wanted)
+        found = torch.searchsorted(self._sorted, wanted).clamp_(max=len(self._sorted) - 1)
+        return bool((self._sorted[found] == wanted).all())
+
+
+def _integers(tensor: torch.Tensor) -> torch.Tensor:
+    """The bits of float32 numbers, so that NaN equals NaN; zeros of both signs are one, since kernels mix them."""
+    import torch
+
+    return (tensor.detach().cpu() + 0.0).contiguous().reshape(-1).view(torch.int32)
+
+
+def _take(tensor: torch.Tensor, tensors: list[torch.Tensor]) -> bool:
+    """Remove the first tensor with the same bits from the list, if there is one."""
+    for position, other in enumerate(tensors):
+        if _same_bits(tensor, other):
+            del tensors[position]
+            return True
+    return False
+
+
+def _float_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor that the model holds unpacked, by name: parameters, buffers, and biases within packed modules."""
+    for name, tensor in (*model.named_parameters(remove_duplicate=False), *model.named_buffers()):
+        yield _author_name(name), tensor
+    for name, module in model.named_modules():
+        for own_name, tensor in _packed_biases(module):
+            yield _author_name(f"{name}.{own_name}" if name else own_name), tensor
+
+
+def _packed_biases(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The biases of a module of torch.ao.nn, which keeps them in floating point beside its int8 weights."""
+    import torch
+
+    if not type(module).__module__.startswith("torch.ao.nn"):
+        return
+    bias = getattr(module, "bias", None)
+    if callable(bias) and isinstance(value := bias(), torch.Tensor):
+        yield "bias", value
+    biases = getattr(module, "get_bias", None)
+    if callable(biases):
+        for name, value in biases().items():
+            if isinstance(value, torch.Tensor):
+                yield name, value
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    import torch
+
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    one, other = one.detach(), other.detach()
+    if type(one.data) is type(other.data) and hasattr(one, "__tensor_flatten__"):
+        return all(_same_bits(*pair) for pair in zip(held(one), held(other), strict=True))
+    if type(other.data) is not torch.Tensor or other.layout is not torch.strided or other.is_quantized:
+        return False
+    return torch.equal(_bits(one), _bits(other))
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor in logical order, so that NaN equals NaN and 0.0 differs from -0.0."""
+    import torch
+
+    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
+
+
+def _modules(model: nn.Module) -> dict[str, nn.Module]:
+    """All modules by the names that the author knows."""
+    named = model.named_modules(remove_duplicate=False)
+    return {_author_name(f"{name}.x").rpartition(".")[0]: module for name, module in named}
+
+
+def _author_name(name: str) -> str:
+    """The name of a parameter without what torch.compile, parametrize and prune put into it."""
+    name = author_name(name)
+    match = PARAMETRIZED.match(name)
+    if match:
+        return f"{match[1]}{match[2]}{match[3]}"
+    return name.removesuffix("_orig")

@@ -1,0 +1,1 @@
+"""Recipes that replace a matrix by a product of thinner ones."""

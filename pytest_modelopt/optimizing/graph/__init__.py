@@ -1,0 +1,1 @@
+"""Recipes that keep the numbers and change how the model computes with them."""

@@ -1,0 +1,223 @@
+"""Layers with a behavior of their own: hooks, a `forward` of the instance, a weight that is made anew for each call.
+
+A recipe that replaces a layer makes the new one from its weights and settings, as if it were a plain layer of its
+class. So a layer is replaced only if it behaves like one: nothing about the instance says otherwise, and on the inputs
+that it gets in the measured call a plain layer with its weights gives the same answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelopt.optimizing.calling import Inputs, call
+from pytest_modelopt.optimizing.describe import last_line, total_bytes
+from pytest_modelopt.optimizing.fused_path import fused_layers, unfused
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+SAME = 32 * 2.0**-23
+"""Difference up to which two answers are the same, relative to the largest: float32 rounds so over a few steps."""
+ROUNDINGS = 4
+"""The same in units of the answers' own precision, where that is lower."""
+HARMLESS = frozenset({"extra_repr", "reset_parameters"})
+"""Methods that no call uses."""
+PASSED_BY = (
+    "torch's fused path of their TransformerEncoderLayer passes by a `forward` of one of its parts, which would take "
+    "effect step by step; delete it in the factory to have them changed"
+)
+CALLING = frozenset({"forward", "_call_impl", "_slow_forward", "_compiled_call_impl"})
+
+
+def own_behavior(
+    model: nn.Module, inputs: Inputs, modules: Iterable[nn.Module], *, hooks_stay: bool = False
+) -> dict[nn.Module, str]:
+    """Those of `modules` that may not be replaced by what is made from their weights, each with the reason.
+
+    Where one line of code makes the layer a plain one, the reason says it. `hooks_stay`: the recipe changes the weight
+    only, and the hooks are called as before.
+    """
+    found: dict[nn.Module, str] = {}
+    by_fused_path = _passed_by(model)
+    plain: dict[nn.Module, nn.Module] = {}
+    for module in modules:
+        hooked = any(part._forward_pre_hooks or part._forward_hooks for part in module.modules())
+        reason = reparametrized(module) or next(filter(None, map(own_forward, module.modules())), "")
+        if not reason and hooked and not hooks_stay:
+            reason = "they carry forward hooks, which would be lost; remove the hooks in the factory to have it changed"
+        if reason or module in by_fused_path:
+            found[module] = reason or PASSED_BY
+        elif not hooked and (twin := _plain(module)) is not None:
+            plain[module] = twin
+    return found | _answering_otherwise(model, inputs, plain)
+
+
+def of_classes(model: nn.Module, names: Iterable[str]) -> list[nn.Module]:
+    """Modules with weights that are exactly of these classes of torch.nn, parametrized ones included."""
+    from torch import nn
+    from torch.nn.utils import parametrize
+
+    classes = {getattr(nn, name) for name in names}
+    return [
+        module
+        for module in model.modules()
+        if parametrize.type_before_parametrizations(module) in classes and total_bytes(module)
+    ]
+
+
+def named(model: nn.Module, reasons: Mapping[nn.Module, str]) -> dict[str, str]:
+    """The names in `model` of modules with weights, each with its reason."""
+    return {
+        name: reasons[module] for name, module in model.named_modules() if module in reasons and total_bytes(module)
+    }
+
+
+def reparametrized(module: nn.Module) -> str:
+    """By what a weight of the module, or of its children, is made anew for each call, and how to end it; '' if it is
+    not.
+    """
+    from torch.nn.utils import parametrize
+    from torch.nn.utils.prune import BasePruningMethod
+    from torch.nn.utils.spectral_norm import SpectralNorm
+    from torch.nn.utils.weight_norm import WeightNorm
+
+    removers: tuple[tuple[type, str, str, str], ...] = (
+        (WeightNorm, "weight norm", "torch.nn.utils.remove_weight_norm", "name"),
+        (SpectralNorm, "spectral norm", "torch.nn.utils.remove_spectral_norm", "name"),
+        (BasePruningMethod, "a pruning mask", "torch.nn.utils.prune.remove", "_tensor_name"),
+    )
+    for part in module.modules():
+        if parametrize.is_parametrized(part):
+            name = next(iter(part.parametrizations))  # type: ignore[arg-type]
+            remedy = f'torch.nn.utils.parametrize.remove_parametrizations(layer, "{name}")'
+            return f"their `{name}` is parametrized, made anew for each call: call `{remedy}` in the factory"
+        for hook in part._forward_pre_hooks.values():
+            for kind, words, remover, attribute in removers:
+                if isinstance(hook, kind):
+                    name = getattr(hook, attribute)
+                    remedy = f'{remover}(layer, "{name}")'
+                    return f"{words} makes their `{name}` anew for each call: call `{remedy}` in the factory"
+    return ""
+
+
+def own_forward(module: nn.Module) -> str:
+    """That a method which a call uses is not that of the module's class; '' if all are."""
+    from torch import nn
+
+    kind = type(module)
+    layer_classes = kind.__mro__[: kind.__mro__.index(nn.Module)]
+    called = CALLING | {name for each in layer_classes for name, value in vars(each).items() if callable(value)}
+    for name in sorted(called - HARMLESS):
+        if vars(module).get(name) is not None:
+            return (
+                f"they have a `{name}` of their own, which would be lost; delete it in the factory to have it changed"
+            )
+    of_torch = kind.__module__.startswith("torch.nn.modules.")
+    if of_torch and getattr(kind.forward, "__globals__", {}).get("__name__", kind.__module__) != kind.__module__:
+        return f"the `forward` of torch's {kind.__name__} was replaced by another one, which would be lost"
+    return ""
+
+
+def _passed_by(model: nn.Module) -> set[nn.Module]:
+    """All parts of the encoder layers that torch runs fused although a part has a `forward` of its own."""
+    return {part for layer in fused_layers(model) if any(map(own_forward, layer.modules())) for part in layer.modules()}
+
+
+def _plain(module: nn.Module) -> nn.Module | None:
+    """A new object of the same class with the same settings and weights, and nothing else of the instance's own."""
+    from torch import nn
+
+    blank = vars(nn.Module())
+    twin = type(module).__new__(type(module))
+    held = {*module._parameters, *module._buffers, *module._modules}
+    vars(twin).update({name: value for name, value in vars(module).items() if name not in {*blank, *held}})
+    vars(twin).update(blank, training=module.training)
+    vars(twin).update(_parameters=dict(module._parameters), _buffers=dict(module._buffers))
+    twin._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
+    children = {name: child and _plain(child) for name, child in module._modules.items()}
+    vars(twin).update(_modules=children)
+    if isinstance(module, nn.RNNBase):
+        if not all(name in module._parameters for name in module._flat_weights_names):
+            return None
+        vars(twin)["_flat_weights"] = [module._parameters[name] for name in module._flat_weights_names]
+    return twin
+
+
+def _answering_otherwise(model: nn.Module, inputs: Inputs, plain: dict[nn.Module, nn.Module]) -> dict[nn.Module, str]:
+    """Modules that answer one of their calls in a pass of the model otherwise than their plain twin."""
+    import torch
+
+    differing: dict[nn.Module, str] = {}
+
+    def compare(module: nn.Module, args: Any, kwargs: Any, answer: Any) -> None:
+        try:
+            same = _same(answer, plain[module](*args, **kwargs))
+        except Exception as error:
+            differing[module] = f"a plain layer with their weights does not take what they get ({last_line(error)})"
+        else:
+            if not same:
+                differing[module] = "a plain layer with their weights gives other answers to what they get"
+
+    if plain:
+        devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+        with torch.random.fork_rng(devices), torch.no_grad(), unfused(), _watched(plain, compare):
+            call(model, inputs)
+    return differing
+
+
+@contextlib.contextmanager
+def _watched(modules: Iterable[nn.Module], compare: Any) -> Iterator[None]:
+    """Each call of one of `modules` is told with its arguments as they were before, hooks included in the answer.
+
+    Forward hooks would not do: they see neither what other hooks make of an answer nor a call that passes them by.
+    """
+    import torch
+    from torch import nn
+    from torch.utils import _pytree
+
+    watched = set(modules)
+    original = nn.Module.__call__
+
+    def copied(value: Any) -> Any:
+        return value.clone() if isinstance(value, torch.Tensor) else value
+
+    def calling(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if module not in watched:
+            return original(module, *args, **kwargs)
+        before_args, before_kwargs = _pytree.tree_map(copied, (args, kwargs))
+        answer = original(module, *args, **kwargs)
+        compare(module, before_args, before_kwargs, answer)
+        return answer
+
+    nn.Module.__call__ = calling  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.__call__ = original  # type: ignore[method-assign]
+
+
+def _same(answer: Any, other: Any) -> bool:
+    import torch
+    from torch.utils import _pytree
+
+    leaves, structure = _pytree.tree_flatten(answer)
+    other_leaves, other_structure = _pytree.tree_flatten(other)
+    if structure != other_structure:
+        return False
+    pairs = zip(leaves, other_leaves, strict=True)
+    return all(_same_tensors(*pair) for pair in pairs if isinstance(pair[0], torch.Tensor))
+
+
+def _same_tensors(one: torch.Tensor, other: Any) -> bool:
+    import torch
+
+    if not isinstance(other, torch.Tensor) or one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if not one.is_floating_point() or not one.numel():
+        return torch.equal(one, other)
+    tolerance = max(SAME, ROUNDINGS * torch.finfo(one.dtype).eps)
+    largest = float(one.abs().nan_to_num(0, 0, 0).max())
+    return torch.allclose(one, other, rtol=0, atol=tolerance * largest, equal_nan=True)

@@ -1,0 +1,1 @@
+"""Recipes that remove weights, and the layers that they leave behind."""

@@ -1,0 +1,237 @@
+"""int8-static: int8 weights and int8 activations, with scales taken from calibration data."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from pytest_modelopt.optimizing.bisection import in_words
+from pytest_modelopt.optimizing.calibrating import fewer_batches, require_calibration, run_observers
+from pytest_modelopt.optimizing.calling import Inputs
+from pytest_modelopt.optimizing.describe import last_line, modules_in_words, total_bytes, user_line
+from pytest_modelopt.optimizing.own_behavior import named, own_behavior
+from pytest_modelopt.optimizing.quantization import torch_ao
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
+from pytest_modelopt.optimizing.runtimes.exporting import refuse_other_precisions
+from pytest_modelopt.optimizing.sharing import tied_parameters
+from pytest_modelopt.optimizing.uncompiled import told, uncompiled
+
+if TYPE_CHECKING:
+    from torch import fx, nn
+
+
+class Int8Static(Recipe):
+    """Int8 weights and activations through torch's FX graph mode; scales come from `batches` calibration batches."""
+
+    recipe_name: ClassVar[str] = "int8-static"
+    summary: ClassVar[str] = "int8 weights and activations for convolutions and Linear; needs calibration data"
+    needs_calibration: ClassVar[bool] = True
+    needs_example: ClassVar[bool] = True
+    changes: ClassVar[tuple[str, ...]] = ("Conv1d", "Conv2d", "Conv3d", "Linear")
+    gives: ClassVar[Form | None] = "packed"
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+
+    batches: int = Field(default=4, ge=1, description="batches of calibration data")
+
+    def apply(self, model: nn.Module, context: Context) -> Applied:
+        require_calibration(context, self.recipe_name)
+        refuse_other_precisions(model, self.recipe_name)
+        quantize_fx = torch_ao.load("torch.ao.quantization.quantize_fx", self.recipe_name)
+        engine, notes = torch_ao.ensure_engine(self.recipe_name)
+        torch_ao.make_convolutions_picklable()
+        model, compile_notes = uncompiled(model)
+        with torch_ao.quiet():
+            graph = _traced(model, context.example_inputs)
+            leaves = _opaque_leaves(graph)
+            unused = _never_called(model, graph)
+            tied = _tied_modules(graph)
+            own = own_behavior(model, context.example_inputs, _called_layers(graph))
+            kept = _fenced(graph, own)
+            prepared = _prepared(quantize_fx, graph, engine, context.example_inputs, [*tied, *kept])
+            seen = run_observers(prepared, context, self.recipe_name, self.batches)
+            converted = _without_fences(quantize_fx.convert_fx(prepared))
+        for name, module in unused.items():
+            converted.add_submodule(name, module)  # FX drops them, and to lose them is not what was asked for
+        notes += compile_notes + fewer_batches(seen, self.batches)
+        if leaves:
+            notes += (f"{modules_in_words(leaves)} left in floating point: FX sees such a module as one closed box",)
+        if tied:
+            notes += (
+                f"{modules_in_words(map(model.get_submodule, tied))} left as they are: another module shares their "
+                f"weight, which would stay in float32 beside the int8 copy",
+            )
+        with_weights = {module: reason for module, reason in own.items() if total_bytes(module)}
+        notes += tuple(in_words(with_weights, modules_in_words, "left as they are"))
+        if unused:
+            notes += (f"{modules_in_words(unused.values())} left as they are: the forward pass never calls them",)
+        notes += (f"the variant is a torch.fx.GraphModule: of {type(model).__name__} only forward remains",)
+        return Applied(converted, notes, unlike_class=named(graph, own))
+
+
+def _tied_modules(graph: fx.GraphModule) -> list[str]:
+    """Names of the called Linear layers and convolutions whose weight another module holds too."""
+    from torch import nn
+
+    tied = tied_parameters(graph)
+    return [
+        name
+        for name, module in graph.named_modules()
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and id(module.weight) in tied
+    ]
+
+
+def _called_layers(graph: fx.GraphModule) -> list[nn.Module]:
+    """Modules without others inside, which FX may quantize or fuse; recurrent ones stay in any case."""
+    from torch import nn
+    from torch.nn.utils.parametrize import is_parametrized
+
+    called = [graph.get_submodule(str(node.target)) for node in graph.graph.nodes if node.op == "call_module"]
+    return [
+        module
+        for module in dict.fromkeys(called)
+        if not isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and (is_parametrized(module) or not module._modules)
+    ]
+
+
+def _fenced(graph: fx.GraphModule, modules: Collection[nn.Module]) -> list[str]:
+    """Names of `modules` in the graph, with a `+x` around their calls: FX would fuse them with their neighbors."""
+    import torch
+
+    names = [name for name, module in graph.named_modules(remove_duplicate=False) if module in modules]
+    for node in [node for node in graph.graph.nodes if node.op == "call_module" and node.target in names]:
+        for before in node.all_input_nodes[:1]:
+            with graph.graph.inserting_before(node):
+                node.replace_input_with(before, graph.graph.call_function(torch.positive, (before,)))
+        with graph.graph.inserting_after(node):
+            fence = graph.graph.call_function(torch.positive, (node,))
+        node.replace_all_uses_with(fence, delete_user_cb=lambda user, fence=fence: user is not fence)
+    graph.recompile()
+    return names
+
+
+def _without_fences(graph: fx.GraphModule) -> fx.GraphModule:
+    import torch
+
+    for node in graph.graph.find_nodes(op="call_function", target=torch.positive):
+        node.replace_all_uses_with(node.args[0])
+        graph.graph.erase_node(node)
+    graph.recompile()
+    return graph
+
+
+def _traced(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
+    """The model as a graph of the calls that it makes on such inputs; arguments that are not given keep their default.
+
+    Raises:
+        RecipeError: with the line of the model that cannot be traced.
+    """
+    from torch.ao.quantization.fx.tracer import QuantizationTracer
+    from torch.fx import GraphModule
+
+    defaults = defaults_of_absent_arguments(model, inputs)
+    try:
+        graph = QuantizationTracer([], []).trace(model, concrete_args=defaults or None)
+    except Exception as error:
+        raise RecipeError(
+            f"int8-static needs a model that torch.fx can trace, and {type(model).__name__} is not"
+            f"{_reason(model, error)}; int8-dynamic needs no tracing, and onnxruntime-int8-static traces otherwise"
+        ) from error
+    specialized = re.compile(f"({'|'.join(map(re.escape, defaults))})_\\d+")
+    for node in [node for node in graph.nodes if node.op == "placeholder" and specialized.fullmatch(str(node.target))]:
+        if defaults:
+            _erase_with_users(node)
+    for node in graph.nodes:
+        node.type = None  # annotations written as text would end up in the saved code, which then cannot be loaded
+        _let_copy(node)
+    return GraphModule(model, graph)
+
+
+def _let_copy(node: fx.Node) -> None:
+    """Make `view` a `reshape`: quantized convolutions answer in channels_last, of which there is no view in one row."""
+    import torch
+
+    if node.op != "call_method" or any(isinstance(value, torch.dtype) for value in (*node.args, *node.kwargs.values())):
+        return
+    node.target = {"view": "reshape", "view_as": "reshape_as"}.get(str(node.target), node.target)
+    if node.target == "reshape" and "size" in node.kwargs:
+        node.kwargs = {"shape": node.kwargs["size"]}
+
+
+def _reason(model: nn.Module, error: Exception) -> str:
+    if hasattr(
+        type(model).forward, "__wrapped__"
+    ):  # as in Hugging Face's models; torch's own message is about bytecode
+        return ": a decorator stands around its forward, which torch.fx cannot look through"
+    return told(error) or f"{user_line(error)}: {last_line(error)}"
+
+
+def _erase_with_users(node: fx.Node) -> None:
+    """Erase an argument that is fixed at its default, with the assertions that FX made of it."""
+    for user in list(node.users):
+        _erase_with_users(user)
+    node.graph.erase_node(node)
+
+
+def defaults_of_absent_arguments(model: nn.Module, inputs: Inputs) -> dict[str, Any]:
+    """Parameters of `forward` that the inputs do not give, with their defaults."""
+    signature = inspect.signature(model.forward)
+    try:
+        if isinstance(inputs, Mapping):
+            bound = signature.bind_partial(**inputs)
+        else:
+            bound = signature.bind_partial(*(inputs if type(inputs) is tuple else (inputs,)))
+    except TypeError:
+        return {}
+    return {
+        name: parameter.default
+        for name, parameter in signature.parameters.items()
+        if name not in bound.arguments and parameter.default is not parameter.empty
+    }
+
+
+def _prepared(quantize_fx: Any, graph: fx.GraphModule, engine: str, inputs: Inputs, excluded: list[str]) -> nn.Module:
+    from torch import nn
+
+    quantization = torch_ao.load("torch.ao.quantization", Int8Static.recipe_name)
+    backend = "x86" if engine in ("x86", "fbgemm", "onednn") else engine
+    mapping = quantization.get_default_qconfig_mapping(backend)
+    for kind in (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell, nn.MultiheadAttention):
+        mapping = mapping.set_object_type(kind, None)
+    for name in excluded:
+        mapping = mapping.set_module_name(name, None)
+    if isinstance(inputs, Mapping):
+        example: tuple[Any, ...] = tuple(inputs.values())
+    else:
+        example = inputs if type(inputs) is tuple else (inputs,)
+    prepared: nn.Module = quantize_fx.prepare_fx(graph, mapping, example)
+    return prepared
+
+
+def _opaque_leaves(graph: fx.GraphModule) -> list[nn.Module]:
+    """Modules that the graph calls as a whole although they hold Linear layers or recurrent weights."""
+    from torch import nn
+
+    called = {
+        node.target: graph.get_submodule(str(node.target)) for node in graph.graph.nodes if node.op == "call_module"
+    }
+    recurrent = (nn.RNNBase, nn.RNNCellBase)
+    return [
+        module
+        for module in called.values()
+        if isinstance(module, recurrent) or any(isinstance(child, nn.Linear) for child in list(module.modules())[1:])
+    ]
+
+
+def _never_called(model: nn.Module, graph: fx.GraphModule) -> dict[str, nn.Module]:
+    """The outermost modules with weights of which the graph holds none."""
+    held = {id(parameter) for parameter in graph.parameters()}
+    absent = {
+        name: module
+        for name, module in model.named_modules()
+        if name and total_bytes(module) and not any(id(parameter) in held for parameter in module.parameters())
+    }
+    return {name: module for name, module in absent.items() if name.rpartition(".")[0] not in absent}

@@ -1,0 +1,176 @@
+"""The door to torchao's `quantize_`, which puts quantized tensors in the place of Linear weights: which, and why not.
+
+torchao changes `nn.Linear` and its subclasses in place: the module, its hooks and its own forward stay, and only the
+weight becomes a tensor class, which answers to `torch.nn.functional.linear`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pytest_modelopt.optimizing.bisection import in_words, run, settle
+from pytest_modelopt.optimizing.describe import last_line, modules_in_words, own_bytes, type_name, types_in_words
+from pytest_modelopt.optimizing.fused_path import turn_off_fused_path
+from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior, own_forward, reparametrized
+from pytest_modelopt.optimizing.quantization import torch_ao
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe
+from pytest_modelopt.optimizing.sharing import tied_parameters
+from pytest_modelopt.results.figures import format_bytes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class TorchaoRecipe(Recipe):
+    """What the recipes have in common that quantize the weights of Linear layers through torchao."""
+
+    extra: ClassVar[str | None] = "torchao"
+    requires: ClassVar[tuple[str, ...]] = ("torchao",)
+    changes: ClassVar[tuple[str, ...]] = ("Linear",)
+    takes: ClassVar[tuple[Form, ...]] = ("float", "low precision")
+    gives: ClassVar[Form | None] = "torchao"
+
+    @abstractmethod
+    def config(self, context: Context) -> Any:
+        """torchao's configuration object for this recipe."""
+
+    @abstractmethod
+    def cost_notes(self, context: Context) -> tuple[str, ...]:
+        """What the user must know about the speed and the accuracy of the variant, on this machine."""
+
+    def misfit(self, linear: nn.Linear) -> str:
+        """Why torchao has no kernel for a layer of this shape and type; '' where it has."""
+        return ""
+
+    def apply(self, model: nn.Module, context: Context) -> Applied:
+        quantizer = _Quantizer(model, self, context)
+        quantizer.quantize()
+        notes = (
+            *in_words(quantizer.kept, modules_in_words, "left as they are"),
+            *_left_in_float(model, set(quantizer.seen)),
+        )
+        if quantizer.quantized:
+            notes += self.cost_notes(context)
+        return Applied(model, (*notes, *turn_off_fused_path(model)), unlike_class=named(model, quantizer.own))
+
+
+class _Quantizer:
+    """Quantizes what it can, and remembers why the rest stays."""
+
+    def __init__(self, model: nn.Module, recipe: TorchaoRecipe, context: Context) -> None:
+        self._model, self._context, self._recipe = model, context, recipe
+        self._tied = tied_parameters(model)
+        self.kept: dict[nn.Linear, str] = {}
+        self.quantized: dict[nn.Linear, torch.Tensor] = {}
+        """With their weights as they were."""
+        layers = _linear_layers(model)
+        exact = of_classes(model, recipe.changes)
+        self.own = own_behavior(model, context.example_inputs, exact, hooks_stay=True)
+        others = {layer: why for layer in layers if (why := reparametrized(layer) or own_forward(layer))}
+        self.own = others | self.own
+        for linear in layers:
+            reason = self.own.get(linear) or self._reason_to_keep(linear)
+            if reason:
+                self.kept[linear] = reason
+            else:
+                self.quantized[linear] = linear.weight
+
+    @property
+    def seen(self) -> Iterable[nn.Linear]:
+        return (*self.kept, *self.quantized)
+
+    def _reason_to_keep(self, linear: nn.Linear) -> str:
+        import torch
+
+        weight = linear._parameters.get("weight")
+        if weight is None:
+            return "their weight is computed anew for each call"
+        if type(weight.data) is not torch.Tensor or not weight.is_floating_point():
+            return "their weight is no plain floating-point tensor"
+        if id(weight) in self._tied:
+            return "another module shares their weight, which would stay in floating point beside the quantized copy"
+        if not bool(weight.isfinite().all()):
+            return "a weight is infinite or NaN, for which there is no scale"
+        return self._recipe.misfit(linear)
+
+    def quantize(self) -> None:
+        """Put torchao's tensors in place; layers with which the model does not run get their weights back."""
+        import torch
+
+        with torch_ao.quiet():
+            self.kept |= settle(list(self.quantized), self._change, self._undo, self._problem)
+        for linear in self.quantized:
+            if type(linear.weight.data) is torch.Tensor:
+                self.kept.setdefault(linear, "torchao left their weight as it was, without saying why")
+        self.quantized = {linear: weight for linear, weight in self.quantized.items() if linear not in self.kept}
+
+    def _change(self, layers: Sequence[nn.Linear]) -> None:
+        config = self._recipe.config(self._context)
+        for linear in layers:
+            _quantize(linear, config)
+
+    def _undo(self, layers: Sequence[nn.Linear]) -> None:
+        for linear in layers:
+            linear.weight = self.quantized[linear]
+
+    def _problem(self) -> str:
+        try:
+            run(self._model, self._context.example_inputs)
+        except Exception as error:
+            return f"the model does not run with torchao's tensors in them ({last_line(error)})"
+        return ""
+
+
+def _linear_layers(model: nn.Module) -> list[nn.Linear]:
+    """Every Linear but those that belong to an nn.MultiheadAttention, which reads their weights itself."""
+    from torch import nn
+
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Linear) and not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
+    ]
+
+
+def _quantize(linear: nn.Linear, config: Any) -> None:
+    from torchao.quantization import quantize_
+
+    own_description = vars(linear).get("extra_repr")
+    quantize_(linear, config, filter_fn=lambda *_: True)
+    # torchao describes the layer by a method of this one object, with which pickle cannot save it
+    vars(linear).pop("extra_repr", None)
+    if own_description is not None:
+        vars(linear)["extra_repr"] = own_description
+
+
+def _left_in_float(model: nn.Module, seen: set[nn.Linear]) -> tuple[str, ...]:
+    """Notes on the matrices that torchao does not reach."""
+    from torch import nn
+
+    attentions = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
+    parts = {child for module in attentions for child in module.modules()}
+    others = [
+        (type_name(module), own_bytes(module))
+        for name, module in model.named_modules()
+        if not {module} & (seen | parts)
+        and ".parametrizations." not in f".{name}."
+        and any(_is_float_matrix(parameter) for parameter in module.parameters(recurse=False))
+    ]
+    notes = []
+    matrices = [p for module in attentions for p in module.parameters() if _is_float_matrix(p)]
+    if matrices:
+        count = f"{len(attentions)} MultiheadAttention"
+        notes.append(
+            f"{count} left as they are: torchao quantizes neither in_proj_weight nor out_proj of them, together "
+            f"{format_bytes(sum(matrix.nbytes for matrix in matrices))}"
+        )
+    if others:
+        notes.append(f"{types_in_words(others)} left as they are: torchao's quantize_ changes Linear only")
+    return tuple(notes)
+
+
+def _is_float_matrix(parameter: torch.Tensor) -> bool:
+    return parameter.dim() > 1 and parameter.is_floating_point()

@@ -1,0 +1,135 @@
+"""Every recipe by name: the built-in ones, and those that a project or an installed package adds. Imports no torch."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from pytest_modelopt.optimizing.factorization.low_rank import LowRank
+from pytest_modelopt.optimizing.graph.channels_last import ChannelsLast
+from pytest_modelopt.optimizing.graph.compile import Compile
+from pytest_modelopt.optimizing.graph.fold_batchnorm import FoldBatchNorm
+from pytest_modelopt.optimizing.pruning.prune_structured import PruneStructured
+from pytest_modelopt.optimizing.pruning.prune_unstructured import PruneUnstructured
+from pytest_modelopt.optimizing.pruning.sparse_2_4 import SemiStructuredSparsity
+from pytest_modelopt.optimizing.pruning.sparse_csr import SparseCSR
+from pytest_modelopt.optimizing.quantization.bf16 import Bf16
+from pytest_modelopt.optimizing.quantization.fp16 import Fp16
+from pytest_modelopt.optimizing.quantization.int8_dynamic import Int8Dynamic
+from pytest_modelopt.optimizing.quantization.int8_static import Int8Static
+from pytest_modelopt.optimizing.quantization.int8_weight_only import Int8WeightOnly
+from pytest_modelopt.optimizing.quantization.torchao_float8_dynamic import TorchaoFloat8Dynamic
+from pytest_modelopt.optimizing.quantization.torchao_int8_dynamic import TorchaoInt8Dynamic
+from pytest_modelopt.optimizing.quantization.torchao_int8_weight_only import TorchaoInt8WeightOnly
+from pytest_modelopt.optimizing.quantization.torchao_pt2e_int8 import TorchaoPt2eInt8
+from pytest_modelopt.optimizing.recipe import Recipe, RecipeError
+from pytest_modelopt.optimizing.runtimes.litert.litert import Litert
+from pytest_modelopt.optimizing.runtimes.litert.litert_int8 import LitertInt8
+from pytest_modelopt.optimizing.runtimes.onnxruntime.onnxruntime import OnnxRuntime
+from pytest_modelopt.optimizing.runtimes.onnxruntime.onnxruntime_int8_dynamic import OnnxRuntimeInt8Dynamic
+from pytest_modelopt.optimizing.runtimes.onnxruntime.onnxruntime_int8_static import OnnxRuntimeInt8Static
+from pytest_modelopt.optimizing.runtimes.openvino.openvino import OpenVino
+from pytest_modelopt.optimizing.runtimes.openvino.openvino_int8 import OpenVinoInt8
+from pytest_modelopt.results.record import ORIGINAL
+
+BUILT_IN: tuple[type[Recipe], ...] = (
+    # quantization
+    Int8Dynamic,
+    Int8Static,
+    Int8WeightOnly,
+    TorchaoInt8Dynamic,
+    TorchaoInt8WeightOnly,
+    TorchaoPt2eInt8,
+    TorchaoFloat8Dynamic,
+    # 16 bits
+    Bf16,
+    Fp16,
+    # pruning and sparsity
+    PruneUnstructured,
+    PruneStructured,
+    SparseCSR,
+    SemiStructuredSparsity,
+    # factorization
+    LowRank,
+    # the same numbers, worked with otherwise
+    FoldBatchNorm,
+    ChannelsLast,
+    Compile,
+    # other runtimes
+    OnnxRuntime,
+    OnnxRuntimeInt8Dynamic,
+    OnnxRuntimeInt8Static,
+    OpenVino,
+    OpenVinoInt8,
+    Litert,
+    LitertInt8,
+)
+
+RECIPES: dict[str, type[Recipe]] = {recipe.recipe_name: recipe for recipe in BUILT_IN}
+"""By name, in the order in which they are told."""
+
+ENTRY_POINTS = "pytest_modelopt.recipes"
+"""Group of the entry points by which an installed package adds recipes: `name = "package.module:Recipe"`."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9.:-]*\Z")
+
+
+def register(recipe: type[Recipe]) -> None:
+    """Add a recipe of a project or a package.
+
+    Raises:
+        RecipeError: if it is not a whole recipe, or its name is taken.
+    """
+    if not (inspect.isclass(recipe) and issubclass(recipe, Recipe)):
+        raise RecipeError(f"{recipe!r} is not a subclass of pytest_modelopt.Recipe")
+    label = f"{recipe.__module__}.{recipe.__qualname__}"
+    for attribute in ("recipe_name", "summary"):
+        if not isinstance(getattr(recipe, attribute, None), str) or not getattr(recipe, attribute):
+            raise RecipeError(f"the recipe {label} does not set `{attribute}`, a class variable (text)")
+    if inspect.isabstract(recipe):
+        raise RecipeError(f"the recipe {label} does not define `apply`")
+    name = recipe.recipe_name
+    if not _NAME.match(name):
+        raise RecipeError(f"{name!r}, the name of {label}, is not made of lower-case letters, digits, '-', '.' and ':'")
+    if name == ORIGINAL:
+        raise RecipeError(f"{name!r}, the name of {label}, stands for the model without a recipe: choose another")
+    known = RECIPES.setdefault(name, recipe)
+    if known is not recipe:
+        raise RecipeError(f"the name {name!r} of {label} is taken by {known.__module__}.{known.__qualname__}")
+
+
+def register_installed() -> None:
+    """Add the recipes of installed packages.
+
+    Raises:
+        RecipeError: naming the entry point that cannot be loaded, or that is not a recipe.
+    """
+    for entry_point in entry_points(group=ENTRY_POINTS):
+        try:
+            recipe = entry_point.load()
+        except Exception as error:
+            raise RecipeError(
+                f"the entry point {entry_point.name} = {entry_point.value} of {ENTRY_POINTS} cannot be loaded: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        register(recipe)
+
+
+def added() -> tuple[type[Recipe], ...]:
+    """The recipes that are not built in."""
+    return tuple(recipe for recipe in RECIPES.values() if recipe not in BUILT_IN)
+
+
+def added_by_conftest() -> dict[str, Path]:
+    """By name, the files of those that a conftest.py defines: each folder may have one, so none is imported by name."""
+    files = {recipe.recipe_name: str(getattr(sys.modules.get(recipe.__module__), "__file__", "")) for recipe in added()}
+    return {name: Path(file) for name, file in files.items() if file.endswith("conftest.py")}
+
+
+def forget_added() -> None:
+    """What one run added is not known to the next one in the same process."""
+    for recipe in added():
+        del RECIPES[recipe.recipe_name]

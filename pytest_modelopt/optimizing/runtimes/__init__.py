@@ -1,0 +1,1 @@
+"""Recipes that hand the model to another runtime: one folder for each runtime."""

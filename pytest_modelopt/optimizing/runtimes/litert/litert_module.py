@@ -1,0 +1,167 @@
+"""A model that Google's LiteRT (once TensorFlow Lite) executes: a flatbuffer, for a fixed number of examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.utils import _pytree
+
+from pytest_modelopt.optimizing.runtimes.litert.tflite import float_constants
+from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule, Signature
+
+NAME = "serving_default"
+"""Of the one signature that litert_torch gives to a program."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor of a call lies in the interpreter."""
+
+    index: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An interpreter with its tensors allocated, and the places of its inputs and outputs in the model's order."""
+
+    interpreter: Any
+    inputs: tuple[Place, ...]
+    outputs: tuple[Place, ...]
+
+    @property
+    def examples(self) -> int:
+        """How many examples it takes at a time."""
+        return self.inputs[0].shape[0]
+
+
+class LiteRT(RuntimeModule):
+    """Runs a batch in parts of as many examples as the program was converted for.
+
+    The last part is filled up with examples of its own; what comes out for these is dropped.
+    """
+
+    runtime: ClassVar[str] = "LiteRT"
+
+    def __init__(self, program: bytes, signature: Signature, left_in_float: Sequence[torch.Tensor] = ()) -> None:
+        super().__init__(program, signature)
+        self._left_in_float = tuple(left_in_float)
+        """Weights that are in the program in floating point, but scaled; known where it was made, and not saved."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_left_in_float": ()}
+
+    def start(self, threads: int) -> Engine:
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(model_content=self.program, num_threads=threads)
+        interpreter.allocate_tensors()
+        runner = interpreter.get_signature_runner(NAME)  # dropped here: while it lives, invoke() refuses to run
+        return Engine(interpreter, _places(runner.get_input_details()), _places(runner.get_output_details()))
+
+    def run(self, engine: Engine, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        parts = [_invoke(engine, part) for part in cut(engine, inputs)]
+        if not parts:
+            return [torch.empty((0, *place.shape[1:]), dtype=place.dtype) for place in engine.outputs]
+        return [torch.cat(outputs)[: len(inputs[0])] for outputs in zip(*parts, strict=True)]
+
+    def float_tensors(self) -> Iterator[torch.Tensor]:
+        yield from float_constants(self.program)
+        yield from self._left_in_float
+
+
+def _places(details: dict[str, Any]) -> tuple[Place, ...]:
+    """litert_torch numbers the tensors of a call: args_0, args_1 and output_0, output_1."""
+    ordered = sorted(details, key=lambda name: int(name.rpartition("_")[2]))
+    return tuple(
+        Place(
+            int(details[name]["index"]),
+            tuple(int(size) for size in details[name]["shape"]),
+            torch.from_numpy(_empty(details[name]["dtype"])).dtype,
+        )
+        for name in ordered
+    )
+
+
+def _empty(dtype: Any) -> Any:
+    import numpy
+
+    return numpy.empty(0, dtype)
+
+
+def cut(engine: Engine, inputs: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """The inputs in parts that the program takes, in its types; the last part repeats an example to be full.
+
+    Raises:
+        ValueError: for sizes that the program was not converted for, or numbers that its types do not hold.
+    """
+    examples = _refuse_other_sizes(engine, inputs)
+    given = [_as(tensor, place) for tensor, place in zip(inputs, engine.inputs, strict=True)]
+    for start in range(0, examples, engine.examples):
+        stop = start + engine.examples
+        if stop <= examples:
+            yield [tensor[start:stop] for tensor in given]
+        else:
+            chosen = [*range(start, examples), *([start] * (stop - examples))]
+            yield [tensor[chosen] for tensor in given]
+
+
+def _refuse_other_sizes(engine: Engine, inputs: Sequence[torch.Tensor]) -> int:
+    """The number of examples in the call.
+
+    Raises:
+        ValueError: for sizes that the program was not converted for.
+    """
+    given = [tuple(tensor.shape) for tensor in inputs]
+    fixed = [place.shape[1:] for place in engine.inputs]
+    if [shape[1:] for shape in given] != fixed or len({shape[:1] for shape in given}) != 1 or not given[0]:
+        wanted = " and ".join(str(("examples", *shape)).replace("'", "") for shape in fixed)
+        raise ValueError(
+            f"the LiteRT program was converted for inputs of shape {wanted}, not {' and '.join(map(str, given))}: "
+            "every size but the number of examples is fixed"
+        )
+    return given[0][0]
+
+
+def _as(tensor: torch.Tensor, place: Place) -> torch.Tensor:
+    """In the type of the program's input: LiteRT counts in int32 where torch does in int64."""
+    if tensor.dtype == place.dtype:
+        return tensor
+    if tensor.dtype is torch.int64 and place.dtype is torch.int32 and tensor.numel():
+        limits = torch.iinfo(torch.int32)
+        if int(tensor.min()) < limits.min or int(tensor.max()) > limits.max:
+            raise ValueError("an input of the LiteRT program holds whole numbers beyond 32 bits")
+    return tensor.to(place.dtype)
+
+
+def _invoke(engine: Engine, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    interpreter = engine.interpreter
+    for tensor, place in zip(inputs, engine.inputs, strict=True):
+        interpreter.set_tensor(place.index, tensor.detach().contiguous().numpy())
+    interpreter.invoke()
+    return [torch.from_numpy(interpreter.get_tensor(place.index)) for place in engine.outputs]  # get_tensor copies
+
+
+class Flattened(nn.Module):
+    """The model with tensors in order as arguments and a tuple of tensors as its output, as a program has them."""
+
+    def __init__(self, model: nn.Module, keywords: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.keywords = keywords
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(leaf for leaf in self._leaves(tensors) if isinstance(leaf, torch.Tensor))
+
+    def constants(self, *tensors: torch.Tensor) -> list[Any]:
+        """What the model returns beside tensors."""
+        return [leaf for leaf in self._leaves(tensors) if not isinstance(leaf, torch.Tensor)]
+
+    def _leaves(self, tensors: Sequence[torch.Tensor]) -> list[Any]:
+        named = dict(zip(self.keywords, tensors, strict=True)) if self.keywords else {}
+        return _pytree.tree_leaves(self.model(**named) if named else self.model(*tensors))

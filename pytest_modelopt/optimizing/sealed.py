@@ -1,0 +1,74 @@
+"""Modules that torch.jit or torch.export has sealed: they run, and their layers can be neither replaced nor traced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pytest_modelopt.optimizing.recipe import RecipeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SCRIPT = "a TorchScript module (torch.jit.script, trace or freeze), whose layers can be neither traced nor replaced"
+EXPORTED = "the module of an exported program (torch.export), whose layers are operators in its graph"
+WAY_OUT = "return the model from the factory as it is before that, and do that to what the recipe makes of it"
+
+
+def kind_of(module: nn.Module) -> str:
+    """What sealed this very module, in words; '' for all others."""
+    import torch
+
+    if isinstance(module, torch.jit.ScriptModule):
+        return SCRIPT
+    # torch.export gives each of its modules methods that refuse: so do the graphs of torch.ao that come from it.
+    return EXPORTED if isinstance(module, torch.fx.GraphModule) and "eval" in vars(module) else ""
+
+
+def sealed_modules(model: nn.Module) -> dict[str, str]:
+    """What sealed them, by name, of the outermost ones."""
+    found: dict[str, str] = {}
+    for name, module in model.named_modules():
+        if not any(not outer or name.startswith(f"{outer}.") for outer in found) and (kind := kind_of(module)):
+            found[name] = kind
+    return found
+
+
+def in_training(model: nn.Module) -> list[nn.Module]:
+    """The modules in training mode, those aside that were sealed in the mode in which they were."""
+    return [module for module in _open(model) if module.training]
+
+
+def put_into_eval_mode(model: nn.Module) -> nn.Module:
+    """The model, which need not know `eval`, in eval mode as far as it can be told to."""
+    import torch
+
+    if EXPORTED not in sealed_modules(model).values():
+        model.eval()
+        return model
+    for module in _open(model):
+        module.training = False
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            module.eval()
+    return model
+
+
+def _open(model: nn.Module) -> Iterator[nn.Module]:
+    """The modules whose mode counts: within an exported program it is fixed, and a frozen one has none."""
+    exported = [name for name, kind in sealed_modules(model).items() if kind == EXPORTED]
+    for name, module in model.named_modules():
+        if hasattr(module, "training") and not any(not one or f"{name}.".startswith(f"{one}.") for one in exported):
+            yield module
+
+
+def explained(error: RecipeError, name: str, model: nn.Module) -> RecipeError:
+    """The same error of the recipe `name`, with what seals the model in its place or, where it is only a part, beside
+    it."""
+    sealed = sealed_modules(model)
+    if not sealed:
+        return error
+    if sealed.get("") == SCRIPT:
+        return type(error)(f"{name} cannot be applied: the model is {SCRIPT}; {WAY_OUT}")
+    told = "; ".join(f"{f'`{part}`' if part else 'the model'} is {kind}" for part, kind in sealed.items())
+    return type(error)(f"{error}; {told}: {WAY_OUT}")

@@ -1,0 +1,125 @@
+"""What the fixtures give back to a test: a view on the record's figures, with the derived ones by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_modelopt.results.answers import Agreement, Interval, Slices
+from pytest_modelopt.results.record import Case, Coverage, Measurement, Timing
+from pytest_modelopt.results.verdicts import Finding
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A variant measured against its original. `case` holds the raw figures and, with a budget, the verdicts."""
+
+    case: Case
+
+    @property
+    def original(self) -> Measurement:
+        assert self.case.original is not None
+        return self.case.original
+
+    @property
+    def variant(self) -> Measurement:
+        assert self.case.variant is not None
+        return self.case.variant
+
+    @property
+    def coverage(self) -> Coverage:
+        """What the recipe changed, by layer, in weight bytes."""
+        assert self.case.coverage is not None
+        return self.case.coverage
+
+    @property
+    def timing(self) -> Timing:
+        """The pairs. Raises RuntimeError, with the recorded reason, where nothing was timed."""
+        timing = self.case.timing
+        if timing is None or not timing.pairs:
+            sides = (self.case.variant, self.case.original)
+            reasons = [side.unmeasured["timing"] for side in sides if side is not None and "timing" in side.unmeasured]
+            error = f"{self.case.error.stage}: {self.case.error.message}" if self.case.error is not None else ""
+            why = error or "; ".join(reasons) or "the run took no pairs"
+            raise RuntimeError(f"{self.case.name} has no speedup and no latency: {why}")
+        return timing
+
+    @property
+    def speedup(self) -> float:
+        """How many times as fast the variant is: the ratio of the two latencies of this comparison."""
+        from pytest_modelopt.judging.timed_limits import speedup_of
+
+        return speedup_of(self.timing).figure
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds of one call of the variant, warm, on the machine left alone."""
+        from pytest_modelopt.judging.timed_limits import latencies_s
+
+        return latencies_s(self.timing)[1]
+
+    @property
+    def memory_reduction(self) -> float | None:
+        """Share of the original's peak memory that the variant saves, 0..1; negative where it needs more.
+
+        By torch's allocator, or, where one of the two runs on a foreign runtime, by the process memory of both.
+        """
+        return _reduction(self.case.memory_bytes(self.original), self.case.memory_bytes(self.variant))
+
+    @property
+    def size_reduction(self) -> float | None:
+        """Share of the original's saved size that the variant saves; negative where it is larger."""
+        return _reduction(self.original.size_bytes, self.variant.size_bytes)
+
+    @property
+    def accuracy_drop(self) -> float | None:
+        """How much worse the variant's score is, in the metric's unit: 0.01 is one point of accuracy."""
+        return self.case.drop
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the doctor found: likely reasons for these figures."""
+        return self.case.findings
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """Predictions compared one by one; None for a metric that is not right-or-wrong per example."""
+        return self.case.agreement
+
+    @property
+    def slices(self) -> Slices | None:
+        """The comparison by classes, or by the slices that the project names; None where there are neither."""
+        return self.case.slices
+
+    @property
+    def interval(self) -> Interval | None:
+        """Bounds of the drop in the population, for a metric that is not right-or-wrong; `case.no_interval` says why
+        there are none."""
+        return self.case.interval
+
+
+def _reduction(original: int | None, variant: int | None) -> float | None:
+    return None if not original or variant is None else 1 - variant / original
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """An optimized variant, made in a process of its own and saved."""
+
+    recipe: str
+    coverage: Coverage
+    notes: tuple[str, ...]
+    """What the recipes have to say: layers they left alone, and why."""
+    path: Path
+    """The saved module; gone when the run ends."""
+
+    def load(self) -> nn.Module:
+        """The optimized module, loaded into this process."""
+        from pytest_modelopt.measuring.worker.size import load
+
+        model: nn.Module = load(self.path)
+        return model

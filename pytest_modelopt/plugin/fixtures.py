@@ -1,0 +1,321 @@
+"""The fixtures `modelopt` and `optimize`, and the budget of the test that uses them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_modelopt.plugin.keys import CASES, ENDED, NEEDS_MODELOPT, SESSION, TEST, USED
+
+if TYPE_CHECKING:
+    from pytest_modelopt.measuring.variant import Variant
+    from pytest_modelopt.plugin.comparison import Comparison, Optimized
+    from pytest_modelopt.plugin.session import Budget, Session
+    from pytest_modelopt.results.answers import Inference
+    from pytest_modelopt.results.metric import MetricSpec
+    from pytest_modelopt.results.source import Source
+
+
+@pytest.fixture
+def modelopt(request: pytest.FixtureRequest) -> Measure:
+    """Measure a model's optimized variant against the original: `modelopt(model, recipe, data=...) -> Comparison`."""
+    return Measure(_session_of(request), request)
+
+
+@pytest.fixture
+def optimize(request: pytest.FixtureRequest) -> Optimize:
+    """Make a model's optimized variant and say what changed: `optimize(model, recipe, data=...) -> Optimized`."""
+    return Optimize(_session_of(request), request)
+
+
+def _session_of(request: pytest.FixtureRequest) -> Session:
+    session = request.config.stash.get(SESSION, None)
+    if session is None:
+        pytest.skip(NEEDS_MODELOPT)
+    return session
+
+
+class _Work:
+    """What both fixtures do: turn live objects and factories into a variant for a worker."""
+
+    def __init__(self, session: Session, request: pytest.FixtureRequest) -> None:
+        self._session = session
+        self._request = request
+        self._item: pytest.Item = request.node
+        self._item.stash[USED] = True
+        self._files: list[Path] = []
+        request.addfinalizer(self._forget)
+
+    def _variant(
+        self,
+        sources: dict[str, Any],
+        recipe: str,
+        metric: Any = "accuracy",
+        batch_size: int | None = None,
+        threads: int | None = None,
+        device: str | None = None,
+    ) -> Variant:
+        """The variant that `sources` (model, data, calibration, example_inputs, slices) describe."""
+        from pytest_modelopt.measuring.variant import Variant, added_recipes_now, environment_now
+        from pytest_modelopt.results.source import Carried
+
+        carried = {name: value for name, value in sources.items() if value is not None and not isinstance(value, str)}
+        named: dict[str, Source | None] = {
+            name: Carried(name) if name in carried else _factory_name(name, value) for name, value in sources.items()
+        }
+        assert named["model"] is not None
+        scored_by, live = _stated_metric(metric)
+        carried |= live
+        defaults = self._session.defaults
+        for name, number in (("batch_size", batch_size), ("threads", threads)):
+            if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+                pytest.fail(f"{name}={number!r} is not a positive whole number", pytrace=False)
+        return Variant(
+            model=named["model"],
+            recipe=canonical_recipe(recipe),
+            data=named["data"],
+            calibration=named["calibration"],
+            example_inputs=named["example_inputs"],
+            metric=scored_by,
+            import_paths=(str(self._item.path.parent), *(p for p in sys.path if p)),
+            working_directory=str(Path.cwd()),
+            environment=environment_now(),
+            carried_file=str(self._carry(carried)) if carried else None,
+            batch_size=defaults.batch_size if batch_size is None else batch_size,
+            device=defaults.device if device is None else _device(device),
+            threads=defaults.threads if threads is None else threads,
+            slices=named.get("slices"),
+            added_recipes=added_recipes_now(),
+        )
+
+    def _carry(self, objects: dict[str, Any]) -> Path:
+        from pytest_modelopt.measuring.carried_objects import CarryError, carry
+
+        path = self._session.runner.new_file("carried")
+        module = getattr(self._request, "module", None)
+        try:
+            carry(objects, path, by_value=[*([module] if module is not None else []), *_conftests()])
+        except CarryError as error:
+            pytest.fail(str(error), pytrace=False)
+        self._files.append(path)
+        return path
+
+    def _forget(self) -> None:
+        """Live objects end with their test: so do the worker that holds them and the file that carried them."""
+        if self._files:
+            self._session.runner.forget_original()
+        for path in self._files:
+            path.unlink(missing_ok=True)
+
+
+class Measure(_Work):
+    """The `modelopt` fixture's value."""
+
+    def __call__(
+        self,
+        model: Any = None,
+        recipe: str | None = None,
+        *,
+        data: Any = None,
+        calibration: Any = None,
+        example_inputs: Any = None,
+        metric: str | Mapping[str, Any] | Callable[..., Any] = "accuracy",
+        slices: str | Callable[..., Any] | None = None,
+        inference: Inference | None = None,
+        batch_size: int | None = None,
+        threads: int | None = None,
+        device: str | None = None,
+    ) -> Comparison:
+        """Optimize `model` with `recipe` in a worker process, and measure it against the original.
+
+        Args:
+            model: a torch.nn.Module, a function without arguments that makes one, or `"package.module:function"`.
+                Without a model, the case that the marker names is measured as budgets.yaml describes it.
+            recipe: such as `"int8-dynamic"` or `"prune-structured(ratio=0.5) + int8-dynamic"`.
+            data: what the score is measured on: (inputs, targets) tensors, a Dataset, a DataLoader, an iterable of
+                batches, or a factory of one of these. Targets may be a list with one entry for each example; under a
+                metric that needs no labels, inputs alone will do.
+            calibration: data for recipes that calibrate; the same forms.
+            example_inputs: inputs of the timed and memory-measured call; default: the first examples of `data`.
+            metric: "accuracy", "top-5"; "agreement", "cosine" or "sqnr", which need no labels; the path of a class, as
+                "torchmetrics.text.WordErrorRate"; `"package.module:function"`; a function (outputs, targets) -> score
+                with an attribute `higher_is_better`; an instance of torchmetrics.Metric; or a dict with one of these as
+                `name`, and `arguments`, `activation`, `prepare`, `higher_is_better`, `per_example`.
+            slices: `"package.module:function"` or a function (inputs, target) -> name that puts each example into a
+                slice, for `max_slice_drop`; without it a classifier's slices are the classes.
+            inference: what limits on accuracy are about: `"set"`, these very examples, or `"population"`, all that they
+                were drawn from, by 95% bounds; default of budgets.yaml, else the set.
+            batch_size, threads: of the timed and memory-measured call; defaults of budgets.yaml, else 1.
+            device: where both run, `"cpu"`, `"cuda"` or `"cuda:0"`; default of budgets.yaml, else the CPU.
+
+        The test's budget (`@pytest.mark.model_budget(...)`) is asserted when the test ends.
+        """
+        budget = self._budget()
+        if model is None:
+            variant, name = self._named_case(budget, recipe)
+        else:
+            if recipe is None:
+                pytest.fail("modelopt(model, recipe, ...): give a recipe, such as 'int8-dynamic'", pytrace=False)
+            if data is None and example_inputs is None:
+                pytest.fail("modelopt(model, recipe, ...): give `data=` (or at least `example_inputs=`)", pytrace=False)
+            if slices is not None and not isinstance(slices, str) and not callable(slices):
+                pytest.fail(
+                    f"slices={slices!r} is no function (inputs, target) -> name, nor the name of one", pytrace=False
+                )
+            sources = {
+                "model": model,
+                "data": data,
+                "calibration": calibration,
+                "example_inputs": example_inputs,
+                "slices": slices,
+            }
+            variant = self._variant(sources, recipe, metric, batch_size, threads, device)
+            name = _model_name(model, self._item)
+        return self._measure(variant, name, budget, self._inference(budget, inference, is_named=model is None))
+
+    def _budget(self) -> Budget:
+        """What the test's markers say now: a conftest, a fixture or the test itself may have added one."""
+        from pytest_modelopt.config.problems import BudgetsError
+        from pytest_modelopt.plugin.markers import read_budget
+
+        if self._item.stash.get(ENDED, False):
+            pytest.fail(
+                "modelopt() was called after its test had ended, where no budget is asserted any more: measure in the "
+                "test or in its set-up",
+                pytrace=False,
+            )
+        try:
+            return read_budget(self._item, self._session)
+        except BudgetsError as error:
+            pytest.fail(str(error), pytrace=False)
+
+    def _named_case(self, budget: Budget, recipe: str | None) -> tuple[Variant, str]:
+        if budget.entry is None:
+            pytest.fail(
+                'modelopt(): give a model and a recipe, or name a case: @pytest.mark.model_budget("model/recipe")',
+                pytrace=False,
+            )
+        from dataclasses import replace
+
+        variant = self._session.variant(budget.entry.model, budget.entry.recipe)
+        if recipe is not None:
+            variant = replace(variant, recipe=canonical_recipe(recipe))
+        return variant, f"{budget.entry.model.name} in {self._item.name}"
+
+    def _inference(self, budget: Budget, given: str | None, *, is_named: bool) -> Inference:
+        """What the test says, else the case that it measures, else the defaults of budgets.yaml."""
+        from pytest_modelopt.limits.catalogue import parse_inference
+
+        if given is None:
+            if is_named and budget.entry is not None:
+                return budget.entry.model.inference
+            return self._session.defaults.inference
+        try:
+            return parse_inference(given)
+        except ValueError as error:
+            pytest.fail(f"inference: {error}", pytrace=False)
+
+    def _measure(self, variant: Variant, name: str, budget: Budget, inference: Inference) -> Comparison:
+        from pytest_modelopt.plugin.comparison import Comparison
+
+        cases = self._item.stash.setdefault(CASES, [])
+        case_id = self._item.stash.get(TEST, self._item.nodeid) + (f"#{len(cases) + 1}" if cases else "")
+        case = self._session.run(case_id, name, budget.limits, variant, inference)
+        cases.append(case)
+        if case.error is not None:
+            pytest.fail(self._session.explain(case), pytrace=False)
+        return Comparison(case)
+
+
+class Optimize(_Work):
+    """The `optimize` fixture's value."""
+
+    def __call__(
+        self, model: Any, recipe: str, *, data: Any = None, calibration: Any = None, example_inputs: Any = None
+    ) -> Optimized:
+        """Make the variant in a worker process, save it, and say what changed. Arguments as in `modelopt`."""
+        from pytest_modelopt.measuring.controller.process import WorkerFailed
+        from pytest_modelopt.plugin.comparison import Optimized
+
+        if data is None and example_inputs is None:
+            pytest.fail("optimize(model, recipe, ...): give `example_inputs=` or `data=`", pytrace=False)
+        sources = {
+            "model": model,
+            "data": data,
+            "calibration": calibration,
+            "example_inputs": example_inputs,
+        }
+        variant = self._variant(sources, recipe)
+        path = self._session.runner.new_file("optimized")
+        try:
+            loaded = self._session.runner.optimize(variant, path, self._item.nodeid)
+        except WorkerFailed as failed:
+            output = f"\nthe worker's last output:\n{failed.output}" if failed.output else ""
+            pytest.fail(f"{failed.message}{output}", pytrace=False)
+        assert variant.recipe is not None
+        assert loaded.coverage is not None
+        notes = tuple(note for step in loaded.coverage.steps for note in step.notes)
+        return Optimized(variant.recipe, loaded.coverage, (*loaded.notes, *notes), path)
+
+
+def canonical_recipe(recipe: str) -> str:
+    """The recipe's canonical spelling; a wrong one fails the test with the nearest right one."""
+    from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
+
+    try:
+        return canonical(parse(recipe))
+    except RecipeError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def _device(device: str) -> str:
+    from pytest_modelopt.config.schema import parse_device
+
+    try:
+        return parse_device(device)
+    except ValueError as error:
+        pytest.fail(f"device: {error}", pytrace=False)
+
+
+def _stated_metric(metric: Any) -> tuple[MetricSpec, dict[str, Any]]:
+    """The metric, and what of it is live and travels to the worker, under the keys by which the metric names it."""
+    from pytest_modelopt.config.errors import parse_metric
+    from pytest_modelopt.results.source import Carried
+
+    stated = dict(metric) if isinstance(metric, Mapping) else {"name": metric}
+    keys = {"name": "metric", "prepare": "prepare"}
+    live = {key: stated[name] for name, key in keys.items() if callable(stated.get(name))}
+    stated |= {name: Carried(key) for name, key in keys.items() if key in live}
+    try:
+        return parse_metric(stated, Carried), live
+    except ValueError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def _factory_name(what: str, value: str | None) -> str | None:
+    if value is None:
+        return value
+    module, _, function = value.partition(":")
+    if not module or not function:
+        pytest.fail(f"{what}={value!r} is not of the form 'package.module:function'", pytrace=False)
+    return value
+
+
+def _model_name(model: Any, item: pytest.Item) -> str:
+    """What the table calls a model that no file names: its class or factory, and the test."""
+    name = model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
+    return f"{name} in {item.name}"
+
+
+def _conftests() -> list[ModuleType]:
+    """Modules that a worker could not import by name: each folder may have a `conftest` of its own."""
+    return [
+        module
+        for module in list(sys.modules.values())
+        if isinstance(module, ModuleType) and str(getattr(module, "__file__", "")).endswith("conftest.py")
+    ]

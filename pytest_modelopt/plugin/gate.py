@@ -1,0 +1,405 @@
+"""pytest's hooks while `--modelopt` is on: each hands over to the session, and moves its cases to the record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_modelopt.config.problems import BudgetsError
+from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.optimizing.registry import forget_added
+from pytest_modelopt.plugin import progress
+from pytest_modelopt.plugin.budgets_path import (
+    CHOOSES_NOTHING,
+    add_to_arguments,
+    chooses_nothing,
+    closed_folders,
+    elsewhere,
+    read_budgets,
+)
+from pytest_modelopt.plugin.chosen_base import BASE, take_base
+from pytest_modelopt.plugin.collection import BudgetsModule, CaseItem, entry_ids, red_message, unknown, unmeasured
+from pytest_modelopt.plugin.configured import register_recipes
+from pytest_modelopt.plugin.ended_tests import Report
+from pytest_modelopt.plugin.keys import CASES, ENDED, MARKER, SESSION, TEST, USED
+from pytest_modelopt.plugin.markers import read_budget
+from pytest_modelopt.plugin.options import Options, read_options
+from pytest_modelopt.plugin.outputs import STEP_SUMMARY, Outputs
+from pytest_modelopt.plugin.selection import read_selection
+from pytest_modelopt.plugin.session import Session
+from pytest_modelopt.reporting import github_annotations, junit, terminal
+from pytest_modelopt.results.json import case_from_data, case_to_data, environment_from_data, environment_to_data
+from pytest_modelopt.results.run_outcome import run_outcome
+from pytest_modelopt.results.verdicts import Limit
+
+_WRONG_MARKER = pytest.StashKey[str]()
+_LOG_WIDTH = 200
+
+
+class Gate:
+    """Registered for one run. In a pytest-xdist worker it measures; where the terminal is, it also reports."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._is_worker = hasattr(config, "workerinput")
+        options = read_options(config)
+        register_recipes(config)
+        self._progress: progress.Silent | progress.OnTerminal | progress.InLog = progress.Silent()
+        self._session = Session(
+            options=options,
+            budgets=read_budgets(options, config.rootpath),
+            working_directory=config.invocation_params.dir,
+            progress=self._progress,
+        )
+        config.stash[SESSION] = self._session
+        if not self._is_worker and not config.getoption("collectonly"):
+            self._session.outputs = _outputs(options)
+        take_base(config, self._session)
+        self._complete = self._tells = False
+        self._budgets_reached = False
+        self._cases_collected = 0
+        self._items: list[pytest.Item] = []
+        self._plan_is_told = False
+        self._chooses_nothing = chooses_nothing(config)
+        if self._session.budgets is not None:
+            read_selection(config, self._session.budgets)
+            if self._chooses_nothing and not self._is_worker:
+                add_to_arguments(config, options.budgets)
+        self._opened = closed_folders(config, options.budgets) if self._chooses_nothing else []
+
+    def pytest_sessionstart(self) -> None:
+        """Only now is it known what the terminal is."""
+        self._progress = self._session.progress = progress.for_config(self._config)
+
+    # --- collection --------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Reach the budgets file, and nothing else, in folders that pytest does not enter by itself."""
+        if not any(collection_path.is_relative_to(folder) for folder in self._opened):
+            return None
+        return not self._session.options.budgets.is_relative_to(collection_path)
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> BudgetsModule | None:
+        budgets = self._session.options.budgets
+        if self._session.budgets is None or file_path.name != budgets.name or not file_path.samefile(budgets):
+            return None
+        self._budgets_reached = True  # `--lf` and `-k` may leave out its cases: that is the user's choice
+        return BudgetsModule.from_parent(parent, path=file_path)
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        item.stash[TEST] = item.nodeid
+        self._items.append(item)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._session.uncollected[report.nodeid] = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Read every marker before anything runs, and count the timed limits before anything is deselected."""
+        session = self._session
+        problems: list[str] = []
+        limits: list[Limit] = [limit for entry in session.entries for limit in entry.limits]
+        for item in items:
+            if isinstance(item, CaseItem) or item.get_closest_marker(MARKER) is None:
+                continue
+            try:
+                limits += read_budget(item, session).limits
+            except BudgetsError as error:
+                item.stash[_WRONG_MARKER] = str(error)
+                problems.append(str(error))
+        if session.revision is not None:
+            limits += [limit for model in session.models for limit in model.regression]
+            limits += [limit for entry in session.entries for limit in entry.regression]
+        session.timed_limits = sum(LIMITS[limit.name].kind == "timed" for limit in limits)
+        if problems and not self._is_worker:  # pytest-xdist loses a worker's UsageError: there, each test fails with it
+            raise pytest.UsageError("\n".join(problems))
+        self._cases_collected = sum(isinstance(item, CaseItem) for item in items)
+        if self._is_budgets_missed() and not self._is_worker:
+            raise pytest.UsageError(
+                f"--modelopt: pytest did not collect {session.options.budgets}: name it on the command line, or see "
+                "what ignores it (`--ignore`, `collect_ignore`, a virtual environment)"
+            )
+        gated = any(_is_gated(item) for item in items)
+        if session.budgets is None and self._chooses_nothing and not gated and not self._is_worker:
+            budgets = session.options.budgets
+            way = (
+                elsewhere(budgets, self._config.rootpath) or "; write a budgets file, or name it by --modelopt-budgets"
+            )
+            raise pytest.UsageError(
+                f"--modelopt has nothing to measure: there is no {budgets} and no test uses the `modelopt` fixture or "
+                f"@pytest.mark.{MARKER}{way}"
+            )
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note the cases that will run, and all that exist: collected, deselected or only in budgets.yaml."""
+        run = self._session
+        run.planned = tuple(_test(item) for item in session.items if _is_planned(item))
+        known = (_test(item) for item in self._items if _is_planned(item))
+        run.collected = tuple(
+            dict.fromkeys([*known, *run.planned, *entry_ids(run, self._config.rootpath, self._items)])
+        )
+        if run.planned and not self._is_worker and not self._config.getoption("collectonly"):
+            run.update_report()  # what an earlier run has left there must not pass for this one's
+
+    # --- tests -------------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        item.stash[CASES] = []  # a rerun measures anew
+        item.stash[ENDED] = False
+        problem = item.stash.get(_WRONG_MARKER, None)
+        if problem is not None:
+            pytest.fail(problem, pytrace=False)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        try:
+            result = yield
+        except pytest.skip.Exception:
+            self._assert_budget(item, measured=False)  # a test that skips itself does not hide what it has measured
+            raise
+        finally:
+            self._progress.done()
+            item.stash[ENDED] = True
+        self._assert_budget(item, measured=True)
+        return result
+
+    def _assert_budget(self, item: pytest.Item, *, measured: bool) -> None:
+        """The budget of a test that passed so far, all of its broken limits together. `measured`: it must have been."""
+        if isinstance(item, CaseItem):
+            return
+        cases = item.stash[CASES]
+        if measured and not cases and item.get_closest_marker(MARKER) is not None:
+            pytest.fail(
+                f"the test has a budget (@pytest.mark.{MARKER}) but measured nothing: call the `modelopt` fixture",
+                pytrace=False,
+            )
+        message = red_message(cases, self._session)
+        if message:
+            pytest.fail(message, pytrace=False)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Cases travel on the report: pytest-xdist carries it, and it survives a later crash of the worker."""
+        is_last_chance = call.when == "call" or (call.when == "setup" and call.excinfo is not None)
+        cases = item.stash.get(CASES, []) if is_last_chance else []
+        for case in cases:
+            item.user_properties.extend(junit.properties(case))
+        report = yield
+        is_gated, tells_plan = _is_gated(item) or bool(cases), self._is_worker and not self._plan_is_told
+        if is_gated or tells_plan:
+            environment = self._session.environment
+            report.modelopt = {  # type: ignore[attr-defined]
+                "test": _test(item),
+                "unmeasured": case_to_data(unmeasured(item, self._session)) if is_gated else None,
+                "cases": [case_to_data(case) for case in cases],
+                "environment": environment and environment_to_data(environment),
+                "plan": self._plan() if tells_plan else None,
+            }
+            self._plan_is_told = True  # a worker that crashes later takes nothing of it along
+        return report
+
+    @pytest.hookimpl(trylast=True)  # after pytest has written the test's result
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if self._is_worker:
+            return
+        data = getattr(report, "modelopt", None)
+        if data is not None and data["plan"]:
+            self._take_plan(data["plan"])
+        found = _read_report(report, data, self._session)
+        self._session.take(found)
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        if isinstance(self._progress, progress.InLog) and reporter is not None and self._config.get_verbosity() >= 0:
+            for case in found.cases:
+                reporter.ensure_newline()
+                reporter.write_line(progress.case_line(case))
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput[CHOOSES_NOTHING] = self._chooses_nothing
+        if self._session.revision is not None:
+            node.workerinput[BASE] = self._session.revision.to_data()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """Only for `-n 4` by itself: who chose another `--dist` knows how tests are to be distributed."""
+        if config.getoption("dist") != "load" or not self._session.entries:
+            return None
+        from pytest_modelopt.plugin.distribution import models_together
+
+        return models_together(config, log, self._session.options.budgets.name)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """A pytest-xdist worker has ended: what it planned is known to it alone."""
+        del error
+        output = getattr(node, "workeroutput", {}).get("modelopt")
+        if output:
+            self._take_plan(output)
+
+    def _plan(self) -> dict[str, Any]:
+        """The cases that this pytest-xdist worker has collected; the main process collects nothing itself."""
+        run = self._session
+        return {
+            "planned": list(run.planned),
+            "collected": list(run.collected),
+            "timed_limits": run.timed_limits,
+            "budgets_reached": self._budgets_reached,
+            "cases_collected": self._cases_collected,
+        }
+
+    def _take_plan(self, plan: dict[str, Any]) -> None:
+        run = self._session
+        run.planned = tuple(dict.fromkeys([*run.planned, *plan["planned"]]))
+        run.collected = tuple(dict.fromkeys([*run.collected, *plan["collected"]]))
+        run.timed_limits = max(run.timed_limits, plan["timed_limits"])
+        self._budgets_reached |= plan["budgets_reached"]
+        self._cases_collected = max(self._cases_collected, plan["cases_collected"])
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        run = self._session
+        run.close()
+        if self._is_worker:
+            self._config.workeroutput["modelopt"] = self._plan()  # type: ignore[attr-defined]
+            return
+        if self._is_budgets_missed() and int(session.exitstatus) == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR  # pytest-xdist: only now is it known what was collected
+        status = int(session.exitstatus)
+        self._complete = int(exitstatus) in (
+            pytest.ExitCode.OK,
+            pytest.ExitCode.TESTS_FAILED,
+            pytest.ExitCode.NO_TESTS_COLLECTED,
+        )
+        is_empty = status == pytest.ExitCode.NO_TESTS_COLLECTED and bool(run.collected)
+        self._tells = (
+            (run.has_something_to_tell or run.options.whole or run.options.no_loosening or is_empty)
+            and not self._config.getoption("collectonly")
+            and status != pytest.ExitCode.USAGE_ERROR
+        )
+        if not self._tells:
+            return
+        record = run.record(complete=self._complete)
+        if run_outcome(record).is_red and status == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if run.outputs is not None:
+            run.outputs.finish(record)
+
+    def _is_budgets_missed(self) -> bool:
+        """The whole project was meant, but pytest never came to its budgets file."""
+        return bool(self._session.entries) and self._chooses_nothing and not self._budgets_reached
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        session = self._session
+        if self._config.getoption("collectonly") or self._config.get_verbosity() <= -2:
+            self._tell_problems(terminalreporter)
+            return
+        why = None
+        if self._is_budgets_missed():
+            why = "pytest did not collect it; see what ignores it"
+        elif session.entries and not self._chooses_nothing and not self._cases_collected:
+            why = "the paths on the command line do not include that file"
+        elif session.collected and not session.has_something_to_tell:
+            terminalreporter.write_line(
+                f"modelopt: PARTIAL: 0 of {len(session.collected)} cases ran: all were deselected", yellow=True
+            )
+        if why:
+            count, name = len(session.entries), session.options.budgets.name
+            terminalreporter.write_line(f"modelopt: none of the {count} cases of {name} ran: {why}", yellow=True)
+        if not self._tells:
+            return
+        record = session.record(complete=self._complete)
+        terminalreporter.section("model budgets")
+        for text, markup in terminal.lines(record, _width(self._config, terminalreporter)):
+            terminalreporter.write_line(text, **markup)
+        if not session.compares_with_base and session.states_regression:
+            terminalreporter.write_line(
+                "modelopt: the limits of `regression:` were not judged: there is no base (--modelopt-against REV)"
+            )
+        if session.outputs is not None and session.outputs.saved:
+            terminalreporter.write_line(f"modelopt: {session.outputs.saved}")
+        self._tell_problems(terminalreporter)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            workspace = os.environ.get("GITHUB_WORKSPACE")
+            for line in github_annotations.annotations(record, workspace=workspace, rootdir=self._config.rootpath):
+                terminalreporter.write_line(line)
+
+    def _tell_problems(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for text in self._session.outputs.problems if self._session.outputs is not None else ():
+            terminalreporter.write_line(f"modelopt: {text}", yellow=True)
+
+    def pytest_unconfigure(self) -> None:
+        self._session.close()
+        if self._session.revision is not None and not self._is_worker:
+            self._session.revision.tree.remove()
+        forget_added()
+
+
+def _outputs(options: Options) -> Outputs:
+    summary = os.environ.get(STEP_SUMMARY)
+    outputs = Outputs(options, Path(summary) if summary else None)
+    outputs.require_writable()
+    return outputs
+
+
+def _width(config: pytest.Config, reporter: pytest.TerminalReporter) -> int:
+    """Columns for the tables: a log has no width, so it gets one that holds them."""
+    on_terminal = reporter.isatty or "COLUMNS" in os.environ
+    return config.get_terminal_writer().fullwidth if on_terminal else _LOG_WIDTH
+
+
+def _test(item: pytest.Item) -> str:
+    return item.stash.get(TEST, item.nodeid)
+
+
+def _read_report(report: pytest.TestReport, data: dict[str, Any] | None, session: Session) -> Report:
+    """Read pytest's report of a test's phase. For a worker that crashed, pytest-xdist makes one without `data`."""
+    expected = getattr(report, "wasxfail", None)
+    crash = getattr(report.longrepr, "reprcrash", None)
+    message = f"{crash.message} ({crash.path}:{crash.lineno})" if crash is not None else report.longreprtext
+    if report.failed and message.startswith("[XPASS(strict)]"):
+        message = f"{message.strip()}: the test passes, though it is expected to fail: take its mark away"
+    if data is None:
+        is_crash = report.when not in ("setup", "call", "teardown")  # told by pytest-xdist, maybe before any plan was
+        is_ours = report.nodeid in session.planned or (is_crash and not session.collected)
+        lost = unknown(report.nodeid, session) if report.failed and is_ours else None
+        return Report(report.nodeid, "crash", report.outcome, message, expected, lost, (), session.options.strict)
+    return Report(
+        test=data["test"],
+        phase=report.when or "crash",
+        outcome=report.outcome,
+        message=message,
+        expected=expected,
+        unmeasured=data["unmeasured"] and case_from_data(data["unmeasured"]),
+        cases=[case_from_data(case) for case in data["cases"]],
+        strict=session.options.strict,
+        environment=data["environment"] and environment_from_data(data["environment"]),
+    )
+
+
+def _is_gated(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    return (
+        isinstance(item, CaseItem)
+        or item.get_closest_marker(MARKER) is not None
+        or any(name in fixtures for name in ("modelopt", "optimize"))
+        or item.stash.get(USED, False)
+    )
+
+
+def _is_planned(item: pytest.Item) -> bool:
+    """Whether the item is expected to leave a case in the record."""
+    return (
+        isinstance(item, CaseItem)
+        or item.get_closest_marker(MARKER) is not None
+        or "modelopt" in getattr(item, "fixturenames", ())
+    )

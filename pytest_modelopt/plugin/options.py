@@ -1,0 +1,212 @@
+"""Command line > ini > budgets.yaml > built-in default, decided in this one place."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+DEFAULT_BUDGETS = "budgets.yaml"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line and the ini file say. None: not said, so budgets.yaml or the built-in default holds."""
+
+    enabled: bool
+    budgets: Path
+    """Absolute path of the budgets file, whether or not it exists."""
+    budgets_named: bool
+    """The user named the file, so it must exist."""
+    report: Path | None
+    """Folder for record.json and summary.md."""
+    strict: bool
+    """Inconclusive counts as broken."""
+    time_limit_s: float | None
+    step_limit_s: float | None
+    against: str | None = None
+    """The git revision to compare with."""
+    baseline: Path | None = None
+    """The saved record to compare with."""
+    save: Path | None = None
+    """Where to save this run's record, as a baseline for others."""
+    whole: bool = False
+    """A run that leaves out a case that it knows is red."""
+    no_loosening: bool = False
+    """A limit that head states less strictly than its base is red."""
+    budgets_on_command_line: bool = False
+    """Whoever runs pytest named the budgets file: it is the same path at the base, whatever ini files say."""
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare `--modelopt` and the options below it, each with its ini key."""
+    group = parser.getgroup("modelopt", "model budgets (pytest-modelopt)")
+    group.addoption(
+        "--modelopt",
+        action="store_true",
+        default=False,
+        help="optimize and measure the models of budgets.yaml and of tests that use the `modelopt` fixture, and assert "
+        "their budgets",
+    )
+    group.addoption(
+        "--modelopt-budgets",
+        metavar="PATH",
+        default=None,
+        help=f"the budgets file (ini: modelopt_budgets; default: {DEFAULT_BUDGETS} in the root folder)",
+    )
+    group.addoption(
+        "--modelopt-report",
+        metavar="DIR",
+        default=None,
+        help="write record.json and summary.md into this folder (ini: modelopt_report)",
+    )
+    group.addoption(
+        "--modelopt-strict",
+        action="store_true",
+        default=None,
+        help="a timed limit that stays inconclusive fails, too (ini: modelopt_strict)",
+    )
+    group.addoption(
+        "--modelopt-whole",
+        action="store_true",
+        default=None,
+        help="a run that leaves out a case (by -k, -m, --deselect or paths), or measures nothing, fails "
+        "(ini: modelopt_whole)",
+    )
+    group.addoption(
+        "--modelopt-no-loosening",
+        action="store_true",
+        default=None,
+        help="a limit that is less strict than at the base, gone or newly waived, fails (ini: modelopt_no_loosening)",
+    )
+    group.addoption(
+        "--modelopt-time-limit",
+        metavar="TIME",
+        default=None,
+        help="timing per comparison, such as '20 s' (ini: modelopt_time_limit; budgets.yaml: time_limit)",
+    )
+    group.addoption(
+        "--modelopt-step-limit",
+        metavar="TIME",
+        default=None,
+        help="limit of any other single step of a worker, such as '10 min' (ini: modelopt_step_limit; budgets.yaml: "
+        "step_limit)",
+    )
+    group.addoption(
+        "--modelopt-against",
+        metavar="REV",
+        default=None,
+        help="compare with a git revision, measured in the same run: a branch, a tag, a commit, or 'merge-base:REV' "
+        "(ini: modelopt_against)",
+    )
+    group.addoption(
+        "--modelopt-baseline",
+        metavar="FILE",
+        default=None,
+        help="compare the exact figures with a record that --modelopt-save wrote (ini: modelopt_baseline)",
+    )
+    group.addoption(
+        "--modelopt-save",
+        metavar="FILE",
+        default=None,
+        help="save the record of this run, for --modelopt-baseline (ini: modelopt_save)",
+    )
+    parser.addini("modelopt_budgets", "the budgets file, relative to the ini file", default=None)
+    parser.addini("modelopt_report", "folder for record.json and summary.md, relative to the ini file", default=None)
+    parser.addini("modelopt_strict", "a timed limit that stays inconclusive fails, too", type="bool", default=False)
+    parser.addini(
+        "modelopt_whole", "a run that leaves out a case, or measures nothing, fails", type="bool", default=False
+    )
+    parser.addini(
+        "modelopt_no_loosening", "a limit that is less strict than at the base fails", type="bool", default=False
+    )
+    parser.addini("modelopt_time_limit", "timing per comparison, such as '20 s'", default=None)
+    parser.addini("modelopt_step_limit", "limit of any other single step of a worker, such as '10 min'", default=None)
+    parser.addini("modelopt_against", "the git revision to compare with, or 'merge-base:REV'", default=None)
+    parser.addini("modelopt_baseline", "the saved record to compare with, relative to the ini file", default=None)
+    parser.addini("modelopt_save", "where to save the record, relative to the ini file", default=None)
+
+
+def is_enabled(config: pytest.Config) -> bool:
+    return bool(config.getoption("--modelopt"))
+
+
+def read_options(config: pytest.Config) -> Options:
+    """The options of this run. Raises pytest.UsageError for a value that cannot be read."""
+    budgets, named = _path(config, "budgets")
+    report, _ = _path(config, "report")
+    strict = config.getoption("--modelopt-strict")
+    whole = config.getoption("--modelopt-whole")
+    no_loosening = config.getoption("--modelopt-no-loosening")
+    against, baseline = _base(config)
+    is_compared = not (against is None and baseline is None)  # the ini file holds for a developer's plain run, too
+    return Options(
+        enabled=is_enabled(config),
+        budgets=budgets or config.rootpath / DEFAULT_BUDGETS,
+        budgets_named=named,
+        report=report,
+        strict=bool(config.getini("modelopt_strict") if strict is None else strict),
+        time_limit_s=_seconds(config, "time_limit"),
+        step_limit_s=_seconds(config, "step_limit"),
+        against=against,
+        baseline=baseline,
+        save=_path(config, "save")[0],
+        whole=bool(config.getini("modelopt_whole") if whole is None else whole),
+        no_loosening=is_compared and bool(config.getini("modelopt_no_loosening"))
+        if no_loosening is None
+        else no_loosening,
+        budgets_on_command_line=any(
+            "--modelopt-budgets" in argument or "modelopt_budgets=" in argument
+            for argument in (
+                *map(str, config.invocation_params.args),
+                *os.environ.get("PYTEST_ADDOPTS", "").split(),
+            )
+        ),
+    )
+
+
+def _base(config: pytest.Config) -> tuple[str | None, Path | None]:
+    """The revision or the record to compare with; the command line's choice goes before the ini file's."""
+    revision, record = config.getoption("--modelopt-against"), config.getoption("--modelopt-baseline")
+    said = "--modelopt-against and --modelopt-baseline"
+    if revision is None and record is None:
+        revision, record = config.getini("modelopt_against") or None, config.getini("modelopt_baseline") or None
+        said = "modelopt_against and modelopt_baseline"
+    if revision is not None and record is not None:
+        raise pytest.UsageError(f"{said} are two bases; a run compares with one: give one of them")
+    if revision is not None:
+        return str(revision), None
+    return None, None if record is None else _path(config, "baseline")[0]
+
+
+def _path(config: pytest.Config, key: str) -> tuple[Path | None, bool]:
+    """(absolute path, whether it was named): the command line's is relative to where pytest was called."""
+    given = config.getoption(f"--modelopt-{key}")
+    if given is not None:
+        return _absolute(config.invocation_params.dir / given), True
+    given = config.getini(f"modelopt_{key}")
+    if given:
+        folder = config.inipath.parent if config.inipath else config.rootpath
+        return _absolute(folder / given), True
+    return None, False
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 -- as pytest does: links stay as the user names them
+
+
+def _seconds(config: pytest.Config, key: str) -> float | None:
+    from pytest_modelopt.limits.units import UnitError, parse_time
+
+    option = f"--modelopt-{key.replace('_', '-')}"
+    given, source = config.getoption(option), option
+    if given is None:
+        given, source = config.getini(f"modelopt_{key}"), f"modelopt_{key}"
+    if not given:
+        return None
+    try:
+        return parse_time(given)
+    except UnitError as error:
+        raise pytest.UsageError(f"{source}: {error}") from None

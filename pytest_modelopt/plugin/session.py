@@ -1,0 +1,353 @@
+"""The run: cases in, record out; the same with and without pytest-xdist.
+
+Every process that runs tests has a Session that measures. The process that owns the terminal also collects the cases
+(its own or those that pytest-xdist's workers sent) into the record, which `Outputs` writes.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_modelopt.plugin.ended_tests import GatedTests, Report
+from pytest_modelopt.plugin.options import Options
+from pytest_modelopt.reporting.names import case_name
+from pytest_modelopt.results.answers import Inference
+from pytest_modelopt.results.base import Against, Base
+from pytest_modelopt.results.contradictions import disagreement_of
+from pytest_modelopt.results.metric import is_share
+from pytest_modelopt.results.record import ORIGINAL, Case, CaseError, Environment, Record
+from pytest_modelopt.results.verdicts import Limit
+
+if TYPE_CHECKING:
+    from pytest_modelopt.baseline.revision import RevisionBase
+    from pytest_modelopt.baseline.saved_record import SavedBase
+    from pytest_modelopt.config.loader import BudgetsFile, CaseEntry, Defaults, ModelEntry
+    from pytest_modelopt.measuring.controller.paired_timing import IsOpen
+    from pytest_modelopt.measuring.controller.runner import Progress, Runner
+    from pytest_modelopt.measuring.variant import Variant
+    from pytest_modelopt.plugin.outputs import Outputs
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the markers of one test come to: the limits, and the case of budgets.yaml that they name, if any."""
+
+    limits: tuple[Limit, ...]
+    entry: CaseEntry | None
+
+
+@dataclass
+class Session:
+    """State of one run in one process."""
+
+    options: Options
+    budgets: BudgetsFile | None
+    working_directory: Path
+    progress: Progress
+    revision: RevisionBase | None = None
+    """The base, where it is a git revision."""
+    saved: SavedBase | None = None
+    """The base, where it is a saved record."""
+    timed_limits: int = 0
+    collected: tuple[str, ...] = ()
+    """Every case that is known, also those that were deselected."""
+    planned: tuple[str, ...] = ()
+    uncollected: dict[str, None] = field(default_factory=dict)
+    """Files that could not be collected."""
+    outputs: Outputs | None = None
+    """None in a worker of pytest-xdist, which writes nothing."""
+
+    def __post_init__(self) -> None:
+        self._runner: Runner | None = None
+        self._tests = GatedTests()
+        self._told: dict[tuple[str, CaseError], Case] = {}
+        self._environment: Environment | None = None
+        self._started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+    # --- measuring ---------------------------------------------------------------------------------------------------
+
+    @property
+    def defaults(self) -> Defaults:
+        from pytest_modelopt.config.loader import Defaults
+
+        return self.budgets.defaults if self.budgets else Defaults()
+
+    @property
+    def entries(self) -> tuple[CaseEntry, ...]:
+        """The cases of budgets.yaml."""
+        return self.budgets.cases if self.budgets else ()
+
+    @property
+    def models(self) -> tuple[ModelEntry, ...]:
+        """The models of budgets.yaml."""
+        return self.budgets.models if self.budgets else ()
+
+    @property
+    def states_regression(self) -> bool:
+        """Whether budgets.yaml has limits against a base."""
+        return any(model.regression for model in self.models) or any(entry.regression for entry in self.entries)
+
+    @property
+    def runner(self) -> Runner:
+        """Made when the first case runs: until then nothing was imported or started."""
+        if self._runner is None:
+            from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
+
+            options, defaults = self.options, self.defaults
+            limits = StepLimits(
+                time_limit_s=options.time_limit_s or defaults.time_limit_s,
+                step_limit_s=options.step_limit_s or defaults.step_limit_s,
+            )
+            self._runner = Runner(limits, self.progress, _breaks_memory)
+        return self._runner
+
+    def variant(self, model: ModelEntry, recipe: str | None) -> Variant:
+        """A variant of a model of budgets.yaml."""
+        assert self.budgets is not None
+        return variant_of(self.budgets, model, recipe, self.working_directory)
+
+    @property
+    def compares_with_base(self) -> bool:
+        """Whether there is a base, so that each variant is compared with itself there, too."""
+        return self.revision is not None or self.saved is not None
+
+    def run(
+        self, case_id: str, model: str, limits: Sequence[Limit], variant: Variant, inference: Inference = "set"
+    ) -> Case:
+        """Measure one case and judge it."""
+        from pytest_modelopt.diagnosis.empty_comparison import nothing_compared
+        from pytest_modelopt.diagnosis.examine import examine
+        from pytest_modelopt.judging.judge import judge
+        from pytest_modelopt.limits.catalogue import misfit
+
+        case = _case(case_id, model, limits, variant, inference)
+        # A marker is read before its metric is known: `max_accuracy_drop=1` would be a limit that nothing can break.
+        misfits = [text for limit in limits if (text := misfit(limit, _metric_name(variant)))]
+        if misfits:
+            return replace(case, error=CaseError("limits", "; ".join(misfits)))
+        measured = self.runner.measure(case, variant, self._is_open(limits), keep=self.compares_with_base)
+        self._environment = self.runner.environment
+        ill_fitting = _unfit_for_scores(measured)
+        if measured.error is None and ill_fitting:
+            measured = replace(measured, error=CaseError("limits", ill_fitting))
+        measured = _whose_figures_agree(measured)
+        same = nothing_compared(measured) if measured.error is None else ""
+        if same:
+            measured = replace(measured, error=CaseError("compare", same))
+        judged = judge(measured, timed_limits=self.timed_limits)
+        return replace(judged, findings=examine(judged, self._environment))
+
+    def run_against(self, case_id: str, entry: CaseEntry) -> Case:
+        """Measure one variant of budgets.yaml, or the original, beside the same at the base, and judge that."""
+        from pytest_modelopt.diagnosis.examine import examine
+        from pytest_modelopt.judging.judge import judge
+
+        model, recipe = entry.model, None if entry.recipe == ORIGINAL else entry.recipe
+        limits = model.regression if recipe is None else entry.regression
+        head = self.variant(model, recipe)
+        case = _case(case_id, model.name, limits, head, model.inference)
+        is_open = self._is_open(limits)
+        if self.revision is not None:
+            revision = self.revision
+            base = revision.variant(head, model, variant_of)
+            if base is None:
+                return judge(replace(case, base=revision.lacks(model.name, recipe)), timed_limits=self.timed_limits)
+            if revision.never_ran is not None:
+                return judge(replace(case, base=revision.never_ran), timed_limits=self.timed_limits)
+            case = replace(case, base=Base(revision.name, "compared"))
+            case = self.runner.measure_against(case, head, base, is_open)
+            case = revision.explained(case, base, lambda other: self.runner.would_run(head, other, case.name))
+        else:
+            assert self.saved is not None
+            case = replace(case, base=Base(self.saved.name, "compared"))
+            case = self.runner.measure_against(case, head, None, is_open)
+            if case.error is None:
+                case = self.saved.compared(case, self.runner.environment)
+        self._environment = self.runner.environment
+        ill_fitting = _unfit_for_scores(case)
+        if case.error is None and ill_fitting:
+            case = replace(case, error=CaseError("limits", ill_fitting))
+        case = _whose_figures_agree(case)
+        judged = judge(case, timed_limits=self.timed_limits)
+        return replace(judged, findings=examine(judged, self._environment))
+
+    def _is_open(self, limits: Sequence[Limit]) -> IsOpen:
+        """Whether the pairs of a comparison leave one of its timed limits undecided."""
+        from pytest_modelopt.judging.timed_limits import is_open
+        from pytest_modelopt.limits.catalogue import LIMITS
+
+        timed = [limit for limit in limits if LIMITS[limit.name].kind == "timed"]
+        return lambda samples: is_open(timed, samples, self.timed_limits)
+
+    def explain(self, case: Case) -> str:
+        """The text of a failed test: all that makes the case red. An error that this process has told of another case
+        of the model is told in one line."""
+        from pytest_modelopt.reporting.failure_text import explain
+
+        first = case if case.error is None else self._told.setdefault((case.model, case.error), case)
+        return explain(case, strict=self.options.strict, first="" if first.id == case.id else case_name(first))
+
+    def close(self) -> None:
+        """End every worker. May be called twice."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+    # --- the record --------------------------------------------------------------------------------------------------
+
+    def add(self, case: Case) -> None:
+        """Take a case that no test measured."""
+        self._tests.add(case)
+
+    def take(self, report: Report) -> None:
+        """Take what a test's report says into the record; it is written soon, whatever comes next."""
+        self._environment = self._environment or report.environment
+        if self._tests.take(report):
+            self.update_report()
+
+    @property
+    def has_something_to_tell(self) -> bool:
+        return bool(self.planned or self._tests.cases or self.uncollected)
+
+    @property
+    def environment(self) -> Environment | None:
+        return self._environment
+
+    def record(self, *, complete: bool) -> Record:
+        """What was found so far, cases in the order in which they were planned."""
+        from pytest_modelopt import __version__
+        from pytest_modelopt.measuring.variant import SEED
+
+        order = {case_id: index for index, case_id in enumerate(self.planned)}
+        cases = sorted(self._tests.cases, key=lambda c: order.get(c.id.partition("#")[0], len(order)))
+        return Record(
+            tool_version=__version__,
+            started=self._started,
+            seed=SEED,
+            strict=self.options.strict,
+            timed_limits=self.timed_limits,
+            planned=self.planned,
+            complete=complete,
+            cases=tuple(cases),
+            environment=self._environment,
+            collected=self.collected,
+            skipped=tuple(name for name in self.planned if name in self._tests.skipped),
+            idle=tuple(name for name in self.planned if name in self._tests.idle),
+            uncollected=tuple(self.uncollected),
+            whole=self.options.whole,
+            no_loosening=self.options.no_loosening,
+            against=self._against(),
+        )
+
+    def _against(self) -> Against | None:
+        base = self.revision or self.saved
+        if base is None:
+            return None
+        known = {case.model: case.higher_is_better for case in self._tests.cases if case.metric is not None}
+        return base.against(self.budgets, known)
+
+    def update_report(self) -> None:
+        if self.outputs is not None:
+            self.outputs.update(lambda: self.record(complete=False))
+
+
+def _case(case_id: str, model: str, limits: Sequence[Limit], variant: Variant, inference: Inference) -> Case:
+    """A case of which nothing was measured yet."""
+    return Case(
+        id=case_id,
+        model=model,
+        recipe=variant.recipe or ORIGINAL,
+        metric=None,
+        higher_is_better=True,
+        limits=tuple(limits),
+        batch_size=variant.batch_size,
+        device=variant.device,
+        inference=inference,
+        threads=variant.threads,
+    )
+
+
+def _whose_figures_agree(case: Case) -> Case:
+    """The case, in error where its figures contradict each other: no command would read the record of such a run."""
+    told = disagreement_of(case)
+    why = f"its figures contradict each other, which is a fault of pytest-modelopt that should be reported: {told}"
+    return replace(case, error=CaseError("compare", why)) if told else case
+
+
+def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, working_directory: Path) -> Variant:
+    """A model of budgets.yaml as a variant; its factories are looked for beside the file first."""
+    from pytest_modelopt.measuring.variant import Variant, added_recipes_now, environment_now
+
+    return Variant(
+        model=model.factory,
+        recipe=recipe,
+        data=model.data,
+        calibration=model.calibration,
+        example_inputs=model.example_inputs,
+        metric=model.metric,
+        slices=model.slices,
+        import_paths=(str(budgets.path.parent),),
+        working_directory=str(working_directory),
+        environment=environment_now(),
+        batch_size=budgets.defaults.batch_size,
+        device=budgets.defaults.device,
+        threads=budgets.defaults.threads,
+        added_recipes=added_recipes_now(),
+    )
+
+
+def _breaks_memory(case: Case) -> bool:
+    """Whether it breaks a limit on memory, as far as it was measured."""
+    from pytest_modelopt.judging.judge import judge
+    from pytest_modelopt.limits.catalogue import FIGURES
+
+    costs = tuple(limit for limit in case.limits if FIGURES.get(limit.name) == "memory")
+    verdicts = judge(replace(case, limits=costs), timed_limits=0).verdicts
+    return any(verdict.outcome in ("fail", "waived") for verdict in verdicts)
+
+
+def _metric_name(variant: Variant) -> str | None:
+    return variant.metric.name if isinstance(variant.metric.name, str) else None
+
+
+def _unfit_for_scores(case: Case) -> str:
+    """Why a limit does not fit the scores that a metric of the project's own gives; else empty.
+
+    `97%` means 0.97: against a score of 93.5 it would be a floor that nothing can break. A drop of 1 is one that
+    nothing can break from scores between 0 and 1.
+    """
+    from pytest_modelopt.limits.catalogue import LIMITS
+
+    sides = [side.score for side in (case.original, case.variant) if side is not None and side.score is not None]
+    largest = max((abs(score) for score in sides), default=0.0)
+    if is_share(case.metric):
+        return ""
+    if largest <= 1:
+        drops = [limit for limit in case.limits if LIMITS[limit.name].unit == "points"]
+        return "; ".join(_allowing_every_drop(case, limit) for limit in drops if _allows_every_drop(case, limit))
+    return "; ".join(
+        f"{limit.name}: {limit.text} means {limit.value:g}, which belongs to scores from 0 to 1, but {case.metric} "
+        f"gives {largest:.4g}: write a plain number in the metric's unit"
+        for limit in case.limits
+        if LIMITS[limit.name].unit in ("points", "score") and limit.text.rstrip().endswith(("pp", "%"))
+    )
+
+
+def _allows_every_drop(case: Case, limit: Limit) -> bool:
+    """Whether a plain number is as much as the original's score can lose, as far as the worst one is known."""
+    side = case.original
+    if side is None or side.score is None or side.observations is None or side.observations.worst_score is None:
+        return False
+    is_plain = not limit.text.rstrip().endswith("pp")
+    return is_plain and limit.value >= max(1.0, abs(side.score - side.observations.worst_score))
+
+
+def _allowing_every_drop(case: Case, limit: Limit) -> str:
+    return (
+        f"{limit.name}: {limit.text} would allow every drop of {case.metric}; if you mean "
+        f"percentage points, write {limit.text} pp"
+    )

@@ -1,0 +1,103 @@
+"""Cells of tables: one figure, or a figure and what became of it, as text that is made once for all forms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+from pytest_modelopt.judging.timed_limits import interval_of, latencies_s, speedup_of
+from pytest_modelopt.limits.catalogue import metric_in_unit_interval
+from pytest_modelopt.results.figures import (
+    format_bytes,
+    format_factor,
+    format_number,
+    format_percentage,
+    format_points,
+    format_time,
+)
+from pytest_modelopt.results.record import Case, Timing
+
+NOT_MEASURED = "-"
+PROCESS_METER = "*"
+"""Marks a memory figure that is the peak of fresh processes and not of torch's allocator."""
+
+_SHARE_DIGITS = 5
+_Figure = TypeVar("_Figure")
+
+
+def or_dash(form: Callable[[_Figure], str], figure: _Figure | None) -> str:
+    """The figure in its form, or the dash of a figure that is missing."""
+    return NOT_MEASURED if figure is None else form(figure)
+
+
+def memory_cell(case: Case) -> str:
+    """Bytes by the meter of the comparison, and the share by which they differ from the other side's."""
+    cell = bytes_cell(case.memory_bytes(case.original), case.memory_bytes(case.variant))
+    return f"{cell}{PROCESS_METER}" if case.foreign_runtimes and cell != NOT_MEASURED else cell
+
+
+def size_cell(case: Case) -> str:
+    """Saved bytes, and the share by which they differ from the other side's."""
+    original, variant = case.original, case.variant
+    return bytes_cell(original.size_bytes if original else None, variant.size_bytes if variant else None)
+
+
+def bytes_cell(original: int | None, variant: int | None) -> str:
+    """'3 MiB (-25%)', '3 MiB (+4 B)' where the share is too small to show; alone where there is no other side."""
+    if variant is None:
+        return NOT_MEASURED
+    if not original:
+        return format_bytes(variant)
+    growth = round(abs(variant / original - 1), _SHARE_DIGITS)
+    sign = "" if variant == original else "+" if variant > original else "-"
+    share = format_percentage(growth) if growth or not sign else format_bytes(abs(variant - original))
+    return f"{format_bytes(variant)} ({sign}{share})"
+
+
+def timed(case: Case) -> Timing | None:
+    """The timing of a case that has pairs."""
+    return case.timing if case.timing is not None and case.timing.pairs else None
+
+
+def latency_cell(timing: Timing) -> str:
+    """'1.8 ms -> 880 us': one call of either side in this comparison, whose ratio is the speedup."""
+    return " -> ".join(map(format_time, latencies_s(timing)))
+
+
+def speedup_cell(timing: Timing, timed_limits: int) -> str:
+    """'1.42x [1.38, 1.47]'; without the interval where there are too few pairs for one."""
+    estimate = speedup_of(timing)
+    ends = interval_of("min_speedup", estimate, timed_limits)
+    told = ", ".join(format_factor(end).removesuffix("x") for end in ends if math.isfinite(end))
+    return f"{format_factor(estimate.figure)} [{told}]" if math.isfinite(ends[1]) else format_factor(estimate.figure)
+
+
+def slowdown_cell(timing: Timing, timed_limits: int) -> str:
+    """'+3% [-1%, +8%]': how much longer a call takes, from the speedup and its interval."""
+    estimate = speedup_of(timing)
+    low, high = interval_of("max_slowdown", estimate, timed_limits)
+    told = _signed(1 / estimate.figure - 1)
+    return f"{told} [{_signed(1 / high - 1)}, {_signed(1 / low - 1)}]" if math.isfinite(high) else told
+
+
+def _signed(share: float) -> str:
+    rounded = round(share, _SHARE_DIGITS)
+    return f"{'+' if rounded > 0 else ''}{format_percentage(rounded)}"
+
+
+def score_cell(metric: str | None, score: float | None) -> str:
+    """The score in the metric's unit."""
+    if score is None:
+        return NOT_MEASURED
+    return (format_percentage if metric_in_unit_interval(metric) else format_number)(score, digits=4)
+
+
+def drop_cell(case: Case, drop: float) -> str:
+    """A difference of scores in the metric's unit."""
+    return format_points(drop) if metric_in_unit_interval(case.metric) else format_number(drop, digits=4)
+
+
+def flips_cell(case: Case) -> str:
+    """'3 / 360': predictions that changed, of how many."""
+    return f"{case.agreement.flips} / {case.agreement.examples}" if case.agreement else NOT_MEASURED

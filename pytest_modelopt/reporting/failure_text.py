@@ -1,0 +1,30 @@
+"""The text of a failed test: the broken limits and what explains each, the likely cause, the worker's output."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pytest_modelopt.reporting.sentences import case_items
+from pytest_modelopt.results.record import Case
+
+
+def explain(case: Case, *, strict: bool, first: str = "") -> str:
+    """All that makes the case red, as lines of plain text. `first`: a case with the very same error, of which all that
+    belongs to it was told."""
+    told = [item for item in case_items(case, strict) if item.severity == "error"]
+    lines: list[str] = []
+    said: set[str] = set()
+    if first:
+        told = [
+            replace(item, text=f"{item.text} (as in {first})", why=(), output=()) if item.label == "ERROR" else item
+            for item in told
+        ]
+    for item in told:
+        known = (*item.found, *item.changed)
+        lines += [item.text, *(f"  {line}" for line in known if line not in said)]
+        said.update(known)
+    lines += [f"  {why}" for why in dict.fromkeys(why for item in told for why in item.why)]
+    output = [line for item in told for line in item.output]
+    if output:
+        lines += ["  the worker's last output:", *(f"    {line}" for line in output)]
+    return "\n".join(lines)

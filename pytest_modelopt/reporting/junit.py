@@ -1,0 +1,94 @@
+"""Figures of a case as flat properties, which every CI system shows beside a test in a JUnit file."""
+
+from __future__ import annotations
+
+from pytest_modelopt.judging.slice_limits import slice_rows, worst_first
+from pytest_modelopt.judging.timed_limits import latencies_s, speedup_of
+from pytest_modelopt.reporting.cells import timed
+from pytest_modelopt.reporting.changed_answers import counts_right
+from pytest_modelopt.reporting.plain_text import plain_line
+from pytest_modelopt.results.base import Base
+from pytest_modelopt.results.record import ORIGINAL, Case
+
+
+def properties(case: Case) -> list[tuple[str, str | float | int]]:
+    """Name and value of what was measured; a figure that is missing has no property.
+
+    Bytes and seconds as they are, memory by the meter of the comparison (`memory_meter` where it is not torch's
+    allocator); reductions and coverage as shares, 0.25 for a quarter; score and drop in the
+    metric's own unit. What the doctor found stands by the name of its rule. Of a case that is held against a base:
+    growth, slowdown and loss since then, as shares of the base's figures (loss: in the metric's own unit).
+    """
+    figures = _against_original(case) if case.base is None else _against_base(case, case.base)
+    found = [(f"modelopt.finding.{plain_line(finding.rule)}", plain_line(finding.text)) for finding in case.findings]
+    return [*((f"modelopt.{name}", figure) for name, figure in figures.items() if figure is not None), *found]
+
+
+def _against_original(case: Case) -> dict[str, str | float | int | None]:
+    original, variant, timing, agreement = case.original, case.variant, timed(case), case.agreement
+    process = variant.process_memory if variant else None
+    return {
+        "model": plain_line(case.model),
+        "recipe": plain_line(case.recipe),
+        "memory_bytes": case.memory_bytes(variant),
+        "memory_meter": process.meter if process and case.foreign_runtimes else None,
+        "memory_reduction": _reduction(case.memory_bytes(original), case.memory_bytes(variant)),
+        "process_memory_bytes": process.bytes if process else None,
+        "reserved_bytes": variant.reserved_bytes if variant else None,
+        "size_bytes": variant.size_bytes if variant else None,
+        "size_reduction": _reduction(
+            original.size_bytes if original else None, variant.size_bytes if variant else None
+        ),
+        "latency_s": latencies_s(timing)[1] if timing else None,
+        "speedup": speedup_of(timing).figure if timing else None,
+        "score": variant.score if variant else None,
+        "drop": case.drop,
+        "flips": agreement.flips if agreement else None,
+        "right_to_wrong": agreement.right_to_wrong if agreement and counts_right(case) else None,
+        "wrong_to_right": agreement.wrong_to_right if agreement and counts_right(case) else None,
+        "worst_slice_drop": _worst_slice_drop(case),
+        "coverage": case.coverage.share if case.coverage and case.coverage.weight_bytes else None,
+        "multiply_adds_coverage": case.coverage.multiply_adds_share if case.coverage else None,
+    }
+
+
+def _against_base(case: Case, base: Base) -> dict[str, str | float | int | None]:
+    original, variant, timing = case.original, case.variant, timed(case)
+    size_before, size_after = (side.size_bytes if side else None for side in (original, variant))
+    memory_before, memory_after = (case.memory_bytes(side) for side in (original, variant))
+    return {
+        "model": plain_line(case.model),
+        "recipe": plain_line(case.recipe),
+        "base": plain_line(base.name),
+        "base_status": base.status,
+        **(_alone(case) if case.recipe == ORIGINAL else {}),  # a recipe's figures stand with its own budget
+        "memory_growth": growth(memory_before, memory_after),
+        "size_growth": growth(size_before, size_after),
+        "slowdown": 1 / speedup_of(timing).figure - 1 if timing else None,
+        "loss": case.drop,
+        "changed_answers": case.agreement.flips if case.agreement else None,
+    }
+
+
+def _alone(case: Case) -> dict[str, str | float | int | None]:
+    variant, timing = case.variant, timed(case)
+    return {
+        "memory_bytes": case.memory_bytes(variant),
+        "size_bytes": variant.size_bytes if variant else None,
+        "latency_s": latencies_s(timing)[1] if timing else None,
+        "score": variant.score if variant else None,
+    }
+
+
+def growth(before: int | None, after: int | None) -> float | None:
+    """By which share of `before` a figure grew; None where one of them is missing, or there is nothing to grow from."""
+    return None if after is None or not before else after / before - 1
+
+
+def _worst_slice_drop(case: Case) -> float | None:
+    ranked = worst_first(slice_rows(case.slices)) if case.slices is not None else []
+    return None if not ranked or ranked[0].drop is None else float(ranked[0].drop)
+
+
+def _reduction(original: int | None, variant: int | None) -> float | None:
+    return None if variant is None or not original else 1 - variant / original

@@ -1,0 +1,66 @@
+"""What reports call a case, its two sides and its machine, where the names of the record alone would be ambiguous."""
+
+from __future__ import annotations
+
+from pytest_modelopt.reporting.plain_text import plain_line
+from pytest_modelopt.results.record import Case, Environment, Measurement, Record
+
+_HASH_SHOWN = 12
+_NAME_LENGTH = 200
+
+
+def case_name(case: Case) -> str:
+    """'digits-vit/int8-dynamic', and 'digits-vit/int8-dynamic against 1a2b3c4d5e6f' where it is held against a base."""
+    return plain_line(f"{case.name}{against(case)}")
+
+
+def against(case: Case) -> str:
+    """' against 1a2b3c4d5e6f', '' for a comparison with the original."""
+    return "" if case.base is None else f" against {plain_line(case.base.name)}"
+
+
+def sides(case: Case) -> tuple[str, str]:
+    """What the two variants of a case are called: the one that is compared with, and the one that is compared."""
+    return ("original", "variant") if case.base is None else ("base", "head")
+
+
+def variant_name(case: Case, side: Measurement) -> str:
+    """The recipe of one of the two variants, or 'original'; 'int8-dynamic at 1a2b3c4d5e6f' for the base's."""
+    name = plain_line(side.recipe or "original")
+    at_base = case.base is not None and side is case.original
+    return f"{name} at {plain_line(case.base.name)}" if case.base is not None and at_base else name
+
+
+def shortened(name: str) -> str:
+    """A name on one line, of a length that leaves room for what is said of it."""
+    text = plain_line(name)
+    return text if len(text) <= _NAME_LENGTH else f"{text[: _NAME_LENGTH - 3]}..."
+
+
+def short_revision(revision: str) -> str:
+    """The beginning of a commit hash; any other text as it is, shortened where it is long."""
+    text = shortened(revision)
+    is_hash = len(text) >= _HASH_SHOWN and all(character in "0123456789abcdef" for character in text)
+    return text[:_HASH_SHOWN] if is_hash else text
+
+
+def machines(record: Record) -> tuple[Environment | None, ...]:
+    """The machines of the record, in the order of `Case.machine`."""
+    return (record.environment, *record.other_machines)
+
+
+def machine_title(record: Record, machine: int) -> str:
+    """'machine 2 (Example CPU, AVX512)'; '' where the record has only one."""
+    if not record.other_machines:
+        return ""
+    environment = machines(record)[machine]
+    if environment is None:
+        return f"machine {machine + 1} (unknown: nothing was measured there)"
+    gpu = (environment.gpu,) if environment.gpu is not None else ()
+    facts = ", ".join(map(plain_line, (*gpu, environment.cpu, environment.cpu_capability)))
+    return f"machine {machine + 1} ({facts})"
+
+
+def on_machine(record: Record, case: Case) -> str:
+    """' on machine 2'; '' where the record has only one."""
+    return f" on machine {case.machine + 1}" if record.other_machines else ""

@@ -1,0 +1,214 @@
+"""Parts of a Markdown report, each kept or left out as a whole, and how many of them fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from tabulate import tabulate
+
+from pytest_modelopt.reporting.changed_answers import Columns, changed_examples, counts, worst_slices
+from pytest_modelopt.reporting.item import Item, Severity
+from pytest_modelopt.reporting.markdown_escaping import escape, fenced
+from pytest_modelopt.reporting.names import case_name, machine_title, machines, on_machine
+from pytest_modelopt.reporting.plain_text import no_command, plain_lines
+from pytest_modelopt.reporting.sentences import told_once
+from pytest_modelopt.reporting.summary import counted, timed_limits
+from pytest_modelopt.reporting.tables import AnyBlock, AnyRow
+from pytest_modelopt.results.outcome import is_red
+from pytest_modelopt.results.record import Case, Environment, Record
+from pytest_modelopt.results.run_outcome import run_outcome
+
+LIMIT_BYTES = 900 * 1024
+"""GitHub drops a step summary above 1 MiB as a whole."""
+TITLE = "Model budgets"
+_NOTE_BYTES = 16 * 1024
+_OUTPUT_LINES = 60
+_NAMES_SHOWN = 10
+_NAME_LENGTH = 100
+_WORDS = ("slice", "what it means")
+"""Columns of words; all others are figures."""
+_RANKS: dict[Severity, int] = {"error": 1, "warning": 2, "info": 3}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report that is kept or left out as a whole. `rank` 0 is kept longest."""
+
+    title: str
+    """In plain text, for the sentence that says what was left out."""
+    text: str
+    rank: int
+
+
+def fit(parts: Sequence[Section], limit: int = LIMIT_BYTES) -> str:
+    """The sections in their order, in at most `limit` bytes: whole sections, and a sentence about those left out."""
+    whole = _joined(parts)
+    if len(whole.encode()) <= limit:
+        return whole
+    room = limit - min(_NOTE_BYTES, limit // 2)
+    kept: set[int] = set()
+    for index in sorted(range(len(parts)), key=lambda index: (parts[index].rank, index)):
+        size = len(parts[index].text.encode()) + 2
+        if size <= room:
+            kept.add(index)
+            room -= size
+    left_out = [part.title for index, part in enumerate(parts) if index not in kept]
+    fitted = [part for index, part in enumerate(parts) if index in kept]
+    names = "; ".join(escape(_shortened(name)) for name in left_out[:_NAMES_SHOWN])
+    more = f" and {len(left_out) - _NAMES_SHOWN} more" if len(left_out) > _NAMES_SHOWN else ""
+    for note in (f"{names}{more}", f"{len(left_out)} sections"):
+        told = f"Left out to keep this report below {limit // 1024} KiB: {note}. The record file holds everything."
+        text = _joined([*fitted, Section("", told, 0)])
+        if len(text.encode()) <= limit:
+            return text
+    return _joined(fitted)
+
+
+def _joined(parts: Sequence[Section]) -> str:
+    return "\n\n".join(part.text for part in parts) + "\n"
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 3] + "..."
+
+
+def folded(summary: str, *texts: str) -> str:
+    """Blocks of Markdown behind a line that opens them; `summary` is Markdown, too."""
+    return "\n\n".join([f"<details><summary>{summary}</summary>", *texts, "</details>"])
+
+
+def bullets(lines: Sequence[str]) -> str:
+    """A list of plain texts."""
+    return "\n".join(f"- {escape(line)}" for line in lines)
+
+
+def grid(headers: Sequence[str], rows: Sequence[Sequence[str]], alignments: Sequence[str]) -> str:
+    """A table of cells that are Markdown already."""
+    return tabulate(rows, headers=headers, tablefmt="pipe", colalign=alignments, disable_numparse=True)
+
+
+# --- the verdict -----------------------------------------------------------------------------------------------------
+
+
+def verdict_line(record: Record, title: str) -> str:
+    """'**Model budgets: FAILED.** 3 cases: 2 passed, 1 failed.'; `title` is a plain text."""
+    return f"**{escape(title)}: {run_outcome(record).headline}.** {counted(record)}."
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def block_text(block: AnyBlock) -> str:
+    """The table of one model below its title."""
+    return f"### {escape(block.title)}\n\n{escape(block.conditions)}\n\n{block_table(block, block.rows)}"
+
+
+def block_table(block: AnyBlock, rows: Sequence[AnyRow]) -> str:
+    """Some rows of a model's table."""
+    return grid([escape(name) for name in block.headers], [_cells(row) for row in rows], block.alignments)
+
+
+def _cells(row: AnyRow) -> list[str]:
+    """Only the recipe is a string of the record: the other cells are made of figures."""
+    verdict = f"**{row.verdict}**" if row.outcome in ("fail", "error") else row.verdict
+    return [escape(row.recipe), *row.cells[1:-1], verdict]
+
+
+# --- cases -----------------------------------------------------------------------------------------------------------
+
+
+def case_sections(record: Record, cases: Iterable[Case]) -> list[Section]:
+    """One section for each case that there is something to say about; those that failed come first."""
+    found = [case_section(told) for told in told_once(record, cases) if told]
+    return sorted(found, key=lambda section: section.rank)
+
+
+def case_section(told: Sequence[Item]) -> Section:
+    """All that is to say about one case."""
+    return Section(told[0].title, "\n\n".join(_case(told)), min(_RANKS[item.severity] for item in told))
+
+
+def _case(told: Sequence[Item]) -> Iterator[str]:
+    said: set[str] = set()
+    for item in told:
+        yield f"**{item.label}** {escape(item.text)}"
+        found = [line for line in item.found if line not in said]
+        if found:
+            yield bullets(found)
+        said.update(found)
+    why = dict.fromkeys(line for item in told for line in item.why)
+    if why:
+        yield bullets(list(why))
+    for item in told:
+        if item.output:
+            hidden = max(0, len(item.output) - _OUTPUT_LINES)
+            more = f" ({hidden} more lines in the record)" if hidden else ""
+            tail = [no_command(line) for text in item.output[hidden:] for line in plain_lines(text)]
+            yield folded(f"the worker's last output{more}", fenced(tail))
+
+
+def answers_section(record: Record, case: Case) -> Iterator[Section]:
+    """The first changed examples and the worst slices of one case, folded away."""
+    changed, slices = changed_examples(case), worst_slices(case)
+    if case.error is not None or (changed is None and slices is None):
+        return
+    name = f"{case_name(case)}{on_machine(record, case)}"
+    grids = [_columns(columns) for columns in (changed, slices) if columns is not None]
+    text = folded(escape(f"{name}: {counts(case) or 'the worst slices'}"), *grids)
+    yield Section(f"the changed answers of {name}", text, 2 if is_red(case, record.strict) else 4)
+
+
+def _columns(columns: Columns) -> str:
+    """Names of slices are strings of the record, all other cells are figures or words of ours."""
+    table = grid(
+        columns.headers,
+        [
+            [escape(cell) if name == "slice" else cell for name, cell in zip(columns.headers, row, strict=True)]
+            for row in columns.rows
+        ],
+        ["left" if name in _WORDS else "right" for name in columns.headers],
+    )
+    return f"{table}\n\nand {columns.more:,} more in the record" if columns.more else table
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+def run_sections(told: Sequence[Item]) -> Iterator[Section]:
+    """What holds for the whole run and is not only a note, one section each."""
+    for item in told:
+        if item.severity != "info":
+            yield Section(item.title, f"**{item.label}** {escape(item.text)}", _RANKS[item.severity])
+
+
+def environment_section(record: Record) -> Iterator[Section]:
+    """The machines and the versions that the figures belong to, folded away."""
+    known = [environment for environment in machines(record) if environment is not None]
+    if not known:
+        return
+    run = (
+        f"pytest-modelopt {record.tool_version}, started {record.started}, seed {record.seed}, "
+        f"{timed_limits(record)}{', strict' if record.strict else ''}"
+    )
+    texts: list[str] = []
+    for machine, environment in enumerate(machines(record)):
+        title = machine_title(record, machine)
+        facts = [] if environment is None else _facts(environment)
+        texts += [*([escape(title)] if title else []), *([bullets(facts)] if facts else [])]
+    if len(texts) == 1:
+        texts = [f"{texts[0]}\n{bullets([f'run: {run}'])}"]
+    else:
+        texts.append(bullets([f"run: {run}"]))
+    yield Section("the environment", folded("Environment", *texts), 4)
+
+
+def _facts(environment: Environment) -> list[str]:
+    packages = [f"{name} {version}" for name, version in sorted(environment.packages.items())]
+    return [
+        f"machine: {environment.cpu}, {environment.cpu_count} CPUs, {environment.platform}",
+        *([f"GPU: {environment.gpu}"] if environment.gpu is not None else []),
+        f"kernels: {environment.cpu_capability} ({' '.join(environment.cpu_flags) or 'no flags known'}), "
+        f"quantized engine {environment.quantized_engine}",
+        f"versions: {', '.join([f'Python {environment.python}', f'torch {environment.torch}', *packages])}",
+    ]

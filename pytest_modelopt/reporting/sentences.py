@@ -1,0 +1,373 @@
+"""What there is to say about a record beside its tables: structured, and only rendered by each form of the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from pytest_modelopt.judging.answer_limits import ANSWER_LIMITS
+from pytest_modelopt.judging.growth_limits import why_no_base
+from pytest_modelopt.judging.slice_limits import told_too_small
+from pytest_modelopt.limits.catalogue import FIGURES, LIMITS
+from pytest_modelopt.reporting.changed_answers import changed_line
+from pytest_modelopt.reporting.item import Item, Label, Severity
+from pytest_modelopt.reporting.names import case_name, on_machine, sides
+from pytest_modelopt.reporting.notes import notes
+from pytest_modelopt.reporting.plain_text import plain_line, plain_lines
+from pytest_modelopt.reporting.timing_conditions import disturbances
+from pytest_modelopt.results.figures import format_bytes, format_percentage
+from pytest_modelopt.results.outcome import unjudged_limits
+from pytest_modelopt.results.record import Case, CaseError, Coverage, LayerCoverage, Record, Stage
+from pytest_modelopt.results.verdicts import Finding, Limit, Verdict
+
+_TYPES_SHOWN = 4
+
+_DOING: dict[Stage, str] = {
+    "start": "starting its worker process",
+    "read": "reading its data",
+    "load": "loading the model or its data",
+    "optimize": "applying the recipe",
+    "size": "measuring its size",
+    "memory": "measuring its memory",
+    "score": "scoring it",
+    "timing": "timing it",
+    "limits": "reading its limits",
+    "compare": "comparing it with the {other}",
+    "test": "running its test",
+}
+
+
+def items(record: Record) -> list[Item]:
+    """Everything to say: case by case in the record's order, then what holds for models and for the whole run."""
+    return [*(item for told in told_once(record, record.cases) for item in told), *notes(record)]
+
+
+def told_once(record: Record, cases: Iterable[Case]) -> Iterator[list[Item]]:
+    """What is to say about each of the cases. A cause that several of a model share is told with the first of them."""
+    alike: dict[object, list[Case]] = {}
+    told = [(case, told_of(record, case), _shared_cause(record, case)) for case in cases]
+    for case, _, cause in told:
+        alike.setdefault(cause, []).append(case)
+    for case, found, cause in told:
+        same = alike[cause]
+        if cause is None or len(same) == 1:
+            yield found
+        elif same[0] is case:
+            yield [_of_all(item, same) if item.is_shared else item for item in found]
+        else:
+            yield [item for item in found if not item.is_shared]
+
+
+def _shared_cause(record: Record, case: Case) -> object:
+    """What several cases of a model may have in common, to be told once: an error, or that there is no base."""
+    machine = on_machine(record, case)
+    if case.expected is not None:
+        return None
+    if case.error is not None:
+        return (case.model, machine, case.base is None, case.error)
+    if case.base is None or not why_no_base(case):
+        return None
+    limits = [(verdict.limit.name, verdict.limit.level, verdict.outcome) for verdict in case.verdicts]
+    return (case.model, machine, case.base.status, case.base.why, tuple(limits))
+
+
+def _of_all(item: Item, cases: list[Case]) -> Item:
+    name, others = plain_line(cases[0].name), ", ".join(plain_line(other.recipe) for other in cases[1:])
+    title, text = (told.replace(name, f"{name} and {others}", 1) for told in (item.title, item.text))
+    return replace(item, title=title, text=text)
+
+
+def told_of(record: Record, case: Case) -> list[Item]:
+    """Everything to say about one case of the record, with its machine where the record has several."""
+    told = case_items(case, record.strict)
+    on = on_machine(record, case)
+    if not on:
+        return told
+    return [
+        replace(item, title=f"{item.title}{on}", text=f"{item.text} (measured{on})", case_id=f"{item.case_id}{on}")
+        for item in told
+    ]
+
+
+def case_items(case: Case, strict: bool) -> list[Item]:
+    """Everything to say about one case: its error, or its limits that were not kept, not decided or waived."""
+    told = list(_of_case(case, strict))
+    if case.expected is None:
+        return told
+    red = [item for item in told if item.severity == "error"]
+    return [_expected(case, red), *(item for item in told if item.severity != "error")]
+
+
+def _expected(case: Case, red: list[Item]) -> Item:
+    """One note about a test that is marked with `xfail`: whether it fails, and with what."""
+    assert case.expected is not None
+    name, reason = case_name(case), plain_line(case.expected.reason)
+    because = f" ({reason})" if reason else ""
+    if case.expected.outcome == "xfailed":
+        found = " ".join(item.text for item in red)
+        title, text = f"{name}: xfailed", f"{name}: expected to fail{because}{f': {found}' if found else ''}"
+    else:
+        title, text = f"{name}: xpassed", f"{name}: expected to fail{because}, but its test passes: take the mark away"
+    return Item("info", "NOTE", title, text, why=red[0].why if red else (), model=case.model, case_id=case.id)
+
+
+def _of_case(case: Case, strict: bool) -> Iterator[Item]:
+    why = tuple(_explanation(case))
+    if case.error is not None:
+        yield _error(case, case.error, why)
+    for label, verdicts in _labelled(case, strict):
+        yield _verdicts(case, verdicts, label, () if label == "NOTE" else why)
+    yield from _found_though_all_hold(case, strict)
+    yield from _without_base(case)
+    yield from _too_small_to_say_anything(case)
+    if case.error is None:
+        for limit in unjudged_limits(case):
+            name = f"{case_name(case)}: {plain_line(limit.name)}"
+            yield Item(
+                severity="error" if limit.level == "error" else "warning",
+                label="FAIL" if limit.level == "error" else "WARN",
+                title=f"{name} was not judged",
+                text=f"{name} {plain_line(limit.text)} was not judged, which counts as broken."
+                f" ({plain_line(limit.file)}:{limit.line})",
+                model=case.model,
+                case_id=case.id,
+                file=limit.file,
+                line=limit.line,
+                excess=math.inf,
+            )
+
+
+def _labelled(case: Case, strict: bool) -> Iterator[tuple[Label, list[Verdict]]]:
+    """The verdicts that there is something to say about; those of one cause together."""
+    found = [(label, verdict) for verdict in case.verdicts if (label := _label(verdict, strict)) is not None]
+    if not why_no_base(case):
+        yield from ((label, [verdict]) for label, verdict in found)
+        return
+    together: dict[tuple[Label, str], list[Verdict]] = {}
+    for label, verdict in found:
+        key = verdict.outcome if label != "NOTE" else verdict.sentence  # a waiver has a reason of its own
+        together.setdefault((label, key), []).append(verdict)
+    yield from ((label, verdicts) for (label, _), verdicts in together.items())
+
+
+def _error(case: Case, error: CaseError, why: tuple[str, ...]) -> Item:
+    message = plain_lines(error.message)
+    stated = case.limits[0] if case.limits else None
+    title = f"{case_name(case)}: error while {_DOING[error.stage].format(other=sides(case)[0])}"
+    return Item(
+        severity="error",
+        label="ERROR",
+        title=title,
+        text=f"{title}: {plain_line(message[0])}",
+        why=(*(plain_line(line) for line in message[1:] if line.strip()), *why),
+        output=tuple(plain_lines(error.output)) if error.output.strip() else (),
+        model=case.model,
+        case_id=case.id,
+        is_shared=True,
+        file=stated.file if stated else None,
+        line=stated.line if stated else None,
+        excess=math.inf,
+    )
+
+
+def _label(verdict: Verdict, strict: bool) -> Label | None:
+    if verdict.outcome == "pass":
+        return None
+    if verdict.outcome == "waived":
+        return "NOTE"
+    if verdict.limit.level == "warn":
+        return "WARN"
+    if verdict.outcome == "inconclusive" and not strict:
+        return "INCONCLUSIVE"
+    return "FAIL"
+
+
+_IN_SHORT = {
+    "fail": "is broken",
+    "inconclusive": "is inconclusive",
+    "not measured": "was not measured",
+    "waived": "is waived",
+}
+_OF_SEVERAL = {
+    "fail": "are broken",
+    "inconclusive": "are inconclusive",
+    "not measured": "were not measured",
+    "waived": "are waived",
+    "pass": "hold",
+}
+_SEVERITY: dict[Label, Severity] = {
+    "ERROR": "error",
+    "FAIL": "error",
+    "INCONCLUSIVE": "warning",
+    "WARN": "warning",
+    "NOTE": "info",
+}
+
+
+def _verdict(case: Case, verdict: Verdict, label: Label, why: tuple[str, ...]) -> Item:
+    limit = verdict.limit
+    return Item(
+        severity=_SEVERITY[label],
+        label=label,
+        title=plain_line(f"{case.name}: {limit.name} {_IN_SHORT[verdict.outcome]}"),
+        text=plain_line(verdict.sentence),
+        found=() if label == "NOTE" else _found(case, limit),
+        changed=_changed_examples(case, limit) if label != "NOTE" else (),
+        why=why,
+        model=case.model,
+        case_id=case.id,
+        file=limit.file,
+        line=limit.line,
+        excess=_excess(verdict),
+    )
+
+
+def _verdicts(case: Case, verdicts: list[Verdict], label: Label, why: tuple[str, ...]) -> Item:
+    """One verdict, or several that have the same cause."""
+    first = _verdict(case, verdicts[0], label, why)
+    item = replace(first, is_shared=bool(why_no_base(case)) and label != "NOTE")
+    if len(verdicts) == 1:
+        return item
+    name, names = plain_line(case.name), plain_line(", ".join(verdict.limit.name for verdict in verdicts))
+    what = _OF_SEVERAL[verdicts[0].outcome]
+    counted = ", which counts as broken" if verdicts[0].outcome == "not measured" else ""
+    text = f"{name}: {names} {what}{counted}: {why_no_base(case)}. ({verdicts[0].limit.file}:{verdicts[0].limit.line})"
+    return replace(item, title=f"{name}: {len(verdicts)} limits {what}", text=plain_line(text))
+
+
+def _excess(verdict: Verdict) -> float:
+    if verdict.outcome == "inconclusive":
+        return 0.0
+    if verdict.measured is None:
+        return math.inf
+    distance = abs(verdict.measured - verdict.limit.value)
+    return distance / abs(verdict.limit.value) if verdict.limit.value else math.inf
+
+
+# --- what the doctor found --------------------------------------------------------------------------------------------
+
+
+def _found(case: Case, limit: Limit) -> tuple[str, ...]:
+    return tuple(plain_line(found.text) for found in case.findings if _explains(found, limit.name))
+
+
+def _explains(found: Finding, name: str) -> bool:
+    """What explains a score explains its slices, too."""
+    figure = FIGURES.get(name)
+    return figure in found.explains or (figure == "slices" and "score" in found.explains)
+
+
+def _found_though_all_hold(case: Case, strict: bool) -> Iterator[Item]:
+    """Findings that matter though no limit shows them: they may be why the limits hold."""
+    told = [verdict.limit.name for verdict in case.verdicts if _label(verdict, strict) not in (None, "NOTE")]
+    for finding in case.findings:
+        if finding.is_note and not any(_explains(finding, name) for name in told):
+            name = case_name(case)
+            yield Item(
+                "info",
+                "NOTE",
+                title=f"{name}: {plain_line(finding.rule)}",
+                text=f"{name}: {plain_line(finding.text)}",
+                model=case.model,
+                case_id=case.id,
+            )
+
+
+# --- a base that is none ---------------------------------------------------------------------------------------------
+
+
+_WITHOUT_BASE = {
+    "new": "it is new, so nothing of it is judged",
+    "unpaired": "which one of the base it was is not known",
+    "failed": "the base itself fails at it, so nothing is known of what changed",
+    "unusable": "the base could not be brought to run",
+}
+
+
+def _without_base(case: Case) -> Iterator[Item]:
+    """Why there is no base to compare with, where no verdict says so."""
+    base = case.base
+    if base is None or base.status == "compared" or case.error is not None:
+        return
+    if base.status != "new" and any(verdict.outcome != "pass" for verdict in case.verdicts):
+        return
+    name, why = case_name(case), plain_line(base.why).rstrip(".")
+    told = f"{why}, so nothing of it is judged" if why and base.status == "new" else _WITHOUT_BASE[base.status]
+    if why and base.status != "new":
+        told += f" ({why})"
+    yield Item("info", "NOTE", f"{name}: no base", f"{name}: {told}", model=case.model, case_id=case.id, is_shared=True)
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+def _changed_examples(case: Case, limit: Limit) -> tuple[str, ...]:
+    line = changed_line(case) if limit.name in ANSWER_LIMITS else ""
+    return (line,) if line else ()
+
+
+def _too_small_to_say_anything(case: Case) -> Iterator[Item]:
+    """A slice limit that holds, also on slices of which one example is more than the limit. Bounds know that."""
+    for verdict in case.verdicts:
+        limit = verdict.limit
+        if limit.name != "max_slice_drop" or verdict.outcome != "pass" or case.inference == "population":
+            continue
+        small, name = told_too_small(case, limit), plain_line(case.name)
+        if small:
+            yield Item(
+                "info",
+                "NOTE",
+                title=f"{name}: slices that are too small",
+                text=f"{name}: max_slice_drop holds, but {plain_line(small)}",
+                model=case.model,
+                case_id=case.id,
+            )
+
+
+# --- why -------------------------------------------------------------------------------------------------------------
+
+
+def _explanation(case: Case) -> Iterator[str]:
+    disturbed = disturbances(case.timing) if case.timing is not None and case.error is None else []
+    if disturbed and any(limit.name in LIMITS and LIMITS[limit.name].kind == "timed" for limit in case.limits):
+        yield f"timed on a disturbed machine: {', '.join(disturbed)}"
+    coverage = case.coverage
+    if coverage is None:
+        return
+    yield _changed(plain_line(case.recipe), coverage)
+    for step in coverage.steps:
+        if len(coverage.steps) > 1 and step.changed_bytes == 0:
+            yield f"the step {plain_line(step.recipe)} changed nothing"
+        for note in step.notes:
+            yield f"{plain_line(step.recipe)}: {plain_line(note)}"
+
+
+def _changed(recipe: str, coverage: Coverage) -> str:
+    """What the recipe reached, and the layers that it left alone, largest first."""
+    text = f"{recipe} changed {format_percentage(coverage.share)} of the weight bytes"
+    if coverage.multiply_adds_share is not None:
+        text += f" and {format_percentage(coverage.multiply_adds_share)} of the multiply-adds"
+    untouched = _by_type(layer for layer in coverage.layers if layer.weight_bytes and not layer.changed_bytes)
+    partly = _by_type(layer for layer in coverage.layers if 0 < layer.changed_bytes < layer.weight_bytes)
+    if untouched:
+        text += f"; left alone: {untouched}"
+    if partly:
+        text += f"; changed in part: {partly}"
+    return text
+
+
+def _by_type(layers: Iterable[LayerCoverage]) -> str:
+    groups: dict[str, list[LayerCoverage]] = {}
+    for layer in layers:
+        groups.setdefault(plain_line(layer.type), []).append(layer)
+    unchanged = {
+        name: sum(layer.weight_bytes - layer.changed_bytes for layer in group) for name, group in groups.items()
+    }
+    names = sorted(groups, key=lambda name: (-unchanged[name], name))
+    shown = [f"{len(groups[name])} {name} ({format_bytes(unchanged[name])})" for name in names[:_TYPES_SHOWN]]
+    rest = names[_TYPES_SHOWN:]
+    if rest:
+        layers_left = sum(len(groups[name]) for name in rest)
+        shown.append(f"{layers_left} other ({format_bytes(sum(unchanged[name] for name in rest))})")
+    return ", ".join(shown)

@@ -1,0 +1,147 @@
+"""What a worker saw of a variant beside its figures: raw facts, from which the doctor finds why it did not help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pytest_modelopt.results.wrong_pairs import Pairing
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Of one floating-point input: its smallest and its largest number in calibration and in the evaluated data."""
+
+    input: str
+    """Its name, or its position from 0."""
+    seen: tuple[float, float]
+    evaluated: tuple[float, float]
+    outside: int
+    """Evaluated examples with a number that lies beyond what was seen by more than half of the width of that."""
+    examples: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The calibration data that the recipes really took. None of it is in the evaluation data: that is refused."""
+
+    batches: int
+    """In the longest pass over them."""
+    examples: int
+    """Different ones, of those that were looked at."""
+    looked_at: int
+    """Examples of all passes."""
+    constant: int = 0
+    """How many of those hold one single value again and again, as a black image does."""
+    classes: tuple[int, ...] | None = None
+    """The targets that came with them; None where they are not classes, or too many."""
+    ranges: tuple[Ranges, ...] = ()
+    """Of the inputs of which both are known."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The numbers that a variant answers with, of the first examples: what is scored, -inf aside."""
+
+    values: int
+    distinct: int
+    """Different ones among them."""
+    deviation: float
+    """Their standard deviation."""
+    extremes: int
+    """How many of them are the smallest or the largest one."""
+
+
+@dataclass(frozen=True)
+class Makeup:
+    """What a variant's file and the peak of its call are made of."""
+
+    tensors: dict[str, int]
+    """Bytes of each tensor in the file, what several share under the first name."""
+    other_bytes: int
+    """Of the file: structure, code, settings."""
+    operations: dict[str, int] = field(default_factory=dict)
+    """Of its graphs, by the layer that they came from."""
+    peak_in: str = ""
+    """The layer, and its operator, in whose call the most was in use; '' where nobody could see that."""
+    peak_own_bytes: int = 0
+    """What that call had asked for itself by then, and not given back."""
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Facts about one variant as it was measured. One that is None was not looked at, or could not be seen.
+
+    For these `unobserved` says why: fact -> reason. It is empty where nothing went wrong.
+    """
+
+    # --- how it is built ---------------------------------------------------------------------------------------------
+    digest: str | None = None
+    """SHA-256 of the modules, their plain attributes, and the bits and strides of all parameters and buffers."""
+    training_modules: int | None = None
+    compiled: bool | None = None
+    """Whether torch.compile has a part in its call."""
+    matrix_weights: int | None = None
+    """Numbers in the dense floating-point weights of Linear layers and convolutions."""
+    zero_weights: int | None = None
+    """How many of them are zero."""
+    masked_weights: int | None = None
+    """Parameters that `torch.nn.utils.prune` keeps whole beside a mask."""
+    mask_bytes: int | None = None
+    fake_quantizers: int | None = None
+    """Modules that only imitate quantization, or observe for it."""
+    quantize_nodes: int | None = None
+    """Calls in its graphs that quantize or dequantize around floating-point operators."""
+    packed_modules: int | None = None
+    """Modules with int8 weights that torch's quantized engine runs."""
+    torchao_tensors: int | None = None
+    """Weights that are tensors of torchao."""
+    fused_layers: int | None = None
+    """TransformerEncoderLayers that take torch's fused path in eval mode."""
+    channels_last_weights: int | None = None
+    float_bytes: dict[str, int] | None = None
+    """Bytes of floating-point parameters by dtype."""
+    narrow_layers: dict[str, int] | None = None
+    """Layers with at most one output channel, or no head: name -> width."""
+    derived_layers: dict[str, str] | None = None
+    """Class names of the project's own that are derived from layers of torch, which exact matches pass over: name ->
+    that of torch's class."""
+    untied: tuple[str, ...] | None = None
+    """Weights that shared one storage before the recipe and are held apart now, each group as `a = b`."""
+    untied_bytes: int | None = None
+    """Of one copy of each of them."""
+
+    # --- what it does ------------------------------------------------------------------------------------------------
+    settings: dict[str, str] | None = None
+    """Settings of the whole process once the variant stood: threads, default dtype, quantized engine, ..."""
+    answers: str | None = None
+    """SHA-256 of its answer to the inputs of the measured call."""
+    varies: bool | None = None
+    """Whether two calls on the same inputs gave different answers, beyond rounding."""
+    first_call_s: float | None = None
+    """The first call after it was made; its lazy preparation is in it."""
+    makeup: Makeup | None = None
+    """Looked at where its memory or its size is more than the original's, or memory breaks a limit."""
+    reloads: bool | None = None
+    """Whether it answered the same when saved and loaded again; None where no launch needed that."""
+
+    # --- on the evaluation data, for accuracy ------------------------------------------------------------------------
+    target_classes: int | None = None
+    """Different classes among the targets."""
+    output_classes: int | None = None
+    """Classes for which the model gives scores."""
+    rarer_targets: int | None = None
+    """Examples whose target is not the most frequent one."""
+    predicted_classes: int | None = None
+    """Different classes among its predictions."""
+    most_predicted: int | None = None
+    """Examples for which it predicts its most frequent class."""
+    spread: Spread | None = None
+    """None where it answers with other things than numbers of floating point."""
+    pairing: Pairing | None = None
+    """Of an original that is scored against targets, under any metric."""
+    worst_score: float | None = None
+    """The worst that the metric can give, where that is known."""
+    calibration: Calibration | None = None
+    """None for the original, and where no recipe took any."""
+
+    unobserved: dict[str, str] = field(default_factory=dict)

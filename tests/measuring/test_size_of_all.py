@@ -1,0 +1,268 @@
+"""Size: every byte that must be shipped, wherever it lies."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
+from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
+from pytest_modelopt.plugin.progress import Silent
+from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.record import Case, Measurement
+
+USERS = """
+import contextlib, ctypes, json, mmap, os, sqlite3, sys, tempfile
+from pathlib import Path
+import numpy, torch
+from torch import nn
+
+HERE = Path(__file__).parent
+FILE = HERE / "weights.bin"
+
+class Reads(nn.Module):
+    '''Pickles as the name of the file.'''
+    def __init__(self, file=None):
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+        self.file = str(file or FILE)
+        self.read()
+    def read(self):
+        self.table = torch.from_numpy(numpy.fromfile(self.file, dtype=numpy.float32))
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k != "table"}
+    def __setstate__(self, state):
+        self.__dict__.update(state); self.read()
+    def forward(self, x):
+        return self.head(x) + self.table[:2]
+
+class ReadsInCall(Reads):
+    def read(self): pass
+    def forward(self, x):
+        return self.head(x) + torch.load(self.file + ".pt")[:2]
+
+class Maps(Reads):
+    def read(self):
+        self.table = torch.from_file(self.file, size=20_000, dtype=torch.float32)
+
+class InC(Reads):
+    '''By the C library, of which Python knows nothing.'''
+    def read(self):
+        libc = ctypes.CDLL(None)
+        descriptor = libc.open(os.fsencode(self.file), 0)
+        block = (ctypes.c_float * 20_000)()
+        assert libc.read(descriptor, block, 80_000) == 80_000
+        libc.close(descriptor)
+        self.table = torch.tensor(list(block[:2]))
+
+class Computed(InC):
+    '''Of a file whose name stands nowhere in what is saved.'''
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k not in ("table", "file")}
+    def __setstate__(self, state):
+        self.__dict__.update(state, file=str(HERE / "".join(["weights", ".bin"]))); self.read()
+
+class Imports(Computed):
+    '''An installed package reads much while it is imported.'''
+    def read(self):
+        self.table = torch.zeros(2)
+        folder = HERE / "site-packages"
+        folder.mkdir(exist_ok=True)
+        (folder / "of_others.py").write_text(OF_OTHERS)
+        sys.path.insert(0, str(folder))
+        import of_others
+OF_OTHERS = '''
+import ctypes, os
+libc, file = ctypes.CDLL(None), os.path.dirname(os.path.dirname(__file__)) + "/weights.bin"
+descriptor, block = libc.open(os.fsencode(file), 0), ctypes.create_string_buffer(80_000)
+for _ in range(3):
+    libc.lseek(descriptor, ctypes.c_long(0), 0)
+    assert libc.read(descriptor, block, 80_000) == 80_000
+libc.close(descriptor)
+'''
+
+class KeptOpen(Computed):
+    def read(self):
+        libc = ctypes.CDLL(None)
+        self.table, descriptor = torch.zeros(2), libc.open(os.fsencode(self.file), 0)
+
+class Database(Computed):
+    def read(self):
+        with contextlib.closing(sqlite3.connect(f"file:{self.file}.db?mode=rwc", uri=True)) as table:
+            if not table.execute("SELECT * FROM sqlite_master").fetchall():
+                table.execute("CREATE TABLE weights (block BLOB)")
+                table.execute("INSERT INTO weights VALUES (?)", (bytes(80_000),))
+                table.commit()
+            (block,), = table.execute("SELECT block FROM weights")
+        self.table = torch.frombuffer(bytearray(block), dtype=torch.float32)
+
+class Ahead(Reads):
+    '''Compiled ahead of time: a package that holds the weights, read by a class of torch's in C++.'''
+    def read(self):
+        self.table = torch._inductor.aoti_load_package(self.file)
+    def forward(self, x):
+        return self.head(x) + self.table(x)
+
+class NamesOnly(Reads):
+    '''Keeps where it once came from, and does not look there.'''
+    def read(self): self.table = torch.zeros(2)
+
+class OfItsOwn(Reads):
+    '''What it writes itself is no file that must be shipped.'''
+    def read(self):
+        folder = tempfile.mkdtemp()
+        Path(folder, "own.bin").write_bytes(bytes(80_000))
+        self.table = torch.from_numpy(numpy.fromfile(Path(folder, "own.bin"), dtype=numpy.float32))
+        json.loads(Path(json.__file__).read_text()[:0] or "{}")
+
+def ready(kind):
+    FILE.write_bytes(numpy.zeros(20_000, dtype=numpy.float32).tobytes())
+    torch.save(torch.zeros(20_000), str(FILE) + ".pt")
+    return kind().eval()
+
+def reads(): return ready(Reads)
+def reads_in_call(): return ready(ReadsInCall)
+def maps(): return ready(Maps)
+def in_c(): return ready(InC)
+def computed(): return ready(Computed)
+def imports(): return ready(Imports)
+def kept_open(): return ready(KeptOpen)
+def database(): return ready(Database)
+def ahead():
+    file = str(HERE / "ahead.pt2")
+    if not os.path.exists(file):
+        made = nn.Sequential(nn.Linear(4, 5000), nn.Linear(5000, 2)).eval()
+        examples = torch.export.Dim("examples", min=1, max=64)
+        program = torch.export.export(made, (torch.zeros(8, 4),), dynamic_shapes=[{0: examples}])
+        torch._inductor.aoti_compile_and_package(program, package_path=file)
+    torch.manual_seed(0)  # whether or not this process has made the file
+    return Ahead(file).eval()
+def names_only(): return ready(NamesOnly)
+def of_its_own(): return ready(OfItsOwn)
+
+class Gone(Reads):
+    def __setstate__(self, state): raise FileNotFoundError("weights.bin")
+def gone(): return ready(Gone)
+
+def data():
+    return torch.zeros(8, 4), torch.zeros(8, dtype=torch.long)
+"""
+RECIPE = "prune-unstructured(ratio=0.5)"
+
+
+@pytest.fixture
+def runner() -> Iterator[Runner]:
+    made = Runner(StepLimits(time_limit_s=0.1, step_limit_s=300), Silent())  # a compiler may be among the steps
+    yield made
+    made.close()
+
+
+def sides(runner: Runner, folder: Path, model: str) -> tuple[Measurement, Measurement]:
+    (folder / "users.py").write_text(USERS, encoding="utf-8")
+    of = Variant(
+        model=f"users:{model}",
+        recipe=RECIPE,
+        data="users:data",
+        calibration=None,
+        example_inputs=None,
+        metric=MetricSpec(),
+        import_paths=(str(folder),),
+        working_directory=str(folder),
+    )
+    case = runner.measure(Case("id", "m", RECIPE, None, True, (), 1), of, lambda *_: "nothing")
+    assert case.error is None, case.error
+    assert case.original is not None
+    assert case.variant is not None
+    return case.original, case.variant
+
+
+@pytest.mark.parametrize("model", ["reads", "reads_in_call", "maps", "in_c"])
+def test_a_file_that_is_read_belongs_to_the_size(runner: Runner, tmp_path: Path, model: str) -> None:
+    for side in sides(runner, tmp_path, model):
+        read = (tmp_path / ("weights.bin.pt" if model == "reads_in_call" else "weights.bin")).stat().st_size
+        assert read >= 80_000
+        assert side.size_bytes is not None
+        assert 0 < side.size_bytes - read < 8_000, "its own file: a layer of 40 bytes, and names"
+        assert any("its size includes what it reads" in note for note in side.notes)
+
+
+def test_a_file_that_is_kept_open_is_known_by_whatever_name(runner: Runner, tmp_path: Path) -> None:
+    for side in sides(runner, tmp_path, "kept_open"):
+        assert side.size_bytes is not None
+        assert 80_000 < side.size_bytes < 90_000
+        assert "weights.bin (80,000 bytes)" in " ".join(side.notes)
+
+
+def test_a_database_is_known_by_its_address(runner: Runner, tmp_path: Path) -> None:
+    for side in sides(runner, tmp_path, "database"):
+        file = tmp_path / "weights.bin.db"
+        assert f"weights.bin.db ({file.stat().st_size:,} bytes)" in " ".join(side.notes)
+
+
+def test_the_size_of_what_is_read_from_a_file_that_nobody_can_name_is_not_known(runner: Runner, tmp_path: Path) -> None:
+    for side in sides(runner, tmp_path, "computed"):
+        assert side.size_bytes is None
+        assert "KiB from files that no one can name here" in side.unmeasured["size"]
+        assert side.memory_bytes is not None
+        assert side.hidden_bytes == 0
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling ahead of time needs a compiler")
+def test_a_package_that_was_compiled_ahead_of_time_belongs_to_size_and_memory(runner: Runner, tmp_path: Path) -> None:
+    weights = 4 * (4 * 5000 + 5000 + 5000 * 2 + 2)
+    for side in sides(runner, tmp_path, "ahead"):
+        package = (tmp_path / "ahead.pt2").stat().st_size
+        assert package > weights
+        assert side.size_bytes is not None
+        assert package < side.size_bytes < package + 8_000
+        assert side.weights_bytes == 40, "the tensor meter sees the layer beside it only"
+        assert side.hidden_bytes is not None
+        assert side.hidden_bytes > weights
+        assert side.process_memory is not None
+        assert side.process_memory.peaks_bytes[0] > weights
+
+
+@pytest.mark.parametrize("model", ["names_only", "of_its_own", "imports"])
+def test_a_file_that_need_not_be_shipped_does_not(runner: Runner, tmp_path: Path, model: str) -> None:
+    for side in sides(runner, tmp_path, model):
+        assert side.size_bytes is not None
+        assert side.size_bytes < 8_000
+        assert side.notes == ()
+
+
+def test_the_size_of_what_cannot_be_loaded_again_is_not_known(runner: Runner, tmp_path: Path) -> None:
+    for side in sides(runner, tmp_path, "gone"):
+        assert side.size_bytes is None
+        assert "cannot be loaded in a fresh process: FileNotFoundError: weights.bin" in side.unmeasured["size"]
+
+
+class Wrapper(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+def test_torchscript_is_saved_in_its_own_format_and_what_two_modules_share_once(tmp_path: Path) -> None:
+    layer = nn.Linear(1000, 1000)
+    weights = 4 * (1000 * 1000 + 1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one, other = (torch.jit.script(Wrapper(layer)) for _ in range(2))
+    for model in (one, nn.Sequential(one, other)):
+        assert weights_bytes(model) == weights
+        assert weights < size.saved_bytes(model) < weights + 20_000
+        size.save(model, tmp_path / "model.pt")
+        inputs = torch.randn(2, 1000)
+        assert torch.equal(size.load(tmp_path / "model.pt")(inputs), model(inputs))
+        assert (tmp_path / "model.pt").stat().st_size == size.saved_bytes(model)

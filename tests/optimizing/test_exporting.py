@@ -1,0 +1,127 @@
+"""What all converting recipes share: inputs from which a program for any size is made, and reasons in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from recipe_models import relative_error, run
+from torch import nn
+
+from pytest_modelopt.optimizing.apply import optimize
+from pytest_modelopt.optimizing.describe import root_cause
+from pytest_modelopt.optimizing.expression import parse
+from pytest_modelopt.optimizing.recipe import Context, RecipeError
+
+
+class Pairs(nn.Module):
+    """Takes tokens, and for each of them two features: sizes of which one is always twice the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(50, 8)
+        self.mix = nn.Linear(4, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, tokens: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        mixed = self.mix(features.reshape(tokens.shape[0], tokens.shape[1], 4))
+        return self.head((self.embed(tokens) + mixed).mean(1))  # type: ignore[no-any-return]
+
+
+def pairs(examples: int, length: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(length)
+    return {
+        "tokens": torch.randint(0, 50, (examples, length), generator=generator),
+        "features": torch.randn(examples, 2 * length, 2, generator=generator),
+    }
+
+
+LENGTHS = (1, 1, 7, 2, 12)
+
+
+@pytest.mark.parametrize("form", [dict, tuple])
+@pytest.mark.parametrize("recipe", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("lengths", [LENGTHS, LENGTHS[::-1]], ids=["shortest first", "longest first"])
+def test_a_model_is_converted_whatever_the_length_of_the_first_sentence(
+    lengths: tuple[int, ...], recipe: str, form: Any
+) -> None:
+    torch.manual_seed(0)
+    model = Pairs().eval()
+    batches = [pairs(3, length) for length in lengths]
+    given: list[Any] = [batch if form is dict else tuple(batch.values()) for batch in batches]
+    first: Any = pairs(1, lengths[0]) if form is dict else tuple(pairs(1, lengths[0]).values())
+    varying = (frozenset({1}), frozenset({1}))
+    context = Context(first, None, seed=0, varying=lambda: varying, batches=lambda: iter([first, *given]))
+    originals = [run(model, batch) for batch in given]
+    variant = optimize(model, parse(recipe), context).model
+    for batch, original in zip(given, originals, strict=True):
+        assert relative_error(run(variant, batch), original) < 1e-5
+
+
+def test_where_no_batch_is_longer_the_examples_are_doubled() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(2, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 3)).eval()
+    context = Context(torch.randn(1, 2, 1), None, seed=0, varying=lambda: (frozenset({2}),))
+    inputs = torch.randn(3, 2, 5)
+    original = run(model, inputs)
+    variant = optimize(model, parse("onnxruntime"), context).model
+    assert relative_error(run(variant, inputs), original) < 1e-5
+
+
+class Wrapped(nn.Module):
+    """Fails in the middle of what torch.export traces, in one of the ways in which models do."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        self.recurrent = nn.LSTM(8, 8, batch_first=True)
+        self.way = way
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.way == "length":
+            return self.recurrent(x)[0]  # type: ignore[no-any-return]
+        if self.way == "branch" and x.sum() > 0:
+            return self.layer(x)  # type: ignore[no-any-return]
+        if self.way == "index":
+            return self.layer(x)[:, : int(x.argmax())]  # type: ignore[no-any-return]
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("way", "told"),
+    [
+        ("length", r" is not: ConstraintViolationError: .* your code specialized it to be a constant \(7\)\."),
+        ("branch", r" is not \(test_exporting\.py:\d+: `if self\.way .*\): Guard.*: Could not guard on data-dependent"),
+        ("index", r" is not \(test_exporting\.py:\d+: .*argmax.*\): Guard.*: Could not extract specialized integer"),
+    ],
+)
+def test_what_cannot_be_exported_is_told_by_its_root_without_advice(way: str, told: str) -> None:
+    inputs = torch.randn(3, 7, 8)
+    context = Context(inputs, None, seed=0, varying=lambda: (frozenset({1}),))
+    with pytest.raises(
+        RecipeError, match=f"^onnxruntime needs a model that torch.export can trace, and Wrapped{told}"
+    ) as e:
+        optimize(Wrapped(way).eval(), parse("onnxruntime"), context)
+    assert not [
+        word for word in ("draft_export", "TORCH_LOGS", "For more", "docs.google", "\n") if word in str(e.value)
+    ]
+
+
+def test_the_root_is_the_exception_that_torch_wrapped_and_not_one_of_the_models_own_chain() -> None:
+    def raised(wrap: type[Exception]) -> Exception:
+        try:
+            try:
+                {}["weights"]  # type: ignore[index]
+            except KeyError as key:
+                raise ValueError("no table for this size\nFor more information, read the manual") from key
+        except ValueError as error:
+            try:
+                raise wrap("exporting failed") from error
+            except wrap as outer:
+                return outer
+
+    from torch._dynamo.exc import TorchDynamoException
+
+    assert root_cause(raised(TorchDynamoException)) == "ValueError: no table for this size"
+    assert root_cause(raised(RuntimeError)) == "RuntimeError: exporting failed"

@@ -1,0 +1,303 @@
+"""Records made by hand, with figures that can be checked in the head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle
+
+from pytest_modelopt.results.answers import Agreement
+from pytest_modelopt.results.record import (
+    Case,
+    CaseError,
+    Conditions,
+    Coverage,
+    Environment,
+    LayerCoverage,
+    Measurement,
+    RecipeStep,
+    Record,
+    TimedPair,
+    Timing,
+    WorkerUse,
+)
+from pytest_modelopt.results.verdicts import Level, Limit, Outcome, Verdict
+
+MIB = 1024 * 1024
+
+
+def limit(name: str, value: float, text: str, line: int = 23, level: Level = "error") -> Limit:
+    return Limit(name=name, value=value, text=text, level=level, file="budgets.yaml", line=line)
+
+
+def verdict(of: Limit, outcome: Outcome, measured: float | None = None, sentence: str | None = None) -> Verdict:
+    told = f"{of.name} {of.text}: {outcome}. ({of.file}:{of.line})" if sentence is None else sentence
+    return Verdict(of, outcome, measured, told)
+
+
+def measurement(
+    recipe: str | None,
+    *,
+    weights: int = 4 * MIB,
+    peak: int = 4 * MIB,
+    size: int = 4 * MIB,
+    score: float | None = 0.975,
+    notes: tuple[str, ...] = (),
+    unmeasured: dict[str, str] | None = None,
+) -> Measurement:
+    return Measurement(
+        recipe=recipe,
+        size_bytes=size,
+        weights_bytes=weights,
+        call_peak_bytes=peak,
+        score=score,
+        examples=360,
+        data_fingerprint="00ff",
+        notes=notes,
+        unmeasured=unmeasured or {},
+    )
+
+
+ORIGINAL = measurement(None)
+
+
+QUIET = Conditions(
+    cores=2,
+    load=0.5,
+    other_cores=0.01,
+    stolen_cores=0.0,
+    throttled_s=0.0,
+    canary_at_best_ns=None,
+    waited_s=0.0,
+    original=WorkerUse(active_threads=1, idle_cores=0.03),
+    variant=WorkerUse(active_threads=1, idle_cores=0.04),
+)
+
+
+PAIRS_PER_SECOND = 20
+Figures = int | Sequence[int]
+"""Nanoseconds of a call in all pairs, or in one pair after the other, again from the start where there are more."""
+
+
+def timing(
+    pairs: int = 200,
+    original_ns: Figures = 4_000_000,
+    variant_ns: Figures = 5_000_000,
+    conditions: Conditions = QUIET,
+) -> Timing:
+    """Pairs of three launches, twenty a second. A launch begins with a second, so each second is a segment."""
+    seconds = max(1, pairs // PAIRS_PER_SECOND)
+    each = (
+        _pair(index, 1 + 3 * min(index // PAIRS_PER_SECOND, seconds - 1) // seconds, one, other)
+        for index, one, other in zip(range(pairs), _endless(original_ns), _endless(variant_ns), strict=False)
+    )
+    return Timing(
+        tuple(each),
+        seed=7,
+        seconds=pairs / PAIRS_PER_SECOND,
+        prepare_s=0.1,
+        time_limit_s=20.0,
+        threads=1,
+        conditions=conditions,
+    )
+
+
+def by_second(*figures_ns: int) -> list[int]:
+    """One second of pairs with each of these figures."""
+    return [figure for figure in figures_ns for _ in range(PAIRS_PER_SECOND)]
+
+
+def _endless(figures_ns: Figures) -> Iterator[int]:
+    return cycle([figures_ns] if isinstance(figures_ns, int) else figures_ns)
+
+
+def _pair(index: int, launch: int, original_ns: int, variant_ns: int) -> TimedPair:
+    calls = [max(1, 10_000_000 // figure) for figure in (original_ns, variant_ns)]
+    return TimedPair(
+        launch=launch,
+        at_ms=1000 * index // PAIRS_PER_SECOND,
+        variant_first=index % 2 == 0,
+        original_ns=original_ns,
+        variant_ns=variant_ns,
+        original_calls=calls[0],
+        variant_calls=calls[1],
+        original_block_ns=calls[0] * original_ns,
+        variant_block_ns=calls[1] * variant_ns,
+        original_warming_ns=4_000_000,
+        variant_warming_ns=4_000_000,
+        canary_ns=0,
+        original_switches=0,
+        variant_switches=0,
+        original_delayed_ns=0,
+        variant_delayed_ns=0,
+    )
+
+
+def case(
+    recipe: str = "int8-dynamic",
+    model: str = "digits-vit",
+    *,
+    verdicts: tuple[Verdict, ...] = (),
+    original: Measurement | None = ORIGINAL,
+    variant: Measurement | None = None,
+    metric: str | None = "accuracy",
+    higher_is_better: bool = True,
+    timing: Timing | None = None,
+    coverage: Coverage | None = None,
+    agreement: Agreement | None = None,
+    error: CaseError | None = None,
+    limits: tuple[Limit, ...] | None = None,
+) -> Case:
+    return Case(
+        id=f"budgets.yaml::{model}/{recipe}",
+        model=model,
+        recipe=recipe,
+        metric=metric,
+        higher_is_better=higher_is_better,
+        limits=tuple(each.limit for each in verdicts) if limits is None else limits,
+        batch_size=1,
+        original=original,
+        variant=measurement(recipe, weights=MIB, peak=MIB, size=MIB) if variant is None and error is None else variant,
+        coverage=coverage,
+        agreement=agreement,
+        timing=timing,
+        error=error,
+        verdicts=verdicts,
+    )
+
+
+ENVIRONMENT = Environment(
+    python="3.11.9",
+    platform="Linux-6.8-x86_64",
+    cpu="Example CPU",
+    cpu_count=2,
+    cpu_capability="AVX512",
+    cpu_flags=("avx2", "avx512_vnni"),
+    torch="2.13.0",
+    quantized_engine="x86",
+    packages={"torchao": "0.14.0"},
+)
+
+
+def record(*cases: Case, complete: bool = True, strict: bool = False, planned: tuple[str, ...] = ()) -> Record:
+    return Record(
+        tool_version="0.1.0",
+        started="2026-11-24T03:00:00Z",
+        seed=7,
+        strict=strict,
+        timed_limits=1,
+        planned=(*(each.id for each in cases), *planned),
+        complete=complete,
+        cases=cases,
+        environment=ENVIRONMENT,
+    )
+
+
+def broken(recipe: str, *, line: int = 23, level: Level = "error", measured: float = 3.75 * MIB) -> Case:
+    """A case that breaks max_memory 3 MiB."""
+    bound = limit("max_memory", 3 * MIB, "3 MiB", line=line, level=level)
+    sentence = (
+        f"digits-vit/{recipe}: max_memory 3 MiB is broken: 3.75 MiB measured, 25% more than the limit."
+        f" (budgets.yaml:{line})"
+    )
+    return case(recipe, verdicts=(verdict(bound, "fail", measured, sentence),))
+
+
+def realistic() -> Record:
+    """Two models and six recipes: three pass, one of them with a warning; a FAIL, an error, an inconclusive."""
+    transformer = Coverage(
+        layers=(
+            *(LayerCoverage(f"blocks.{n}.mlp", "Linear", 3 * MIB, 3 * MIB, 750_000, 750_000) for n in range(2)),
+            *(LayerCoverage(f"blocks.{n}.attention", "MultiheadAttention", MIB, 0, 250_000, 0) for n in range(2)),
+            *(LayerCoverage(f"blocks.{n}.norm", "LayerNorm", 2048, 0) for n in range(4)),
+        ),
+        steps=(RecipeStep("int8-dynamic", 6 * MIB, 8 * MIB + 8192),),
+    )
+    pruned = replace(
+        transformer,
+        steps=(
+            RecipeStep("prune-structured(ratio=0.5)", 6 * MIB, 8 * MIB + 8192, ("2 heads of each attention kept",)),
+            RecipeStep("int8-dynamic", 3 * MIB, 4 * MIB + 8192),
+        ),
+    )
+    memory = limit("max_memory", 3 * MIB, "3 MiB", 23)
+    speed = limit("min_speedup", 1.5, "1.5x", 26)
+    hoped = limit("min_speedup", 1.5, "1.5x", 29, "warn")
+    drop = limit("max_accuracy_drop", 0.01, "1 pp", 20)
+    ok = verdict(drop, "pass", 0.0028)
+    original = measurement(None, notes=("was in training mode; it was put into eval mode",))
+    first = "digits-vit/int8-dynamic"
+    second = "digits-vit/prune-structured(ratio=0.5) + int8-dynamic"
+    cases = (
+        case(
+            "int8-dynamic",
+            verdicts=(
+                ok,
+                verdict(
+                    memory,
+                    "fail",
+                    3.41 * MIB,
+                    f"{first}: max_memory 3 MiB is broken: 3.41 MiB measured, 13.7% more than the limit."
+                    " (budgets.yaml:23)",
+                ),
+            ),
+            original=original,
+            variant=measurement(
+                "int8-dynamic", weights=int(2.4 * MIB), peak=int(1.01 * MIB), size=2 * MIB, score=350 / 360
+            ),
+            timing=timing(400, 3_700_000, 2_600_000),
+            coverage=transformer,
+            agreement=Agreement(360, 2, 1, 3),
+        ),
+        case(
+            "prune-structured(ratio=0.5) + int8-dynamic",
+            verdicts=(
+                ok,
+                verdict(
+                    hoped,
+                    "inconclusive",
+                    1.46,
+                    f"{second}: min_speedup 1.5x is inconclusive: 1.46x [1.42x, 1.52x] over 400 pairs in 20 s, and the "
+                    "limit lies inside that interval: estimates of one second spread by 2.4%, so no time would decide "
+                    "a limit that is so near; give a limit further from what is measured, or a quieter machine. "
+                    "(budgets.yaml:29)",
+                ),
+            ),
+            original=original,
+            variant=measurement("x", weights=int(1.2 * MIB), peak=MIB, size=MIB, score=349 / 360),
+            timing=timing(400, 3_700_000, 2_534_000),
+            coverage=pruned,
+            agreement=Agreement(360, 4, 2, 7),
+        ),
+        case("low-rank(energy=0.9)", verdicts=(ok,), original=original, agreement=Agreement(360, 0, 0, 0)),
+        case(
+            "int8-static",
+            "keyword-cnn",
+            verdicts=(
+                verdict(
+                    speed,
+                    "inconclusive",
+                    1.52,
+                    "keyword-cnn/int8-static: min_speedup 1.5x is inconclusive: 1.52x [1.48x, 1.58x] over 400 pairs in "
+                    "20 s, and the limit lies inside that interval: estimates of one second spread by 2.4%, so no time "
+                    "would decide a limit that is so near; give a limit further from what is measured, or a quieter "
+                    "machine. (budgets.yaml:26)",
+                ),
+            ),
+            timing=timing(400, 760_000, 500_000),
+            agreement=Agreement(360, 1, 1, 3),
+        ),
+        case(
+            "bf16",
+            "keyword-cnn",
+            verdicts=(),
+            limits=(speed,),
+            error=CaseError(
+                "optimize",
+                "the recipe changed nothing: no weight of the model has another type or another value than before",
+                "loading keyword-cnn\nUserWarning: mkldnn bf16 is not available\n",
+            ),
+        ),
+        case("prune-unstructured(amount=0.3)", "keyword-cnn", verdicts=(ok,), agreement=Agreement(360, 1, 1, 3)),
+    )
+    return record(*cases, planned=("budgets.yaml::keyword-cnn/channels-last",), complete=False)

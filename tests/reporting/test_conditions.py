@@ -1,0 +1,101 @@
+"""What disturbed a timing, in words, from records made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from records_by_hand import QUIET, case, limit, measurement, record, timing, verdict
+
+from pytest_modelopt.reporting.sentences import case_items, items
+from pytest_modelopt.reporting.summary import machine
+from pytest_modelopt.reporting.table import blocks
+from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
+from pytest_modelopt.results.record import Conditions, Timing, WorkerUse
+
+
+def delayed(share: float) -> Timing:
+    """Every block waited for `share` of its time."""
+    made = timing()
+    pairs = tuple(
+        replace(
+            pair,
+            original_delayed_ns=round(pair.original_block_ns * share),
+            variant_delayed_ns=round(pair.variant_block_ns * share),
+        )
+        for pair in made.pairs
+    )
+    return replace(made, pairs=pairs)
+
+
+DISTURBED = [
+    (replace(QUIET, other_cores=0.97), "other processes kept 0.97 of 2 cores busy"),
+    (replace(QUIET, stolen_cores=0.1), "the host took 0.1 cores away (steal)"),
+    (replace(QUIET, throttled_s=0.25), "a processor quota stopped it for 250 ms"),
+]
+
+
+@pytest.mark.parametrize(("conditions", "text"), DISTURBED)
+def test_each_disturbance_is_said_with_its_figure(conditions: Conditions, text: str) -> None:
+    assert disturbances(timing(conditions=conditions)) == [text, "load average 0.5"]
+
+
+def test_time_that_others_had_the_processor_is_a_disturbance() -> None:
+    assert disturbances(delayed(0.04)) == []
+    assert disturbances(delayed(0.12))[0] == "others had the processor for 12% of the timed time"
+
+
+def test_a_quiet_machine_and_one_that_tells_nothing_are_not_disturbed() -> None:
+    assert disturbances(timing()) == []
+    silent = replace(QUIET, load=None, other_cores=None, stolen_cores=None, throttled_s=None)
+    assert disturbances(timing(conditions=silent)) == []
+
+
+def test_a_few_busy_cores_of_many_are_no_disturbance() -> None:
+    """The workers have one of 64 cores: that it is one of the 6 busy ones is not likely."""
+    assert disturbances(timing(conditions=replace(QUIET, cores=64, other_cores=6.0))) == []
+    assert disturbances(timing(conditions=replace(QUIET, cores=64, other_cores=30.0))) != []
+
+
+def test_more_threads_than_given_and_spinning_are_odd() -> None:
+    odd = replace(QUIET, original=WorkerUse(2, 0.03), variant=WorkerUse(None, 0.9))
+    first, second = oddities(timing(conditions=odd))
+    assert first.startswith("the original worked with 2 threads though `threads` is 1")
+    assert second.startswith("the variant kept 0.9 cores busy when it was not its turn")
+    assert oddities(timing()) == []
+
+
+def test_one_note_speaks_for_all_comparisons_that_were_disturbed() -> None:
+    busy = replace(QUIET, other_cores=0.97)
+    told = items(record(case("a", timing=timing(conditions=busy)), case("b", timing=timing()), case("c")))
+    (note,) = [item for item in told if "disturbed" in item.title]
+    assert note.label == "NOTE"
+    assert note.text == (
+        "1 of 2 comparisons timed on a disturbed machine (other processes kept 0.97 of 2 cores busy, load average "
+        "0.5): digits-vit/a"
+    )
+
+
+def test_a_broken_timed_limit_says_that_the_machine_was_disturbed() -> None:
+    broken = verdict(limit("min_speedup", 3.0, "3x"), "fail", 0.8)
+    busy = timing(conditions=replace(QUIET, other_cores=0.97))
+    (item,) = case_items(case(verdicts=(broken,), timing=busy), strict=False)
+    assert item.why[0] == ("timed on a disturbed machine: other processes kept 0.97 of 2 cores busy, load average 0.5")
+
+
+def test_a_gpu_is_told_with_its_name_its_tables_and_its_reserved_memory() -> None:
+    on_gpu = replace(
+        case("low-rank", timing=timing(), original=replace(measurement(None), reserved_bytes=40 * 2**20)),
+        device="cuda",
+    )
+    of_cpu = case("low-rank", timing=timing())
+    run = record(on_gpu, of_cpu)
+    assert run.environment is not None
+    run = replace(run, environment=replace(run.environment, gpu="Example GPU (CUDA 13.0)"))
+    assert [block.conditions.rpartition("; ")[2] for block in blocks(run)] == [
+        "memory and latency of batch 1 on cuda",
+        "memory and latency of batch 1, 1 thread",
+    ]
+    assert "; Example GPU (CUDA 13.0), Example CPU (AVX512), torch" in machine(run)
+    (note,) = [item for item in items(run) if "reserved" in item.title]
+    assert note.text == "digits-vit: reserved on the GPU by torch's allocator: original 40 MiB"

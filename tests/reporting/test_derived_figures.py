@@ -1,0 +1,53 @@
+"""Figures that are made of others: one value wherever they are told, and a reason where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pytest_modelopt.judging.judge import judge
+from pytest_modelopt.plugin.comparison import Comparison
+from pytest_modelopt.reporting.junit import properties
+from pytest_modelopt.reporting.table import blocks
+from pytest_modelopt.results.answers import Agreement
+from pytest_modelopt.results.record import Case, CaseError
+from tests.reporting.records_by_hand import case, limit, measurement, record
+
+
+def scored(before: float, after: float, agreement: Agreement | None = None) -> Case:
+    return replace(
+        case(original=replace(measurement(None), score=before), agreement=agreement),
+        variant=replace(measurement("int8-dynamic"), score=after),
+        limits=(limit("max_accuracy_drop", 0.01, "1 pp"),),
+    )
+
+
+def test_a_drop_is_what_was_counted_in_the_table_the_sentence_and_the_properties() -> None:
+    """63 of 400 are 15.75 pp; the difference of the scores is 15.749999999999997 pp, which would be told as 15.7."""
+    lost = scored(381 / 400, 318 / 400, Agreement(400, 63, 0, 63))
+    assert 381 / 400 - 318 / 400 != 63 / 400
+    judged = judge(lost, timed_limits=0)
+    assert "15.8 pp measured" in judged.verdicts[0].sentence
+    row = next(row for block in blocks(record(judged)) for row in block.rows if row.case is not None)
+    assert row.drop.startswith("15.8 pp")
+    assert dict(properties(judged))["modelopt.drop"] == Comparison(judged).accuracy_drop == 63 / 400
+
+
+def test_scores_that_differ_by_rounding_have_no_drop_anywhere() -> None:
+    same = scored(0.1 + 0.2, 0.3)
+    assert dict(properties(same))["modelopt.drop"] == Comparison(same).accuracy_drop == 0.0
+
+
+@pytest.mark.parametrize(
+    ("without", "why"),
+    [
+        (replace(case(), variant=replace(measurement("x"), unmeasured={"timing": "others timed"})), "others timed"),
+        (case(error=CaseError("timing", "the worker died")), "timing: the worker died"),
+        (case(), "the run took no pairs"),
+    ],
+)
+def test_a_speedup_without_timing_says_why_there_is_none(without: Case, why: str) -> None:
+    for figure in ("speedup", "latency_s", "timing"):
+        with pytest.raises(RuntimeError, match=f"has no speedup and no latency: {why}"):
+            getattr(Comparison(without), figure)
