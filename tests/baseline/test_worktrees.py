@@ -19,7 +19,7 @@ from tests.baseline.repositories import Repository
 RUN = """
 import os, signal, sys
 from pathlib import Path
-from pytest_modelopt.regression.tree import BaseTree, check_out
+from pytest_modelopt.baseline.base_tree import BaseTree, check_out
 tree = check_out("first", Path(sys.argv[1]))
 print(tree.folder, flush=True)
 """

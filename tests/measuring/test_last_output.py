@@ -11,7 +11,7 @@ from pytest_modelopt.measuring.controller import process
 from pytest_modelopt.measuring.worker_output import told
 
 TORCH = sysconfig.get_path("purelib") + "/torch/nn/modules/module.py"
-OURS = str(Path(process.__file__).with_name("bench.py"))
+OURS = str(Path(process.__file__))
 STACK = f"""\
 last words
 Fatal Python error: Segmentation fault

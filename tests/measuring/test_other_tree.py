@@ -94,8 +94,8 @@ def test_a_package_that_is_installed_as_a_copy_is_heads(
 
 ENTERING = """
 import os, sys, types
-from pytest_modelopt.measure.other_tree import enter, taken_from_head
-from pytest_modelopt.measure.variant import SourceTree
+from pytest_modelopt.measuring.worker.other_tree import enter, taken_from_head
+from pytest_modelopt.measuring.variant import SourceTree
 
 tree = SourceTree({head!r}, {folder!r}, 40 * "0", True)
 src, parent = {head!r} + "/src", os.path.dirname({head!r})

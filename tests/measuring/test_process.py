@@ -437,8 +437,8 @@ def test_a_process_that_imports_no_torch_talks_to_a_worker_which_ends_with_it(fo
 ORPHAN = """
 import os, sys, tempfile
 from pathlib import Path
-from pytest_modelopt.measure.process import Worker
-from pytest_modelopt.measure.variant import Variant
+from pytest_modelopt.measuring.controller.process import Worker
+from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.metrics import MetricSpec
 
 folder = Path(sys.argv[1])

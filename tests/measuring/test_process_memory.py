@@ -275,8 +275,8 @@ SCRIPT = """
 import sys
 sys.modules["memray"] = None  # as where it is not installed
 from pathlib import Path
-from pytest_modelopt.measure import process_memory
-from pytest_modelopt.measure.replies import VariantError
+from pytest_modelopt.measuring.worker.memory import process_memory
+from pytest_modelopt.measuring.protocol import VariantError
 
 def measured(status):
     process_memory._STATUS = Path(status)

@@ -262,7 +262,7 @@ def test_the_next_case_finds_a_whole_original_after_a_launch_that_failed(
 HOLDS = """
 import sys, time
 from pathlib import Path
-from pytest_modelopt.measure.machine import alone
+from pytest_modelopt.measuring.controller.machine import alone
 with alone(Path(sys.argv[1]), 60, lambda seconds: None):
     print("held", flush=True)
     time.sleep(60)

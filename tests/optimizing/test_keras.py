@@ -99,7 +99,7 @@ def test_dropout_is_off_whatever_the_last_call_was() -> None:
 FRESH = """
 import sys
 from pathlib import Path
-from pytest_modelopt.measure import process_memory
+from pytest_modelopt.measuring.worker.memory import process_memory
 
 print(*process_memory.peak_bytes(Path(sys.argv[1]), Path(sys.argv[2]), None))
 """

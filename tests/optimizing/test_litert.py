@@ -558,7 +558,8 @@ def test_what_is_saved_is_the_program_and_little_more(tmp_path: Path) -> None:
 FRESH = """
 import sys
 from pathlib import Path
-from pytest_modelopt.measure import process_memory, size
+from pytest_modelopt.measuring.worker.memory import process_memory
+from pytest_modelopt.measuring.worker import size
 import torch
 
 torch.set_num_threads(1)

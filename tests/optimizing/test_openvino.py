@@ -557,7 +557,7 @@ def test_a_fresh_process_answers_the_same_makes_the_same_bytes_and_sends_nothing
 PEAK = """
     import sys
     from pathlib import Path
-    from pytest_modelopt.measure import process_memory
+    from pytest_modelopt.measuring.worker.memory import process_memory
     print(*process_memory.peak_bytes(Path(sys.argv[1]), Path(sys.argv[2]), "OpenVINO"))
 """
 

@@ -14,7 +14,7 @@ from pytest_modelopt.measuring.worker.main import WORKER_ENVIRONMENT
 
 IMPORTS = """
 import contextlib, importlib, os, sys, time
-from pytest_modelopt.recipes import telemetry
+from pytest_modelopt.optimizing.runtimes import telemetry
 
 asked = []
 def note(event, arguments):

@@ -105,7 +105,7 @@ def test_another_thread_can_neither_install_nor_remove_it() -> None:
 
 HOLDS = """
 import sys, time
-from pytest_modelopt.record.held_folders import hold
+from pytest_modelopt.results.locked_folders import hold
 folder = hold()
 (folder.path / "data.pt").write_text("evaluation data")
 print(folder.path, flush=True)
