@@ -28,7 +28,7 @@ from tabulate import tabulate
 from benchmarks import common
 from benchmarks.common import RESULTS, Row, Store
 from benchmarks.serving import Program, kept, plain_ratio
-from pytest_modelopt.judging.timed_limits import interval_of
+from pytest_modelopt.limits.latency import interval_of
 from pytest_modelopt.measuring.controller.paired_timing import Listener, TimingPlan, time_pairs
 from pytest_modelopt.measuring.controller.process import Worker
 from pytest_modelopt.results.record import Timing
@@ -268,7 +268,7 @@ def _spreads(rows: Sequence[Row], known: dict[str, float]) -> list[Row]:
             continue
         estimates = [_whole(row) for row in about]
         figures = [estimate.figure for estimate in estimates]
-        intervals = [interval_of("min_speedup", estimate, 1) for estimate in estimates]
+        intervals = [interval_of(estimate, 1) for estimate in estimates]
         lines.append(
             {
                 "program": name,

@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 from benchmarks import zoo
 from benchmarks.common import REPOSITORY, RESULTS, command
-from pytest_modelopt.judging.timed_limits import latencies_s, speedup_of
+from pytest_modelopt.limits.latency import latencies_s, speedup_of
 from pytest_modelopt.reporting.timing_conditions import disturbances
 from pytest_modelopt.results.figures import format_bytes, format_factor, format_percentage, format_points, format_time
 from pytest_modelopt.results.json import read, write

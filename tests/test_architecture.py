@@ -34,10 +34,10 @@ HEAVY = {
 MAY_KNOW: dict[str, set[str]] = {
     "statistics": set(),
     "results": set(),
-    "limits": {"results"},
+    "limits": {"results", "statistics"},
     "optimizing": {"results"},
     "measuring": {"optimizing", "results", "statistics"},
-    "judging": {"limits", "results", "statistics"},
+    "judging": {"limits", "results"},
     "config": {"limits", "optimizing", "results"},
     "editing": {"config", "judging", "limits", "optimizing", "results"},
     "diagnosis": {"judging", "limits", "optimizing", "results", "statistics"},

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from pytest_modelopt.config.loader import BudgetsFile
-from pytest_modelopt.limits.catalogue import FIGURES, LIMITS, is_looser
+from pytest_modelopt.limits.catalogue import LIMITS, is_looser
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.base import Loosening, LooseningKind
 from pytest_modelopt.results.figures import (
@@ -24,9 +24,6 @@ from pytest_modelopt.results.figures import (
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.record import ORIGINAL, Record
 from pytest_modelopt.results.verdicts import Limit, Waiver
-
-_ABOUT_ANSWERS = ("max_accuracy_drop", "min_accuracy", "max_slice_drop", "max_flips", "max_accuracy_loss")
-"""Limits that `inference: population` makes to be about more than the examples themselves."""
 
 
 @dataclass(frozen=True)
@@ -160,9 +157,9 @@ def _of_limit(before: _Stated, after: _Stated, old: Limit, new: Limit) -> Iterat
     if looser or (looser is None and new.value != old.value):
         unsure = "" if looser else ", and whether higher is better is not known"
         yield entry("relaxed", old.text, new.text, f"{_by(old, new)}{unsure}")
-    if new.name in _ABOUT_ANSWERS and (before.inference, after.inference) == ("population", "set"):
+    if LIMITS[new.name].is_about_answers and (before.inference, after.inference) == ("population", "set"):
         yield entry("relaxed", "population", "set")
-    if _is_of_score(new.name) and None not in (before.metric, after.metric) and before.metric != after.metric:
+    if LIMITS[new.name].is_of_score and None not in (before.metric, after.metric) and before.metric != after.metric:
         yield entry("relaxed", _with_metric(old, before), _with_metric(new, after), "another metric")
     for name in _settings_of(new.name):
         if name not in before.settings or name not in after.settings:
@@ -183,7 +180,7 @@ def _of_limit(before: _Stated, after: _Stated, old: Limit, new: Limit) -> Iterat
 
 def _settings_of(name: str) -> Iterator[str]:
     """The settings on which the figure of a limit depends."""
-    figure = FIGURES[name]
+    figure = LIMITS[name].figure
     if figure in ("memory", "process_memory", "timing"):
         yield from ("batch_size", "device", "example_inputs")
     if figure == "timing":
@@ -247,10 +244,6 @@ def _at_ceiling(limit: Limit, waiver: Waiver) -> Limit:
 
 def _up_to(waiver: Waiver) -> str:
     return "" if waiver.ceiling is None else f" up to {waiver.ceiling_text}"
-
-
-def _is_of_score(name: str) -> bool:
-    return LIMITS[name].unit in ("points", "score")
 
 
 def _with_metric(limit: Limit, stated: _Stated) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.measuring.function_lookup import Missing, missing
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.listing import has_gpu
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from pytest_modelopt.config.loader import BudgetsFile, CaseEntry, ModelEntry
     from pytest_modelopt.config.schema import Location
     from pytest_modelopt.optimizing.recipe import Recipe
-    from pytest_modelopt.results.metric import MetricSpec
 
 _FUNCTION = re.compile(r"[\w.]+:[\w.]+")
 _METRICS_EXTRA = 'it needs torchmetrics: run `pip install "pytest-modelopt[metrics]"`'
@@ -94,8 +94,8 @@ def _of_case(case: CaseEntry, budgets: BudgetsFile, root: Path, *, lacks_gpu: bo
         if lacking:
             yield Cause(case.line, f"{case.name} cannot run: {lacking}")
     for limit in case.limits:
-        why = _unmeasurable(limit.name, case) if limit.level == "error" else ""
-        if why:
+        why = LIMITS[limit.name].never_measured(case.model.metric, case.model.slices, case.model.inference)
+        if why and limit.level == "error":
             yield Cause(limit.line, f"{case.name}: {limit.name} cannot be measured: {why}")
 
 
@@ -111,27 +111,3 @@ def _lacking_function(step: Recipe, case: CaseEntry, budgets: BudgetsFile, root:
         if found is not None and found.is_certain:
             return f"{told}: {found.why}"
     return ""
-
-
-def _unmeasurable(limit: str, case: CaseEntry) -> str:
-    """Why the metric of the model gives no figure for the limit; '' where it may."""
-    metric, slices = case.model.metric, case.model.slices
-    if _predicts(metric):
-        return ""
-    if limit == "max_flips":
-        return (
-            f"`metric: {metric.name}` is not right-or-wrong per example; remove the limit, or take `accuracy`, `top-5` "
-            "or `agreement`"
-        )
-    if limit == "max_slice_drop" and slices is None:
-        return f"`metric: {metric.name}` knows no classes; name slices with `slices: package.module:function`"
-    if limit == "max_slice_drop" and case.model.inference == "population":
-        return (
-            f"`metric: {metric.name}` is not right-or-wrong per example, and single slices get no interval; "
-            "`inference: set` judges these examples themselves"
-        )
-    return ""
-
-
-def _predicts(metric: MetricSpec) -> bool:
-    return metric.top_k is not None or metric.name == "agreement"

@@ -11,7 +11,7 @@ from pytest_modelopt import __version__
 from pytest_modelopt.cli import comment, init, merge, recipes, report, schema, selftest, update, validate
 from pytest_modelopt.cli.exit_codes import INTERRUPTED, PASSED, RED, WRONG_INPUT
 from pytest_modelopt.cli.printing import tell
-from pytest_modelopt.plugin.termination import sigterm_as_ctrl_c
+from pytest_modelopt.measuring.controller.termination import sigterm_as_ctrl_c
 
 __all__ = ["PASSED", "RED", "WRONG_INPUT", "main"]
 

@@ -73,5 +73,5 @@ def _with_limits_of(budgets_file: Path, record: Record) -> Record:
         replace(case, limits=stated[case.name, case.base is not None], inference=inference[case.model])
         for case in record.cases
     )
-    timed_limits = sum(LIMITS[limit.name].kind == "timed" for limits in counted for limit in limits)
+    timed_limits = sum(LIMITS[limit.name].is_timed for limits in counted for limit in limits)
     return judged_again(replace(record, cases=cases, timed_limits=timed_limits))

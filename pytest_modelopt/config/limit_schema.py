@@ -21,14 +21,11 @@ from pytest_modelopt.limits.catalogue import (
     DESCRIPTION_OF_LEVEL,
     LEVELS,
     REGRESSION_LIMITS,
-    LimitKind,
-    Unit,
-    metric_in_unit_interval,
-    no_drop,
     parse_level,
-    parse_value,
 )
+from pytest_modelopt.limits.kind import LimitKind, Unit
 from pytest_modelopt.limits.units import BYTE_UNITS, NUMBER_PATTERN, TIME_UNITS, UnitError
+from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.verdicts import Level
 
 # --- values, for editors ---------------------------------------------------------------------------------------------
@@ -100,9 +97,9 @@ class LimitSpec(Strict):
 def _limit_field(kind: LimitKind) -> Any:
     def parse(value: object, info: ValidationInfo) -> float:
         metric = info.context.get("metric") if info.context else None
-        if no_drop(kind.name, metric):
-            raise UnitError(no_drop(kind.name, metric))
-        return parse_value(kind.name, value, unit_interval=metric_in_unit_interval(metric))
+        if kind.no_drop(metric):
+            raise UnitError(kind.no_drop(metric))
+        return kind.parse(value, unit_interval=in_unit_interval(metric))
 
     spec = create_model(kind.name, __base__=LimitSpec, limit=(Annotated[float, BeforeValidator(parse)], ...))
     return Annotated[spec, WithJsonSchema(_limit_schema(kind))], Field(default=None, description=kind.meaning)

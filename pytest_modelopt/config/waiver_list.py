@@ -12,10 +12,10 @@ from pytest_modelopt.config.document import Document
 from pytest_modelopt.config.problems import Problem
 from pytest_modelopt.config.schema import Location
 from pytest_modelopt.config.waiver_schema import WaiverForm, parse_case, parse_limit_name, parse_until
-from pytest_modelopt.limits.catalogue import LIMITS, is_looser, metric_in_unit_interval, no_drop, parse_value
+from pytest_modelopt.limits.catalogue import LIMITS, is_looser
 from pytest_modelopt.limits.spelling import did_you_mean, nearest, plain, printable, shown
 from pytest_modelopt.limits.units import UnitError
-from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.metric import MetricSpec, in_unit_interval
 from pytest_modelopt.results.record import ORIGINAL
 from pytest_modelopt.results.verdicts import Waiver
 
@@ -181,9 +181,10 @@ def _metric(entry: dict[str, Any]) -> MetricSpec:
 
 def _parsed(name: str, raw: object, metric: MetricSpec) -> float:
     known = metric.name if isinstance(metric.name, str) else None
-    if no_drop(name, known):
-        raise UnitError(no_drop(name, known))
-    return parse_value(name, raw, unit_interval=metric_in_unit_interval(known))
+    kind = LIMITS[name]
+    if kind.no_drop(known):
+        raise UnitError(kind.no_drop(known))
+    return kind.parse(raw, unit_interval=in_unit_interval(known))
 
 
 def _read(parse: Callable[[object], _T], raw: object) -> _T | None:

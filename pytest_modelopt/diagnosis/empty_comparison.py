@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_modelopt.diagnosis.evidence import Evidence
-from pytest_modelopt.judging.baseline_sanity import is_constant, is_majority, is_worthless
+from pytest_modelopt.limits.baseline_sanity import is_constant, is_majority, is_worthless
 from pytest_modelopt.results.record import Case
 from pytest_modelopt.results.verdicts import Finding
 

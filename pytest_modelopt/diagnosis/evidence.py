@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from pytest_modelopt.judging.timed_limits import latencies_s
+from pytest_modelopt.limits.latency import latencies_s
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.record import Case, Environment
 from pytest_modelopt.results.verdicts import Limit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_modelopt.diagnosis.evidence import Evidence, count, enumerated
-from pytest_modelopt.limits.catalogue import FIGURES
+from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.results.figures import format_bytes
 from pytest_modelopt.results.observations import Makeup
 from pytest_modelopt.results.record import Measurement
@@ -75,7 +75,7 @@ def _looked_into(evidence: Evidence) -> tuple[Measurement, Measurement, Makeup, 
 
 def _breaks_memory(evidence: Evidence) -> bool:
     broken = [each.limit.name for each in evidence.case.verdicts if each.outcome in ("fail", "waived")]
-    return "memory" in map(FIGURES.get, broken)
+    return any(LIMITS[name].figure == "memory" for name in broken if name in LIMITS)
 
 
 def _other(evidence: Evidence) -> str:

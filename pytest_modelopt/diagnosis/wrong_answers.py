@@ -6,7 +6,7 @@ import re
 from statistics import NormalDist
 
 from pytest_modelopt.diagnosis.evidence import Evidence, count, enumerated
-from pytest_modelopt.judging.slice_limits import slice_rows, worst_first
+from pytest_modelopt.limits.slices import slice_rows, worst_first
 from pytest_modelopt.results.figures import format_number, format_percentage
 from pytest_modelopt.results.verdicts import Finding
 from pytest_modelopt.statistics.proportions import drop_bounds

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import yaml
 
 from pytest_modelopt.editing.value_format import reworded
-from pytest_modelopt.judging.baseline_sanity import why_useless
-from pytest_modelopt.judging.deciding import bounds_from_above
 from pytest_modelopt.judging.headroom import judged, tightest, with_headroom
-from pytest_modelopt.limits.catalogue import format_value, metric_in_unit_interval, parse_value
+from pytest_modelopt.limits.catalogue import LIMITS, parse_value
 from pytest_modelopt.limits.units import UnitError
 from pytest_modelopt.results.figures import format_bytes
+from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.record import Case
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
@@ -83,9 +82,9 @@ def why_not(outcome: Outcome, timed_limits: int) -> str:
         return case.error.message
     drop = case.drop
     if drop is not None and case.original is not None and case.original.score is not None:
-        is_share = metric_in_unit_interval(case.metric)
+        is_share = in_unit_interval(case.metric)
         if drop > _WRONG * (1.0 if is_share else abs(case.original.score)) + _ROUNDING:
-            return f"its score dropped by {format_value('max_accuracy_drop', drop, unit_interval=is_share)}"
+            return f"its score dropped by {LIMITS['max_accuracy_drop'].format(drop, unit_interval=is_share)}"
     if _verdict(case, "min_speedup", _SLOWEST, timed_limits).outcome == "fail":
         return f"it takes more than {1 / _SLOWEST:g} times as long as the original"
     if _saves(case, timed_limits) or _verdict(case, "min_speedup", FASTER, timed_limits).outcome == "pass":
@@ -145,7 +144,7 @@ def _why_no_answers(case: Case) -> str:
             f"there are {side.examples} examples, so that a single one is {1 / side.examples:.0%}: give {_FEWEST} or "
             "more, hundreds if you can"
         )
-    return why_useless(case, _loose("max_accuracy_drop"))
+    return LIMITS["max_accuracy_drop"].why_useless(case)
 
 
 def _of_bytes(case: Case, name: str, timed_limits: int) -> str:
@@ -167,7 +166,7 @@ def _of_answers(case: Case, timed_limits: int) -> dict[str, str]:
     if _why_no_answers(case):
         return {}
     assert case.original is not None
-    is_better_up = not bounds_from_above(case, _loose("min_accuracy"))
+    is_better_up = not LIMITS["min_accuracy"].bounds_from_above(case)
     if case.original.score is None:  # of a metric that gives the original none, and can have a floor only
         end = _end(case, "min_accuracy", timed_limits)
         if end is None:
@@ -178,7 +177,7 @@ def _of_answers(case: Case, timed_limits: int) -> dict[str, str]:
     drop = _end(case, "max_accuracy_drop", timed_limits)
     if drop is None:
         return {}
-    is_share = metric_in_unit_interval(case.metric)
+    is_share = in_unit_interval(case.metric)
     allowed = max(drop, 0.0) + _room(case, max(drop, 0.0))
     text = _written(case, "max_accuracy_drop", min(1.0, allowed) if is_share else allowed, timed_limits)
     if not text:
@@ -193,7 +192,7 @@ def _room(case: Case, drop: float) -> float:
     """Beyond a drop: 5% of it, a few examples, and what other examples of their kind may show where that is known."""
     assert case.variant is not None
     scores = [side.score for side in (case.original, case.variant) if side is not None and side.score is not None]
-    one = 1.0 if metric_in_unit_interval(case.metric) else max(map(abs, scores))
+    one = 1.0 if in_unit_interval(case.metric) else max(map(abs, scores))
     beyond = 0.0 if case.interval is None else case.interval.high - drop
     return max(_ROOM * drop, EXAMPLES_OF_ROOM * one / case.variant.examples, beyond)
 
@@ -206,10 +205,10 @@ def _end(case: Case, name: str, timed_limits: int) -> float | None:
 
 def _written(case: Case, name: str, value: float, timed_limits: int) -> str:
     """The limit as it is written, rounded to the loose side; '' where the case would not keep it."""
-    unit_interval = metric_in_unit_interval(case.metric)
+    unit_interval = in_unit_interval(case.metric)
     value = float(f"{value:.9g}")  # 3.0000000001 is 3, and not rounded up from there
-    style = format_value(name, value, unit_interval=unit_interval)
-    text = reworded(name, style, value, up=bounds_from_above(case, _loose(name)))
+    style = LIMITS[name].format(value, unit_interval=unit_interval)
+    text = reworded(name, style, value, up=LIMITS[name].bounds_from_above(case))
     try:
         stated = parse_value(name, yaml.safe_load(text), unit_interval=unit_interval)
     except UnitError:

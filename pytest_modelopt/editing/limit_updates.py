@@ -10,11 +10,10 @@ from pathlib import PurePath
 from pytest_modelopt.config.loader import BudgetsFile
 from pytest_modelopt.editing.value_format import reworded
 from pytest_modelopt.editing.yaml_positions import Place, Stated
-from pytest_modelopt.judging.deciding import bounds_from_above
 from pytest_modelopt.judging.headroom import judged, tightest, with_headroom
-from pytest_modelopt.limits.catalogue import LIMITS, format_value, metric_in_unit_interval, parse_value
+from pytest_modelopt.limits.catalogue import LIMITS, parse_value
 from pytest_modelopt.limits.units import UnitError
-from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.metric import MetricSpec, in_unit_interval
 from pytest_modelopt.results.record import Case, Record, Timing
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
@@ -149,7 +148,7 @@ def _change(budgets: BudgetsFile, sharing: list[Stated], record: Record, setting
             return None
         if each.value is None:
             raise _Leave(f"0 was measured of {each.case.name}, and a share of 0 is no headroom: state it by hand")
-    from_above = bounds_from_above(found[0].case, limit)
+    from_above = LIMITS[limit.name].bounds_from_above(found[0].case)
     pick = max if from_above else min
     decisive = pick(found, key=lambda each: each.value if each.value is not None else 0.0)
     assert decisive.value is not None
@@ -204,7 +203,7 @@ def _certain(budgets: BudgetsFile, case: Case, stated: Stated, settings: Setting
     if verdict.outcome not in ("pass", "fail"):
         raise _Leave(f"is {verdict.outcome} for {name}")
     disturbed = settings.disturbances(case.timing) if case.timing is not None else ()
-    if disturbed and LIMITS[stated.limit.name].kind == "timed":
+    if disturbed and LIMITS[stated.limit.name].is_timed:
         raise _Leave(f"{name} was timed on a disturbed machine ({', '.join(disturbed)}): run it again on a quiet one")
     return verdict
 
@@ -245,7 +244,7 @@ def _of_name(limits: tuple[Limit, ...], name: str) -> Limit | None:
 def _parsed(stated: Stated, text: str, found: list[_Measured]) -> float:
     """What the new text means. Raises _Leave where the limit does not take it."""
     metric = stated.entry.model.metric.name
-    unit_interval = metric_in_unit_interval(metric if isinstance(metric, str) else None)
+    unit_interval = in_unit_interval(metric if isinstance(metric, str) else None)
     try:
         return parse_value(stated.limit.name, _typed(text), unit_interval=unit_interval)
     except UnitError as error:
@@ -263,7 +262,7 @@ def _told(each: _Measured) -> str:
     """'3.08 MiB (digits-vit/int8-dynamic)'."""
     figure = each.end if each.verdict.measured is None else each.verdict.measured
     assert figure is not None
-    shown = format_value(each.stated.limit.name, figure, unit_interval=metric_in_unit_interval(each.case.metric))
+    shown = LIMITS[each.stated.limit.name].format(figure, unit_interval=in_unit_interval(each.case.metric))
     return f"{shown} ({each.case.name})"
 
 

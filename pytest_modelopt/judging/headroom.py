@@ -5,36 +5,21 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 
-from pytest_modelopt.judging.deciding import bounds_from_above
 from pytest_modelopt.judging.judge import judge
-from pytest_modelopt.judging.slice_limits import slice_rows, worst_first
-from pytest_modelopt.limits.catalogue import LIMITS, Unit, metric_in_unit_interval
+from pytest_modelopt.limits.accuracy import MIN_ACCURACY
+from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.results.record import Case
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
-_DOMAINS: dict[Unit, tuple[float, float]] = {
-    "bytes": (0.0, 2.0**53),
-    "percentage": (0.0, 1.0),
-    "points": (0.0, 1e12),
-    "score": (-1e12, 1e12),
-    "factor": (1e-9, 1e9),
-    "time": (1e-12, 1e9),
-}
-"""Between these a limit may lie."""
-_GROWTH = (0.0, 1e9)
-"""Of what is compared with a base: it may grow by more than it was."""
 _PRECISION = 1e-10
 """To which a limit is looked for, as a share of it: far finer than any that is written."""
-_NOTHING = 1e-9
-"""A difference of two scores that is no larger is rounding."""
 
 
 def judged(case: Case, limit: Limit, value: float, timed_limits: int) -> Verdict:
     """What the verdict on the case would be if the limit were stated as `value`. A waiver plays no part."""
     changed = replace(limit, value=value, waiver=None)
-    others = tuple(each for each in case.limits if each.name == "min_accuracy" != limit.name)  # drops depend on it
+    others = tuple(each for each in case.limits if each.name == MIN_ACCURACY.name != limit.name)  # drops depend on it
     return judge(replace(case, limits=(changed, *others)), timed_limits=timed_limits).verdicts[0]
 
 
@@ -45,8 +30,8 @@ def tightest(case: Case, limit: Limit, measured: float | None, timed_limits: int
     several processes it is the worst one, and of timed pairs and of populations it is the end of the interval.
     `measured` is the figure of the verdict.
     """
-    from_above = bounds_from_above(case, limit)
-    low, high = _GROWTH if LIMITS[limit.name].may_exceed_the_whole else _DOMAINS[LIMITS[limit.name].unit]
+    from_above = LIMITS[limit.name].bounds_from_above(case)
+    low, high = LIMITS[limit.name].domain
 
     def keeps(value: float) -> bool:
         return judged(case, limit, value, timed_limits).outcome == "pass"
@@ -70,54 +55,8 @@ def with_headroom(case: Case, limit: Limit, end: float, measured: float | None, 
     """
     if not headroom:
         return end
-    value = _with_room(case, limit, end, measured, headroom)
+    value = LIMITS[limit.name].with_room(case, limit, end, measured, headroom)
     return None if value is None else float(f"{value:.9g}")  # 3.0000000001 is 3, and not rounded up from there
-
-
-def _with_room(case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float | None:
-    name, unit = limit.name, LIMITS[limit.name].unit
-    if unit in ("bytes", "time"):
-        return end * (1 + headroom)
-    if unit == "factor":
-        return end / (1 + headroom)
-    if name in ("min_memory_reduction", "min_size_reduction"):
-        return max(0.0, 1 - (1 - end) * (1 + headroom))
-    if name == "min_coverage":
-        return end * (1 - headroom)
-    if unit == "score":
-        return _floor_with_room(case, limit, end, headroom)
-    if name in ("max_memory_growth", "max_size_growth", "max_slowdown"):
-        return (1 + end) * (1 + headroom) - 1
-    return _drop_with_room(case, limit, end, measured, headroom)
-
-
-def _floor_with_room(case: Case, limit: Limit, end: float, headroom: float) -> float:
-    is_share = metric_in_unit_interval(case.metric)
-    room = headroom * ((1 - end) if is_share else abs(end))
-    if bounds_from_above(case, limit):
-        return end + room
-    room = max(room, _one_example(case, limit))
-    return max(0.0, end - room) if is_share else end - room
-
-
-def _drop_with_room(case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float | None:
-    """Of a drop or flips. A variant that is better than its original has the gain as its room."""
-    start = measured if not end and measured is not None and measured < -_NOTHING else end
-    room = max(headroom * max(start, 0.0), _one_example(case, limit))
-    if room <= _NOTHING and abs(start) <= _NOTHING:
-        return None
-    most = 1.0 if LIMITS[limit.name].unit == "percentage" or metric_in_unit_interval(case.metric) else start + room
-    return max(0.0, min(most, start + room))
-
-
-def _one_example(case: Case, limit: Limit) -> float:
-    """What one example more comes to; 0 for a metric that does not count them."""
-    if case.agreement is None or not metric_in_unit_interval(case.metric):
-        return 0.0
-    if limit.name == "max_slice_drop" and case.slices is not None:
-        worst = worst_first(slice_rows(case.slices))
-        return float(Fraction(1, worst[0].examples)) if worst else 0.0
-    return float(Fraction(1, case.agreement.examples))
 
 
 # --- where keeping a limit ends --------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pytest_modelopt.judging.verdict_text import reworded
+from pytest_modelopt.limits.verdict_text import reworded
 from pytest_modelopt.results.record import Case, Record
-from pytest_modelopt.results.verdicts import Limit, Outcome, Verdict, Waiver
+from pytest_modelopt.results.verdicts import Limit, Outcome, Verdict, Waiver, ceiling_of
 
 WaiverState = Literal["exceeded", "used", "unknown", "unused"]
 _STATES: tuple[WaiverState, ...] = ("exceeded", "used", "unknown", "unused")
@@ -40,16 +40,6 @@ def waive(case: Case, judged: Verdict, judge_again: Callable[[Limit], Verdict]) 
     up_to = f" up to {ceiling.text}" if ceiling is not None else ""
     return replace(
         judged, outcome="waived", sentence=reworded(case, judged, f"is waived{up_to} {told_waiver(waiver)} It ")
-    )
-
-
-def ceiling_of(limit: Limit) -> Limit | None:
-    """What must hold while the limit is waived, as a limit; None where there is no waiver, or anything is accepted."""
-    waiver = limit.waiver
-    if waiver is None or waiver.ceiling is None:
-        return None
-    return replace(
-        limit, value=waiver.ceiling, text=waiver.ceiling_text, file=waiver.file, line=waiver.line, waiver=None
     )
 
 

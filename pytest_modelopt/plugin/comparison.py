@@ -51,14 +51,14 @@ class Comparison:
     @property
     def speedup(self) -> float:
         """How many times as fast the variant is: the ratio of the two latencies of this comparison."""
-        from pytest_modelopt.judging.timed_limits import speedup_of
+        from pytest_modelopt.limits.latency import speedup_of
 
         return speedup_of(self.timing).figure
 
     @property
     def latency_s(self) -> float:
         """Seconds of one call of the variant, warm, on the machine left alone."""
-        from pytest_modelopt.judging.timed_limits import latencies_s
+        from pytest_modelopt.limits.latency import latencies_s
 
         return latencies_s(self.timing)[1]
 

@@ -116,7 +116,7 @@ class Gate:
         if session.revision is not None:
             limits += [limit for model in session.models for limit in model.regression]
             limits += [limit for entry in session.entries for limit in entry.regression]
-        session.timed_limits = sum(LIMITS[limit.name].kind == "timed" for limit in limits)
+        session.timed_limits = sum(LIMITS[limit.name].is_timed for limit in limits)
         if problems and not self._is_worker:  # pytest-xdist loses a worker's UsageError: there, each test fails with it
             raise pytest.UsageError("\n".join(problems))
         self._cases_collected = sum(isinstance(item, CaseItem) for item in items)

@@ -177,10 +177,9 @@ class Session:
 
     def _is_open(self, limits: Sequence[Limit]) -> IsOpen:
         """Whether the pairs of a comparison leave one of its timed limits undecided."""
-        from pytest_modelopt.judging.timed_limits import is_open
-        from pytest_modelopt.limits.catalogue import LIMITS
+        from pytest_modelopt.limits.catalogue import LIMITS, is_open
 
-        timed = [limit for limit in limits if LIMITS[limit.name].kind == "timed"]
+        timed = [limit for limit in limits if LIMITS[limit.name].is_timed]
         return lambda samples: is_open(timed, samples, self.timed_limits)
 
     def explain(self, case: Case) -> str:
@@ -303,9 +302,9 @@ def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, work
 def _breaks_memory(case: Case) -> bool:
     """Whether it breaks a limit on memory, as far as it was measured."""
     from pytest_modelopt.judging.judge import judge
-    from pytest_modelopt.limits.catalogue import FIGURES
+    from pytest_modelopt.limits.catalogue import LIMITS
 
-    costs = tuple(limit for limit in case.limits if FIGURES.get(limit.name) == "memory")
+    costs = tuple(limit for limit in case.limits if limit.name in LIMITS and LIMITS[limit.name].figure == "memory")
     verdicts = judge(replace(case, limits=costs), timed_limits=0).verdicts
     return any(verdict.outcome in ("fail", "waived") for verdict in verdicts)
 
@@ -333,7 +332,7 @@ def _unfit_for_scores(case: Case) -> str:
         f"{limit.name}: {limit.text} means {limit.value:g}, which belongs to scores from 0 to 1, but {case.metric} "
         f"gives {largest:.4g}: write a plain number in the metric's unit"
         for limit in case.limits
-        if LIMITS[limit.name].unit in ("points", "score") and limit.text.rstrip().endswith(("pp", "%"))
+        if LIMITS[limit.name].is_of_score and limit.text.rstrip().endswith(("pp", "%"))
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_modelopt.plugin.termination import Terminated, Termination
+from pytest_modelopt.measuring.controller.termination import Terminated, Termination
 
 
 class Ending:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_modelopt.judging.timed_limits import interval_of, speedup_of
+from pytest_modelopt.limits.latency import interval_of, speedup_of
 from pytest_modelopt.reporting.cells import (
     NOT_MEASURED,
     drop_cell,
@@ -196,5 +196,5 @@ def _latency_changed(case: Case, timed_limits: int) -> bool:
     timing = timed(case)
     if timing is None:
         return False
-    low, high = interval_of("max_slowdown", speedup_of(timing), timed_limits)
+    low, high = interval_of(speedup_of(timing), timed_limits)
     return low > 1 or high < 1

@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
-from pytest_modelopt.judging.timed_limits import interval_of, latencies_s, speedup_of
-from pytest_modelopt.limits.catalogue import metric_in_unit_interval
+from pytest_modelopt.limits.latency import interval_of, latencies_s, speedup_of
 from pytest_modelopt.results.figures import (
     format_bytes,
     format_factor,
@@ -16,6 +15,7 @@ from pytest_modelopt.results.figures import (
     format_points,
     format_time,
 )
+from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.record import Case, Timing
 
 NOT_MEASURED = "-"
@@ -68,7 +68,7 @@ def latency_cell(timing: Timing) -> str:
 def speedup_cell(timing: Timing, timed_limits: int) -> str:
     """'1.42x [1.38, 1.47]'; without the interval where there are too few pairs for one."""
     estimate = speedup_of(timing)
-    ends = interval_of("min_speedup", estimate, timed_limits)
+    ends = interval_of(estimate, timed_limits)
     told = ", ".join(format_factor(end).removesuffix("x") for end in ends if math.isfinite(end))
     return f"{format_factor(estimate.figure)} [{told}]" if math.isfinite(ends[1]) else format_factor(estimate.figure)
 
@@ -76,7 +76,7 @@ def speedup_cell(timing: Timing, timed_limits: int) -> str:
 def slowdown_cell(timing: Timing, timed_limits: int) -> str:
     """'+3% [-1%, +8%]': how much longer a call takes, from the speedup and its interval."""
     estimate = speedup_of(timing)
-    low, high = interval_of("max_slowdown", estimate, timed_limits)
+    low, high = interval_of(estimate, timed_limits)
     told = _signed(1 / estimate.figure - 1)
     return f"{told} [{_signed(1 / high - 1)}, {_signed(1 / low - 1)}]" if math.isfinite(high) else told
 
@@ -90,12 +90,12 @@ def score_cell(metric: str | None, score: float | None) -> str:
     """The score in the metric's unit."""
     if score is None:
         return NOT_MEASURED
-    return (format_percentage if metric_in_unit_interval(metric) else format_number)(score, digits=4)
+    return (format_percentage if in_unit_interval(metric) else format_number)(score, digits=4)
 
 
 def drop_cell(case: Case, drop: float) -> str:
     """A difference of scores in the metric's unit."""
-    return format_points(drop) if metric_in_unit_interval(case.metric) else format_number(drop, digits=4)
+    return format_points(drop) if in_unit_interval(case.metric) else format_number(drop, digits=4)
 
 
 def flips_cell(case: Case) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_modelopt.judging.slice_limits import format_drop, slice_rows, worst_first
+from pytest_modelopt.limits.slices import format_drop, slice_rows, worst_first
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.record import Case
 

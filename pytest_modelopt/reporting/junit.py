@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_modelopt.judging.slice_limits import slice_rows, worst_first
-from pytest_modelopt.judging.timed_limits import latencies_s, speedup_of
+from pytest_modelopt.limits.latency import latencies_s, speedup_of
+from pytest_modelopt.limits.slices import slice_rows, worst_first
 from pytest_modelopt.reporting.cells import timed
 from pytest_modelopt.reporting.changed_answers import counts_right
 from pytest_modelopt.reporting.plain_text import plain_line

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import TypeVar
 
-from pytest_modelopt.judging.repeated_passes import told_repeat
 from pytest_modelopt.judging.waivers import waivers_told
+from pytest_modelopt.limits.repeated_passes import told_repeat
 from pytest_modelopt.reporting.base_summary import forbidden_told
 from pytest_modelopt.reporting.item import Item
 from pytest_modelopt.reporting.names import against, case_name, on_machine, sides, variant_name

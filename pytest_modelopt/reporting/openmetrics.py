@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pytest_modelopt.judging.timed_limits import latencies_s, speedup_of
+from pytest_modelopt.limits.latency import latencies_s, speedup_of
 from pytest_modelopt.reporting.cells import timed
 from pytest_modelopt.reporting.junit import growth
 from pytest_modelopt.reporting.plain_text import plain_line

@@ -6,10 +6,8 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from pytest_modelopt.judging.answer_limits import ANSWER_LIMITS
-from pytest_modelopt.judging.growth_limits import why_no_base
-from pytest_modelopt.judging.slice_limits import told_too_small
-from pytest_modelopt.limits.catalogue import FIGURES, LIMITS
+from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.limits.comparable import why_no_base
 from pytest_modelopt.reporting.changed_answers import changed_line
 from pytest_modelopt.reporting.item import Item, Label, Severity
 from pytest_modelopt.reporting.names import case_name, on_machine, sides
@@ -120,7 +118,7 @@ def _of_case(case: Case, strict: bool) -> Iterator[Item]:
         yield _verdicts(case, verdicts, label, () if label == "NOTE" else why)
     yield from _found_though_all_hold(case, strict)
     yield from _without_base(case)
-    yield from _too_small_to_say_anything(case)
+    yield from _noted(case)
     if case.error is None:
         for limit in unjudged_limits(case):
             name = f"{case_name(case)}: {plain_line(limit.name)}"
@@ -254,7 +252,7 @@ def _found(case: Case, limit: Limit) -> tuple[str, ...]:
 
 def _explains(found: Finding, name: str) -> bool:
     """What explains a score explains its slices, too."""
-    figure = FIGURES.get(name)
+    figure = LIMITS[name].figure if name in LIMITS else None
     return figure in found.explains or (figure == "slices" and "score" in found.explains)
 
 
@@ -303,23 +301,22 @@ def _without_base(case: Case) -> Iterator[Item]:
 
 
 def _changed_examples(case: Case, limit: Limit) -> tuple[str, ...]:
-    line = changed_line(case) if limit.name in ANSWER_LIMITS else ""
+    line = changed_line(case) if limit.name in LIMITS and LIMITS[limit.name].is_about_answers else ""
     return (line,) if line else ()
 
 
-def _too_small_to_say_anything(case: Case) -> Iterator[Item]:
-    """A slice limit that holds, also on slices of which one example is more than the limit. Bounds know that."""
+def _noted(case: Case) -> Iterator[Item]:
+    """What is worth saying of limits that hold."""
     for verdict in case.verdicts:
         limit = verdict.limit
-        if limit.name != "max_slice_drop" or verdict.outcome != "pass" or case.inference == "population":
-            continue
-        small, name = told_too_small(case, limit), plain_line(case.name)
-        if small:
+        note = LIMITS[limit.name].note(case, limit) if limit.name in LIMITS else ""
+        name = plain_line(case.name)
+        if verdict.outcome == "pass" and note:
             yield Item(
                 "info",
                 "NOTE",
-                title=f"{name}: slices that are too small",
-                text=f"{name}: max_slice_drop holds, but {plain_line(small)}",
+                title=f"{name}: {limit.name} says little",
+                text=f"{name}: {limit.name} holds, but {plain_line(note)}",
                 model=case.model,
                 case_id=case.id,
             )
@@ -330,7 +327,7 @@ def _too_small_to_say_anything(case: Case) -> Iterator[Item]:
 
 def _explanation(case: Case) -> Iterator[str]:
     disturbed = disturbances(case.timing) if case.timing is not None and case.error is None else []
-    if disturbed and any(limit.name in LIMITS and LIMITS[limit.name].kind == "timed" for limit in case.limits):
+    if disturbed and any(limit.name in LIMITS and LIMITS[limit.name].is_timed for limit in case.limits):
         yield f"timed on a disturbed machine: {', '.join(disturbed)}"
     coverage = case.coverage
     if coverage is None:

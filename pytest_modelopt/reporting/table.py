@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pytest_modelopt.limits.catalogue import metric_in_unit_interval
 from pytest_modelopt.reporting.cells import (
     NOT_MEASURED,
     PROCESS_METER,
@@ -24,6 +23,7 @@ from pytest_modelopt.reporting.cells import (
 from pytest_modelopt.reporting.names import machine_title
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.figures import format_bytes, format_number, format_percentage
+from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.outcome import CaseOutcome, case_outcome, is_red, warnings
 from pytest_modelopt.results.record import ORIGINAL, Case, Coverage, Measurement, Record
 from pytest_modelopt.statistics.proportions import drop_bounds
@@ -278,7 +278,7 @@ def _bound(case: Case) -> str:
         upper = case.interval.high
     else:
         return ""
-    in_points = metric_in_unit_interval(case.metric)
+    in_points = in_unit_interval(case.metric)
     return f" (< {format_number(100 * upper if in_points else upper, digits=2)})"
 
 

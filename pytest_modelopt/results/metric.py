@@ -65,6 +65,13 @@ class MetricSpec:
         return True if self.is_built_in else self.higher_is_better
 
 
+def in_unit_interval(metric: str | None) -> bool | None:
+    """Whether its scores lie in 0..1: True for shares of the examples, None for metrics that are not ours."""
+    if metric in BUILT_IN and not is_share(metric):
+        return False
+    return True if is_share(metric) else None
+
+
 def is_share(metric: str | None) -> bool:
     """Whether this is the name of a built-in metric whose scores are shares of the examples, from 0 to 1."""
     return metric is not None and (metric in IN_UNIT_INTERVAL or TOP_K.fullmatch(metric) is not None)

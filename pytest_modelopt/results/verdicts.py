@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Level = Literal["error", "warn"]
@@ -41,6 +41,16 @@ class Limit:
     file: str
     line: int
     waiver: Waiver | None = None
+
+
+def ceiling_of(limit: Limit) -> Limit | None:
+    """What must hold while the limit is waived, as a limit; None where there is no waiver, or anything is accepted."""
+    waiver = limit.waiver
+    if waiver is None or waiver.ceiling is None:
+        return None
+    return replace(
+        limit, value=waiver.ceiling, text=waiver.ceiling_text, file=waiver.file, line=waiver.line, waiver=None
+    )
 
 
 @dataclass(frozen=True)

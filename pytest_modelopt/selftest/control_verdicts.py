@@ -8,10 +8,11 @@ from statistics import median
 from typing import Literal, TypeAlias
 
 from pytest_modelopt.judging.judge import judge
-from pytest_modelopt.judging.timed_limits import interval_of, speedup_of
-from pytest_modelopt.limits.catalogue import format_value, metric_in_unit_interval
+from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.limits.latency import interval_of, speedup_of
 from pytest_modelopt.measuring.worker.sabotage import SHARE
 from pytest_modelopt.results.figures import format_factor, format_percentage
+from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.record import Case
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
@@ -67,7 +68,7 @@ def _speed(case: Case, speed_limit: float) -> _Part:
         why = case.variant.unmeasured.get("timing", "") if case.variant is not None else ""
         return "", f"not timed: {why}" if why else "" if case.error is not None else "not timed"
     estimate = speedup_of(case.timing)
-    low, high = interval_of("min_speedup", estimate, timed_limits=1)
+    low, high = interval_of(estimate, timed_limits=1)
     if not math.isfinite(high):
         return format_factor(estimate.figure), (
             f"so few pairs ({len(case.timing.pairs)}) say nothing about its speed; give it more time (--time-limit)"
@@ -192,7 +193,7 @@ def judge_sabotaged(case: Case, budgets: Budgets) -> Control:
             return Control("sabotaged", must_show, "an error", "ok", told)
         return Control("sabotaged", must_show, "an error", "NOT ok", told)
     shown = _sabotage_in_words(case)
-    if not budgets and metric_in_unit_interval(case.metric) is not True:
+    if not budgets and in_unit_interval(case.metric) is not True:
         drop = case.drop
         if drop is not None and drop > 0 and not _is_rounding(case, drop):
             return Control("sabotaged", must_show, shown, "ok")
@@ -210,7 +211,7 @@ def _demand(case: Case, budgets: Budgets) -> str:
         return f"a broken accuracy limit in each of {len(budgets)} cases"
     if budgets:
         return f"{' or '.join(f'{limit.name} {limit.text}' for limit in budgets[0][1])} broken"
-    if metric_in_unit_interval(case.metric) is True:
+    if in_unit_interval(case.metric) is True:
         return f"{OTHERWISE.name} {OTHERWISE.text} broken (no case limits accuracy)"
     return "a worse score (no case limits accuracy)"
 
@@ -218,9 +219,9 @@ def _demand(case: Case, budgets: Budgets) -> str:
 def _sabotage_in_words(case: Case) -> str:
     parts = []
     if case.original is not None and case.variant is not None and case.variant.score is not None:
-        unit = metric_in_unit_interval(case.metric)
+        unit = in_unit_interval(case.metric)
         scores = [
-            "?" if side.score is None else format_value("min_accuracy", side.score, unit_interval=unit)
+            "?" if side.score is None else LIMITS["min_accuracy"].format(side.score, unit_interval=unit)
             for side in (case.original, case.variant)
         ]
         parts.append(f"{case.metric} {scores[0]} -> {scores[1]}")
@@ -270,7 +271,7 @@ def _likely(case: Case, limits: tuple[Limit, ...]) -> str:
 
 
 def _drop_in_words(case: Case, drop: float) -> str:
-    return format_value("max_accuracy_drop", drop, unit_interval=metric_in_unit_interval(case.metric))
+    return LIMITS["max_accuracy_drop"].format(drop, unit_interval=in_unit_interval(case.metric))
 
 
 def _is_rounding(case: Case, drop: float) -> bool:

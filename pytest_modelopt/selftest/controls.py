@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from pytest_modelopt.judging.timed_limits import is_open
+from pytest_modelopt.limits.catalogue import BUDGET_LIMITS, is_open
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.runner import Progress, Runner, StepLimits
 from pytest_modelopt.measuring.variant import Variant
@@ -27,7 +27,7 @@ from pytest_modelopt.selftest.control_verdicts import (
     judge_sabotaged,
 )
 
-ACCURACY_LIMITS = ("max_accuracy_drop", "max_slice_drop", "min_accuracy", "max_flips")
+ACCURACY_LIMITS = [name for name, kind in BUDGET_LIMITS.items() if kind.is_about_answers]
 """Limits that a sabotaged model must break."""
 _STEP_LIMIT_S = 600.0
 

@@ -7,7 +7,7 @@ from statistics import median
 
 from tabulate import tabulate
 
-from pytest_modelopt.judging.timed_limits import latencies_s
+from pytest_modelopt.limits.latency import latencies_s
 from pytest_modelopt.results.figures import format_factor, format_number, format_percentage, format_time
 from pytest_modelopt.selftest.control_verdicts import Control
 from pytest_modelopt.selftest.trial import Trial

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import geometric_mean, median, stdev
 
-from pytest_modelopt.judging.timed_limits import interval_of
+from pytest_modelopt.limits.latency import interval_of
 from pytest_modelopt.measuring.controller.paired_timing import Listener
 from pytest_modelopt.measuring.controller.process import Worker
 from pytest_modelopt.measuring.variant import SEED, Variant
@@ -61,14 +61,14 @@ class OwnRecipe:
     def distances(self) -> tuple[float, float]:
         """The least distances, as shares of the speedup, of a lower limit that passes and of a higher one that fails:
         those of the comparison that knew least."""
-        ends = [(each.estimate.figure, *interval_of("min_speedup", each.estimate, 1)) for each in self.trials]
+        ends = [(each.estimate.figure, *interval_of(each.estimate, 1)) for each in self.trials]
         return max(1 - low / figure for figure, low, _ in ends), max(high / figure - 1 for figure, _, high in ends)
 
     @property
     def outside(self) -> int:
         """Comparisons whose interval does not hold the mean of all of them."""
         mean = geometric_mean(self.speedups)
-        intervals = [interval_of("min_speedup", each.estimate, 1) for each in self.trials]
+        intervals = [interval_of(each.estimate, 1) for each in self.trials]
         return sum(not low <= mean <= high for low, high in intervals)
 
 

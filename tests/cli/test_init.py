@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_modelopt.cli import init_trials, main
+from pytest_modelopt.cli import init_trials
 from pytest_modelopt.cli.init import _name_of
+from pytest_modelopt.cli.main import main
 from pytest_modelopt.config.loader import load_budgets
 from pytest_modelopt.optimizing.registry import RECIPES
 from pytest_modelopt.plugin.session import Session

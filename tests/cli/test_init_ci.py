@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.cli import init_ci, main
+from pytest_modelopt.cli import init_ci
+from pytest_modelopt.cli.main import main
 
 TEMPLATES = Path(init_ci.__file__).parents[1] / "ci"
 WRITTEN = {

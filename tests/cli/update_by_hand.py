@@ -53,7 +53,7 @@ class Project:
         self.budgets.write_bytes(text.encode())
         entries = load_budgets(self.budgets, relative_to=self.folder).cases
         assert {entry.name for entry in entries} >= set(cases)
-        timed = sum(LIMITS[limit.name].kind == "timed" for entry in entries for limit in entry.limits)
+        timed = sum(LIMITS[limit.name].is_timed for entry in entries for limit in entry.limits)
         of = [
             replace(
                 cases[entry.name],

@@ -11,8 +11,8 @@ import pytest
 
 from pytest_modelopt.config.loader import BudgetsError, BudgetsFile, Problem, load_budgets
 from pytest_modelopt.judging.judge import judge
-from pytest_modelopt.judging.timed_limits import is_open
 from pytest_modelopt.judging.waivers import waivers_told
+from pytest_modelopt.limits.catalogue import is_open
 from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.outcome import case_outcome, is_red, warnings
 from pytest_modelopt.results.record import Case

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_modelopt.judging.headroom import judged, tightest, with_headroom
-from pytest_modelopt.judging.timed_limits import interval_of, speedup_of
+from pytest_modelopt.limits.latency import interval_of, speedup_of
 from pytest_modelopt.results.answers import Interval
 from pytest_modelopt.results.record import Case, Coverage, LayerCoverage, ProcessMemory
 from pytest_modelopt.results.verdicts import Waiver
-from pytest_modelopt.statistics.timing import Samples, variant_latency
+from pytest_modelopt.statistics.timing import ALPHA_PASS, Samples, alpha_fail, variant_latency
 from tests.judging.answers_by_hand import Z2, answered, sliced, varying
 from tests.reporting.records_by_hand import MIB, ORIGINAL, by_second, case, limit, measurement, timing
 
@@ -61,10 +61,10 @@ def test_of_several_processes_the_worst_one_counts() -> None:
 
 def test_of_timed_pairs_the_certain_end_of_the_interval_counts_and_not_the_estimate() -> None:
     of = case(timing=WIDE)
-    low, high = interval_of("min_speedup", speedup_of(WIDE), 1)
+    low, high = interval_of(speedup_of(WIDE), 1)
     assert low < 4 / 3 < high
     assert end_of(of, "min_speedup") == pytest.approx(low, rel=1e-8)
-    _, slowest = interval_of("max_latency", variant_latency(Samples.of(WIDE.pairs)), 1)
+    _, slowest = variant_latency(Samples.of(WIDE.pairs)).interval(alpha_fail(1), ALPHA_PASS)
     assert slowest > 0.003
     assert end_of(of, "max_latency", 1.0) == pytest.approx(slowest, rel=1e-8)
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_modelopt.judging.judge import judge
-from pytest_modelopt.judging.timed_limits import interval_of, latencies_s, speedup_of
+from pytest_modelopt.limits.latency import interval_of, latencies_s, speedup_of
 from pytest_modelopt.reporting.cells import latency_cell, speedup_cell
 from pytest_modelopt.results.answers import Agreement, Slices
 from pytest_modelopt.results.base import Base
@@ -27,7 +27,7 @@ from pytest_modelopt.results.record import (
     Timing,
 )
 from pytest_modelopt.results.verdicts import Limit, Verdict
-from pytest_modelopt.statistics.timing import Samples, variant_latency
+from pytest_modelopt.statistics.timing import ALPHA_PASS, Samples, alpha_fail, variant_latency
 from tests.reporting.records_by_hand import by_second, timing
 
 
@@ -307,8 +307,8 @@ def _figure_and_interval(of: Timing, name: str, timed_limits: int) -> tuple[floa
     """As tables tell them."""
     if name == "max_latency":
         estimate = variant_latency(Samples.of(of.pairs))
-        return latencies_s(of)[1], interval_of(name, estimate, timed_limits)
-    low, high = interval_of("min_speedup", speedup_of(of), timed_limits)
+        return latencies_s(of)[1], estimate.interval(alpha_fail(timed_limits), ALPHA_PASS)
+    low, high = interval_of(speedup_of(of), timed_limits)
     if name == "min_speedup":
         return speedup_of(of).figure, (low, high)
     return 1 / speedup_of(of).figure - 1, (1 / high - 1, 1 / low - 1 if low > 0 else math.inf)

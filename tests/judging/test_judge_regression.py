@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.judging.judge import judge
-from pytest_modelopt.judging.timed_limits import is_open
+from pytest_modelopt.limits.catalogue import is_open
 from pytest_modelopt.results.answers import Agreement, Interval, Repeat
 from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.observations import Observations

@@ -6,15 +6,14 @@ import pytest
 
 from pytest_modelopt.limits.catalogue import (
     LIMITS,
-    format_value,
     merge,
-    metric_in_unit_interval,
     misfit,
     parse_level,
     parse_value,
     unknown_limit,
 )
 from pytest_modelopt.limits.units import UnitError
+from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.verdicts import Limit
 
 CATALOGUE = [
@@ -42,7 +41,9 @@ def limit(name: str, text: str, line: int = 1) -> Limit:
 
 
 def test_the_catalogue_has_every_limit_in_order_with_a_sentence_each() -> None:
-    assert [(kind.name, kind.kind, kind.direction) for kind in LIMITS.values()] == [row[:3] for row in CATALOGUE]
+    assert [(kind.name, "timed" if kind.is_timed else "exact", kind.direction) for kind in LIMITS.values()] == [
+        row[:3] for row in CATALOGUE
+    ]
     assert all(name == kind.name and kind.meaning.endswith(".") for name, kind in LIMITS.items())
 
 
@@ -67,7 +68,7 @@ def test_each_limit_is_read_in_its_unit(name: str, text: str, value: float) -> N
     ],
 )
 def test_each_limit_is_shown_in_its_unit(name: str, value: float, unit_interval: bool | None, expected: str) -> None:
-    assert format_value(name, value, unit_interval=unit_interval) == expected
+    assert LIMITS[name].format(value, unit_interval=unit_interval) == expected
 
 
 def test_a_limit_that_does_not_exist_is_refused_with_the_nearest_one() -> None:
@@ -84,13 +85,13 @@ def test_a_level_is_error_or_warn_and_nothing_else(raw: object) -> None:
 
 
 def test_only_shares_are_known_to_lie_between_0_and_1() -> None:
-    assert metric_in_unit_interval("accuracy") is True
-    assert metric_in_unit_interval("top-5") is True
-    assert metric_in_unit_interval("agreement") is True
-    assert metric_in_unit_interval("cosine") is False
-    assert metric_in_unit_interval("sqnr") is False
-    assert metric_in_unit_interval(None) is None
-    assert metric_in_unit_interval("shop.metrics:mean_error") is None
+    assert in_unit_interval("accuracy") is True
+    assert in_unit_interval("top-5") is True
+    assert in_unit_interval("agreement") is True
+    assert in_unit_interval("cosine") is False
+    assert in_unit_interval("sqnr") is False
+    assert in_unit_interval(None) is None
+    assert in_unit_interval("shop.metrics:mean_error") is None
 
 
 def test_the_closest_statement_of_a_limit_wins_key_by_key() -> None:

@@ -439,7 +439,7 @@ import os, sys, tempfile
 from pathlib import Path
 from pytest_modelopt.measuring.controller.process import Worker
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.metrics import MetricSpec
+from pytest_modelopt.results.metric import MetricSpec
 
 folder = Path(sys.argv[1])
 variant = Variant("orphan:model", None, None, None, "orphan:model", MetricSpec(), (str(folder),), str(folder))

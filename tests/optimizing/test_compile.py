@@ -377,6 +377,12 @@ class Widths(nn.Module):
     WEIGHTS = (2 * 256 * 1024 + 256 * 256 + 1024 + 2 * 256) * FLOAT32
 
 
+def _by_operator(record: Any) -> bool:
+    """Whether an operator of torch's allocated it, called from Python: threads of C++ have no stack here."""
+    frames = record.stack_trace(1)
+    return bool(frames) and frames[0][1].endswith(f"torch{os.sep}_ops.py")
+
+
 @pytest.fixture(scope="module")
 def frozen() -> tuple[Optimization, torch.Tensor, torch.Tensor, int, int]:
     """compile(freezing=true) of Widths, its inputs, the original's answers, and what it keeps beside the weights.
@@ -397,7 +403,7 @@ def frozen() -> tuple[Optimization, torch.Tensor, torch.Tensor, int, int]:
             counted = weights_bytes(optimization.model) - weights_bytes(model)
         leaked = memray.FileReader(file).get_leaked_allocation_records(merge_threads=True)
         # what operators allocated: a table of Python's or of the compiler's can be as large as weights
-        kept = sum(record.size for record in leaked if record.stack_trace(1)[0][1].endswith(f"torch{os.sep}_ops.py"))
+        kept = sum(record.size for record in leaked if _by_operator(record))
     return optimization, x, original, counted, kept
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pytest_modelopt.plugin.termination import Terminated, Termination, sigterm_as_ctrl_c
+from pytest_modelopt.measuring.controller.termination import Terminated, Termination, sigterm_as_ctrl_c
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_nothing_interrupts_the_end() -> None:
 
 FORKS = """
 import os, signal, time
-from pytest_modelopt.termination import sigterm_as_ctrl_c
+from pytest_modelopt.measuring.controller.termination import sigterm_as_ctrl_c
 with sigterm_as_ctrl_c():
     child = os.fork()
     if not child:

@@ -8,7 +8,7 @@ import pytest
 from records_by_hand import by_second, case, limit, record, timing
 
 from pytest_modelopt.judging.judge import judge
-from pytest_modelopt.judging.timed_limits import latencies_s
+from pytest_modelopt.limits.latency import latencies_s
 from pytest_modelopt.plugin.comparison import Comparison
 from pytest_modelopt.reporting.junit import properties
 from pytest_modelopt.reporting.openmetrics import render

@@ -194,7 +194,7 @@ def test_a_drop_lies_near_its_interval(low: float, high: float, is_refused: bool
 
 def test_a_run_has_as_many_timed_limits_as_its_tests_may_state() -> None:
     """Among more of them the risk of a false FAIL would be shared until none is left."""
-    assert sum(kind.kind == "timed" for kind in LIMITS.values()) == TIMED_LIMITS
+    assert sum(kind.is_timed for kind in LIMITS.values()) == TIMED_LIMITS
     of = replace(record(CASE, replace(CASE, id=f"{CASE.id}#2")), planned=(CASE.id,), collected=("another",))
     assert not disagreement(replace(of, timed_limits=6))
     assert disagreement(replace(of, timed_limits=7)) == "timed_limits: must be from 0 to 6 with 2 known tests, not 7"

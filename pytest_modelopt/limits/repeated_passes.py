@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pytest_modelopt.judging.deciding import Number
-from pytest_modelopt.judging.verdict_text import shown, side_names
-from pytest_modelopt.limits.catalogue import metric_in_unit_interval
+from pytest_modelopt.limits.kind import LimitKind, Number
+from pytest_modelopt.limits.verdict_text import side_names
 from pytest_modelopt.results.figures import format_number, format_percentage
-from pytest_modelopt.results.metric import is_share
+from pytest_modelopt.results.metric import in_unit_interval, is_share
 from pytest_modelopt.results.record import Case, Measurement
 from pytest_modelopt.results.verdicts import Limit
 
@@ -54,37 +53,40 @@ def told_repeat(case: Case, side: Measurement) -> str:
         return f"{side.repeat.flips:,} of {side.repeat.examples:,} predictions changed between {passes}"
     if side.score is None or side.repeat.score is None:
         return f"its answers changed between {passes}"
-    form = format_percentage if metric_in_unit_interval(case.metric) else format_number
+    form = format_percentage if in_unit_interval(case.metric) else format_number
     return f"its score was {form(side.score, digits=4)} and {form(side.repeat.score, digits=4)} in {passes}"
 
 
-def passes_of(case: Case, limit: Limit, figure: Number) -> Passes:
-    """What `figure`, which `limit` bounds, may be in other passes."""
+def of_flips(case: Case, figure: Number) -> Passes:
+    """What a share of flips may be in other passes."""
     if not told_repeats(case):
         return Passes(figure, figure, figure)
-    if limit.name == "max_flips":
-        assert case.agreement is not None
-        # Of two passes that differ in r answers, one is at most r further from a third: flips are a distance.
-        own = Fraction(own_flips(case), case.agreement.examples)
-        return Passes(max(Fraction(0), figure - own), figure, min(Fraction(1), figure + own))
-    variant = _scores(case, case.variant)
-    if limit.name == "min_accuracy":
-        found = variant
-    else:
+    assert case.agreement is not None
+    # Of two passes that differ in r answers, one is at most r further from a third: flips are a distance.
+    own = Fraction(own_flips(case), case.agreement.examples)
+    return Passes(max(Fraction(0), figure - own), figure, min(Fraction(1), figure + own))
+
+
+def of_scores(case: Case, figure: Number, *, is_drop: bool) -> Passes:
+    """What a score, or a drop, may be in other passes."""
+    if not told_repeats(case):
+        return Passes(figure, figure, figure)
+    found = _scores(case, case.variant)
+    if is_drop:
         sign = 1 if case.higher_is_better else -1
-        found = [sign * (before - after) for before in _scores(case, case.original) for after in variant]
+        found = [sign * (before - after) for before in _scores(case, case.original) for after in found]
     if any(math.isnan(each) for each in found):
         return Passes(-math.inf, figure, math.inf)
     return Passes(min(found), figure, max(found))
 
 
-def over_passes(case: Case, limit: Limit, passes: Passes) -> str:
+def over_passes(kind: LimitKind, case: Case, limit: Limit, passes: Passes) -> str:
     """', and 0.5 pp to 1.2 pp in other passes'; empty where they do not differ."""
     if not passes.differ:
         return ""
     if not passes.is_known:
         return ", and nobody knows it of other passes"
-    ends = (shown(case, limit, float(end), kept=False) for end in (passes.low, passes.high))
+    ends = (kind.shown(case, limit, float(end), kept=False) for end in (passes.low, passes.high))
     return f", and {' to '.join(ends)} in other passes"
 
 

@@ -1,14 +1,16 @@
-"""When the original is so wrong that a limit relative to it says nothing: then that limit must not be kept."""
+"""When the original is so wrong that a limit relative to it says nothing: then that limit must not be kept.
+
+A drop needs an original that is better than guessing; flips need one that tells classes apart. Data with a single
+class can show neither, and nothing is said about it.
+"""
 
 from __future__ import annotations
 
-from pytest_modelopt.judging.verdict_text import side_names
-from pytest_modelopt.limits.catalogue import metric_in_unit_interval
+from pytest_modelopt.limits.verdict_text import side_names
 from pytest_modelopt.results.figures import format_number, format_percentage
-from pytest_modelopt.results.metric import MetricSpec, is_share
+from pytest_modelopt.results.metric import MetricSpec, in_unit_interval, is_share
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.record import Case
-from pytest_modelopt.results.verdicts import Limit
 from pytest_modelopt.results.wrong_pairs import Pairing, is_better, is_equal
 from pytest_modelopt.statistics.proportions import share_bounds
 
@@ -19,17 +21,6 @@ ENOUGH_EXAMPLES = 30
 """From here on an original has to be better than guessing beyond chance; fewer examples could hardly show that."""
 _ALIKE = 0.5
 """Neighbours whose targets differ by this share of what others differ by are sorted, or follow each other in time."""
-
-
-def why_useless(case: Case, limit: Limit) -> str:
-    """Why `limit` means nothing against this original, in words; '' where it does, or where nobody can tell.
-
-    A drop needs an original that is better than guessing; flips need one that tells classes apart. Data with a single
-    class can show neither, and nothing is said about it.
-    """
-    if limit.name in ("max_accuracy_drop", "max_slice_drop", "max_accuracy_loss"):
-        return is_worthless(case) or _is_below_floor(case)
-    return is_constant(case) if limit.name == "max_flips" else ""
 
 
 def is_worthless(case: Case) -> str:
@@ -134,24 +125,8 @@ def is_majority(case: Case) -> str:
     )
 
 
-def _is_below_floor(case: Case) -> str:
-    """Both below `min_accuracy`. A variant above it needs no better original to be good enough."""
-    floor = next((limit for limit in case.limits if limit.name == "min_accuracy"), None)
-    sides = [side.score for side in (case.original, case.variant) if side is not None]
-    if floor is None or len(sides) < 2 or any(score is None or not _falls_short(case, score, floor) for score in sides):
-        return ""
-    return (
-        f"the original itself does not reach min_accuracy {floor.text}: a model that is wrong before and after has "
-        "dropped nothing"
-    )
-
-
-def _falls_short(case: Case, score: float, floor: Limit) -> bool:
-    return score < floor.value if case.higher_is_better else score > floor.value
-
-
 def _told(case: Case, score: float) -> str:
-    return (format_percentage if metric_in_unit_interval(case.metric) else format_number)(score, digits=4)
+    return (format_percentage if in_unit_interval(case.metric) else format_number)(score, digits=4)
 
 
 def _guesses(case: Case) -> int | None:

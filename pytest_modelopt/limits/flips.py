@@ -1,0 +1,48 @@
+"""The limit on predictions that differ from the original's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from pytest_modelopt.limits.answers import Bounds, OverallKind, predicts, share_bounds_of
+from pytest_modelopt.limits.baseline_sanity import is_constant
+from pytest_modelopt.limits.kind import Number
+from pytest_modelopt.limits.repeated_passes import Passes, of_flips
+from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.verdicts import Limit
+
+
+@dataclass(frozen=True)
+class MaxFlips(OverallKind):
+    def figure_of(self, case: Case) -> Number | None:
+        return Fraction(case.agreement.flips, case.agreement.examples) if case.agreement else None
+
+    def passes_of(self, case: Case, figure: Number) -> Passes:
+        return of_flips(case, figure)
+
+    def bounds_of(self, case: Case, limit: Limit, figure: float) -> Bounds | str:
+        return share_bounds_of(case, limit, figure)
+
+    def why_useless(self, case: Case) -> str:
+        return is_constant(case)
+
+    def never_measured(self, metric: MetricSpec, slices: str | None, inference: str) -> str:
+        if predicts(metric):
+            return ""
+        return (
+            f"`metric: {metric.name}` is not right-or-wrong per example; remove the limit, or take `accuracy`, `top-5` "
+            "or `agreement`"
+        )
+
+
+LIMITS = (
+    MaxFlips(
+        "max_flips",
+        "max",
+        "percentage",
+        "predictions",
+        "The largest share of the examples whose prediction may differ from the original's.",
+    ),
+)

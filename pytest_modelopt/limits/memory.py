@@ -1,0 +1,124 @@
+"""Limits on memory. Their figure may come from several processes: inside its spread nothing is kept or broken."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from statistics import median_low
+
+from pytest_modelopt.limits.kind import LimitKind, Number, share_left
+from pytest_modelopt.limits.verdict_text import told_meter
+from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.verdicts import Limit, Verdict
+
+
+@dataclass(frozen=True)
+class _Range:
+    """All that the runs of a meter allow a figure to be; both ends are the figure itself where it is exact."""
+
+    low: Number
+    figure: Number
+    high: Number
+    meter: str
+    """How it was measured, in words; empty for torch's allocator."""
+
+
+@dataclass(frozen=True)
+class MemoryKind(LimitKind):
+    @abstractmethod
+    def range_of(self, case: Case) -> _Range | None:
+        """None where it was not measured."""
+
+    def judge(self, case: Case, limit: Limit, timed_limits: int) -> Verdict:
+        measured = self.range_of(case)
+        if measured is None:
+            return self.not_measured(case, limit)
+        decision = self.decide(case, limit, measured.low, measured.high)
+        figure = float(measured.figure)
+        text = f"{self.shown(case, limit, figure, kept=decision != 'fail')} measured{measured.meter}"
+        if decision == "fail":
+            text += self.by_how_much(case, limit, figure)
+        elif decision == "inconclusive":
+            low, high = (self.format(float(end), digits=6) for end in (measured.low, measured.high))
+            text += (
+                f", and the limit lies within the measured spread, {low} to {high}; give a limit further from what is "
+                "measured"
+            )
+        return self.verdict(case, limit, decision, figure, text)
+
+    def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
+        return end * (1 + headroom)
+
+
+@dataclass(frozen=True)
+class MaxMemory(MemoryKind):
+    def range_of(self, case: Case) -> _Range | None:
+        return _range(case.memory_peaks_bytes(case.variant), _meter(case))
+
+
+@dataclass(frozen=True)
+class MaxProcessMemory(MemoryKind):
+    def range_of(self, case: Case) -> _Range | None:
+        process = case.variant.process_memory if case.variant else None
+        return _range(process.peaks_bytes, told_meter(case.variant)) if process else None
+
+
+@dataclass(frozen=True)
+class MinMemoryReduction(MemoryKind):
+    def range_of(self, case: Case) -> _Range | None:
+        original, variant = case.memory_peaks_bytes(case.original), case.memory_peaks_bytes(case.variant)
+        if not variant or not original or min(original) <= 0 or _meters_differ(case):
+            return None
+        return _Range(
+            low=1 - Fraction(max(variant), min(original)),
+            figure=1 - Fraction(median_low(variant), median_low(original)),
+            high=1 - Fraction(min(variant), max(original)),
+            meter=_meter(case),
+        )
+
+    def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
+        return share_left(end, headroom)
+
+
+def _range(peaks_bytes: Sequence[int], meter: str) -> _Range | None:
+    if not peaks_bytes:
+        return None
+    return _Range(min(peaks_bytes), median_low(peaks_bytes), max(peaks_bytes), meter)
+
+
+def _meter(case: Case) -> str:
+    return told_meter(case.variant) if case.foreign_runtimes else ""
+
+
+def _meters_differ(case: Case) -> bool:
+    """Whether figures of two process meters would be compared, which read different things."""
+    sides = (case.original, case.variant)
+    meters = {side.process_memory.meter for side in sides if side is not None and side.process_memory}
+    return bool(case.foreign_runtimes) and len(meters) > 1
+
+
+LIMITS = (
+    MaxMemory(
+        "max_memory",
+        "max",
+        "bytes",
+        "memory",
+        "The most memory that one call of the variant may take at its peak, weights included.",
+    ),
+    MinMemoryReduction(
+        "min_memory_reduction",
+        "min",
+        "percentage",
+        "memory",
+        "The share of the original's peak memory that the variant must save.",
+    ),
+    MaxProcessMemory(
+        "max_process_memory",
+        "max",
+        "bytes",
+        "process_memory",
+        "The most memory that a fresh process may take at its peak to load the saved variant and call it once.",
+    ),
+)

@@ -1,0 +1,41 @@
+"""Limits on the bytes of the saved variant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from pytest_modelopt.limits.kind import ExactKind, Number, share_left
+from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.verdicts import Limit
+
+
+@dataclass(frozen=True)
+class MaxSize(ExactKind):
+    def figure_of(self, case: Case) -> Number | None:
+        return case.variant.size_bytes if case.variant else None
+
+    def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
+        return end * (1 + headroom)
+
+
+@dataclass(frozen=True)
+class MinSizeReduction(ExactKind):
+    def figure_of(self, case: Case) -> Number | None:
+        before, after = (side.size_bytes if side is not None else None for side in (case.original, case.variant))
+        return None if after is None or not before else 1 - Fraction(after, before)
+
+    def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
+        return share_left(end, headroom)
+
+
+LIMITS = (
+    MaxSize("max_size", "max", "bytes", "size", "The most bytes that the saved variant may have."),
+    MinSizeReduction(
+        "min_size_reduction",
+        "min",
+        "percentage",
+        "size",
+        "The share of the saved original's bytes that the variant must save.",
+    ),
+)
