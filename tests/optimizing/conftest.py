@@ -14,7 +14,7 @@ def _one_thread(one_thread: None) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "recipes" in item.path.parts:
+        if "optimizing" in item.path.parts:
             item.add_marker(pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning"))
 
 

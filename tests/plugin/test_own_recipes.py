@@ -116,7 +116,7 @@ def install(pytester: pytest.Pytester, value: str) -> None:
     metadata = pytester.path / "our_recipes-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: our-recipes\nVersion: 1.0\n", encoding="utf-8")
-    (metadata / "entry_points.txt").write_text(f"[pytest_modelopt.optimizing]\nround = {value}\n", encoding="utf-8")
+    (metadata / "entry_points.txt").write_text(f"[pytest_modelopt.recipes]\nround = {value}\n", encoding="utf-8")
     pytester.syspathinsert()
 
 
