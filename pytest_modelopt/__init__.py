@@ -14,18 +14,42 @@ _PUBLIC = {
     "Applied": "pytest_modelopt.optimizing.recipe",
     "Comparison": "pytest_modelopt.plugin.comparison",
     "Context": "pytest_modelopt.optimizing.recipe",
+    "Coverage": "pytest_modelopt.results.record",
+    "Form": "pytest_modelopt.optimizing.recipe",
+    "Inputs": "pytest_modelopt.optimizing.calling",
+    "ModelOpt": "pytest_modelopt.plugin.fixtures",
     "Optimized": "pytest_modelopt.plugin.comparison",
+    "Optimizer": "pytest_modelopt.plugin.fixtures",
     "Recipe": "pytest_modelopt.optimizing.recipe",
     "RecipeError": "pytest_modelopt.optimizing.recipe",
     "Record": "pytest_modelopt.results.record",
+    "Verdict": "pytest_modelopt.results.verdicts",
 }
 
-__all__ = ["Applied", "Comparison", "Context", "Optimized", "Recipe", "RecipeError", "Record", "__version__"]
+__all__ = [
+    "Applied",
+    "Comparison",
+    "Context",
+    "Coverage",
+    "Form",
+    "Inputs",
+    "ModelOpt",
+    "Optimized",
+    "Optimizer",
+    "Recipe",
+    "RecipeError",
+    "Record",
+    "Verdict",
+    "__version__",
+]
 
 if TYPE_CHECKING:
-    from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError
+    from pytest_modelopt.optimizing.calling import Inputs
+    from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
     from pytest_modelopt.plugin.comparison import Comparison, Optimized
-    from pytest_modelopt.results.record import Record
+    from pytest_modelopt.plugin.fixtures import ModelOpt, Optimizer
+    from pytest_modelopt.results.record import Coverage, Record
+    from pytest_modelopt.results.verdicts import Verdict
 
 
 def __getattr__(name: str) -> Any:

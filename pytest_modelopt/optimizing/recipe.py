@@ -92,7 +92,6 @@ class Recipe(BaseModel):
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     """Kinds of devices on which its variants run."""
     needs_calibration: ClassVar[bool] = False
-    needs_example: ClassVar[bool] = False
     changes: ClassVar[tuple[str, ...]] = ()
     """Names of the module classes whose weights it changes, for messages; empty where it takes any model as a whole."""
     takes: ClassVar[tuple[Form, ...]] = ("float",)

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def modelopt(request: pytest.FixtureRequest) -> Measure:
+def modelopt(request: pytest.FixtureRequest) -> ModelOpt:
     """Measure a model's optimized variant against the original: `modelopt(model, recipe, data=...) -> Comparison`."""
-    return Measure(_session_of(request), request)
+    return ModelOpt(_session_of(request), request)
 
 
 @pytest.fixture
-def optimize(request: pytest.FixtureRequest) -> Optimize:
+def optimize(request: pytest.FixtureRequest) -> Optimizer:
     """Make a model's optimized variant and say what changed: `optimize(model, recipe, data=...) -> Optimized`."""
-    return Optimize(_session_of(request), request)
+    return Optimizer(_session_of(request), request)
 
 
 def _session_of(request: pytest.FixtureRequest) -> Session:
@@ -113,7 +113,7 @@ class _Work:
             path.unlink(missing_ok=True)
 
 
-class Measure(_Work):
+class ModelOpt(_Work):
     """The `modelopt` fixture's value."""
 
     def __call__(
@@ -232,7 +232,7 @@ class Measure(_Work):
         return Comparison(case)
 
 
-class Optimize(_Work):
+class Optimizer(_Work):
     """The `optimize` fixture's value."""
 
     def __call__(

@@ -35,7 +35,6 @@ class FoldBatchNorm(Recipe):
     summary: ClassVar[str] = "folds BatchNorm into the convolution or Linear before it; the same answers"
     changes: ClassVar[tuple[str, ...]] = ("Conv1d", "Conv2d", "Conv3d", "Linear")
     takes: ClassVar[tuple[Form, ...]] = ("float", "low precision")
-    needs_example: ClassVar[bool] = True
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         import torch

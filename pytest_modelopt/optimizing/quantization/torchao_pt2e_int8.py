@@ -49,7 +49,6 @@ class TorchaoPt2eInt8(Recipe):
     extra: ClassVar[str | None] = "torchao"
     requires: ClassVar[tuple[str, ...]] = ("torchao",)
     needs_calibration: ClassVar[bool] = True
-    needs_example: ClassVar[bool] = True
     changes: ClassVar[tuple[str, ...]] = ("Conv2d", "Linear")
     gives: ClassVar[Form | None] = "compiled"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)

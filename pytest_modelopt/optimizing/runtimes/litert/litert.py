@@ -54,7 +54,6 @@ class Litert(Recipe):
     extra: ClassVar[str | None] = "litert"
     requires: ClassVar[tuple[str, ...]] = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    needs_example: ClassVar[bool] = True
     takes: ClassVar[tuple[Form, ...]] = ("float",)
     gives: ClassVar[Form | None] = "runtime"
 

@@ -38,7 +38,6 @@ class LitertInt8(Recipe):
     extra: ClassVar[str | None] = "litert"
     requires: ClassVar[tuple[str, ...]] = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    needs_example: ClassVar[bool] = True
     changes: ClassVar[tuple[str, ...]] = tuple(kind for kind in CONVERTED if kind != "Conv3d")
     takes: ClassVar[tuple[Form, ...]] = ("float",)
     gives: ClassVar[Form | None] = "runtime"

@@ -22,7 +22,6 @@ class OnnxRuntime(Recipe):
     extra: ClassVar[str | None] = "onnxruntime"
     requires: ClassVar[tuple[str, ...]] = ONNX_RUNTIME_MODULES
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    needs_example: ClassVar[bool] = True
     gives: ClassVar[Form | None] = "runtime"
 
     def apply(self, model: nn.Module, context: Context) -> Applied:

@@ -31,7 +31,6 @@ class OnnxRuntimeInt8Dynamic(Recipe):
     extra: ClassVar[str | None] = "onnxruntime"
     requires: ClassVar[tuple[str, ...]] = ONNX_RUNTIME_MODULES
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    needs_example: ClassVar[bool] = True
     gives: ClassVar[Form | None] = "runtime"
     changes: ClassVar[tuple[str, ...]] = (
         "Linear",

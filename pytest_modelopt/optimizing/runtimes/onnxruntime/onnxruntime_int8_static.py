@@ -52,7 +52,6 @@ class OnnxRuntimeInt8Static(Recipe):
     requires: ClassVar[tuple[str, ...]] = ONNX_RUNTIME_MODULES
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     needs_calibration: ClassVar[bool] = True
-    needs_example: ClassVar[bool] = True
     gives: ClassVar[Form | None] = "runtime"
     changes: ClassVar[tuple[str, ...]] = (
         "Conv1d",

@@ -23,7 +23,6 @@ class OpenVino(Recipe):
     extra: ClassVar[str | None] = "openvino"
     requires: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    needs_example: ClassVar[bool] = True
     takes: ClassVar[tuple[Form, ...]] = ("float",)
     gives: ClassVar[Form | None] = "runtime"
 

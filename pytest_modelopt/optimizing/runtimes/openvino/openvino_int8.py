@@ -43,7 +43,6 @@ class OpenVinoInt8(Recipe):
     requires: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     needs_calibration: ClassVar[bool] = True
-    needs_example: ClassVar[bool] = True
     changes: ClassVar[tuple[str, ...]] = (
         "Linear",
         "Conv1d",
