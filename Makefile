@@ -31,7 +31,11 @@ lint: env
 TEST_PROCESSES ?= $(shell awk '/MemAvailable/ {few = $$2 < 6 * 1024 ^ 2} END {print few ? 2 : 3}' /proc/meminfo 2>/dev/null || echo 3)
 TEST_LIMIT ?= 19m
 LIMITED := $(if $(shell command -v timeout 2>/dev/null),timeout --foreground --signal=INT --kill-after=60)
+# Our modules are compiled once, and not by each of the hundreds of processes that tests start: an editable installation
+# leaves that out, and where PYTHONDONTWRITEBYTECODE is set, as in many images, nobody else does it.
 test: lint
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m compileall -q pytest_modelopt
+	-PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --modelopt --modelopt-time-limit '1 ms' -q budgets.yaml::spoken-digits::int8-dynamic > /dev/null
 	$(if $(LIMITED),$(LIMITED) $(TEST_LIMIT)) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 tests
 
 # The project's own pull-request check, and what a user sees: the budgets of example_project. The tests of
