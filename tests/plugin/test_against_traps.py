@@ -128,7 +128,7 @@ def test_a_module_that_git_ignores_is_named(repository: Repository) -> None:
         MODELS + "def versioned():\n    import inner\n    return mlp(8)\n"
         "def kept():\n    import os\n    open(os.environ['DATA'] + '/weights.pt').close()\n    return mlp(8)\n",
     )
-    repository.budgets(model("versioned", recipes="bf16: {}"), model("kept", recipes="bf16: {}"))
+    repository.budgets(model("versioned", recipes="bf16: {}"), model("kept", recipes="bf16: {}"), time_limit="1 ms")
     repository.commit()
     repository.write("settings.py", (repository.path / "settings.py").read_text() + "# changed\n")
     with pytest.MonkeyPatch.context() as patch:

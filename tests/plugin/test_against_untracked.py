@@ -63,7 +63,7 @@ def project(repository: Repository, *names: str, setup: str = "") -> None:
     repository.write(".gitignore", "report/\n__pycache__/\nmodels/\n")
     repository.write("shop.py", MODELS + LOADS)
     repository.write("tools/train.py", TRAIN)
-    repository.budgets(*(model(name, "{max_size_growth: 5%}", "bf16: {}") for name in names))
+    repository.budgets(*(model(name, "{max_size_growth: 5%}", "bf16: {}") for name in names), time_limit="1 ms")
     repository.commit()
     (repository.path / "models").mkdir()
     (repository.path / "weights.pt").rename(repository.path / "models" / "best.pt")
