@@ -224,7 +224,7 @@ def run(faults: Sequence[Fault], *arguments: str, limit_s: float = 900) -> Outco
             "-p",
             "no:cacheprovider",
         ]
-        command += ["--modelopt-step-limit", f"{STEP_LIMIT_S}s", "--modelopt-time-limit", "1ms", *arguments]
+        command += ["--modelopt-step-limit", f"{STEP_LIMIT_S}s", "--modelopt-time-limit", "1s", *arguments]
         environment = {**os.environ, "TMPDIR": str(temporary)}
         with (Path(name) / "printed").open("w") as printed:
             process = subprocess.Popen(command, cwd=folder, env=environment, stdout=printed, stderr=printed)
