@@ -266,3 +266,11 @@ def test_torchscript_is_saved_in_its_own_format_and_what_two_modules_share_once(
         inputs = torch.randn(2, 1000)
         assert torch.equal(size.load(tmp_path / "model.pt")(inputs), model(inputs))
         assert (tmp_path / "model.pt").stat().st_size == size.saved_bytes(model)
+
+
+def test_a_model_that_was_loaded_is_as_large_as_before(tmp_path: Path) -> None:
+    """str(0) is a new string each time, and pickle writes each string once: loaded names are one."""
+    blocks = (nn.Sequential(nn.Linear(3, 3), nn.ParameterDict({str(0): nn.Parameter(torch.ones(2))})) for _ in range(9))
+    model = nn.Sequential(*blocks)
+    size.save(model, tmp_path / "model.pt")
+    assert size.saved_bytes(size.load(tmp_path / "model.pt")) == size.saved_bytes(model)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import io
+import sys
 import types
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,8 @@ def save(value: nn.Module | Inputs, path: Path) -> None:
 
 
 def _write(value: Any, file: Any) -> None:
+    if isinstance(value, nn.Module):
+        _intern_strings(value)
     holder, names = _scripts_of(value)
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -91,6 +96,8 @@ def _write(value: Any, file: Any) -> None:
         several of the modules share is written once."""
 
         def reducer_override(self, obj: Any) -> Any:
+            if type(obj) is types.CellType:
+                _intern_cell(obj)
             if not isinstance(obj, torch.jit.ScriptModule):
                 return super().reducer_override(obj)
             if id(obj) in names:
@@ -103,6 +110,46 @@ def _write(value: Any, file: Any) -> None:
     module: Any = types.SimpleNamespace(Pickler=Pickler, __name__=cloudpickle.__name__)
     with torch_ao.quiet():
         torch.save(value, file, pickle_module=module)
+
+
+def _intern_strings(model: nn.Module) -> None:
+    """Make equal strings of a model's attributes one object, in place.
+
+    pickle writes a string once for each object. Which of them are one is chance: `str(0)`, by which `nn.Sequential`
+    names its first layer, is a new object each time, and a loaded "0" is not. Without this, a model would be some
+    bytes larger or smaller once it was loaded.
+    """
+    seen: dict[int, Any] = {}
+    for module in model.modules():
+        _interned(vars(module), seen)
+
+
+def _interned(value: Any, seen: dict[int, Any]) -> Any:
+    """The same value with its strings interned; `seen` holds the containers by their id, and keeps them alive."""
+    if type(value) is str:
+        return sys.intern(value)
+    if type(value) not in (dict, OrderedDict, list, tuple):
+        return value
+    if id(value) in seen:
+        return seen[id(value)][1]
+    seen[id(value)] = value, value
+    if type(value) is tuple:
+        items = tuple(_interned(item, seen) for item in value)
+        if any(item is not old for item, old in zip(items, value, strict=True)):
+            seen[id(value)] = value, items
+    elif type(value) is list:
+        value[:] = [_interned(item, seen) for item in value]
+    else:
+        pairs = [(_interned(key, seen), _interned(item, seen)) for key, item in value.items()]
+        if any(key is not old for (key, _), old in zip(pairs, value, strict=True)):
+            value.clear()
+        value.update(pairs)
+    return seen[id(value)][1]
+
+
+def _intern_cell(cell: types.CellType) -> None:
+    with contextlib.suppress(ValueError):  # an empty cell
+        cell.cell_contents = _interned(cell.cell_contents, {})
 
 
 class _Holder(nn.Module):
