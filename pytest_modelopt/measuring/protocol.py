@@ -38,6 +38,8 @@ class Loaded:
     higher_is_better: bool
     no_coverage: str = ""
     """Why nobody knows what the recipe changed."""
+    has_compiler: bool = False
+    """Whether the project has imported torch's compiler, or a library that does."""
 
 
 @dataclass(frozen=True)

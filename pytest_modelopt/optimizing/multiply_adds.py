@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.calling import Inputs, call
@@ -25,7 +26,7 @@ def multiply_adds(model: nn.Module, inputs: Inputs) -> dict[str, int]:
     counted: one that runs on another runtime or on packed weights, or that does not call its layers as modules.
     """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+    from torch.utils.flop_counter import sdpa_flop_count
 
     attention_on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch's own table lacks it
 
@@ -34,7 +35,7 @@ def multiply_adds(model: nn.Module, inputs: Inputs) -> dict[str, int]:
 
     if sealed_modules(model):
         return {}
-    counter = FlopCounterMode(display=False, custom_mapping={attention_on_cpu: attention_flop})
+    counter = _counter_class()(display=False, custom_mapping={attention_on_cpu: attention_flop})
     try:
         with torch.no_grad(), unfused(), step_by_step(), _without_mkldnn(model), counter:
             call(model, inputs)
@@ -45,6 +46,33 @@ def multiply_adds(model: nn.Module, inputs: Inputs) -> dict[str, int]:
     for name in totals:
         counted[author_name(name)] += _own(name, totals)
     return {name: own for name, own in counted.items() if own > 0}
+
+
+@cache
+def _counter_class() -> Any:
+    """torch's counter, which imports no compiler: as torch has it, that takes seconds at the first operator it sees."""
+    from torch.utils import flop_counter
+
+    plain: Any = getattr(flop_counter._FlopCounterMode.__torch_dispatch__, "__wrapped__", None)
+    if plain is None:
+        return flop_counter.FlopCounterMode
+
+    class Mode(flop_counter._FlopCounterMode):  # type: ignore[no-untyped-call]
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return False  # what the compiler would skip does not matter: the model runs uncompiled here
+
+        __torch_dispatch__ = plain
+
+    class Counter(flop_counter.FlopCounterMode):
+        def __enter__(self) -> Counter:
+            self.flop_counts.clear()
+            self.mod_tracker.__enter__()  # type: ignore[no-untyped-call]
+            self.mode = Mode(self)
+            self.mode.__enter__()  # type: ignore[no-untyped-call]
+            return self
+
+    return Counter
 
 
 def _by_name(totals: dict[str, int], model: nn.Module) -> dict[str, int]:

@@ -91,6 +91,8 @@ class Recipe(BaseModel):
     """The modules which that extra brings."""
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     """Kinds of devices on which its variants run."""
+    imports_compiler: ClassVar[bool] = False
+    """Whether it works with torch's compiler or exporter: they take seconds to import, once for all workers."""
     needs_calibration: ClassVar[bool] = False
     changes: ClassVar[tuple[str, ...]] = ()
     """Names of the module classes whose weights it changes, for messages; empty where it takes any model as a whole."""

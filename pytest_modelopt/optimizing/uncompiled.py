@@ -19,7 +19,7 @@ HOOKED_TWICE = r"Using `torch\.compile\(module\)` when there are global hooks on
 @contextlib.contextmanager
 def step_by_step() -> Iterator[None]:
     """Whatever torch.compile has wrapped runs as if it had not."""
-    if not _is_dynamo_here():
+    if not is_dynamo_here():
         yield
         return
     import torch
@@ -29,14 +29,14 @@ def step_by_step() -> Iterator[None]:
         yield
 
 
-def _is_dynamo_here() -> bool:
+def is_dynamo_here() -> bool:
     """To import it takes seconds, and where nobody has, nothing is compiled."""
     return "torch._dynamo.eval_frame" in sys.modules
 
 
 def uncompiled(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """The model in which each module that torch.compile has wrapped stands for itself, and a note if there was any."""
-    if not _is_dynamo_here():
+    if not is_dynamo_here():
         return model, ()
     from torch._dynamo.eval_frame import OptimizedModule
 

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_modelopt.config.problems import BudgetsError
 from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.measuring.controller.process import imports_compiler, preload_compiler
 from pytest_modelopt.optimizing.registry import forget_added
 from pytest_modelopt.plugin import progress
 from pytest_modelopt.plugin.budgets_path import (
@@ -144,6 +145,8 @@ class Gate:
         run.collected = tuple(
             dict.fromkeys([*known, *run.planned, *entry_ids(run, self._config.rootpath, self._items)])
         )
+        if any(imports_compiler(item.entry.recipe) for item in session.items if isinstance(item, CaseItem)):
+            preload_compiler()
         if run.planned and not self._is_worker and not self._config.getoption("collectonly"):
             run.update_report()  # what an earlier run has left there must not pass for this one's
 

@@ -23,18 +23,19 @@ from typing import Any
 from pytest_modelopt.measuring import descendants, worker_output
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import main
+from pytest_modelopt.optimizing.expression import RecipeError, parse
 from pytest_modelopt.results.locked_folders import hold
 
 # What every worker needs, imported once in the fork server: a worker then starts in tenths of a second, not in seconds.
-# torch imports its compiler (two seconds and more) as soon as the multiply-adds of a model are counted.
 PRELOAD = [
     "torch",
-    "torch._dynamo",
     "pytest_modelopt.measuring.worker.bench",
     "pytest_modelopt.optimizing.apply",
     "pytest_modelopt.measuring.worker.preloaded",
 ]
 
+COMPILER = "torch._dynamo"
+"""torch's compiler takes as long to import as all the rest: the fork server does so only where workers will need it."""
 _SOCKET_PATH = 90
 """Bytes of a path that a socket can have everywhere, with some to spare (104 on macOS, 108 on Linux)."""
 _DUMP_S = 0.5
@@ -71,6 +72,8 @@ class Worker:
         self.variant = variant
         self._output_file = folder / f"{name}.log"
         self._is_killed = False
+        if variant.recipe is not None and imports_compiler(variant.recipe):
+            preload_compiler()
         context = _context()
         self._connection, theirs = context.Pipe()
         _end_stalls(self._connection)
@@ -219,6 +222,21 @@ class Worker:
             return ()
         self._is_killed = True
         return descendants.end_left(self.pid)
+
+
+def imports_compiler(expression: str) -> bool:
+    """Whether a recipe of the expression says that it works with torch's compiler."""
+    try:
+        return any(recipe.imports_compiler for recipe in parse(expression))
+    except RecipeError:  # a case of its own says so
+        return False
+
+
+def preload_compiler() -> None:
+    """Let the fork server import torch's compiler, from the next worker on."""
+    if COMPILER not in PRELOAD:
+        PRELOAD.insert(1, COMPILER)
+        _forget_fork_server()
 
 
 def _named(left: tuple[str, ...]) -> str:

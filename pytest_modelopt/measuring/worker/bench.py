@@ -45,6 +45,7 @@ from pytest_modelopt.measuring.worker.settings import compilations, settings
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
+from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
 from pytest_modelopt.results.answers import Interval, Repeat
 from pytest_modelopt.results.observations import Makeup, Observations
 from pytest_modelopt.results.record import Coverage, Environment, ProcessMeter
@@ -123,9 +124,9 @@ class Bench:
             )
         with self._looking("ties"):
             self._ties = observe.ties(self._model)
-        if self._metric is None:
-            return Loaded(notes, None, "", True)
-        return Loaded(notes, None, self._metric.name, self._metric.higher_is_better)
+        name = "" if self._metric is None else self._metric.name
+        higher_is_better = self._metric is None or self._metric.higher_is_better
+        return Loaded(notes, None, name, higher_is_better, has_compiler=is_dynamo_here())
 
     def optimize(self) -> Loaded:
         """Apply the recipe to the loaded model."""

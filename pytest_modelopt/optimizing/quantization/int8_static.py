@@ -30,6 +30,7 @@ class Int8Static(Recipe):
     recipe_name: ClassVar[str] = "int8-static"
     summary: ClassVar[str] = "int8 weights and activations for convolutions and Linear; needs calibration data"
     needs_calibration: ClassVar[bool] = True
+    imports_compiler: ClassVar[bool] = True
     changes: ClassVar[tuple[str, ...]] = ("Conv1d", "Conv2d", "Conv3d", "Linear")
     gives: ClassVar[Form | None] = "packed"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)

@@ -47,6 +47,7 @@ class TorchaoPt2eInt8(Recipe):
     recipe_name: ClassVar[str] = "torchao-pt2e-int8"
     summary: ClassVar[str] = "int8 convolutions and Linear, compiled; needs calibration data and a C++ compiler"
     extra: ClassVar[str | None] = "torchao"
+    imports_compiler: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("torchao",)
     needs_calibration: ClassVar[bool] = True
     changes: ClassVar[tuple[str, ...]] = ("Conv2d", "Linear")

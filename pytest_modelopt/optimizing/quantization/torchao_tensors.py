@@ -28,6 +28,7 @@ class TorchaoRecipe(Recipe):
     """What the recipes have in common that quantize the weights of Linear layers through torchao."""
 
     extra: ClassVar[str | None] = "torchao"
+    imports_compiler: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("torchao",)
     changes: ClassVar[tuple[str, ...]] = ("Linear",)
     takes: ClassVar[tuple[Form, ...]] = ("float", "low precision")

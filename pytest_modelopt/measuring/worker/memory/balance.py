@@ -11,6 +11,7 @@ import contextlib
 import gc
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from pytest_modelopt.measuring.worker import opened_files, size
 from pytest_modelopt.measuring.worker.memory import process_counters, process_memory, tensor_meter
 from pytest_modelopt.measuring.worker.other_processes import OtherProcesses
 from pytest_modelopt.optimizing.calling import Inputs, call
+from pytest_modelopt.optimizing.uncompiled import is_dynamo_here, step_by_step
 
 # Measured on models of 3 to 50 modules; see the test of the ordinary models.
 KIB, MIB = 1024, 1024**2
@@ -60,7 +62,7 @@ def balance(model: Path, inputs: Path, runtime: str | None) -> Balance:
     named = opened_files.WatchedByKernel(process_memory.paths_named_in(model))
     others = OtherProcesses()
     # Compiling takes seconds, and megabytes that are nobody's numbers; the weights are the same without it.
-    with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+    with torch.inference_mode(), _without_compiler():
         look = _balance if process_counters.are_here() else _uncounted
         found = look(model, example, others)
     own = {os.path.realpath(file) for file in (model, inputs)}
@@ -72,6 +74,13 @@ def balance(model: Path, inputs: Path, runtime: str | None) -> Balance:
         other_processes=others.named(),
         unnamed_bytes=unnamed if unnamed > (OF_READS_OF_RUNTIME if runtime or found.runtime else OF_READS) else 0,
     )
+
+
+def _without_compiler() -> AbstractContextManager[None]:
+    if is_dynamo_here():
+        return step_by_step()
+    os.environ["TORCH_COMPILE_DISABLE"] = "1"  # torch reads it where it imports the compiler, which takes seconds
+    return nullcontext()
 
 
 def _uncounted(model: Path, example: Inputs, others: OtherProcesses) -> Balance:

@@ -37,6 +37,7 @@ class LitertInt8(Recipe):
     summary: ClassVar[str] = "runs the model in LiteRT with int8 weights; activations=static needs calibration data"
     extra: ClassVar[str | None] = "litert"
     requires: ClassVar[tuple[str, ...]] = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
+    imports_compiler: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     changes: ClassVar[tuple[str, ...]] = tuple(kind for kind in CONVERTED if kind != "Conv3d")
     takes: ClassVar[tuple[Form, ...]] = ("float",)

@@ -21,6 +21,7 @@ class OnnxRuntime(Recipe):
     summary: ClassVar[str] = "runs the model in ONNX Runtime, in floating point"
     extra: ClassVar[str | None] = "onnxruntime"
     requires: ClassVar[tuple[str, ...]] = ONNX_RUNTIME_MODULES
+    imports_compiler: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     gives: ClassVar[Form | None] = "runtime"
 

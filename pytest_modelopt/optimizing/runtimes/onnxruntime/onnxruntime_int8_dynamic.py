@@ -30,6 +30,7 @@ class OnnxRuntimeInt8Dynamic(Recipe):
     summary: ClassVar[str] = "ONNX Runtime with int8 weights for Linear and Embedding; needs no calibration data"
     extra: ClassVar[str | None] = "onnxruntime"
     requires: ClassVar[tuple[str, ...]] = ONNX_RUNTIME_MODULES
+    imports_compiler: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     gives: ClassVar[Form | None] = "runtime"
     changes: ClassVar[tuple[str, ...]] = (

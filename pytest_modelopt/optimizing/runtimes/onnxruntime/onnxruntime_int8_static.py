@@ -50,6 +50,7 @@ class OnnxRuntimeInt8Static(Recipe):
     summary: ClassVar[str] = "ONNX Runtime with int8 weights and activations; needs calibration data"
     extra: ClassVar[str | None] = "onnxruntime"
     requires: ClassVar[tuple[str, ...]] = ONNX_RUNTIME_MODULES
+    imports_compiler: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     needs_calibration: ClassVar[bool] = True
     gives: ClassVar[Form | None] = "runtime"

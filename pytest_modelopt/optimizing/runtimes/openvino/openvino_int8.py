@@ -41,6 +41,7 @@ class OpenVinoInt8(Recipe):
     summary: ClassVar[str] = "int8 weights and activations by NNCF, run in OpenVINO; needs calibration data"
     extra: ClassVar[str | None] = "openvino"
     requires: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
+    imports_compiler: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     needs_calibration: ClassVar[bool] = True
     changes: ClassVar[tuple[str, ...]] = (

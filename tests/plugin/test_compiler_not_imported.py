@@ -1,0 +1,71 @@
+"""torch's compiler takes as long to import as all the rest of torch: only what works with it imports it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from pytest_modelopt.measuring.controller import process
+from pytest_modelopt.optimizing.registry import BUILT_IN
+from tests.plugin.conftest import one_case
+
+STRICT = """
+import sys
+from shop import *
+
+class Strict(nn.Sequential):
+    def forward(self, x):
+        assert "torch._dynamo" not in sys.modules, "this process has imported the compiler"
+        return super().forward(x)
+
+def strict():
+    return Strict(*classifier()).eval()
+
+def imports_it():
+    import torch._dynamo
+    return classifier()
+"""
+PROGRAM = """
+import sys
+import torch
+from torch import nn
+from pytest_modelopt.optimizing.apply import RecipeDidNothing, optimize
+from pytest_modelopt.optimizing.expression import parse
+from pytest_modelopt.optimizing.recipe import Context, RecipeError
+
+model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 32)).eval()
+with torch.no_grad():
+    model[-1].weight[:, ::8] = 0
+try:
+    done = optimize(model, parse(sys.argv[1]), Context(torch.randn(2, 3, 8, 8), None, 0))
+    with torch.no_grad():
+        done.model(torch.randn(2, 3, 8, 8))
+except RecipeError as error:
+    print(error)
+assert "torch._dynamo" not in sys.modules
+"""
+
+
+def test_no_process_of_a_gate_does(project: Callable[..., pytest.Pytester]) -> None:
+    """Neither those of the original and the variant nor the fresh ones that load what was saved."""
+    pytester = project(one_case("{max_memory: 1 MB}", factory="strict:strict"))
+    pytester.makepyfile(strict=STRICT)
+    pytester.runpytest_subprocess("--modelopt", "-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_what_a_project_imports_itself_is_imported_once(
+    project: Callable[..., pytest.Pytester], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "PRELOAD", [name for name in process.PRELOAD if name != process.COMPILER])
+    pytester = project(one_case("{max_memory: 1 MB}", factory="strict:imports_it"))
+    pytester.makepyfile(strict=STRICT)
+    pytester.runpytest("--modelopt", "-p", "no:cacheprovider").assert_outcomes(passed=1)
+    assert process.COMPILER in process.PRELOAD
+
+
+@pytest.mark.parametrize("name", [recipe.recipe_name for recipe in BUILT_IN if not recipe.imports_compiler])
+def test_no_recipe_does_that_does_not_say_so(name: str) -> None:
+    subprocess.run([sys.executable, "-c", PROGRAM, name], check=True)
