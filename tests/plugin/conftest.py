@@ -117,6 +117,11 @@ models:
 """
 
 
+def is_timed(text: str) -> bool:
+    """Whether a budgets file or a test says something about time."""
+    return any(word in text for word in ("min_speedup", "max_latency", "max_slowdown", "time_limit"))
+
+
 @pytest.fixture(autouse=True)
 def _commands_believe_what_runs_write(request: pytest.FixtureRequest) -> Iterator[None]:
     """Whatever the test's runs have measured: no command refuses the record, and each comes to the run's verdicts."""
@@ -129,11 +134,16 @@ def _commands_believe_what_runs_write(request: pytest.FixtureRequest) -> Iterato
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pytest.Pytester]:
-    """Writes shop.py and budgets.yaml (or the text given for it; None for no file) into a fresh folder."""
+    """Writes shop.py and budgets.yaml (or the text given for it; None for no file) into a fresh folder.
+
+    Unless it names a limit on time, or with `timed`, a comparison is timed for a moment only.
+    """
 
     monkeypatch.delenv("COLUMNS", raising=False)  # a log has no width, whatever runs these tests
 
-    def make(budgets: str | None = BUDGETS) -> pytest.Pytester:
+    def make(budgets: str | None = BUDGETS, *, timed: bool = False) -> pytest.Pytester:
+        if not timed and not is_timed(budgets or ""):
+            monkeypatch.setenv("PYTEST_ADDOPTS", "--modelopt-time-limit=1ms")
         pytester.makepyfile(shop=MODELS)
         if budgets is not None:
             (pytester.path / "budgets.yaml").write_text(budgets, encoding="utf-8")
@@ -209,6 +219,6 @@ def labelled(model):
 def run(
     project: Callable[..., pytest.Pytester], tests: str, *arguments: str, budgets: str | None = None
 ) -> pytest.RunResult:
-    pytester = project(budgets)
+    pytester = project(budgets, timed=is_timed(tests))
     (pytester.path / "test_it.py").write_text(LIVE + tests, encoding="utf-8")
     return pytester.runpytest("--modelopt", "-p", "no:cacheprovider", *arguments)

@@ -139,6 +139,7 @@ def test_a_finding_that_speaks_of_limits_follows_other_limits(
     zoo: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytester = zoo(case("{max_size: 1 GB}"))
+    monkeypatch.delenv("PYTEST_ADDOPTS")
     pytester.runpytest("--modelopt", "--modelopt-report", "report").assert_outcomes(passed=1)
     (pytester.path / "budgets.yaml").write_text(case("{min_speedup: 100x}"), encoding="utf-8")
     monkeypatch.chdir(pytester.path)

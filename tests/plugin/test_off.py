@@ -81,7 +81,7 @@ def test_the_package_and_its_version_import_nothing_heavy() -> None:
 def test_the_plugin_can_be_left_out(
     project: Callable[..., pytest.Pytester], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
-    pytester = project()
+    pytester = project(timed=True)
     pytester.makepyfile(
         test_it="def test_plain(request): assert not request.config.pluginmanager.has_plugin('modelopt')"
     )

@@ -22,7 +22,7 @@ def test_a_log_has_one_quiet_line_for_each_case_and_then_the_table(
 ) -> None:
     """Outside of GitHub there are no annotations."""
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
-    result = project(one_case(RED)).runpytest("--modelopt")
+    result = project(one_case(RED), timed=True).runpytest("--modelopt")
     assert not [line for line in result.outlines if line.startswith("::")]
     result.stdout.fnmatch_lines(
         [

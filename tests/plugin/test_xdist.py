@@ -64,7 +64,7 @@ def test_the_record_the_table_and_the_annotations_are_the_same(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a budgets file where pytest does not look by itself, a recipe of conftest.py, and a wrong marker."""
-    pytester = project(None)
+    pytester = project(None, timed=True)
     (pytester.path / ".ci").mkdir()
     (pytester.path / ".ci" / "budgets.yaml").write_text(BUDGETS, encoding="utf-8")
     pytester.makeini("[pytest]\nmodelopt_budgets = .ci/budgets.yaml")
