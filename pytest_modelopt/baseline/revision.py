@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -128,8 +128,9 @@ class RevisionBase:
             return case
         return replace(case, base=replace(case.base, status="unusable", why="; ".join([case.base.why, *lacking])))
 
-    def against(self, head: BudgetsFile | None, higher_is_better: Mapping[str, bool]) -> Against:
-        """What the record says of the base. `higher_is_better`: of the metrics of models that were measured."""
+    def against(self, head: BudgetsFile | None, cases: Sequence[Case]) -> Against:
+        """What the record says of the base. `cases`: what was measured, which knows the direction of each metric."""
+        higher_is_better = {case.model: case.higher_is_better for case in cases if case.metric is not None}
         limits: tuple[Loosening, ...] = ()
         gone: tuple[str, ...] = ()
         if self.budgets is not None and head is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,11 +53,15 @@ class SavedBase:
             base=Base(self.name, "compared", "", tuple(notes)),
         )
 
-    def against(self, head: BudgetsFile | None, higher_is_better: Mapping[str, bool]) -> Against:
-        """What the record of this run says of its base, whose own knows which metrics are better when higher."""
-        del higher_is_better
+    def against(self, head: BudgetsFile | None, cases: Sequence[Case]) -> Against:
+        """What the record of this run says of its base. `cases`: what was measured, by whose data a model is known that
+        has another name now."""
+        known = {each.model for each in self._cases()}
+        paired = ((case.model, *self._model(case)) for case in cases if case.model not in known)
+        named = {was: now for now, was, unsure in paired if not unsure}
         stated = head or BudgetsFile(Path("budgets.yaml"), Defaults(), (), ())  # head has removed the file
-        record = replace(self.record, cases=tuple(self._as_head_calls(case) for case in self.record.cases))
+        called = (self._as_head_calls(case, named.get(case.model, case.model)) for case in self.record.cases)
+        record = replace(self.record, cases=tuple(called))
         return Against(
             kind="record",
             asked=self.asked,
@@ -82,10 +86,11 @@ class SavedBase:
         stated = [each.recipe for each in self.head.cases if each.model.name == ours] if self.head else []
         return recipe_pairs(theirs, stated) if stated else ({}, {})
 
-    def _as_head_calls(self, case: Case) -> Case:
-        """The case under the recipe that head has in its place."""
-        same, _ = self._recipes(case.model, case.model)
-        return replace(case, recipe={was: now for now, was in same.items()}.get(case.recipe, case.recipe))
+    def _as_head_calls(self, case: Case, model: str) -> Case:
+        """The case under `model`, as head calls its model, and under the recipe that head has in its place."""
+        same, _ = self._recipes(case.model, model)
+        recipe = {was: now for now, was in same.items()}.get(case.recipe, case.recipe)
+        return replace(case, model=model, recipe=recipe)
 
     def _model(self, case: Case) -> tuple[str, tuple[str, ...]]:
         """What the record calls the model of `case`, and those that it may be where that is not known.

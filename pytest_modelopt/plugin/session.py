@@ -246,8 +246,7 @@ class Session:
         base = self.revision or self.saved
         if base is None:
             return None
-        known = {case.model: case.higher_is_better for case in self._tests.cases if case.metric is not None}
-        return base.against(self.budgets, known)
+        return base.against(self.budgets, self._tests.cases)
 
     def update_report(self) -> None:
         if self.outputs is not None:

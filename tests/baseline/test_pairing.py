@@ -12,6 +12,7 @@ from pytest_modelopt.baseline.model_matching import Pairs, matched, pairs_of, re
 from pytest_modelopt.baseline.saved_record import SavedBase
 from pytest_modelopt.config.loader import BudgetsFile, load_budgets
 from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.verdicts import Limit
 from tests.reporting.records_by_hand import ENVIRONMENT, case, measurement, record
 
 
@@ -140,6 +141,14 @@ def test_a_saved_record_is_compared_by_the_same_rule(tmp_path: Path) -> None:
     assert renamed.base is not None
     assert renamed.base.status == "compared"
     assert "b/low-rank(ratio=0.51) is compared with a/low-rank(ratio=0.5) of saved.json" in renamed.base.notes[0]
+    against = SavedBase(saved, "saved.json", head).against(head, [renamed])
+    assert (against.removed, against.loosened) == ((), ())
+    strict = replace(saved.cases[0], limits=(Limit("max_size", 2.0**20, "1 MiB", "error", "budgets.yaml", 5),))
+    looser = file(tmp_path, b="f d recipes: {low-rank(ratio=0.51): {max_size: 9 MiB}}")
+    against = SavedBase(record(strict), "saved.json", looser).against(looser, [renamed])
+    assert [(each.case, each.new) for each in against.loosened] == [("b/low-rank(ratio=0.51)", "9 MiB")]
+    against = SavedBase(saved, "saved.json", head).against(head, [])
+    assert against.removed == ("a/low-rank(ratio=0.5)",), "whose data was not seen is not known"
     other = SavedBase(saved, "saved.json", head).compared(of("low-rank(ratio=0.51)", "b", "beef"), ENVIRONMENT)
     assert other.base is not None
     assert other.base.status == "unpaired"
