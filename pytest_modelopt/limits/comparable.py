@@ -57,7 +57,7 @@ def _why_missing(case: Case, side: Measurement | None, figure: Figure) -> str:
     if figure == "timing" and side is case.variant and figure not in side.unmeasured and case.original is not None:
         # Pairs belong to both sides: they are missing for the reason that either of them states.
         return "" if figure in case.original.unmeasured else "the run produced no timing figure"
-    return side.unmeasured.get(figure, f"the run produced no {figure} figure")
+    return side.unmeasured.get(figure) or f"the run produced no {figure} figure"
 
 
 def _other_kind(case: Case, limit: Limit, figure: Figure) -> Verdict | None:

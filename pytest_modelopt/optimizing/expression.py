@@ -25,6 +25,8 @@ __all__ = ["RecipeError", "canonical", "parse"]
 Value = int | float | bool | str
 
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\Z")
+_LONGEST_NUMBER = 300
+"""Characters of a whole number: of thousands, Python makes none."""
 WHOLE_NUMBER = re.compile(r"[+-]?\d+\Z")
 PERCENTAGE = re.compile(r"(\d+(?:\.\d*)?)\s*%\Z")
 
@@ -126,6 +128,8 @@ def _value(value: str, key: str, name: str) -> Value:
     if value.lower() in ("true", "false"):
         return value.lower() == "true"
     if WHOLE_NUMBER.match(value):
+        if len(value) > _LONGEST_NUMBER:
+            raise RecipeError(f"{key} of {name} is too large a number: it has {len(value)} digits")
         return int(value)
     if NUMBER.match(value):
         return float(value)

@@ -397,6 +397,8 @@ def test_a_figure_that_is_missing_without_a_reason_is_red(name: str) -> None:
     figure, without = MISSING[name]
     of = replace(head(**without), timing=None)
     assert told(of, name, 0.1) == f"was not measured, which counts as broken (the run produced no {figure} figure)"
+    told_nothing = replace(of.variant, unmeasured={figure: ""})  # as a stranger's record may say
+    assert told(replace(of, variant=told_nothing), name, 0.1) == told(of, name, 0.1)
     assert verdict(against(variant=None), name, 0.1).outcome == "not measured"
     no_pairs = replace(of, timing=replace(against().timing, pairs=()))
     assert verdict(no_pairs, name, 0.1).outcome == "not measured"

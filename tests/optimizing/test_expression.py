@@ -52,6 +52,7 @@ def test_texts_with_the_same_meaning_have_one_spelling(text: str, spelling: str)
         ("low-rank(ratio='0.5')", "must be a number between 0 and 1"),
         ("low-rank(ratio=50%)", "write ratio=0.5, not 50%"),
         ("low-rank(ratio=1e999)", "too large"),
+        (f"low-rank(ratio={'9' * 5000})", "ratio of low-rank is too large a number: it has 5000 digits"),
         ("int8-static(batches=2.5)", "must be a whole number of at least 1, not 2.5"),
         ("prune-unstructured(scope=glob)", "must be 'layer' or 'global', not 'glob'"),
         ("low-rank(ratio=0.5", "a '(' in 'low-rank(ratio=0.5' is never closed"),
