@@ -9,6 +9,7 @@ from torch.nn import functional
 HERE = Path(__file__).resolve().parent
 DATA_PATH = HERE / "data" / "digits.pt"
 WEIGHTS_PATH = HERE / "weights" / "digits_vit.pt"
+STUDENT_PATH = HERE / "weights" / "digits_student.pt"
 
 IMAGE_SIZE = 8
 PATCH_SIZE = 2
@@ -47,6 +48,18 @@ def load_model() -> nn.Module:
     """The trained model in float32 and eval mode (its weights are stored in float16)."""
     model = DigitsViT()
     model.load_state_dict(torch.load(WEIGHTS_PATH, weights_only=True))
+    return model.eval()
+
+
+def make_student() -> DigitsViT:
+    """A student of digits-vit, untrained: half as wide, with a sixteenth of its feed-forward units."""
+    return DigitsViT(width=64, feedforward=256)
+
+
+def load_student() -> nn.Module:
+    """The model that was distilled from the trained one, in float32 and eval mode (stored in float16)."""
+    model = make_student()
+    model.load_state_dict(torch.load(STUDENT_PATH, weights_only=True))
     return model.eval()
 
 

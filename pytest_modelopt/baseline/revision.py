@@ -21,13 +21,14 @@ from pytest_modelopt.config.loader import BudgetsFile, ModelEntry, load_budgets
 from pytest_modelopt.config.problems import BudgetsError
 from pytest_modelopt.measuring.variant import SourceTree, Variant
 from pytest_modelopt.results.base import Against, Base, Loosening
-from pytest_modelopt.results.record import ORIGINAL, Case
+from pytest_modelopt.results.candidate import Candidate
+from pytest_modelopt.results.record import Case
 
 _HASH_SHOWN = 12
 _PATHS_SHOWN = 5
 _NAMES = re.compile(r"[\w./\\-]+")
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
-VariantOf = Callable[[BudgetsFile, ModelEntry, str | None, Path], Variant]
+VariantOf = Callable[[BudgetsFile, ModelEntry, str | None, Path, Candidate | None], Variant]
 WouldRun = Callable[[Variant], tuple[str, ...] | None]
 """Whether a variant can be measured in a tree with links to head: the files of head that it used, or None."""
 
@@ -65,14 +66,16 @@ class RevisionBase:
         Factories and files are the base's; the metric and how the call is measured are head's, as both sides need the
         same.
         """
-        if self.budgets is None or self.pairs.unsure(model.name, head.recipe):
+        if self.budgets is None or self.pairs.unsure(model.name, head.label):
             return None
-        name, recipe = self.pairs.at_base(model.name, head.recipe)
+        name, recipe = self.pairs.at_base(model.name, head.label)
         theirs = next((each for each in self.budgets.models if each.name == name), None)
-        recipes = [case.recipe for case in self.budgets.cases if case.model == theirs]
-        if theirs is None or (recipe is not None and recipe not in recipes):
+        entry = next((case for case in self.budgets.cases if (case.model, case.recipe) == (theirs, recipe)), None)
+        if theirs is None or (entry is None and not head.is_original):
             return None
-        made = make(self.budgets, theirs, recipe, Path(head.working_directory))
+        candidate = None if entry is None or entry.candidate is None else self._candidate(entry.candidate)
+        is_recipe = entry is not None and entry.is_recipe
+        made = make(self.budgets, theirs, recipe if is_recipe else None, Path(head.working_directory), candidate)
         tree = SourceTree(str(self.tree.repository), str(self.tree.folder), self.tree.commit, bool(self.tree.changed))
         return replace(
             made,
@@ -88,14 +91,20 @@ class RevisionBase:
             tree=tree,
         )
 
+    def _candidate(self, candidate: Candidate) -> Candidate:
+        """The candidate with its file at the base."""
+        if not candidate.file or self.budgets is None:
+            return candidate
+        return replace(candidate, file=str(self.tree.mapped(self.budgets.path.parent / candidate.file)))
+
     @property
     def never_ran(self) -> Base | None:
         """Of all variants, where the base's tree is not known to be what it should be."""
         return Base(self.name, "unusable", self.no_setup) if self.no_setup else None
 
-    def lacks(self, model: str, recipe: str | None) -> Base:
+    def lacks(self, model: str, recipe: str) -> Base:
         """Of a variant that is not at the base, or of which nobody knows what it was there."""
-        what, unsure = f"{model}/{recipe or ORIGINAL}", self.pairs.unsure(model, recipe)
+        what, unsure = f"{model}/{recipe}", self.pairs.unsure(model, recipe)
         if unsure:  # of a model in the same words for each recipe, so that it is said once
             whose = model if model in self.pairs.unsure_models else what
             return Base(self.name, "unpaired", told_unsure(whose, unsure, self.name))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.config.loader import BudgetsFile, CaseEntry, ModelEntry
     from pytest_modelopt.config.schema import Location
     from pytest_modelopt.optimizing.recipe import Recipe
+    from pytest_modelopt.results.candidate import Candidate
 
 _FUNCTION = re.compile(r"[\w.]+:[\w.]+")
 _METRICS_EXTRA = 'it needs torchmetrics: run `pip install "pytest-modelopt[metrics]"`'
@@ -60,7 +61,8 @@ def _of_model(model: ModelEntry, budgets: BudgetsFile, document: Document, root:
 def _functions(model: ModelEntry) -> Iterator[tuple[tuple[str, ...], str, bool]]:
     """What every case of the model imports: its place below the model, its name, and whether it is called plainly."""
     yield ("factory",), model.factory, True
-    yield ("data",), model.data, True
+    if model.data:
+        yield ("data",), model.data, True
     if model.example_inputs:
         yield ("example_inputs",), model.example_inputs, True
     if model.slices:
@@ -87,7 +89,9 @@ def _missing(name: str, budgets: BudgetsFile, root: Path, *, called: bool) -> Mi
 
 def _of_case(case: CaseEntry, budgets: BudgetsFile, root: Path, *, lacks_gpu: bool) -> Iterator[Cause]:
     device = budgets.defaults.device.partition(":")[0]
-    for step in parse(case.recipe):
+    if case.candidate is not None:
+        yield from _of_candidate(case.candidate, case, budgets, root)
+    for step in parse(case.recipe) if case.is_recipe else ():
         lacking = (
             step.missing() or ("" if lacks_gpu else step.unfit(device)) or _lacking_function(step, case, budgets, root)
         )
@@ -97,6 +101,17 @@ def _of_case(case: CaseEntry, budgets: BudgetsFile, root: Path, *, lacks_gpu: bo
         why = LIMITS[limit.name].never_measured(case.model.metric, case.model.slices, case.model.inference)
         if why and limit.level == "error":
             yield Cause(limit.line, f"{case.name}: {limit.name} cannot be measured: {why}")
+
+
+def _of_candidate(candidate: Candidate, case: CaseEntry, budgets: BudgetsFile, root: Path) -> Iterator[Cause]:
+    if candidate.file and not (budgets.path.parent / candidate.file).is_file():
+        yield Cause(case.line, f"{case.name} cannot run: there is no file {candidate.file}")
+    if isinstance(candidate.factory, str):
+        found = _missing(candidate.factory, budgets, root, called=True)
+        if found is not None:
+            verb = "cannot run" if found.is_certain else "may not run"
+            sentence = f"{case.name} {verb}: `factory: {candidate.factory}`: {found.why}"
+            yield Cause(case.line, sentence, found.is_certain)
 
 
 def _lacking_function(step: Recipe, case: CaseEntry, budgets: BudgetsFile, root: Path) -> str:

@@ -112,7 +112,7 @@ def try_recipes(session: Session, entries: Sequence[CaseEntry], *, within_s: flo
         elif layers and not fits(entry.recipe, layers):
             untried[entry.recipe] = "the model has no layer that they change"
         else:
-            variant = session.variant(entry.model, entry.recipe)
+            variant = session.variant(entry)
             case = session.run(entry.name, entry.model.name, (AS_FAST,), variant, entry.model.inference)
             if session.runner.original_failed:
                 raise ValueError(explain(case, strict=False))

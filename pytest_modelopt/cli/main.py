@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pytest_modelopt import __version__
-from pytest_modelopt.cli import comment, init, merge, recipes, report, schema, selftest, update, validate
+from pytest_modelopt.cli import comment, export, init, merge, recipes, report, schema, selftest, update, validate
 from pytest_modelopt.cli.exit_codes import INTERRUPTED, PASSED, RED, WRONG_INPUT
 from pytest_modelopt.cli.printing import tell
 from pytest_modelopt.measuring.controller.termination import sigterm_as_ctrl_c
@@ -23,6 +23,7 @@ _COMMANDS = (
     report,
     selftest,
     update,
+    export,
     merge,
     comment,
 )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from pytest_modelopt.cli.arguments import count, seconds, share
 from pytest_modelopt.cli.exit_codes import PASSED, RED
 from pytest_modelopt.cli.printing import tell
-from pytest_modelopt.results.record import ORIGINAL
 
 if TYPE_CHECKING:
     import argparse
@@ -105,4 +104,4 @@ def control_plan(options: argparse.Namespace) -> ControlPlan:
 
 
 def _is_own(case: CaseEntry, model: ModelEntry) -> bool:
-    return case.model == model and case.recipe != ORIGINAL
+    return case.model == model and case.is_recipe

@@ -108,6 +108,8 @@ def _case_named(name: str, budgets: BudgetsFile) -> str:
 
     known = [entry.name for entry in budgets.cases]
     model, _, recipe = name.partition("/")
+    if name in known:
+        return name
     try:
         meant = f"{model}/{canonical(parse(recipe))}"
     except RecipeError:

@@ -6,11 +6,19 @@ from typing import Literal
 
 from pydantic import BaseModel, ValidationError
 
+from pytest_modelopt.config.candidate_schema import CandidateSpec
 from pytest_modelopt.config.limit_schema import LimitSpec
 from pytest_modelopt.config.metric_form import MetricForm
 from pytest_modelopt.config.schema import BudgetsSpec, DefaultsSpec, Location, ModelSpec
 from pytest_modelopt.config.waiver_schema import WaiverForm
-from pytest_modelopt.limits.catalogue import BUDGET_LIMITS, LIMITS, REGRESSION_LIMITS, misplaced, unknown_limit
+from pytest_modelopt.limits.catalogue import (
+    BUDGET_LIMITS,
+    LIMITS,
+    ORIGINAL_LIMITS,
+    REGRESSION_LIMITS,
+    misplaced,
+    unknown_limit,
+)
 from pytest_modelopt.limits.spelling import did_you_mean, nearest, plain, shown
 from pytest_modelopt.results.metric import MetricSpec
 
@@ -77,7 +85,7 @@ def subject(location: Location) -> str:
         return " of ".join(reversed(keys))
     model, rest = keys[1], keys[2:]
     whose = model
-    if len(rest) > 1 and rest[0] == "recipes":
+    if len(rest) > 1 and rest[0] in ("recipes", "candidates"):
         whose, rest = f"{model}/{rest[1]}", rest[2:]
     named = [key for key in rest if key not in ("budget", "regression") or len(rest) == 1]
     return " of ".join([*reversed(named), whose])
@@ -87,9 +95,11 @@ def _compared_with(location: Location) -> Literal["", "original", "base"]:
     """With what the limits are compared that the mapping there holds; empty where it holds none."""
     if len(location) < 3 or location[0] != "models":
         return ""
-    if location[2:] == ("budget",) or (location[2] == "recipes" and len(location) == 4):
+    if location[2:] in (("budget",), ("original",)) or (
+        location[2] in ("recipes", "candidates") and len(location) == 4
+    ):
         return "original"
-    in_recipe = location[2] == "recipes" and len(location) == 5 and location[4] == "regression"
+    in_recipe = location[2] in ("recipes", "candidates") and len(location) == 5 and location[4] == "regression"
     return "base" if in_recipe or location[2:] == ("regression",) else ""
 
 
@@ -123,6 +133,12 @@ def _unknown_among_limits(parent: Location, key: str, *, below_regression: bool)
     wrong_place = misplaced(key, below_regression=below_regression)
     if wrong_place:
         return wrong_place
+    if parent[2:] == ("original",):
+        if key in BUDGET_LIMITS:
+            return f"`{key}` compares with the original, and `original:` is the model as it is; move it below `budget:`"
+        return unknown_limit(key, ORIGINAL_LIMITS)
+    if parent[2] == "candidates" and key not in LIMITS:
+        return f"unknown key {shown(key)}{did_you_mean(key, CandidateSpec.model_fields)}"
     in_recipe = len(parent) == 4
     if in_recipe and nearest(key, [*LIMITS, "regression"]) == "regression":
         return f"unknown key {shown(key)}; did you mean 'regression'?"

@@ -18,8 +18,10 @@ from pydantic import (
 
 from pytest_modelopt.limits.catalogue import (
     BUDGET_LIMITS,
+    CANDIDATE_LIMITS,
     DESCRIPTION_OF_LEVEL,
     LEVELS,
+    ORIGINAL_LIMITS,
     REGRESSION_LIMITS,
     parse_level,
 )
@@ -116,7 +118,13 @@ if TYPE_CHECKING:
 
         regression: Strict | None = None
 
+    class CandidateLimits(Strict):
+        """Limits of one candidate, against its original and against its base."""
+
+        regression: Strict | None = None
+
     BudgetSpec: TypeAlias = Strict
+    OriginalSpec: TypeAlias = Strict
     RegressionSpec: TypeAlias = Strict
 else:
     BudgetSpec = create_model(
@@ -128,15 +136,19 @@ else:
         __doc__="Limits against the base of a pull request, or against a saved record.",
         **_limit_fields(REGRESSION_LIMITS.values()),
     )
+    OriginalSpec = create_model(
+        "Original",
+        __base__=Strict,
+        __doc__="Limits of the model as it is, by name.",
+        **_limit_fields(ORIGINAL_LIMITS.values()),
+    )
+    _REGRESSION = (
+        RegressionSpec | None,
+        Field(default=None, description="Limits against the base, which go before those of the model."),
+    )
     RecipeSpec = create_model(
-        "Recipe",
-        __base__=BudgetSpec,
-        __doc__="Limits of one recipe by name.",
-        regression=(
-            RegressionSpec | None,
-            Field(
-                default=None,
-                description="Limits against the base for this recipe, which go before those of the model.",
-            ),
-        ),
+        "Recipe", __base__=BudgetSpec, __doc__="Limits of one recipe by name.", regression=_REGRESSION
+    )
+    CandidateLimits = create_model(
+        "CandidateLimits", __base__=Strict, regression=_REGRESSION, **_limit_fields(CANDIDATE_LIMITS.values())
     )

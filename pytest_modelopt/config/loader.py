@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from pytest_modelopt.config import schema
+from pytest_modelopt.config.candidate_checks import candidate_problems, data_problems
 from pytest_modelopt.config.document import Document, read_document
 from pytest_modelopt.config.errors import explain
 from pytest_modelopt.config.limit_schema import LimitSpec
@@ -21,6 +22,7 @@ from pytest_modelopt.config.waiver_list import StatedWaiver, stated_waivers, wai
 from pytest_modelopt.limits.catalogue import LIMITS, merge, parse_inference
 from pytest_modelopt.limits.spelling import plain, printable, shown
 from pytest_modelopt.results.answers import Inference
+from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.record import ORIGINAL
 from pytest_modelopt.results.verdicts import Limit, Waiver
@@ -32,7 +34,7 @@ class ModelEntry:
 
     name: str
     factory: str
-    data: str
+    data: str | None
     calibration: str | None
     example_inputs: str | None
     metric: MetricSpec
@@ -41,6 +43,8 @@ class ModelEntry:
     inference: Inference = "set"
     regression: tuple[Limit, ...] = ()
     """Of the original against the base."""
+    original: tuple[Limit, ...] = ()
+    """Of the original alone."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Defaults:
 
 @dataclass(frozen=True)
 class CaseEntry:
-    """One (model, recipe, budget). The recipe is in canonical spelling."""
+    """One (model, recipe, budget). The recipe is in canonical spelling; or it is `ORIGINAL`, the model as it is, or the
+    name of a candidate."""
 
     model: ModelEntry
     recipe: str
@@ -67,6 +72,11 @@ class CaseEntry:
     line: int
     regression: tuple[Limit, ...] = ()
     """Of this variant against the same at the base."""
+    candidate: Candidate | None = None
+
+    @property
+    def is_recipe(self) -> bool:
+        return self.candidate is None and self.recipe != ORIGINAL
 
     @property
     def name(self) -> str:
@@ -108,6 +118,7 @@ def load_budgets(
     document = read_document(path, file)
     recipes, recipe_problems = _recipes(document)
     problems = [*document.problems, *_name_problems(document), *recipe_problems]
+    problems += [*candidate_problems(document), *data_problems(document)]
     try:
         spec = schema.validate(document.data)
     except ValidationError as error:
@@ -192,13 +203,30 @@ def _build(path: Path, spec: schema.BudgetsSpec, recipes: dict[Location, str], d
         at: Location = ("models", name)
         model = _model(name, model_spec, document.line(at), defaults)
         shared = _limits(model_spec.budget, (*at, "budget"), document)
-        models.append(replace(model, regression=_limits(model_spec.regression, (*at, "regression"), document)))
+        models.append(
+            replace(
+                model,
+                regression=_limits(model_spec.regression, (*at, "regression"), document),
+                original=_limits(model_spec.original, (*at, "original"), document),
+            )
+        )
+        if model_spec.original is not None:
+            own, rules = models[-1].original, models[-1].regression
+            cases.append(CaseEntry(models[-1], ORIGINAL, own, document.line((*at, ORIGINAL)), rules))
         for written, budget in model_spec.recipes.items():
-            here = (*at, "recipes", written)
+            here: Location = (*at, "recipes", written)
             limits = merge([_limits(budget, here, document), shared])
             own = _limits(budget.regression, (*here, "regression"), document) if budget is not None else ()
             regression = merge([own, models[-1].regression])
             cases.append(CaseEntry(models[-1], recipes[here], limits, document.line(here), regression))
+        for candidate, stated in model_spec.candidates.items():
+            here = (*at, "candidates", candidate)
+            binding = tuple(limit for limit in shared if not LIMITS[limit.name].is_about_recipe)
+            limits = merge([_limits(stated, here, document), binding])
+            regression = merge([_limits(stated.regression, (*here, "regression"), document), models[-1].regression])
+            left_out = tuple(limit.name for limit in shared if LIMITS[limit.name].is_about_recipe)
+            origin = Candidate(candidate, stated.factory or None, stated.file, stated.sha256, stated.inputs, left_out)
+            cases.append(CaseEntry(models[-1], candidate, limits, document.line(here), regression, origin))
     budgets = BudgetsFile(path, defaults, tuple(models), tuple(cases), document.file, base_setup=spec.base_setup)
     return _with_waivers(budgets, spec, document)
 
@@ -222,7 +250,9 @@ def _with_waivers(budgets: BudgetsFile, spec: schema.BudgetsSpec, document: Docu
 
 
 def _waived_model(model: ModelEntry, by_limit: Mapping[tuple[str, str], Waiver]) -> ModelEntry:
-    return replace(model, regression=_waived(f"{model.name}/{ORIGINAL}", model.regression, by_limit))
+    name = f"{model.name}/{ORIGINAL}"
+    regression, original = (_waived(name, limits, by_limit) for limits in (model.regression, model.original))
+    return replace(model, regression=regression, original=original)
 
 
 def _waived(case: str, limits: tuple[Limit, ...], by_limit: Mapping[tuple[str, str], Waiver]) -> tuple[Limit, ...]:
@@ -233,7 +263,7 @@ def _model(name: str, spec: schema.ModelSpec, line: int, defaults: Defaults) -> 
     return ModelEntry(
         name=name,
         factory=spec.factory,
-        data=spec.data,
+        data=spec.data or None,
         calibration=spec.calibration or None,
         example_inputs=spec.example_inputs or None,
         metric=spec.metric.spec(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pytest_modelopt.config.problems import BudgetsError, Problem
@@ -29,8 +29,10 @@ class MarkerBudget:
     limits: tuple[Limit, ...]
 
 
-def parse_marker(args: tuple[object, ...], kwargs: Mapping[str, object], *, file: str, line: int) -> MarkerBudget:
-    """Read the arguments of one marker, which stands in `file` at `line`.
+def parse_marker(
+    args: tuple[object, ...], kwargs: Mapping[str, object], *, file: str, line: int, known: Collection[str] = ()
+) -> MarkerBudget:
+    """Read the arguments of one marker, which stands in `file` at `line`. `known`: the cases of budgets.yaml.
 
     Which metric the limits are for is not known yet: see `pytest_modelopt.limits.catalogue.misfit`.
 
@@ -38,7 +40,7 @@ def parse_marker(args: tuple[object, ...], kwargs: Mapping[str, object], *, file
         BudgetsError: with all problems of this marker.
     """
     messages: list[str] = []
-    case = _case(args, messages)
+    case = _case(args, messages, known)
     stated = [_limit(name, raw, file, line, messages) for name, raw in kwargs.items()]
     if not args and not kwargs:
         messages.append("it states no limit; write for example `model_budget(max_memory='6 MiB')`")
@@ -47,7 +49,7 @@ def parse_marker(args: tuple[object, ...], kwargs: Mapping[str, object], *, file
     return MarkerBudget(case, merge([tuple(limit for limit in stated if limit is not None)]))
 
 
-def _case(args: tuple[object, ...], messages: list[str]) -> str | None:
+def _case(args: tuple[object, ...], messages: list[str], known: Collection[str]) -> str | None:
     if not args:
         return None
     if len(args) > 1:
@@ -63,7 +65,7 @@ def _case(args: tuple[object, ...], messages: list[str]) -> str | None:
             "only a case of budgets.yaml is given without a name, as 'model/recipe'"
         )
         return None
-    return _canonical_case(value, messages)
+    return value if value in known else _canonical_case(value, messages)
 
 
 def _canonical_case(text: str, messages: list[str]) -> str | None:

@@ -13,10 +13,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, model_validator
 
+from pytest_modelopt.config.candidate_schema import CandidateSpec
 from pytest_modelopt.config.function_references import REFERENCE_SCHEMA, parse_reference
-from pytest_modelopt.config.limit_schema import WORDS_OF_UNITS, BudgetSpec, RecipeSpec, RegressionSpec, Strict
+from pytest_modelopt.config.limit_schema import (
+    WORDS_OF_UNITS,
+    BudgetSpec,
+    OriginalSpec,
+    RecipeSpec,
+    RegressionSpec,
+    Strict,
+)
 from pytest_modelopt.config.metric_form import METRIC_SCHEMA, MetricForm
 from pytest_modelopt.config.waiver_schema import WaiverForm
 from pytest_modelopt.limits.catalogue import INFERENCES, parse_inference
@@ -101,6 +109,9 @@ Command = Annotated[
 Version = Annotated[int, BeforeValidator(parse_version), WithJsonSchema({"const": 1})]
 
 
+CASES = ("recipes", "candidates", "original")
+"""Of a model: at least one of them must be there."""
+
 # --- the types -------------------------------------------------------------------------------------------------------
 
 
@@ -124,8 +135,14 @@ class DefaultsSpec(Strict):
 class ModelSpec(Strict):
     """One model: where it comes from, what it is scored on, and its budgets."""
 
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [key]} for key in CASES]})
+
     factory: Reference = Field(description="The function that returns the model: `package.module:function`.")
-    data: Reference = Field(description="The function that returns the examples to score on, with their targets.")
+    data: Reference = Field(
+        default="",
+        description="The function that returns the examples to score on, with their targets. Without it, no limit may "
+        "be about answers, and `example_inputs` is needed.",
+    )
     calibration: Reference = Field(
         default="", description="The function that returns examples for recipes to learn from."
     )
@@ -141,16 +158,30 @@ class ModelSpec(Strict):
     inference: ModelInference = Field(
         default="", description="As in `defaults`, for this model: `set` or `population`."
     )
-    budget: BudgetSpec | None = Field(default=None, description="Limits that hold for every recipe of this model.")
+    original: OriginalSpec | None = Field(
+        default=None, description="Limits of the model as it is, a case of its own; `budget` does not bind it."
+    )
+    budget: BudgetSpec | None = Field(
+        default=None, description="Limits that hold for every recipe and every candidate of this model."
+    )
     regression: RegressionSpec | None = Field(
         default=None,
         description="Limits against the base, for the original and for every recipe: checked under `--modelopt-against`"
         " and `--modelopt-baseline`.",
     )
     recipes: Annotated[dict[str, RecipeSpec | None], BeforeValidator(_not_empty("int8-dynamic"))] = Field(
+        default_factory=dict,
         description="The optimizations, each with its limits, which go before those of `budget`. Join with `+`.",
         json_schema_extra={"minProperties": 1},
         examples=[{"int8-dynamic": {"max_memory": "3 MiB", "min_speedup": "1.2x"}}],
+    )
+
+    candidates: Annotated[dict[str, CandidateSpec], BeforeValidator(_not_empty("student"))] = Field(
+        default_factory=dict,
+        description="Optimized models that the project has made itself, by a factory or as a file, each with its "
+        "limits, which go before those of `budget`.",
+        json_schema_extra={"minProperties": 1, "propertyNames": {"pattern": r"^(?!.*::)[^/]+$"}},
+        examples=[{"student": {"factory": "shop.models:load_student", "min_speedup": "3x"}}],
     )
 
     @model_validator(mode="before")

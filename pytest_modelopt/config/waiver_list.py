@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -74,7 +74,7 @@ def waiver_problems(
         written, limit = _read(parse_case, raw.get("case")), _read(parse_limit_name, raw.get("limit"))
         if written is None:
             continue
-        case = canonical_case(written)
+        case = canonical_case(written, stated)
         wrong = _no_such_case(document, stated, written, case)
         if wrong or case is None:
             yield document.problem((*here, "case"), f"case of {name}: {wrong}")
@@ -96,10 +96,11 @@ def stated_waivers(
     document: Document, forms: Sequence[WaiverForm], metrics: Mapping[str, MetricSpec]
 ) -> tuple[StatedWaiver, ...]:
     """The waivers of a file without problems. `metrics` are those of each model."""
+    candidates = {f"{model}/{name}" for model, entry in document.data["models"].items() for name in _candidates(entry)}
     found = []
     for index, form in enumerate(forms):
         here: Location = ("waivers", index)
-        case = canonical_case(form.case)
+        case = canonical_case(form.case, candidates)
         assert case is not None
         ceiling = None
         if form.ceiling is not None:
@@ -122,13 +123,15 @@ def _text(document: Document, waiver: Location) -> str:
     return document.texts[where].strip()
 
 
-def canonical_case(written: str) -> str | None:
-    """'model/recipe' with the recipe in canonical spelling; None where there is no such recipe."""
+def canonical_case(written: str, known: Collection[str]) -> str | None:
+    """'model/recipe' with the recipe in canonical spelling; None where there is no such recipe, nor such a case among
+    those that are `known`."""
     from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
 
     model, _, recipe = written.partition("/")
-    if recipe.strip() == ORIGINAL:
-        return f"{model.strip()}/{ORIGINAL}"
+    as_it_is = f"{model.strip()}/{recipe.strip()}"
+    if recipe.strip() == ORIGINAL or as_it_is in known:
+        return as_it_is
     try:
         return f"{model.strip()}/{canonical(parse(recipe))}"
     except RecipeError:
@@ -152,7 +155,11 @@ def _limits_of(document: Document, spellings: Mapping[Location, str]) -> _Limits
             continue
         metric = _metric(entry)
         regression, shared = _limits(entry.get("regression"), metric), _limits(entry.get("budget"), metric)
-        found[f"{model}/{ORIGINAL}"] = regression
+        found[f"{model}/{ORIGINAL}"] = {**_limits(entry.get("original"), metric), **regression}
+        for name, stated in _candidates(entry).items():
+            binding = {limit: each for limit, each in shared.items() if not LIMITS[limit].is_about_recipe}
+            of_base = _limits(stated.get("regression"), metric) if isinstance(stated, dict) else {}
+            found[f"{model}/{name}"] = {**binding, **_limits(stated, metric), **regression, **of_base}
         for written, recipe in entry["recipes"].items() if isinstance(entry.get("recipes"), dict) else ():
             spelling = spellings.get(("models", model, "recipes", written))
             if spelling is not None:
@@ -160,6 +167,11 @@ def _limits_of(document: Document, spellings: Mapping[Location, str]) -> _Limits
                 of_base = _limits(recipe.get("regression"), metric) if isinstance(recipe, dict) else {}
                 found[f"{model}/{spelling}"] = {**shared, **own, **regression, **of_base}
     return found
+
+
+def _candidates(entry: object) -> dict[str, Any]:
+    found = entry.get("candidates") if isinstance(entry, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _limits(mapping: object, metric: MetricSpec) -> dict[str, _Stated]:
@@ -229,7 +241,7 @@ def _no_such_case(document: Document, stated: _Limits, written: str, case: str |
 def _no_such_limit(case: str, limit: str, stated: Mapping[str, _Stated]) -> str:
     nothing = f"{plain(case)} states no {limit}, so there is nothing to waive"
     if not stated and case.endswith(f"/{ORIGINAL}"):
-        return f"{nothing}: the limits of an original stand below `regression:` of its model"
+        return f"{nothing}: the limits of an original stand below `original:` and `regression:` of its model"
     return f"{nothing}{did_you_mean(limit, stated)}"
 
 

@@ -21,6 +21,11 @@ def nothing_compared(case: Case) -> str:
     same = (before.digest, before.answers, before.compiled) == (after.digest, after.answers, after.compiled)
     if not same or after.compiled is not False or before.settings != after.settings:
         return ""
+    if case.variant.provenance is not None:
+        return (
+            f"nothing was compared: the candidate {case.recipe} is the original once more, the same modules with the "
+            "same bits and the same answers: let its factory load the candidate's weights"
+        )
     return (
         f"nothing was compared: after {case.recipe} the variant is the original, the same modules with the same bits "
         "and the same answers, and neither the compiler nor another runtime runs it; a recipe must change what it "

@@ -42,10 +42,10 @@ def stated_limits(budgets: BudgetsFile, document: Document) -> Iterator[Stated]:
     told: set[str] = set()
     for entry in budgets.cases:
         model: Location = ("models", entry.model.name)
-        own: Location = (*model, "recipes", written[entry.model.name, entry.recipe])
+        own = _own(entry, model, written)
         for limit in entry.limits:
             yield Stated(entry.name, limit, entry, False, _place(document, limit, own, (*model, "budget")))
-        for limit in entry.regression:
+        for limit in entry.regression if entry.recipe != ORIGINAL else ():
             mappings = ((*own, "regression"), own, (*model, "regression"))
             yield Stated(entry.name, limit, entry, True, _place(document, limit, *mappings))
         if entry.model.name not in told:
@@ -53,6 +53,15 @@ def stated_limits(budgets: BudgetsFile, document: Document) -> Iterator[Stated]:
             for limit in entry.model.regression:
                 place = _place(document, limit, (*model, "regression"))
                 yield Stated(f"{entry.model.name}/{ORIGINAL}", limit, entry, True, place)
+
+
+def _own(entry: CaseEntry, model: Location, written: Mapping[tuple[str, str], str]) -> Location:
+    """Where the limits stand that are stated for this case only."""
+    if entry.recipe == ORIGINAL:
+        return (*model, ORIGINAL)
+    if entry.candidate is not None:
+        return (*model, "candidates", entry.recipe)
+    return (*model, "recipes", written[entry.model.name, entry.recipe])
 
 
 def require_only(before: Document, after: Document, texts: Mapping[Place, str]) -> None:
@@ -79,7 +88,8 @@ def _written(document: Document) -> dict[tuple[str, str], str]:
     from pytest_modelopt.optimizing.expression import canonical, parse
 
     models: dict[str, Any] = document.data["models"]
-    return {(model, canonical(parse(text))): text for model, entry in models.items() for text in entry["recipes"]}
+    texts = ((model, text) for model, entry in models.items() for text in entry.get("recipes", ()))
+    return {(model, canonical(parse(text))): text for model, text in texts}
 
 
 def _is_inside(place: Place, span: tuple[int, int]) -> bool:

@@ -84,6 +84,8 @@ class MaxAccuracyLoss(MaxAccuracyDrop):
 
 @dataclass(frozen=True)
 class MinAccuracy(OverallKind):
+    is_absolute: ClassVar[bool] = True
+
     def bounds_from_above(self, case: Case) -> bool:
         """The floor of a score is a ceiling where the metric is better when it is lower."""
         return not case.higher_is_better

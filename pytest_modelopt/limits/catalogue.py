@@ -31,6 +31,8 @@ LIMITS: dict[str, LimitKind] = {
 """Every limit by name, in the order in which budgets and tables list them."""
 
 BUDGET_LIMITS = {name: kind for name, kind in LIMITS.items() if kind.against == "original"}
+ORIGINAL_LIMITS = {name: kind for name, kind in BUDGET_LIMITS.items() if kind.is_absolute}
+CANDIDATE_LIMITS = {name: kind for name, kind in BUDGET_LIMITS.items() if not kind.is_about_recipe}
 REGRESSION_LIMITS = {name: kind for name, kind in LIMITS.items() if kind.against == "base"}
 
 DESCRIPTION_OF_LEVEL = "`error` fails the test when the limit is broken (the default), `warn` only warns."

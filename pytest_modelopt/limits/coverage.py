@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 from pytest_modelopt.limits.kind import ExactKind, Number
 from pytest_modelopt.results.record import Case
@@ -12,6 +13,8 @@ from pytest_modelopt.results.verdicts import Limit
 
 @dataclass(frozen=True)
 class MinCoverage(ExactKind):
+    is_about_recipe: ClassVar[bool] = True
+
     def figure_of(self, case: Case) -> Number | None:
         found = case.coverage
         return Fraction(found.changed_bytes, found.weight_bytes) if found and found.weight_bytes else None

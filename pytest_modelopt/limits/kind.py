@@ -57,6 +57,10 @@ class LimitKind(ABC):
     is_timed: ClassVar[bool] = False
     """Whether statistics decide it; all others compare a figure that repeats."""
     is_about_answers: ClassVar[bool] = False
+    is_absolute: ClassVar[bool] = False
+    """Whether its figure is of the variant alone, so that the model as it is can have it, too."""
+    is_about_recipe: ClassVar[bool] = False
+    """Whether its figure says what a recipe did, so that a candidate has none."""
 
     # --- values ------------------------------------------------------------------------------------------------------
 

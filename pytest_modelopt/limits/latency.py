@@ -140,6 +140,8 @@ class MinSpeedup(TimedKind):
 
 @dataclass(frozen=True)
 class MaxLatency(TimedKind):
+    is_absolute: ClassVar[bool] = True
+
     def decision_of(self, limit: Limit, samples: Samples, timed_limits: int) -> tuple[Estimate, Decision]:
         estimate = variant_latency(samples)
         return estimate, decide_at_most(estimate, limit.value, alpha_fail=alpha_fail(timed_limits))

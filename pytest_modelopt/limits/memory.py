@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import median_low
+from typing import ClassVar
 
 from pytest_modelopt.limits.kind import LimitKind, Number, share_left
 from pytest_modelopt.limits.verdict_text import told_meter
@@ -54,12 +55,16 @@ class MemoryKind(LimitKind):
 
 @dataclass(frozen=True)
 class MaxMemory(MemoryKind):
+    is_absolute: ClassVar[bool] = True
+
     def range_of(self, case: Case) -> _Range | None:
         return _range(case.memory_peaks_bytes(case.variant), _meter(case))
 
 
 @dataclass(frozen=True)
 class MaxProcessMemory(MemoryKind):
+    is_absolute: ClassVar[bool] = True
+
     def range_of(self, case: Case) -> _Range | None:
         process = case.variant.process_memory if case.variant else None
         return _range(process.peaks_bytes, told_meter(case.variant)) if process else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 from pytest_modelopt.limits.kind import ExactKind, Number, share_left
 from pytest_modelopt.results.record import Case
@@ -12,6 +13,8 @@ from pytest_modelopt.results.verdicts import Limit
 
 @dataclass(frozen=True)
 class MaxSize(ExactKind):
+    is_absolute: ClassVar[bool] = True
+
     def figure_of(self, case: Case) -> Number | None:
         return case.variant.size_bytes if case.variant else None
 

@@ -7,6 +7,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from pytest_modelopt.results.answers import Repeat
+from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.observations import Spread
 from pytest_modelopt.results.record import Coverage
 from pytest_modelopt.results.wrong_pairs import Pairing
@@ -38,6 +39,8 @@ class Loaded:
     higher_is_better: bool
     no_coverage: str = ""
     """Why nobody knows what the recipe changed."""
+    provenance: Provenance | None = None
+    """Of a candidate."""
     has_compiler: bool = False
     """Whether the project has imported torch's compiler, or a library that does."""
 

@@ -6,7 +6,9 @@ import os
 import sys
 from dataclasses import dataclass, replace
 
+from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.record import ORIGINAL
 from pytest_modelopt.results.source import Source
 
 SEED = 20260101
@@ -59,9 +61,9 @@ class SourceTree:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to run a model: source tree + model + recipe, and the work on which it is measured.
+    """One way to run a model: source tree + model + recipe or candidate, and the work on which it is measured.
 
-    The original is the variant with `recipe` None; two variants of one comparison differ in nothing else.
+    The original is the variant with neither of them; two variants of one comparison differ in nothing else.
     """
 
     model: Source
@@ -91,12 +93,19 @@ class Variant:
     """Where it belongs to another revision: its `import_paths` and its working directory lie in there."""
     added_recipes: bytes = b""
     """What `added_recipes_now` gave: recipes of the project's own."""
+    candidate: Candidate | None = None
+    """What the project has made of the model itself; there is no recipe then."""
+
+    @property
+    def is_original(self) -> bool:
+        return self.recipe is None and self.candidate is None
 
     @property
     def original(self) -> Variant:
-        """The same work without the recipe. Calibration belongs to recipes, so originals that differ in it are one."""
-        return replace(self, recipe=None, calibration=None)
+        """The same work on the model as it is. Calibration belongs to recipes, so originals that differ in it are
+        one."""
+        return replace(self, recipe=None, candidate=None, calibration=None)
 
     @property
     def label(self) -> str:
-        return self.recipe or "original"
+        return self.recipe or (self.candidate.name if self.candidate is not None else ORIGINAL)

@@ -48,10 +48,14 @@ class ModelNode(pytest.Collector):
             return
         model = self._entries[0].model
         yield AgainstBase.from_parent(
-            self, name=f"{ORIGINAL}{AGAINST_BASE}", entry=replace(self._entries[0], recipe=ORIGINAL, line=model.line)
+            self,
+            name=f"{ORIGINAL}{AGAINST_BASE}",
+            entry=replace(self._entries[0], recipe=ORIGINAL, candidate=None, line=model.line),
         )
         for entry in self._entries:  # the base's turn comes while the variant is still there
             yield CaseItem.from_parent(self, name=entry.recipe, entry=entry)
+            if entry.recipe == ORIGINAL:
+                continue
             yield AgainstBase.from_parent(self, name=f"{entry.recipe}{AGAINST_BASE}", entry=entry)
 
 
@@ -66,8 +70,7 @@ class CaseItem(pytest.Item):
 
     def measure(self) -> Case:
         session = self.config.stash[SESSION]
-        model = self.entry.model
-        variant = session.variant(model, self.entry.recipe)
+        model, variant = self.entry.model, session.variant(self.entry)
         return session.run(self.stash.get(TEST, self.nodeid), model.name, self.entry.limits, variant, model.inference)
 
     def runtest(self) -> None:
@@ -157,8 +160,7 @@ def entry_ids(session: Session, root: Path, items: Sequence[pytest.Item]) -> Ite
     file = Path(os.path.relpath(session.options.budgets, root)).as_posix() if node is None else node.nodeid
     for model in session.models:
         recipes = [entry.recipe for entry in session.entries if entry.model == model]
-        for name in [ORIGINAL, *recipes] if session.compares_with_base else recipes:
-            if name != ORIGINAL:
-                yield f"{file}::{model.name}::{name}"
-            if session.compares_with_base:
-                yield f"{file}::{model.name}::{name}{AGAINST_BASE}"
+        yield from (f"{file}::{model.name}::{name}" for name in recipes)
+        if session.compares_with_base:
+            others = dict.fromkeys([ORIGINAL, *recipes])
+            yield from (f"{file}::{model.name}::{name}{AGAINST_BASE}" for name in others)

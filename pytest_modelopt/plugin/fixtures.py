@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.results.answers import Inference
     from pytest_modelopt.results.metric import MetricSpec
     from pytest_modelopt.results.source import Source
+    from pytest_modelopt.results.verdicts import Limit
 
 
 @pytest.fixture
@@ -54,16 +56,21 @@ class _Work:
     def _variant(
         self,
         sources: dict[str, Any],
-        recipe: str,
+        recipe: str | None,
         metric: Any = "accuracy",
         batch_size: int | None = None,
         threads: int | None = None,
         device: str | None = None,
     ) -> Variant:
-        """The variant that `sources` (model, data, calibration, example_inputs, slices) describe."""
+        """The variant that `sources` (model, data, calibration, example_inputs, slices, candidate) describe."""
         from pytest_modelopt.measuring.variant import Variant, added_recipes_now, environment_now
+        from pytest_modelopt.results.candidate import Candidate
         from pytest_modelopt.results.source import Carried
 
+        file = sources.get("candidate")
+        is_file = isinstance(file, Path) or (isinstance(file, str) and ":" not in file)
+        if is_file:
+            sources = {name: value for name, value in sources.items() if name != "candidate"}
         carried = {name: value for name, value in sources.items() if value is not None and not isinstance(value, str)}
         named: dict[str, Source | None] = {
             name: Carried(name) if name in carried else _factory_name(name, value) for name, value in sources.items()
@@ -71,13 +78,18 @@ class _Work:
         assert named["model"] is not None
         scored_by, live = _stated_metric(metric)
         carried |= live
+        candidate = None
+        if is_file:
+            candidate = Candidate(Path(str(file)).name, file=os.path.normpath(self._item.path.parent / str(file)))
+        elif named.get("candidate") is not None:
+            candidate = Candidate(_name_of(file), named["candidate"])
         defaults = self._session.defaults
         for name, number in (("batch_size", batch_size), ("threads", threads)):
             if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
                 pytest.fail(f"{name}={number!r} is not a positive whole number", pytrace=False)
         return Variant(
             model=named["model"],
-            recipe=canonical_recipe(recipe),
+            recipe=None if recipe is None else canonical_recipe(recipe),
             data=named["data"],
             calibration=named["calibration"],
             example_inputs=named["example_inputs"],
@@ -91,6 +103,7 @@ class _Work:
             threads=defaults.threads if threads is None else threads,
             slices=named.get("slices"),
             added_recipes=added_recipes_now(),
+            candidate=candidate,
         )
 
     def _carry(self, objects: dict[str, Any]) -> Path:
@@ -121,6 +134,7 @@ class ModelOpt(_Work):
         model: Any = None,
         recipe: str | None = None,
         *,
+        candidate: Any = None,
         data: Any = None,
         calibration: Any = None,
         example_inputs: Any = None,
@@ -131,12 +145,14 @@ class ModelOpt(_Work):
         threads: int | None = None,
         device: str | None = None,
     ) -> Comparison:
-        """Optimize `model` with `recipe` in a worker process, and measure it against the original.
+        """Measure `model` optimized with `recipe`, or `candidate` in its place, against `model`; or `model` alone.
 
         Args:
             model: a torch.nn.Module, a function without arguments that makes one, or `"package.module:function"`.
                 Without a model, the case that the marker names is measured as budgets.yaml describes it.
             recipe: such as `"int8-dynamic"` or `"prune-structured(ratio=0.5) + int8-dynamic"`.
+            candidate: what the project has optimized itself, in place of a recipe: a module, a function that makes one
+                or its name, or the path of a file, from the folder of the test.
             data: what the score is measured on: (inputs, targets) tensors, a Dataset, a DataLoader, an iterable of
                 batches, or a factory of one of these. Targets may be a list with one entry for each example; under a
                 metric that needs no labels, inputs alone will do.
@@ -159,8 +175,10 @@ class ModelOpt(_Work):
         if model is None:
             variant, name = self._named_case(budget, recipe)
         else:
-            if recipe is None:
-                pytest.fail("modelopt(model, recipe, ...): give a recipe, such as 'int8-dynamic'", pytrace=False)
+            if recipe is not None and candidate is not None:
+                pytest.fail("modelopt(model, ...): give a recipe or a candidate, not both", pytrace=False)
+            if recipe is None and candidate is None:
+                _require_absolute(budget.limits)
             if data is None and example_inputs is None:
                 pytest.fail("modelopt(model, recipe, ...): give `data=` (or at least `example_inputs=`)", pytrace=False)
             if slices is not None and not isinstance(slices, str) and not callable(slices):
@@ -173,6 +191,7 @@ class ModelOpt(_Work):
                 "calibration": calibration,
                 "example_inputs": example_inputs,
                 "slices": slices,
+                "candidate": candidate,
             }
             variant = self._variant(sources, recipe, metric, batch_size, threads, device)
             name = _model_name(model, self._item)
@@ -202,9 +221,9 @@ class ModelOpt(_Work):
             )
         from dataclasses import replace
 
-        variant = self._session.variant(budget.entry.model, budget.entry.recipe)
+        variant = self._session.variant(budget.entry)
         if recipe is not None:
-            variant = replace(variant, recipe=canonical_recipe(recipe))
+            variant = replace(variant, recipe=canonical_recipe(recipe), candidate=None)
         return variant, f"{budget.entry.model.name} in {self._item.name}"
 
     def _inference(self, budget: Budget, given: str | None, *, is_named: bool) -> Inference:
@@ -263,6 +282,22 @@ class Optimizer(_Work):
         return Optimized(variant.recipe, loaded.coverage, (*loaded.notes, *notes), path)
 
 
+def _require_absolute(limits: Sequence[Limit]) -> None:
+    """Without a recipe and a candidate there is nothing to compare."""
+    from pytest_modelopt.limits.catalogue import ORIGINAL_LIMITS
+
+    if not limits:
+        pytest.fail(
+            "modelopt(model, ...): give a recipe, such as 'int8-dynamic', a candidate, or by "
+            "@pytest.mark.model_budget(...) a limit of the model as it is",
+            pytrace=False,
+        )
+    others = [limit.name for limit in limits if limit.name not in ORIGINAL_LIMITS]
+    if others:
+        told = ", ".join(others)
+        pytest.fail(f"modelopt(model): {told} compares with the original; give a recipe or a candidate", pytrace=False)
+
+
 def canonical_recipe(recipe: str) -> str:
     """The recipe's canonical spelling; a wrong one fails the test with the nearest right one."""
     from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
@@ -308,8 +343,11 @@ def _factory_name(what: str, value: str | None) -> str | None:
 
 def _model_name(model: Any, item: pytest.Item) -> str:
     """What the table calls a model that no file names: its class or factory, and the test."""
-    name = model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
-    return f"{name} in {item.name}"
+    return f"{_name_of(model)} in {item.name}"
+
+
+def _name_of(model: Any) -> str:
+    return model if isinstance(model, str) else str(getattr(model, "__name__", type(model).__name__))
 
 
 def _conftests() -> list[ModuleType]:

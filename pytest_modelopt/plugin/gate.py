@@ -145,7 +145,7 @@ class Gate:
         run.collected = tuple(
             dict.fromkeys([*known, *run.planned, *entry_ids(run, self._config.rootpath, self._items)])
         )
-        if any(imports_compiler(item.entry.recipe) for item in session.items if isinstance(item, CaseItem)):
+        if any(_imports_compiler(item) for item in session.items):
             preload_compiler()
         if run.planned and not self._is_worker and not self._config.getoption("collectonly"):
             run.update_report()  # what an earlier run has left there must not pass for this one's
@@ -397,6 +397,10 @@ def _is_gated(item: pytest.Item) -> bool:
         or any(name in fixtures for name in ("modelopt", "optimize"))
         or item.stash.get(USED, False)
     )
+
+
+def _imports_compiler(item: pytest.Item) -> bool:
+    return isinstance(item, CaseItem) and item.entry.is_recipe and imports_compiler(item.entry.recipe)
 
 
 def _is_planned(item: pytest.Item) -> bool:

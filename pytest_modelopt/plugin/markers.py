@@ -22,7 +22,8 @@ def read_budget(item: pytest.Item, session: Session) -> Budget:
     problems: list[Problem] = []
     for marker in item.iter_markers(MARKER):
         try:
-            stated = parse_marker(marker.args, marker.kwargs, file=file, line=(line or 0) + 1)
+            known = {entry.name for entry in session.entries}
+            stated = parse_marker(marker.args, marker.kwargs, file=file, line=(line or 0) + 1, known=known)
         except BudgetsError as error:
             problems += error.problems
             continue

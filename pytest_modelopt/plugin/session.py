@@ -7,6 +7,7 @@ Every process that runs tests has a Session that measures. The process that owns
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.measuring.controller.runner import Progress, Runner
     from pytest_modelopt.measuring.variant import Variant
     from pytest_modelopt.plugin.outputs import Outputs
+    from pytest_modelopt.results.candidate import Candidate
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,11 @@ class Session:
             self._runner = Runner(limits, self.progress, _breaks_memory)
         return self._runner
 
-    def variant(self, model: ModelEntry, recipe: str | None) -> Variant:
-        """A variant of a model of budgets.yaml."""
+    def variant(self, entry: CaseEntry) -> Variant:
+        """What a case of budgets.yaml measures."""
         assert self.budgets is not None
-        return variant_of(self.budgets, model, recipe, self.working_directory)
+        recipe = entry.recipe if entry.is_recipe else None
+        return variant_of(self.budgets, entry.model, recipe, self.working_directory, entry.candidate)
 
     @property
     def compares_with_base(self) -> bool:
@@ -122,20 +125,24 @@ class Session:
         from pytest_modelopt.diagnosis.empty_comparison import nothing_compared
         from pytest_modelopt.diagnosis.examine import examine
         from pytest_modelopt.judging.judge import judge
-        from pytest_modelopt.limits.catalogue import misfit
+        from pytest_modelopt.limits.catalogue import LIMITS, misfit
 
         case = _case(case_id, model, limits, variant, inference)
         # A marker is read before its metric is known: `max_accuracy_drop=1` would be a limit that nothing can break.
         misfits = [text for limit in limits if (text := misfit(limit, _metric_name(variant)))]
         if misfits:
             return replace(case, error=CaseError("limits", "; ".join(misfits)))
-        measured = self.runner.measure(case, variant, self._is_open(limits), keep=self.compares_with_base)
+        if case.recipe == ORIGINAL:
+            is_timed = any(LIMITS[limit.name].is_timed for limit in limits)
+            measured = self.runner.measure_original(case, variant, self._is_open(limits), is_timed=is_timed)
+        else:
+            measured = self.runner.measure(case, variant, self._is_open(limits), keep=self.compares_with_base)
         self._environment = self.runner.environment
         ill_fitting = _unfit_for_scores(measured)
         if measured.error is None and ill_fitting:
             measured = replace(measured, error=CaseError("limits", ill_fitting))
         measured = _whose_figures_agree(measured)
-        same = nothing_compared(measured) if measured.error is None else ""
+        same = nothing_compared(measured) if measured.error is None and case.recipe != ORIGINAL else ""
         if same:
             measured = replace(measured, error=CaseError("compare", same))
         judged = judge(measured, timed_limits=self.timed_limits)
@@ -146,16 +153,18 @@ class Session:
         from pytest_modelopt.diagnosis.examine import examine
         from pytest_modelopt.judging.judge import judge
 
-        model, recipe = entry.model, None if entry.recipe == ORIGINAL else entry.recipe
-        limits = model.regression if recipe is None else entry.regression
-        head = self.variant(model, recipe)
+        model = entry.model
+        limits = model.regression if entry.recipe == ORIGINAL else entry.regression
+        head = self.variant(entry)
         case = _case(case_id, model.name, limits, head, model.inference)
         is_open = self._is_open(limits)
         if self.revision is not None:
             revision = self.revision
             base = revision.variant(head, model, variant_of)
             if base is None:
-                return judge(replace(case, base=revision.lacks(model.name, recipe)), timed_limits=self.timed_limits)
+                return judge(
+                    replace(case, base=revision.lacks(model.name, entry.recipe)), timed_limits=self.timed_limits
+                )
             if revision.never_ran is not None:
                 return judge(replace(case, base=revision.never_ran), timed_limits=self.timed_limits)
             case = replace(case, base=Base(revision.name, "compared"))
@@ -258,7 +267,7 @@ def _case(case_id: str, model: str, limits: Sequence[Limit], variant: Variant, i
     return Case(
         id=case_id,
         model=model,
-        recipe=variant.recipe or ORIGINAL,
+        recipe=variant.label,
         metric=None,
         higher_is_better=True,
         limits=tuple(limits),
@@ -276,7 +285,13 @@ def _whose_figures_agree(case: Case) -> Case:
     return replace(case, error=CaseError("compare", why)) if told else case
 
 
-def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, working_directory: Path) -> Variant:
+def variant_of(
+    budgets: BudgetsFile,
+    model: ModelEntry,
+    recipe: str | None,
+    working_directory: Path,
+    candidate: Candidate | None = None,
+) -> Variant:
     """A model of budgets.yaml as a variant; its factories are looked for beside the file first."""
     from pytest_modelopt.measuring.variant import Variant, added_recipes_now, environment_now
 
@@ -295,7 +310,12 @@ def variant_of(budgets: BudgetsFile, model: ModelEntry, recipe: str | None, work
         device=budgets.defaults.device,
         threads=budgets.defaults.threads,
         added_recipes=added_recipes_now(),
+        candidate=None if candidate is None else _absolute(candidate, budgets.path.parent),
     )
+
+
+def _absolute(candidate: Candidate, folder: Path) -> Candidate:
+    return replace(candidate, file=os.path.normpath(folder / candidate.file)) if candidate.file else candidate
 
 
 def _breaks_memory(case: Case) -> bool:

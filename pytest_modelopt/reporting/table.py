@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from pytest_modelopt.limits.latency import latencies_s
 from pytest_modelopt.reporting.cells import (
     NOT_MEASURED,
     PROCESS_METER,
@@ -22,7 +23,7 @@ from pytest_modelopt.reporting.cells import (
 )
 from pytest_modelopt.reporting.names import machine_title
 from pytest_modelopt.reporting.plain_text import plain_line
-from pytest_modelopt.results.figures import format_bytes, format_number, format_percentage
+from pytest_modelopt.results.figures import format_bytes, format_number, format_percentage, format_time
 from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.outcome import CaseOutcome, case_outcome, is_red, warnings
 from pytest_modelopt.results.record import ORIGINAL, Case, Coverage, Measurement, Record
@@ -37,7 +38,8 @@ _Figure = TypeVar("_Figure")
 
 @dataclass(frozen=True)
 class Row:
-    """One variant: its cells in the order of `HEADERS`. The original's has no case and no outcome."""
+    """One variant: its cells in the order of `HEADERS`. The original's has no case and no outcome, unless it has limits
+    of its own."""
 
     recipe: str
     changed: str
@@ -130,7 +132,7 @@ def block_of(record: Record, cases: list[Case]) -> Block:
         title=plain_line(first.model) + (f" on {machine}" if machine else ""),
         model=plain_line(first.model),
         metric=None if metric_of(cases) is None else plain_line(str(metric_of(cases))),
-        rows=(_original_row(cases), *(_variant_row(record, case) for case in cases)),
+        rows=(_original_row(record, cases), *(_variant_row(record, case) for case in cases if case.recipe != ORIGINAL)),
         conditions=f"{scored(cases)}{_bounds_told(cases)}; {measured(cases)}{_legend(cases)}",
         is_red=any(is_red(case, record.strict) for case in cases),
     )
@@ -195,8 +197,14 @@ def _meter(cases: list[Case]) -> str:
     return f" ({PROCESS_METER} memory of fresh processes by {' and '.join(meters)}, for {' and '.join(runtimes)})"
 
 
-def _original_row(cases: list[Case]) -> Row:
-    """The original is measured once and handed to all its cases; its latency stands with each comparison."""
+def _original_row(record: Record, cases: list[Case]) -> Row:
+    """The original is measured once and handed to all its cases; its latency stands with each comparison.
+
+    Where it has limits of its own, one of the cases is its own, too.
+    """
+    own = next((case for case in cases if case.recipe == ORIGINAL), None)
+    outcome = None if own is None else case_outcome(own, record.strict)
+    timing = None if own is None else timed(own)
 
     def latest(figure: Callable[[Measurement], _Figure | None]) -> _Figure | None:
         return _latest(figure(case.original) if case.original else None for case in cases)
@@ -206,12 +214,14 @@ def _original_row(cases: list[Case]) -> Row:
         changed="",
         memory=_original_memory(cases),
         size=or_dash(format_bytes, latest(lambda original: original.size_bytes)),
-        latency="",
+        latency=format_time(latencies_s(timing)[1]) if timing else "",
         speedup="",
         score=score_cell(cases[0].metric, latest(lambda original: original.score)),
         drop="",
         flips="",
-        verdict="",
+        verdict="" if own is None or outcome is None else verdict_cell(own, outcome),
+        case=own,
+        outcome=outcome,
     )
 
 
@@ -223,7 +233,7 @@ def _variant_row(record: Record, case: Case) -> Row:
     variant, timing = case.variant, timed(case)
     return Row(
         recipe=recipe,
-        changed=_changed(case.coverage),
+        changed="candidate" if variant is not None and variant.provenance is not None else _changed(case.coverage),
         memory=memory_cell(case),
         size=size_cell(case),
         latency=latency_cell(timing) if timing else NOT_MEASURED,

@@ -13,6 +13,7 @@ from typing import Literal
 
 from pytest_modelopt.results.answers import Agreement, Inference, Interval, Repeat, Slices
 from pytest_modelopt.results.base import Against, Base
+from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.merge_info import Merged
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.verdicts import Finding, Limit, Verdict
@@ -52,7 +53,7 @@ class Measurement:
     """What one variant costs and answers. A figure that is None could not be measured; `unmeasured` says why."""
 
     recipe: str | None
-    """The recipe in canonical spelling; None for the original."""
+    """The recipe in canonical spelling, or the name of the candidate; None for the original."""
     size_bytes: int | None
     weights_bytes: int | None
     """Bytes of the unique storages of parameters, buffers and packed weights."""
@@ -78,6 +79,8 @@ class Measurement:
     """What else its worker saw; None where it came to no look."""
     repeat: Repeat | None = None
     """Of a variant that answers differently each time; None for one that repeats itself, and where nobody looked."""
+    provenance: Provenance | None = None
+    """Of a candidate: what the project has made of the model itself."""
     hidden_bytes: int | None = 0
     """What a fresh process gained by loading and calling it beyond what torch's allocator and the walk explain; 0
     within the tolerance, None where no fresh process can load it."""

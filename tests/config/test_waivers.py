@@ -167,7 +167,7 @@ MISTAKES = [
     ),
     (
         row("case: speech/original, limit: max_slowdown"),
-        ["speech/original states no", "below `regression:`"],
+        ["speech/original states no", "below `original:` and `regression:`"],
     ),
     (row("case: vit/low-rank"), ["waiver 1 has no `limit`; add `limit:` with the name of the limit"]),
     (row("limit: max_flips"), ["waiver 1 has no `case`; add `case: model/recipe`"]),

@@ -25,7 +25,7 @@ class BaseVariants:
 
     def measured_variant(self, base: Variant, head: Measured, name: str) -> Measured:
         """The variant `base` on the data and the inputs of head's original, or with its error."""
-        if base.recipe is None:
+        if base.is_original:
             return self._original.get(base, name, lambda made: self._measure(made, head, None, name))
         reference = None
         if base.metric.is_unlabelled:  # its score compares with what its own original answers

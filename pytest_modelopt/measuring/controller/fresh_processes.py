@@ -38,7 +38,9 @@ def balance_books(workshop: Workshop, measured: Measured, name: str) -> None:
     try:
         with _saved(workshop, measured, name) as saved:
             workshop.progress.step(name, f"loading the {label} in a fresh process")
-            found: Balance = _in_fresh_worker(workshop, measured, "balance", **saved, runtime=before.runtime)
+            found: Balance = _in_fresh_worker(
+                workshop, measured, "balance", **saved, runtime=before.runtime, shipped=_shipped(measured, before)
+            )
     except WorkerFailed as failed:
         _require_alive(measured, failed)
         measured.measurement = _unknown(before, failed.message)
@@ -128,6 +130,12 @@ def _saved(workshop: Workshop, measured: Measured, name: str) -> Iterator[dict[s
     finally:
         for file in files.values():
             file.unlink(missing_ok=True)
+
+
+def _shipped(measured: Measured, measurement: Measurement) -> tuple[str, ...]:
+    """The files of a candidate, which its size counts already."""
+    files = measurement.provenance.files if measurement.provenance is not None else {}
+    return tuple(str(Path(measured.variant.import_paths[0]) / file) for file in files)
 
 
 def _in_fresh_worker(workshop: Workshop, measured: Measured, operation: str, **arguments: Any) -> Any:

@@ -31,7 +31,7 @@ def _save(workshop: Workshop, measured: Measured) -> Saved:
     inputs, model = workshop.new_file("inputs"), workshop.new_file("model")
     workshop.request(measured.worker, "save_inputs", path=str(inputs))
     answer: Sample = workshop.request(measured.worker, "answer")
-    if measured.variant.recipe is None:
+    if measured.variant.is_original:
         return Saved(inputs, None, answer)
     if not answer.values:
         _note(measured, "its answers hold no tensor, so a saved copy cannot be checked")

@@ -92,6 +92,21 @@ class Runner:
             if not keep:
                 self._optimized.forget()
 
+    def measure_original(self, case: Case, variant: Variant, is_open: IsOpen, *, is_timed: bool) -> Case:
+        """The case of the model as it is, on both sides of the comparison. `is_timed`: beside a copy of itself, in a
+        worker of its own."""
+        if is_timed:
+            return self._where_files_last(lambda: self._measure(case, variant, is_open, keep=False))
+        return self._where_files_last(lambda: self._measure_original(case, variant))
+
+    def _measure_original(self, case: Case, variant: Variant) -> Case:
+        original = self._measured_original(variant, case.name)
+        if original.error is not None:
+            return replace(case, error=original.error, original=original.measurement)
+        if _needs_process_memory(case, original):
+            measure_process_memory(self._workshop, original, case.name)
+        return _compared(case, original, original)
+
     def measure_against(self, case: Case, head: Variant, base: Variant | None, is_open: IsOpen) -> Case:
         """The case of `head` (with or without a recipe) against the same variant of another revision, on head's data.
 
@@ -104,10 +119,10 @@ class Runner:
         assert case.base is not None
         original = self._measured_original(head, case.name)
         ours = original
-        if head.recipe is not None and original.error is None:
+        if not head.is_original and original.error is None:
             ours = self._optimized.get(head, case.name, lambda made: self._follow(made, original, case.name))
         if ours.error is not None:
-            error = _of_the_original(ours.error) if ours is original and head.recipe is not None else ours.error
+            error = _of_the_original(ours.error) if ours is original and not head.is_original else ours.error
             return replace(case, error=error, variant=ours.measurement)
         if base is None:
             return _alone(case, ours)
@@ -142,6 +157,19 @@ class Runner:
             raise WorkerFailed(failed.error.message, failed.error.output) from None
         finally:
             self._workshop.end(measured)
+
+    def export(self, variant: Variant, path: Path, name: str) -> tuple[Path, ...]:
+        """Make the variant and write it as it is shipped to `path`, which has no suffix. Raises WorkerFailed."""
+        measured = Measured(variant)
+        try:
+            self._measuring.load(measured, name)
+            assert measured.worker is not None
+            files = measured.worker.request("export", path=str(path), limit_s=self._limits.step_limit_s)
+        except Failed as failed:
+            raise WorkerFailed(failed.error.message, failed.error.output) from None
+        finally:
+            self._workshop.end(measured)
+        return tuple(map(Path, files))
 
     def forget_original(self) -> None:
         """End the kept workers: the next case has another model."""

@@ -56,7 +56,7 @@ class Measuring:
         size = self._figure(measured, name, "size", unmeasured)
         memory: Memory = self._figure(measured, name, "memory", unmeasured) or Memory(None, None)
         measured.measurement = Measurement(
-            recipe=measured.variant.recipe,
+            recipe=None if measured.variant.is_original else measured.variant.label,
             size_bytes=size,
             weights_bytes=memory.weights_bytes,
             call_peak_bytes=memory.call_peak_bytes,
@@ -68,6 +68,7 @@ class Measuring:
             seconds=measured.seconds,
             runtime=memory.runtime,
             reserved_bytes=memory.reserved_bytes,
+            provenance=measured.loaded.provenance,
         )
         if measured.loaded.no_coverage:
             unmeasured["coverage"] = measured.loaded.no_coverage
@@ -208,7 +209,7 @@ class Measuring:
 
 def _data_notes(measured: Measured) -> tuple[str, ...]:
     """What should be known about the data: it is the same for all variants, and said once."""
-    return measured.examples.notes if measured.examples is not None and measured.variant.recipe is None else ()
+    return measured.examples.notes if measured.examples is not None and measured.variant.is_original else ()
 
 
 def _told_mixed(found: tuple[str, ...]) -> str:

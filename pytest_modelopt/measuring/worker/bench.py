@@ -32,6 +32,7 @@ from pytest_modelopt.measuring.protocol import (
 )
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import environment, latency, loading, observe, quality, repeating, size
+from pytest_modelopt.measuring.worker.candidates import load_candidate
 from pytest_modelopt.measuring.worker.data.variant_data import Data
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
@@ -47,6 +48,7 @@ from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
 from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
 from pytest_modelopt.results.answers import Interval, Repeat
+from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.observations import Makeup, Observations
 from pytest_modelopt.results.record import Coverage, Environment, ProcessMeter
 
@@ -74,6 +76,7 @@ class Bench:
         self._has_scored = False
         self._compilations = 0
         self._traces = ""
+        self._provenance: Provenance | None = None
         # Noticed on the way, for `observe`.
         self._known: dict[str, Any] = {}
         self._unobserved: dict[str, str] = {}
@@ -108,7 +111,7 @@ class Bench:
         inputs = self._data.example_inputs() if inputs_file is None else size.load(Path(inputs_file))
         self._inputs = self._device.take(inputs)
         self._cuda_meter = tensor_meter.CudaMeter(self._device.torch_device) if self._device.is_cuda else None
-        model, notes = loading.load_model(self._loader, self._variant.model)
+        model, notes = self._load_model()
         self._model = model.to(self._device.torch_device) if self._device.is_cuda else model
         self._set_threads()
         with torch.no_grad():  # not inference mode: a recipe may need gradients of what the model caches in this call
@@ -126,7 +129,33 @@ class Bench:
             self._ties = observe.ties(self._model)
         name = "" if self._metric is None else self._metric.name
         higher_is_better = self._metric is None or self._metric.higher_is_better
-        return Loaded(notes, None, name, higher_is_better, has_compiler=is_dynamo_here())
+        return Loaded(
+            notes,
+            None,
+            name,
+            higher_is_better,
+            has_compiler=is_dynamo_here(),
+            provenance=self._provenance,
+        )
+
+    def _load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
+        candidate = self._variant.candidate
+        if candidate is None:
+            return loading.load_model(self._loader, self._variant.model)
+        if candidate.file and self._device.is_cuda:
+            raise VariantError(
+                f"{candidate.name} is a file, and files run on the CPU only, not on {self._variant.device}"
+            )
+
+        def answer() -> tuple[Inputs, Any]:
+            original, _ = loading.load_model(self._loader, self._variant.model)
+            with torch.no_grad():
+                return self._first_inputs(), call(original, self._first_inputs())
+
+        model, notes, self._provenance = load_candidate(
+            candidate, self._loader, Path(self._variant.import_paths[0]), answer
+        )
+        return model, notes
 
     def optimize(self) -> Loaded:
         """Apply the recipe to the loaded model."""
@@ -173,6 +202,8 @@ class Bench:
         return () if self._variant.tree is None else linked_to_head(self._variant.tree)
 
     def size(self) -> int:
+        if self._provenance is not None and self._provenance.files:
+            return sum(self._provenance.files.values())
         try:
             return size.saved_bytes(self.model)
         except Exception as error:
@@ -201,12 +232,12 @@ class Bench:
             raise VariantError(str(error)) from error
         return found
 
-    def balance(self, model: str, inputs: str, runtime: str | None = None) -> Balance:
+    def balance(self, model: str, inputs: str, runtime: str | None = None, shipped: tuple[str, ...] = ()) -> Balance:
         """What this process gains by loading the saved model and calling it, beside what `memory` sees. For a fresh
-        worker."""
+        worker. `shipped`: files that belong to the variant itself."""
         self._set_threads()
         loading.restore_environment(Path(model))
-        return balance.balance(Path(model), Path(inputs), runtime)
+        return balance.balance(Path(model), Path(inputs), runtime, shipped)
 
     def process_memory(self, model: str, inputs: str, runtime: str | None) -> tuple[int, ProcessMeter]:
         """(peak bytes of this process while it loads the saved model and calls it, the meter). For a fresh worker."""
@@ -224,7 +255,7 @@ class Bench:
         self._set_threads()
         kept, compared = (Path(path) if path else None for path in (keep, reference))
         probe = repeating.Probe(self.model, self._device)
-        is_original = self._variant.recipe is None
+        is_original = self._variant.is_original
         scorer = self._metric.scorer(kept, compared, is_paired=is_original)
         seen = self._data.calibration_seen
         answers = self._pass(lambda batches: seen.evaluated(probe.watch(batches)), scorer, self.model)
@@ -331,6 +362,18 @@ class Bench:
         except Exception as error:
             raise _not_saved(error) from error
         loading.keep_environment(Path(path), self._environment)
+
+    def export(self, path: str) -> tuple[str, ...]:
+        """Write the variant as it is shipped to `path`, without a suffix: in the format of its runtime, or else saved
+        by torch. The files."""
+        if isinstance(self.model, RuntimeModule):
+            return tuple(map(str, self.model.written(Path(path))))
+        file = Path(path).with_name(f"{Path(path).name}.pt")
+        try:
+            size.save(self.model, file)
+        except Exception as error:
+            raise _not_saved(error) from error
+        return (str(file),)
 
     def save_inputs(self, path: str) -> None:
         """Write the inputs of the measured call to `path`."""

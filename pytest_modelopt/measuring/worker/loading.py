@@ -141,20 +141,20 @@ def _lacks_arguments(factory: Callable[[], Any], error: BaseException) -> bool:
     return False
 
 
-def load_model(loader: Loader, source: Source) -> tuple[nn.Module, tuple[str, ...]]:
+def load_model(loader: Loader, source: Source, what: str = "model") -> tuple[nn.Module, tuple[str, ...]]:
     """The model in eval mode, and what had to be done to it, in words."""
-    model = loader.make(source, "model")
+    model = loader.make(source, what)
     if not isinstance(model, nn.Module):
         hint = ""
         if isinstance(model, Mapping):
             hint = " (a state_dict? load it into the module and return the module)"
         elif isinstance(model, type):
             hint = " (a class: return an instance)"
-        raise VariantError(f"the model factory returned a {type(model).__name__}, not a torch.nn.Module{hint}")
+        raise VariantError(f"the {what} factory returned a {type(model).__name__}, not a torch.nn.Module{hint}")
     training = in_training(model)
     if not training:
         return model, ()
-    which = "the model was" if model in training else "parts of the model were"
+    which = f"the {what} was" if model in training else f"parts of the {what} were"
     put_into_eval_mode(model)
     return model, (
         f"{which} in training mode ({len(training)} modules) and put into eval mode for every measurement: "

@@ -20,7 +20,7 @@ from pytest_modelopt.measuring.worker.quality import update_with_bytes
 from pytest_modelopt.measuring.worker.repeating import KeptAnswer, dense
 from pytest_modelopt.optimizing.describe import author_name, known_base, type_name
 from pytest_modelopt.optimizing.fused_path import is_fused
-from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
+from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule
 from pytest_modelopt.optimizing.sealed import in_training
 from pytest_modelopt.optimizing.sharing import sharing
 from pytest_modelopt.results.observations import Observations
@@ -210,7 +210,7 @@ def _ties(model: nn.Module, before: Ties) -> Facts:
     untied, size = [], 0
     for names in before:
         owners = [modules.get(name.rpartition(".")[0]) for name in names]
-        if isinstance(model, RuntimeModule) or any(owner is None for owner in owners):
+        if isinstance(model, EngineModule) or any(owner is None for owner in owners):
             continue
         held = [_storage(owner, name.rpartition(".")[2]) for owner, name in zip(owners, names, strict=True)]
         if len({place for place, _ in held}) > 1:
@@ -240,7 +240,7 @@ def _storage(owner: Any, name: str) -> tuple[int, int]:
 def _digest(model: nn.Module) -> str | None:
     """None for a model whose parts cannot be seen from Python, or are too large to be read again."""
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    if isinstance(model, RuntimeModule) or any(map(_keeps_weights_to_itself, model.modules())):
+    if isinstance(model, EngineModule) or any(map(_keeps_weights_to_itself, model.modules())):
         return None
     if any(_of_torchao(tensor) for _, tensor in tensors):
         return None

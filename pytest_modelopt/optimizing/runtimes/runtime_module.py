@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -78,8 +79,8 @@ def _loaded(
 TENSOR = "<tensor>"
 
 
-class RuntimeModule(nn.Module):
-    """Runs `program`, a model in the format of another runtime. Saved, it is that program and the signature.
+class EngineModule(nn.Module):
+    """Runs a model in the engine of another runtime, which is not saved with it.
 
     The engine is started at the first call, and again when torch's number of threads changes: so it works with as many
     threads as torch would, and a copy that was loaded elsewhere starts its own.
@@ -88,24 +89,19 @@ class RuntimeModule(nn.Module):
     runtime: ClassVar[str]
     """The name of the runtime, as `measure` knows it."""
 
-    def __init__(self, program: bytes, signature: Signature) -> None:
+    def __init__(self, signature: Signature) -> None:
         super().__init__()
-        self.program = program
         self.signature = signature
         self._engine: Any = None
         self._threads = 0
 
     @abstractmethod
     def start(self, threads: int) -> Any:
-        """An engine for `program` that works with `threads` threads."""
+        """An engine that works with `threads` threads."""
 
     @abstractmethod
     def run(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         """The outputs for `inputs`, in tensors of their own."""
-
-    @abstractmethod
-    def float_tensors(self) -> Iterator[torch.Tensor]:
-        """Every tensor that `program` holds in float32, in whatever shape and order."""
 
     @property
     def engine(self) -> Any:
@@ -118,6 +114,22 @@ class RuntimeModule(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         inputs = self.signature.flat_inputs(args, kwargs)
         return self.signature.output_of(self.run(self.engine, inputs))
+
+
+class RuntimeModule(EngineModule):
+    """Runs `program`, a model in the format of another runtime. Saved, it is that program and the signature."""
+
+    def __init__(self, program: bytes, signature: Signature) -> None:
+        super().__init__(signature)
+        self.program = program
+
+    @abstractmethod
+    def float_tensors(self) -> Iterator[torch.Tensor]:
+        """Every tensor that `program` holds in float32, in whatever shape and order."""
+
+    @abstractmethod
+    def written(self, path: Path) -> tuple[Path, ...]:
+        """The files, in the runtime's own format, that were written at `path`, which has no suffix."""
 
     def __getstate__(self) -> dict[str, Any]:
         """The program as a tensor: torch.save writes bytes as text, which takes half as much again."""

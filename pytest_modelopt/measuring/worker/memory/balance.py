@@ -11,6 +11,7 @@ import contextlib
 import gc
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -51,8 +52,11 @@ _SETTINGS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0"}
 _PACKED_ROWS, _PACKED_COLUMNS, _OF_PACKED = 64, 512, 96 * KIB
 
 
-def balance(model: Path, inputs: Path, runtime: str | None) -> Balance:
-    """Load the saved module and call it on the saved inputs. To be called once, in a process of its own."""
+def balance(model: Path, inputs: Path, runtime: str | None, shipped: Sequence[str] = ()) -> Balance:
+    """Load the saved module and call it on the saved inputs. To be called once, in a process of its own.
+
+    `shipped`: files that the variant consists of, and whose size is known.
+    """
     os.environ.update(_SETTINGS)
     example = size.load(inputs)
     process_memory.import_libraries(model, runtime)
@@ -65,7 +69,7 @@ def balance(model: Path, inputs: Path, runtime: str | None) -> Balance:
     with torch.inference_mode(), _without_compiler():
         look = _balance if process_counters.are_here() else _uncounted
         found = look(model, example, others)
-    own = {os.path.realpath(file) for file in (model, inputs)}
+    own = {os.path.realpath(file) for file in (str(model), str(inputs), *shipped)}
     named.note()
     unnamed = opened_files.unexplained(found.unnamed_bytes, model)
     return replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -65,10 +66,15 @@ class LiteRT(RuntimeModule):
         return Engine(interpreter, _places(runner.get_input_details()), _places(runner.get_output_details()))
 
     def run(self, engine: Engine, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        parts = [_invoke(engine, part) for part in cut(engine, inputs)]
+        parts = [invoke(engine, part) for part in cut(engine, inputs)]
         if not parts:
             return [torch.empty((0, *place.shape[1:]), dtype=place.dtype) for place in engine.outputs]
         return [torch.cat(outputs)[: len(inputs[0])] for outputs in zip(*parts, strict=True)]
+
+    def written(self, path: Path) -> tuple[Path, ...]:
+        file = path.with_name(f"{path.name}.tflite")
+        file.write_bytes(self.program)
+        return (file,)
 
     def float_tensors(self) -> Iterator[torch.Tensor]:
         yield from float_constants(self.program)
@@ -139,7 +145,7 @@ def _as(tensor: torch.Tensor, place: Place) -> torch.Tensor:
     return tensor.to(place.dtype)
 
 
-def _invoke(engine: Engine, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def invoke(engine: Engine, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     interpreter = engine.interpreter
     for tensor, place in zip(inputs, engine.inputs, strict=True):
         interpreter.set_tensor(place.index, tensor.detach().contiguous().numpy())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -29,26 +30,15 @@ class OnnxModule(RuntimeModule):
         self._folded = tuple(folded)
 
     def start(self, threads: int) -> Any:
-        with telemetry.off():
-            import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # threads that spin while they wait for work take the cores from whatever is timed next
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors only
-        return onnxruntime.InferenceSession(self.program, options, providers=["CPUExecutionProvider"])
+        return session(self.program, threads)
 
     def run(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        # a converter may drop an input that the model does not use
-        wanted = {value.name for value in engine.get_inputs()}
-        feed = {
-            name: tensor.detach().cpu().numpy()
-            for name, tensor in zip(self.names, inputs, strict=True)
-            if name in wanted
-        }
-        return [torch.from_numpy(array) for array in engine.run(None, feed)]
+        return run_session(engine, dict(zip(self.names, inputs, strict=True)))
+
+    def written(self, path: Path) -> tuple[Path, ...]:
+        file = path.with_name(f"{path.name}.onnx")
+        file.write_bytes(self.program)
+        return (file,)
 
     def float_tensors(self) -> Iterator[torch.Tensor]:
         import onnx
@@ -58,6 +48,27 @@ class OnnxModule(RuntimeModule):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_folded": ()}
+
+
+def session(model: bytes | str, threads: int) -> Any:
+    """An InferenceSession on the CPU for a serialized model, or for the file of one."""
+    with telemetry.off():
+        import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # threads that spin while they wait for work take the cores from whatever is timed next
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors only
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def run_session(engine: Any, inputs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """All outputs, in tensors of their own. A converter may have dropped an input that the model does not use."""
+    wanted = {value.name for value in engine.get_inputs()}
+    feed = {name: tensor.detach().cpu().numpy() for name, tensor in inputs.items() if name in wanted}
+    return [torch.from_numpy(array) for array in engine.run(None, feed)]
 
 
 def _float_constants(message: Any) -> Iterator[torch.Tensor]:

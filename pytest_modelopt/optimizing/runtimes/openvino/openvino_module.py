@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 from xml.etree import ElementTree
 
@@ -37,23 +38,16 @@ class OpenVinoModule(RuntimeModule):
         self._kept = kept
 
     def start(self, threads: int) -> Any:
-        with telemetry.off():
-            import openvino
-
-        settings: dict[str, Any] = {
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,  # the process chooses its cores, for the original as for the variant
-        }
-        if self.precision != "auto":
-            settings["INFERENCE_PRECISION_HINT"] = self.precision
-        core = openvino.Core()
-        return core.compile_model(core.read_model(*unpacked(self.program)), "CPU", settings).create_infer_request()
+        return infer_request(unpacked(self.program), threads, self.precision)
 
     def run(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        found = engine.infer([tensor.detach().numpy() for tensor in inputs], share_inputs=True, share_outputs=False)
-        return [torch.from_numpy(found[index]) for index in range(len(engine.model_outputs))]
+        return infer(engine, inputs)
+
+    def written(self, path: Path) -> tuple[Path, ...]:
+        files = (path.with_name(f"{path.name}.xml"), path.with_name(f"{path.name}.bin"))
+        for file, content in zip(files, unpacked(self.program), strict=True):
+            file.write_bytes(content)
+        return files
 
     def float_tensors(self) -> Iterator[torch.Tensor]:
         xml, constants = unpacked(self.program)
@@ -65,6 +59,29 @@ class OpenVinoModule(RuntimeModule):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_kept": ()}
+
+
+def infer_request(model: tuple[bytes, bytes] | tuple[str], threads: int, precision: str) -> Any:
+    """A request to the compiled model on the CPU, of its XML and constants, or of the file of its XML."""
+    with telemetry.off():
+        import openvino
+
+    settings: dict[str, Any] = {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # the process chooses its cores, for the original as for the variant
+    }
+    if precision != "auto":
+        settings["INFERENCE_PRECISION_HINT"] = precision
+    core = openvino.Core()
+    return core.compile_model(core.read_model(*model), "CPU", settings).create_infer_request()
+
+
+def infer(engine: Any, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """All outputs, in tensors of their own."""
+    found = engine.infer([tensor.detach().numpy() for tensor in inputs], share_inputs=True, share_outputs=False)
+    return [torch.from_numpy(found[index]) for index in range(len(engine.model_outputs))]
 
 
 class Flat(nn.Module):

@@ -1,0 +1,78 @@
+"""`pytest-modelopt export`: write an optimized variant as it is measured, to be shipped."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_modelopt.cli.exit_codes import PASSED
+from pytest_modelopt.cli.printing import tell
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pytest_modelopt.cli.arguments import Commands
+    from pytest_modelopt.config.loader import BudgetsFile, CaseEntry
+
+
+def add_parser(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write an optimized variant as it is measured: .onnx, .xml and .bin, or .tflite for the runtimes, else "
+        "the module saved by torch; prints the SHA-256 of each file, for `sha256:` of a candidate",
+    )
+    parser.add_argument("model", help="a model of the budgets file")
+    parser.add_argument("recipe", help="a recipe, in any spelling; the file need not state it")
+    parser.add_argument("--output", type=Path, default=Path("dist"), metavar="FOLDER", help="default: dist")
+    parser.add_argument("--name", help="of the files, without a suffix (default: made of model and recipe)")
+    parser.add_argument("--budgets", type=Path, help="default: the one that pytest would take")
+    parser.set_defaults(run=run, in_project=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    from pytest_modelopt.cli.progress_line import Shown, show
+    from pytest_modelopt.config.loader import load_budgets
+    from pytest_modelopt.measuring.controller.process import WorkerFailed
+    from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
+    from pytest_modelopt.plugin.selection import keyword
+    from pytest_modelopt.plugin.session import variant_of
+
+    path: Path = options.budgets or options.default_budgets
+    budgets = load_budgets(path.resolve(), relative_to=Path.cwd())
+    entry = _entry(budgets, options.model, options.recipe)
+    variant = variant_of(budgets, entry.model, entry.recipe, Path.cwd())
+    name = options.name or keyword(f"{entry.model.name}-{entry.recipe}").replace("/", "_")
+    if Path(name).name != name:
+        raise ValueError(f"--name: {name!r} is no plain name of a file; give the folder by --output")
+    folder: Path = options.output
+    folder.mkdir(parents=True, exist_ok=True)
+    runner = Runner(StepLimits(budgets.defaults.time_limit_s, budgets.defaults.step_limit_s), Shown())
+    try:
+        files = runner.export(variant, folder.resolve() / name, entry.name)
+    except WorkerFailed as failed:
+        raise ValueError(f"{entry.name}: {failed.message}" + (f"\n{failed.output}" if failed.output else "")) from None
+    finally:
+        show("")
+        runner.close()
+    for file in files:
+        content = file.read_bytes()
+        tell(f"{folder / file.name}: {len(content):,} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}")
+    if files[0].suffix == ".pt":
+        tell(
+            "it is a pickle of the module: load it by `torch.load(file, weights_only=False)` where the same code can "
+            "be imported, and in no process that must not run code of others"
+        )
+    return PASSED
+
+
+def _entry(budgets: BudgetsFile, model: str, recipe: str) -> CaseEntry:
+    """A case for the model and the recipe, stated in the file or not. Raises ValueError."""
+    from pytest_modelopt.config.loader import CaseEntry
+    from pytest_modelopt.limits.spelling import did_you_mean, shown
+    from pytest_modelopt.optimizing.expression import canonical, parse
+
+    models = {each.name: each for each in budgets.models}
+    if model not in models:
+        raise ValueError(f"{budgets.path} has no model {shown(model)}{did_you_mean(model, list(models))}")
+    return CaseEntry(models[model], canonical(parse(recipe)), (), models[model].line)

@@ -1,0 +1,78 @@
+"""What types do not say of candidates and of models without data: names, places, and limits that need examples."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from typing import Any
+
+from pytest_modelopt.config.document import Document
+from pytest_modelopt.config.problems import Problem
+from pytest_modelopt.config.schema import CASES, Location, ModelSpec
+from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.limits.spelling import plain, shown
+from pytest_modelopt.results.record import ORIGINAL
+
+
+def candidate_problems(document: Document) -> Iterator[Problem]:
+    """Models without a case, names that mean something else, and files outside of the project."""
+    for model, entry in _mapping(document.data.get("models")).items():
+        if isinstance(entry, dict) and not {*CASES} & entry.keys() and entry.keys() <= ModelSpec.model_fields.keys():
+            yield document.problem(
+                ("models", model),
+                f"{plain(model)} has no `recipes`; add `recipes:` with at least one recipe below it, for example "
+                "`int8-dynamic:`, or `candidates:`, or `original:`",
+            )
+        for name, candidate in _mapping(_mapping(entry).get("candidates")).items():
+            here: Location = ("models", model, "candidates", name)
+            why = _wrong_name(name)
+            if why:
+                yield document.problem(here, f"the candidate {shown(name)} of {plain(model)} {why}; rename it")
+            file = _mapping(candidate).get("file")
+            from_root = posixpath.normpath(posixpath.join(posixpath.dirname(document.file), str(file)))
+            if from_root.startswith(".."):
+                where = (*here, "file")
+                message = f"file of {plain(model)}/{plain(name)}: {shown(file)} lies outside of the project"
+                yield document.problem(where, message)
+
+
+def data_problems(document: Document) -> Iterator[Problem]:
+    """Limits about answers, and calls, that a model without `data:` leaves without examples."""
+    for name, entry in _mapping(document.data.get("models")).items():
+        if not isinstance(entry, dict) or "data" in entry:
+            continue
+        at: Location = ("models", name)
+        if "example_inputs" not in entry:
+            yield document.problem(
+                at,
+                f"{plain(name)} has no `data`; add `data: package.module:function`, the function that returns the "
+                "examples, or `example_inputs:` where no limit is about answers",
+            )
+            continue
+        parts: dict[Location, Any] = {(*at, key): entry.get(key) for key in ("original", "budget", "regression")}
+        for key in ("recipes", "candidates"):
+            parts |= {(*at, key, case): stated for case, stated in _mapping(entry.get(key)).items()}
+        for where, stated in parts.items():
+            for limit in _mapping(stated):
+                if limit in LIMITS and LIMITS[limit].is_about_answers:
+                    message = f"{limit} of {plain(name)} is about answers, and the model has no `data:`; add it"
+                    yield document.problem((*where, limit), message)
+
+
+def _wrong_name(name: str) -> str:
+    """What a name means already, or cannot mean; '' where it names a candidate."""
+    from pytest_modelopt.optimizing.expression import RecipeError, parse
+
+    if not name.strip() or name != name.strip() or "::" in name or "/" in name or not name.isprintable():
+        return "is empty, or has a blank at its end, `::`, `/` or an invisible character in it"
+    if name == ORIGINAL:
+        return f"is called as the model itself, whose limits stand below `{ORIGINAL}:`"
+    try:
+        parse(name)
+    except RecipeError:
+        return ""
+    return "is called as a recipe"
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

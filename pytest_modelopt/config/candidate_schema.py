@@ -1,0 +1,108 @@
+"""The shape of `candidates:` in budgets.yaml: where each comes from, and its limits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+from pytest_modelopt.config.function_references import REFERENCE_SCHEMA, parse_reference
+from pytest_modelopt.config.limit_schema import CandidateLimits
+from pytest_modelopt.limits.spelling import shown
+
+SUFFIXES = (".onnx", ".xml", ".tflite", ".pt2", ".pt")
+"""Of files that can be measured: ONNX, OpenVINO, LiteRT, torch.export or AOTInductor, TorchScript."""
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+def parse_file(value: object) -> str:
+    """A file by its path from the folder of the budgets file."""
+    example = "`file: dist/reader.onnx`"
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ValueError(f"{shown(value)} is not the path of a file; write for example {example}")
+    path = PurePosixPath(value)
+    if "\\" in value or path.is_absolute() or re.match(r"[A-Za-z]:", value):
+        raise ValueError(
+            f"{shown(value)} is not a path from the folder of this file, with `/`; write for example {example}"
+        )
+    if path.suffix not in SUFFIXES:
+        raise ValueError(
+            f"{shown(value)} is of a format that cannot be measured: the suffixes are {', '.join(SUFFIXES)}; what "
+            "else Python can load is measured by `factory:`"
+        )
+    return value
+
+
+def parse_sha256(value: object) -> str:
+    """64 hexadecimal digits."""
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        raise ValueError(
+            f"{shown(value)} is no SHA-256 sum, which has 64 hexadecimal digits; `sha256sum FILE` prints it"
+        )
+    return value.lower()
+
+
+def parse_inputs(value: object) -> tuple[tuple[str, int | str], ...]:
+    """Inputs of the file by name, each with the argument of the model's call: a position from 0, or a keyword."""
+    example = "`inputs: {image: 0}`"
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(f"{shown(value)} does not say which argument each input gets; write for example {example}")
+    for name, argument in value.items():
+        is_position = type(argument) is int and argument >= 0
+        if not isinstance(name, str) or not (is_position or (isinstance(argument, str) and argument)):
+            raise ValueError(
+                f"{shown(argument)} is neither a position from 0 on nor a keyword; write for example {example}"
+            )
+    if len(set(value.values())) != len(value):
+        raise ValueError("two inputs get the same argument; give each its own")
+    return tuple(value.items())
+
+
+File = Annotated[
+    str,
+    BeforeValidator(parse_file),
+    WithJsonSchema({"type": "string", "pattern": rf"({'|'.join(map(re.escape, SUFFIXES))})$"}),
+]
+Sha256 = Annotated[
+    str, BeforeValidator(parse_sha256), WithJsonSchema({"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
+]
+InputNames = Annotated[
+    tuple[tuple[str, int | str], ...],
+    BeforeValidator(parse_inputs),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": ["integer", "string"]}, "minProperties": 1}),
+]
+Factory = Annotated[str, BeforeValidator(parse_reference), WithJsonSchema(REFERENCE_SCHEMA)]
+
+
+class CandidateSpec(CandidateLimits):
+    """An optimized model that the project has made itself: its origin, and its limits."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["factory"]}, {"required": ["file"]}]})
+
+    factory: Factory = Field(default="", description="The function that returns the candidate, any `nn.Module`.")
+    file: File = Field(default="", description="The candidate as a file, by its path from the folder of this file.")
+    sha256: Sha256 = Field(default="", description="The SHA-256 sum that the file must have.")
+    inputs: InputNames = Field(
+        default=(), description="Which argument of the model's call each input of the file gets, where names differ."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_origin(cls, data: Any) -> Any:
+        stated = data if isinstance(data, Mapping) else {}
+        origins = [key for key in ("factory", "file") if key in stated]
+        if len(origins) == 2:
+            raise ValueError("it has a `factory:` and a `file:`; keep the one that makes what is shipped")
+        if not origins and (isinstance(data, Mapping) or data is None):
+            raise ValueError("it has neither a `factory:` nor a `file:`; add `factory: package.module:function`")
+        for key in ("sha256", "inputs"):
+            if key in stated and "file" not in stated:
+                raise ValueError(f"`{key}:` belongs to a `file:`, and this is a factory; leave it out")
+        if "min_coverage" in stated:
+            raise ValueError(
+                "`min_coverage` is about what a recipe changes, and a candidate is a model of its own; leave it out"
+            )
+        return data

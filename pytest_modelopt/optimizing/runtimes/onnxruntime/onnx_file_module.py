@@ -1,0 +1,59 @@
+"""An `.onnx` file, external data included, in ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from pytest_modelopt.optimizing.runtimes.onnxruntime.onnx_module import run_session, session
+from pytest_modelopt.optimizing.runtimes.program_file_module import Port, ProgramFile, version_of
+
+_TYPES = {
+    "tensor(float)": torch.float32,
+    "tensor(float16)": torch.float16,
+    "tensor(bfloat16)": torch.bfloat16,
+    "tensor(double)": torch.float64,
+    "tensor(int64)": torch.int64,
+    "tensor(int32)": torch.int32,
+    "tensor(int8)": torch.int8,
+    "tensor(uint8)": torch.uint8,
+    "tensor(bool)": torch.bool,
+}
+
+
+class File(ProgramFile):
+    runtime: ClassVar[str] = "ONNX Runtime"
+
+    @classmethod
+    def described(cls, file: str) -> tuple[tuple[str, ...], str]:
+        """With the files in which it keeps its weights, which ONNX allows beside it only."""
+        import onnx
+
+        model = onnx.load(file, load_external_data=False)
+        opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+        producer = version_of(f"{model.producer_name} {model.producer_version}")
+        places = (
+            entry.value
+            for tensor in onnx.external_data_helper._get_all_tensors(model)
+            for entry in tensor.external_data
+            if entry.key == "location"
+        )
+        beside = (str(Path(file).parent / place) for place in dict.fromkeys(places))
+        return (file, *beside), f"ONNX opset {opset}" + (f", by {producer}" if producer else "")
+
+    def start(self, threads: int) -> Any:
+        return session(self.file, threads)
+
+    def ports(self, engine: Any) -> list[Port]:
+        return [Port(value.name, _TYPES.get(value.type), _sizes(value.shape)) for value in engine.get_inputs()]
+
+    def run_ports(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        names = [value.name for value in engine.get_inputs()]
+        return run_session(engine, dict(zip(names, inputs, strict=True)))
+
+
+def _sizes(shape: list[Any]) -> tuple[int | None, ...]:
+    """An open size has a name, or nothing."""
+    return tuple(size if isinstance(size, int) else None for size in shape)

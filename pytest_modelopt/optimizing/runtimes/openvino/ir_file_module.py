@@ -1,0 +1,60 @@
+"""An OpenVINO model, an `.xml` file with its `.bin` beside it, on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+from xml.etree import ElementTree
+
+import torch
+
+from pytest_modelopt.optimizing.runtimes.openvino.openvino_module import infer, infer_request
+from pytest_modelopt.optimizing.runtimes.program_file_module import Port, ProgramFile, ProgramFileError, version_of
+
+_TYPES = {
+    "f32": torch.float32,
+    "f16": torch.float16,
+    "bf16": torch.bfloat16,
+    "f64": torch.float64,
+    "i64": torch.int64,
+    "i32": torch.int32,
+    "i8": torch.int8,
+    "u8": torch.uint8,
+    "boolean": torch.bool,
+}
+
+
+class File(ProgramFile):
+    """In the precision that OpenVINO chooses by itself, as where it is served."""
+
+    runtime: ClassVar[str] = "OpenVINO"
+
+    @classmethod
+    def described(cls, file: str) -> tuple[tuple[str, ...], str]:
+        """With the weights, which stand beside it under the same name."""
+        weights = Path(file).with_suffix(".bin")
+        if not weights.exists():
+            raise ProgramFileError(f"{Path(file).name} has no {weights.name} beside it, which holds its weights")
+        root = ElementTree.parse(file).getroot()
+        versions = (each.get("value") for each in root.iter("runtime_version"))
+        maker = next((version_of(each) for each in versions if each), "")
+        made_by = f"OpenVINO IR {version_of(root.get('version') or '?')}"
+        return (file, str(weights)), made_by + (f", by OpenVINO {maker}" if maker else "")
+
+    def start(self, threads: int) -> Any:
+        return infer_request((self.file,), threads, "auto")
+
+    def ports(self, engine: Any) -> list[Port]:
+        return [
+            Port(
+                value.any_name if value.names else f"input_{index}",
+                _TYPES.get(value.element_type.get_type_name()),
+                None
+                if value.partial_shape.rank.is_dynamic
+                else tuple(None if size.is_dynamic else size.get_length() for size in value.partial_shape),
+            )
+            for index, value in enumerate(engine.model_inputs)
+        ]
+
+    def run_ports(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        return infer(engine, inputs)

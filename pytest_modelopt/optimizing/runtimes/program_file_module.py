@@ -1,0 +1,257 @@
+"""A model in a file that another pipeline made: loaded from its place, called and answering as the original is."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree
+
+from pytest_modelopt.optimizing.calling import Inputs, call
+from pytest_modelopt.optimizing.describe import last_line
+from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule, Signature
+
+FORMATS = {
+    ".onnx": ("onnxruntime.onnx_file_module", "ONNX Runtime", "onnxruntime"),
+    ".xml": ("openvino.ir_file_module", "OpenVINO", "openvino"),
+    ".tflite": ("litert.tflite_file_module", "LiteRT", "litert"),
+    ".pt2": ("torch_file_module", "torch.export", None),
+    ".pt": ("torch_file_module", "TorchScript", None),
+}
+"""The module with the class `File`, the name, and the pip extra of each suffix."""
+_POINTER = b"version https://git-lfs"
+
+
+class ProgramFileError(ValueError):
+    """A file that cannot be measured; the message says why, and the way out, in words."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input of a program. `shape` holds None for each size that is open, and is None where all of it is."""
+
+    name: str
+    dtype: torch.dtype | None
+    shape: tuple[int | None, ...] | None
+
+    def __str__(self) -> str:
+        sizes = "..." if self.shape is None else ", ".join("?" if size is None else str(size) for size in self.shape)
+        return f"{self.name}: {_type(self.dtype)}[{sizes}]"
+
+
+def _type(dtype: torch.dtype | None) -> str:
+    return "unknown" if dtype is None else str(dtype).removeprefix("torch.")
+
+
+class ProgramFile(EngineModule):
+    """Runs a file in its runtime. Saved, it is the paths: what is shipped are the files.
+
+    `arguments` says for each input of the program which of the call's tensors it gets, in the order of the signature;
+    `files` are all that belong to it, the named one first, and `made_by` is what the file says of its origin.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        signature: Signature,
+        arguments: tuple[int, ...] = (),
+        files: tuple[str, ...] = (),
+        made_by: str = "",
+    ) -> None:
+        super().__init__(signature)
+        self.file, self.files, self.made_by = file, files or (file,), made_by
+        self.arguments = arguments
+        self.eval()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.file, self.signature, self.arguments, self.files, self.made_by)
+
+    @classmethod
+    def described(cls, file: str) -> tuple[tuple[str, ...], str]:
+        """All files that belong to the program, the named one first, and 'ONNX opset 18, by pytorch 2.13.0'."""
+        return (file,), cls.runtime
+
+    @abstractmethod
+    def ports(self, engine: Any) -> list[Port]:
+        """The inputs of the program, in its own order."""
+
+    @abstractmethod
+    def run_ports(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The outputs for a tensor for each port."""
+
+    def run(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        ports = self.ports(engine)
+        given = [_as(inputs[index], port) for index, port in zip(self.arguments, ports, strict=True)]
+        return self.run_ports(engine, given)
+
+
+def _as(tensor: torch.Tensor, port: Port) -> torch.Tensor:
+    """In the type of the program's input: other runtimes count in int32 where torch does in int64."""
+    if tensor.dtype is torch.int64 and port.dtype is torch.int32 and tensor.numel():
+        limits = torch.iinfo(torch.int32)
+        if int(tensor.min()) < limits.min or int(tensor.max()) > limits.max:
+            raise ValueError(f"the input {port.name} holds whole numbers beyond the 32 bits of the program's input")
+        return tensor.to(port.dtype)
+    return tensor
+
+
+def load(file: str, shown: str, inputs: Inputs, output: Any, names: Mapping[str, int | str]) -> nn.Module:
+    """The program in `file`, which answers as the original did with `output` on `inputs`.
+
+    `shown` is what messages call the file. `names` are the arguments that its inputs get, where the names differ.
+
+    Raises:
+        ProgramFileError: with what does not fit, both sides shown.
+    """
+    path = Path(file)
+    if path.suffix not in FORMATS:
+        raise ProgramFileError(f"{shown} has no suffix of a program that is known here: {', '.join(FORMATS)}")
+    module_name, runtime, extra = FORMATS[path.suffix]
+    try:
+        kind: Any = importlib.import_module(f"{__package__}.{module_name}").File
+        program: nn.Module = kind(file, Signature.of(inputs, output))
+        if isinstance(program, ProgramFile):
+            program.files, program.made_by = program.described(file)
+            program = _bound(program, shown, inputs, names)
+    except ProgramFileError:
+        raise
+    except ModuleNotFoundError as error:
+        if extra is None or not error.name:
+            raise
+        why = f"{shown} needs {runtime}, and {error.name} is not installed"
+        raise ProgramFileError(f'{why}: run `pip install "pytest-modelopt[{extra}]"`') from None
+    except Exception as error:
+        raise ProgramFileError(
+            f"{runtime} cannot load {shown}: {last_line(error)}; is the file whole, and of the format that its suffix "
+            "says?"
+        ) from error
+    _require_same_outputs(program, shown, inputs, output)
+    return program
+
+
+def require_content(path: Path, shown: str) -> None:
+    """That there is a file with something in it, and not what Git LFS leaves in its place.
+
+    Raises:
+        ProgramFileError: with what there is.
+    """
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(64)
+    except OSError as error:
+        raise ProgramFileError(f"{shown} cannot be read: {error.strerror or error}") from None
+    if beginning.startswith(_POINTER):
+        raise ProgramFileError(
+            f"{shown} is a Git LFS pointer and not the file itself: run `git lfs pull --include {shown}` first"
+        )
+    if not beginning:
+        raise ProgramFileError(f"{shown} is empty")
+
+
+# --- the contract ----------------------------------------------------------------------------------------------------
+
+
+def _bound(program: ProgramFile, shown: str, inputs: Inputs, names: Mapping[str, int | str]) -> ProgramFile:
+    """The same with the arguments that its inputs get, which fit in number, name, type and shape."""
+    ports = program.ports(program.engine)
+    keys: list[int | str] = list(inputs) if isinstance(inputs, Mapping) else list(range(program.signature.positional))
+    tensors = program.signature.flat_inputs(*_arguments(inputs))
+    takes = f"{shown} takes ({', '.join(map(str, ports))})"
+    gives = f"the data gives ({', '.join(_given(key, tensor) for key, tensor in zip(keys, tensors, strict=True))})"
+    unknown = [name for name in names if name not in {port.name for port in ports}]
+    if unknown:
+        raise ProgramFileError(f"`inputs:` names {', '.join(unknown)}, but {takes}")
+    program.arguments = tuple(
+        _argument(index, port, ports, keys, names, takes, gives) for index, port in enumerate(ports)
+    )
+    for port, index in zip(ports, program.arguments, strict=True):
+        why = _misfit(port, tensors[index])
+        if why:
+            raise ProgramFileError(f"{takes}, but {gives}: {why}")
+    return program
+
+
+def _arguments(inputs: Inputs) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    if isinstance(inputs, Mapping):
+        return (), inputs
+    return (inputs if type(inputs) is tuple else (inputs,)), {}
+
+
+def _given(key: int | str, tensor: torch.Tensor) -> str:
+    return f"{key}: {_type(tensor.dtype)}[{', '.join(map(str, tensor.shape))}]"
+
+
+def _argument(
+    index: int,
+    port: Port,
+    ports: Sequence[Port],
+    keys: Sequence[int | str],
+    names: Mapping[str, int | str],
+    takes: str,
+    gives: str,
+) -> int:
+    """Which of the call's tensors a port gets: by `inputs:`, by its name, or by its position where no name tells."""
+    if port.name in names:
+        if names[port.name] not in keys:
+            raise ProgramFileError(f"`inputs:` gives {port.name} the argument {names[port.name]!r}, but {gives}")
+        return keys.index(names[port.name])
+    if port.name in keys:
+        return keys.index(port.name)
+    by_position = len(ports) == len(keys) and not names and (len(ports) == 1 or not isinstance(keys[0], str))
+    if not by_position:
+        raise ProgramFileError(
+            f"{takes}, but {gives}: say which argument each input gets, for example `inputs: {{{port.name}: "
+            f"{keys[0]}}}`"
+        )
+    return index
+
+
+def _misfit(port: Port, tensor: torch.Tensor) -> str:
+    """Why a tensor is none for a port; '' where it is."""
+    is_narrowed = tensor.dtype is torch.int64 and port.dtype is torch.int32
+    if port.dtype is not None and tensor.dtype != port.dtype and not is_narrowed:
+        return f"{port.name} is {_type(port.dtype)} and not {_type(tensor.dtype)}"
+    if port.shape is None:
+        return ""
+    sizes = tuple(tensor.shape)
+    if len(sizes) == len(port.shape) and all(
+        size in (None, given) for size, given in zip(port.shape[1:], sizes[1:], strict=True)
+    ):
+        first = port.shape[0] if port.shape else None
+        return "" if first in (None, sizes[0]) else _of_batch(port, sizes[0])
+    if len(sizes) == 4 == len(port.shape) and port.shape[1:] == (*sizes[2:], sizes[1]):
+        return f"{port.name} has its channels last (NHWC), and the data has them second (NCHW)"
+    return f"the shapes of {port.name} differ"
+
+
+def _of_batch(port: Port, examples: int) -> str:
+    return (
+        f"it was made for batches of {port.shape[0] if port.shape else '?'}, and is called with {examples}: export it "
+        "with an open first size, or set `batch_size:`"
+    )
+
+
+def _require_same_outputs(program: nn.Module, shown: str, inputs: Inputs, output: Any) -> None:
+    try:
+        with torch.no_grad():
+            found = call(program, inputs)
+    except ProgramFileError:
+        raise
+    except Exception as error:
+        raise ProgramFileError(f"{shown} does not run on the data: {last_line(error)}") from error
+    sides = [[leaf for leaf in _pytree.tree_leaves(each) if isinstance(leaf, torch.Tensor)] for each in (output, found)]
+    told = [f"({', '.join(f'{_type(each.dtype)}{list(each.shape)}' for each in side)})" for side in sides]
+    if [each.shape for each in sides[0]] != [each.shape for each in sides[1]]:
+        raise ProgramFileError(f"{shown} answers {told[1]}, and the original {told[0]}")
+
+
+def version_of(text: str) -> str:
+    """A text of the file, on one line and not too long."""
+    return re.sub(r"[^\x20-\x7e]+", " ", text)[:80].strip()

@@ -1,0 +1,119 @@
+"""Files of the project's `classifier` in every format that can be measured, and damaged ones.
+
+`python -m tests.plugin.candidate_files FOLDER` writes them: exporters warn about each other, and in the tests warnings
+are errors.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tests.plugin import conftest
+
+
+def shop() -> Any:
+    """The project's models as a module."""
+    module = types.ModuleType("shop")
+    exec(conftest.MODELS, module.__dict__)  # noqa: S102 -- the text of our own conftest
+    return module
+
+
+def write_files(folder: Path) -> None:
+    """Every file of the tests; a few seconds for all."""
+    model = shop().classifier()
+    inputs = torch.randn(2, 64)
+    _write_onnx(model, inputs, folder)
+    _write_torch(model, inputs, folder)
+    _write_others(model, inputs, folder)
+    for name in ("reader.onnx", "external.onnx", "reader.xml", "reader.tflite", "reader.pt2", "reader.pt"):
+        np.save(folder / f"{name}.npy", answers_of(folder / name, shop().data()[0]))
+    damaged = shop().classifier()
+    with torch.no_grad():
+        damaged[0].weight.copy_(torch.randn(512, 64))
+    _write_onnx(damaged, inputs, folder, "damaged.onnx")
+
+
+def _write_onnx(model: nn.Module, inputs: torch.Tensor, folder: Path, name: str = "reader.onnx") -> None:
+    import onnx
+
+    torch.onnx.export(
+        model, (inputs,), folder / name, input_names=["features"], dynamic_shapes=({0: "n"},), verbose=False
+    )
+    proto = onnx.load(folder / name)
+    onnx.save(proto, folder / name)
+    if name != "reader.onnx":
+        return
+    onnx.save(proto, folder / "external.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    proto = onnx.load(folder / name)
+    proto.graph.node[0].domain, proto.graph.node[0].op_type = "our.company", "Secret"
+    onnx.save(proto, folder / "custom.onnx")
+    torch.onnx.export(model, (inputs[:1],), folder / "of_one.onnx", verbose=False, dynamo=False)
+    torch.onnx.export(
+        _WithMask(model), (inputs, torch.ones(2, 64)), folder / "mask.onnx", input_names=["x", "mask"], verbose=False,
+        dynamic_shapes=({0: "n"}, {0: "n"}),
+    )  # fmt: skip
+    (folder / "truncated.onnx").write_bytes((folder / name).read_bytes()[:5000])
+
+
+def _write_torch(model: nn.Module, inputs: torch.Tensor, folder: Path) -> None:
+    exported = torch.export.export(model, (inputs,), dynamic_shapes=({0: torch.export.Dim("n")},))
+    torch.export.save(exported, folder / "reader.pt2")
+    torch.jit.save(torch.jit.trace(model, inputs), folder / "reader.pt")  # type: ignore[no-untyped-call]
+    torch.save(model.state_dict(), folder / "pickle.pt")
+
+
+def _write_others(model: nn.Module, inputs: torch.Tensor, folder: Path) -> None:
+    import litert_torch
+    import openvino
+
+    openvino.save_model(openvino.convert_model(model, example_input=inputs), folder / "reader.xml")
+    shutil.copy(folder / "reader.xml", folder / "alone.xml")
+    litert_torch.convert(model, (inputs[:1],)).export(str(folder / "reader.tflite"))
+    shutil.copy(folder / "reader.onnx", folder / "other_format.tflite")
+    (folder / "pointer.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 274073\n")
+    (folder / "empty.onnx").touch()
+
+
+def answers_of(file: Path, inputs: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
+    """A plain loop over the runtime, one example at a time."""
+    examples = [row[None].numpy() for row in inputs]
+    if file.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(file))
+        return np.concatenate([session.run(None, {"features": each})[0] for each in examples])
+    if file.suffix == ".xml":
+        import openvino
+
+        model = openvino.Core().compile_model(str(file), "CPU")
+        return np.concatenate([model(each)[0] for each in examples])
+    if file.suffix == ".tflite":
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(file))
+        runner = interpreter.get_signature_runner()
+        return np.concatenate([next(iter(runner(args_0=each).values())) for each in examples])
+    program = torch.jit.load(file) if file.suffix == ".pt" else torch.export.load(file).module()  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        return np.concatenate([program(torch.from_numpy(each)).numpy() for each in examples])
+
+
+class _WithMask(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> Any:
+        return self.model(x * mask)
+
+
+if __name__ == "__main__":
+    write_files(Path(sys.argv[1]))

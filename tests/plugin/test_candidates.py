@@ -1,0 +1,200 @@
+"""Candidates: what a project has optimized itself is gated like a recipe, as a factory and as a file."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pytest_modelopt.results.json import read
+from pytest_modelopt.results.record import Case, Record
+from tests.plugin import candidate_files
+
+Project = Callable[..., pytest.Pytester]
+
+MODELS = """
+from shop import *
+
+def student():
+    model = classifier()
+    kept = model[0].weight.norm(dim=1).topk(448).indices
+    small = nn.Sequential(nn.Linear(64, 448), nn.ReLU(), nn.Linear(448, 64), nn.ReLU(), nn.Linear(64, 10))
+    with torch.no_grad():
+        small[0].weight.copy_(model[0].weight[kept]), small[0].bias.copy_(model[0].bias[kept])
+        small[2].weight.copy_(model[2].weight[:, kept]), small[2].bias.copy_(model[2].bias)
+        small[4].load_state_dict(model[4].state_dict())
+    return small.eval()
+
+def damaged():
+    model = student()
+    nn.init.normal_(model[0].weight, generator=torch.Generator().manual_seed(5))
+    return model
+
+def again():
+    return classifier()
+
+def of_other_inputs():
+    return nn.Linear(7, 10).eval()
+"""
+HEAD = """version: 1
+models:
+  reader:
+    factory: shop:classifier
+    data: shop:data
+    budget: {max_accuracy_drop: 25 pp, min_coverage: 10%}
+    candidates:
+"""
+FORMATS = {
+    "onnx": ("reader.onnx",),
+    "external": ("external.onnx", "weights.bin"),
+    "intel": ("reader.xml", "reader.bin"),
+    "mobile": ("reader.tflite",),
+    "program": ("reader.pt2",),
+    "script": ("reader.pt",),
+}
+"""Candidates by name, each with its files, the named one first."""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "tests.plugin.candidate_files", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def make(project: Project, files: Path) -> Callable[[str], pytest.Pytester]:
+    """The project with these candidates; all files lie in `dist`."""
+
+    def made(candidates: str) -> pytest.Pytester:
+        pytester = project(HEAD + candidates)
+        pytester.makepyfile(made=MODELS)
+        shutil.copytree(files, pytester.path / "dist")
+        return pytester
+
+    return made
+
+
+def gated(pytester: pytest.Pytester, *arguments: str) -> tuple[pytest.RunResult, Record]:
+    result = pytester.runpytest("--modelopt", "--modelopt-report", "report", "-p", "no:cacheprovider", *arguments)
+    return result, read(pytester.path / "report" / "record.json")
+
+
+def by_recipe(record: Record) -> dict[str, Case]:
+    return {case.recipe: case for case in record.cases}
+
+
+# --- the figures -----------------------------------------------------------------------------------------------------
+
+
+def test_each_format_has_the_figures_that_its_own_runtime_gives(make: Callable[[str], pytest.Pytester]) -> None:
+    lines = [f"      {name}: {{file: dist/{named}}}" for name, (named, *_) in FORMATS.items()]
+    pytester = make("\n".join(lines) + "\n")
+    result, record = gated(pytester)
+    result.assert_outcomes(passed=len(FORMATS))
+    cases, folder = by_recipe(record), pytester.path / "dist"
+    _, targets = candidate_files.shop().data()
+    for name, parts in FORMATS.items():
+        variant = cases[name].variant
+        assert variant is not None
+        assert variant.provenance is not None
+        sizes = {f"dist/{part}": (folder / part).stat().st_size for part in parts}
+        assert variant.provenance.files == sizes
+        assert variant.size_bytes == sum(sizes.values()), name
+        assert variant.provenance.sha256 == hashlib.sha256((folder / parts[0]).read_bytes()).hexdigest()
+        right = np.load(folder / f"{parts[0]}.npy").argmax(1) == targets.numpy()
+        assert variant.score == right.sum() / 200, name
+        assert variant.unmeasured == {}
+    assert "`min_coverage` of `budget:` does not bind it" in result.stdout.str()
+    assert "candidate" in result.stdout.str()
+
+
+def test_damaged_weights_break_the_budget_that_whole_ones_keep(make: Callable[[str], pytest.Pytester]) -> None:
+    pytester = make(
+        "      student: {factory: made:student, max_memory: 0.25 MB}\n"
+        "      broken-student: {factory: made:damaged}\n"
+        "      broken-onnx: {file: dist/damaged.onnx}\n"
+    )
+    result, record = gated(pytester)
+    result.assert_outcomes(passed=1, failed=2)
+    outcomes = {name: [verdict.outcome for verdict in case.verdicts] for name, case in by_recipe(record).items()}
+    assert outcomes == {"student": ["pass", "pass"], "broken-student": ["fail"], "broken-onnx": ["fail"]}
+    small = by_recipe(record)["student"].variant
+    assert small is not None
+    assert small.weights_bytes == 4 * (64 * 448 + 448 + 448 * 64 + 64 + 64 * 10 + 10)
+
+
+# --- what cannot be measured -----------------------------------------------------------------------------------------
+
+WRONG = {
+    "missing": ("{file: dist/gone.onnx}", "dist/gone.onnx cannot be read: No such file or directory"),
+    "empty": ("{file: dist/empty.onnx}", "dist/empty.onnx is empty"),
+    "pointer": ("{file: dist/pointer.onnx}", "run `git lfs pull --include dist/pointer.onnx` first"),
+    "truncated": ("{file: dist/truncated.onnx}", "ONNX Runtime cannot load dist/truncated.onnx"),
+    "other-format": ("{file: dist/other_format.tflite}", "LiteRT cannot load dist/other_format.tflite"),
+    "custom": ("{file: dist/custom.onnx}", "our.company"),
+    "pickle": ("{file: dist/pickle.pt}", "pickle.pt holds a pickle and no program, and is not loaded"),
+    "alone": ("{file: dist/alone.xml}", "alone.xml has no alone.bin beside it"),
+    "more-inputs": (
+        "{file: dist/mask.onnx}",
+        "dist/mask.onnx takes (x: float32[?, 64], mask: float32[?, 64]), but the data gives (0: float32[1, 64])",
+    ),
+    "no-such-argument": ("{file: dist/mask.onnx, inputs: {x: 0, mask: 1}}", "`inputs:` gives mask the argument 1"),
+    "no-such-input": ("{file: dist/reader.onnx, inputs: {pixels: 0}}", "`inputs:` names pixels, but dist/reader.onnx"),
+    "sum": (f"{{file: dist/reader.onnx, sha256: a{'0' * 63}}}", "it is not the file that was meant"),
+    "again": ("{factory: made:again}", "the candidate again is the original once more"),
+    "misfit": ("{factory: made:of_other_inputs}", "mat1 and mat2 shapes cannot be multiplied"),
+}
+
+
+def test_what_cannot_be_measured_is_the_error_of_its_own_case(make: Callable[[str], pytest.Pytester]) -> None:
+    lines = [f"      {name}: {stated}" for name, (stated, _) in WRONG.items()]
+    _, record = gated(make("\n".join([*lines, "      healthy: {file: dist/reader.onnx}"]) + "\n"))
+    cases = by_recipe(record)
+    for name, (_, told) in WRONG.items():
+        error = cases[name].error
+        assert error is not None, name
+        assert told in error.message, name
+    assert cases["healthy"].error is None
+
+
+def test_a_program_for_another_batch_says_so(make: Callable[[str], pytest.Pytester]) -> None:
+    pytester = make("      fixed: {file: dist/of_one.onnx}\n")
+    budgets = pytester.path / "budgets.yaml"
+    budgets.write_text(budgets.read_text().replace("models:", "defaults: {batch_size: 4}\nmodels:", 1))
+    _, record = gated(pytester)
+    assert record.cases[0].error is not None
+    assert "it was made for batches of 1, and is called with 4" in record.cases[0].error.message
+
+
+MISTAKES = {
+    "int8-dynamic: {factory: made:student}": "is called as a recipe; rename it",
+    "original: {factory: made:student}": "is called as the model itself",
+    "a: {file: dist/a.onnx, factory: made:student}": "it has a `factory:` and a `file:`",
+    "a: {}": "it has neither a `factory:` nor a `file:`",
+    "a: {file: ../a.onnx}": "lies outside of the project",
+    "a: {file: /etc/a.onnx}": "is not a path from the folder of this file",
+    "a: {file: dist/a.gguf}": "is of a format that cannot be measured",
+    "a: {factory: made:student, sha256: 00}": "`sha256:` belongs to a `file:`",
+    "a: {file: a.onnx, sha256: 12ab}": "is no SHA-256 sum",
+    "a: {file: a.onnx, inputs: {x: -1}}": "is neither a position from 0 on nor a keyword",
+    "a: {file: a.onnx, inputs: {x: 0, y: 0}}": "two inputs get the same argument",
+    "a: {factory: made:student, min_coverage: 1%}": "`min_coverage` is about what a recipe changes",
+    "a: {factory: made:student, max_flip: 1%}": "did you mean 'max_flips'?",
+    "a: {factory: made:student, fil: x}": "did you mean 'file'?",
+}
+
+
+@pytest.mark.parametrize("stated", MISTAKES)
+def test_a_wrong_statement_is_refused_before_anything_runs(project: Project, stated: str) -> None:
+    result = project(f"{HEAD}      {stated}\n").runpytest("--modelopt")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert MISTAKES[stated] in " ".join(result.stderr.str().split())
+    assert "budgets.yaml:8: " in result.stderr.str()
