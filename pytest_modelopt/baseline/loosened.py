@@ -157,8 +157,9 @@ def _of_limit(before: _Stated, after: _Stated, old: Limit, new: Limit) -> Iterat
     if looser or (looser is None and new.value != old.value):
         unsure = "" if looser else ", and whether higher is better is not known"
         yield entry("relaxed", old.text, new.text, f"{_by(old, new)}{unsure}")
-    if LIMITS[new.name].is_about_answers and (before.inference, after.inference) == ("population", "set"):
-        yield entry("relaxed", "population", "set")
+    if LIMITS[new.name].is_about_answers and before.inference != after.inference:
+        by = "what these examples break may be inconclusive for the population" if after.inference != "set" else ""
+        yield entry("relaxed", before.inference, after.inference, by)
     if LIMITS[new.name].is_of_score and None not in (before.metric, after.metric) and before.metric != after.metric:
         yield entry("relaxed", _with_metric(old, before), _with_metric(new, after), "another metric")
     for name in _settings_of(new.name):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_modelopt.baseline.loosened import loosened_limits
@@ -34,6 +34,13 @@ class _Mark:
     line: int
     has_metric: bool
     """Whether the file speaks of a metric: then nobody knows here whether higher scores are better."""
+    spared_by: tuple[str, ...] = ()
+    """Marks around it under which its test is skipped or may fail: 'pytest.mark.xfail'."""
+
+    @property
+    def is_collected(self) -> bool:
+        """Whether pytest takes it for a test, by its default names."""
+        return self.name.lower().startswith("test")
 
     @property
     def name(self) -> str:
@@ -68,7 +75,8 @@ def _paired(before: list[_Mark], after: list[_Mark]) -> Iterator[tuple[_Mark, _M
         left.remove(same)
         yield was, same
     for was in lost:
-        alike = sorted(left, key=lambda now: (now.name != was.name, not now.says_the_same(was)))
+        tests = [now for now in left if now.is_collected or not was.is_collected]
+        alike = sorted(tests, key=lambda now: (now.name != was.name, not now.says_the_same(was)))
         same = next((now for now in alike if now.name == was.name or now.says_the_same(was)), None)
         if same is not None:
             left.remove(same)
@@ -76,6 +84,9 @@ def _paired(before: list[_Mark], after: list[_Mark]) -> Iterator[tuple[_Mark, _M
 
 
 def _of_mark(was: _Mark, now: _Mark | None) -> Iterator[Loosening]:
+    for mark in () if now is None else now.spared_by:
+        if mark not in was.spared_by and now is not None:
+            yield Loosening(now.where, _ALL, "waived", was.text, f"@{mark}", "", now.file, now.line)
     if now is None:
         names = list(was.limits) if was.limits else [_ALL]
         for name in names:
@@ -108,17 +119,30 @@ def _marks(file: Path, name: str) -> list[_Mark]:
     except (OSError, ValueError, SyntaxError, RecursionError):
         return []
     constants = dict(_constants(module))
-    return [_mark(call, where, name, constants, "metric" in text) for call, where in _calls(module, name)]
+    found = _calls(module, name, _sparing(module))
+    return [replace(_mark(call, where, name, constants, "metric" in text), spared_by=by) for call, where, by in found]
 
 
-def _calls(node: ast.AST, where: str) -> Iterator[tuple[ast.Call, str]]:
-    """Every call of the marker with the function or class that it marks or stands in."""
+def _calls(node: ast.AST, where: str, spared_by: tuple[str, ...]) -> Iterator[tuple[ast.Call, str, tuple[str, ...]]]:
+    """Every call of the marker with the function or class that it marks or stands in, and what spares its test."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        where = f"{where}::{node.name}"
+        where, spared_by = f"{where}::{node.name}", (*spared_by, *_sparing(node))
     if isinstance(node, ast.Call) and _MARKER in (getattr(node.func, "attr", ""), getattr(node.func, "id", "")):
-        yield node, where
+        yield node, where, spared_by
     for child in ast.iter_child_nodes(node):
-        yield from _calls(child, where)
+        yield from _calls(child, where, spared_by)
+
+
+def _sparing(node: ast.AST) -> tuple[str, ...]:
+    """The marks `skip`, `skipif` and `xfail` on a function or a class, or in its `pytestmark`, without arguments."""
+    marks: list[ast.expr] = list(getattr(node, "decorator_list", []))
+    for statement in node.body if isinstance(node, (ast.Module, ast.ClassDef)) else ():
+        names = [getattr(target, "id", "") for target in getattr(statement, "targets", [])]
+        if isinstance(statement, ast.Assign) and "pytestmark" in names:
+            value = statement.value
+            marks += value.elts if isinstance(value, (ast.List, ast.Tuple)) else [value]
+    plain = [mark.func if isinstance(mark, ast.Call) else mark for mark in marks]
+    return tuple(ast.unparse(mark) for mark in plain if getattr(mark, "attr", "") in ("skip", "skipif", "xfail"))
 
 
 def _constants(module: ast.Module) -> Iterator[tuple[str, object]]:

@@ -19,12 +19,15 @@ from pytest_modelopt.baseline.model_matching import Pairs, pairs_of, told_pairs,
 from pytest_modelopt.baseline.untracked import is_ignored, is_tracked, with_heads_untracked
 from pytest_modelopt.config.loader import BudgetsFile, ModelEntry, load_budgets
 from pytest_modelopt.config.problems import BudgetsError
+from pytest_modelopt.limits.baseline_sanity import is_worthless
 from pytest_modelopt.measuring.variant import SourceTree, Variant
 from pytest_modelopt.results.base import Against, Base, Loosening
 from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.record import Case
 
 _HASH_SHOWN = 12
+_GAIN = 0.05
+"""A share of a score by which few changes better a model, and a base without its weights falls behind."""
 _PATHS_SHOWN = 5
 _NAMES = re.compile(r"[\w./\\-]+")
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
@@ -117,8 +120,10 @@ class RevisionBase:
 
         A base whose own code fails stays so. One that lacks what no revision has is healthy, and its check is not.
         """
-        if case.base is None or case.base.status == "compared" or case.base.status == "new":
+        if case.base is None or case.base.status == "new":
             return case
+        if case.base.status == "compared":
+            return self._doubted(case, base, would_run)
         missing = [
             (self.tree.pointers, "Git LFS pointers instead of their content", f"git lfs fetch origin {self.name}"),
             (self.tree.missing_submodules, "submodules without their content", "git submodule update --init"),
@@ -136,6 +141,23 @@ class RevisionBase:
         if not lacking:
             return case
         return replace(case, base=replace(case.base, status="unusable", why="; ".join([case.base.why, *lacking])))
+
+    def _doubted(self, case: Case, base: Variant, would_run: WouldRun) -> Case:
+        """A base that is far worse than head may be one whose weights git does not track, where its factory makes
+        others instead: then nothing is known of what was lost since."""
+        sides = [side.score for side in (case.original, case.variant) if side is not None and side.score is not None]
+        if case.base is None or case.drop is None or len(sides) < 2:
+            return case
+        if -case.drop <= _GAIN * max(map(abs, sides)) and not is_worthless(case):
+            return case
+        why = f"{self.name} scores {sides[0]:.4g}, and head {sides[1]:.4g}"
+        known = (case.model, why)
+        if known not in self._lacking:
+            self._lacking[known] = self._lacks_untracked(why, base, would_run)
+        if not self._lacking[known]:
+            return case
+        told = f"{why}; {self._lacking[known]}"
+        return replace(case, original=None, base=replace(case.base, status="unusable", why=told))
 
     def against(self, head: BudgetsFile | None, cases: Sequence[Case]) -> Against:
         """What the record says of the base. `cases`: what was measured, which knows the direction of each metric."""

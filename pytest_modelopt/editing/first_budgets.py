@@ -25,7 +25,7 @@ SAVED = 0.1
 _LEAST_SAVED = 1024
 """Bytes: of a model of no size, a share is nothing."""
 _SLOWEST = 0.5
-"""What is slower than this for certain does not pay, whatever it saves."""
+"""What is slower than this does not pay, whatever it saves."""
 AS_FAST = Limit("min_speedup", FASTER, f"{FASTER}x", "warn", "init", 0)
 """What timing has to decide while a first file is made."""
 
@@ -85,7 +85,8 @@ def why_not(outcome: Outcome, timed_limits: int) -> str:
         is_share = in_unit_interval(case.metric)
         if drop > _WRONG * (1.0 if is_share else abs(case.original.score)) + _ROUNDING:
             return f"its score dropped by {LIMITS['max_accuracy_drop'].format(drop, unit_interval=is_share)}"
-    if _verdict(case, "min_speedup", _SLOWEST, timed_limits).outcome == "fail":
+    speed = _verdict(case, "min_speedup", _SLOWEST, timed_limits)
+    if speed.outcome == "fail" or (speed.measured is not None and speed.measured < _SLOWEST):
         return f"it takes more than {1 / _SLOWEST:g} times as long as the original"
     if _saves(case, timed_limits) or _verdict(case, "min_speedup", FASTER, timed_limits).outcome == "pass":
         return ""

@@ -28,11 +28,15 @@ def mark_own() -> None:
             resource.setrlimit(resource.RLIMIT_RTTIME, (_MARK + os.getpid(), hard))
 
 
-def end_group(leader: int) -> None:
-    """End the process group of a worker that still lives, and with it all that belongs to it."""
+def end_group(leader: int) -> tuple[str, ...]:
+    """End the process group of a worker that still lives, and with it all that belongs to it; the command lines of what
+    the worker had started there."""
     with contextlib.suppress(OSError):
         if os.getpgid(leader) == leader:  # not yet its own group, where it is just starting: never ours
+            named = [command for process, command in started_by(leader, only_group=True).items() if process != leader]
             os.killpg(leader, signal.SIGKILL)
+            return tuple(name for name in named if name)
+    return ()
 
 
 def end_left(worker: int) -> tuple[str, ...]:
@@ -62,7 +66,7 @@ def is_running(process: int) -> bool:
     return state not in (b"Z", b"X")
 
 
-def started_by(worker: int) -> dict[int, str]:
+def started_by(worker: int, *, only_group: bool = False) -> dict[int, str]:
     """Processes that run in the group of a worker or under its mark: number -> command, '' of helpers."""
     mark, found = str(_MARK + worker).encode(), {}
     for folder in Path("/proc").iterdir() if sys.platform == "linux" else ():
@@ -70,7 +74,7 @@ def started_by(worker: int) -> dict[int, str]:
             continue
         with contextlib.suppress(OSError, ValueError):  # it has just ended, or is another user's
             state, _, group = (folder / "stat").read_bytes().rpartition(b")")[2].split()[:3]
-            is_ours = int(group) == worker or mark in (folder / "limits").read_bytes().split()
+            is_ours = int(group) == worker or (not only_group and mark in (folder / "limits").read_bytes().split())
             if is_ours and state not in (b"Z", b"X"):
                 found[int(folder.name)] = _command(folder)
     return found

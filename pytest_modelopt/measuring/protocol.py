@@ -20,13 +20,20 @@ class VariantError(Exception):
     """The variant cannot be measured; the message says why and what to do, in words for the model's owner."""
 
 
-def words(error: BaseException, most: int = 500) -> str:
+def words(error: BaseException, most: int = 1000) -> str:
     """An exception in one line: its type and message, whatever the project's own class makes of it."""
     try:
         message = " ".join(str(error).split())
     except BaseException as another:
         message = f"(its message cannot be made: {type(another).__name__})"
-    return f"{type(error).__name__}: {message[:most]}" if message else type(error).__name__
+    return f"{type(error).__name__}: {cut(message, most)}" if message else type(error).__name__
+
+
+def cut(text: str, most: int) -> str:
+    """A text of about `most` characters at most: of a longer one the beginning and the end, where causes stand."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most * 2 // 3]} ... {text[-(most // 3) :]}"
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from pytest_modelopt.measuring.installation import OUR_FOLDER, is_installed
+from pytest_modelopt.measuring.protocol import cut
 
 _Frame = TypeVar("_Frame")
-_LINES, _CHARACTERS = 20, 500
+_LINES, _CHARACTERS = 20, 1000
 _LIBRARY_NOISE = re.compile(
     r"\[?[WI]\d{4} \d\d:\d\d:\d\d\.\d+ .*(\btorch/|kineto|rofiler|\.cpp:\d+\])|[WI]0000 00:00:\d+|USDT:\d{4}-"
     r"|(STAGE|INFO|WARNING|ERROR):\d{4}-\d\d-\d\d .*\.cpp:\d+\]|\S*/torch/(autograd|profiler)/\S+: \w*Warning: "
@@ -33,7 +34,7 @@ def told(text: str) -> str:
     shown = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     lines = [_CONTROL_SEQUENCES.sub("", line).rstrip() for line in shown]
     kept = list(_own_lines_of_stacks(line for line in lines if line and not _LIBRARY_NOISE.match(line)))[-_LINES:]
-    return "\n".join(line if len(line) <= _CHARACTERS else f"{line[:_CHARACTERS]} ..." for line in kept)
+    return "\n".join(cut(line, _CHARACTERS) for line in kept)
 
 
 def _is_of_another_package(file: str) -> bool:

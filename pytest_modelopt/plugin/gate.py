@@ -350,7 +350,7 @@ class Gate:
 def _outputs(options: Options) -> Outputs:
     summary = os.environ.get(STEP_SUMMARY)
     outputs = Outputs(options, Path(summary) if summary else None)
-    outputs.require_writable()
+    outputs.prepare()
     return outputs
 
 

@@ -41,10 +41,13 @@ class Outputs:
     problems: list[str] = field(default_factory=list)
     """What could not be written, a line for each."""
     _not_before: float = 0.0
-    _has_begun: bool = False
 
-    def require_writable(self) -> None:
-        """Raises pytest.UsageError for what is asked for and cannot be written. Nothing is left behind."""
+    def prepare(self) -> None:
+        """Remove the report of an earlier run: whatever becomes of this one, that must not pass for its own.
+
+        Raises:
+            pytest.UsageError: for what is asked for and cannot be written. Nothing is left behind.
+        """
         report, save, summary = self.options.report, self.options.save, self.step_summary
         if report is not None:
             for name in report_files.NAMES:
@@ -55,6 +58,8 @@ class Outputs:
             _require(
                 STEP_SUMMARY, summary, github_annotations.require_step_summary, "unset it where there is no such file"
             )
+        if report is not None:
+            report_files.remove_report(report)
 
     def update(self, record: Callable[[], Record]) -> None:
         """Write the report of what was found so far, unless it is too early for that."""
@@ -75,9 +80,6 @@ class Outputs:
     def _write_report(self, record: Record, folder: Path) -> None:
         start = self.clock()
         with self._survived("the report", folder):
-            if not self._has_begun:
-                report_files.remove_report(folder)  # of an earlier run: it must not pass for this one's
-            self._has_begun = True
             written = report_files.write_report(record, folder)[0]
             if written.stat().st_size > record_json.MAX_BYTES:
                 most = record_json.MAX_BYTES // 1024**2

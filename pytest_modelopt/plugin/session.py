@@ -66,7 +66,7 @@ class Session:
     def __post_init__(self) -> None:
         self._runner: Runner | None = None
         self._tests = GatedTests()
-        self._told: dict[tuple[str, CaseError], Case] = {}
+        self._told: dict[tuple[str, object], Case] = {}
         self._environment: Environment | None = None
         self._started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
@@ -196,7 +196,10 @@ class Session:
         of the model is told in one line."""
         from pytest_modelopt.reporting.failure_text import explain
 
-        first = case if case.error is None else self._told.setdefault((case.model, case.error), case)
+        cause: object = case.error
+        if cause is None and case.base is not None and case.base.status == "unusable":
+            cause = case.base.why
+        first = case if cause is None else self._told.setdefault((case.model, cause), case)
         return explain(case, strict=self.options.strict, first="" if first.id == case.id else case_name(first))
 
     def close(self) -> None:

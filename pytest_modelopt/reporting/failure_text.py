@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.reporting.sentences import case_items
 from pytest_modelopt.results.record import Case
 
 
 def explain(case: Case, *, strict: bool, first: str = "") -> str:
-    """All that makes the case red, as lines of plain text. `first`: a case with the very same error, of which all that
-    belongs to it was told."""
+    """All that makes the case red, as lines of plain text.
+
+    `first`: a case with the very same error, or whose base did not run for the same reason: all that belongs to it was
+    told there.
+    """
     told = [item for item in case_items(case, strict) if item.severity == "error"]
     lines: list[str] = []
     said: set[str] = set()
+    why_no_base = plain_line(case.base.why) if first and case.base is not None else ""
+    if why_no_base:
+        told = [replace(item, text=item.text.replace(why_no_base, f"as in {first}")) for item in told]
     if first:
         told = [
             replace(item, text=f"{item.text} (as in {first})", why=(), output=()) if item.label == "ERROR" else item

@@ -214,4 +214,6 @@ def _closing(record: Record) -> Line:
 def _headline(record: Record) -> str:
     """What the counts do not say: that something is missing."""
     run = run_outcome(record)
-    return f"{run.headline}; " if run.is_partial or not run.ran or "interrupted" in run.causes else ""
+    is_told_by_counts = not run.is_red or "red case" in run.causes
+    tells = run.is_partial or not run.ran or "interrupted" in run.causes or not is_told_by_counts
+    return f"{run.headline}; " if tells else ""

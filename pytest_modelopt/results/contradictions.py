@@ -33,7 +33,11 @@ TIMED_LIMITS = 3
 
 def disagreement(record: Record) -> str:
     """The first figures of a case, or of the run, that contradict each other, in words; '' where there are none."""
+    seen: set[tuple[str, int]] = set()
     for index, case in enumerate(record.cases):
+        if (case.id, case.machine) in seen:
+            return f"cases[{index}] ({case.name}): another case has the same id, {case.id}"
+        seen.add((case.id, case.machine))
         told = disagreement_of(case) or _of_waivers(case, record.started)
         if told:
             return f"cases[{index}] ({case.name}): its figures contradict each other: {told}"
@@ -89,8 +93,16 @@ def _of_sides(case: Case) -> Iterator[str]:
         side is not None and side.score is not None for side in (case.original, case.variant)
     ):
         yield "metric is null, but there is a score"
-    if not case.higher_is_better and (case.metric in BUILT_IN or is_share(case.metric)):
+    metric = case.metric or ""
+    is_known = metric in BUILT_IN or is_share(metric) or _SHARES_OF_TORCHMETRICS.fullmatch(_class_of(metric))
+    if case.metric is not None and not case.higher_is_better and is_known:
         yield f"higher_is_better is false, but {case.metric} is better when it is higher"
+
+
+def _class_of(metric: str) -> str:
+    """A class of torchmetrics with its arguments, without the modules before it."""
+    path, bracket, arguments = metric.partition("(")
+    return f"{path.rpartition('.')[2]}{bracket}{arguments}"
 
 
 def _of_bytes(name: str, side: Measurement) -> Iterator[str]:
@@ -99,6 +111,10 @@ def _of_bytes(name: str, side: Measurement) -> Iterator[str]:
         count = getattr(side, figure)
         if count is not None and count < at_least:
             yield f"{name}.{figure} is {count}: nothing has fewer bytes than {at_least}"
+    seen = side.observations
+    in_float = sum((seen.float_bytes or {}).values()) if seen is not None else 0
+    if side.weights_bytes == 0 and in_float:
+        yield f"{name}.weights_bytes is 0, but {name}.observations.float_bytes counts {in_float}"
     if side.process_memory is not None:
         peaks = side.process_memory.peaks_bytes
         if not peaks or min(peaks) < 1:

@@ -188,7 +188,13 @@ def test_a_change_of_what_a_limit_is_about_is_a_relaxation_of_limits_on_answers(
         ("vit/int8-dynamic", "min_accuracy", "relaxed", "population", "set", ""),
         ("vit/original", "max_accuracy_loss", "relaxed", "population", "set", ""),
     ]
-    assert entries(tmp_path, about("set"), about("population")) == []
+    kinder = entries(tmp_path, about("set"), about("population"))  # what is broken may be inconclusive, which is green
+    assert [row[:5] for row in kinder] == [
+        ("vit/int8-dynamic", "max_accuracy_loss", "relaxed", "set", "population"),
+        ("vit/int8-dynamic", "max_flips", "relaxed", "set", "population"),
+        ("vit/int8-dynamic", "min_accuracy", "relaxed", "set", "population"),
+        ("vit/original", "max_accuracy_loss", "relaxed", "set", "population"),
+    ]
 
 
 def test_another_metric_makes_the_same_words_another_limit(tmp_path: Path) -> None:

@@ -115,11 +115,12 @@ def test_a_few_bytes_do_not_pay() -> None:
 
 
 def test_what_it_saves_does_not_pay_for_more_than_twice_the_time() -> None:
-    """0.21x for certain, and 0.49x, which may be 0.51x."""
-    assert why_not(case(timing=timing(200, 2_100_000, 10_000_000))) == (
-        "it takes more than 2 times as long as the original"
-    )
-    assert why_not(case(timing=timing(200, 4_900_000, 10_000_000))) == ""
+    """0.21x for certain, 0.49x, which may be 0.51x, and 0.51x."""
+    for slow_ns in (2_100_000, 4_900_000):
+        assert why_not(case(timing=timing(200, slow_ns, 10_000_000))) == (
+            "it takes more than 2 times as long as the original"
+        )
+    assert why_not(case(timing=timing(200, 5_100_000, 10_000_000))) == ""
 
 
 def test_memory_of_processes_pays_by_the_worst_of_its_runs() -> None:

@@ -227,3 +227,45 @@ def test_sigterm_while_the_base_is_set_up_leaves_nothing(
     assert process.wait(60) == pytest.ExitCode.INTERRUPTED
     assert repository.is_as_it_was()
     assert list(temporary.glob("pytest-modelopt*")) == []
+
+
+FALLBACK = """
+def falls_back():
+    model = mlp(256)
+    if (HERE / "models" / "best.pt").exists():
+        model.load_state_dict(torch.load(HERE / "models" / "best.pt", weights_only=True))
+    else:
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, 0, 0.05, generator=torch.Generator().manual_seed(4))
+    return model
+
+def of_best():
+    inputs = torch.randn(400, 64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        return inputs, mlp(256)(inputs).argmax(1)
+"""
+
+
+def test_a_base_whose_factory_makes_other_weights_in_silence_is_not_the_base(repository: Repository) -> None:
+    """Head has lost a part of its score, and looks far better than a base that only guesses."""
+    repository.write("shop.py", MODELS + LOADS + FALLBACK)
+    repository.write(".gitignore", "models/\n")
+    (repository.path / "models").mkdir()
+    script = "import torch, shop; torch.save(shop.mlp(256).state_dict(), 'models/best.pt')"
+    subprocess.run([sys.executable, "-c", script], cwd=repository.path, check=True)
+    repository.budgets(
+        "  m:\n    factory: shop:falls_back\n    data: shop:of_best\n    regression: {max_accuracy_loss: 1 pp}\n"
+        "    recipes: {bf16: {}}\n",
+        time_limit="1 ms",
+    )
+    repository.commit()
+    noise = "0.03 * torch.randn(10, 256, generator=torch.Generator().manual_seed(5))"
+    worse = FALLBACK.replace("    return model\n", f"    model[-1].weight.data += {noise}\n    return model\n", 1)
+    repository.write("shop.py", MODELS + LOADS + worse)
+    repository.commit()
+    assert repository.against("HEAD~1", "-k", "original").ret == 1
+    (case,) = [case for case in repository.record.cases if case.base is not None]
+    assert case.base is not None
+    assert case.base.status == "unusable"
+    assert "models/best.pt" in case.base.why
+    assert [verdict.outcome for verdict in case.verdicts] == ["not measured"]

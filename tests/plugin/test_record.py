@@ -64,6 +64,22 @@ def test_record_summary_and_metrics_stand_beside_each_other_and_nothing_else(pro
     assert "| int8-dynamic " in summary
 
 
+@pytest.mark.parametrize(
+    ("others", "status"), [(["test_plain.py"], pytest.ExitCode.OK), (["nosuch"], pytest.ExitCode.USAGE_ERROR)]
+)
+def test_the_report_of_an_earlier_run_does_not_stay_where_this_one_measures_nothing(
+    project: Project, others: list[str], status: int
+) -> None:
+    pytester = project(one_case())
+    pytester.makepyfile(test_plain="def test_it(): pass")
+    report = ("--modelopt", "--modelopt-report", "report", "-p", "no:cacheprovider")
+    assert pytester.runpytest(*report, "budgets.yaml").ret == 0
+    assert (pytester.path / "report" / "record.json").exists()
+    result = pytester.runpytest(*report, *others)
+    assert result.ret == status
+    assert not (pytester.path / "report" / "record.json").exists()
+
+
 def test_the_report_folder_can_be_named_in_the_ini_file(project: Project) -> None:
     pytester = project(one_case())
     pytester.makeini("[pytest]\nmodelopt_report = out/gate")

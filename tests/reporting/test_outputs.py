@@ -108,6 +108,7 @@ def test_the_report_of_an_earlier_run_does_not_pass_for_this_one_s(tmp_path: Pat
     """Also where this one can write none."""
     outputs(tmp_path).finish(of_cases(200))
     written = outputs(tmp_path)
+    written.prepare()
     with no_file_above(1000):
         written.update(lambda: of_cases(3))
     assert list((tmp_path / "report").iterdir()) == []

@@ -192,6 +192,26 @@ def test_a_drop_lies_near_its_interval(low: float, high: float, is_refused: bool
     assert told == (expected if is_refused else "")
 
 
+@pytest.mark.parametrize("metric", ["MulticlassF1Score", "torchmetrics.classification.BinaryAUROC(max_fpr=0.5)"])
+def test_a_share_is_better_when_it_is_higher(metric: str) -> None:
+    sides = {"original": measurement(None, score=0.9), "variant": measurement("bf16", score=0.335)}
+    told = disagreement_of(case(metric=metric, higher_is_better=False, agreement=None, **sides))
+    assert told == f"higher_is_better is false, but {metric} is better when it is higher"
+
+
+def test_no_two_cases_have_one_id_on_one_machine() -> None:
+    made = record(CASE, CASE)
+    assert "another case has the same id, budgets.yaml::digits-vit/int8-dynamic" in disagreement(made)
+
+
+def test_weights_in_floating_point_are_weights() -> None:
+    seen = replace(SEEN, float_bytes={"float32": 74_952})
+    variant = replace(CASE.variant, weights_bytes=0, observations=seen)
+    assert "variant.weights_bytes is 0, but variant.observations.float_bytes counts 74952" in disagreement_of(
+        replace(CASE, variant=variant)
+    )
+
+
 def test_a_run_has_as_many_timed_limits_as_its_tests_may_state() -> None:
     """Among more of them the risk of a false FAIL would be shared until none is left."""
     assert sum(kind.is_timed for kind in LIMITS.values()) == TIMED_LIMITS

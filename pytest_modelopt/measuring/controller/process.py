@@ -213,15 +213,16 @@ class Worker:
         """End it by force, and all that it has started; the command lines of what it left running."""
         if self.pid is None:
             return ()
+        ended: tuple[str, ...] = ()
         if self._process.is_alive():
             if not self._is_killed:
-                descendants.end_group(self.pid)
+                ended = descendants.end_group(self.pid)
             self._process.kill()
             self._process.join(5)
         if self._is_killed:  # its number may be another process's by now
             return ()
         self._is_killed = True
-        return descendants.end_left(self.pid)
+        return (*ended, *descendants.end_left(self.pid))
 
 
 def imports_compiler(expression: str) -> bool:
