@@ -66,8 +66,6 @@ class CaseItem(pytest.Item):
         super().__init__(**kwargs)
         self.entry = entry
         self.add_marker("model_budget")
-        if self.config.getoption("dist", "no") == "loadgroup":  # else it would change the node id
-            self.add_marker(pytest.mark.xdist_group(f"{self.path.name}::{entry.model.name}"))
         self.extra_keyword_matches.add(keyword(entry.name))
 
     def measure(self) -> Case:
