@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 
-from pytest_modelopt.optimizing.calling import Inputs, call_on, fresh
+from pytest_modelopt.optimizing.calling import Inputs, fresh
 
 Call = Callable[[], object]
 
@@ -19,8 +19,12 @@ class Given:
     def __init__(self, inputs: Inputs) -> None:
         self._untouched, self.inputs = inputs, fresh(inputs)
         self._tensors, self._originals = list(_tensors(self.inputs)), list(_tensors(inputs))
-        self._uses = self._count_uses()
         self._places = [_place(tensor) for tensor in self._tensors]
+        self.count_uses()
+
+    def count_uses(self) -> None:
+        """Take the uses that there are now for those that no call has left."""
+        self._uses = self._uses_now()
 
     def traces(self) -> str:
         """What the calls did to the inputs, in words; empty where another call finds what the first one did."""
@@ -28,9 +32,9 @@ class Given:
             map(_are_same, self._tensors, self._originals)
         ):
             return "writes into its inputs"
-        return "keeps its inputs" if self._count_uses() != self._uses else ""
+        return "keeps its inputs" if self._uses_now() != self._uses else ""
 
-    def _count_uses(self) -> list[int]:
+    def _uses_now(self) -> list[int]:
         return [sys.getrefcount(tensor) for tensor in self._tensors]
 
 
@@ -42,13 +46,15 @@ class TimedCall:
         self._model, self._inputs = model, inputs
         self._given = None if copies else Given(inputs)
         self._call = None if self._given is None else _on(model, self._given.inputs)
+        if self._given is not None:
+            self._given.count_uses()  # with that of the call, which holds a single tensor itself
 
     def prepared(self, calls: int) -> Call:
         """What can be called so many times; copies are made now, outside of the clock."""
         if self._call is not None:
             return self._call
-        copies, model = iter([fresh(self._inputs) for _ in range(calls)]), self._model
-        return lambda: call_on(model, next(copies))
+        on_copies = iter([_on(self._model, fresh(self._inputs)) for _ in range(calls)])
+        return lambda: next(on_copies)()
 
     def is_clean(self) -> bool:
         """Whether the calls since the last question were alike. If not, each further call is given a copy."""
@@ -59,9 +65,12 @@ class TimedCall:
 
 
 def _on(model: Callable[..., Any], inputs: Inputs) -> Call:
-    if isinstance(inputs, torch.Tensor):
-        return lambda: model(inputs)
-    return lambda: call_on(model, inputs)
+    """As `call_on`, which asks at each call what the inputs are: here that is known before the clock starts."""
+    if isinstance(inputs, Mapping):
+        return lambda: model(**inputs)
+    if type(inputs) is tuple:
+        return lambda: model(*inputs)
+    return lambda: model(inputs)
 
 
 def _tensors(inputs: Inputs) -> Iterator[torch.Tensor]:
