@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -40,3 +40,14 @@ def fresh(inputs: Inputs) -> Inputs:
 
     with torch.inference_mode(False):  # ordinary tensors, as a user's loader gives them
         return copy.deepcopy(inputs)
+
+
+def tensors_of(inputs: Inputs) -> Iterator[torch.Tensor]:
+    """The tensors of a batch, in the order of its arguments."""
+    import torch
+
+    if isinstance(inputs, torch.Tensor):
+        yield inputs
+    else:
+        values = inputs.values() if isinstance(inputs, dict) else inputs
+        yield from (value for value in values if isinstance(value, torch.Tensor))

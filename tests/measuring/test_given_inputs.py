@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -101,6 +102,62 @@ def test_inputs_that_a_model_keeps_are_noticed() -> None:
     given, model = Given(torch.rand(3, 4)), Touching([[]], keeps=True)
     assert _leaves_traces(model, given)
     assert given.traces() == "keeps its inputs"
+
+
+KINDS: dict[str, Callable[[Tensor], Inputs]] = {
+    "tensor": lambda x: x,
+    "tuple of one": lambda x: (x,),
+    "tuple of the same twice": lambda x: (x, x),
+    "dict": lambda x: {"x": x},
+}
+
+
+class Plain(nn.Module):
+    """Notes where the tensors of its calls are, and neither keeps them nor writes into them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+        self.places: list[tuple[int, ...]] = []
+
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        tensors = [*args, *kwargs.values()]
+        self.places.append(tuple(x.data_ptr() for x in tensors))
+        return cast("Tensor", self.layer(tensors[0]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_calls_of_a_plain_model_share_their_inputs(kind: str) -> None:
+    found: list[bool] = []
+
+    class Asked(TimedCall):
+        def is_clean(self) -> bool:
+            found.append(super().is_clean())
+            return found[-1]
+
+    model = Plain().eval()
+    with torch.inference_mode():
+        watch = Stopwatch(Asked(model, KINDS[kind](torch.randn(1, 4)), copies=False), host_clock, None)
+        for _ in range(2):
+            watch.block()
+    assert found == [True, True]  # no block was thrown away
+    assert len(set(model.places)) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_timed_call_does_no_more_than_a_bare_one(kind: str) -> None:
+    """Between the clock and the model there is one function, which calls nothing else."""
+
+    def forward(*args: Tensor, **kwargs: Tensor) -> None: ...
+
+    call = TimedCall(forward, KINDS[kind](torch.randn(1, 4)), copies=False).prepared(1)
+    entered: list[str] = []
+    sys.setprofile(lambda frame, event, _: entered.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    assert entered == ["<lambda>", "forward"]
 
 
 def test_nan_in_the_inputs_is_no_trace() -> None:

@@ -42,6 +42,7 @@ from pytest_modelopt.measuring.worker.metrics.recorded_outputs import Recorder, 
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Scorer
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import Metric, make_metric
 from pytest_modelopt.measuring.worker.other_tree import linked_to_head, taken_from_head
+from pytest_modelopt.measuring.worker.remembered_inputs import remembers
 from pytest_modelopt.measuring.worker.settings import compilations, settings
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
@@ -75,7 +76,7 @@ class Bench:
         self._metric: Metric | None = None
         self._has_scored = False
         self._compilations = 0
-        self._traces = ""
+        self._traces = self._remembers = ""
         self._provenance: Provenance | None = None
         # Noticed on the way, for `observe`.
         self._known: dict[str, Any] = {}
@@ -118,12 +119,13 @@ class Bench:
             given = Given(self._inputs)
             start = time.perf_counter()
             quality.run_on(self._model, given.inputs)
-        self._known = {"first_call_s": time.perf_counter() - start, "settings": settings()}
-        self._traces = given.traces()
-        if self._traces:
+            self._known = {"first_call_s": time.perf_counter() - start, "settings": settings()}
+            self._look_at_traces(given)
+        if self._needs_copies:
+            found = self._traces or self._remembers
             notes = (
                 *notes,
-                f"the model {self._traces}, so each call is given a copy, which is made before its clock starts",
+                f"the model {found}, so each call is given a copy, which is made before its clock starts",
             )
         with self._looking("ties"):
             self._ties = observe.ties(self._model)
@@ -324,7 +326,14 @@ class Bench:
     def prepare_timing(self, slowdown: float = 0.0) -> None:
         """Make the first calls, and count threads."""
         self._set_threads()
-        timed: latency.Timed = TimedCall(self.model, self._first_inputs(), copies=bool(self._traces))
+        if not self._needs_copies:  # the recipe may have made another model, and a saved one has only been read
+            with torch.inference_mode():
+                given = Given(self._first_inputs())
+                quality.run_on(self.model, given.inputs)
+                self._look_at_traces(given)
+        timed: latency.Timed = TimedCall(
+            self.model, self._first_inputs(), copies=self._needs_copies, at_new_addresses=bool(self._remembers)
+        )
         if slowdown:
             timed = latency.Slowed(timed, slowdown, self._device.synchronize)
         with torch.inference_mode():
@@ -443,8 +452,17 @@ class Bench:
 
     def _prepared_call(self) -> Callable[[], object]:
         """One call, whose copy of the inputs was made before. On a GPU a copy would count: only where one is needed."""
-        copies = bool(self._traces) or not self._device.is_cuda
+        copies = self._needs_copies or not self._device.is_cuda
         return TimedCall(self.model, self._first_inputs(), copies=copies).prepared(1)
+
+    def _look_at_traces(self, given: Given) -> None:
+        """After a call on them."""
+        self._traces = given.traces()
+        self._remembers = "" if self._traces else remembers(self.model, given.inputs)
+
+    @property
+    def _needs_copies(self) -> bool:
+        return bool(self._traces or self._remembers)
 
     def _first_inputs(self) -> Inputs:
         assert self._inputs is not None

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from pytest_modelopt.optimizing.calling import Inputs, call_on, fresh
+from pytest_modelopt.optimizing.calling import Inputs, fresh, tensors_of
+
+_KEPT_BYTES = 256 << 20
+"""Of copies whose addresses no other copy may get."""
+_OBJECT_BYTES = 1024
+"""What a small tensor takes beside its numbers."""
 
 Call = Callable[[], object]
 
@@ -18,9 +25,13 @@ class Given:
 
     def __init__(self, inputs: Inputs) -> None:
         self._untouched, self.inputs = inputs, fresh(inputs)
-        self._tensors, self._originals = list(_tensors(self.inputs)), list(_tensors(inputs))
-        self._uses = self._count_uses()
+        self._tensors, self._originals = list(tensors_of(self.inputs)), list(tensors_of(inputs))
         self._places = [_place(tensor) for tensor in self._tensors]
+        self.count_uses()
+
+    def count_uses(self) -> None:
+        """Take the uses that there are now for those that no call has left."""
+        self._uses = self._uses_now()
 
     def traces(self) -> str:
         """What the calls did to the inputs, in words; empty where another call finds what the first one did."""
@@ -28,27 +39,46 @@ class Given:
             map(_are_same, self._tensors, self._originals)
         ):
             return "writes into its inputs"
-        return "keeps its inputs" if self._count_uses() != self._uses else ""
+        return "keeps its inputs" if self._uses_now() != self._uses else ""
 
-    def _count_uses(self) -> list[int]:
-        return [sys.getrefcount(tensor) for tensor in self._tensors]
+    def _uses_now(self) -> list[tuple[int, int, int]]:
+        """Of each tensor: references, weak references, tensors and arrays in the same memory."""
+        return [
+            (sys.getrefcount(tensor), weakref.getweakrefcount(tensor), _storage_uses(tensor))
+            for tensor in self._tensors
+        ]
 
 
 class TimedCall:
     """The forward pass and nothing else: no lookup that a user's program would not do."""
 
-    def __init__(self, model: Callable[..., Any], inputs: Inputs, *, copies: bool) -> None:
-        """`copies`: each call needs inputs of its own."""
+    def __init__(
+        self, model: Callable[..., Any], inputs: Inputs, *, copies: bool, at_new_addresses: bool = False
+    ) -> None:
+        """`copies`: each call needs inputs of its own. `at_new_addresses`: even where those of earlier calls were."""
         self._model, self._inputs = model, inputs
+        self._kept: deque[Inputs] | None = deque() if at_new_addresses else None
         self._given = None if copies else Given(inputs)
         self._call = None if self._given is None else _on(model, self._given.inputs)
+        if self._given is not None:
+            self._given.count_uses()  # with that of the call, which holds a single tensor itself
 
     def prepared(self, calls: int) -> Call:
         """What can be called so many times; copies are made now, outside of the clock."""
         if self._call is not None:
             return self._call
-        copies, model = iter([fresh(self._inputs) for _ in range(calls)]), self._model
-        return lambda: call_on(model, next(copies))
+        copies = [fresh(self._inputs) for _ in range(calls)]
+        if self._kept is not None:
+            self._keep(self._kept, copies)
+        on_copies = iter([_on(self._model, inputs) for inputs in copies])
+        return lambda: next(on_copies)()
+
+    def _keep(self, kept: deque[Inputs], copies: list[Inputs]) -> None:
+        """Memory that is let go is what the next copy gets. Beyond the limit the oldest go, but never the last ones."""
+        room = max(len(copies), _KEPT_BYTES // max(1, _bytes(self._inputs)))
+        kept.extend(copies)
+        while len(kept) > room:
+            kept.popleft()
 
     def is_clean(self) -> bool:
         """Whether the calls since the last question were alike. If not, each further call is given a copy."""
@@ -59,17 +89,24 @@ class TimedCall:
 
 
 def _on(model: Callable[..., Any], inputs: Inputs) -> Call:
-    if isinstance(inputs, torch.Tensor):
-        return lambda: model(inputs)
-    return lambda: call_on(model, inputs)
+    """As `call_on`, which asks at each call what the inputs are: here that is known before the clock starts."""
+    if isinstance(inputs, Mapping):
+        return lambda: model(**inputs)
+    if type(inputs) is tuple:
+        return lambda: model(*inputs)
+    return lambda: model(inputs)
 
 
-def _tensors(inputs: Inputs) -> Iterator[torch.Tensor]:
-    if isinstance(inputs, torch.Tensor):
-        yield inputs
-    else:
-        values = inputs.values() if isinstance(inputs, dict) else inputs
-        yield from (value for value in values if isinstance(value, torch.Tensor))
+def _storage_uses(tensor: torch.Tensor) -> int:
+    """0 where torch does not tell: for other layouts, and where a version lacks the function, which is not public."""
+    try:
+        return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return 0
+
+
+def _bytes(inputs: Inputs) -> int:
+    return sum(tensor.numel() * tensor.element_size() + _OBJECT_BYTES for tensor in tensors_of(inputs))
 
 
 def _place(tensor: torch.Tensor) -> tuple[object, ...]:
