@@ -118,11 +118,15 @@ models:
     data: shop.models:data
     calibration: shop.models:calibration
     metric: {name: accuracy}
+    original: {max_memory: 6 MiB, min_accuracy: 97%}
     budget: &common {max_accuracy_drop: 1 pp, max_memory: 6 MiB}
     regression: {max_size_growth: 5%, max_slowdown: 20%}
     recipes:
       int8-dynamic: {min_speedup: 1.3x, max_size: {limit: 3 MiB, level: warn}}
       prune-unstructured(ratio=0.5): {<<: *common, max_flips: 2%}
+    candidates:
+      student: {factory: shop.models:student, min_speedup: 2x}
+      shipped: {file: dist/reader.onnx, max_flips: 1%, inputs: {image: 0}}
 waivers:
   - {case: reader/int8-dynamic, limit: min_speedup, until: 2099-01-31, reason: slow today, ceiling: 1.1x}
 """
@@ -139,6 +143,7 @@ _TOKENS = (
         "int8-dynamic",
         "shop.models:data",
     ),
+    *("student", "dist/reader.onnx", "../reader.onnx", "original"),
     *("version: 1", "2099-01-31", "warn", "{limit: 3 MiB, level: warn}", "20 s", "<<"),
 )
 _VALUES_OF_YAML = (
