@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from pytest_modelopt.optimizing.answers import other_answers
 from pytest_modelopt.optimizing.bisection import in_words
 from pytest_modelopt.optimizing.calibrating import fewer_batches, require_calibration, run_observers
-from pytest_modelopt.optimizing.calling import Inputs
+from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line, modules_in_words, total_bytes, user_line
+from pytest_modelopt.optimizing.fused_path import unfused
 from pytest_modelopt.optimizing.own_behavior import named, own_behavior
 from pytest_modelopt.optimizing.quantization import torch_ao
+from pytest_modelopt.optimizing.quantization.in_place import cut_at_observers, use_what_writes_answer
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.optimizing.runtimes.exporting import refuse_other_precisions
 from pytest_modelopt.optimizing.sharing import tied_parameters
@@ -51,7 +54,9 @@ class Int8Static(Recipe):
             tied = _tied_modules(graph)
             own = own_behavior(model, context.example_inputs, _called_layers(graph))
             kept = _fenced(graph, own)
+            answers = _answers(model, context.example_inputs)
             prepared = _prepared(quantize_fx, graph, engine, context.example_inputs, [*tied, *kept])
+            _require_the_same(answers, model, prepared, context.example_inputs)
             seen = run_observers(prepared, context, self.recipe_name, self.batches)
             converted = _without_fences(quantize_fx.convert_fx(prepared))
         for name, module in unused.items():
@@ -147,6 +152,7 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
     for node in graph.nodes:
         node.type = None  # annotations written as text would end up in the saved code, which then cannot be loaded
         _let_copy(node)
+    use_what_writes_answer(graph, model)
     return GraphModule(model, graph)
 
 
@@ -209,6 +215,42 @@ def _prepared(quantize_fx: Any, graph: fx.GraphModule, engine: str, inputs: Inpu
         example = inputs if type(inputs) is tuple else (inputs,)
     prepared: nn.Module = quantize_fx.prepare_fx(graph, mapping, example)
     return prepared
+
+
+def _answers(model: nn.Module, inputs: Inputs) -> Any:
+    import torch
+
+    with torch.random.fork_rng([]), torch.no_grad(), unfused():
+        torch.manual_seed(0)
+        return call(model, inputs)
+
+
+def _require_the_same(answers: Any, model: nn.Module, prepared: Any, inputs: Inputs) -> None:
+    """What was traced answers as the model, whatever the converted graph copies.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    from torch.utils import _pytree
+
+    try:
+        traced = _answers(cut_at_observers(prepared), inputs)
+    except Exception as error:
+        raise RecipeError(
+            f"int8-static: the graph that torch.fx traced of {type(model).__name__} does not run on the measured "
+            f"inputs: {last_line(error)}"
+        ) from error
+    if len(_pytree.tree_leaves(traced)) != len(_pytree.tree_leaves(answers)):
+        return  # torch.fx gives back other containers than some models do, of which no tree is known
+    how_far = other_answers(answers, traced)
+    if how_far and not other_answers(answers, _answers(model, inputs)):
+        raise RecipeError(
+            f"int8-static: even before it is quantized, the graph that torch.fx traced of {type(model).__name__} "
+            f"answers otherwise than the model once its steps work on copies, as quantized steps do (the answers "
+            f"{how_far}): so it is where a write in place has to show in a view or under a second name, and where "
+            f"forward does more than torch.fx sees; write such lines out of place, or take int8-dynamic, which needs "
+            f"no tracing"
+        )
 
 
 def _opaque_leaves(graph: fx.GraphModule) -> list[nn.Module]:
