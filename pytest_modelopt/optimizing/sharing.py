@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -142,7 +144,20 @@ def replace_modules(model: nn.Module, replacement: Callable[[nn.Module], nn.Modu
         for name, child in list(module._modules.items()):
             if child is not None:
                 module._modules[name] = visit(child)
+                if module._modules[name] is not child:
+                    _bind_anew(module)
         return module
 
     originals: list[nn.Module] = []  # kept alive, so that no id is used twice
     return visit(model)
+
+
+def _bind_anew(module: nn.Module) -> None:
+    """Let what torch.compile has made of a module that was replaced call the new one: its forward is bound to it."""
+    if not is_dynamo_here():
+        return
+    from torch._dynamo.eval_frame import OptimizedModule
+
+    if isinstance(module, OptimizedModule):
+        module._initialize()
+        module._torchdynamo_orig_callable = module._orig_mod.forward  # it would keep the old weights alive

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -198,3 +200,23 @@ def test_a_head_that_is_the_only_linear_is_changed_or_says_why_it_stays() -> Non
     with pytest.raises(RecipeDidNothing, match="another module shares their weight"):
         apply(Int8Dynamic.recipe_name, make("one object", with_middle=False), WORDS_READ)
     apply(Int8Dynamic.recipe_name, make("one storage", with_middle=False), WORDS_READ)  # is no error: it did something
+
+
+@pytest.mark.parametrize("expression", ["int8-dynamic", "int8-weight-only", "low-rank(ratio=0.5)"])
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_a_compiled_layer_runs_as_what_it_was_replaced_by_and_the_float_one_is_gone(
+    expression: str, is_whole: bool
+) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(128, 128).eval(), torch.randn(8, 128)
+    in_float, weight = run(layer, x), weakref.ref(layer.weight)
+    compiled = torch.compile(layer, backend="eager")
+    model = compiled if is_whole else nn.Sequential(compiled, nn.ReLU())
+    variant = apply(expression, model, x).model
+    del layer, compiled, model
+    replaced = variant if is_whole else variant.get_submodule("0")
+    answers = run(replaced, x)
+    assert 1e-4 < relative_error(answers, in_float) < 1
+    assert torch.equal(answers, run(replaced._orig_mod, x))  # type: ignore[arg-type]
+    gc.collect()
+    assert weight() is None
