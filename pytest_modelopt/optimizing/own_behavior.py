@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line, total_bytes
 from pytest_modelopt.optimizing.fused_path import fused_layers, unfused
+from pytest_modelopt.optimizing.uncompiled import step_by_step
 
 if TYPE_CHECKING:
     import torch
@@ -194,7 +195,7 @@ def _answering_otherwise(model: nn.Module, inputs: Inputs, plain: dict[nn.Module
     if plain:
         devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
         with torch.random.fork_rng(devices), torch.no_grad(), unfused():
-            with _watched(plain, note):
+            with _watched(plain, note), step_by_step():  # a compiler would look into what watches
                 call(model, inputs)
             while calls:  # now that no module is at work that may have patched torch for the time of its call
                 compare(*calls.pop(0))

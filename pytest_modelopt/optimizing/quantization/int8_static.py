@@ -21,7 +21,7 @@ from pytest_modelopt.optimizing.quantization.in_place import cut_at_observers, u
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.optimizing.runtimes.exporting import refuse_other_precisions
 from pytest_modelopt.optimizing.sharing import tied_parameters
-from pytest_modelopt.optimizing.uncompiled import told, uncompiled
+from pytest_modelopt.optimizing.uncompiled import step_by_step, told, uncompiled
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -220,7 +220,7 @@ def _prepared(quantize_fx: Any, graph: fx.GraphModule, engine: str, inputs: Inpu
 def _answers(model: nn.Module, inputs: Inputs) -> Any:
     import torch
 
-    with torch.random.fork_rng([]), torch.no_grad(), unfused():
+    with torch.random.fork_rng([]), torch.no_grad(), unfused(), step_by_step():
         torch.manual_seed(0)
         return call(model, inputs)
 
