@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+MOST_ITEMS = 10_000
+MOST_LISTS_WITHIN = 4
+
 
 def held(tensor: torch.Tensor) -> list[torch.Tensor]:
     """The tensors that a tensor class wraps (torchao's hold int8 values and scales); of any other, itself."""
@@ -106,6 +109,41 @@ def holders(model: nn.Module) -> dict[int, set[nn.Module]]:
         for position in positions:
             found[id(owned[position][1])] |= modules
     return found
+
+
+def held_beside(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors that a model holds and that are no parameters, by name: buffers, attributes, and what is in lists there.
+
+    What a reparametrization of torch makes anew for each call is none of them.
+    """
+    from torch import nn
+    from torch.nn.parameter import is_lazy
+
+    seen = {id(parameter) for parameter in model.parameters()}
+    of_any_module = vars(nn.Module())
+    for prefix, module in model.named_modules():
+        own = {name: value for name, value in vars(module).items() if name not in of_any_module}
+        for name, value in (*module._buffers.items(), *own.items()):
+            if f"{name}_orig" in module._parameters:
+                continue
+            for full_name, tensor in _tensors_in(value, f"{prefix}.{name}" if prefix else name):
+                if id(tensor) not in seen and not is_lazy(tensor):
+                    seen.add(id(tensor))
+                    yield full_name, tensor
+
+
+def _tensors_in(value: object, name: str, depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
+    """A tensor, or those in lists, tuples and dicts; a vocabulary of many words is not searched."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, (list, tuple, dict)) and len(value) <= MOST_ITEMS and depth < MOST_LISTS_WITHIN:
+        keys = value.keys() if isinstance(value, dict) else range(len(value))
+        items = value.values() if isinstance(value, dict) else value
+        for position, (key, item) in enumerate(zip(keys, items, strict=True)):
+            word = key if isinstance(key, str) and key.isidentifier() else position  # a dot would part the name
+            yield from _tensors_in(item, f"{name}[{word}]", depth + 1)
 
 
 def tied_parameters(model: nn.Module) -> set[int]:
