@@ -26,6 +26,11 @@ from pytest_modelopt.optimizing.uncompiled import step_by_step, told, uncompiled
 if TYPE_CHECKING:
     from torch import fx, nn
 
+READ = (
+    "forward reads their weight besides calling them, and a packed layer's `weight` is a method, not a tensor: call "
+    "the layer in forward instead of reading its weight"
+)
+
 
 class Int8Static(Recipe):
     """Int8 weights and activations through torch's FX graph mode; scales come from `batches` calibration batches."""
@@ -53,7 +58,8 @@ class Int8Static(Recipe):
             unused = _never_called(model, graph)
             tied = _tied_modules(graph)
             own = own_behavior(model, context.example_inputs, _called_layers(graph))
-            kept = _fenced(graph, own)
+            read = {module: READ for module in _read_layers(graph) if module not in own}
+            kept = _fenced(graph, own | read)
             answers = _answers(model, context.example_inputs)
             prepared = _prepared(quantize_fx, graph, engine, context.example_inputs, [*tied, *kept])
             _require_the_same(answers, model, prepared, context.example_inputs)
@@ -69,7 +75,7 @@ class Int8Static(Recipe):
                 f"{modules_in_words(map(model.get_submodule, tied))} left as they are: another module shares their "
                 f"weight, which would stay in float32 beside the int8 copy",
             )
-        with_weights = {module: reason for module, reason in own.items() if total_bytes(module)}
+        with_weights = {module: reason for module, reason in (own | read).items() if total_bytes(module)}
         notes += tuple(in_words(with_weights, modules_in_words, "left as they are"))
         if unused:
             notes += (f"{modules_in_words(unused.values())} left as they are: the forward pass never calls them",)
@@ -100,6 +106,13 @@ def _called_layers(graph: fx.GraphModule) -> list[nn.Module]:
         for module in dict.fromkeys(called)
         if not isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and (is_parametrized(module) or not module._modules)
     ]
+
+
+def _read_layers(graph: fx.GraphModule) -> list[nn.Module]:
+    """Modules that the graph calls and of which it reads a parameter besides, if only its dtype."""
+    owners = {str(node.target).rpartition(".")[0] for node in graph.graph.find_nodes(op="get_attr")}
+    called = [str(node.target) for node in graph.graph.find_nodes(op="call_module")]
+    return [graph.get_submodule(name) for name in dict.fromkeys(called) if name in owners]
 
 
 def _fenced(graph: fx.GraphModule, modules: Collection[nn.Module]) -> list[str]:
