@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pytest_modelopt.optimizing.describe import author_name, type_name
 from pytest_modelopt.optimizing.recipe import RecipeError
-from pytest_modelopt.optimizing.sharing import held, shared_bytes, sharing
+from pytest_modelopt.optimizing.sharing import held, held_beside, shared_bytes, sharing
 from pytest_modelopt.results.record import LayerCoverage
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ PARAMETRIZED = re.compile(r"(^|.*\.)parametrizations\.([^.]+)\.original(\d*)\Z")
 
 @dataclass(frozen=True)
 class Weight:
-    """One parameter as it was: a clone, under its first name and that of the module that owns it."""
+    """A parameter, or what shares its numbers, as it was: a clone, under its first name and that of its module."""
 
     name: str
     module: str
@@ -66,26 +66,40 @@ class Snapshot:
 
 
 def snapshot(model: nn.Module) -> Snapshot:
-    """Clone every parameter of the model; buffers are not weights."""
+    """Clone every parameter of the model. Other tensors are weights only if they share numbers with a parameter.
+
+    These come first: where a parameter is replaced, they hold its numbers as before.
+    """
     from torch.nn.parameter import is_lazy
 
     types = {name: type_name(module) for name, module in _modules(model).items()}
-    named = list(model.named_parameters(remove_duplicate=False))
-    for raw_name, parameter in named:
+    parameters = list(model.named_parameters(remove_duplicate=False))
+    for raw_name, parameter in parameters:
         if is_lazy(parameter):
             raise RecipeError(f"{raw_name} is not initialized yet: run the model once in its factory")
-    group_of = {position: group for group in sharing([parameter for _, parameter in named]) for position in group}
+    named = [*_sharing_with(parameters, list(held_beside(model))), *parameters]
+    group_of = {position: group for group in sharing([tensor for _, tensor in named]) for position in group}
     weights: list[Weight] = []
-    for position, (raw_name, parameter) in enumerate(named):
+    for position, (raw_name, tensor) in enumerate(named):
         name = _author_name(raw_name)
         module = name.rpartition(".")[0]
         before = [other for other in group_of.get(position, ()) if other < position]
-        nbytes = sum(tensor.nbytes for tensor in held(parameter))
-        shared = sum(shared_bytes(named[other][1], parameter) for other in before)
+        nbytes = sum(part.nbytes for part in held(tensor))
+        shared = sum(shared_bytes(named[other][1], tensor) for other in before)
         own_bytes = max(0, nbytes - shared)
         owner = weights[before[0]].module if before and not own_bytes else ""
-        weights.append(Weight(name, module, types[module], parameter.detach().clone(), own_bytes, owner))
+        weights.append(Weight(name, module, types[module], tensor.detach().clone(), own_bytes, owner))
     return Snapshot(tuple(weights), types)
+
+
+def _sharing_with(
+    parameters: Sequence[tuple[str, torch.Tensor]], others: Sequence[tuple[str, torch.Tensor]]
+) -> list[tuple[str, torch.Tensor]]:
+    """Those of `others` that share numbers with a parameter."""
+    groups = sharing([tensor for _, tensor in (*parameters, *others)])
+    first = len(parameters)
+    found = sorted(position for group in groups if group[0] < first for position in group if position >= first)
+    return [others[position - first] for position in found]
 
 
 def compare(
@@ -143,7 +157,9 @@ def _changed_weights(before: Sequence[Weight], model: nn.Module) -> list[Weight]
 
     if isinstance(model, RuntimeModule):
         return _absent_numbers(before, model.float_tensors())
-    found = dict(_float_tensors(model))
+    names = {weight.name for weight in before}
+    found = {name: tensor for name, tensor in _held_beside(model).items() if name in names}
+    found |= _float_tensors(model)
     modules = _modules(model)
     missing = []
     for weight in before:
@@ -219,6 +235,10 @@ def _float_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     for name, module in model.named_modules():
         for own_name, tensor in _packed_biases(module):
             yield _author_name(f"{name}.{own_name}" if name else own_name), tensor
+
+
+def _held_beside(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {_author_name(name): tensor for name, tensor in held_beside(model)}
 
 
 def _packed_biases(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

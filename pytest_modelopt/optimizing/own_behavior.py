@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line, total_bytes
 from pytest_modelopt.optimizing.fused_path import fused_layers, unfused
+from pytest_modelopt.optimizing.uncompiled import step_by_step
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,8 @@ SAME = 32 * 2.0**-23
 """Difference up to which two answers are the same, relative to the largest: float32 rounds so over a few steps."""
 ROUNDINGS = 4
 """The same in units of the answers' own precision, where that is lower."""
+MOST_BYTES_OF_CALLS = 512 * 1024**2
+"""Of the arguments and answers that are kept until the pass is over; calls beyond are looked at while it runs."""
 HARMLESS = frozenset({"extra_repr", "reset_parameters"})
 """Methods that no call uses."""
 PASSED_BY = (
@@ -135,15 +138,32 @@ def _plain(module: nn.Module) -> nn.Module | None:
     held = {*module._parameters, *module._buffers, *module._modules}
     vars(twin).update({name: value for name, value in vars(module).items() if name not in {*blank, *held}})
     vars(twin).update(blank, training=module.training)
-    vars(twin).update(_parameters=dict(module._parameters), _buffers=dict(module._buffers))
+    parameters = {name: _ordinary(tensor) for name, tensor in module._parameters.items()}
+    buffers = {name: _ordinary(tensor) for name, tensor in module._buffers.items()}
+    vars(twin).update(_parameters=parameters, _buffers=buffers)
     twin._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
     children = {name: child and _plain(child) for name, child in module._modules.items()}
     vars(twin).update(_modules=children)
     if isinstance(module, nn.RNNBase):
         if not all(name in module._parameters for name in module._flat_weights_names):
             return None
-        vars(twin)["_flat_weights"] = [module._parameters[name] for name in module._flat_weights_names]
+        vars(twin)["_flat_weights"] = [parameters[name] for name in module._flat_weights_names]
     return twin
+
+
+def _ordinary(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    """A tensor without the arithmetic of a class of its own, which recipes do not take over.
+
+    torchao's stand for quantized numbers, and have none of another form to show.
+    """
+    import torch
+    from torch import nn
+
+    kind = type(tensor)
+    if tensor is None or kind in (torch.Tensor, nn.Parameter) or kind.__module__.startswith("torchao."):
+        return tensor
+    with torch._C.DisableTorchFunctionSubclass():
+        return tensor.detach().as_subclass(torch.Tensor)
 
 
 def _answering_otherwise(model: nn.Module, inputs: Inputs, plain: dict[nn.Module, nn.Module]) -> dict[nn.Module, str]:
@@ -151,6 +171,17 @@ def _answering_otherwise(model: nn.Module, inputs: Inputs, plain: dict[nn.Module
     import torch
 
     differing: dict[nn.Module, str] = {}
+    calls: list[tuple[nn.Module, Any, Any, Any]] = []
+    room = MOST_BYTES_OF_CALLS
+
+    def note(module: nn.Module, args: Any, kwargs: Any, answer: Any) -> None:
+        nonlocal room
+        size = _bytes_in((args, kwargs, answer))
+        if size > room:
+            compare(module, args, kwargs, answer)
+        else:
+            room -= size
+            calls.append((module, args, kwargs, _copies(answer)))
 
     def compare(module: nn.Module, args: Any, kwargs: Any, answer: Any) -> None:
         try:
@@ -163,33 +194,45 @@ def _answering_otherwise(model: nn.Module, inputs: Inputs, plain: dict[nn.Module
 
     if plain:
         devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-        with torch.random.fork_rng(devices), torch.no_grad(), unfused(), _watched(plain, compare):
-            call(model, inputs)
+        with torch.random.fork_rng(devices), torch.no_grad(), unfused():
+            with _watched(plain, note), step_by_step():  # a compiler would look into what watches
+                call(model, inputs)
+            while calls:  # now that no module is at work that may have patched torch for the time of its call
+                compare(*calls.pop(0))
     return differing
 
 
+def _copies(values: Any) -> Any:
+    import torch
+    from torch.utils import _pytree
+
+    return _pytree.tree_map(lambda value: value.clone() if isinstance(value, torch.Tensor) else value, values)
+
+
+def _bytes_in(values: Any) -> int:
+    import torch
+    from torch.utils import _pytree
+
+    return sum(leaf.nbytes for leaf in _pytree.tree_leaves(values) if isinstance(leaf, torch.Tensor))
+
+
 @contextlib.contextmanager
-def _watched(modules: Iterable[nn.Module], compare: Any) -> Iterator[None]:
+def _watched(modules: Iterable[nn.Module], tell: Any) -> Iterator[None]:
     """Each call of one of `modules` is told with its arguments as they were before, hooks included in the answer.
 
     Forward hooks would not do: they see neither what other hooks make of an answer nor a call that passes them by.
     """
-    import torch
     from torch import nn
-    from torch.utils import _pytree
 
     watched = set(modules)
     original = nn.Module.__call__
 
-    def copied(value: Any) -> Any:
-        return value.clone() if isinstance(value, torch.Tensor) else value
-
     def calling(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if module not in watched:
             return original(module, *args, **kwargs)
-        before_args, before_kwargs = _pytree.tree_map(copied, (args, kwargs))
+        before_args, before_kwargs = _copies((args, kwargs))
         answer = original(module, *args, **kwargs)
-        compare(module, before_args, before_kwargs, answer)
+        tell(module, before_args, before_kwargs, answer)
         return answer
 
     nn.Module.__call__ = calling  # type: ignore[method-assign]

@@ -10,9 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+MOST_ITEMS = 10_000
+MOST_LISTS_WITHIN = 4
 
 
 def held(tensor: torch.Tensor) -> list[torch.Tensor]:
@@ -106,6 +111,41 @@ def holders(model: nn.Module) -> dict[int, set[nn.Module]]:
     return found
 
 
+def held_beside(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors that a model holds and that are no parameters, by name: buffers, attributes, and what is in lists there.
+
+    What a reparametrization of torch makes anew for each call is none of them.
+    """
+    from torch import nn
+    from torch.nn.parameter import is_lazy
+
+    seen = {id(parameter) for parameter in model.parameters()}
+    of_any_module = vars(nn.Module())
+    for prefix, module in model.named_modules():
+        own = {name: value for name, value in vars(module).items() if name not in of_any_module}
+        for name, value in (*module._buffers.items(), *own.items()):
+            if f"{name}_orig" in module._parameters:
+                continue
+            for full_name, tensor in _tensors_in(value, f"{prefix}.{name}" if prefix else name):
+                if id(tensor) not in seen and not is_lazy(tensor):
+                    seen.add(id(tensor))
+                    yield full_name, tensor
+
+
+def _tensors_in(value: object, name: str, depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
+    """A tensor, or those in lists, tuples and dicts; a vocabulary of many words is not searched."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, (list, tuple, dict)) and len(value) <= MOST_ITEMS and depth < MOST_LISTS_WITHIN:
+        keys = value.keys() if isinstance(value, dict) else range(len(value))
+        items = value.values() if isinstance(value, dict) else value
+        for position, (key, item) in enumerate(zip(keys, items, strict=True)):
+            word = key if isinstance(key, str) and key.isidentifier() else position  # a dot would part the name
+            yield from _tensors_in(item, f"{name}[{word}]", depth + 1)
+
+
 def tied_parameters(model: nn.Module) -> set[int]:
     """`id` of every parameter that several modules hold as one object.
 
@@ -142,7 +182,20 @@ def replace_modules(model: nn.Module, replacement: Callable[[nn.Module], nn.Modu
         for name, child in list(module._modules.items()):
             if child is not None:
                 module._modules[name] = visit(child)
+                if module._modules[name] is not child:
+                    _bind_anew(module)
         return module
 
     originals: list[nn.Module] = []  # kept alive, so that no id is used twice
     return visit(model)
+
+
+def _bind_anew(module: nn.Module) -> None:
+    """Let what torch.compile has made of a module that was replaced call the new one: its forward is bound to it."""
+    if not is_dynamo_here():
+        return
+    from torch._dynamo.eval_frame import OptimizedModule
+
+    if isinstance(module, OptimizedModule):
+        module._initialize()
+        module._torchdynamo_orig_callable = module._orig_mod.forward  # it would keep the old weights alive

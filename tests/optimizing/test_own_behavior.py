@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 import torch
 from patched_models import LAYERS, PATCHES, flipped, make_patched
 from recipe_models import apply, make, outputs, relative_error, run, saved_and_loaded
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -198,3 +200,56 @@ def test_all_units_that_work_are_changed_and_no_others(bad: set[int]) -> None:
     refused = settle(range(7), changed.update, changed.difference_update, lambda: "broken" if changed & bad else "")
     assert changed == set(range(7)) - bad
     assert refused == dict.fromkeys(sorted(bad), "broken")
+
+
+class Flipping(nn.Parameter):
+    """A weight with arithmetic of its own, as adapters have that are made as tensor classes."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            answer = func(*args, **(kwargs or {}))
+        return answer.flip(-1) if func is F.linear else answer
+
+
+class Plainly(nn.Parameter):
+    """A weight with a class of its own, and the arithmetic of any other."""
+
+
+@pytest.mark.parametrize("expression", REPLACING)
+def test_a_weight_with_arithmetic_of_its_own_stays_where_it_is(expression: str) -> None:
+    model, x = make_patched("Linear", "none")
+    model.layer.weight = Flipping(model.layer.weight.detach())
+    original = run(model, x)
+    optimization = apply(expression, model, x)
+    assert relative_error(run(optimization.model, x), original) <= 0.06
+    assert list(optimization.coverage.steps[0].unlike_class) == ["layer"]
+
+
+@pytest.mark.parametrize("expression", ["int8-dynamic", "int8-weight-only"])
+def test_a_weight_whose_class_changes_nothing_is_taken(expression: str) -> None:
+    model, x = make_patched("Linear", "none")
+    model.layer.weight = Plainly(model.layer.weight.detach())
+    assert not apply(expression, model, x).coverage.steps[0].unlike_class
+
+
+@pytest.mark.parametrize("most_bytes", [0, 10**9])
+def test_a_layer_is_compared_when_no_parent_is_at_work_any_more(
+    monkeypatch: pytest.MonkeyPatch, most_bytes: int
+) -> None:
+    """As long as what is kept until then has room."""
+
+    class Patching(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            linear = F.linear
+            try:
+                F.linear = lambda *args: linear(*args).flip(-1)  # type: ignore[assignment]
+                return super().forward(x)
+            finally:
+                F.linear = linear  # type: ignore[assignment]
+
+    monkeypatch.setattr("pytest_modelopt.optimizing.own_behavior.MOST_BYTES_OF_CALLS", most_bytes)
+    layers = [nn.Linear(64, 64), nn.ReLU(inplace=True), nn.Linear(64, 64), nn.Linear(64, 64)]
+    model = nn.Sequential(Patching(*layers[:3]), layers[3]).eval()
+    found = own_behavior(model, torch.randn(6, 64), layers)
+    assert list(found) == ([layers[0], layers[2]] if most_bytes else [])

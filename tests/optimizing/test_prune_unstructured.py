@@ -60,3 +60,19 @@ def test_every_kind_of_model(kind: str) -> None:
     assert sum(parameter.nbytes for parameter in variant.parameters()) == size
     answers, reloaded = outputs(run(variant, inputs)), outputs(run(saved_and_loaded(variant), inputs))
     assert all(torch.equal(one, other) for one, other in zip(answers, reloaded, strict=True))
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_a_weight_that_lies_in_another_order_is_pruned_in_that_order(scope: str) -> None:
+    torch.manual_seed(0)
+    convolution, linear = nn.Conv2d(3, 4, 3), nn.Linear(100, 8)
+    convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    linear.weight = nn.Parameter(torch.randn(100, 8).t())
+    strides = convolution.weight.stride(), linear.weight.stride()
+    expected = linear.weight.detach().clone()
+    model = nn.Sequential(convolution, nn.Flatten(), linear).eval()
+    apply(f"prune-unstructured(ratio=0.5, scope={scope})", model, torch.randn(2, 3, 7, 7))
+    assert (convolution.weight.stride(), linear.weight.stride()) == strides
+    assert int((linear.weight == 0).sum()) + int((convolution.weight == 0).sum()) == (800 + 108) // 2
+    if scope == "layer":
+        assert torch.equal(linear.weight, expected.where(expected.abs() > expected.abs().median(), 0.0))

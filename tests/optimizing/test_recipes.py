@@ -175,6 +175,25 @@ class TestInt8Static:
         assert relative_error(run(variant, x), original) < 0.1
         assert torch.equal(run(saved_and_loaded(variant), x), run(variant, x))
 
+    def test_a_layer_whose_weight_is_read_is_left_and_the_others_are_quantized(self) -> None:
+        class Reads(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.asked, self.scaled, self.last = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                x = self.asked(x.to(self.asked.weight.dtype)).relu()
+                return self.last((self.scaled(x) + self.scaled.bias).relu())
+
+        model, x = Reads().eval(), torch.randn(32, 64)
+        original = run(model, x)
+        optimization = apply("int8-static", model, x)
+        assert relative_error(run(optimization.model, x), original) < 0.05
+        assert [layer.name for layer in optimization.coverage.layers if layer.changed_bytes] == ["last"]
+        assert any(
+            "2 Linear (32.5 KiB) left as they are: forward reads their weight" in note for note in optimization.notes
+        )
+
     def test_says_which_line_cannot_be_traced(self) -> None:
         class Branches(nn.Module):
             def __init__(self) -> None:

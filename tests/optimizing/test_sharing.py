@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -198,3 +200,85 @@ def test_a_head_that_is_the_only_linear_is_changed_or_says_why_it_stays() -> Non
     with pytest.raises(RecipeDidNothing, match="another module shares their weight"):
         apply(Int8Dynamic.recipe_name, make("one object", with_middle=False), WORDS_READ)
     apply(Int8Dynamic.recipe_name, make("one storage", with_middle=False), WORDS_READ)  # is no error: it did something
+
+
+@pytest.mark.parametrize("expression", ["int8-dynamic", "int8-weight-only", "low-rank(ratio=0.5)"])
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_a_compiled_layer_runs_as_what_it_was_replaced_by_and_the_float_one_is_gone(
+    expression: str, is_whole: bool
+) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(128, 128).eval(), torch.randn(8, 128)
+    in_float, weight = run(layer, x), weakref.ref(layer.weight)
+    compiled = torch.compile(layer, backend="eager")
+    model = compiled if is_whole else nn.Sequential(compiled, nn.ReLU())
+    variant = apply(expression, model, x).model
+    del layer, compiled, model
+    replaced = variant if is_whole else variant.get_submodule("0")
+    answers = run(replaced, x)
+    assert 1e-4 < relative_error(answers, in_float) < 1
+    assert torch.equal(answers, run(replaced._orig_mod, x))  # type: ignore[arg-type]
+    gc.collect()
+    assert weight() is None
+
+
+def in_a_buffer(model: nn.Module, weight: torch.Tensor) -> None:
+    model.register_buffer("table", weight)
+
+
+def in_an_attribute(model: nn.Module, weight: torch.Tensor) -> None:
+    model.table = weight
+
+
+def in_a_list(model: nn.Module, weight: torch.Tensor) -> None:
+    model.table = {"a.b": 1, "words": [None, weight]}  # type: ignore[assignment]
+
+
+class Reader(nn.Module):
+    """Reads words from a tensor that is no parameter, and shares its numbers with the layer that scores them."""
+
+    def __init__(self, hold: Callable[[nn.Module, torch.Tensor], None]) -> None:
+        super().__init__()
+        self.middle, self.score = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WORDS, bias=False)
+        hold(self, self.score.weight.detach())
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        table: Any = self.table
+        table = table["words"][1] if isinstance(table, dict) else table
+        return self.score(self.middle(nn.functional.embedding(words, table).mean(1)).tanh())
+
+
+@pytest.mark.parametrize(
+    ("hold", "name"),
+    [(in_a_buffer, "table"), (in_an_attribute, "table"), (in_a_list, "table[words][1]")],
+)
+def test_numbers_that_a_tensor_beside_the_parameters_goes_on_to_hold_are_no_changed_ones(
+    hold: Callable[[nn.Module, torch.Tensor], None], name: str
+) -> None:
+    model = Reader(hold).eval()
+    table, middle = WORDS * WIDTH * FLOAT32, WIDTH * WIDTH * FLOAT32
+    ties = observe.ties(model)
+    assert ties == (("score.weight", name),)
+    assert snapshot(model).weight_bytes == weights_bytes(model) == table + middle + WIDTH * FLOAT32
+    assert observe._ties(model, ties)["untied"] == ()
+    optimization = apply("int8-dynamic", model, WORDS_READ)
+    sizes = {layer.name: (layer.weight_bytes, layer.changed_bytes) for layer in optimization.coverage.layers}
+    assert sizes == {"": (table, 0), "middle": (middle + WIDTH * FLOAT32, middle), "score": (0, 0)}
+    assert optimization.coverage.multiply_adds_share == 1
+    assert weights_bytes(optimization.model) > table + WORDS * WIDTH
+    assert observe._ties(optimization.model, ties)["untied"] == (f"score.weight = {name}",)
+
+
+def test_a_buffer_that_is_cast_with_its_parameter_is_changed_and_stays_tied() -> None:
+    model = Reader(in_a_buffer).eval()
+    ties = observe.ties(model)
+    optimization = apply("bf16", model, WORDS_READ)
+    assert optimization.coverage.share == 1
+    assert observe._ties(optimization.model, ties)["untied"] == ()
+
+
+def test_tensors_that_share_nothing_and_those_that_torch_makes_anew_are_no_weights() -> None:
+    model = nn.Sequential(nn.utils.spectral_norm(nn.Linear(8, 8)), nn.LSTM(8, 8), nn.BatchNorm1d(8))
+    model.anchor = [parameter.detach().clone() for parameter in model.parameters()]  # type: ignore[assignment]
+    assert snapshot(model).weight_bytes == sum(parameter.nbytes for parameter in model.parameters())
+    assert observe.ties(model) == ()

@@ -189,6 +189,23 @@ class TestProgram:
         assert weights_bytes(optimization.model) == weights + rows * (ROW + FLOAT32)
         assert optimization.coverage.changed_bytes == weights * FLOAT32
 
+    def test_a_number_that_is_added_to_a_layers_answer_in_place_is_no_fault(self) -> None:
+        class Plus(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.first, self.last = nn.Linear(64, 128), nn.Linear(128, 10)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                h = self.first(x)
+                h += 1
+                return self.last(h.relu_())
+
+        model, x = Plus().eval(), torch.randn(32, 64)
+        original = run(model, x)
+        optimization = apply("torchao-pt2e-int8", model, x)
+        assert relative_error(run(optimization.model, x), original) < 0.05
+        assert optimization.coverage.multiply_adds_share == 1
+
     def test_a_compiler_that_puts_in_no_kernel_is_told(self) -> None:
         notes = " | ".join(apply("torchao-pt2e-int8", *make("mlp")).notes)
         assert "int8 kernels for 0 of 3 quantized layers" in notes

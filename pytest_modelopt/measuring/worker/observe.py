@@ -22,7 +22,7 @@ from pytest_modelopt.optimizing.describe import author_name, known_base, type_na
 from pytest_modelopt.optimizing.fused_path import is_fused
 from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule
 from pytest_modelopt.optimizing.sealed import in_training
-from pytest_modelopt.optimizing.sharing import sharing
+from pytest_modelopt.optimizing.sharing import held_beside, sharing
 from pytest_modelopt.results.observations import Observations
 
 MOST_BYTES = 2 * 1024**3
@@ -188,13 +188,11 @@ def _width(module: nn.Module) -> int | None:
 
 
 def ties(model: nn.Module) -> Ties:
-    """Names of parameters that share numbers in memory, group by group."""
-    named = [
-        (author_name(name), parameter)
-        for name, parameter in model.named_parameters(remove_duplicate=False)
-        if not _of_torchao(parameter)
-    ]
-    groups = sharing([parameter for _, parameter in named])
+    """Names of parameters that share numbers in memory, and of other tensors that share some with them, by group."""
+    parameters = [each for each in model.named_parameters(remove_duplicate=False) if not _of_torchao(each[1])]
+    beside = [each for each in held_beside(model) if not _of_torchao(each[1])]
+    named = [(author_name(name), tensor) for name, tensor in (*parameters, *beside)]
+    groups = [group for group in sharing([tensor for _, tensor in named]) if group[0] < len(parameters)]
     by_module = {author_name(name): id(module) for name, module in model.named_modules(remove_duplicate=False)}
     return tuple(
         tuple(names)
@@ -207,12 +205,18 @@ def ties(model: nn.Module) -> Ties:
 def _ties(model: nn.Module, before: Ties) -> Facts:
     """The groups of `before` whose modules still stand, but no longer on one storage."""
     modules = {author_name(name): module for name, module in model.named_modules(remove_duplicate=False)}
+    beside = {author_name(name): tensor for name, tensor in held_beside(model)} if before else {}
     untied, size = [], 0
     for names in before:
         owners = [modules.get(name.rpartition(".")[0]) for name in names]
         if isinstance(model, EngineModule) or any(owner is None for owner in owners):
             continue
-        held = [_storage(owner, name.rpartition(".")[2]) for owner, name in zip(owners, names, strict=True)]
+        if any("[" in name and name not in beside for name in names):
+            continue
+        held = [
+            _place(beside[name]) if name in beside else _storage(owner, name.rpartition(".")[2])
+            for owner, name in zip(owners, names, strict=True)
+        ]
         if len({place for place, _ in held}) > 1:
             untied.append(" = ".join(names))
             size += min(nbytes for _, nbytes in held)
@@ -227,6 +231,10 @@ def _storage(owner: Any, name: str) -> tuple[int, int]:
         return id(owner), int(weight.nbytes)
     if weight is None:
         raise LookupError(f"{type(owner).__name__} has no {name}")
+    return _place(weight)
+
+
+def _place(weight: torch.Tensor) -> tuple[int, int]:
     plain = weight.data
     if hasattr(plain, "__tensor_flatten__"):
         parts = [getattr(plain, part) for part in plain.__tensor_flatten__()[0]]

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pytest_modelopt.optimizing.answers import other_answers
 from pytest_modelopt.optimizing.bisection import in_words, settle
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line, modules_in_words, user_line
@@ -18,10 +19,6 @@ from pytest_modelopt.optimizing.uncompiled import told, uncompiled
 if TYPE_CHECKING:
     import torch
     from torch import fx, nn
-
-LARGEST_TOLERANCE = 0.1
-TOLERATED_ROUNDINGS = 1000
-"""Relative to the largest answer, in units of the precision: each folded layer rounds a little differently."""
 
 
 class FoldBatchNorm(Recipe):
@@ -264,24 +261,8 @@ class _Folding:
             layer.weight, layer.bias = self._held.pop(layer)
 
     def problem(self) -> str:
-        return _other_answers(self._answer, call(self.model, self._inputs))
-
-
-def _other_answers(original: Any, folded: Any) -> str:
-    """How far the answers are from those of the original, in words; '' for what rounding does."""
-    import torch
-    from torch.utils import _pytree
-
-    from pytest_modelopt.optimizing.finite import largest_difference
-
-    for before, after in zip(_pytree.tree_leaves(original), _pytree.tree_leaves(folded), strict=True):
-        if not isinstance(before, torch.Tensor) or not before.is_floating_point() or not before.numel():
-            continue
-        tolerance = min(LARGEST_TOLERANCE, TOLERATED_ROUNDINGS * torch.finfo(before.dtype).eps)
-        difference, largest = largest_difference(before, after)
-        if not difference <= tolerance * largest:
-            return (
-                f"with them folded the answers differ by {difference:.3g}, and the largest is {largest:.3g}: the "
-                f"forward pass uses these layers in another way than by calling them once each"
-            )
-    return ""
+        how_far = other_answers(self._answer, call(self.model, self._inputs))
+        return how_far and (
+            f"with them folded the answers {how_far}: the forward pass uses these layers in another way than by "
+            f"calling them once each"
+        )

@@ -38,6 +38,7 @@ class PruneUnstructured(Recipe):
     )
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
+        import torch
         from torch.nn.utils import prune
 
         tied = tied_parameters(model)
@@ -52,6 +53,9 @@ class PruneUnstructured(Recipe):
                 kept.setdefault(reason, []).append(module)
                 if reason == OTHER_WEIGHT or reparametrized(module):
                     own[module] = reason
+        before = {layer: layer.get_parameter("weight").detach() for layer in layers}
+        for layer, weight in before.items():
+            layer.get_parameter("weight").data = weight.contiguous()  # torch views it as one row
         if layers and self.scope == "global":
             weights = [(layer, "weight") for layer in layers]
             prune.global_unstructured(weights, pruning_method=prune.L1Unstructured, amount=self.ratio)
@@ -60,6 +64,8 @@ class PruneUnstructured(Recipe):
                 prune.l1_unstructured(layer, "weight", amount=self.ratio)  # type: ignore[no-untyped-call]
         for layer in layers:
             prune.remove(layer, "weight")  # type: ignore[no-untyped-call]
+            pruned = layer.get_parameter("weight")
+            pruned.data = torch.empty_like(before[layer]).copy_(pruned.data)  # laid out in memory as before
             # `remove` puts the weight behind the bias; in its old place the saved file is the original's, to the byte.
             others = {name: layer._parameters.pop(name) for name in list(layer._parameters) if name != "weight"}
             layer._parameters.update(others)

@@ -9,19 +9,27 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from pytest_modelopt.optimizing.answers import other_answers
 from pytest_modelopt.optimizing.bisection import in_words
 from pytest_modelopt.optimizing.calibrating import fewer_batches, require_calibration, run_observers
-from pytest_modelopt.optimizing.calling import Inputs
+from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line, modules_in_words, total_bytes, user_line
+from pytest_modelopt.optimizing.fused_path import unfused
 from pytest_modelopt.optimizing.own_behavior import named, own_behavior
 from pytest_modelopt.optimizing.quantization import torch_ao
+from pytest_modelopt.optimizing.quantization.in_place import cut_at_observers, use_what_writes_answer
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.optimizing.runtimes.exporting import refuse_other_precisions
 from pytest_modelopt.optimizing.sharing import tied_parameters
-from pytest_modelopt.optimizing.uncompiled import told, uncompiled
+from pytest_modelopt.optimizing.uncompiled import step_by_step, told, uncompiled
 
 if TYPE_CHECKING:
     from torch import fx, nn
+
+READ = (
+    "forward reads their weight besides calling them, and a packed layer's `weight` is a method, not a tensor: call "
+    "the layer in forward instead of reading its weight"
+)
 
 
 class Int8Static(Recipe):
@@ -50,8 +58,11 @@ class Int8Static(Recipe):
             unused = _never_called(model, graph)
             tied = _tied_modules(graph)
             own = own_behavior(model, context.example_inputs, _called_layers(graph))
-            kept = _fenced(graph, own)
+            read = {module: READ for module in _read_layers(graph) if module not in own}
+            kept = _fenced(graph, own | read)
+            answers = _answers(model, context.example_inputs)
             prepared = _prepared(quantize_fx, graph, engine, context.example_inputs, [*tied, *kept])
+            _require_the_same(answers, model, prepared, context.example_inputs)
             seen = run_observers(prepared, context, self.recipe_name, self.batches)
             converted = _without_fences(quantize_fx.convert_fx(prepared))
         for name, module in unused.items():
@@ -64,7 +75,7 @@ class Int8Static(Recipe):
                 f"{modules_in_words(map(model.get_submodule, tied))} left as they are: another module shares their "
                 f"weight, which would stay in float32 beside the int8 copy",
             )
-        with_weights = {module: reason for module, reason in own.items() if total_bytes(module)}
+        with_weights = {module: reason for module, reason in (own | read).items() if total_bytes(module)}
         notes += tuple(in_words(with_weights, modules_in_words, "left as they are"))
         if unused:
             notes += (f"{modules_in_words(unused.values())} left as they are: the forward pass never calls them",)
@@ -95,6 +106,13 @@ def _called_layers(graph: fx.GraphModule) -> list[nn.Module]:
         for module in dict.fromkeys(called)
         if not isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and (is_parametrized(module) or not module._modules)
     ]
+
+
+def _read_layers(graph: fx.GraphModule) -> list[nn.Module]:
+    """Modules that the graph calls and of which it reads a parameter besides, if only its dtype."""
+    owners = {str(node.target).rpartition(".")[0] for node in graph.graph.find_nodes(op="get_attr")}
+    called = [str(node.target) for node in graph.graph.find_nodes(op="call_module")]
+    return [graph.get_submodule(name) for name in dict.fromkeys(called) if name in owners]
 
 
 def _fenced(graph: fx.GraphModule, modules: Collection[nn.Module]) -> list[str]:
@@ -147,6 +165,7 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
     for node in graph.nodes:
         node.type = None  # annotations written as text would end up in the saved code, which then cannot be loaded
         _let_copy(node)
+    use_what_writes_answer(graph, model)
     return GraphModule(model, graph)
 
 
@@ -209,6 +228,42 @@ def _prepared(quantize_fx: Any, graph: fx.GraphModule, engine: str, inputs: Inpu
         example = inputs if type(inputs) is tuple else (inputs,)
     prepared: nn.Module = quantize_fx.prepare_fx(graph, mapping, example)
     return prepared
+
+
+def _answers(model: nn.Module, inputs: Inputs) -> Any:
+    import torch
+
+    with torch.random.fork_rng([]), torch.no_grad(), unfused(), step_by_step():
+        torch.manual_seed(0)
+        return call(model, inputs)
+
+
+def _require_the_same(answers: Any, model: nn.Module, prepared: Any, inputs: Inputs) -> None:
+    """What was traced answers as the model, whatever the converted graph copies.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    from torch.utils import _pytree
+
+    try:
+        traced = _answers(cut_at_observers(prepared), inputs)
+    except Exception as error:
+        raise RecipeError(
+            f"int8-static: the graph that torch.fx traced of {type(model).__name__} does not run on the measured "
+            f"inputs: {last_line(error)}"
+        ) from error
+    if len(_pytree.tree_leaves(traced)) != len(_pytree.tree_leaves(answers)):
+        return  # torch.fx gives back other containers than some models do, of which no tree is known
+    how_far = other_answers(answers, traced)
+    if how_far and not other_answers(answers, _answers(model, inputs)):
+        raise RecipeError(
+            f"int8-static: even before it is quantized, the graph that torch.fx traced of {type(model).__name__} "
+            f"answers otherwise than the model once its steps work on copies, as quantized steps do (the answers "
+            f"{how_far}): so it is where a write in place has to show in a view or under a second name, and where "
+            f"forward does more than torch.fx sees; write such lines out of place, or take int8-dynamic, which needs "
+            f"no tracing"
+        )
 
 
 def _opaque_leaves(graph: fx.GraphModule) -> list[nn.Module]:

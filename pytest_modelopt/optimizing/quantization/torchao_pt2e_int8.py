@@ -103,6 +103,7 @@ class TorchaoPt2eInt8(Recipe):
 
 def _prepared(graph: fx.GraphModule) -> tuple[fx.GraphModule, set[str]]:
     """The graph with observers, and the names of the weights that are spared because others use them as they are."""
+    from torch import fx
     from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
@@ -115,6 +116,12 @@ def _prepared(graph: fx.GraphModule) -> tuple[fx.GraphModule, set[str]]:
                 node.meta.pop("quantization_annotation", None)
                 spared.add(str(node.args[1].target))
             return annotated
+
+        def _get_input_idx_for_binary_node(self, layer: fx.Node, binary: fx.Node) -> Any:
+            """torchao asserts that a layer's answer is added to a tensor; with a number there is nothing to fuse."""
+            if not all(isinstance(arg, fx.Node) for arg in binary.args[:2]):
+                return None, None
+            return super()._get_input_idx_for_binary_node(layer, binary)
 
     quantizer = Quantizer()
     quantizer.set_global(x86.get_default_x86_inductor_quantization_config(reduce_range=not cpu_flags.vnni()))
