@@ -118,8 +118,8 @@ def test_layers_whose_width_the_models_code_needs_are_named(count: int, told: st
     with pytest.raises(RecipeError) as error:
         apply("prune-structured(ratio=0.5)", FixedWidths(count).eval(), torch.randn(3, 16))
     assert str(error.value).endswith(
-        f"the model's code does not let them get narrower (RuntimeError: shape '[-1, 4, 4]' is invalid for input of size "
-        f"24); {told}"
+        f"the model's code does not let them get narrower (RuntimeError: shape '[-1, 4, 4]' is invalid for input of "
+        f"size 24); {told}"
     )
     assert f"; {count} Linear (" in str(error.value)
 

@@ -237,10 +237,8 @@ class _Pruning:
     def _how_to_spare(self, layers: list[nn.Module]) -> str:
         """What spares these layers by name; of many the first."""
         names = [name for name, module in self._model.named_modules() if module in layers]
-        shown = f"keep='{','.join(names[:_NAMED])}' spares"
-        return (
-            f"{shown} them by name" if len(names) <= _NAMED else f"{shown} the first {_NAMED} of {len(names)} by name"
-        )
+        these = "them" if len(names) <= _NAMED else f"the first {_NAMED} of {len(names)}"
+        return f"keep='{','.join(names[:_NAMED])}' spares {these} by name"
 
     def _recover(self) -> tuple[str, ...]:
         if not self._recipe.finetune:
