@@ -69,7 +69,8 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
             told = explained(error, recipe.recipe_name, sealed, did_nothing=isinstance(error, RecipeDidNothing))
             if told is error or (recipe.calibrates and context.calibration is None):
                 raise
-            raise told from error
+            # Where the error itself is no longer told, its traceback would only contradict what is.
+            raise told from (error if str(told).startswith(str(error)) else None)
         model = applied.model
         reached |= applied.reached or frozenset()
         unlike_class = {author_name(name): why for name, why in applied.unlike_class.items()}
