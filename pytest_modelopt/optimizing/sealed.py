@@ -16,6 +16,7 @@ EXPORTED = "the module of an exported program (torch.export), whose layers are o
 WAY_OUT = "return the model from the factory as it is before that, and do that to what the recipe makes of it"
 
 
+_NAMED = 3
 _TAKE_EXPORTED = ("onnxruntime", "compile")
 _MODELESS = re.compile(r"Calling (train|eval)\(\) is not supported")
 _UNTRACED = re.compile(r"needs a model that torch\.export can trace|torch\.compile cannot trace")
@@ -75,14 +76,23 @@ def explained(error: RecipeError, name: str, sealed: Mapping[str, str], *, did_n
         return error
     if sealed.get("") == SCRIPT:
         return type(error)(f"{name} cannot be applied: the model is {SCRIPT}; {WAY_OUT}")
-    told = "; ".join(f"{f'`{part}`' if part else 'the model'} is {kind}" for part, kind in sealed.items())
-    told = f"{told}: {WAY_OUT}"
+    told = f"{_parts_in_words(sealed)}: {WAY_OUT}"
     if not did_nothing and not _comes_of_it(error, SCRIPT in sealed.values()):
         return type(error)(f"{error}; {told}")
     if SCRIPT not in sealed.values():
         others = " or ".join(recipe for recipe in _TAKE_EXPORTED if recipe != name)
         told += f", or take {others}, which {'take' if ' or ' in others else 'takes'} an exported program as it is"
     return type(error)(f"{name} {'changed nothing' if did_nothing else 'cannot be applied'}: {told}")
+
+
+def _parts_in_words(sealed: Mapping[str, str]) -> str:
+    told = []
+    for kind in dict.fromkeys(sealed.values()):
+        names = [f"`{name}`" if name else "the model" for name, other in sealed.items() if other == kind]
+        more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+        *first, last = [*names[:_NAMED], *more]
+        told.append(f"{', '.join(first)} and {last} are each {kind}" if first else f"{last} is {kind}")
+    return "; ".join(told)
 
 
 def _comes_of_it(error: BaseException, holds_script: bool) -> bool:

@@ -127,6 +127,14 @@ def test_an_exported_program_is_converted_and_its_multiply_adds_are_not_told() -
     assert (optimization.coverage.share, optimization.coverage.multiply_adds) == (1, 0)
 
 
+@pytest.mark.parametrize(
+    ("count", "names"), [(2, "`0` and `1` are each"), (3, "`0`, `1` and `2` are"), (5, "`0`, `1`, `2` and 2 more are")]
+)
+def test_several_parts_are_told_together(count: int, names: str) -> None:
+    with pytest.raises(RecipeError, match=f"^int8-dynamic changed nothing: {names} .* replaced: return the model"):
+        apply("int8-dynamic", nn.Sequential(*(torch.jit.script(nn.Linear(64, 64)) for _ in range(count))), X)
+
+
 @pytest.mark.parametrize("make", [exported, lambda: Holds(exported())])
 @pytest.mark.parametrize(
     ("recipe", "what"),
