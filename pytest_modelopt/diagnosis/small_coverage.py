@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from pytest_modelopt.diagnosis.evidence import Evidence, count, enumerated
@@ -77,7 +77,7 @@ def left_alone(evidence: Evidence) -> Finding | None:
     if not types:
         return None
     told = [_told(kind, coverage) for kind in types]
-    ways = [way for kind in types if (way := _way_out(kind.name, evidence))]
+    ways = [way for kind in types if (way := _way_out(kind.name, changes, evidence))]
     return Finding(
         "left-alone",
         f"{'; '.join(told)} {'was' if len(types) == 1 and types[0].layers == 1 else 'were'} left as in the original: "
@@ -121,16 +121,18 @@ _WHY = {
 }
 
 
-def _way_out(kind: str, evidence: Evidence) -> str:
-    """Why this type is passed over, and the recipes that would change it."""
+def _way_out(kind: str, changes: Collection[str], evidence: Evidence) -> str:
+    """Why this type is passed over by steps that change these, and the recipes that would change it."""
     why = _WHY.get(kind, "")
     base = (evidence.original.derived_layers or {}).get(kind, "")
-    if base:
+    names = list(_recipes_for(base or kind, evidence.steps))
+    if base in changes:
         why = (
             f"{kind} is derived from {base}, and recipes replace exact nn.{base} only, since a subclass may compute "
             f"something else: use nn.{base} where its forward is the same"
         )
-    names = list(_recipes_for(base or kind, evidence.steps))
+    elif base:
+        return f"{kind} is derived from {base}: an exact nn.{base} is changed by {enumerated(names)}" if names else ""
     if names:
         return f"{why}{'; ' if why else ''}{base or kind} is changed by {enumerated(names)}"
     return why

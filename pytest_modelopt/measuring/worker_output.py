@@ -15,16 +15,27 @@ _LIBRARY_NOISE = re.compile(
     r"\[?[WI]\d{4} \d\d:\d\d:\d\d\.\d+ .*(\btorch/|kineto|rofiler|\.cpp:\d+\])|[WI]0000 00:00:\d+|USDT:\d{4}-"
     r"|(STAGE|INFO|WARNING|ERROR):\d{4}-\d\d-\d\d .*\.cpp:\d+\]|\S*/torch/(autograd|profiler)/\S+: \w*Warning: "
     r"|INFO: Created TensorFlow Lite|WARNING: All log messages before absl|Failed to load .*/torchao/\S+\.so"
+    r"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ \[([WI]:onnxruntime|E:onnxruntime.*sequential_executor\.cc)"
+    r"|\S*-packages/\S+: (Pending)?(Deprecation|Future)Warning: |.*: UserWarning: .*were assigned during export"
+    r"|def forward\(self, arg\d+_1: \"|    # File: .+ in \w+, code: |    \w+: \"\S+\" = torch\.ops\."
 )
-"""Beginnings of lines that libraries print for any model."""
+"""Beginnings of lines that libraries print for any model, or of what they raise as an error as well: a runtime's log of
+an operator that failed, and the graph at which torch.export gave up."""
+_WARNING = re.compile(r"\S+:\d+: \w*Warning: ")
 _CONTROL_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 _STACK = re.compile(r"(Current thread|Thread) 0x[0-9a-f]+.*\(most recent call first\):")
 _FRAME = re.compile(r'  File "(?P<file>.*)", line (\d+|\?\?\?) in ')
 
+_OF_RECIPES = (
+    *("torch", "torchao", "torch_pruning", "triton", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "openvino"),
+    *("nncf", "litert_torch", "ai_edge_torch", "ai_edge_litert", "ai_edge_quantizer", "tensorflow", "jax"),
+)
+"""Packages that recipes hand a model to: their frames say nothing of a project."""
+
 
 def of_the_user(frames: Sequence[_Frame], file: Callable[[_Frame], str]) -> list[_Frame]:
     """The frames of the user's code. Where there are none, its package may be installed: then those of all packages but
-    torch and this one."""
+    this one and those of recipes."""
     own = [frame for frame in frames if not is_installed(file(frame))]
     return own or [frame for frame in frames if _is_of_another_package(file(frame))]
 
@@ -33,13 +44,26 @@ def told(text: str) -> str:
     """The last lines of what was printed, without control sequences; of a line written over, the last state."""
     shown = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     lines = [_CONTROL_SEQUENCES.sub("", line).rstrip() for line in shown]
-    kept = list(_own_lines_of_stacks(line for line in lines if line and not _LIBRARY_NOISE.match(line)))[-_LINES:]
+    kept = list(_own_lines_of_stacks(_without_noise(line for line in lines if line)))[-_LINES:]
     return "\n".join(cut(line, _CHARACTERS) for line in kept)
+
+
+def _without_noise(lines: Iterable[str]) -> Iterator[str]:
+    """With a warning goes the line of code that Python prints below it."""
+    is_below = False
+    for line in lines:
+        if _LIBRARY_NOISE.match(line):
+            is_below = bool(_WARNING.match(line))
+        elif not (is_below and re.match(r"  \S", line)):
+            is_below = False
+            yield line
+        else:
+            is_below = False
 
 
 def _is_of_another_package(file: str) -> bool:
     _, found, inside = file.rpartition("-packages/")
-    return bool(found) and inside.partition("/")[0] not in ("torch", OUR_FOLDER.name)
+    return bool(found) and inside.partition("/")[0] not in (*_OF_RECIPES, OUR_FOLDER.name)
 
 
 def _own_lines_of_stacks(lines: Iterable[str]) -> Iterator[str]:

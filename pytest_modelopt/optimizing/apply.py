@@ -16,7 +16,7 @@ from pytest_modelopt.optimizing.multiply_adds import multiply_adds
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.optimizing.registry import RECIPES
-from pytest_modelopt.optimizing.sealed import explained, put_into_eval_mode
+from pytest_modelopt.optimizing.sealed import explained, put_into_eval_mode, sealed_modules
 from pytest_modelopt.results.record import Coverage, RecipeStep
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
     for recipe in recipes:
         _refuse_unfit(recipe, context)
     put_into_eval_mode(model)
+    sealed = sealed_modules(model)  # before any recipe: what one of them exports is its own
     _check_original(model, context.example_inputs)
     original = before = snapshot(model)
     counted = multiply_adds(model, context.example_inputs)
@@ -65,10 +66,11 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
         try:
             applied, changed_bytes, first_call_s = _step(recipe, model, before, context)
         except RecipeError as error:
-            told = explained(error, recipe.recipe_name, model)
+            told = explained(error, recipe.recipe_name, sealed, did_nothing=isinstance(error, RecipeDidNothing))
             if told is error or (recipe.calibrates and context.calibration is None):
                 raise
-            raise told from error
+            # Where the error itself is no longer told, its traceback would only contradict what is.
+            raise told from (error if str(told).startswith(str(error)) else None)
         model = applied.model
         reached |= applied.reached or frozenset()
         unlike_class = {author_name(name): why for name, why in applied.unlike_class.items()}

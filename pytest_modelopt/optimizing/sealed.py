@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.optimizing.recipe import RecipeError
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
 SCRIPT = "a TorchScript module (torch.jit.script, trace or freeze), whose layers can be neither traced nor replaced"
 EXPORTED = "the module of an exported program (torch.export), whose layers are operators in its graph"
 WAY_OUT = "return the model from the factory as it is before that, and do that to what the recipe makes of it"
+
+
+_NAMED = 3
+_TAKE_EXPORTED = ("onnxruntime", "compile")
+_MODELESS = re.compile(r"Calling (train|eval)\(\) is not supported")
+_UNTRACED = re.compile(r"needs a model that torch\.export can trace|torch\.compile cannot trace")
 
 
 def kind_of(module: nn.Module) -> str:
@@ -62,13 +69,39 @@ def _open(model: nn.Module) -> Iterator[nn.Module]:
             yield module
 
 
-def explained(error: RecipeError, name: str, model: nn.Module) -> RecipeError:
-    """The same error of the recipe `name`, with what seals the model in its place or, where it is only a part, beside
-    it."""
-    sealed = sealed_modules(model)
+def explained(error: RecipeError, name: str, sealed: Mapping[str, str], *, did_nothing: bool) -> RecipeError:
+    """The same error of the recipe `name`, with what seals the model in its place: the recipe's own text would advise
+    what fails likewise. Beside it where the recipe failed of something else, such as its calibration data."""
     if not sealed:
         return error
     if sealed.get("") == SCRIPT:
         return type(error)(f"{name} cannot be applied: the model is {SCRIPT}; {WAY_OUT}")
-    told = "; ".join(f"{f'`{part}`' if part else 'the model'} is {kind}" for part, kind in sealed.items())
-    return type(error)(f"{error}; {told}: {WAY_OUT}")
+    told = f"{_parts_in_words(sealed)}: {WAY_OUT}"
+    if not did_nothing and not _comes_of_it(error, SCRIPT in sealed.values()):
+        return type(error)(f"{error}; {told}")
+    if SCRIPT not in sealed.values():
+        others = " or ".join(recipe for recipe in _TAKE_EXPORTED if recipe != name)
+        told += f", or take {others}, which {'take' if ' or ' in others else 'takes'} an exported program as it is"
+    return type(error)(f"{name} {'changed nothing' if did_nothing else 'cannot be applied'}: {told}")
+
+
+def _parts_in_words(sealed: Mapping[str, str]) -> str:
+    told = []
+    for kind in dict.fromkeys(sealed.values()):
+        names = [f"`{name}`" if name else "the model" for name, other in sealed.items() if other == kind]
+        more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+        *first, last = [*names[:_NAMED], *more]
+        told.append(f"{', '.join(first)} and {last} are each {kind}" if first else f"{last} is {kind}")
+    return "; ".join(told)
+
+
+def _comes_of_it(error: BaseException, holds_script: bool) -> bool:
+    """Whether a recipe failed since it called what a sealed module has not, or since nothing traces TorchScript."""
+    if holds_script and _UNTRACED.search(str(error)):
+        return True
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, NotImplementedError) and _MODELESS.search(str(cause)):
+            return True
+        cause = cause.__cause__
+    return False

@@ -96,9 +96,26 @@ def test_a_class_derived_from_a_known_layer_gets_the_advice_of_that_layer() -> N
     advice = told("Conv2d").partition("; Conv2d is changed by ")[2]
     assert advice.startswith("int8-static")
     assert told("SameConv").endswith(
-        "; SameConv is derived from Conv2d, and recipes replace exact nn.Conv2d only, since a subclass may compute "
-        f"something else: use nn.Conv2d where its forward is the same; Conv2d is changed by {advice}"
+        f" only; SameConv is derived from Conv2d: an exact nn.Conv2d is changed by {advice}"
     )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        (
+            "int8-dynamic",
+            "MyLSTM is derived from LSTM, and recipes replace exact nn.LSTM only, since a subclass may compute "
+            "something else: use nn.LSTM where its forward is the same",
+        ),
+        ("prune-structured", "MyLSTM is derived from LSTM: an exact nn.LSTM is changed by "),
+    ],
+)
+def test_a_derived_layer_is_to_be_replaced_only_where_the_recipe_changes_its_base(recipe: str, told: str) -> None:
+    layers = (*LAYERS, LayerCoverage("x", "MyLSTM", 4 * MIB, 0, 10, 0))
+    text = only(original_with(sound(recipe, layers=layers), derived_layers={"MyLSTM": "LSTM"})).text
+    assert f"; {told}" in text
+    assert ("use nn.LSTM" in text) == (recipe == "int8-dynamic")
 
 
 def test_a_speedup_that_the_changed_work_cannot_give() -> None:

@@ -215,6 +215,72 @@ def test_a_batch_that_does_not_fit_is_told_at_once() -> None:
     assert calls == [4]
 
 
+def test_of_batches_of_several_forms_the_one_that_differs_is_told() -> None:
+    def words(index: torch.Tensor) -> Any:
+        texts = [NAMES[i % 4] for i in index]
+        return texts[0] if len(texts) == 1 else texts
+
+    told = (
+        "3 entries (list of str) for the 3 examples of batch 1 and a str for the 1 example of batch 4, which cannot be "
+        "joined"
+    )
+    with pytest.raises(VariantError, match=re.escape(f"the model returned {told}: a metric is given")):
+        scored(words, exact, size=3)
+    with pytest.raises(VariantError, match=re.escape(f"for each example: {told}")):
+        scored(lambda x: {"scores": x, "texts": words(x)}, lambda o, t: exact(o["texts"], t), size=3)
+
+
+# --- parts of some batches only --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("build", [dict, SimpleNamespace, lambda **parts: Found(**parts)])
+def test_parts_that_all_batches_have_are_joined(build: Any) -> None:
+    def model(index: torch.Tensor) -> Any:
+        return build(logits=index.float(), **({"states": index} if 4 in index else {}))
+
+    def of(outputs: Any, name: str) -> Any:
+        return outputs[name] if isinstance(outputs, dict) else getattr(outputs, name)
+
+    assert scored(model, lambda o, t: exact(of(o, "logits").tolist(), t.tolist())) == 1.0
+    if build in (dict, SimpleNamespace):
+        told = "a metric uses the part 'states' of what the model returned, and batches 1, 3 lack it"
+        with pytest.raises(VariantError, match=re.escape(told)):
+            scored(model, lambda o, t: exact(of(o, "states"), t))
+        with pytest.raises(VariantError, match="batches 1, 2, 4 and 1 more lack it"):
+            scored(model, lambda o, t: exact(of(o, "states"), t), size=2)
+
+
+# --- lists of tensors with a row for each example --------------------------------------------------------------------
+
+
+def heads(index: torch.Tensor) -> list[torch.Tensor]:
+    return [index[:, None].float(), index[:, None] * 2.0]
+
+
+@pytest.mark.parametrize("size", [3, 4, 10])
+def test_a_list_of_heads_holds_all_examples_in_each(size: int) -> None:
+    assert scored(heads, lambda o, t: float(len(o) == 2 and exact(o[0][:, 0].tolist(), t.tolist())), size=size) == 1.0
+
+
+@pytest.mark.parametrize("size", [4, 9])
+def test_one_batch_that_may_be_read_in_two_ways_is_read_as_the_others(size: int) -> None:
+    def model(index: torch.Tensor) -> Any:  # the last batch has two examples, or one, and as many heads
+        return heads(index)[: 2 if size == 4 else 1]
+
+    assert scored(model, lambda o, t: exact(o[0][:, 0].tolist(), t.tolist()), size=size) == 1.0
+
+
+@pytest.mark.parametrize("form", [lambda found: found, lambda found: {"scores": torch.zeros(2), "heads": found}])
+def test_what_may_be_read_in_two_ways_in_all_batches_is_not_guessed(form: Any) -> None:
+    told = (
+        "2 entries (list of Tensor) for 2 examples, and each of them is a tensor with 2 rows, and so on in all "
+        "batches: that may be one entry for each example, or parts with one row for each; return a tuple of parts"
+    )
+    with pytest.raises(VariantError, match=re.escape(told)):
+        scored(lambda x: form(heads(x)), lambda o, t: float(len(o if isinstance(o, list) else o["heads"])), size=2)
+    assert scored(lambda x: tuple(heads(x)), lambda o, t: exact(o[0][:, 0].tolist(), t.tolist()), size=2) == 1.0
+
+
 def test_what_prepare_makes_has_as_many_predictions_as_targets() -> None:
     def kept(outputs: torch.Tensor, targets: torch.Tensor) -> Any:
         return outputs[targets > 2].tolist(), targets[targets > 2].tolist()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sysconfig
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
 from pytest_modelopt.measuring.controller import process
+from pytest_modelopt.measuring.protocol import VariantError
+from pytest_modelopt.measuring.worker.main import _print_cause
 from pytest_modelopt.measuring.worker_output import told
 
 TORCH = sysconfig.get_path("purelib") + "/torch/nn/modules/module.py"
@@ -67,6 +71,50 @@ def test_of_a_line_that_is_written_over_the_last_state_is_told() -> None:
 def test_frames_of_a_traceback_that_the_user_printed_stay() -> None:
     text = f'Traceback (most recent call last):\n  File "{TORCH}", line 1, in f\n    return g()\nKeyError: 1\n'
     assert told(text) == text.rstrip()
+
+
+def test_what_libraries_say_of_themselves_or_raise_as_well_is_no_output() -> None:
+    code = "  WeightNorm.apply(module, name, dim)\n"
+    graph = """\
+def forward(self, arg0_1: "f32[64, 64]", arg1_1: "f32[s77, 64]"):
+    # File: /project/model.py:20 in forward, code: if float(x.sum()) > 1: return x
+    sum_1: "f32[]" = torch.ops.aten.sum.default(arg1_1);  arg1_1 = None
+"""
+    assert told(
+        f"epoch 1\n{TORCH}:365: DeprecationWarning: `torch.jit.script` is deprecated.\n  warnings.warn(\n"
+        f"{TORCH}:144: FutureWarning: `torch.nn.utils.weight_norm` is deprecated\n{code}"
+        "2026-11-29 16:50:09.884197821 [E:onnxruntime:, sequential_executor.cc:677 ExecuteKernel] Non-zero status\n"
+        f"{graph}  indented\n/project/model.py:3: FutureWarning: mine\n  mine()\n"
+        f"{TORCH}:9: UserWarning: LSTM with projections is not supported\n"
+    ).splitlines() == [
+        "epoch 1",
+        "  indented",
+        "/project/model.py:3: FutureWarning: mine",
+        "  mine()",
+        f"{TORCH}:9: UserWarning: LSTM with projections is not supported",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence", "expected"),
+    [
+        ("/project/model.py", "not traceable (model.py:1: `fail()`): ValueError", ""),
+        ("/project/model.py", "not traceable: ValueError", "/project/model.py"),
+        ("/project/model.py", "not traceable (other.py:1: `fail()`): ValueError", "/project/model.py"),
+        (TORCH.replace("/torch/", "/torchao/"), "not traceable: ValueError", ""),
+        (TORCH.replace("/torch/", "/litert_torch/"), "not traceable: ValueError", ""),
+        (TORCH.replace("/torch/", "/our_models/"), "not traceable: ValueError", "/our_models/"),
+    ],
+)
+def test_a_line_that_the_sentence_names_is_not_told_again(file: str, sentence: str, expected: str) -> None:
+    log, error = io.StringIO(), VariantError(sentence)
+    with pytest.raises(ZeroDivisionError) as caught:
+        FunctionType(compile("1 / 0", file, "exec"), {})()
+    assert caught.tb.tb_next is not None
+    error.__cause__ = caught.value.with_traceback(caught.tb.tb_next)  # of that file alone
+    _print_cause(error, log, (VariantError,), is_explained=True)
+    assert expected in log.getvalue()
+    assert bool(log.getvalue()) == bool(expected)
 
 
 def test_a_profilers_talk_is_no_output() -> None:

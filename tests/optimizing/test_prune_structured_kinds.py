@@ -93,6 +93,37 @@ def test_layers_that_cannot_be_followed_are_named_and_kept(
     assert torch.equal(run(model, x), run(spared, x))
 
 
+class FixedWidths(nn.Module):
+    """Turns around what its layers return, in rows of a width that the code knows."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(16, 16) for _ in range(count))
+        self.last = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = block(x).view(-1, 4, 4).flip(1).reshape(-1, 16)
+        return self.last(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (2, "keep='blocks.0,blocks.1' spares them by name"),
+        (4, "keep='blocks.0,blocks.1,blocks.2' spares the first 3 of 4 by name"),
+    ],
+)
+def test_layers_whose_width_the_models_code_needs_are_named(count: int, told: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        apply("prune-structured(ratio=0.5)", FixedWidths(count).eval(), torch.randn(3, 16))
+    assert str(error.value).endswith(
+        f"the model's code does not let them get narrower (RuntimeError: shape '[-1, 4, 4]' is invalid for input of "
+        f"size 24); {told}"
+    )
+    assert f"; {count} Linear (" in str(error.value)
+
+
 def test_a_model_that_cannot_be_followed_at_all_is_refused_with_the_layer() -> None:
     with pytest.raises(RecipeError, match=r"depend on each other, after `2\.inner`: IndexError: .*`chunk` can be foll"):
         apply("prune-structured(ratio=0.5)", detector((16, 16)), torch.randn(2, 3, 12, 12))

@@ -54,6 +54,27 @@ def test_optimizing_twice_gives_the_same_bits() -> None:
 
 
 class TestInt8Dynamic:
+    def test_a_class_derived_from_one_that_it_packs_is_no_type_without_a_kernel(self) -> None:
+        class Mine(nn.GRU):
+            pass
+
+        class Model(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.rnn = Mine(8, 8, batch_first=True)
+                self.embedding = nn.Embedding(4, 8)
+                self.head = nn.Linear(8, 8)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.head(self.rnn(self.embedding(x))[0])  # type: ignore[no-any-return]
+
+        notes = apply("int8-dynamic", Model(), torch.zeros(2, 3, dtype=torch.long)).notes
+        assert (
+            "1 Mine (1.69 KiB) left in floating point: torch packs exact nn.GRU only, no subclasses; use nn.GRU itself "
+            "where the forward is the same"
+        ) in notes
+        assert "1 Embedding (128 B) left in floating point: int8-dynamic has no kernel for them" in notes
+
     def test_says_what_attention_keeps_in_bytes(self) -> None:
         notes = " | ".join(apply("int8-dynamic", *make("encoder")).notes)
         assert "2 MultiheadAttention (130 KiB) left in floating point" in notes

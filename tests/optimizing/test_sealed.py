@@ -15,7 +15,7 @@ from pytest_modelopt.measuring.worker.loading import Loader, load_model
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
 from pytest_modelopt.measuring.worker.observe import observe
 from pytest_modelopt.optimizing.recipe import RecipeError
-from pytest_modelopt.optimizing.sealed import in_training, put_into_eval_mode
+from pytest_modelopt.optimizing.sealed import WAY_OUT, in_training, put_into_eval_mode
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated")
 
@@ -106,9 +106,17 @@ def test_no_recipe_gives_advice_about_the_layers_of_torchscript(recipe: str, mak
     )
 
 
+NOTHING = (("compile", "changed nothing"), ("low-rank", "changed nothing"))
+
+
 def test_a_part_in_torchscript_is_named_where_a_recipe_fails_on_it() -> None:
-    with pytest.raises(RecipeError, match=r"`inner` is a TorchScript module .*: return the model from the factory"):
-        apply("onnxruntime", Holds(scripted()).eval(), X)
+    for recipe, what in (("onnxruntime", "cannot be applied"), ("litert", "cannot be applied"), *NOTHING):
+        with pytest.raises(RecipeError) as error:
+            apply(recipe, Holds(scripted()).eval(), X)
+        assert str(error.value) == (
+            f"{recipe} {what}: `inner` is a TorchScript module (torch.jit.script, trace or freeze), whose layers can "
+            f"be neither traced nor replaced: {WAY_OUT}"
+        )
     layers = apply("int8-dynamic", Holds(scripted()).eval(), X).coverage.layers
     assert [layer.name for layer in layers if layer.changed_bytes] == ["head"]
 
@@ -117,8 +125,69 @@ def test_an_exported_program_is_converted_and_its_multiply_adds_are_not_told() -
     optimization = apply("onnxruntime", exported(), X)
     assert relative_error(run(optimization.model, X), run(plain(), X)) < 1e-5
     assert (optimization.coverage.share, optimization.coverage.multiply_adds) == (1, 0)
-    with pytest.raises(RecipeError, match=r"int8-dynamic changed nothing: .* is the module of an exported program"):
-        apply("int8-dynamic", exported(), X)
+
+
+@pytest.mark.parametrize(
+    ("count", "names"), [(2, "`0` and `1` are each"), (3, "`0`, `1` and `2` are"), (5, "`0`, `1`, `2` and 2 more are")]
+)
+def test_several_parts_are_told_together(count: int, names: str) -> None:
+    with pytest.raises(RecipeError, match=f"^int8-dynamic changed nothing: {names} .* replaced: return the model"):
+        apply("int8-dynamic", nn.Sequential(*(torch.jit.script(nn.Linear(64, 64)) for _ in range(count))), X)
+
+
+@pytest.mark.parametrize("make", [exported, lambda: Holds(exported())])
+@pytest.mark.parametrize(
+    ("recipe", "what"),
+    [
+        ("low-rank", "changed nothing"),
+        ("channels-last", "changed nothing"),
+        ("prune-structured", "cannot be applied"),
+        ("openvino", "cannot be applied"),
+        ("litert", "cannot be applied"),
+    ],
+)
+def test_what_is_advised_for_an_exported_program_works(recipe: str, what: str, make: Callable[[], nn.Module]) -> None:
+    with pytest.raises(RecipeError) as error:
+        apply(recipe, make(), X)
+    model = make()
+    assert str(error.value) == (
+        f"{recipe} {what}: {'the model' if not isinstance(model, Holds) else '`inner`'} is the module of an exported "
+        f"program (torch.export), whose layers are operators in its graph: {WAY_OUT}, or take onnxruntime or compile, "
+        "which take an exported program as it is"
+    )
+
+
+@pytest.mark.parametrize("recipe", ["onnxruntime", "compile"])
+@pytest.mark.parametrize("make", [exported, lambda: Holds(exported())])
+def test_the_recipes_that_take_an_exported_program_do(recipe: str, make: Callable[[], nn.Module]) -> None:
+    model = put_into_eval_mode(make())
+    expected = run(model, X)
+    assert relative_error(run(apply(recipe, model, X).model, X), expected) < 1e-5
+
+
+def test_what_a_recipe_says_of_its_options_stays_beside_what_seals_the_model() -> None:
+    with pytest.raises(RecipeError, match=r"nosuch.*; `inner` is a TorchScript module"):
+        apply("prune-structured(keep='nosuch')", Holds(scripted()).eval(), X)
+
+
+class InPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
+def test_a_model_that_was_compiled_in_place_is_compiled_already() -> None:
+    model = InPlace().eval()
+    model.compile()
+    with pytest.raises(RecipeError) as error:
+        apply("compile", model, X)
+    assert str(error.value) == (
+        "compile changed nothing: the model is compiled already, by its method `compile()`, and torch.compile leaves "
+        "that as it is; return the model from the factory without it"
+    )
 
 
 def test_an_error_of_any_other_model_keeps_its_cause() -> None:

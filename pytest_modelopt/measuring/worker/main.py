@@ -19,6 +19,7 @@ import tempfile
 import traceback
 import warnings
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, TextIO
 
 from pytest_modelopt.measuring import descendants
@@ -132,14 +133,17 @@ def _flush() -> None:
 
 
 def _print_cause(error: BaseException, log: TextIO, ours: tuple[type[Exception], ...], *, is_explained: bool) -> None:
-    """Where the user's code raised the error. Of libraries an explained one has said it all; of another, without a line
-    of the user's, all is told.
+    """Where the user's code raised the error, unless the sentence says so. Of libraries an explained one has said it
+    all; of another, without a line of the user's, all is told.
     """
     cause = error
     while isinstance(cause, ours) and cause.__cause__ is not None:
         cause = cause.__cause__
     frames = of_the_user(traceback.extract_tb(cause.__traceback__), lambda frame: frame.filename)
-    if frames and not (is_explained and cause is error):
+    if frames and is_explained:
+        is_told = cause is error or f"({Path(frames[-1].filename).name}:{frames[-1].lineno}: `" in str(error)
+        frames = [] if is_told else frames
+    if frames:
         log.write("".join(traceback.format_list(frames)))
         log.write("".join(traceback.format_exception_only(cause)).partition("\n")[0] + "\n")
     elif not is_explained:

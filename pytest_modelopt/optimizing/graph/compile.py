@@ -69,6 +69,11 @@ class Compile(Recipe):
                 f"compile(fullgraph=true): the model does not fit into one graph: {_listed(captured.breaks)}; change "
                 f"these lines, or leave fullgraph out to compile what lies between them"
             )
+        if not captured.traced and (compiled := _compiled_before(model)):
+            raise RecipeDidNothing(
+                f"compile changed nothing: {compiled}, and torch.compile leaves that as it is; return the model from "
+                "the factory without it"
+            )
         if not captured.traced:
             raise RecipeDidNothing(
                 f"compile changed nothing: no weight of the model is used in what torch.compile could trace"
@@ -136,6 +141,17 @@ def _left_out(model: nn.Module, captured: Captured) -> list[str]:
     if outside:
         notes.append(f"{owners_in_words(outside)} are in no graph: where the model calls them, they run uncompiled")
     return notes
+
+
+def _compiled_before(model: nn.Module) -> str:
+    """What the project has compiled in place: `torch.compile(model)` is no such, the recipe compiles what it wraps."""
+    for name, module in model.named_modules():
+        whose = f"`{name}`" if name else "the model"
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            return f"{whose} is compiled already, by its method `compile()`"
+        if hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable"):
+            return f"{whose} is compiled already, in its `forward`"
+    return ""
 
 
 def _because(model: nn.Module, captured: Captured) -> str:

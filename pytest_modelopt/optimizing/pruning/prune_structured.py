@@ -31,6 +31,9 @@ from pytest_modelopt.results.figures import format_bytes
 if TYPE_CHECKING:
     from torch import nn
 
+_NAMED = 3
+"""Layers that a note names."""
+
 
 class PruneStructured(Recipe):
     """Remove the share `ratio` of the channels of each layer, and at most this share of the heads of each attention.
@@ -222,13 +225,20 @@ class _Pruning:
         kept.pop(OF_HEADS, None)  # the notes on heads speak of them
         for reason, layers in kept.items():
             words = f"{modules_in_words(dict.fromkeys(layers))} keep their width: {reason}"
-            if reason.startswith(UNFOLLOWED):
-                named = ",".join(name for name, module in self._model.named_modules() if module in layers)
-                words += f"; keep='{named}' spares them by name"
-            self._notes.append(words + (f" ({refusal})" if reason == REFUSED_BY_CODE else ""))
+            if reason == REFUSED_BY_CODE:
+                words += f" ({refusal})"
+            if reason == REFUSED_BY_CODE or reason.startswith(UNFOLLOWED):
+                words += f"; {self._how_to_spare(layers)}"
+            self._notes.append(words)
         recurrent = [module for module in self._model.modules() if isinstance(module, (nn.RNNBase, nn.RNNCellBase))]
         if recurrent:
             self._notes.append(f"{modules_in_words(recurrent)} left as they are: their inner widths are not pruned")
+
+    def _how_to_spare(self, layers: list[nn.Module]) -> str:
+        """What spares these layers by name; of many the first."""
+        names = [name for name, module in self._model.named_modules() if module in layers]
+        these = "them" if len(names) <= _NAMED else f"the first {_NAMED} of {len(names)}"
+        return f"keep='{','.join(names[:_NAMED])}' spares {these} by name"
 
     def _recover(self) -> tuple[str, ...]:
         if not self._recipe.finetune:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_modelopt.optimizing.bisection import Replacing, in_words
 from pytest_modelopt.optimizing.describe import (
+    known_base,
     last_line,
     modules_in_words,
     own_bytes,
@@ -92,6 +93,7 @@ def _left_in_float(model: nn.Module, explained: set[nn.Module]) -> tuple[str, ..
     linear: list[tuple[str, int]] = []
     convolutions: list[nn.Module] = []
     others: list[nn.Module] = []
+    derived: dict[str, list[nn.Module]] = {}
     attentions = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
     within_attention = {child for module in attentions for child in module.modules()}
     for _, module in weight_owners(model):
@@ -101,6 +103,8 @@ def _left_in_float(model: nn.Module, explained: set[nn.Module]) -> tuple[str, ..
             linear.append((type_name(module), own_bytes(module)))
         elif isinstance(module, nn.modules.conv._ConvNd):
             convolutions.append(module)
+        elif (base := known_base(module)) in Int8Dynamic.changes:
+            derived.setdefault(base, []).append(module)
         elif any(parameter.dim() > 1 for parameter in module.parameters(recurse=False)):
             others.append(module)
     attention = [module for module in attentions if any(True for _ in module.parameters())]
@@ -114,6 +118,11 @@ def _left_in_float(model: nn.Module, explained: set[nn.Module]) -> tuple[str, ..
     if linear:
         notes.append(
             f"{types_in_words(linear)} left in floating point: torch packs exact nn.Linear only, no subclasses"
+        )
+    for base, modules in derived.items():
+        notes.append(
+            f"{owners_in_words(modules)} left in floating point: torch packs exact nn.{base} only, no subclasses; use "
+            f"nn.{base} itself where the forward is the same"
         )
     if convolutions:
         notes.append(f"{owners_in_words(convolutions)} left in floating point: int8-static quantizes convolutions")

@@ -25,6 +25,10 @@ class Misfit(Exception):
     """Why a value has not one entry for each example."""
 
 
+class Ambiguous(Misfit):
+    """Why a list may hold one entry for each example as well as parts with a row for each."""
+
+
 class Unusable:
     """Stands where a part of what a model returned cannot be given to a metric: whoever uses it is told why.
 
@@ -74,20 +78,32 @@ def joined(batches: Sequence[Any], counts: Sequence[int], whose: str = "the mode
     """What `batches` hold, which have so many examples each.
 
     Raises:
-        VariantError: they have not one entry for each example.
+        VariantError: they have not one entry for each example, or nobody can tell.
     """
     try:
         found, has_entries = _joined(batches, counts)
+    except Ambiguous as ambiguous:
+        raise VariantError(f"{whose} returned {ambiguous}") from None
     except Misfit as misfit:
         found, has_entries, why = None, False, str(misfit)
     else:
-        why = f"{_told(batches[0])} for {_examples(counts[0])}"
+        why = _why(batches, counts)
     if not has_entries:
         raise VariantError(
             f"{whose} returned {why}: a metric is given one entry for each example; return a tensor or a list with one "
             "for each, or let a function make them: `prepare: package.module:function` below `metric`"
         )
     return found
+
+
+def check(outputs: Any, count: int, whose: str = "the model") -> None:
+    """Refuse what one batch of several cannot hold. What its list is the other batches may tell.
+
+    Raises:
+        VariantError: it has not one entry for each example.
+    """
+    if not _fits([outputs], [count]):
+        joined([outputs], [count], whose)
 
 
 def pick(value: Any, positions: Sequence[int]) -> Any:
@@ -117,32 +133,44 @@ def _joined(values: Sequence[Any], counts: Sequence[int]) -> tuple[Any, bool]:
             return None, False
         if not all(count == 1 for count in counts):
             return _constant(values, counts), False
-    elif _names(values[0]) and len({(type(value), *sorted(map(str, _names(value)))) for value in values}) == 1:
+    elif _names(values[0]) and len({type(value) for value in values}) == 1 and _can_be_by_part(values):
         held = _by_part(values, counts)
         if any(has_entries for _, has_entries in held.values()):
             return rebuilt(values[0], {name: part for name, (part, _) in held.items()}), True
     if all(count == 1 for count in counts):
         return list(values), True
-    raise Misfit(f"{_told(values[0])} for {_examples(counts[0])}")
+    raise Misfit(_why(values, counts))
 
 
 def _names(value: Any) -> list[Any]:
     return list(parts(value))
 
 
+def _can_be_by_part(values: Sequence[Any]) -> bool:
+    """Whether parts of one name belong together: places in tuples do only where all have as many."""
+    return not isinstance(values[0], (tuple, list)) or len({len(value) for value in values}) == 1
+
+
 def _by_part(values: Sequence[Any], counts: Sequence[int]) -> dict[Any, tuple[Any, bool]]:
-    """Each part of values that have the same ones; what does not fit is told to whoever uses it."""
+    """Each part of the values; what does not fit, or is not in all of them, is told to whoever uses it."""
     held: dict[Any, tuple[Any, bool]] = {}
     columns = [parts(value) for value in values]
-    for name in columns[0]:
+    for name in dict.fromkeys(name for column in columns for name in column):
+        without = [number for number, column in enumerate(columns, 1) if name not in column]
+        if without:
+            held[name] = Unusable(f"{_use_of(name)} {_batches(without)} it"), False
+            continue
         try:
             held[name] = _joined([column[name] for column in columns], counts)
+        except Ambiguous as ambiguous:
+            held[name] = Unusable(f"{_use_of(name)} it holds {ambiguous}"), True
         except Misfit as misfit:
-            why = (
-                f"a metric uses the part {name!r} of what the model returned, and it has not one entry for each example"
-            )
-            held[name] = Unusable(f"{why}: {misfit}"), False
+            held[name] = Unusable(f"{_use_of(name)} it has not one entry for each example: {misfit}"), False
     return held
+
+
+def _use_of(name: Any) -> str:
+    return f"a metric uses the part {name!r} of what the model returned, and"
 
 
 def _of_tensors(values: Sequence[Any], counts: Sequence[int]) -> Any:
@@ -167,27 +195,73 @@ def _of_tensors(values: Sequence[Any], counts: Sequence[int]) -> Any:
 def _of_sequences(values: Sequence[Any], counts: Sequence[int]) -> tuple[Any, bool]:
     """Lists with one entry for each example, or with one part of the outputs in each place, as (scores, boxes) is.
 
-    Where both may be meant, a list is the former and a tuple the latter.
+    Where both may be meant, a tuple is the latter and a list the former, but for one of tensors: whose rows these are
+    is not to be guessed.
     """
     are_entries = all(len(value) == count for value, count in zip(values, counts, strict=True))
+    if are_entries and isinstance(values[0], list) and _all_have_rows(values, counts):
+        raise Ambiguous(
+            f"{_told(values[0])} for {_examples(counts[0])}, and {_tensors_of_rows(counts[0])}"
+            f"{', and so on in all batches' if len(values) > 1 else ''}: that may be one entry for each example, or "
+            "parts with one row for each; return a tuple of parts, one tensor of all entries "
+            "(`torch.stack`), or take batches of another size"
+        )
     is_tuple = isinstance(values[0], tuple) and not all(isinstance(part, _PLAIN) for part in values[0])
     if (is_tuple or not are_entries) and len({len(value) for value in values}) == 1:
         held = _by_part(values, counts)
         has_entries = any(has for _, has in held.values())
-        all_fit = not any(isinstance(part, Unusable) for part, _ in held.values())
+        all_fit = all(has or not isinstance(part, Unusable) for part, has in held.values())
         if has_entries and (all_fit or (is_tuple and not are_entries)):
             return tuple(part for part, _ in held.values()), True
     if are_entries:
         return [entry for value in values for entry in value], True
-    wrong = next((v, n) for v, n in zip(values, counts, strict=True) if len(v) != n)
-    raise Misfit(f"{_told(wrong[0])} for {_examples(wrong[1])}")
+    raise Misfit(_why(values, counts))
+
+
+def _all_have_rows(values: Sequence[Sequence[Any]], counts: Sequence[int]) -> bool:
+    """Whether each part of each batch is a tensor with a row for each example, and all batches have as many parts."""
+    return len({len(value) for value in values}) == 1 and all(
+        (isinstance(part, torch.Tensor) or is_array(part)) and part.ndim > 0 and len(part) == count
+        for value, count in zip(values, counts, strict=True)
+        for part in value
+    )
 
 
 def _constant(values: Sequence[Any], counts: Sequence[int]) -> Any:
     """A number or a text that is the same in all batches."""
     if any(type(value) is not type(values[0]) or value != values[0] for value in values):
-        raise Misfit(f"{_told(values[0])} for {_examples(counts[0])}")
+        raise Misfit(_why(values, counts))
     return values[0]
+
+
+def _why(values: Sequence[Any], counts: Sequence[int]) -> str:
+    """The first batch that has not one entry for each example or, where each by itself has, that is unlike the first.
+
+    Of one batch among several it says which one.
+    """
+    if len(values) == 1:
+        return f"{_told(values[0])} for {_examples(counts[0])}"
+    each = list(zip(values, counts, strict=True))
+    for number, (value, count) in enumerate(each, 1):
+        if not _fits([value], [count]):
+            return _of_batch(value, count, number)
+    for number, (value, count) in enumerate(each[1:], 2):
+        if len(values) == 2 or not _fits([values[0], value], [counts[0], count]):
+            return f"{_of_batch(values[0], counts[0], 1)} and {_of_batch(value, count, number)}, which cannot be joined"
+    return f"{_told(values[0])} for {_examples(counts[0])}"
+
+
+def _fits(values: Sequence[Any], counts: Sequence[int]) -> bool:
+    try:
+        return _joined(values, counts)[1]
+    except Ambiguous:
+        return True
+    except Misfit:
+        return False
+
+
+def _of_batch(value: Any, count: int, number: int) -> str:
+    return f"{_told(value)} for the {_examples(count)} of batch {number:,}"
 
 
 def _told(value: Any) -> str:
@@ -203,6 +277,18 @@ def _told(value: Any) -> str:
         shown = ", ".join(f"{name}: {_told(part)}" for name, part in list(value.items())[:5])
         return f"a {type(value).__name__} with {shown or 'nothing'}"
     return f"a {type(value).__name__}"
+
+
+def _tensors_of_rows(count: int) -> str:
+    rows = "1 row" if count == 1 else f"{count:,} rows"
+    return f"each of them is a tensor with {rows}" if count > 1 else f"it is a tensor with {rows}"
+
+
+def _batches(numbers: Sequence[int]) -> str:
+    """'batches 2, 3, 5 and 9 more lack'"""
+    shown = ", ".join(f"{number:,}" for number in numbers[:3])
+    more = f" and {len(numbers) - 3:,} more" if len(numbers) > 3 else ""
+    return f"batch {shown} lacks" if len(numbers) == 1 else f"batches {shown}{more} lack"
 
 
 def _examples(count: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.protocol import VariantError
-from pytest_modelopt.measuring.worker.metrics.entries import joined, pick, usable
+from pytest_modelopt.measuring.worker.metrics.entries import check, joined, pick, usable
 from pytest_modelopt.measuring.worker.metrics.means import Means
 from pytest_modelopt.measuring.worker.metrics.scored_outputs import count, number, raised_by, shape
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Score
@@ -47,7 +47,7 @@ class WholeSet:
         entries = count(batch.targets) if self._is_prepared else None
         self._counts.append(batch.examples if entries is None else entries)
         outputs = usable(outputs, batch.first)
-        joined([outputs], self._counts[-1:], self._whose)  # what does not fit is told now, not after the last batch
+        check(outputs, self._counts[-1], self._whose)  # what does not fit is told now, not after the last batch
         self._outputs.append(own(outputs))
         self._targets.append(own(batch.targets))
         self._slices.extend(batch.slices or ())
