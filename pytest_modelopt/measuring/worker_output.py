@@ -10,7 +10,7 @@ from pytest_modelopt.measuring.installation import OUR_FOLDER, is_installed
 from pytest_modelopt.measuring.protocol import cut
 
 _Frame = TypeVar("_Frame")
-_LINES, _CHARACTERS = 20, 1000
+_LINES, _CHARACTERS = 20, 500
 _LIBRARY_NOISE = re.compile(
     r"\[?[WI]\d{4} \d\d:\d\d:\d\d\.\d+ .*(\btorch/|kineto|rofiler|\.cpp:\d+\])|[WI]0000 00:00:\d+|USDT:\d{4}-"
     r"|(STAGE|INFO|WARNING|ERROR):\d{4}-\d\d-\d\d .*\.cpp:\d+\]|\S*/torch/(autograd|profiler)/\S+: \w*Warning: "
