@@ -40,6 +40,8 @@ class Loaded:
     """Why nobody knows what the recipe changed."""
     has_compiler: bool = False
     """Whether the project has imported torch's compiler, or a library that does."""
+    is_uncounted: bool = False
+    """Whether hardly anything of the weights was found in memory that the tensor meter can count."""
 
 
 @dataclass(frozen=True)
