@@ -224,6 +224,13 @@ ENGINES = []
 class KeptByTheLibrary(Plain):
     def start(self): setattr(ctypes, "_kept_" + str(id(self)), Engine(8 * 2**20))
 
+class AnonymousPages(Plain):
+    '''Of an allocator of its own, as other libraries bring along.'''
+    def start(self):
+        libc.mmap.restype, libc.mmap.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t, *4 * [ctypes.c_int]]
+        size, private_anonymous = 6 * 2**20, 0x22
+        ctypes.memset(libc.mmap(None, size, 3, private_anonymous, -1, 0), 1, size)
+
 class SmallObjects(Plain):
     '''Python keeps room for those itself, apart from malloc, and each is smaller than what that would show.'''
     COUNT = 100_000
@@ -362,6 +369,7 @@ def imported():
     (HERE / "numbers_of_theirs.py").write_text("import users\\nHELD = users.flat()\\n")
     return Imported().eval()
 def as_bytes(): return Bytes().eval()
+def anonymous_pages(): return AnonymousPages().eval()
 def mallocs(): return Mallocs().eval()
 def small_objects(): return SmallObjects().eval()
 def fewer_small_objects(): return FewerSmallObjects().eval()
@@ -424,6 +432,7 @@ def sides(
         ("fewer_small_objects", 42_000 * (64 + 32 + 64)),
         ("maps", 300 * KIB),
         ("shared_pages", 300 * KIB),
+        ("anonymous_pages", 6 * MIB),
         ("threads", 24 * MIB),
         ("temporary", 16 * MIB),
     ],

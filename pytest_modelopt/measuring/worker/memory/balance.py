@@ -33,8 +33,10 @@ OF_INSTANCE, OF_MODULE = 96 * KIB, 2 * KIB  # of each module, and of each node o
 """What freeing the instance gives back beside its numbers: objects, kernels' bookkeeping, alignment."""
 OF_PROCESS = 3 * MIB
 """What the first calls of operators leave behind: generated kernels, caches."""
-OF_PAGES = 16 * MIB
-"""Of pages of no file: stacks, and memory that was freed and is kept for later."""
+OF_IMPORTS_PAGES, OF_IMPORTS_SHARE = 12 * MIB, 0.25
+"""Of pages of no file that malloc does not know of, beside `process_counters.room_for_pages`, where installed packages
+were imported meanwhile: at most, and as a share of what those took. Where the objects of both lie on the same pages,
+nobody can tell them apart."""
 OF_OBJECTS, OF_MODULES_OBJECTS = MIB, 8 * KIB  # of each module
 OF_GRAPHS_OBJECTS, OF_NODES_OBJECTS = 2 * MIB, 16 * KIB  # where there is a traced graph, and of each node of it
 """Of Python's small objects: attributes, kernels' bookkeeping, caches."""
@@ -103,13 +105,15 @@ def _load_and_call(model: Path, example: Inputs, others: OtherProcesses) -> tupl
 
 def _balance(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
     files_before, imported_before = process_counters.mapped_files(), set(sys.modules)
-    before = process_counters.read()
+    process_counters.give_back_free_memory()  # else what was freed before would look like the model's, or hide it
+    before, imports_before = process_counters.read(), process_counters.pages_of_imports()
     with process_counters.without_imports():
         loaded, read = _load_and_call(model, example, others)
         gc.collect()
         call(loaded, example)
         gc.collect()
         process_counters.free_buffers_of_libraries()
+        process_counters.give_back_free_memory()
         after = process_counters.read()
         try:
             walk = tensor_meter.Walk(loaded)
@@ -126,10 +130,14 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
         del loaded
         gc.collect()
         freed = held.allocated - process_counters.read().allocated
+    allocated = after.allocated - before.allocated
+    pages = process_counters.room_for_pages() + 4 * OF_MODULE * modules + packed
+    pages += _room_for_pages_of_imports(process_counters.pages_of_imports() - imports_before)
     books = (
         (freed - own, OF_INSTANCE + OF_MODULE * modules + packed),
-        (after.allocated - before.allocated - total, OF_PROCESS + OF_MODULE * modules + packed),
-        (after.anonymous - before.anonymous - total, OF_PAGES + 4 * OF_MODULE * modules + packed),
+        (allocated - total, OF_PROCESS + OF_MODULE * modules + packed),
+        # What malloc has beyond the total stands in the line before.
+        (after.anonymous - before.anonymous - max(total, allocated), pages),
         (after.objects - before.objects, objects),
         (files, OF_FILES),
         (in_call, OF_CALL + packed),
@@ -141,6 +149,10 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
 def _parts(module: nn.Module) -> int:
     """Objects of Python beside its numbers: itself, and the nodes of its graph."""
     return 1 + (len(module.graph.nodes) if isinstance(module, GraphModule) else 0)
+
+
+def _room_for_pages_of_imports(taken: int) -> int:
+    return min(OF_IMPORTS_PAGES, int(OF_IMPORTS_SHARE * taken))
 
 
 def _room_for_objects(modules: list[nn.Module], imported_before: set[str]) -> int:
