@@ -66,7 +66,7 @@ def balance(model: Path, inputs: Path, runtime: str | None) -> Balance:
     # Compiling takes seconds, and megabytes that are nobody's numbers; the weights are the same without it.
     with torch.inference_mode(), _without_compiler():
         look = _balance if process_counters.are_here() else _uncounted
-        found = look(model, example, others)
+        found = look(model, example, others, runtime)
     own = {os.path.realpath(file) for file in (model, inputs)}
     named.note()
     unnamed = opened_files.unexplained(found.unnamed_bytes, model)
@@ -85,17 +85,17 @@ def _without_compiler() -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def _uncounted(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
-    loaded, read = _load_and_call(model, example, others)
+def _uncounted(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None) -> Balance:
+    loaded, read = _load_and_call(model, example, others, runtime)
     call(loaded, example)
     why = "this system has no counters of a process by which it could be checked"
     return Balance(0, why_not=why, unnamed_bytes=read)
 
 
-def _load_and_call(model: Path, example: Inputs, others: OtherProcesses) -> tuple[nn.Module, int]:
+def _load_and_call(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None) -> tuple[nn.Module, int]:
     """And how many bytes were read for it."""
     before = opened_files.bytes_read()
-    loaded = process_memory.load_saved(model)
+    loaded = process_memory.load_saved(model, runtime)
     call(loaded, example)
     read = opened_files.bytes_read() - before
     opened_files.note_kept_open()
@@ -103,12 +103,12 @@ def _load_and_call(model: Path, example: Inputs, others: OtherProcesses) -> tupl
     return loaded, read
 
 
-def _balance(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
+def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None) -> Balance:
     files_before, imported_before = process_counters.mapped_files(), set(sys.modules)
     process_counters.give_back_free_memory()  # else what was freed before would look like the model's, or hide it
     before, imports_before = process_counters.read(), process_counters.pages_of_imports()
     with process_counters.without_imports():
-        loaded, read = _load_and_call(model, example, others)
+        loaded, read = _load_and_call(model, example, others, runtime)
         gc.collect()
         call(loaded, example)
         gc.collect()

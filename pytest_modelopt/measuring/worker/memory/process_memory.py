@@ -58,7 +58,7 @@ def peak_bytes(model: Path, inputs: Path, runtime: str | None) -> tuple[int, Pro
     objects, pages = process_counters.small_objects(), process_counters.anonymous()
 
     def load_and_call() -> object:
-        loaded = load_saved(model)
+        loaded = load_saved(model, runtime)
         with torch.inference_mode():
             answer = call(loaded, example)
         nonlocal objects, pages
@@ -77,14 +77,18 @@ def peak_bytes(model: Path, inputs: Path, runtime: str | None) -> tuple[int, Pro
     return peak, meter
 
 
-def load_saved(model: Path) -> Any:
-    """The module saved in `model`. Raises VariantError with the way out where it cannot be loaded."""
+def load_saved(model: Path, runtime: str | None) -> Any:
+    """The module saved in `model`. Raises VariantError where it cannot be loaded, with the way out where it held an
+    object of a `runtime`."""
     try:
         return size.load(model)
     except Exception as error:
+        way_out = (
+            f"; a model that wraps a runtime ({runtime}) must say what of it is saved, in `__getstate__` and "
+            "`__setstate__` or in `__reduce__`"
+        )
         raise VariantError(
-            f"the saved model cannot be loaded in a fresh process: {words(error, 300)}; a model that "
-            "wraps a runtime must say what of it is saved, in `__getstate__` and `__setstate__` or in `__reduce__`"
+            f"the saved model cannot be loaded in a fresh process: {words(error, 300)}{way_out if runtime else ''}"
         ) from error
 
 
