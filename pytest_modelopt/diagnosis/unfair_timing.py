@@ -17,6 +17,9 @@ _MANY_CALLS = 100
 _FELL = 0.1
 """Share of the size from which one may expect that the peak falls, too."""
 
+_BESIDE_FILE = 1.25
+"""Times the file's size: whoever holds more weights holds some that are not in there."""
+
 
 def training_mode(evidence: Evidence) -> Finding | None:
     sides = _sides(evidence, lambda seen: bool(seen.training_modules))
@@ -185,11 +188,8 @@ def size_is_not_peak(evidence: Evidence) -> Finding | None:
             "activations and scratch memory of the call, which smaller weights leave as they are; a smaller batch or "
             "input, or a recipe that changes activations, lowers it"
         )
-    elif after.weights_bytes > 1.25 * after.size_bytes:
-        why = (
-            f"in memory it keeps {format_bytes(after.weights_bytes)} of weights though "
-            f"{format_bytes(after.size_bytes)} are saved: a second copy is alive, packed or unpacked"
-        )
+    elif after.weights_bytes > _BESIDE_FILE * after.size_bytes:
+        why = _kept_beside_file(before, after)
     else:
         return None
     fell = f"by {format_percentage(memory_fell)} only" if memory_fell > 0 else "not at all"
@@ -197,6 +197,23 @@ def size_is_not_peak(evidence: Evidence) -> Finding | None:
         "size-is-not-peak",
         f"the saved size fell by {format_percentage(size_fell)} and peak memory {fell}: {why}",
         ("memory",),
+    )
+
+
+def _kept_beside_file(before: Measurement, after: Measurement) -> str:
+    assert after.weights_bytes is not None
+    assert after.size_bytes is not None
+    kept, saved = format_bytes(after.weights_bytes), format_bytes(after.size_bytes)
+    if before.weights_bytes is None or before.size_bytes is None:
+        return f"in memory it keeps {kept} of weights though {saved} are saved"
+    if before.weights_bytes <= _BESIDE_FILE * before.size_bytes:
+        return (
+            f"in memory it keeps {kept} of weights though {saved} are saved: a second copy is alive, packed or unpacked"
+        )
+    return (
+        f"both hold numbers outside of what is saved, the variant {kept} beside a file of {saved}, the original "
+        f"{format_bytes(before.weights_bytes)} beside {format_bytes(before.size_bytes)}: tables, caches or "
+        "buffers that are not saved"
     )
 
 

@@ -50,6 +50,8 @@ class Loaded:
     """Of a candidate."""
     has_compiler: bool = False
     """Whether the project has imported torch's compiler, or a library that does."""
+    is_uncounted: bool = False
+    """Whether hardly anything of the weights was found in memory that the tensor meter can count."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class Measurement:
     """Of a candidate: what the project has made of the model itself."""
     hidden_bytes: int | None = 0
     """What a fresh process gained by loading and calling it beyond what torch's allocator and the walk explain; 0
-    within the tolerance, None where no fresh process can load it."""
+    within the tolerance, None where no fresh process can load it, or where hardly anything of its weights was found."""
 
     @property
     def outside_of_torch(self) -> str | None:

@@ -147,7 +147,22 @@ def test_a_smaller_file_is_not_a_smaller_peak() -> None:
 
 def test_two_copies_that_are_alive() -> None:
     finding = only(sized(weights=5 * MIB, peak=2 * MIB, size=MIB))  # type: ignore[arg-type]
-    assert "it keeps 5 MiB of weights though 1 MiB are saved" in finding.text
+    assert "it keeps 5 MiB of weights though 1 MiB are saved: a second copy is alive" in finding.text
+
+
+def test_tables_that_neither_of_both_saves_are_no_second_copy() -> None:
+    """A cache of 32 MiB beside a file of 80 KiB, before as after."""
+    made = sized(weights=32 * MIB, peak=MIB, size=MIB // 40)
+    of = replace(
+        made, original=replace(made.original, weights_bytes=32 * MIB, call_peak_bytes=MIB, size_bytes=MIB // 10)
+    )  # type: ignore[type-var, attr-defined]
+    finding = only(of)  # type: ignore[arg-type]
+    assert finding.rule == "size-is-not-peak"
+    assert "second copy" not in finding.text
+    assert (
+        "both hold numbers outside of what is saved, the variant 32 MiB beside a file of 25.6 KiB, the original 32 MiB"
+        in (finding.text)
+    )
 
 
 def test_a_peak_that_fell_with_the_size_or_by_another_meter_says_nothing() -> None:

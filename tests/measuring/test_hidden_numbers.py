@@ -11,10 +11,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import ClassVar
 
+import cloudpickle
 import pytest
 import torch
 
+from pytest_modelopt import Applied, Context, Recipe
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.variant import Variant, environment_now
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
@@ -118,6 +121,45 @@ def test_the_bytes_of_a_generated_model_are_found_wherever_they_lie(number: int,
         sys.modules.pop(name, None)
 
 
+IMPORTS = {
+    "import numbers_of_ours": "numbers_of_ours.HELD",
+    "import numbers_of_ours as other": "other.HELD",
+    "from numbers_of_ours import HELD": "HELD",
+    "import package_of_ours.inner": "package_of_ours.inner.HELD",
+    "from package_of_ours import inner": "inner.HELD",
+    "from package_of_ours.inner import HELD as taken": "taken",
+    "from .inner import HELD": "HELD",
+    "from . import inner": "inner.HELD",
+    "from ..package_of_ours.inner import HELD": "HELD",
+    "import package_of_ours as outer": "outer.inner.HELD",
+}
+
+
+@pytest.mark.parametrize(("statement", "expression"), list(IMPORTS.items()))
+def test_what_a_function_imports_itself_is_the_models(
+    statement: str, expression: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = "HELD = bytearray(5000)\nOTHER = bytearray(7000)\n"
+    source = (
+        "from torch import nn\nclass Model(nn.Module):\n    def forward(self, x):\n"
+        f"        {statement}\n        return x + {expression}[0]\n"
+    )
+    package = "above.package_of_ours" if ".." in statement else "package_of_ours"
+    for name, text in {
+        "numbers_of_ours": numbers,
+        **({"above": ""} if ".." in statement else {}),
+        package: "",
+        f"{package}.inner": numbers,
+    }.items():
+        monkeypatch.setitem(sys.modules, name, imported(name, text, tmp_path))
+        if "." in name:
+            outer, _, inner = name.rpartition(".")
+            setattr(sys.modules[outer], inner, sys.modules[name])
+    model = imported(f"{package}.model", source, tmp_path).Model()
+    monkeypatch.delitem(sys.modules, f"{package}.model")
+    assert weights_bytes(model) == 5000
+
+
 def test_what_the_models_code_does_not_name_is_not_the_models(tmp_path: Path) -> None:
     """The project's data in a global of the same file, though an attribute of the model has its name."""
     source = HEAD + (
@@ -181,6 +223,13 @@ class Mallocs(Plain):
 ENGINES = []
 class KeptByTheLibrary(Plain):
     def start(self): setattr(ctypes, "_kept_" + str(id(self)), Engine(8 * 2**20))
+
+class AnonymousPages(Plain):
+    '''Of an allocator of its own, as other libraries bring along.'''
+    def start(self):
+        libc.mmap.restype, libc.mmap.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t, *4 * [ctypes.c_int]]
+        size, private_anonymous = 6 * 2**20, 0x22
+        ctypes.memset(libc.mmap(None, size, 3, private_anonymous, -1, 0), 1, size)
 
 class SmallObjects(Plain):
     '''Python keeps room for those itself, apart from malloc, and each is smaller than what that would show.'''
@@ -288,6 +337,39 @@ def local_server(): return LocalServer().eval()
 def server_of_each_call(): return ServerOfEachCall().eval()
 def asks_once(): return AsksOnce().eval()
 def plain(): return Plain().eval()
+
+def flat(): return b"".join(p.detach().numpy().tobytes() for p in body().parameters())
+def run(raw, x):
+    raw, at = torch.frombuffer(bytearray(raw), dtype=torch.float32), 0
+    for rows, columns in ((256, 32), (256, 256), (4, 256)):
+        weight, at = raw[at : at + rows * columns].reshape(rows, columns), at + rows * columns
+        bias, at = raw[at : at + rows], at + rows
+        x = nn.functional.linear(x, weight, bias)
+        x = x.relu() if rows > 4 else x
+    return x
+
+class ReadInEachCall(nn.Module):
+    def forward(self, x): return run((HERE / "weights.bin").read_bytes(), x)
+
+class Imported(nn.Module):
+    def forward(self, x):
+        import numbers_of_theirs
+        return run(numbers_of_theirs.HELD, x)
+
+class Bytes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.raw = flat()
+    def forward(self, x): return run(self.raw, x)
+
+def read_in_each_call():
+    (HERE / "weights.bin").write_bytes(flat())
+    return ReadInEachCall().eval()
+def imported():
+    (HERE / "numbers_of_theirs.py").write_text("import users\\nHELD = users.flat()\\n")
+    return Imported().eval()
+def as_bytes(): return Bytes().eval()
+def anonymous_pages(): return AnonymousPages().eval()
 def mallocs(): return Mallocs().eval()
 def small_objects(): return SmallObjects().eval()
 def fewer_small_objects(): return FewerSmallObjects().eval()
@@ -318,11 +400,13 @@ def runner() -> Iterator[Runner]:
     made.close()
 
 
-def sides(runner: Runner, folder: Path, model: str, source: str = USERS) -> tuple[Case, Measurement, Measurement]:
-    (folder / "users.py").write_text(source, encoding="utf-8")
+def sides(
+    runner: Runner, folder: Path, model: str, recipe: str = RECIPE, added_recipes: bytes = b""
+) -> tuple[Case, Measurement, Measurement]:
+    (folder / "users.py").write_text(USERS, encoding="utf-8")
     of = Variant(
         model=f"users:{model}",
-        recipe=RECIPE,
+        recipe=recipe,
         data="users:data",
         calibration=None,
         example_inputs=None,
@@ -330,8 +414,9 @@ def sides(runner: Runner, folder: Path, model: str, source: str = USERS) -> tupl
         import_paths=(str(folder),),
         working_directory=str(folder),
         environment=environment_now(),
+        added_recipes=added_recipes,
     )
-    case = runner.measure(Case("id", "m", RECIPE, None, True, (), 1), of, lambda *_: "nothing")
+    case = runner.measure(Case("id", "m", recipe, None, True, (), 1), of, lambda *_: "nothing")
     assert case.error is None, case.error
     assert case.original is not None
     assert case.variant is not None
@@ -347,6 +432,7 @@ def sides(runner: Runner, folder: Path, model: str, source: str = USERS) -> tupl
         ("fewer_small_objects", 42_000 * (64 + 32 + 64)),
         ("maps", 300 * KIB),
         ("shared_pages", 300 * KIB),
+        ("anonymous_pages", 6 * MIB),
         ("threads", 24 * MIB),
         ("temporary", 16 * MIB),
     ],
@@ -363,6 +449,40 @@ def test_what_only_the_process_knows_of_is_read_by_the_process_meter(
         assert side.memory_bytes is not None
         assert side.memory_bytes < BODY + 64 * KIB, "the tensor meter sees nothing of it"
         assert (case.memory_bytes(side) or 0) > BODY + 0.9 * (hidden if model != "threads" else 16 * MIB)
+
+
+def replacing(made: str) -> bytes:
+    """A recipe in whose place the module stands that a function of the user's makes."""
+
+    class Replacing(Recipe):
+        recipe_name: ClassVar[str] = "replacing"
+        summary: ClassVar[str] = "another module"
+
+        def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+            return Applied(getattr(importlib.import_module("users"), made)())
+
+    return bytes(cloudpickle.dumps((Replacing,)))
+
+
+def test_weights_smaller_than_the_tolerances_that_nobody_finds_are_read_by_the_process_meter(
+    runner: Runner, tmp_path: Path
+) -> None:
+    case, original, variant = sides(runner, tmp_path, "plain", "replacing", replacing("read_in_each_call"))
+    assert case.foreign_runtimes == ("memory that nobody could check",)
+    assert variant.weights_bytes == 0, "the tensor meter sees nothing of it"
+    for side in (original, variant):
+        assert (case.memory_bytes(side) or 0) > 0.9 * BODY
+        assert "process_memory" not in side.unmeasured
+
+
+@pytest.mark.parametrize("made", ["imported", "as_bytes"])
+def test_weights_in_other_memory_that_is_found_keep_their_exact_figure(
+    runner: Runner, tmp_path: Path, made: str
+) -> None:
+    case, _, variant = sides(runner, tmp_path, "plain", "replacing", replacing(made))
+    assert case.foreign_runtimes == ()
+    assert variant.weights_bytes == BODY
+    assert "the rest cannot be compared" in variant.unmeasured["coverage"]
 
 
 def test_an_ordinary_model_keeps_its_exact_figure(runner: Runner, tmp_path: Path) -> None:

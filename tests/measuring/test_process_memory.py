@@ -18,8 +18,10 @@ from pytest_modelopt.measuring.controller.fresh_processes import RUNS
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.controller.worker_context import Measured, Workshop
+from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.memory.process_memory import load_saved
 from pytest_modelopt.measuring.worker.memory.tensor_meter import ForeignRuntime, weights_bytes
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.results.metric import MetricSpec
@@ -325,3 +327,12 @@ def test_a_refused_request_leaves_the_variants_own_worker_alive(tmp_path: Path) 
         assert torch.equal(size.load(tmp_path / "inputs.pt"), foreign_models.inputs())
     finally:
         worker.close()
+
+
+def test_a_model_that_cannot_be_loaded_is_told_of_runtimes_only_where_it_has_one(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"nothing that torch has saved")
+    with pytest.raises(VariantError, match="cannot be loaded in a fresh process") as plain:
+        load_saved(tmp_path / "model.pt", None)
+    assert "runtime" not in str(plain.value)
+    with pytest.raises(VariantError, match=r"a model that wraps a runtime \(ONNX Runtime\) must say what"):
+        load_saved(tmp_path / "model.pt", "ONNX Runtime")

@@ -55,6 +55,9 @@ def balance_books(workshop: Workshop, measured: Measured, name: str) -> None:
     if found.files:
         named = ", ".join(map(_named, found.files.items()))
         notes.append(f"its size includes what it reads when it is loaded and called: {named}")
+    hidden: int | None = found.hidden_bytes
+    if not hidden and measured.loaded is not None and measured.loaded.is_uncounted:
+        hidden = None  # its weights are somewhere, though they may be smaller than the tolerances of the books
     size, unmeasured = before.size_bytes, before.unmeasured
     if size is not None and found.unnamed_bytes:
         size, unmeasured = None, unmeasured | {"size": _UNNAMED.format(format_bytes(found.unnamed_bytes))}
@@ -62,7 +65,7 @@ def balance_books(workshop: Workshop, measured: Measured, name: str) -> None:
         before,
         size_bytes=None if size is None else size + sum(found.files.values()),
         unmeasured=unmeasured,
-        hidden_bytes=0 if before.memory_bytes is None else found.hidden_bytes,
+        hidden_bytes=0 if before.memory_bytes is None else hidden,
         runtime=before.runtime or found.runtime or None,
         notes=(*before.notes, *notes),
     )

@@ -171,7 +171,7 @@ class Measuring:
         if variant.recipe is not None:
             optimized: Loaded = self._workshop.ask(measured, name, "optimize", f"optimizing with {variant.recipe}")
             loaded = replace(loaded, notes=(*loaded.notes, *optimized.notes), coverage=optimized.coverage)
-            loaded = replace(loaded, no_coverage=optimized.no_coverage)
+            loaded = replace(loaded, no_coverage=optimized.no_coverage, is_uncounted=optimized.is_uncounted)
         if variant.tree is not None:
             self._require_its_own_files(measured, name)
         measured.loaded = loaded

@@ -192,8 +192,9 @@ class Bench:
         self._model = done.model
         self._known = {"first_call_s": done.first_call_s, "settings": settings()}
         gc.collect()
-        unknown = _nothing_to_compare(done.model, done.coverage)
-        return Loaded((unknown,) if unknown else (), None if unknown else done.coverage, "", True, unknown)
+        unknown, is_uncounted = _nothing_to_compare(done.model, done.coverage)
+        notes, coverage = ((unknown,), None) if unknown else ((), done.coverage)
+        return Loaded(notes, coverage, "", True, unknown, is_uncounted=is_uncounted)
 
     def taken_from_head(self) -> tuple[str, ...]:
         """Modules and files of head that this variant of another revision has used instead of its own."""
@@ -492,21 +493,23 @@ def _classes(answers: Answers) -> dict[str, Any]:
     }
 
 
-def _nothing_to_compare(model: nn.Module, coverage: Coverage) -> str:
-    """Why nobody can say what a recipe changed, where hardly anything of the weights is left in tensors; '' else. One
-    bit for each float would be more."""
+def _nothing_to_compare(model: nn.Module, coverage: Coverage) -> tuple[str, bool]:
+    """Why nobody can say what a recipe changed, where hardly anything of the weights is left in tensors, '' else; and
+    whether hardly anything is left in other memory, too. One bit for each float would be more."""
     if isinstance(model, RuntimeModule):  # knows what its program holds
-        return ""
+        return "", False
     try:
-        held = tensor_meter.Walk(model, passes_runtimes=True).tensor_bytes
+        walk = tensor_meter.Walk(model, passes_runtimes=True)
     except tensor_meter.Unaccounted:
-        return ""
+        return "", False
+    held = walk.tensor_bytes
     if held * _LEAST_HELD >= coverage.weight_bytes:
-        return ""
-    return (
+        return "", False
+    why = (
         f"what the recipe changed is not known: the model held {coverage.weight_bytes:,} bytes of weights, the variant "
         f"holds {held:,} in tensors, and the rest cannot be compared"
     )
+    return why, walk.total_bytes() * _LEAST_HELD < coverage.weight_bytes
 
 
 def _not_saved(error: Exception) -> VariantError:

@@ -160,12 +160,15 @@ class _Holder(nn.Module):
 
 
 def _scripts_of(value: Any) -> tuple[nn.Module | None, dict[int, str]]:
-    """All of a model's TorchScript modules in one, and the name of each in there by its id."""
+    """All of a model's TorchScript modules in one, and the name of each in there by its id.
+
+    Without those that are frozen, which torch does not take as parts: their weights are constants of their own.
+    """
     if not isinstance(value, nn.Module):
         return None, {}
     scripts = [module for module in value.modules() if isinstance(module, torch.jit.ScriptModule)]
     inner = {id(child) for script in scripts for child in script.modules() if child is not script}
-    outer = [script for script in scripts if id(script) not in inner]
+    outer = [script for script in scripts if id(script) not in inner and not _is_frozen(script)]
     if len(outer) < 2:
         return None, {}
     holder = _Holder()
@@ -173,6 +176,11 @@ def _scripts_of(value: Any) -> tuple[nn.Module | None, dict[int, str]]:
         holder.add_module(f"part{number}", script)
     with torch_ao.quiet():
         return torch.jit.script(holder), {id(script): f"part{number}" for number, script in enumerate(outer)}
+
+
+def _is_frozen(script: torch.jit.ScriptModule) -> bool:
+    """Freezing removes the mode with all other attributes."""
+    return not script._c.hasattr("training")
 
 
 def _load_script(archive: torch.Tensor) -> Any:

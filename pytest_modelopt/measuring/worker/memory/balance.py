@@ -34,8 +34,10 @@ OF_INSTANCE, OF_MODULE = 96 * KIB, 2 * KIB  # of each module, and of each node o
 """What freeing the instance gives back beside its numbers: objects, kernels' bookkeeping, alignment."""
 OF_PROCESS = 3 * MIB
 """What the first calls of operators leave behind: generated kernels, caches."""
-OF_PAGES = 16 * MIB
-"""Of pages of no file: stacks, and memory that was freed and is kept for later."""
+OF_IMPORTS_PAGES, OF_IMPORTS_SHARE = 12 * MIB, 0.25
+"""Of pages of no file that malloc does not know of, beside `process_counters.room_for_pages`, where installed packages
+were imported meanwhile: at most, and as a share of what those took. Where the objects of both lie on the same pages,
+nobody can tell them apart."""
 OF_OBJECTS, OF_MODULES_OBJECTS = MIB, 8 * KIB  # of each module
 OF_GRAPHS_OBJECTS, OF_NODES_OBJECTS = 2 * MIB, 16 * KIB  # where there is a traced graph, and of each node of it
 """Of Python's small objects: attributes, kernels' bookkeeping, caches."""
@@ -68,7 +70,7 @@ def balance(model: Path, inputs: Path, runtime: str | None, shipped: Sequence[st
     # Compiling takes seconds, and megabytes that are nobody's numbers; the weights are the same without it.
     with torch.inference_mode(), _without_compiler():
         look = _balance if process_counters.are_here() else _uncounted
-        found = look(model, example, others)
+        found = look(model, example, others, runtime)
     own = {os.path.realpath(file) for file in (str(model), str(inputs), *shipped)}
     named.note()
     unnamed = opened_files.unexplained(found.unnamed_bytes, model)
@@ -87,17 +89,17 @@ def _without_compiler() -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def _uncounted(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
-    loaded, read = _load_and_call(model, example, others)
+def _uncounted(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None) -> Balance:
+    loaded, read = _load_and_call(model, example, others, runtime)
     call(loaded, example)
     why = "this system has no counters of a process by which it could be checked"
     return Balance(0, why_not=why, unnamed_bytes=read)
 
 
-def _load_and_call(model: Path, example: Inputs, others: OtherProcesses) -> tuple[nn.Module, int]:
+def _load_and_call(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None) -> tuple[nn.Module, int]:
     """And how many bytes were read for it."""
     before = opened_files.bytes_read()
-    loaded = process_memory.load_saved(model)
+    loaded = process_memory.load_saved(model, runtime)
     call(loaded, example)
     read = opened_files.bytes_read() - before
     opened_files.note_kept_open()
@@ -105,15 +107,17 @@ def _load_and_call(model: Path, example: Inputs, others: OtherProcesses) -> tupl
     return loaded, read
 
 
-def _balance(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
+def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None) -> Balance:
     files_before, imported_before = process_counters.mapped_files(), set(sys.modules)
-    before = process_counters.read()
+    process_counters.give_back_free_memory()  # else what was freed before would look like the model's, or hide it
+    before, imports_before = process_counters.read(), process_counters.pages_of_imports()
     with process_counters.without_imports():
-        loaded, read = _load_and_call(model, example, others)
+        loaded, read = _load_and_call(model, example, others, runtime)
         gc.collect()
         call(loaded, example)
         gc.collect()
         process_counters.free_buffers_of_libraries()
+        process_counters.give_back_free_memory()
         after = process_counters.read()
         try:
             walk = tensor_meter.Walk(loaded)
@@ -130,10 +134,14 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
         del loaded
         gc.collect()
         freed = held.allocated - process_counters.read().allocated
+    allocated = after.allocated - before.allocated
+    pages = process_counters.room_for_pages() + 4 * OF_MODULE * modules + packed
+    pages += _room_for_pages_of_imports(process_counters.pages_of_imports() - imports_before)
     books = (
         (freed - own, OF_INSTANCE + OF_MODULE * modules + packed),
-        (after.allocated - before.allocated - total, OF_PROCESS + OF_MODULE * modules + packed),
-        (after.anonymous - before.anonymous - total, OF_PAGES + 4 * OF_MODULE * modules + packed),
+        (allocated - total, OF_PROCESS + OF_MODULE * modules + packed),
+        # What malloc has beyond the total stands in the line before.
+        (after.anonymous - before.anonymous - max(total, allocated), pages),
         (after.objects - before.objects, objects),
         (files, OF_FILES),
         (in_call, OF_CALL + packed),
@@ -145,6 +153,10 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses) -> Balance:
 def _parts(module: nn.Module) -> int:
     """Objects of Python beside its numbers: itself, and the nodes of its graph."""
     return 1 + (len(module.graph.nodes) if isinstance(module, GraphModule) else 0)
+
+
+def _room_for_pages_of_imports(taken: int) -> int:
+    return min(OF_IMPORTS_PAGES, int(OF_IMPORTS_SHARE * taken))
 
 
 def _room_for_objects(modules: list[nn.Module], imported_before: set[str]) -> int:

@@ -29,6 +29,7 @@ _LEAST_MAPPED = 64 * 1024
 _SHARED_MEMORY = ("/dev/shm/", "/dev/zero", "/memfd:", "/SYSV")
 """Pages of no file that several processes may have: to the kernel they are a file."""
 _OBJECTS = re.compile(rb"# bytes in allocated blocks +=\s+([\d,]+)")
+_OF_PAGES, _OF_THREADS_PAGES = 4 * 1024**2, 128 * 1024  # of each thread
 _imported = [0, 0, 0]
 """(malloc, anonymous pages, small objects) of imports since this process started to look."""
 
@@ -64,6 +65,25 @@ def are_here() -> bool:
 
 def read() -> Counters:
     return Counters(_allocated() - _imported[0], _anonymous() - _imported[1], small_objects() - _imported[2])
+
+
+def anonymous() -> int:
+    """Resident pages of no file, without those of freed memory; 0 where there are no counters."""
+    if not are_here():
+        return 0
+    give_back_free_memory()
+    return _anonymous()
+
+
+def room_for_pages() -> int:
+    """What may be missing of them in what is known: stacks, generated code, room for Python's small objects. Ordinary
+    models have up to 1.5 MiB, with 16 threads."""
+    return _OF_PAGES + _OF_THREADS_PAGES * torch.get_num_threads()
+
+
+def pages_of_imports() -> int:
+    """Bytes of pages of no file that imports of installed packages have taken and `read` leaves out."""
+    return _imported[1]
 
 
 @functools.cache

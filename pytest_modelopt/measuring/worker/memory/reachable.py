@@ -7,6 +7,8 @@ import ctypes
 import dis
 import functools
 import gc
+import itertools
+import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,17 +30,42 @@ def of_class(kind: type) -> list[Any]:
 
 
 def of_function(function: types.FunctionType) -> list[Any]:
-    """The global variables that a function of the project reads, by name; of modules of the project, what it takes of
-    them."""
+    """The global variables that a function of the project reads, by name; of modules of the project, those that it
+    imports itself included, what it takes of them."""
     if is_installed(function.__code__.co_filename):
         return []
     found = []
     for code in _codes(function.__code__):
-        for instruction in dis.get_instructions(code):
-            if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME") and instruction.argval in function.__globals__:
-                value = function.__globals__[instruction.argval]
-                found += _of_module(value, code) if isinstance(value, types.ModuleType) else [value]
+        for value in (*_read(code, function.__globals__), *_imported(code, function.__globals__)):
+            found += _of_module(value, code) if isinstance(value, types.ModuleType) else [value]
     return found
+
+
+def _read(code: types.CodeType, variables: dict[str, Any]) -> Iterator[Any]:
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME") and instruction.argval in variables:
+            yield variables[instruction.argval]
+
+
+def _imported(code: types.CodeType, variables: dict[str, Any]) -> Iterator[types.ModuleType]:
+    """The modules that the code's own import statements name, where they are loaded, and the packages around them."""
+    names: set[str] = set()
+    arguments: list[Any] = [0, 0]  # of the instructions before: the number of dots comes before what is taken
+    module = ""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "IMPORT_NAME":
+            module = _absolute(instruction.argval, arguments[-2], variables.get("__package__") or "")
+            names.update(itertools.accumulate(module.split("."), "{}.{}".format))
+        elif instruction.opname == "IMPORT_FROM":
+            names.add(f"{module}.{instruction.argval}")
+        if instruction.opname not in ("EXTENDED_ARG", "CACHE"):
+            arguments.append(instruction.argval)
+    yield from (sys.modules[name] for name in sorted(names) if name in sys.modules)
+
+
+def _absolute(name: str, dots: int, package: str) -> str:
+    around = package.split(".")[: len(package.split(".")) + 1 - dots] if dots else []
+    return ".".join(filter(None, [*around, name]))
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -49,9 +76,17 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _of_module(module: types.ModuleType, code: types.CodeType) -> list[Any]:
-    if not is_of_project(module.__name__):
-        return []
-    return [vars(module)[name] for name in code.co_names if name in vars(module)]
+    """What the code names of a module of the project, and of modules in there that it names."""
+    found, pending, seen = [], [module], {id(module)}
+    while pending:
+        module = pending.pop()
+        if is_of_project(module.__name__):
+            values = [vars(module)[name] for name in code.co_names if name in vars(module)]
+            found += [value for value in values if not isinstance(value, types.ModuleType)]
+            inner = [value for value in values if isinstance(value, types.ModuleType) and id(value) not in seen]
+            seen |= set(map(id, inner))
+            pending += inner
+    return found
 
 
 def of_descriptor(value: Any) -> list[Any] | None:
