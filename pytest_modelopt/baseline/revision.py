@@ -153,7 +153,9 @@ class RevisionBase:
         why = f"{self.name} scores {sides[0]:.4g}, and head {sides[1]:.4g}"
         known = (case.model, why)
         if known not in self._lacking:
-            self._lacking[known] = self._lacks_untracked(why, base, would_run)
+            with with_heads_untracked(self.tree) as folder:
+                used = None if folder is None else would_run(_in_folder(base, folder))
+            self._lacking[known] = _told_untracked(used, self.name) if used else ""
         if not self._lacking[known]:
             return case
         told = f"{why}; {self._lacking[known]}"

@@ -216,7 +216,7 @@ def test_where_the_new_file_would_not_check_nothing_is_kept(project: Project, mo
 def test_what_a_record_says_is_printed_on_one_line_without_commands(project: Project) -> None:
     text = one("{max_memory: 3 MiB}")
     record = project.measured(text, {CASE: case()})
-    hostile = replace(record.cases[0], model="\x1b[31mm\n::error::x", limits=())
+    hostile = replace(record.cases[0], id="b.yaml::x::int8-dynamic", model="\x1b[31mm\n::error::x", limits=())
     project.write(replace(record, cases=(*record.cases, hostile)))
     project.update()
     assert "the record's case m ::error::x/int8-dynamic is not in budgets.yaml" in project.out.splitlines()

@@ -49,7 +49,7 @@ class DiesOnce(nn.Sequential):
     calls = 0
     def forward(self, x):
         self.calls += 1
-        if self.calls == 11 and not os.path.exists("died"):
+        if self.calls == 13 and not os.path.exists("died"):
             open("died", "w").close()
             os._exit(1)
         return super().forward(x)

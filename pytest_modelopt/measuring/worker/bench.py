@@ -119,7 +119,8 @@ class Bench:
             given = Given(self._inputs)
             start = time.perf_counter()
             quality.run_on(self._model, given.inputs)
-            self._known = {"first_call_s": time.perf_counter() - start, "settings": settings()}
+        self._known = {"first_call_s": time.perf_counter() - start, "settings": settings()}
+        with torch.no_grad():
             self._look_at_traces(given)
         if self._needs_copies:
             found = self._traces or self._remembers

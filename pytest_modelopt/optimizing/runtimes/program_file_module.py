@@ -68,6 +68,7 @@ class ProgramFile(EngineModule):
         super().__init__(signature)
         self.file, self.files, self.made_by = file, files or (file,), made_by
         self.arguments = arguments
+        self._ports: list[Port] = []
         self.eval()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -79,16 +80,25 @@ class ProgramFile(EngineModule):
         return (file,), cls.runtime
 
     @abstractmethod
+    def opened(self, threads: int) -> Any:
+        """An engine for the file that works with `threads` threads."""
+
+    @abstractmethod
     def ports(self, engine: Any) -> list[Port]:
         """The inputs of the program, in its own order."""
+
+    def start(self, threads: int) -> Any:
+        """With the ports, which a timed call must not ask for."""
+        engine = self.opened(threads)
+        self._ports = self.ports(engine)
+        return engine
 
     @abstractmethod
     def run_ports(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         """The outputs for a tensor for each port."""
 
     def run(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        ports = self.ports(engine)
-        given = [_as(inputs[index], port) for index, port in zip(self.arguments, ports, strict=True)]
+        given = [_as(inputs[index], port) for index, port in zip(self.arguments, self._ports, strict=True)]
         return self.run_ports(engine, given)
 
 

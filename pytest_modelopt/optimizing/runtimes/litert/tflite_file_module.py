@@ -13,7 +13,7 @@ from pytest_modelopt.optimizing.runtimes.program_file_module import Port, Progra
 class File(ProgramFile):
     runtime: ClassVar[str] = "LiteRT"
 
-    def start(self, threads: int) -> Engine:
+    def opened(self, threads: int) -> Engine:
         from ai_edge_litert.interpreter import Interpreter
 
         interpreter = Interpreter(model_path=self.file, num_threads=threads)

@@ -43,15 +43,14 @@ class File(ProgramFile):
         beside = (str(Path(file).parent / place) for place in dict.fromkeys(places))
         return (file, *beside), f"ONNX opset {opset}" + (f", by {producer}" if producer else "")
 
-    def start(self, threads: int) -> Any:
+    def opened(self, threads: int) -> Any:
         return session(self.file, threads)
 
     def ports(self, engine: Any) -> list[Port]:
         return [Port(value.name, _TYPES.get(value.type), _sizes(value.shape)) for value in engine.get_inputs()]
 
     def run_ports(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        names = [value.name for value in engine.get_inputs()]
-        return run_session(engine, dict(zip(names, inputs, strict=True)))
+        return run_session(engine, {port.name: tensor for port, tensor in zip(self._ports, inputs, strict=True)})
 
 
 def _sizes(shape: list[Any]) -> tuple[int | None, ...]:

@@ -41,7 +41,7 @@ class File(ProgramFile):
         made_by = f"OpenVINO IR {version_of(root.get('version') or '?')}"
         return (file, str(weights)), made_by + (f", by OpenVINO {maker}" if maker else "")
 
-    def start(self, threads: int) -> Any:
+    def opened(self, threads: int) -> Any:
         return infer_request((self.file,), threads, "auto")
 
     def ports(self, engine: Any) -> list[Port]:
