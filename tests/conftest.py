@@ -34,6 +34,15 @@ def _imported_modules_are_not_searched_for_garbage() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_was_compiled_before() -> None:
+    """torch compiles the forward of a class eight times in a process, and then no more: tests of other files may have."""
+    if "torch._dynamo" in sys.modules:
+        import torch
+
+        torch.compiler.reset()
+
+
 @pytest.fixture(autouse=True)
 def _own_lock(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests do not wait for what others on this machine are timing. (Runs in processes of their own still do.)

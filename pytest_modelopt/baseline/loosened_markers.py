@@ -34,7 +34,7 @@ class _Mark:
     line: int
     has_metric: bool
     """Whether the file speaks of a metric: then nobody knows here whether higher scores are better."""
-    spared_by: tuple[str, ...] = ()
+    skip_marks: tuple[str, ...] = ()
     """Marks around it under which its test is skipped or may fail: 'pytest.mark.xfail'."""
 
     @property
@@ -84,8 +84,8 @@ def _paired(before: list[_Mark], after: list[_Mark]) -> Iterator[tuple[_Mark, _M
 
 
 def _of_mark(was: _Mark, now: _Mark | None) -> Iterator[Loosening]:
-    for mark in () if now is None else now.spared_by:
-        if mark not in was.spared_by and now is not None:
+    for mark in () if now is None else now.skip_marks:
+        if mark not in was.skip_marks and now is not None:
             yield Loosening(now.where, _ALL, "waived", was.text, f"@{mark}", "", now.file, now.line)
     if now is None:
         names = list(was.limits) if was.limits else [_ALL]
@@ -119,21 +119,21 @@ def _marks(file: Path, name: str) -> list[_Mark]:
     except (OSError, ValueError, SyntaxError, RecursionError):
         return []
     constants = dict(_constants(module))
-    found = _calls(module, name, _sparing(module))
-    return [replace(_mark(call, where, name, constants, "metric" in text), spared_by=by) for call, where, by in found]
+    found = _calls(module, name, _skip_marks(module))
+    return [replace(_mark(call, where, name, constants, "metric" in text), skip_marks=by) for call, where, by in found]
 
 
-def _calls(node: ast.AST, where: str, spared_by: tuple[str, ...]) -> Iterator[tuple[ast.Call, str, tuple[str, ...]]]:
+def _calls(node: ast.AST, where: str, skip_marks: tuple[str, ...]) -> Iterator[tuple[ast.Call, str, tuple[str, ...]]]:
     """Every call of the marker with the function or class that it marks or stands in, and what spares its test."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        where, spared_by = f"{where}::{node.name}", (*spared_by, *_sparing(node))
+        where, skip_marks = f"{where}::{node.name}", (*skip_marks, *_skip_marks(node))
     if isinstance(node, ast.Call) and _MARKER in (getattr(node.func, "attr", ""), getattr(node.func, "id", "")):
-        yield node, where, spared_by
+        yield node, where, skip_marks
     for child in ast.iter_child_nodes(node):
-        yield from _calls(child, where, spared_by)
+        yield from _calls(child, where, skip_marks)
 
 
-def _sparing(node: ast.AST) -> tuple[str, ...]:
+def _skip_marks(node: ast.AST) -> tuple[str, ...]:
     """The marks `skip`, `skipif` and `xfail` on a function or a class, or in its `pytestmark`, without arguments."""
     marks: list[ast.expr] = list(getattr(node, "decorator_list", []))
     for statement in node.body if isinstance(node, (ast.Module, ast.ClassDef)) else ():

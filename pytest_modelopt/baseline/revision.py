@@ -123,7 +123,7 @@ class RevisionBase:
         if case.base is None or case.base.status == "new":
             return case
         if case.base.status == "compared":
-            return self._doubted(case, base, would_run)
+            return self._unusable_without_weights(case, base, would_run)
         missing = [
             (self.tree.pointers, "Git LFS pointers instead of their content", f"git lfs fetch origin {self.name}"),
             (self.tree.missing_submodules, "submodules without their content", "git submodule update --init"),
@@ -142,7 +142,7 @@ class RevisionBase:
             return case
         return replace(case, base=replace(case.base, status="unusable", why="; ".join([case.base.why, *lacking])))
 
-    def _doubted(self, case: Case, base: Variant, would_run: WouldRun) -> Case:
+    def _unusable_without_weights(self, case: Case, base: Variant, would_run: WouldRun) -> Case:
         """A base that is far worse than head may be one whose weights git does not track, where its factory makes
         others instead: then nothing is known of what was lost since."""
         sides = [side.score for side in (case.original, case.variant) if side is not None and side.score is not None]

@@ -109,23 +109,23 @@ def test_of_a_metric_of_the_tests_own_nobody_knows_the_direction_and_a_file_that
     assert found(tmp_path / "broken", {"test_it.py": STRICT + "("}, {"test_it.py": STRICT}) == []
 
 
-SPARED = {
+MARKS = {
     "@pytest.mark.xfail": "@pytest.mark.xfail\n",
     "@pytest.mark.skipif": '@pytest.mark.skipif(True, reason="x")\n',
 }
 
 
-@pytest.mark.parametrize("told", SPARED)
+@pytest.mark.parametrize("told", MARKS)
 def test_a_mark_under_which_a_test_may_fail_waives_its_budget(tmp_path: Path, told: str) -> None:
-    (each,) = found(tmp_path, {"test_it.py": STRICT}, {"test_it.py": f"{SPARED[told]}{STRICT}"})
+    (each,) = found(tmp_path, {"test_it.py": STRICT}, {"test_it.py": f"{MARKS[told]}{STRICT}"})
     assert (each[1], each[2], each[4]) == ("all limits", "waived", told)
 
 
 def test_a_mark_of_the_module_waives_all_its_budgets(tmp_path: Path) -> None:
-    spared = f"{STRICT}\npytestmark = [pytest.mark.skip]\n"
-    (each,) = found(tmp_path, {"test_it.py": STRICT}, {"test_it.py": spared})
+    marked = f"{STRICT}\npytestmark = [pytest.mark.skip]\n"
+    (each,) = found(tmp_path, {"test_it.py": STRICT}, {"test_it.py": marked})
     assert (each[2], each[4]) == ("waived", "@pytest.mark.skip")
-    assert found(tmp_path / "both", {"test_it.py": spared}, {"test_it.py": spared}) == []
+    assert found(tmp_path / "both", {"test_it.py": marked}, {"test_it.py": marked}) == []
 
 
 def test_a_test_that_pytest_does_not_collect_any_more_is_gone(tmp_path: Path) -> None:

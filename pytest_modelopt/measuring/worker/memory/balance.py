@@ -11,8 +11,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +48,7 @@ OF_FILES = 64 * KIB
 """Of files that are mapped: headers, and the rest of the last page."""
 OF_CALL = 4 * MIB
 """What a call needs beside torch's allocator: scratch memory of MKL, fbgemm and oneDNN."""
+_NO_COMPILER = "TORCH_COMPILE_DISABLE"
 _SETTINGS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0"}
 """What oneDNN keeps for the next model is nobody's: it reads this before it first works."""
 _PACKED_ROWS, _PACKED_COLUMNS, _OF_PACKED = 64, 512, 96 * KIB
@@ -82,11 +82,22 @@ def balance(model: Path, inputs: Path, runtime: str | None, shipped: Sequence[st
     )
 
 
-def _without_compiler() -> AbstractContextManager[None]:
+@contextlib.contextmanager
+def _without_compiler() -> Iterator[None]:
     if is_dynamo_here():
-        return step_by_step()
-    os.environ["TORCH_COMPILE_DISABLE"] = "1"  # torch reads it where it imports the compiler, which takes seconds
-    return nullcontext()
+        with step_by_step():
+            yield
+        return
+    before = os.environ.get(_NO_COMPILER)
+    os.environ[_NO_COMPILER] = "1"  # torch reads it where it imports the compiler, which takes seconds
+    try:
+        yield
+    finally:
+        del os.environ[_NO_COMPILER]
+        if before is not None:
+            os.environ[_NO_COMPILER] = before
+        if is_dynamo_here():
+            torch._dynamo.config.disable = before == "1"
 
 
 def _uncounted(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None) -> Balance:
