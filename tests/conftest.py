@@ -36,7 +36,7 @@ def _imported_modules_are_not_searched_for_garbage() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _nothing_was_compiled_before() -> None:
-    """torch compiles the forward of a class eight times in a process, and then no more: other files may have done so."""
+    """torch compiles the forward of a class eight times in a process, and then no more, whichever file asked for it."""
     if "torch._dynamo" in sys.modules:
         import torch
 

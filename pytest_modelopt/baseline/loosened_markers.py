@@ -39,7 +39,7 @@ class _Mark:
 
     @property
     def is_collected(self) -> bool:
-        """Whether pytest takes it for a test, by its default names."""
+        """Whether pytest collects it as a test, by its default names."""
         return self.name.lower().startswith("test")
 
     @property

@@ -54,8 +54,8 @@ class SavedBase:
         )
 
     def against(self, head: BudgetsFile | None, cases: Sequence[Case]) -> Against:
-        """What the record of this run says of its base. `cases`: what was measured, by whose data a model is known that
-        has another name now."""
+        """What the record of this run says of its base. `cases`: this run's measured cases. A model that has another
+        name now is known by the fingerprint of its data."""
         known = {each.model for each in self._cases()}
         paired = ((case.model, *self._model(case)) for case in cases if case.model not in known)
         named = {was: now for now, was, unsure in paired if not unsure}

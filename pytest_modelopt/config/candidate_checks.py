@@ -1,4 +1,4 @@
-"""What types do not say of candidates and of models without data: names, places, and limits that need examples."""
+"""Checks of candidates and of models without data that no type makes: names, places, limits that need examples."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def data_problems(document: Document) -> Iterator[Problem]:
 
 
 def _wrong_name(name: str) -> str:
-    """What a name means already, or cannot mean; '' where it names a candidate."""
+    """Why a name cannot name a candidate, as the end of a sentence; '' where it can."""
     from pytest_modelopt.optimizing.expression import RecipeError, parse
 
     if not name.strip() or name != name.strip() or "::" in name or "/" in name or not name.isprintable():

@@ -25,7 +25,7 @@ SAVED = 0.1
 _LEAST_SAVED = 1024
 """Bytes: of a model of no size, a share is nothing."""
 _SLOWEST = 0.5
-"""What is slower than this does not pay, whatever it saves."""
+"""A speedup below which a recipe is left out, whatever it saves."""
 AS_FAST = Limit("min_speedup", FASTER, f"{FASTER}x", "warn", "init", 0)
 """What timing has to decide while a first file is made."""
 
