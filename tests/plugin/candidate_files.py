@@ -68,6 +68,8 @@ def _write_torch(model: nn.Module, inputs: torch.Tensor, folder: Path) -> None:
     torch.export.save(exported, folder / "reader.pt2")
     torch.jit.save(torch.jit.trace(model, inputs), folder / "reader.pt")  # type: ignore[no-untyped-call]
     torch.save(model.state_dict(), folder / "pickle.pt")
+    seven = nn.Sequential(model, nn.Linear(10, 7)).eval()
+    torch.jit.save(torch.jit.trace(seven, inputs), folder / "seven.pt")  # type: ignore[no-untyped-call]
 
 
 def _write_others(model: nn.Module, inputs: torch.Tensor, folder: Path) -> None:

@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from pytest_modelopt.optimizing.runtimes.program_file_module import Port, _misfit
 from pytest_modelopt.results.json import read
 from pytest_modelopt.results.record import Case, Record
 from tests.plugin import candidate_files
@@ -149,6 +152,10 @@ WRONG = {
     "no-such-argument": ("{file: dist/mask.onnx, inputs: {x: 0, mask: 1}}", "`inputs:` gives mask the argument 1"),
     "no-such-input": ("{file: dist/reader.onnx, inputs: {pixels: 0}}", "`inputs:` names pixels, but dist/reader.onnx"),
     "sum": (f"{{file: dist/reader.onnx, sha256: a{'0' * 63}}}", "it is not the file that was meant"),
+    "other-answers": (
+        "{file: dist/seven.pt}",
+        "dist/seven.pt answers (float32[1, 7]), and the original (float32[1, 10])",
+    ),
     "again": ("{factory: made:again}", "the candidate again is the original once more"),
     "misfit": ("{factory: made:of_other_inputs}", "mat1 and mat2 shapes cannot be multiplied"),
 }
@@ -163,6 +170,18 @@ def test_what_cannot_be_measured_is_the_error_of_its_own_case(make: Callable[[st
         assert error is not None, name
         assert told in error.message, name
     assert cases["healthy"].error is None
+
+
+def test_what_a_program_takes_is_held_against_the_data() -> None:
+    images = torch.zeros(2, 3, 8, 8)
+    fits = Port("image", torch.float32, (None, 3, 8, None))
+    assert _misfit(fits, images) == ""
+    assert _misfit(replace(fits, shape=None), images) == ""
+    assert "channels last (NHWC)" in _misfit(replace(fits, shape=(None, 8, 8, 3)), images)
+    assert _misfit(replace(fits, shape=(None, 3, 9, 8)), images) == "the shapes of image differ"
+    assert _misfit(fits, images.half()) == "image is float32 and not float16"
+    assert _misfit(Port("ids", torch.int32, (None, 4)), torch.zeros(2, 4, dtype=torch.int64)) == ""
+    assert "batches of 1, and is called with 2" in _misfit(replace(fits, shape=(1, 3, 8, 8)), images)
 
 
 def test_a_program_for_another_batch_says_so(make: Callable[[str], pytest.Pytester]) -> None:
