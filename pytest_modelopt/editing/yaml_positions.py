@@ -56,7 +56,7 @@ def stated_limits(budgets: BudgetsFile, document: Document) -> Iterator[Stated]:
 
 
 def _own(entry: CaseEntry, model: Location, written: Mapping[tuple[str, str], str]) -> Location:
-    """Where the limits stand that are stated for this case only."""
+    """The location of the limits that hold for this case only."""
     if entry.recipe == ORIGINAL:
         return (*model, ORIGINAL)
     if entry.candidate is not None:

@@ -58,9 +58,9 @@ class LimitKind(ABC):
     """Whether statistics decide it; all others compare a figure that repeats."""
     is_about_answers: ClassVar[bool] = False
     is_absolute: ClassVar[bool] = False
-    """Whether its figure is of the variant alone, so that the model as it is can have it, too."""
+    """Whether it needs no reference: `original:` may state it."""
     is_about_recipe: ClassVar[bool] = False
-    """Whether its figure says what a recipe did, so that a candidate has none."""
+    """Whether it needs a recipe: `candidates:` may not state it."""
 
     # --- values ------------------------------------------------------------------------------------------------------
 

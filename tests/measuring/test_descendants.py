@@ -72,6 +72,10 @@ def dies_beside_a_daemon():
 def hangs():
     start(start_new_session=True)
     time.sleep(600)
+
+def hangs_beside_its_child():
+    start()
+    time.sleep(600)
 """
 NAMED = "; it left 1 process running, ended now: `sleep 600`"
 
@@ -121,8 +125,9 @@ def test_of_a_worker_whose_fork_server_has_ended_before_it(tmp_path: Path) -> No
     assert_ends(tmp_path)
 
 
-def test_of_a_worker_that_hangs_and_it_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("factory", ["hangs", "hangs_beside_its_child"])
+def test_of_a_worker_that_hangs_and_it_is_named(tmp_path: Path, factory: str) -> None:
     with pytest.raises(WorkerFailed) as caught:
-        worker_of(tmp_path, "hangs").request("load", limit_s=5)
+        worker_of(tmp_path, factory).request("load", limit_s=5)
     assert caught.value.message.endswith(f"and was ended{NAMED}")
     assert_ends(tmp_path)

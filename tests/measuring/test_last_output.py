@@ -10,7 +10,7 @@ from types import FunctionType
 import pytest
 
 from pytest_modelopt.measuring.controller import process
-from pytest_modelopt.measuring.protocol import VariantError
+from pytest_modelopt.measuring.protocol import VariantError, words
 from pytest_modelopt.measuring.worker.main import _print_cause
 from pytest_modelopt.measuring.worker_output import told
 
@@ -129,3 +129,10 @@ def test_a_profilers_talk_is_no_output() -> None:
 def test_not_without_end() -> None:
     assert told("\n".join(map(str, range(100)))).splitlines() == [str(n) for n in range(80, 100)]
     assert len(told("x" * 10_000)) < 600
+
+
+def test_a_long_message_keeps_its_beginning_and_its_end() -> None:
+    told = words(RuntimeError("begin " + "x y " * 1000 + "the end of it"))
+    assert told.startswith("RuntimeError: begin x y")
+    assert told.endswith("the end of it")
+    assert len(told) < 1100

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from against_by_hand import AGAINST, GREW, LOOSENED, SAME, SLOWER, against, pull_request
-from records_by_hand import MIB, QUIET, case, limit, measurement, verdict
+from records_by_hand import MIB, QUIET, case, limit, measurement, record, verdict
 
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.plugin.progress import case_line
@@ -18,7 +18,7 @@ from pytest_modelopt.reporting.markdown import render
 from pytest_modelopt.reporting.sentences import case_items, items
 from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.answers import Agreement
-from pytest_modelopt.results.base import BaseStatus
+from pytest_modelopt.results.base import Against, Base, BaseStatus, Loosening
 from pytest_modelopt.results.merging import merge
 from pytest_modelopt.results.record import ORIGINAL, Case, CaseError, WorkerUse
 
@@ -205,3 +205,22 @@ def test_causes_that_differ_are_each_told() -> None:
         ("INCONCLUSIVE", "digits-vit/int8-dynamic"),
         ("INCONCLUSIVE", "digits-vit/fp16"),
     ]
+
+
+def test_the_closing_line_says_what_no_count_says() -> None:
+    """Nothing but a loosened limit makes the run red."""
+    loosened = Loosening("m/bf16", "max_size", "relaxed", "1 MiB", "2 MiB", "+100%", "budgets.yaml", 3)
+    against = Against("revision", "HEAD", "0" * 40, "1" * 40, True, loosened=(loosened,))
+    made = replace(record(case(limits=())), against=against, no_loosening=True)
+    assert lines(made, 120)[-1][0].startswith("modelopt: FAILED; 1 case: ")
+    assert lines(replace(made, no_loosening=False), 120)[-1][0].startswith("modelopt: 1 case: ")
+
+
+def test_a_base_that_did_not_run_is_explained_once() -> None:
+    base = Base("1a2b3c4d5e6f", "unusable", "files that git ignores are missing: models/best.pt")
+    limits = (limit("max_size_growth", 0.05, "5%"),)
+    red = judge(replace(case(limits=limits), original=None, base=base), timed_limits=0)
+    whole, short = explain(red, strict=False), explain(red, strict=False, first="m/original against 1a2b3c4d5e6f")
+    assert "models/best.pt" in whole
+    assert "models/best.pt" not in short
+    assert "as in m/original against 1a2b3c4d5e6f" in short
