@@ -38,12 +38,12 @@ MAY_KNOW: dict[str, set[str]] = {
     "optimizing": {"results"},
     "measuring": {"optimizing", "results", "statistics"},
     "judging": {"limits", "results"},
+    "reporting": {"judging", "limits", "results", "statistics"},
     "config": {"limits", "optimizing", "results"},
-    "editing": {"config", "judging", "limits", "optimizing", "results"},
+    "editing": {"config", "judging", "limits", "optimizing", "reporting", "results"},
     "diagnosis": {"judging", "limits", "optimizing", "results", "statistics"},
     "baseline": {"config", "limits", "measuring", "optimizing", "results"},
-    "reporting": {"judging", "limits", "results", "statistics"},
-    "selftest": {"judging", "limits", "measuring", "results", "statistics"},
+    "selftest": {"judging", "limits", "measuring", "reporting", "results", "statistics"},
 }
 MAY_KNOW["plugin"] = set(MAY_KNOW) - {"editing", "selftest"}
 MAY_KNOW["cli"] = set(MAY_KNOW)

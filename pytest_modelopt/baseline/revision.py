@@ -19,7 +19,7 @@ from pytest_modelopt.baseline.model_matching import Pairs, pairs_of, told_pairs,
 from pytest_modelopt.baseline.untracked import is_ignored, is_tracked, with_heads_untracked
 from pytest_modelopt.config.loader import BudgetsFile, ModelEntry, load_budgets
 from pytest_modelopt.config.problems import BudgetsError
-from pytest_modelopt.limits.baseline_sanity import is_worthless
+from pytest_modelopt.limits.baseline_sanity import why_worthless
 from pytest_modelopt.measuring.variant import SourceTree, Variant
 from pytest_modelopt.results.base import Against, Base, Loosening
 from pytest_modelopt.results.candidate import Candidate
@@ -148,7 +148,7 @@ class RevisionBase:
         sides = [side.score for side in (case.original, case.variant) if side is not None and side.score is not None]
         if case.base is None or case.drop is None or len(sides) < 2:
             return case
-        if -case.drop <= _GAIN * max(map(abs, sides)) and not is_worthless(case):
+        if -case.drop <= _GAIN * max(map(abs, sides)) and why_worthless(case) is None:
             return case
         why = f"{self.name} scores {sides[0]:.4g}, and head {sides[1]:.4g}"
         known = (case.model, why)

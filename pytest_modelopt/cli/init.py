@@ -303,6 +303,7 @@ def _require_that_it_holds(new: Path, model: str, record: Record) -> None:
     """That the file checks, and that what was measured keeps it. Raises ValueError."""
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.judging.judge import judge
+    from pytest_modelopt.reporting.messages.verdicts import format_verdict
 
     cases = {case.recipe: case for case in record.cases}
     for entry in load_budgets(new, relative_to=new.parent).cases:
@@ -311,4 +312,5 @@ def _require_that_it_holds(new: Path, model: str, record: Record) -> None:
         case = judge(replace(cases[entry.recipe], limits=entry.limits), timed_limits=record.timed_limits)
         for verdict in case.verdicts:
             if verdict.outcome != "pass":
-                raise ValueError(f"a limit that was made would not hold, so nothing was written: {verdict.sentence}")
+                told = format_verdict(case, verdict)
+                raise ValueError(f"a limit that was made would not hold, so nothing was written: {told}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pytest_modelopt.diagnosis.evidence import Evidence
-from pytest_modelopt.limits.baseline_sanity import is_constant, is_majority, is_worthless
+from pytest_modelopt.limits.baseline_sanity import constant_answers, majority_score, why_worthless
+from pytest_modelopt.reporting.messages.reasons import format_useless
 from pytest_modelopt.results.record import Case
 from pytest_modelopt.results.verdicts import Finding
 
@@ -35,9 +36,10 @@ def nothing_compared(case: Case) -> str:
 
 def original_useless(evidence: Evidence) -> Finding | None:
     """What to look for where the original is no better than guessing."""
-    why = is_constant(evidence.case) or is_worthless(evidence.case)
-    if not why:
+    reason = constant_answers(evidence.case) or why_worthless(evidence.case)
+    if reason is None:
         return None
+    why = format_useless(evidence.case, reason)
     return Finding(
         "original-useless",
         f"{why}: check that the factory loads the trained weights, that the targets are of this model's kind and in "
@@ -48,10 +50,16 @@ def original_useless(evidence: Evidence) -> Finding | None:
 
 def majority_as_good(evidence: Evidence) -> Finding | None:
     """An original that answering with one class would match: a drop cannot show a variant that does just that."""
-    why = is_majority(evidence.case)
+    reason = majority_score(evidence.case)
     bounded = [evidence.limit(name) is not None for name in ("max_accuracy_drop", "max_slice_drop", "max_flips")]
-    if not why or is_constant(evidence.case) or is_worthless(evidence.case) or bounded != [True, False, False]:
+    if (
+        reason is None
+        or constant_answers(evidence.case)
+        or why_worthless(evidence.case)
+        or bounded != [True, False, False]
+    ):
         return None
+    why = format_useless(evidence.case, reason)
     return Finding(
         "majority-as-good",
         f"{why}: max_accuracy_drop cannot show a variant that gives no other answer any more; bound `max_slice_drop` "

@@ -7,6 +7,7 @@ from statistics import NormalDist
 
 from pytest_modelopt.diagnosis.evidence import Evidence, count, enumerated
 from pytest_modelopt.limits.slices import slice_rows, worst_first
+from pytest_modelopt.reporting.messages.slices import format_slice
 from pytest_modelopt.results.figures import format_number, format_percentage
 from pytest_modelopt.results.verdicts import Finding
 from pytest_modelopt.statistics.proportions import drop_bounds
@@ -134,7 +135,7 @@ def slice_collapse(evidence: Evidence) -> Finding | None:
     rows = worst_first(slice_rows(slices))
     z = NormalDist().inv_cdf(1 - _RISK / max(1, len(rows)))
     lost = [
-        row.told(evidence.case)
+        format_slice(evidence.case, row)
         for row in rows
         if row.lost and row.won is not None and drop_bounds(row.lost, row.won, row.examples, z)[0] > limit.value
     ]

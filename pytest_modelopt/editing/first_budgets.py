@@ -13,6 +13,7 @@ from pytest_modelopt.editing.value_format import reworded
 from pytest_modelopt.judging.headroom import judged, tightest, with_headroom
 from pytest_modelopt.limits.catalogue import LIMITS, parse_value
 from pytest_modelopt.limits.units import UnitError
+from pytest_modelopt.reporting.messages.reasons import format_useless
 from pytest_modelopt.results.figures import format_bytes
 from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.record import Case
@@ -145,7 +146,8 @@ def _why_no_answers(case: Case) -> str:
             f"there are {side.examples} examples, so that a single one is {1 / side.examples:.0%}: give {_FEWEST} or "
             "more, hundreds if you can"
         )
-    return LIMITS["max_accuracy_drop"].why_useless(case)
+    useless = LIMITS["max_accuracy_drop"].why_useless(case)
+    return format_useless(case, useless) if useless is not None else ""
 
 
 def _of_bytes(case: Case, name: str, timed_limits: int) -> str:

@@ -29,7 +29,7 @@ def judge(case: Case, *, timed_limits: int) -> Case:
     def judged(limit: Limit) -> Verdict:
         return _judge_limit(case, limit, timed_limits)
 
-    return replace(case, verdicts=tuple(waive(case, judged(limit), judged) for limit in known))
+    return replace(case, verdicts=tuple(waive(judged(limit), judged) for limit in known))
 
 
 def _judge_limit(case: Case, limit: Limit, timed_limits: int) -> Verdict:
@@ -37,6 +37,5 @@ def _judge_limit(case: Case, limit: Limit, timed_limits: int) -> Verdict:
     if kind.against == "base":
         return not_comparable(kind, case, limit) or kind.judge(case, limit, timed_limits)
     if case.base is not None:
-        why = "it is no limit against a base, and this case compares head with its base"
-        return kind.not_measured(case, limit, why)
+        return kind.not_measured(limit, "not-against-base")
     return kind.judge(case, limit, timed_limits)

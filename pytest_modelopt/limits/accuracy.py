@@ -7,13 +7,12 @@ from fractions import Fraction
 from typing import ClassVar
 
 from pytest_modelopt.limits.answers import Bounds, OverallKind, share_bounds_of
-from pytest_modelopt.limits.baseline_sanity import is_worthless
-from pytest_modelopt.limits.kind import Number
+from pytest_modelopt.limits.baseline_sanity import why_worthless
+from pytest_modelopt.limits.kind import Number, undecided
 from pytest_modelopt.limits.repeated_passes import Passes, exact_score, of_scores
-from pytest_modelopt.limits.verdict_text import undecided
 from pytest_modelopt.results.metric import UNLABELLED, in_unit_interval
 from pytest_modelopt.results.record import ORIGINAL, Case
-from pytest_modelopt.results.verdicts import Limit, Verdict
+from pytest_modelopt.results.verdicts import Limit, Reason, Verdict
 from pytest_modelopt.statistics.needed import examples_for_drop, examples_for_interval
 from pytest_modelopt.statistics.proportions import drop_bounds
 
@@ -37,21 +36,21 @@ class MaxAccuracyDrop(OverallKind):
     def passes_of(self, case: Case, figure: Number) -> Passes:
         return of_scores(case, figure, is_drop=True)
 
-    def bounds_of(self, case: Case, limit: Limit, figure: float) -> Bounds | str:
+    def bounds_of(self, case: Case, limit: Limit, figure: float) -> Bounds | Reason:
         changed = case.agreement
         if changed is not None:
             examples, lost, won = changed.examples, changed.right_to_wrong, changed.wrong_to_right
             needed = examples_for_drop(lost, won, examples, limit.value)
             return Bounds(*drop_bounds(lost, won, examples), examples, needed)
         if case.interval is None or case.variant is None:
-            return f"the drop has no interval: {case.no_interval or 'the run made none'}"
+            return Reason("no-interval")
         # An interval that does not hold what was measured would decide against the very examples.
         low, high = min(case.interval.low, figure), max(case.interval.high, figure)
         examples = case.variant.examples
         return Bounds(low, high, examples, examples_for_interval(figure, low, high, examples, limit.value))
 
-    def why_useless(self, case: Case) -> str:
-        return is_worthless(case) or is_below_floor(case)
+    def why_useless(self, case: Case) -> Reason | None:
+        return why_worthless(case) or below_floor(case)
 
 
 @dataclass(frozen=True)
@@ -66,20 +65,11 @@ class MaxAccuracyLoss(MaxAccuracyDrop):
         if same is not None and not (same.flips or same.right_to_wrong or same.wrong_to_right):
             return judged
         if case.recipe == ORIGINAL and case.metric in UNLABELLED and not _is_same_model(case):
-            flips = (
-                "" if same is None or not same.flips else f"; {same.flips:,} of {same.examples:,} answers are others"
-            )
-            return undecided(
-                case,
-                limit,
-                f"{case.metric} holds each variant against its own original, so it gives the model as it is no score "
-                f"that could drop{flips}; a metric with labels can tell what was lost",
-            )
+            return undecided(limit, "unlabelled-original")
         useless = self.why_useless(case)
-        if judged.outcome != "pass" or not useless or judged.measured is None or judged.measured < 0:
+        if judged.outcome != "pass" or useless is None or judged.measured is None or judged.measured < 0:
             return judged
-        figure = self.told(case, limit, judged.measured, kept=True)
-        return undecided(case, limit, f"{figure}, which says nothing: {useless}", judged.measured)
+        return undecided(limit, "worthless-base", judged.measured, useless=useless.code, **useless.parameters)
 
 
 @dataclass(frozen=True)
@@ -96,7 +86,7 @@ class MinAccuracy(OverallKind):
     def passes_of(self, case: Case, figure: Number) -> Passes:
         return of_scores(case, figure, is_drop=False)
 
-    def bounds_of(self, case: Case, limit: Limit, figure: float) -> Bounds | str:
+    def bounds_of(self, case: Case, limit: Limit, figure: float) -> Bounds | Reason:
         return share_bounds_of(case, limit, figure)
 
     def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
@@ -109,16 +99,13 @@ class MinAccuracy(OverallKind):
         return max(0.0, end - room) if is_share else end - room
 
 
-def is_below_floor(case: Case) -> str:
-    """Both below `min_accuracy`. A variant above it needs no better original to be good enough."""
+def below_floor(case: Case) -> Reason | None:
+    """Where both are below `min_accuracy`. A variant above it needs no better original to be good enough."""
     floor = next((limit for limit in case.limits if limit.name == MIN_ACCURACY.name), None)
     sides = [side.score for side in (case.original, case.variant) if side is not None]
     if floor is None or len(sides) < 2 or any(score is None or not _falls_short(case, score, floor) for score in sides):
-        return ""
-    return (
-        f"the original itself does not reach min_accuracy {floor.text}: a model that is wrong before and after has "
-        "dropped nothing"
-    )
+        return None
+    return Reason("original-below-floor", {"floor": floor.text})
 
 
 def _falls_short(case: Case, score: float, floor: Limit) -> bool:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from pytest_modelopt.limits.answers import Bounds, OverallKind, predicts, share_bounds_of
-from pytest_modelopt.limits.baseline_sanity import is_constant
+from pytest_modelopt.limits.baseline_sanity import constant_answers
 from pytest_modelopt.limits.kind import Number
 from pytest_modelopt.limits.repeated_passes import Passes, of_flips
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.record import Case
-from pytest_modelopt.results.verdicts import Limit
+from pytest_modelopt.results.verdicts import Limit, Reason
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class MaxFlips(OverallKind):
     def passes_of(self, case: Case, figure: Number) -> Passes:
         return of_flips(case, figure)
 
-    def bounds_of(self, case: Case, limit: Limit, figure: float) -> Bounds | str:
+    def bounds_of(self, case: Case, limit: Limit, figure: float) -> Bounds | Reason:
         return share_bounds_of(case, limit, figure)
 
-    def why_useless(self, case: Case) -> str:
-        return is_constant(case)
+    def why_useless(self, case: Case) -> Reason | None:
+        return constant_answers(case)
 
     def never_measured(self, metric: MetricSpec, slices: str | None, inference: str) -> str:
         if predicts(metric):

@@ -1,10 +1,13 @@
 """What every limit is: a name, a unit, a figure that it bounds, and how a measured case is held against it.
 
+A verdict is data: `reporting/messages` has its sentence.
+
 Figures stand to their limit exactly, so that a case that lies at its limit is never decided by rounding.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +15,10 @@ from fractions import Fraction
 from typing import ClassVar, Literal, TypeAlias
 
 from pytest_modelopt.limits import units
-from pytest_modelopt.limits.verdict_text import in_points, sentence
 from pytest_modelopt.results import figures
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.record import Case
-from pytest_modelopt.results.verdicts import Figure, Limit, Outcome, Verdict
+from pytest_modelopt.results.verdicts import Figure, Limit, Parameter, Reason, Verdict
 from pytest_modelopt.statistics.timing import Decision
 
 Unit = Literal["bytes", "percentage", "points", "score", "factor", "time"]
@@ -38,7 +40,6 @@ _FORMATS: dict[Unit, Callable[..., str]] = {
     "factor": figures.format_factor,
     "time": figures.format_time,
 }
-_OPENINGS: dict[Outcome, str] = {"pass": "holds", "fail": "is broken", "inconclusive": "is inconclusive"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class LimitKind(ABC):
     direction: Literal["max", "min"]
     unit: Unit
     figure: Figure
-    """What it bounds: where that is missing, its stated reason is the verdict's reason."""
+    """What it bounds: where that is missing, the measurement states why."""
     meaning: str
     against: Literal["original", "base"] = "original"
     """What the variant is compared with: its original, or itself at the base (`regression:`)."""
@@ -98,7 +99,7 @@ class LimitKind(ABC):
         return parsers[self.unit](raw)
 
     def format(self, value: float, *, unit_interval: bool | None = None, digits: int = 3) -> str:
-        """A value, or the figure that is bounded, in words for tables and sentences."""
+        """A value, or the figure that is bounded, with its unit."""
         if self.unit == "points":
             return (figures.format_points if unit_interval else figures.format_number)(value, digits=digits)
         if self.unit == "score":
@@ -128,13 +129,13 @@ class LimitKind(ABC):
     def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float | None:
         """The value that leaves `headroom`, a share, beyond `end`; None where that would be no room."""
 
-    def why_useless(self, case: Case) -> str:
-        """Why the limit means nothing against this original, in words; '' where it does, or where nobody can tell."""
-        return ""
+    def why_useless(self, case: Case) -> Reason | None:
+        """Why the limit means nothing against this original; None where it does, or where nobody can tell."""
+        return None
 
-    def note(self, case: Case, limit: Limit) -> str:
-        """What is worth saying of a limit that holds; else empty."""
-        return ""
+    def note(self, case: Case, limit: Limit) -> Reason | None:
+        """What is worth saying of a limit that holds."""
+        return None
 
     def bounds_from_above(self, case: Case) -> bool:
         """Whether more is worse."""
@@ -150,52 +151,15 @@ class LimitKind(ABC):
             return "pass"
         return "fail" if compared(high, limit) < 0 else "inconclusive"
 
-    # --- sentences ---------------------------------------------------------------------------------------------------
+    # --- verdicts ----------------------------------------------------------------------------------------------------
 
-    def verdict(self, case: Case, limit: Limit, decision: Decision, figure: Number, text: str) -> Verdict:
-        """`text` says what was measured: it goes on after 'holds: ' or the like."""
-        return Verdict(limit, decision, float(figure), sentence(case, limit, f"{_OPENINGS[decision]}: {text}"))
-
-    def not_measured(self, case: Case, limit: Limit, why: str = "") -> Verdict:
-        """The verdict without a figure, for the reason `why`, or else for the one that its measurement states."""
-        text = f"was not measured, which counts as broken ({why or self._why_missing(case)})"
-        return Verdict(limit, "not measured", None, sentence(case, limit, text))
-
-    def shown(self, case: Case, limit: Limit, figure: float, kept: bool) -> str:
-        """The figure in words, with as many digits as it takes that a broken limit does not look like a kept one."""
-        unit_interval = in_points(case, limit)
-        text = ""
-        for digits in range(3, 13):
-            text = self.format(figure, unit_interval=unit_interval, digits=digits)
-            if kept or text != self.format(limit.value, unit_interval=unit_interval, digits=digits):
-                break
-        return text
-
-    def by_how_much(self, case: Case, limit: Limit, figure: float) -> str:
-        """', 25% more than the limit': how far beyond it the figure lies."""
-        distance = abs(figure - limit.value)
-        if self.unit in ("bytes", "time", "factor") and limit.value:
-            side = "more" if figure > limit.value else "less"
-            return f", {figures.format_percentage(distance / limit.value)} {side} than the limit"
-        if self.unit == "percentage":
-            side = "above" if figure > limit.value else "below"
-            return f", {figures.format_number(100 * distance)} percentage points {side} the limit"
-        if in_points(case, limit):
-            return f", {figures.format_points(distance)} beyond the limit"
-        return f", {figures.format_number(distance)} beyond the limit"
+    def not_measured(self, limit: Limit, code: str = "missing", **parameters: Parameter) -> Verdict:
+        """The verdict without a figure; `missing`: for the reason that its measurement states."""
+        return Verdict(limit, "not measured", None, Reason(code, parameters))
 
     def figure_in(self, case: Case) -> Figure:
         """The figure by which this case is judged: memory is that of the process where a runtime keeps the weights."""
         return "process_memory" if self.figure == "memory" and case.foreign_runtimes else self.figure
-
-    def _why_missing(self, case: Case) -> str:
-        needed = self.figure_in(case)
-        by_reason: dict[str, list[str]] = {}
-        for side in (case.original, case.variant):
-            if side is not None and needed in side.unmeasured:
-                by_reason.setdefault(side.unmeasured[needed], []).append(side.recipe or "original")
-        told = [f"{' and '.join(sides)}: {reason}" for reason, sides in by_reason.items()]
-        return "; ".join(told) or f"the run produced no {needed} figure"
 
 
 @dataclass(frozen=True)
@@ -209,12 +173,21 @@ class ExactKind(LimitKind):
     def judge(self, case: Case, limit: Limit, timed_limits: int) -> Verdict:
         figure = self.figure_of(case)
         if figure is None:
-            return self.not_measured(case, limit)
-        decision = self.decide(case, limit, figure, figure)
-        text = f"{self.shown(case, limit, float(figure), kept=decision == 'pass')} measured"
-        if decision == "fail":
-            text += self.by_how_much(case, limit, float(figure))
-        return self.verdict(case, limit, decision, figure, text)
+            return self.not_measured(limit)
+        return Verdict(limit, self.decide(case, limit, figure, figure), float(figure), Reason("measured"))
+
+
+def undecided(limit: Limit, code: str, figure: Number | None = None, **parameters: Parameter) -> Verdict:
+    """The verdict where nothing that was measured could decide."""
+    measured = None if figure is None else float(figure)
+    return Verdict(limit, "inconclusive", measured, Reason(code, parameters))
+
+
+def ends(low: Number, high: Number) -> tuple[float | None, float | None]:
+    """The two ends of a verdict's range: None where it is one figure, and for an end without bound."""
+    if low == high:
+        return None, None
+    return (None if math.isinf(low) else float(low), None if math.isinf(high) else float(high))
 
 
 def compared(figure: Number, limit: Limit) -> int:

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pytest_modelopt.limits.kind import LimitKind
-from pytest_modelopt.limits.verdict_text import base_name
-from pytest_modelopt.results.figures import format_percentage, format_time
 from pytest_modelopt.results.record import Case, Timing
-from pytest_modelopt.results.verdicts import Limit, Verdict
+from pytest_modelopt.results.verdicts import Limit, Parameter, Reason, Verdict
 from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
     CANARY_TOLERANCE,
-    MIN_PAIRS,
     PRIOR_FREEDOM,
     SEGMENT_S,
     Decision,
@@ -27,8 +24,6 @@ from pytest_modelopt.statistics.timing import (
     speedup,
     variant_latency,
 )
-
-_TOO_FEW = f"fewer than {MIN_PAIRS} pairs give no interval"
 
 
 def speedup_of(timing: Timing) -> Estimate:
@@ -58,25 +53,23 @@ class TimedKind(LimitKind):
     def judge(self, case: Case, limit: Limit, timed_limits: int) -> Verdict:
         timing = case.timing
         if timing is None or not timing.pairs:
-            return self.not_measured(case, limit)
+            return self.not_measured(limit)
         estimate, decision = self.decision_of(limit, _samples(timing), timed_limits)
-        figure = self.figure_of(estimate)
-        interval = self.interval_of(estimate, timed_limits)
-        told = self.told(case, limit, figure, interval, kept=decision != "fail")
-        text = f"{told} over {len(timing.pairs)} pairs"
-        if decision == "fail":
-            text += self.by_how_much(case, limit, figure)
-        elif decision == "inconclusive":
-            text += f" in {timing.seconds:.3g} s, {self._what_it_takes(limit, estimate, timing, timed_limits)}"
-        return self.verdict(case, limit, decision, figure, text)
+        parameters: dict[str, Parameter] = {"pairs": len(timing.pairs)}
+        if decision == "inconclusive":
+            parameters |= {"seconds": timing.seconds, **self._what_it_takes(limit, estimate, timing, timed_limits)}
+        low, high = self.interval_of(estimate, timed_limits)
+        is_known = low > 0 and math.isfinite(high)  # too few pairs give no interval
+        ends = sorted((self.figure_of(low), self.figure_of(high))) if is_known else (None, None)
+        return Verdict(limit, decision, self.figure_of(estimate.figure), Reason("timed", parameters), *ends)
 
     def is_open(self, limit: Limit, samples: Samples, timed_limits: int) -> bool:
         """Whether the limit is still undecided after these pairs."""
         return self.decision_of(limit, samples, timed_limits)[1] == "inconclusive"
 
-    def figure_of(self, estimate: Estimate) -> float:
-        """In the limit's unit."""
-        return estimate.figure
+    def figure_of(self, estimated: float) -> float:
+        """What is estimated, in the limit's unit."""
+        return estimated
 
     def bound_of(self, limit: Limit) -> float:
         """The limit as a bound of what is estimated."""
@@ -86,46 +79,26 @@ class TimedKind(LimitKind):
         """All limits of this kind that the estimate leaves undecided, as bounds of what is estimated."""
         return interval_of(estimate, timed_limits)
 
-    def told(self, case: Case, limit: Limit, figure: float, interval: tuple[float, float], *, kept: bool) -> str:
-        """'1.42x [1.3x, 1.5x]'."""
-        if not math.isfinite(interval[1]):
-            return f"{self.shown(case, limit, figure, kept=kept)} ({_TOO_FEW})"
-        ends = [self.format(end) for end in interval]
-        return f"{self.shown(case, limit, figure, kept=kept)} [{ends[0]}, {ends[1]}]"
-
-    def _what_it_takes(self, limit: Limit, estimate: Estimate, timing: Timing, timed_limits: int) -> str:
-        """Why the limit is not decided, and what would decide it."""
+    def _what_it_takes(
+        self, limit: Limit, estimate: Estimate, timing: Timing, timed_limits: int
+    ) -> dict[str, Parameter]:
+        """What keeps the limit from being decided: `cause`, and the figures of its sentence."""
         if not math.isfinite(estimate.error):
-            return "and that is too little to decide anything; give it more time (`time_limit`)"
+            return {"cause": "too-few-pairs"}
         samples = _samples(timing)
         if samples.starvation > 0.5 * estimate.error:
-            return (
-                "and that says little, since other processes had the processor for "
-                f"{format_percentage(timing.delayed, digits=2)} of the timed time: run it again on a less busy machine"
-            )
+            return {"cause": "starved", "delayed": timing.delayed}
         if estimate.from_state > 0.5 * estimate.error:
-            slower = format_percentage(math.expm1(samples.slowness + CANARY_TOLERANCE), digits=2)
-            return (
-                "and the limit lies inside that interval, since the machine was far from its best state: a fixed piece "
-                f"of work took {slower} longer than at best, beside a busy neighbour on the host or at a lower "
-                "frequency; run it again when the machine is calm"
-            )
+            return {"cause": "state", "slower": math.expm1(samples.slowness + CANARY_TOLERANCE)}
         bound = self.bound_of(limit)
         is_kept = (estimate.figure >= bound) == (self.unit != "time")
         segments = estimate.segments_needed(bound, ALPHA_PASS if is_kept else alpha_fail(timed_limits))
-        spread = f"estimates of one second spread by {100 * estimate.scale:.2g}%"
-        if segments is None and estimate.segments < PRIOR_FREEDOM:
-            return f"and the limit lies inside that interval: {spread}; give it more time (`time_limit`)"
-        if segments is None:
-            return (
-                f"and the limit lies inside that interval: {spread}, so no time would decide a limit that is so near; "
-                "give a limit further from what is measured, or a quieter machine"
-            )
-        seconds = max(timing.seconds, segments * SEGMENT_S)
-        return (
-            f"and the limit lies inside that interval: {spread}, so about {format_time(_rounded(seconds))} of timing "
-            "would decide it (`time_limit`); or give a limit further from what is measured"
-        )
+        found: dict[str, Parameter] = {"cause": "spread", "spread": estimate.scale, "needed_s": None}
+        if segments is not None:
+            found["needed_s"] = max(timing.seconds, segments * SEGMENT_S)
+        elif estimate.segments < PRIOR_FREEDOM:
+            found["cause"] = "few-segments"
+        return found
 
 
 @dataclass(frozen=True)
@@ -160,40 +133,16 @@ class MaxSlowdown(MinSpeedup):
     def bound_of(self, limit: Limit) -> float:
         return 1 / (1 + limit.value)
 
-    def figure_of(self, estimate: Estimate) -> float:
-        return _slowdown(estimate.figure)
+    def figure_of(self, estimated: float) -> float:
+        """The share by which head takes longer; negative where it takes less."""
+        return math.inf if estimated <= 0 else 1 / estimated - 1
 
     def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         return (1 + end) * (1 + headroom) - 1
 
-    def told(self, case: Case, limit: Limit, figure: float, interval: tuple[float, float], *, kept: bool) -> str:
-        """'12% slower [8%, 16%] than 1a2b3c4d5e6f': shares of the base's time, in the direction of the figure."""
-        amount = f"{self.shown(case, limit, abs(figure), kept=kept)} {'faster' if figure < 0 else 'slower'}"
-        if not math.isfinite(interval[1]):
-            return f"{amount} than {base_name(case)} ({_TOO_FEW})"
-        low, high = (_slowdown(end) for end in reversed(interval))
-        one_way = low * high >= 0
-        ends = [_told_end(end, signed=not one_way) for end in ((high, low) if figure < 0 and one_way else (low, high))]
-        return f"{amount} [{', '.join(ends)}] than {base_name(case)}"
-
 
 def _samples(timing: Timing) -> Samples:
     return Samples.of(timing.pairs, timing.conditions.canary_at_best_ns)
-
-
-def _slowdown(speedup: float) -> float:
-    """The share by which head takes longer; negative where it takes less."""
-    return math.inf if speedup <= 0 else 1 / speedup - 1
-
-
-def _told_end(slowdown: float, *, signed: bool) -> str:
-    direction = f" {'faster' if slowdown < 0 else 'slower'}" if signed else ""
-    return f"{format_percentage(abs(slowdown))}{direction}"
-
-
-def _rounded(seconds: float) -> float:
-    unit = 10.0 ** max(0, math.floor(math.log10(seconds)) - 1)
-    return math.ceil(seconds / unit) * unit
 
 
 LIMITS = (

@@ -9,10 +9,9 @@ from fractions import Fraction
 from statistics import median_low
 from typing import ClassVar
 
-from pytest_modelopt.limits.kind import LimitKind, Number, share_left
-from pytest_modelopt.limits.verdict_text import told_meter
+from pytest_modelopt.limits.kind import LimitKind, Number, ends, share_left
 from pytest_modelopt.results.record import Case
-from pytest_modelopt.results.verdicts import Limit, Verdict
+from pytest_modelopt.results.verdicts import Limit, Reason, Verdict
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,6 @@ class _Range:
     low: Number
     figure: Number
     high: Number
-    meter: str
-    """How it was measured, in words; empty for torch's allocator."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +30,16 @@ class MemoryKind(LimitKind):
         """None where it was not measured."""
 
     def judge(self, case: Case, limit: Limit, timed_limits: int) -> Verdict:
-        measured = self.range_of(case)
-        if measured is None:
-            return self.not_measured(case, limit)
-        decision = self.decide(case, limit, measured.low, measured.high)
-        figure = float(measured.figure)
-        text = f"{self.shown(case, limit, figure, kept=decision != 'fail')} measured{measured.meter}"
-        if decision == "fail":
-            text += self.by_how_much(case, limit, figure)
-        elif decision == "inconclusive":
-            low, high = (self.format(float(end), digits=6) for end in (measured.low, measured.high))
-            text += (
-                f", and the limit lies within the measured spread, {low} to {high}; give a limit further from what is "
-                "measured"
-            )
-        return self.verdict(case, limit, decision, figure, text)
+        found = self.range_of(case)
+        if found is None:
+            return self.not_measured(limit)
+        decision = self.decide(case, limit, found.low, found.high)
+        reason = Reason("measured", {"by_process": self.is_of_process(case)})
+        return Verdict(limit, decision, float(found.figure), reason, *ends(found.low, found.high))
+
+    def is_of_process(self, case: Case) -> bool:
+        """Whether it is read from whole processes, and not from torch's allocator."""
+        return bool(case.foreign_runtimes)
 
     def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         return end * (1 + headroom)
@@ -58,7 +50,7 @@ class MaxMemory(MemoryKind):
     is_absolute: ClassVar[bool] = True
 
     def range_of(self, case: Case) -> _Range | None:
-        return _range(case.memory_peaks_bytes(case.variant), _meter(case))
+        return _range(case.memory_peaks_bytes(case.variant))
 
 
 @dataclass(frozen=True)
@@ -67,7 +59,10 @@ class MaxProcessMemory(MemoryKind):
 
     def range_of(self, case: Case) -> _Range | None:
         process = case.variant.process_memory if case.variant else None
-        return _range(process.peaks_bytes, told_meter(case.variant)) if process else None
+        return _range(process.peaks_bytes) if process else None
+
+    def is_of_process(self, case: Case) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -80,21 +75,14 @@ class MinMemoryReduction(MemoryKind):
             low=1 - Fraction(max(variant), min(original)),
             figure=1 - Fraction(median_low(variant), median_low(original)),
             high=1 - Fraction(min(variant), max(original)),
-            meter=_meter(case),
         )
 
     def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         return share_left(end, headroom)
 
 
-def _range(peaks_bytes: Sequence[int], meter: str) -> _Range | None:
-    if not peaks_bytes:
-        return None
-    return _Range(min(peaks_bytes), median_low(peaks_bytes), max(peaks_bytes), meter)
-
-
-def _meter(case: Case) -> str:
-    return told_meter(case.variant) if case.foreign_runtimes else ""
+def _range(peaks_bytes: Sequence[int]) -> _Range | None:
+    return _Range(min(peaks_bytes), median_low(peaks_bytes), max(peaks_bytes)) if peaks_bytes else None
 
 
 def _meters_differ(case: Case) -> bool:

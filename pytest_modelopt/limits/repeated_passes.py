@@ -6,12 +6,10 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pytest_modelopt.limits.kind import LimitKind, Number
-from pytest_modelopt.limits.verdict_text import side_names
-from pytest_modelopt.results.figures import format_number, format_percentage
-from pytest_modelopt.results.metric import in_unit_interval, is_share
+from pytest_modelopt.limits.kind import Number
+from pytest_modelopt.results.metric import is_share
 from pytest_modelopt.results.record import Case, Measurement
-from pytest_modelopt.results.verdicts import Limit
+from pytest_modelopt.results.verdicts import Parameter
 
 _ROUNDING = 1e-6
 """What floats may make of a whole number of examples."""
@@ -34,32 +32,22 @@ class Passes:
         """False where another pass has no such figure."""
         return not math.isinf(self.low)
 
-
-def told_repeats(case: Case) -> str:
-    """Which side answers differently each time, and how much, in words; '' where both repeat themselves."""
-    sides = zip(side_names(case), (case.original, case.variant), strict=True)
-    return "; ".join(
-        f"the {name} answers differently each time: {told_repeat(case, side)}"
-        for name, side in sides
-        if side is not None and side.repeat is not None
-    )
+    def parameters(self) -> dict[str, Parameter]:
+        """Of a verdict's reason: nothing where all passes agree, None for ends that nobody knows."""
+        if not self.differ:
+            return {}
+        low, high = (float(end) if self.is_known else None for end in (self.low, self.high))
+        return {"passes_low": low, "passes_high": high}
 
 
-def told_repeat(case: Case, side: Measurement) -> str:
-    """'12 of 450 predictions changed between two passes over the same examples', of a side that does not repeat."""
-    assert side.repeat is not None
-    passes = "two passes over the same examples"
-    if side.repeat.flips is not None:
-        return f"{side.repeat.flips:,} of {side.repeat.examples:,} predictions changed between {passes}"
-    if side.score is None or side.repeat.score is None:
-        return f"its answers changed between {passes}"
-    form = format_percentage if in_unit_interval(case.metric) else format_number
-    return f"its score was {form(side.score, digits=4)} and {form(side.repeat.score, digits=4)} in {passes}"
+def repeats_itself(case: Case) -> bool:
+    """Whether both sides gave the same answers in another pass over the same examples, as far as that was tried."""
+    return all(side is None or side.repeat is None for side in (case.original, case.variant))
 
 
 def of_flips(case: Case, figure: Number) -> Passes:
     """What a share of flips may be in other passes."""
-    if not told_repeats(case):
+    if repeats_itself(case):
         return Passes(figure, figure, figure)
     assert case.agreement is not None
     # Of two passes that differ in r answers, one is at most r further from a third: flips are a distance.
@@ -69,7 +57,7 @@ def of_flips(case: Case, figure: Number) -> Passes:
 
 def of_scores(case: Case, figure: Number, *, is_drop: bool) -> Passes:
     """What a score, or a drop, may be in other passes."""
-    if not told_repeats(case):
+    if repeats_itself(case):
         return Passes(figure, figure, figure)
     found = _scores(case, case.variant)
     if is_drop:
@@ -78,16 +66,6 @@ def of_scores(case: Case, figure: Number, *, is_drop: bool) -> Passes:
     if any(math.isnan(each) for each in found):
         return Passes(-math.inf, figure, math.inf)
     return Passes(min(found), figure, max(found))
-
-
-def over_passes(kind: LimitKind, case: Case, limit: Limit, passes: Passes) -> str:
-    """', and 0.5 pp to 1.2 pp in other passes'; empty where they do not differ."""
-    if not passes.differ:
-        return ""
-    if not passes.is_known:
-        return ", and nobody knows it of other passes"
-    ends = (kind.shown(case, limit, float(end), kept=False) for end in (passes.low, passes.high))
-    return f", and {' to '.join(ends)} in other passes"
 
 
 def own_flips(case: Case) -> int:

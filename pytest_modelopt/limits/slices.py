@@ -17,46 +17,31 @@ from dataclasses import dataclass
 from fractions import Fraction
 from statistics import NormalDist
 
-from pytest_modelopt.limits.accuracy import is_below_floor
+from pytest_modelopt.limits.accuracy import below_floor
 from pytest_modelopt.limits.answers import AnswerKind, predicts
-from pytest_modelopt.limits.baseline_sanity import is_worthless
-from pytest_modelopt.limits.kind import Number, compared
-from pytest_modelopt.limits.repeated_passes import Passes, over_passes, own_flips, told_repeats
-from pytest_modelopt.limits.spelling import plain
-from pytest_modelopt.limits.verdict_text import in_points, told_needed
+from pytest_modelopt.limits.baseline_sanity import why_worthless
+from pytest_modelopt.limits.kind import Number, compared, ends
+from pytest_modelopt.limits.repeated_passes import Passes, own_flips, repeats_itself
 from pytest_modelopt.results.answers import Slices
-from pytest_modelopt.results.figures import format_number, format_points
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.record import Case
-from pytest_modelopt.results.verdicts import Limit, Verdict
+from pytest_modelopt.results.verdicts import Limit, Parameter, Reason, Verdict
 from pytest_modelopt.statistics.needed import examples_for_drop
 from pytest_modelopt.statistics.proportions import drop_bounds
 from pytest_modelopt.statistics.timing import Decision
 
 RISK = 0.05
-_NAMED = 3
-_LONGEST_TITLE = 60
-_NAME_SLICES = "name slices with `slices: package.module:function`"
 
 
 @dataclass(frozen=True)
 class SliceRow:
     """One slice. `lost` and `won` are None for a metric that is not right-or-wrong, `drop` where it has no score."""
 
-    title: str
-    """'class 3', 'slice night': on one line, never long."""
+    name: str
     examples: int
     lost: int | None
     won: int | None
     drop: Number | None
-
-    def told(self, case: Case, limit: Limit | None = None) -> str:
-        """'class 3 lost 4 of 45 examples and won 1 (6.67 pp)'."""
-        assert self.drop is not None
-        drop = format_drop(case, float(self.drop), limit)
-        if self.lost is None:
-            return f"{self.title} dropped by {drop} on {_examples(self.examples)}"
-        return f"{self.title} lost {self.lost:,} of {_examples(self.examples)} and won {self.won:,} ({drop})"
 
 
 def slice_rows(slices: Slices) -> list[SliceRow]:
@@ -65,7 +50,7 @@ def slice_rows(slices: Slices) -> list[SliceRow]:
     columns = (slices.examples, slices.right_to_wrong or unknown, slices.wrong_to_right or unknown, slices.drops)
     return [
         SliceRow(
-            _title(slices, name),
+            name,
             examples,
             lost,
             won,
@@ -80,6 +65,11 @@ def worst_first(rows: Sequence[SliceRow]) -> list[SliceRow]:
     return sorted((row for row in rows if row.drop is not None), key=lambda row: (-_drop(row), -row.examples))
 
 
+def beyond(rows: Sequence[SliceRow], limit: Limit) -> list[SliceRow]:
+    """Those whose drop breaks the limit, the worst one first."""
+    return [row for row in worst_first(rows) if compared(_drop(row), limit) > 0]
+
+
 def too_small(case: Case, limit: Limit) -> list[SliceRow]:
     """Slices of which a single example is more than the limit. No slice is, where the limit allows none at all."""
     if case.slices is None or not limit.value:
@@ -88,115 +78,33 @@ def too_small(case: Case, limit: Limit) -> list[SliceRow]:
     return [row for row in counted if compared(Fraction(1, row.examples), limit) > 0]
 
 
-def format_drop(case: Case, drop: float, limit: Limit | None = None) -> str:
-    """In points for a metric from 0 to 1, and where the limit is stated in points."""
-    return format_points(drop) if in_points(case, limit) else format_number(drop, digits=4)
-
-
-def told_too_small(case: Case, limit: Limit) -> str:
-    """'2 of 10 slices have so few examples ...', or '' where none is too small."""
-    small = too_small(case, limit)
-    if not small or case.slices is None:
-        return ""
-    names = [f"{row.title} ({row.examples:,})" for row in sorted(small, key=lambda row: row.examples)]
-    have = "slices has" if len(small) == 1 else "slices have"
-    return (
-        f"{len(small):,} of {len(case.slices.names):,} {have} so few examples that a single one is more than "
-        f"{limit.text}, so that nothing was lost there says nothing: {_listed(names)}"
-    )
-
-
 @dataclass(frozen=True)
 class MaxSliceDrop(AnswerKind):
     def judge(self, case: Case, limit: Limit, timed_limits: int) -> Verdict:
         if case.slices is None or all(drop is None for drop in case.slices.drops):
-            return self.not_measured(case, limit, _why_none(case))
+            return self.not_measured(limit, "no-slices")
         useless = self.why_useless(case)
-        if useless:
-            return self.not_measured(case, limit, useless)
+        if useless is not None:
+            return self.not_measured(limit, useless.code, **useless.parameters)
         rows = slice_rows(case.slices)
+        if case.inference == "population" and case.slices.right_to_wrong is None:
+            return self.not_measured(limit, "slices-not-right-or-wrong")
+        worst, passes = _drop(worst_first(rows)[0]), _passes(case, rows)
         if case.inference == "population":
-            if case.slices.right_to_wrong is None:
-                why = (
-                    f"{plain(case.metric or 'the metric')} is not right-or-wrong per example, and single slices get no "
-                    "interval; `inference: set` judges these examples themselves"
-                )
-                return self.not_measured(case, limit, why)
-            decision, text = self._slices_in_the_population(case, limit, rows)
+            code, (decision, parameters) = "slices-in-the-population", _in_the_population(limit, rows)
         else:
-            decision, text = self._slices_on_the_set(case, limit, rows)
-        worst = worst_first(rows)[0]
-        passes = _passes(case, rows)
-        if passes.differ:
-            if self.decide(case, limit, passes.low, passes.high) != decision:
-                decision = "inconclusive"
-            text += f"{over_passes(self, case, limit, passes)}; {told_repeats(case)}"
-        unscored = [row.title for row in rows if row.drop is None]
-        if unscored:
+            code, decision = "slices-on-the-set", self.decide(case, limit, worst, worst)
+            parameters = {}
+        parameters |= {"by_slices": decision, **passes.parameters()}
+        if passes.differ and self.decide(case, limit, passes.low, passes.high) != decision:
+            decision = "inconclusive"
+        if decision == "pass" and any(row.drop is None for row in rows):
             # Green would claim it of all slices, and red would never leave a slice that cannot be scored.
-            decision = "inconclusive" if decision == "pass" else decision
-            text += (
-                f"; {'a slice has' if len(unscored) == 1 else f'{len(unscored):,} slices have'} no score: "
-                f"{_listed(unscored)}; give them examples on which the metric has a value, or one name with others"
-            )
-        return self.verdict(case, limit, decision, _drop(worst), text)
+            decision = "inconclusive"
+        return Verdict(limit, decision, float(worst), Reason(code, parameters), *ends(passes.low, passes.high))
 
-    def _slices_on_the_set(self, case: Case, limit: Limit, rows: Sequence[SliceRow]) -> tuple[Decision, str]:
-        ranked = worst_first(rows)
-        worst = ranked[0]
-        beyond = [row for row in ranked if compared(_drop(row), limit) > 0]
-        if not beyond:
-            small = told_too_small(case, limit)
-            return "pass", f"at worst {worst.told(case, limit)}{f'; {small}' if small else ''}"
-        text = f"{worst.told(case, limit)}{self.by_how_much(case, limit, float(_drop(worst)))}"
-        if worst in too_small(case, limit):
-            enough = math.ceil(1 / Fraction(repr(limit.value)))
-            text += (
-                f"; with {_examples(worst.examples)} a single one is {format_points(1 / worst.examples)}, more than "
-                f"the limit, so it says little beyond them: it takes {enough:,} examples of a slice before one is "
-                "within it"
-            )
-        if len(beyond) > 1:
-            others = [
-                f"{row.title} ({format_drop(case, float(_drop(row)), limit)} of {row.examples:,})" for row in beyond[1:]
-            ]
-            text += f"; {len(others):,} more of {len(rows):,} slices beyond the limit: {_listed(others)}"
-        return "fail", text
-
-    def _slices_in_the_population(self, case: Case, limit: Limit, rows: Sequence[SliceRow]) -> tuple[Decision, str]:
-        shared = NormalDist().inv_cdf(1 - RISK / len(rows))
-        highest: list[tuple[float, SliceRow]] = []
-        broken: list[tuple[float, SliceRow]] = []
-        for row in rows:
-            assert row.lost is not None
-            assert row.won is not None
-            highest.append((drop_bounds(row.lost, row.won, row.examples)[1], row))
-            low = drop_bounds(row.lost, row.won, row.examples, shared)[0]
-            if low > limit.value:
-                broken.append((low, row))
-        if broken:
-            low, row = max(broken, key=lambda each: each[0])
-            among = f", shared among {len(rows):,} slices" if len(rows) > 1 else ""
-            bound = f"at least {self.shown(case, limit, low, kept=False)}"
-            return "fail", f"{row.told(case, limit)}, {bound} in the population (95%{among})"
-        high, row = max(highest, key=lambda each: each[0])
-        text = f"at worst {worst_first(rows)[0].told(case, limit)}"
-        bound = f"at most {self.shown(case, limit, high, kept=False)} in the population (95%)"
-        if high <= limit.value:
-            return "pass", f"{text}; the highest bound is that of {row.title}, {bound}"
-        open_ones = sum(each > limit.value for each, _ in highest)
-        assert row.lost is not None
-        assert row.won is not None
-        # Its own bound passes where it keeps the limit; where it does not, the shared bound has to break it.
-        z = shared if compared(_drop(row), limit) > 0 else NormalDist().inv_cdf(1 - RISK)
-        needed = told_needed(examples_for_drop(row.lost, row.won, row.examples, limit.value, z), f" of {row.title}")
-        return "inconclusive", (
-            f"{text}, and {open_ones:,} of {len(rows):,} slices may be beyond the limit, most of all {row.title} with "
-            f"{_examples(row.examples)}, {bound}: {needed}"
-        )
-
-    def why_useless(self, case: Case) -> str:
-        return is_worthless(case) or is_below_floor(case)
+    def why_useless(self, case: Case) -> Reason | None:
+        return why_worthless(case) or below_floor(case)
 
     def one_example(self, case: Case) -> float:
         """Of the slice with the worst drop."""
@@ -205,9 +113,10 @@ class MaxSliceDrop(AnswerKind):
         worst = worst_first(slice_rows(case.slices))
         return float(Fraction(1, worst[0].examples)) if worst else 0.0
 
-    def note(self, case: Case, limit: Limit) -> str:
+    def note(self, case: Case, limit: Limit) -> Reason | None:
         """Of slices of which one example is more than the limit. Bounds know that."""
-        return "" if case.inference == "population" else told_too_small(case, limit)
+        is_said = case.inference == "population" or not too_small(case, limit)
+        return None if is_said else Reason("small-slices")
 
     def never_measured(self, metric: MetricSpec, slices: str | None, inference: str) -> str:
         if predicts(metric):
@@ -222,11 +131,38 @@ class MaxSliceDrop(AnswerKind):
         return ""
 
 
+def _in_the_population(limit: Limit, rows: Sequence[SliceRow]) -> tuple[Decision, dict[str, Parameter]]:
+    """The decision by the bounds of all slices, and the slice that it rests on, with its bound."""
+    shared = NormalDist().inv_cdf(1 - RISK / len(rows))
+    highest: list[tuple[float, SliceRow]] = []
+    broken: list[tuple[float, SliceRow]] = []
+    for row in rows:
+        assert row.lost is not None
+        assert row.won is not None
+        highest.append((drop_bounds(row.lost, row.won, row.examples)[1], row))
+        low = drop_bounds(row.lost, row.won, row.examples, shared)[0]
+        if low > limit.value:
+            broken.append((low, row))
+    bound, row = max(broken or highest, key=lambda each: each[0])
+    parameters: dict[str, Parameter] = {"slice": row.name, "bound": bound}
+    if broken:
+        return "fail", parameters
+    if bound <= limit.value:
+        return "pass", parameters
+    assert row.lost is not None
+    assert row.won is not None
+    # Its own bound passes where it keeps the limit; where it does not, the shared bound has to break it.
+    z = shared if compared(_drop(row), limit) > 0 else NormalDist().inv_cdf(1 - RISK)
+    parameters["open"] = sum(each > limit.value for each, _ in highest)
+    parameters["needed"] = examples_for_drop(row.lost, row.won, row.examples, limit.value, z)
+    return "inconclusive", parameters
+
+
 def _passes(case: Case, rows: Sequence[SliceRow]) -> Passes:
     """What the worst drop may be in other passes, as far as the own flips of both sides bound it."""
     ranked = worst_first(rows)
     figure = _drop(ranked[0])
-    if not told_repeats(case):
+    if repeats_itself(case):
         return Passes(figure, figure, figure)
     if case.agreement is None or case.metric not in ("accuracy", "agreement"):
         return Passes(-math.inf, figure, math.inf)  # an answer may turn wrong while the first prediction stays
@@ -236,36 +172,9 @@ def _passes(case: Case, rows: Sequence[SliceRow]) -> Passes:
     return Passes(max(Fraction(-1), low), figure, min(Fraction(1), high))
 
 
-def _why_none(case: Case) -> str:
-    reasons = dict.fromkeys(
-        side.unmeasured["slices"]
-        for side in (case.original, case.variant)
-        if side is not None and "slices" in side.unmeasured
-    )
-    if case.slices is not None and case.slices.names:
-        return f"{case.metric} has no value on any of the {len(case.slices.names):,} slices"
-    why = "; ".join(reasons) or "there are no slices: only a classifier with targets has classes to tell apart"
-    return why if "`slices:" in why else f"{why}; {_NAME_SLICES}"
-
-
 def _drop(row: SliceRow) -> Number:
     assert row.drop is not None
     return row.drop
-
-
-def _title(slices: Slices, name: str) -> str:
-    text = plain(name)
-    text = text if len(text) <= _LONGEST_TITLE else f"{text[:_LONGEST_TITLE]}..."
-    return f"class {text}" if slices.of_classes else f"slice {text}"
-
-
-def _examples(count: int) -> str:
-    return f"{count:,} example{'' if count == 1 else 's'}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 LIMITS = (

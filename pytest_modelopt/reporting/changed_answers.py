@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_modelopt.limits.slices import format_drop, slice_rows, worst_first
+from pytest_modelopt.limits.slices import slice_rows, worst_first
+from pytest_modelopt.reporting.messages.figures import format_drop
+from pytest_modelopt.reporting.messages.slices import slice_title
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.record import Case
 
@@ -91,7 +93,7 @@ def worst_slices(case: Case) -> Columns | None:
     headers = ("slice", "examples", *(("right to wrong", "wrong to right") if counted else ()), "drop")
     rows = tuple(
         (
-            row.title,
+            slice_title(case.slices, row.name),
             f"{row.examples:,}",
             *((f"{row.lost:,}", f"{row.won:,}") if row.lost is not None and row.won is not None else ()),
             format_drop(case, float(row.drop or 0)),

@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import TypeVar
 
-from pytest_modelopt.judging.waivers import waivers_told
-from pytest_modelopt.limits.repeated_passes import told_repeat
+from pytest_modelopt.judging.waivers import waiver_uses
 from pytest_modelopt.reporting.base_summary import forbidden_told
 from pytest_modelopt.reporting.item import Item
+from pytest_modelopt.reporting.messages.figures import format_repeat
+from pytest_modelopt.reporting.messages.waivers import format_waiver_use
 from pytest_modelopt.reporting.names import against, case_name, on_machine, sides, variant_name
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
@@ -47,9 +48,9 @@ def model_notes(record: Record) -> list[Item]:
 def waiver_notes(record: Record) -> list[Item]:
     """Waivers that no limit needs any more. Those that a limit needs are told with its verdict."""
     return [
-        Item("info", "NOTE", plain_line(f"{told.case}: an unused waiver"), plain_line(told.sentence))
-        for told in waivers_told(record)
-        if told.state == "unused"
+        Item("info", "NOTE", plain_line(f"{use.case}: an unused waiver"), plain_line(format_waiver_use(use)))
+        for use in waiver_uses(record)
+        if use.state == "unused"
     ]
 
 
@@ -196,7 +197,7 @@ def _repeats(record: Record) -> Iterator[Item]:
             continue
         for measurement in _measurements(case):
             if measurement.repeat is not None:
-                _add(about, (case.model, told_repeat(case, measurement)), _variant(record, case, measurement))
+                _add(about, (case.model, format_repeat(case, measurement)), _variant(record, case, measurement))
     for (model, told), variants in about.items():
         name = plain_line(model)
         text = (

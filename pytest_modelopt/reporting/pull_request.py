@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from pytest_modelopt.judging.waivers import waivers_told
+from pytest_modelopt.judging.waivers import waiver_uses
 from pytest_modelopt.reporting.base_summary import KINDS, compared_told, removed_told
 from pytest_modelopt.reporting.base_table import FIGURES, AgainstBlock, changes, compared
 from pytest_modelopt.reporting.markdown_escaping import escape
+from pytest_modelopt.reporting.messages.waivers import format_waiver_use
 from pytest_modelopt.reporting.notes import model_notes, run_notes
 from pytest_modelopt.reporting.sections import (
     Section,
@@ -79,7 +80,7 @@ def _loosened(against: Against) -> Iterator[Section]:
 
 def _waivers(record: Record) -> Iterator[Section]:
     """Those that let something pass, and those that can go; one that helps nothing stands with its red limit."""
-    told = [waiver.sentence for waiver in waivers_told(record) if waiver.state in ("used", "unused")]
+    told = [format_waiver_use(use) for use in waiver_uses(record) if use.state in ("used", "unused")]
     if told:
         more = [f"and {len(told) - _WAIVERS_SHOWN} more in the record"] if len(told) > _WAIVERS_SHOWN else []
         text = "\n\n".join(["#### Waivers", bullets(told[:_WAIVERS_SHOWN]), *more])

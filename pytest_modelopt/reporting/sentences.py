@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from pytest_modelopt.limits.catalogue import LIMITS
-from pytest_modelopt.limits.comparable import why_no_base
+from pytest_modelopt.limits.comparable import lacks_base
 from pytest_modelopt.reporting.changed_answers import changed_line
 from pytest_modelopt.reporting.item import Item, Label, Severity
+from pytest_modelopt.reporting.messages.reasons import why_no_base
+from pytest_modelopt.reporting.messages.verdicts import format_note, format_verdict
 from pytest_modelopt.reporting.names import case_name, on_machine, sides
 from pytest_modelopt.reporting.notes import notes
 from pytest_modelopt.reporting.plain_text import plain_line, plain_lines
@@ -64,7 +66,7 @@ def _shared_cause(record: Record, case: Case) -> object:
         return None
     if case.error is not None:
         return (case.model, machine, case.base is None, case.error)
-    if case.base is None or not why_no_base(case):
+    if case.base is None or not lacks_base(case):
         return None
     limits = [(verdict.limit.name, verdict.limit.level, verdict.outcome) for verdict in case.verdicts]
     return (case.model, machine, case.base.status, case.base.why, tuple(limits))
@@ -139,12 +141,12 @@ def _of_case(case: Case, strict: bool) -> Iterator[Item]:
 def _labelled(case: Case, strict: bool) -> Iterator[tuple[Label, list[Verdict]]]:
     """The verdicts that there is something to say about; those of one cause together."""
     found = [(label, verdict) for verdict in case.verdicts if (label := _label(verdict, strict)) is not None]
-    if not why_no_base(case):
+    if not lacks_base(case):
         yield from ((label, [verdict]) for label, verdict in found)
         return
     together: dict[tuple[Label, str], list[Verdict]] = {}
     for label, verdict in found:
-        key = verdict.outcome if label != "NOTE" else verdict.sentence  # a waiver has a reason of its own
+        key = verdict.outcome if label != "NOTE" else format_verdict(case, verdict)  # a waiver has a reason of its own
         together.setdefault((label, key), []).append(verdict)
     yield from ((label, verdicts) for (label, _), verdicts in together.items())
 
@@ -209,7 +211,7 @@ def _verdict(case: Case, verdict: Verdict, label: Label, why: tuple[str, ...]) -
         severity=_SEVERITY[label],
         label=label,
         title=plain_line(f"{case.name}: {limit.name} {_IN_SHORT[verdict.outcome]}"),
-        text=plain_line(verdict.sentence),
+        text=plain_line(format_verdict(case, verdict)),
         found=() if label == "NOTE" else _found(case, limit),
         changed=_changed_examples(case, limit) if label != "NOTE" else (),
         why=why,
@@ -224,7 +226,7 @@ def _verdict(case: Case, verdict: Verdict, label: Label, why: tuple[str, ...]) -
 def _verdicts(case: Case, verdicts: list[Verdict], label: Label, why: tuple[str, ...]) -> Item:
     """One verdict, or several that have the same cause."""
     first = _verdict(case, verdicts[0], label, why)
-    item = replace(first, is_shared=bool(why_no_base(case)) and label != "NOTE")
+    item = replace(first, is_shared=lacks_base(case) and label != "NOTE")
     if len(verdicts) == 1:
         return item
     name, names = plain_line(case.name), plain_line(", ".join(verdict.limit.name for verdict in verdicts))
@@ -309,14 +311,14 @@ def _noted(case: Case) -> Iterator[Item]:
     """What is worth saying of limits that hold."""
     for verdict in case.verdicts:
         limit = verdict.limit
-        note = LIMITS[limit.name].note(case, limit) if limit.name in LIMITS else ""
+        note = LIMITS[limit.name].note(case, limit) if limit.name in LIMITS else None
         name = plain_line(case.name)
-        if verdict.outcome == "pass" and note:
+        if verdict.outcome == "pass" and note is not None:
             yield Item(
                 "info",
                 "NOTE",
                 title=f"{name}: {limit.name} says little",
-                text=f"{name}: {limit.name} holds, but {plain_line(note)}",
+                text=f"{name}: {limit.name} holds, but {plain_line(format_note(case, limit, note))}",
                 model=case.model,
                 case_id=case.id,
             )

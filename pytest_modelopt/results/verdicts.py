@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
 
 Level = Literal["error", "warn"]
 Outcome = Literal["pass", "fail", "inconclusive", "not measured", "waived"]
 Figure = Literal["memory", "process_memory", "size", "timing", "score", "predictions", "slices", "coverage"]
+Parameter: TypeAlias = "str | int | float | bool | None"
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,31 @@ def ceiling_of(limit: Limit) -> Limit | None:
 
 
 @dataclass(frozen=True)
+class Reason:
+    """Why a verdict is what it is, as data: `reporting/messages/verdicts.py` has the sentence for each `code`.
+
+    `parameters` are what the sentence names beside the case, the limit and the figures of the verdict.
+    """
+
+    code: str
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """The judgement of one limit. `sentence` says it in words, figure and limit included, for a person to read."""
+    """The judgement of one limit. All figures are in the limit's base unit."""
 
     limit: Limit
     outcome: Outcome
     measured: float | None
-    sentence: str
+    reason: Reason
+    low: float | None = None
+    high: float | None = None
+    """What the measurement allows the figure to be; None where it repeats, or has no such bound."""
+    waived: Outcome | None = None
+    """What the verdict would be without its waiver."""
+    is_beyond_ceiling: bool = False
+    """Whether the figure is beyond the ceiling of the limit's waiver, too."""
 
     @property
     def is_red(self) -> bool:

@@ -11,6 +11,7 @@ from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.latency import interval_of, speedup_of
 from pytest_modelopt.measuring.worker.sabotage import SHARE
+from pytest_modelopt.reporting.messages.verdicts import format_verdict
 from pytest_modelopt.results.figures import format_factor, format_percentage
 from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.record import Case
@@ -233,7 +234,7 @@ def _sabotage_in_words(case: Case) -> str:
 def _passed(case: Case, name: str, verdicts: tuple[Verdict, ...]) -> str:
     """Why no limit of one case is broken: what holds, and the likely reason."""
     who = name or f"the limit {OTHERWISE.name} {OTHERWISE.text}"
-    red_anyway = [verdict.sentence for verdict in verdicts if verdict.outcome == "not measured"]
+    red_anyway = [format_verdict(case, verdict) for verdict in verdicts if verdict.outcome == "not measured"]
     if red_anyway:
         return f"{who} is red for whatever variant, which proves nothing: {red_anyway[0]}"
     held = " and ".join(

@@ -9,7 +9,7 @@ import pytest
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.results.record import Case, CaseError
-from pytest_modelopt.results.verdicts import Verdict, Waiver
+from pytest_modelopt.results.verdicts import Reason, Verdict, Waiver
 from tests.cli.update_by_hand import CASE, Project, of_bytes, one
 from tests.reporting.records_by_hand import MIB, case, timing
 
@@ -41,7 +41,7 @@ def test_what_is_waived_is_left(project: Project, outcome: str) -> None:
     record = project.measured(text, {CASE: case()})
     (of,) = record.cases
     limit = replace(of.limits[0], waiver=Waiver("2999-01-01", "a bug", "budgets.yaml", 9))
-    verdict = Verdict(limit, "waived" if outcome == "waived" else "pass", 2 * MIB, "s")
+    verdict = Verdict(limit, "waived" if outcome == "waived" else "pass", 2 * MIB, Reason("measured"))
     project.write(replace(record, cases=(replace(of, limits=(limit,), verdicts=(verdict,)),)))
     assert project.update("--loosen") == text
     assert "max_memory 3 MiB is waived for m/int8-dynamic" in project.out

@@ -11,13 +11,16 @@ import pytest
 
 from pytest_modelopt.config.loader import BudgetsError, BudgetsFile, Problem, load_budgets
 from pytest_modelopt.judging.judge import judge
-from pytest_modelopt.judging.waivers import waivers_told
+from pytest_modelopt.judging.waivers import waiver_uses
 from pytest_modelopt.limits.catalogue import is_open
+from pytest_modelopt.reporting.messages.waivers import format_waiver_use
 from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.outcome import case_outcome, is_red, warnings
 from pytest_modelopt.results.record import Case
-from pytest_modelopt.results.verdicts import Limit, Verdict, Waiver
+from pytest_modelopt.results.verdicts import Limit, Waiver
 from pytest_modelopt.statistics.timing import Samples
+from tests.judging.judged import Told
+from tests.judging.judged import judged as judged_limit
 from tests.reporting.records_by_hand import MIB, case, measurement, record, timing
 
 TODAY = datetime.date(2026, 11, 26)
@@ -289,8 +292,8 @@ def judged(of: Case, *limits: Limit) -> Case:
     return judge(replace(of, limits=limits), timed_limits=1)
 
 
-def verdict(of: Case, only: Limit) -> Verdict:
-    return judged(of, only).verdicts[0]
+def verdict(of: Case, only: Limit) -> Told:
+    return judged_limit(of, only, timed_limits=1)
 
 
 CASE = case(variant=measurement("int8-dynamic", size=2 * MIB), timing=timing())
@@ -407,7 +410,7 @@ def test_a_record_tells_which_waivers_are_used_unused_exceeded_or_unknown() -> N
         limit("min_speedup", 9.0, waiver=None),
     )
     failed = judge(replace(case("low-rank", limits=(limit("max_size", 1),)), error=None, variant=None), timed_limits=0)
-    told = waivers_told(record(first, failed))
+    told = waiver_uses(record(first, failed))
     assert [(each.case, each.limit.name, each.state, each.waiver) for each in told] == [
         ("digits-vit/int8-dynamic", "max_size", "used", WAIVER),
         ("digits-vit/int8-dynamic", "max_memory", "unused", WAIVER),
@@ -415,11 +418,11 @@ def test_a_record_tells_which_waivers_are_used_unused_exceeded_or_unknown() -> N
         ("digits-vit/int8-dynamic", "max_flips", "unknown", WAIVER),
         ("digits-vit/low-rank", "max_size", "unknown", WAIVER),
     ]
-    assert told[1].sentence == (
+    assert format_waiver_use(told[1]) == (
         "The waiver of max_memory 100 MiB of digits-vit/int8-dynamic until 2027-01-31, owner @ada: the new head is "
         "larger. (budgets.yaml:40) The limit holds without it: remove it."
     )
-    assert [each.sentence.rpartition(") ")[2] for each in told[::2]] == [
+    assert [format_waiver_use(each).rpartition(") ")[2] for each in told[::2]] == [
         "It is used.",
         "Its ceiling 80% is broken.",
         "Whether it is needed is not known: the limit was not judged.",
@@ -431,9 +434,9 @@ def test_a_waiver_that_one_of_several_machines_needs_is_used() -> None:
     there = judged(replace(CASE, machine=1, variant=measurement("int8-dynamic", size=MIB)), limit("max_size", MIB))
     assert [each.outcome for each in (*here.verdicts, *there.verdicts)] == ["waived", "pass"]
     for cases in ((here, there), (there, here)):
-        assert [each.state for each in waivers_told(record(*cases))] == ["used"]
-    assert [each.state for each in waivers_told(record(there, there))] == ["unused"]
+        assert [each.state for each in waiver_uses(record(*cases))] == ["used"]
+    assert [each.state for each in waiver_uses(record(there, there))] == ["unused"]
 
 
 def test_a_record_without_waivers_tells_none() -> None:
-    assert waivers_told(record(judged(CASE, limit("max_size", MIB, waiver=None)))) == ()
+    assert waiver_uses(record(judged(CASE, limit("max_size", MIB, waiver=None)))) == ()

@@ -7,11 +7,10 @@ from dataclasses import replace
 import pytest
 
 from pytest_modelopt.diagnosis.empty_comparison import nothing_compared
-from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.record import Case
-from pytest_modelopt.results.verdicts import Verdict
 from tests.diagnosis.cases_by_hand import SETTINGS, SOUND, only, original_with, rules, sound, variant_with
+from tests.judging.judged import Told, judged
 from tests.reporting.records_by_hand import limit, measurement
 
 DROP = limit("max_accuracy_drop", 0.01, "1 pp")
@@ -25,8 +24,8 @@ def scored(original: float, variant: float, metric: str = "accuracy") -> Case:
     return replace(made, original=replace(made.original, score=original), variant=replace(made.variant, score=variant))
 
 
-def verdict(of: Case) -> Verdict:
-    return judge(of, timed_limits=0).verdicts[0]
+def verdict(of: Case) -> Told:
+    return judged(of, *of.limits)
 
 
 def test_a_drop_from_chance_is_never_kept() -> None:

@@ -11,7 +11,7 @@ from pytest_modelopt.editing.limit_updates import Settings, update
 from pytest_modelopt.editing.yaml_positions import Stated, stated_limits
 from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.verdicts import Limit, Verdict
+from pytest_modelopt.results.verdicts import Limit, Reason, Verdict
 from tests.reporting.records_by_hand import MIB, case, limit, measurement, record
 
 TEXT = """version: 1
@@ -74,9 +74,9 @@ def test_they_are_left_unless_they_are_asked_for(tmp_path: Path) -> None:
         case(model="m", variant=measurement("x", weights=9 * MIB)),
         base=Base("1a2b", "compared"),
         limits=budgets.cases[0].regression,
-        verdicts=(Verdict(budgets.cases[0].regression[0], "inconclusive", 0.0, "s"),),
+        verdicts=(Verdict(budgets.cases[0].regression[0], "inconclusive", 0.0, Reason("measured")),),
     )
-    alone = case(model="m", verdicts=(Verdict(memory, "pass", 2.0 * MIB, "s"),))
+    alone = case(model="m", verdicts=(Verdict(memory, "pass", 2.0 * MIB, Reason("measured")),))
     done = update(budgets, stated, record(against, alone), Settings())
     assert ([change.text for change in done.changes], done.left, done.rules) == (["2.1 MiB"], (), 3)
     done = update(budgets, stated, record(against), Settings(regression=True))
@@ -100,7 +100,7 @@ def test_what_grew_by_more_than_it_was_can_be_allowed(tmp_path: Path) -> None:
         ),
         base=Base("1a2b", "compared"),
         limits=(budgets.cases[1].regression[0],),
-        verdicts=(Verdict(budgets.cases[1].regression[0], "fail", 1.5, "s"),),
+        verdicts=(Verdict(budgets.cases[1].regression[0], "fail", 1.5, Reason("measured")),),
     )
     done = update(
         budgets,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.results.answers import Agreement, Repeat, Slices
 from pytest_modelopt.results.record import Case
-from pytest_modelopt.results.verdicts import Verdict
+from tests.judging.judged import Told, judged
 from tests.reporting.records_by_hand import case, limit, measurement
 
 Z2 = 1.6448536269514722**2
@@ -28,9 +27,8 @@ def answered(
     return replace(made, **changes)
 
 
-def verdict(of: Case, name: str, value: float, text: str = "L") -> Verdict:
-    (told,) = judge(replace(of, limits=(limit(name, value, text),)), timed_limits=0).verdicts
-    return told
+def verdict(of: Case, name: str, value: float, text: str = "L") -> Told:
+    return judged(of, limit(name, value, text))
 
 
 def text(of: Case, name: str, value: float) -> str:

@@ -26,8 +26,9 @@ from pytest_modelopt.results.record import (
     ProcessMemory,
     Timing,
 )
-from pytest_modelopt.results.verdicts import Limit, Verdict
+from pytest_modelopt.results.verdicts import Limit
 from pytest_modelopt.statistics.timing import ALPHA_PASS, Samples, alpha_fail, variant_latency
+from tests.judging.judged import Told, judged
 from tests.reporting.records_by_hand import by_second, timing
 
 
@@ -63,9 +64,8 @@ def limit(name: str, value: float, text: str = "L", level: Any = "error") -> Lim
     return Limit(name, value, text, level, "budgets.yaml", 7)
 
 
-def verdict(name: str, value: float, case: Case = CASE, timed_limits: int = 1) -> Verdict:
-    (only,) = judge(replace(case, limits=(limit(name, value),)), timed_limits=timed_limits).verdicts
-    return only
+def verdict(name: str, value: float, case: Case = CASE, timed_limits: int = 1) -> Told:
+    return judged(case, limit(name, value), timed_limits=timed_limits)
 
 
 # limit, figure by hand, the worst value that holds, the nearest that does not
@@ -108,7 +108,7 @@ def test_a_drop_of_exactly_the_limit_holds_whatever_floats_make_of_it() -> None:
 
 
 def test_the_sentence_gives_limit_figure_by_how_much_and_where() -> None:
-    (told,) = judge(replace(CASE, limits=(limit("max_memory", 3_500, "3.5 kB"),)), timed_limits=0).verdicts
+    told = judged(CASE, limit("max_memory", 3_500, "3.5 kB"))
     assert told.sentence == (
         "m/r: max_memory 3.5 kB is broken: 3.91 KiB measured, 14.3% more than the limit. (budgets.yaml:7)"
     )

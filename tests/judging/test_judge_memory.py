@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.results.record import Case, Measurement, ProcessMemory, ProcessMeter
-from pytest_modelopt.results.verdicts import Limit, Verdict
+from pytest_modelopt.results.verdicts import Limit
+from tests.judging.judged import Told, judged
 
 
 def side(recipe: str | None, runs: tuple[int, ...], runtime: str | None = None, tensors: int = 600) -> Measurement:
@@ -34,10 +34,8 @@ CONVERTED = case(side(None, (1000, 1010, 1005)), side("r", (500, 510, 502), "ONN
 BOTH_FOREIGN = case(side(None, (1000, 1010, 1005), "OpenVINO"), side("r", (500, 510, 502), "ONNX Runtime"))
 
 
-def verdict(of: Case, name: str, value: float) -> Verdict:
-    limits = (Limit(name, value, "L", "error", "budgets.yaml", 7),)
-    (only,) = judge(replace(of, limits=limits), timed_limits=0).verdicts
-    return only
+def verdict(of: Case, name: str, value: float) -> Told:
+    return judged(of, Limit(name, value, "L", "error", "budgets.yaml", 7))
 
 
 @pytest.mark.parametrize("of", [IN_TORCH, CONVERTED, BOTH_FOREIGN])

@@ -14,8 +14,9 @@ from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.outcome import case_outcome, is_red
 from pytest_modelopt.results.record import Case, CaseError, ProcessMemory
-from pytest_modelopt.results.verdicts import Limit, Verdict
+from pytest_modelopt.results.verdicts import Limit
 from pytest_modelopt.statistics.timing import Samples
+from tests.judging.judged import Told, judged
 from tests.reporting.records_by_hand import MIB, case, measurement, timing
 
 COMMIT = "1a2b3c4d5e6f"
@@ -50,9 +51,8 @@ def base(**changes: Any) -> Case:
     return replace(made, original=replace(made.original, **changes))
 
 
-def verdict(of: Case, name: str, value: float, text: str = "L") -> Verdict:
-    (told,) = judge(replace(of, limits=(limit(name, value, text),)), timed_limits=1).verdicts
-    return told
+def verdict(of: Case, name: str, value: float, text: str = "L") -> Told:
+    return judged(of, limit(name, value, text), timed_limits=1)
 
 
 def told(of: Case, name: str, value: float, text: str = "L") -> str:
@@ -435,7 +435,7 @@ def test_a_saved_record_is_named_as_the_base() -> None:
 def test_a_metric_without_labels_says_nothing_of_the_model_as_it_is() -> None:
     """The original is held against itself, which always agrees. Where it is the same to the bit, nothing was lost."""
 
-    def original(digests: tuple[str | None, str | None], flips: int, metric: str, recipe: str = "original") -> Verdict:
+    def original(digests: tuple[str | None, str | None], flips: int, metric: str, recipe: str = "original") -> Told:
         made = against(metric=metric, recipe=recipe)
         sides = {
             name: replace(side, score=1.0, observations=Observations(digest=digest))

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.results.answers import Agreement, Slices
 from pytest_modelopt.results.record import Case
-from pytest_modelopt.results.verdicts import Verdict
 from pytest_modelopt.results.wrong_pairs import Pairing
 from tests.diagnosis.cases_by_hand import original_with, rules, sound
+from tests.judging.judged import Told, judged
 from tests.reporting.records_by_hand import limit
 
 DROP = limit("max_accuracy_drop", 0.01, "1 pp")
@@ -33,9 +32,8 @@ def original(right: int, examples: int, *, classes: int = 10, metric: str = "acc
     return original_with(made, **{**facts, **seen})
 
 
-def verdict(of: Case, name: str = "max_accuracy_drop") -> Verdict:
-    (told,) = judge(replace(of, limits=(limit(name, 0.01, "1 pp"),)), timed_limits=0).verdicts
-    return told
+def verdict(of: Case, name: str = "max_accuracy_drop") -> Told:
+    return judged(of, limit(name, 0.01, "1 pp"))
 
 
 def test_a_little_above_guessing_is_still_guessing() -> None:

@@ -21,6 +21,7 @@ from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.plugin.progress import Silent
+from pytest_modelopt.reporting.messages.verdicts import format_verdict
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.record import Case, Timing
@@ -323,7 +324,7 @@ def test_without_the_lock_timed_limits_are_not_measured_and_the_others_stand(
     size, speed = judge(measured, timed_limits=1).verdicts
     assert size.outcome == "pass"
     assert speed.outcome == "not measured"
-    assert "the file that keeps timings apart cannot be used" in speed.sentence
+    assert "the file that keeps timings apart cannot be used" in format_verdict(measured, speed)
 
 
 LOCK_FILE = machine.lock_file  # as it is: the tests have one of their own

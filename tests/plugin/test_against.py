@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_modelopt.reporting.messages.verdicts import format_verdict
 from pytest_modelopt.results import json as record_json
 from tests.plugin.repositories import MODELS, Repository, model, outcomes
 
@@ -44,7 +45,7 @@ def test_each_change_has_its_verdict_at_the_line_that_forbids_it(repository: Rep
         broken = next(verdict for verdict in cases[name].verdicts if verdict.outcome == "fail")
         line = (repository.path / "budgets.yaml").read_text().splitlines()[broken.limit.line - 1]
         assert line.strip() == "max_size_growth: 5%"
-        assert base[:12] in broken.sentence
+        assert base[:12] in format_verdict(cases[name], broken)
     assert outcomes(cases["slow/original"]) == {
         "max_memory_growth": "pass",
         "max_size_growth": "pass",
@@ -275,7 +276,7 @@ def test_a_saved_record_as_the_base(repository: Repository, monkeypatch: pytest.
     case = repository.cases["wide/original"]
     assert set(outcomes(case).values()) == {"inconclusive"}
     assert all(
-        f"not comparable: torch 2.9.1 then, {saved.environment.torch} now" in verdict.sentence
+        f"not comparable: torch 2.9.1 then, {saved.environment.torch} now" in format_verdict(case, verdict)
         for verdict in case.verdicts
         if verdict.limit.name != "max_slowdown"
     )
@@ -365,5 +366,5 @@ def test_what_is_not_known_to_be_the_same_is_not_compared_and_not_new(repository
     assert case.base is not None
     assert case.base.status == "unpaired"
     assert set(outcomes(case).values()) == {"inconclusive"}
-    assert "wide of " in case.verdicts[0].sentence
+    assert "wide of " in format_verdict(case, case.verdicts[0])
     assert repository.against("HEAD", "-k", "original", "--modelopt-strict").ret == 1

@@ -14,7 +14,7 @@ from typing import Any
 from pytest_modelopt.results.answers import Agreement, Slices
 from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.record import Case, CaseError, Record
-from pytest_modelopt.results.verdicts import Verdict
+from pytest_modelopt.results.verdicts import Reason, Verdict
 
 _PLAIN: dict[Any, Any] = {str: "x", int: 3, float: 0.5, bool: True}
 
@@ -44,7 +44,7 @@ def filled_record() -> Record:
         made.cases[0],
         model="m",
         limits=(limit,),
-        verdicts=(Verdict(limit, "fail", 2.0, "told"),),
+        verdicts=(Verdict(limit, "fail", 2.0, Reason("measured")),),
         agreement=Agreement(360, 2, 1, 3, made.cases[0].agreement.changed if made.cases[0].agreement else None),
         slices=Slices(("a", "b"), False, (9, 9), (0.1, 0.2), (2, 2), (1, 1)),
         timing=_timing(made.cases[0]),
@@ -56,7 +56,11 @@ def filled_record() -> Record:
     error = replace(broken, recipe="in error", error=CaseError("load", "message", "output"), verdicts=())
     base = Base("base", "compared", "why", ("note",))
     bases = [replace(base, status=status) for status in typing.get_args(typing.get_type_hints(Base)["status"])]
-    outcomes = [Verdict(limit, outcome, 2.0, "told") for outcome in ("waived", "pass", "inconclusive", "not measured")]
+    reason = Reason("measured", {"by_process": True})
+    outcomes = [
+        Verdict(limit, outcome, 2.0, reason, 1.0, 3.0, "fail" if outcome == "waived" else None)
+        for outcome in ("waived", "pass", "inconclusive", "not measured")
+    ]
     cases = [
         broken,
         error,

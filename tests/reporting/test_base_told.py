@@ -130,7 +130,8 @@ UNDECIDED = verdict(limit("max_size_growth", 0.1, "10%"), "inconclusive")
         ),
         (  # the verdict says why
             against(status="failed", why="x", verdicts=(UNDECIDED,)),
-            "INCONCLUSIVE max_size_growth 10%: inconclusive. (budgets.yaml:23)",
+            "INCONCLUSIVE digits-vit/int8-dynamic: max_size_growth 10% is inconclusive: for a reason. "
+            "(budgets.yaml:23)",
         ),
         (
             replace(against(status="new"), error=CaseError("load", "no")),

@@ -103,7 +103,9 @@ def test_a_finding_is_told_once_where_a_case_is_read_as_a_whole() -> None:
     assert explain(of, strict=False).count("of the memory") == 1
     shown = [text.strip() for text, _ in lines(record(of), 160)]
     assert shown.count("of the memory") == 1
-    assert shown[shown.index("of the memory") - 1].startswith("FAIL max_memory"), "under the first limit of it"
+    assert shown[shown.index("of the memory") - 1].startswith("FAIL digits-vit/int8-dynamic: max_memory"), (
+        "under the first limit of it"
+    )
     assert render(record(of)).count("- of the memory") == 1
 
 

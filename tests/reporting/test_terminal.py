@@ -82,8 +82,8 @@ def test_the_likely_cause_stands_under_the_last_of_several_broken_limits() -> No
     twice = case(verdicts=tuple(verdict(bound, "fail", 2.0) for bound in bounds), coverage=coverage)
     told = _text(lines(record(twice, case("fine")), 200))
     assert [line for line in told if line.startswith(("FAIL", "    "))] == [
-        "FAIL max_memory 1 B: fail. (budgets.yaml:23)",
-        "FAIL max_size 1 B: fail. (budgets.yaml:23)",
+        "FAIL digits-vit/int8-dynamic: max_memory 1 B is broken: for a reason. (budgets.yaml:23)",
+        "FAIL digits-vit/int8-dynamic: max_size 1 B is broken: for a reason. (budgets.yaml:23)",
         "     int8-dynamic changed 75% of the weight bytes; changed in part: 1 Linear (1 B)",
     ]
 

@@ -13,7 +13,7 @@ from pytest_modelopt.results.merging import MergeError, merge
 from pytest_modelopt.results.outcome import case_outcome
 from pytest_modelopt.results.record import Case, Environment, Measurement, Record
 from pytest_modelopt.results.run_outcome import record_is_red, run_outcome
-from pytest_modelopt.results.verdicts import Limit, Outcome, Verdict
+from pytest_modelopt.results.verdicts import Limit, Outcome, Reason, Verdict
 
 LINUX = Environment(
     "3.11.9", "Linux", "Example CPU", 2, "AVX512", ("avx2",), "2.13.0", "x86", packages={"torchao": "1"}
@@ -27,7 +27,7 @@ def case(name: str, outcome: Outcome = "pass", *, size: int = 1, **changes: Any)
     side = Measurement(None, size, 1, 1, 0.5, 10, None)
     made = Case(
         f"budgets.yaml::m/{name}", "m", name, "accuracy", True, (LIMIT,), 1, side, side,
-        verdicts=(Verdict(LIMIT, outcome, 1.0, "told"),),
+        verdicts=(Verdict(LIMIT, outcome, 1.0, Reason("measured")),),
     )  # fmt: skip
     return replace(made, **changes)
 

@@ -12,12 +12,12 @@ from pytest_modelopt.results.merging import merge
 from pytest_modelopt.results.outcome import case_outcome, is_red, warnings
 from pytest_modelopt.results.record import Case, CaseError, Record
 from pytest_modelopt.results.run_outcome import record_is_red, run_outcome
-from pytest_modelopt.results.verdicts import Level, Limit, Outcome, Verdict
+from pytest_modelopt.results.verdicts import Level, Limit, Outcome, Reason, Verdict
 
 
 def _case(*judged: tuple[Outcome, Level], unjudged: tuple[Level, ...] = (), error: CaseError | None = None) -> Case:
     verdicts = tuple(
-        Verdict(Limit(f"limit{n}", 1.0, "1", level, "budgets.yaml", n), outcome, None, "")
+        Verdict(Limit(f"limit{n}", 1.0, "1", level, "budgets.yaml", n), outcome, None, Reason("measured"))
         for n, (outcome, level) in enumerate(judged)
     )
     forgotten = tuple(Limit(f"forgotten{n}", 1.0, "1", level, "budgets.yaml", n) for n, level in enumerate(unjudged))

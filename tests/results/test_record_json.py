@@ -42,7 +42,7 @@ from pytest_modelopt.results.record import (
     Timing,
     WorkerUse,
 )
-from pytest_modelopt.results.verdicts import Limit, Verdict, Waiver
+from pytest_modelopt.results.verdicts import Limit, Reason, Verdict, Waiver
 
 _ABOVE_ZERO = {
     "launch", "original_ns", "variant_ns", "original_calls", "variant_calls", "original_block_ns", "variant_block_ns",
@@ -184,7 +184,7 @@ def _timed_case(pairs: int = 2) -> Case:
         original=Measurement(None, 40, 40, 8, 0.5, 4, None),
         variant=Measurement("r", 40, 40, 8, 0.5, 4, None, unmeasured={"b": "why", "a": "why"}),
         timing=Timing(each, 7, 1.0, 0.1, 20.0, 1, _CONDITIONS),
-        verdicts=(Verdict(limit, "pass", 2.0, "holds"),),
+        verdicts=(Verdict(limit, "pass", 2.0, Reason("measured")),),
     )
 
 
@@ -332,7 +332,7 @@ _WAIVER = Waiver("2027-01-31", "slow", "budgets.yaml", 9, "@ada", 1.2, "1.2x")
 def _waived_case() -> Case:
     case = _timed_case()
     limit = replace(case.limits[0], waiver=_WAIVER)
-    return replace(case, limits=(limit,), verdicts=(Verdict(limit, "waived", 1.3, "waived"),))
+    return replace(case, limits=(limit,), verdicts=(Verdict(limit, "waived", 1.3, Reason("measured")),))
 
 
 @pytest.mark.parametrize("until", ["tomorrow", "20270131", "2027-02-30", "2027-1-31", "2027-01-31T00:00", ""])
