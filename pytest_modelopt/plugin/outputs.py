@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from pytest_modelopt.plugin.options import Options
-from pytest_modelopt.reporting import github_annotations, markdown, report_files
+from pytest_modelopt.reporting import files, github_annotations, markdown
+from pytest_modelopt.reporting.files.record import NAME as RECORD_NAME
 from pytest_modelopt.results import json as record_json
 from pytest_modelopt.results.atomic_files import require_writable
 from pytest_modelopt.results.record import Record
@@ -50,8 +51,8 @@ class Outputs:
         """
         report, save, summary = self.options.report, self.options.save, self.step_summary
         if report is not None:
-            for name in report_files.NAMES:
-                _require("--modelopt-report", report / name, require_writable, "name a folder that can be written")
+            for each in files.report_files():
+                _require("--modelopt-report", report / each.NAME, require_writable, "name a folder that can be written")
         if save is not None:
             _require("--modelopt-save", save, require_writable, "name a file that can be written")
         if summary is not None:
@@ -59,7 +60,7 @@ class Outputs:
                 STEP_SUMMARY, summary, github_annotations.require_step_summary, "unset it where there is no such file"
             )
         if report is not None:
-            report_files.remove_report(report)
+            files.remove_report(report)
 
     def update(self, record: Callable[[], Record]) -> None:
         """Write the report of what was found so far, unless it is too early for that."""
@@ -80,7 +81,8 @@ class Outputs:
     def _write_report(self, record: Record, folder: Path) -> None:
         start = self.clock()
         with self._survived("the report", folder):
-            written = report_files.write_report(record, folder)[0]
+            files.write_report(record, folder)
+            written = folder / RECORD_NAME
             if written.stat().st_size > record_json.MAX_BYTES:
                 most = record_json.MAX_BYTES // 1024**2
                 self.problems.append(f"no command reads {written}, which is larger than {most} MiB: run fewer cases")

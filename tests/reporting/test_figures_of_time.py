@@ -10,8 +10,8 @@ from records_by_hand import by_second, case, limit, record, timing
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.limits.latency import latencies_s
 from pytest_modelopt.plugin.comparison import Comparison
+from pytest_modelopt.reporting.files.metrics import render
 from pytest_modelopt.reporting.junit import properties
-from pytest_modelopt.reporting.openmetrics import render
 from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.results.record import Timing
 

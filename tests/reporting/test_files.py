@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from records_by_hand import MIB, case, measurement, realistic, timing
 
-from pytest_modelopt.reporting import openmetrics
+from pytest_modelopt.reporting.files import metrics, write_report
 from pytest_modelopt.reporting.junit import properties
 from pytest_modelopt.reporting.markdown import render
-from pytest_modelopt.reporting.report_files import write_report
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.atomic_files import write_text
 from pytest_modelopt.results.json import read
@@ -52,12 +51,12 @@ def test_the_report_is_three_files(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "report"
     assert write_report(realistic(), folder) == (
         folder / "record.json",
-        folder / "summary.md",
         folder / "metrics.txt",
+        folder / "summary.md",
     )
     assert read(folder / "record.json") == realistic()
     assert (folder / "summary.md").read_text(encoding="utf-8") == render(realistic())
-    assert (folder / "metrics.txt").read_text(encoding="utf-8") == openmetrics.render(realistic())
+    assert (folder / "metrics.txt").read_text(encoding="utf-8") == metrics.render(realistic())
     assert sorted(path.name for path in folder.iterdir()) == ["metrics.txt", "record.json", "summary.md"]
 
 

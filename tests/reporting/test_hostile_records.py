@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from test_markdown import HOSTILE
 
 from pytest_modelopt.cli.comment import MARKER, comment
-from pytest_modelopt.reporting import openmetrics
+from pytest_modelopt.reporting.files import metrics
 from pytest_modelopt.reporting.markdown import render
 from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.record import Record
@@ -149,5 +149,5 @@ def test_nor_does_it_become_a_command_or_a_sequence_in_the_terminal_or_a_second_
         assert line.isprintable()
         assert not line.lstrip().startswith("::")
         assert "##[" not in line
-    before, after = openmetrics.render(_numbered("x")), openmetrics.render(told)
+    before, after = metrics.render(_numbered("x")), metrics.render(told)
     assert before.count("\n") == after.count("\n")

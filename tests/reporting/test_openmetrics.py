@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records_by_hand import ENVIRONMENT, MIB, case, measurement, realistic, record, timing
 
-from pytest_modelopt.reporting.openmetrics import render
+from pytest_modelopt.reporting.files.metrics import render
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.record import ORIGINAL, CaseError, Record
 

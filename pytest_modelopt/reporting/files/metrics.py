@@ -17,6 +17,8 @@ from pytest_modelopt.reporting.junit import growth
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.record import ORIGINAL, Case, Measurement, Record
 
+NAME = "metrics.txt"
+
 
 @dataclass(frozen=True)
 class _Family:
