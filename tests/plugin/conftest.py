@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 
 from pytest_modelopt.cli.judged_records import read_judged
 from pytest_modelopt.results.json import read
+from pytest_modelopt.results.record_schema import record_schema
 from tests.plugin import kept_modules, metric_tasks  # noqa: F401
 from tests.plugin.repositories import Repository
 
+RECORD_SCHEMA = jsonschema.Draft202012Validator(record_schema())
 MODELS = '''
 """Models and data of the project under test."""
 import os
@@ -124,12 +128,14 @@ def is_timed(text: str) -> bool:
 
 @pytest.fixture(autouse=True)
 def _commands_believe_what_runs_write(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever the test's runs have measured: no command refuses the record, and each comes to the run's verdicts."""
+    """Whatever the test's runs have measured: no command refuses the record, each comes to the run's verdicts, and it has
+    the published shape."""
     folder: Path | None = request.getfixturevalue("pytester").path if "pytester" in request.fixturenames else None
     yield
     for file in folder.rglob("*.json") if folder is not None else ():
         if '"schema_version"' in file.read_text(encoding="utf-8", errors="replace"):
             assert read_judged(file) == read(file)
+            RECORD_SCHEMA.validate(json.loads(file.read_text(encoding="utf-8")))
 
 
 @pytest.fixture

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from records_by_hand import MIB, case, limit, measurement, record, timing, verdict
-
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.base import Against, Base, BaseStatus, Loosening
 from pytest_modelopt.results.record import ORIGINAL, Case, Measurement, Record, Timing
 from pytest_modelopt.results.verdicts import Limit, Verdict, Waiver
+from tests.reporting.records_by_hand import MIB, case, limit, measurement, record, timing, verdict
 
 BASE = "0f1e2d3c4b5a" + 28 * "0"
 HEAD = "1a2b3c4d5e6f" + 28 * "0"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from against_by_hand import BASE, GREW, SAME, SLOWER, against, pull_request
-from records_by_hand import ENVIRONMENT, MIB, case, limit, measurement, record, timing, verdict
 
 from pytest_modelopt.reporting.base_table import HEADERS, AgainstBlock, changes, compared
 from pytest_modelopt.reporting.table import Block, blocks
 from pytest_modelopt.reporting.tables import tables
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.record import ORIGINAL, Case, CaseError, Measurement, ProcessMemory, Timing
+from tests.reporting.against_by_hand import BASE, GREW, SAME, SLOWER, against, pull_request
+from tests.reporting.records_by_hand import ENVIRONMENT, MIB, case, limit, measurement, record, timing, verdict
 
 
 def _block(*cases: Case) -> AgainstBlock:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from records_by_hand import case, limit, measurement, record
 from test_markdown import HOSTILE
 
 from pytest_modelopt.judging.judge import judge
@@ -22,6 +21,7 @@ from pytest_modelopt.results.answers import Agreement, Changed, Interval, Repeat
 from pytest_modelopt.results.json import dumps, loads
 from pytest_modelopt.results.record import Case, Record
 from pytest_modelopt.results.verdicts import Finding
+from tests.reporting.records_by_hand import case, limit, measurement, record
 
 FLIPS = limit("max_flips", 0.0, "0%")
 

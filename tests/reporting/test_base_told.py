@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from against_by_hand import AGAINST, GREW, LOOSENED, SAME, SLOWER, against, pull_request
-from records_by_hand import MIB, QUIET, case, limit, measurement, record, verdict
 
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.plugin.progress import case_line
@@ -21,6 +19,8 @@ from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.base import Against, Base, BaseStatus, Loosening
 from pytest_modelopt.results.merging import merge
 from pytest_modelopt.results.record import ORIGINAL, Case, CaseError, WorkerUse
+from tests.reporting.against_by_hand import AGAINST, GREW, LOOSENED, SAME, SLOWER, against, pull_request
+from tests.reporting.records_by_hand import MIB, QUIET, case, limit, measurement, record, verdict
 
 
 def _texts(told: list[Item]) -> list[str]:

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from against_by_hand import AGAINST, GREW, LOOSENED, against, pull_request
-from records_by_hand import MIB, broken, case, limit, measurement, realistic, record, timing, verdict
 from test_hostile_records import EVERYTHING
 
 from pytest_modelopt.cli.comment import CLAIMED, LIMIT, MARKER, comment
@@ -18,6 +16,8 @@ from pytest_modelopt.cli.main import main
 from pytest_modelopt.results.json import MAX_BYTES, dumps
 from pytest_modelopt.results.record import CaseError, Record
 from pytest_modelopt.results.verdicts import Finding
+from tests.reporting.against_by_hand import AGAINST, GREW, LOOSENED, against, pull_request
+from tests.reporting.records_by_hand import MIB, broken, case, limit, measurement, realistic, record, timing, verdict
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from records_by_hand import QUIET, case, limit, measurement, record, timing, verdict
 
 from pytest_modelopt.reporting.sentences import case_items, items
 from pytest_modelopt.reporting.summary import machine
 from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
 from pytest_modelopt.results.record import Conditions, Timing, WorkerUse
+from tests.reporting.records_by_hand import QUIET, case, limit, measurement, record, timing, verdict
 
 
 def delayed(share: float) -> Timing:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-from records_by_hand import by_second, case, limit, record, timing
 
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.limits.latency import latencies_s
@@ -14,6 +13,7 @@ from pytest_modelopt.reporting.files.metrics import render
 from pytest_modelopt.reporting.junit import properties
 from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.results.record import Timing
+from tests.reporting.records_by_hand import by_second, case, limit, record, timing
 
 TIMINGS = [
     timing(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from records_by_hand import MIB, case, measurement, realistic, timing
 
 from pytest_modelopt.reporting.files import metrics, write_report
 from pytest_modelopt.reporting.junit import properties
@@ -14,6 +13,7 @@ from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.atomic_files import write_text
 from pytest_modelopt.results.json import read
 from pytest_modelopt.results.record import CaseError, Coverage, LayerCoverage
+from tests.reporting.records_by_hand import MIB, case, measurement, realistic, timing
 
 
 def test_properties_are_the_figures() -> None:

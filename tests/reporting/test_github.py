@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from records_by_hand import MIB, broken, case, limit, record, verdict
 
 from pytest_modelopt.reporting import github_annotations
 from pytest_modelopt.results.record import CaseError
+from tests.reporting.records_by_hand import MIB, broken, case, limit, record, verdict
 
 
 def test_a_broken_limit_is_an_error_at_its_line() -> None:

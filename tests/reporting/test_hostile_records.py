@@ -12,7 +12,6 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from filled_record import filled_record, only, string_fields, strings, with_strings
 from markdown_it import MarkdownIt
 from test_markdown import HOSTILE
 
@@ -21,6 +20,7 @@ from pytest_modelopt.reporting.files import metrics
 from pytest_modelopt.reporting.markdown import render
 from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.record import Record
+from tests.reporting.filled_record import filled_record, only, string_fields, strings, with_strings
 
 _READER = MarkdownIt("gfm-like", {"html": True, "linkify": True})
 _READER.linkify.add("//", None)  # GitHub links no address that begins like this

@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from records_by_hand import ENVIRONMENT, broken, case, limit, measurement, realistic, record, verdict
 
 from pytest_modelopt.reporting.markdown import render
 from pytest_modelopt.reporting.markdown_escaping import escape, fenced
@@ -17,6 +16,7 @@ from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.reporting.sections import Section, fit
 from pytest_modelopt.reporting.table import HEADERS
 from pytest_modelopt.results.record import CaseError, Record
+from tests.reporting.records_by_hand import ENVIRONMENT, broken, case, limit, measurement, realistic, record, verdict
 
 HOSTILE = (
     "a|b",

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from against_by_hand import AGAINST, against, pull_request
-from records_by_hand import ENVIRONMENT, MIB, broken, case, limit, measurement, record, timing, verdict
 
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.reporting.markdown import render
@@ -15,6 +13,8 @@ from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.json import dumps, read
 from pytest_modelopt.results.merging import merge
 from pytest_modelopt.results.record import Case, Record
+from tests.reporting.against_by_hand import AGAINST, against, pull_request
+from tests.reporting.records_by_hand import ENVIRONMENT, MIB, broken, case, limit, measurement, record, timing, verdict
 
 LARGE = measurement("y", weights=3 * MIB, peak=MIB)
 """Breaks max_memory 3 MiB."""

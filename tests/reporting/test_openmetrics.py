@@ -6,14 +6,14 @@ import re
 from dataclasses import replace
 
 import pytest
-from against_by_hand import BASE, GREW, SLOWER, against, pull_request
 from hypothesis import given
 from hypothesis import strategies as st
-from records_by_hand import ENVIRONMENT, MIB, case, measurement, realistic, record, timing
 
 from pytest_modelopt.reporting.files.metrics import render
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.record import ORIGINAL, CaseError, Record
+from tests.reporting.against_by_hand import BASE, GREW, SLOWER, against, pull_request
+from tests.reporting.records_by_hand import ENVIRONMENT, MIB, case, measurement, realistic, record, timing
 
 _NAME = "[a-zA-Z_:][a-zA-Z0-9_:]*"
 _LABEL = r'[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\["\\n])*"'

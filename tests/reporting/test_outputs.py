@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from records_by_hand import case, record, timing
 
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.plugin.options import Options
@@ -18,6 +17,7 @@ from pytest_modelopt.results import json as record_json
 from pytest_modelopt.results.atomic_files import require_writable, write_text
 from pytest_modelopt.results.json import read
 from pytest_modelopt.results.record import Record
+from tests.reporting.records_by_hand import case, record, timing
 
 NAMES = [each.NAME for each in report_files()]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from records_by_hand import MIB, case, measurement, record
-
 from pytest_modelopt.reporting import junit, markdown, terminal
 from pytest_modelopt.reporting.sentences import items
 from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.results.record import Case, Measurement, ProcessMemory
+from tests.reporting.records_by_hand import MIB, case, measurement, record
 
 
 def with_process(side: Measurement, *runs_mib: float, runtime: str | None = None) -> Measurement:

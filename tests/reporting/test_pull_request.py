@@ -6,8 +6,6 @@ import re
 from dataclasses import replace
 
 import pytest
-from against_by_hand import AGAINST, BASE, GREW, HEAD, LOOSENED, SLOWER, against, pull_request, waived
-from records_by_hand import MIB, broken, case, limit, measurement, record, verdict
 
 from pytest_modelopt.reporting.base_summary import compared_told, loosened_told
 from pytest_modelopt.reporting.markdown import render
@@ -15,6 +13,8 @@ from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.base import Against
 from pytest_modelopt.results.record import ORIGINAL, Record
 from pytest_modelopt.results.verdicts import Finding
+from tests.reporting.against_by_hand import AGAINST, BASE, GREW, HEAD, LOOSENED, SLOWER, against, pull_request, waived
+from tests.reporting.records_by_hand import MIB, broken, case, limit, measurement, record, verdict
 
 OK = verdict(limit("max_memory", 8 * MIB, "8 MiB"), "pass", 2 * MIB)
 

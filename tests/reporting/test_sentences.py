@@ -6,8 +6,6 @@ import math
 from dataclasses import replace
 
 import pytest
-from against_by_hand import AGAINST
-from records_by_hand import MIB, broken, case, limit, measurement, record, verdict
 
 from pytest_modelopt.reporting.failure_text import explain
 from pytest_modelopt.reporting.github_annotations import annotations
@@ -17,6 +15,8 @@ from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.record import Case, CaseError, Coverage, Expected, LayerCoverage, RecipeStep, Record
 from pytest_modelopt.results.verdicts import Finding
+from tests.reporting.against_by_hand import AGAINST
+from tests.reporting.records_by_hand import MIB, broken, case, limit, measurement, record, verdict
 
 
 def test_a_run_in_which_all_is_well_says_nothing() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from records_by_hand import MIB, broken, case, limit, measurement, record, timing, verdict
 
 from pytest_modelopt.reporting.table import HEADERS, blocks
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.record import CaseError, Coverage, LayerCoverage, Measurement
+from tests.reporting.records_by_hand import MIB, broken, case, limit, measurement, record, timing, verdict
 
 
 def test_every_cell_of_a_measured_case() -> None:

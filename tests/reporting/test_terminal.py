@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from records_by_hand import broken, case, limit, realistic, record, verdict
 
 from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.record import CaseError, Coverage, LayerCoverage
+from tests.reporting.records_by_hand import broken, case, limit, realistic, record, verdict
 
 
 def _text(told: list[tuple[str, dict[str, bool]]]) -> list[str]:
