@@ -128,8 +128,8 @@ def is_timed(text: str) -> bool:
 
 @pytest.fixture(autouse=True)
 def _commands_believe_what_runs_write(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever the test's runs have measured: no command refuses the record, each comes to the run's verdicts, and it has
-    the published shape."""
+    """Whatever the test's runs have measured: no command refuses the record, each comes to the run's verdicts, and it
+    has the published shape."""
     folder: Path | None = request.getfixturevalue("pytester").path if "pytester" in request.fixturenames else None
     yield
     for file in folder.rglob("*.json") if folder is not None else ():
