@@ -16,7 +16,8 @@ from tabulate import tabulate
 from benchmarks import common
 from benchmarks.common import REPOSITORY, Row
 from pytest_modelopt.results import json as record_json
-from pytest_modelopt.results.record import Case, Measurement
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.measurement import Measurement
 
 STEPS = ("start", "load", "optimize", "size", "memory", "score", "timing")
 COLUMNS = (*STEPS, "other")
@@ -59,9 +60,9 @@ def lines(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     seen: list[dict[str, float]] = []
     for case in cases:
-        if case.original is not None and case.original.seconds not in seen:
-            seen.append(case.original.seconds)
-            found[f"{case.model}/original ({len(seen)})"] = steps(case.original)
+        if case.reference is not None and case.reference.seconds not in seen:
+            seen.append(case.reference.seconds)
+            found[f"{case.model}/original ({len(seen)})"] = steps(case.reference)
         found[case.name if case.name not in found else case.id] = steps(
             case.variant, case.timing.seconds + case.timing.prepare_s if case.timing else 0.0
         )

@@ -96,7 +96,7 @@ def _broken(case: Data) -> Iterator[str]:
 
 def _memory(side: Data, case: Data) -> tuple[int, ...]:
     """All readings that may count."""
-    if any(each["runtime"] or each["hidden_bytes"] != 0 for each in (case["original"], case["variant"])):
+    if any(each["runtime"] or each["hidden_bytes"] != 0 for each in (case["reference"], case["variant"])):
         return tuple(side["process_memory"]["peaks_bytes"]) if side["process_memory"] else ()
     if side["weights_bytes"] is None or side["call_peak_bytes"] is None:
         return ()
@@ -114,7 +114,7 @@ def _ratio(before: tuple[int, ...], after: tuple[int, ...]) -> Fraction | None:
 
 
 def _saves_too_little_memory(case: Data, bound: Fraction) -> bool:
-    ratio = _ratio(_memory(case["original"], case), _memory(case["variant"], case))
+    ratio = _ratio(_memory(case["reference"], case), _memory(case["variant"], case))
     return ratio is None or 1 - ratio < bound
 
 
@@ -132,7 +132,7 @@ def _max_size(case: Data, bound: Fraction) -> bool:
 
 
 def _saves_too_little_size(case: Data, bound: Fraction) -> bool:
-    ratio = _ratio(_size(case["original"]), _size(case["variant"]))
+    ratio = _ratio(_size(case["reference"]), _size(case["variant"]))
     return ratio is None or 1 - ratio < bound
 
 
@@ -143,10 +143,10 @@ def _grows(before: tuple[int, ...], after: tuple[int, ...], bound: Fraction) -> 
 
 
 def _times(case: Data) -> tuple[float, float] | None:
-    pairs = case["timing"]["pairs"] if case["timing"] else {"original_ns": []}
-    if not pairs["original_ns"]:
+    pairs = case["timing"]["pairs"] if case["timing"] else {"reference_ns": []}
+    if not pairs["reference_ns"]:
         return None
-    return median(pairs["original_ns"]), median(pairs["variant_ns"])
+    return median(pairs["reference_ns"]), median(pairs["variant_ns"])
 
 
 def _too_slow(case: Data, bound: Fraction) -> bool:
@@ -167,7 +167,7 @@ def _slower_than_base(case: Data, bound: Fraction) -> bool:
 def _is_certain(case: Data) -> bool:
     """Whether all pairs say the same, on a machine of which nothing is told that widens the interval."""
     pairs, conditions = case["timing"]["pairs"], case["timing"]["conditions"]
-    alike = all(len(set(pairs[column])) == 1 for column in ("original_ns", "variant_ns", "canary_ns"))
+    alike = all(len(set(pairs[column])) == 1 for column in ("reference_ns", "variant_ns", "canary_ns"))
     steps = {after - before for before, after in pairwise(pairs["at_ms"])}
     undisturbed = not any(any(column) for name, column in pairs.items() if name.endswith("_delayed_ns"))
     return alike and undisturbed and steps == {50} and conditions["canary_at_best_ns"] is None
@@ -175,12 +175,12 @@ def _is_certain(case: Data) -> bool:
 
 def _is_undecided(case: Data) -> bool:
     """An answer that does not repeat itself, or stands for others, leaves limits on answers open."""
-    return case["inference"] != "set" or any(case[side]["repeat"] is not None for side in ("original", "variant"))
+    return case["inference"] != "set" or any(case[side]["repeat"] is not None for side in ("reference", "variant"))
 
 
 def _drops(case: Data) -> list[Fraction]:
     """By the scores, and by the counts."""
-    before, after = case["original"]["score"], case["variant"]["score"]
+    before, after = case["reference"]["score"], case["variant"]["score"]
     if before is None or after is None:
         return []
     found = [(Fraction(before) - Fraction(after)) * (1 if case["higher_is_better"] else -1)]
@@ -201,7 +201,7 @@ def _loses_too_much(case: Data, bound: Fraction) -> bool:
     drops = _drops(case)
     if not drops:
         return case["variant"]["score"] is None
-    is_known = case["agreement"] is not None and case["original"]["score"] > 0.9 and not _is_undecided(case)
+    is_known = case["agreement"] is not None and case["reference"]["score"] > 0.9 and not _is_undecided(case)
     return is_known and max(drops) - Fraction(1, 10**9) > bound
 
 
@@ -248,9 +248,9 @@ _BEYOND: dict[str, Callable[[Data, Fraction], bool]] = {
     "max_flips": _flips,
     "min_coverage": _covers_too_little,
     "max_memory_growth": lambda case, bound: _grows(
-        _memory(case["original"], case), _memory(case["variant"], case), bound
+        _memory(case["reference"], case), _memory(case["variant"], case), bound
     ),
-    "max_size_growth": lambda case, bound: _grows(_size(case["original"]), _size(case["variant"]), bound),
+    "max_size_growth": lambda case, bound: _grows(_size(case["reference"]), _size(case["variant"]), bound),
     "max_accuracy_loss": _loses_too_much,
     "max_slowdown": _slower_than_base,
 }

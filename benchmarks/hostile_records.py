@@ -13,24 +13,13 @@ from benchmarks.hostile_text import spoiled, text
 from pytest_modelopt.limits.catalogue import parse_value
 from pytest_modelopt.results.answers import Agreement, Changed, Interval, Repeat, Slices
 from pytest_modelopt.results.base import Against, Base, Loosening
+from pytest_modelopt.results.case import Case, Expected
 from pytest_modelopt.results.json import dumps
+from pytest_modelopt.results.measurement import Coverage, LayerCoverage, Measurement, ProcessMemory, RecipeStep
 from pytest_modelopt.results.merge_info import Merged
 from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.record import (
-    Case,
-    Conditions,
-    Coverage,
-    Environment,
-    Expected,
-    LayerCoverage,
-    Measurement,
-    ProcessMemory,
-    RecipeStep,
-    Record,
-    TimedPair,
-    Timing,
-    WorkerUse,
-)
+from pytest_modelopt.results.record import Environment, Record
+from pytest_modelopt.results.timed_pairs import Conditions, TimedPair, Timing, WorkerUse
 from pytest_modelopt.results.verdicts import Limit, Waiver
 
 Data = dict[str, Any]
@@ -82,7 +71,7 @@ def _side(recipe: str | None, size: int, score: float | None, **fields: Any) -> 
 def _case(model: str, recipe: str, limits: tuple[Limit, ...], **fields: Any) -> Case:
     suffix = " against base" if "base" in fields else ""
     known: Data = {"metric": "accuracy", "higher_is_better": True, "batch_size": 1, "threads": 1, **fields}
-    return Case(f"budgets.yaml::{model}::{recipe}{suffix}", model, recipe, limits=limits, **known)
+    return Case(id=f"budgets.yaml::{model}::{recipe}{suffix}", model=model, recipe=recipe, limits=limits, **known)
 
 
 def _timing() -> Timing:
@@ -115,7 +104,7 @@ def _with_every_limit() -> Case:
         "reader",
         "int8-dynamic",
         limits,
-        original=_side(None, 8 * _MIB, 390 / 400, observations=_SEEN, process_memory=process),
+        reference=_side(None, 8 * _MIB, 390 / 400, observations=_SEEN, process_memory=process),
         variant=_side("int8-dynamic", 2 * _MIB, 389 / 400, observations=_SEEN, process_memory=process),
         timing=_timing(),
         coverage=Coverage(layers, (RecipeStep("int8-dynamic", 900, 1000),)),
@@ -126,7 +115,7 @@ def _with_every_limit() -> Case:
 
 def _of_other_metrics() -> list[Case]:
     def of(metric: str, before: float | None, after: float | None, limits: tuple[Limit, ...], **fields: Any) -> Case:
-        sides: Data = {"original": _side(None, 8 * _MIB, before), "variant": _side("bf16", 2 * _MIB, after)}
+        sides: Data = {"reference": _side(None, 8 * _MIB, before), "variant": _side("bf16", 2 * _MIB, after)}
         return _case(metric, "bf16", limits, metric=metric, **{**sides, **fields})
 
     drop, nothing = _limits(max_accuracy_drop="1 pp"), replace(_side(None, 8 * _MIB, None), examples=0)
@@ -147,7 +136,12 @@ def _of_other_metrics() -> list[Case]:
             interval=Interval(0.05, 0.2, "paired bootstrap", 2000, 7),
         ),
         of(
-            "accuracy", None, None, _limits(max_size="9 MiB"), original=nothing, variant=replace(nothing, recipe="bf16")
+            "accuracy",
+            None,
+            None,
+            _limits(max_size="9 MiB"),
+            reference=nothing,
+            variant=replace(nothing, recipe="bf16"),
         ),
     ]
     return [replace(case, id=f"{case.id}-{n}", model=f"{case.model}-{n}") for n, case in enumerate(cases)]
@@ -156,12 +150,12 @@ def _of_other_metrics() -> list[Case]:
 def _waived() -> Case:
     (limit,) = _limits(max_size="1 MiB")
     waiver = Waiver("2099-01-31", "a newer runtime is larger", "budgets.yaml", 3, "@ada", 4.0 * _MIB, "4 MiB")
-    sides: Data = {"original": _side(None, 8 * _MIB, 0.5), "variant": _side("bf16", 2 * _MIB, 0.5)}
+    sides: Data = {"reference": _side(None, 8 * _MIB, 0.5), "variant": _side("bf16", 2 * _MIB, 0.5)}
     return _case("waived", "bf16", (replace(limit, waiver=waiver),), **sides)
 
 
 def _expected() -> Case:
-    sides: Data = {"original": _side(None, 8 * _MIB, 0.5), "variant": _side("bf16", 2 * _MIB, 0.5)}
+    sides: Data = {"reference": _side(None, 8 * _MIB, 0.5), "variant": _side("bf16", 2 * _MIB, 0.5)}
     return _case("expected", "bf16", _limits(max_size="1 MiB"), expected=Expected("xfailed", "too large yet"), **sides)
 
 
@@ -180,13 +174,13 @@ _AGAINST = Against(
 def _against_base(recipe: str) -> Case:
     limits = _limits(max_memory_growth="5%", max_size_growth="5%", max_accuracy_loss="1 pp", max_slowdown="50%")
     timing = _timing()
-    pairs = [replace(pair, original_ns=1_000_000, original_block_ns=3_000_000) for pair in timing.pairs]
+    pairs = [replace(pair, reference_ns=1_000_000, reference_block_ns=3_000_000) for pair in timing.pairs]
     return _case(
         "reader",
         recipe,
         limits,
         base=Base("a1a1a1a1a1a1", "compared"),
-        original=_side(None, 2 * _MIB, 390 / 400, observations=_SEEN),
+        reference=_side(None, 2 * _MIB, 390 / 400, observations=_SEEN),
         variant=_side(None, 2 * _MIB, 389 / 400, observations=_SEEN),
         agreement=Agreement(_EXAMPLES, 1, 0, 1),
         timing=replace(timing, pairs=tuple(pairs)),
@@ -309,13 +303,13 @@ def _of_process(rng: random.Random, case: Data, data: Data) -> None:
 def _of_answers(rng: random.Random, case: Data, data: Data) -> None:
     """Answers that turned wrong, in the first class of the data."""
     counts, slices = case["agreement"], case["slices"]
-    if counts is None or case["original"]["score"] is None:
+    if counts is None or case["reference"]["score"] is None:
         return
     lost = rng.randrange(0, 100)
     counts |= {"right_to_wrong": lost, "wrong_to_right": 0, "flips": max(lost, counts["flips"]), "changed": None}
     if case["metric"] == "agreement":
         counts["flips"] = lost
-    right = round(case["original"]["score"] * counts["examples"])
+    right = round(case["reference"]["score"] * counts["examples"])
     case["variant"]["score"] = (right - lost) / counts["examples"]
     if slices is not None:
         zeros = [0] * (len(slices["names"]) - 1)

@@ -31,7 +31,7 @@ from benchmarks.serving import Program, kept, plain_ratio
 from pytest_modelopt.limits.latency import interval_of
 from pytest_modelopt.measuring.controller.paired_timing import Listener, TimingPlan, time_pairs
 from pytest_modelopt.measuring.controller.process import Worker
-from pytest_modelopt.results.record import Timing
+from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.statistics.timing import (
     MIN_PAIRS,
     SEGMENT_S,
@@ -92,12 +92,12 @@ class Sampled(NamedTuple):
 
     launch: int
     at_ms: int
-    original_ns: int
+    reference_ns: int
     variant_ns: int
     canary_ns: int
-    original_block_ns: int
+    reference_block_ns: int
     variant_block_ns: int
-    original_delayed_ns: int
+    reference_delayed_ns: int
     variant_delayed_ns: int
 
 

@@ -21,9 +21,10 @@ from benchmarks import zoo
 from benchmarks.common import REPOSITORY, RESULTS, command
 from pytest_modelopt.limits.latency import latencies_s, speedup_of
 from pytest_modelopt.reporting.timing_conditions import disturbances
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.figures import format_bytes, format_factor, format_percentage, format_points, format_time
 from pytest_modelopt.results.json import read, write
-from pytest_modelopt.results.record import Case, Record
+from pytest_modelopt.results.record import Record
 
 TABLE = Path(__file__).with_name("RECIPES.md")
 FOLDER = RESULTS / "recipes"
@@ -125,7 +126,7 @@ HEADERS = ("recipe", "speedup", "memory", "size", "accuracy drop", "changed: byt
 
 
 def table(record: Record, kind: str) -> Iterator[str]:
-    original = next(case.original for case in record.cases if case.original is not None)
+    original = next(case.reference for case in record.cases if case.reference is not None)
     latency = statistics.median(
         latencies_s(case.timing)[0] for case in record.cases if case.timing and case.timing.pairs
     )
@@ -149,7 +150,7 @@ def table(record: Record, kind: str) -> Iterator[str]:
 
 
 def _row(case: Case) -> tuple[str, ...]:
-    variant, original, coverage = case.variant, case.original, case.coverage
+    variant, original, coverage = case.variant, case.reference, case.coverage
     assert variant is not None
     assert original is not None
     assert coverage is not None

@@ -20,7 +20,7 @@ from tabulate import tabulate
 from benchmarks import common
 from benchmarks.common import REPOSITORY, Row
 from pytest_modelopt.results import json as record_json
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 
 BUDGETS = """
 version: 1

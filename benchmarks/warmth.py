@@ -23,7 +23,7 @@ from benchmarks.serving import Program, kept, served_alone
 from pytest_modelopt.measuring.controller.paired_timing import Listener, TimingPlan, time_pairs
 from pytest_modelopt.measuring.controller.process import Worker
 from pytest_modelopt.results.figures import format_time
-from pytest_modelopt.results.record import Timing
+from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.statistics.timing import Samples, latency, speedup
 
 RECIPE = "int8-dynamic"

@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
     from pytest_modelopt.plugin.comparison import Comparison, Optimized
     from pytest_modelopt.plugin.fixtures import ModelOpt, Optimizer
-    from pytest_modelopt.results.record import Coverage, Record
+    from pytest_modelopt.results.measurement import Coverage
+    from pytest_modelopt.results.record import Record
     from pytest_modelopt.results.verdicts import Verdict
 
 

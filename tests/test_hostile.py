@@ -20,7 +20,7 @@ from pytest_modelopt.diagnosis.evidence import Evidence
 from pytest_modelopt.judging import judge
 from pytest_modelopt.reporting import plain_text
 from pytest_modelopt.reporting.markdown_escaping import escape
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from tests.reporting.records_by_hand import case
 
 

@@ -14,6 +14,7 @@ from pytest_modelopt.config.loader import BudgetsFile
 from pytest_modelopt.limits.catalogue import LIMITS, is_looser
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.base import Loosening, LooseningKind
+from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.figures import (
     format_factor,
     format_number,
@@ -22,7 +23,7 @@ from pytest_modelopt.results.figures import (
     format_time,
 )
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.record import ORIGINAL, Record
+from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.verdicts import Limit, Waiver
 
 

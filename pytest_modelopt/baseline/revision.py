@@ -23,7 +23,7 @@ from pytest_modelopt.limits.baseline_sanity import why_worthless
 from pytest_modelopt.measuring.variant import SourceTree, Variant
 from pytest_modelopt.results.base import Against, Base, Loosening
 from pytest_modelopt.results.candidate import Candidate
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import MeasuredCase
 
 _HASH_SHOWN = 12
 _GAIN = 0.05
@@ -115,7 +115,7 @@ class RevisionBase:
             return Base(self.name, "new", f"{what} is new: there is no budgets file at {self.name}")
         return Base(self.name, "new", f"{what} is new: the budgets file at {self.name} does not have it")
 
-    def explained(self, case: Case, base: Variant, would_run: WouldRun) -> Case:
+    def explained(self, case: MeasuredCase, base: Variant, would_run: WouldRun) -> MeasuredCase:
         """The case with what the tree has to do with it, where the base could not be measured.
 
         A base whose own code fails stays so. One that lacks what no revision has is healthy, and its check is not.
@@ -142,10 +142,10 @@ class RevisionBase:
             return case
         return replace(case, base=replace(case.base, status="unusable", why="; ".join([case.base.why, *lacking])))
 
-    def _unusable_without_weights(self, case: Case, base: Variant, would_run: WouldRun) -> Case:
+    def _unusable_without_weights(self, case: MeasuredCase, base: Variant, would_run: WouldRun) -> MeasuredCase:
         """A base that is far worse than head may be one whose weights git does not track, where its factory makes
         others instead: then nothing is known of what was lost since."""
-        sides = [side.score for side in (case.original, case.variant) if side is not None and side.score is not None]
+        sides = [side.score for side in (case.reference, case.variant) if side is not None and side.score is not None]
         if case.base is None or case.drop is None or len(sides) < 2:
             return case
         if -case.drop <= _GAIN * max(map(abs, sides)) and why_worthless(case) is None:
@@ -159,9 +159,9 @@ class RevisionBase:
         if not self._lacking[known]:
             return case
         told = f"{why}; {self._lacking[known]}"
-        return replace(case, original=None, base=replace(case.base, status="unusable", why=told))
+        return replace(case, reference=None, base=replace(case.base, status="unusable", why=told))
 
-    def against(self, head: BudgetsFile | None, cases: Sequence[Case]) -> Against:
+    def against(self, head: BudgetsFile | None, cases: Sequence[MeasuredCase]) -> Against:
         """What the record says of the base. `cases`: what was measured, which knows the direction of each metric."""
         higher_is_better = {case.model: case.higher_is_better for case in cases if case.metric is not None}
         limits: tuple[Loosening, ...] = ()

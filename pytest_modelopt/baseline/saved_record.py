@@ -10,8 +10,10 @@ from pytest_modelopt.baseline.loosened import loosened_from_record, removed_from
 from pytest_modelopt.baseline.model_matching import recipe_pairs, told_unsure
 from pytest_modelopt.config.loader import BudgetsFile, Defaults
 from pytest_modelopt.results.base import Against, Base
+from pytest_modelopt.results.case import ORIGINAL, Case, MeasuredCase
 from pytest_modelopt.results.json import read
-from pytest_modelopt.results.record import ORIGINAL, Case, Environment, Measurement, Record
+from pytest_modelopt.results.measurement import Measurement
+from pytest_modelopt.results.record import Environment, Record
 
 _NO_TIME = "time is not compared with a saved record, which another machine may have made: use --modelopt-against"
 
@@ -28,7 +30,7 @@ class SavedBase:
     def name(self) -> str:
         return Path(self.asked).name
 
-    def compared(self, case: Case, environment: Environment | None) -> Case:
+    def compared(self, case: MeasuredCase, environment: Environment | None) -> MeasuredCase:
         """The case, of which head was measured, with the figures of the same variant in the record."""
         model, unsure = self._model(case)
         same, unknown = self._recipes(model, case.model)
@@ -49,7 +51,7 @@ class SavedBase:
             notes.append("the evaluation data has changed since the record was saved, so scores cannot be compared")
         return replace(
             case,
-            original=_comparable(then, differences, case.variant),
+            reference=_comparable(then, differences, case.variant),
             base=Base(self.name, "compared", "", tuple(notes)),
         )
 
@@ -92,7 +94,7 @@ class SavedBase:
         recipe = {was: now for now, was in same.items()}.get(case.recipe, case.recipe)
         return replace(case, model=model, recipe=recipe)
 
-    def _model(self, case: Case) -> tuple[str, tuple[str, ...]]:
+    def _model(self, case: MeasuredCase) -> tuple[str, tuple[str, ...]]:
         """What the record calls the model of `case`, and those that it may be where that is not known.
 
         A record knows no factories: of the models that went, the one with the same data is the same.
@@ -108,7 +110,7 @@ class SavedBase:
         return (same[0], ()) if is_clear else (case.model, tuple(same or went))
 
     def _data(self, model: str) -> str | None:
-        sides = (side for case in self._cases() if case.model == model for side in (case.original, case.variant))
+        sides = (side for case in self._cases() if case.model == model for side in (case.reference, case.variant))
         return next((side.data_fingerprint for side in sides if side is not None and side.data_fingerprint), None)
 
     def _find(self, model: str, recipe: str) -> tuple[Case, Measurement] | None:
@@ -116,7 +118,7 @@ class SavedBase:
         for each in self._cases():
             if each.model != model:
                 continue
-            side = each.original if recipe == ORIGINAL else each.variant
+            side = each.reference if recipe == ORIGINAL else each.variant
             if side is not None and recipe in (ORIGINAL, each.recipe):
                 return each, side
         return None
@@ -128,7 +130,7 @@ class _Differences:
 
     then: Case
     machine_then: Environment | None
-    now: Case
+    now: MeasuredCase
     machine_now: Environment | None
 
     def for_size(self) -> list[str]:

@@ -213,7 +213,7 @@ def _comments(record: Record, *, is_added: bool) -> tuple[str, ...]:
 
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     on = machine(record).partition("; ")[2]
-    examples = max((case.original.examples for case in record.cases if case.original is not None), default=0)
+    examples = max((case.reference.examples for case in record.cases if case.reference is not None), default=0)
     return (
         f"{'Added' if is_added else 'Written'} by `pytest-modelopt init` on {today}, of what was measured on {on}.",
         "Limits leave room: 5% of memory and size (15% of the memory of fresh processes), half of the gain in speed "

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pytest_modelopt.config.loader import CaseEntry
     from pytest_modelopt.optimizing.recipe import Recipe
     from pytest_modelopt.plugin.session import Session
-    from pytest_modelopt.results.record import Case, Record
+    from pytest_modelopt.results.case import Case
+    from pytest_modelopt.results.record import Record
 
 _TRIED = (
     "int8-dynamic",
@@ -130,9 +131,9 @@ def try_recipes(session: Session, entries: Sequence[CaseEntry], *, within_s: flo
 
 def _layers(case: Case) -> set[str]:
     """The classes of the model's layers, and those of torch that they are derived from; empty where nobody knows."""
-    if case.coverage is None or case.original is None:
+    if case.coverage is None or case.reference is None:
         return set()
-    seen = case.original.observations
+    seen = case.reference.observations
     derived = seen.derived_layers if seen is not None else None
     return {layer.type for layer in case.coverage.layers} | set((derived or {}).values())
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_modelopt.cli.exit_codes import PASSED, RED
 from pytest_modelopt.cli.printing import tell
-from pytest_modelopt.results.record import ORIGINAL
+from pytest_modelopt.results.case import ORIGINAL
 
 if TYPE_CHECKING:
     import argparse

@@ -11,7 +11,7 @@ from pytest_modelopt.config.problems import Problem
 from pytest_modelopt.config.schema import CASES, Location, ModelSpec
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.spelling import plain, shown
-from pytest_modelopt.results.record import ORIGINAL
+from pytest_modelopt.results.case import ORIGINAL
 
 
 def candidate_problems(document: Document) -> Iterator[Problem]:

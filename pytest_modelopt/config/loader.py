@@ -23,8 +23,8 @@ from pytest_modelopt.limits.catalogue import LIMITS, merge, parse_inference
 from pytest_modelopt.limits.spelling import plain, printable, shown
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.candidate import Candidate
+from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.record import ORIGINAL
 from pytest_modelopt.results.verdicts import Limit, Waiver
 
 

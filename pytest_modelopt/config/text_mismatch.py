@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_modelopt.limits.catalogue import LIMITS, parse_value
 from pytest_modelopt.limits.spelling import shown
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 
 
 def misstated(case: Case) -> str:

@@ -15,8 +15,8 @@ from pytest_modelopt.config.waiver_schema import WaiverForm, parse_case, parse_l
 from pytest_modelopt.limits.catalogue import LIMITS, is_looser
 from pytest_modelopt.limits.spelling import did_you_mean, nearest, plain, printable, shown
 from pytest_modelopt.limits.units import UnitError
+from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.metric import MetricSpec, in_unit_interval
-from pytest_modelopt.results.record import ORIGINAL
 from pytest_modelopt.results.verdicts import Waiver
 
 _T = TypeVar("_T")

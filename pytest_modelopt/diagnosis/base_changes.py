@@ -9,7 +9,7 @@ from pytest_modelopt.results.verdicts import Finding
 
 def memory_moved(evidence: Evidence) -> Finding | None:
     """Which part of the peak has grown: what the model holds, or what a call of it needs."""
-    base, head = evidence.case.original, evidence.case.variant
+    base, head = evidence.case.reference, evidence.case.variant
     if base is None or head is None or evidence.case.foreign_runtimes:
         return None
     if base.weights_bytes is None or base.call_peak_bytes is None:
@@ -29,7 +29,7 @@ def memory_moved(evidence: Evidence) -> Finding | None:
 
 def runtime_changed(evidence: Evidence) -> Finding | None:
     """Another library runs it now."""
-    base, head = evidence.case.original, evidence.case.variant
+    base, head = evidence.case.reference, evidence.case.variant
     if base is None or head is None or base.runtime == head.runtime:
         return None
     then, now = base.runtime or "torch", head.runtime or "torch"

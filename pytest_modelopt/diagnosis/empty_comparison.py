@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_modelopt.diagnosis.evidence import Evidence
 from pytest_modelopt.limits.baseline_sanity import constant_answers, majority_score, why_worthless
 from pytest_modelopt.reporting.messages.reasons import format_useless
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.verdicts import Finding
 
 

@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 
 from pytest_modelopt.limits.latency import latencies_s
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.record import Case, Environment
+from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.verdicts import Limit
 
 _NOTHING_SEEN = Observations()
@@ -37,7 +38,7 @@ class Evidence:
 
     @property
     def original(self) -> Observations:
-        side = self.case.original
+        side = self.case.reference
         return side.observations or _NOTHING_SEEN if side is not None else _NOTHING_SEEN
 
     @property

@@ -13,7 +13,8 @@ from pytest_modelopt.diagnosis import (
     wrong_answers,
 )
 from pytest_modelopt.diagnosis.evidence import Evidence
-from pytest_modelopt.results.record import Case, Environment
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.verdicts import Finding
 
 Rule = Callable[[Evidence], Finding | None]

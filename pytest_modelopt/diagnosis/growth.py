@@ -5,8 +5,8 @@ from __future__ import annotations
 from pytest_modelopt.diagnosis.evidence import Evidence, count, enumerated
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.results.figures import format_bytes
+from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.observations import Makeup
-from pytest_modelopt.results.record import Measurement
 from pytest_modelopt.results.verdicts import Finding
 
 _GREW = 0.01
@@ -66,7 +66,7 @@ def size_in_file(evidence: Evidence) -> Finding | None:
 
 
 def _looked_into(evidence: Evidence) -> tuple[Measurement, Measurement, Makeup, Makeup] | None:
-    then, now = evidence.case.original, evidence.case.variant
+    then, now = evidence.case.reference, evidence.case.variant
     before, after = evidence.original.makeup, evidence.variant.makeup
     if then is None or now is None or before is None or after is None:
         return None

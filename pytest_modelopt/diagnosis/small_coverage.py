@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pytest_modelopt.diagnosis.evidence import Evidence, count, enumerated
 from pytest_modelopt.optimizing.registry import RECIPES
 from pytest_modelopt.results.figures import format_bytes, format_factor, format_percentage
-from pytest_modelopt.results.record import Coverage, LayerCoverage
+from pytest_modelopt.results.measurement import Coverage, LayerCoverage
 from pytest_modelopt.results.verdicts import Figure, Finding
 
 COSTS: tuple[Figure, ...] = ("memory", "process_memory", "size", "timing")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pytest_modelopt.diagnosis.evidence import Evidence, count, enumerated
 from pytest_modelopt.results.answers import Repeat
 from pytest_modelopt.results.figures import format_bytes, format_number, format_percentage, format_time
+from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.record import Measurement
 from pytest_modelopt.results.verdicts import Finding
 
 _LONG_PREPARATION_S = 1.0
@@ -36,7 +36,7 @@ def training_mode(evidence: Evidence) -> Finding | None:
 
 
 def answers_vary(evidence: Evidence) -> Finding | None:
-    measured = {"original": evidence.case.original, "variant": evidence.case.variant}
+    measured = {"original": evidence.case.reference, "variant": evidence.case.variant}
     repeats = {side: of.repeat for side, of in measured.items() if of is not None and of.repeat is not None}
     seen = {"original": evidence.original.varies, "variant": evidence.variant.varies}
     sides = [side for side in seen if seen[side] or side in repeats]
@@ -120,7 +120,7 @@ def compiled_while_timed(evidence: Evidence) -> Finding | None:
     timing = evidence.case.timing
     if timing is None:
         return None
-    uses = {"original": timing.conditions.original.compilations, "variant": timing.conditions.variant.compilations}
+    uses = {"original": timing.conditions.reference.compilations, "variant": timing.conditions.variant.compilations}
     told = [f"{count(number, 'graph')} of the {side}" for side, number in uses.items() if number]
     if not told:
         return None
@@ -170,7 +170,7 @@ def threads_beyond_cores(evidence: Evidence) -> Finding | None:
 
 def size_is_not_peak(evidence: Evidence) -> Finding | None:
     """The file became smaller and the peak of a call hardly did."""
-    case, before, after = evidence.case, evidence.case.original, evidence.case.variant
+    case, before, after = evidence.case, evidence.case.reference, evidence.case.variant
     if case.foreign_runtimes or before is None or after is None:
         return None
     if not before.size_bytes or after.size_bytes is None or not before.memory_bytes or not after.memory_bytes:
@@ -244,7 +244,7 @@ def fused_path(evidence: Evidence) -> Finding | None:
 
 
 def _on_other_engine(evidence: Evidence) -> bool:
-    return any(side is not None and side.runtime for side in (evidence.case.original, evidence.case.variant))
+    return any(side is not None and side.runtime for side in (evidence.case.reference, evidence.case.variant))
 
 
 def _sides(evidence: Evidence, has_it: Callable[[Observations], bool]) -> str:

@@ -14,9 +14,9 @@ from pytest_modelopt.judging.headroom import judged, tightest, with_headroom
 from pytest_modelopt.limits.catalogue import LIMITS, parse_value
 from pytest_modelopt.limits.units import UnitError
 from pytest_modelopt.reporting.messages.reasons import format_useless
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.figures import format_bytes
 from pytest_modelopt.results.metric import in_unit_interval
-from pytest_modelopt.results.record import Case
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
 FASTER = 1.1
@@ -82,9 +82,9 @@ def why_not(outcome: Outcome, timed_limits: int) -> str:
     if case.error is not None:
         return case.error.message
     drop = case.drop
-    if drop is not None and case.original is not None and case.original.score is not None:
+    if drop is not None and case.reference is not None and case.reference.score is not None:
         is_share = in_unit_interval(case.metric)
-        if drop > _WRONG * (1.0 if is_share else abs(case.original.score)) + _ROUNDING:
+        if drop > _WRONG * (1.0 if is_share else abs(case.reference.score)) + _ROUNDING:
             return f"its score dropped by {LIMITS['max_accuracy_drop'].format(drop, unit_interval=is_share)}"
     speed = _verdict(case, "min_speedup", _SLOWEST, timed_limits)
     if speed.outcome == "fail" or (speed.measured is not None and speed.measured < _SLOWEST):
@@ -97,7 +97,7 @@ def why_not(outcome: Outcome, timed_limits: int) -> str:
 
 def _saves(case: Case, timed_limits: int) -> bool:
     """Whether memory or size is smaller, for certain, by a share that pays."""
-    sides = (case.original, case.variant)
+    sides = (case.reference, case.variant)
     memory, size = [case.memory_bytes(side) for side in sides], [side.size_bytes if side else None for side in sides]
     return any(
         before is not None
@@ -168,9 +168,9 @@ def _of_answers(case: Case, timed_limits: int) -> dict[str, str]:
     """A bound on the drop, and the floor that says the same of these examples: the original's score less the bound."""
     if _why_no_answers(case):
         return {}
-    assert case.original is not None
+    assert case.reference is not None
     is_better_up = not LIMITS["min_accuracy"].bounds_from_above(case)
-    if case.original.score is None:  # of a metric that gives the original none, and can have a floor only
+    if case.reference.score is None:  # of a metric that gives the original none, and can have a floor only
         end = _end(case, "min_accuracy", timed_limits)
         if end is None:
             return {}
@@ -186,7 +186,7 @@ def _of_answers(case: Case, timed_limits: int) -> dict[str, str]:
     if not text:
         return {}
     allowed = parse_value("max_accuracy_drop", yaml.safe_load(text), unit_interval=is_share)
-    floor = case.original.score - allowed if is_better_up else case.original.score + allowed
+    floor = case.reference.score - allowed if is_better_up else case.reference.score + allowed
     stated = _written(case, "min_accuracy", max(0.0, floor) if is_share else floor, timed_limits)
     return {"max_accuracy_drop": text, "min_accuracy": stated}
 
@@ -194,7 +194,7 @@ def _of_answers(case: Case, timed_limits: int) -> dict[str, str]:
 def _room(case: Case, drop: float) -> float:
     """Beyond a drop: 5% of it, a few examples, and what other examples of their kind may show where that is known."""
     assert case.variant is not None
-    scores = [side.score for side in (case.original, case.variant) if side is not None and side.score is not None]
+    scores = [side.score for side in (case.reference, case.variant) if side is not None and side.score is not None]
     one = 1.0 if in_unit_interval(case.metric) else max(map(abs, scores))
     beyond = 0.0 if case.interval is None else case.interval.high - drop
     return max(_ROOM * drop, EXAMPLES_OF_ROOM * one / case.variant.examples, beyond)

@@ -13,8 +13,10 @@ from pytest_modelopt.editing.yaml_positions import Place, Stated
 from pytest_modelopt.judging.headroom import judged, tightest, with_headroom
 from pytest_modelopt.limits.catalogue import LIMITS, parse_value
 from pytest_modelopt.limits.units import UnitError
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.metric import MetricSpec, in_unit_interval
-from pytest_modelopt.results.record import Case, Record, Timing
+from pytest_modelopt.results.record import Record
+from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
 

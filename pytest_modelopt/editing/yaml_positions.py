@@ -10,7 +10,7 @@ from pytest_modelopt.config.document import Document
 from pytest_modelopt.config.loader import BudgetsFile, CaseEntry
 from pytest_modelopt.config.schema import Location
 from pytest_modelopt.limits.catalogue import LIMITS
-from pytest_modelopt.results.record import ORIGINAL
+from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.verdicts import Limit
 
 

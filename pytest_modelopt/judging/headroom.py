@@ -9,7 +9,7 @@ from dataclasses import replace
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.limits.accuracy import MIN_ACCURACY
 from pytest_modelopt.limits.catalogue import LIMITS
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
 _PRECISION = 1e-10

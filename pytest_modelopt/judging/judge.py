@@ -6,16 +6,14 @@ stands in `limits`, one module for each family.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pytest_modelopt.judging.waivers import waive
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.comparable import not_comparable
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case, MeasuredCase, next_stage
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
 
-def judge(case: Case, *, timed_limits: int) -> Case:
+def judge(case: MeasuredCase, *, timed_limits: int) -> Case:
     """The case with one verdict for each of its limits, in their order.
 
     A case in error has no verdicts, and neither has one that is not at the base.
@@ -23,16 +21,16 @@ def judge(case: Case, *, timed_limits: int) -> Case:
     `timed_limits` is the number of timed limits in the whole run, among which the risk of a false FAIL is shared.
     """
     if case.error is not None or (case.base is not None and case.base.status == "new"):
-        return replace(case, verdicts=())
+        return next_stage(Case, case, verdicts=())
     known = [limit for limit in case.limits if limit.name in LIMITS]  # another one stays unjudged, which is never green
 
     def judged(limit: Limit) -> Verdict:
         return _judge_limit(case, limit, timed_limits)
 
-    return replace(case, verdicts=tuple(waive(judged(limit), judged) for limit in known))
+    return next_stage(Case, case, verdicts=tuple(waive(judged(limit), judged) for limit in known))
 
 
-def _judge_limit(case: Case, limit: Limit, timed_limits: int) -> Verdict:
+def _judge_limit(case: MeasuredCase, limit: Limit, timed_limits: int) -> Verdict:
     kind = LIMITS[limit.name]
     if kind.against == "base":
         return not_comparable(kind, case, limit) or kind.judge(case, limit, timed_limits)

@@ -10,8 +10,8 @@ from pytest_modelopt.limits.answers import Bounds, OverallKind, share_bounds_of
 from pytest_modelopt.limits.baseline_sanity import why_worthless
 from pytest_modelopt.limits.kind import Number, undecided
 from pytest_modelopt.limits.repeated_passes import Passes, exact_score, of_scores
+from pytest_modelopt.results.case import ORIGINAL, MeasuredCase
 from pytest_modelopt.results.metric import UNLABELLED, in_unit_interval
-from pytest_modelopt.results.record import ORIGINAL, Case
 from pytest_modelopt.results.verdicts import Limit, Reason, Verdict
 from pytest_modelopt.statistics.needed import examples_for_drop, examples_for_interval
 from pytest_modelopt.statistics.proportions import drop_bounds
@@ -21,22 +21,22 @@ from pytest_modelopt.statistics.proportions import drop_bounds
 class MaxAccuracyDrop(OverallKind):
     is_drop: ClassVar[bool] = True
 
-    def figure_of(self, case: Case) -> Number | None:
+    def figure_of(self, case: MeasuredCase) -> Number | None:
         """Counted exactly where predictions were compared one by one, else the difference of the two scores."""
         if case.agreement is not None:
             changed = case.agreement
             return Fraction(changed.right_to_wrong - changed.wrong_to_right, changed.examples)
-        if case.drop is None or case.original is None or case.variant is None:
+        if case.drop is None or case.reference is None or case.variant is None:
             return None
-        assert case.original.score is not None
+        assert case.reference.score is not None
         assert case.variant.score is not None
-        before, after = exact_score(case, case.original.score), exact_score(case, case.variant.score)
+        before, after = exact_score(case, case.reference.score), exact_score(case, case.variant.score)
         return before - after if case.higher_is_better else after - before
 
-    def passes_of(self, case: Case, figure: Number) -> Passes:
+    def passes_of(self, case: MeasuredCase, figure: Number) -> Passes:
         return of_scores(case, figure, is_drop=True)
 
-    def bounds_of(self, case: Case, limit: Limit, figure: float) -> Bounds | Reason:
+    def bounds_of(self, case: MeasuredCase, limit: Limit, figure: float) -> Bounds | Reason:
         changed = case.agreement
         if changed is not None:
             examples, lost, won = changed.examples, changed.right_to_wrong, changed.wrong_to_right
@@ -49,13 +49,13 @@ class MaxAccuracyDrop(OverallKind):
         examples = case.variant.examples
         return Bounds(low, high, examples, examples_for_interval(figure, low, high, examples, limit.value))
 
-    def why_useless(self, case: Case) -> Reason | None:
+    def why_useless(self, case: MeasuredCase) -> Reason | None:
         return why_worthless(case) or below_floor(case)
 
 
 @dataclass(frozen=True)
 class MaxAccuracyLoss(MaxAccuracyDrop):
-    def judge(self, case: Case, limit: Limit, timed_limits: int) -> Verdict:
+    def judge(self, case: MeasuredCase, limit: Limit, timed_limits: int) -> Verdict:
         """As a drop is judged. A base that is no better than guessing shows no loss, and head need not mend that.
 
         Where no answer is another one, nothing was lost, whatever the answers are worth.
@@ -76,20 +76,20 @@ class MaxAccuracyLoss(MaxAccuracyDrop):
 class MinAccuracy(OverallKind):
     is_absolute: ClassVar[bool] = True
 
-    def bounds_from_above(self, case: Case) -> bool:
+    def bounds_from_above(self, case: MeasuredCase) -> bool:
         """The floor of a score is a ceiling where the metric is better when it is lower."""
         return not case.higher_is_better
 
-    def figure_of(self, case: Case) -> Number | None:
+    def figure_of(self, case: MeasuredCase) -> Number | None:
         return None if case.variant is None or case.variant.score is None else exact_score(case, case.variant.score)
 
-    def passes_of(self, case: Case, figure: Number) -> Passes:
+    def passes_of(self, case: MeasuredCase, figure: Number) -> Passes:
         return of_scores(case, figure, is_drop=False)
 
-    def bounds_of(self, case: Case, limit: Limit, figure: float) -> Bounds | Reason:
+    def bounds_of(self, case: MeasuredCase, limit: Limit, figure: float) -> Bounds | Reason:
         return share_bounds_of(case, limit, figure)
 
-    def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
+    def with_room(self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         """Of the errors behind a score from 0 to 1, and at least one example."""
         is_share = in_unit_interval(case.metric)
         room = headroom * ((1 - end) if is_share else abs(end))
@@ -99,22 +99,22 @@ class MinAccuracy(OverallKind):
         return max(0.0, end - room) if is_share else end - room
 
 
-def below_floor(case: Case) -> Reason | None:
+def below_floor(case: MeasuredCase) -> Reason | None:
     """Where both are below `min_accuracy`. A variant above it needs no better original to be good enough."""
     floor = next((limit for limit in case.limits if limit.name == MIN_ACCURACY.name), None)
-    sides = [side.score for side in (case.original, case.variant) if side is not None]
+    sides = [side.score for side in (case.reference, case.variant) if side is not None]
     if floor is None or len(sides) < 2 or any(score is None or not _falls_short(case, score, floor) for score in sides):
         return None
     return Reason("original-below-floor", {"floor": floor.text})
 
 
-def _falls_short(case: Case, score: float, floor: Limit) -> bool:
+def _falls_short(case: MeasuredCase, score: float, floor: Limit) -> bool:
     return score < floor.value if case.higher_is_better else score > floor.value
 
 
-def _is_same_model(case: Case) -> bool:
+def _is_same_model(case: MeasuredCase) -> bool:
     """Whether it is the same to the bit at both, as far as that was seen."""
-    seen = [side.observations for side in (case.original, case.variant) if side is not None]
+    seen = [side.observations for side in (case.reference, case.variant) if side is not None]
     digests = {each.digest if each is not None else None for each in seen}
     return len(digests) == 1 and None not in digests
 

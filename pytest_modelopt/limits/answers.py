@@ -14,8 +14,8 @@ from typing import ClassVar
 
 from pytest_modelopt.limits.kind import LimitKind, Number, ends, undecided
 from pytest_modelopt.limits.repeated_passes import Passes
+from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.metric import MetricSpec, in_unit_interval
-from pytest_modelopt.results.record import Case
 from pytest_modelopt.results.verdicts import Limit, Parameter, Reason, Verdict
 from pytest_modelopt.statistics.needed import examples_for_share
 from pytest_modelopt.statistics.proportions import share_bounds
@@ -40,7 +40,9 @@ class AnswerKind(LimitKind):
 
     is_about_answers: ClassVar[bool] = True
 
-    def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float | None:
+    def with_room(
+        self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float
+    ) -> float | None:
         """Of a drop or flips, and at least one example. What is better than its original has the gain as its room."""
         start = measured if not end and measured is not None and measured < -_NOTHING else end
         room = max(headroom * max(start, 0.0), self.one_example(case))
@@ -49,7 +51,7 @@ class AnswerKind(LimitKind):
         most = 1.0 if self.unit == "percentage" or in_unit_interval(case.metric) else start + room
         return max(0.0, min(most, start + room))
 
-    def one_example(self, case: Case) -> float:
+    def one_example(self, case: MeasuredCase) -> float:
         """What one example more comes to; 0 for a metric that does not count them."""
         if case.agreement is None or not in_unit_interval(case.metric):
             return 0.0
@@ -63,18 +65,18 @@ class OverallKind(AnswerKind):
     is_drop: ClassVar[bool] = False
 
     @abstractmethod
-    def figure_of(self, case: Case) -> Number | None:
+    def figure_of(self, case: MeasuredCase) -> Number | None:
         """On these examples; None where it was not measured."""
 
     @abstractmethod
-    def passes_of(self, case: Case, figure: Number) -> Passes:
+    def passes_of(self, case: MeasuredCase, figure: Number) -> Passes:
         """What the figure may be in other passes over the same examples."""
 
     @abstractmethod
-    def bounds_of(self, case: Case, limit: Limit, figure: float) -> Bounds | Reason:
+    def bounds_of(self, case: MeasuredCase, limit: Limit, figure: float) -> Bounds | Reason:
         """Of the population, or why there are none."""
 
-    def judge(self, case: Case, limit: Limit, timed_limits: int) -> Verdict:
+    def judge(self, case: MeasuredCase, limit: Limit, timed_limits: int) -> Verdict:
         figure = self.figure_of(case)
         if figure is None:
             return self.not_measured(limit)
@@ -93,12 +95,12 @@ class OverallKind(AnswerKind):
             return undecided(limit, bounds.code, figure, **bounds.parameters)
         return self.not_measured(limit, bounds.code, **bounds.parameters)
 
-    def _on_the_set(self, case: Case, limit: Limit, passes: Passes) -> Verdict:
+    def _on_the_set(self, case: MeasuredCase, limit: Limit, passes: Passes) -> Verdict:
         decision = self.decide(case, limit, passes.low, passes.high)
         reason = Reason("on-the-set", passes.parameters())
         return Verdict(limit, decision, float(passes.figure), reason, *ends(passes.low, passes.high))
 
-    def _in_the_population(self, case: Case, limit: Limit, passes: Passes, bounds: Bounds) -> Verdict:
+    def _in_the_population(self, case: MeasuredCase, limit: Limit, passes: Passes, bounds: Bounds) -> Verdict:
         decision = by_bounds = self.decide(case, limit, bounds.low, bounds.high)
         if passes.differ and self.decide(case, limit, passes.low, passes.high) != decision:
             decision = "inconclusive"
@@ -112,7 +114,7 @@ class OverallKind(AnswerKind):
         return Verdict(limit, decision, float(passes.figure), reason, bounds.low, bounds.high)
 
 
-def share_bounds_of(case: Case, limit: Limit, figure: float) -> Bounds | Reason:
+def share_bounds_of(case: MeasuredCase, limit: Limit, figure: float) -> Bounds | Reason:
     """Of a share of the examples."""
     if case.agreement is None:
         return Reason("not-right-or-wrong")

@@ -7,11 +7,12 @@ the base has no figure for cannot be decided, and no change of head would mend i
 from __future__ import annotations
 
 from pytest_modelopt.limits.kind import LimitKind, undecided
-from pytest_modelopt.results.record import Case, Measurement
+from pytest_modelopt.results.case import MeasuredCase
+from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.verdicts import Figure, Limit, Verdict
 
 
-def not_comparable(kind: LimitKind, case: Case, limit: Limit) -> Verdict | None:
+def not_comparable(kind: LimitKind, case: MeasuredCase, limit: Limit) -> Verdict | None:
     """The verdict where one of the two sides has no figure, or not the same kind of figure; None where both have."""
     if case.base is None:
         return kind.not_measured(limit, "nothing-against-base")
@@ -20,17 +21,17 @@ def not_comparable(kind: LimitKind, case: Case, limit: Limit) -> Verdict | None:
     needed = kind.figure_in(case)
     if _lacks(case, case.variant, needed):
         return kind.not_measured(limit, "missing-at-head")
-    if _lacks(case, case.original, needed):
+    if _lacks(case, case.reference, needed):
         return undecided(limit, "missing-at-base")
     return _other_kind(case, limit, needed)
 
 
-def lacks_base(case: Case) -> bool:
+def lacks_base(case: MeasuredCase) -> bool:
     """Whether none of the case's limits can be held against its base, which is not new."""
     return case.base is not None and case.base.status in ("unusable", "failed", "unpaired")
 
 
-def _lacks(case: Case, side: Measurement | None, figure: Figure) -> bool:
+def _lacks(case: MeasuredCase, side: Measurement | None, figure: Figure) -> bool:
     if side is None:
         return True
     has = {
@@ -43,15 +44,15 @@ def _lacks(case: Case, side: Measurement | None, figure: Figure) -> bool:
     if has[figure]:
         return False
     # Pairs belong to both sides: they are missing for the reason that either of them states.
-    is_said_of_base = case.original is not None and figure in case.original.unmeasured
+    is_said_of_base = case.reference is not None and figure in case.reference.unmeasured
     return not (figure == "timing" and side is case.variant and figure not in side.unmeasured and is_said_of_base)
 
 
-def _other_kind(case: Case, limit: Limit, figure: Figure) -> Verdict | None:
+def _other_kind(case: MeasuredCase, limit: Limit, figure: Figure) -> Verdict | None:
     """Where both sides have the figure, but of different things."""
-    assert case.original is not None
+    assert case.reference is not None
     assert case.variant is not None
-    sides = (case.original, case.variant)
+    sides = (case.reference, case.variant)
     meters = [side.process_memory.meter for side in sides if side.process_memory is not None]
     if figure == "process_memory" and len(set(meters)) > 1:
         return undecided(limit, "two-meters")

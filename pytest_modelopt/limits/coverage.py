@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import ClassVar
 
 from pytest_modelopt.limits.kind import ExactKind, Number
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.verdicts import Limit
 
 
@@ -15,11 +15,11 @@ from pytest_modelopt.results.verdicts import Limit
 class MinCoverage(ExactKind):
     is_about_recipe: ClassVar[bool] = True
 
-    def figure_of(self, case: Case) -> Number | None:
+    def figure_of(self, case: MeasuredCase) -> Number | None:
         found = case.coverage
         return Fraction(found.changed_bytes, found.weight_bytes) if found and found.weight_bytes else None
 
-    def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
+    def with_room(self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         return end * (1 - headroom)
 
 

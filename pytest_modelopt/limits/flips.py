@@ -9,23 +9,23 @@ from pytest_modelopt.limits.answers import Bounds, OverallKind, predicts, share_
 from pytest_modelopt.limits.baseline_sanity import constant_answers
 from pytest_modelopt.limits.kind import Number
 from pytest_modelopt.limits.repeated_passes import Passes, of_flips
+from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.record import Case
 from pytest_modelopt.results.verdicts import Limit, Reason
 
 
 @dataclass(frozen=True)
 class MaxFlips(OverallKind):
-    def figure_of(self, case: Case) -> Number | None:
+    def figure_of(self, case: MeasuredCase) -> Number | None:
         return Fraction(case.agreement.flips, case.agreement.examples) if case.agreement else None
 
-    def passes_of(self, case: Case, figure: Number) -> Passes:
+    def passes_of(self, case: MeasuredCase, figure: Number) -> Passes:
         return of_flips(case, figure)
 
-    def bounds_of(self, case: Case, limit: Limit, figure: float) -> Bounds | Reason:
+    def bounds_of(self, case: MeasuredCase, limit: Limit, figure: float) -> Bounds | Reason:
         return share_bounds_of(case, limit, figure)
 
-    def why_useless(self, case: Case) -> Reason | None:
+    def why_useless(self, case: MeasuredCase) -> Reason | None:
         return constant_answers(case)
 
     def never_measured(self, metric: MetricSpec, slices: str | None, inference: str) -> str:

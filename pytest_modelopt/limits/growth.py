@@ -9,25 +9,26 @@ from fractions import Fraction
 from statistics import median_low
 
 from pytest_modelopt.limits.kind import LimitKind, Number, ends
-from pytest_modelopt.results.record import Case, Measurement
+from pytest_modelopt.results.case import MeasuredCase
+from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.verdicts import Limit, Reason, Verdict
 
 
 @dataclass(frozen=True)
 class GrowthKind(LimitKind):
     @abstractmethod
-    def bytes_of(self, case: Case, side: Measurement) -> tuple[int, ...]:
+    def bytes_of(self, case: MeasuredCase, side: Measurement) -> tuple[int, ...]:
         """All that the runs of a meter have read; one figure where it repeats."""
 
-    def is_of_process(self, case: Case) -> bool:
+    def is_of_process(self, case: MeasuredCase) -> bool:
         """Whether it is read from whole processes."""
         return False
 
-    def judge(self, case: Case, limit: Limit, timed_limits: int) -> Verdict:
+    def judge(self, case: MeasuredCase, limit: Limit, timed_limits: int) -> Verdict:
         """Of a case of which both sides are measured."""
-        assert case.original is not None
+        assert case.reference is not None
         assert case.variant is not None
-        before, after = self.bytes_of(case, case.original), self.bytes_of(case, case.variant)
+        before, after = self.bytes_of(case, case.reference), self.bytes_of(case, case.variant)
         low, high = _growth(max(before), min(after)), _growth(min(before), max(after))
         was, now = median_low(before), median_low(after)
         figure = _growth(was, now)
@@ -36,22 +37,22 @@ class GrowthKind(LimitKind):
             return Verdict(limit, "fail", None, reason)
         return Verdict(limit, self.decide(case, limit, low, high), float(figure), reason, *ends(low, high))
 
-    def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
+    def with_room(self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         return (1 + end) * (1 + headroom) - 1
 
 
 @dataclass(frozen=True)
 class MaxMemoryGrowth(GrowthKind):
-    def bytes_of(self, case: Case, side: Measurement) -> tuple[int, ...]:
+    def bytes_of(self, case: MeasuredCase, side: Measurement) -> tuple[int, ...]:
         return case.memory_peaks_bytes(side)
 
-    def is_of_process(self, case: Case) -> bool:
+    def is_of_process(self, case: MeasuredCase) -> bool:
         return bool(case.foreign_runtimes)
 
 
 @dataclass(frozen=True)
 class MaxSizeGrowth(GrowthKind):
-    def bytes_of(self, case: Case, side: Measurement) -> tuple[int, ...]:
+    def bytes_of(self, case: MeasuredCase, side: Measurement) -> tuple[int, ...]:
         assert side.size_bytes is not None
         return (side.size_bytes,)
 

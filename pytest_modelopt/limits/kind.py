@@ -16,8 +16,8 @@ from typing import ClassVar, Literal, TypeAlias
 
 from pytest_modelopt.limits import units
 from pytest_modelopt.results import figures
+from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.record import Case
 from pytest_modelopt.results.verdicts import Figure, Limit, Parameter, Reason, Verdict
 from pytest_modelopt.statistics.timing import Decision
 
@@ -122,26 +122,28 @@ class LimitKind(ABC):
     # --- a measured case ---------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def judge(self, case: Case, limit: Limit, timed_limits: int) -> Verdict:
+    def judge(self, case: MeasuredCase, limit: Limit, timed_limits: int) -> Verdict:
         """The verdict on the case. `timed_limits`: those of the run, which share the risk of a false FAIL."""
 
     @abstractmethod
-    def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float | None:
+    def with_room(
+        self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float
+    ) -> float | None:
         """The value that leaves `headroom`, a share, beyond `end`; None where that would be no room."""
 
-    def why_useless(self, case: Case) -> Reason | None:
+    def why_useless(self, case: MeasuredCase) -> Reason | None:
         """Why the limit means nothing against this original; None where it does, or where nobody can tell."""
         return None
 
-    def note(self, case: Case, limit: Limit) -> Reason | None:
+    def note(self, case: MeasuredCase, limit: Limit) -> Reason | None:
         """What is worth saying of a limit that holds."""
         return None
 
-    def bounds_from_above(self, case: Case) -> bool:
+    def bounds_from_above(self, case: MeasuredCase) -> bool:
         """Whether more is worse."""
         return self.direction == "max"
 
-    def decide(self, case: Case, limit: Limit, low: Number, high: Number) -> Decision:
+    def decide(self, case: MeasuredCase, limit: Limit, low: Number, high: Number) -> Decision:
         """Of everything from `low` to `high`: whether the limit allows all of it, or none. To lie at it keeps it."""
         if self.bounds_from_above(case):
             if compared(high, limit) <= 0:
@@ -157,7 +159,7 @@ class LimitKind(ABC):
         """The verdict without a figure; `missing`: for the reason that its measurement states."""
         return Verdict(limit, "not measured", None, Reason(code, parameters))
 
-    def figure_in(self, case: Case) -> Figure:
+    def figure_in(self, case: MeasuredCase) -> Figure:
         """The figure by which this case is judged: memory is that of the process where a runtime keeps the weights."""
         return "process_memory" if self.figure == "memory" and case.foreign_runtimes else self.figure
 
@@ -167,10 +169,10 @@ class ExactKind(LimitKind):
     """A limit on one figure that repeats to the byte."""
 
     @abstractmethod
-    def figure_of(self, case: Case) -> Number | None:
+    def figure_of(self, case: MeasuredCase) -> Number | None:
         """None where it was not measured."""
 
-    def judge(self, case: Case, limit: Limit, timed_limits: int) -> Verdict:
+    def judge(self, case: MeasuredCase, limit: Limit, timed_limits: int) -> Verdict:
         figure = self.figure_of(case)
         if figure is None:
             return self.not_measured(limit)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pytest_modelopt.limits.kind import LimitKind
-from pytest_modelopt.results.record import Case, Timing
+from pytest_modelopt.results.case import MeasuredCase
+from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Limit, Parameter, Reason, Verdict
 from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
@@ -50,7 +51,7 @@ class TimedKind(LimitKind):
     def decision_of(self, limit: Limit, samples: Samples, timed_limits: int) -> tuple[Estimate, Decision]:
         """What is estimated, and whether that keeps the limit."""
 
-    def judge(self, case: Case, limit: Limit, timed_limits: int) -> Verdict:
+    def judge(self, case: MeasuredCase, limit: Limit, timed_limits: int) -> Verdict:
         timing = case.timing
         if timing is None or not timing.pairs:
             return self.not_measured(limit)
@@ -107,7 +108,7 @@ class MinSpeedup(TimedKind):
         estimate = speedup(samples)
         return estimate, decide_at_least(estimate, self.bound_of(limit), alpha_fail=alpha_fail(timed_limits))
 
-    def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
+    def with_room(self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         return end / (1 + headroom)
 
 
@@ -122,7 +123,7 @@ class MaxLatency(TimedKind):
     def interval_of(self, estimate: Estimate, timed_limits: int) -> tuple[float, float]:
         return estimate.interval(alpha_fail(timed_limits), ALPHA_PASS)
 
-    def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
+    def with_room(self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         return end * (1 + headroom)
 
 
@@ -137,7 +138,7 @@ class MaxSlowdown(MinSpeedup):
         """The share by which head takes longer; negative where it takes less."""
         return math.inf if estimated <= 0 else 1 / estimated - 1
 
-    def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
+    def with_room(self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         return (1 + end) * (1 + headroom) - 1
 
 

@@ -10,7 +10,7 @@ from statistics import median_low
 from typing import ClassVar
 
 from pytest_modelopt.limits.kind import LimitKind, Number, ends, share_left
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.verdicts import Limit, Reason, Verdict
 
 
@@ -26,10 +26,10 @@ class _Range:
 @dataclass(frozen=True)
 class MemoryKind(LimitKind):
     @abstractmethod
-    def range_of(self, case: Case) -> _Range | None:
+    def range_of(self, case: MeasuredCase) -> _Range | None:
         """None where it was not measured."""
 
-    def judge(self, case: Case, limit: Limit, timed_limits: int) -> Verdict:
+    def judge(self, case: MeasuredCase, limit: Limit, timed_limits: int) -> Verdict:
         found = self.range_of(case)
         if found is None:
             return self.not_measured(limit)
@@ -37,11 +37,11 @@ class MemoryKind(LimitKind):
         reason = Reason("measured", {"by_process": self.is_of_process(case)})
         return Verdict(limit, decision, float(found.figure), reason, *ends(found.low, found.high))
 
-    def is_of_process(self, case: Case) -> bool:
+    def is_of_process(self, case: MeasuredCase) -> bool:
         """Whether it is read from whole processes, and not from torch's allocator."""
         return bool(case.foreign_runtimes)
 
-    def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
+    def with_room(self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         return end * (1 + headroom)
 
 
@@ -49,7 +49,7 @@ class MemoryKind(LimitKind):
 class MaxMemory(MemoryKind):
     is_absolute: ClassVar[bool] = True
 
-    def range_of(self, case: Case) -> _Range | None:
+    def range_of(self, case: MeasuredCase) -> _Range | None:
         return _range(case.memory_peaks_bytes(case.variant))
 
 
@@ -57,18 +57,18 @@ class MaxMemory(MemoryKind):
 class MaxProcessMemory(MemoryKind):
     is_absolute: ClassVar[bool] = True
 
-    def range_of(self, case: Case) -> _Range | None:
+    def range_of(self, case: MeasuredCase) -> _Range | None:
         process = case.variant.process_memory if case.variant else None
         return _range(process.peaks_bytes) if process else None
 
-    def is_of_process(self, case: Case) -> bool:
+    def is_of_process(self, case: MeasuredCase) -> bool:
         return True
 
 
 @dataclass(frozen=True)
 class MinMemoryReduction(MemoryKind):
-    def range_of(self, case: Case) -> _Range | None:
-        original, variant = case.memory_peaks_bytes(case.original), case.memory_peaks_bytes(case.variant)
+    def range_of(self, case: MeasuredCase) -> _Range | None:
+        original, variant = case.memory_peaks_bytes(case.reference), case.memory_peaks_bytes(case.variant)
         if not variant or not original or min(original) <= 0 or _meters_differ(case):
             return None
         return _Range(
@@ -77,7 +77,7 @@ class MinMemoryReduction(MemoryKind):
             high=1 - Fraction(min(variant), max(original)),
         )
 
-    def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
+    def with_room(self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         return share_left(end, headroom)
 
 
@@ -85,9 +85,9 @@ def _range(peaks_bytes: Sequence[int]) -> _Range | None:
     return _Range(min(peaks_bytes), median_low(peaks_bytes), max(peaks_bytes)) if peaks_bytes else None
 
 
-def _meters_differ(case: Case) -> bool:
+def _meters_differ(case: MeasuredCase) -> bool:
     """Whether figures of two process meters would be compared, which read different things."""
-    sides = (case.original, case.variant)
+    sides = (case.reference, case.variant)
     meters = {side.process_memory.meter for side in sides if side is not None and side.process_memory}
     return bool(case.foreign_runtimes) and len(meters) > 1
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from pytest_modelopt.limits.kind import Number
+from pytest_modelopt.results.case import MeasuredCase
+from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.metric import is_share
-from pytest_modelopt.results.record import Case, Measurement
 from pytest_modelopt.results.verdicts import Parameter
 
 _ROUNDING = 1e-6
@@ -40,12 +41,12 @@ class Passes:
         return {"passes_low": low, "passes_high": high}
 
 
-def repeats_itself(case: Case) -> bool:
+def repeats_itself(case: MeasuredCase) -> bool:
     """Whether both sides gave the same answers in another pass over the same examples, as far as that was tried."""
-    return all(side is None or side.repeat is None for side in (case.original, case.variant))
+    return all(side is None or side.repeat is None for side in (case.reference, case.variant))
 
 
-def of_flips(case: Case, figure: Number) -> Passes:
+def of_flips(case: MeasuredCase, figure: Number) -> Passes:
     """What a share of flips may be in other passes."""
     if repeats_itself(case):
         return Passes(figure, figure, figure)
@@ -55,28 +56,28 @@ def of_flips(case: Case, figure: Number) -> Passes:
     return Passes(max(Fraction(0), figure - own), figure, min(Fraction(1), figure + own))
 
 
-def of_scores(case: Case, figure: Number, *, is_drop: bool) -> Passes:
+def of_scores(case: MeasuredCase, figure: Number, *, is_drop: bool) -> Passes:
     """What a score, or a drop, may be in other passes."""
     if repeats_itself(case):
         return Passes(figure, figure, figure)
     found = _scores(case, case.variant)
     if is_drop:
         sign = 1 if case.higher_is_better else -1
-        found = [sign * (before - after) for before in _scores(case, case.original) for after in found]
+        found = [sign * (before - after) for before in _scores(case, case.reference) for after in found]
     if any(math.isnan(each) for each in found):
         return Passes(-math.inf, figure, math.inf)
     return Passes(min(found), figure, max(found))
 
 
-def own_flips(case: Case) -> int:
+def own_flips(case: MeasuredCase) -> int:
     """Predictions that differ between passes of the two sides themselves; all of them where nobody counted."""
     assert case.agreement is not None
-    repeats = [side.repeat for side in (case.original, case.variant) if side is not None and side.repeat is not None]
+    repeats = [side.repeat for side in (case.reference, case.variant) if side is not None and side.repeat is not None]
     everything = case.agreement.examples
     return min(everything, sum(everything if repeat.flips is None else repeat.flips for repeat in repeats))
 
 
-def exact_score(case: Case, score: float) -> Number:
+def exact_score(case: MeasuredCase, score: float) -> Number:
     """Counted exactly for a metric that is right-or-wrong, also where single predictions were not compared."""
     examples = case.agreement.examples if case.agreement is not None else _counted(case)
     right = round(score * examples)
@@ -85,13 +86,13 @@ def exact_score(case: Case, score: float) -> Number:
     return Fraction(right, examples)
 
 
-def _counted(case: Case) -> int:
+def _counted(case: MeasuredCase) -> int:
     """The examples of which both scores are a share; 0 where they are none, or of different examples."""
-    counts = {side.examples for side in (case.original, case.variant) if side is not None}
+    counts = {side.examples for side in (case.reference, case.variant) if side is not None}
     return counts.pop() if is_share(case.metric) and len(counts) == 1 else 0
 
 
-def _scores(case: Case, side: Measurement | None) -> list[Number]:
+def _scores(case: MeasuredCase, side: Measurement | None) -> list[Number]:
     """Of each pass; NaN where a pass has no score."""
     if side is None:
         return [math.nan]

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import ClassVar
 
 from pytest_modelopt.limits.kind import ExactKind, Number, share_left
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.verdicts import Limit
 
 
@@ -15,20 +15,20 @@ from pytest_modelopt.results.verdicts import Limit
 class MaxSize(ExactKind):
     is_absolute: ClassVar[bool] = True
 
-    def figure_of(self, case: Case) -> Number | None:
+    def figure_of(self, case: MeasuredCase) -> Number | None:
         return case.variant.size_bytes if case.variant else None
 
-    def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
+    def with_room(self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         return end * (1 + headroom)
 
 
 @dataclass(frozen=True)
 class MinSizeReduction(ExactKind):
-    def figure_of(self, case: Case) -> Number | None:
-        before, after = (side.size_bytes if side is not None else None for side in (case.original, case.variant))
+    def figure_of(self, case: MeasuredCase) -> Number | None:
+        before, after = (side.size_bytes if side is not None else None for side in (case.reference, case.variant))
         return None if after is None or not before else 1 - Fraction(after, before)
 
-    def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
+    def with_room(self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         return share_left(end, headroom)
 
 

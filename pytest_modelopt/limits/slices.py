@@ -23,8 +23,8 @@ from pytest_modelopt.limits.baseline_sanity import why_worthless
 from pytest_modelopt.limits.kind import Number, compared, ends
 from pytest_modelopt.limits.repeated_passes import Passes, own_flips, repeats_itself
 from pytest_modelopt.results.answers import Slices
+from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.record import Case
 from pytest_modelopt.results.verdicts import Limit, Parameter, Reason, Verdict
 from pytest_modelopt.statistics.needed import examples_for_drop
 from pytest_modelopt.statistics.proportions import drop_bounds
@@ -70,7 +70,7 @@ def beyond(rows: Sequence[SliceRow], limit: Limit) -> list[SliceRow]:
     return [row for row in worst_first(rows) if compared(_drop(row), limit) > 0]
 
 
-def too_small(case: Case, limit: Limit) -> list[SliceRow]:
+def too_small(case: MeasuredCase, limit: Limit) -> list[SliceRow]:
     """Slices of which a single example is more than the limit. No slice is, where the limit allows none at all."""
     if case.slices is None or not limit.value:
         return []
@@ -80,7 +80,7 @@ def too_small(case: Case, limit: Limit) -> list[SliceRow]:
 
 @dataclass(frozen=True)
 class MaxSliceDrop(AnswerKind):
-    def judge(self, case: Case, limit: Limit, timed_limits: int) -> Verdict:
+    def judge(self, case: MeasuredCase, limit: Limit, timed_limits: int) -> Verdict:
         if case.slices is None or all(drop is None for drop in case.slices.drops):
             return self.not_measured(limit, "no-slices")
         useless = self.why_useless(case)
@@ -103,17 +103,17 @@ class MaxSliceDrop(AnswerKind):
             decision = "inconclusive"
         return Verdict(limit, decision, float(worst), Reason(code, parameters), *ends(passes.low, passes.high))
 
-    def why_useless(self, case: Case) -> Reason | None:
+    def why_useless(self, case: MeasuredCase) -> Reason | None:
         return why_worthless(case) or below_floor(case)
 
-    def one_example(self, case: Case) -> float:
+    def one_example(self, case: MeasuredCase) -> float:
         """Of the slice with the worst drop."""
         if case.slices is None or not super().one_example(case):
             return super().one_example(case)
         worst = worst_first(slice_rows(case.slices))
         return float(Fraction(1, worst[0].examples)) if worst else 0.0
 
-    def note(self, case: Case, limit: Limit) -> Reason | None:
+    def note(self, case: MeasuredCase, limit: Limit) -> Reason | None:
         """Of slices of which one example is more than the limit. Bounds know that."""
         is_said = case.inference == "population" or not too_small(case, limit)
         return None if is_said else Reason("small-slices")
@@ -158,7 +158,7 @@ def _in_the_population(limit: Limit, rows: Sequence[SliceRow]) -> tuple[Decision
     return "inconclusive", parameters
 
 
-def _passes(case: Case, rows: Sequence[SliceRow]) -> Passes:
+def _passes(case: MeasuredCase, rows: Sequence[SliceRow]) -> Passes:
     """What the worst drop may be in other passes, as far as the own flips of both sides bound it."""
     ranked = worst_first(rows)
     figure = _drop(ranked[0])

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from pytest_modelopt.results.answers import Repeat
 from pytest_modelopt.results.candidate import Provenance
+from pytest_modelopt.results.measurement import Coverage
 from pytest_modelopt.results.observations import Spread
-from pytest_modelopt.results.record import Coverage
 from pytest_modelopt.results.wrong_pairs import Pairing
 
 ROUNDING = 1e-3

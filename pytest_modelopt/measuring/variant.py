@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass, replace
 
 from pytest_modelopt.results.candidate import Candidate
+from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.record import ORIGINAL
 from pytest_modelopt.results.source import Source
 
 SEED = 20260101

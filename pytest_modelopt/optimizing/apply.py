@@ -17,7 +17,7 @@ from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.optimizing.registry import RECIPES
 from pytest_modelopt.optimizing.sealed import explained, put_into_eval_mode, sealed_modules
-from pytest_modelopt.results.record import Coverage, RecipeStep
+from pytest_modelopt.results.measurement import Coverage, RecipeStep
 
 if TYPE_CHECKING:
     from torch import nn

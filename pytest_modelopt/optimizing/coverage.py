@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pytest_modelopt.optimizing.describe import author_name, type_name
 from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.optimizing.sharing import held, held_beside, shared_bytes, sharing
-from pytest_modelopt.results.record import LayerCoverage
+from pytest_modelopt.results.measurement import LayerCoverage
 
 if TYPE_CHECKING:
     import torch

@@ -33,7 +33,7 @@ from pytest_modelopt.optimizing.runtimes.onnxruntime.onnxruntime_int8_dynamic im
 from pytest_modelopt.optimizing.runtimes.onnxruntime.onnxruntime_int8_static import OnnxRuntimeInt8Static
 from pytest_modelopt.optimizing.runtimes.openvino.openvino import OpenVino
 from pytest_modelopt.optimizing.runtimes.openvino.openvino_int8 import OpenVinoInt8
-from pytest_modelopt.results.record import ORIGINAL
+from pytest_modelopt.results.case import ORIGINAL
 
 BUILT_IN: tuple[type[Recipe], ...] = (
     # quantization

@@ -15,8 +15,8 @@ from pytest_modelopt.plugin.keys import CASES, SESSION, TEST
 from pytest_modelopt.plugin.markers import read_budget
 from pytest_modelopt.plugin.selection import AGAINST_BASE, keyword
 from pytest_modelopt.results.base import Base
+from pytest_modelopt.results.case import ORIGINAL, Case
 from pytest_modelopt.results.outcome import is_red
-from pytest_modelopt.results.record import ORIGINAL, Case
 
 if TYPE_CHECKING:
     from pytest_modelopt.config.loader import CaseEntry

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.results.answers import Agreement, Interval, Slices
-from pytest_modelopt.results.record import Case, Coverage, Measurement, Timing
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.measurement import Coverage, Measurement
+from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Finding
 
 if TYPE_CHECKING:
@@ -22,8 +24,8 @@ class Comparison:
 
     @property
     def original(self) -> Measurement:
-        assert self.case.original is not None
-        return self.case.original
+        assert self.case.reference is not None
+        return self.case.reference
 
     @property
     def variant(self) -> Measurement:
@@ -41,7 +43,7 @@ class Comparison:
         """The pairs. Raises RuntimeError, with the recorded reason, where nothing was timed."""
         timing = self.case.timing
         if timing is None or not timing.pairs:
-            sides = (self.case.variant, self.case.original)
+            sides = (self.case.variant, self.case.reference)
             reasons = [side.unmeasured["timing"] for side in sides if side is not None and "timing" in side.unmeasured]
             error = f"{self.case.error.stage}: {self.case.error.message}" if self.case.error is not None else ""
             why = error or "; ".join(reasons) or "the run took no pairs"

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from pytest_modelopt.results.case import Case, CaseError, Expected
 from pytest_modelopt.results.outcome import is_red
-from pytest_modelopt.results.record import Case, CaseError, Environment, Expected
+from pytest_modelopt.results.record import Environment
 
 Phase = Literal["setup", "call", "teardown", "crash"]
 _DURING: dict[Phase, str] = {"setup": "in its set-up: ", "call": "", "teardown": "in its tear-down: ", "crash": ""}

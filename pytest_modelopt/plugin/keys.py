@@ -8,7 +8,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_modelopt.plugin.session import Session
-    from pytest_modelopt.results.record import Case
+    from pytest_modelopt.results.case import Case
 
 MARKER = "model_budget"
 NEEDS_MODELOPT = "needs --modelopt"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_modelopt.results.record import ORIGINAL
+from pytest_modelopt.results.case import ORIGINAL
 
 if TYPE_CHECKING:
     from pytest_modelopt.config.loader import BudgetsFile

@@ -18,9 +18,10 @@ from pytest_modelopt.plugin.options import Options
 from pytest_modelopt.reporting.names import case_name
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.base import Against, Base
+from pytest_modelopt.results.case import ORIGINAL, Case, CaseError, MeasuredCase, PlannedCase, next_stage
 from pytest_modelopt.results.contradictions import disagreement_of
 from pytest_modelopt.results.metric import is_share
-from pytest_modelopt.results.record import ORIGINAL, Case, CaseError, Environment, Record
+from pytest_modelopt.results.record import Environment, Record
 from pytest_modelopt.results.verdicts import Limit
 
 if TYPE_CHECKING:
@@ -127,25 +128,24 @@ class Session:
         from pytest_modelopt.judging.judge import judge
         from pytest_modelopt.limits.catalogue import LIMITS, misfit
 
-        case = _case(case_id, model, limits, variant, inference)
+        planned = _planned(case_id, model, limits, variant, inference)
         # A marker is read before its metric is known: `max_accuracy_drop=1` would be a limit that nothing can break.
         misfits = [text for limit in limits if (text := misfit(limit, _metric_name(variant)))]
         if misfits:
-            return replace(case, error=CaseError("limits", "; ".join(misfits)))
-        if case.recipe == ORIGINAL:
+            return next_stage(Case, planned, error=CaseError("limits", "; ".join(misfits)))
+        if planned.recipe == ORIGINAL:
             is_timed = any(LIMITS[limit.name].is_timed for limit in limits)
-            measured = self.runner.measure_original(case, variant, self._is_open(limits), is_timed=is_timed)
+            measured = self.runner.measure_original(planned, variant, self._is_open(limits), is_timed=is_timed)
         else:
-            measured = self.runner.measure(case, variant, self._is_open(limits), keep=self.compares_with_base)
+            measured = self.runner.measure(planned, variant, self._is_open(limits), keep=self.compares_with_base)
         self._environment = self.runner.environment
         ill_fitting = _unfit_for_scores(measured)
         if measured.error is None and ill_fitting:
             measured = replace(measured, error=CaseError("limits", ill_fitting))
-        measured = _whose_figures_agree(measured)
-        same = nothing_compared(measured) if measured.error is None and case.recipe != ORIGINAL else ""
+        judged = judge(_whose_figures_agree(measured), timed_limits=self.timed_limits)
+        same = nothing_compared(judged) if judged.error is None and planned.recipe != ORIGINAL else ""
         if same:
-            measured = replace(measured, error=CaseError("compare", same))
-        judged = judge(measured, timed_limits=self.timed_limits)
+            judged = replace(judged, error=CaseError("compare", same), verdicts=())
         return replace(judged, findings=examine(judged, self._environment))
 
     def run_against(self, case_id: str, entry: CaseEntry) -> Case:
@@ -156,7 +156,7 @@ class Session:
         model = entry.model
         limits = model.regression if entry.recipe == ORIGINAL else entry.regression
         head = self.variant(entry)
-        case = _case(case_id, model.name, limits, head, model.inference)
+        case = next_stage(MeasuredCase, _planned(case_id, model.name, limits, head, model.inference))
         is_open = self._is_open(limits)
         if self.revision is not None:
             revision = self.revision
@@ -265,14 +265,12 @@ class Session:
             self.outputs.update(lambda: self.record(complete=False))
 
 
-def _case(case_id: str, model: str, limits: Sequence[Limit], variant: Variant, inference: Inference) -> Case:
+def _planned(case_id: str, model: str, limits: Sequence[Limit], variant: Variant, inference: Inference) -> PlannedCase:
     """A case of which nothing was measured yet."""
-    return Case(
+    return PlannedCase(
         id=case_id,
         model=model,
         recipe=variant.label,
-        metric=None,
-        higher_is_better=True,
         limits=tuple(limits),
         batch_size=variant.batch_size,
         device=variant.device,
@@ -281,7 +279,7 @@ def _case(case_id: str, model: str, limits: Sequence[Limit], variant: Variant, i
     )
 
 
-def _whose_figures_agree(case: Case) -> Case:
+def _whose_figures_agree(case: MeasuredCase) -> MeasuredCase:
     """The case, in error where its figures contradict each other: no command would read the record of such a run."""
     told = disagreement_of(case)
     why = f"its figures contradict each other, which is a fault of pytest-modelopt that should be reported: {told}"
@@ -321,7 +319,7 @@ def _absolute(candidate: Candidate, folder: Path) -> Candidate:
     return replace(candidate, file=os.path.normpath(folder / candidate.file)) if candidate.file else candidate
 
 
-def _breaks_memory(case: Case) -> bool:
+def _breaks_memory(case: MeasuredCase) -> bool:
     """Whether it breaks a limit on memory, as far as it was measured."""
     from pytest_modelopt.judging.judge import judge
     from pytest_modelopt.limits.catalogue import LIMITS
@@ -335,7 +333,7 @@ def _metric_name(variant: Variant) -> str | None:
     return variant.metric.name if isinstance(variant.metric.name, str) else None
 
 
-def _unfit_for_scores(case: Case) -> str:
+def _unfit_for_scores(case: MeasuredCase) -> str:
     """Why a limit does not fit the scores that a metric of the project's own gives; else empty.
 
     `97%` means 0.97: against a score of 93.5 it would be a floor that nothing can break. A drop of 1 is one that
@@ -343,7 +341,7 @@ def _unfit_for_scores(case: Case) -> str:
     """
     from pytest_modelopt.limits.catalogue import LIMITS
 
-    sides = [side.score for side in (case.original, case.variant) if side is not None and side.score is not None]
+    sides = [side.score for side in (case.reference, case.variant) if side is not None and side.score is not None]
     largest = max((abs(score) for score in sides), default=0.0)
     if is_share(case.metric):
         return ""
@@ -358,16 +356,16 @@ def _unfit_for_scores(case: Case) -> str:
     )
 
 
-def _allows_every_drop(case: Case, limit: Limit) -> bool:
+def _allows_every_drop(case: MeasuredCase, limit: Limit) -> bool:
     """Whether a plain number is as much as the original's score can lose, as far as the worst one is known."""
-    side = case.original
+    side = case.reference
     if side is None or side.score is None or side.observations is None or side.observations.worst_score is None:
         return False
     is_plain = not limit.text.rstrip().endswith("pp")
     return is_plain and limit.value >= max(1.0, abs(side.score - side.observations.worst_score))
 
 
-def _allowing_every_drop(case: Case, limit: Limit) -> str:
+def _allowing_every_drop(case: MeasuredCase, limit: Limit) -> str:
     return (
         f"{limit.name}: {limit.text} would allow every drop of {case.metric}; if you mean "
         f"percentage points, write {limit.text} pp"

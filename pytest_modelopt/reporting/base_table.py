@@ -27,8 +27,9 @@ from pytest_modelopt.reporting.table import (
     scored,
     verdict_cell,
 )
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.outcome import CaseOutcome, case_outcome, is_red
-from pytest_modelopt.results.record import Case, Record
+from pytest_modelopt.results.record import Record
 
 HEADERS = ("recipe", "memory", "size", "latency", "score", "flips", "verdict")
 ALIGNMENTS = ("left", "right", "right", "right", "right", "right", "left")
@@ -150,7 +151,7 @@ FIGURES = ("memory", "size", "score", "answers", "latency")
 
 def compared(case: Case) -> tuple[str, ...]:
     """Which of `FIGURES` the base has, so that something can be said of them."""
-    original = case.original
+    original = case.reference
     known = {
         "memory": bool(case.memory_peaks_bytes(original)),
         "size": original is not None and original.size_bytes is not None,
@@ -178,12 +179,12 @@ def changes(case: Case, timed_limits: int) -> tuple[str, ...]:
 
 
 def _memory_changed(case: Case) -> bool:
-    before, after = case.memory_peaks_bytes(case.original), case.memory_peaks_bytes(case.variant)
+    before, after = case.memory_peaks_bytes(case.reference), case.memory_peaks_bytes(case.variant)
     return not after or (bool(before) and (max(before) < min(after) or max(after) < min(before)))
 
 
 def _size_changed(case: Case) -> bool:
-    before, after = (side.size_bytes if side else None for side in (case.original, case.variant))
+    before, after = (side.size_bytes if side else None for side in (case.reference, case.variant))
     return before != after
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pytest_modelopt.limits.latency import interval_of, latencies_s, speedup_of
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.figures import (
     format_bytes,
     format_factor,
@@ -16,7 +17,7 @@ from pytest_modelopt.results.figures import (
     format_time,
 )
 from pytest_modelopt.results.metric import in_unit_interval
-from pytest_modelopt.results.record import Case, Timing
+from pytest_modelopt.results.timed_pairs import Timing
 
 NOT_MEASURED = "-"
 PROCESS_METER = "*"
@@ -33,13 +34,13 @@ def or_dash(form: Callable[[_Figure], str], figure: _Figure | None) -> str:
 
 def memory_cell(case: Case) -> str:
     """Bytes by the meter of the comparison, and the share by which they differ from the other side's."""
-    cell = bytes_cell(case.memory_bytes(case.original), case.memory_bytes(case.variant))
+    cell = bytes_cell(case.memory_bytes(case.reference), case.memory_bytes(case.variant))
     return f"{cell}{PROCESS_METER}" if case.foreign_runtimes and cell != NOT_MEASURED else cell
 
 
 def size_cell(case: Case) -> str:
     """Saved bytes, and the share by which they differ from the other side's."""
-    original, variant = case.original, case.variant
+    original, variant = case.reference, case.variant
     return bytes_cell(original.size_bytes if original else None, variant.size_bytes if variant else None)
 
 

@@ -8,7 +8,7 @@ from pytest_modelopt.limits.slices import slice_rows, worst_first
 from pytest_modelopt.reporting.messages.figures import format_drop
 from pytest_modelopt.reporting.messages.slices import slice_title
 from pytest_modelopt.results.answers import Agreement
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 
 EXAMPLES_SHOWN = 10
 SLICES_SHOWN = 5

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.reporting.sentences import case_items
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 
 
 def explain(case: Case, *, strict: bool, first: str = "") -> str:

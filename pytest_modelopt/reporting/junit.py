@@ -8,7 +8,7 @@ from pytest_modelopt.reporting.cells import timed
 from pytest_modelopt.reporting.changed_answers import counts_right
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.base import Base
-from pytest_modelopt.results.record import ORIGINAL, Case
+from pytest_modelopt.results.case import ORIGINAL, Case
 
 
 def properties(case: Case) -> list[tuple[str, str | float | int]]:
@@ -25,7 +25,7 @@ def properties(case: Case) -> list[tuple[str, str | float | int]]:
 
 
 def _against_original(case: Case) -> dict[str, str | float | int | None]:
-    original, variant, timing, agreement = case.original, case.variant, timed(case), case.agreement
+    original, variant, timing, agreement = case.reference, case.variant, timed(case), case.agreement
     process = variant.process_memory if variant else None
     return {
         "model": plain_line(case.model),
@@ -53,7 +53,7 @@ def _against_original(case: Case) -> dict[str, str | float | int | None]:
 
 
 def _against_base(case: Case, base: Base) -> dict[str, str | float | int | None]:
-    original, variant, timing = case.original, case.variant, timed(case)
+    original, variant, timing = case.reference, case.variant, timed(case)
     size_before, size_after = (side.size_bytes if side else None for side in (original, variant))
     memory_before, memory_after = (case.memory_bytes(side) for side in (original, variant))
     return {

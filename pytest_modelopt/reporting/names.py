@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pytest_modelopt.reporting.plain_text import plain_line
-from pytest_modelopt.results.record import Case, Environment, Measurement, Record
+from pytest_modelopt.results.case import Case, MeasuredCase
+from pytest_modelopt.results.measurement import Measurement
+from pytest_modelopt.results.record import Environment, Record
 
 _HASH_SHOWN = 12
 _NAME_LENGTH = 200
@@ -19,7 +21,7 @@ def against(case: Case) -> str:
     return "" if case.base is None else f" against {plain_line(case.base.name)}"
 
 
-def sides(case: Case) -> tuple[str, str]:
+def sides(case: MeasuredCase) -> tuple[str, str]:
     """What the two variants of a case are called: the one that is compared with, and the one that is compared."""
     return ("original", "variant") if case.base is None else ("base", "head")
 
@@ -27,7 +29,7 @@ def sides(case: Case) -> tuple[str, str]:
 def variant_name(case: Case, side: Measurement) -> str:
     """The recipe of one of the two variants, or 'original'; 'int8-dynamic at 1a2b3c4d5e6f' for the base's."""
     name = plain_line(side.recipe or "original")
-    at_base = case.base is not None and side is case.original
+    at_base = case.base is not None and side is case.reference
     return f"{name} at {plain_line(case.base.name)}" if case.base is not None and at_base else name
 
 

@@ -15,8 +15,10 @@ from pytest_modelopt.reporting.messages.waivers import format_waiver_use
 from pytest_modelopt.reporting.names import against, case_name, on_machine, sides, variant_name
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.figures import format_bytes
-from pytest_modelopt.results.record import Case, Measurement, Record
+from pytest_modelopt.results.measurement import Measurement
+from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.run_outcome import run_outcome
 
 _NAMES_SHOWN = 10
@@ -268,8 +270,8 @@ def _unmeasured(record: Record) -> Iterator[Item]:
 
 def _measurements(case: Case) -> Iterator[Measurement]:
     """The measurements that a report may speak of: of a case in error, its message says it all."""
-    if case.original is not None:
-        yield case.original
+    if case.reference is not None:
+        yield case.reference
     if case.variant is not None and case.error is None:
         yield case.variant
 

@@ -25,7 +25,8 @@ from pytest_modelopt.reporting.sections import (
 from pytest_modelopt.reporting.sentences import told_once
 from pytest_modelopt.reporting.tables import AnyBlock, AnyRow, tables
 from pytest_modelopt.results.base import Against
-from pytest_modelopt.results.record import Case, Record
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.record import Record
 
 _LOOSENED_SHOWN = 50
 _WAIVERS_SHOWN = 50

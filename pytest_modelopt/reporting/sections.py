@@ -15,8 +15,9 @@ from pytest_modelopt.reporting.plain_text import no_command, plain_lines
 from pytest_modelopt.reporting.sentences import told_once
 from pytest_modelopt.reporting.summary import counted, timed_limits
 from pytest_modelopt.reporting.tables import AnyBlock, AnyRow
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.outcome import is_red
-from pytest_modelopt.results.record import Case, Environment, Record
+from pytest_modelopt.results.record import Environment, Record
 from pytest_modelopt.results.run_outcome import run_outcome
 
 LIMIT_BYTES = 900 * 1024

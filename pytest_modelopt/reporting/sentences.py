@@ -16,9 +16,11 @@ from pytest_modelopt.reporting.names import case_name, on_machine, sides
 from pytest_modelopt.reporting.notes import notes
 from pytest_modelopt.reporting.plain_text import plain_line, plain_lines
 from pytest_modelopt.reporting.timing_conditions import disturbances
+from pytest_modelopt.results.case import Case, CaseError, Stage
 from pytest_modelopt.results.figures import format_bytes, format_percentage
+from pytest_modelopt.results.measurement import Coverage, LayerCoverage
 from pytest_modelopt.results.outcome import unjudged_limits
-from pytest_modelopt.results.record import Case, CaseError, Coverage, LayerCoverage, Record, Stage
+from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.verdicts import Finding, Limit, Verdict
 
 _TYPES_SHOWN = 4

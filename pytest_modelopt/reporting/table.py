@@ -23,10 +23,12 @@ from pytest_modelopt.reporting.cells import (
 )
 from pytest_modelopt.reporting.names import machine_title
 from pytest_modelopt.reporting.plain_text import plain_line
+from pytest_modelopt.results.case import ORIGINAL, Case
 from pytest_modelopt.results.figures import format_bytes, format_number, format_percentage, format_time
+from pytest_modelopt.results.measurement import Coverage, Measurement
 from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.outcome import CaseOutcome, case_outcome, is_red, warnings
-from pytest_modelopt.results.record import ORIGINAL, Case, Coverage, Measurement, Record
+from pytest_modelopt.results.record import Record
 from pytest_modelopt.statistics.proportions import drop_bounds
 
 HEADERS = ("recipe", "changed", "memory", "size", "latency", "speedup", "score", "drop", "flips", "verdict")
@@ -160,7 +162,7 @@ def _had_no_data(case: Case) -> bool:
 
 
 def _sides(case: Case) -> list[Measurement]:
-    return [side for side in (case.variant, case.original) if side is not None]
+    return [side for side in (case.variant, case.reference) if side is not None]
 
 
 def measured(cases: list[Case]) -> str:
@@ -190,7 +192,7 @@ def _legend(cases: list[Case]) -> str:
 def _meter(cases: list[Case]) -> str:
     """What the mark at memory figures means, where there is one."""
     runtimes = list(dict.fromkeys(plain_line(name) for case in cases for name in case.foreign_runtimes))
-    sides = [side for case in cases if case.foreign_runtimes for side in (case.original, case.variant)]
+    sides = [side for case in cases if case.foreign_runtimes for side in (case.reference, case.variant)]
     meters = list(dict.fromkeys(side.process_memory.meter for side in sides if side and side.process_memory))
     if not meters:
         return ""
@@ -207,7 +209,7 @@ def _original_row(record: Record, cases: list[Case]) -> Row:
     timing = None if own is None else timed(own)
 
     def latest(figure: Callable[[Measurement], _Figure | None]) -> _Figure | None:
-        return _latest(figure(case.original) if case.original else None for case in cases)
+        return _latest(figure(case.reference) if case.reference else None for case in cases)
 
     return Row(
         recipe=ORIGINAL,
@@ -266,8 +268,8 @@ def _latest(figures: Iterable[_Figure | None]) -> _Figure | None:
 
 def _original_memory(cases: list[Case]) -> str:
     """By each meter that the comparisons below it use."""
-    by_tensors = _latest(case.memory_bytes(case.original) for case in cases if not case.foreign_runtimes)
-    by_process = _latest(case.memory_bytes(case.original) for case in cases if case.foreign_runtimes)
+    by_tensors = _latest(case.memory_bytes(case.reference) for case in cases if not case.foreign_runtimes)
+    by_process = _latest(case.memory_bytes(case.reference) for case in cases if case.foreign_runtimes)
     told = [] if by_tensors is None else [format_bytes(by_tensors)]
     told += [] if by_process is None else [f"{format_bytes(by_process)}{PROCESS_METER}"]
     return ", ".join(told) or NOT_MEASURED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_modelopt.results.figures import format_number, format_percentage, format_time
-from pytest_modelopt.results.record import Timing
+from pytest_modelopt.results.timed_pairs import Timing
 
 OTHERS = 0.125
 """Share of the cores that others may keep busy on average before it is said."""
@@ -37,7 +37,7 @@ def oddities(timing: Timing, names: tuple[str, str] = ("original", "variant")) -
     `names` says what the two are called.
     """
     found = []
-    for name, use in zip(names, (timing.conditions.original, timing.conditions.variant), strict=True):
+    for name, use in zip(names, (timing.conditions.reference, timing.conditions.variant), strict=True):
         if use.active_threads is not None and use.active_threads > timing.threads:
             found.append(
                 f"the {name} worked with {use.active_threads} threads though `threads` is {timing.threads}: its engine "

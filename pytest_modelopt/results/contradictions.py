@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from pytest_modelopt.results.answers import MOST_CHANGED, Agreement, Changed, Repeat, Slices
+from pytest_modelopt.results.case import MeasuredCase
+from pytest_modelopt.results.measurement import Coverage, Measurement
 from pytest_modelopt.results.metric import BUILT_IN, UNLABELLED, is_share
 from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.record import Case, Coverage, Measurement, Record, TimedPair, Timing
+from pytest_modelopt.results.record import Record
+from pytest_modelopt.results.timed_pairs import TimedPair, Timing
 
 _ROUNDING = 1e-6
 """Of a share of examples: floats hold it to 1e-16, and a wrong count is off by one whole example."""
@@ -48,14 +51,16 @@ def disagreement(record: Record) -> str:
     return ""
 
 
-def disagreement_of(case: Case) -> str:
+def disagreement_of(case: MeasuredCase) -> str:
     """The first two figures of the case that contradict each other, in words; '' where there are none."""
     return "" if case.error is not None else next(_disagreements(case), "")
 
 
-def _disagreements(case: Case) -> Iterator[str]:
+def _disagreements(case: MeasuredCase) -> Iterator[str]:
     yield from _of_sides(case)
-    sides = {name: side for name, side in (("original", case.original), ("variant", case.variant)) if side is not None}
+    sides = {
+        name: side for name, side in (("reference", case.reference), ("variant", case.variant)) if side is not None
+    }
     for name, side in sides.items():
         yield from _of_bytes(name, side)
         yield from _of_score(case, name, side)
@@ -80,17 +85,17 @@ def _disagreements(case: Case) -> Iterator[str]:
 # --- what was compared -----------------------------------------------------------------------------------------------
 
 
-def _of_sides(case: Case) -> Iterator[str]:
+def _of_sides(case: MeasuredCase) -> Iterator[str]:
     """Which measurements there must be, and in which direction their scores go."""
     base = case.base
     is_compared = base is None or base.status == "compared"
-    for name, side in (("original", case.original), ("variant", case.variant)):
+    for name, side in (("reference", case.reference), ("variant", case.variant)):
         if is_compared and side is None:
             yield f"{name} is null, but the case has no error: what was compared was measured on both sides"
-    if base is not None and not is_compared and case.original is not None:
-        yield f"base.status is {base.status}, but original holds figures of the base"
+    if base is not None and not is_compared and case.reference is not None:
+        yield f"base.status is {base.status}, but reference holds figures of the base"
     if case.metric is None and any(
-        side is not None and side.score is not None for side in (case.original, case.variant)
+        side is not None and side.score is not None for side in (case.reference, case.variant)
     ):
         yield "metric is null, but there is a score"
     metric = case.metric or ""
@@ -124,19 +129,19 @@ def _of_bytes(name: str, side: Measurement) -> Iterator[str]:
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 
-def _of_score(case: Case, name: str, side: Measurement) -> Iterator[str]:
+def _of_score(case: MeasuredCase, name: str, side: Measurement) -> Iterator[str]:
     if side.examples < 0 or (side.score is not None and side.examples < 1):
         yield f"{name}.examples is {side.examples}, but {name}.score is {_number(side.score)}"
         return
     if side.score is not None:
         yield from _of_one_score(case, f"{name}.score", side.score, side.examples)
-    if name == "original" and case.base is None and case.metric in UNLABELLED and side.score is not None:
+    if name == "reference" and case.base is None and case.metric in UNLABELLED and side.score is not None:
         own = None if case.metric == "sqnr" else 1.0
         if side.score != own:
-            yield f"original.score is {_number(side.score)}: under {case.metric} it is its own measure, {_number(own)}"
+            yield f"reference.score is {_number(side.score)}: under {case.metric} it is its own measure, {_number(own)}"
 
 
-def _of_one_score(case: Case, path: str, score: float, examples: int) -> Iterator[str]:
+def _of_one_score(case: MeasuredCase, path: str, score: float, examples: int) -> Iterator[str]:
     metric = case.metric or ""
     low, high = _bounds(metric)
     if not low <= score <= high:
@@ -155,7 +160,7 @@ def _bounds(metric: str) -> tuple[float, float]:
     return -math.inf, _MOST_DB if metric == "sqnr" else math.inf
 
 
-def _of_repeat(case: Case, name: str, side: Measurement, repeat: Repeat) -> Iterator[str]:
+def _of_repeat(case: MeasuredCase, name: str, side: Measurement, repeat: Repeat) -> Iterator[str]:
     path = f"{name}.repeat"
     if repeat.examples != side.examples:
         yield f"{path}.examples is {repeat.examples}, and {name}.examples {side.examples}"
@@ -171,7 +176,7 @@ def _of_repeat(case: Case, name: str, side: Measurement, repeat: Repeat) -> Iter
             )
 
 
-def _of_classes(case: Case, name: str, side: Measurement, seen: Observations) -> Iterator[str]:
+def _of_classes(case: MeasuredCase, name: str, side: Measurement, seen: Observations) -> Iterator[str]:
     """What was seen of the classes, by which a useless original is known."""
     path, examples = f"{name}.observations", side.examples
     most, predicted, outputs = seen.most_predicted, seen.predicted_classes, seen.output_classes
@@ -195,23 +200,26 @@ def _may_be_most(most: int, classes: int, examples: int) -> bool:
 # --- answers one by one ----------------------------------------------------------------------------------------------
 
 
-def _of_agreement(case: Case, counts: Agreement) -> Iterator[str]:
+def _of_agreement(case: MeasuredCase, counts: Agreement) -> Iterator[str]:
     lost, won, flips, examples = counts.right_to_wrong, counts.wrong_to_right, counts.flips, counts.examples
     told = f"agreement counts {lost} lost, {won} won and {flips} flips of {examples} examples"
     if not is_share(case.metric):
         yield f"{told}, but {case.metric} is not right-or-wrong per example"
-    sides = {name: side for name, side in (("original", case.original), ("variant", case.variant)) if side is not None}
+    sides = {
+        name: side for name, side in (("reference", case.reference), ("variant", case.variant)) if side is not None
+    }
     for name, side in sides.items():
         if side.examples != examples:
             yield f"{told}, and {name}.examples is {side.examples}"
     if len({side.data_fingerprint for side in sides.values()}) > 1:
-        yield "agreement is there, but original.data_fingerprint and variant.data_fingerprint are of different examples"
+        both = "reference.data_fingerprint and variant.data_fingerprint"
+        yield f"agreement is there, but {both} are of different examples"
     scores = [side.score for side in sides.values()]
     if len(scores) == 2 and scores[0] is not None and scores[1] is not None:
         before, after = (round(score * examples) for score in scores if score is not None)
         if before - after != lost - won or lost > before or won > examples - before:
             yield (
-                f"{told}, but original.score {_number(scores[0])} and variant.score {_number(scores[1])} are {before} "
+                f"{told}, but reference.score {_number(scores[0])} and variant.score {_number(scores[1])} are {before} "
                 f"and {after} right answers"
             )
     is_first = case.metric == "accuracy" or (case.metric == "agreement" and case.base is None)
@@ -221,7 +229,7 @@ def _of_agreement(case: Case, counts: Agreement) -> Iterator[str]:
         yield f"{told}: under agreement each flip turns a right answer wrong"
 
 
-def _of_changed(case: Case, counts: Agreement, listed: Changed) -> Iterator[str]:
+def _of_changed(case: MeasuredCase, counts: Agreement, listed: Changed) -> Iterator[str]:
     """The list of single examples, which is whole up to `MOST_CHANGED`, against the counts."""
     path, index = "agreement.changed", listed.index
     if any(one >= other for one, other in pairwise(index)) or (index and index[-1] >= counts.examples):
@@ -243,9 +251,9 @@ def _of_changed(case: Case, counts: Agreement, listed: Changed) -> Iterator[str]
         yield f"{path} lists {len(index)} examples, and agreement counts {most} at most"
 
 
-def _of_slices(case: Case, slices: Slices) -> Iterator[str]:
+def _of_slices(case: MeasuredCase, slices: Slices) -> Iterator[str]:
     total, counts = sum(slices.examples), case.agreement
-    for name, side in (("original", case.original), ("variant", case.variant)):
+    for name, side in (("reference", case.reference), ("variant", case.variant)):
         if side is not None and side.score is not None and total != side.examples:
             yield f"slices.examples add up to {total}, and {name}.examples is {side.examples}"
     lost, won = slices.right_to_wrong, slices.wrong_to_right
@@ -264,17 +272,17 @@ def _of_slices(case: Case, slices: Slices) -> Iterator[str]:
         ):
             if drop is None or abs(drop * examples - (less - more)) > _ROUNDING:
                 yield f"slices.drops of {name} is {_number(drop)}, and {less} lost and {more} won of {examples}"
-    seen = case.original.observations if case.original is not None else None
+    seen = case.reference.observations if case.reference is not None else None
     if slices.of_classes and seen is not None and seen.target_classes is not None and seen.rarer_targets is not None:
         rarer = total - max(slices.examples, default=0)
         if (seen.target_classes, seen.rarer_targets) != (len(slices.names), rarer):
             yield (
                 f"slices tells {len(slices.names)} classes and {rarer} examples of the rarer ones, and "
-                f"original.observations {seen.target_classes} and {seen.rarer_targets}"
+                f"reference.observations {seen.target_classes} and {seen.rarer_targets}"
             )
 
 
-def _of_interval(case: Case) -> Iterator[str]:
+def _of_interval(case: MeasuredCase) -> Iterator[str]:
     found, lacks = case.interval, case.interval_lacks_examples
     if case.agreement is not None and (found is not None or case.no_interval or lacks):
         yield "agreement gives the bounds of the drop, but interval, no_interval or interval_lacks_examples is set"
@@ -321,7 +329,7 @@ def _of_coverage(coverage: Coverage) -> Iterator[str]:
         )
 
 
-def _of_timing(case: Case, timing: Timing) -> Iterator[str]:
+def _of_timing(case: MeasuredCase, timing: Timing) -> Iterator[str]:
     best = timing.conditions.canary_at_best_ns
     if best is not None and best < 1:
         yield f"timing.conditions.canary_at_best_ns is {best}: no work takes less than 1"
@@ -335,7 +343,7 @@ def _of_timing(case: Case, timing: Timing) -> Iterator[str]:
 
 def _of_pair(index: int, pair: TimedPair) -> Iterator[str]:
     """A call's time is what the block took, without what others took of it, divided by the calls."""
-    for side in ("original", "variant"):
+    for side in ("reference", "variant"):
         call, calls, block, delayed = (
             getattr(pair, f"{side}_{what}") for what in ("ns", "calls", "block_ns", "delayed_ns")
         )
@@ -349,7 +357,7 @@ def _of_pair(index: int, pair: TimedPair) -> Iterator[str]:
 # --- waivers ---------------------------------------------------------------------------------------------------------
 
 
-def _of_waivers(case: Case, started: str) -> str:
+def _of_waivers(case: MeasuredCase, started: str) -> str:
     """A waiver that had run out when the run began: a budgets file that holds one is refused."""
     try:
         day = datetime.date.fromisoformat(started[:10]) - datetime.timedelta(days=1)  # it was read where midnight was

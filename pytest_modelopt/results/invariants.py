@@ -7,7 +7,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 from pytest_modelopt.results.answers import MOST_CHANGED, MOST_SLICES, Agreement, Changed, Repeat, Slices
-from pytest_modelopt.results.record import Case, Record
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.verdicts import Limit
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -45,7 +46,7 @@ def _contradictions(case: Case) -> Iterator[str]:
             yield from _of_changed(case.agreement.changed)
     if case.slices is not None:
         yield from _of_slices(case.slices)
-    for name, side in (("original", case.original), ("variant", case.variant)):
+    for name, side in (("reference", case.reference), ("variant", case.variant)):
         if side is not None and side.repeat is not None:
             yield from _of_repeat(side.repeat, f"{name}.repeat")
 

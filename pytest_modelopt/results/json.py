@@ -1,7 +1,7 @@
 """The record as JSON, in and out: strict on the way in, finite on the way out, and the same record after both.
 
 Timed pairs, thousands in one comparison, are stored as columns:
-`"pairs": {"variant_first": [...], "original_ns": [...], "variant_ns": [...], ...}`, each column on one line.
+`"pairs": {"variant_first": [...], "reference_ns": [...], "variant_ns": [...], ...}`, each column on one line.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pytest_modelopt.results.atomic_files import write_text
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.contradictions import disagreement
 from pytest_modelopt.results.invariants import contradiction, contradiction_of_record
-from pytest_modelopt.results.record import SCHEMA_VERSION, Case, Environment, Record, TimedPair, Timing
+from pytest_modelopt.results.record import SCHEMA_VERSION, Environment, Record
+from pytest_modelopt.results.timed_pairs import TimedPair, Timing
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from pytest_modelopt.results.base import Against
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.merge_info import Merged
 from pytest_modelopt.results.outcome import is_red
-from pytest_modelopt.results.record import Case, Environment, Record
+from pytest_modelopt.results.record import Environment, Record
 
 _NAMES_SHOWN = 10
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.verdicts import Limit
 
 CaseOutcome = Literal["error", "fail", "inconclusive", "warn", "pass", "no limits", "new", "xfailed", "xpassed"]

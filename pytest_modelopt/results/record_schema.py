@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
 
-from pytest_modelopt.results.record import SCHEMA_VERSION, Record, TimedPair
+from pytest_modelopt.results.record import SCHEMA_VERSION, Record
+from pytest_modelopt.results.timed_pairs import TimedPair
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

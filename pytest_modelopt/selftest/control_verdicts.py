@@ -12,9 +12,9 @@ from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.latency import interval_of, speedup_of
 from pytest_modelopt.measuring.worker.sabotage import SHARE
 from pytest_modelopt.reporting.messages.verdicts import format_verdict
+from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.figures import format_factor, format_percentage
 from pytest_modelopt.results.metric import in_unit_interval
-from pytest_modelopt.results.record import Case
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
 OTHERWISE = Limit("max_accuracy_drop", 0.05, "5 pp", "error", "selftest", 0)
@@ -44,7 +44,7 @@ class Control:
 # --- identity --------------------------------------------------------------------------------------------------------
 
 
-def judge_identity(case: Case, speed_limit: float) -> Control:
+def judge_identity(case: MeasuredCase, speed_limit: float) -> Control:
     """The original against itself: as fast, the same answers, the same bytes."""
     parts = [_speed(case, speed_limit), _answers(case), *_bytes(case)]
     faults = [fault for _, fault in parts if fault]
@@ -63,7 +63,7 @@ _Part: TypeAlias = tuple[str, str]
 """(what is shown, what is wrong with it); either may be empty."""
 
 
-def _speed(case: Case, speed_limit: float) -> _Part:
+def _speed(case: MeasuredCase, speed_limit: float) -> _Part:
     """Wrong is only what the limit would notice and what is no chance: noise alone must not alarm."""
     if case.timing is None or not case.timing.pairs:
         why = case.variant.unmeasured.get("timing", "") if case.variant is not None else ""
@@ -83,7 +83,7 @@ def _speed(case: Case, speed_limit: float) -> _Part:
     )
 
 
-def _answers(case: Case) -> _Part:
+def _answers(case: MeasuredCase) -> _Part:
     changed, drop = case.agreement, case.drop
     if changed is not None:
         shown = f"{changed.flips:,} of {changed.examples:,} flips"
@@ -92,7 +92,7 @@ def _answers(case: Case) -> _Part:
     elif drop is not None:
         shown, differs = f"drop {_drop_in_words(case, drop)}", not _is_rounding(case, drop)
     else:
-        looks = [side.observations for side in (case.original, case.variant) if side is not None]
+        looks = [side.observations for side in (case.reference, case.variant) if side is not None]
         answers = [look.answers for look in looks if look is not None and look.answers is not None]
         if len(answers) < 2:
             return "", "" if case.error is not None else f"no answers to compare{_why_no_score(case)}"
@@ -101,29 +101,29 @@ def _answers(case: Case) -> _Part:
     return shown, _why_it_differs(case) if differs else ""
 
 
-def _why_it_differs(case: Case) -> str:
-    repeat = case.original.repeat if case.original is not None else None
+def _why_it_differs(case: MeasuredCase) -> str:
+    repeat = case.reference.repeat if case.reference is not None else None
     if repeat is None:
         return "nothing was done to the model and it answers differently: its factory gives other weights each time"
     told = f": {repeat.flips:,} of {repeat.examples:,} predictions change between two passes" if repeat.flips else ""
     return f"the original answers differently each time{told}; no limit on accuracy means anything until it does not"
 
 
-def _why_no_score(case: Case) -> str:
+def _why_no_score(case: MeasuredCase) -> str:
     reasons = [
-        side.unmeasured["score"] for side in (case.original, case.variant) if side and "score" in side.unmeasured
+        side.unmeasured["score"] for side in (case.reference, case.variant) if side and "score" in side.unmeasured
     ]
     return f" ({reasons[0]})" if reasons else ""
 
 
-def _bytes(case: Case) -> list[_Part]:
+def _bytes(case: MeasuredCase) -> list[_Part]:
     """A figure that neither side has is told and is no fault of this control: the gate itself would say so, too."""
-    if case.original is None or case.variant is None:
+    if case.reference is None or case.variant is None:
         return []
     unmeasured, other = [], []
     figures: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
-        ("size", _one(case.original.size_bytes), _one(case.variant.size_bytes)),
-        ("memory", case.memory_peaks_bytes(case.original), case.memory_peaks_bytes(case.variant)),
+        ("size", _one(case.reference.size_bytes), _one(case.variant.size_bytes)),
+        ("memory", case.memory_peaks_bytes(case.reference), case.memory_peaks_bytes(case.variant)),
     ]
     for what, before, after in figures:
         if not before and not after:
@@ -148,7 +148,7 @@ def _told(figures: tuple[int, ...]) -> str:
 # --- lossless --------------------------------------------------------------------------------------------------------
 
 
-def judge_lossless(case: Case) -> Control:
+def judge_lossless(case: MeasuredCase) -> Control:
     """A recipe that keeps every answer: no prediction may change."""
     refused = _refusal(case)
     if refused:
@@ -173,7 +173,7 @@ def judge_lossless(case: Case) -> Control:
     return Control("lossless", f"0 flips ({LOSSLESS})", shown, "NOT ok" if why else "ok", why)
 
 
-def _refusal(case: Case) -> str:
+def _refusal(case: MeasuredCase) -> str:
     """Why the recipe cannot be applied to this model, in its own words; '' where it was, or where the worker died."""
     if case.error is None or case.error.stage != "optimize" or case.error.message.startswith("the worker"):
         return ""
@@ -183,7 +183,7 @@ def _refusal(case: Case) -> str:
 # --- sabotaged -------------------------------------------------------------------------------------------------------
 
 
-def judge_sabotaged(case: Case, budgets: Budgets) -> Control:
+def judge_sabotaged(case: MeasuredCase, budgets: Budgets) -> Control:
     """Most weights are gone: each case of the model that limits accuracy must turn red."""
     must_show = _demand(case, budgets)
     if _refusal(case):
@@ -207,7 +207,7 @@ def judge_sabotaged(case: Case, budgets: Budgets) -> Control:
     return Control("sabotaged", must_show, shown, "NOT ok" if passed else "ok", "; ".join(passed))
 
 
-def _demand(case: Case, budgets: Budgets) -> str:
+def _demand(case: MeasuredCase, budgets: Budgets) -> str:
     if len(budgets) > 1:
         return f"a broken accuracy limit in each of {len(budgets)} cases"
     if budgets:
@@ -217,13 +217,13 @@ def _demand(case: Case, budgets: Budgets) -> str:
     return "a worse score (no case limits accuracy)"
 
 
-def _sabotage_in_words(case: Case) -> str:
+def _sabotage_in_words(case: MeasuredCase) -> str:
     parts = []
-    if case.original is not None and case.variant is not None and case.variant.score is not None:
+    if case.reference is not None and case.variant is not None and case.variant.score is not None:
         unit = in_unit_interval(case.metric)
         scores = [
             "?" if side.score is None else LIMITS["min_accuracy"].format(side.score, unit_interval=unit)
-            for side in (case.original, case.variant)
+            for side in (case.reference, case.variant)
         ]
         parts.append(f"{case.metric} {scores[0]} -> {scores[1]}")
     if case.agreement is not None:
@@ -231,7 +231,7 @@ def _sabotage_in_words(case: Case) -> str:
     return ", ".join(parts) or "no score"
 
 
-def _passed(case: Case, name: str, verdicts: tuple[Verdict, ...]) -> str:
+def _passed(case: MeasuredCase, name: str, verdicts: tuple[Verdict, ...]) -> str:
     """Why no limit of one case is broken: what holds, and the likely reason."""
     who = name or f"the limit {OTHERWISE.name} {OTHERWISE.text}"
     red_anyway = [format_verdict(case, verdict) for verdict in verdicts if verdict.outcome == "not measured"]
@@ -248,9 +248,9 @@ def _passed(case: Case, name: str, verdicts: tuple[Verdict, ...]) -> str:
     return f"{keeps} with {format_percentage(SHARE)} of the weights at zero: {_likely(case, limits)}"
 
 
-def _likely(case: Case, limits: tuple[Limit, ...]) -> str:
+def _likely(case: MeasuredCase, limits: tuple[Limit, ...]) -> str:
     """The most specific reason that the figures show."""
-    original, changed = case.original, case.agreement
+    original, changed = case.reference, case.agreement
     assert original is not None
     seen = original.observations
     if seen is not None and seen.target_classes == 1:
@@ -271,10 +271,10 @@ def _likely(case: Case, limits: tuple[Limit, ...]) -> str:
 # --- words and rounding ----------------------------------------------------------------------------------------------
 
 
-def _drop_in_words(case: Case, drop: float) -> str:
+def _drop_in_words(case: MeasuredCase, drop: float) -> str:
     return LIMITS["max_accuracy_drop"].format(drop, unit_interval=in_unit_interval(case.metric))
 
 
-def _is_rounding(case: Case, drop: float) -> bool:
-    scores = [abs(side.score) for side in (case.original, case.variant) if side is not None and side.score is not None]
+def _is_rounding(case: MeasuredCase, drop: float) -> bool:
+    scores = [abs(side.score) for side in (case.reference, case.variant) if side is not None and side.score is not None]
     return abs(drop) <= max(1e-6, _ROUNDING * max(scores, default=0.0))

@@ -15,8 +15,8 @@ from pytest_modelopt.measuring.controller.runner import Progress, Runner, StepLi
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker.sabotage import Sabotage, knowing_sabotage
 from pytest_modelopt.results.answers import Inference
+from pytest_modelopt.results.case import MeasuredCase, PlannedCase
 from pytest_modelopt.results.figures import format_factor
-from pytest_modelopt.results.record import Case
 from pytest_modelopt.results.verdicts import Limit
 from pytest_modelopt.selftest.control_verdicts import (
     LOSSLESS,
@@ -56,7 +56,7 @@ def run_controls(plan: ControlPlan, progress: Progress) -> tuple[Control, ...]:
     variant = knowing_sabotage(plan.variant)
     runner = Runner(StepLimits(plan.time_limit_s, _STEP_LIMIT_S), progress)
 
-    def measured(name: str, recipe: str | None, limit: Limit | None = None) -> Case:
+    def measured(name: str, recipe: str | None, limit: Limit | None = None) -> MeasuredCase:
         limits = [] if limit is None else [limit]
         case = runner.measure(
             _case(plan, name), replace(variant, recipe=recipe), lambda samples: is_open(limits, samples, timed_limits=1)
@@ -75,13 +75,11 @@ def run_controls(plan: ControlPlan, progress: Progress) -> tuple[Control, ...]:
         runner.close()
 
 
-def _case(plan: ControlPlan, name: str) -> Case:
-    return Case(
+def _case(plan: ControlPlan, name: str) -> PlannedCase:
+    return PlannedCase(
         id=name,
         model=plan.name,
         recipe=name,
-        metric=None,
-        higher_is_better=True,
         limits=(),
         batch_size=plan.variant.batch_size,
         device=plan.variant.device,

@@ -13,7 +13,7 @@ from pytest_modelopt.measuring.controller.machine import LockUnavailable
 from pytest_modelopt.measuring.controller.paired_timing import Listener, TimingPlan, time_pairs
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.variant import SEED, Variant
-from pytest_modelopt.results.record import Timing
+from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.statistics.timing import Decision, Estimate, Samples, alpha_fail, decide_at_least, speedup
 
 

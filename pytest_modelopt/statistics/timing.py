@@ -73,15 +73,15 @@ class Pair(Protocol):
     @property
     def at_ms(self) -> int: ...
     @property
-    def original_ns(self) -> int: ...
+    def reference_ns(self) -> int: ...
     @property
     def variant_ns(self) -> int: ...
     @property
-    def original_block_ns(self) -> int: ...
+    def reference_block_ns(self) -> int: ...
     @property
     def variant_block_ns(self) -> int: ...
     @property
-    def original_delayed_ns(self) -> int: ...
+    def reference_delayed_ns(self) -> int: ...
     @property
     def variant_delayed_ns(self) -> int: ...
     @property
@@ -111,14 +111,14 @@ class Samples:
     def of(cls, pairs: Sequence[Pair], canary_at_best_ns: float | None = None) -> Samples:
         """Of the pairs of a comparison, in their order."""
         return cls(
-            [pair.original_ns / 1e9 for pair in pairs],
+            [pair.reference_ns / 1e9 for pair in pairs],
             [pair.variant_ns / 1e9 for pair in pairs],
             [pair.launch for pair in pairs],
             [pair.at_ms / 1e3 for pair in pairs],
             [pair.canary_ns for pair in pairs if pair.canary_ns],
             canary_at_best_ns,
             [
-                (pair.original_delayed_ns / pair.original_block_ns, pair.variant_delayed_ns / pair.variant_block_ns)
+                (pair.reference_delayed_ns / pair.reference_block_ns, pair.variant_delayed_ns / pair.variant_block_ns)
                 for pair in pairs
             ],
         )

@@ -11,7 +11,7 @@ import pytest
 from pytest_modelopt.baseline.loosened import loosened, loosened_from_record, removed_cases, removed_from_record
 from pytest_modelopt.config.loader import BudgetsFile, load_budgets
 from pytest_modelopt.results.base import Base
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.verdicts import Limit
 from tests.reporting.records_by_hand import case, record
 

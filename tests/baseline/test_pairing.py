@@ -11,7 +11,7 @@ from pytest_modelopt.baseline.loosened import loosened, removed_cases
 from pytest_modelopt.baseline.model_matching import Pairs, matched, pairs_of, recipe_pairs, told_pairs
 from pytest_modelopt.baseline.saved_record import SavedBase
 from pytest_modelopt.config.loader import BudgetsFile, load_budgets
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.verdicts import Limit
 from tests.reporting.records_by_hand import ENVIRONMENT, case, measurement, record
 
@@ -132,7 +132,7 @@ def test_a_name_that_is_given_to_another_model_keeps_its_limits_for_both(tmp_pat
 def test_a_saved_record_is_compared_by_the_same_rule(tmp_path: Path) -> None:
     def of(recipe: str, model: str, fingerprint: str = "00ff", size: int = 7) -> Case:
         side = replace(measurement(recipe, size=size), data_fingerprint=fingerprint)
-        made = case(recipe, model, original=replace(measurement(None), data_fingerprint=fingerprint), variant=side)
+        made = case(recipe, model, reference=replace(measurement(None), data_fingerprint=fingerprint), variant=side)
         return replace(made, id=f"budgets.yaml::{model}::{recipe}", threads=1)
 
     saved = record(of("low-rank(ratio=0.5)", "a"))

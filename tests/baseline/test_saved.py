@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.baseline.saved_record import SavedBase
-from pytest_modelopt.results.record import ORIGINAL, Case, Environment, Measurement
+from pytest_modelopt.results.case import ORIGINAL, Case
+from pytest_modelopt.results.measurement import Measurement
+from pytest_modelopt.results.record import Environment
 from tests.reporting.records_by_hand import ENVIRONMENT, MIB, case, measurement, record
 
 FIGURES = ("size", "memory", "score")
@@ -29,8 +31,8 @@ def compared(of: Case | None = None, environment: Environment | None = ENVIRONME
 
 
 def of_base(done: Case) -> Measurement:
-    assert done.original is not None
-    return done.original
+    assert done.reference is not None
+    return done.reference
 
 
 def missing(done: Case) -> set[str]:
@@ -71,7 +73,7 @@ def test_what_the_record_lacks_is_new(head: Case) -> None:
     done = compared(head)
     assert done.base is not None
     assert (done.base.status, done.base.why) == ("new", f"{head.name} is new: saved.json does not have it")
-    assert done.original is None
+    assert done.reference is None
 
 
 @pytest.mark.parametrize(

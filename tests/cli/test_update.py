@@ -10,7 +10,7 @@ import pytest
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.config.loader import load_budgets
 from pytest_modelopt.judging.judge import judge
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from tests.cli.update_by_hand import CASE, TIMED, Project, of_bytes, one
 from tests.judging.answers_by_hand import answered, sliced
 from tests.reporting.records_by_hand import MIB, by_second, case, measurement, timing
@@ -53,7 +53,7 @@ def everything(lost: int = 2) -> Case:
     sizes = of_bytes()
     return replace(
         made,
-        original=replace(made.original, size_bytes=4 * MIB) if made.original else None,
+        reference=replace(made.reference, size_bytes=4 * MIB) if made.reference else None,
         variant=replace(made.variant, weights_bytes=2 * MIB, call_peak_bytes=0, size_bytes=MIB),
         coverage=None,
         timing=TIMED,
@@ -227,7 +227,7 @@ def test_a_ceiling_for_a_metric_that_is_better_when_lower(project: Project) -> N
     metric = "    metric: shop:error\n"
     text = one("{min_accuracy: 0.5}", model=metric)
     score = measurement("x", score=0.2)
-    project.measured(text, {CASE: case(metric="shop:error", higher_is_better=False, original=score, variant=score)})
+    project.measured(text, {CASE: case(metric="shop:error", higher_is_better=False, reference=score, variant=score)})
     assert project.update() == one("{min_accuracy: 0.21}", model=metric)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.judging.judge import judge
-from pytest_modelopt.results.record import Case, CaseError
+from pytest_modelopt.results.case import Case, CaseError
 from pytest_modelopt.results.verdicts import Reason, Verdict, Waiver
 from tests.cli.update_by_hand import CASE, Project, of_bytes, one
 from tests.reporting.records_by_hand import MIB, case, timing

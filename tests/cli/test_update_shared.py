@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pytest_modelopt.limits.catalogue import LIMITS
-from pytest_modelopt.results.record import Case, CaseError
+from pytest_modelopt.results.case import Case, CaseError
 from pytest_modelopt.results.verdicts import Verdict
 from tests.cli.update_by_hand import CASE, TIMED, Project, of_bytes, one
 from tests.judging.answers_by_hand import answered

@@ -12,8 +12,9 @@ from pytest_modelopt.cli.main import main
 from pytest_modelopt.config.loader import load_budgets
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import write
-from pytest_modelopt.results.record import Case, Record
+from pytest_modelopt.results.record import Record
 from tests.reporting import records_by_hand
 from tests.reporting.records_by_hand import MIB, measurement, timing
 from tests.reporting.records_by_hand import case as a_case

@@ -15,8 +15,8 @@ from pytest_modelopt.judging.waivers import waiver_uses
 from pytest_modelopt.limits.catalogue import is_open
 from pytest_modelopt.reporting.messages.waivers import format_waiver_use
 from pytest_modelopt.results.base import Base
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.outcome import case_outcome, is_red, warnings
-from pytest_modelopt.results.record import Case
 from pytest_modelopt.results.verdicts import Limit, Waiver
 from pytest_modelopt.statistics.timing import Samples
 from tests.judging.judged import Told

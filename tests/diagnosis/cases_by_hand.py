@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_modelopt.diagnosis.examine import examine
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.measurement import Coverage, LayerCoverage, RecipeStep
 from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.record import Case, Coverage, Environment, LayerCoverage, RecipeStep
+from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.verdicts import Finding
 from tests.reporting.records_by_hand import ENVIRONMENT, MIB, case, measurement
 
@@ -54,7 +56,7 @@ def sound(recipe: str = "int8-dynamic", *, layers: tuple[LayerCoverage, ...] = L
     steps = tuple(RecipeStep(step, changed, whole) for step in recipe.split("+"))
     made = case(
         recipe,
-        original=replace(measurement(None), observations=SOUND),
+        reference=replace(measurement(None), observations=SOUND),
         variant=replace(
             measurement(recipe, weights=MIB, peak=MIB, size=MIB),
             observations=replace(SOUND, digest="b", answers="b"),
@@ -74,9 +76,9 @@ def variant_with(recipe: str = "int8-dynamic", **seen: Any) -> Case:
 
 def original_with(of: Case, **seen: Any) -> Case:
     """`of`, but this was seen of the original."""
-    assert of.original is not None
-    assert of.original.observations is not None
-    return replace(of, original=replace(of.original, observations=replace(of.original.observations, **seen)))
+    assert of.reference is not None
+    assert of.reference.observations is not None
+    return replace(of, reference=replace(of.reference, observations=replace(of.reference.observations, **seen)))
 
 
 def rules(of: Case, environment: Environment | None = ENVIRONMENT) -> list[str]:

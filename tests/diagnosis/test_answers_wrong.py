@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.results.answers import Agreement, Slices
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.observations import Spread
-from pytest_modelopt.results.record import Case
 from tests.diagnosis.cases_by_hand import ENVIRONMENT, SETTINGS, only, original_with, rules, sound, variant_with
 from tests.reporting.records_by_hand import limit
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_modelopt.results.answers import Slices
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.observations import Calibration, Ranges
-from pytest_modelopt.results.record import Case
 from tests.diagnosis.cases_by_hand import only, rules, variant_with
 
 

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 
 from pytest_modelopt.diagnosis import empty_comparison, small_coverage, unfair_timing, wrong_answers
 from pytest_modelopt.diagnosis.examine import RULES, examine
+from pytest_modelopt.results.case import Case, CaseError
 from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.record import Case, CaseError, Environment
+from pytest_modelopt.results.record import Environment
 from tests.diagnosis.cases_by_hand import ENVIRONMENT, sound, variant_with
 from tests.reporting.records_by_hand import case, realistic
 from tests.results.test_record_json import _any
@@ -20,16 +21,16 @@ from tests.results.test_record_json import _any
 
 def test_nothing_is_found_of_what_was_not_observed() -> None:
     bare = replace(sound(), coverage=None)
-    assert bare.original is not None
+    assert bare.reference is not None
     assert bare.variant is not None
     for seen in (None, Observations()):
         blind = replace(
             bare,
-            original=replace(bare.original, observations=seen),
+            reference=replace(bare.reference, observations=seen),
             variant=replace(bare.variant, observations=seen),
         )
         assert examine(blind, None) == ()
-    assert examine(case(original=None), None) == ()
+    assert examine(case(reference=None), None) == ()
     assert all(examine(each, ENVIRONMENT) == () or each.coverage for each in realistic().cases)
 
 

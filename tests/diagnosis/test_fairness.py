@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from pytest_modelopt.results.answers import Repeat
-from pytest_modelopt.results.record import Coverage, RecipeStep, WorkerUse
+from pytest_modelopt.results.measurement import Coverage, RecipeStep
+from pytest_modelopt.results.timed_pairs import WorkerUse
 from tests.diagnosis.cases_by_hand import (
     ENVIRONMENT,
     LAYERS,
@@ -41,9 +42,9 @@ def test_answers_that_vary() -> None:
 def test_answers_that_vary_are_told_with_their_own_flips() -> None:
     """Also where the measured call repeats itself and only the evaluation data showed it."""
     of = sound()
-    assert of.original is not None
+    assert of.reference is not None
     assert of.variant is not None
-    of = replace(of, original=replace(of.original, score=0.9, repeat=Repeat(450, 0.88, 45)))
+    of = replace(of, reference=replace(of.reference, score=0.9, repeat=Repeat(450, 0.88, 45)))
     one = only(of)
     assert one.text.startswith("the original answered the same inputs differently")
     assert one.text.endswith(
@@ -95,7 +96,7 @@ def test_a_slow_first_call_is_preparation_whatever_made_it() -> None:
 
 def test_a_long_call_is_no_preparation() -> None:
     """Three seconds, where each later call takes one."""
-    of = replace(variant_with(first_call_s=3.0), timing=timing(original_ns=10**9, variant_ns=10**9))
+    of = replace(variant_with(first_call_s=3.0), timing=timing(reference_ns=10**9, variant_ns=10**9))
     assert rules(of) == []
 
 
@@ -154,7 +155,7 @@ def test_tables_that_neither_of_both_saves_are_no_second_copy() -> None:
     """A cache of 32 MiB beside a file of 80 KiB, before as after."""
     made = sized(weights=32 * MIB, peak=MIB, size=MIB // 40)
     of = replace(
-        made, original=replace(made.original, weights_bytes=32 * MIB, call_peak_bytes=MIB, size_bytes=MIB // 10)
+        made, reference=replace(made.reference, weights_bytes=32 * MIB, call_peak_bytes=MIB, size_bytes=MIB // 10)
     )  # type: ignore[type-var, attr-defined]
     finding = only(of)  # type: ignore[arg-type]
     assert finding.rule == "size-is-not-peak"

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_modelopt.diagnosis.empty_comparison import nothing_compared
 from pytest_modelopt.results.answers import Agreement
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from tests.diagnosis.cases_by_hand import SETTINGS, SOUND, only, original_with, rules, sound, variant_with
 from tests.judging.judged import Told, judged
 from tests.reporting.records_by_hand import limit, measurement
@@ -19,9 +19,11 @@ DROP = limit("max_accuracy_drop", 0.01, "1 pp")
 def scored(original: float, variant: float, metric: str = "accuracy") -> Case:
     """The two scores are given; for a classifier no prediction changed."""
     made = sound(metric=metric, limits=(DROP,), agreement=Agreement(360, 0, 0, 0) if metric == "accuracy" else None)
-    assert made.original is not None
+    assert made.reference is not None
     assert made.variant is not None
-    return replace(made, original=replace(made.original, score=original), variant=replace(made.variant, score=variant))
+    return replace(
+        made, reference=replace(made.reference, score=original), variant=replace(made.variant, score=variant)
+    )
 
 
 def verdict(of: Case) -> Told:
@@ -131,7 +133,7 @@ def test_two_compiled_models_are_not_said_to_be_one() -> None:
 
 
 def test_what_was_not_looked_at_is_not_refused() -> None:
-    bare = replace(sound(), original=measurement(None), variant=measurement("r"))
+    bare = replace(sound(), reference=measurement(None), variant=measurement("r"))
     assert nothing_compared(bare) == ""
     blind = replace(SOUND, digest=None)
     assert nothing_compared(original_with(variant_with(digest=None, answers="a"), digest=blind.digest)) == ""

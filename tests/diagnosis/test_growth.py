@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pytest_modelopt.diagnosis.examine import examine
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.observations import Makeup
-from pytest_modelopt.results.record import Case
 from pytest_modelopt.results.verdicts import Finding
 from tests.diagnosis.cases_by_hand import sound
 from tests.reporting.records_by_hand import MIB, limit, verdict
@@ -23,13 +23,13 @@ AFTER = Makeup(
 
 def with_makeup(of: Case, before: Makeup | None = BEFORE, after: Makeup | None = AFTER, **figures: int) -> Case:
     """`of`, whose parts these are; `figures` are the variant's, those of the original are 4 MiB each."""
-    assert of.original is not None
+    assert of.reference is not None
     assert of.variant is not None
-    assert of.original.observations is not None
+    assert of.reference.observations is not None
     assert of.variant.observations is not None
-    original = replace(of.original, observations=replace(of.original.observations, makeup=before))
+    original = replace(of.reference, observations=replace(of.reference.observations, makeup=before))
     variant = replace(of.variant, observations=replace(of.variant.observations, makeup=after), **figures)
-    return replace(of, original=original, variant=variant)
+    return replace(of, reference=original, variant=variant)
 
 
 def found(of: Case) -> dict[str, Finding]:

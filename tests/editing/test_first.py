@@ -11,7 +11,8 @@ from pytest_modelopt.config.loader import load_budgets
 from pytest_modelopt.editing import first_budgets
 from pytest_modelopt.editing.first_budgets import Head, Outcome, render
 from pytest_modelopt.results.answers import Interval
-from pytest_modelopt.results.record import Case, CaseError, ProcessMemory
+from pytest_modelopt.results.case import Case, CaseError
+from pytest_modelopt.results.measurement import ProcessMemory
 from tests.judging.answers_by_hand import answered
 from tests.reporting.records_by_hand import MIB, case, measurement, timing
 
@@ -106,11 +107,11 @@ def test_a_speedup_pays_by_the_certain_end_of_its_interval(variant_ns: int, dema
 def test_a_tenth_of_memory_or_size_pays(memory: float, size: float, pays: bool) -> None:
     original = measurement(None, weights=4_000_000, peak=0, size=4_000_000)
     variant = measurement("x", weights=int(memory * 10**6), peak=0, size=int(size * 10**6))
-    assert (why_not(case(original=original, variant=variant)) == "") == pays
+    assert (why_not(case(reference=original, variant=variant)) == "") == pays
 
 
 def test_a_few_bytes_do_not_pay() -> None:
-    sides = {"original": measurement(None, weights=72, peak=0), "variant": measurement("x", weights=48, peak=0)}
+    sides = {"reference": measurement(None, weights=72, peak=0), "variant": measurement("x", weights=48, peak=0)}
     assert why_not(case(**sides)).startswith("it saves less than 10% (or 1 KiB)")
 
 
@@ -125,7 +126,7 @@ def test_what_it_saves_does_not_pay_for_more_than_twice_the_time() -> None:
 
 def test_memory_of_processes_pays_by_the_worst_of_its_runs() -> None:
     """100 to 104 kB against 90 to 93: at worst 7% less, at best 13.5%."""
-    sides = {"original": (100_000, 104_000, 102_000), "variant": (90_000, 93_000, 91_000)}
+    sides = {"reference": (100_000, 104_000, 102_000), "variant": (90_000, 93_000, 91_000)}
     of = same(**{side: replace(SAME, process_memory=ProcessMemory(peaks, "memray")) for side, peaks in sides.items()})
     assert of.variant is not None
     of = replace(of, variant=replace(of.variant, runtime="ONNX Runtime"))
@@ -139,7 +140,7 @@ def test_memory_of_processes_pays_by_the_worst_of_its_runs() -> None:
 def test_memory_of_processes_gets_more_room() -> None:
     process = {"process_memory": ProcessMemory((90, 100, 95), "memray")}
     of = case(
-        original=replace(SAME, process_memory=ProcessMemory((400,), "memray")),
+        reference=replace(SAME, process_memory=ProcessMemory((400,), "memray")),
         variant=replace(SAME, **process, runtime="ONNX Runtime"),
     )
     assert first_limits(of)["max_memory"] == "115 B"
@@ -154,7 +155,7 @@ def test_a_wrong_variant_and_one_in_error() -> None:
     of = answered(400, lost=21)
     assert why_not(of) == "its score dropped by 5.25 pp"
     for score, wrong in ((19.0, ""), (18.9, "its score dropped by 1.1")):
-        metric = {"metric": "shop:r2", "original": measurement(None, score=20.0)}
+        metric = {"metric": "shop:r2", "reference": measurement(None, score=20.0)}
         assert why_not(case(**metric, variant=replace(small, score=score))) == wrong
     error = case(error=CaseError("optimize", "it changed nothing"))
     assert why_not(error) == "it changed nothing"
@@ -165,11 +166,11 @@ def test_a_wrong_variant_and_one_in_error() -> None:
 
 def own(before: float | None, after: float, examples: int = 360, **changes: object) -> Case:
     """Scores of a metric of the project's own."""
-    made = case(original=measurement(None, score=before), variant=measurement("x", score=after), metric="shop:own")
-    assert made.original is not None
+    made = case(reference=measurement(None, score=before), variant=measurement("x", score=after), metric="shop:own")
+    assert made.reference is not None
     assert made.variant is not None
     counted = {
-        "original": replace(made.original, examples=examples),
+        "reference": replace(made.reference, examples=examples),
         "variant": replace(made.variant, examples=examples),
     }
     return replace(made, **counted, **changes)

@@ -95,7 +95,7 @@ def test_what_grew_by_more_than_it_was_can_be_allowed(tmp_path: Path) -> None:
         case(
             "bf16",
             "m",
-            original=measurement("bf16", weights=MIB, peak=MIB),
+            reference=measurement("bf16", weights=MIB, peak=MIB),
             variant=measurement("bf16", weights=4 * MIB, peak=MIB),
         ),
         base=Base("1a2b", "compared"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_modelopt.results import json as record_json
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from tests.github.jobs import CHECK, GITLAB, MATRIX, Job, read, steps_of
 from tests.reporting.records_by_hand import MIB, broken, case, limit, measurement, record, verdict
 

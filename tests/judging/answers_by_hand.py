@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_modelopt.results.answers import Agreement, Repeat, Slices
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from tests.judging.judged import Told, judged
 from tests.reporting.records_by_hand import case, limit, measurement
 
@@ -20,7 +20,7 @@ def answered(
     """A classifier that was right on `score`, and what the variant changed."""
     drop = (lost - won) / examples
     made = case(
-        original=replace(measurement(None, score=score), examples=examples),
+        reference=replace(measurement(None, score=score), examples=examples),
         variant=replace(measurement("int8-dynamic", score=score - drop), examples=examples),
         agreement=Agreement(examples, lost, won, lost + won if flips is None else flips),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.reporting.messages.verdicts import format_verdict
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pytest_modelopt.judging.headroom import judged, tightest, with_headroom
 from pytest_modelopt.limits.latency import interval_of, speedup_of
 from pytest_modelopt.results.answers import Interval
-from pytest_modelopt.results.record import Case, Coverage, LayerCoverage, ProcessMemory
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.measurement import Coverage, LayerCoverage, ProcessMemory
 from pytest_modelopt.results.verdicts import Waiver
 from pytest_modelopt.statistics.timing import ALPHA_PASS, Samples, alpha_fail, variant_latency
 from tests.judging.answers_by_hand import Z2, answered, sliced, varying
@@ -34,7 +35,7 @@ def in_processes(original: tuple[int, ...], variant: tuple[int, ...]) -> Case:
         return {"process_memory": ProcessMemory(peaks, "memray"), "runtime": runtime}
 
     return case(
-        original=replace(ORIGINAL, **side(original, None)),
+        reference=replace(ORIGINAL, **side(original, None)),
         variant=replace(measurement("onnxruntime"), **side(variant, "ONNX Runtime")),
     )
 
@@ -103,7 +104,7 @@ def test_a_score_of_any_sign_is_its_own_floor_or_ceiling(score: float, higher_is
     of = case(
         metric="shop:score",
         higher_is_better=higher_is_better,
-        original=measurement(None, score=score),
+        reference=measurement(None, score=score),
         variant=measurement("x", score=score),
     )
     assert end_of(of, "min_accuracy") == score

@@ -16,16 +16,10 @@ from pytest_modelopt.limits.latency import interval_of, latencies_s, speedup_of
 from pytest_modelopt.reporting.cells import latency_cell, speedup_cell
 from pytest_modelopt.results.answers import Agreement, Slices
 from pytest_modelopt.results.base import Base
+from pytest_modelopt.results.case import Case, CaseError
+from pytest_modelopt.results.measurement import Coverage, LayerCoverage, Measurement, ProcessMemory
 from pytest_modelopt.results.outcome import case_outcome
-from pytest_modelopt.results.record import (
-    Case,
-    CaseError,
-    Coverage,
-    LayerCoverage,
-    Measurement,
-    ProcessMemory,
-    Timing,
-)
+from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Limit
 from pytest_modelopt.statistics.timing import ALPHA_PASS, Samples, alpha_fail, variant_latency
 from tests.judging.judged import Told, judged
@@ -51,7 +45,7 @@ CASE = Case(
     higher_is_better=True,
     limits=(),
     batch_size=1,
-    original=measurement(None, size=10_000, weights=9_000, peak=1_000, score=0.9),
+    reference=measurement(None, size=10_000, weights=9_000, peak=1_000, score=0.9),
     variant=measurement("r", size=4_000, weights=3_500, peak=500, score=0.89),
     coverage=Coverage((LayerCoverage("a", "Linear", 700, 700), LayerCoverage("b", "Conv2d", 300, 0)), ()),
     agreement=Agreement(1000, right_to_wrong=15, wrong_to_right=5, flips=30),
@@ -123,7 +117,7 @@ def test_a_broken_limit_never_looks_like_a_kept_one_by_rounding() -> None:
 
 def test_a_metric_that_is_better_when_lower_turns_the_direction_around() -> None:
     case = replace(CASE, metric="m:wer", higher_is_better=False, agreement=None)
-    case = replace(case, original=replace(CASE.original, score=2.0), variant=replace(CASE.variant, score=2.5))
+    case = replace(case, reference=replace(CASE.reference, score=2.0), variant=replace(CASE.variant, score=2.5))
     assert verdict("max_accuracy_drop", 0.5, case).outcome == "pass"
     assert verdict("max_accuracy_drop", 0.4, case).outcome == "fail"
     assert verdict("min_accuracy", 2.4, case).outcome == "fail"
@@ -166,11 +160,11 @@ def test_the_time_that_an_undecided_limit_is_said_to_take_is_enough() -> None:
 
 UNMEASURED = [
     ("max_memory", {"variant": replace(CASE.variant, weights_bytes=None, unmeasured={"memory": "no storage"})}),
-    ("min_memory_reduction", {"original": replace(CASE.original, call_peak_bytes=None)}),
+    ("min_memory_reduction", {"reference": replace(CASE.reference, call_peak_bytes=None)}),
     ("max_process_memory", {"variant": replace(CASE.variant, process_memory=None)}),
     ("max_process_memory", {"variant": replace(CASE.variant, process_memory=ProcessMemory((), "memray"))}),
     ("max_size", {"variant": replace(CASE.variant, size_bytes=None)}),
-    ("min_size_reduction", {"original": None}),
+    ("min_size_reduction", {"reference": None}),
     ("max_accuracy_drop", {"variant": replace(CASE.variant, score=None), "agreement": None}),
     ("min_accuracy", {"variant": replace(CASE.variant, score=None)}),
     ("max_slice_drop", {"slices": None}),
@@ -205,7 +199,7 @@ def test_a_limit_that_nobody_knows_stays_unjudged() -> None:
 
 
 def test_an_original_of_no_bytes_has_no_reduction() -> None:
-    case = replace(CASE, original=replace(CASE.original, size_bytes=0))
+    case = replace(CASE, reference=replace(CASE.reference, size_bytes=0))
     assert verdict("min_size_reduction", 0.0, case).outcome == "not measured"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.results.answers import Interval, Slices
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from tests.judging.answers_by_hand import Z2, answered, text, varying, verdict
 from tests.reporting.records_by_hand import case, measurement
 
@@ -102,7 +102,7 @@ def scored(interval: Interval | None, why: str = "", **changes: Any) -> Case:
     of = case(
         metric="m:loss",
         higher_is_better=False,
-        original=replace(measurement(None, score=2.0), examples=400),
+        reference=replace(measurement(None, score=2.0), examples=400),
         variant=replace(measurement("r", score=2.5), examples=400),
     )
     return replace(of, interval=interval, no_interval=why, inference="population", **changes)
@@ -187,7 +187,7 @@ def test_a_drop_that_no_pass_keeps_is_broken() -> None:
 
 def test_all_pairs_of_passes_count_where_both_sides_vary() -> None:
     """The original 90% or 91%, the variant 88% or 87.5%: 2 to 3.5 points."""
-    of = varying(VARYING, 0.91, 6, side="original")
+    of = varying(VARYING, 0.91, 6, side="reference")
     assert verdict(of, "max_accuracy_drop", 0.035).outcome == "pass"
     assert verdict(of, "max_accuracy_drop", 0.0349).outcome == "inconclusive"
     told = verdict(of, "max_accuracy_drop", 0.0199)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_modelopt.results.record import Case, Measurement, ProcessMemory, ProcessMeter
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.measurement import Measurement, ProcessMemory, ProcessMeter
 from pytest_modelopt.results.verdicts import Limit
 from tests.judging.judged import Told, judged
 
@@ -26,7 +27,7 @@ def side(recipe: str | None, runs: tuple[int, ...], runtime: str | None = None, 
 
 
 def case(original: Measurement, variant: Measurement) -> Case:
-    return Case("id", "m", "r", None, True, (), 1, original, variant)
+    return Case(id="id", model="m", recipe="r", limits=(), batch_size=1, reference=original, variant=variant)
 
 
 IN_TORCH = case(side(None, (1000, 1010, 1005)), side("r", (500, 510, 502), tensors=300))

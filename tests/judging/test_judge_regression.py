@@ -11,9 +11,10 @@ from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.limits.catalogue import is_open
 from pytest_modelopt.results.answers import Agreement, Interval, Repeat
 from pytest_modelopt.results.base import Base
+from pytest_modelopt.results.case import Case, CaseError
+from pytest_modelopt.results.measurement import ProcessMemory
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.outcome import case_outcome, is_red
-from pytest_modelopt.results.record import Case, CaseError, ProcessMemory
 from pytest_modelopt.results.verdicts import Limit
 from pytest_modelopt.statistics.timing import Samples
 from tests.judging.judged import Told, judged
@@ -34,9 +35,11 @@ def against(base: Base = COMPARED, **changes: Any) -> Case:
         name: replace(
             measurement("int8-dynamic", size=1_000_000, weights=1_000_000, peak=500_000, score=0.9), examples=1000
         )
-        for name in ("original", "variant")
+        for name in ("reference", "variant")
     }
-    made = case(**sides, agreement=Agreement(1000, 0, 0, 0), timing=timing(original_ns=4_000_000, variant_ns=4_000_000))
+    made = case(
+        **sides, agreement=Agreement(1000, 0, 0, 0), timing=timing(reference_ns=4_000_000, variant_ns=4_000_000)
+    )
     return replace(made, base=base, **changes)
 
 
@@ -48,7 +51,7 @@ def head(**changes: Any) -> Case:
 
 def base(**changes: Any) -> Case:
     made = against()
-    return replace(made, original=replace(made.original, **changes))
+    return replace(made, reference=replace(made.reference, **changes))
 
 
 def verdict(of: Case, name: str, value: float, text: str = "L") -> Told:
@@ -94,7 +97,7 @@ def test_growth_is_compared_exactly(size: int, value: float, outcome: str, growt
 def test_the_sentence_of_a_growth_names_the_base_both_figures_and_by_how_much() -> None:
     of = against()
     of = replace(
-        of, original=replace(of.original, size_bytes=MIB), variant=replace(of.variant, size_bytes=MIB * 11 // 10)
+        of, reference=replace(of.reference, size_bytes=MIB), variant=replace(of.variant, size_bytes=MIB * 11 // 10)
     )
     assert told(of, "max_size_growth", 0.02, "2%") == (
         f"is broken: 10% more than at {COMMIT} (1.1 MiB, was 1 MiB), 8 percentage points above the limit"
@@ -116,7 +119,7 @@ def test_a_growth_that_breaks_its_limit_by_a_hair_does_not_look_like_none() -> N
 @pytest.mark.parametrize(("now", "outcome"), [(1, "fail"), (0, "pass")])
 def test_from_nothing_every_growth_is_too_much(now: int, outcome: str) -> None:
     of = against()
-    of = replace(of, original=replace(of.original, size_bytes=0), variant=replace(of.variant, size_bytes=now))
+    of = replace(of, reference=replace(of.reference, size_bytes=0), variant=replace(of.variant, size_bytes=now))
     done = verdict(of, "max_size_growth", 9.0)
     assert (done.outcome, done.measured) == (outcome, None if now else 0.0)
     assert ("1 B measured, and nothing at 1a2b3c4d5e6f" in done.sentence) == (outcome == "fail")
@@ -126,7 +129,7 @@ def in_processes(before: tuple[int, ...], after: tuple[int, ...], meter: Any = "
     of = against()
     return replace(
         of,
-        original=replace(of.original, process_memory=ProcessMemory(before, "memray"), runtime="ONNX Runtime"),
+        reference=replace(of.reference, process_memory=ProcessMemory(before, "memray"), runtime="ONNX Runtime"),
         variant=replace(of.variant, process_memory=ProcessMemory(after, meter), runtime="ONNX Runtime"),
     )
 
@@ -159,7 +162,9 @@ def test_two_meters_are_not_compared() -> None:
     assert done.outcome == "inconclusive"
     assert f"it was measured by memray at {COMMIT} and by VmHWM here" in done.sentence
     plain = replace(in_processes((1000,), (1000,), "VmHWM"))
-    plain = replace(plain, original=replace(plain.original, runtime=None), variant=replace(plain.variant, runtime=None))
+    plain = replace(
+        plain, reference=replace(plain.reference, runtime=None), variant=replace(plain.variant, runtime=None)
+    )
     assert verdict(plain, "max_memory_growth", 0.0).outcome == "pass"  # torch's allocator then counts for both
 
 
@@ -245,13 +250,13 @@ def test_head_that_does_not_repeat_itself_is_judged_over_its_passes() -> None:
     assert done.outcome == "inconclusive"
     assert "1 pp to 3 pp in other passes" in done.sentence
     assert "the head answers differently each time" in done.sentence
-    of = replace(lost(10), original=replace(lost(10).original, repeat=Repeat(1000, 0.91, 10)))
+    of = replace(lost(10), reference=replace(lost(10).reference, repeat=Repeat(1000, 0.91, 10)))
     assert "the base answers differently each time" in verdict(of, "max_accuracy_loss", 0.0).sentence
 
 
 def test_a_base_no_better_than_guessing_shows_no_loss_but_an_improvement_on_it_counts() -> None:
     seen = Observations(target_classes=10, output_classes=10, predicted_classes=10, rarer_targets=900)
-    of = replace(lost(0), original=replace(lost(0).original, score=0.1, observations=seen))
+    of = replace(lost(0), reference=replace(lost(0).reference, score=0.1, observations=seen))
     done = verdict(replace(of, variant=replace(of.variant, score=0.1)), "max_accuracy_loss", 0.01)
     assert (done.outcome, done.measured, done.is_red) == ("inconclusive", 0.0, False)
     assert "which says nothing: the base itself is right on 10% of the 1,000 examples, no more than" in done.sentence
@@ -263,8 +268,8 @@ def test_a_base_no_better_than_guessing_shows_no_loss_but_an_improvement_on_it_c
 
 def test_where_no_answer_changed_nothing_was_lost_however_bad_the_base_is() -> None:
     seen = Observations(target_classes=10, output_classes=10, predicted_classes=10, rarer_targets=900)
-    side = replace(lost(0).original, score=0.1, observations=seen)
-    same = replace(lost(0), original=side, variant=side, agreement=Agreement(1000, 0, 0, 0))
+    side = replace(lost(0).reference, score=0.1, observations=seen)
+    same = replace(lost(0), reference=side, variant=side, agreement=Agreement(1000, 0, 0, 0))
     assert verdict(same, "max_accuracy_loss", 0.0).outcome == "pass"
     swapped = replace(same, agreement=Agreement(1000, 1, 1, 2))
     assert verdict(swapped, "max_accuracy_loss", 0.0).outcome == "inconclusive"
@@ -352,8 +357,8 @@ def test_a_case_that_is_new_has_no_verdicts_and_is_not_red() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_base_that_fails_by_itself_decides_nothing_and_one_that_cannot_be_run_is_red(name: str) -> None:
-    failed = against(Base(COMMIT, "failed", "its factory raised KeyError: 'w'."), original=None)
-    unusable = against(Base(COMMIT, "unusable", "weights.pt is a Git LFS pointer."), original=None)
+    failed = against(Base(COMMIT, "failed", "its factory raised KeyError: 'w'."), reference=None)
+    unusable = against(Base(COMMIT, "unusable", "weights.pt is a Git LFS pointer."), reference=None)
     assert told(failed, name, 0.1) == (
         f"is inconclusive: there is nothing to compare with, since {COMMIT} fails: its factory raised KeyError: 'w'"
     )
@@ -379,7 +384,7 @@ def test_a_figure_that_only_the_base_lacks_decides_nothing_and_one_that_head_lac
     figure, without = MISSING[name]
     at_base = base(unmeasured={figure: "not comparable: torch 2.7 then, 2.8 now."}, **without)
     at_head = head(unmeasured={figure: "it could not be saved"}, **without)
-    both = replace(at_head, original=at_base.original)
+    both = replace(at_head, reference=at_base.reference)
     if name == "max_slowdown":
         at_base, at_head, both = (replace(each, timing=None) for each in (at_base, at_head, both))
     done = verdict(at_base, name, 0.1)
@@ -408,7 +413,7 @@ def test_on_a_foreign_runtime_it_is_the_process_meter_that_must_be_there() -> No
     of = in_processes((1000,), (1000,))
     reason = {"process_memory": "not comparable: kernels AVX2 then, AVX512 now"}
     done = verdict(
-        replace(of, original=replace(of.original, process_memory=None, unmeasured=reason)), "max_memory_growth", 0.1
+        replace(of, reference=replace(of.reference, process_memory=None, unmeasured=reason)), "max_memory_growth", 0.1
     )
     assert done.outcome == "inconclusive"
     assert "has no process_memory figure to compare with: not comparable: kernels" in done.sentence
@@ -439,7 +444,9 @@ def test_a_metric_without_labels_says_nothing_of_the_model_as_it_is() -> None:
         made = against(metric=metric, recipe=recipe)
         sides = {
             name: replace(side, score=1.0, observations=Observations(digest=digest))
-            for name, side, digest in zip(("original", "variant"), (made.original, made.variant), digests, strict=True)
+            for name, side, digest in zip(
+                ("reference", "variant"), (made.reference, made.variant), digests, strict=True
+            )
             if side is not None
         }
         agreement = Agreement(1000, 0, 0, flips) if metric == "agreement" else None

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_modelopt.results.answers import Slices
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from tests.judging.answers_by_hand import answered, sliced, text, varying, verdict
 from tests.reporting.records_by_hand import case, measurement
 
@@ -169,7 +169,7 @@ def test_a_drop_of_a_metric_that_nobody_knows_is_told_in_the_unit_of_its_limit()
 
 
 def test_the_drop_of_the_whole_score_is_told_in_the_unit_of_its_limit() -> None:
-    of = case(metric="m:score", original=measurement(None, score=0.9), variant=measurement("r", score=0.866))
+    of = case(metric="m:score", reference=measurement(None, score=0.9), variant=measurement("r", score=0.866))
     for stated, told in [
         ("2 pp", "3.4 pp measured, 1.4 pp beyond the limit"),
         ("0.02", "0.034 measured, 0.014 beyond"),

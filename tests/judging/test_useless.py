@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.results.answers import Agreement, Slices
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.wrong_pairs import Pairing
 from tests.diagnosis.cases_by_hand import original_with, rules, sound
 from tests.judging.judged import Told, judged
@@ -20,12 +20,12 @@ DROP = limit("max_accuracy_drop", 0.01, "1 pp")
 def original(right: int, examples: int, *, classes: int = 10, metric: str = "accuracy", **seen: int | None) -> Case:
     """An original that is right on `right` of `examples`, and a variant that answers the same."""
     made = sound(metric=metric, limits=(DROP,), agreement=Agreement(examples, 0, 0, 0))
-    assert made.original is not None
+    assert made.reference is not None
     assert made.variant is not None
     score = right / examples
     made = replace(
         made,
-        original=replace(made.original, score=score, examples=examples),
+        reference=replace(made.reference, score=score, examples=examples),
         variant=replace(made.variant, score=score, examples=examples),
     )
     facts = {"target_classes": classes, "rarer_targets": examples - examples // classes, "predicted_classes": classes}
@@ -141,9 +141,9 @@ def test_a_few_rare_examples_that_are_missed_are_no_finding() -> None:
 def paired(score: float, shifted: float, *, higher: bool = True, metric: str = "m:score", **changes: Any) -> Case:
     """An original under a metric of the project's own, whose answers score `shifted` in wrong pairs."""
     made = sound(metric=metric, limits=(limit("max_accuracy_drop", 0.01, "0.01"),), higher_is_better=higher)
-    assert made.original is not None
+    assert made.reference is not None
     assert made.variant is not None
-    made = replace(made, original=replace(made.original, score=score), variant=replace(made.variant, score=score))
+    made = replace(made, reference=replace(made.reference, score=score), variant=replace(made.variant, score=score))
     found = Pairing(100, score, shifted, score + 1, score + 1, changed=90, neighbours=50.0, others=50.0)
     return original_with(made, target_classes=None, pairing=replace(found, **changes))
 

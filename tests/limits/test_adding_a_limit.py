@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pytest_modelopt.limits.kind import ExactKind, Number
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.verdicts import Limit
 
 

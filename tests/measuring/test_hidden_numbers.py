@@ -22,8 +22,9 @@ from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.variant import Variant, environment_now
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
 from pytest_modelopt.plugin.progress import Silent
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.record import Case, Measurement
 
 KIB, MIB = 1024, 1024**2
 
@@ -416,11 +417,11 @@ def sides(
         environment=environment_now(),
         added_recipes=added_recipes,
     )
-    case = runner.measure(Case("id", "m", recipe, None, True, (), 1), of, lambda *_: "nothing")
+    case = runner.measure(Case(id="id", model="m", recipe=recipe, limits=(), batch_size=1), of, lambda *_: "nothing")
     assert case.error is None, case.error
-    assert case.original is not None
+    assert case.reference is not None
     assert case.variant is not None
-    return case, case.original, case.variant
+    return case, case.reference, case.variant
 
 
 @pytest.mark.parametrize(

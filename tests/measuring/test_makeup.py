@@ -15,9 +15,9 @@ from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.memory.file_makeup import makeup
 from pytest_modelopt.measuring.worker.memory.tensor_meter import call_peak_bytes
 from pytest_modelopt.plugin.progress import Silent
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.observations import Makeup
-from pytest_modelopt.results.record import Case
 
 
 class Scratch(nn.Module):
@@ -139,14 +139,16 @@ def test_it_is_looked_at_where_a_figure_is_worse_or_breaks_a_limit(tmp_path: Pat
     )
     runner = Runner(StepLimits(time_limit_s=0.1, step_limit_s=60), Silent(), lambda case: breaks)
     try:
-        case = runner.measure(Case("id", "m", recipe, None, True, (), 1), of, lambda *_: "nothing")
+        case = runner.measure(
+            Case(id="id", model="m", recipe=recipe, limits=(), batch_size=1), of, lambda *_: "nothing"
+        )
     finally:
         runner.close()
     assert case.error is None, case.error
     assert case.variant is not None
-    assert case.original is not None
-    seen = [side.observations.makeup if side.observations else None for side in (case.original, case.variant)]
-    worse = (case.variant.memory_bytes or 0) > (case.original.memory_bytes or 0)
+    assert case.reference is not None
+    seen = [side.observations.makeup if side.observations else None for side in (case.reference, case.variant)]
+    worse = (case.variant.memory_bytes or 0) > (case.reference.memory_bytes or 0)
     assert worse == (recipe == "int8-weight-only")
     assert [each is not None for each in seen] == [worse or breaks] * 2
     if worse:

@@ -18,9 +18,10 @@ from pytest_modelopt.measuring.worker import observe, settings
 from pytest_modelopt.measuring.worker.bench import Bench
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe
 from pytest_modelopt.optimizing.registry import RECIPES
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.record import Case, Measurement
 
 SOURCE = """
 import torch
@@ -202,7 +203,16 @@ def test_a_recipe_that_only_claims_is_caught(bench: Callable[..., Bench]) -> Non
 
     original = measured(None)
     for recipe, is_caught in (("claims", True), ("int8-dynamic", False), ("prune-unstructured(ratio=0.5)", False)):
-        case = Case("id", "m", recipe, "accuracy", True, (), 1, original=original, variant=measured(recipe))
+        case = Case(
+            id="id",
+            model="m",
+            recipe=recipe,
+            metric="accuracy",
+            limits=(),
+            batch_size=1,
+            reference=original,
+            variant=measured(recipe),
+        )
         assert bool(nothing_compared(case)) is is_caught
 
 

@@ -24,8 +24,9 @@ from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.memory.process_memory import load_saved
 from pytest_modelopt.measuring.worker.memory.tensor_meter import ForeignRuntime, weights_bytes
 from pytest_modelopt.plugin.progress import Silent
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.measurement import Measurement, ProcessMemory
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.record import Case, Measurement, ProcessMemory
 from pytest_modelopt.results.verdicts import Limit
 
 HERE = Path(__file__).parent
@@ -56,15 +57,15 @@ def variant(model: str, recipe: str | None = None, data: str = "head_data", fold
 
 def measured(runner: Runner, of: Variant, *limits: str) -> Case:
     stated = tuple(Limit(name, 1e12, "1 TB", "error", "budgets.yaml", 1) for name in limits)
-    case = Case("id", "m", str(of.recipe), None, True, stated, of.batch_size)
+    case = Case(id="id", model="m", recipe=str(of.recipe), limits=stated, batch_size=of.batch_size)
     return runner.measure(case, of, lambda *_: "nothing")
 
 
 def sides(case: Case) -> tuple[Measurement, Measurement]:
     assert case.error is None, case.error
-    assert case.original is not None
+    assert case.reference is not None
     assert case.variant is not None
-    return case.original, case.variant
+    return case.reference, case.variant
 
 
 # --- detection -------------------------------------------------------------------------------------------------------

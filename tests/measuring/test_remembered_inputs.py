@@ -256,7 +256,7 @@ def test_a_note_says_that_a_model_remembers_its_inputs(pytester: pytest.Pytester
     Path("budgets.yaml").write_text(BUDGETS, encoding="utf-8")
     result = pytester.runpytest_subprocess("--modelopt", "--modelopt-report", "report")
     record: dict[str, Any] = json.loads(Path("report/record.json").read_text(encoding="utf-8"))
-    notes = " ".join(record["cases"][0]["original"]["notes"])
+    notes = " ".join(record["cases"][0]["reference"]["notes"])
     assert "the model remembers its inputs" in notes
     assert "so each call is given a copy" in notes
     result.stdout.fnmatch_lines(["*the model remembers its inputs*"])

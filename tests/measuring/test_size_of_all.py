@@ -16,8 +16,9 @@ from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
 from pytest_modelopt.plugin.progress import Silent
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.record import Case, Measurement
 
 USERS = """
 import contextlib, ctypes, json, mmap, os, sqlite3, sys, tempfile
@@ -177,11 +178,11 @@ def sides(runner: Runner, folder: Path, model: str) -> tuple[Measurement, Measur
         import_paths=(str(folder),),
         working_directory=str(folder),
     )
-    case = runner.measure(Case("id", "m", RECIPE, None, True, (), 1), of, lambda *_: "nothing")
+    case = runner.measure(Case(id="id", model="m", recipe=RECIPE, limits=(), batch_size=1), of, lambda *_: "nothing")
     assert case.error is None, case.error
-    assert case.original is not None
+    assert case.reference is not None
     assert case.variant is not None
-    return case.original, case.variant
+    return case.reference, case.variant
 
 
 @pytest.mark.parametrize("model", ["reads", "reads_in_call", "maps", "in_c"])

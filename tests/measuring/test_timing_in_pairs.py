@@ -23,8 +23,9 @@ from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.reporting.messages.verdicts import format_verdict
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.record import Case, Timing
+from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Limit
 from pytest_modelopt.selftest import trial
 
@@ -168,7 +169,7 @@ def test_what_is_shown_pair_by_pair_is_what_the_record_says(variant: Callable[..
 
     done = trial(variant(), min_speedup=0.5, time_limit_s=20, folder=tmp_path, listener=Sees(), launches_at_least=3)
     assert launches(done.timing) == [1, 2, 3]
-    assert seen == [pair.original_ns / pair.variant_ns for pair in done.timing.pairs]
+    assert seen == [pair.reference_ns / pair.variant_ns for pair in done.timing.pairs]
     assert done.outcome(0.5) == "pass"
 
 
@@ -176,11 +177,11 @@ def test_a_block_is_as_long_as_it_has_to_be(variant: Callable[..., Variant], tmp
     """Ten milliseconds of timed calls, however short a call is, after those that warm up."""
     timing = timed(variant(), tmp_path)
     for pair in timing.pairs:
-        assert min(pair.original_block_ns, pair.variant_block_ns) >= 10_000_000
-        assert min(pair.original_warming_ns, pair.variant_warming_ns) >= 3_000_000
+        assert min(pair.reference_block_ns, pair.variant_block_ns) >= 10_000_000
+        assert min(pair.reference_warming_ns, pair.variant_warming_ns) >= 3_000_000
         # Rounded to whole nanoseconds of a call.
-        own_ns = pair.original_block_ns - pair.original_delayed_ns
-        assert abs(pair.original_ns * pair.original_calls - own_ns) <= pair.original_calls
+        own_ns = pair.reference_block_ns - pair.reference_delayed_ns
+        assert abs(pair.reference_ns * pair.reference_calls - own_ns) <= pair.reference_calls
         own_ns = pair.variant_block_ns - pair.variant_delayed_ns
         assert abs(pair.variant_ns * pair.variant_calls - own_ns) <= pair.variant_calls
 
@@ -194,7 +195,7 @@ def runner() -> Iterator[Runner]:
 
 def measured_in_three_launches(runner: Runner, variant: Variant) -> Case:
     assert variant.recipe is not None
-    case = Case("id", "m", variant.recipe, None, True, (), 1)
+    case = Case(id="id", model="m", recipe=variant.recipe, limits=(), batch_size=1)
     return runner.measure(case, variant, lambda samples: True)
 
 
@@ -318,7 +319,7 @@ def test_without_the_lock_timed_limits_are_not_measured_and_the_others_stand(
     limits = tuple(
         Limit(name, value, "L", "error", "budgets.yaml", 7) for name, value in (("max_size", 1e9), ("min_speedup", 0.1))
     )
-    case = Case("id", "m", "int8-dynamic", None, True, limits, 1)
+    case = Case(id="id", model="m", recipe="int8-dynamic", limits=limits, batch_size=1)
     measured = runner.measure(case, variant(recipe="int8-dynamic"), lambda samples: False)
     assert measured.error is None
     size, speed = judge(measured, timed_limits=1).verdicts
@@ -408,8 +409,8 @@ def test_an_engine_that_takes_more_threads_than_it_was_given_is_noticed(
     variant: Callable[..., Variant], tmp_path: Path
 ) -> None:
     timing = timed(variant("two_threads"), tmp_path)
-    assert timing.conditions.original.active_threads is not None
-    assert timing.conditions.original.active_threads >= 2
+    assert timing.conditions.reference.active_threads is not None
+    assert timing.conditions.reference.active_threads >= 2
     assert any("threads though `threads` is 1" in text for text in oddities(timing))
 
 
@@ -421,7 +422,7 @@ def test_a_runtime_with_threads_of_its_own_is_noticed(tmp_path: Path) -> None:
         folder, batch_size=256,
     )  # fmt: skip
     timing = timed(of, tmp_path)
-    assert timing.conditions.original.active_threads == 2
+    assert timing.conditions.reference.active_threads == 2
     assert any("worked with 2 threads though `threads` is 1" in text for text in oddities(timing))
 
 
@@ -433,7 +434,7 @@ def test_a_thread_that_spins_while_its_worker_waits_is_noticed(variant: Callable
 def test_a_well_behaved_model_has_no_oddities(variant: Callable[..., Variant], tmp_path: Path) -> None:
     timing = timed(variant(), tmp_path)
     assert oddities(timing) == []
-    assert timing.conditions.original.active_threads == 1
+    assert timing.conditions.reference.active_threads == 1
 
 
 def test_a_machine_that_others_keep_busy_is_called_disturbed(variant: Callable[..., Variant], tmp_path: Path) -> None:

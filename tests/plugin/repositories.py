@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from pytest_modelopt.results import json as record_json
-from pytest_modelopt.results.record import Case, Record
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.record import Record
 
 GROWS = "{max_memory_growth: 5%, max_size_growth: 5%, max_accuracy_loss: 1 pp, max_slowdown: 50%}"
 

@@ -75,13 +75,13 @@ def test_weights_and_data_come_from_their_own_revision(repository: Repository) -
 
     assert result.ret == 1
     case = repository.cases["steady/original"]
-    assert case.original is not None
+    assert case.reference is not None
     assert case.variant is not None
-    assert case.original.examples == case.variant.examples == 150
-    assert case.original.score == 1.0  # the data is labelled by the model as it was
+    assert case.reference.examples == case.variant.examples == 150
+    assert case.reference.score == 1.0  # the data is labelled by the model as it was
     assert case.variant.score is not None
     assert case.variant.score < 0.5
-    assert case.original.data_fingerprint == case.variant.data_fingerprint
+    assert case.reference.data_fingerprint == case.variant.data_fingerprint
     assert case.base is not None
     assert case.base.notes == (
         "the evaluation data has changed: 200 examples at the base, 150 examples now; both were scored on head's",
@@ -104,10 +104,10 @@ def test_a_change_of_the_readme_only_is_green(repository: Repository, arguments:
     assert record.against is not None
     assert (record.against.base, record.against.loosened, record.against.notes) == (base, (), ())
     for case in repository.cases.values():
-        assert case.original is not None
+        assert case.reference is not None
         assert case.variant is not None
-        assert case.original.memory_bytes == case.variant.memory_bytes
-        assert case.original.size_bytes == case.variant.size_bytes
+        assert case.reference.memory_bytes == case.variant.memory_bytes
+        assert case.reference.size_bytes == case.variant.size_bytes
         assert case.drop == 0
         exact = {name: outcome for name, outcome in outcomes(case).items() if name != "max_slowdown"}
         assert set(exact.values()) == {"pass"}
@@ -262,10 +262,10 @@ def test_a_saved_record_as_the_base(repository: Repository, monkeypatch: pytest.
         "max_accuracy_loss": "fail",
         "max_slowdown": "inconclusive",
     }
-    assert case.original is not None
+    assert case.reference is not None
     saved = record_json.read(repository.path / "saved.json")
-    assert saved.cases[0].original is not None
-    assert case.original.size_bytes == saved.cases[0].original.size_bytes
+    assert saved.cases[0].reference is not None
+    assert case.reference.size_bytes == saved.cases[0].reference.size_bytes
     # the same file again, as if another machine and another torch had written it
     text = (repository.path / "saved.json").read_text()
     assert saved.environment is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from tests.plugin.repositories import MODELS, Repository, model, outcomes
 
 TRAPS = """
@@ -94,10 +94,10 @@ def test_what_changed_beside_the_model_does_not_hide_what_changed_in_it(reposito
     assert str(repository.path / "weights.safetensors") in rust.why
     for name in ("own/original", "own/mine", "prepared/original"):
         case = cases[name]
-        assert case.original is not None
+        assert case.reference is not None
         assert case.variant is not None
-        assert case.original.score is not None
-        assert 0.9 < case.original.score <= 1  # all, or nearly all, right: half of that, and head's half for nothing
+        assert case.reference.score is not None
+        assert 0.9 < case.reference.score <= 1  # all, or nearly all, right: half of that, and head's half for nothing
         assert case.variant.score is not None
         assert 0.5 <= case.variant.score < 0.8  # eight units instead of 256 know little
         assert outcomes(case) == {"max_size_growth": "pass", "max_accuracy_loss": "fail"}

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from pytest_modelopt.optimizing.runtimes.program_file_module import Port, _misfit
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import read
-from pytest_modelopt.results.record import Case, Record
+from pytest_modelopt.results.record import Record
 from tests.plugin import candidate_files
 
 Project = Callable[..., pytest.Pytester]

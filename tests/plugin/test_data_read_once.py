@@ -12,9 +12,9 @@ import pytest
 
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import read
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.record import Case
 
 Project = Callable[..., pytest.Pytester]
 
@@ -100,14 +100,14 @@ def test_three_recipes_read_each_example_once_and_look_at_the_first_again(projec
     pytester, cases = run(project, "counted", passed=3)
     assert asked(pytester.path) == Counter({index: 2 if index < 256 else 1 for index in range(300)})
     assert (pytester.path / "made").read_text(encoding="utf-8").split() == ["made"] * 2
-    fingerprints = {side.data_fingerprint for case in cases for side in (case.original, case.variant) if side}
+    fingerprints = {side.data_fingerprint for case in cases for side in (case.reference, case.variant) if side}
     assert len(fingerprints) == 1
     assert None not in fingerprints
     for case in cases:
-        assert case.original is not None
+        assert case.reference is not None
         assert case.variant is not None
-        assert (case.original.score, case.original.examples, case.variant.examples) == (1.0, 300, 300)
-        assert "read" in case.original.seconds
+        assert (case.reference.score, case.reference.examples, case.variant.examples) == (1.0, 300, 300)
+        assert "read" in case.reference.seconds
         assert "read" not in case.variant.seconds
 
 
@@ -145,7 +145,7 @@ def variant(tmp_path: Path) -> Variant:
 
 
 def measured(runner: Runner, of: Variant) -> Case:
-    case = Case("id", "m", str(of.recipe), None, True, (), of.batch_size)
+    case = Case(id="id", model="m", recipe=str(of.recipe), limits=(), batch_size=of.batch_size)
     return runner.measure(case, of, lambda *_: "nothing")
 
 
@@ -175,8 +175,8 @@ def test_an_original_whose_worker_died_does_not_read_again(runner: Runner, varia
     runner._original.measured.worker.kill()
     after = measured(runner, replace(variant, recipe="prune-unstructured(ratio=0.9)"))
     assert after.error is None
-    assert after.original is not None
-    assert after.original.data_fingerprint == (before.original.data_fingerprint if before.original else "")
+    assert after.reference is not None
+    assert after.reference.data_fingerprint == (before.reference.data_fingerprint if before.reference else "")
     assert asked(tmp_path).total() == 300 + 256
 
 
@@ -236,8 +236,8 @@ def test_one_example_works_and_is_said_to_be_one(runner: Runner, variant: Varian
         file.write("\ndef one():\n    return INPUTS[:1], torch.zeros(1, dtype=torch.long)\n")
     case = measured(runner, replace(variant, data="counted:one"))
     assert case.error is None
-    assert case.original is not None
+    assert case.reference is not None
     assert case.variant is not None
-    assert case.original.examples == 1
-    assert case.original.notes == ("the data is one single example, which says nothing about others",)
+    assert case.reference.examples == 1
+    assert case.reference.notes == ("the data is one single example, which says nothing about others",)
     assert case.variant.notes == (), "said once"

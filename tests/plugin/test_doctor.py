@@ -174,7 +174,7 @@ def test_a_look_that_kills_the_worker_costs_the_case_nothing(zoo: Project) -> No
     assert (pytester.path / "died").exists(), "otherwise this test shows nothing"
     result.assert_outcomes(passed=1)
     (told,) = read(pytester.path / "report" / "record.json").cases
-    sides = [told.original, told.variant]
+    sides = [told.reference, told.variant]
     unobserved = [side.observations.unobserved for side in sides if side and side.observations]
     assert [sorted(reasons) for reasons in unobserved] == [["everything"], []]
     result.stdout.fnmatch_lines(["NOTE m (original): what the doctor looks at (everything) was not measured: *"])

@@ -11,8 +11,8 @@ import torch
 from torchmetrics import classification, regression, text
 from torchmetrics.functional.audio import signal_noise_ratio
 
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import read
-from pytest_modelopt.results.record import Case
 from tests.plugin import metric_tasks as tasks
 
 BUDGETS = """
@@ -102,7 +102,7 @@ def test_every_task_has_the_score_that_its_library_computes(tasks_project: pytes
 
 
 def score_of(case: Case, side: str) -> float | None:
-    measured = case.original if side == "original" else case.variant
+    measured = case.reference if side == "original" else case.variant
     assert measured is not None
     return measured.score
 
@@ -146,8 +146,8 @@ def _check_metrics_without_labels(cases: dict[str, Case]) -> None:
     ratio = signal_noise_ratio(after.flatten().double(), before.flatten().double())
     assert score_of(cases["sqnr"], "variant") == pytest.approx(float(ratio), rel=1e-6)
     assert score_of(cases["sqnr"], "original") is None
-    assert cases["sqnr"].original is not None
-    assert "differs from itself by nothing" in cases["sqnr"].original.unmeasured["score"]
+    assert cases["sqnr"].reference is not None
+    assert "differs from itself by nothing" in cases["sqnr"].reference.unmeasured["score"]
     assert "nothing can drop" in cases["sqnr"].no_interval
     each = torch.nn.functional.cosine_similarity(before.double(), after.double())
     assert score_of(cases["cosine"], "variant") == pytest.approx(float(each.mean()), abs=1e-9)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import read
-from pytest_modelopt.results.record import Case
 
 Project = Callable[..., pytest.Pytester]
 
@@ -133,8 +133,8 @@ def test_models_as_users_have_them(project: Project) -> None:
 
 
 def _check_bert(dynamic: Case) -> None:
-    assert dynamic.original is not None
-    assert (dynamic.original.score, dynamic.original.examples) == (1.0, 96)
+    assert dynamic.reference is not None
+    assert (dynamic.reference.score, dynamic.reference.examples) == (1.0, 96)
     assert dynamic.coverage is not None
     attention = 4 * 64 * 64
     feed_forward = 2 * 64 * 128

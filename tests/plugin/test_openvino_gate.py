@@ -38,11 +38,11 @@ def test_a_model_is_quantized_by_nncf_and_gated_on_openvino(project: Project) ->
     result.stdout.fnmatch_lines(["*classifier*", "*original*", "*openvino-int8(batches=2)*"])
     (case,) = read(Path("report/record.json")).cases
     assert case.error is None
-    assert case.original is not None
+    assert case.reference is not None
     assert case.variant is not None
-    assert (case.original.runtime, case.variant.runtime) == (None, "OpenVINO")
+    assert (case.reference.runtime, case.variant.runtime) == (None, "OpenVINO")
     assert case.variant.weights_bytes is None
-    assert MATRICES + 4 * BIASES < (case.variant.size_bytes or 0) < 110_000 < (case.original.size_bytes or 0)
+    assert MATRICES + 4 * BIASES < (case.variant.size_bytes or 0) < 110_000 < (case.reference.size_bytes or 0)
     assert case.coverage is not None
     assert case.coverage.changed_bytes == 4 * MATRICES
     assert case.coverage.weight_bytes == 4 * (MATRICES + BIASES)

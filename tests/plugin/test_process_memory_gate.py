@@ -91,10 +91,10 @@ def test_wrapped(modelopt):
         ]
     )
     (case,) = read(Path("report/record.json")).cases
-    assert case.original is not None
-    assert case.original.process_memory is not None
-    assert case.original.process_memory.meter == "memray"
-    assert len(case.original.process_memory.peaks_bytes) == 3
+    assert case.reference is not None
+    assert case.reference.process_memory is not None
+    assert case.reference.process_memory.meter == "memray"
+    assert len(case.reference.process_memory.peaks_bytes) == 3
 
 
 def test_a_foreign_model_that_is_too_big_is_red_where_torchs_allocator_would_see_nothing(project: Project) -> None:

@@ -84,7 +84,7 @@ def told(case: dict[str, Any]) -> list[str]:
 
 def test_sides_that_repeat_themselves_have_nothing_to_tell(project: Project) -> None:
     case = the_case(project, one_case(factory="noise:steady", data="noise:data"))
-    assert case["original"]["repeat"] is case["variant"]["repeat"] is None
+    assert case["reference"]["repeat"] is case["variant"]["repeat"] is None
     assert told(case) == []
 
 
@@ -95,7 +95,7 @@ def test_an_original_with_dropout_left_on_and_the_variant_that_inherits_it(proje
         assert repeat["examples"] == 200
         assert 0 < repeat["flips"] < 200
         assert 0 <= repeat["score"] <= 1
-    own = case["original"]["repeat"]["flips"]
+    own = case["reference"]["repeat"]["flips"]
     (sentence,) = told(case)
     assert sentence.startswith("the original and the variant answered the same inputs differently in two calls")
     assert f"{own} of 200 predictions of the original changed ({own / 2:g}%)" in sentence
@@ -105,8 +105,8 @@ def test_a_variant_that_is_random_and_an_original_that_is_not(project: Project) 
     case = the_case(
         project, one_case("{max_flips: 50%}", recipe="add-noise", factory="noise:steady", data="noise:data")
     )
-    assert case["original"]["repeat"] is None
-    assert case["original"]["score"] == 1.0
+    assert case["reference"]["repeat"] is None
+    assert case["reference"]["score"] == 1.0
     own = case["variant"]["repeat"]["flips"]
     assert own > 0
     (sentence,) = told(case)

@@ -13,9 +13,10 @@ from pytest_modelopt.cli.main import main
 from pytest_modelopt.cli.selftest import control_plan
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.results.answers import Agreement, Repeat
+from pytest_modelopt.results.case import Case, CaseError
+from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.record import Case, CaseError, Measurement
 from pytest_modelopt.results.verdicts import Limit
 from pytest_modelopt.selftest.control_verdicts import (
     Budgets,
@@ -210,7 +211,7 @@ def a_case(
         higher_is_better=True,
         limits=(),
         batch_size=1,
-        original=ORIGINAL,
+        reference=ORIGINAL,
         variant=replace(ORIGINAL, score=0.9 - (lost - won) / 200),
         agreement=Agreement(200, lost, won, lost + won if flips is None else flips),
         timing=timing(variant_ns=4_000_000),

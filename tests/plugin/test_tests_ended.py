@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from pytest_modelopt.plugin.ended_tests import GatedTests, Phase, Report
-from pytest_modelopt.results.record import Case
+from pytest_modelopt.results.case import Case
 from tests.reporting.records_by_hand import MIB, broken, case, limit, verdict
 
-UNKNOWN = replace(case("int8-dynamic"), id="t", variant=None, original=None, timing=None, verdicts=())
+UNKNOWN = replace(case("int8-dynamic"), id="t", variant=None, reference=None, timing=None, verdicts=())
 KEPT = limit("max_memory", 4 * MIB, "4 MiB")
 MEASURED = replace(case("int8-dynamic", verdicts=(verdict(KEPT, "pass", MIB, ""),)), id="t")
 BROKEN = replace(broken("int8-dynamic"), id="t")

@@ -130,7 +130,7 @@ def test_the_exact_figures_repeat_in_another_run(project: Project) -> None:
         for side in ("original", "variant"):
             case[side].pop("seconds")
             case[side]["observations"].pop("first_call_s")
-        exact.append([case["original"], case["variant"], case["coverage"], case["agreement"]])
+        exact.append([case["reference"], case["variant"], case["coverage"], case["agreement"]])
     assert exact[0] == exact[1]
 
 

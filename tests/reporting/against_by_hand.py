@@ -6,7 +6,10 @@ from dataclasses import replace
 
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.base import Against, Base, BaseStatus, Loosening
-from pytest_modelopt.results.record import ORIGINAL, Case, Measurement, Record, Timing
+from pytest_modelopt.results.case import ORIGINAL, Case
+from pytest_modelopt.results.measurement import Measurement
+from pytest_modelopt.results.record import Record
+from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Limit, Verdict, Waiver
 from tests.reporting.records_by_hand import MIB, case, limit, measurement, record, timing, verdict
 
@@ -14,9 +17,9 @@ BASE = "0f1e2d3c4b5a" + 28 * "0"
 HEAD = "1a2b3c4d5e6f" + 28 * "0"
 AGAINST = Against(kind="revision", asked="merge-base:origin/main", base=BASE, head=HEAD, has_uncommitted=False)
 NONE_CHANGED = Agreement(360, 0, 0, 0)
-SAME = timing(original_ns=4_000_000, variant_ns=4_000_000)
+SAME = timing(reference_ns=4_000_000, variant_ns=4_000_000)
 """4 ms a call on both sides."""
-SLOWER = timing(original_ns=4_000_000, variant_ns=5_000_000)
+SLOWER = timing(reference_ns=4_000_000, variant_ns=5_000_000)
 """4 ms at the base, 5 ms at head: 25% slower."""
 
 
@@ -42,7 +45,7 @@ def against(
         model,
         verdicts=verdicts,
         limits=limits,
-        original=(before or measurement(own)) if is_compared else None,
+        reference=(before or measurement(own)) if is_compared else None,
         variant=after or measurement(own),
         timing=timed if is_compared else None,
         agreement=agreement if is_compared else None,

@@ -13,7 +13,8 @@ from typing import Any
 
 from pytest_modelopt.results.answers import Agreement, Slices
 from pytest_modelopt.results.base import Base
-from pytest_modelopt.results.record import Case, CaseError, Record
+from pytest_modelopt.results.case import Case, CaseError
+from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.verdicts import Reason, Verdict
 
 _PLAIN: dict[Any, Any] = {str: "x", int: 3, float: 0.5, bool: True}

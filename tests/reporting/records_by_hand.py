@@ -7,20 +7,10 @@ from dataclasses import replace
 from itertools import cycle
 
 from pytest_modelopt.results.answers import Agreement
-from pytest_modelopt.results.record import (
-    Case,
-    CaseError,
-    Conditions,
-    Coverage,
-    Environment,
-    LayerCoverage,
-    Measurement,
-    RecipeStep,
-    Record,
-    TimedPair,
-    Timing,
-    WorkerUse,
-)
+from pytest_modelopt.results.case import Case, CaseError
+from pytest_modelopt.results.measurement import Coverage, LayerCoverage, Measurement, RecipeStep
+from pytest_modelopt.results.record import Environment, Record
+from pytest_modelopt.results.timed_pairs import Conditions, TimedPair, Timing, WorkerUse
 from pytest_modelopt.results.verdicts import Level, Limit, Outcome, Reason, Verdict
 
 MIB = 1024 * 1024
@@ -69,7 +59,7 @@ QUIET = Conditions(
     throttled_s=0.0,
     canary_at_best_ns=None,
     waited_s=0.0,
-    original=WorkerUse(active_threads=1, idle_cores=0.03),
+    reference=WorkerUse(active_threads=1, idle_cores=0.03),
     variant=WorkerUse(active_threads=1, idle_cores=0.04),
 )
 
@@ -81,7 +71,7 @@ Figures = int | Sequence[int]
 
 def timing(
     pairs: int = 200,
-    original_ns: Figures = 4_000_000,
+    reference_ns: Figures = 4_000_000,
     variant_ns: Figures = 5_000_000,
     conditions: Conditions = QUIET,
 ) -> Timing:
@@ -89,7 +79,7 @@ def timing(
     seconds = max(1, pairs // PAIRS_PER_SECOND)
     each = (
         _pair(index, 1 + 3 * min(index // PAIRS_PER_SECOND, seconds - 1) // seconds, one, other)
-        for index, one, other in zip(range(pairs), _endless(original_ns), _endless(variant_ns), strict=False)
+        for index, one, other in zip(range(pairs), _endless(reference_ns), _endless(variant_ns), strict=False)
     )
     return Timing(
         tuple(each),
@@ -111,24 +101,24 @@ def _endless(figures_ns: Figures) -> Iterator[int]:
     return cycle([figures_ns] if isinstance(figures_ns, int) else figures_ns)
 
 
-def _pair(index: int, launch: int, original_ns: int, variant_ns: int) -> TimedPair:
-    calls = [max(1, 10_000_000 // figure) for figure in (original_ns, variant_ns)]
+def _pair(index: int, launch: int, reference_ns: int, variant_ns: int) -> TimedPair:
+    calls = [max(1, 10_000_000 // figure) for figure in (reference_ns, variant_ns)]
     return TimedPair(
         launch=launch,
         at_ms=1000 * index // PAIRS_PER_SECOND,
         variant_first=index % 2 == 0,
-        original_ns=original_ns,
+        reference_ns=reference_ns,
         variant_ns=variant_ns,
-        original_calls=calls[0],
+        reference_calls=calls[0],
         variant_calls=calls[1],
-        original_block_ns=calls[0] * original_ns,
+        reference_block_ns=calls[0] * reference_ns,
         variant_block_ns=calls[1] * variant_ns,
-        original_warming_ns=4_000_000,
+        reference_warming_ns=4_000_000,
         variant_warming_ns=4_000_000,
         canary_ns=0,
-        original_switches=0,
+        reference_switches=0,
         variant_switches=0,
-        original_delayed_ns=0,
+        reference_delayed_ns=0,
         variant_delayed_ns=0,
     )
 
@@ -138,7 +128,7 @@ def case(
     model: str = "digits-vit",
     *,
     verdicts: tuple[Verdict, ...] = (),
-    original: Measurement | None = ORIGINAL,
+    reference: Measurement | None = ORIGINAL,
     variant: Measurement | None = None,
     metric: str | None = "accuracy",
     higher_is_better: bool = True,
@@ -156,7 +146,7 @@ def case(
         higher_is_better=higher_is_better,
         limits=tuple(each.limit for each in verdicts) if limits is None else limits,
         batch_size=1,
-        original=original,
+        reference=reference,
         variant=measurement(recipe, weights=MIB, peak=MIB, size=MIB) if variant is None and error is None else variant,
         coverage=coverage,
         agreement=agreement,
@@ -234,7 +224,7 @@ def realistic() -> Record:
                     "measured",
                 ),
             ),
-            original=original,
+            reference=original,
             variant=measurement(
                 "int8-dynamic", weights=int(2.4 * MIB), peak=int(1.01 * MIB), size=2 * MIB, score=350 / 360
             ),
@@ -255,13 +245,13 @@ def realistic() -> Record:
                     "a limit that is so near; give a limit further from what is measured, or a quieter machine",
                 ),
             ),
-            original=original,
+            reference=original,
             variant=measurement("x", weights=int(1.2 * MIB), peak=MIB, size=MIB, score=349 / 360),
             timing=timing(400, 3_700_000, 2_534_000),
             coverage=pruned,
             agreement=Agreement(360, 4, 2, 7),
         ),
-        case("low-rank(energy=0.9)", verdicts=(ok,), original=original, agreement=Agreement(360, 0, 0, 0)),
+        case("low-rank(energy=0.9)", verdicts=(ok,), reference=original, agreement=Agreement(360, 0, 0, 0)),
         case(
             "int8-static",
             "keyword-cnn",

@@ -10,7 +10,9 @@ from pytest_modelopt.reporting.base_table import HEADERS, AgainstBlock, changes,
 from pytest_modelopt.reporting.table import Block, blocks
 from pytest_modelopt.reporting.tables import tables
 from pytest_modelopt.results.answers import Agreement
-from pytest_modelopt.results.record import ORIGINAL, Case, CaseError, Measurement, ProcessMemory, Timing
+from pytest_modelopt.results.case import ORIGINAL, Case, CaseError
+from pytest_modelopt.results.measurement import Measurement, ProcessMemory
+from pytest_modelopt.results.timed_pairs import Timing
 from tests.reporting.against_by_hand import BASE, GREW, SAME, SLOWER, against, pull_request
 from tests.reporting.records_by_hand import ENVIRONMENT, MIB, case, limit, measurement, record, timing, verdict
 
@@ -146,7 +148,7 @@ def test_each_machine_has_its_own_tables_and_each_says_which_it_is() -> None:
     told = replace(
         pull_request(
             case("a"),
-            replace(case("a", original=measurement(None, size=MIB)), machine=1),
+            replace(case("a", reference=measurement(None, size=MIB)), machine=1),
             replace(against("a"), machine=1),
             replace(case("a"), machine=2),
             replace(case("a"), machine=3),

@@ -18,8 +18,9 @@ from pytest_modelopt.reporting.sentences import items
 from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.answers import Agreement, Changed, Interval, Repeat, Slices
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import dumps, loads
-from pytest_modelopt.results.record import Case, Record
+from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.verdicts import Finding
 from tests.reporting.records_by_hand import case, limit, measurement, record
 
@@ -196,7 +197,7 @@ def test_the_upper_end_of_an_interval_stands_beside_the_drop() -> None:
         case(
             metric="m:loss",
             higher_is_better=False,
-            original=measurement(None, score=2.0),
+            reference=measurement(None, score=2.0),
             variant=measurement("r", score=2.5),
         ),
         interval=Interval(0.4, 0.6213, "paired bootstrap", 2000, 7),

@@ -17,8 +17,9 @@ from pytest_modelopt.reporting.sentences import case_items, items
 from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.base import Against, Base, BaseStatus, Loosening
+from pytest_modelopt.results.case import ORIGINAL, Case, CaseError
 from pytest_modelopt.results.merging import merge
-from pytest_modelopt.results.record import ORIGINAL, Case, CaseError, WorkerUse
+from pytest_modelopt.results.timed_pairs import WorkerUse
 from tests.reporting.against_by_hand import AGAINST, GREW, LOOSENED, SAME, SLOWER, against, pull_request
 from tests.reporting.records_by_hand import MIB, QUIET, case, limit, measurement, record, verdict
 
@@ -149,7 +150,7 @@ def test_of_a_base_that_was_compared_nothing_is_said() -> None:
 
 
 def test_notes_say_which_side_they_are_about() -> None:
-    spinning = replace(QUIET, original=WorkerUse(active_threads=1, idle_cores=0.9))
+    spinning = replace(QUIET, reference=WorkerUse(active_threads=1, idle_cores=0.9))
     told = items(
         pull_request(
             against(
@@ -220,7 +221,7 @@ def test_the_closing_line_says_what_no_count_says() -> None:
 def test_a_base_that_did_not_run_is_explained_once() -> None:
     base = Base("1a2b3c4d5e6f", "unusable", "files that git ignores are missing: models/best.pt")
     limits = (limit("max_size_growth", 0.05, "5%"),)
-    red = judge(replace(case(limits=limits), original=None, base=base), timed_limits=0)
+    red = judge(replace(case(limits=limits), reference=None, base=base), timed_limits=0)
     whole, short = explain(red, strict=False), explain(red, strict=False, first="m/original against 1a2b3c4d5e6f")
     assert "models/best.pt" in whole
     assert "models/best.pt" not in short

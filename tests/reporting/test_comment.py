@@ -13,8 +13,9 @@ from test_hostile_records import EVERYTHING
 
 from pytest_modelopt.cli.comment import CLAIMED, LIMIT, MARKER, comment
 from pytest_modelopt.cli.main import main
+from pytest_modelopt.results.case import CaseError
 from pytest_modelopt.results.json import MAX_BYTES, dumps
-from pytest_modelopt.results.record import CaseError, Record
+from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.verdicts import Finding
 from tests.reporting.against_by_hand import AGAINST, GREW, LOOSENED, against, pull_request
 from tests.reporting.records_by_hand import MIB, broken, case, limit, measurement, realistic, record, timing, verdict
@@ -91,7 +92,7 @@ def test_an_error_stays_one_whatever_verdicts_stand_beside_it() -> None:
 def test_it_fits_into_a_comment_failures_first() -> None:
     many = [broken(f"r{number:04}") for number in range(600)]
     noted = [
-        case(f"p{number:04}", f"m{number}", original=measurement(None, notes=("n" * 90,))) for number in range(600)
+        case(f"p{number:04}", f"m{number}", reference=measurement(None, notes=("n" * 90,))) for number in range(600)
     ]
     bound = limit("max_size", 1.0, "1 B")
     told = comment(record(*noted, *(replace(each, limits=(bound,)) for each in many)))
@@ -150,8 +151,8 @@ def _in_case(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (_changed(cases=[[]]), "cases[0]: must be an object, not a list"),
         (_in_case(model=None), "cases[0].model: must be text, not null"),
         (
-            lambda data: data["cases"][0]["original"].update(score=float("nan")),
-            "cases[0].original.score: must be a finite number, not NaN",
+            lambda data: data["cases"][0]["reference"].update(score=float("nan")),
+            "cases[0].reference.score: must be a finite number, not NaN",
         ),
         (_in_case(base={"name": "x", "status": "fine"}), "cases[0].base.status: must be 'compared', 'new'"),
         (lambda data: data.pop("planned"), "planned: is missing"),
@@ -245,7 +246,7 @@ def test_thousands_of_cases_of_hostile_names_are_told(
     capsys: pytest.CaptureFixture[str], written: Callable[[Record | str], str]
 ) -> None:
     bound = limit("max_size", 1.0, "1 B")
-    one = case(EVERYTHING[:200], limits=(bound,), original=measurement(None, notes=("a note",)))
+    one = case(EVERYTHING[:200], limits=(bound,), reference=measurement(None, notes=("a note",)))
     cases = tuple(replace(one, id=f"{one.id}{number}", model=f"m{number}") for number in range(1_000))
     path = written(replace(record(), cases=cases, planned=tuple(f"p{number}" for number in range(20_000))))
     status, out, err = _said(capsys, path)

@@ -10,7 +10,7 @@ from pytest_modelopt.reporting.sentences import case_items, items
 from pytest_modelopt.reporting.summary import machine
 from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
-from pytest_modelopt.results.record import Conditions, Timing, WorkerUse
+from pytest_modelopt.results.timed_pairs import Conditions, Timing, WorkerUse
 from tests.reporting.records_by_hand import QUIET, case, limit, measurement, record, timing, verdict
 
 
@@ -20,7 +20,7 @@ def delayed(share: float) -> Timing:
     pairs = tuple(
         replace(
             pair,
-            original_delayed_ns=round(pair.original_block_ns * share),
+            reference_delayed_ns=round(pair.reference_block_ns * share),
             variant_delayed_ns=round(pair.variant_block_ns * share),
         )
         for pair in made.pairs
@@ -58,7 +58,7 @@ def test_a_few_busy_cores_of_many_are_no_disturbance() -> None:
 
 
 def test_more_threads_than_given_and_spinning_are_odd() -> None:
-    odd = replace(QUIET, original=WorkerUse(2, 0.03), variant=WorkerUse(None, 0.9))
+    odd = replace(QUIET, reference=WorkerUse(2, 0.03), variant=WorkerUse(None, 0.9))
     first, second = oddities(timing(conditions=odd))
     assert first.startswith("the original worked with 2 threads though `threads` is 1")
     assert second.startswith("the variant kept 0.9 cores busy when it was not its turn")
@@ -85,7 +85,7 @@ def test_a_broken_timed_limit_says_that_the_machine_was_disturbed() -> None:
 
 def test_a_gpu_is_told_with_its_name_its_tables_and_its_reserved_memory() -> None:
     on_gpu = replace(
-        case("low-rank", timing=timing(), original=replace(measurement(None), reserved_bytes=40 * 2**20)),
+        case("low-rank", timing=timing(), reference=replace(measurement(None), reserved_bytes=40 * 2**20)),
         device="cuda",
     )
     of_cpu = case("low-rank", timing=timing())

@@ -12,13 +12,13 @@ from pytest_modelopt.reporting.junit import properties
 from pytest_modelopt.reporting.messages.verdicts import format_verdict
 from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.results.answers import Agreement
-from pytest_modelopt.results.record import Case, CaseError
+from pytest_modelopt.results.case import Case, CaseError
 from tests.reporting.records_by_hand import case, limit, measurement, record
 
 
 def scored(before: float, after: float, agreement: Agreement | None = None) -> Case:
     return replace(
-        case(original=replace(measurement(None), score=before), agreement=agreement),
+        case(reference=replace(measurement(None), score=before), agreement=agreement),
         variant=replace(measurement("int8-dynamic"), score=after),
         limits=(limit("max_accuracy_drop", 0.01, "1 pp"),),
     )

@@ -12,7 +12,7 @@ from pytest_modelopt.plugin.comparison import Comparison
 from pytest_modelopt.reporting.files.metrics import render
 from pytest_modelopt.reporting.junit import properties
 from pytest_modelopt.reporting.table import blocks
-from pytest_modelopt.results.record import Timing
+from pytest_modelopt.results.timed_pairs import Timing
 from tests.reporting.records_by_hand import by_second, case, limit, record, timing
 
 TIMINGS = [

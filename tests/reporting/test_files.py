@@ -11,14 +11,15 @@ from pytest_modelopt.reporting.junit import properties
 from pytest_modelopt.reporting.markdown import render
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.atomic_files import write_text
+from pytest_modelopt.results.case import CaseError
 from pytest_modelopt.results.json import read
-from pytest_modelopt.results.record import CaseError, Coverage, LayerCoverage
+from pytest_modelopt.results.measurement import Coverage, LayerCoverage
 from tests.reporting.records_by_hand import MIB, case, measurement, realistic, timing
 
 
 def test_properties_are_the_figures() -> None:
     measured = case(
-        original=measurement(None, weights=5 * MIB, peak=3 * MIB, size=4 * MIB, score=0.75),
+        reference=measurement(None, weights=5 * MIB, peak=3 * MIB, size=4 * MIB, score=0.75),
         variant=measurement("int8-dynamic", weights=MIB, peak=MIB, size=3 * MIB, score=0.5),
         timing=timing(),
         agreement=Agreement(360, 2, 1, 3),
@@ -43,7 +44,7 @@ def test_properties_are_the_figures() -> None:
 
 
 def test_what_was_not_measured_has_no_property() -> None:
-    failed = case(original=None, error=CaseError("load", "no"))
+    failed = case(reference=None, error=CaseError("load", "no"))
     assert properties(failed) == [("modelopt.model", "digits-vit"), ("modelopt.recipe", "int8-dynamic")]
 
 

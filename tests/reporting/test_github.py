@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_modelopt.reporting import github_annotations
-from pytest_modelopt.results.record import CaseError
+from pytest_modelopt.results.case import CaseError
 from tests.reporting.records_by_hand import MIB, broken, case, limit, record, verdict
 
 

@@ -15,7 +15,8 @@ from pytest_modelopt.reporting.markdown_escaping import escape, fenced
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.reporting.sections import Section, fit
 from pytest_modelopt.reporting.table import HEADERS
-from pytest_modelopt.results.record import CaseError, Record
+from pytest_modelopt.results.case import CaseError
+from pytest_modelopt.results.record import Record
 from tests.reporting.records_by_hand import ENVIRONMENT, broken, case, limit, measurement, realistic, record, verdict
 
 HOSTILE = (
@@ -119,7 +120,7 @@ def test_no_string_of_a_record_becomes_structure(hostile: str) -> None:
                 text,
                 metric=text,
                 error=CaseError("load", plain_line(text), text),
-                original=measurement(None, notes=(text,)),
+                reference=measurement(None, notes=(text,)),
             ),
         )
         environment = replace(ENVIRONMENT, cpu=text, cpu_flags=(text,), packages={text: text})

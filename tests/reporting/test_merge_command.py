@@ -10,9 +10,10 @@ import pytest
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.reporting.markdown import render
 from pytest_modelopt.reporting.terminal import lines
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import dumps, read
 from pytest_modelopt.results.merging import merge
-from pytest_modelopt.results.record import Case, Record
+from pytest_modelopt.results.record import Record
 from tests.reporting.against_by_hand import AGAINST, against, pull_request
 from tests.reporting.records_by_hand import ENVIRONMENT, MIB, broken, case, limit, measurement, record, timing, verdict
 
@@ -126,7 +127,7 @@ def test_wrong_input_is_told_in_a_line(
 
 
 def _two_machines() -> Record:
-    slow = replace(broken("x"), original=measurement(None, notes=("a note",), unmeasured={"timing": "no clock"}))
+    slow = replace(broken("x"), reference=measurement(None, notes=("a note",), unmeasured={"timing": "no clock"}))
     return merge([("a", record(kept("x"))), ("b", replace(record(slow), environment=OTHER))])
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pytest_modelopt.reporting.files.metrics import render
 from pytest_modelopt.results.answers import Agreement
-from pytest_modelopt.results.record import ORIGINAL, CaseError, Record
+from pytest_modelopt.results.case import ORIGINAL, CaseError
+from pytest_modelopt.results.record import Record
 from tests.reporting.against_by_hand import BASE, GREW, SLOWER, against, pull_request
 from tests.reporting.records_by_hand import ENVIRONMENT, MIB, case, measurement, realistic, record, timing
 
@@ -64,9 +65,9 @@ def _labels(**labels: str) -> frozenset[tuple[str, str]]:
 
 def test_figures_of_a_variant_and_of_its_original() -> None:
     measured = case(
-        original=measurement(None, weights=5 * MIB, peak=3 * MIB, size=4 * MIB, score=0.75),
+        reference=measurement(None, weights=5 * MIB, peak=3 * MIB, size=4 * MIB, score=0.75),
         variant=measurement("int8-dynamic", weights=MIB, peak=MIB, size=3 * MIB, score=0.5),
-        timing=timing(original_ns=4_000_000, variant_ns=2_000_000),
+        timing=timing(reference_ns=4_000_000, variant_ns=2_000_000),
         agreement=Agreement(360, 2, 1, 3),
     )
     text = render(record(measured))
@@ -115,14 +116,14 @@ def test_the_same_variant_twice_and_several_machines_have_labels_of_their_own() 
 
 
 def test_a_case_in_error_has_no_figure() -> None:
-    assert render(record(case(original=None, error=CaseError("load", "no")))) == "# EOF\n"
-    late = case(variant=measurement("int8-dynamic"), original=None, error=CaseError("timing", "no"))
+    assert render(record(case(reference=None, error=CaseError("load", "no")))) == "# EOF\n"
+    late = case(variant=measurement("int8-dynamic"), reference=None, error=CaseError("timing", "no"))
     assert render(record(late)) == "# EOF\n"
     assert render(record()) == "# EOF\n"
 
 
 def test_only_finite_figures() -> None:
-    endless = case(variant=measurement("int8-dynamic", score=1e308), original=measurement(None, score=-1e308))
+    endless = case(variant=measurement("int8-dynamic", score=1e308), reference=measurement(None, score=-1e308))
     samples = _read(render(record(endless)))
     assert _of(samples, "drop") == {}
     assert len(_of(samples, "score")) == 2

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pytest_modelopt.reporting import junit, markdown, terminal
 from pytest_modelopt.reporting.sentences import items
 from pytest_modelopt.reporting.table import blocks
-from pytest_modelopt.results.record import Case, Measurement, ProcessMemory
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.measurement import Measurement, ProcessMemory
 from tests.reporting.records_by_hand import MIB, case, measurement, record
 
 
@@ -19,8 +20,8 @@ def with_process(side: Measurement, *runs_mib: float, runtime: str | None = None
 
 
 ORIGINAL = with_process(measurement(None), 40, 40, 41)
-CONVERTED = case("onnx", original=ORIGINAL, variant=with_process(measurement("onnx"), 30, 30, 30, runtime="LiteRT"))
-IN_TORCH = case("int8-dynamic", original=measurement(None))
+CONVERTED = case("onnx", reference=ORIGINAL, variant=with_process(measurement("onnx"), 30, 30, 30, runtime="LiteRT"))
+IN_TORCH = case("int8-dynamic", reference=measurement(None))
 
 
 def test_a_foreign_variant_and_its_original_show_process_memory_and_the_table_says_so() -> None:
@@ -35,7 +36,7 @@ def test_beside_variants_in_torch_the_original_has_a_figure_by_each_meter() -> N
 
 
 def test_in_torch_alone_nothing_is_marked_though_a_limit_asked_for_process_memory() -> None:
-    measured = case("r", original=ORIGINAL, variant=with_process(measurement("r", weights=MIB, peak=MIB), 12, 12, 12))
+    measured = case("r", reference=ORIGINAL, variant=with_process(measurement("r", weights=MIB, peak=MIB), 12, 12, 12))
     (block,) = blocks(record(measured))
     assert [row.memory for row in block.rows] == ["8 MiB", "2 MiB (-75%)"]
     assert "*" not in block.conditions

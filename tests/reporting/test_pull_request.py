@@ -11,7 +11,8 @@ from pytest_modelopt.reporting.base_summary import compared_told, loosened_told
 from pytest_modelopt.reporting.markdown import render
 from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.base import Against
-from pytest_modelopt.results.record import ORIGINAL, Record
+from pytest_modelopt.results.case import ORIGINAL
+from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.verdicts import Finding
 from tests.reporting.against_by_hand import AGAINST, BASE, GREW, HEAD, LOOSENED, SLOWER, against, pull_request, waived
 from tests.reporting.records_by_hand import MIB, broken, case, limit, measurement, record, verdict

@@ -12,8 +12,10 @@ from pytest_modelopt.reporting.github_annotations import annotations
 from pytest_modelopt.reporting.markdown import render
 from pytest_modelopt.reporting.sentences import items, told_once
 from pytest_modelopt.reporting.terminal import lines
+from pytest_modelopt.results.case import Case, CaseError, Expected
+from pytest_modelopt.results.measurement import Coverage, LayerCoverage, RecipeStep
 from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.record import Case, CaseError, Coverage, Expected, LayerCoverage, RecipeStep, Record
+from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.verdicts import Finding
 from tests.reporting.against_by_hand import AGAINST
 from tests.reporting.records_by_hand import MIB, broken, case, limit, measurement, record, verdict
@@ -166,7 +168,7 @@ def test_a_note_about_a_model_is_said_once_with_its_variants() -> None:
     note = "was in training mode; it was put into eval mode"
     original = measurement(None, notes=(note,), unmeasured={"timing": "no clock"})
     variant = measurement("a", notes=(note,))
-    told = items(record(case("a", original=original, variant=variant), case("b", original=original)))
+    told = items(record(case("a", reference=original, variant=variant), case("b", reference=original)))
     assert [(item.severity, item.text) for item in told] == [
         ("info", f"digits-vit (original, a): {note}"),
         ("info", "digits-vit (original): timing was not measured: no clock"),
@@ -181,7 +183,7 @@ NO_FILE = CaseError(
 
 
 def failed(recipe: str, model: str = "digits-vit", error: CaseError = NO_FILE) -> Case:
-    return case(recipe, model, original=None, error=error)
+    return case(recipe, model, reference=None, error=error)
 
 
 def three() -> Record:

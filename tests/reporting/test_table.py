@@ -8,7 +8,8 @@ import pytest
 
 from pytest_modelopt.reporting.table import HEADERS, blocks
 from pytest_modelopt.results.answers import Agreement
-from pytest_modelopt.results.record import CaseError, Coverage, LayerCoverage, Measurement
+from pytest_modelopt.results.case import CaseError
+from pytest_modelopt.results.measurement import Coverage, LayerCoverage, Measurement
 from tests.reporting.records_by_hand import MIB, broken, case, limit, measurement, record, timing, verdict
 
 
@@ -16,9 +17,9 @@ def test_every_cell_of_a_measured_case() -> None:
     measured = case(
         "int8-dynamic",
         verdicts=(verdict(limit("max_memory", 4 * MIB, "4 MiB"), "pass", 2 * MIB),),
-        original=measurement(None, weights=5 * MIB, peak=3 * MIB, size=4 * MIB, score=0.986),
+        reference=measurement(None, weights=5 * MIB, peak=3 * MIB, size=4 * MIB, score=0.986),
         variant=measurement("int8-dynamic", weights=MIB, peak=MIB, size=3 * MIB, score=0.982),
-        timing=timing(original_ns=7_100_000, variant_ns=5_000_000),
+        timing=timing(reference_ns=7_100_000, variant_ns=5_000_000),
         agreement=Agreement(1000, 12, 8, 22),  # Tango's bound for (12, 8, 1000), computed outside: 1.2026 points
         coverage=Coverage((LayerCoverage("a", "Linear", 1000, 750),), ()),
     )
@@ -55,7 +56,7 @@ def test_of_weight_bytes_and_of_multiply_adds() -> None:
 
 def test_growth_and_gain_have_their_signs() -> None:
     worse = case(
-        original=measurement(None, size=4 * MIB, score=0.9),
+        reference=measurement(None, size=4 * MIB, score=0.9),
         variant=measurement("r", weights=4 * MIB, peak=4 * MIB, size=5 * MIB, score=0.9014),
     )
     row = blocks(record(worse))[0].rows[1]
@@ -63,11 +64,11 @@ def test_growth_and_gain_have_their_signs() -> None:
 
 
 def test_a_gain_too_small_to_show_is_no_negative_zero() -> None:
-    row = blocks(record(case(original=measurement(None, score=0.1 + 0.2), variant=measurement("r", score=0.3))))[
+    row = blocks(record(case(reference=measurement(None, score=0.1 + 0.2), variant=measurement("r", score=0.3))))[
         0
     ].rows[1]
     assert row.drop == "0 pp"
-    gained = case(original=measurement(None, score=0.3), variant=measurement("r", score=0.1 + 0.2))
+    gained = case(reference=measurement(None, score=0.3), variant=measurement("r", score=0.1 + 0.2))
     assert blocks(record(gained))[0].rows[1].drop == "0 pp"
 
 
@@ -75,7 +76,7 @@ def test_another_metric_has_four_significant_digits_and_its_own_direction() -> N
     loss = case(
         metric="my_metrics:perplexity",
         higher_is_better=False,
-        original=measurement(None, score=12.34567),
+        reference=measurement(None, score=12.34567),
         variant=measurement("r", score=12.84567),
     )
     original, variant = blocks(record(loss))[0].rows
@@ -83,7 +84,7 @@ def test_another_metric_has_four_significant_digits_and_its_own_direction() -> N
 
 
 def test_what_was_not_measured_is_a_dash() -> None:
-    bare = case(metric=None, original=measurement(None, score=None), variant=measurement("r", score=None))
+    bare = case(metric=None, reference=measurement(None, score=None), variant=measurement("r", score=None))
     block = blocks(record(bare))[0]
     original, variant = block.rows
     assert block.conditions == "no metric; memory of batch 1"
@@ -97,7 +98,7 @@ def unscored(recipe: str | None, examples: int = 0, **unmeasured: str) -> Measur
 
 def test_a_model_without_data_has_no_metric_in_its_heading() -> None:
     why = "no `data` was given"
-    sides = {"original": unscored(None, score=why), "variant": unscored("r", score=why)}
+    sides = {"reference": unscored(None, score=why), "variant": unscored("r", score=why)}
     block = blocks(record(case(**sides)))[0]
     assert block.conditions == "no data, so no score; memory of batch 1"
     assert "score" in block.headers
@@ -108,14 +109,14 @@ def test_a_model_without_data_has_no_metric_in_its_heading() -> None:
 
 def test_an_original_that_could_not_be_scored_has_no_number_of_examples() -> None:
     """Its data was read, and nobody can say that there was none."""
-    failed = case(original=unscored(None), error=CaseError("score", "no such class"))
+    failed = case(reference=unscored(None), error=CaseError("score", "no such class"))
     assert blocks(record(failed))[0].conditions == "accuracy; memory of batch 1"
-    nothing = case(original=unscored(None, 360, score="sqnr is of the variants only"), metric="sqnr")
+    nothing = case(reference=unscored(None, 360, score="sqnr is of the variants only"), metric="sqnr")
     assert blocks(record(nothing))[0].conditions.startswith("sqnr on 360 examples; ")
 
 
 def test_a_case_in_error_has_dashes() -> None:
-    failed = case(original=None, error=CaseError("load", "no such file"))
+    failed = case(reference=None, error=CaseError("load", "no such file"))
     original, variant = blocks(record(failed))[0].rows
     assert original.cells == ("original", "", "-", "-", "", "", "-", "", "", "")
     assert variant.cells == ("int8-dynamic", *8 * ("-",), "error")
@@ -147,7 +148,7 @@ def test_a_timing_without_pairs_is_not_measured() -> None:
 def test_the_originals_latency_stands_with_each_comparison() -> None:
     """What the machine was doing meanwhile is in both latencies of a comparison, and not in those of another one."""
     told = record(
-        case("a", timing=timing(original_ns=4_000_000)), case("b", timing=timing(original_ns=3_000_000)), case("c")
+        case("a", timing=timing(reference_ns=4_000_000)), case("b", timing=timing(reference_ns=3_000_000)), case("c")
     )
     assert [row.latency for row in blocks(told)[0].rows] == ["", "4 ms -> 5 ms", "3 ms -> 5 ms", "-"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pytest_modelopt.reporting.terminal import lines
-from pytest_modelopt.results.record import CaseError, Coverage, LayerCoverage
+from pytest_modelopt.results.case import CaseError
+from pytest_modelopt.results.measurement import Coverage, LayerCoverage
 from tests.reporting.records_by_hand import broken, case, limit, realistic, record, verdict
 
 

@@ -13,10 +13,11 @@ import pytest
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.results.answers import Agreement, Changed, Interval, Repeat, Slices
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.contradictions import TIMED_LIMITS, disagreement, disagreement_of
 from pytest_modelopt.results.json import dumps
+from pytest_modelopt.results.measurement import Coverage, LayerCoverage, ProcessMemory, RecipeStep
 from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.record import Case, Coverage, LayerCoverage, ProcessMemory, RecipeStep
 from pytest_modelopt.results.verdicts import Waiver
 from pytest_modelopt.results.wrong_pairs import Pairing
 from tests.reporting.records_by_hand import MIB, case, limit, measurement, record, timing
@@ -25,7 +26,7 @@ SEEN = Observations(target_classes=3, rarer_targets=200, output_classes=4, predi
 """Of 360 examples: 160 are of the most frequent class."""
 CASE = case(
     limits=(limit("max_size", MIB, "1 MiB"),),
-    original=replace(measurement(None, score=351 / 360), observations=SEEN),
+    reference=replace(measurement(None, score=351 / 360), observations=SEEN),
     variant=replace(
         measurement("int8-dynamic", weights=MIB, peak=MIB, size=MIB, score=350 / 360),
         repeat=Repeat(360, 348 / 360, 2),
@@ -53,10 +54,10 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 CONTRADICTIONS: dict[str, tuple[str, Any, str]] = {
-    "a score below what the counts say": ("variant.score", 0.65, "original.score 0.975 and variant.score 0.65 are"),
+    "a score below what the counts say": ("variant.score", 0.65, "reference.score 0.975 and variant.score 0.65 are"),
     "a score above": ("variant.score", 1.0, "351 and 360 right answers"),
     "a score above the best": ("variant.score", 1.5, "variant.score is 1.5, but accuracy lies from 0 to 1"),
-    "a score below the worst": ("original.score", -0.1, "original.score is -0.1, but accuracy"),
+    "a score below the worst": ("reference.score", -0.1, "reference.score is -0.1, but accuracy"),
     "a score that no count gives": ("variant.score", 0.9723, "variant.score is 0.9723, which is no share of 360"),
     "fewer lost": ("agreement.right_to_wrong", 1, "agreement counts 1 lost, 1 won and 4 flips of 360"),
     "fewer flips than lost and won": ("agreement.flips", 2, "cannot turn right or wrong while the prediction stays"),
@@ -64,9 +65,9 @@ CONTRADICTIONS: dict[str, tuple[str, Any, str]] = {
     "an example listed twice": ("agreement.changed.index", [3, 3, 8, 9], "agreement.changed.index must rise"),
     "an example that there is not": ("agreement.changed.index", [3, 5, 8, 360], "below the 360 examples"),
     "a target that makes it no loss": ("agreement.changed.target", [2, 1, 2, 0], "lists 1 such examples"),
-    "other examples": ("agreement.examples", 720, "original.examples is 360"),
+    "other examples": ("agreement.examples", 720, "reference.examples is 360"),
     "of other data": ("variant.data_fingerprint", "ff", "are of different examples"),
-    "no original": ("original", None, "original is null, but the case has no error"),
+    "no original": ("reference", None, "reference is null, but the case has no error"),
     "no variant": ("variant", None, "variant is null, but the case has no error"),
     "a base that is none": ("base", {"name": "b", "status": "new", "why": "x", "notes": []}, "base.status is new"),
     "lower is better": ("higher_is_better", False, "accuracy is better when it is higher"),
@@ -74,7 +75,7 @@ CONTRADICTIONS: dict[str, tuple[str, Any, str]] = {
     "a metric that counts nothing": ("metric", "cosine", "is its own measure"),
     "top-K counts, too": ("metric", "shop:score", "shop:score is not right-or-wrong per example"),
     "less than nothing": ("variant.size_bytes", -5, "variant.size_bytes is -5"),
-    "a file without bytes": ("original.size_bytes", 0, "original.size_bytes is 0"),
+    "a file without bytes": ("reference.size_bytes", 0, "reference.size_bytes is 0"),
     "weights below nothing": ("variant.weights_bytes", -MIB, f"variant.weights_bytes is {-MIB}"),
     "a peak below nothing": ("variant.call_peak_bytes", -1, "variant.call_peak_bytes is -1"),
     "hidden bytes below nothing": ("variant.hidden_bytes", -1, "variant.hidden_bytes is -1"),
@@ -87,11 +88,11 @@ CONTRADICTIONS: dict[str, tuple[str, Any, str]] = {
     "a slice's drop": ("slices.drops", [0.0, 0.0, 0.0], "slices.drops of 1 is 0, and 2 lost and 1 won of 150"),
     "slices without counts": ("agreement", None, "slices counts answers that turned, and agreement is null"),
     "other classes": ("slices.examples", [159, 151, 50], "slices.drops of 1"),
-    "classes that were not seen": ("original.observations.target_classes", 4, "slices tells 3 classes"),
-    "one class for all": ("original.observations.predicted_classes", 1, "150 of 360 examples cannot be the most"),
-    "an answer beyond the outputs": ("original.observations.output_classes", 2, "output_classes 2"),
+    "classes that were not seen": ("reference.observations.target_classes", 4, "slices tells 3 classes"),
+    "one class for all": ("reference.observations.predicted_classes", 1, "150 of 360 examples cannot be the most"),
+    "an answer beyond the outputs": ("reference.observations.output_classes", 2, "output_classes 2"),
     "more rare ones than may be": (
-        "original.observations.rarer_targets",
+        "reference.observations.rarer_targets",
         300,
         "slices tells 3 classes and 200 examples of the rarer",
     ),
@@ -134,7 +135,7 @@ def test_the_record_is_refused_by_every_command(
     [
         (
             lambda of: replace(of, metric="agreement"),
-            "original.score is 0.975: under agreement it is its own",
+            "reference.score is 0.975: under agreement it is its own",
         ),
         (lambda of: replace(of, metric="top-3"), ""),  # a right answer may be lost while the first prediction stays
         (lambda of: replace(of, metric="top-3", agreement=replace(of.agreement, flips=0, changed=None)), ""),
@@ -165,7 +166,7 @@ def test_what_follows_from_a_metric(change: Callable[[Case], Case], told: str) -
 @pytest.mark.parametrize("metric", ["accuracy", "agreement", "cosine", "sqnr"])
 def test_a_model_without_data_has_no_score_to_contradict(metric: str) -> None:
     sides = [replace(measurement(recipe), score=None, examples=0, data_fingerprint=None) for recipe in (None, "bf16")]
-    assert not disagreement_of(case(metric=metric, original=sides[0], variant=sides[1]))
+    assert not disagreement_of(case(metric=metric, reference=sides[0], variant=sides[1]))
 
 
 def test_targets_of_which_prepare_makes_many_of_one_example() -> None:
@@ -173,20 +174,20 @@ def test_targets_of_which_prepare_makes_many_of_one_example() -> None:
     seen = Observations(pairing=Pairing(40, 0.9, 0.1, changed=30, neighbours=3.0, others=3.0))
     original = replace(measurement(None, score=0.9), examples=8, observations=seen)
     variant = replace(measurement("bf16", score=0.8), examples=8)
-    assert not disagreement_of(case(metric="shop:tokens", original=original, variant=variant))
+    assert not disagreement_of(case(metric="shop:tokens", reference=original, variant=variant))
 
 
 def test_an_area_under_a_curve_may_be_a_little_more_than_one() -> None:
     """Its float32 numbers are rounded before they are added up."""
     sides = [measurement(recipe, score=1.00001) for recipe in (None, "bf16")]
-    assert not disagreement_of(case(metric="BinaryAUROC", original=sides[0], variant=sides[1]))
+    assert not disagreement_of(case(metric="BinaryAUROC", reference=sides[0], variant=sides[1]))
 
 
 @pytest.mark.parametrize(("low", "high", "is_refused"), [(0.0, 0.1, True), (0.38, 0.5, False), (0.2, 0.35, False)])
 def test_a_drop_lies_near_its_interval(low: float, high: float, is_refused: bool) -> None:
     """41.0 and 40.7: a skewed score may lie beside its bounds, but not far from them."""
     sides = [measurement(recipe, score=score) for recipe, score in ((None, 41.0), ("bf16", 40.7))]
-    of = case(metric="shop:score", original=sides[0], variant=sides[1])
+    of = case(metric="shop:score", reference=sides[0], variant=sides[1])
     told = disagreement_of(replace(of, interval=Interval(low, high, "paired bootstrap", 2000, 7)))
     expected = "the scores differ by 0.3, far from the interval of that drop, 0 to 0.1"
     assert told == (expected if is_refused else "")
@@ -194,7 +195,7 @@ def test_a_drop_lies_near_its_interval(low: float, high: float, is_refused: bool
 
 @pytest.mark.parametrize("metric", ["MulticlassF1Score", "torchmetrics.classification.BinaryAUROC(max_fpr=0.5)"])
 def test_a_share_is_better_when_it_is_higher(metric: str) -> None:
-    sides = {"original": measurement(None, score=0.9), "variant": measurement("bf16", score=0.335)}
+    sides = {"reference": measurement(None, score=0.9), "variant": measurement("bf16", score=0.335)}
     told = disagreement_of(case(metric=metric, higher_is_better=False, agreement=None, **sides))
     assert told == f"higher_is_better is false, but {metric} is better when it is higher"
 

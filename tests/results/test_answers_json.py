@@ -15,7 +15,7 @@ from tests.reporting.records_by_hand import case, measurement, record
 
 ANSWERED = replace(
     case(
-        original=replace(measurement(None), repeat=Repeat(360, 0.9, 4)),
+        reference=replace(measurement(None), repeat=Repeat(360, 0.9, 4)),
         agreement=Agreement(360, 2, 1, 3, Changed((1, 5, 9), (0, 3, 3), (0, 3, 4), (1, 4, 3))),
     ),
     slices=Slices(("0", "3"), True, (200, 160), (0.005, 0.0), (1, 1), (0, 1)),
@@ -65,10 +65,10 @@ Change = Callable[[dict[str, Any]], object]
         ),
         (lambda c: c["slices"].update(wrong_to_right=[-1, 1]), r"slices: 1 lost and -1 won of 200 examples cannot be"),
         (
-            lambda c: c["original"]["repeat"].update(flips=361),
-            r"original\.repeat\.flips: must be from 0 to 360, not 361",
+            lambda c: c["reference"]["repeat"].update(flips=361),
+            r"reference\.repeat\.flips: must be from 0 to 360, not 361",
         ),
-        (lambda c: c["original"]["repeat"].update(examples=0), r"original\.repeat\.examples: must be at least 1"),
+        (lambda c: c["reference"]["repeat"].update(examples=0), r"reference\.repeat\.examples: must be at least 1"),
         (lambda c: c.update(inference="sets"), r"inference: must be 'set' or 'population', not \"sets\""),
         (lambda c: c["interval"].update(method="bootstrap"), r"interval\.method: must be 'paired bootstrap'"),
     ],

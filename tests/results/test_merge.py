@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.results.base import Against, Loosening
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import dumps, loads
+from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.merging import MergeError, merge
 from pytest_modelopt.results.outcome import case_outcome
-from pytest_modelopt.results.record import Case, Environment, Measurement, Record
+from pytest_modelopt.results.record import Environment, Record
 from pytest_modelopt.results.run_outcome import record_is_red, run_outcome
 from pytest_modelopt.results.verdicts import Limit, Outcome, Reason, Verdict
 
@@ -26,9 +28,16 @@ LIMIT = Limit("max_size", 1.0, "1 B", "error", "budgets.yaml", 3)
 def case(name: str, outcome: Outcome = "pass", *, size: int = 1, **changes: Any) -> Case:
     side = Measurement(None, size, 1, 1, 0.5, 10, None)
     made = Case(
-        f"budgets.yaml::m/{name}", "m", name, "accuracy", True, (LIMIT,), 1, side, side,
+        id=f"budgets.yaml::m/{name}",
+        model="m",
+        recipe=name,
+        metric="accuracy",
+        limits=(LIMIT,),
+        batch_size=1,
+        reference=side,
+        variant=side,
         verdicts=(Verdict(LIMIT, outcome, 1.0, Reason("measured")),),
-    )  # fmt: skip
+    )
     return replace(made, **changes)
 
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from pytest_modelopt.results.base import Against, Loosening
+from pytest_modelopt.results.case import Case, CaseError
 from pytest_modelopt.results.json import dumps, loads
 from pytest_modelopt.results.merging import merge
 from pytest_modelopt.results.outcome import case_outcome, is_red, warnings
-from pytest_modelopt.results.record import Case, CaseError, Record
+from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.run_outcome import record_is_red, run_outcome
 from pytest_modelopt.results.verdicts import Level, Limit, Outcome, Reason, Verdict
 
@@ -22,7 +23,7 @@ def _case(*judged: tuple[Outcome, Level], unjudged: tuple[Level, ...] = (), erro
     )
     forgotten = tuple(Limit(f"forgotten{n}", 1.0, "1", level, "budgets.yaml", n) for n, level in enumerate(unjudged))
     limits = (*(verdict.limit for verdict in verdicts), *forgotten)
-    return Case("id", "m", "r", None, True, limits, 1, verdicts=verdicts, error=error)
+    return Case(id="id", model="m", recipe="r", limits=limits, batch_size=1, verdicts=verdicts, error=error)
 
 
 def _record(*cases: Case, planned: tuple[str, ...] = (), complete: bool = True, strict: bool = False) -> Record:

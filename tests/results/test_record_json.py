@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pytest_modelopt.results import json as record_json
 from pytest_modelopt.results.answers import Agreement, Changed, Repeat, Slices
 from pytest_modelopt.results.base import Base
+from pytest_modelopt.results.case import Case, CaseError
 from pytest_modelopt.results.json import (
     RecordError,
     case_from_data,
@@ -30,26 +31,18 @@ from pytest_modelopt.results.json import (
     read,
     write,
 )
-from pytest_modelopt.results.record import (
-    Case,
-    CaseError,
-    Conditions,
-    Environment,
-    LayerCoverage,
-    Measurement,
-    Record,
-    TimedPair,
-    Timing,
-    WorkerUse,
-)
+from pytest_modelopt.results.measurement import LayerCoverage, Measurement
+from pytest_modelopt.results.record import Environment, Record
+from pytest_modelopt.results.timed_pairs import Conditions, TimedPair, Timing, WorkerUse
 from pytest_modelopt.results.verdicts import Limit, Reason, Verdict, Waiver
 
 _ABOVE_ZERO = {
-    "launch", "original_ns", "variant_ns", "original_calls", "variant_calls", "original_block_ns", "variant_block_ns",
+    "launch", "reference_ns", "variant_ns", "reference_calls", "variant_calls",
+    "reference_block_ns", "variant_block_ns",
 }  # fmt: skip
 _NOT_NEGATIVE = {
-    "at_ms", "original_warming_ns", "variant_warming_ns", "canary_ns",
-    "original_switches", "variant_switches", "original_delayed_ns", "variant_delayed_ns",
+    "at_ms", "reference_warming_ns", "variant_warming_ns", "canary_ns",
+    "reference_switches", "variant_switches", "reference_delayed_ns", "variant_delayed_ns",
 }  # fmt: skip
 
 
@@ -181,7 +174,7 @@ def _timed_case(pairs: int = 2) -> Case:
         higher_is_better=True,
         limits=(limit,),
         batch_size=1,
-        original=Measurement(None, 40, 40, 8, 0.5, 4, None),
+        reference=Measurement(None, 40, 40, 8, 0.5, 4, None),
         variant=Measurement("r", 40, 40, 8, 0.5, 4, None, unmeasured={"b": "why", "a": "why"}),
         timing=Timing(each, 7, 1.0, 0.1, 20.0, 1, _CONDITIONS),
         verdicts=(Verdict(limit, "pass", 2.0, Reason("measured")),),
@@ -255,7 +248,7 @@ def test_a_thousand_pairs_take_a_line_for_each_figure_and_less_than_eighty_bytes
     few, many = dumps(_record(_timed_case(10))), dumps(_record(_timed_case(1010)))
     assert few.count("\n") == many.count("\n")
     assert len(many) - len(few) < 80 * 1000
-    assert json.loads(few)["cases"][0]["timing"]["pairs"]["original_ns"][:2] == [1000, 1001]
+    assert json.loads(few)["cases"][0]["timing"]["pairs"]["reference_ns"][:2] == [1000, 1001]
 
 
 def test_derived_figures_are_not_stored() -> None:
@@ -312,7 +305,7 @@ def test_half_a_character_does_not_make_a_record_unreadable() -> None:
         (lambda d: d["cases"][0]["timing"]["pairs"].update(variant_ns="ab"), r"pairs\.variant_ns: must be a list"),
         (lambda d: d["cases"][0]["timing"]["pairs"].update(variant_calls=[0, 1]), r"pairs\.variant_calls: .* least 1"),
         (lambda d: d["cases"][0]["timing"]["pairs"].update(variant_block_ns=[1, 0]), r"_block_ns: .* least 1"),
-        (lambda d: d["cases"][0]["timing"]["pairs"].update(original_warming_ns=[-1, 0]), r"_warming_ns: .* least 0"),
+        (lambda d: d["cases"][0]["timing"]["pairs"].update(reference_warming_ns=[-1, 0]), r"_warming_ns: .* least 0"),
         (lambda d: d["cases"][0]["timing"]["pairs"].update(at_ms=[-1, 0]), r"pairs\.at_ms: .* least 0"),
         (
             lambda d: d["cases"][0]["timing"]["pairs"].update(at_ms=[1, 0]),
@@ -382,7 +375,7 @@ def test_a_number_that_is_not_finite_is_refused_on_reading(literal: str) -> None
     text = f'{before}"score": {literal}{after}'
     with pytest.raises(RecordError, match=r"^cases\[0\]\.variant\.score: must be a finite number"):
         loads(text)
-    for name in ("original_ns", "seed", "line"):
+    for name in ("reference_ns", "seed", "line"):
         elsewhere = re.sub(rf'("{name}": \[?)\d+', rf"\g<1>{literal}", dumps(_record(_timed_case())))
         assert literal in elsewhere
         with pytest.raises(RecordError):

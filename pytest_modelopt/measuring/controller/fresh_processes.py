@@ -12,8 +12,9 @@ from typing import Any
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Workshop
 from pytest_modelopt.measuring.protocol import Balance
+from pytest_modelopt.results.case import CaseError
 from pytest_modelopt.results.figures import format_bytes
-from pytest_modelopt.results.record import CaseError, Measurement, ProcessMemory, ProcessMeter
+from pytest_modelopt.results.measurement import Measurement, ProcessMemory, ProcessMeter
 
 _UNNAMED = (
     "loading and calling it reads {} from files that no one can name here, by a reader that is not Python's: keep the "

@@ -18,7 +18,7 @@ from pathlib import Path
 from pytest_modelopt.measuring.controller import best_state, machine
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.protocol import Block, Usage
-from pytest_modelopt.results.record import Conditions, TimedPair, Timing, WorkerUse
+from pytest_modelopt.results.timed_pairs import Conditions, TimedPair, Timing, WorkerUse
 from pytest_modelopt.statistics.timing import LAUNCHES, MIN_PAIRS, SEGMENT_S, Samples, latency
 
 _TICKS_S = 0.1
@@ -101,7 +101,7 @@ class _Run:
             pair = self._pair(number, original, variant)
             self._pairs.append(pair)
             self._seconds = spent_before + time.monotonic() - start
-            self._listener.pairs(len(self._pairs), self._seconds, pair.original_ns / pair.variant_ns)
+            self._listener.pairs(len(self._pairs), self._seconds, pair.reference_ns / pair.variant_ns)
             is_decided = self._is_decided()
             ends_comparison = self._seconds >= self._plan.time_limit_s or (
                 is_decided and number >= self._plan.launches_at_least
@@ -145,18 +145,18 @@ class _Run:
             launch=launch,
             at_ms=at_ms,
             variant_first=variant_first,
-            original_ns=one.call_ns,
+            reference_ns=one.call_ns,
             variant_ns=other.call_ns,
-            original_calls=one.calls,
+            reference_calls=one.calls,
             variant_calls=other.calls,
-            original_block_ns=one.elapsed_ns,
+            reference_block_ns=one.elapsed_ns,
             variant_block_ns=other.elapsed_ns,
-            original_warming_ns=one.warming_ns,
+            reference_warming_ns=one.warming_ns,
             variant_warming_ns=other.warming_ns,
             canary_ns=(one.canary_ns + other.canary_ns) // 2,
-            original_switches=one.switches,
+            reference_switches=one.switches,
             variant_switches=other.switches,
-            original_delayed_ns=one.delayed_ns,
+            reference_delayed_ns=one.delayed_ns,
             variant_delayed_ns=other.delayed_ns,
         )
 
@@ -196,7 +196,7 @@ class _Run:
             throttled_s=self._passed.throttled_s,
             canary_at_best_ns=self._canary_at_best_ns,
             waited_s=self.waited_s,
-            original=_worker_use([original for original, _ in self._usages]),
+            reference=_worker_use([original for original, _ in self._usages]),
             variant=_worker_use([variant for _, variant in self._usages]),
         )
 

@@ -22,7 +22,9 @@ from pytest_modelopt.measuring.protocol import Loaded, TooFewExamples
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.results.answers import Interval
 from pytest_modelopt.results.base import BaseStatus
-from pytest_modelopt.results.record import Case, CaseError, Environment, Timing
+from pytest_modelopt.results.case import CaseError, MeasuredCase, PlannedCase, next_stage
+from pytest_modelopt.results.record import Environment
+from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.statistics.timing import LAUNCHES
 
 __all__ = ["Progress", "Runner", "StepLimits"]
@@ -32,7 +34,7 @@ class Runner:
     """Use `measure` for each case, then `close`. What goes wrong in one variant stays in its case."""
 
     def __init__(
-        self, limits: StepLimits, progress: Progress, breaks_memory: Callable[[Case], bool] = lambda case: False
+        self, limits: StepLimits, progress: Progress, breaks_memory: Callable[[MeasuredCase], bool] = lambda case: False
     ) -> None:
         """`breaks_memory`: whether the exact figures of a case break a limit on memory."""
         self._breaks_memory = breaks_memory
@@ -53,15 +55,16 @@ class Runner:
         """A path of its own in a folder that only this user can read and that is gone after `close`."""
         return self._workshop.new_file(purpose)
 
-    def measure(self, case: Case, variant: Variant, is_open: IsOpen, *, keep: bool = False) -> Case:
+    def measure(self, planned: PlannedCase, variant: Variant, is_open: IsOpen, *, keep: bool = False) -> MeasuredCase:
         """The case with everything that could be measured, or with its error; verdicts are not made here.
 
         A variant without a recipe is measured beside the original like any other: as a copy of it, in its own worker.
         `keep`: the same variant is compared with its base next, and need not be made again for that.
         """
+        case = next_stage(MeasuredCase, planned)
         return self._where_files_last(lambda: self._measure(case, variant, is_open, keep=keep))
 
-    def _where_files_last(self, measure: Callable[[], Case]) -> Case:
+    def _where_files_last(self, measure: Callable[[], MeasuredCase]) -> MeasuredCase:
         """The case, measured once more where something has removed the run's temporary folder meanwhile: what failed
         then is no fault of the case. Where that happens again, it is the case's own doing, or nothing can help."""
         folder = self._workshop.folder
@@ -79,10 +82,10 @@ class Runner:
             why = f"(something removed the temporary folder {folder} while the case was measured, and then {again})"
         return replace(case, error=replace(case.error, message=f"{case.error.message} {why}"))
 
-    def _measure(self, case: Case, variant: Variant, is_open: IsOpen, *, keep: bool) -> Case:
+    def _measure(self, case: MeasuredCase, variant: Variant, is_open: IsOpen, *, keep: bool) -> MeasuredCase:
         original = self._measured_original(variant, case.name)
         if original.error is not None:
-            return replace(case, error=_of_the_original(original.error), original=original.measurement)
+            return replace(case, error=_of_the_original(original.error), reference=original.measurement)
         try:
             optimized = self._optimized.get(variant, case.name, lambda made: self._follow(made, original, case.name))
             if optimized.error is not None:
@@ -92,22 +95,25 @@ class Runner:
             if not keep:
                 self._optimized.forget()
 
-    def measure_original(self, case: Case, variant: Variant, is_open: IsOpen, *, is_timed: bool) -> Case:
+    def measure_original(
+        self, planned: PlannedCase, variant: Variant, is_open: IsOpen, *, is_timed: bool
+    ) -> MeasuredCase:
         """The case of the model as it is, on both sides of the comparison. `is_timed`: beside a copy of itself, in a
         worker of its own."""
+        case = next_stage(MeasuredCase, planned)
         if is_timed:
             return self._where_files_last(lambda: self._measure(case, variant, is_open, keep=False))
         return self._where_files_last(lambda: self._measure_original(case, variant))
 
-    def _measure_original(self, case: Case, variant: Variant) -> Case:
+    def _measure_original(self, case: MeasuredCase, variant: Variant) -> MeasuredCase:
         original = self._measured_original(variant, case.name)
         if original.error is not None:
-            return replace(case, error=original.error, original=original.measurement)
+            return replace(case, error=original.error, reference=original.measurement)
         if _needs_process_memory(case, original):
             measure_process_memory(self._workshop, original, case.name)
         return _compared(case, original, original)
 
-    def measure_against(self, case: Case, head: Variant, base: Variant | None, is_open: IsOpen) -> Case:
+    def measure_against(self, case: MeasuredCase, head: Variant, base: Variant | None, is_open: IsOpen) -> MeasuredCase:
         """The case of `head` (with or without a recipe) against the same variant of another revision, on head's data.
 
         `case.base` says what the base is; what goes wrong with it goes there, what goes wrong with head is the case's
@@ -115,7 +121,9 @@ class Runner:
         """
         return self._where_files_last(lambda: self._measure_against(case, head, base, is_open))
 
-    def _measure_against(self, case: Case, head: Variant, base: Variant | None, is_open: IsOpen) -> Case:
+    def _measure_against(
+        self, case: MeasuredCase, head: Variant, base: Variant | None, is_open: IsOpen
+    ) -> MeasuredCase:
         assert case.base is not None
         original = self._measured_original(head, case.name)
         ours = original
@@ -201,7 +209,7 @@ class Runner:
 
     # --- the comparison ----------------------------------------------------------------------------------------------
 
-    def _put_side_by_side(self, case: Case, before: Measured, after: Measured, is_open: IsOpen) -> Case:
+    def _put_side_by_side(self, case: MeasuredCase, before: Measured, after: Measured, is_open: IsOpen) -> MeasuredCase:
         """The comparison of two measured variants: what needs both of them, and their figures."""
         try:
             case = self._with_interval(case, before, after)
@@ -214,10 +222,10 @@ class Runner:
             return replace(_compared(case, before, after), error=failed.error)
         return replace(_compared(case, before, after), timing=timing)
 
-    def _look_into(self, case: Case, before: Measured, after: Measured) -> None:
+    def _look_into(self, case: MeasuredCase, before: Measured, after: Measured) -> None:
         """Look at what takes memory and size, where one is worse than the original's, or memory breaks a limit."""
         case = _compared(case, before, after)
-        then, now = case.original, case.variant
+        then, now = case.reference, case.variant
         assert then is not None
         assert now is not None
         pairs = ((then.memory_bytes, now.memory_bytes), (then.size_bytes, now.size_bytes))
@@ -226,7 +234,7 @@ class Runner:
             for measured in (before, after):
                 self._measuring.look_into(measured, case.name)
 
-    def _with_interval(self, case: Case, original: Measured, optimized: Measured) -> Case:
+    def _with_interval(self, case: MeasuredCase, original: Measured, optimized: Measured) -> MeasuredCase:
         """The case with the interval of its drop, or with the reason for none; as it is where each answer is right or
         wrong, since the bounds of that follow from the counts."""
         before, after = original.answers, optimized.answers
@@ -242,7 +250,7 @@ class Runner:
             why_not = found
         return replace(case, no_interval=why_not, interval_lacks_examples=isinstance(why_not, TooFewExamples))
 
-    def _time(self, case: Case, original: Measured, optimized: Measured, is_open: IsOpen) -> Timing | None:
+    def _time(self, case: MeasuredCase, original: Measured, optimized: Measured, is_open: IsOpen) -> Timing | None:
         """None, with the reason in the variant's measurement, where others time on this machine without an end."""
         name = case.name
         plan = TimingPlan(
@@ -287,7 +295,7 @@ class _Shown(Listener):
         self._progress.beat(f"waiting for another timing on this machine, {seconds:.0f} s so far")
 
 
-def _needs_process_memory(case: Case, *sides: Measured) -> bool:
+def _needs_process_memory(case: MeasuredCase, *sides: Measured) -> bool:
     """Where a limit asks for it, or one side allocates where no other meter sees it; then of both, by the same one."""
     is_hidden = any(side.measurement is not None and side.measurement.outside_of_torch for side in sides)
     return is_hidden or any(limit.name == "max_process_memory" for limit in case.limits)
@@ -310,14 +318,14 @@ def _of_the_original(error: CaseError) -> CaseError:
     return replace(error, message=f"the original cannot be measured: {error.message}")
 
 
-def _alone(case: Case, ours: Measured) -> Case:
+def _alone(case: MeasuredCase, ours: Measured) -> MeasuredCase:
     """The case of head's variant while there is nothing beside it."""
     assert ours.loaded is not None
     metric, higher = ours.loaded.metric_name, ours.loaded.higher_is_better
     return replace(case, metric=metric, higher_is_better=higher, variant=ours.measurement)
 
 
-def _compared(case: Case, original: Measured, optimized: Measured) -> Case:
+def _compared(case: MeasuredCase, original: Measured, optimized: Measured) -> MeasuredCase:
     """The case with both measurements and their comparison, as far as they exist."""
     assert original.loaded is not None
     before, after = original.answers, optimized.answers
@@ -325,7 +333,7 @@ def _compared(case: Case, original: Measured, optimized: Measured) -> Case:
         case,
         metric=original.loaded.metric_name,
         higher_is_better=original.loaded.higher_is_better,
-        original=original.measurement,
+        reference=original.measurement,
         variant=optimized.measurement,
         coverage=optimized.loaded.coverage if optimized.loaded else None,
         agreement=compare(before, after) if before and after else None,

@@ -12,8 +12,10 @@ from pytest_modelopt.measuring.controller.process import preload_compiler
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, Workshop
 from pytest_modelopt.measuring.installation import INSTALLED
 from pytest_modelopt.measuring.protocol import Answers, Loaded, Memory
+from pytest_modelopt.results.case import CaseError, Stage
+from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.record import CaseError, Environment, Measurement, Stage
+from pytest_modelopt.results.record import Environment
 
 _MODULES_SHOWN = 3
 

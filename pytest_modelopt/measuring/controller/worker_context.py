@@ -12,8 +12,9 @@ from typing import Any, Protocol
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.protocol import Answers, Examples, Loaded, Sample
 from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.results.case import CaseError, Stage
 from pytest_modelopt.results.locked_folders import HeldFolder, clear_abandoned, hold
-from pytest_modelopt.results.record import CaseError, Measurement, Stage
+from pytest_modelopt.results.measurement import Measurement
 
 
 class Progress(Protocol):

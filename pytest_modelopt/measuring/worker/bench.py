@@ -50,8 +50,9 @@ from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
 from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
 from pytest_modelopt.results.answers import Interval, Repeat
 from pytest_modelopt.results.candidate import Provenance
+from pytest_modelopt.results.measurement import Coverage, ProcessMeter
 from pytest_modelopt.results.observations import Makeup, Observations
-from pytest_modelopt.results.record import Coverage, Environment, ProcessMeter
+from pytest_modelopt.results.record import Environment
 
 _LEAST_HELD = 64
 

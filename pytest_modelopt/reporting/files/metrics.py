@@ -15,7 +15,9 @@ from pytest_modelopt.limits.latency import latencies_s, speedup_of
 from pytest_modelopt.reporting.cells import timed
 from pytest_modelopt.reporting.junit import growth
 from pytest_modelopt.reporting.plain_text import plain_line
-from pytest_modelopt.results.record import ORIGINAL, Case, Measurement, Record
+from pytest_modelopt.results.case import ORIGINAL, Case
+from pytest_modelopt.results.measurement import Measurement
+from pytest_modelopt.results.record import Record
 
 NAME = "metrics.txt"
 
@@ -90,8 +92,8 @@ def _figures(record: Record) -> Iterator[tuple[_Labels, dict[str, float | None]]
         if case.base is None and case.error is None:
             yield _labels(record, case, case.recipe, repeated), _against_original(case)
     for case in record.cases:
-        if case.base is None and case.original is not None:
-            yield _labels(record, case, ORIGINAL, Counter()), _alone(case, case.original)
+        if case.base is None and case.reference is not None:
+            yield _labels(record, case, ORIGINAL, Counter()), _alone(case, case.reference)
     for case in record.cases:
         if case.base is not None and case.error is None:
             if case.recipe == ORIGINAL and case.variant is not None:
@@ -136,7 +138,7 @@ def _against_original(case: Case) -> dict[str, float | None]:
 
 
 def _against_base(case: Case) -> dict[str, float | None]:
-    original, variant, timing = case.original, case.variant, timed(case)
+    original, variant, timing = case.reference, case.variant, timed(case)
     return {
         "modelopt_memory_growth_ratio": growth(case.memory_bytes(original), case.memory_bytes(variant)),
         "modelopt_size_growth_ratio": growth(

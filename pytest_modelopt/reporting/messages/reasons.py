@@ -8,15 +8,16 @@ from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.spelling import plain
 from pytest_modelopt.reporting.messages.figures import answer_figure, base_name, format_score, without_end
 from pytest_modelopt.reporting.names import sides
+from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.figures import format_percentage
-from pytest_modelopt.results.record import Case, Measurement
+from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.verdicts import Reason, Verdict
 
 _ON_THE_SET = "`inference: set` judges these examples themselves"
 _NAME_SLICES = "name slices with `slices: package.module:function`"
 
 
-def format_useless(case: Case, reason: Reason) -> str:
+def format_useless(case: MeasuredCase, reason: Reason) -> str:
     """Why nothing can be lost from this original."""
     found, name = reason.parameters, sides(case)[0]
     if reason.code == "original-constant":
@@ -52,7 +53,7 @@ def format_useless(case: Case, reason: Reason) -> str:
     )
 
 
-def why_no_base(case: Case) -> str:
+def why_no_base(case: MeasuredCase) -> str:
     """Why none of the case's limits can be held against its base; '' where there is one, or it is new."""
     beginnings = {
         "unusable": f"the base {base_name(case)} could not be brought to run",
@@ -64,44 +65,44 @@ def why_no_base(case: Case) -> str:
     return f"{beginnings[case.base.status]}: {without_end(case.base.why)}"
 
 
-def _missing(case: Case, verdict: Verdict) -> str:
+def _missing(case: MeasuredCase, verdict: Verdict) -> str:
     needed = LIMITS[verdict.limit.name].figure_in(case)
     by_reason: dict[str, list[str]] = {}
-    for side in (case.original, case.variant):
+    for side in (case.reference, case.variant):
         if side is not None and needed in side.unmeasured:
             by_reason.setdefault(side.unmeasured[needed], []).append(side.recipe or "original")
     texts = [f"{' and '.join(names)}: {reason}" for reason, names in by_reason.items()]
     return "; ".join(texts) or f"the run produced no {needed} figure"
 
 
-def _missing_on(case: Case, side: Measurement | None, verdict: Verdict) -> str:
+def _missing_on(case: MeasuredCase, side: Measurement | None, verdict: Verdict) -> str:
     needed = LIMITS[verdict.limit.name].figure_in(case)
     if side is None:
         return "it was not measured at all"
     return side.unmeasured.get(needed) or f"the run produced no {needed} figure"
 
 
-def _missing_at_base(case: Case, verdict: Verdict) -> str:
+def _missing_at_base(case: MeasuredCase, verdict: Verdict) -> str:
     needed = LIMITS[verdict.limit.name].figure_in(case)
-    why = without_end(_missing_on(case, case.original, verdict))
+    why = without_end(_missing_on(case, case.reference, verdict))
     return f"{base_name(case)} has no {needed} figure to compare with: {why}"
 
 
-def _two_meters(case: Case, verdict: Verdict) -> str:
-    meters = [side.process_memory.meter for side in (case.original, case.variant) if side and side.process_memory]
+def _two_meters(case: MeasuredCase, verdict: Verdict) -> str:
+    meters = [side.process_memory.meter for side in (case.reference, case.variant) if side and side.process_memory]
     return f"it was measured by {meters[0]} at {base_name(case)} and by {meters[1]} here: two meters"
 
 
-def _no_slices(case: Case, verdict: Verdict) -> str:
+def _no_slices(case: MeasuredCase, verdict: Verdict) -> str:
     if case.slices is not None and case.slices.names:
         return f"{case.metric} has no value on any of the {len(case.slices.names):,} slices"
-    given = [side.unmeasured for side in (case.original, case.variant) if side is not None]
+    given = [side.unmeasured for side in (case.reference, case.variant) if side is not None]
     reasons = dict.fromkeys(unmeasured["slices"] for unmeasured in given if "slices" in unmeasured)
     why = "; ".join(reasons) or "there are no slices: only a classifier with targets has classes to tell apart"
     return why if "`slices:" in why else f"{why}; {_NAME_SLICES}"
 
 
-def _without_bounds(case: Case, verdict: Verdict) -> str:
+def _without_bounds(case: MeasuredCase, verdict: Verdict) -> str:
     """In the population. Against a base, after what was measured."""
     found = verdict.reason.parameters
     why = {
@@ -117,7 +118,7 @@ def _without_bounds(case: Case, verdict: Verdict) -> str:
     return f"{answer_figure(case, verdict.limit, verdict.measured, kept=False)}, but {text}"
 
 
-def _unlabelled(case: Case, verdict: Verdict) -> str:
+def _unlabelled(case: MeasuredCase, verdict: Verdict) -> str:
     same = case.agreement
     flips = "" if same is None or not same.flips else f"; {same.flips:,} of {same.examples:,} answers are others"
     return (
@@ -126,21 +127,21 @@ def _unlabelled(case: Case, verdict: Verdict) -> str:
     )
 
 
-def _worthless_base(case: Case, verdict: Verdict) -> str:
+def _worthless_base(case: MeasuredCase, verdict: Verdict) -> str:
     assert verdict.measured is not None
     found = verdict.reason.parameters
     useless = format_useless(case, Reason(str(found["useless"]), found))
     return f"{answer_figure(case, verdict.limit, verdict.measured, kept=True)}, which says nothing: {useless}"
 
 
-def _few_examples(case: Case, verdict: Verdict) -> str:
+def _few_examples(case: MeasuredCase, verdict: Verdict) -> str:
     assert verdict.measured is not None
     assert case.variant is not None
     figure = answer_figure(case, verdict.limit, verdict.measured, kept=False)
     return f"{figure} on {case.variant.examples:,} examples; {case.no_interval}"
 
 
-REASONS: dict[str, Callable[[Case, Verdict], str]] = {
+REASONS: dict[str, Callable[[MeasuredCase, Verdict], str]] = {
     "missing": _missing,
     "missing-at-head": lambda case, verdict: _missing_on(case, case.variant, verdict),
     "missing-at-base": _missing_at_base,
@@ -170,7 +171,7 @@ REASONS: dict[str, Callable[[Case, Verdict], str]] = {
 """By the code of a verdict's reason."""
 
 
-def _score(case: Case, score: object) -> str:
+def _score(case: MeasuredCase, score: object) -> str:
     return format_score(case, score) if isinstance(score, int | float) else str(score)
 
 

@@ -17,8 +17,8 @@ from pytest_modelopt.reporting.messages.figures import (
     other_passes,
 )
 from pytest_modelopt.results.answers import Slices
+from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.figures import format_points
-from pytest_modelopt.results.record import Case
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
 _NAMED = 3
@@ -32,7 +32,7 @@ def slice_title(slices: Slices, name: str) -> str:
     return f"{'class' if slices.of_classes else 'slice'} {text}"
 
 
-def format_slice(case: Case, row: SliceRow, limit: Limit | None = None) -> str:
+def format_slice(case: MeasuredCase, row: SliceRow, limit: Limit | None = None) -> str:
     """'class 3 lost 4 of 45 examples and won 1 (6.67 pp)'."""
     assert case.slices is not None
     assert row.drop is not None
@@ -42,7 +42,7 @@ def format_slice(case: Case, row: SliceRow, limit: Limit | None = None) -> str:
     return f"{title} lost {row.lost:,} of {_examples(row.examples)} and won {row.won:,} ({drop})"
 
 
-def format_small_slices(case: Case, limit: Limit) -> str:
+def format_small_slices(case: MeasuredCase, limit: Limit) -> str:
     """'2 of 10 slices have so few examples ...', or '' where none is too small."""
     small = too_small(case, limit)
     if not small or case.slices is None:
@@ -56,7 +56,7 @@ def format_small_slices(case: Case, limit: Limit) -> str:
     )
 
 
-def format_slices(case: Case, verdict: Verdict) -> str:
+def format_slices(case: MeasuredCase, verdict: Verdict) -> str:
     """What a verdict on slices rests on."""
     assert case.slices is not None
     rows = slice_rows(case.slices)
@@ -74,7 +74,7 @@ def format_slices(case: Case, verdict: Verdict) -> str:
     return text
 
 
-def _on_the_set(case: Case, verdict: Verdict, rows: Sequence[SliceRow]) -> str:
+def _on_the_set(case: MeasuredCase, verdict: Verdict, rows: Sequence[SliceRow]) -> str:
     assert case.slices is not None
     limit, worst, broken = verdict.limit, worst_first(rows)[0], beyond(rows, verdict.limit)
     if not broken:
@@ -98,7 +98,7 @@ def _on_the_set(case: Case, verdict: Verdict, rows: Sequence[SliceRow]) -> str:
     return text
 
 
-def _in_the_population(case: Case, verdict: Verdict, rows: Sequence[SliceRow]) -> str:
+def _in_the_population(case: MeasuredCase, verdict: Verdict, rows: Sequence[SliceRow]) -> str:
     assert case.slices is not None
     found, limit = verdict.reason.parameters, verdict.limit
     row, title = next(row for row in rows if row.name == found["slice"]), slice_title(case.slices, str(found["slice"]))

@@ -19,15 +19,15 @@ from pytest_modelopt.reporting.messages.figures import (
 from pytest_modelopt.reporting.messages.reasons import REASONS
 from pytest_modelopt.reporting.messages.slices import format_slices, format_small_slices
 from pytest_modelopt.reporting.messages.waivers import format_waiver
+from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.figures import format_bytes, format_percentage, format_time
-from pytest_modelopt.results.record import Case
 from pytest_modelopt.results.verdicts import Limit, Outcome, Reason, Verdict, ceiling_of
 from pytest_modelopt.statistics.timing import MIN_PAIRS
 
 _OPENINGS: dict[Outcome, str] = {"pass": "holds", "fail": "is broken", "inconclusive": "is inconclusive"}
 
 
-def format_verdict(case: Case, verdict: Verdict) -> str:
+def format_verdict(case: MeasuredCase, verdict: Verdict) -> str:
     """'reader/int8-dynamic: max_memory 1 MiB is broken: 1.07 MiB measured, 7% more than the limit. (a.yaml:4)'."""
     limit, waiver = verdict.limit, verdict.limit.waiver
     beginning, place = f"{case.name}: {limit.name} {limit.text}", f"({limit.file}:{limit.line})"
@@ -44,13 +44,13 @@ def format_verdict(case: Case, verdict: Verdict) -> str:
     return f"{beginning} {text}"
 
 
-def format_note(case: Case, limit: Limit, note: Reason) -> str:
+def format_note(case: MeasuredCase, limit: Limit, note: Reason) -> str:
     """What is worth saying of a limit that holds."""
     assert note.code == "small-slices", note.code
     return format_small_slices(case, limit)
 
 
-def _judged(case: Case, verdict: Verdict) -> str:
+def _judged(case: MeasuredCase, verdict: Verdict) -> str:
     code = verdict.reason.code
     worded = (FOUND.get(code) or REASONS.get(code)) if verdict.limit.name in LIMITS else None
     clause = worded(case, verdict) if worded is not None else code  # another version's code says something, too
@@ -66,13 +66,13 @@ def _decision(verdict: Verdict) -> Outcome:
     return verdict.waived or verdict.outcome
 
 
-def _measured(case: Case, verdict: Verdict) -> str:
+def _measured(case: MeasuredCase, verdict: Verdict) -> str:
     assert verdict.measured is not None
     text = format_figure(case, verdict.limit, verdict.measured, kept=_decision(verdict) != "fail")
     return f"{text} measured{_end(case, verdict)}"
 
 
-def _growth(case: Case, verdict: Verdict) -> str:
+def _growth(case: MeasuredCase, verdict: Verdict) -> str:
     was, now = verdict.reason.parameters["was"], verdict.reason.parameters["now"]
     assert isinstance(was, int)
     assert isinstance(now, int)
@@ -89,7 +89,7 @@ def _growth(case: Case, verdict: Verdict) -> str:
     return f"{text} {_both(was, now)}{_end(case, verdict)}"
 
 
-def _end(case: Case, verdict: Verdict) -> str:
+def _end(case: MeasuredCase, verdict: Verdict) -> str:
     """How bytes were measured, and how far they are beyond the limit."""
     text = meter(case) if verdict.reason.parameters.get("by_process") else ""
     decision = _decision(verdict)
@@ -115,7 +115,7 @@ def _both(was: int, now: int) -> str:
     return f"({after}, was {before})"
 
 
-def _on_the_set(case: Case, verdict: Verdict) -> str:
+def _on_the_set(case: MeasuredCase, verdict: Verdict) -> str:
     assert verdict.measured is not None
     limit, decision, passes = verdict.limit, _decision(verdict), other_passes(case, verdict)
     text = answer_figure(case, limit, verdict.measured, kept=decision == "pass") + passes
@@ -126,7 +126,7 @@ def _on_the_set(case: Case, verdict: Verdict) -> str:
     return f"{text}; {format_repeats(case)}" if passes else text
 
 
-def _in_the_population(case: Case, verdict: Verdict) -> str:
+def _in_the_population(case: MeasuredCase, verdict: Verdict) -> str:
     assert verdict.measured is not None
     assert verdict.low is not None
     assert verdict.high is not None
@@ -150,7 +150,7 @@ def _in_the_population(case: Case, verdict: Verdict) -> str:
 # --- timed -----------------------------------------------------------------------------------------------------------
 
 
-def _timed(case: Case, verdict: Verdict) -> str:
+def _timed(case: MeasuredCase, verdict: Verdict) -> str:
     found, decision = verdict.reason.parameters, _decision(verdict)
     assert verdict.measured is not None
     is_slowdown = LIMITS[verdict.limit.name].against == "base"
@@ -163,7 +163,7 @@ def _timed(case: Case, verdict: Verdict) -> str:
     return text
 
 
-def _factor_or_time(case: Case, verdict: Verdict, figure: float, kept: bool) -> str:
+def _factor_or_time(case: MeasuredCase, verdict: Verdict, figure: float, kept: bool) -> str:
     """'1.42x [1.3x, 1.5x]'."""
     text = format_figure(case, verdict.limit, figure, kept=kept)
     if verdict.low is None or verdict.high is None:
@@ -172,7 +172,7 @@ def _factor_or_time(case: Case, verdict: Verdict, figure: float, kept: bool) -> 
     return f"{text} [{kind.format(verdict.low)}, {kind.format(verdict.high)}]"
 
 
-def _slowdown(case: Case, verdict: Verdict, figure: float, kept: bool) -> str:
+def _slowdown(case: MeasuredCase, verdict: Verdict, figure: float, kept: bool) -> str:
     """'12% slower [8%, 16%] than 1a2b3c4d5e6f': shares of the base's time, in the direction of the figure."""
     amount = format_figure(case, verdict.limit, abs(figure), kept=kept)
     amount += " faster" if figure < 0 else " slower"
@@ -229,7 +229,7 @@ def _rounded(seconds: float) -> float:
 
 
 _TOO_FEW = f"fewer than {MIN_PAIRS} pairs give no interval"
-FOUND: dict[str, Callable[[Case, Verdict], str]] = {
+FOUND: dict[str, Callable[[MeasuredCase, Verdict], str]] = {
     "measured": _measured,
     "growth": _growth,
     "timed": _timed,

@@ -28,7 +28,7 @@ from pytest_modelopt.measuring.worker.memory import process_counters
 from pytest_modelopt.optimizing.calling import call
 from pytest_modelopt.optimizing.foreign_runtimes import FOREIGN_RUNTIMES
 from pytest_modelopt.optimizing.runtimes import telemetry
-from pytest_modelopt.results.record import ProcessMeter
+from pytest_modelopt.results.measurement import ProcessMeter
 
 _LIBRARIES = ("torch", "torchao", "numpy", "keras")
 """Importing these is not what a model takes. Modules of the user's are not among them: they belong to the model."""

@@ -1,0 +1,106 @@
+"""The timed pairs of one comparison, and the machine while they were taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TimedPair:
+    """A block on the original and a block on the variant, in the order that a coin decided.
+
+    A block is untimed calls until they get no faster, and then timed ones.
+    """
+
+    launch: int
+    """Which launch of the two workers it was measured in, from 1."""
+    at_ms: int
+    """Milliseconds of timing, over all launches, before this pair."""
+    variant_first: bool
+    reference_ns: int
+    """One call of the original: the mean of the timed calls of its block, without the time that others had the
+    processor."""
+    variant_ns: int
+    reference_calls: int
+    """Timed calls in the block."""
+    variant_calls: int
+    reference_block_ns: int
+    """All timed calls together."""
+    variant_block_ns: int
+    reference_warming_ns: int
+    """The untimed calls before them."""
+    variant_warming_ns: int
+    canary_ns: int
+    """What a fixed piece of work took beside the two blocks, by which the state of the machine is known; 0 on a GPU."""
+    reference_switches: int
+    """How often the operating system took the processor away from the block (involuntary context switches)."""
+    variant_switches: int
+    reference_delayed_ns: int
+    """How long the block was ready to go on while others had the processor; part of `reference_block_ns`."""
+    variant_delayed_ns: int
+
+
+@dataclass(frozen=True)
+class WorkerUse:
+    """What one worker did with the processor while pairs were timed."""
+
+    active_threads: int | None
+    """Threads that did the model's work (each at least a twentieth of it); None where the system does not tell."""
+    idle_cores: float
+    """Cores kept busy while the other worker had its turn: near 1 where a waiting thread spins."""
+    compilations: int = 0
+    """Graphs that torch.compile made while blocks were timed."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The machine while pairs were timed. A figure that the system does not give is None."""
+
+    cores: int
+    """Cores that the run may use; the figures are about these."""
+    load: float | None
+    """Load average of the last minute, when timing began."""
+    other_cores: float | None
+    """Cores kept busy by processes that are not of this comparison, on average."""
+    stolen_cores: float | None
+    """Cores that the hypervisor gave to other machines meanwhile (steal), on average."""
+    throttled_s: float | None
+    """Seconds for which a quota on the container's processor time stopped it."""
+    canary_at_best_ns: int | None
+    """What the canary takes in the best state that this machine is known to have had since it was started."""
+    waited_s: float
+    """Seconds that this comparison waited for others to finish theirs, before its own clock ran."""
+    reference: WorkerUse
+    variant: WorkerUse
+
+
+@dataclass(frozen=True)
+class Timing:
+    """All pairs of one comparison."""
+
+    pairs: tuple[TimedPair, ...]
+    seed: int
+    """Seed of the coin that ordered each pair."""
+    seconds: float
+    """Spent on the pairs."""
+    prepare_s: float
+    """Spent before them, on the first calls of both workers, in all launches together."""
+    time_limit_s: float
+    threads: int
+    conditions: Conditions
+
+    @property
+    def delayed(self) -> float:
+        """Share of the timed time, 0..1, for which others had the processor."""
+        delayed_ns = sum(pair.reference_delayed_ns + pair.variant_delayed_ns for pair in self.pairs)
+        return delayed_ns / max(1, self._timed_ns)
+
+    @property
+    def warming(self) -> float:
+        """Share of all calls' time, 0..1, that went into calls which only warm the caches."""
+        warming_ns = sum(pair.reference_warming_ns + pair.variant_warming_ns for pair in self.pairs)
+        return warming_ns / max(1, warming_ns + self._timed_ns)
+
+    @property
+    def _timed_ns(self) -> int:
+        return sum(pair.reference_block_ns + pair.variant_block_ns for pair in self.pairs)
