@@ -90,16 +90,3 @@ class Evidence:
         """Whether this is an x86 processor without an instruction for int8 products (VNNI, AMX)."""
         flags = set(self.environment.cpu_flags) if self.environment is not None else set()
         return "avx2" in flags and not flags & {"avx512_vnni", "avx_vnni", "amx_int8"}
-
-
-def count(number: int, what: str, more: str = "") -> str:
-    """`1 layer`, `2 layers`; `more` is a plural that is not made with s."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {more or what + 's'}"
-
-
-def enumerated(words: list[str] | tuple[str, ...], shown: int = 3) -> str:
-    """`a, b and c`; of many the first ones, and how many more."""
-    if len(words) > shown:
-        return f"{', '.join(words[:shown])} and {len(words) - shown} more"
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pytest_modelopt.diagnosis.evidence import Evidence, count, enumerated
+from pytest_modelopt.diagnosis.evidence import Evidence
 from pytest_modelopt.limits.catalogue import LIMITS
-from pytest_modelopt.results.figures import format_bytes
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.observations import Makeup
-from pytest_modelopt.results.verdicts import Finding
+from pytest_modelopt.results.verdicts import Detail, Finding, Row
 
 _GREW = 0.01
 _PART = 0.1
@@ -28,20 +27,19 @@ def memory_in_layer(evidence: Evidence) -> Finding | None:
     assert now.call_peak_bytes is not None
     assert then.weights_bytes is not None
     assert now.weights_bytes is not None
-    texts = []
-    held = _added(before.tensors, after.tensors) if now.weights_bytes > then.weights_bytes else ""
-    if held:
-        texts.append(
-            f"the model holds {format_bytes(now.weights_bytes)} and the {_other(evidence)} "
-            f"{format_bytes(then.weights_bytes)}: {held}"
-        )
-    if after.peak_in and (now.call_peak_bytes > then.call_peak_bytes or not texts):
-        other = f", the {_other(evidence)}'s of {format_bytes(then.call_peak_bytes)} in {before.peak_in}"
-        texts.append(
-            f"its peak of {format_bytes(now.call_peak_bytes)} in a call is reached in {after.peak_in}, which takes "
-            f"{format_bytes(after.peak_own_bytes)} of it itself{other if before.peak_in else ''}"
-        )
-    return Finding("memory-in-layer", "; ".join(texts), ("memory",)) if texts else None
+    seen: dict[str, Detail] = {}
+    added = _added(before.tensors, after.tensors) if now.weights_bytes > then.weights_bytes else {}
+    if added:
+        seen = {"weights_bytes": now.weights_bytes, "other_weights_bytes": then.weights_bytes, **added}
+    if after.peak_in and (now.call_peak_bytes > then.call_peak_bytes or not added):
+        seen |= {
+            "peak_in": after.peak_in,
+            "peak_own_bytes": after.peak_own_bytes,
+            "call_peak_bytes": now.call_peak_bytes,
+            "other_peak_in": before.peak_in,
+            "other_call_peak_bytes": then.call_peak_bytes,
+        }
+    return Finding("memory-in-layer", seen, ("memory",)) if seen else None
 
 
 def size_in_file(evidence: Evidence) -> Finding | None:
@@ -54,15 +52,10 @@ def size_in_file(evidence: Evidence) -> Finding | None:
         return None
     more = after.other_bytes - before.other_bytes
     added = sum(after.tensors.values()) - sum(before.tensors.values())
-    texts = [_added(before.tensors, after.tensors)] if added > 0 and added >= _PART * more else []
+    seen = _added(before.tensors, after.tensors) if added > 0 and added >= _PART * more else {}
     if more > 0 and more >= _PART * added:
-        texts.append(
-            f"what is no tensor in it (structure, code, settings) takes {format_bytes(after.other_bytes)}, and "
-            f"{format_bytes(before.other_bytes)} in the {_other(evidence)}'s{_graph(after)}"
-        )
-    if not texts:
-        return None
-    return Finding("size-in-file", f"of the saved file {'; '.join(texts)}", ("size",))
+        seen |= {"no_tensor_bytes": after.other_bytes, "other_no_tensor_bytes": before.other_bytes, **_graph(after)}
+    return Finding("size-in-file", seen, ("size",)) if seen else None
 
 
 def _looked_into(evidence: Evidence) -> tuple[Measurement, Measurement, Makeup, Makeup] | None:
@@ -78,36 +71,27 @@ def _breaks_memory(evidence: Evidence) -> bool:
     return any(LIMITS[name].figure == "memory" for name in broken if name in LIMITS)
 
 
-def _other(evidence: Evidence) -> str:
-    return "original" if evidence.case.base is None else "base"
-
-
 def _larger(before: dict[str, int], after: dict[str, int]) -> list[tuple[str, int]]:
     """(name, bytes more), the largest first."""
     grown = [(name, size - before.get(name, 0)) for name, size in after.items() if size > before.get(name, 0)]
     return sorted(grown, key=lambda each: (-each[1], each[0]))
 
 
-def _added(before: dict[str, int], after: dict[str, int]) -> str:
+def _added(before: dict[str, int], after: dict[str, int]) -> dict[str, Detail]:
     """Tensors that are new or larger, and those that they take the place of."""
     grown = _larger(before, after)
     if not grown:
-        return ""
+        return {}
     least = _PART * grown[0][1]
-    shown = [f"`{name}` (+{format_bytes(size)})" for name, size in grown if size >= least]
-    smaller = {name: size - after.get(name, 0) for name, size in before.items() if after.get(name, 0) < size}
-    text = f"{enumerated(shown)} {'is' if len(shown) == 1 else 'are'} new or larger"
-    if smaller:
-        less = format_bytes(sum(smaller.values()))
-        text += f", {count(len(smaller), 'tensor')} ({less} in all) gone or smaller"
-    return text
+    larger: list[Row] = [{"name": name, "more_bytes": size} for name, size in grown if size >= least]
+    fewer = [size - after.get(name, 0) for name, size in before.items() if after.get(name, 0) < size]
+    return {"larger": larger, "smaller": len(fewer), "smaller_bytes": sum(fewer)}
 
 
-def _graph(seen: Makeup) -> str:
+def _graph(seen: Makeup) -> dict[str, Detail]:
     """How many operations its graph has, and of which layer most of them are."""
     total = sum(seen.operations.values())
     if not total:
-        return ""
+        return {}
     most = max(seen.operations, key=lambda name: seen.operations[name])
-    of_most = f", {seen.operations[most]:,} of them of {most}" if most else ""
-    return f": a graph of {count(total, 'operation')}{of_most}"
+    return {"operations": total, "most_in": most, "operations_in_most": seen.operations[most]}

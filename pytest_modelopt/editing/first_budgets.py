@@ -146,8 +146,7 @@ def _why_no_answers(case: Case) -> str:
             f"there are {side.examples} examples, so that a single one is {1 / side.examples:.0%}: give {_FEWEST} or "
             "more, hundreds if you can"
         )
-    useless = LIMITS["max_accuracy_drop"].why_useless(case)
-    return format_useless(case, useless) if useless is not None else ""
+    return format_useless(case, LIMITS["max_accuracy_drop"].why_useless(case))
 
 
 def _of_bytes(case: Case, name: str, timed_limits: int) -> str:

@@ -123,10 +123,11 @@ class Session:
         self, case_id: str, model: str, limits: Sequence[Limit], variant: Variant, inference: Inference = "set"
     ) -> Case:
         """Measure one case and judge it."""
-        from pytest_modelopt.diagnosis.empty_comparison import nothing_compared
+        from pytest_modelopt.diagnosis.empty_comparison import compares_nothing
         from pytest_modelopt.diagnosis.examine import examine
         from pytest_modelopt.judging.judge import judge
         from pytest_modelopt.limits.catalogue import LIMITS, misfit
+        from pytest_modelopt.reporting.messages.comparison_findings import format_nothing_compared
 
         planned = _planned(case_id, model, limits, variant, inference)
         # A marker is read before its metric is known: `max_accuracy_drop=1` would be a limit that nothing can break.
@@ -143,9 +144,8 @@ class Session:
         if measured.error is None and ill_fitting:
             measured = replace(measured, error=CaseError("limits", ill_fitting))
         judged = judge(_whose_figures_agree(measured), timed_limits=self.timed_limits)
-        same = nothing_compared(judged) if judged.error is None and planned.recipe != ORIGINAL else ""
-        if same:
-            judged = replace(judged, error=CaseError("compare", same), verdicts=())
+        if judged.error is None and planned.recipe != ORIGINAL and compares_nothing(judged):
+            judged = replace(judged, error=CaseError("compare", format_nothing_compared(judged)), verdicts=())
         return replace(judged, findings=examine(judged, self._environment))
 
     def run_against(self, case_id: str, entry: CaseEntry) -> Case:

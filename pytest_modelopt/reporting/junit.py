@@ -6,6 +6,7 @@ from pytest_modelopt.limits.latency import latencies_s, speedup_of
 from pytest_modelopt.limits.slices import slice_rows, worst_first
 from pytest_modelopt.reporting.cells import timed
 from pytest_modelopt.reporting.changed_answers import counts_right
+from pytest_modelopt.reporting.messages.findings import format_finding
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.case import ORIGINAL, Case
@@ -20,7 +21,9 @@ def properties(case: Case) -> list[tuple[str, str | float | int]]:
     growth, slowdown and loss since then, as shares of the base's figures (loss: in the metric's own unit).
     """
     figures = _against_original(case) if case.base is None else _against_base(case, case.base)
-    found = [(f"modelopt.finding.{plain_line(finding.rule)}", plain_line(finding.text)) for finding in case.findings]
+    found = [
+        (f"modelopt.finding.{plain_line(finding.rule)}", format_finding(case, finding)) for finding in case.findings
+    ]
     return [*((f"modelopt.{name}", figure) for name, figure in figures.items() if figure is not None), *found]
 
 

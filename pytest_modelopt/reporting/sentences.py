@@ -10,6 +10,7 @@ from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.comparable import lacks_base
 from pytest_modelopt.reporting.changed_answers import changed_line
 from pytest_modelopt.reporting.item import Item, Label, Severity
+from pytest_modelopt.reporting.messages.findings import format_finding
 from pytest_modelopt.reporting.messages.reasons import why_no_base
 from pytest_modelopt.reporting.messages.verdicts import format_note, format_verdict
 from pytest_modelopt.reporting.names import case_name, on_machine, sides
@@ -251,7 +252,7 @@ def _excess(verdict: Verdict) -> float:
 
 
 def _found(case: Case, limit: Limit) -> tuple[str, ...]:
-    return tuple(plain_line(found.text) for found in case.findings if _explains(found, limit.name))
+    return tuple(format_finding(case, found) for found in case.findings if _explains(found, limit.name))
 
 
 def _explains(found: Finding, name: str) -> bool:
@@ -270,7 +271,7 @@ def _found_though_all_hold(case: Case, strict: bool) -> Iterator[Item]:
                 "info",
                 "NOTE",
                 title=f"{name}: {plain_line(finding.rule)}",
-                text=f"{name}: {plain_line(finding.text)}",
+                text=f"{name}: {format_finding(case, finding)}",
                 model=case.model,
                 case_id=case.id,
             )

@@ -130,6 +130,7 @@ class Case(MeasuredCase):
 
     verdicts: tuple[Verdict, ...] = ()
     findings: tuple[Finding, ...] = ()
+    """Of a run. A record that is read has none: `diagnosis.examine` finds them in its figures."""
     expected: Expected | None = None
     """The result of a test that is marked with `xfail`; None for any other test."""
     machine: int = 0

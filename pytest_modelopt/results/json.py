@@ -1,5 +1,7 @@
 """The record as JSON, in and out: strict on the way in, finite on the way out, and the same record after both.
 
+Only what the doctor found is not read: it is written for people, and found again in the figures where it is needed.
+
 Timed pairs, thousands in one comparison, are stored as columns:
 `"pairs": {"variant_first": [...], "reference_ns": [...], "variant_ns": [...], ...}`, each column on one line.
 """
@@ -56,7 +58,7 @@ def dumps(record: Record) -> str:
 
 
 def loads(text: str) -> Record:
-    """The record that `dumps` wrote. Nothing is converted, defaulted into shape or ignored.
+    """The record that `dumps` wrote, without its findings. Nothing else is converted, defaulted into shape or ignored.
 
     Raises:
         RecordError: for text that is not JSON, that is too large, that another version wrote, or with a field that is
@@ -76,8 +78,8 @@ def loads(text: str) -> Record:
     cases = data.get("cases")
     pairs = [_take_pairs(case, f"cases[{index}]") for index, case in enumerate(cases)] if type(cases) is list else []
     record: Record = _validated(_record_adapter(), data)
-    restored = tuple(_with_pairs(case, own) for case, own in zip(record.cases, pairs, strict=True))
-    return replace(record, cases=restored)
+    restored = (_with_pairs(case, own) for case, own in zip(record.cases, pairs, strict=True))
+    return replace(record, cases=tuple(replace(case, findings=()) for case in restored))
 
 
 def case_to_data(case: Case) -> dict[str, Any]:

@@ -123,6 +123,8 @@ class Observations:
     """Looked at where its memory or its size is more than the original's, or memory breaks a limit."""
     reloads: bool | None = None
     """Whether it answered the same when saved and loaded again; None where no launch needed that."""
+    reload_error: str | None = None
+    """Why it could not be loaded again; None where it could, or no launch needed that."""
 
     # --- on the evaluation data, for accuracy ------------------------------------------------------------------------
     target_classes: int | None = None

@@ -8,7 +8,11 @@ from typing import Literal, TypeAlias
 Level = Literal["error", "warn"]
 Outcome = Literal["pass", "fail", "inconclusive", "not measured", "waived"]
 Figure = Literal["memory", "process_memory", "size", "timing", "score", "predictions", "slices", "coverage"]
-Parameter: TypeAlias = "str | int | float | bool | None"
+Parameter: TypeAlias = str | int | float | bool | None
+"""Of a sentence on a verdict."""
+Row: TypeAlias = dict[str, Parameter | list[str]]
+Detail: TypeAlias = Parameter | list[str] | list[Row]
+"""What a finding holds: plain JSON values."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Finding:
-    """What the doctor found in a case: a likely reason for a figure, in words."""
+    """What the doctor found in a case: a likely reason for a figure. `reporting/messages/findings.py` words it."""
 
     rule: str
-    text: str
-    """One sentence: what happened, why, and what to do."""
+    parameters: dict[str, Detail]
+    """What the rule saw, as it was measured: bytes, seconds, shares of 1, names."""
     explains: tuple[Figure, ...]
     """The figures that it speaks about: it is told under limits of these."""
     is_note: bool = False

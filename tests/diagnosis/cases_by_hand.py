@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_modelopt.diagnosis.examine import examine
+from pytest_modelopt.reporting.messages.findings import format_finding
 from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.json import case_from_data, case_to_data
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, RecipeStep
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.record import Environment
-from pytest_modelopt.results.verdicts import Finding
+from pytest_modelopt.results.verdicts import Figure
 from tests.reporting.records_by_hand import ENVIRONMENT, MIB, case, measurement
 
 SETTINGS = {"threads": "1", "default dtype": "float32", "quantized engine": "x86"}
@@ -86,7 +88,24 @@ def rules(of: Case, environment: Environment | None = ENVIRONMENT) -> list[str]:
     return [finding.rule for finding in examine(of, environment)]
 
 
-def only(of: Case, environment: Environment | None = ENVIRONMENT) -> Finding:
+@dataclass(frozen=True)
+class Told:
+    """A finding with its sentence."""
+
+    rule: str
+    text: str
+    explains: tuple[Figure, ...]
+    is_note: bool
+
+
+def told(of: Case, environment: Environment | None = ENVIRONMENT) -> list[Told]:
+    """All findings of the case, which are the same after transport."""
+    found = examine(of, environment)
+    assert case_from_data(case_to_data(replace(of, findings=found))).findings == found
+    return [Told(each.rule, format_finding(of, each), each.explains, each.is_note) for each in found]
+
+
+def only(of: Case, environment: Environment | None = ENVIRONMENT) -> Told:
     """The one finding of the case."""
-    (finding,) = examine(of, environment)
+    (finding,) = told(of, environment)
     return finding

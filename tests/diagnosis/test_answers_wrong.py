@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from pytest_modelopt.results.answers import Agreement, Slices
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.observations import Spread
-from tests.diagnosis.cases_by_hand import ENVIRONMENT, SETTINGS, only, original_with, rules, sound, variant_with
+from tests.diagnosis.cases_by_hand import (
+    ENVIRONMENT,
+    SETTINGS,
+    Told,
+    only,
+    original_with,
+    rules,
+    sound,
+    told,
+    variant_with,
+)
 from tests.reporting.records_by_hand import limit
 
 ANSWERS = ("score", "predictions")
@@ -53,10 +62,8 @@ def test_products_that_overflow() -> None:
     assert "int8-saturation" not in rules(on_runtime, ENVIRONMENT)
 
 
-def _all(of: Case) -> Any:
-    from pytest_modelopt.diagnosis.examine import examine
-
-    return examine(of, OLD)
+def _all(of: Case) -> list[Told]:
+    return told(of, OLD)
 
 
 def test_onednn_in_torch_does_not_halve_the_range() -> None:
@@ -85,6 +92,15 @@ def test_a_slice_that_the_project_names_is_told_by_its_name() -> None:
     (finding,) = [each for each in _all(of) if each.rule == "slice-collapse"]
     assert finding.text.startswith("slice night lost 20 of 100 examples and won 0 (20 pp)")
     assert "look at these slices" in finding.text
+
+
+def test_of_slices_that_collapsed_the_worst_is_told_first() -> None:
+    """Of 500 examples 50 are lost and 48 won."""
+    rows = ((100, 20, 0), (100, 0, 16), (100, 30, 0), (100, 0, 16), (100, 0, 16))
+    (finding,) = [each for each in _all(by_class(sound(limits=(DROP,)), *rows)) if each.rule == "slice-collapse"]
+    assert finding.text.startswith(
+        "class 2 lost 30 of 100 examples and won 0 (30 pp) and class 0 lost 20 of 100 examples and won 0 (20 pp), more"
+    )
 
 
 def test_what_a_limit_judges_is_no_finding() -> None:
@@ -193,15 +209,12 @@ def test_a_variant_that_is_another_one_when_loaded_again() -> None:
     finding = only(variant_with(reloads=False))
     assert (finding.rule, finding.explains) == ("does-not-reload", ("size", "process_memory", "timing"))
     assert "not its state_dict alone" in finding.text
-    assert "does not answer as before" in only(not_reloaded("its answers differ")).text
+    assert "does not answer as before" in finding.text
     assert rules(variant_with(reloads=None)) == []
 
 
 def not_reloaded(why: str) -> Case:
-    made = variant_with(reloads=False)
-    assert made.variant is not None
-    note = f"saved and loaded again it is not the same model: {why}; so it was optimized anew for each launch"
-    return replace(made, variant=replace(made.variant, notes=(*made.variant.notes, note)))
+    return variant_with(reloads=False, reload_error=why)
 
 
 def test_a_file_that_could_not_be_imported_is_no_other_model() -> None:
@@ -212,5 +225,5 @@ def test_a_file_that_could_not_be_imported_is_no_other_model() -> None:
         "nobody knows if it would answer as before: what its classes are defined in must be importable under the "
         "same name wherever it is loaded, from the repository or an installed package"
     )
-    text = only(not_reloaded("the worker ended with SIGSEGV")).text
+    text = only(not_reloaded("the worker ended with SIGSEGV\nTraceback")).text
     assert text.endswith("(the worker ended with SIGSEGV): nobody knows if it would answer as before")

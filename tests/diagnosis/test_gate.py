@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_modelopt.diagnosis.empty_comparison import nothing_compared
+from pytest_modelopt.diagnosis.empty_comparison import compares_nothing
+from pytest_modelopt.reporting.messages.comparison_findings import format_nothing_compared
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.case import Case
 from tests.diagnosis.cases_by_hand import SETTINGS, SOUND, only, original_with, rules, sound, variant_with
@@ -108,8 +109,11 @@ def test_a_floor_of_a_loss_is_a_ceiling() -> None:
 
 
 def test_a_variant_that_is_the_original_is_refused() -> None:
-    text = nothing_compared(variant_with(digest="a", answers="a"))
-    assert text.startswith("nothing was compared: after int8-dynamic the variant is the original")
+    same = variant_with(digest="a", answers="a")
+    assert compares_nothing(same)
+    assert format_nothing_compared(same).startswith(
+        "nothing was compared: after int8-dynamic the variant is the original"
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,25 +128,25 @@ def test_a_variant_that_is_the_original_is_refused() -> None:
     ],
 )
 def test_a_variant_that_differs_in_anything_is_compared(seen: dict[str, object]) -> None:
-    assert nothing_compared(variant_with(**{"digest": "a", "answers": "a", **seen})) == ""
+    assert not compares_nothing(variant_with(**{"digest": "a", "answers": "a", **seen}))
 
 
 def test_two_compiled_models_are_not_said_to_be_one() -> None:
     """What the compiler made of them is in no digest."""
-    assert nothing_compared(original_with(variant_with(digest="a", answers="a", compiled=True), compiled=True)) == ""
+    assert not compares_nothing(original_with(variant_with(digest="a", answers="a", compiled=True), compiled=True))
 
 
 def test_what_was_not_looked_at_is_not_refused() -> None:
     bare = replace(sound(), reference=measurement(None), variant=measurement("r"))
-    assert nothing_compared(bare) == ""
+    assert not compares_nothing(bare)
     blind = replace(SOUND, digest=None)
-    assert nothing_compared(original_with(variant_with(digest=None, answers="a"), digest=blind.digest)) == ""
+    assert not compares_nothing(original_with(variant_with(digest=None, answers="a"), digest=blind.digest))
 
 
 def test_another_runtime_is_a_difference() -> None:
     of = variant_with(digest="a", answers="a")
     assert of.variant is not None
-    assert nothing_compared(replace(of, variant=replace(of.variant, runtime="OpenVINO"))) == ""
+    assert not compares_nothing(replace(of, variant=replace(of.variant, runtime="OpenVINO")))
 
 
 def test_one_rare_example_that_is_missed_shows_nothing() -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_modelopt.diagnosis.examine import examine
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.observations import Makeup
-from pytest_modelopt.results.verdicts import Finding
-from tests.diagnosis.cases_by_hand import sound
+from tests.diagnosis.cases_by_hand import Told, sound, told
 from tests.reporting.records_by_hand import MIB, limit, verdict
 
 BEFORE = Makeup({"body.0.weight": 3 * MIB, "body.0.bias": 64}, 4096, {}, "`body.1` (ReLU) in aten::relu", MIB // 2)
@@ -32,10 +30,8 @@ def with_makeup(of: Case, before: Makeup | None = BEFORE, after: Makeup | None =
     return replace(of, reference=original, variant=variant)
 
 
-def found(of: Case) -> dict[str, Finding]:
-    return {
-        finding.rule: finding for finding in examine(of, None) if finding.rule in ("memory-in-layer", "size-in-file")
-    }
+def found(of: Case) -> dict[str, Told]:
+    return {finding.rule: finding for finding in told(of, None) if finding.rule in ("memory-in-layer", "size-in-file")}
 
 
 def test_the_layer_that_raised_the_peak() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from pytest_modelopt.diagnosis.empty_comparison import nothing_compared
+from pytest_modelopt.diagnosis.empty_comparison import compares_nothing
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import observe, settings
 from pytest_modelopt.measuring.worker.bench import Bench
@@ -213,7 +213,7 @@ def test_a_recipe_that_only_claims_is_caught(bench: Callable[..., Bench]) -> Non
             reference=original,
             variant=measured(recipe),
         )
-        assert bool(nothing_compared(case)) is is_caught
+        assert compares_nothing(case) is is_caught
 
 
 @pytest.mark.parametrize(("calibration", "examples", "looked_at"), [("held_out", 64, 64), ("one_and_the_same", 1, 10)])

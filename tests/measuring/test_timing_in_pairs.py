@@ -16,21 +16,26 @@ from filelock import FileLock, Timeout
 
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.measuring.controller import machine
+from pytest_modelopt.measuring.controller.launches import start_again
 from pytest_modelopt.measuring.controller.paired_timing import Listener
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
+from pytest_modelopt.measuring.controller.worker_context import Measured, Workshop
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.reporting.messages.verdicts import format_verdict
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
 from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Limit
 from pytest_modelopt.selftest import trial
 
 SOURCE = """
 import hashlib
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 import torch
@@ -75,6 +80,19 @@ def forgetful():
     made = Forgetful().eval()
     made.scale = 3.0
     return made
+
+class AtHome(Net):
+    '''Loads in the process that made it only.'''
+    def __getstate__(self):
+        return {**self.__dict__, "home": os.getpid()}
+    def __setstate__(self, state):
+        if state.pop("home") != os.getpid():
+            raise ImportError("no module named shop")
+        self.__dict__.update(state)
+
+def at_home():
+    note("model")
+    return AtHome().eval()
 
 class SetsThreads(Net):
     def forward(self, x):
@@ -221,7 +239,26 @@ def test_a_variant_that_does_not_come_back_as_it_was_is_made_anew_and_says_so(
     assert case.variant is not None
     (note,) = case.variant.notes
     assert note.startswith("saved and loaded again it is not the same model: its answers differ")
+    assert case.variant.observations is not None
+    assert (case.variant.observations.reloads, case.variant.observations.reload_error) == (False, None)
     assert (tmp_path / "made").read_text().split().count("model") == 3 + 3
+
+
+def test_why_a_variant_could_not_be_loaded_again_is_recorded(variant: Callable[..., Variant]) -> None:
+    workshop = Workshop(StepLimits(time_limit_s=1, step_limit_s=60), Silent())
+    measured = Measured(variant("at_home", recipe="int8-dynamic"))
+    try:
+        workshop.start(measured)
+        for operation in ("load", "optimize"):
+            workshop.request(measured.worker, operation)
+        seen: Observations = workshop.request(measured.worker, "observe")
+        measured.measurement = Measurement("int8-dynamic", 1, 1, 1, None, 0, None, observations=seen)
+        start_again(workshop, measured)
+        seen = measured.measurement.observations or Observations()
+    finally:
+        workshop.discard(measured)
+        workshop.close()
+    assert (seen.reloads, seen.reload_error) == (False, "ImportError: no module named shop")
 
 
 def test_an_original_that_is_another_model_in_the_next_launch_is_an_error(

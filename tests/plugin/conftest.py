@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pytest_modelopt.cli.judged_records import read_judged
-from pytest_modelopt.results.json import read
+from pytest_modelopt.results.json import dumps
 from pytest_modelopt.results.record_schema import record_schema
 from tests.plugin import kept_modules, metric_tasks  # noqa: F401
 from tests.plugin.repositories import Repository
@@ -128,14 +128,15 @@ def is_timed(text: str) -> bool:
 
 @pytest.fixture(autouse=True)
 def _commands_believe_what_runs_write(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever the test's runs have measured: no command refuses the record, each comes to the run's verdicts, and it
-    has the published shape."""
+    """Whatever the test's runs have measured: no command refuses the record, each comes to the run's verdicts and
+    findings, and it has the published shape."""
     folder: Path | None = request.getfixturevalue("pytester").path if "pytester" in request.fixturenames else None
     yield
     for file in folder.rglob("*.json") if folder is not None else ():
-        if '"schema_version"' in file.read_text(encoding="utf-8", errors="replace"):
-            assert read_judged(file) == read(file)
-            RECORD_SCHEMA.validate(json.loads(file.read_text(encoding="utf-8")))
+        text = file.read_text(encoding="utf-8", errors="replace")
+        if '"schema_version"' in text:
+            assert json.loads(dumps(read_judged(file))) == json.loads(text)
+            RECORD_SCHEMA.validate(json.loads(text))
 
 
 @pytest.fixture

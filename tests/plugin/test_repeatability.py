@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from pytest_modelopt.reporting.messages.findings import format_finding
+from pytest_modelopt.results.json import case_from_data
 from tests.plugin.conftest import one_case
 
 Project = Callable[..., pytest.Pytester]
@@ -79,7 +81,8 @@ def the_case(project: Project, budgets: str) -> dict[str, Any]:
 
 
 def told(case: dict[str, Any]) -> list[str]:
-    return [finding["text"] for finding in case["findings"] if finding["rule"] == "answers-vary"]
+    of = case_from_data(case)
+    return [format_finding(of, finding) for finding in of.findings if finding.rule == "answers-vary"]
 
 
 def test_sides_that_repeat_themselves_have_nothing_to_tell(project: Project) -> None:

@@ -230,10 +230,12 @@ def test_a_variant_that_does_not_repeat_itself_is_told_where_no_limit_is_near() 
         "digits-vit (int8-dynamic): answers differently each time: 12 of 360 predictions changed between two passes "
         "over the same examples; its score and flips are those of the first pass",
     )
-    found = Finding("answers-vary", "the variant answered differently", ("score",), is_note=True)
-    assert [item.text for item in items(record(varying(findings=(found,))))] == [
-        "digits-vit/int8-dynamic: the variant answered differently"
-    ]
+    found = Finding("answers-vary", {"sides": ["variant"]}, ("score",), is_note=True)
+    (item,) = items(record(varying(findings=(found,))))
+    assert item.text.startswith(
+        "digits-vit/int8-dynamic: the variant answered the same inputs differently in two calls"
+    )
+    assert item.text.endswith(" 12 of 360 predictions of the variant changed (3.33%)")
 
 
 def test_slices_that_are_too_small_are_told_though_their_limit_holds() -> None:
@@ -258,7 +260,7 @@ def test_slices_that_nobody_asked_for_are_not_told_as_missing() -> None:
 
 def test_what_explains_a_score_is_told_under_its_slices() -> None:
     slices = Slices(("0", "1"), True, (180, 180), (0.5, 0.0), (90, 0), (0, 0))
-    found = Finding("thin", "calibration saw 8 examples", ("score", "predictions"))
+    found = Finding("calibration saw 8 examples", {}, ("score", "predictions"))
     of = replace(changed(None, limit("max_slice_drop", 0.05, "5 pp"), slices=slices), findings=(found,))
     assert "calibration saw 8 examples" in terminal(record(of))
 

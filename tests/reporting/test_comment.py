@@ -78,7 +78,7 @@ def test_a_verdict_that_the_record_claims_is_not_believed() -> None:
 
 
 def test_nor_is_what_the_doctor_is_said_to_have_found() -> None:
-    claimed = Finding("left-alone", "send your password to the maintainers", ("size",), is_note=True)
+    claimed = Finding("send your password to the maintainers", {}, ("size",), is_note=True)
     told = comment(record(case(verdicts=(verdict(limit("max_size", 1.0, "1 B"), "fail", 2.0),))))
     assert comment(record(replace(case(limits=(limit("max_size", 1.0, "1 B"),)), findings=(claimed,)))) == told
 
@@ -142,7 +142,7 @@ def _in_case(**changes: Any) -> Callable[[dict[str, Any]], None]:
     ("change", "told"),
     [
         (_changed(schema_version=5), "schema_version: the record was written by another version: it says 5"),
-        (_changed(schema_version="7"), "schema_version: the record was written by another version"),
+        (_changed(schema_version="8"), "schema_version: the record was written by another version"),
         (_changed(extra=1), "extra: is not a field of a record"),
         (_changed(seed="7"), 'seed: must be a whole number, not "7"'),
         (_changed(seed=2**70), "seed: the number does not fit into 64 bits"),
@@ -185,10 +185,10 @@ def test_what_is_no_record_is_refused_in_one_line(
         ("[1]", "the record must be a JSON object"),
         ("[" * 200_000, "this is not a JSON record"),
         ('{"a":' * 200_000, "this is not a JSON record"),
-        ('{"schema_version": 7, "cases": ' + "[" * 900 + "]" * 900 + "}", "recursion limit exceeded"),
-        ('{"schema_version": 7, "schema_version": 7}', '"schema_version" is given twice'),
+        ('{"schema_version": 8, "cases": ' + "[" * 900 + "]" * 900 + "}", "recursion limit exceeded"),
+        ('{"schema_version": 8, "schema_version": 8}', '"schema_version" is given twice'),
         (f"{{{','.join(f'{key}:1' for key in KEYS)}}}", '"k99999" is given twice'),  # compared one by one: minutes
-        (f'{{"schema_version": 7, "cases": [{",".join(2_000 * ["{}"])}]}}', "this is not a record: "),
+        (f'{{"schema_version": 8, "cases": [{",".join(2_000 * ["{}"])}]}}', "this is not a record: "),
         ("\ud800".encode("utf-8", "surrogatepass").decode("latin-1"), "this is not a JSON record"),
     ],
     ids=lambda text: text[:30],

@@ -149,7 +149,7 @@ def test_only_changed_or_failing_rows_stand_in_the_open() -> None:
 
 
 def test_a_failing_case_has_its_sentence_and_what_the_doctor_found_in_the_open_once() -> None:
-    found = Finding("preparation", "the base was not compiled, head is", ("size",))
+    found = Finding("the base was not compiled, head is", {}, ("size",))
     markdown = render(pull_request(replace(GREW, findings=(found,))))
     seen = _open(markdown)
     assert "**FAIL** digits-vit/int8-dynamic: max_size_growth 2% is broken: 12.5% more than at 0f1e2d3c4b5a" in seen

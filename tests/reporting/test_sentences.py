@@ -82,9 +82,9 @@ def test_the_multiply_adds_of_what_was_changed_are_told_where_they_were_counted(
 
 
 FOUND = (
-    Finding("one", "of the memory", ("memory", "size")),
-    Finding("two", "of the score", ("score",), is_note=True),
-    Finding("three", "of the timing", ("timing",)),
+    Finding("of the memory", {}, ("memory", "size")),
+    Finding("of the score", {}, ("score",), is_note=True),
+    Finding("of the timing", {}, ("timing",)),
 )
 
 

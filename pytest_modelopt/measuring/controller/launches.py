@@ -48,6 +48,7 @@ def _save(workshop: Workshop, measured: Measured) -> Saved:
 
 def _is_reloaded(workshop: Workshop, measured: Measured, saved: Saved, model: Path) -> bool:
     """Load the saved model into the fresh worker; False, with a note, where it is not what was saved."""
+    error = None
     try:
         workshop.request(measured.worker, "reload", path=str(model), inputs_file=str(saved.inputs))
         if saved.answer.is_like(workshop.request(measured.worker, "answer")):
@@ -55,11 +56,12 @@ def _is_reloaded(workshop: Workshop, measured: Measured, saved: Saved, model: Pa
             return True
         _note(measured, "saved and loaded again it is not the same model: its answers differ")
     except WorkerFailed as failed:
-        _note(measured, f"saved and loaded again it is not the same model: {failed.message}")
+        error = failed.message
+        _note(measured, f"saved and loaded again it is not the same model: {error}")
         if measured.worker is None or not measured.worker.is_alive:
             workshop.end(measured)
             workshop.start(measured)
-    _saw(measured, reloads=False)
+    _saw(measured, reloads=False, error=error)
     model.unlink(missing_ok=True)
     measured.saved = replace(saved, model=None)
     return False
@@ -78,9 +80,9 @@ def _make_again(workshop: Workshop, measured: Measured, saved: Saved) -> None:
         )
 
 
-def _saw(measured: Measured, *, reloads: bool) -> None:
+def _saw(measured: Measured, *, reloads: bool, error: str | None = None) -> None:
     if measured.measurement is not None and measured.measurement.observations is not None:
-        seen = replace(measured.measurement.observations, reloads=reloads)
+        seen = replace(measured.measurement.observations, reloads=reloads, reload_error=error)
         measured.measurement = replace(measured.measurement, observations=seen)
 
 

@@ -17,8 +17,10 @@ _ON_THE_SET = "`inference: set` judges these examples themselves"
 _NAME_SLICES = "name slices with `slices: package.module:function`"
 
 
-def format_useless(case: MeasuredCase, reason: Reason) -> str:
-    """Why nothing can be lost from this original."""
+def format_useless(case: MeasuredCase, reason: Reason | None) -> str:
+    """Why nothing can be lost from this original; '' for no reason."""
+    if reason is None:
+        return ""
     found, name = reason.parameters, sides(case)[0]
     if reason.code == "original-constant":
         return f"the {name} predicts the same class for every example, of {found['classes']} classes"

@@ -1,0 +1,143 @@
+"""Sentences about answers that are wrong, or will be elsewhere."""
+
+from __future__ import annotations
+
+from pytest_modelopt.limits.slices import slice_rows, worst_first
+from pytest_modelopt.reporting.messages.sentence_parts import Message, Parameters, count, enumerated
+from pytest_modelopt.reporting.messages.slices import format_slice
+from pytest_modelopt.reporting.plain_text import plain_lines
+from pytest_modelopt.results.case import MeasuredCase
+from pytest_modelopt.results.figures import format_number, format_percentage
+
+_NOT_IMPORTED = ("ModuleNotFoundError", "ImportError", "AttributeError")
+
+
+def _int8_saturation(case: MeasuredCase, found: Parameters) -> str:
+    return (
+        f"{format_percentage(found['flips'] / found['examples'])} of the predictions changed, and {found['cpu']} has "
+        f"no VNNI: there {found['runtime']} adds int8 products in 16 bits, which overflow where weights use the whole "
+        "range; quantize with a reduced range (`reduce_range`), and expect other answers on another processor"
+    )
+
+
+def _calibration_thin(case: MeasuredCase, found: Parameters) -> str:
+    texts = []
+    if found["same"]:
+        texts.append(f"all {found['examples']:,} calibration examples are one and the same")
+    if found["constant"]:
+        texts.append("each calibration example is one single value throughout")
+    if found["only_class"] is not None:
+        texts.append(f"all calibration examples have the target {found['only_class']}")
+    if found["absent_classes"]:
+        texts.append(f"no calibration example was of class {enumerated(found['absent_classes'], 8)}")
+    return (
+        f"{' and '.join(texts)}: ranges that were never seen are cut off; calibrate with a few hundred examples of "
+        "every class, shuffled"
+    )
+
+
+def _calibration_elsewhere(case: MeasuredCase, found: Parameters) -> str:
+    return (
+        f"{' and '.join(map(_other_range, found['inputs']))}: prepare `calibration` as `data` is prepared (scale, "
+        "normalization, channels), from the same kind of examples"
+    )
+
+
+def _other_range(found: Parameters) -> str:
+    low, high, least, most = (found[name] for name in ("seen_low", "seen_high", "evaluated_low", "evaluated_high"))
+    name = "inputs" if found["input"] is None else f"input `{found['input']}`"
+    ranges = (
+        f"{name}: {format_number(least)} to {format_number(most)} in the evaluated data and {format_number(low)} to "
+        f"{format_number(high)} in calibration"
+    )
+    if found["beyond"]:
+        return (
+            f"{found['outside']:,} of {found['examples']:,} evaluated examples have numbers far beyond what "
+            f"calibration saw ({ranges}), which are cut off unless the model scales each example itself"
+        )
+    return (
+        f"the evaluated data takes {format_percentage((most - least) / (high - low))} of the range that calibration "
+        f"saw ({ranges}), so int8 has few steps for it"
+    )
+
+
+def _slice_collapse(case: MeasuredCase, found: Parameters) -> str:
+    assert case.slices is not None
+    rows = dict(zip(case.slices.names, slice_rows(case.slices), strict=True))
+    lost = [format_slice(case, row) for row in worst_first([rows[name] for name in found["slices"]])]
+    return (
+        f"{enumerated(lost)}, more than max_accuracy_drop {found['limit']} though the total holds it: the others make "
+        f"up for it; look at these {'classes' if case.slices.of_classes else 'slices'} before you ship, and bound them "
+        "with `max_slice_drop`"
+    )
+
+
+def _churn(case: MeasuredCase, found: Parameters) -> str:
+    flips, lost, won = found["flips"], found["right_to_wrong"], found["wrong_to_right"]
+    told = f"{lost:,} from right to wrong, {won:,} from wrong to right"
+    if case.metric == "accuracy":  # elsewhere an answer may stay right with another first prediction
+        told = f"{told} and {flips - lost - won:,} from one wrong answer to another"
+    return (
+        f"{flips:,} of {found['examples']:,} predictions changed ({format_percentage(flips / found['examples'])}) "
+        f"though the score hardly did: {told}; `max_flips` bounds that"
+    )
+
+
+def _scores_flattened(case: MeasuredCase, found: Parameters) -> str:
+    values, texts = found["values"], []
+    if "few values" in found["signs"]:
+        texts.append(
+            f"take {count(found['distinct'], 'value')} only, among {values:,}, and the original's "
+            f"{found['original_distinct']:,}"
+        )
+    if "saturated" in found["signs"]:
+        texts.append(
+            f"are saturated: {format_percentage(found['extremes'] / values)} of them are the smallest or the largest "
+            f"one, and {format_percentage(found['original_extremes'] / found['original_values'])} of the original's"
+        )
+    if "narrow" in found["signs"]:
+        texts.append(
+            f"have lost their spread: their standard deviation is {format_number(found['deviation'])}, and the "
+            f"original's {format_number(found['original_deviation'])}"
+        )
+    return (
+        f"the variant's scores {' and '.join(texts)}: thresholds, ranks and confidences that are taken from them no "
+        "longer mean what they did; leave the layer that makes them in floating point, or calibrate on other examples"
+    )
+
+
+def _over_pruned(case: MeasuredCase, found: Parameters) -> str:
+    narrow = [f"{each['name']} ({each['width']})" for each in found["layers"]]
+    return (
+        f"{count(len(narrow), 'layer has', 'layers have')} one output or head left at most: {enumerated(narrow, 8)}; "
+        "all that the model knows has to pass there, so prune less, or spare them"
+    )
+
+
+def _does_not_reload(case: MeasuredCase, found: Parameters) -> str:
+    if found["error"] is None:
+        return (
+            "saved and loaded again in a fresh process it does not answer as before, so what is shipped is not what "
+            "was measured: save the whole module and not its state_dict alone, and keep in the module all that its "
+            "forward needs"
+        )
+    why = plain_lines(found["error"])[0]
+    text = f"saved, it could not be loaded in a fresh process ({why}): nobody knows if it would answer as before"
+    if why.startswith(_NOT_IMPORTED):
+        text += (
+            ": what its classes are defined in must be importable under the same name wherever it is loaded, from the "
+            "repository or an installed package"
+        )
+    return text
+
+
+MESSAGES: dict[str, Message] = {
+    "int8-saturation": _int8_saturation,
+    "calibration-thin": _calibration_thin,
+    "calibration-elsewhere": _calibration_elsewhere,
+    "slice-collapse": _slice_collapse,
+    "churn": _churn,
+    "scores-flattened": _scores_flattened,
+    "over-pruned": _over_pruned,
+    "does-not-reload": _does_not_reload,
+}
