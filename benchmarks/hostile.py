@@ -31,7 +31,7 @@ from pytest_modelopt.cli import main as cli
 from pytest_modelopt.cli.exit_codes import INTERRUPTED
 from pytest_modelopt.config.loader import load_budgets
 from pytest_modelopt.config.problems import BudgetsError
-from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
+from pytest_modelopt.optimizing.expression import RecipeError, parse
 from pytest_modelopt.plugin.configured import run_in_project
 
 HANG_S = 10
@@ -154,8 +154,8 @@ def expressions(tally: Tally, numbers: Sequence[int]) -> None:
         _told(partial(cli.status_of, options), name, content, tally)
         try:
             with at_most(HANG_S):
-                spelled = canonical(parse(written))
-                if canonical(parse(spelled)) != spelled:
+                spelled = parse(written).text
+                if parse(spelled).text != spelled:
                     tally.fault(f"{name}: {spelled[:80]!r} is spelled otherwise when it is read again", content)
         except RecipeError:
             continue

@@ -193,7 +193,7 @@ def _fresh(way: str, model: Path, inputs: Path, runtime: str | None) -> int | st
 
 def _models() -> dict[str, tuple[nn.Module, torch.Tensor, str | None]]:
     images = test_data()[0][:1]
-    quantized = optimize(load_model(), parse("int8-dynamic"), Context(images, None, 0)).model
+    quantized = optimize(load_model(), parse("int8-dynamic").steps, Context(images, None, 0)).model
     return {
         "digits-vit": (load_model(), images, None),
         "digits-vit, int8-dynamic": (quantized, images, None),

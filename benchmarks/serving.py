@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.common import REPOSITORY, RESULTS
 from pytest_modelopt.measuring.controller.process import Worker
 from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.results.metric import MetricSpec
 
 FOLDER = RESULTS / "programs"
@@ -40,7 +41,7 @@ class Program:
     def variant(self) -> Variant:
         return Variant(
             model=self.model,
-            recipe=self.recipe,
+            recipe=None if self.recipe is None else parse(self.recipe),
             data=self.data,
             calibration=self.calibration,
             example_inputs=None,

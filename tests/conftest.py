@@ -22,8 +22,21 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+WHOLE_RUNS = {"plugin", "cli", "baseline", "github"}
+"""Rooms whose tests run pytest, a command or a workflow's script."""
+REAL_MODELS = {"measuring", "optimizing"}
+"""Rooms whose tests run models of torch and the other runtimes, some in workers."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files whose tests take long come first, so that no process is left alone with one at the end."""
+    """Each test is marked by its room, `unit`, `runtime` or `e2e`, unless its file says another kind.
+
+    Files whose tests take long come first, so that no process is left alone with one at the end.
+    """
+    for item in items:
+        room = item.path.parent.name
+        if not any(map(item.get_closest_marker, ("unit", "runtime", "e2e"))):
+            item.add_marker("e2e" if room in WHOLE_RUNS else "runtime" if room in REAL_MODELS else "unit")
     items.sort(key=lambda item: (item.path.parent.name != "plugin", item.path.name != "test_unchanged.py"))
 
 

@@ -43,8 +43,9 @@ MAY_KNOW: dict[str, set[str]] = {
     "editing": {"config", "judging", "limits", "optimizing", "reporting", "results"},
     "diagnosis": {"judging", "limits", "optimizing", "results", "statistics"},
     "baseline": {"config", "limits", "measuring", "optimizing", "results"},
-    "selftest": {"judging", "limits", "measuring", "reporting", "results", "statistics"},
+    "selftest": {"judging", "limits", "measuring", "optimizing", "reporting", "results", "statistics"},
 }
+MAY_KNOW["testing"] = {"measuring", "optimizing"}  # one public module
 MAY_KNOW["plugin"] = set(MAY_KNOW) - {"editing", "selftest"}
 MAY_KNOW["cli"] = set(MAY_KNOW)
 WORKER = "pytest_modelopt.measuring.worker"
@@ -146,3 +147,12 @@ def test_torchmetrics_is_imported_by_nothing_that_every_run_imports(module: str)
 @pytest.mark.parametrize("module", MODULES)
 def test_every_file_says_in_its_first_line_why_it_exists(module: str) -> None:
     assert ast.get_docstring(_tree(module))
+
+
+def test_each_test_is_of_one_kind_which_its_room_says(request: pytest.FixtureRequest) -> None:
+    names = {"unit", "runtime", "e2e"}
+    kinds = {item: names & {mark.name for mark in item.iter_markers()} for item in request.session.items}
+    assert {len(found) for found in kinds.values()} == {1}
+    assert kinds[request.node] == {"unit"}
+    assert all(found == {"e2e"} for item, found in kinds.items() if item.path.parent.name in ("plugin", "cli"))
+    assert all(found == {"runtime"} for item, found in kinds.items() if item.path.parent.name == "measuring")

@@ -23,6 +23,8 @@ from pytest_modelopt.reporting.markdown_escaping import escape
 from pytest_modelopt.results.case import Case
 from tests.reporting.records_by_hand import case
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

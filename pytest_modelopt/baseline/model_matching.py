@@ -144,9 +144,9 @@ def _likeness_of_recipes(was: str, now: str) -> Likeness | None:
         base, head = parse(was), parse(now)
     except RecipeError:  # a saved record may hold what is registered no more
         return None
-    if [step.recipe_name for step in base] != [step.recipe_name for step in head]:
+    if [step.recipe_name for step in base.steps] != [step.recipe_name for step in head.steps]:
         return None
-    return (-sum(map(_distance, base, head)),)
+    return (-sum(map(_distance, base.steps, head.steps)),)
 
 
 def _distance(was: Recipe, now: Recipe) -> float:
@@ -168,7 +168,7 @@ def _apart_by(one: object, other: object) -> float:
 # --- in words --------------------------------------------------------------------------------------------------------
 
 
-def told_pairs(pairs: Pairs, base: str) -> list[str]:
+def format_pairs(pairs: Pairs, base: str) -> list[str]:
     """What was compared with what, one sentence each."""
     models = [
         f"{now} is compared with {was} of {base}, which has the same factory or data and is gone, or is another model"
@@ -182,7 +182,7 @@ def told_pairs(pairs: Pairs, base: str) -> list[str]:
     return [*models, *recipes]
 
 
-def told_unsure(what: str, unsure: tuple[str, ...], base: str) -> str:
+def format_unsure(what: str, unsure: tuple[str, ...], base: str) -> str:
     """Why `what` is compared with none of those that it may have been."""
     return (
         f"{', '.join(unsure)} of {base} {'is' if len(unsure) == 1 else 'are'} gone, and whether {what} is what became "

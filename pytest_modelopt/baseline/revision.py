@@ -15,12 +15,13 @@ from pytest_modelopt.baseline.base_tree import BaseTree, TreeError, check_out, r
 from pytest_modelopt.baseline.dependencies import changed_dependencies
 from pytest_modelopt.baseline.loosened import loosened, removed_cases
 from pytest_modelopt.baseline.loosened_markers import loosened_marks
-from pytest_modelopt.baseline.model_matching import Pairs, pairs_of, told_pairs, told_unsure
+from pytest_modelopt.baseline.model_matching import Pairs, format_pairs, format_unsure, pairs_of
 from pytest_modelopt.baseline.untracked import is_ignored, is_tracked, with_heads_untracked
 from pytest_modelopt.config.loader import BudgetsFile, ModelEntry, load_budgets
 from pytest_modelopt.config.problems import BudgetsError
 from pytest_modelopt.limits.baseline_sanity import why_worthless
 from pytest_modelopt.measuring.variant import SourceTree, Variant
+from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.results.base import Against, Base, Loosening
 from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import MeasuredCase
@@ -31,7 +32,7 @@ _GAIN = 0.05
 _PATHS_SHOWN = 5
 _NAMES = re.compile(r"[\w./\\-]+")
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
-VariantOf = Callable[[BudgetsFile, ModelEntry, str | None, Path, Candidate | None], Variant]
+VariantOf = Callable[[BudgetsFile, ModelEntry, Expression | None, Path, Candidate | None], Variant]
 WouldRun = Callable[[Variant], tuple[str, ...] | None]
 """Whether a variant can be measured in a tree with links to head: the files of head that it used, or None."""
 
@@ -77,8 +78,8 @@ class RevisionBase:
         if theirs is None or (entry is None and not head.is_original):
             return None
         candidate = None if entry is None or entry.candidate is None else self._candidate(entry.candidate)
-        is_recipe = entry is not None and entry.is_recipe
-        made = make(self.budgets, theirs, recipe if is_recipe else None, Path(head.working_directory), candidate)
+        expression = None if entry is None else entry.expression
+        made = make(self.budgets, theirs, expression, Path(head.working_directory), candidate)
         tree = SourceTree(str(self.tree.repository), str(self.tree.folder), self.tree.commit, bool(self.tree.changed))
         return replace(
             made,
@@ -90,7 +91,6 @@ class RevisionBase:
             import_paths=tuple(str(self.tree.mapped(Path(path))) for path in made.import_paths),
             working_directory=str(self._directory(Path(head.working_directory))),
             environment=head.environment,
-            added_recipes=head.added_recipes,
             tree=tree,
         )
 
@@ -110,7 +110,7 @@ class RevisionBase:
         what, unsure = f"{model}/{recipe}", self.pairs.unsure(model, recipe)
         if unsure:  # of a model in the same words for each recipe, so that it is said once
             whose = model if model in self.pairs.unsure_models else what
-            return Base(self.name, "unpaired", told_unsure(whose, unsure, self.name))
+            return Base(self.name, "unpaired", format_unsure(whose, unsure, self.name))
         if self.budgets is None:
             return Base(self.name, "new", f"{what} is new: there is no budgets file at {self.name}")
         return Base(self.name, "new", f"{what} is new: the budgets file at {self.name} does not have it")
@@ -285,7 +285,7 @@ def with_budgets(tree: BaseTree, budgets: Path, head: BudgetsFile | None, found:
         notes.append(f"{unknown}, so its models are made as head's file says, and what was loosened is unknown")
         theirs = None if head is None else replace(head, path=found.file)
     pairs = Pairs() if theirs is None or head is None else pairs_of(theirs, head)
-    notes += told_pairs(pairs, tree.commit[:_HASH_SHOWN])
+    notes += format_pairs(pairs, tree.commit[:_HASH_SHOWN])
     return RevisionBase(tree, theirs, tuple(notes), budgets.parent, found.file, unknown, pairs=pairs)
 
 

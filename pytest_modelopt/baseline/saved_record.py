@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_modelopt.baseline.loosened import loosened_from_record, removed_from_record
-from pytest_modelopt.baseline.model_matching import recipe_pairs, told_unsure
+from pytest_modelopt.baseline.model_matching import format_unsure, recipe_pairs
 from pytest_modelopt.config.loader import BudgetsFile, Defaults
 from pytest_modelopt.results.base import Against, Base
 from pytest_modelopt.results.case import ORIGINAL, Case, MeasuredCase
@@ -37,7 +37,7 @@ class SavedBase:
         recipe = same.get(case.recipe, case.recipe)
         unsure = unsure or unknown.get(case.recipe, ())
         if unsure:
-            return replace(case, base=Base(self.name, "unpaired", told_unsure(case.name, unsure, self.name)))
+            return replace(case, base=Base(self.name, "unpaired", format_unsure(case.name, unsure, self.name)))
         found = self._find(model, recipe)
         if found is None:
             why = f"{case.name} is new: {self.name} does not have it"

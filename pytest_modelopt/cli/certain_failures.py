@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.measuring.function_lookup import Missing, missing
-from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.listing import has_gpu
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def _of_case(case: CaseEntry, budgets: BudgetsFile, root: Path, *, lacks_gpu: bo
     device = budgets.defaults.device.partition(":")[0]
     if case.candidate is not None:
         yield from _of_candidate(case.candidate, case, budgets, root)
-    for step in parse(case.recipe) if case.is_recipe else ():
+    for step in case.expression.steps if case.expression is not None else ():
         lacking = (
             step.missing() or ("" if lacks_gpu else step.unfit(device)) or _lacking_function(step, case, budgets, root)
         )

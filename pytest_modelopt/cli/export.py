@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     path: Path = options.budgets or options.default_budgets
     budgets = load_budgets(path.resolve(), relative_to=Path.cwd())
     entry = _entry(budgets, options.model, options.recipe)
-    variant = variant_of(budgets, entry.model, entry.recipe, Path.cwd())
+    variant = variant_of(budgets, entry.model, entry.expression, Path.cwd())
     name = options.name or keyword(f"{entry.model.name}-{entry.recipe}").replace("/", "_")
     if Path(name).name != name:
         raise ValueError(f"--name: {name!r} is no plain name of a file; give the folder by --output")
@@ -70,9 +70,10 @@ def _entry(budgets: BudgetsFile, model: str, recipe: str) -> CaseEntry:
     """A case for the model and the recipe, stated in the file or not. Raises ValueError."""
     from pytest_modelopt.config.loader import CaseEntry
     from pytest_modelopt.limits.spelling import did_you_mean, shown
-    from pytest_modelopt.optimizing.expression import canonical, parse
+    from pytest_modelopt.optimizing.expression import parse
 
     models = {each.name: each for each in budgets.models}
     if model not in models:
         raise ValueError(f"{budgets.path} has no model {shown(model)}{did_you_mean(model, list(models))}")
-    return CaseEntry(models[model], canonical(parse(recipe)), (), models[model].line)
+    expression = parse(recipe)
+    return CaseEntry(models[model], expression.text, (), models[model].line, expression=expression)

@@ -83,7 +83,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from pytest_modelopt.editing.first_budgets import told_untried, why_no_answers, why_not
+    from pytest_modelopt.editing.first_budgets import format_untried, why_no_answers, why_not
 
     if options.factory is None or options.data is None:
         raise ValueError(
@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     told = [(each, why_not(each, record.timed_limits)) for each in outcomes]
     lines = [f"{each.spelling}: {_result(each, why)}" for each, why in told if not each.untried]
     untried = [(each.spelling, each.untried) for each in outcomes if each.untried]
-    lines += told_untried([*untried, *choice.impossible])
+    lines += format_untried([*untried, *choice.impossible])
     kept = sum(not why for _, why in told)
     if not kept:
         raise ValueError("\n".join(["no recipe is worth a budget here, so nothing was written:", *lines]))
@@ -230,7 +230,6 @@ def _provisional(output: Path, before: Document | None, head: Head, choice: Choi
     """
     import tempfile
 
-    from pytest_modelopt.cli.init_trials import spelling
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.config.problems import BudgetsError
     from pytest_modelopt.editing.first_budgets import Outcome
@@ -238,7 +237,7 @@ def _provisional(output: Path, before: Document | None, head: Head, choice: Choi
     if before is not None and head.name in before.data["models"]:
         line = before.line(("models", head.name))
         raise ValueError(f"{output}:{line}: there is a model `{head.name}` already: choose another one with --name")
-    outcomes = tuple(Outcome(spelling(recipe), None) for recipe in choice.recipes)
+    outcomes = tuple(Outcome(str(recipe), None) for recipe in choice.recipes)
     with tempfile.TemporaryDirectory(prefix="modelopt-") as folder:
         file = Path(folder) / output.name
         file.write_text(_text(before, head, outcomes, 0), encoding="utf-8", newline="\n")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.editing.first_budgets import AS_FAST, Outcome
-from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
+from pytest_modelopt.optimizing.expression import Expression, canonical_text, parse
 from pytest_modelopt.optimizing.registry import BUILT_IN, added
 from pytest_modelopt.reporting.cells import PROCESS_METER
 from pytest_modelopt.reporting.failure_text import explain
@@ -52,7 +52,7 @@ _TRIED = (
 class Choice:
     """The recipes to try, and those that cannot be tried here: (expression, why)."""
 
-    recipes: tuple[tuple[Recipe, ...], ...]
+    recipes: tuple[Expression, ...]
     impossible: tuple[tuple[str, str], ...] = ()
 
 
@@ -66,36 +66,24 @@ def choose(device: str, *, has_calibration: bool) -> Choice:
     """Those of the project first, then the usual ones, as far as they run here."""
     chosen, impossible = [], []
     for text in (*_of_the_project(), *_TRIED):
-        recipes = parse(text)
-        why = next((lacks for step in recipes if (lacks := _lacks(step, device, has_calibration))), "")
+        recipe = parse(text)
+        why = next((lacks for step in recipe.steps if (lacks := _lacks(step, device, has_calibration))), "")
         if why:
             impossible.append((text, why))
         else:
-            chosen.append(recipes)
+            chosen.append(recipe)
     return Choice(tuple(chosen), tuple(impossible))
 
 
 def _of_the_project() -> list[str]:
     """The recipes that it adds, where they need no parameter."""
-    names = []
-    for recipe in added():
-        try:
-            parse(recipe.recipe_name)
-        except RecipeError:
-            continue
-        names.append(recipe.recipe_name)
-    return names
+    return [recipe.recipe_name for recipe in added() if canonical_text(recipe.recipe_name) is not None]
 
 
 def _lacks(step: Recipe, device: str, has_calibration: bool) -> str:
     if step.calibrates and not has_calibration:
         return "there is no --calibration"
     return step.missing() or step.unfit(device)
-
-
-def spelling(recipes: Iterable[Recipe]) -> str:
-    """As a budgets file states them: with blanks around `+`."""
-    return " + ".join(step.canonical() for step in recipes)
 
 
 def try_recipes(session: Session, entries: Sequence[CaseEntry], *, within_s: float, told_within: str) -> Tried:
@@ -110,7 +98,7 @@ def try_recipes(session: Session, entries: Sequence[CaseEntry], *, within_s: flo
     for entry in entries:
         if time.monotonic() - start > within_s:
             untried[entry.recipe] = f"the {told_within} of --within were over"
-        elif layers and not fits(entry.recipe, layers):
+        elif layers and entry.expression is not None and not fits(entry.expression, layers):
             untried[entry.recipe] = "the model has no layer that they change"
         else:
             variant = session.variant(entry)
@@ -123,8 +111,9 @@ def try_recipes(session: Session, entries: Sequence[CaseEntry], *, within_s: flo
     told = _told(record)
     cases = {case.recipe: case for case in record.cases}
     outcomes = [
-        Outcome(spelling(parse(name)), cases.get(name), told.get(name, ""), untried.get(name, ""))
-        for name in (entry.recipe for entry in entries)
+        Outcome(str(entry.expression), cases.get(name), told.get(name, ""), untried.get(name, ""))
+        for entry in entries
+        if (name := entry.recipe)
     ]
     return Tried(record, tuple(outcomes))
 
@@ -138,13 +127,13 @@ def _layers(case: Case) -> set[str]:
     return {layer.type for layer in case.coverage.layers} | set((derived or {}).values())
 
 
-def fits(expression: str, layers: set[str]) -> bool:
+def fits(expression: Expression, layers: set[str]) -> bool:
     """Whether each step changes a layer that there is; one that says it in words (`every other layer`) may."""
     return all(
         type(step) not in BUILT_IN
         or not step.changes
         or any(kind in layers or not kind.isidentifier() for kind in step.changes)
-        for step in parse(expression)
+        for step in expression.steps
     )
 
 
@@ -162,6 +151,6 @@ def _told(record: Record) -> dict[str, str]:
     return told
 
 
-def canonical_once(texts: Iterable[str]) -> tuple[tuple[Recipe, ...], ...]:
+def canonical_once(texts: Iterable[str]) -> tuple[Expression, ...]:
     """Expressions, each once, however it is spelled."""
-    return tuple({canonical(parse(text)): parse(text) for text in texts}.values())
+    return tuple(dict.fromkeys(map(parse, texts)))

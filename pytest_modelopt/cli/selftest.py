@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import argparse
 
     from pytest_modelopt.cli.arguments import Commands
-    from pytest_modelopt.config.loader import CaseEntry, ModelEntry
     from pytest_modelopt.selftest.controls import ControlPlan
 
 
@@ -99,9 +98,9 @@ def control_plan(options: argparse.Namespace) -> ControlPlan:
         options.limit,
         options.time_limit,
         model.inference,
-        tuple(variant_of(budgets, model, case.recipe, Path.cwd()) for case in budgets.cases if _is_own(case, model)),
+        tuple(
+            variant_of(budgets, model, case.expression, Path.cwd())
+            for case in budgets.cases
+            if case.model == model and case.expression is not None
+        ),
     )
-
-
-def _is_own(case: CaseEntry, model: ModelEntry) -> bool:
-    return case.model == model and case.is_recipe

@@ -104,16 +104,14 @@ def _settings(options: argparse.Namespace, budgets: BudgetsFile) -> Settings:
 def _case_named(name: str, budgets: BudgetsFile) -> str:
     """The case that the user means, however the recipe is spelled. Raises ValueError."""
     from pytest_modelopt.limits.spelling import did_you_mean, shown
-    from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
+    from pytest_modelopt.optimizing.expression import canonical_text
 
     known = [entry.name for entry in budgets.cases]
     model, _, recipe = name.partition("/")
     if name in known:
         return name
-    try:
-        meant = f"{model}/{canonical(parse(recipe))}"
-    except RecipeError:
-        meant = name
+    text = canonical_text(recipe)
+    meant = name if text is None else f"{model}/{text}"
     if meant not in known:
         raise ValueError(f"--only: {budgets.path} has no case {shown(name)}{did_you_mean(name, known)}")
     return meant

@@ -61,17 +61,13 @@ def data_problems(document: Document) -> Iterator[Problem]:
 
 def _wrong_name(name: str) -> str:
     """Why a name cannot name a candidate, as the end of a sentence; '' where it can."""
-    from pytest_modelopt.optimizing.expression import RecipeError, parse
+    from pytest_modelopt.optimizing.expression import canonical_text
 
     if not name.strip() or name != name.strip() or "::" in name or "/" in name or not name.isprintable():
         return "is empty, or has a blank at its end, `::`, `/` or an invisible character in it"
     if name == ORIGINAL:
         return f"is called as the model itself, whose limits stand below `{ORIGINAL}:`"
-    try:
-        parse(name)
-    except RecipeError:
-        return ""
-    return "is called as a recipe"
+    return "" if canonical_text(name) is None else "is called as a recipe"
 
 
 def _mapping(value: object) -> dict[str, Any]:

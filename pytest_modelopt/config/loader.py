@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
@@ -26,6 +26,9 @@ from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.verdicts import Limit, Waiver
+
+if TYPE_CHECKING:
+    from pytest_modelopt.optimizing.expression import Expression
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,8 @@ class CaseEntry:
     regression: tuple[Limit, ...] = ()
     """Of this variant against the same at the base."""
     candidate: Candidate | None = None
-
-    @property
-    def is_recipe(self) -> bool:
-        return self.candidate is None and self.recipe != ORIGINAL
+    expression: Expression | None = None
+    """The recipe, where it is one."""
 
     @property
     def name(self) -> str:
@@ -168,11 +169,11 @@ def _name_problems(document: Document) -> Iterator[Problem]:
             yield document.problem(("models", name), message)
 
 
-def _recipes(document: Document) -> tuple[dict[Location, str], list[Problem]]:
-    """The canonical spelling of the recipe at each location, and what is wrong with recipes."""
-    from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
+def _recipes(document: Document) -> tuple[dict[Location, Expression], list[Problem]]:
+    """The recipe at each location, and what is wrong with recipes."""
+    from pytest_modelopt.optimizing.expression import RecipeError, parse
 
-    spellings: dict[Location, str] = {}
+    expressions: dict[Location, Expression] = {}
     problems: list[Problem] = []
     for model, entry in _models(document).items():
         recipes = entry.get("recipes") if isinstance(entry, dict) else None
@@ -180,22 +181,24 @@ def _recipes(document: Document) -> tuple[dict[Location, str], list[Problem]]:
         for written in recipes if isinstance(recipes, dict) else ():
             location = ("models", model, "recipes", written)
             try:
-                spelling = spellings[location] = canonical(parse(written))
+                expression = expressions[location] = parse(written)
             except RecipeError as error:
                 problems.append(document.problem(location, f"recipe of {plain(model)}: {printable(str(error))}"))
                 continue
-            other = first.setdefault(spelling, written)
+            other = first.setdefault(expression.text, written)
             if other != written:
                 line = document.line((*location[:-1], other))
                 message = f"the recipe {shown(written)} is the same as {shown(other)} in line {line}; keep one of them"
                 problems.append(document.problem(location, message))
-    return spellings, problems
+    return expressions, problems
 
 
 # --- the result ------------------------------------------------------------------------------------------------------
 
 
-def _build(path: Path, spec: schema.BudgetsSpec, recipes: dict[Location, str], document: Document) -> BudgetsFile:
+def _build(
+    path: Path, spec: schema.BudgetsSpec, recipes: dict[Location, Expression], document: Document
+) -> BudgetsFile:
     defaults = _defaults(spec.defaults)
     models: list[ModelEntry] = []
     cases: list[CaseEntry] = []
@@ -218,7 +221,9 @@ def _build(path: Path, spec: schema.BudgetsSpec, recipes: dict[Location, str], d
             limits = merge([_limits(budget, here, document), shared])
             own = _limits(budget.regression, (*here, "regression"), document) if budget is not None else ()
             regression = merge([own, models[-1].regression])
-            cases.append(CaseEntry(models[-1], recipes[here], limits, document.line(here), regression))
+            recipe = recipes[here]
+            line = document.line(here)
+            cases.append(CaseEntry(models[-1], recipe.text, limits, line, regression, expression=recipe))
         for candidate, stated in model_spec.candidates.items():
             here = (*at, "candidates", candidate)
             binding = tuple(limit for limit in shared if not LIMITS[limit.name].is_about_recipe)

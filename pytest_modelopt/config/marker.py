@@ -69,14 +69,14 @@ def _case(args: tuple[object, ...], messages: list[str], known: Collection[str])
 
 
 def _canonical_case(text: str, messages: list[str]) -> str | None:
-    from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
+    from pytest_modelopt.optimizing.expression import RecipeError, parse
 
     model, _, recipe = text.partition("/")
     if not model.strip():
         messages.append(f"the case {shown(text)} has no model before the '/'; write 'model/recipe'")
         return None
     try:
-        return f"{model.strip()}/{canonical(parse(recipe))}"
+        return f"{model.strip()}/{parse(recipe).text}"
     except RecipeError as error:
         messages.append(f"the case {shown(text)}: {printable(str(error))}")
         return None

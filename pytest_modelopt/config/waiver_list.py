@@ -6,7 +6,7 @@ import datetime
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_modelopt.config.document import Document
 from pytest_modelopt.config.problems import Problem
@@ -18,6 +18,9 @@ from pytest_modelopt.limits.units import UnitError
 from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.metric import MetricSpec, in_unit_interval
 from pytest_modelopt.results.verdicts import Waiver
+
+if TYPE_CHECKING:
+    from pytest_modelopt.optimizing.expression import Expression
 
 _T = TypeVar("_T")
 _ISSUE = re.compile(r"[ \t]+(#[0-9]+)")
@@ -48,13 +51,13 @@ _Limits = dict[str, dict[str, _Stated]]
 
 
 def waiver_problems(
-    document: Document, spellings: Mapping[Location, str], *, today: datetime.date | None
+    document: Document, expressions: Mapping[Location, Expression], *, today: datetime.date | None
 ) -> Iterator[Problem]:
     """What is wrong with the waivers beside their form: cases and limits that are not there, ceilings, last days.
 
     `today` is the day on which they must still hold; None where it does not matter.
     """
-    stated = _limits_of(document, spellings)
+    stated = _limits_of(document, expressions)
     first: dict[tuple[str, str], int] = {}
     for index, raw in enumerate(_raw_waivers(document)):
         if not isinstance(raw, dict):
@@ -126,16 +129,14 @@ def _text(document: Document, waiver: Location) -> str:
 def canonical_case(written: str, known: Collection[str]) -> str | None:
     """'model/recipe' with the recipe in canonical spelling; None where there is no such recipe, nor such a case among
     those that are `known`."""
-    from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
+    from pytest_modelopt.optimizing.expression import canonical_text
 
     model, _, recipe = written.partition("/")
     as_it_is = f"{model.strip()}/{recipe.strip()}"
     if recipe.strip() == ORIGINAL or as_it_is in known:
         return as_it_is
-    try:
-        return f"{model.strip()}/{canonical(parse(recipe))}"
-    except RecipeError:
-        return None
+    text = canonical_text(recipe)
+    return None if text is None else f"{model.strip()}/{text}"
 
 
 # --- what the file has, as far as it can be read ---------------------------------------------------------------------
@@ -146,7 +147,7 @@ def _raw_waivers(document: Document) -> list[Any]:
     return waivers if isinstance(waivers, list) else []
 
 
-def _limits_of(document: Document, spellings: Mapping[Location, str]) -> _Limits:
+def _limits_of(document: Document, expressions: Mapping[Location, Expression]) -> _Limits:
     """The limits of every case, also of a file with problems: those are told once, where they are."""
     models = document.data.get("models")
     found: _Limits = {}
@@ -161,11 +162,11 @@ def _limits_of(document: Document, spellings: Mapping[Location, str]) -> _Limits
             of_base = _limits(stated.get("regression"), metric) if isinstance(stated, dict) else {}
             found[f"{model}/{name}"] = {**binding, **_limits(stated, metric), **regression, **of_base}
         for written, recipe in entry["recipes"].items() if isinstance(entry.get("recipes"), dict) else ():
-            spelling = spellings.get(("models", model, "recipes", written))
-            if spelling is not None:
+            expression = expressions.get(("models", model, "recipes", written))
+            if expression is not None:
                 own = _limits(recipe, metric)
                 of_base = _limits(recipe.get("regression"), metric) if isinstance(recipe, dict) else {}
-                found[f"{model}/{spelling}"] = {**shared, **own, **regression, **of_base}
+                found[f"{model}/{expression.text}"] = {**shared, **own, **regression, **of_base}
     return found
 
 
@@ -221,7 +222,7 @@ def _expired(name: str, raw: Mapping[str, Any], until: datetime.date) -> str:
 
 def _no_such_case(document: Document, stated: _Limits, written: str, case: str | None) -> str:
     """Why no case of the file is meant, as the end of a sentence; empty where one is."""
-    from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
+    from pytest_modelopt.optimizing.expression import RecipeError, parse
 
     if case in stated:
         return ""
@@ -230,7 +231,7 @@ def _no_such_case(document: Document, stated: _Limits, written: str, case: str |
         models = dict.fromkeys(each.partition("/")[0] for each in stated)
         return f"there is no model {shown(model)}{did_you_mean(model, models)}"
     try:
-        spelling = canonical(parse(recipe))
+        spelling = parse(recipe).text
     except RecipeError as error:
         near = nearest(recipe, [ORIGINAL])
         return f"{printable(str(error))}{f'; did you mean {near!r}?' if near else ''}"

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import re
+import contextlib
 from dataclasses import dataclass
 
 from pytest_modelopt.limits.latency import latencies_s
+from pytest_modelopt.optimizing.expression import RecipeError, parse, step_texts
+from pytest_modelopt.optimizing.recipe import Recipe
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.verdicts import Limit
 
 _NOTHING_SEEN = Observations()
-INT8_PRODUCTS = frozenset(
-    {
-        "int8-dynamic",
-        "int8-static",
-        "torchao-int8-dynamic",
-        "torchao-pt2e-int8",
-        "onnxruntime-int8-dynamic",
-        "onnxruntime-int8-static",
-        "openvino-int8",
-        "litert-int8",
-    }
-)
-"""Recipes whose variants multiply in int8."""
-_IN_FLOAT = re.compile(r"[(\s](weights_only=true|activations=float)[,)]")
-"""Parameters with which they store weights in int8 and multiply in floating point."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +36,16 @@ class Evidence:
     @property
     def steps(self) -> tuple[str, ...]:
         """Names of the recipes, without their parameters."""
-        return tuple(step.partition("(")[0] for step in self._whole_steps)
+        return tuple(step.partition("(")[0].strip() for step in step_texts(self.case.recipe))
 
     @property
-    def _whole_steps(self) -> list[str]:
-        """Of the expression, split at each '+'; one within parentheses belongs to a value."""
-        steps, step, depth = list[str](), list[str](), 0
-        for part in re.split(r"([+()])", self.case.recipe):
-            depth += {"(": 1, ")": -1}.get(part, 0)
-            if part == "+" and depth <= 0:
-                steps.append("".join(step))
-                step = []
-            else:
-                step.append(part)
-        return [each.strip() for each in (*steps, "".join(step))]
+    def recipes(self) -> tuple[Recipe, ...]:
+        """The steps that are known here; a record may hold others, which its project added."""
+        found: list[Recipe] = []
+        for text in step_texts(self.case.recipe):
+            with contextlib.suppress(RecipeError):
+                found += parse(text).steps
+        return tuple(found)
 
     def limit(self, name: str) -> Limit | None:
         return next((limit for limit in self.case.limits if limit.name == name), None)
@@ -73,9 +56,8 @@ class Evidence:
 
     @property
     def is_int8(self) -> bool:
-        """Whether the variant multiplies int8 numbers; weight-only recipes and a project's own are not known to."""
-        multiplies = [step.partition("(")[0] for step in self._whole_steps if not _IN_FLOAT.search(step)]
-        return bool(self.variant.packed_modules) or not INT8_PRODUCTS.isdisjoint(multiplies)
+        """Whether the variant multiplies int8 numbers."""
+        return bool(self.variant.packed_modules) or any(recipe.multiplies_int8 for recipe in self.recipes)
 
     @property
     def latencies_s(self) -> tuple[float, float] | None:

@@ -61,7 +61,7 @@ def left_alone(evidence: Evidence) -> Finding | None:
     coverage = evidence.case.coverage
     if coverage is None or not coverage.weight_bytes:
         return None
-    known = [RECIPES[name] for name in evidence.steps if name in RECIPES]
+    known = evidence.recipes
     changes = {kind for recipe in known for kind in recipe.changes}
     if not changes:
         return None
@@ -108,13 +108,13 @@ def _as_row(kind: _Type, coverage: Coverage, evidence: Evidence) -> Row:
         "weight_share": kind.weight_bytes / coverage.weight_bytes,
         "multiply_adds_share": kind.multiply_adds / coverage.multiply_adds if coverage.multiply_adds else None,
         "derived_from": derived_from,
-        "changed_by": list(_recipes_for(derived_from or kind.name, evidence.steps)),
+        "changed_by": list(_recipes_for(derived_from or kind.name, evidence)),
     }
 
 
-def _recipes_for(kind: str, steps: tuple[str, ...]) -> Iterator[str]:
+def _recipes_for(kind: str, evidence: Evidence) -> Iterator[str]:
     """Recipes that change this type; first those that leave weights in the same form as the steps do."""
-    forms = {RECIPES[name].gives for name in steps if name in RECIPES}
+    forms, steps = {recipe.gives for recipe in evidence.recipes}, evidence.steps
     fitting = [name for name, recipe in RECIPES.items() if kind in recipe.changes and name not in steps]
     yield from sorted(fitting, key=lambda name: RECIPES[name].gives not in forms)
 

@@ -16,8 +16,6 @@ _FEW_DISTINCT = 16
 _MANY_NUMBERS = 100
 _MUCH = 10
 """By which factor scores have fewer values, or less spread, of which that is said."""
-_STATIC = frozenset({"int8-static", "torchao-pt2e-int8", "onnxruntime-int8-static", "openvino-int8", "litert-int8"})
-"""Recipes that fix the ranges of activations by calibration."""
 _MANY_OUTSIDE = 0.05
 _FEW_STEPS = 16
 """Part of a range from which four of the eight bits are lost."""
@@ -76,7 +74,8 @@ def calibration_thin(evidence: Evidence) -> Finding | None:
 def calibration_elsewhere(evidence: Evidence) -> Finding | None:
     """Calibration saw other numbers than are evaluated: the ranges that a static recipe fixes are not theirs."""
     seen, lost = evidence.variant.calibration, evidence.case.drop
-    if seen is None or lost is None or lost <= 0 or _STATIC.isdisjoint(evidence.steps):
+    fixes_ranges = any(recipe.multiplies_int8 and recipe.calibrates for recipe in evidence.recipes)
+    if seen is None or lost is None or lost <= 0 or not fixes_ranges:
         return None
     inputs: list[Row] = []
     for of in seen.ranges:

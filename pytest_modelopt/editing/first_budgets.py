@@ -261,11 +261,11 @@ def model_lines(head: Head, outcomes: Sequence[Outcome], timed_limits: int, *, i
         yield f"{indent}    {_key(outcome.spelling)}:" + (f" # {_plain(outcome.told)}" if outcome.told else "")
         yield from (f"{indent}      {name}: {text}" for name, text in first_limits(outcome, timed_limits))
     untried = [(outcome.spelling, outcome.untried) for outcome in outcomes if outcome.untried]
-    for line in told_untried(untried):
+    for line in format_untried(untried):
         yield from _comments(f"{indent}    ", line)
 
 
-def told_untried(untried: Iterable[tuple[str, str]]) -> Iterator[str]:
+def format_untried(untried: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Expressions that were not tried, those with the same reason in one line."""
     by_reason: dict[str, list[str]] = {}
     for expression, reason in untried:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pytest_modelopt.config.document import Document
 from pytest_modelopt.config.loader import BudgetsFile, CaseEntry
@@ -38,11 +37,10 @@ class Stated:
 
 def stated_limits(budgets: BudgetsFile, document: Document) -> Iterator[Stated]:
     """Every limit of every case, in the order of the file's cases. `document` is what `budgets` was read from."""
-    written = _written(document)
     told: set[str] = set()
     for entry in budgets.cases:
         model: Location = ("models", entry.model.name)
-        own = _own(entry, model, written)
+        own = _own(entry, model)
         for limit in entry.limits:
             yield Stated(entry.name, limit, entry, False, _place(document, limit, own, (*model, "budget")))
         for limit in entry.regression if entry.recipe != ORIGINAL else ():
@@ -55,13 +53,14 @@ def stated_limits(budgets: BudgetsFile, document: Document) -> Iterator[Stated]:
                 yield Stated(f"{entry.model.name}/{ORIGINAL}", limit, entry, True, place)
 
 
-def _own(entry: CaseEntry, model: Location, written: Mapping[tuple[str, str], str]) -> Location:
+def _own(entry: CaseEntry, model: Location) -> Location:
     """The location of the limits that hold for this case only."""
     if entry.recipe == ORIGINAL:
         return (*model, ORIGINAL)
     if entry.candidate is not None:
         return (*model, "candidates", entry.recipe)
-    return (*model, "recipes", written[entry.model.name, entry.recipe])
+    assert entry.expression is not None
+    return (*model, "recipes", entry.expression.written)
 
 
 def require_only(before: Document, after: Document, texts: Mapping[Place, str]) -> None:
@@ -81,15 +80,6 @@ def replaced(source: str, texts: Mapping[Place, str]) -> str:
     for place in sorted(texts, reverse=True):  # from the end, so that what stands before stays where it is
         source = source[: place.start] + texts[place] + source[place.end :]
     return source
-
-
-def _written(document: Document) -> dict[tuple[str, str], str]:
-    """How the file spells the recipe of each (model, canonical recipe)."""
-    from pytest_modelopt.optimizing.expression import canonical, parse
-
-    models: dict[str, Any] = document.data["models"]
-    texts = ((model, text) for model, entry in models.items() for text in entry.get("recipes", ()))
-    return {(model, canonical(parse(text))): text for model, text in texts}
 
 
 def _is_inside(place: Place, span: tuple[int, int]) -> bool:

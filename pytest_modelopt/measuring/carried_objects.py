@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pytest_modelopt.measuring.protocol import words
+from pytest_modelopt.measuring.protocol import error_text
 
 
 class CarryError(Exception):
@@ -59,6 +59,6 @@ def _explain(objects: Mapping[str, Any], error: Exception, path: Path) -> str:
             path.unlink(missing_ok=True)
     return (
         f"the {culprit} ({type(objects[culprit]).__qualname__}) cannot be carried to the worker process: "
-        f"{words(error, 300)}; give a factory instead: a function without arguments that makes it, or "
+        f"{error_text(error, 300)}; give a factory instead: a function without arguments that makes it, or "
         "its name `package.module:function`"
     )

@@ -20,7 +20,7 @@ class VariantError(Exception):
     """The variant cannot be measured; the message says why and what to do, in words for the model's owner."""
 
 
-def words(error: BaseException, most: int = 1000) -> str:
+def error_text(error: BaseException, most: int = 1000) -> str:
     """An exception in one line: its type and message, whatever the project's own class makes of it."""
     try:
         message = " ".join(str(error).split())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, replace
 
+from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.metric import MetricSpec
@@ -18,30 +18,6 @@ SEED = 20260101
 def environment_now() -> tuple[tuple[str, str], ...]:
     """This process's environment variables, without those that pytest changes with every test."""
     return tuple(sorted((name, value) for name, value in os.environ.items() if not name.startswith("PYTEST_")))
-
-
-def added_recipes_now() -> bytes:
-    """The recipes that are not built in, for the workers; empty where there are none.
-
-    Classes of a conftest.py travel as code: each folder may have one of its own, which no worker could import by name.
-    """
-    from pytest_modelopt.optimizing.registry import added
-
-    recipes = added()
-    if not recipes:
-        return b""
-    import cloudpickle
-
-    names = {recipe.__module__ for recipe in recipes}
-    modules = [sys.modules[name] for name in names if name in sys.modules]
-    by_value = [module for module in modules if str(getattr(module, "__file__", "")).endswith("conftest.py")]
-    for module in by_value:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        return bytes(cloudpickle.dumps(recipes))
-    finally:
-        for module in by_value:
-            cloudpickle.unregister_pickle_by_value(module)
 
 
 @dataclass(frozen=True)
@@ -67,7 +43,7 @@ class Variant:
     """
 
     model: Source
-    recipe: str | None
+    recipe: Expression | None
     data: Source | None
     calibration: Source | None
     example_inputs: Source | None
@@ -91,8 +67,6 @@ class Variant:
     """A function (inputs, target) -> slice name, called with each example of the data."""
     tree: SourceTree | None = None
     """Where it belongs to another revision: its `import_paths` and its working directory lie in there."""
-    added_recipes: bytes = b""
-    """What `added_recipes_now` gave: recipes of the project's own."""
     candidate: Candidate | None = None
     """What the project has made of the model itself; there is no recipe then."""
 
@@ -108,4 +82,6 @@ class Variant:
 
     @property
     def label(self) -> str:
-        return self.recipe or (self.candidate.name if self.candidate is not None else ORIGINAL)
+        if self.recipe is not None:
+            return self.recipe.text
+        return ORIGINAL if self.candidate is None else self.candidate.name

@@ -40,7 +40,7 @@ def of_the_user(frames: Sequence[_Frame], file: Callable[[_Frame], str]) -> list
     return own or [frame for frame in frames if _is_of_another_package(file(frame))]
 
 
-def told(text: str) -> str:
+def last_lines(text: str) -> str:
     """The last lines of what was printed, without control sequences; of a line written over, the last state."""
     shown = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     lines = [_CONTROL_SEQUENCES.sub("", line).rstrip() for line in shown]

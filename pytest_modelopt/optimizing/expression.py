@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import difflib
 import math
+import pickle
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
 from pytest_modelopt.optimizing.recipe import BARE_WORD, FORMS, Form, Recipe, RecipeError
-from pytest_modelopt.optimizing.registry import RECIPES
+from pytest_modelopt.optimizing.registry import RECIPES, added
 
-__all__ = ["RecipeError", "canonical", "parse"]
+__all__ = ["Expression", "RecipeError", "canonical_text", "parse", "step_texts"]
 
 Value = int | float | bool | str
 
@@ -31,8 +34,69 @@ WHOLE_NUMBER = re.compile(r"[+-]?\d+\Z")
 PERCENTAGE = re.compile(r"(\d+(?:\.\d*)?)\s*%\Z")
 
 
-def parse(text: str) -> tuple[Recipe, ...]:
-    """Read an expression into its recipes, in order.
+@dataclass(frozen=True)
+class Expression:
+    """Recipes in the order in which they run. Two with the same canonical text are equal."""
+
+    text: str
+    """The canonical spelling."""
+    written: str = field(compare=False)
+    """As the user wrote it."""
+    _steps: tuple[Recipe, ...] | bytes = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, steps: Sequence[Recipe], written: str = "") -> Expression:
+        """These recipes, whether or not they are registered."""
+        text = "+".join(step.canonical() for step in steps)
+        return cls(text, written or text, tuple(steps))
+
+    @property
+    def steps(self) -> tuple[Recipe, ...]:
+        """The recipes. In a worker the first call makes them, and registers the project's own."""
+        if isinstance(self._steps, bytes):
+            # Not untrusted: the pytest process made these bytes of its own objects.
+            steps, others = pickle.loads(self._steps)  # noqa: S301
+            RECIPES.update({recipe.recipe_name: recipe for recipe in others})
+            object.__setattr__(self, "_steps", steps)
+        assert isinstance(self._steps, tuple)
+        return self._steps
+
+    @property
+    def imports_compiler(self) -> bool:
+        """Whether a step works with torch's compiler or exporter."""
+        return any(step.imports_compiler for step in self.steps)
+
+    def __str__(self) -> str:
+        """As a budgets file states it, with blanks around `+`."""
+        return " + ".join(step.canonical() for step in self.steps)
+
+    def __getstate__(self) -> dict[str, object]:
+        """The recipes travel as bytes, since the classes of a project need the paths and the environment of its worker,
+        which that has not yet when it is given its variant."""
+        packed = self._steps if isinstance(self._steps, bytes) else _packed(self._steps)
+        return {"text": self.text, "written": self.written, "_steps": packed}
+
+
+def _packed(steps: tuple[Recipe, ...]) -> bytes:
+    """With the recipes that are not built in, which messages name. Classes of a conftest.py travel as code: each folder
+    may have one of its own, which no worker could import by name."""
+    import cloudpickle
+
+    others = added()
+    names = {recipe.__module__ for recipe in (*others, *map(type, steps))}
+    modules = [sys.modules[name] for name in names if name in sys.modules]
+    by_value = [module for module in modules if str(getattr(module, "__file__", "")).endswith("conftest.py")]
+    for module in by_value:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps((steps, others)))
+    finally:
+        for module in by_value:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def parse(text: str) -> Expression:
+    """Read an expression.
 
     Raises:
         RecipeError: with what is wrong, where it can be told the nearest correct spelling, and the way out.
@@ -48,12 +112,23 @@ def parse(text: str) -> tuple[Recipe, ...]:
         )
     recipes = tuple(_recipe(part.strip(), text) for part in parts)
     _refuse_impossible_orders(recipes)
-    return recipes
+    return Expression.of(recipes, text)
 
 
-def canonical(recipes: Iterable[Recipe]) -> str:
-    """The one spelling of an expression; two texts with the same meaning have the same."""
-    return "+".join(recipe.canonical() for recipe in recipes)
+def canonical_text(text: str) -> str | None:
+    """The one spelling of an expression, the same for all texts of one meaning; None for text that is no expression."""
+    try:
+        return parse(text).text
+    except RecipeError:
+        return None
+
+
+def step_texts(text: str) -> tuple[str, ...]:
+    """An expression split at each '+' outside of parentheses and quotes; its recipes need not be known."""
+    try:
+        return tuple(part.strip() for part in _split(text, "+", text))
+    except RecipeError:
+        return (text.strip(),)
 
 
 def _recipe(part: str, text: str) -> Recipe:

@@ -94,6 +94,10 @@ class Recipe(BaseModel):
     imports_compiler: ClassVar[bool] = False
     """Whether it works with torch's compiler or exporter: they take seconds to import, once for all workers."""
     needs_calibration: ClassVar[bool] = False
+    takes_exported: ClassVar[bool] = False
+    """Whether it takes an exported program (torch.export) as it is."""
+    int8_products: ClassVar[bool] = False
+    """Whether its variants multiply int8 numbers, and not only store them."""
     changes: ClassVar[tuple[str, ...]] = ()
     """Names of the module classes whose weights it changes, for messages; empty where it takes any model as a whole."""
     takes: ClassVar[tuple[Form, ...]] = ("float",)
@@ -113,6 +117,11 @@ class Recipe(BaseModel):
     def calibrates(self) -> bool:
         """Whether it needs calibration data with these parameters."""
         return self.needs_calibration
+
+    @property
+    def multiplies_int8(self) -> bool:
+        """Whether its variants multiply int8 numbers with these parameters."""
+        return self.int8_products
 
     @classmethod
     def missing(cls) -> str:

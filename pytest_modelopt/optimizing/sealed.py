@@ -17,7 +17,6 @@ WAY_OUT = "return the model from the factory as it is before that, and do that t
 
 
 _NAMED = 3
-_TAKE_EXPORTED = ("onnxruntime", "compile")
 _MODELESS = re.compile(r"Calling (train|eval)\(\) is not supported")
 _UNTRACED = re.compile(r"needs a model that torch\.export can trace|torch\.compile cannot trace")
 
@@ -80,7 +79,9 @@ def explained(error: RecipeError, name: str, sealed: Mapping[str, str], *, did_n
     if not did_nothing and not _comes_of_it(error, SCRIPT in sealed.values()):
         return type(error)(f"{error}; {told}")
     if SCRIPT not in sealed.values():
-        others = " or ".join(recipe for recipe in _TAKE_EXPORTED if recipe != name)
+        from pytest_modelopt.optimizing.registry import RECIPES
+
+        others = " or ".join(other for other, recipe in RECIPES.items() if recipe.takes_exported and other != name)
         told += f", or take {others}, which {'take' if ' or ' in others else 'takes'} an exported program as it is"
     return type(error)(f"{name} {'changed nothing' if did_nothing else 'cannot be applied'}: {told}")
 

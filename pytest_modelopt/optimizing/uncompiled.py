@@ -54,7 +54,7 @@ def uncompiled(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     return bare(model), ("modules that torch.compile had wrapped run uncompiled in the variant: torch.fx traced it",)
 
 
-def told(error: Exception) -> str:
+def advice(error: Exception) -> str:
     """What to do where the model calls a function that torch.compile has made; '' for any other error of torch.fx."""
     if "dynamo-optimized function" not in str(error):
         return ""

@@ -15,6 +15,7 @@ from pytest_modelopt.plugin.keys import CASES, ENDED, NEEDS_MODELOPT, SESSION, T
 
 if TYPE_CHECKING:
     from pytest_modelopt.measuring.variant import Variant
+    from pytest_modelopt.optimizing.expression import Expression
     from pytest_modelopt.plugin.comparison import Comparison, Optimized
     from pytest_modelopt.plugin.session import Budget, Session
     from pytest_modelopt.results.answers import Inference
@@ -63,7 +64,7 @@ class _Work:
         device: str | None = None,
     ) -> Variant:
         """The variant that `sources` (model, data, calibration, example_inputs, slices, candidate) describe."""
-        from pytest_modelopt.measuring.variant import Variant, added_recipes_now, environment_now
+        from pytest_modelopt.measuring.variant import Variant, environment_now
         from pytest_modelopt.results.candidate import Candidate
         from pytest_modelopt.results.source import Carried
 
@@ -89,7 +90,7 @@ class _Work:
                 pytest.fail(f"{name}={number!r} is not a positive whole number", pytrace=False)
         return Variant(
             model=named["model"],
-            recipe=None if recipe is None else canonical_recipe(recipe),
+            recipe=None if recipe is None else parse_recipe(recipe),
             data=named["data"],
             calibration=named["calibration"],
             example_inputs=named["example_inputs"],
@@ -102,7 +103,6 @@ class _Work:
             device=defaults.device if device is None else _device(device),
             threads=defaults.threads if threads is None else threads,
             slices=named.get("slices"),
-            added_recipes=added_recipes_now(),
             candidate=candidate,
         )
 
@@ -223,7 +223,7 @@ class ModelOpt(_Work):
 
         variant = self._session.variant(budget.entry)
         if recipe is not None:
-            variant = replace(variant, recipe=canonical_recipe(recipe), candidate=None)
+            variant = replace(variant, recipe=parse_recipe(recipe), candidate=None)
         return variant, f"{budget.entry.model.name} in {self._item.name}"
 
     def _inference(self, budget: Budget, given: str | None, *, is_named: bool) -> Inference:
@@ -279,7 +279,7 @@ class Optimizer(_Work):
         assert variant.recipe is not None
         assert loaded.coverage is not None
         notes = tuple(note for step in loaded.coverage.steps for note in step.notes)
-        return Optimized(variant.recipe, loaded.coverage, (*loaded.notes, *notes), path)
+        return Optimized(variant.recipe.text, loaded.coverage, (*loaded.notes, *notes), path)
 
 
 def _require_absolute(limits: Sequence[Limit]) -> None:
@@ -298,12 +298,12 @@ def _require_absolute(limits: Sequence[Limit]) -> None:
         pytest.fail(f"modelopt(model): {told} compares with the original; give a recipe or a candidate", pytrace=False)
 
 
-def canonical_recipe(recipe: str) -> str:
-    """The recipe's canonical spelling; a wrong one fails the test with the nearest right one."""
-    from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
+def parse_recipe(recipe: str) -> Expression:
+    """A wrong recipe fails the test with the nearest right one."""
+    from pytest_modelopt.optimizing.expression import RecipeError, parse
 
     try:
-        return canonical(parse(recipe))
+        return parse(recipe)
     except RecipeError as error:
         pytest.fail(str(error), pytrace=False)
 

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_modelopt.config.problems import BudgetsError
 from pytest_modelopt.limits.catalogue import LIMITS
-from pytest_modelopt.measuring.controller.process import imports_compiler, preload_compiler
+from pytest_modelopt.measuring.controller.process import preload_compiler
 from pytest_modelopt.optimizing.registry import forget_added
 from pytest_modelopt.plugin import progress
 from pytest_modelopt.plugin.budgets_path import (
@@ -400,7 +400,8 @@ def _is_gated(item: pytest.Item) -> bool:
 
 
 def _imports_compiler(item: pytest.Item) -> bool:
-    return isinstance(item, CaseItem) and item.entry.is_recipe and imports_compiler(item.entry.recipe)
+    expression = item.entry.expression if isinstance(item, CaseItem) else None
+    return expression is not None and expression.imports_compiler
 
 
 def _is_planned(item: pytest.Item) -> bool:

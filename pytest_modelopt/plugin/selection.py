@@ -53,13 +53,15 @@ def _argument(text: str, folder: Path, budgets: BudgetsFile) -> str:
 
 def _node_id(text: str, folder: Path, budgets: BudgetsFile) -> str | None:
     """The node id that is meant; '' where the file has no such case, None where no case of the file is named."""
+    from pytest_modelopt.optimizing.expression import canonical_text
+
     path, _, rest = text.partition("::")
     model, _, written = rest.partition("::" if "::" in rest else "/")
     if not written or not _is_file(folder / path, budgets.path):
         return None
     against = AGAINST_BASE if written.endswith(AGAINST_BASE) else ""
     stated = written.removesuffix(AGAINST_BASE)
-    recipe = _canonical(stated) or stated
+    recipe = canonical_text(stated) or stated
     if f"{model}/{recipe}" not in {case.name for case in budgets.cases} and recipe != ORIGINAL:
         return ""
     return f"{path}::{model}::{recipe}{against}"
@@ -69,17 +71,10 @@ def _is_file(path: Path, other: Path) -> bool:
     return path.name == other.name and path.is_file() and path.samefile(other)
 
 
-def _canonical(recipe: str) -> str | None:
-    from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
-
-    try:
-        return canonical(parse(recipe))
-    except RecipeError:
-        return None
-
-
 def _keyword(match: re.Match[str]) -> str:
     """What `-k` takes in place of an expression; a word that it understands by itself stays as it is."""
+    from pytest_modelopt.optimizing.expression import canonical_text
+
     model, recipe = match.groups()
-    known = _canonical(recipe) if "(" in recipe or "+" in recipe else None
+    known = canonical_text(recipe) if "(" in recipe or "+" in recipe else None
     return match[0] if known is None else keyword(f"{model}{known}")

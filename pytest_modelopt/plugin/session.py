@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.measuring.controller.paired_timing import IsOpen
     from pytest_modelopt.measuring.controller.runner import Progress, Runner
     from pytest_modelopt.measuring.variant import Variant
+    from pytest_modelopt.optimizing.expression import Expression
     from pytest_modelopt.plugin.outputs import Outputs
     from pytest_modelopt.results.candidate import Candidate
 
@@ -111,8 +112,7 @@ class Session:
     def variant(self, entry: CaseEntry) -> Variant:
         """What a case of budgets.yaml measures."""
         assert self.budgets is not None
-        recipe = entry.recipe if entry.is_recipe else None
-        return variant_of(self.budgets, entry.model, recipe, self.working_directory, entry.candidate)
+        return variant_of(self.budgets, entry.model, entry.expression, self.working_directory, entry.candidate)
 
     @property
     def compares_with_base(self) -> bool:
@@ -289,12 +289,12 @@ def _whose_figures_agree(case: MeasuredCase) -> MeasuredCase:
 def variant_of(
     budgets: BudgetsFile,
     model: ModelEntry,
-    recipe: str | None,
+    recipe: Expression | None,
     working_directory: Path,
     candidate: Candidate | None = None,
 ) -> Variant:
     """A model of budgets.yaml as a variant; its factories are looked for beside the file first."""
-    from pytest_modelopt.measuring.variant import Variant, added_recipes_now, environment_now
+    from pytest_modelopt.measuring.variant import Variant, environment_now
 
     return Variant(
         model=model.factory,
@@ -310,7 +310,6 @@ def variant_of(
         batch_size=budgets.defaults.batch_size,
         device=budgets.defaults.device,
         threads=budgets.defaults.threads,
-        added_recipes=added_recipes_now(),
         candidate=None if candidate is None else _absolute(candidate, budgets.path.parent),
     )
 

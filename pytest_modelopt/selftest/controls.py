@@ -13,7 +13,8 @@ from pytest_modelopt.limits.catalogue import BUDGET_LIMITS, is_open
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.runner import Progress, Runner, StepLimits
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker.sabotage import Sabotage, knowing_sabotage
+from pytest_modelopt.measuring.worker.sabotage import Sabotage
+from pytest_modelopt.optimizing.expression import Expression, parse
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.case import MeasuredCase, PlannedCase
 from pytest_modelopt.results.figures import format_factor
@@ -53,13 +54,14 @@ def run_controls(plan: ControlPlan, progress: Progress) -> tuple[Control, ...]:
     Raises:
         WorkerFailed: the original itself cannot be measured.
     """
-    variant = knowing_sabotage(plan.variant)
     runner = Runner(StepLimits(plan.time_limit_s, _STEP_LIMIT_S), progress)
 
-    def measured(name: str, recipe: str | None, limit: Limit | None = None) -> MeasuredCase:
+    def measured(name: str, recipe: Expression | None, limit: Limit | None = None) -> MeasuredCase:
         limits = [] if limit is None else [limit]
         case = runner.measure(
-            _case(plan, name), replace(variant, recipe=recipe), lambda samples: is_open(limits, samples, timed_limits=1)
+            _case(plan, name),
+            replace(plan.variant, recipe=recipe),
+            lambda samples: is_open(limits, samples, timed_limits=1),
         )
         if case.error is not None and runner.original_failed:
             raise WorkerFailed(case.error.message, case.error.output)
@@ -68,8 +70,8 @@ def run_controls(plan: ControlPlan, progress: Progress) -> tuple[Control, ...]:
     try:
         return (
             judge_identity(measured("identity", None, _as_fast(plan.speed_limit)), plan.speed_limit),
-            judge_lossless(measured("lossless", LOSSLESS)),
-            judge_sabotaged(measured("sabotaged", Sabotage.recipe_name), plan.budgets),
+            judge_lossless(measured("lossless", parse(LOSSLESS))),
+            judge_sabotaged(measured("sabotaged", Expression.of([Sabotage()])), plan.budgets),
         )
     finally:
         runner.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_modelopt.baseline.loosened import loosened, removed_cases
-from pytest_modelopt.baseline.model_matching import Pairs, matched, pairs_of, recipe_pairs, told_pairs
+from pytest_modelopt.baseline.model_matching import Pairs, format_pairs, matched, pairs_of, recipe_pairs
 from pytest_modelopt.baseline.saved_record import SavedBase
 from pytest_modelopt.config.loader import BudgetsFile, load_budgets
 from pytest_modelopt.results.case import Case
@@ -112,7 +112,7 @@ def test_limits_are_held_against_those_of_the_same_model_by_another_name(tmp_pat
     named = pairs.as_head_calls(base, head)
     assert [(each.case, each.old, each.new) for each in loosened(named, head)] == [("b/bf16", "1 MiB", "2 MiB")]
     assert removed_cases(named, head) == ()
-    assert [text.partition(" of ")[0] for text in told_pairs(pairs, "0f1e")] == [
+    assert [text.partition(" of ")[0] for text in format_pairs(pairs, "0f1e")] == [
         "b is compared with a",
         "b/low-rank(ratio=0.51) is compared with a/low-rank(ratio=0.5)",
     ]

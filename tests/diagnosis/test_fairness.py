@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_modelopt.optimizing.registry import RECIPES
 from pytest_modelopt.results.answers import Repeat
 from pytest_modelopt.results.measurement import Coverage, RecipeStep
 from pytest_modelopt.results.timed_pairs import WorkerUse
@@ -190,6 +191,15 @@ def test_int8_on_a_processor_without_its_instructions() -> None:
     ):
         assert rules(sound(without), OLD) == []
     assert rules(replace(sound(), device="cuda"), OLD) == []
+
+
+def test_a_recipe_of_the_project_s_own_says_that_it_multiplies_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OfOurOwn(RECIPES["bf16"]):  # type: ignore[misc]
+        recipe_name = "int8-of-our-own"
+        int8_products = True
+
+    monkeypatch.setitem(RECIPES, "int8-of-our-own", OfOurOwn)
+    assert rules(sound("int8-of-our-own"), OLD) == ["int8-without-vnni"]
 
 
 @pytest.mark.parametrize("flags", [("avx2", "avx_vnni"), ("avx2", "amx_int8"), ("asimddp",), ()])

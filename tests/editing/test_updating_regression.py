@@ -9,6 +9,7 @@ from pytest_modelopt.config.document import read_document
 from pytest_modelopt.config.loader import BudgetsFile, CaseEntry, Defaults, ModelEntry
 from pytest_modelopt.editing.limit_updates import Settings, update
 from pytest_modelopt.editing.yaml_positions import Stated, stated_limits
+from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.verdicts import Limit, Reason, Verdict
@@ -40,9 +41,10 @@ def read(tmp_path: Path) -> tuple[BudgetsFile, tuple[Stated, ...]]:
     path.write_text(TEXT)
     shared = growth("2%", 0.02, 12), growth("4%", 0.04, 13, "max_size_growth")
     model = ModelEntry("m", "shop:net", "shop:data", None, None, MetricSpec(), 3, regression=shared)
+    int8, bf16, own = parse("int8-dynamic"), parse("bf16"), (growth("3%", 0.03, 9),)
     cases = (
-        CaseEntry(model, "int8-dynamic", (limit("max_memory", 3 * MIB, "3 MiB", 8),), 7, (growth("3%", 0.03, 9),)),
-        CaseEntry(model, "bf16", (), 10, shared),
+        CaseEntry(model, int8.text, (limit("max_memory", 3 * MIB, "3 MiB", 8),), 7, own, expression=int8),
+        CaseEntry(model, bf16.text, (), 10, shared, expression=bf16),
     )
     budgets = BudgetsFile(path, Defaults(), (model,), cases)
     return budgets, tuple(stated_limits(budgets, read_document(path, "budgets.yaml")))

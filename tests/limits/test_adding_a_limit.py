@@ -14,6 +14,8 @@ import pytest
 
 import pytest_modelopt
 
+pytestmark = pytest.mark.e2e
+
 KIND = '''
 """A limit on the bytes of the weights alone."""
 

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe
-from pytest_modelopt.optimizing.registry import RECIPES
 
 FEATURES = 1000
 OUTPUTS = 500
@@ -133,9 +132,6 @@ class ToOnnxRuntime(Recipe):
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         return Applied(onnx_runtime())
-
-
-RECIPES[ToOnnxRuntime.recipe_name] = ToOnnxRuntime
 
 
 def onnx_file() -> bytes:

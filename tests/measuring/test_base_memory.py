@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pytest_modelopt.measuring.controller.fresh_processes import RUNS, measure_process_memory
 from pytest_modelopt.measuring.controller.variant_measurement import Measuring
-from pytest_modelopt.measuring.controller.worker_context import Measured, StepLimits, Workshop
+from pytest_modelopt.measuring.controller.worker_context import Measured, StepLimits, WorkerContext
 from pytest_modelopt.measuring.variant import SourceTree, Variant
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.results.metric import MetricSpec
@@ -41,13 +41,13 @@ def test_a_base_is_watched_where_it_is_made_and_not_where_its_memory_is_measured
     folder = str(tmp_path)
     tree = SourceTree(str(tmp_path / "head"), folder, 40 * "0", True)
     base = Variant("notices:model", None, None, None, "notices:inputs", MetricSpec(), (folder,), folder, tree=tree)
-    workshop, measured = Workshop(StepLimits(1, 60), Silent()), Measured(base)
+    context, measured = WorkerContext(StepLimits(1, 60), Silent()), Measured(base)
     try:
-        Measuring(workshop, Silent()).measure(measured, "m")
-        measure_process_memory(workshop, measured, "m")
+        Measuring(context, Silent()).measure(measured, "m")
+        measure_process_memory(context, measured, "m")
     finally:
-        workshop.discard(measured)
-        workshop.close()
+        context.discard(measured)
+        context.close()
     assert measured.measurement is not None
     assert measured.measurement.process_memory is not None
     assert (tmp_path / "made").read_text(encoding="utf-8").split() == ["True"]

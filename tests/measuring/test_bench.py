@@ -12,6 +12,7 @@ import torch
 from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker.bench import Bench
+from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.results.metric import MetricSpec
 
 SOURCE = """
@@ -99,7 +100,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     def make(model: str = "model", data: str = "tensors", recipe: str | None = None) -> Bench:
         variant = Variant(
             f"bench_user:{model}",
-            recipe,
+            recipe and parse(recipe),
             f"bench_user:{data}",
             None,
             None,

@@ -19,6 +19,7 @@ from pytest_modelopt.measuring.worker.bench import Bench
 from pytest_modelopt.measuring.worker.data.batches import batches
 from pytest_modelopt.measuring.worker.data.calibration import CalibrationSeen
 from pytest_modelopt.measuring.worker.data.examples import read
+from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe
 from pytest_modelopt.optimizing.registry import RECIPES
 from pytest_modelopt.results.metric import MetricSpec
@@ -202,7 +203,7 @@ def optimized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
         made = Bench(
             Variant(
                 f"{module}:model",
-                recipe,
+                parse(recipe),
                 f"{module}:data",
                 f"{module}:{calibration}",
                 None,

@@ -14,6 +14,7 @@ from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker.device import Device
+from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.selftest import trial
 
@@ -50,7 +51,15 @@ def variant(tmp_path: Path) -> Callable[..., Variant]:
     def make(device: str, recipe: str | None = None) -> Variant:
         folder = str(tmp_path)
         return Variant(
-            "device_user:model", recipe, "device_user:data", None, None, MetricSpec(), (folder,), folder, device=device
+            "device_user:model",
+            recipe and parse(recipe),
+            "device_user:data",
+            None,
+            None,
+            MetricSpec(),
+            (folder,),
+            folder,
+            device=device,
         )
 
     return make

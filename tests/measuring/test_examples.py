@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-import sys
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,11 +14,17 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
 
-from pytest_modelopt.measuring.protocol import Examples, VariantError
-from pytest_modelopt.measuring.worker.data import batches, examples
-from pytest_modelopt.measuring.worker.data.examples import Pass, Positions, Slices, compare_with_first, kept, read
+from pytest_modelopt.measuring.protocol import VariantError
+from pytest_modelopt.measuring.worker.data import batches
+from pytest_modelopt.measuring.worker.data.examples import (
+    Pass,
+    Positions,
+    Slices,
+    compare_with_first,
+    read,
+    read_batches,
+)
 from pytest_modelopt.measuring.worker.data.hashing import Fingerprint, hashes_of_inputs
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
 
@@ -113,7 +118,7 @@ def test_what_was_read_comes_back_in_the_same_batches(form: str, tmp_path: Path)
     inputs, targets = DATA[form]
     found = read(cut(inputs, targets, 7), tmp_path / "file")
     assert (found.count, found.fingerprint, found.notes) == (100, fingerprint(inputs, targets), ())
-    again = list(kept(found))
+    again = list(read_batches(found))
     expected = list(cut(inputs, targets, 7))
     assert [batch.first for batch in again] == [batch.first for batch in expected]
     for one, other in zip(again, expected, strict=True):
@@ -125,7 +130,7 @@ def test_what_was_read_comes_back_in_the_same_batches(form: str, tmp_path: Path)
 
 def test_strides_come_back_too_since_kernels_are_chosen_by_them(tmp_path: Path) -> None:
     images = torch.arange(2.0 * 3 * 4 * 5).reshape(2, 3, 4, 5).to(memory_format=torch.channels_last)
-    (batch,) = kept(read([Batch(images, None)], tmp_path / "file"))
+    (batch,) = read_batches(read([Batch(images, None)], tmp_path / "file"))
     assert isinstance(batch.inputs, torch.Tensor)
     assert batch.inputs.stride() == images.stride()
 
@@ -180,7 +185,7 @@ def test_a_file_that_lost_its_end_is_noticed(tmp_path: Path) -> None:
     found = read(cut(INPUTS, TARGETS, 50), tmp_path / "file")
     shorter = read(cut(INPUTS[:50], TARGETS[:50], 50), tmp_path / "shorter")
     with pytest.raises(VariantError, match="the file of the data holds 50 examples, and 100 were read"):
-        list(kept(replace(found, path=shorter.path)))
+        list(read_batches(replace(found, path=shorter.path)))
 
 
 def test_one_example_is_said_to_be_one(tmp_path: Path) -> None:
@@ -190,7 +195,7 @@ def test_one_example_is_said_to_be_one(tmp_path: Path) -> None:
 
 def test_a_pass_over_the_source_has_the_fingerprint_of_the_file(tmp_path: Path) -> None:
     found = read(cut(INPUTS, TARGETS, 7), tmp_path / "file", Slices(lambda x, target: int(target)))
-    for one, is_from_file in ((kept(found), True), (cut(INPUTS, TARGETS, 9), False)):
+    for one, is_from_file in ((read_batches(found), True), (cut(INPUTS, TARGETS, 9), False)):
         data = Pass(one, found, is_from_file=is_from_file)
         slices = [number for batch in data for number in batch.slices or ()]
         assert slices == TARGETS.tolist()
@@ -372,88 +377,3 @@ def test_half_a_hash_is_not_enough(tmp_path: Path) -> None:
     file = tmp_path / "hashes"
     file.write_bytes(b"a" * 16 + b"b" * 16)
     assert Positions(str(file)).find([b"a" * 8 + b"b" * 8, b"b" * 16]) == [None, 1]
-
-
-# --- through the worker's operations ---------------------------------------------------------------------------------
-
-SOURCE = """
-import torch
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-
-INPUTS = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
-TARGETS = torch.arange(300) % 2
-made = 0
-
-def model():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 2), nn.Dropout()).eval()
-
-def shuffled():
-    global made
-    made += 1
-    torch.rand(made)  # another state of the generator each time
-    return DataLoader(TensorDataset(INPUTS, TARGETS), batch_size=32, shuffle=True)
-
-def by_target(inputs, target):
-    assert inputs.shape == (4,)
-    return "even" if target == 0 else "odd"
-"""
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """A Bench in this process, nothing done yet."""
-    from pytest_modelopt.measuring.variant import Variant
-    from pytest_modelopt.measuring.worker.bench import Bench
-    from pytest_modelopt.results.metric import MetricSpec
-
-    (tmp_path / "read_user.py").write_text(SOURCE, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    before = torch.get_num_threads()
-
-    def make(**fields: Any) -> Bench:
-        folder = str(tmp_path)
-        variant = Variant(
-            "read_user:model", None, "read_user:shuffled", None, None, MetricSpec(), (folder,), folder, **fields
-        )
-        return Bench(variant)
-
-    yield make
-    sys.modules.pop("read_user", None)
-    torch.set_num_threads(before)
-
-
-def test_variants_take_the_order_that_was_read_and_do_not_make_the_data(
-    bench: Callable[..., Any], tmp_path: Path
-) -> None:
-    found = bench(slices="read_user:by_target").read(str(tmp_path / "file"))
-    assert sorted(found.slice_names) == ["even", "odd"]
-    bench().read_again(found)
-    user: Any = sys.modules["read_user"]
-    assert user.made == 2
-    made = bench(batch_size=40)
-    made.load(examples=found)
-    answers = made.score()
-    assert user.made == 2
-    assert (answers.examples, answers.data_fingerprint) == (300, found.fingerprint)
-    # The same shuffled order as the loader has it, with the seed of every run.
-    torch.manual_seed(made._variant.seed)
-    expected = [batch for batch, _ in DataLoader(TensorDataset(user.INPUTS, user.TARGETS), 32, shuffle=True)]
-    assert torch.equal(torch.cat([batch.inputs for batch in kept(found)]), torch.cat(expected))
-    assert torch.equal(made._first_inputs(), torch.cat(expected)[:40]), "the measured call has the first of them"
-    assert answers.targets is not None
-    assert [found.slice_names[number] == "odd" for number in found.slice_of] == [bool(t) for t in answers.targets]
-
-
-def test_data_that_was_too_large_to_keep_is_read_by_each_variant(
-    bench: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(examples, "MOST_BYTES", 100)
-    found: Examples = bench().read(str(tmp_path / "file"))
-    assert found.path is None
-    made = bench()
-    made.load(examples=found)
-    answers = made.score()
-    assert (answers.examples, answers.data_fingerprint) == (300, found.fingerprint)
-    assert sys.modules["read_user"].made == 3

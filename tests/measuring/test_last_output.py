@@ -10,9 +10,9 @@ from types import FunctionType
 import pytest
 
 from pytest_modelopt.measuring.controller import process
-from pytest_modelopt.measuring.protocol import VariantError, words
+from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker.main import _print_cause
-from pytest_modelopt.measuring.worker_output import told
+from pytest_modelopt.measuring.worker_output import last_lines
 
 TORCH = sysconfig.get_path("purelib") + "/torch/nn/modules/module.py"
 OURS = str(Path(process.__file__))
@@ -36,7 +36,7 @@ Extension modules: torch._C, numpy (total: 2)
 
 
 def test_of_a_stack_the_users_own_lines_are_told() -> None:
-    assert told(STACK).splitlines() == [
+    assert last_lines(STACK).splitlines() == [
         "last words",
         "Fatal Python error: Segmentation fault",
         "Current thread 0x00007f0000000002 (most recent call first):",
@@ -49,28 +49,29 @@ def test_of_a_stack_without_own_lines_the_innermost_one_is_told() -> None:
     text = (
         f'Current thread 0x1 (most recent call first):\n  File "{TORCH}", line 1 in f\n  File "{OURS}", line 2 in g\n'
     )
-    assert told(text).splitlines()[1:] == [f'  File "{TORCH}", line 1 in f']
+    assert last_lines(text).splitlines()[1:] == [f'  File "{TORCH}", line 1 in f']
 
 
 def test_of_a_stack_in_installed_packages_all_but_torch_is_told() -> None:
     own = sysconfig.get_path("purelib") + "/our_models/net.py"
     frames = "".join(f'  File "{file}", line 1 in f\n' for file in (TORCH, own, TORCH, OURS))
-    assert told(f"Thread 0x1 (most recent call first):\n{frames}").splitlines()[1:] == [f'  File "{own}", line 1 in f']
+    shown = last_lines(f"Thread 0x1 (most recent call first):\n{frames}").splitlines()
+    assert shown[1:] == [f'  File "{own}", line 1 in f']
 
 
 @pytest.mark.parametrize("place", ["/usr/src/app/model.py", OURS.replace("pytest_modelopt/", "pytest_modelopt_x/")])
 def test_a_project_beside_what_is_installed_is_the_users(place: str) -> None:
     text = f'Thread 0x1 (most recent call first):\n  File "{place}", line 1 in f'
-    assert told(text) == text
+    assert last_lines(text) == text
 
 
 def test_of_a_line_that_is_written_over_the_last_state_is_told() -> None:
-    assert told("loading\r\n 10%|#   |\r 20%|##  |\r\x1b[K 30%|### |\nkilled") == "loading\n 30%|### |\nkilled"
+    assert last_lines("loading\r\n 10%|#   |\r 20%|##  |\r\x1b[K 30%|### |\nkilled") == "loading\n 30%|### |\nkilled"
 
 
 def test_frames_of_a_traceback_that_the_user_printed_stay() -> None:
     text = f'Traceback (most recent call last):\n  File "{TORCH}", line 1, in f\n    return g()\nKeyError: 1\n'
-    assert told(text) == text.rstrip()
+    assert last_lines(text) == text.rstrip()
 
 
 def test_what_libraries_say_of_themselves_or_raise_as_well_is_no_output() -> None:
@@ -80,7 +81,7 @@ def forward(self, arg0_1: "f32[64, 64]", arg1_1: "f32[s77, 64]"):
     # File: /project/model.py:20 in forward, code: if float(x.sum()) > 1: return x
     sum_1: "f32[]" = torch.ops.aten.sum.default(arg1_1);  arg1_1 = None
 """
-    assert told(
+    assert last_lines(
         f"epoch 1\n{TORCH}:365: DeprecationWarning: `torch.jit.script` is deprecated.\n  warnings.warn(\n"
         f"{TORCH}:144: FutureWarning: `torch.nn.utils.weight_norm` is deprecated\n{code}"
         "2026-11-29 16:50:09.884197821 [E:onnxruntime:, sequential_executor.cc:677 ExecuteKernel] Non-zero status\n"
@@ -118,7 +119,7 @@ def test_a_line_that_the_sentence_names_is_not_told_again(file: str, sentence: s
 
 
 def test_a_profilers_talk_is_no_output() -> None:
-    assert told(
+    assert last_lines(
         "[W1129 05:00:00.123456789 CPUAllocator.cpp:249] Memory block of unknown size was allocated before it\n"
         "STAGE:2026-11-29 05:00:00 12:12 ActivityProfilerController.cpp:314] Completed Stage: Warm Up\n"
         "ERROR:2026-11-29 05:00:00 12:12 DynoConfigLoader.cpp:10] no daemon\n"
@@ -127,12 +128,12 @@ def test_a_profilers_talk_is_no_output() -> None:
 
 
 def test_not_without_end() -> None:
-    assert told("\n".join(map(str, range(100)))).splitlines() == [str(n) for n in range(80, 100)]
-    assert len(told("x" * 10_000)) < 600
+    assert last_lines("\n".join(map(str, range(100)))).splitlines() == [str(n) for n in range(80, 100)]
+    assert len(last_lines("x" * 10_000)) < 600
 
 
 def test_a_long_message_keeps_its_beginning_and_its_end() -> None:
-    told = words(RuntimeError("begin " + "x y " * 1000 + "the end of it"))
+    told = error_text(RuntimeError("begin " + "x y " * 1000 + "the end of it"))
     assert told.startswith("RuntimeError: begin x y")
     assert told.endswith("the end of it")
     assert len(told) < 1100

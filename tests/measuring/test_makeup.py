@@ -14,6 +14,7 @@ from pytest_modelopt.measuring.variant import Variant, environment_now
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.memory.file_makeup import makeup
 from pytest_modelopt.measuring.worker.memory.tensor_meter import call_peak_bytes
+from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.metric import MetricSpec
@@ -128,7 +129,7 @@ def test_it_is_looked_at_where_a_figure_is_worse_or_breaks_a_limit(tmp_path: Pat
     (tmp_path / "wide.py").write_text(MODELS, encoding="utf-8")
     of = Variant(
         model="wide:wide",
-        recipe=recipe,
+        recipe=parse(recipe),
         data=None,
         calibration=None,
         example_inputs="wide:inputs",

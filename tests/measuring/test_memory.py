@@ -75,7 +75,7 @@ def test_packed_int8_weights_are_not_nothing() -> None:
     """Hand-counted: 500,000 int8 weights in one byte each, and a float bias. torch quantizes dynamically per tensor."""
     model = nn.Sequential(nn.Linear(1000, 500))
     inputs = torch.zeros(32, 1000)
-    done = optimize(model, parse("int8-dynamic"), Context(inputs, None, 0))
+    done = optimize(model, parse("int8-dynamic").steps, Context(inputs, None, 0))
     assert sum(p.numel() for p in done.model.parameters()) == 0, "this is what a naive count would report"
     assert weights_bytes(done.model) == 1000 * 500 + 4 * 500
 
@@ -84,7 +84,7 @@ def test_packed_per_channel_weights_carry_their_scales() -> None:
     """int8-static: per output channel a float64 scale and an int64 zero point beside weights and float bias."""
     model = nn.Sequential(nn.Linear(64, 32)).eval()
     inputs = torch.randn(8, 64)
-    done = optimize(model, parse("int8-static"), Context(inputs, lambda: iter([inputs]), 0))
+    done = optimize(model, parse("int8-static").steps, Context(inputs, lambda: iter([inputs]), 0))
     packed = 64 * 32 + 4 * 32 + 32 * (8 + 8)
     input_scale_and_zero_point = 4 + 8  # the observed range of the input: float32 scale, int64 zero point, as buffers
     assert weights_bytes(done.model) == packed + input_scale_and_zero_point
@@ -92,7 +92,7 @@ def test_packed_per_channel_weights_carry_their_scales() -> None:
 
 def test_packed_recurrent_weights_count() -> None:
     model = nn.Sequential(nn.GRU(40, 64, batch_first=True))
-    done = optimize(model, parse("int8-dynamic"), Context(torch.zeros(1, 5, 40), None, 0))
+    done = optimize(model, parse("int8-dynamic").steps, Context(torch.zeros(1, 5, 40), None, 0))
     gates = 3 * 64
     assert weights_bytes(done.model) == gates * 40 + gates * 64 + 2 * 4 * gates
 

@@ -147,7 +147,7 @@ def cnn() -> tuple[nn.Module, torch.Tensor]:
 
 def packed() -> tuple[nn.Module, torch.Tensor]:
     model, inputs = mlp()
-    return optimize(model, parse("int8-dynamic"), Context(inputs, None, 0)).model, inputs
+    return optimize(model, parse("int8-dynamic").steps, Context(inputs, None, 0)).model, inputs
 
 
 def torchao() -> tuple[nn.Module, torch.Tensor]:
@@ -188,7 +188,7 @@ def test_separate_worker_processes_read_the_same_to_the_byte(recipe: str | None,
     root = str(Path(__file__).parents[2])
     variant = Variant(
         model="example_project.vision:load_model",
-        recipe=recipe,
+        recipe=recipe and parse(recipe),
         data="example_project.vision:test_data",
         calibration=None,
         example_inputs=None,

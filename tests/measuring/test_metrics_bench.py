@@ -10,10 +10,11 @@ import numpy
 import pytest
 import torch
 
-from pytest_modelopt.measuring.controller.worker_context import Measured, StepLimits, Workshop
+from pytest_modelopt.measuring.controller.worker_context import Measured, StepLimits, WorkerContext
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.bench import Bench
+from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.results.answers import Interval
 from pytest_modelopt.results.metric import MetricSpec
@@ -52,7 +53,9 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
     def make(metric: MetricSpec, recipe: str | None = None) -> Bench:
         folder = str(tmp_path)
-        variant = Variant("scored_user:model", recipe, "scored_user:data", None, None, metric, (folder,), folder)
+        variant = Variant(
+            "scored_user:model", recipe and parse(recipe), "scored_user:data", None, None, metric, (folder,), folder
+        )
         made = Bench(variant)
         made.load()
         if recipe is not None:
@@ -135,11 +138,11 @@ def test_the_outputs_of_another_worker_are_scored_as_its_own_metric_would(
 
 
 def test_what_the_original_left_goes_with_it(tmp_path: Path) -> None:
-    workshop = Workshop(StepLimits(1, 1), Silent())
+    context = WorkerContext(StepLimits(1, 1), Silent())
     folder = str(tmp_path)
     measured = Measured(Variant("m:f", None, "m:d", None, None, MetricSpec("cosine"), (folder,), folder))
-    measured.outputs = kept = workshop.new_file("outputs")
+    measured.outputs = kept = context.new_file("outputs")
     kept.write_bytes(b"outputs")
-    workshop.discard(measured)
+    context.discard(measured)
     assert not kept.exists()
-    workshop.close()
+    context.close()

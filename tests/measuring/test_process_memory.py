@@ -17,12 +17,13 @@ from pytest_modelopt.measuring.controller import fresh_processes
 from pytest_modelopt.measuring.controller.fresh_processes import RUNS
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
-from pytest_modelopt.measuring.controller.worker_context import Measured, Workshop
+from pytest_modelopt.measuring.controller.worker_context import Measured, WorkerContext
 from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.memory.process_memory import load_saved
 from pytest_modelopt.measuring.worker.memory.tensor_meter import ForeignRuntime, weights_bytes
+from pytest_modelopt.optimizing.expression import Expression, parse
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.measurement import Measurement, ProcessMemory
@@ -44,7 +45,7 @@ def runner() -> Iterator[Runner]:
 def variant(model: str, recipe: str | None = None, data: str = "head_data", folder: Path = HERE) -> Variant:
     return Variant(
         model=f"foreign_models:{model}" if folder == HERE else model,
-        recipe=recipe,
+        recipe=recipe and parse(recipe),
         data=f"foreign_models:{data}" if folder == HERE else data,
         calibration=None,
         example_inputs=None,
@@ -57,7 +58,7 @@ def variant(model: str, recipe: str | None = None, data: str = "head_data", fold
 
 def measured(runner: Runner, of: Variant, *limits: str) -> Case:
     stated = tuple(Limit(name, 1e12, "1 TB", "error", "budgets.yaml", 1) for name in limits)
-    case = Case(id="id", model="m", recipe=str(of.recipe), limits=stated, batch_size=of.batch_size)
+    case = Case(id="id", model="m", recipe=of.label, limits=stated, batch_size=of.batch_size)
     return runner.measure(case, of, lambda *_: "nothing")
 
 
@@ -183,13 +184,13 @@ def test_a_torch_models_process_takes_its_weights_and_little_more(
     started: list[str] = []
     fresh_run = fresh_processes._fresh_run
 
-    def counted(workshop: Workshop, measured: Measured, *args: object, **kwargs: object) -> object:
+    def counted(context: WorkerContext, measured: Measured, *args: object, **kwargs: object) -> object:
         started.append(measured.variant.label)
-        return fresh_run(workshop, measured, *args, **kwargs)  # type: ignore[arg-type]
+        return fresh_run(context, measured, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fresh_processes, "_fresh_run", counted)
     original, pruned = sides(measured(runner, users("model"), "max_process_memory"))
-    other = replace(users("model"), recipe="prune-unstructured(ratio=0.9)")
+    other = replace(users("model"), recipe=parse("prune-unstructured(ratio=0.9)"))
     original_again, pruned_more = sides(measured(runner, other, "max_process_memory"))
     assert original_again.process_memory == original.process_memory
     assert started.count("original") == RUNS == 3
@@ -255,7 +256,8 @@ def test_a_foreign_part_makes_the_process_meter_that_of_both_sides(runner: Runne
 
 
 def test_where_only_the_variant_is_foreign_the_original_is_read_by_the_process_meter_too(runner: Runner) -> None:
-    original, converted = sides(case := measured(runner, variant("in_torch", "to-onnx-runtime", "data")))
+    of = replace(variant("in_torch", data="data"), recipe=Expression.of([foreign_models.ToOnnxRuntime()]))
+    original, converted = sides(case := measured(runner, of))
     assert (original.runtime, converted.runtime) == (None, "ONNX Runtime")
     assert original.weights_bytes == foreign_models.WEIGHT_BYTES, "the tensor meter's figure is kept in the record"
     assert converted.weights_bytes is None

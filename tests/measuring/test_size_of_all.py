@@ -15,6 +15,7 @@ from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
+from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.measurement import Measurement
@@ -170,7 +171,7 @@ def sides(runner: Runner, folder: Path, model: str) -> tuple[Measurement, Measur
     (folder / "users.py").write_text(USERS, encoding="utf-8")
     of = Variant(
         model=f"users:{model}",
-        recipe=RECIPE,
+        recipe=parse(RECIPE),
         data="users:data",
         calibration=None,
         example_inputs=None,

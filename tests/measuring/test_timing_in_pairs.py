@@ -22,6 +22,7 @@ from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.controller.worker_context import Measured, Workshop
 from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.reporting.messages.verdicts import format_verdict
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
@@ -137,7 +138,14 @@ def variant(tmp_path: Path) -> Callable[..., Variant]:
 
     def make(model: str = "model", recipe: str | None = None) -> Variant:
         return Variant(
-            f"timed_user:{model}", recipe, "timed_user:data", None, None, MetricSpec(), (str(tmp_path),), str(tmp_path)
+            f"timed_user:{model}",
+            recipe and parse(recipe),
+            "timed_user:data",
+            None,
+            None,
+            MetricSpec(),
+            (str(tmp_path),),
+            str(tmp_path),
         )
 
     return make
@@ -213,7 +221,7 @@ def runner() -> Iterator[Runner]:
 
 def measured_in_three_launches(runner: Runner, variant: Variant) -> Case:
     assert variant.recipe is not None
-    case = Case(id="id", model="m", recipe=variant.recipe, limits=(), batch_size=1)
+    case = Case(id="id", model="m", recipe=variant.recipe.text, limits=(), batch_size=1)
     return runner.measure(case, variant, lambda samples: True)
 
 

@@ -219,7 +219,7 @@ def run(model: nn.Module, inputs: Inputs) -> Any:
 
 
 def apply(expression: str, model: nn.Module, inputs: Inputs, batches: int = 4) -> Optimization:
-    return optimize(model, parse(expression), Context(inputs, lambda: iter([inputs] * batches), seed=0))
+    return optimize(model, parse(expression).steps, Context(inputs, lambda: iter([inputs] * batches), seed=0))
 
 
 def outputs(answer: Any) -> list[torch.Tensor]:

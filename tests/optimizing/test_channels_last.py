@@ -20,7 +20,7 @@ ROUNDING = 1e-5
 
 def optimized(model: nn.Module, inputs: Any) -> Optimization:
     torch.manual_seed(0)
-    return optimize(model.eval(), parse("channels-last"), Context(inputs, None, seed=0))
+    return optimize(model.eval(), parse("channels-last").steps, Context(inputs, None, seed=0))
 
 
 def covered(optimization: Optimization) -> set[str]:

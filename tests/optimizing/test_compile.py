@@ -51,7 +51,7 @@ def graphs_of(model: nn.Module) -> int:
 
 
 def optimized(expression: str, model: nn.Module, inputs: Any, varying: Any = tuple) -> Optimization:
-    return optimize(model.eval(), parse(expression), Context(inputs, None, seed=0, varying=varying))
+    return optimize(model.eval(), parse(expression).steps, Context(inputs, None, seed=0, varying=varying))
 
 
 @pytest.fixture

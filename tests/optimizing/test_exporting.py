@@ -54,7 +54,7 @@ def test_a_model_is_converted_whatever_the_length_of_the_first_sentence(
     varying = (frozenset({1}), frozenset({1}))
     context = Context(first, None, seed=0, varying=lambda: varying, batches=lambda: iter([first, *given]))
     originals = [run(model, batch) for batch in given]
-    variant = optimize(model, parse(recipe), context).model
+    variant = optimize(model, parse(recipe).steps, context).model
     for batch, original in zip(given, originals, strict=True):
         assert relative_error(run(variant, batch), original) < 1e-5
 
@@ -65,7 +65,7 @@ def test_where_no_batch_is_longer_the_examples_are_doubled() -> None:
     context = Context(torch.randn(1, 2, 1), None, seed=0, varying=lambda: (frozenset({2}),))
     inputs = torch.randn(3, 2, 5)
     original = run(model, inputs)
-    variant = optimize(model, parse("onnxruntime"), context).model
+    variant = optimize(model, parse("onnxruntime").steps, context).model
     assert relative_error(run(variant, inputs), original) < 1e-5
 
 
@@ -102,7 +102,7 @@ def test_what_cannot_be_exported_is_told_by_its_root_without_advice(way: str, to
     with pytest.raises(
         RecipeError, match=f"^onnxruntime needs a model that torch.export can trace, and Wrapped{told}"
     ) as e:
-        optimize(Wrapped(way).eval(), parse("onnxruntime"), context)
+        optimize(Wrapped(way).eval(), parse("onnxruntime").steps, context)
     assert not [
         word for word in ("draft_export", "TORCH_LOGS", "For more", "docs.google", "\n") if word in str(e.value)
     ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.optimizing.expression import RecipeError, canonical, parse
+from pytest_modelopt.optimizing.expression import Expression, RecipeError, canonical_text, parse, step_texts
 from pytest_modelopt.optimizing.registry import BUILT_IN, RECIPES
 
 
@@ -32,7 +34,7 @@ from pytest_modelopt.optimizing.registry import BUILT_IN, RECIPES
     ],
 )
 def test_texts_with_the_same_meaning_have_one_spelling(text: str, spelling: str) -> None:
-    assert canonical(parse(text)) == spelling
+    assert parse(text).text == spelling
     assert parse(spelling) == parse(text)
 
 
@@ -92,7 +94,7 @@ def test_each_pair_is_taken_or_refused_with_an_order_that_is_taken(first: str, s
     except RecipeError as error:
         message = str(error)
     else:
-        assert canonical(parse(canonical(recipes))) == canonical(recipes)
+        assert parse(recipes.text).text == recipes.text
         return
     if first == second:
         assert "is written twice" in message
@@ -135,12 +137,12 @@ def test_what_makes_no_sense_together_is_refused_with_the_reason(text: str, told
     ],
 )
 def test_what_makes_sense_together_is_taken(text: str) -> None:
-    assert len(parse(text)) == text.count("+") + 1
+    assert len(parse(text).steps) == text.count("+") + 1
 
 
 def test_every_recipe_is_found_under_its_own_name_with_its_defaults() -> None:
     for name, recipe_class in RECIPES.items():
-        (recipe,) = parse(name)
+        (recipe,) = parse(name).steps
         assert type(recipe) is recipe_class
         assert recipe.canonical() == (f"{name}(ratio={recipe.ratio})" if hasattr(recipe, "ratio") else name)
         assert recipe_class.summary
@@ -155,3 +157,59 @@ def test_reading_an_expression_imports_neither_torch_nor_numpy() -> None:
         "print({'torch', 'numpy', 'torch_pruning'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_an_expression_knows_what_was_written_and_is_equal_by_its_meaning() -> None:
+    one, other = parse("prune-structured( ratio=.5 )+ bf16"), parse("prune-structured(ratio=0.50)+bf16")
+    assert (one.written, one.text) == ("prune-structured( ratio=.5 )+ bf16", "prune-structured(ratio=0.5)+bf16")
+    assert str(one) == "prune-structured(ratio=0.5) + bf16"
+    assert one == other
+    assert len({one, other, parse("bf16")}) == 2
+    assert [parse(text).imports_compiler for text in ("bf16 + compile", "bf16")] == [True, False]
+
+
+def test_a_project_s_recipe_is_unpacked_where_its_module_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker is given its variant before its paths."""
+    (tmp_path / "halving.py").write_text(
+        "from pytest_modelopt import Recipe\n\n\nclass Halve(Recipe):\n"
+        "    recipe_name = 'halve'\n    summary = 'halves'\n    times: int = 1\n    def apply(self, *_): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    halve = __import__("halving").Halve
+    monkeypatch.setitem(RECIPES, "halve", halve)
+    packed = pickle.dumps(parse("halve(times=2) + bf16"))
+    del sys.modules["halving"], RECIPES["halve"]
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
+        travelled = pickle.loads(packed)  # noqa: S301
+        assert travelled.text == "halve(times=2)+bf16"
+        again = pickle.loads(pickle.dumps(travelled))  # noqa: S301
+        with pytest.raises(ModuleNotFoundError):
+            _ = travelled.steps
+    assert [step.canonical() for step in again.steps] == ["halve(times=2)", "bf16"]
+    assert RECIPES["halve"] is type(again.steps[0])
+
+
+def test_a_recipe_of_no_registry_travels_too() -> None:
+    class Local(type(parse("bf16").steps[0])):  # type: ignore[misc]
+        recipe_name = "local"
+
+    (step,) = pickle.loads(pickle.dumps(Expression.of([Local()]))).steps  # noqa: S301
+    assert (step.recipe_name, step.canonical()) == ("local", "local")
+    assert "local" not in RECIPES
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical", "steps"),
+    [
+        ("bf16+compile( freezing=true )", "bf16+compile(freezing=true)", ("bf16", "compile( freezing=true )")),
+        ("theirs(text='a+b') + bf16", None, ("theirs(text='a+b')", "bf16")),
+        ("theirs(", None, ("theirs(",)),
+        ("", None, ("",)),
+    ],
+)
+def test_what_may_be_no_expression(text: str, canonical: str | None, steps: tuple[str, ...]) -> None:
+    assert canonical_text(text) == canonical
+    assert step_texts(text) == steps

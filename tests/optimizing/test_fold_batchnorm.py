@@ -19,7 +19,7 @@ ROUNDING = 1e-5
 
 
 def optimized(model: nn.Module, inputs: Any) -> Optimization:
-    return optimize(model.eval(), parse("fold-batchnorm"), Context(inputs, None, seed=0))
+    return optimize(model.eval(), parse("fold-batchnorm").steps, Context(inputs, None, seed=0))
 
 
 def trained(model: nn.Module) -> nn.Module:

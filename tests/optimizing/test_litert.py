@@ -108,7 +108,7 @@ def train_batch_norm(model: nn.Module) -> None:
 
 def refused(expression: str, model: nn.Module, inputs: Inputs, **context: Any) -> str:
     with pytest.raises(RecipeError) as error:
-        optimize(model, parse(expression), Context(inputs, None, seed=0, **context))
+        optimize(model, parse(expression).steps, Context(inputs, None, seed=0, **context))
     return str(error.value)
 
 
@@ -454,7 +454,7 @@ def test_a_users_own_litert_model_has_no_weights_for_recipes() -> None:
 
 
 def calibrated(batches: list[Inputs], model: nn.Module, inputs: Inputs, options: str = "") -> Optimization:
-    recipes = parse(f"litert-int8(activations=static{options})")
+    recipes = parse(f"litert-int8(activations=static{options})").steps
     return optimize(model, recipes, Context(inputs, lambda: iter(batches), seed=0))
 
 
@@ -501,7 +501,7 @@ def test_no_more_than_the_asked_for_batches_are_read() -> None:
 
     model, inputs = make("mlp")
     with converted_once("mlp"):
-        optimize(model, parse("litert-int8(activations=static, batches=2)"), Context(inputs, batches, seed=0))
+        optimize(model, parse("litert-int8(activations=static, batches=2)").steps, Context(inputs, batches, seed=0))
     assert read == [0, 1]
 
 

@@ -467,7 +467,7 @@ def test_calibration_batches_may_differ_in_size(method: str) -> None:
     original = run(model, inputs)
     batches = [inputs, torch.randn(3, 64), torch.randn(1, 64), torch.randn(7, 64)]
     context = Context(inputs, lambda: iter(batches), seed=0)
-    optimization = optimize(model, parse(f"onnxruntime-int8-static(method={method})"), context)
+    optimization = optimize(model, parse(f"onnxruntime-int8-static(method={method})").steps, context)
     assert relative_error(run(optimization.model, inputs), original) < INT8_TOLERANCE
 
 
@@ -476,7 +476,7 @@ def test_activations_are_scaled_by_the_calibration_and_not_by_the_examples() -> 
     model, inputs = make("mlp")
     original = run(model, inputs)
     context = Context(inputs, lambda: iter([inputs / 100]), seed=0)
-    optimization = optimize(model, parse("onnxruntime-int8-static(batches=1)"), context)
+    optimization = optimize(model, parse("onnxruntime-int8-static(batches=1)").steps, context)
     assert relative_error(run(optimization.model, inputs), original) > 0.3
 
 
@@ -492,7 +492,7 @@ def test_infinite_masks_stay_in_float_and_are_told() -> None:
 
 def test_int8_static_needs_calibration_data() -> None:
     model, inputs = make("mlp")
-    (recipe,) = parse("onnxruntime-int8-static")
+    (recipe,) = parse("onnxruntime-int8-static").steps
     with pytest.raises(RecipeError, match=r"^onnxruntime-int8-static needs calibration data: add `calibration: "):
         optimize(model, [recipe], Context(inputs, None, seed=0))
     with pytest.raises(RecipeError, match="the calibration gave no batch"):

@@ -69,7 +69,7 @@ def notes_of(optimization: Optimization) -> str:
 def with_inputs(expression: str, model: nn.Module, inputs: Any, *varying: set[int], calibration: Any = None) -> Any:
     sizes = tuple(frozenset(dimensions) for dimensions in varying)
     context = Context(inputs, calibration or (lambda: iter([inputs] * 4)), seed=0, varying=lambda: sizes)
-    return optimize(model.eval(), parse(expression), context)
+    return optimize(model.eval(), parse(expression).steps, context)
 
 
 class Calls(nn.Module):
@@ -355,8 +355,10 @@ def test_calibration_data_is_needed_but_for_weights_only() -> None:
     model, inputs = make("mlp")
     alone = Context(inputs, None, seed=0)
     with pytest.raises(RecipeError, match=r"openvino-int8 needs calibration data: add `calibration: package\.module"):
-        optimize(model, parse("openvino-int8"), alone)
-    assert optimize(model, parse("openvino-int8(weights_only=true)"), alone).coverage.changed_bytes == MLP * FLOAT32
+        optimize(model, parse("openvino-int8").steps, alone)
+    assert (
+        optimize(model, parse("openvino-int8(weights_only=true)").steps, alone).coverage.changed_bytes == MLP * FLOAT32
+    )
 
 
 def test_calibration_that_is_empty_short_or_unfit_is_said() -> None:

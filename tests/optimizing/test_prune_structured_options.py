@@ -13,7 +13,7 @@ from torch import nn
 
 from pytest_modelopt.optimizing.apply import Optimization, optimize
 from pytest_modelopt.optimizing.calling import Inputs
-from pytest_modelopt.optimizing.expression import canonical, parse
+from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 
 Batches = list[tuple[Inputs, torch.Tensor]]
@@ -26,7 +26,7 @@ def pruned(expression: str, model: nn.Module, batches: Batches) -> Optimization:
         return iter(batches)
 
     context = Context(batches[0][0], lambda: (x for x, _ in training()), seed=0, training=training)
-    return optimize(model, parse(expression), context)
+    return optimize(model, parse(expression).steps, context)
 
 
 def classes(inputs: Inputs, count: int, number: int = 2) -> Batches:
@@ -86,7 +86,7 @@ class TestExpressions:
         ],
     )
     def test_one_spelling(self, text: str, spelling: str) -> None:
-        assert canonical(parse(text)) == spelling
+        assert parse(text).text == spelling
         assert parse(spelling) == parse(text)
 
     @pytest.mark.parametrize("name", ["train", "a.b", "a:b:c", "a b:c", ":c", "a:", "1a:b", "a..b:c", "a:b()"])
@@ -221,7 +221,7 @@ class TestTaylor:
         model, inputs = make("mlp")
         empty = Context(inputs, lambda: iter([]), seed=0, training=lambda: iter([]))
         with pytest.raises(RecipeError, match="the calibration gave no batch"):
-            optimize(model, parse("prune-structured(importance=taylor)"), empty)
+            optimize(model, parse("prune-structured(importance=taylor)").steps, empty)
         model, inputs = make("tuple output")
         with pytest.raises(RecipeError, match="returns a tuple without `logits`; use importance=magnitude"):
             pruned("prune-structured(importance=taylor)", model, classes(inputs, 10))
@@ -337,7 +337,7 @@ class TestBatchNorm:
         model = batch_norm_model()
         batches = [torch.randn(4, 3, 16, 16) + step for step in range(6)]
         context = Context(batches[0], lambda: iter(batches), seed=0)
-        optimization = optimize(model, parse("prune-structured(ratio=0.5)"), context)
+        optimization = optimize(model, parse("prune-structured(ratio=0.5)").steps, context)
         entering = [run(model[:3], batch) for batch in batches[:4]]
         norm = model[3]
         assert torch.allclose(norm.running_mean, sum(x.mean((0, 2, 3)) for x in entering) / 4, atol=1e-5)
@@ -349,7 +349,7 @@ class TestBatchNorm:
         model, x = batch_norm_model(), torch.randn(4, 3, 16, 16)
         with torch.no_grad():
             model[3].running_mean.copy_(torch.arange(16.0))
-        optimization = optimize(model, parse("prune-structured(ratio=0.5)"), Context(x, None, seed=0))
+        optimization = optimize(model, parse("prune-structured(ratio=0.5)").steps, Context(x, None, seed=0))
         assert optimization.notes[1] == (
             "1 BatchNorm2d (64 B) keep the statistics of the unpruned model: give calibration data, and they are "
             "recomputed"
@@ -368,7 +368,7 @@ class TestBatchNorm:
         with torch.no_grad():
             model[3].running_mean.copy_(torch.arange(16.0))
         context = Context(x, lambda: iter(batches), seed=0)
-        optimization = optimize(model, parse("prune-structured(ratio=0.5)"), context)
+        optimization = optimize(model, parse("prune-structured(ratio=0.5)").steps, context)
         assert told in optimization.notes[1]
         assert set(model[3].running_mean.tolist()) < set(range(16))
         assert (model[3].momentum, model[3].training) == (0.1, False)
@@ -449,7 +449,7 @@ class TestSoundness:
             weight = model.get_parameter(f"{name}.weight").detach().clone()
             original = saved_and_loaded(model)
             keep = ",".join(n for n, m in model.named_children() if n != name)
-            optimize(model, parse(f"prune-structured(ratio=0.5, keep='{keep}')"), Context(inputs, None, seed=0))
+            optimize(model, parse(f"prune-structured(ratio=0.5, keep='{keep}')").steps, Context(inputs, None, seed=0))
             remaining = model.get_parameter(f"{name}.weight")
             gone = torch.tensor([not any(torch.equal(row, other) for other in remaining) for row in weight])
             assert int(gone.sum()) == len(weight) // 2

@@ -152,7 +152,7 @@ def test_what_is_advised_for_an_exported_program_works(recipe: str, what: str, m
     model = make()
     assert str(error.value) == (
         f"{recipe} {what}: {'the model' if not isinstance(model, Holds) else '`inner`'} is the module of an exported "
-        f"program (torch.export), whose layers are operators in its graph: {WAY_OUT}, or take onnxruntime or compile, "
+        f"program (torch.export), whose layers are operators in its graph: {WAY_OUT}, or take compile or onnxruntime, "
         "which take an exported program as it is"
     )
 

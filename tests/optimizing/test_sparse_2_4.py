@@ -46,7 +46,7 @@ def test_an_old_or_absent_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     assert SemiStructuredSparsity.unfit("cuda") == "sparse-2:4 needs an NVIDIA GPU, and torch finds none"
     model, inputs = make("mlp")
     with pytest.raises(RecipeError, match="torch finds none"):
-        optimize(model, parse("sparse-2:4"), Context(inputs, None, seed=0, device="cuda"))
+        optimize(model, parse("sparse-2:4").steps, Context(inputs, None, seed=0, device="cuda"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
@@ -75,7 +75,7 @@ def test_layers_that_cannot_take_the_form_are_told(layer: nn.Linear, tied: set[i
 
 
 def test_it_follows_a_cast_and_is_for_the_end() -> None:
-    assert [recipe.canonical() for recipe in parse("prune-structured + sparse-2:4")] == [
+    assert [recipe.canonical() for recipe in parse("prune-structured + sparse-2:4").steps] == [
         "prune-structured(ratio=0.3)",
         "sparse-2:4",
     ]

@@ -201,7 +201,7 @@ class TestFloat8:
     def refused(self, device: str = "cuda") -> str:
         model, inputs = make("mlp")
         with pytest.raises(RecipeError) as error:
-            optimize(model, parse("torchao-float8-dynamic"), Context(inputs, None, seed=0, device=device))
+            optimize(model, parse("torchao-float8-dynamic").steps, Context(inputs, None, seed=0, device=device))
         return str(error.value)
 
     def test_a_cpu_is_refused_with_a_way_out(self) -> None:

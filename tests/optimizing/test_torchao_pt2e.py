@@ -78,7 +78,7 @@ class TestCompiled:
         ).eval()
         inputs = torch.randn(6, 1, 32, 32)
         context = Context(inputs[:1], lambda: iter([inputs]), seed=0)
-        variant = optimize(copy.deepcopy(model), parse("torchao-pt2e-int8"), context).model
+        variant = optimize(copy.deepcopy(model), parse("torchao-pt2e-int8").steps, context).model
         for examples in (1, 6, 2):
             answers = run(variant, inputs[:examples])
             assert relative_error(answers, run(model, inputs[:examples])) < 0.06
@@ -147,7 +147,7 @@ class TestDamage:
         monkeypatch.setattr(Pt2eInt8, "forward", damages)
         context = Context(example, lambda: iter([batch]), seed=0)
         with pytest.raises(RecipeError, match="since its int8 program has run, the model in floating point answers"):
-            optimize(model, parse("torchao-pt2e-int8"), context)
+            optimize(model, parse("torchao-pt2e-int8").steps, context)
 
     def test_a_model_that_answers_at_random_is_no_witness(self, model: nn.Module) -> None:
         class Noisy(nn.Module):
@@ -162,7 +162,7 @@ class TestDamage:
         assert (
             optimize(
                 Noisy().eval(),
-                parse("torchao-pt2e-int8"),
+                parse("torchao-pt2e-int8").steps,
                 Context(torch.zeros(1, 16), lambda: iter([torch.randn(4, 16)]), seed=0),
             ).coverage.share
             > 0.5
@@ -255,7 +255,7 @@ class TestProgram:
         model, inputs = make("mlp")
         context = Context(inputs, lambda: iter([inputs, torch.randn(4, 63)]), seed=0)
         with pytest.raises(RecipeError, match="does not run on calibration batch 2"):
-            optimize(model, parse("torchao-pt2e-int8"), context)
+            optimize(model, parse("torchao-pt2e-int8").steps, context)
 
     def test_a_model_that_cannot_be_exported_is_told_its_line(self) -> None:
         class Branches(nn.Module):
@@ -276,7 +276,7 @@ class TestRefused:
     def test_needs_calibration_data(self) -> None:
         model, inputs = make("mlp")
         with pytest.raises(RecipeError, match=r"add `calibration: package\.module:function`"):
-            optimize(model, parse("torchao-pt2e-int8"), Context(inputs, None, seed=0))
+            optimize(model, parse("torchao-pt2e-int8").steps, Context(inputs, None, seed=0))
 
     def test_half_precision_is_refused_in_words(self) -> None:
         with pytest.raises(RecipeError, match="the model holds float16: call"):

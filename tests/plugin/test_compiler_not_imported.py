@@ -40,7 +40,7 @@ model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Fla
 with torch.no_grad():
     model[-1].weight[:, ::8] = 0
 try:
-    done = optimize(model, parse(sys.argv[1]), Context(torch.randn(2, 3, 8, 8), None, 0))
+    done = optimize(model, parse(sys.argv[1]).steps, Context(torch.randn(2, 3, 8, 8), None, 0))
     with torch.no_grad():
         done.model(torch.randn(2, 3, 8, 8))
 except RecipeError as error:

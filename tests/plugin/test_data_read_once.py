@@ -12,6 +12,7 @@ import pytest
 
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import read
 from pytest_modelopt.results.metric import MetricSpec
@@ -141,16 +142,18 @@ def runner() -> Iterator[Runner]:
 def variant(tmp_path: Path) -> Variant:
     (tmp_path / "counted.py").write_text(SOURCE, encoding="utf-8")
     folder = str(tmp_path)
-    return Variant("counted:model", "int8-dynamic", "counted:counted", None, None, MetricSpec(), (folder,), folder)
+    return Variant(
+        "counted:model", parse("int8-dynamic"), "counted:counted", None, None, MetricSpec(), (folder,), folder
+    )
 
 
 def measured(runner: Runner, of: Variant) -> Case:
-    case = Case(id="id", model="m", recipe=str(of.recipe), limits=(), batch_size=of.batch_size)
+    case = Case(id="id", model="m", recipe=of.label, limits=(), batch_size=of.batch_size)
     return runner.measure(case, of, lambda *_: "nothing")
 
 
 def kept_files(runner: Runner) -> list[str]:
-    folder = runner._workshop._folder.path
+    folder = runner._context._folder.path
     return sorted(path.name for path in folder.iterdir() if path.name.startswith("examples"))
 
 
@@ -158,7 +161,7 @@ def test_the_files_of_the_data_go_with_the_original(runner: Runner, variant: Var
     assert measured(runner, variant).error is None
     assert len(kept_files(runner)) == 2
     first = kept_files(runner)
-    assert measured(runner, replace(variant, recipe="prune-unstructured(ratio=0.9)")).error is None
+    assert measured(runner, replace(variant, recipe=parse("prune-unstructured(ratio=0.9)"))).error is None
     assert kept_files(runner) == first
     assert measured(runner, replace(variant, batch_size=2)).error is None
     assert len(kept_files(runner)) == 2
@@ -173,7 +176,7 @@ def test_an_original_whose_worker_died_does_not_read_again(runner: Runner, varia
     assert runner._original.measured is not None
     assert runner._original.measured.worker is not None
     runner._original.measured.worker.kill()
-    after = measured(runner, replace(variant, recipe="prune-unstructured(ratio=0.9)"))
+    after = measured(runner, replace(variant, recipe=parse("prune-unstructured(ratio=0.9)")))
     assert after.error is None
     assert after.reference is not None
     assert after.reference.data_fingerprint == (before.reference.data_fingerprint if before.reference else "")
@@ -213,7 +216,7 @@ def test_slices_that_the_project_names(runner: Runner, variant: Variant) -> None
         ({"slices": "counted:halv"}, "read", "slices `counted:halv`: `counted` has no `halv`; did you mean `half`?"),
         ({"data": "counted:inputs_only"}, "read", "the data is one tensor; give (inputs, targets)"),
         (
-            {"recipe": "int8-static", "calibration": "counted:leaking"},
+            {"recipe": parse("int8-static"), "calibration": "counted:leaking"},
             "optimize",
             "50 of the 50 examples in batch 0 of the calibration data are in the evaluation data, too: the first is "
             "example 0 there and example 250 of `data`",

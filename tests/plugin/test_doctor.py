@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.cli.main import main
+from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.results.json import read
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.verdicts import Finding
@@ -195,15 +196,15 @@ def test_a_recipe_that_only_claims_is_an_error_of_its_case(tmp_path: Path, monke
         environment = ENVIRONMENT
 
         def measure(self, case: Any, variant: Any, lacking: Any, *, keep: bool) -> Any:
-            return replace(variant_with("claims", digest="a", answers="a"), id=case.id)
+            return replace(variant_with("bf16", digest="a", answers="a"), id=case.id)
 
     session: Any = Session(options=None, budgets=None, working_directory=tmp_path, progress=None)  # type: ignore[arg-type]
     session._runner = Finished()
-    variant = Variant("m:f", "claims", None, None, None, MetricSpec(), (), str(tmp_path))
+    variant = Variant("m:f", parse("bf16"), None, None, None, MetricSpec(), (), str(tmp_path))
     told = session.run("id", "m", (), variant)
     assert told.error is not None
     assert told.error.stage == "compare"
-    assert told.error.message.startswith("nothing was compared: after claims the variant is the original")
+    assert told.error.message.startswith("nothing was compared: after bf16 the variant is the original")
     assert told.findings == ()
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from pytest_modelopt.measuring.controller.launches import start_again
-from pytest_modelopt.measuring.controller.worker_context import Measured, StepLimits, Workshop
+from pytest_modelopt.measuring.controller.worker_context import Measured, StepLimits, WorkerContext
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import main  # noqa: F401 -- pytester forgets what an inner run imported, and it is pickled
+from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.results.json import read
 from pytest_modelopt.results.metric import MetricSpec
@@ -66,18 +67,18 @@ def test_a_compiled_model_is_timed_and_scored(project: Project) -> None:
 def test_another_launch_of_a_compiled_model_starts_from_the_saved_one(tmp_path: Path) -> None:
     (tmp_path / "images.py").write_text(IMAGES, encoding="utf-8")
     variant = Variant(
-        "images:model", "compile", "images:data", None, None, MetricSpec(), (str(tmp_path),), str(tmp_path)
+        "images:model", parse("compile"), "images:data", None, None, MetricSpec(), (str(tmp_path),), str(tmp_path)
     )
-    workshop = Workshop(StepLimits(time_limit_s=1, step_limit_s=300), Silent())
+    context = WorkerContext(StepLimits(time_limit_s=1, step_limit_s=300), Silent())
     measured = Measured(variant)
     try:
-        workshop.start(measured)
+        context.start(measured)
         for operation in ("load", "optimize"):
-            workshop.request(measured.worker, operation)
-        start_again(workshop, measured)  # checks that the answers are the same, else it would make it anew
+            context.request(measured.worker, operation)
+        start_again(context, measured)  # checks that the answers are the same, else it would make it anew
         assert measured.saved is not None
         assert measured.saved.model is not None
         assert measured.saved.model.is_file()
     finally:
-        workshop.end(measured)
-        workshop.close()
+        context.end(measured)
+        context.close()

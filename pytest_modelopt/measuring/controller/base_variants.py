@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pytest_modelopt.measuring.controller.variant_cache import Kept
 from pytest_modelopt.measuring.controller.variant_measurement import Measuring
-from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Workshop
+from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, WorkerContext
 from pytest_modelopt.measuring.protocol import Examples
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker.other_tree import in_tree
@@ -16,11 +16,11 @@ from pytest_modelopt.measuring.worker.other_tree import in_tree
 class BaseVariants:
     """The base's original is kept for all recipes of its model, one optimized variant until the next is asked for."""
 
-    def __init__(self, workshop: Workshop, measuring: Measuring) -> None:
-        self._workshop = workshop
+    def __init__(self, context: WorkerContext, measuring: Measuring) -> None:
+        self._context = context
         self._measuring = measuring
-        self._original = Kept(workshop, measuring)
-        self._optimized = Kept(workshop, measuring)
+        self._original = Kept(context, measuring)
+        self._optimized = Kept(context, measuring)
         self._notes: dict[Variant, tuple[str, ...]] = {}
 
     def measured_variant(self, base: Variant, head: Measured, name: str) -> Measured:
@@ -44,13 +44,13 @@ class BaseVariants:
             except Failed:
                 if not trial.is_mixed:  # else it ran, with what the links lead to
                     raise
-            used: tuple[str, ...] = self._workshop.ask(
+            used: tuple[str, ...] = self._context.ask(
                 trial, name, "linked_to_head", "looking at what it used", stage="load"
             )
         except Failed:
             return None
         finally:
-            self._workshop.discard(trial)
+            self._context.discard(trial)
         return used
 
     def notes(self, base: Variant, head: Measured, name: str) -> tuple[str, ...]:
@@ -68,17 +68,17 @@ class BaseVariants:
 
     def _measure(self, made: Measured, head: Measured, reference: Path | None, name: str) -> None:
         made.examples = head.examples
-        made.inputs = self._workshop.new_file("inputs")
+        made.inputs = self._context.new_file("inputs")
         made.files.append(made.inputs)
         saving = "saving the inputs of the measured call"
-        self._workshop.ask(head, name, "save_inputs", saving, stage="load", path=str(made.inputs))
+        self._context.ask(head, name, "save_inputs", saving, stage="load", path=str(made.inputs))
         made.scored_by = head if made.variant.metric.is_of_project else None
         self._measuring.measure(made, name, reference)
 
     def _look_at_metric(self, original: Variant, head: Measured, name: str) -> tuple[str, ...]:
         if original.tree is None or not original.tree.differs or not original.metric.is_of_project:
             return ()
-        files: tuple[str, ...] = self._workshop.ask(head, name, "metric_files", "looking at the metric", stage="score")
+        files: tuple[str, ...] = self._context.ask(head, name, "metric_files", "looking at the metric", stage="score")
         changed = [file for file in files if _differs(Path(file), Path(in_tree(file, original.tree)))]
         if not changed:
             return ()
@@ -91,9 +91,9 @@ class BaseVariants:
         looking = Measured(replace(original, slices=None))
         try:
             self._measuring.start(looking, name, "reads the base's data")
-            path = self._workshop.new_file("examples")
+            path = self._context.new_file("examples")
             looking.files.append(path)
-            then: Examples = self._workshop.ask(looking, name, "read", "reading the base's data", path=str(path))
+            then: Examples = self._context.ask(looking, name, "read", "reading the base's data", path=str(path))
             looking.files.append(Path(then.hashes_path))
         except Failed as failed:
             return (
@@ -101,7 +101,7 @@ class BaseVariants:
                 f"read: {failed.error.message}",
             )
         finally:
-            self._workshop.discard(looking)
+            self._context.discard(looking)
         if then.fingerprint == of_head.fingerprint:
             return ()
         return (

@@ -20,7 +20,7 @@ _known: dict[str, int] = {}
 def canary_at_best_ns(threads: int) -> int | None:
     """The shortest time of a launch so far, with this number of threads; None before the first."""
     key = _key(threads)
-    found = [value for value in (_known.get(key), _kept().get(key)) if value is not None]
+    found = [value for value in (_known.get(key), _stored().get(key)) if value is not None]
     return min(found, default=None)
 
 
@@ -33,7 +33,7 @@ def note_canary(threads: int, canary_ns: int) -> int:
     path = _file()
     if path is not None:
         with contextlib.suppress(OSError):  # what cannot be kept is known to this process
-            write_text(json.dumps(_kept() | {_key(threads): canary_ns}), path)
+            write_text(json.dumps(_stored() | {_key(threads): canary_ns}), path)
     return canary_ns
 
 
@@ -41,7 +41,7 @@ def _key(threads: int) -> str:
     return f"{threads} threads"
 
 
-def _kept() -> dict[str, int]:
+def _stored() -> dict[str, int]:
     path = _file()
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_modelopt.measuring.controller.process import WorkerFailed
-from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Workshop
+from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, WorkerContext
 from pytest_modelopt.measuring.protocol import Balance
 from pytest_modelopt.results.case import CaseError
 from pytest_modelopt.results.figures import format_bytes
@@ -24,7 +24,7 @@ RUNS = 3
 """Fresh processes whose peaks make one figure."""
 
 
-def balance_books(workshop: Workshop, measured: Measured, name: str) -> None:
+def balance_books(context: WorkerContext, measured: Measured, name: str) -> None:
     """Add to the measurement what the tensor meter does not see of the variant, and to its size the files that it reads
     when it is loaded and called. Where that cannot be known, neither can these figures: the reason is kept.
 
@@ -37,10 +37,10 @@ def balance_books(workshop: Workshop, measured: Measured, name: str) -> None:
         return
     label, start = measured.variant.label, time.monotonic()
     try:
-        with _saved(workshop, measured, name) as saved:
-            workshop.progress.step(name, f"loading the {label} in a fresh process")
+        with _saved(context, measured, name) as saved:
+            context.progress.step(name, f"loading the {label} in a fresh process")
             found: Balance = _in_fresh_worker(
-                workshop, measured, "balance", **saved, runtime=before.runtime, shipped=_shipped(measured, before)
+                context, measured, "balance", **saved, runtime=before.runtime, shipped=_shipped(measured, before)
             )
     except WorkerFailed as failed:
         _require_alive(measured, failed)
@@ -86,7 +86,7 @@ def _named(file: tuple[str, int]) -> str:
     return f"{Path(path).name} ({size:,} bytes)"
 
 
-def measure_process_memory(workshop: Workshop, measured: Measured, name: str) -> None:
+def measure_process_memory(context: WorkerContext, measured: Measured, name: str) -> None:
     """Add it to the measurement, or the reason why there is none. Once for each variant.
 
     Raises:
@@ -99,10 +99,10 @@ def measure_process_memory(workshop: Workshop, measured: Measured, name: str) ->
     label, start = measured.variant.label, time.monotonic()
     runs: list[tuple[int, ProcessMeter]] = []
     try:
-        with _saved(workshop, measured, name) as saved:
+        with _saved(context, measured, name) as saved:
             for run in range(1, RUNS + 1):
-                workshop.progress.step(name, f"process memory of the {label}, run {run} of {RUNS}")
-                runs.append(_fresh_run(workshop, measured, before, **saved))
+                context.progress.step(name, f"process memory of the {label}, run {run} of {RUNS}")
+                runs.append(_fresh_run(context, measured, before, **saved))
     except WorkerFailed as failed:
         _require_alive(measured, failed)
         measured.measurement = replace(before, unmeasured=before.unmeasured | {"process_memory": failed.message})
@@ -114,22 +114,22 @@ def measure_process_memory(workshop: Workshop, measured: Measured, name: str) ->
 
 
 def _fresh_run(
-    workshop: Workshop, measured: Measured, measurement: Measurement, **saved: str
+    context: WorkerContext, measured: Measured, measurement: Measurement, **saved: str
 ) -> tuple[int, ProcessMeter]:
     answer: tuple[int, ProcessMeter] = _in_fresh_worker(
-        workshop, measured, "process_memory", **saved, runtime=measurement.runtime
+        context, measured, "process_memory", **saved, runtime=measurement.runtime
     )
     return answer
 
 
 @contextlib.contextmanager
-def _saved(workshop: Workshop, measured: Measured, name: str) -> Iterator[dict[str, str]]:
+def _saved(context: WorkerContext, measured: Measured, name: str) -> Iterator[dict[str, str]]:
     """The files of the model and of the inputs, by the names of the operations' arguments, until they were used."""
-    files = {"model": workshop.new_file("fresh-model"), "inputs": workshop.new_file("fresh-inputs")}
+    files = {"model": context.new_file("fresh-model"), "inputs": context.new_file("fresh-inputs")}
     try:
-        workshop.progress.step(name, f"saving the {measured.variant.label}")
-        workshop.request(measured.worker, "save", path=str(files["model"]))
-        workshop.request(measured.worker, "save_inputs", path=str(files["inputs"]))
+        context.progress.step(name, f"saving the {measured.variant.label}")
+        context.request(measured.worker, "save", path=str(files["model"]))
+        context.request(measured.worker, "save_inputs", path=str(files["inputs"]))
         yield {argument: str(file) for argument, file in files.items()}
     finally:
         for file in files.values():
@@ -142,12 +142,12 @@ def _shipped(measured: Measured, measurement: Measurement) -> tuple[str, ...]:
     return tuple(str(Path(measured.variant.import_paths[0]) / file) for file in files)
 
 
-def _in_fresh_worker(workshop: Workshop, measured: Measured, operation: str, **arguments: Any) -> Any:
+def _in_fresh_worker(context: WorkerContext, measured: Measured, operation: str, **arguments: Any) -> Any:
     tree = measured.variant.tree  # what it saved was looked at before
     unwatched = None if tree is None else replace(tree, is_watched=False)
-    worker = workshop.new_worker(replace(measured.variant, tree=unwatched))
+    worker = context.new_worker(replace(measured.variant, tree=unwatched))
     try:
-        return workshop.request(worker, operation, **arguments)
+        return context.request(worker, operation, **arguments)
     finally:
         worker.close()
 

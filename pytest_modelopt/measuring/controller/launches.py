@@ -6,38 +6,38 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_modelopt.measuring.controller.process import WorkerFailed
-from pytest_modelopt.measuring.controller.worker_context import Measured, Saved, Workshop
+from pytest_modelopt.measuring.controller.worker_context import Measured, Saved, WorkerContext
 from pytest_modelopt.measuring.protocol import Sample
 
 
-def start_again(workshop: Workshop, measured: Measured) -> None:
+def start_again(context: WorkerContext, measured: Measured) -> None:
     """Replace the worker by a fresh one that stands where it stood. Raises WorkerFailed.
 
     The original is made by its factory in each launch, as the team ships it; the data is made by none of them.
     """
     try:
         if measured.saved is None:
-            measured.saved = _save(workshop, measured)
-        workshop.end(measured)
-        workshop.start(measured)
-        if measured.saved.model is None or not _is_reloaded(workshop, measured, measured.saved, measured.saved.model):
-            _make_again(workshop, measured, measured.saved)
+            measured.saved = _save(context, measured)
+        context.end(measured)
+        context.start(measured)
+        if measured.saved.model is None or not _is_reloaded(context, measured, measured.saved, measured.saved.model):
+            _make_again(context, measured, measured.saved)
     except BaseException:
-        workshop.end(measured)  # half made: the next case must not find it
+        context.end(measured)  # half made: the next case must not find it
         raise
 
 
-def _save(workshop: Workshop, measured: Measured) -> Saved:
-    inputs, model = workshop.new_file("inputs"), workshop.new_file("model")
-    workshop.request(measured.worker, "save_inputs", path=str(inputs))
-    answer: Sample = workshop.request(measured.worker, "answer")
+def _save(context: WorkerContext, measured: Measured) -> Saved:
+    inputs, model = context.new_file("inputs"), context.new_file("model")
+    context.request(measured.worker, "save_inputs", path=str(inputs))
+    answer: Sample = context.request(measured.worker, "answer")
     if measured.variant.is_original:
         return Saved(inputs, None, answer)
     if not answer.values:
         _note(measured, "its answers hold no tensor, so a saved copy cannot be checked")
         return Saved(inputs, None, answer)
     try:
-        workshop.request(measured.worker, "save", path=str(model))
+        context.request(measured.worker, "save", path=str(model))
     except WorkerFailed as failed:
         if measured.worker is None or not measured.worker.is_alive:
             raise
@@ -46,12 +46,12 @@ def _save(workshop: Workshop, measured: Measured) -> Saved:
     return Saved(inputs, model, answer)
 
 
-def _is_reloaded(workshop: Workshop, measured: Measured, saved: Saved, model: Path) -> bool:
+def _is_reloaded(context: WorkerContext, measured: Measured, saved: Saved, model: Path) -> bool:
     """Load the saved model into the fresh worker; False, with a note, where it is not what was saved."""
     error = None
     try:
-        workshop.request(measured.worker, "reload", path=str(model), inputs_file=str(saved.inputs))
-        if saved.answer.is_like(workshop.request(measured.worker, "answer")):
+        context.request(measured.worker, "reload", path=str(model), inputs_file=str(saved.inputs))
+        if saved.answer.is_like(context.request(measured.worker, "answer")):
             _saw(measured, reloads=True)
             return True
         _note(measured, "saved and loaded again it is not the same model: its answers differ")
@@ -59,20 +59,20 @@ def _is_reloaded(workshop: Workshop, measured: Measured, saved: Saved, model: Pa
         error = failed.message
         _note(measured, f"saved and loaded again it is not the same model: {error}")
         if measured.worker is None or not measured.worker.is_alive:
-            workshop.end(measured)
-            workshop.start(measured)
+            context.end(measured)
+            context.start(measured)
     _saw(measured, reloads=False, error=error)
     model.unlink(missing_ok=True)
     measured.saved = replace(saved, model=None)
     return False
 
 
-def _make_again(workshop: Workshop, measured: Measured, saved: Saved) -> None:
+def _make_again(context: WorkerContext, measured: Measured, saved: Saved) -> None:
     """By the factory and the recipe, as in the first launch: what answers differently must not be timed for it."""
-    workshop.request(measured.worker, "load", inputs_file=str(saved.inputs), examples=measured.examples, scores=False)
+    context.request(measured.worker, "load", inputs_file=str(saved.inputs), examples=measured.examples, scores=False)
     if measured.variant.recipe is not None:
-        workshop.request(measured.worker, "optimize")
-    if not saved.answer.is_like(workshop.request(measured.worker, "answer")):
+        context.request(measured.worker, "optimize")
+    if not saved.answer.is_like(context.request(measured.worker, "answer")):
         raise WorkerFailed(
             f"the {measured.variant.label} was made again for another launch, and answers differently: its factory "
             "must give the same model in every process",

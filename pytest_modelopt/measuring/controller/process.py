@@ -23,7 +23,6 @@ from typing import Any
 from pytest_modelopt.measuring import descendants, worker_output
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import main
-from pytest_modelopt.optimizing.expression import RecipeError, parse
 from pytest_modelopt.results.locked_folders import hold
 
 # What every worker needs, imported once in the fork server: a worker then starts in tenths of a second, not in seconds.
@@ -72,7 +71,7 @@ class Worker:
         self.variant = variant
         self._output_file = folder / f"{name}.log"
         self._is_killed = False
-        if variant.recipe is not None and imports_compiler(variant.recipe):
+        if variant.recipe is not None and variant.recipe.imports_compiler:
             preload_compiler()
         context = _context()
         self._connection, theirs = context.Pipe()
@@ -189,7 +188,7 @@ class Worker:
                 text = file.read().decode("utf-8", errors="replace")
         except OSError:
             return ""
-        return worker_output.told(text)
+        return worker_output.last_lines(text)
 
     @property
     def pid(self) -> int | None:
@@ -223,14 +222,6 @@ class Worker:
             return ()
         self._is_killed = True
         return (*ended, *descendants.end_left(self.pid))
-
-
-def imports_compiler(expression: str) -> bool:
-    """Whether a recipe of the expression says that it works with torch's compiler."""
-    try:
-        return any(recipe.imports_compiler for recipe in parse(expression))
-    except RecipeError:  # a case of its own says so
-        return False
 
 
 def preload_compiler() -> None:

@@ -17,7 +17,7 @@ from pytest_modelopt.measuring.controller.paired_timing import IsOpen, Listener,
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.controller.variant_cache import Kept
 from pytest_modelopt.measuring.controller.variant_measurement import Measuring
-from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, StepLimits, Workshop
+from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, StepLimits, WorkerContext
 from pytest_modelopt.measuring.protocol import Loaded, TooFewExamples
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.results.answers import Interval
@@ -40,11 +40,11 @@ class Runner:
         self._breaks_memory = breaks_memory
         self._limits = limits
         self._progress = progress
-        self._workshop = Workshop(limits, progress)
-        self._measuring = Measuring(self._workshop, progress)
-        self._original = Kept(self._workshop, self._measuring)
-        self._optimized = Kept(self._workshop, self._measuring)
-        self._base = BaseVariants(self._workshop, self._measuring)
+        self._context = WorkerContext(limits, progress)
+        self._measuring = Measuring(self._context, progress)
+        self._original = Kept(self._context, self._measuring)
+        self._optimized = Kept(self._context, self._measuring)
+        self._base = BaseVariants(self._context, self._measuring)
 
     @property
     def environment(self) -> Environment | None:
@@ -53,7 +53,7 @@ class Runner:
 
     def new_file(self, purpose: str) -> Path:
         """A path of its own in a folder that only this user can read and that is gone after `close`."""
-        return self._workshop.new_file(purpose)
+        return self._context.new_file(purpose)
 
     def measure(self, planned: PlannedCase, variant: Variant, is_open: IsOpen, *, keep: bool = False) -> MeasuredCase:
         """The case with everything that could be measured, or with its error; verdicts are not made here.
@@ -67,12 +67,12 @@ class Runner:
     def _where_files_last(self, measure: Callable[[], MeasuredCase]) -> MeasuredCase:
         """The case, measured once more where something has removed the run's temporary folder meanwhile: what failed
         then is no fault of the case. Where that happens again, it is the case's own doing, or nothing can help."""
-        folder = self._workshop.folder
+        folder = self._context.folder
         case = measure()
         if folder.is_dir():
             return case
         self.forget_original()
-        again = self._workshop.folder
+        again = self._context.folder
         case = measure()
         if case.error is None:
             return case
@@ -110,7 +110,7 @@ class Runner:
         if original.error is not None:
             return replace(case, error=original.error, reference=original.measurement)
         if _needs_process_memory(case, original):
-            measure_process_memory(self._workshop, original, case.name)
+            measure_process_memory(self._context, original, case.name)
         return _compared(case, original, original)
 
     def measure_against(self, case: MeasuredCase, head: Variant, base: Variant | None, is_open: IsOpen) -> MeasuredCase:
@@ -164,7 +164,7 @@ class Runner:
         except Failed as failed:
             raise WorkerFailed(failed.error.message, failed.error.output) from None
         finally:
-            self._workshop.end(measured)
+            self._context.end(measured)
 
     def export(self, variant: Variant, path: Path, name: str) -> tuple[Path, ...]:
         """Make the variant and write it as it is shipped to `path`, which has no suffix. Raises WorkerFailed."""
@@ -176,7 +176,7 @@ class Runner:
         except Failed as failed:
             raise WorkerFailed(failed.error.message, failed.error.output) from None
         finally:
-            self._workshop.end(measured)
+            self._context.end(measured)
         return tuple(map(Path, files))
 
     def forget_original(self) -> None:
@@ -188,7 +188,7 @@ class Runner:
     def close(self) -> None:
         """End all workers and remove the folder. May be called twice."""
         self.forget_original()
-        self._workshop.close()
+        self._context.close()
 
     # --- the variants ------------------------------------------------------------------------------------------------
 
@@ -214,8 +214,8 @@ class Runner:
         try:
             case = self._with_interval(case, before, after)
             if _needs_process_memory(case, before, after):
-                measure_process_memory(self._workshop, before, case.name)
-                measure_process_memory(self._workshop, after, case.name)
+                measure_process_memory(self._context, before, case.name)
+                measure_process_memory(self._context, after, case.name)
             self._look_into(case, before, after)
             timing = self._time(case, before, after, is_open)
         except Failed as failed:
@@ -244,7 +244,7 @@ class Runner:
         if why_not is None:
             text = "resampling the examples"
             sides: dict[str, Any] = {"before": before.summands, "after": after.summands, "width": after.width}
-            found: Interval | str = self._workshop.ask(optimized, case.name, "interval", text, stage="score", **sides)
+            found: Interval | str = self._context.ask(optimized, case.name, "interval", text, stage="score", **sides)
             if isinstance(found, Interval):
                 return replace(case, interval=found)
             why_not = found
@@ -263,7 +263,7 @@ class Runner:
                 for measured in (original, optimized):
                     label = measured.variant.label
                     self._progress.step(name, f"starting the {label} again, for launch {number} of {LAUNCHES}")
-                    start_again(self._workshop, measured)
+                    start_again(self._context, measured)
                 optimized.seconds["launch"] = optimized.seconds.get("launch", 0.0) + time.monotonic() - start
             self._progress.step(name, "timing in pairs")
             assert original.worker is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_modelopt.measuring.controller.fresh_processes import balance_books
 from pytest_modelopt.measuring.controller.process import preload_compiler
-from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, Workshop
+from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, WorkerContext
 from pytest_modelopt.measuring.installation import INSTALLED
 from pytest_modelopt.measuring.protocol import Answers, Loaded, Memory
 from pytest_modelopt.results.case import CaseError, Stage
@@ -23,8 +23,8 @@ _MODULES_SHOWN = 3
 class Measuring:
     """What goes wrong in a variant is raised as `Failed`; its `Measured` keeps what was found before."""
 
-    def __init__(self, workshop: Workshop, progress: Progress) -> None:
-        self._workshop = workshop
+    def __init__(self, context: WorkerContext, progress: Progress) -> None:
+        self._context = context
         self._progress = progress
         self.environment: Environment | None = None
 
@@ -32,18 +32,18 @@ class Measuring:
         """Read the data, once for all variants of the model, and its beginning again, each in a worker of its own."""
         if original.variant.data is None:
             return
-        path = self._workshop.new_file("examples")
+        path = self._context.new_file("examples")
         try:
             self.start(original, name, "reads the data")
-            original.examples = self._workshop.ask(original, name, "read", "reading the data", path=str(path))
+            original.examples = self._context.ask(original, name, "read", "reading the data", path=str(path))
             original.files += [path, Path(original.examples.hashes_path)]
-            self._workshop.end(original)
+            self._context.end(original)
             self.start(original, name, "reads the data again")
-            self._workshop.ask(
+            self._context.ask(
                 original, name, "read_again", "reading the data again", stage="read", examples=original.examples
             )
         finally:
-            self._workshop.end(original)
+            self._context.end(original)
             again_s = original.seconds.pop("read_again", 0.0)
             original.seconds["read"] = original.seconds.get("read", 0.0) + again_s
 
@@ -74,7 +74,7 @@ class Measuring:
         )
         if measured.loaded.no_coverage:
             unmeasured["coverage"] = measured.loaded.no_coverage
-        balance_books(self._workshop, measured, name)
+        balance_books(self._context, measured, name)
         unmeasured = measured.measurement.unmeasured
         if measured.variant.data is None:
             unmeasured["score"] = unmeasured["predictions"] = "no `data` was given"
@@ -87,11 +87,11 @@ class Measuring:
         assert measured.measurement is not None
         arguments: dict[str, Any] = {} if reference is None else {"reference": str(reference)}
         if reference is None and measured.variant.metric.is_unlabelled:
-            measured.outputs = self._workshop.new_file("outputs")
+            measured.outputs = self._context.new_file("outputs")
             arguments = {"keep": str(measured.outputs)}
         text = f"scoring the {measured.variant.label}"
         if measured.scored_by is None:
-            answers: Answers = self._workshop.ask(measured, name, "score", text, **arguments)
+            answers: Answers = self._context.ask(measured, name, "score", text, **arguments)
         else:
             answers = self._score_by(measured.scored_by, measured, name, text, arguments)
         measured.answers = answers
@@ -109,10 +109,10 @@ class Measuring:
 
     def _score_by(self, head: Measured, measured: Measured, name: str, text: str, arguments: dict[str, Any]) -> Answers:
         """The answers of another revision's variant, scored by the metric of head."""
-        path = self._workshop.new_file("outputs")
+        path = self._context.new_file("outputs")
         try:
-            fingerprint: str = self._workshop.ask(measured, name, "outputs", text, stage="score", path=str(path))
-            answers: Answers = self._workshop.ask(
+            fingerprint: str = self._context.ask(measured, name, "outputs", text, stage="score", path=str(path))
+            answers: Answers = self._context.ask(
                 head, name, "score_outputs", text, stage="score", path=str(path), examples=head.examples, **arguments
             )
         finally:
@@ -124,7 +124,7 @@ class Measuring:
         assert measured.measurement is not None
         text = f"looking at the {measured.variant.label}"
         try:
-            seen: Observations = self._workshop.ask(measured, name, "observe", text, stage="compare")
+            seen: Observations = self._context.ask(measured, name, "observe", text, stage="compare")
         except Failed as failed:
             seen = Observations(unobserved={"everything": failed.error.message})
         measured.measurement = replace(measured.measurement, observations=seen)
@@ -140,7 +140,7 @@ class Measuring:
         text = f"looking for what the {measured.variant.label} spends"
         peak = before.call_peak_bytes
         try:
-            found = self._workshop.ask(measured, name, "makeup", text, stage="compare", peak_bytes=peak)
+            found = self._context.ask(measured, name, "makeup", text, stage="compare", peak_bytes=peak)
             seen = replace(seen, makeup=found)
         except Failed as failed:
             seen = replace(seen, unobserved=seen.unobserved | {"makeup": failed.error.message})
@@ -156,7 +156,7 @@ class Measuring:
     def load(self, measured: Measured, name: str) -> None:
         variant = measured.variant
         self.start(measured, name, f"runs the {variant.label}")
-        loaded: Loaded = self._workshop.ask(
+        loaded: Loaded = self._context.ask(
             measured,
             name,
             "load",
@@ -171,7 +171,7 @@ class Measuring:
             known = measured.scored_by.loaded
             loaded = replace(loaded, metric_name=known.metric_name, higher_is_better=known.higher_is_better)
         if variant.recipe is not None:
-            optimized: Loaded = self._workshop.ask(measured, name, "optimize", f"optimizing with {variant.recipe}")
+            optimized: Loaded = self._context.ask(measured, name, "optimize", f"optimizing with {variant.label}")
             loaded = replace(loaded, notes=(*loaded.notes, *optimized.notes), coverage=optimized.coverage)
             loaded = replace(loaded, no_coverage=optimized.no_coverage, is_uncounted=optimized.is_uncounted)
         if variant.tree is not None:
@@ -180,7 +180,7 @@ class Measuring:
 
     def _require_its_own_files(self, measured: Measured, name: str) -> None:
         """A variant of another revision that runs head's code would be compared with itself."""
-        found: tuple[str, ...] = self._workshop.ask(
+        found: tuple[str, ...] = self._context.ask(
             measured, name, "taken_from_head", "looking at what it used", stage="load"
         )
         if found:
@@ -191,17 +191,17 @@ class Measuring:
         """Give it a fresh worker, the first of which is asked for the environment."""
         self._progress.step(name, f"starting a worker that {what_it_does}")
         start = time.monotonic()
-        self._workshop.start(measured)
+        self._context.start(measured)
         measured.seconds["start"] = measured.seconds.get("start", 0.0) + time.monotonic() - start
         if self.environment is None:
-            self.environment = self._workshop.ask(
+            self.environment = self._context.ask(
                 measured, name, "environment", "starting the first worker", stage="start"
             )
 
     def _figure(self, measured: Measured, name: str, stage: Stage, unmeasured: dict[str, str]) -> Any:
         """A figure that a limit may need or not: where the worker cannot give it, the reason stands in its place."""
         try:
-            return self._workshop.ask(measured, name, stage, f"measuring the {stage} of the {measured.variant.label}")
+            return self._context.ask(measured, name, stage, f"measuring the {stage} of the {measured.variant.label}")
         except Failed as failed:
             if measured.worker is None or not measured.worker.is_alive:
                 raise

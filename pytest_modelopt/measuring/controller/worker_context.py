@@ -94,7 +94,7 @@ class Failed(Exception):
         self.error = error
 
 
-class Workshop:
+class WorkerContext:
     """Starts workers and puts requests to them; `close` removes the folder."""
 
     def __init__(self, limits: StepLimits, progress: Progress) -> None:

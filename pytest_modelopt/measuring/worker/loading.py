@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from pytest_modelopt.measuring.function_lookup import in_src
-from pytest_modelopt.measuring.protocol import VariantError, words
+from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.optimizing.sealed import in_training, put_into_eval_mode
 from pytest_modelopt.results.source import Carried, Source
@@ -63,8 +63,8 @@ class Loader:
                 self._carried = torch.load(self._variant.carried_file, weights_only=False, map_location="cpu")
             except Exception as error:
                 raise VariantError(
-                    f"the {what} could not be rebuilt in the worker process: {words(error)}; give a factory instead: "
-                    "a function without arguments, or its name `package.module:function`"
+                    f"the {what} could not be rebuilt in the worker process: {error_text(error)}; give a factory "
+                    "instead: a function without arguments, or its name `package.module:function`"
                 ) from error
         return self._carried[key]
 
@@ -102,11 +102,11 @@ def import_name(name: str, what: str, folder: str) -> Any:
         value: Any = importlib.import_module(module_name)
     except ImportError as error:
         raise VariantError(
-            f"{what} `{name}`: module `{module_name}` cannot be imported: {words(error)} (looked first in {folder})"
-            f"{in_src(module_name, Path(folder))}"
+            f"{what} `{name}`: module `{module_name}` cannot be imported: {error_text(error)} (looked first in "
+            f"{folder}){in_src(module_name, Path(folder))}"
         ) from error
     except Exception as error:
-        raise VariantError(f"{what} `{name}`: importing `{module_name}` raised {words(error)}") from error
+        raise VariantError(f"{what} `{name}`: importing `{module_name}` raised {error_text(error)}") from error
     for part in attribute.split("."):
         if not hasattr(value, part):
             near = difflib.get_close_matches(part, [n for n in dir(value) if not n.startswith("_")], n=1)
@@ -123,7 +123,7 @@ def _call_factory(factory: Callable[[], Any], label: str, what: str) -> Any:
         return factory()
     except (Exception, SystemExit) as error:
         hint = f"; a {what} factory is called without arguments" if _lacks_arguments(factory, error) else ""
-        raise VariantError(f"{label} raised {words(error)}{hint}") from error
+        raise VariantError(f"{label} raised {error_text(error)}{hint}") from error
 
 
 def _lacks_arguments(factory: Callable[[], Any], error: BaseException) -> bool:

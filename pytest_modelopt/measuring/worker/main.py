@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pytest_modelopt.measuring import descendants
-from pytest_modelopt.measuring.protocol import VariantError, words
+from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker.other_tree import enter
 from pytest_modelopt.measuring.worker_output import of_the_user
@@ -78,7 +78,7 @@ def main(connection: Connection, variant: Variant, output_file: str) -> None:
             log.flush()
         with contextlib.suppress(Exception):
             why = "the project's code has changed something that Python or this plugin needs"
-            connection.send(("failed", f"the worker cannot go on: {words(error)}; {why}"))
+            connection.send(("failed", f"the worker cannot go on: {error_text(error)}; {why}"))
         os._exit(1)
 
 
@@ -107,7 +107,7 @@ def serve(connection: Connection, variant: Variant, log: TextIO) -> None:
             is_explained = isinstance(error, VariantError)
             with contextlib.suppress(OSError, ValueError):  # the log was closed
                 _print_cause(error, log, (VariantError, RecipeError), is_explained=is_explained)
-            answer = ("failed", str(error)[:_MESSAGE] if is_explained else words(error))
+            answer = ("failed", str(error)[:_MESSAGE] if is_explained else error_text(error))
         _flush()
         if os.getpid() != own:  # forked by the user's code, and came back from there
             os._exit(0)

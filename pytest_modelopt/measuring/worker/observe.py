@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.autograd.profiler import profile
 
-from pytest_modelopt.measuring.protocol import words
+from pytest_modelopt.measuring.protocol import error_text
 from pytest_modelopt.measuring.worker.quality import update_with_bytes
 from pytest_modelopt.measuring.worker.repeating import KeptAnswer, dense
 from pytest_modelopt.optimizing.describe import author_name, known_base, type_name
@@ -58,7 +58,7 @@ def observe(
         try:
             found.update(look())
         except Exception as error:
-            failed[name] = words(error, 300)
+            failed[name] = error_text(error, 300)
     return Observations(**found, unobserved=failed)
 
 

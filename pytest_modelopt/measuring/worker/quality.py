@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pytest_modelopt.measuring.protocol import Answers, Sample, VariantError, words
+from pytest_modelopt.measuring.protocol import Answers, Sample, VariantError, error_text
 from pytest_modelopt.measuring.worker.data.batches import leaves
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Scorer
@@ -66,7 +66,7 @@ def run_on(model: Callable[..., Any], inputs: Inputs) -> Any:
         return call_on(model, inputs)
     except Exception as error:
         shapes = ", ".join(f"{tuple(tensor.shape)} {str(tensor.dtype)[6:]}" for tensor in leaves(inputs))
-        raise VariantError(f"the model does not accept the data: {words(error)} (input {shapes})") from error
+        raise VariantError(f"the model does not accept the data: {error_text(error)} (input {shapes})") from error
 
 
 class Numbers:

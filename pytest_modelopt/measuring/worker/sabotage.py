@@ -5,11 +5,8 @@ It is shipped to the workers like a recipe of the project's own and never regist
 
 from __future__ import annotations
 
-import pickle
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError
 
 if TYPE_CHECKING:
@@ -38,8 +35,3 @@ class Sabotage(Recipe):
                 drawn = torch.rand(weight.shape, generator=generator) < SHARE
                 weight.masked_fill_(drawn.to(weight.device), 0.0)
         return Applied(model)
-
-
-def knowing_sabotage(variant: Variant) -> Variant:
-    """The same variant with workers that know the recipe `sabotage`, in place of any of the project's own."""
-    return replace(variant, added_recipes=pickle.dumps((Sabotage,)))

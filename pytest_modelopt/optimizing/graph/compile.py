@@ -37,6 +37,7 @@ class Compile(Recipe):
 
     recipe_name: ClassVar[str] = "compile"
     summary: ClassVar[str] = "torch.compile with inductor: fused kernels, compiled at the first call in each process"
+    takes_exported: ClassVar[bool] = True
     imports_compiler: ClassVar[bool] = True
     takes: ClassVar[tuple[Form, ...]] = ("float", "low precision", "torchao")
     gives: ClassVar[Form | None] = "compiled"

@@ -14,7 +14,7 @@ from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behav
 from pytest_modelopt.optimizing.quantization.int8_static import defaults_of_absent_arguments
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.optimizing.sharing import replace_modules, tied_parameters
-from pytest_modelopt.optimizing.uncompiled import told, uncompiled
+from pytest_modelopt.optimizing.uncompiled import advice, uncompiled
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +83,7 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.Graph:
     try:
         return Calls().trace(model, concrete_args=defaults_of_absent_arguments(model, inputs) or None)
     except Exception as error:
-        reason = told(error) or f"{user_line(error)}: {last_line(error)}"
+        reason = advice(error) or f"{user_line(error)}: {last_line(error)}"
         raise RecipeError(
             f"fold-batchnorm needs a model that torch.fx can trace, to see what each batch norm follows, and "
             f"{type(model).__name__} is not{reason}; compile(freezing=true) folds batch "

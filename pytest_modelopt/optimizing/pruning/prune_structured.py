@@ -20,7 +20,7 @@ from pytest_modelopt.optimizing.pruning.structured.groups import (
     last_followed,
 )
 from pytest_modelopt.optimizing.pruning.structured.heads import Attention, Found, find, remove
-from pytest_modelopt.optimizing.pruning.structured.keep_patterns import patterns, spared_modules
+from pytest_modelopt.optimizing.pruning.structured.keep_patterns import excluded_modules, patterns
 from pytest_modelopt.optimizing.pruning.structured.recovery import FUNCTION, finetune, recalibrate
 from pytest_modelopt.optimizing.pruning.structured.removal import REFUSED_BY_CODE, Surgery
 from pytest_modelopt.optimizing.pruning.structured.taylor import accumulate_gradients, clear_gradients
@@ -94,7 +94,7 @@ class _Pruning:
         self._recipe = recipe
         self._model = model
         self._context = context
-        self._spared = spared_modules(model, recipe.keep)
+        self._excluded = excluded_modules(model, recipe.keep)
         self._notes: list[str] = []
         self._done: list[str] = []
         """What was removed, in words."""
@@ -163,7 +163,7 @@ class _Pruning:
         recipe = self._recipe
         if not recipe.heads:
             return [], "heads=false"
-        if not self._spared.isdisjoint([attention.replaces or attention.owner, *attention.projections]):
+        if not self._excluded.isdisjoint([attention.replaces or attention.owner, *attention.projections]):
             return [], "they are named in keep"
         removed = attention.least_important(recipe.ratio, recipe.round_to, recipe.importance == "taylor")
         if removed:
@@ -186,7 +186,7 @@ class _Pruning:
         of_heads = [layer for attention in found.attentions for layer in attention.projections]
         try:
             graph = dependency_graph(self._model, self._context.example_inputs)
-            groups = list(candidates(graph, self._model, score, Protected(self._model, of_heads, self._spared)))
+            groups = list(candidates(graph, self._model, score, Protected(self._model, of_heads, self._excluded)))
         except RecipeError:
             raise
         except Exception as error:

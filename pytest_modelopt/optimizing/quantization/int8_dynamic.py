@@ -31,6 +31,7 @@ class Int8Dynamic(Recipe):
 
     recipe_name: ClassVar[str] = "int8-dynamic"
     summary: ClassVar[str] = "int8 weights for Linear, LSTM and GRU; needs no calibration data"
+    int8_products: ClassVar[bool] = True
     changes: ClassVar[tuple[str, ...]] = ("Linear", "LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")
     gives: ClassVar[Form | None] = "packed"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)

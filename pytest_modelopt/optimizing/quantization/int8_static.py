@@ -21,7 +21,7 @@ from pytest_modelopt.optimizing.quantization.in_place import cut_at_observers, u
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.optimizing.runtimes.exporting import refuse_other_precisions
 from pytest_modelopt.optimizing.sharing import tied_parameters
-from pytest_modelopt.optimizing.uncompiled import step_by_step, told, uncompiled
+from pytest_modelopt.optimizing.uncompiled import advice, step_by_step, uncompiled
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -37,6 +37,7 @@ class Int8Static(Recipe):
 
     recipe_name: ClassVar[str] = "int8-static"
     summary: ClassVar[str] = "int8 weights and activations for convolutions and Linear; needs calibration data"
+    int8_products: ClassVar[bool] = True
     needs_calibration: ClassVar[bool] = True
     imports_compiler: ClassVar[bool] = True
     changes: ClassVar[tuple[str, ...]] = ("Conv1d", "Conv2d", "Conv3d", "Linear")
@@ -185,7 +186,7 @@ def _reason(model: nn.Module, error: Exception) -> str:
         type(model).forward, "__wrapped__"
     ):  # as in Hugging Face's models; torch's own message is about bytecode
         return ": a decorator stands around its forward, which torch.fx cannot look through"
-    return told(error) or f"{user_line(error)}: {last_line(error)}"
+    return advice(error) or f"{user_line(error)}: {last_line(error)}"
 
 
 def _erase_with_users(node: fx.Node) -> None:

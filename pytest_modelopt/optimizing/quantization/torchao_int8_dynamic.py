@@ -14,6 +14,7 @@ class TorchaoInt8Dynamic(TorchaoRecipe):
 
     recipe_name: ClassVar[str] = "torchao-int8-dynamic"
     summary: ClassVar[str] = "torchao's int8 weights and activations for Linear; to be followed by + compile"
+    int8_products: ClassVar[bool] = True
 
     def config(self, context: Context) -> Any:
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig

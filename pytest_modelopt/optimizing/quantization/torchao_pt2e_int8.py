@@ -46,6 +46,7 @@ class TorchaoPt2eInt8(Recipe):
 
     recipe_name: ClassVar[str] = "torchao-pt2e-int8"
     summary: ClassVar[str] = "int8 convolutions and Linear, compiled; needs calibration data and a C++ compiler"
+    int8_products: ClassVar[bool] = True
     extra: ClassVar[str | None] = "torchao"
     imports_compiler: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("torchao",)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from pytest_modelopt.measuring.protocol import VariantError, words
+from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
 from pytest_modelopt.optimizing.calling import Inputs
 
@@ -53,7 +53,7 @@ def batches(data: Any, what: str = "data", *, needs_targets: bool = True) -> Ite
         raise
     except (Exception, SystemExit) as error:
         raise VariantError(
-            f"the {what} raised {words(error)} when batch {number} was asked for, after {first} examples"
+            f"the {what} raised {error_text(error)} when batch {number} was asked for, after {first} examples"
         ) from error
     if not first:
         raise NoExamples(f"the {what} is empty: no example to measure on")
@@ -159,8 +159,8 @@ def _stacked(rows: Sequence[Any], what: str) -> Any:
         return default_collate(list(rows))
     except (RuntimeError, TypeError) as error:
         raise VariantError(
-            f"{len(rows)} examples of the {what} cannot be put into one batch: {words(error)}; give a DataLoader whose "
-            "`collate_fn` makes batches of them"
+            f"{len(rows)} examples of the {what} cannot be put into one batch: {error_text(error)}; give a DataLoader "
+            "whose `collate_fn` makes batches of them"
         ) from error
 
 
@@ -348,7 +348,7 @@ def first_examples(source_batches: Iterable[Inputs], count: int, what: str) -> I
         columns = [torch.cat(column) for column in zip(*(leaves(inputs) for inputs in collected), strict=True)]
     except (RuntimeError, ValueError) as error:
         raise VariantError(
-            f"the first examples of the {what} cannot be put into one batch of {count}: {words(error)}; "
+            f"the first examples of the {what} cannot be put into one batch of {count}: {error_text(error)}; "
             "give `example_inputs`"
         ) from error
     first = collected[0]

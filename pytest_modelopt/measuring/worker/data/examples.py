@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from pytest_modelopt.measuring.protocol import Examples, VariantError, words
+from pytest_modelopt.measuring.protocol import Examples, VariantError, error_text
 from pytest_modelopt.measuring.worker.data.batches import NoExamples, examples
 from pytest_modelopt.measuring.worker.data.hashing import HASH_BYTES, Fingerprint
 from pytest_modelopt.measuring.worker.loading import same_random_state
@@ -63,7 +63,7 @@ class Slices:
             name = self._function(inputs, target)
         except (Exception, SystemExit) as error:
             raise VariantError(
-                f"the slice function raised {words(error)} on example {index}; it is called as "
+                f"the slice function raised {error_text(error)} on example {index}; it is called as "
                 "function(inputs, target) with one example, which has no batch dimension"
             ) from error
         if not isinstance(name, (str, int)):
@@ -176,7 +176,7 @@ class _Written:
             try:
                 self._file.write(data)
             except OSError as error:
-                self._give_up(f"the batches of the data could not be kept ({words(error)})")
+                self._give_up(f"the batches of the data could not be kept ({error_text(error)})")
 
     def _give_up(self, why: str) -> None:
         assert self._file is not None
@@ -205,7 +205,7 @@ def _copied(value: Any) -> Any:
 # --- what the workers of a model's variants do -----------------------------------------------------------------------
 
 
-def kept(data: Examples) -> Iterator[Batch]:
+def read_batches(data: Examples) -> Iterator[Batch]:
     """The batches from the file."""
     assert data.path is not None
     first = 0

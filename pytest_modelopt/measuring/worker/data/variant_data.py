@@ -65,7 +65,7 @@ class Data:
 
     def _batches(self) -> Iterator[Batch]:
         if self._examples is not None and self._examples.path is not None:
-            return examples.kept(self._examples)
+            return examples.read_batches(self._examples)
         return self._from_source()
 
     def _from_source(self) -> Iterator[Batch]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from pytest_modelopt.measuring.protocol import VariantError, words
+from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.memory import process_counters
 from pytest_modelopt.optimizing.calling import call
@@ -88,7 +88,7 @@ def load_saved(model: Path, runtime: str | None) -> Any:
             "`__setstate__` or in `__reduce__`"
         )
         raise VariantError(
-            f"the saved model cannot be loaded in a fresh process: {words(error, 300)}{way_out if runtime else ''}"
+            f"the saved model cannot be loaded in a fresh process: {error_text(error, 300)}{way_out if runtime else ''}"
         ) from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pytest_modelopt.measuring.protocol import VariantError, words
+from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker.metrics.entries import refuse_no_answers, usable
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Score, Scorer
 from pytest_modelopt.measuring.worker.structure import tensors_in
@@ -92,7 +92,7 @@ def raised_by(what: str, given: str = "") -> Iterator[None]:
     except VariantError:
         raise  # of a part that cannot be used
     except Exception as error:
-        raise VariantError(f"{what} raised {words(error)}{given}") from error
+        raise VariantError(f"{what} raised {error_text(error)}{given}") from error
 
 
 def pick(values: Any, indices: Sequence[int]) -> Any:

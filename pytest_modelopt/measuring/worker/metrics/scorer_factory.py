@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pytest_modelopt.measuring.protocol import VariantError, words
+from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker import loading
 from pytest_modelopt.measuring.worker.metrics import torchmetrics as classes
 from pytest_modelopt.measuring.worker.metrics.agreement import Agreement, Cosine, Sqnr
@@ -164,7 +164,7 @@ def _instance(found: Any, spec: MetricSpec) -> Any:
     except Exception as error:
         given = ", ".join(f"{name}={_shown(value)}" for name, value in spec.arguments)
         raise VariantError(
-            f"the metric `{stated}` cannot be made: {words(error)} (`arguments`: {given or 'none'})"
+            f"the metric `{stated}` cannot be made: {error_text(error)} (`arguments`: {given or 'none'})"
         ) from error
 
 

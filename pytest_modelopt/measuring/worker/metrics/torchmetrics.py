@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pytest_modelopt.measuring.protocol import VariantError, words
+from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker.metrics.entries import usable
 from pytest_modelopt.measuring.worker.metrics.scored_outputs import (
     by_slice,
@@ -299,7 +299,7 @@ class Singles:
                 self._metric.update(pick(predictions, [index]), pick(targets, [index]))
                 row = self._sums.row(self._metric)
             except Exception as error:
-                self._stop(f"the metric takes no single example: {words(error, 200)}")
+                self._stop(f"the metric takes no single example: {error_text(error, 200)}")
                 return
             self.width = len(row)
             self._examples += 1

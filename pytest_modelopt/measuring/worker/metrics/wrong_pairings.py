@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from pytest_modelopt.measuring.protocol import VariantError, words
+from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker.loading import same_random_state
 from pytest_modelopt.measuring.worker.metrics.entries import joined, pick
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Score, Scorer
@@ -111,7 +111,7 @@ def attempted(tell: Callable[[str], None]) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            tell(words(error))
+            tell(error_text(error))
 
 
 def _moved(batches: Sequence[tuple[Any, Batch]], by: int) -> list[tuple[Any, Batch]]:

@@ -24,7 +24,7 @@ def patterns(text: str) -> tuple[str, ...]:
     return parts
 
 
-def spared_modules(model: nn.Module, text: str) -> set[nn.Module]:
+def excluded_modules(model: nn.Module, text: str) -> set[nn.Module]:
     """The modules that `text` names, and all within them.
 
     Raises:

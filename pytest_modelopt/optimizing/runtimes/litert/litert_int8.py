@@ -35,6 +35,7 @@ class LitertInt8(Recipe):
 
     recipe_name: ClassVar[str] = "litert-int8"
     summary: ClassVar[str] = "runs the model in LiteRT with int8 weights; activations=static needs calibration data"
+    int8_products: ClassVar[bool] = True
     extra: ClassVar[str | None] = "litert"
     requires: ClassVar[tuple[str, ...]] = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
     imports_compiler: ClassVar[bool] = True
@@ -51,6 +52,10 @@ class LitertInt8(Recipe):
     @property
     def calibrates(self) -> bool:
         return self.activations == "static"
+
+    @property
+    def multiplies_int8(self) -> bool:
+        return self.activations != "float"
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         from pytest_modelopt.optimizing.runtimes.litert.litert_module import LiteRT

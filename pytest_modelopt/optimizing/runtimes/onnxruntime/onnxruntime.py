@@ -19,6 +19,7 @@ class OnnxRuntime(Recipe):
 
     recipe_name: ClassVar[str] = "onnxruntime"
     summary: ClassVar[str] = "runs the model in ONNX Runtime, in floating point"
+    takes_exported: ClassVar[bool] = True
     extra: ClassVar[str | None] = "onnxruntime"
     requires: ClassVar[tuple[str, ...]] = ONNX_RUNTIME_MODULES
     imports_compiler: ClassVar[bool] = True

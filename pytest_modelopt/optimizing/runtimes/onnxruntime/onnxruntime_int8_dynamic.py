@@ -28,6 +28,7 @@ class OnnxRuntimeInt8Dynamic(Recipe):
 
     recipe_name: ClassVar[str] = "onnxruntime-int8-dynamic"
     summary: ClassVar[str] = "ONNX Runtime with int8 weights for Linear and Embedding; needs no calibration data"
+    int8_products: ClassVar[bool] = True
     extra: ClassVar[str | None] = "onnxruntime"
     requires: ClassVar[tuple[str, ...]] = ONNX_RUNTIME_MODULES
     imports_compiler: ClassVar[bool] = True

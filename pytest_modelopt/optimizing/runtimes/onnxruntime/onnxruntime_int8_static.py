@@ -48,6 +48,7 @@ class OnnxRuntimeInt8Static(Recipe):
 
     recipe_name: ClassVar[str] = "onnxruntime-int8-static"
     summary: ClassVar[str] = "ONNX Runtime with int8 weights and activations; needs calibration data"
+    int8_products: ClassVar[bool] = True
     extra: ClassVar[str | None] = "onnxruntime"
     requires: ClassVar[tuple[str, ...]] = ONNX_RUNTIME_MODULES
     imports_compiler: ClassVar[bool] = True

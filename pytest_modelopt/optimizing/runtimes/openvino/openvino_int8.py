@@ -39,6 +39,7 @@ class OpenVinoInt8(Recipe):
 
     recipe_name: ClassVar[str] = "openvino-int8"
     summary: ClassVar[str] = "int8 weights and activations by NNCF, run in OpenVINO; needs calibration data"
+    int8_products: ClassVar[bool] = True
     extra: ClassVar[str | None] = "openvino"
     requires: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
     imports_compiler: ClassVar[bool] = True
@@ -74,6 +75,10 @@ class OpenVinoInt8(Recipe):
 
     @property
     def calibrates(self) -> bool:
+        return not self.weights_only
+
+    @property
+    def multiplies_int8(self) -> bool:
         return not self.weights_only
 
     def apply(self, model: nn.Module, context: Context) -> Applied:

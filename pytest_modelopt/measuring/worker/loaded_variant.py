@@ -1,0 +1,234 @@
+"""One variant in its worker: made, loaded and optimized, with its data, its inputs and the call that is measured."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytest_modelopt.measuring.protocol import Examples, Loaded, VariantError, error_text
+from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.measuring.worker import environment, loading, observe, quality, size
+from pytest_modelopt.measuring.worker.candidates import load_candidate
+from pytest_modelopt.measuring.worker.data.variant_data import Data
+from pytest_modelopt.measuring.worker.device import Device
+from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
+from pytest_modelopt.measuring.worker.memory import tensor_meter
+from pytest_modelopt.measuring.worker.metrics.scorer_factory import Metric, make_metric
+from pytest_modelopt.measuring.worker.other_tree import linked_to_head, taken_from_head
+from pytest_modelopt.measuring.worker.remembered_inputs import remembers
+from pytest_modelopt.measuring.worker.settings import settings
+from pytest_modelopt.optimizing.calling import Inputs, call
+from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
+from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
+from pytest_modelopt.results.candidate import Provenance
+from pytest_modelopt.results.measurement import Coverage
+from pytest_modelopt.results.record import Environment
+
+_LEAST_HELD = 64
+"""Where less than this part of the weights is left in tensors, they are nothing to compare."""
+
+
+class LoadedVariant:
+    """What the operations of a worker share. `load` comes first; the others in any order.
+
+    But `read` and `read_again`: they have a worker each, which does nothing else. What it leaves behind in a process
+    to make the data (memory, threads, settings) must not be there for one variant only.
+    """
+
+    def __init__(self, variant: Variant) -> None:
+        self._variant = variant
+        self._environment = dict(os.environ)
+        self._device = Device(variant.device)
+        self._loader = loading.Loader(variant)
+        self._model: nn.Module | None = None
+        self._inputs: Inputs | None = None
+        self._data = Data(variant, self._loader, self._device)
+        self._cuda_meter: tensor_meter.CudaMeter | None = None
+        self._metric: Metric | None = None
+        self._traces = self._remembers = ""
+        self._provenance: Provenance | None = None
+        # Noticed on the way, for `observe`.
+        self._known: dict[str, Any] = {}
+        self._unobserved: dict[str, str] = {}
+        self._ties: observe.Ties = ()
+
+    def environment(self) -> Environment:
+        return environment.environment(self._device.gpu())
+
+    def read(self, path: str) -> Examples:
+        """Read the evaluation data, for all variants of the model, into the file `path`."""
+        self._set_threads()
+        return self._data.read(Path(path))
+
+    def read_again(self, examples: Examples) -> None:
+        """Read the beginning of the evaluation data once more: a source must give the same examples each time."""
+        self._set_threads()
+        self._data.read_again(examples)
+
+    def load(self, inputs_file: str | None = None, examples: Examples | None = None, *, scores: bool = True) -> Loaded:
+        """Make the model, its inputs and its metric; check that one call works.
+
+        `inputs_file`: inputs that another worker has saved, which take the place of this variant's own.
+        `examples`: what `read` found; without it the data comes from its source.
+        `scores`: whether it is scored, too. Another launch is not, and torchmetrics takes seconds to import.
+        """
+        self._set_threads()
+        self._data.use(examples)
+        if scores:
+            self._metric = make_metric(self._variant.metric, self._loader)
+        inputs = self._data.example_inputs() if inputs_file is None else size.load(Path(inputs_file))
+        self._inputs = self._device.take(inputs)
+        self._cuda_meter = tensor_meter.CudaMeter(self._device.torch_device) if self._device.is_cuda else None
+        model, notes = self._load_model()
+        self._model = model.to(self._device.torch_device) if self._device.is_cuda else model
+        self._set_threads()
+        with torch.no_grad():  # not inference mode: a recipe may need gradients of what the model caches in this call
+            given = Given(self._inputs)
+            start = time.perf_counter()
+            quality.run_on(self._model, given.inputs)
+        self._known = {"first_call_s": time.perf_counter() - start, "settings": settings()}
+        with torch.no_grad():
+            self._look_at_traces(given)
+        if self._needs_copies:
+            found = self._traces or self._remembers
+            notes = (
+                *notes,
+                f"the model {found}, so each call is given a copy, which is made before its clock starts",
+            )
+        with self._looking("ties"):
+            self._ties = observe.ties(self._model)
+        name = "" if self._metric is None else self._metric.name
+        higher_is_better = self._metric is None or self._metric.higher_is_better
+        return Loaded(
+            notes,
+            None,
+            name,
+            higher_is_better,
+            has_compiler=is_dynamo_here(),
+            provenance=self._provenance,
+        )
+
+    def _load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
+        candidate = self._variant.candidate
+        if candidate is None:
+            return loading.load_model(self._loader, self._variant.model)
+        if candidate.file and self._device.is_cuda:
+            raise VariantError(
+                f"{candidate.name} is a file, and files run on the CPU only, not on {self._variant.device}"
+            )
+
+        def answer() -> tuple[Inputs, Any]:
+            original, _ = loading.load_model(self._loader, self._variant.model)
+            with torch.no_grad():
+                return self._first_inputs(), call(original, self._first_inputs())
+
+        model, notes, self._provenance = load_candidate(
+            candidate, self._loader, Path(self._variant.import_paths[0]), answer
+        )
+        return model, notes
+
+    def optimize(self) -> Loaded:
+        """Apply the recipe to the loaded model."""
+        from pytest_modelopt.optimizing.apply import optimize
+
+        assert self._variant.recipe is not None
+        recipes = self._variant.recipe.steps
+        self._set_threads()
+        loading.seed_everything(self._variant.seed)
+        context = Context(
+            self._first_inputs(),
+            self._data.calibration(),
+            self._variant.seed,
+            device=self._device.torch_device.type,
+            varying=lambda: self._data.varying(self._first_inputs()),
+            batches=lambda: map(self._device.take, self._data.calls(self._first_inputs())),
+            training=self._data.training(),
+        )
+        try:
+            done = optimize(self.model, recipes, context)
+        except RecipeError as error:
+            if self._data.calibration_seen.refusal is None:
+                raise VariantError(str(error)) from error
+        if self._data.calibration_seen.refusal is not None:  # whatever the recipe made of it
+            raise self._data.calibration_seen.refusal
+        self._model = done.model
+        self._known = {"first_call_s": done.first_call_s, "settings": settings()}
+        gc.collect()
+        unknown, is_uncounted = _nothing_to_compare(done.model, done.coverage)
+        notes, coverage = ((unknown,), None) if unknown else ((), done.coverage)
+        return Loaded(notes, coverage, "", True, unknown, is_uncounted=is_uncounted)
+
+    def taken_from_head(self) -> tuple[str, ...]:
+        """Modules and files of head that this variant of another revision has used instead of its own."""
+        return () if self._variant.tree is None else taken_from_head(self._variant.tree)
+
+    def linked_to_head(self) -> tuple[str, ...]:
+        """Files of head that this variant of another revision has used by links in its tree."""
+        return () if self._variant.tree is None else linked_to_head(self._variant.tree)
+
+    @property
+    def model(self) -> nn.Module:
+        assert self._model is not None
+        return self._model
+
+    def _set_threads(self) -> None:
+        """Before every operation: the user's code may have set another number meanwhile."""
+        if torch.get_num_threads() != self._variant.threads:
+            torch.set_num_threads(self._variant.threads)
+
+    @contextlib.contextmanager
+    def _looking(self, what: str) -> Iterator[None]:
+        """Looking must not cost the variant anything: where it fails, the reason is kept."""
+        try:
+            yield
+        except Exception as error:
+            self._unobserved[what] = error_text(error, 300)
+
+    def _call(self) -> object:
+        return call(self.model, self._first_inputs())
+
+    def _prepared_call(self) -> Callable[[], object]:
+        """One call, whose copy of the inputs was made before. On a GPU a copy would count: only where one is needed."""
+        copies = self._needs_copies or not self._device.is_cuda
+        return TimedCall(self.model, self._first_inputs(), copies=copies).prepared(1)
+
+    def _look_at_traces(self, given: Given) -> None:
+        """After a call on them."""
+        self._traces = given.traces()
+        self._remembers = "" if self._traces else remembers(self.model, given.inputs)
+
+    @property
+    def _needs_copies(self) -> bool:
+        return bool(self._traces or self._remembers)
+
+    def _first_inputs(self) -> Inputs:
+        assert self._inputs is not None
+        return self._inputs
+
+
+def _nothing_to_compare(model: nn.Module, coverage: Coverage) -> tuple[str, bool]:
+    """Why nobody can say what a recipe changed, where hardly anything of the weights is left in tensors, '' else; and
+    whether hardly anything is left in other memory, too. One bit for each float would be more."""
+    if isinstance(model, RuntimeModule):  # knows what its program holds
+        return "", False
+    try:
+        walk = tensor_meter.Walk(model, passes_runtimes=True)
+    except tensor_meter.Unaccounted:
+        return "", False
+    held = walk.tensor_bytes
+    if held * _LEAST_HELD >= coverage.weight_bytes:
+        return "", False
+    why = (
+        f"what the recipe changed is not known: the model held {coverage.weight_bytes:,} bytes of weights, the variant "
+        f"holds {held:,} in tensors, and the rest cannot be compared"
+    )
+    return why, walk.total_bytes() * _LEAST_HELD < coverage.weight_bytes

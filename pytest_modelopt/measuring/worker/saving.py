@@ -1,0 +1,50 @@
+"""Operations of a worker that write a variant into files, and read it again in a fresh process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_modelopt.measuring.protocol import VariantError, error_text
+from pytest_modelopt.measuring.worker import loading, size
+from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
+from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
+
+
+class Saving(LoadedVariant):
+    """A saved variant stands where the worker stood that saved it."""
+
+    def save(self, path: str) -> None:
+        """Write the variant to `path`, from which a fresh process can load it."""
+        try:
+            size.save(self.model, Path(path))
+        except Exception as error:
+            raise not_saved(error) from error
+        loading.keep_environment(Path(path), self._environment)
+
+    def export(self, path: str) -> tuple[str, ...]:
+        """Write the variant as it is shipped to `path`, without a suffix: in the format of its runtime, or else saved
+        by torch. The files."""
+        if isinstance(self.model, RuntimeModule):
+            return tuple(map(str, self.model.written(Path(path))))
+        file = Path(path).with_name(f"{Path(path).name}.pt")
+        try:
+            size.save(self.model, file)
+        except Exception as error:
+            raise not_saved(error) from error
+        return (str(file),)
+
+    def save_inputs(self, path: str) -> None:
+        """Write the inputs of the measured call to `path`."""
+        size.save(self._first_inputs(), Path(path))
+
+    def reload(self, path: str, inputs_file: str) -> None:
+        """Stand where the worker stood that saved the model and its inputs."""
+        self._set_threads()
+        loading.restore_environment(Path(path))
+        self._inputs = self._device.take(size.load(Path(inputs_file)))
+        self._model = size.load(Path(path))
+        self._set_threads()
+
+
+def not_saved(error: Exception) -> VariantError:
+    return VariantError(f"the model cannot be saved: {error_text(error, 300)}")

@@ -1,0 +1,131 @@
+"""Operations of a worker that score a variant: passes over all examples, and over outputs that another one left."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pytest_modelopt.measuring.protocol import Answers, Examples
+from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.measuring.worker import quality, repeating
+from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
+from pytest_modelopt.measuring.worker.metrics.bootstrap import paired_bootstrap
+from pytest_modelopt.measuring.worker.metrics.recorded_outputs import Recorder, Replayed
+from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Scorer
+from pytest_modelopt.measuring.worker.metrics.scorer_factory import make_metric
+from pytest_modelopt.results.answers import Interval, Repeat
+
+
+class Scoring(LoadedVariant):
+    """Passes over the evaluation data, and what follows from their answers."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__(variant)
+        self._has_scored = False
+
+    def score(self, keep: str | None = None, reference: str | None = None) -> Answers:
+        """Of all examples. An unlabelled metric writes what it sees to `keep`, or compares it with `reference`."""
+        assert self._metric is not None
+        self._set_threads()
+        kept, compared = (Path(path) if path else None for path in (keep, reference))
+        probe = repeating.Probe(self.model, self._device)
+        is_original = self._variant.is_original
+        scorer = self._metric.scorer(kept, compared, is_paired=is_original)
+        seen = self._data.calibration_seen
+        answers = self._pass(lambda batches: seen.evaluated(probe.watch(batches)), scorer, self.model)
+        self._has_scored = True
+        self._known |= _classes(answers)
+        self._known |= {"pairing": answers.pairing, "worst_score": self._metric.worst, "spread": answers.spread}
+        if answers.why_unpaired:
+            self._unobserved["pairing"] = answers.why_unpaired
+        return replace(answers, repeat=self._second_pass(answers, probe, compared or kept))
+
+    def outputs(self, path: str) -> str:
+        """Write what the model answers to all examples to `path`, for another worker; the examples' fingerprint."""
+        self._set_threads()
+        return self._pass(iter, Recorder(Path(path)), self.model).data_fingerprint
+
+    def score_outputs(
+        self, path: str, examples: Examples | None, keep: str | None = None, reference: str | None = None
+    ) -> Answers:
+        """As `score`, of another revision's variant, which has left its outputs in `path`: by this one's metric."""
+        self._set_threads()
+        if self._metric is None:  # a later launch, which was made to be timed
+            self._data.use(examples)
+            self._metric = make_metric(self._variant.metric, self._loader)
+        kept, compared = (Path(file) if file else None for file in (keep, reference))
+        return self._pass(iter, self._metric.scorer(kept, compared), Replayed(Path(path)))
+
+    def metric_files(self) -> tuple[str, ...]:
+        """Where the code of the metric, and of what prepares for it, stands."""
+        sources = (self._variant.metric.name, self._variant.metric.prepare)
+        names = [source.partition(":")[0] for source in sources if isinstance(source, str) and ":" in source]
+        files = (getattr(sys.modules.get(name), "__file__", None) for name in names)
+        return tuple(dict.fromkeys(file for file in files if file is not None))
+
+    def interval(self, before: array[float], after: array[float], width: int) -> Interval | str:
+        """Of the drop from one variant to another, by the summands of both their `Answers`; or why there is none."""
+        assert self._metric is not None
+        if self._metric.from_sums is None:
+            return f"the metric {self._metric.name} is no function of sums over the examples"
+        if not self._has_scored:
+            return "the worker that scored the variant has ended, and what it knew of the metric with it"
+        self._set_threads()
+        return paired_bootstrap(
+            before,
+            after,
+            width,
+            self._metric.from_sums,
+            higher_is_better=self._metric.higher_is_better,
+            seed=self._variant.seed,
+        )
+
+    def _pass(
+        self, watched: Callable[[Iterable[Batch]], Iterable[Batch]], scorer: Scorer, model: Callable[..., Any]
+    ) -> Answers:
+        """Run a model on all of the evaluation data, whose batches pass through `watched`."""
+        data = self._data.evaluation()
+        answers = quality.answer(model, watched(data), scorer, self._device, self._data.slices)
+        return replace(answers, data_fingerprint=data.fingerprint)
+
+    def _second_pass(self, first: Answers, probe: repeating.Probe, reference: Path | None) -> Repeat | None:
+        """Of a variant that answers differently when it is asked again; None for one that repeats itself.
+
+        `reference`: what an unlabelled metric compares with; for the original, its own first pass.
+        """
+        assert self._metric is not None
+        metric = self._metric
+        repeats = True
+        with self._looking("repeatability"):
+            repeats = probe.repeats()
+        if repeats:
+            return None
+        repeat = repeating.second_pass(
+            first,
+            lambda watched: self._pass(watched, metric.scorer(reference=reference), self.model),
+            self._variant.seed,
+        )
+        if repeat is None:
+            self._unobserved["repeatability"] = (
+                "it answers differently each time, but the data gave other examples the second time: nothing to compare"
+            )
+        return repeat
+
+
+def _classes(answers: Answers) -> dict[str, Any]:
+    """How many classes there are among targets and predictions; nothing where a metric knows no classes."""
+    if answers.predictions is None or answers.targets is None:
+        return {}
+    predicted, targets = Counter(answers.predictions), Counter(answers.targets)
+    return {
+        "target_classes": len(targets),
+        "output_classes": answers.classes,
+        "rarer_targets": answers.examples - max(targets.values()),
+        "predicted_classes": len(predicted),
+        "most_predicted": max(predicted.values()),
+    }
