@@ -66,10 +66,10 @@ def pairs_of(base: BudgetsFile, head: BudgetsFile) -> Pairs:
     """
     theirs, ours = _by_name(base), _by_name(head)
     went, came = _apart(list(theirs), list(ours))
-    replaced = [name for name in theirs if name in ours and theirs[name].factory != ours[name].factory]
+    replaced = [name for name in theirs if name in ours and theirs[name].origin != ours[name].origin]
 
     def likeness(was: str, now: str) -> Likeness | None:
-        if was in ours and theirs[was].factory != ours[now].factory:
+        if was in ours and theirs[was].origin != ours[now].origin:
             return None
         return _likeness_of_models((theirs[was], _recipes(base, was)), (ours[now], _recipes(head, now)))
 
@@ -131,7 +131,7 @@ def _recipes(file: BudgetsFile, model: str) -> list[str]:
 
 def _likeness_of_models(was: tuple[ModelEntry, list[str]], now: tuple[ModelEntry, list[str]]) -> Likeness | None:
     (base, base_recipes), (head, head_recipes) = was, now
-    same_factory, same_data = base.factory == head.factory, base.data == head.data
+    same_factory, same_data = base.origin == head.origin, base.data == head.data
     if not same_factory and not same_data:
         return None
     others = sum(getattr(base, name) == getattr(head, name) for name in _ALSO_ALIKE)

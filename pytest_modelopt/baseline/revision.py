@@ -25,6 +25,7 @@ from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.results.base import Against, Base, Loosening
 from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import MeasuredCase
+from pytest_modelopt.results.source import ProgramSource
 
 _HASH_SHOWN = 12
 _GAIN = 0.05
@@ -77,7 +78,10 @@ class RevisionBase:
         entry = next((case for case in self.budgets.cases if (case.model, case.recipe) == (theirs, recipe)), None)
         if theirs is None or (entry is None and not head.is_original):
             return None
-        candidate = None if entry is None or entry.candidate is None else self._candidate(entry.candidate)
+        candidate = None if entry is None or entry.candidate is None else entry.candidate
+        if candidate is not None:
+            candidate = replace(candidate, origin=self._at_base(candidate.origin))
+        theirs = replace(theirs, origin=self._at_base(theirs.origin))
         expression = None if entry is None else entry.expression
         made = make(self.budgets, theirs, expression, Path(head.working_directory), candidate)
         tree = SourceTree(str(self.tree.repository), str(self.tree.folder), self.tree.commit, bool(self.tree.changed))
@@ -94,11 +98,11 @@ class RevisionBase:
             tree=tree,
         )
 
-    def _candidate(self, candidate: Candidate) -> Candidate:
-        """The candidate with its file at the base."""
-        if not candidate.file or self.budgets is None:
-            return candidate
-        return replace(candidate, file=str(self.tree.mapped(self.budgets.path.parent / candidate.file)))
+    def _at_base(self, origin: Any) -> Any:
+        """A file as it is at the base; what is made by a factory of the base's is found by its name there."""
+        if not isinstance(origin, ProgramSource) or self.budgets is None:
+            return origin
+        return replace(origin, file=str(self.tree.mapped(self.budgets.path.parent / origin.file)))
 
     @property
     def never_ran(self) -> Base | None:

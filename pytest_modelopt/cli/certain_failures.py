@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.measuring.function_lookup import Missing, missing
 from pytest_modelopt.optimizing.listing import has_gpu
+from pytest_modelopt.results.source import ProgramSource
 
 if TYPE_CHECKING:
     from pytest_modelopt.config.document import Document
@@ -48,6 +49,7 @@ def causes(budgets: BudgetsFile, document: Document, root: Path) -> list[Cause]:
 
 
 def _of_model(model: ModelEntry, budgets: BudgetsFile, document: Document, root: Path) -> Iterator[Cause]:
+    yield from _without_file(model.origin, model.name, document.line(("models", model.name, "file")), budgets)
     for keys, name, called in _functions(model):
         found = _missing(name, budgets, root, called=called)
         if found is not None:
@@ -59,7 +61,8 @@ def _of_model(model: ModelEntry, budgets: BudgetsFile, document: Document, root:
 
 def _functions(model: ModelEntry) -> Iterator[tuple[tuple[str, ...], str, bool]]:
     """What every case of the model imports: its place below the model, its name, and whether it is called plainly."""
-    yield ("factory",), model.factory, True
+    if isinstance(model.origin, str):
+        yield ("factory",), model.origin, True
     if model.data:
         yield ("data",), model.data, True
     if model.example_inputs:
@@ -103,14 +106,18 @@ def _of_case(case: CaseEntry, budgets: BudgetsFile, root: Path, *, lacks_gpu: bo
 
 
 def _of_candidate(candidate: Candidate, case: CaseEntry, budgets: BudgetsFile, root: Path) -> Iterator[Cause]:
-    if candidate.file and not (budgets.path.parent / candidate.file).is_file():
-        yield Cause(case.line, f"{case.name} cannot run: there is no file {candidate.file}")
-    if isinstance(candidate.factory, str):
-        found = _missing(candidate.factory, budgets, root, called=True)
+    yield from _without_file(candidate.origin, case.name, case.line, budgets)
+    if isinstance(candidate.origin, str):
+        found = _missing(candidate.origin, budgets, root, called=True)
         if found is not None:
             verb = "cannot run" if found.is_certain else "may not run"
-            sentence = f"{case.name} {verb}: `factory: {candidate.factory}`: {found.why}"
+            sentence = f"{case.name} {verb}: `factory: {candidate.origin}`: {found.why}"
             yield Cause(case.line, sentence, found.is_certain)
+
+
+def _without_file(origin: object, name: str, line: int, budgets: BudgetsFile) -> Iterator[Cause]:
+    if isinstance(origin, ProgramSource) and not (budgets.path.parent / origin.file).is_file():
+        yield Cause(line, f"{name} cannot run: there is no file {origin.file}")
 
 
 def _lacking_function(step: Recipe, case: CaseEntry, budgets: BudgetsFile, root: Path) -> str:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "export",
-        help="write an optimized variant as it is measured: .onnx, .xml and .bin, or .tflite for the runtimes, else "
-        "the module saved by torch; prints the SHA-256 of each file, for `sha256:` of a candidate",
+        help="write an optimized variant as it is measured: .onnx, .xml and .bin, or .tflite for the runtimes; of "
+        "torch .pt2, else .pt with the .py that loads it, else TorchScript; prints the SHA-256 of each file, for "
+        "`sha256:` of a candidate",
     )
     parser.add_argument("model", help="a model of the budgets file")
     parser.add_argument("recipe", help="a recipe, in any spelling; the file need not state it")
@@ -58,10 +59,12 @@ def run(options: argparse.Namespace) -> int:
     for file in files:
         content = file.read_bytes()
         tell(f"{folder / file.name}: {len(content):,} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}")
-    if files[0].suffix == ".pt":
+    loader = next((file for file in files if file.suffix == ".py"), None)
+    if loader is not None:
+        module = loader.stem if folder.is_absolute() else ".".join([*folder.parts, loader.stem])
         tell(
-            "it is a pickle of the module: load it by `torch.load(file, weights_only=False)` where the same code can "
-            "be imported, and in no process that must not run code of others"
+            f"{folder / loader.name} loads it by torch's weights_only, with the classes that it names; gate it as a "
+            f"candidate by `factory: {module}:load`"
         )
     return PASSED
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
+from pytest_modelopt.config.candidate_schema import SUFFIXES, origin_mistakes
 from pytest_modelopt.config.document import Document
 from pytest_modelopt.config.problems import Problem
 from pytest_modelopt.config.schema import CASES, Location, ModelSpec
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.spelling import plain, shown
+from pytest_modelopt.optimizing.expression import RecipeError, parse, unfit_for_file
 from pytest_modelopt.results.case import ORIGINAL
 
 
@@ -23,17 +27,36 @@ def candidate_problems(document: Document) -> Iterator[Problem]:
                 f"{plain(model)} has no `recipes`; add `recipes:` with at least one recipe below it, for example "
                 "`int8-dynamic:`, or `candidates:`, or `original:`",
             )
+        yield from _origin_problems(document, model, entry)
         for name, candidate in _mapping(_mapping(entry).get("candidates")).items():
             here: Location = ("models", model, "candidates", name)
             why = _wrong_name(name)
             if why:
                 yield document.problem(here, f"the candidate {shown(name)} of {plain(model)} {why}; rename it")
-            file = _mapping(candidate).get("file")
-            from_root = posixpath.normpath(posixpath.join(posixpath.dirname(document.file), str(file)))
-            if from_root.startswith(".."):
-                where = (*here, "file")
-                message = f"file of {plain(model)}/{plain(name)}: {shown(file)} lies outside of the project"
-                yield document.problem(where, message)
+            yield from _outside(document, here, f"{plain(model)}/{plain(name)}", candidate)
+
+
+def _origin_problems(document: Document, model: str, entry: object) -> Iterator[Problem]:
+    """Of where a model comes from, and recipes that cannot start from its file."""
+    if not isinstance(entry, dict):
+        return
+    for mistake in origin_mistakes(entry):
+        yield document.problem(("models", model), f"{plain(model)}: {mistake}")
+    yield from _outside(document, ("models", model), plain(model), entry)
+    suffix = PurePosixPath(str(entry.get("file", ""))).suffix
+    if suffix in SUFFIXES:
+        for recipe in _mapping(entry.get("recipes")):
+            with contextlib.suppress(RecipeError):  # told elsewhere
+                why = unfit_for_file(parse(recipe).steps, suffix)
+                if why:
+                    yield document.problem(("models", model, "recipes", recipe), f"recipe of {plain(model)}: {why}")
+
+
+def _outside(document: Document, at: Location, name: str, stated: object) -> Iterator[Problem]:
+    file = _mapping(stated).get("file")
+    from_root = posixpath.normpath(posixpath.join(posixpath.dirname(document.file), str(file)))
+    if from_root.startswith(".."):
+        yield document.problem((*at, "file"), f"file of {name}: {shown(file)} lies outside of the project")
 
 
 def data_problems(document: Document) -> Iterator[Problem]:

@@ -1,20 +1,26 @@
-"""The shape of `candidates:` in budgets.yaml: where each comes from, and its limits."""
+"""The shape of `candidates:` in budgets.yaml, and of where a model comes from: its factory, or its file."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
 
 from pytest_modelopt.config.function_references import REFERENCE_SCHEMA, parse_reference
-from pytest_modelopt.config.limit_schema import CandidateLimits
+from pytest_modelopt.config.limit_schema import CandidateLimits, Strict
 from pytest_modelopt.limits.spelling import shown
+from pytest_modelopt.results.source import ProgramSource
 
 SUFFIXES = (".onnx", ".xml", ".tflite", ".pt2", ".pt")
 """Of files that can be measured: ONNX, OpenVINO, LiteRT, torch.export or AOTInductor, TorchScript."""
+_LEFT_OUT = {
+    ".pte": "a program of ExecuTorch, which has no runtime here (state the `.pt2` that it was made of)",
+    ".gguf": "a model for llama.cpp, which has no runtime here",
+}
+"""What else is shipped, and why it is not measured."""
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -27,6 +33,10 @@ def parse_file(value: object) -> str:
     if "\\" in value or path.is_absolute() or re.match(r"[A-Za-z]:", value):
         raise ValueError(
             f"{shown(value)} is not a path from the folder of this file, with `/`; write for example {example}"
+        )
+    if path.suffix in _LEFT_OUT:
+        raise ValueError(
+            f"{shown(value)} is {_LEFT_OUT[path.suffix]}; an `nn.Module` that runs it is measured by `factory:`"
         )
     if path.suffix not in SUFFIXES:
         raise ValueError(
@@ -77,30 +87,49 @@ InputNames = Annotated[
 Factory = Annotated[str, BeforeValidator(parse_reference), WithJsonSchema(REFERENCE_SCHEMA)]
 
 
-class CandidateSpec(CandidateLimits):
-    """An optimized model that the project has made itself: its origin, and its limits."""
+class Origin(Strict):
+    """Where a model or a candidate comes from: of `factory` and `file` there is one."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["factory"]}, {"required": ["file"]}]})
-
-    factory: Factory = Field(default="", description="The function that returns the candidate, any `nn.Module`.")
-    file: File = Field(default="", description="The candidate as a file, by its path from the folder of this file.")
+    factory: Factory = Field(default="", description="The function that returns the model: `package.module:function`.")
+    file: File = Field(default="", description="The model as a file, by its path from the folder of this file.")
     sha256: Sha256 = Field(default="", description="The SHA-256 sum that the file must have.")
     inputs: InputNames = Field(
         default=(), description="Which argument of the model's call each input of the file gets, where names differ."
     )
 
+    @property
+    def origin(self) -> str | ProgramSource:
+        return self.factory or ProgramSource(self.file, self.sha256, self.inputs)
+
+
+ONE_ORIGIN: list[JsonValue] = [{"required": ["factory"]}, {"required": ["file"]}]
+"""In the JSON Schema."""
+
+
+def origin_mistakes(stated: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the keys of an origin, as sentences without their subject."""
+    origins = [key for key in ("factory", "file") if key in stated]
+    if len(origins) == 2:
+        yield "it has a `factory:` and a `file:`; keep the one that makes what is shipped"
+    if not origins:
+        yield "it has neither a `factory:` nor a `file:`; add `factory: package.module:function`"
+    for key in ("sha256", "inputs"):
+        if key in stated and "file" not in stated:
+            yield f"`{key}:` belongs to a `file:`, and this is a factory; leave it out"
+
+
+class CandidateSpec(CandidateLimits, Origin):
+    """An optimized model that the project has made itself: its origin, and its limits."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": ONE_ORIGIN})
+
     @model_validator(mode="before")
     @classmethod
     def _of_one_origin(cls, data: Any) -> Any:
         stated = data if isinstance(data, Mapping) else {}
-        origins = [key for key in ("factory", "file") if key in stated]
-        if len(origins) == 2:
-            raise ValueError("it has a `factory:` and a `file:`; keep the one that makes what is shipped")
-        if not origins and (isinstance(data, Mapping) or data is None):
-            raise ValueError("it has neither a `factory:` nor a `file:`; add `factory: package.module:function`")
-        for key in ("sha256", "inputs"):
-            if key in stated and "file" not in stated:
-                raise ValueError(f"`{key}:` belongs to a `file:`, and this is a factory; leave it out")
+        if isinstance(data, Mapping) or data is None:
+            for mistake in origin_mistakes(stated):
+                raise ValueError(mistake)
         if "min_coverage" in stated:
             raise ValueError(
                 "`min_coverage` is about what a recipe changes, and a candidate is a model of its own; leave it out"

@@ -25,7 +25,6 @@ from pytest_modelopt.results.metric import MetricSpec
 _FIRST_LINES = {
     "version": "`version: 1`",
     "models": "`models:` with at least one model below it",
-    "factory": "`factory: package.module:function`, the function that returns the model",
     "data": "`data: package.module:function`, the function that returns the examples",
     "recipes": "`recipes:` with at least one recipe below it, for example `int8-dynamic:`",
     "limit": "`limit:` with the value",

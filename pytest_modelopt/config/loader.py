@@ -25,6 +25,7 @@ from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.source import ProgramSource
 from pytest_modelopt.results.verdicts import Limit, Waiver
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class ModelEntry:
     """One model of the file. Functions are named `package.module:function`."""
 
     name: str
-    factory: str
+    origin: str | ProgramSource
+    """Its factory, or its file."""
     data: str | None
     calibration: str | None
     example_inputs: str | None
@@ -230,7 +232,7 @@ def _build(
             limits = merge([_limits(stated, here, document), binding])
             regression = merge([_limits(stated.regression, (*here, "regression"), document), models[-1].regression])
             left_out = tuple(limit.name for limit in shared if LIMITS[limit.name].is_about_recipe)
-            origin = Candidate(candidate, stated.factory or None, stated.file, stated.sha256, stated.inputs, left_out)
+            origin = Candidate(candidate, stated.origin, left_out)
             cases.append(CaseEntry(models[-1], candidate, limits, document.line(here), regression, origin))
     budgets = BudgetsFile(path, defaults, tuple(models), tuple(cases), document.file, base_setup=spec.base_setup)
     return _with_waivers(budgets, spec, document)
@@ -267,7 +269,7 @@ def _waived(case: str, limits: tuple[Limit, ...], by_limit: Mapping[tuple[str, s
 def _model(name: str, spec: schema.ModelSpec, line: int, defaults: Defaults) -> ModelEntry:
     return ModelEntry(
         name=name,
-        factory=spec.factory,
+        origin=spec.origin,
         data=spec.data or None,
         calibration=spec.calibration or None,
         example_inputs=spec.example_inputs or None,

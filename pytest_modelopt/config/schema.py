@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, model_validator
 
-from pytest_modelopt.config.candidate_schema import CandidateSpec
+from pytest_modelopt.config.candidate_schema import ONE_ORIGIN, CandidateSpec, Origin
 from pytest_modelopt.config.function_references import REFERENCE_SCHEMA, parse_reference
 from pytest_modelopt.config.limit_schema import (
     WORDS_OF_UNITS,
@@ -132,12 +132,11 @@ class DefaultsSpec(Strict):
     )
 
 
-class ModelSpec(Strict):
+class ModelSpec(Origin):
     """One model: where it comes from, what it is scored on, and its budgets."""
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [key]} for key in CASES]})
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [key]} for key in CASES], "oneOf": ONE_ORIGIN})
 
-    factory: Reference = Field(description="The function that returns the model: `package.module:function`.")
     data: Reference = Field(
         default="",
         description="The function that returns the examples to score on, with their targets. Without it, no limit may "

@@ -16,6 +16,8 @@ def compares_nothing(case: Case) -> bool:
     """
     looks = Evidence(case, None)
     before, after = looks.original, looks.variant
+    if case.is_one_file and before.answers == after.answers:
+        return True
     if case.variant is None or case.variant.runtime is not None or before.digest is None or before.answers is None:
         return False
     same = (before.digest, before.answers, before.compiled) == (after.digest, after.answers, after.compiled)

@@ -47,7 +47,9 @@ class Loaded:
     no_coverage: str = ""
     """Why nobody knows what the recipe changed."""
     provenance: Provenance | None = None
-    """Of a candidate."""
+    """Of a candidate, and of an original that is a file."""
+    shipped: dict[str, str] = field(default_factory=dict)
+    """As in `Measurement`."""
     has_compiler: bool = False
     """Whether the project has imported torch's compiler, or a library that does."""
     is_uncounted: bool = False

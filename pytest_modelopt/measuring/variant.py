@@ -9,7 +9,7 @@ from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.source import Source
+from pytest_modelopt.results.source import ProgramSource, Source
 
 SEED = 20260101
 """Seed of everything random in a run: weights made by a factory, calibration order, the coin of the pairs."""
@@ -42,7 +42,7 @@ class Variant:
     The original is the variant with neither of them; two variants of one comparison differ in nothing else.
     """
 
-    model: Source
+    model: Source | ProgramSource
     recipe: Expression | None
     data: Source | None
     calibration: Source | None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.bisection import explanation
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.coverage import Snapshot, compare, is_changed, snapshot
 from pytest_modelopt.optimizing.describe import author_name, known_base, last_line, type_name, types_in_words
+from pytest_modelopt.optimizing.expression import unfit_for_file
 from pytest_modelopt.optimizing.foreign_runtimes import held_by
 from pytest_modelopt.optimizing.multiply_adds import multiply_adds
 from pytest_modelopt.optimizing.quantization import torch_ao
@@ -51,8 +53,12 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
     """
     import torch
 
+    from pytest_modelopt.optimizing.runtimes.program_file_module import FromFile
+
     for recipe in recipes:
         _refuse_unfit(recipe, context)
+    if isinstance(model, FromFile) and (why := unfit_for_file(recipes, PurePath(model.file).suffix)):
+        raise RecipeError(why)
     put_into_eval_mode(model)
     sealed = sealed_modules(model)  # before any recipe: what one of them exports is its own
     _check_original(model, context.example_inputs)

@@ -72,6 +72,12 @@ def snapshot(model: nn.Module) -> Snapshot:
     """
     from torch.nn.parameter import is_lazy
 
+    from pytest_modelopt.optimizing.runtimes.program_file_module import ProgramFile
+
+    if isinstance(model, ProgramFile):
+        return Snapshot(
+            tuple(Weight(name, _layer(name), kind, tensor, tensor.nbytes) for name, kind, tensor in model.weights())
+        )
     types = {name: type_name(module) for name, module in _modules(model).items()}
     parameters = list(model.named_parameters(remove_duplicate=False))
     for raw_name, parameter in parameters:
@@ -90,6 +96,11 @@ def snapshot(model: nn.Module) -> Snapshot:
         owner = weights[before[0]].module if before and not own_bytes else ""
         weights.append(Weight(name, module, types[module], tensor.detach().clone(), own_bytes, owner))
     return Snapshot(tuple(weights), types)
+
+
+def _layer(constant: str) -> str:
+    """What a constant of a program belongs to: exporters name it after the module and its parameter."""
+    return constant.rpartition(".")[0] or constant
 
 
 def _sharing_with(

@@ -131,6 +131,20 @@ def step_texts(text: str) -> tuple[str, ...]:
         return (text.strip(),)
 
 
+def unfit_for_file(recipes: Sequence[Recipe], suffix: str) -> str:
+    """Why these recipes cannot start from a program in a file with this suffix; '' where they can."""
+    wrong = next((recipe.recipe_name for recipe in recipes if suffix not in recipe.takes_files), "")
+    if not wrong:
+        return ""
+    fitting = [name for name, recipe in RECIPES.items() if suffix in recipe.takes_files]
+    if not fitting:
+        return (
+            f"{wrong} takes a model of torch, and no recipe takes {suffix} files; name a `factory:`, or state what was "
+            "made of the file below `candidates:`"
+        )
+    return f"{wrong} cannot start from {suffix} files; those that do are {_listed(fitting)}"
+
+
 def _recipe(part: str, text: str) -> Recipe:
     name, bracket, rest = part.partition("(")
     name = name.strip()

@@ -102,6 +102,8 @@ class Recipe(BaseModel):
     """Names of the module classes whose weights it changes, for messages; empty where it takes any model as a whole."""
     takes: ClassVar[tuple[Form, ...]] = ("float",)
     """Forms of the weights that it can start from."""
+    takes_files: ClassVar[tuple[str, ...]] = ()
+    """Suffixes of the files from which it can start, where the original is a file; empty where it needs a module."""
     gives: ClassVar[Form | None] = None
     """The form in which it leaves them; None: as they were."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,6 +119,31 @@ class Optimized:
     """What the recipes have to say: layers they left alone, and why."""
     path: Path
     """The saved module; gone when the run ends."""
+    _write: Callable[[Path], tuple[Path, ...]] = field(repr=False, compare=False)
+
+    def save(self, path: str | Path) -> tuple[Path, ...]:
+        """Write it as it is shipped, and as `pytest-modelopt export` does: in the format of its runtime, else as one of
+        torch's. Returns the files, of which the first is the one to load.
+
+        `path` lies in the working folder, or is absolute. Its suffix is that of the format, or there is none.
+
+        Raises:
+            RuntimeError: where it cannot be written, or is of another format than the suffix says.
+        """
+        from pytest_modelopt.config.candidate_schema import SUFFIXES
+        from pytest_modelopt.measuring.controller.process import WorkerFailed
+
+        target = Path(path).resolve()
+        suffix = target.suffix if target.suffix in SUFFIXES else ""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            files = self._write(target.with_name(target.name.removesuffix(suffix)))
+        except WorkerFailed as failed:
+            raise RuntimeError(f"{self.recipe} cannot be saved: {failed.message}") from None
+        if suffix not in ("", files[0].suffix):
+            told = ", ".join(file.name for file in files)
+            raise RuntimeError(f"{self.recipe} is no {suffix} file: it was written as {told}")
+        return files
 
     def load(self) -> nn.Module:
         """The optimized module, loaded into this process."""

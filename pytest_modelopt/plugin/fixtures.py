@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.plugin.session import Budget, Session
     from pytest_modelopt.results.answers import Inference
     from pytest_modelopt.results.metric import MetricSpec
-    from pytest_modelopt.results.source import Source
+    from pytest_modelopt.results.source import ProgramSource, Source
     from pytest_modelopt.results.verdicts import Limit
 
 
@@ -68,28 +67,25 @@ class _Work:
         from pytest_modelopt.results.candidate import Candidate
         from pytest_modelopt.results.source import Carried
 
-        file = sources.get("candidate")
-        is_file = isinstance(file, Path) or (isinstance(file, str) and ":" not in file)
-        if is_file:
-            sources = {name: value for name, value in sources.items() if name != "candidate"}
+        given = sources.get("candidate")
+        files = {name: file for name in ("model", "candidate") if (file := self._file(sources.get(name), name))}
+        sources = {name: value for name, value in sources.items() if name not in files}
         carried = {name: value for name, value in sources.items() if value is not None and not isinstance(value, str)}
         named: dict[str, Source | None] = {
             name: Carried(name) if name in carried else _factory_name(name, value) for name, value in sources.items()
         }
-        assert named["model"] is not None
+        origins: dict[str, Source | ProgramSource | None] = {**named, **files}
+        assert origins["model"] is not None
         scored_by, live = _stated_metric(metric)
         carried |= live
-        candidate = None
-        if is_file:
-            candidate = Candidate(Path(str(file)).name, file=os.path.normpath(self._item.path.parent / str(file)))
-        elif named.get("candidate") is not None:
-            candidate = Candidate(_name_of(file), named["candidate"])
+        origin = origins.get("candidate")
+        candidate = None if origin is None else Candidate(_name_of(given), origin)
         defaults = self._session.defaults
         for name, number in (("batch_size", batch_size), ("threads", threads)):
             if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
                 pytest.fail(f"{name}={number!r} is not a positive whole number", pytrace=False)
         return Variant(
-            model=named["model"],
+            model=origins["model"],
             recipe=None if recipe is None else parse_recipe(recipe),
             data=named["data"],
             calibration=named["calibration"],
@@ -105,6 +101,16 @@ class _Work:
             slices=named.get("slices"),
             candidate=candidate,
         )
+
+    def _file(self, value: Any, what: str) -> ProgramSource | None:
+        """A file, by its path from the folder of the test; None for what is none."""
+        from pytest_modelopt.config.candidate_schema import SUFFIXES
+        from pytest_modelopt.results.source import ProgramSource
+
+        is_path = isinstance(value, str) and ":" not in value and (what == "candidate" or value.endswith(SUFFIXES))
+        if not isinstance(value, Path) and not is_path:
+            return None
+        return ProgramSource(str(value)).within(self._item.path.parent)
 
     def _carry(self, objects: dict[str, Any]) -> Path:
         from pytest_modelopt.measuring.carried_objects import CarryError, carry
@@ -270,16 +276,21 @@ class Optimizer(_Work):
             "example_inputs": example_inputs,
         }
         variant = self._variant(sources, recipe)
-        path = self._session.runner.new_file("optimized")
+        runner, name = self._session.runner, self._item.nodeid
+        path, inputs = runner.new_file("optimized"), runner.new_file("optimized-inputs")
+
+        def write(target: Path) -> tuple[Path, ...]:
+            return runner.export_saved(variant, path, inputs, target, name)
+
         try:
-            loaded = self._session.runner.optimize(variant, path, self._item.nodeid)
+            loaded = runner.optimize(variant, path, inputs, name)
         except WorkerFailed as failed:
             output = f"\nthe worker's last output:\n{failed.output}" if failed.output else ""
             pytest.fail(f"{failed.message}{output}", pytrace=False)
         assert variant.recipe is not None
         assert loaded.coverage is not None
         notes = tuple(note for step in loaded.coverage.steps for note in step.notes)
-        return Optimized(variant.recipe.text, loaded.coverage, (*loaded.notes, *notes), path)
+        return Optimized(variant.recipe.text, loaded.coverage, (*loaded.notes, *notes), path, write)
 
 
 def _require_absolute(limits: Sequence[Limit]) -> None:
@@ -347,6 +358,8 @@ def _model_name(model: Any, item: pytest.Item) -> str:
 
 
 def _name_of(model: Any) -> str:
+    if isinstance(model, Path) or (isinstance(model, str) and ":" not in model):
+        return Path(model).name
     return model if isinstance(model, str) else str(getattr(model, "__name__", type(model).__name__))
 
 

@@ -7,7 +7,6 @@ Every process that runs tests has a Session that measures. The process that owns
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from pytest_modelopt.results.case import ORIGINAL, Case, CaseError, MeasuredCase
 from pytest_modelopt.results.contradictions import disagreement_of
 from pytest_modelopt.results.metric import is_share
 from pytest_modelopt.results.record import Environment, Record
+from pytest_modelopt.results.source import ProgramSource, Source
 from pytest_modelopt.results.verdicts import Limit
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ def variant_of(
     from pytest_modelopt.measuring.variant import Variant, environment_now
 
     return Variant(
-        model=model.factory,
+        model=_absolute(model.origin, budgets.path.parent),
         recipe=recipe,
         data=model.data,
         calibration=model.calibration,
@@ -310,12 +310,14 @@ def variant_of(
         batch_size=budgets.defaults.batch_size,
         device=budgets.defaults.device,
         threads=budgets.defaults.threads,
-        candidate=None if candidate is None else _absolute(candidate, budgets.path.parent),
+        candidate=None
+        if candidate is None
+        else replace(candidate, origin=_absolute(candidate.origin, budgets.path.parent)),
     )
 
 
-def _absolute(candidate: Candidate, folder: Path) -> Candidate:
-    return replace(candidate, file=os.path.normpath(folder / candidate.file)) if candidate.file else candidate
+def _absolute(origin: Source | ProgramSource, folder: Path) -> Source | ProgramSource:
+    return origin.within(folder) if isinstance(origin, ProgramSource) else origin
 
 
 def _breaks_memory(case: MeasuredCase) -> bool:

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pytest_modelopt.results.source import Source
+from pytest_modelopt.results.source import ProgramSource, Source
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Where a candidate comes from: either `factory` or `file` is there."""
+    """An optimized model that the project has made itself."""
 
     name: str
-    factory: Source | None = None
-    file: str = ""
-    """In a budgets file as it is written, relative to its folder; absolute in a variant."""
-    sha256: str = ""
-    """What the file must have, in hexadecimal; empty where nothing was said."""
-    inputs: tuple[tuple[str, int | str], ...] = ()
-    """Inputs of the file, each with the argument of the model's call that it gets: a position or a keyword."""
+    origin: Source | ProgramSource
     left_out: tuple[str, ...] = ()
     """Limits of `budget:` that do not bind it."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is known of the candidate that was measured."""
+    """What is known of the candidate, or of the file of an original, that was measured."""
 
     source: str
     """'shop.models:load_student', 'dist/reader.onnx'."""

@@ -107,6 +107,13 @@ class MeasuredCase(PlannedCase):
         found = (side.outside_of_torch for side in (self.reference, self.variant) if side is not None)
         return tuple(dict.fromkeys(what for what in found if what is not None))
 
+    @property
+    def is_one_file(self) -> bool:
+        """Whether both sides are files of the same content."""
+        sides = (self.reference, self.variant)
+        sums = [side.provenance.sha256 for side in sides if side is not None and side.provenance is not None]
+        return len(sums) == len(sides) and bool(sums[0]) and sums[0] == sums[1]
+
     def memory_peaks_bytes(self, side: Measurement | None) -> tuple[int, ...]:
         """What the meter of this comparison read for `side`: one exact figure, or one of each fresh process.
 

@@ -73,7 +73,7 @@ def loads(text: str) -> Record:
     if type(version) is not int or version != SCHEMA_VERSION:
         _refuse(
             f"schema_version: the record was written by another version: it says {_shown(version)}, "
-            f"this pytest-modelopt reads {SCHEMA_VERSION}"
+            f"this pytest-modelopt reads {SCHEMA_VERSION}: measure again with it"
         )
     cases = data.get("cases")
     pairs = [_take_pairs(case, f"cases[{index}]") for index, case in enumerate(cases)] if type(cases) is list else []

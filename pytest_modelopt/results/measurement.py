@@ -71,7 +71,9 @@ class Measurement:
     repeat: Repeat | None = None
     """Of a variant that answers differently each time; None for one that repeats itself, and where nobody looked."""
     provenance: Provenance | None = None
-    """Of a candidate: what the project has made of the model itself."""
+    """Of a candidate: what the project has made of the model itself. Of an original that is a file, too."""
+    shipped: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of each file that `pytest-modelopt export` writes of it, by suffix; empty where torch runs it."""
     hidden_bytes: int | None = 0
     """What a fresh process gained by loading and calling it beyond what torch's allocator and the walk explain; 0
     within the tolerance, None where no fresh process can load it, or where hardly anything of its weights was found."""

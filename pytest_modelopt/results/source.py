@@ -1,8 +1,10 @@
-"""Where a model, its data or a function comes from: a name to import, or a live object."""
+"""Where a model, its data or a function comes from: a name to import, a live object, or, of a model, a file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -10,6 +12,22 @@ class Carried:
     """A live object of the pytest process, under `key` in the file that `carry` wrote for the worker."""
 
     key: str
+
+
+@dataclass(frozen=True)
+class ProgramSource:
+    """A model as a file, in the format of its runtime."""
+
+    file: str
+    """In a budgets file as it is written, relative to its folder; absolute in a variant."""
+    sha256: str = ""
+    """What the file must have, in hexadecimal; empty where nothing was said."""
+    inputs: tuple[tuple[str, int | str], ...] = ()
+    """Inputs of the file, each with the argument of the model's call that it gets: a position or a keyword."""
+
+    def within(self, folder: Path) -> ProgramSource:
+        """The same with an absolute path, where this one starts from `folder`."""
+        return replace(self, file=os.path.normpath(folder / self.file))
 
 
 Source = str | Carried

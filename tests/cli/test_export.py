@@ -17,11 +17,15 @@ models:
   m:
     factory: shop:classifier
     data: shop:data
-    recipes: {onnxruntime-int8-dynamic: {max_flips: 10%}, litert: {max_flips: 10%}}
+    budget: {max_flips: 40%}
+    recipes: {onnxruntime-int8-dynamic: {}, litert: {}, low-rank(ratio=0.5): {}, int8-dynamic: {}}
 """
+RECIPES = {"onnxruntime-int8-dynamic": "onnx", "litert": "tflite", "low-rank(ratio=0.5)": "pt2", "int8-dynamic": "pt"}
 CANDIDATES = """    candidates:
-      onnx: {file: dist/shipped.onnx, max_flips: 10%}
-      tflite: {file: dist/m-litert.tflite, max_flips: 10%}
+      onnx: {file: dist/shipped.onnx}
+      tflite: {file: dist/m-litert.tflite}
+      pt2: {file: dist/m-low-rank_ratio_0.5_.pt2}
+      pt: {factory: "dist.m_int8_dynamic:load"}
 """
 
 
@@ -34,29 +38,31 @@ def test_the_exported_file_has_the_figures_of_its_recipe(
     monkeypatch.chdir(pytester.path)
     assert main(["export", "m", "onnxruntime-int8-dynamic", "--name", "shipped"]) == 0
     assert main(["export", "m", "litert", "--output", "dist"]) == 0
+    assert main(["export", "m", "low-rank( ratio=0.5 )"]) == 0
+    assert main(["export", "m", "int8-dynamic"]) == 0
     told = capsys.readouterr().out
-    for name in ("shipped.onnx", "m-litert.tflite"):
+    assert "gate it as a candidate by `factory: dist.m_int8_dynamic:load`" in told
+    sums = {}
+    for name in ("shipped.onnx", "m-litert.tflite", "m-low-rank_ratio_0.5_.pt2", "m-int8-dynamic.pt"):
         content = (Path("dist") / name).read_bytes()
         line = f"dist/{name}: {len(content):,} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}"
         assert line in told.splitlines()
+        sums[Path(name).suffix] = hashlib.sha256(content).hexdigest()
     (pytester.path / "budgets.yaml").write_text(BUDGETS + CANDIDATES, encoding="utf-8")
     result = pytester.runpytest("--modelopt", "--modelopt-report", "report", "-p", "no:cacheprovider")
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=8)
     cases = {case.recipe: case for case in read(pytester.path / "report" / "record.json").cases}
-    for recipe, candidate in (("onnxruntime-int8-dynamic", "onnx"), ("litert", "tflite")):
+    for recipe, candidate in RECIPES.items():
         assert cases[recipe].agreement == cases[candidate].agreement
         assert cases[recipe].drop == cases[candidate].drop
-
-
-def test_a_torch_variant_is_saved_as_a_module(
-    project: Callable[..., pytest.Pytester],  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    pytester = project(BUDGETS)
-    monkeypatch.chdir(pytester.path)
-    assert main(["export", "m", "low-rank( ratio=0.5 )"]) == 0
-    assert "dist/m-low-rank_ratio_0.5_.pt: " in capsys.readouterr().out
+        ours, theirs = cases[recipe].variant, cases[candidate].variant
+        assert ours is not None
+        assert theirs is not None
+        assert ours.shipped == ({f".{candidate}": sums[f".{candidate}"]} if ours.runtime else {})
+        assert theirs.provenance is not None
+        assert theirs.provenance.sha256 == ("" if candidate == "pt" else sums[f".{candidate}"])
+        if candidate == "pt":  # the very module that was measured
+            assert (ours.size_bytes, ours.memory_bytes) == (theirs.size_bytes, theirs.memory_bytes)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_a_file_says_where_each_model_comes_from(tmp_path: Path) -> None:
     budgets = load(tmp_path, FULL)
     vit, spoken = budgets.models
     assert budgets.path == tmp_path / "budgets.yaml"
-    assert (vit.name, vit.factory, vit.data, vit.line) == (
+    assert (vit.name, vit.origin, vit.data, vit.line) == (
         "digits-vit",
         "shop.vision:load_model",
         "shop.vision:test_data",

@@ -38,6 +38,7 @@ def needs(argument): return nn.Linear(2, 2)
 def raises(): raise KeyError("epoch")
 def fails_inside(): return nn.Linear(2)
 def offline(): raise OSError("no network")
+def fetched(): return torch.hub.load_state_dict_from_url("http://127.0.0.1:1/weights.pt", "weights")
 load_model = good
 value = 3
 """
@@ -75,6 +76,14 @@ def test_what_goes_wrong_inside_a_factory_is_not_blamed_on_its_arguments(users_m
         loading.load_model(loader(users_module), f"users_models:{factory}")
     assert "raised" in str(caught.value)
     assert "without arguments" not in str(caught.value)
+
+
+def test_weights_that_need_the_network_are_told(users_module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(users_module)
+    with pytest.raises(
+        VariantError, match=r"raised URLError: .*; it needs the network, .* let the factory read the file"
+    ):
+        loading.load_model(loader(users_module), "users_models:fetched", "candidate")
 
 
 def test_a_module_that_cannot_be_imported_says_where_it_was_looked_for(users_module: Any) -> None:

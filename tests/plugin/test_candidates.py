@@ -120,6 +120,54 @@ def test_each_format_has_the_figures_that_its_own_runtime_gives(make: Callable[[
     assert "candidate" in result.stdout.str()
 
 
+ORIGINALS = """version: 1
+models:
+  onnx:
+    file: dist/external.onnx
+    inputs: {features: 0}
+    data: shop:data
+    original: {min_accuracy: 97%, max_size: 0.2 MB}
+    budget: {max_accuracy_drop: 5 pp, min_coverage: 90%}
+    recipes: {onnxruntime-int8-dynamic: {max_size: 0.1 MB}}
+    candidates: {same: {file: dist/external.onnx}, shipped: {file: dist/reader.pt}}
+  mobile:
+    file: dist/reader.tflite
+    data: shop:data
+    budget: {max_accuracy_drop: 5 pp, min_coverage: 90%}
+    recipes: {litert-int8: {max_size: 0.1 MB}}
+  script: {file: dist/reader.pt2, example_inputs: made:one, original: {max_size: 1 MB}}
+  pointer: {file: dist/pointer.onnx, data: shop:data, original: {max_size: 1 MB}}
+"""
+
+
+def test_an_original_may_be_a_file(make: Callable[[str], pytest.Pytester]) -> None:
+    pytester = make("")
+    (pytester.path / "budgets.yaml").write_text(ORIGINALS, encoding="utf-8")
+    with (pytester.path / "made.py").open("a") as made:
+        made.write("\ndef one():\n    return torch.ones(1, 64)\n")
+    result, record = gated(pytester)
+    result.assert_outcomes(passed=4, failed=3)
+    cases = {case.name: case for case in record.cases}
+    folder, (_, targets) = pytester.path / "dist", candidate_files.shop().data()
+    original = cases["onnx/original"].variant
+    assert original is not None
+    assert original.provenance is not None
+    assert set(original.provenance.files) == {"dist/external.onnx", "dist/weights.bin"}
+    assert original.size_bytes == sum((folder / name).stat().st_size for name in ("external.onnx", "weights.bin"))
+    assert original.score == (np.load(folder / "external.onnx.npy").argmax(1) == targets.numpy()).sum() / 200
+    outcomes = {verdict.limit.name: verdict.outcome for verdict in cases["onnx/original"].verdicts}
+    assert outcomes == {"min_accuracy": "pass", "max_size": "fail"}
+    for name in ("onnx/onnxruntime-int8-dynamic", "mobile/litert-int8"):
+        variant = cases[name].variant
+        assert variant is not None
+        assert variant.provenance is None
+        assert not any("it is dist" in note for note in variant.notes)
+    assert (error := cases["onnx/same"].error) is not None
+    assert "the candidate same is the file of the original once more" in error.message
+    assert (error := cases["pointer/original"].error) is not None
+    assert "run `git lfs pull --include dist/pointer.onnx` first" in error.message
+
+
 def test_damaged_weights_break_the_budget_that_whole_ones_keep(make: Callable[[str], pytest.Pytester]) -> None:
     pytester = make(
         "      student: {factory: made:student, max_memory: 0.25 MB}\n"
@@ -201,7 +249,8 @@ MISTAKES = {
     "a: {}": "it has neither a `factory:` nor a `file:`",
     "a: {file: ../a.onnx}": "lies outside of the project",
     "a: {file: /etc/a.onnx}": "is not a path from the folder of this file",
-    "a: {file: dist/a.gguf}": "is of a format that cannot be measured",
+    "a: {file: dist/a.gguf}": "'dist/a.gguf' is a model for llama.cpp, which has no runtime here; an `nn.Module`",
+    "a: {file: dist/a.pth}": "is of a format that cannot be measured",
     "a: {factory: made:student, sha256: 00}": "`sha256:` belongs to a `file:`",
     "a: {file: a.onnx, sha256: 12ab}": "is no SHA-256 sum",
     "a: {file: a.onnx, inputs: {x: -1}}": "is neither a position from 0 on nor a keyword",

@@ -38,6 +38,7 @@ MODEL = """  m:
     regression: {{max_size_growth: 5%}}
     candidates:
       {candidates}
+  n: {{file: net.pt, data: shop:data, original: {{max_size: 1 MB}}, regression: {{max_size_growth: 5%}}}}
 """
 
 
@@ -59,7 +60,7 @@ def test_a_candidate_is_compared_with_itself_at_the_base(
     make(64, "small: {factory: shop:small}\n      file: {file: net.pt}\n      gone: {factory: shop:small}")
     make(96, "small: {factory: shop:small}\n      file: {file: net.pt}\n      new: {factory: shop:small}")
     result = repository.against("HEAD~1")
-    cases = {(case.recipe, case.base is not None): case for case in repository.record.cases}
+    cases = {(case.recipe, case.base is not None): case for case in repository.record.cases if case.model == "m"}
     outcomes = {
         recipe: [verdict.outcome for verdict in case.verdicts]
         for (recipe, is_against), case in cases.items()
@@ -72,6 +73,8 @@ def test_a_candidate_is_compared_with_itself_at_the_base(
     assert against is not None
     assert against.removed == ("m/gone",)
     assert result.ret == 1
+    (grown,) = (case for case in repository.record.cases if case.model == "n" and case.base is not None)
+    assert [verdict.outcome for verdict in grown.verdicts] == ["fail"]
     assert [verdict.outcome for verdict in cases["original", False].verdicts] == ["pass"]
 
 

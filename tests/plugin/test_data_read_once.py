@@ -193,7 +193,7 @@ def test_a_variant_without_data_reads_nothing(runner: Runner, variant: Variant, 
 def test_an_optimized_model_takes_its_first_batch_from_the_source(
     runner: Runner, variant: Variant, tmp_path: Path
 ) -> None:
-    runner.optimize(variant, runner.new_file("optimized"), "name")
+    runner.optimize(variant, runner.new_file("optimized"), runner.new_file("inputs"), "name")
     assert asked(tmp_path).total() == 64
     assert kept_files(runner) == []
 

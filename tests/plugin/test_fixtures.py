@@ -195,6 +195,7 @@ def test_optimize_makes_the_variant_and_says_what_it_changed(project: Project) -
         project,
         """
 def test_optimize(optimize):
+    import pathlib
     model = net()
     optimized = optimize(model, "int8-dynamic", example_inputs=torch.zeros(1, 64))
     assert optimized.recipe == "int8-dynamic"
@@ -205,6 +206,12 @@ def test_optimize(optimize):
     inputs, targets = labelled(model)
     assert (loaded(inputs).argmax(1) == targets).float().mean() > 0.9
     assert "quantized" in type(loaded.body).__module__
+    (file,) = optimized.save("kept/net")  # as TorchScript: a class of this test is loaded from no other file
+    assert file == pathlib.Path.cwd() / "kept" / "net.pt"
+    with pytest.warns(DeprecationWarning):
+        assert torch.equal(torch.jit.load(file)(inputs), loaded(inputs))
+    with pytest.raises(RuntimeError, match="int8-dynamic is no .onnx file: it was written as other.pt"):
+        optimized.save("kept/other.onnx")
 
 def test_nothing_to_change(optimize):
     optimize(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4)).eval(), "int8-dynamic", example_inputs=torch.zeros(2, 4))

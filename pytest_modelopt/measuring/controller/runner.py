@@ -152,14 +152,15 @@ class Runner:
         """Whether it is the original for which the last case is in error."""
         return self._original.measured is not None and self._original.measured.error is not None
 
-    def optimize(self, variant: Variant, path: Path, name: str) -> Loaded:
-        """Apply the variant's recipe and save the result to `path`. Raises WorkerFailed."""
+    def optimize(self, variant: Variant, path: Path, inputs: Path, name: str) -> Loaded:
+        """Apply the variant's recipe, save the result to `path`, and the inputs of the call. Raises WorkerFailed."""
         measured = Measured(variant)
         try:
             self._measuring.load(measured, name)
             assert measured.worker is not None
             assert measured.loaded is not None
             measured.worker.request("save", path=str(path), limit_s=self._limits.step_limit_s)
+            measured.worker.request("save_inputs", path=str(inputs), limit_s=self._limits.step_limit_s)
             return measured.loaded
         except Failed as failed:
             raise WorkerFailed(failed.error.message, failed.error.output) from None
@@ -168,9 +169,22 @@ class Runner:
 
     def export(self, variant: Variant, path: Path, name: str) -> tuple[Path, ...]:
         """Make the variant and write it as it is shipped to `path`, which has no suffix. Raises WorkerFailed."""
+        return self._export(variant, path, lambda measured: self._measuring.load(measured, name))
+
+    def export_saved(self, variant: Variant, saved: Path, inputs: Path, path: Path, name: str) -> tuple[Path, ...]:
+        """As `export`, of what `optimize` has saved. Raises WorkerFailed."""
+
+        def load(measured: Measured) -> None:
+            self._measuring.start(measured, name, f"writes the {variant.label}")
+            files = {"path": str(saved), "inputs_file": str(inputs)}
+            self._context.ask(measured, name, "reload", "loading it", stage="load", **files)
+
+        return self._export(variant, path, load)
+
+    def _export(self, variant: Variant, path: Path, load: Callable[[Measured], None]) -> tuple[Path, ...]:
         measured = Measured(variant)
         try:
-            self._measuring.load(measured, name)
+            load(measured)
             assert measured.worker is not None
             files = measured.worker.request("export", path=str(path), limit_s=self._limits.step_limit_s)
         except Failed as failed:

@@ -71,6 +71,7 @@ class Measuring:
             runtime=memory.runtime,
             reserved_bytes=memory.reserved_bytes,
             provenance=measured.loaded.provenance,
+            shipped=measured.loaded.shipped,
         )
         if measured.loaded.no_coverage:
             unmeasured["coverage"] = measured.loaded.no_coverage
@@ -172,8 +173,11 @@ class Measuring:
             loaded = replace(loaded, metric_name=known.metric_name, higher_is_better=known.higher_is_better)
         if variant.recipe is not None:
             optimized: Loaded = self._context.ask(measured, name, "optimize", f"optimizing with {variant.label}")
+            if loaded.provenance is not None:  # of the original's file, of which the recipe has made something else
+                loaded = replace(loaded, notes=(), provenance=None)
             loaded = replace(loaded, notes=(*loaded.notes, *optimized.notes), coverage=optimized.coverage)
             loaded = replace(loaded, no_coverage=optimized.no_coverage, is_uncounted=optimized.is_uncounted)
+            loaded = replace(loaded, shipped=optimized.shipped)
         if variant.tree is not None:
             self._require_its_own_files(measured, name)
         measured.loaded = loaded

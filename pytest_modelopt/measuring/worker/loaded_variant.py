@@ -7,6 +7,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,25 @@ from torch import nn
 
 from pytest_modelopt.measuring.protocol import Examples, Loaded, VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import environment, loading, observe, quality, size
-from pytest_modelopt.measuring.worker.candidates import load_candidate
+from pytest_modelopt.measuring.worker import environment, loading, observe, quality, shipping, size
 from pytest_modelopt.measuring.worker.data.variant_data import Data
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
 from pytest_modelopt.measuring.worker.memory import tensor_meter
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import Metric, make_metric
 from pytest_modelopt.measuring.worker.other_tree import linked_to_head, taken_from_head
+from pytest_modelopt.measuring.worker.program_files import Made, left_out, load_file, made_by
 from pytest_modelopt.measuring.worker.remembered_inputs import remembers
 from pytest_modelopt.measuring.worker.settings import settings
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from pytest_modelopt.optimizing.runtimes.program_file_module import ITS_OWN
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
 from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
 from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.measurement import Coverage
 from pytest_modelopt.results.record import Environment
+from pytest_modelopt.results.source import ProgramSource, Source
 
 _LEAST_HELD = 64
 """Where less than this part of the weights is left in tensors, they are nothing to compare."""
@@ -120,21 +123,30 @@ class LoadedVariant:
     def _load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
         candidate = self._variant.candidate
         if candidate is None:
-            return loading.load_model(self._loader, self._variant.model)
-        if candidate.file and self._device.is_cuda:
-            raise VariantError(
-                f"{candidate.name} is a file, and files run on the CPU only, not on {self._variant.device}"
-            )
+            model, notes, self._provenance = self._load_original()
+            return model, notes
 
-        def answer() -> tuple[Inputs, Any]:
-            original, _ = loading.load_model(self._loader, self._variant.model)
+        def answer() -> Any:
+            original, *_ = self._load_original()
             with torch.no_grad():
-                return self._first_inputs(), call(original, self._first_inputs())
+                return call(original, self._first_inputs())
 
-        model, notes, self._provenance = load_candidate(
-            candidate, self._loader, Path(self._variant.import_paths[0]), answer
-        )
-        return model, notes
+        model, notes, self._provenance = self._load_from(candidate.origin, "candidate", answer)
+        return model, (*notes, *left_out(candidate))
+
+    def _load_original(self) -> Made:
+        return self._load_from(self._variant.model, "model", lambda: ITS_OWN)
+
+    def _load_from(self, origin: Source | ProgramSource, what: str, answer: Callable[[], Any]) -> Made:
+        folder = Path(self._variant.import_paths[0])
+        if isinstance(origin, ProgramSource):
+            if self._device.is_cuda:
+                raise VariantError(
+                    f"the {what} is a file, and files run on the CPU only, not on {self._variant.device}"
+                )
+            return load_file(origin, folder, self._first_inputs(), answer)
+        model, notes = loading.load_model(self._loader, origin, what)
+        return model, notes, made_by(origin) if what == "candidate" else None
 
     def optimize(self) -> Loaded:
         """Apply the recipe to the loaded model."""
@@ -144,15 +156,7 @@ class LoadedVariant:
         recipes = self._variant.recipe.steps
         self._set_threads()
         loading.seed_everything(self._variant.seed)
-        context = Context(
-            self._first_inputs(),
-            self._data.calibration(),
-            self._variant.seed,
-            device=self._device.torch_device.type,
-            varying=lambda: self._data.varying(self._first_inputs()),
-            batches=lambda: map(self._device.take, self._data.calls(self._first_inputs())),
-            training=self._data.training(),
-        )
+        context = replace(self._context(), calibration=self._data.calibration(), training=self._data.training())
         try:
             done = optimize(self.model, recipes, context)
         except RecipeError as error:
@@ -160,12 +164,13 @@ class LoadedVariant:
                 raise VariantError(str(error)) from error
         if self._data.calibration_seen.refusal is not None:  # whatever the recipe made of it
             raise self._data.calibration_seen.refusal
-        self._model = done.model
+        self._model, self._provenance = done.model, None
         self._known = {"first_call_s": done.first_call_s, "settings": settings()}
         gc.collect()
         unknown, is_uncounted = _nothing_to_compare(done.model, done.coverage)
         notes, coverage = ((unknown,), None) if unknown else ((), done.coverage)
-        return Loaded(notes, coverage, "", True, unknown, is_uncounted=is_uncounted)
+        shipped = shipping.sums(done.model)
+        return Loaded(notes, coverage, "", True, unknown, is_uncounted=is_uncounted, shipped=shipped)
 
     def taken_from_head(self) -> tuple[str, ...]:
         """Modules and files of head that this variant of another revision has used instead of its own."""
@@ -209,6 +214,17 @@ class LoadedVariant:
     @property
     def _needs_copies(self) -> bool:
         return bool(self._traces or self._remembers)
+
+    def _context(self) -> Context:
+        """Of the call that is measured, without data to learn from."""
+        return Context(
+            self._first_inputs(),
+            None,
+            self._variant.seed,
+            device=self._device.torch_device.type,
+            varying=lambda: self._data.varying(self._first_inputs()),
+            batches=lambda: map(self._device.take, self._data.calls(self._first_inputs())),
+        )
 
     def _first_inputs(self) -> Inputs:
         assert self._inputs is not None

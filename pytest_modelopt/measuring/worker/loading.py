@@ -24,6 +24,16 @@ from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.optimizing.sealed import in_training, put_into_eval_mode
 from pytest_modelopt.results.source import Carried, Source
 
+_OF_NETWORK = {
+    "ConnectionError",
+    "ConnectError",
+    "gaierror",
+    "URLError",
+    "OfflineModeIsEnabled",
+    "LocalEntryNotFoundError",
+}
+"""Classes of errors of Python, requests, httpx and Hugging Face's hub."""
+
 
 class Loader:
     """Makes what a variant names. Carried objects are read once, until `start_afresh`."""
@@ -123,7 +133,22 @@ def _call_factory(factory: Callable[[], Any], label: str, what: str) -> Any:
         return factory()
     except (Exception, SystemExit) as error:
         hint = f"; a {what} factory is called without arguments" if _lacks_arguments(factory, error) else ""
+        if _needs_network(error):
+            hint = (
+                "; it needs the network, and a gate that does measures something else when that changes: fetch the "
+                "weights in a step before, and let the factory read the file"
+            )
         raise VariantError(f"{label} raised {error_text(error)}{hint}") from error
+
+
+def _needs_network(error: BaseException | None) -> bool:
+    """Whether a connection that could not be made is among the causes."""
+    while error is not None:
+        names = {kind.__name__ for kind in type(error).__mro__}
+        if names & _OF_NETWORK:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _lacks_arguments(factory: Callable[[], Any], error: BaseException) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_modelopt.measuring.protocol import VariantError, error_text
-from pytest_modelopt.measuring.worker import loading, size
+from pytest_modelopt.measuring.worker import loading, shipping, size
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
-from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
 
 
 class Saving(LoadedVariant):
@@ -22,16 +21,9 @@ class Saving(LoadedVariant):
         loading.keep_environment(Path(path), self._environment)
 
     def export(self, path: str) -> tuple[str, ...]:
-        """Write the variant as it is shipped to `path`, without a suffix: in the format of its runtime, or else saved
-        by torch. The files."""
-        if isinstance(self.model, RuntimeModule):
-            return tuple(map(str, self.model.written(Path(path))))
-        file = Path(path).with_name(f"{Path(path).name}.pt")
-        try:
-            size.save(self.model, file)
-        except Exception as error:
-            raise not_saved(error) from error
-        return (str(file),)
+        """Write the variant as it is shipped to `path`, without a suffix. The files."""
+        self._set_threads()
+        return tuple(map(str, shipping.write(self.model, Path(path), self._context())))
 
     def save_inputs(self, path: str) -> None:
         """Write the inputs of the measured call to `path`."""

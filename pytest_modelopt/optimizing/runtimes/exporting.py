@@ -24,8 +24,13 @@ KNOWN_WARNINGS = (
 torch's computes anew in each call, as weight norm does."""
 
 
-def export(model: nn.Module, context: Context, recipe_name: str) -> torch.export.ExportedProgram:
+def export(
+    model: nn.Module, context: Context, recipe_name: str, *, any_precision: bool = False
+) -> torch.export.ExportedProgram:
     """The model's forward pass as a graph, with the sizes that vary left open: the number of examples, and `varying`.
+
+    Weights in other floating-point types than float32 are refused, which other runtimes do not take, but for
+    `any_precision`.
 
     Raises:
         RecipeError: with the line of the model that cannot be exported, or with what no graph of it would do.
@@ -34,7 +39,8 @@ def export(model: nn.Module, context: Context, recipe_name: str) -> torch.export
 
     varying = context.varying()
     inputs = inputs_to_trace(context, varying)
-    refuse_other_precisions(model, recipe_name)
+    if not any_precision:
+        refuse_other_precisions(model, recipe_name)
     refuse_state(model, inputs, recipe_name)
     args, kwargs = arguments(inputs)
     open_sizes = dynamic_sizes(inputs, varying)

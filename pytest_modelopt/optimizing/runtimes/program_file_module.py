@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils import _pytree
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line
-from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule, Signature
+from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule, Fed, Signature
 
 FORMATS = {
     ".onnx": ("onnxruntime.onnx_file_module", "ONNX Runtime", "onnxruntime"),
@@ -26,6 +27,8 @@ FORMATS = {
     ".pt": ("torch_file_module", "TorchScript", None),
 }
 """The module with the class `File`, the name, and the pip extra of each suffix."""
+ITS_OWN = object()
+"""In place of what the original answers, where the program is the original."""
 _POINTER = b"version https://git-lfs"
 
 
@@ -50,29 +53,25 @@ def _type(dtype: torch.dtype | None) -> str:
     return "unknown" if dtype is None else str(dtype).removeprefix("torch.")
 
 
-class ProgramFile(EngineModule):
-    """Runs a file in its runtime. Saved, it is the paths: what is shipped are the files.
+class FromFile(nn.Module):
+    """A model that is a file: `file` is its path, `files` are all that belong to it, the named one first, and `made_by`
+    is what the file says of its origin."""
 
-    `arguments` says for each input of the program which of the call's tensors it gets, in the order of the signature;
-    `files` are all that belong to it, the named one first, and `made_by` is what the file says of its origin.
-    """
+    file: str
+    files: tuple[str, ...]
+    made_by: str
 
-    def __init__(
-        self,
-        file: str,
-        signature: Signature,
-        arguments: tuple[int, ...] = (),
-        files: tuple[str, ...] = (),
-        made_by: str = "",
-    ) -> None:
+
+class ProgramFile(EngineModule, FromFile):
+    """Runs a file in its runtime. Saved, it is the paths: what is shipped are the files."""
+
+    def __init__(self, file: str, signature: Signature, files: tuple[str, ...] = (), made_by: str = "") -> None:
         super().__init__(signature)
         self.file, self.files, self.made_by = file, files or (file,), made_by
-        self.arguments = arguments
-        self._ports: list[Port] = []
         self.eval()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.file, self.signature, self.arguments, self.files, self.made_by)
+        return type(self), (self.file, self.signature, self.files, self.made_by)
 
     @classmethod
     def described(cls, file: str) -> tuple[tuple[str, ...], str]:
@@ -80,42 +79,23 @@ class ProgramFile(EngineModule):
         return (file,), cls.runtime
 
     @abstractmethod
-    def opened(self, threads: int) -> Any:
-        """An engine for the file that works with `threads` threads."""
-
-    @abstractmethod
     def ports(self, engine: Any) -> list[Port]:
         """The inputs of the program, in its own order."""
 
-    def start(self, threads: int) -> Any:
-        """With the ports, which a timed call must not ask for."""
-        engine = self.opened(threads)
-        self._ports = self.ports(engine)
-        return engine
-
     @abstractmethod
-    def run_ports(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        """The outputs for a tensor for each port."""
+    def output_names(self, engine: Any) -> list[str]:
+        """Of its outputs, in its own order."""
 
-    def run(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        given = [_as(inputs[index], port) for index, port in zip(self.arguments, self._ports, strict=True)]
-        return self.run_ports(engine, given)
-
-
-def _as(tensor: torch.Tensor, port: Port) -> torch.Tensor:
-    """In the type of the program's input: other runtimes count in int32 where torch does in int64."""
-    if tensor.dtype is torch.int64 and port.dtype is torch.int32 and tensor.numel():
-        limits = torch.iinfo(torch.int32)
-        if int(tensor.min()) < limits.min or int(tensor.max()) > limits.max:
-            raise ValueError(f"the input {port.name} holds whole numbers beyond the 32 bits of the program's input")
-        return tensor.to(port.dtype)
-    return tensor
+    def weights(self) -> Iterator[tuple[str, str, torch.Tensor]]:
+        """Name, operator and numbers of each constant that it holds in float32, for what a recipe changes of them."""
+        yield from ()
 
 
-def load(file: str, shown: str, inputs: Inputs, output: Any, names: Mapping[str, int | str]) -> nn.Module:
+def load(file: str, shown: str, inputs: Inputs, output: Any, names: Mapping[str, int | str]) -> FromFile:
     """The program in `file`, which answers as the original did with `output` on `inputs`.
 
     `shown` is what messages call the file. `names` are the arguments that its inputs get, where the names differ.
+    With `ITS_OWN` as output it is an original itself: one tensor is returned as it is, several in a dict by name.
 
     Raises:
         ProgramFileError: with what does not fit, both sides shown.
@@ -126,10 +106,12 @@ def load(file: str, shown: str, inputs: Inputs, output: Any, names: Mapping[str,
     module_name, runtime, extra = FORMATS[path.suffix]
     try:
         kind: Any = importlib.import_module(f"{__package__}.{module_name}").File
-        program: nn.Module = kind(file, Signature.of(inputs, output))
+        program: FromFile = kind(file, Signature.of(inputs, output))
         if isinstance(program, ProgramFile):
             program.files, program.made_by = program.described(file)
             program = _bound(program, shown, inputs, names)
+            if output is ITS_OWN:
+                program.signature = _answering_by_itself(program, shown, inputs)
     except ProgramFileError:
         raise
     except ModuleNotFoundError as error:
@@ -142,8 +124,18 @@ def load(file: str, shown: str, inputs: Inputs, output: Any, names: Mapping[str,
             f"{runtime} cannot load {shown}: {last_line(error)}; is the file whole, and of the format that its suffix "
             "says?"
         ) from error
-    _require_same_outputs(program, shown, inputs, output)
+    found = _answer(program, shown, inputs)
+    if output is not ITS_OWN:
+        _require_same_outputs(found, shown, output)
     return program
+
+
+def _answering_by_itself(program: ProgramFile, shown: str, inputs: Inputs) -> Signature:
+    with _running(shown), torch.no_grad():
+        tensors = program.run(program.engine, program.signature.flat_inputs(*_arguments(inputs)))
+    names = program.output_names(program.engine)
+    output = tensors[0] if len(tensors) == 1 else dict(zip(names, tensors, strict=True))
+    return replace(Signature.of(inputs, output), ports=program.signature.ports)
 
 
 def require_content(path: Path, shown: str) -> None:
@@ -178,13 +170,14 @@ def _bound(program: ProgramFile, shown: str, inputs: Inputs, names: Mapping[str,
     unknown = [name for name in names if name not in {port.name for port in ports}]
     if unknown:
         raise ProgramFileError(f"`inputs:` names {', '.join(unknown)}, but {takes}")
-    program.arguments = tuple(
-        _argument(index, port, ports, keys, names, takes, gives) for index, port in enumerate(ports)
-    )
-    for port, index in zip(ports, program.arguments, strict=True):
+    fed = []
+    for number, port in enumerate(ports):
+        index = _argument(number, port, ports, keys, names, takes, gives)
         why = _misfit(port, tensors[index])
         if why:
             raise ProgramFileError(f"{takes}, but {gives}: {why}")
+        fed.append(Fed(port.name, index, port.dtype is torch.int32))
+    program.signature = replace(program.signature, ports=tuple(fed))
     return program
 
 
@@ -248,14 +241,22 @@ def _of_batch(port: Port, examples: int) -> str:
     )
 
 
-def _require_same_outputs(program: nn.Module, shown: str, inputs: Inputs, output: Any) -> None:
+def _answer(program: nn.Module, shown: str, inputs: Inputs) -> Any:
+    with _running(shown), torch.no_grad():
+        return call(program, inputs)
+
+
+@contextlib.contextmanager
+def _running(shown: str) -> Iterator[None]:
     try:
-        with torch.no_grad():
-            found = call(program, inputs)
+        yield
     except ProgramFileError:
         raise
     except Exception as error:
         raise ProgramFileError(f"{shown} does not run on the data: {last_line(error)}") from error
+
+
+def _require_same_outputs(found: Any, shown: str, output: Any) -> None:
     sides = [[leaf for leaf in _pytree.tree_leaves(each) if isinstance(leaf, torch.Tensor)] for each in (output, found)]
     told = [f"({', '.join(f'{_type(each.dtype)}{list(each.shape)}' for each in side)})" for side in sides]
     if [each.shape for each in sides[0]] != [each.shape for each in sides[1]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +12,29 @@ from torch import nn
 from torch.utils import _pytree
 
 from pytest_modelopt.optimizing.calling import Inputs
+
+
+@dataclass(frozen=True)
+class Fed:
+    """An input of a program: which of the call's tensors it gets, and whether as int32 where torch counts in int64."""
+
+    name: str
+    index: int
+    narrows: bool = False
+
+    def of(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The tensor that it gets.
+
+        Raises:
+            ValueError: for whole numbers that int32 does not hold.
+        """
+        tensor = tensors[self.index]
+        if not self.narrows or tensor.dtype is not torch.int64:
+            return tensor
+        limits = torch.iinfo(torch.int32)
+        if tensor.numel() and (int(tensor.min()) < limits.min or int(tensor.max()) > limits.max):
+            raise ValueError(f"the input {self.name} holds whole numbers beyond the 32 bits of the program's input")
+        return tensor.to(torch.int32)
 
 
 @dataclass(frozen=True)
@@ -28,6 +50,8 @@ class Signature:
     """The leaves of the output that are no tensors, in place; a tensor's place holds `TENSOR`."""
     dtypes: tuple[torch.dtype, ...]
     """Of the output's tensors."""
+    ports: tuple[Fed, ...] | None = field(default=None, compare=False)
+    """What each input of the runtime gets; None where all tensors of the call are given as they are."""
 
     @classmethod
     def of(cls, inputs: Inputs, output: Any) -> Signature:
@@ -49,7 +73,8 @@ class Signature:
         if len(args) != self.positional or set(kwargs) != set(self.keywords):
             takes = ", ".join([*(self.positional * ["a tensor"]), *(f"{name}=" for name in self.keywords)])
             raise TypeError(f"the converted model takes exactly the arguments that it was converted with: ({takes})")
-        return [*args, *(kwargs[name] for name in self.keywords)]
+        tensors = [*args, *(kwargs[name] for name in self.keywords)]
+        return tensors if self.ports is None else [port.of(tensors) for port in self.ports]
 
     def output_of(self, tensors: Sequence[torch.Tensor]) -> Any:
         """The structure that the original returns, with these tensors in it."""
@@ -63,7 +88,7 @@ class Signature:
         """Saved with an empty answer in place of `output`: torch warns where the parts of a TreeSpec are loaded."""
         leaves = [torch.empty(0) if constant == TENSOR else constant for constant in self.constants]
         answer = _pytree.tree_unflatten(leaves, self.output)
-        return _loaded, (self.positional, self.keywords, answer, self.constants, self.dtypes)
+        return _loaded, (self.positional, self.keywords, answer, self.constants, self.dtypes, self.ports)
 
 
 def _loaded(
@@ -72,8 +97,9 @@ def _loaded(
     answer: Any,
     constants: tuple[Any, ...],
     dtypes: tuple[torch.dtype, ...],
+    ports: tuple[Fed, ...] | None,
 ) -> Signature:
-    return Signature(positional, keywords, _pytree.tree_structure(answer), constants, dtypes)
+    return Signature(positional, keywords, _pytree.tree_structure(answer), constants, dtypes, ports)
 
 
 TENSOR = "<tensor>"
@@ -128,8 +154,8 @@ class RuntimeModule(EngineModule):
         """Every tensor that `program` holds in float32, in whatever shape and order."""
 
     @abstractmethod
-    def written(self, path: Path) -> tuple[Path, ...]:
-        """The files, in the runtime's own format, that were written at `path`, which has no suffix."""
+    def parts(self) -> dict[str, bytes]:
+        """The content of the files, in the runtime's own format, by suffix; the one that is loaded comes first."""
 
     def __getstate__(self) -> dict[str, Any]:
         """The program as a tensor: torch.save writes bytes as text, which takes half as much again."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import platform
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +15,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from pytest_modelopt.optimizing import cpu_flags
 from pytest_modelopt.optimizing.quantization import torch_ao
-from pytest_modelopt.optimizing.runtimes.program_file_module import ProgramFileError
+from pytest_modelopt.optimizing.runtimes.program_file_module import FromFile, ProgramFileError
 from pytest_modelopt.optimizing.runtimes.runtime_module import Signature
 
+_FLAGS = {
+    "AVX2": "avx2",
+    "AVX512": "avx512f",
+    "AVX512_VNNI": "avx512_vnni",
+    "AVX512_BF16": "avx512_bf16",
+    "AMX_TILE": "amx_tile",
+}
+"""What inductor calls the features of an x86 processor, and the kernel."""
 
-class File(nn.Module):
+
+class File(FromFile):
     """The program, called as it is. Saved, it is the path: what is shipped is the file."""
 
     def __init__(self, file: str, signature: Signature) -> None:
@@ -41,11 +54,16 @@ def _loader(file: Path) -> tuple[str, Callable[[str], Any]]:
     try:
         with zipfile.ZipFile(file) as archive:
             names = [name.partition("/")[2] for name in archive.namelist()]
+            compiled_for = [
+                json.loads(archive.read(name)) for name in archive.namelist() if name.endswith("_metadata.json")
+            ]
     except zipfile.BadZipFile:
         raise ProgramFileError(
             f"{file.name} is neither a program of torch.export nor TorchScript: it is no archive, or not all of one"
         ) from None
     if any(name.startswith("data/aotinductor/") for name in names):
+        for described in compiled_for:
+            _require_this_machine(file.name, described)
         return "AOTInductor", _aotinductor
     if any(name.startswith(("models/", "serialized_exported_program")) for name in names):
         return "torch.export", _exported
@@ -55,6 +73,22 @@ def _loader(file: Path) -> tuple[str, Callable[[str], Any]]:
         f"{file.name} holds a pickle and no program, and is not loaded, since a pickle can run any code: export the "
         "model (torch.export.save, torch.jit.save), or name a `factory:` that loads it"
     )
+
+
+def _require_this_machine(name: str, compiled_for: dict[str, str]) -> None:
+    """Before native code is loaded, which would end the process where the processor lacks what it uses."""
+    _, flags = cpu_flags.name_and_flags()
+    theirs = tuple(compiled_for.get(key, "?") for key in ("AOTI_MACHINE", "AOTI_PLATFORM"))
+    ours = (platform.machine(), sys.platform)
+    wanted = [part for part in compiled_for.get("AOTI_CPU_ISA", "").split() if part in _FLAGS]
+    lacking = [part for part in wanted if flags and _FLAGS[part] not in flags]
+    if theirs != ours:
+        why = "{} on {}, and this machine is {} on {}".format(*theirs, *ours)
+    elif lacking:
+        why = f"{' and '.join(lacking)}, which this processor lacks"
+    else:
+        return
+    raise ProgramFileError(f"{name} was compiled for {why}: compile it for this machine, or run its case on such a one")
 
 
 def _scripted(file: str) -> nn.Module:

@@ -14,6 +14,8 @@ from pytest_modelopt.results.measurement import Measurement
 
 def format_nothing_compared(case: MeasuredCase) -> str:
     """The error of a case whose two sides are one model."""
+    if case.is_one_file:
+        return f"nothing was compared: the candidate {case.recipe} is the file of the original once more"
     if case.variant is not None and case.variant.provenance is not None:
         return (
             f"nothing was compared: the candidate {case.recipe} is the original once more, the same modules with the "

@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pytest_modelopt.optimizing.runtimes.litert.litert_module import LiteRT
+    from pytest_modelopt.optimizing.runtimes.program_file_module import ProgramFile
 
 BATCHES = 4
 """Calibration batches where the recipe says nothing else."""
@@ -42,6 +44,7 @@ class LitertInt8(Recipe):
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     changes: ClassVar[tuple[str, ...]] = tuple(kind for kind in CONVERTED if kind != "Conv3d")
     takes: ClassVar[tuple[Form, ...]] = ("float",)
+    takes_files: ClassVar[tuple[str, ...]] = (".tflite",)
     gives: ClassVar[Form | None] = "runtime"
 
     activations: Literal["dynamic", "static", "float"] = Field(
@@ -59,8 +62,11 @@ class LitertInt8(Recipe):
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         from pytest_modelopt.optimizing.runtimes.litert.litert_module import LiteRT
+        from pytest_modelopt.optimizing.runtimes.program_file_module import ProgramFile
 
         self._refuse_calibration(context)
+        if isinstance(model, ProgramFile):
+            return self._of_file(model, context)
         program, signature, notes = convert(model, context, self.recipe_name)
         with quiet():
             quantized, more = self._quantized(LiteRT(program, signature), context)
@@ -68,6 +74,18 @@ class LitertInt8(Recipe):
         kept = left_in_float(parameters, list(float_constants(program)), list(float_constants(quantized)))
         variant = LiteRT(quantized, signature, kept)
         return Applied(variant, (*notes, *more, *_left_note(model, variant)))
+
+    def _of_file(self, model: ProgramFile, context: Context) -> Applied:
+        from pytest_modelopt.optimizing.runtimes.litert.tflite_file_module import Quantized
+
+        if self.activations == "static":
+            raise RecipeError(
+                "litert-int8: activations=static calibrates what litert_torch has converted, and not a .tflite file; "
+                "activations=dynamic and activations=float take one"
+            )
+        with quiet():
+            program, notes = self._quantized(Quantized(Path(model.file).read_bytes(), model.signature), context)
+        return Applied(Quantized(program, model.signature), notes)
 
     def _refuse_calibration(self, context: Context) -> None:
         if self.activations == "static":

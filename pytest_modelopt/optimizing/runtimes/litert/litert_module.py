@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -66,15 +65,10 @@ class LiteRT(RuntimeModule):
         return Engine(interpreter, _places(runner.get_input_details()), _places(runner.get_output_details()))
 
     def run(self, engine: Engine, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        parts = [invoke(engine, part) for part in cut(engine, inputs)]
-        if not parts:
-            return [torch.empty((0, *place.shape[1:]), dtype=place.dtype) for place in engine.outputs]
-        return [torch.cat(outputs)[: len(inputs[0])] for outputs in zip(*parts, strict=True)]
+        return run_in_parts(engine, inputs)
 
-    def written(self, path: Path) -> tuple[Path, ...]:
-        file = path.with_name(f"{path.name}.tflite")
-        file.write_bytes(self.program)
-        return (file,)
+    def parts(self) -> dict[str, bytes]:
+        return {".tflite": self.program}
 
     def float_tensors(self) -> Iterator[torch.Tensor]:
         yield from float_constants(self.program)
@@ -143,6 +137,14 @@ def _as(tensor: torch.Tensor, place: Place) -> torch.Tensor:
         if int(tensor.min()) < limits.min or int(tensor.max()) > limits.max:
             raise ValueError("an input of the LiteRT program holds whole numbers beyond 32 bits")
     return tensor.to(place.dtype)
+
+
+def run_in_parts(engine: Engine, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The outputs for a batch of any number of examples."""
+    parts = [invoke(engine, part) for part in cut(engine, inputs)]
+    if not parts:
+        return [torch.empty((0, *place.shape[1:]), dtype=place.dtype) for place in engine.outputs]
+    return [torch.cat(outputs)[: len(inputs[0])] for outputs in zip(*parts, strict=True)]
 
 
 def invoke(engine: Engine, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -14,12 +14,17 @@ MASKING = 1e4
 
 def float_constants(program: bytes) -> Iterator[torch.Tensor]:
     """Every buffer that the program's tensors hold in float32, once, in the shape in which it is stored."""
+    yield from (numbers for _, numbers in named_constants(program))
+
+
+def named_constants(program: bytes) -> Iterator[tuple[str, torch.Tensor]]:
+    """The same, each with the name of its first tensor."""
     seen: set[int] = set()
     for graph in _graphs(program):
-        for tensor in graph.tensors:
+        for index, tensor in enumerate(graph.tensors):
             if tensor.buffer not in seen and (numbers := graph.numbers(tensor)) is not None:
                 seen.add(tensor.buffer)
-                yield numbers
+                yield graph.name(index), numbers
 
 
 def operators_after_masks(program: bytes) -> tuple[str, ...]:

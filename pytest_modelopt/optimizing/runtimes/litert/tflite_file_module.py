@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
-from pytest_modelopt.optimizing.runtimes.litert.litert_module import Engine, Place, cut, invoke
+from pytest_modelopt.optimizing.runtimes.litert.litert_module import Engine, LiteRT, Place, run_in_parts
+from pytest_modelopt.optimizing.runtimes.litert.tflite import named_constants
 from pytest_modelopt.optimizing.runtimes.program_file_module import Port, ProgramFile
 
 
 class File(ProgramFile):
     runtime: ClassVar[str] = "LiteRT"
 
-    def opened(self, threads: int) -> Engine:
-        from ai_edge_litert.interpreter import Interpreter
-
-        interpreter = Interpreter(model_path=self.file, num_threads=threads)
-        interpreter.allocate_tensors()
-        details = (interpreter.get_input_details(), interpreter.get_output_details())
-        return Engine(interpreter, *(tuple(map(_place, each)) for each in details))
+    def start(self, threads: int) -> Engine:
+        return _engine(threads, model_path=self.file)
 
     def ports(self, engine: Engine) -> list[Port]:
         names = [str(each["name"]) for each in engine.interpreter.get_input_details()]
@@ -28,11 +26,31 @@ class File(ProgramFile):
             for name, place in zip(names, engine.inputs, strict=True)
         ]
 
-    def run_ports(self, engine: Engine, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        parts = [invoke(engine, part) for part in cut(engine, inputs)]
-        if not parts:
-            return [torch.empty((0, *place.shape[1:]), dtype=place.dtype) for place in engine.outputs]
-        return [torch.cat(outputs)[: len(inputs[0])] for outputs in zip(*parts, strict=True)]
+    def output_names(self, engine: Engine) -> list[str]:
+        return [str(each["name"]) for each in engine.interpreter.get_output_details()]
+
+    def run(self, engine: Engine, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        return run_in_parts(engine, inputs)
+
+    def weights(self) -> Iterator[tuple[str, str, torch.Tensor]]:
+        for name, numbers in named_constants(Path(self.file).read_bytes()):
+            yield name, "constant", numbers
+
+
+class Quantized(LiteRT):
+    """What a recipe has made of a file, whose inputs have the file's own names and order."""
+
+    def start(self, threads: int) -> Engine:
+        return _engine(threads, model_content=self.program)
+
+
+def _engine(threads: int, **model: Any) -> Engine:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(num_threads=threads, **model)
+    interpreter.allocate_tensors()
+    details = (interpreter.get_input_details(), interpreter.get_output_details())
+    return Engine(interpreter, *(tuple(map(_place, each)) for each in details))
 
 
 def _place(details: dict[str, Any]) -> Place:

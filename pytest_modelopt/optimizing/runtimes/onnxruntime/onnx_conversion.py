@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.describe import SHOWN_LINE_CHARACTERS, modules_in_words
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pytest_modelopt.optimizing.runtimes.onnxruntime.onnx_module import OnnxModule
+    from pytest_modelopt.optimizing.runtimes.program_file_module import ProgramFile
     from pytest_modelopt.optimizing.runtimes.runtime_module import Signature
 
 LARGEST_PROGRAM_BYTES = 2**31 - 1
@@ -91,14 +93,18 @@ class Conversion:
 
 
 def convert(model: nn.Module, context: Context, recipe_name: str) -> Conversion:
-    """The model as an ONNX program.
+    """The model as an ONNX program; one that is such a program in a file is read from there.
 
     Raises:
         RecipeError: the model is too large, cannot be exported, or uses what ONNX has no operator for.
     """
     import torch
 
-    _refuse_too_large(model, recipe_name)
+    from pytest_modelopt.optimizing.runtimes.program_file_module import ProgramFile
+
+    if isinstance(model, ProgramFile):
+        return _read(model, recipe_name)
+    _refuse_too_large(sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers())), recipe_name)
     with quiet():
         exported = export(model, context, recipe_name)
         _drop_constant_outputs(exported)
@@ -140,8 +146,17 @@ def _without(pattern: str) -> logging.Filter:
     return Known()
 
 
-def _refuse_too_large(model: nn.Module, recipe_name: str) -> None:
-    size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+def _read(program: ProgramFile, recipe_name: str) -> Conversion:
+    import onnx
+
+    _refuse_too_large(sum(Path(file).stat().st_size for file in program.files), recipe_name)
+    proto = onnx.load(program.file)
+    _strip_developers_paths(proto)
+    names = tuple(port.name for port in program.signature.ports or ())
+    return Conversion(program, proto, program.signature, names, {})
+
+
+def _refuse_too_large(size: int, recipe_name: str) -> None:
     if size > LARGEST_PROGRAM_BYTES:
         raise RecipeError(
             f"{recipe_name} keeps the whole model in one ONNX file, which holds at most "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,14 +44,29 @@ class File(ProgramFile):
         beside = (str(Path(file).parent / place) for place in dict.fromkeys(places))
         return (file, *beside), f"ONNX opset {opset}" + (f", by {producer}" if producer else "")
 
-    def opened(self, threads: int) -> Any:
+    def start(self, threads: int) -> Any:
         return session(self.file, threads)
 
     def ports(self, engine: Any) -> list[Port]:
         return [Port(value.name, _TYPES.get(value.type), _sizes(value.shape)) for value in engine.get_inputs()]
 
-    def run_ports(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        return run_session(engine, {port.name: tensor for port, tensor in zip(self._ports, inputs, strict=True)})
+    def output_names(self, engine: Any) -> list[str]:
+        return [str(value.name) for value in engine.get_outputs()]
+
+    def run(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        assert self.signature.ports is not None
+        names = (port.name for port in self.signature.ports)
+        return run_session(engine, dict(zip(names, inputs, strict=True)))
+
+    def weights(self) -> Iterator[tuple[str, str, torch.Tensor]]:
+        import onnx
+
+        graph = onnx.load(self.file).graph
+        operators = {name: node.op_type for node in reversed(graph.node) for name in node.input}
+        for tensor in graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT:
+                numbers = torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
+                yield tensor.name, operators.get(tensor.name, "constant"), numbers
 
 
 def _sizes(shape: list[Any]) -> tuple[int | None, ...]:

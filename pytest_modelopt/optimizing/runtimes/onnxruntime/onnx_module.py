@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -35,10 +34,8 @@ class OnnxModule(RuntimeModule):
     def run(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         return run_session(engine, dict(zip(self.names, inputs, strict=True)))
 
-    def written(self, path: Path) -> tuple[Path, ...]:
-        file = path.with_name(f"{path.name}.onnx")
-        file.write_bytes(self.program)
-        return (file,)
+    def parts(self) -> dict[str, bytes]:
+        return {".onnx": self.program}
 
     def float_tensors(self) -> Iterator[torch.Tensor]:
         import onnx

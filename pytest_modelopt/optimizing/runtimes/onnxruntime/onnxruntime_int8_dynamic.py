@@ -33,6 +33,7 @@ class OnnxRuntimeInt8Dynamic(Recipe):
     requires: ClassVar[tuple[str, ...]] = ONNX_RUNTIME_MODULES
     imports_compiler: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    takes_files: ClassVar[tuple[str, ...]] = (".onnx",)
     gives: ClassVar[Form | None] = "runtime"
     changes: ClassVar[tuple[str, ...]] = (
         "Linear",

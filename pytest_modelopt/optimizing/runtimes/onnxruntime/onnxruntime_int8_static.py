@@ -54,6 +54,7 @@ class OnnxRuntimeInt8Static(Recipe):
     imports_compiler: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     needs_calibration: ClassVar[bool] = True
+    takes_files: ClassVar[tuple[str, ...]] = (".onnx",)
     gives: ClassVar[Form | None] = "runtime"
     changes: ClassVar[tuple[str, ...]] = (
         "Conv1d",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 from xml.etree import ElementTree
 
 import torch
 
+from pytest_modelopt.optimizing.runtimes.openvino import openvino_ir
 from pytest_modelopt.optimizing.runtimes.openvino.openvino_module import infer, infer_request
 from pytest_modelopt.optimizing.runtimes.program_file_module import Port, ProgramFile, ProgramFileError, version_of
 
@@ -41,7 +43,7 @@ class File(ProgramFile):
         made_by = f"OpenVINO IR {version_of(root.get('version') or '?')}"
         return (file, str(weights)), made_by + (f", by OpenVINO {maker}" if maker else "")
 
-    def opened(self, threads: int) -> Any:
+    def start(self, threads: int) -> Any:
         return infer_request((self.file,), threads, "auto")
 
     def ports(self, engine: Any) -> list[Port]:
@@ -56,5 +58,17 @@ class File(ProgramFile):
             for index, value in enumerate(engine.model_inputs)
         ]
 
-    def run_ports(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    def output_names(self, engine: Any) -> list[str]:
+        return [
+            value.any_name if value.names else f"output_{index}" for index, value in enumerate(engine.model_outputs)
+        ]
+
+    def run(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         return infer(engine, inputs)
+
+    def weights(self) -> Iterator[tuple[str, str, torch.Tensor]]:
+        for operation in openvino_ir.read(self.file).get_ordered_ops():
+            if operation.get_type_name() == "Constant" and operation.get_element_type().to_string() == "f32":
+                users = [port.get_node().get_type_name() for port in operation.output(0).get_target_inputs()]
+                numbers = torch.from_numpy(operation.get_data().copy())
+                yield operation.get_friendly_name(), users[0] if users else "constant", numbers

@@ -25,6 +25,7 @@ class OpenVino(Recipe):
     imports_compiler: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     takes: ClassVar[tuple[Form, ...]] = ("float",)
+    takes_files: ClassVar[tuple[str, ...]] = (".onnx",)
     gives: ClassVar[Form | None] = "runtime"
 
     precision: Literal["f32", "auto"] = Field(default="f32", description="auto: bfloat16 where the processor has it")

@@ -58,6 +58,7 @@ class OpenVinoInt8(Recipe):
         "LSTM",
     )
     takes: ClassVar[tuple[Form, ...]] = ("float",)
+    takes_files: ClassVar[tuple[str, ...]] = (".onnx", ".xml")
     gives: ClassVar[Form | None] = "runtime"
 
     batches: int = Field(default=4, ge=1, description="batches of calibration data")

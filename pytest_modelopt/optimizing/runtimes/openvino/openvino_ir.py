@@ -66,9 +66,15 @@ def convert(model: nn.Module, context: Context, recipe_name: str) -> Converted:
     from torch import nn
 
     from pytest_modelopt.optimizing.runtimes.openvino.openvino_module import Flat, OpenVinoModule, packed
+    from pytest_modelopt.optimizing.runtimes.program_file_module import ProgramFile
 
     varying = context.varying()
     context = replace(context, varying=lambda: varying)  # to ask runs through the project's data
+    if isinstance(model, ProgramFile):
+        with quiet():
+            ir = read(model.file)
+            _compare(model, OpenVinoModule(packed(ir), model.signature), context, recipe_name)
+        return Converted(ir, model.signature, ())
     refuse_other_precisions(model, recipe_name)
     signature = signature_of(model, context.example_inputs)
     if not signature.dtypes:
@@ -91,8 +97,27 @@ def convert(model: nn.Module, context: Context, recipe_name: str) -> Converted:
     return Converted(ir, signature, notes)
 
 
+def read(file: str) -> Any:
+    """The openvino.Model in an `.xml` or an `.onnx` file, with in float32 what it keeps in float16 to be smaller."""
+    with telemetry.off():
+        import openvino
+
+    ir = openvino.Core().read_model(file)
+    for operation in ir.get_ordered_ops():
+        if operation.get_type_name() != "Convert" or operation.get_element_type().to_string() != "f32":
+            continue
+        source = operation.input(0).get_source_output().get_node()
+        if source.get_type_name() == "Constant" and source.get_element_type().to_string() == "f16":
+            constant = openvino.op.Constant(source.get_data().astype("float32"))
+            constant.set_friendly_name(operation.get_friendly_name())
+            operation.output(0).replace(constant.output(0))
+    return ir
+
+
 def variant_notes(variant: OpenVinoModule, model: nn.Module) -> tuple[str, ...]:
     """In which precision the variant computes, and what of the model it no longer is."""
+    from pytest_modelopt.optimizing.runtimes.program_file_module import ProgramFile
+
     chosen = variant.engine.get_compiled_model().get_property("INFERENCE_PRECISION_HINT").to_string()
     if variant.precision == "auto":
         precision = f"on this CPU OpenVINO chose {chosen} for floating point; on another it may choose otherwise"
@@ -101,6 +126,8 @@ def variant_notes(variant: OpenVinoModule, model: nn.Module) -> tuple[str, ...]:
             "floating point is computed in float32: with precision=auto OpenVINO would take bfloat16 on CPUs that have "
             "it, and give other answers there"
         )
+    if isinstance(model, ProgramFile):
+        return (precision,)
     return precision, f"the variant runs in OpenVINO: of {type_name(model)} only forward remains"
 
 
@@ -174,7 +201,7 @@ def _compare(model: nn.Module, variant: OpenVinoModule, context: Context, recipe
 
     from pytest_modelopt.optimizing.runtimes.runtime_module import Signature
 
-    for what, batch in _batches(context):
+    for what, batch in other_batches(context):
         with torch.no_grad():
             try:
                 expected = call(model, batch)
@@ -200,7 +227,7 @@ def _compare(model: nn.Module, variant: OpenVinoModule, context: Context, recipe
             )
 
 
-def _batches(context: Context) -> Iterator[tuple[str, Inputs]]:
+def other_batches(context: Context) -> Iterator[tuple[str, Inputs]]:
     """Batches of other sizes, made of the example inputs."""
     from torch.utils._pytree import tree_map
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 from xml.etree import ElementTree
 
@@ -43,11 +42,8 @@ class OpenVinoModule(RuntimeModule):
     def run(self, engine: Any, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         return infer(engine, inputs)
 
-    def written(self, path: Path) -> tuple[Path, ...]:
-        files = (path.with_name(f"{path.name}.xml"), path.with_name(f"{path.name}.bin"))
-        for file, content in zip(files, unpacked(self.program), strict=True):
-            file.write_bytes(content)
-        return files
+    def parts(self) -> dict[str, bytes]:
+        return dict(zip((".xml", ".bin"), unpacked(self.program), strict=True))
 
     def float_tensors(self) -> Iterator[torch.Tensor]:
         xml, constants = unpacked(self.program)

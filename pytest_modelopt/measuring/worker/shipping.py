@@ -1,0 +1,163 @@
+"""Files of a variant that are shipped: its runtime's own format, or one of torch's that runs no pickle when loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytest_modelopt.measuring.protocol import VariantError
+from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.optimizing.calling import call
+from pytest_modelopt.optimizing.describe import last_line
+from pytest_modelopt.optimizing.quantization import torch_ao
+from pytest_modelopt.optimizing.recipe import Context
+from pytest_modelopt.optimizing.runtimes.exporting import arguments, export
+from pytest_modelopt.optimizing.runtimes.openvino.openvino_ir import difference, other_batches
+from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
+
+LARGEST_DIFFERENCE = 1e-4
+"""Of the largest number of an output: float32 sums in another order differ by some 1e-6."""
+_HEAD = '"""Loads '
+_LOADER = (
+    _HEAD
+    + '''{file}, which pytest-modelopt has written: `load()` returns the model that was measured."""
+
+from pathlib import Path
+
+import torch
+from torch.serialization import safe_globals
+
+{imports}
+
+ALLOWED = [
+    {allowed},
+]
+"""The classes in the file; torch refuses any other, so that loading it runs no code of the file."""
+
+
+def load() -> torch.nn.Module:
+    """The model in eval mode, on the CPU."""
+    with safe_globals(ALLOWED):
+        return torch.load(Path(__file__).with_name("{file}"), map_location="cpu", weights_only=True)
+'''
+)
+_Written = tuple[list[Path], Callable[..., Any]]
+
+
+def sums(model: nn.Module) -> dict[str, str]:
+    """SHA-256 of each file that `write` makes of a variant on another runtime, by suffix; empty for one of torch's."""
+    if not isinstance(model, RuntimeModule):
+        return {}
+    return {suffix: hashlib.sha256(content).hexdigest() for suffix, content in model.parts().items()}
+
+
+def write(model: nn.Module, path: Path, context: Context) -> tuple[Path, ...]:
+    """Write the variant to `path`, which has no suffix, and return the files; what loads them first reads the first.
+
+    What torch runs is exported (`.pt2`); where that cannot be done, or answers otherwise, its weights and structure are
+    written with the code that loads them (`.pt` and `.py`); else it is traced (`.pt`, TorchScript).
+
+    Raises:
+        VariantError: with why none of these would be the variant that was measured.
+    """
+    if isinstance(model, RuntimeModule):
+        files = {path.with_name(path.name + suffix): content for suffix, content in model.parts().items()}
+        for file, content in files.items():
+            file.write_bytes(content)
+        return tuple(files)
+    reasons = []
+    for name, form in (("torch.export", _exported), ("weights", _weights), ("TorchScript", _traced)):
+        written: list[Path] = []
+        try:
+            with torch_ao.quiet(), torch.no_grad():
+                written, loaded = form(model, path, context)
+                why = _otherwise(model, loaded, context)
+        except Exception as error:
+            why = last_line(error)
+        if not why:
+            return tuple(written)
+        for file in written:
+            file.unlink(missing_ok=True)
+        reasons.append(f"{name}: {why}")
+    raise VariantError(f"the variant cannot be written as a file that others load ({'; '.join(reasons)})")
+
+
+def _otherwise(model: nn.Module, loaded: Callable[..., Any], context: Context) -> str:
+    """What is loaded answers as the model does, for other numbers of examples, too; else how it does not."""
+    for what, batch in other_batches(context):
+        try:
+            expected = call(model, batch)
+        except Exception:
+            continue  # nor does the variant take such a batch
+        apart = difference(call(loaded, batch), expected)
+        if apart > LARGEST_DIFFERENCE:
+            return f"what is loaded answers otherwise on {what}, by {apart:.1%} of the largest number"
+    return ""
+
+
+def _exported(model: nn.Module, path: Path, context: Context) -> _Written:
+    program = export(model, context, "torch.export", any_precision=True)
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # paths on this machine
+    file = path.with_name(f"{path.name}.pt2")
+    torch.export.save(program, file)
+    return [file], torch.export.load(file).module()
+
+
+def _weights(model: nn.Module, path: Path, _: Context) -> _Written:
+    file = path.with_name(f"{path.name}.pt")
+    loader = path.with_name(re.sub(r"\W", "_", f"_{path.name}" if path.name[0].isdigit() else path.name) + ".py")
+    if loader.exists() and not loader.read_text(encoding="utf-8", errors="replace").startswith(_HEAD):
+        raise VariantError(f"{loader.name} exists, and was not written by this command: choose another --name")
+    size.save(model, file)
+    try:
+        names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
+        if unsafe := [name for name in names if not _is_harmless(name)]:
+            raise VariantError(f"its file would need {', '.join(unsafe)}, which can run any code")
+    except Exception:
+        file.unlink()
+        raise
+    imports = "\n".join(f"import {module}" for module in sorted({name.rpartition(".")[0] for name in names}))
+    text = _LOADER.format(file=file.name, imports=imports, allowed=",\n    ".join(names))
+    loader.write_text(text, encoding="utf-8", newline="\n")
+    return [file, loader], _run_loader(loader)
+
+
+def _is_harmless(name: str) -> bool:
+    """Whether it is a class, or a function by which torch or this package puts tensors and modules together."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError):
+        return False
+    return isinstance(found, type) or module.startswith(("torch._utils", "torch._tensor", "pytest_modelopt."))
+
+
+def _run_loader(loader: Path) -> Callable[..., Any]:
+    spec = importlib.util.spec_from_file_location("modelopt_shipped", loader)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    loaded: Callable[..., Any] = module.load()
+    return loaded
+
+
+def _traced(model: nn.Module, path: Path, context: Context) -> _Written:
+    args, kwargs = arguments(context.example_inputs)
+    traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
+        model, args or None, example_kwarg_inputs=kwargs or None, check_trace=False, strict=False
+    )
+    file = path.with_name(f"{path.name}.pt")
+    torch.jit.save(traced, file)
+    loaded: Callable[..., Any] = torch.jit.load(file)  # type: ignore[no-untyped-call]
+    return [file], loaded

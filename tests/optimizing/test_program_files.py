@@ -1,0 +1,204 @@
+"""Originals that are files: how they are called and answer, and the recipes that take them; programs made by hand."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import openvino
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from openvino import opset13
+from torch import nn
+
+from pytest_modelopt.measuring.worker.size import load as load_saved
+from pytest_modelopt.optimizing import cpu_flags
+from pytest_modelopt.optimizing.apply import Optimization, optimize
+from pytest_modelopt.optimizing.calling import Inputs, call
+from pytest_modelopt.optimizing.coverage import snapshot
+from pytest_modelopt.optimizing.expression import parse, unfit_for_file
+from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from pytest_modelopt.optimizing.runtimes.program_file_module import ITS_OWN, ProgramFileError, load
+
+ROWS, WIDTH, CLASSES = 16, 64, 8
+GENERATOR = np.random.default_rng(0)
+TABLE = GENERATOR.standard_normal((ROWS, WIDTH)).astype("float32")
+WEIGHT = GENERATOR.standard_normal((WIDTH, CLASSES)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> str:
+    """(scale, ids as int32) -> (logits, doubled): the calls below give ids first, as int64, and a tensor more."""
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("Mul", ["rows", "scale"], ["scaled"]),
+        helper.make_node("MatMul", ["scaled", "weight"], ["logits"]),
+        helper.make_node("Add", ["logits", "logits"], ["doubled"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "two",
+        [
+            helper.make_tensor_value_info("scale", TensorProto.FLOAT, ["n", WIDTH]),
+            helper.make_tensor_value_info("ids", TensorProto.INT32, ["n"]),
+        ],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", CLASSES]),
+            helper.make_tensor_value_info("doubled", TensorProto.FLOAT, ["n", CLASSES]),
+        ],
+        [numpy_helper.from_array(TABLE, "table"), numpy_helper.from_array(WEIGHT, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, folder / "two.onnx")
+    return str(folder / "two.onnx")
+
+
+@pytest.fixture(scope="module")
+def halved(folder: Path) -> str:
+    """One product in OpenVINO, whose weights the file keeps in float16, as `openvino.save_model` does."""
+    given = opset13.parameter([-1, WIDTH], np.float32, name="x")
+    product = opset13.matmul(given, opset13.constant(WEIGHT), False, False)
+    openvino.save_model(openvino.Model([product], [given], "halved"), folder / "halved.xml")
+    return str(folder / "halved.xml")
+
+
+def batch(examples: int = 4) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return {
+        "ids": torch.randint(0, ROWS, (examples,), generator=generator),
+        "unused": torch.zeros(examples, 1),
+        "scale": torch.rand(examples, WIDTH, generator=generator),
+    }
+
+
+def expected(given: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.from_numpy((TABLE[given["ids"].numpy()] * given["scale"].numpy()) @ WEIGHT)
+
+
+def original(file: str, inputs: Inputs) -> nn.Module:
+    return load(file, Path(file).name, inputs, ITS_OWN, {})
+
+
+def optimized(file: str, recipe: str, inputs: Inputs, calibration: Inputs | None = None) -> Optimization:
+    context = Context(inputs, None if calibration is None else lambda: iter([calibration]), seed=0)
+    return optimize(original(file, inputs), parse(recipe), context)
+
+
+def test_several_outputs_are_a_dict_and_one_is_a_tensor(two: str, halved: str) -> None:
+    found = call(original(two, batch()), batch())
+    assert list(found) == ["logits", "doubled"]
+    torch.testing.assert_close(found["logits"], expected(batch()))
+    torch.testing.assert_close(found["doubled"], 2 * expected(batch()))
+    x = torch.ones(3, WIDTH)
+    torch.testing.assert_close(call(original(halved, x), x), x @ torch.from_numpy(WEIGHT), rtol=0.01, atol=0.05)
+
+
+def test_whole_numbers_beyond_the_program_s_are_refused(two: str) -> None:
+    program = original(two, batch())
+    with pytest.raises(ValueError, match="the input ids holds whole numbers beyond the 32 bits"):
+        call(program, batch() | {"ids": torch.full((4,), 2**40)})
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    ["onnxruntime-int8-dynamic", "onnxruntime-int8-static", "openvino-int8(weights_only=true)", "openvino-int8"],
+)
+def test_a_recipe_starts_from_the_file_and_is_called_as_it_is(two: str, recipe: str) -> None:
+    """Other order, other whole numbers and a tensor that the program does not take, in the variant as in the file."""
+    found = optimized(two, recipe, batch(), calibration=batch(64))
+    assert found.coverage.share == 1
+    assert {layer.type for layer in found.coverage.layers} == {"Gather", "MatMul"}
+    saved = io.BytesIO()
+    torch.save(found.model, saved)
+    saved.seek(0)
+    for model in (found.model, torch.load(saved, weights_only=False)):
+        answer = call(model, batch(9))
+        assert list(answer) == ["logits", "doubled"]
+        apart = (answer["logits"] - expected(batch(9))).abs().max() / expected(batch(9)).abs().max()
+        assert 0 < apart < 0.05
+
+
+def test_float16_weights_of_an_openvino_file_are_quantized(halved: str) -> None:
+    x = torch.rand(5, WIDTH)
+    found = optimized(halved, "openvino-int8(weights_only=true)", x)
+    assert found.coverage.share == 1
+    assert [weight.nbytes for weight in snapshot(original(halved, x)).weights] == [WEIGHT.nbytes]
+    wanted = x @ torch.from_numpy(WEIGHT)
+    assert 0 < (call(found.model, x) - wanted).abs().max() / wanted.abs().max() < 0.05
+
+
+def test_openvino_takes_an_onnx_file_as_it_is(two: str) -> None:
+    found = optimized(two, "openvino", batch())
+    torch.testing.assert_close(call(found.model, batch(7))["logits"], expected(batch(7)))
+    assert not any("only forward remains" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ("int8-dynamic", "int8-dynamic cannot start from .onnx files; those that do are onnxruntime-int8-dynamic, "),
+        ("litert-int8", "litert-int8 cannot start from .onnx files"),
+        ("onnxruntime", "onnxruntime cannot start from .onnx files"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_names_those_that_do(two: str, recipe: str, told: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        optimized(two, recipe, batch())
+    assert str(caught.value).startswith(told)
+
+
+def test_files_that_no_recipe_takes_say_what_to_do() -> None:
+    assert unfit_for_file(parse("bf16"), ".pt2") == (
+        "bf16 takes a model of torch, and no recipe takes .pt2 files; name a `factory:`, or state what was made of the "
+        "file below `candidates:`"
+    )
+    assert unfit_for_file(parse("litert-int8"), ".tflite") == ""
+
+
+def test_an_original_that_does_not_run_says_so(two: str) -> None:
+    with pytest.raises(ProgramFileError, match=r"two.onnx does not run on the data: .*indices"):
+        original(two, batch() | {"ids": torch.full((4,), ROWS + 1)})
+
+
+def test_the_module_of_a_file_is_saved_as_its_path(two: str, folder: Path) -> None:
+    torch.save(original(two, batch()), folder / "saved.pt")
+    assert (folder / "saved.pt").stat().st_size < TABLE.nbytes
+    loaded = load_saved(folder / "saved.pt")
+    torch.testing.assert_close(call(loaded, batch())["logits"], expected(batch()))
+
+
+@pytest.mark.parametrize(
+    ("machine", "isa", "told"),
+    [
+        (
+            "s390x",
+            "ZVECTOR",
+            r"package.pt2 was compiled for s390x on linux, and this machine is \w+ on \w+: ",
+        ),
+        (platform.machine(), "AVX512 AMX_TILE", r"was compiled for AVX512 and AMX_TILE, which this processor lacks"),
+    ],
+)
+def test_native_code_for_another_machine_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, isa: str, told: str
+) -> None:
+    """The metadata is what torch 2.13 wrote into a package; the code beside it would end the process."""
+    (tmp_path / "cpuinfo").write_text("model name : Old\nflags : sse2 avx2\n", encoding="utf-8")
+    monkeypatch.setattr(cpu_flags, "CPUINFO", tmp_path / "cpuinfo")
+    described = {"AOTI_DEVICE_KEY": "cpu", "AOTI_PLATFORM": sys.platform, "AOTI_MACHINE": machine, "AOTI_CPU_ISA": isa}
+    with zipfile.ZipFile(tmp_path / "package.pt2", "w") as archive:
+        archive.writestr("m/data/aotinductor/model/a.wrapper_metadata.json", json.dumps(described))
+        archive.writestr("m/data/aotinductor/model/a.wrapper.so", b"\x7fELF")
+    with pytest.raises(ProgramFileError, match=told):
+        original(str(tmp_path / "package.pt2"), torch.ones(1))
