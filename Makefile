@@ -48,13 +48,14 @@ gate: env
 	$(BIN)/python -m pytest --modelopt --modelopt-report modelopt-report example_project/tests budgets.yaml
 
 # All benchmarks, about two hours; benchmarks/README.md says what each one shows and how the full runs are made.
-# hostile takes an hour, startup and gate_cost about a minute each, memory_spread, warmth and unchanged five; programs takes two hours for each
+# hostile takes an hour, startup, gate_cost and candidate_cost about a minute each, memory_spread, warmth and unchanged five; programs takes two hours for each
 # condition, false_alarms, misses and time_to_verdict are slow, too: their results go to bench-results/, and an interrupted `make bench` goes on from there.
 ROUNDS ?= 20
 bench: env bench-env
 	$(BIN)/python -m benchmarks.hostile
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.gate_cost
+	$(BIN)/python -m benchmarks.candidate_cost
 	$(BIN)/python -m benchmarks.memory_spread
 	$(BIN)/python -m benchmarks.warmth
 	$(BIN)/python -m benchmarks.unchanged

@@ -10,6 +10,8 @@ HERE = Path(__file__).resolve().parent
 DATA_PATH = HERE / "data" / "digits.pt"
 WEIGHTS_PATH = HERE / "weights" / "digits_vit.pt"
 STUDENT_PATH = HERE / "weights" / "digits_student.pt"
+QUANTIZED_PATH = HERE / "weights" / "digits_quantized.pt"
+ONNX_PATH = HERE / "weights" / "digits_student.onnx"
 
 IMAGE_SIZE = 8
 PATCH_SIZE = 2
@@ -60,6 +62,15 @@ def load_student() -> nn.Module:
     """The model that was distilled from the trained one, in float32 and eval mode (stored in float16)."""
     model = make_student()
     model.load_state_dict(torch.load(STUDENT_PATH, weights_only=True))
+    return model.eval()
+
+
+def load_quantized() -> nn.Module:
+    """The student after training for weights of 2 bits, which torchao runs: without it they cannot be loaded."""
+    import torchao.quantization  # noqa: F401 -- makes its tensors known to torch.load
+
+    model = make_student()
+    model.load_state_dict(torch.load(QUANTIZED_PATH, weights_only=True), assign=True)
     return model.eval()
 
 

@@ -22,6 +22,22 @@ def test_digits_vit_reads_at_least_97_percent_of_the_held_out_images() -> None:
     assert accuracy(vision.load_model(), *vision.test_data()) >= 0.97
 
 
+@pytest.mark.parametrize("load", [vision.load_student, vision.load_quantized], ids=["student", "quantized"])
+def test_what_was_made_of_it_reads_at_least_97_percent(load: Callable[[], nn.Module]) -> None:
+    if load is vision.load_quantized:
+        pytest.importorskip("torchao")
+    assert accuracy(load(), *vision.test_data()) >= 0.97
+
+
+def test_the_program_answers_as_the_student_that_it_was_made_of() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    images, _ = vision.test_data()
+    answers = onnxruntime.InferenceSession(vision.ONNX_PATH).run(["logits"], {"images": images.numpy()})[0]
+    with torch.inference_mode():
+        expected = vision.load_student()(images)
+    assert torch.allclose(torch.from_numpy(answers), expected, atol=1e-4)
+
+
 def test_spoken_digits_recognizes_at_least_95_percent_of_the_words_of_unheard_voices() -> None:
     assert accuracy(speech.load_model(), *speech.test_data()) >= 0.95
 

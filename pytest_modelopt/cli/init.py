@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,8 +31,9 @@ at no more than twice the time and five points of score. The others stand there 
 Limits leave room: 5% of memory and size (15% of the memory of other runtimes), half of the certain gain in speed, and
 three examples in the score; the bound on the drop and the floor of the score say the same.
 
-It tries the recipes of the project, and of ours those that run here and that change a layer of the model: some minutes,
-and --within at the most.
+It tries the files below dist that a runtime can load (.onnx, .xml, .tflite, .pt2, .pt) as candidates, then the recipes
+of the project, and of ours those that run here and that change a layer of the model: some minutes, and --within at the
+most.
 """
 
 _REFERENCE = "PACKAGE.MODULE:FUNCTION"
@@ -76,7 +78,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: the budgets file that pytest would take")
     parser.add_argument("--time-limit", type=seconds, metavar="TIME", help="of timing, per comparison (20 s)")
     parser.add_argument(
-        "--within", type=seconds, default=600.0, metavar="TIME", help="no recipe is begun after that (10 min)"
+        "--within", type=seconds, default=600.0, metavar="TIME", help="nothing is begun after that (10 min)"
     )
     parser.set_defaults(run=run, in_project=True)
     init_ci.add_argument(parser)
@@ -103,18 +105,28 @@ def run(options: argparse.Namespace) -> int:
     told = [(each, why_not(each, record.timed_limits)) for each in outcomes]
     lines = [f"{each.spelling}: {_result(each, why)}" for each, why in told if not each.untried]
     untried = [(each.spelling, each.untried) for each in outcomes if each.untried]
-    lines += format_untried([*untried, *choice.impossible])
-    kept = sum(not why for _, why in told)
-    if not kept:
-        raise ValueError("\n".join(["no recipe is worth a budget here, so nothing was written:", *lines]))
+    lines += format_untried([*untried, *choice.found.left_out, *choice.impossible])
+    if all(why for _, why in told):
+        what = "no recipe and no file is" if choice.found.files else "no recipe is"
+        raise ValueError("\n".join([f"{what} worth a budget here, so nothing was written:", *lines]))
     _write(output, before, replace(head, comments=_comments(record, is_added=options.add)), tried)
     for line in lines:
         tell(line)
     none = why_no_answers(outcomes)
     if none:
         tell(f"no limits on the answers: {none}")
-    tell(f"{output}: {f'{name} was added' if options.add else 'written'}, with {kept} of {len(told)} recipes")
+    tell(f"{output}: {f'{name} was added' if options.add else 'written'}, with {_counted(told)}")
     return PASSED
+
+
+def _counted(told: Sequence[tuple[Outcome, str]]) -> str:
+    """'1 of 2 recipes and 1 of 1 files'."""
+    parts = []
+    for what, is_file in (("recipes", False), ("files", True)):
+        of = [why for each, why in told if bool(each.file) == is_file]
+        if of or not is_file:
+            parts.append(f"{of.count('')} of {len(of)} {what}")
+    return " and ".join(parts)
 
 
 def _result(outcome: Outcome, why_not: str) -> str:
@@ -175,12 +187,14 @@ def _existing(output: Path) -> Document:
 
 
 def _choice(options: argparse.Namespace, output: Path, before: Document | None) -> Choice:
+    from pytest_modelopt.cli.init_files import find
     from pytest_modelopt.cli.init_trials import Choice, canonical_once, choose
 
+    found = find(output.parent)
     if options.recipe:
-        return Choice(canonical_once(options.recipe))
+        return Choice(canonical_once(options.recipe), found=found)
     device = _defaults(output, before).device.partition(":")[0]
-    return choose(device, has_calibration=bool(options.calibration))
+    return replace(choose(device, has_calibration=bool(options.calibration)), found=found)
 
 
 def _defaults(output: Path, before: Document | None) -> Defaults:
@@ -237,7 +251,8 @@ def _provisional(output: Path, before: Document | None, head: Head, choice: Choi
     if before is not None and head.name in before.data["models"]:
         line = before.line(("models", head.name))
         raise ValueError(f"{output}:{line}: there is a model `{head.name}` already: choose another one with --name")
-    outcomes = tuple(Outcome(str(recipe), None) for recipe in choice.recipes)
+    files = [Outcome(file, None, file=path) for file, path in choice.found.files]
+    outcomes = (*files, *(Outcome(str(recipe), None) for recipe in choice.recipes))
     with tempfile.TemporaryDirectory(prefix="modelopt-") as folder:
         file = Path(folder) / output.name
         file.write_text(_text(before, head, outcomes, 0), encoding="utf-8", newline="\n")
@@ -267,6 +282,7 @@ def _tried(options: argparse.Namespace, budgets: BudgetsFile, name: str) -> Trie
     from pytest_modelopt.results.figures import format_time
 
     entries = [entry for entry in budgets.cases if entry.model.name == name]
+    entries.sort(key=lambda entry: entry.expression is not None)
     step_limit_s = min(options.within, budgets.defaults.step_limit_s)
     settings = Options(True, budgets.path, False, None, False, options.time_limit, step_limit_s)
     session = Session(settings, budgets, Path.cwd(), Shown(), timed_limits=len(entries))

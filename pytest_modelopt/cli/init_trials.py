@@ -1,18 +1,20 @@
-"""Recipes on one model, one after the other, for a first budgets file: which ones are tried, and what came of each."""
+"""Recipes and files on one model, one after the other, for a first budgets file: what is tried, and what came of it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pytest_modelopt.cli.init_files import Found
 from pytest_modelopt.editing.first_budgets import AS_FAST, Outcome
 from pytest_modelopt.optimizing.expression import Expression, canonical_text, parse
 from pytest_modelopt.optimizing.registry import BUILT_IN, added
 from pytest_modelopt.reporting.cells import PROCESS_METER
 from pytest_modelopt.reporting.failure_text import explain
 from pytest_modelopt.reporting.table import blocks
+from pytest_modelopt.results.source import ProgramSource
 
 if TYPE_CHECKING:
     from pytest_modelopt.config.loader import CaseEntry
@@ -50,10 +52,11 @@ _TRIED = (
 
 @dataclass(frozen=True)
 class Choice:
-    """The recipes to try, and those that cannot be tried here: (expression, why)."""
+    """The recipes to try, and those that cannot be tried here: (expression, why); the files that were found."""
 
     recipes: tuple[Expression, ...]
     impossible: tuple[tuple[str, str], ...] = ()
+    found: Found = field(default_factory=Found)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,12 @@ def _lacks(step: Recipe, device: str, has_calibration: bool) -> str:
     return step.missing() or step.unfit(device)
 
 
+def file_of(entry: CaseEntry) -> str:
+    """The path of a candidate that is a file; else ''."""
+    origin = None if entry.candidate is None else entry.candidate.origin
+    return origin.file if isinstance(origin, ProgramSource) else ""
+
+
 def try_recipes(session: Session, entries: Sequence[CaseEntry], *, within_s: float, told_within: str) -> Tried:
     """Measure the cases, in one run; after `within_s` seconds none is begun.
 
@@ -111,9 +120,14 @@ def try_recipes(session: Session, entries: Sequence[CaseEntry], *, within_s: flo
     told = _told(record)
     cases = {case.recipe: case for case in record.cases}
     outcomes = [
-        Outcome(str(entry.expression), cases.get(name), told.get(name, ""), untried.get(name, ""))
+        Outcome(
+            str(entry.expression) if entry.expression is not None else entry.recipe,
+            cases.get(entry.recipe),
+            told.get(entry.recipe, ""),
+            untried.get(entry.recipe, ""),
+            file_of(entry),
+        )
         for entry in entries
-        if (name := entry.recipe)
     ]
     return Tried(record, tuple(outcomes))
 

@@ -30,9 +30,15 @@ def candidate_problems(document: Document) -> Iterator[Problem]:
         yield from _origin_problems(document, model, entry)
         for name, candidate in _mapping(_mapping(entry).get("candidates")).items():
             here: Location = ("models", model, "candidates", name)
-            why = _wrong_name(name)
+            why = wrong_name(name)
             if why:
                 yield document.problem(here, f"the candidate {shown(name)} of {plain(model)} {why}; rename it")
+            factory = _mapping(candidate).get("factory")
+            if factory is not None and factory == _mapping(entry).get("factory"):
+                message = (
+                    f"the candidate {shown(name)} has the factory of {plain(model)} itself: nothing would be compared"
+                )
+                yield document.problem((*here, "factory"), f"{message}; name the one that makes the candidate")
             yield from _outside(document, here, f"{plain(model)}/{plain(name)}", candidate)
 
 
@@ -82,7 +88,7 @@ def data_problems(document: Document) -> Iterator[Problem]:
                     yield document.problem((*where, limit), message)
 
 
-def _wrong_name(name: str) -> str:
+def wrong_name(name: str) -> str:
     """Why a name cannot name a candidate, as the end of a sentence; '' where it can."""
     from pytest_modelopt.optimizing.expression import canonical_text
 

@@ -10,6 +10,7 @@ from pytest_modelopt.diagnosis import (
     growth,
     small_coverage,
     unfair_timing,
+    wrong_alike,
     wrong_answers,
 )
 from pytest_modelopt.diagnosis.evidence import Evidence
@@ -46,6 +47,7 @@ RULES: tuple[Rule, ...] = (
     unfair_timing.int8_without_instructions,
     unfair_timing.fused_path,
     # the answers are wrong
+    wrong_alike.wrong_alike,
     wrong_answers.saturation,
     wrong_answers.calibration_thin,
     wrong_answers.calibration_elsewhere,

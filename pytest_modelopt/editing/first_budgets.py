@@ -49,21 +49,23 @@ _LONGEST = 4000
 
 @dataclass(frozen=True)
 class Outcome:
-    """One recipe as it was tried."""
+    """One recipe, or one file, as it was tried."""
 
     spelling: str
-    """As the file states it."""
+    """As the file states it: the recipe, or the candidate's name."""
     case: Case | None
     """None where it was not tried: where `untried` is empty, too, it is stated without limits."""
     told: str = ""
     """What was measured, in words."""
     untried: str = ""
     """Why it was not tried."""
+    file: str = ""
+    """Of a candidate, from the folder of the budgets file; empty for a recipe."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """What the file says beside its recipes: comment lines, the model's name, and `key: value` of the model."""
+    """What the file says beside its cases: comment lines, the model's name, and `key: value` of the model."""
 
     comments: tuple[str, ...]
     name: str
@@ -75,7 +77,7 @@ class Head:
 
 
 def why_not(outcome: Outcome, timed_limits: int) -> str:
-    """Why the recipe is not worth a budget here; '' where it is."""
+    """Why the recipe or the file is not worth a budget here; '' where it is."""
     case = outcome.case
     if case is None:
         return outcome.untried
@@ -222,7 +224,7 @@ def _written(case: Case, name: str, value: float, timed_limits: int) -> str:
 
 
 def render(head: Head, outcomes: Sequence[Outcome], timed_limits: int) -> str:
-    """The file. Recipes that did not pay are comments."""
+    """The file. What did not pay is a comment."""
     return "\n".join(_lines(head, outcomes, timed_limits)) + "\n"
 
 
@@ -248,18 +250,24 @@ def model_lines(head: Head, outcomes: Sequence[Outcome], timed_limits: int, *, i
     none = why_no_answers(outcomes)
     if none:
         yield from _comments(f"{indent}  ", f"No limits on the answers: {none}.")
-    yield f"{indent}  recipes:"
-    for outcome in outcomes:
-        if outcome.untried:
-            continue
-        why = why_not(outcome, timed_limits)
+    for key, is_file in (("candidates", True), ("recipes", False)):
+        yield from _section(key, [each for each in outcomes if bool(each.file) == is_file], timed_limits, indent)
+
+
+def _section(key: str, outcomes: Sequence[Outcome], timed_limits: int, indent: str) -> Iterator[str]:
+    """`recipes:` or `candidates:`, without the key where nothing is left below it."""
+    told = [(outcome, why_not(outcome, timed_limits)) for outcome in outcomes if not outcome.untried]
+    if not all(why for _, why in told):
+        yield f"{indent}  {key}:"
+    for outcome, why in told:
         if why:
             yield from _comments(f"{indent}    ", f"{outcome.spelling}: left out: {why}")
             if outcome.case is not None and outcome.case.error is None:
                 yield from _comments(f"{indent}    ", f"  ({outcome.told})")
             continue
         yield f"{indent}    {_key(outcome.spelling)}:" + (f" # {_plain(outcome.told)}" if outcome.told else "")
-        yield from (f"{indent}      {name}: {text}" for name, text in first_limits(outcome, timed_limits))
+        stated = [("file", _value(outcome.file))] if outcome.file else []
+        yield from (f"{indent}      {name}: {text}" for name, text in (*stated, *first_limits(outcome, timed_limits)))
     untried = [(outcome.spelling, outcome.untried) for outcome in outcomes if outcome.untried]
     for line in format_untried(untried):
         yield from _comments(f"{indent}    ", line)

@@ -15,6 +15,9 @@ from pytest_modelopt.results.wrong_pairs import Pairing
 ROUNDING = 1e-3
 """As a share of the largest number: kernels may add in another order, another model is much further away."""
 
+LEAST_HELD = 64
+"""With less than one part in so many of the original's weights nobody knows where a variant's are."""
+
 
 class VariantError(Exception):
     """The variant cannot be measured; the message says why and what to do, in words for the model's owner."""

@@ -7,7 +7,7 @@ Every process that runs tests has a Session that measures. The process that owns
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,7 +106,7 @@ class Session:
                 time_limit_s=options.time_limit_s or defaults.time_limit_s,
                 step_limit_s=options.step_limit_s or defaults.step_limit_s,
             )
-            self._runner = Runner(limits, self.progress, _breaks_memory)
+            self._runner = Runner(limits, self.progress, _breaks("memory"), _breaks("score", "predictions"))
         return self._runner
 
     def variant(self, entry: CaseEntry) -> Variant:
@@ -320,14 +320,17 @@ def _absolute(origin: Source | ProgramSource, folder: Path) -> Source | ProgramS
     return origin.within(folder) if isinstance(origin, ProgramSource) else origin
 
 
-def _breaks_memory(case: MeasuredCase) -> bool:
-    """Whether it breaks a limit on memory, as far as it was measured."""
+def _breaks(*figures: str) -> Callable[[MeasuredCase], bool]:
+    """Whether a case breaks a limit on these figures, as far as it was measured."""
     from pytest_modelopt.judging.judge import judge
     from pytest_modelopt.limits.catalogue import LIMITS
 
-    costs = tuple(limit for limit in case.limits if limit.name in LIMITS and LIMITS[limit.name].figure == "memory")
-    verdicts = judge(replace(case, limits=costs), timed_limits=0).verdicts
-    return any(verdict.outcome in ("fail", "waived") for verdict in verdicts)
+    def breaks(case: MeasuredCase) -> bool:
+        about = tuple(limit for limit in case.limits if limit.name in LIMITS and LIMITS[limit.name].figure in figures)
+        verdicts = judge(replace(case, limits=about), timed_limits=0).verdicts
+        return any(verdict.outcome in ("fail", "waived") for verdict in verdicts)
+
+    return breaks
 
 
 def _metric_name(variant: Variant) -> str | None:

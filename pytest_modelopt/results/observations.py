@@ -52,6 +52,20 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class OtherInputs:
+    """How often a candidate agrees with the original, of a few examples, where its inputs are prepared otherwise."""
+
+    answers: int
+    """That were compared: one for each example, or for each position of a sequence or an image."""
+    commonest: int
+    """How many of the original's are its most frequent one; 0 where they are numbers and no classes."""
+    agreeing: dict[str, int]
+    """By what was done to the inputs, such as 'multiplied by 255'; '' is as they are given."""
+    shifts: tuple[float, ...] = ()
+    """Of the first outputs: candidate less original, where that is the same for all examples; else empty."""
+
+
+@dataclass(frozen=True)
 class Makeup:
     """What a variant's file and the peak of its call are made of."""
 
@@ -76,7 +90,8 @@ class Observations:
 
     # --- how it is built ---------------------------------------------------------------------------------------------
     digest: str | None = None
-    """SHA-256 of the modules, their plain attributes, and the bits and strides of all parameters and buffers."""
+    """SHA-256 of the modules, their plain attributes, and the bits and strides of all parameters and buffers; where
+    weights are packed, of what is saved."""
     training_modules: int | None = None
     compiled: bool | None = None
     """Whether torch.compile has a part in its call."""
@@ -143,6 +158,8 @@ class Observations:
     """Of an original that is scored against targets, under any metric."""
     worst_score: float | None = None
     """The worst that the metric can give, where that is known."""
+    other_inputs: OtherInputs | None = None
+    """Of a candidate that breaks a limit on its answers, or gives other ones than the original to most examples."""
     calibration: Calibration | None = None
     """None for the original, and where no recipe took any."""
 

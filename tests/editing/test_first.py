@@ -11,6 +11,7 @@ from pytest_modelopt.config.loader import load_budgets
 from pytest_modelopt.editing import first_budgets
 from pytest_modelopt.editing.first_budgets import Head, Outcome, render
 from pytest_modelopt.results.answers import Interval
+from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import Case, CaseError
 from pytest_modelopt.results.measurement import ProcessMemory
 from tests.judging.answers_by_hand import answered
@@ -223,9 +224,22 @@ def test_no_cause_is_cut_short() -> None:
     cause = " ".join(f"word{number}" for number in range(200))
     lines = render(HEAD, [Outcome("bf16", case(error=CaseError("load", cause)))], 1).splitlines()
     assert max(map(len, lines)) <= 120
-    start = lines.index("    recipes:") + 1
+    start = lines.index("    data: shop:data") + 1
     said = " ".join(line.strip().removeprefix("#").strip() for line in lines[start:])
     assert said == f"bf16: left out: {cause}"
+
+
+def test_files_stand_below_candidates_and_where_no_recipe_is_left_there_is_no_key_for_them(tmp_path: Path) -> None:
+    outcomes = [Outcome("a.onnx", case(), file="dist/a.onnx"), Outcome("bf16", case(error=CaseError("load", "no")))]
+    text = render(HEAD, [Outcome("b.onnx", None, untried="late", file="dist/b.onnx"), *outcomes], 1)
+    lines = [line.strip() for line in text.splitlines()]
+    assert "recipes:" not in lines
+    assert lines[lines.index("candidates:") + 1 :][:3] == ["a.onnx:", "file: dist/a.onnx", "max_memory: 2.1 MiB"]
+    assert lines[-2:] == ["# not tried, since late: b.onnx", "# bf16: left out: no"]
+    file = tmp_path / "budgets.yaml"
+    file.write_text(text, encoding="utf-8")
+    (entry,) = load_budgets(file, relative_to=tmp_path).cases
+    assert entry.candidate == Candidate("a.onnx", file="dist/a.onnx")
 
 
 def test_the_file_by_hand() -> None:

@@ -78,11 +78,16 @@ def test_a_graph_of_pt2e_and_whether_it_is_compiled() -> None:
 def test_weights_of_torchao() -> None:
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-    model = mlp()
-    quantize_(model, Int8WeightOnlyConfig(version=2))
+    model, again = mlp(), mlp()
+    for each in (model, again):
+        quantize_(each, Int8WeightOnlyConfig(version=2))
     found = observe.observe(model, lambda: model(X), {}, (), {})
-    assert (found.torchao_tensors, found.compiled, found.digest) == (2, False, None)
+    assert (found.torchao_tensors, found.compiled) == (2, False)
     assert found.float_bytes == {"float32": 4 * (32 + 8)}
+    digests = [found.digest, seen(again, X).digest]
+    again[0].weight.qdata[0, 0] += 1  # type: ignore[union-attr, index, operator]
+    assert digests == 2 * [found.digest]
+    assert None is not found.digest != seen(again, X).digest
 
 
 def test_packed_layers_are_counted_once_each() -> None:

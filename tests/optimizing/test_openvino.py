@@ -28,6 +28,7 @@ from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes.openvino import openvino_ir
 from pytest_modelopt.optimizing.runtimes.openvino.openvino_module import OpenVinoModule, packed, unpacked
 from pytest_modelopt.optimizing.runtimes.openvino.openvino_weights import Before, Quantized
+from pytest_modelopt.optimizing.runtimes.program_file_module import load
 
 FLOAT32 = 4
 ROUNDING = 1e-5
@@ -343,6 +344,18 @@ def test_the_precision_is_said() -> None:
     optimization = apply("openvino(precision=auto)", *make("mlp"))
     chosen = optimization.model.engine.get_compiled_model().get_property("INFERENCE_PRECISION_HINT").to_string()
     assert f"on this CPU OpenVINO chose {chosen}" in notes_of(optimization)
+
+
+def test_a_file_runs_in_the_precision_of_the_recipe_that_made_it(tmp_path: Path) -> None:
+    """On a processor with bfloat16 OpenVINO would take that by itself, for the file as for the recipe."""
+    _, inputs = make("mlp")
+    variant = made("openvino", "mlp").model
+    answer = run(variant, inputs)
+    program = load(str(variant.written(tmp_path / "mlp")[0]), "mlp.xml", inputs, answer, {})
+    hints = [each.engine.get_compiled_model().get_property("INFERENCE_PRECISION_HINT") for each in (variant, program)]
+    assert hints[0] == hints[1]
+    assert torch.equal(run(program, inputs), answer)
+    assert "serve it with INFERENCE_PRECISION_HINT=f32" in program.setting
 
 
 def test_parameters_reach_nncf() -> None:

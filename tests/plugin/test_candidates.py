@@ -247,6 +247,7 @@ MISTAKES = {
     "original: {factory: made:student}": "is called as the model itself",
     "a: {file: dist/a.onnx, factory: made:student}": "it has a `factory:` and a `file:`",
     "a: {}": "it has neither a `factory:` nor a `file:`",
+    "a: {factory: shop:classifier}": "has the factory of reader itself: nothing would be compared",
     "a: {file: ../a.onnx}": "lies outside of the project",
     "a: {file: /etc/a.onnx}": "is not a path from the folder of this file",
     "a: {file: dist/a.gguf}": "'dist/a.gguf' is a model for llama.cpp, which has no runtime here; an `nn.Module`",

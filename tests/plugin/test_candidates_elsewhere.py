@@ -142,3 +142,41 @@ def test_a_marker_names_a_candidate(project: Project) -> None:
         """,
     )
     pytester.runpytest("--modelopt", "-p", "no:cacheprovider", "test_it.py").assert_outcomes(passed=1)
+
+
+PACKED = """version: 1
+models:
+  packed:
+    factory: packs:packed
+    data: shop:data
+    candidates: {again: {factory: packs:again}, other: {factory: packs:other}}
+"""
+PACKS = """
+import warnings
+from shop import *
+
+def packed(seed=0):
+    from torch.ao.quantization import quantize_dynamic
+    model = classifier()
+    with torch.no_grad():
+        model[0].weight[0] += seed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return quantize_dynamic(model, {nn.Linear}).eval()
+
+def again():
+    return packed()
+
+def other():
+    return packed(seed=1)
+"""
+
+
+def test_the_original_once_more_is_noticed_where_its_weights_are_packed(project: Project) -> None:
+    pytester = project(PACKED)
+    pytester.makepyfile(packs=PACKS)
+    pytester.runpytest("--modelopt", "--modelopt-report", "report", "-p", "no:cacheprovider")
+    errors = {case.recipe: case.error for case in read(pytester.path / "report" / "record.json").cases}
+    assert errors["other"] is None
+    assert errors["again"] is not None
+    assert "the candidate again is the original once more" in errors["again"].message

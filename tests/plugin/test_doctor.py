@@ -214,3 +214,51 @@ def test_a_test_can_ask_for_what_was_found() -> None:
 
     finding = Finding("masks-only", {"weights": 1, "mask_bytes": 4}, ("size",))
     assert Comparison(sound(findings=(finding,))).findings == (finding,)
+
+
+WRONG = """version: 1
+models:
+  reader:
+    factory: shop:classifier
+    data: shop:data
+    candidates:
+      of-bytes: {factory: made:of_bytes, max_accuracy_drop: 5 pp}
+      shifted: {factory: made:shifted}
+      healthy: {factory: made:healthy, max_accuracy_drop: 5 pp}
+"""
+MADE = """
+from shop import *
+
+class Changed(nn.Module):
+    def __init__(self, scale, shift):
+        super().__init__()
+        self.model, self.scale, self.shift = classifier(), scale, shift
+
+    def forward(self, x):
+        return self.model(x * self.scale) + self.shift * torch.arange(10)
+
+def of_bytes():
+    return Changed(1 / 255, 0).eval()
+
+def shifted():
+    return Changed(1, 5).eval()
+
+def healthy():
+    return Changed(0.99, 0).eval()
+"""
+
+
+def test_a_candidate_that_is_wrong_alike_is_tried_on_inputs_that_are_prepared_otherwise(project: Project) -> None:
+    """Also without a limit on its answers, where most of them are others; one that is right costs nothing."""
+    pytester = project(WRONG)
+    pytester.makepyfile(made=MADE)
+    result = pytester.runpytest("--modelopt", "--modelopt-report", "report", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=2, failed=1)
+    told = " ".join(result.stdout.str().split())
+    assert "with its inputs multiplied by 255 the candidate agrees with the original in 100% of 64 answers" in told
+    assert "lie beside the original's by a constant, the same for all of 64 answers (output 9: 45)" in told
+    cases = {case.recipe: case for case in read(pytester.path / "report" / "record.json").cases}
+    tried = {name: case.variant and case.variant.observations for name, case in cases.items()}
+    assert [bool(seen and seen.other_inputs) for seen in tried.values()] == [True, True, False]
+    found = [[finding.rule for finding in case.findings] for case in cases.values()]
+    assert ["wrong-alike" in rules for rules in found] == [True, True, False]

@@ -18,7 +18,7 @@ from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.controller.variant_cache import Kept
 from pytest_modelopt.measuring.controller.variant_measurement import Measuring
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, StepLimits, WorkerContext
-from pytest_modelopt.measuring.protocol import Loaded, TooFewExamples
+from pytest_modelopt.measuring.protocol import LEAST_HELD, Loaded, TooFewExamples
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.results.answers import Interval
 from pytest_modelopt.results.base import BaseStatus
@@ -34,10 +34,15 @@ class Runner:
     """Use `measure` for each case, then `close`. What goes wrong in one variant stays in its case."""
 
     def __init__(
-        self, limits: StepLimits, progress: Progress, breaks_memory: Callable[[MeasuredCase], bool] = lambda case: False
+        self,
+        limits: StepLimits,
+        progress: Progress,
+        breaks_memory: Callable[[MeasuredCase], bool] = lambda case: False,
+        breaks_answers: Callable[[MeasuredCase], bool] = lambda case: False,
     ) -> None:
-        """`breaks_memory`: whether the exact figures of a case break a limit on memory."""
+        """`breaks_memory`, `breaks_answers`: whether the exact figures of a case break a limit on these."""
         self._breaks_memory = breaks_memory
+        self._breaks_answers = breaks_answers
         self._limits = limits
         self._progress = progress
         self._context = WorkerContext(limits, progress)
@@ -219,6 +224,8 @@ class Runner:
         """Measure another variant on the examples of the original."""
         optimized.examples = original.examples
         self._measuring.measure(optimized, name, original.outputs)
+        if optimized.variant.candidate is not None:
+            _doubt(original, optimized)
         _require_same_data(original, optimized)
 
     # --- the comparison ----------------------------------------------------------------------------------------------
@@ -231,6 +238,7 @@ class Runner:
                 measure_process_memory(self._context, before, case.name)
                 measure_process_memory(self._context, after, case.name)
             self._look_into(case, before, after)
+            self._try_inputs(case, before, after)
             timing = self._time(case, before, after, is_open)
         except Failed as failed:
             return replace(_compared(case, before, after), error=failed.error)
@@ -247,6 +255,15 @@ class Runner:
         if is_worse or self._breaks_memory(case):
             for measured in (before, after):
                 self._measuring.look_into(measured, case.name)
+
+    def _try_inputs(self, case: MeasuredCase, before: Measured, after: Measured) -> None:
+        """Of a candidate that gives most examples another answer than the original, or breaks a limit on answers."""
+        if after.variant.candidate is None or not before.variant.is_original or after.answers is None:
+            return
+        case = _compared(case, before, after)
+        differs = case.agreement is not None and 2 * case.agreement.flips > case.agreement.examples
+        if differs or self._breaks_answers(case):
+            self._measuring.try_inputs(before, after, case.name)
 
     def _with_interval(self, case: MeasuredCase, original: Measured, optimized: Measured) -> MeasuredCase:
         """The case with the interval of its drop, or with the reason for none; as it is where each answer is right or
@@ -313,6 +330,17 @@ def _needs_process_memory(case: MeasuredCase, *sides: Measured) -> bool:
     """Where a limit asks for it, or one side allocates where no other meter sees it; then of both, by the same one."""
     is_hidden = any(side.measurement is not None and side.measurement.outside_of_torch for side in sides)
     return is_hidden or any(limit.name == "max_process_memory" for limit in case.limits)
+
+
+def _doubt(original: Measured, candidate: Measured) -> None:
+    """Where hardly anything of its weights was found, they are somewhere: of a small model the books tolerate more than
+    it weighs. Then the process meter tells."""
+    before, after = original.measurement, candidate.measurement
+    if before is None or after is None or after.outside_of_torch or after.reserved_bytes is not None:
+        return
+    held, whole = after.weights_bytes, before.weights_bytes
+    if held is not None and whole is not None and held * LEAST_HELD < whole:
+        candidate.measurement = replace(after, hidden_bytes=None)
 
 
 def _require_same_data(original: Measured, optimized: Measured) -> None:

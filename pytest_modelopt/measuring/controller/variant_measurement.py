@@ -148,6 +148,26 @@ class Measuring:
         measured.measurement = replace(before, observations=seen)
         self._stand_again(measured, name)
 
+    def try_inputs(self, original: Measured, candidate: Measured, name: str) -> None:
+        """Look whether a candidate whose answers are wrong is right on inputs that are prepared otherwise. As
+        `_observe`."""
+        before = candidate.measurement
+        assert before is not None
+        seen = before.observations or Observations()
+        path = self._context.new_file("answers")
+        text = f"looking for what is wrong with the answers of the {candidate.variant.label}"
+        try:
+            self._context.ask(original, name, "few_answers", text, stage="compare", path=str(path))
+            found = self._context.ask(candidate, name, "try_inputs", text, stage="compare", path=str(path))
+            seen = replace(seen, other_inputs=found)
+        except Failed as failed:
+            seen = replace(seen, unobserved=seen.unobserved | {"other_inputs": failed.error.message})
+        finally:
+            path.unlink(missing_ok=True)
+        candidate.measurement = replace(before, observations=seen)
+        for measured in (original, candidate):
+            self._stand_again(measured, name)
+
     def _stand_again(self, measured: Measured, name: str) -> None:
         """Give it another worker where looking at it has ended its own."""
         if measured.worker is None or not measured.worker.is_alive:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_modelopt.measuring.protocol import Examples, Loaded, VariantError, error_text
+from pytest_modelopt.measuring.protocol import LEAST_HELD, Examples, Loaded, VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import environment, loading, observe, quality, shipping, size
 from pytest_modelopt.measuring.worker.data.variant_data import Data
@@ -35,9 +35,6 @@ from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.measurement import Coverage
 from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.source import ProgramSource, Source
-
-_LEAST_HELD = 64
-"""Where less than this part of the weights is left in tensors, they are nothing to compare."""
 
 
 class LoadedVariant:
@@ -201,6 +198,9 @@ class LoadedVariant:
     def _call(self) -> object:
         return call(self.model, self._first_inputs())
 
+    def _run(self, inputs: Inputs) -> Any:
+        return self._device.bring_back(quality.run(self.model, self._device.take(inputs)))
+
     def _prepared_call(self) -> Callable[[], object]:
         """One call, whose copy of the inputs was made before. On a GPU a copy would count: only where one is needed."""
         copies = self._needs_copies or not self._device.is_cuda
@@ -241,10 +241,10 @@ def _nothing_to_compare(model: nn.Module, coverage: Coverage) -> tuple[str, bool
     except tensor_meter.Unaccounted:
         return "", False
     held = walk.tensor_bytes
-    if held * _LEAST_HELD >= coverage.weight_bytes:
+    if held * LEAST_HELD >= coverage.weight_bytes:
         return "", False
     why = (
         f"what the recipe changed is not known: the model held {coverage.weight_bytes:,} bytes of weights, the variant "
         f"holds {held:,} in tensors, and the rest cannot be compared"
     )
-    return why, walk.total_bytes() * _LEAST_HELD < coverage.weight_bytes
+    return why, walk.total_bytes() * LEAST_HELD < coverage.weight_bytes

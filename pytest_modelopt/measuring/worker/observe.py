@@ -16,6 +16,7 @@ from torch import nn
 from torch.autograd.profiler import profile
 
 from pytest_modelopt.measuring.protocol import error_text
+from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.quality import update_with_bytes
 from pytest_modelopt.measuring.worker.repeating import KeptAnswer, dense
 from pytest_modelopt.optimizing.describe import author_name, known_base, type_name
@@ -246,16 +247,15 @@ def _place(weight: torch.Tensor) -> tuple[int, int]:
 
 
 def _digest(model: nn.Module) -> str | None:
-    """None for a model whose parts cannot be seen from Python, or are too large to be read again."""
+    """None for what another runtime holds, and for a model that is too large to be read again; of what keeps its
+    weights to itself, that of what is saved."""
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    if isinstance(model, EngineModule) or any(map(_keeps_weights_to_itself, model.modules())):
+    if isinstance(model, EngineModule) or sum(tensor.nbytes for _, tensor in tensors) > MOST_BYTES:
         return None
-    if any(_of_torchao(tensor) for _, tensor in tensors):
-        return None
-    if sum(tensor.nbytes for _, tensor in tensors) > MOST_BYTES or any(
-        tensor.layout is not torch.strided or tensor.is_quantized for _, tensor in tensors
+    if any(map(_keeps_weights_to_itself, model.modules())) or any(
+        _of_torchao(tensor) or tensor.layout is not torch.strided or tensor.is_quantized for _, tensor in tensors
     ):
-        return None
+        return size.saved_digest(model)
     whole = hashlib.sha256()
     for name, module in model.named_modules(remove_duplicate=False):
         whole.update(f"{name}:{type(module).__module__}.{type(module).__qualname__}{_attributes(module)};".encode())

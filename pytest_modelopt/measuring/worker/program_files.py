@@ -37,7 +37,8 @@ def load_file(source: ProgramSource, folder: Path, inputs: Inputs, answer: Calla
         raise VariantError(str(error)) from error
     sizes = {_shown(file, folder): Path(file).stat().st_size for file in program.files}
     note = f"it is {shown} ({program.made_by}; SHA-256 {digest[:_DIGITS]}...)"
-    return program, (note,), Provenance(shown, sizes, digest, program.made_by)
+    setting = filter(None, [getattr(program, "setting", "")])
+    return program, (note, *setting), Provenance(shown, sizes, digest, program.made_by)
 
 
 def made_by(factory: Source) -> Provenance:

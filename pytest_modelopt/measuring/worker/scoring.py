@@ -10,15 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pytest_modelopt.measuring.protocol import Answers, Examples
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import quality, repeating
+from pytest_modelopt.measuring.worker import other_inputs, quality, repeating, size
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
 from pytest_modelopt.measuring.worker.metrics.bootstrap import paired_bootstrap
 from pytest_modelopt.measuring.worker.metrics.recorded_outputs import Recorder, Replayed
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Scorer
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import make_metric
 from pytest_modelopt.results.answers import Interval, Repeat
+from pytest_modelopt.results.observations import OtherInputs
 
 
 class Scoring(LoadedVariant):
@@ -67,6 +70,19 @@ class Scoring(LoadedVariant):
         names = [source.partition(":")[0] for source in sources if isinstance(source, str) and ":" in source]
         files = (getattr(sys.modules.get(name), "__file__", None) for name in names)
         return tuple(dict.fromkeys(file for file in files if file is not None))
+
+    def few_answers(self, path: str) -> None:
+        """Write what the model answers to a few examples to `path`, for `try_inputs` of another worker."""
+        self._set_threads()
+        with torch.inference_mode():
+            size.save(other_inputs.answers(self._run, other_inputs.few(self._data.evaluation())), Path(path))
+
+    def try_inputs(self, path: str) -> OtherInputs | None:
+        """Compare the model with those answers, on inputs that are prepared in other ways."""
+        self._set_threads()
+        with torch.inference_mode():
+            inputs = list(other_inputs.few(self._data.evaluation()))
+            return other_inputs.compare(self._run, inputs, size.load(Path(path)))
 
     def interval(self, before: array[float], after: array[float], width: int) -> Interval | str:
         """Of the drop from one variant to another, by the summands of both their `Answers`; or why there is none."""

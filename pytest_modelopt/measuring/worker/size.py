@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
+import hashlib
 import io
 import sys
 import types
@@ -35,6 +36,18 @@ class _Counter:
         pass
 
 
+class _Hasher(_Counter):
+    """And their SHA-256."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        return super().write(data)
+
+
 def saved_bytes(model: nn.Module) -> int:
     """Size in bytes of the saved model. The same model gives the same number in every process.
 
@@ -48,6 +61,14 @@ def saved_bytes(model: nn.Module) -> int:
     make_parametrized_picklable(model)
     _write(model, counter)
     return counter.written
+
+
+def saved_digest(model: nn.Module) -> str:
+    """SHA-256 of the saved model, in hexadecimal: the same for the same model in every process."""
+    hasher = _Hasher()
+    make_parametrized_picklable(model)
+    _write(model, hasher)
+    return hasher.sha256.hexdigest()
 
 
 def make_parametrized_picklable(model: nn.Module) -> None:

@@ -131,7 +131,30 @@ def _does_not_reload(case: MeasuredCase, found: Parameters) -> str:
     return text
 
 
+def _wrong_alike(case: MeasuredCase, found: Parameters) -> str:
+    if found["kind"] == "class":
+        return (
+            f"the candidate gives all {found['examples']:,} examples the same class, and the original "
+            f"{found['classes']} different ones: its weights are not those that were trained, or its inputs are "
+            "prepared in another way than it was made for (scale, normalization, layout)"
+        )
+    answers = found["answers"]
+    if found["kind"] == "constant":
+        return (
+            f"the candidate's outputs lie beside the original's by a constant, the same for all of {answers:,} answers "
+            f"(output {found['output']}: {format_number(found['shift'])}): a bias or an offset of the last layer is "
+            "missing, or there twice"
+        )
+    agreeing, as_given = (format_percentage(found[name] / answers) for name in ("agreeing", "as_given"))
+    return (
+        f"with its inputs {found['change']} the candidate agrees with the original in {agreeing} of {answers:,} "
+        f"answers, and in {as_given} as they are given: it was made for inputs that are prepared in another way; put "
+        "that preparation into the file, or into a factory that wraps it, and do the same where it is served"
+    )
+
+
 MESSAGES: dict[str, Message] = {
+    "wrong-alike": _wrong_alike,
     "int8-saturation": _int8_saturation,
     "calibration-thin": _calibration_thin,
     "calibration-elsewhere": _calibration_elsewhere,

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import torch
 
 from pytest_modelopt.optimizing.runtimes.openvino import openvino_ir
-from pytest_modelopt.optimizing.runtimes.openvino.openvino_module import infer, infer_request
+from pytest_modelopt.optimizing.runtimes.openvino.openvino_module import PRECISION, infer, infer_request
 from pytest_modelopt.optimizing.runtimes.program_file_module import Port, ProgramFile, ProgramFileError, version_of
 
 _TYPES = {
@@ -27,9 +27,13 @@ _TYPES = {
 
 
 class File(ProgramFile):
-    """In the precision that OpenVINO chooses by itself, as where it is served."""
+    """In float32, as the recipes: a file that one of them made gates as the recipe does."""
 
     runtime: ClassVar[str] = "OpenVINO"
+    setting: ClassVar[str] = (
+        "floating point is computed in float32, as by the recipes; by itself OpenVINO takes bfloat16 on CPUs that have "
+        f"it and gives other answers there, so serve it with INFERENCE_PRECISION_HINT={PRECISION}"
+    )
 
     @classmethod
     def described(cls, file: str) -> tuple[tuple[str, ...], str]:
@@ -44,7 +48,7 @@ class File(ProgramFile):
         return (file, str(weights)), made_by + (f", by OpenVINO {maker}" if maker else "")
 
     def start(self, threads: int) -> Any:
-        return infer_request((self.file,), threads, "auto")
+        return infer_request((self.file,), threads, PRECISION)
 
     def ports(self, engine: Any) -> list[Port]:
         return [

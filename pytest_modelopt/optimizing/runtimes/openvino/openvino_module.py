@@ -15,6 +15,8 @@ from pytest_modelopt.optimizing.runtimes import telemetry
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule, Signature
 from pytest_modelopt.results.locked_folders import held_folder
 
+PRECISION = "f32"
+"""How floating point is computed unless a recipe says `auto`: in variants and files, on every processor alike."""
 XML_LENGTH_BYTES = 8
 """A program is the length of the XML in this many bytes, the XML, and the constants."""
 
@@ -30,7 +32,7 @@ class OpenVinoModule(RuntimeModule):
     runtime: ClassVar[str] = "OpenVINO"
 
     def __init__(
-        self, program: bytes, signature: Signature, precision: str = "f32", kept: tuple[torch.Tensor, ...] = ()
+        self, program: bytes, signature: Signature, precision: str = PRECISION, kept: tuple[torch.Tensor, ...] = ()
     ) -> None:
         super().__init__(program, signature)
         self.precision = precision
