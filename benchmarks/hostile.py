@@ -147,6 +147,8 @@ def _compare_amounts(file: Path, name: str, content: bytes, tally: Tally) -> Non
 
 def expressions(tally: Tally, numbers: Sequence[int]) -> None:
     """Inside a pytest configuration, as `recipes` runs."""
+    with contextlib.redirect_stdout(io.StringIO()):  # torch is imported here: on a busy machine that is no hang
+        cli.status_of(cli.parser().parse_args(["recipes", "fold-batchnorm"]))
     for number in numbers:
         written = expression(random.Random(f"{tally.seed} expression {number}"))
         content, name = written.encode("utf-8", "surrogatepass"), f"expressions {number} recipes"

@@ -67,6 +67,9 @@ def must_be_red(content: bytes) -> str:
         return "a file could not be collected"
     if any(name not in known and name not in data["skipped"] and name not in data["idle"] for name in data["planned"]):
         return "a planned test never ran"
+    is_whole = data["whole"] or data["merged"] is not None
+    if is_whole and ({*data["collected"], *data["planned"]} - {*data["idle"]} | {*data["skipped"]}) - known:
+        return "a case was left out of a whole run"
     for index, case in enumerate(data["cases"]):
         if case["expected"] is None and (why := next(_broken(case), "")):
             return f"cases[{index}]: {why}"

@@ -45,6 +45,8 @@ def green() -> list[Data]:
             other_machines=(replace(_MACHINE, cpu="another CPU"),),
             merged=Merged(2, ("one case measured again",)),
             whole=True,
+            skipped=(),
+            idle=("test_m.py::test_that_skips",),
         ),
     ]
 
@@ -53,7 +55,7 @@ def _data(*cases: Case, **fields: Any) -> Data:
     ids = tuple(case.id for case in cases)
     started, planned = "2026-11-24T03:00:00+00:00", (*ids, "test_m.py::test_that_skips")
     record = Record("0.1.0", started, 7, False, 3, planned, True, cases, _MACHINE, collected=planned)
-    data: Data = json.loads(dumps(replace(record, skipped=planned[-1:], **fields)))
+    data: Data = json.loads(dumps(replace(record, **{"skipped": planned[-1:], **fields})))
     return data
 
 

@@ -14,6 +14,7 @@ _ROUNDS = 3
 _HELPERS = ("multiprocessing.resource_tracker", "torch/_inductor/compile_worker", "torch_shm_manager")
 """Processes of Python's and torch's own that do no work of a model, and end a moment after the worker."""
 _SHOWN = 80
+_LISTED = 3
 _MARK = 10**15
 """Microseconds, 31 years, of processor time at real-time priority: a limit that limits nothing, to which the number of
 the worker is added. All that a worker starts inherits it: a daemon, too, which has another parent, another session and
@@ -55,6 +56,15 @@ def end_left(worker: int) -> tuple[str, ...]:
             break
     named.pop(worker, None)  # whose fork server has died is only thought to have ended
     return tuple(name for name in named.values() if name)
+
+
+def running(worker: int) -> tuple[str, ...]:
+    """The command lines of what a worker that lives has started and what runs by now."""
+    return tuple(name for process, name in started_by(worker).items() if name and process != worker)
+
+
+def listed(commands: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in commands[:_LISTED]) + (", ..." if len(commands) > _LISTED else "")
 
 
 def is_running(process: int) -> bool:

@@ -72,7 +72,7 @@ def add_options(parser: pytest.Parser) -> None:
         "--modelopt-whole",
         action="store_true",
         default=None,
-        help="a run that leaves out a case (by -k, -m, --deselect or paths), or measures nothing, fails "
+        help="a run that leaves out a case (by -k, -m, --deselect, paths or a skip), or measures nothing, fails "
         "(ini: modelopt_whole)",
     )
     group.addoption(

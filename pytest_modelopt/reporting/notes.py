@@ -77,14 +77,18 @@ def _missing(record: Record) -> Iterator[Item]:
             f"{count} could not be collected",
             f"{count} could not be collected, so what it measures is unknown: {names}",
         )
-    if run.deselected:
-        count = f"{len(run.deselected)} of {_count(run.known, 'case')}"
-        text = f"{count} {'was' if len(run.deselected) == 1 else 'were'} deselected: {_enumerated(run.deselected)}"
-        if "not whole" in run.causes:
-            told = "this run is meant to be whole (--modelopt-whole): take the paths, `-k`, `-m` and `--deselect` away"
-            yield _failure(f"{count} deselected", f"{text}; {told}")
-        else:
-            yield Item("info", "NOTE", f"{count} deselected", text)
+    for what, left_out, way in (
+        ("deselected", run.deselected, "take the paths, `-k`, `-m` and `--deselect` away"),
+        ("skipped", run.skipped, "take the skip away, or say `xfail(run=False)` of a case that is not to pass here"),
+    ):
+        if left_out:
+            count = f"{len(left_out)} of {_count(run.known, 'case')}"
+            text = f"{count} {'was' if len(left_out) == 1 else 'were'} {what}: {_enumerated(left_out)}"
+            if "not whole" in run.causes:
+                told = f"this run is meant to be whole (--modelopt-whole): {way}"
+                yield _failure(f"{count} {what}", f"{text}; {told}")
+            else:
+                yield Item("info", "NOTE", f"{count} {what}", text)
     if "loosened" in run.causes:
         yield _failure("limits became less strict", forbidden_told(record))
     if "nothing measured" in run.causes:

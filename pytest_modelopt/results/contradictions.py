@@ -18,6 +18,7 @@ from pytest_modelopt.results.measurement import Coverage, Measurement
 from pytest_modelopt.results.metric import BUILT_IN, UNLABELLED, is_share
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.record import Record
+from pytest_modelopt.results.small_files import told_small_file
 from pytest_modelopt.results.timed_pairs import TimedPair, Timing
 
 _ROUNDING = 1e-6
@@ -116,6 +117,12 @@ def _of_bytes(name: str, side: Measurement) -> Iterator[str]:
         count = getattr(side, figure)
         if count is not None and count < at_least:
             yield f"{name}.{figure} is {count}: nothing has fewer bytes than {at_least}"
+    told_small = told_small_file(side)
+    if told_small and told_small not in side.notes:
+        yield f"{name}.size_bytes is {side.size_bytes}, {name}.weights_bytes {side.weights_bytes}, and no note says why"
+    files = side.provenance.files if side.provenance is not None else {}
+    if side.size_bytes is not None and (side.size_bytes < sum(files.values()) or min(files.values(), default=0) < 0):
+        yield f"{name}.size_bytes is {side.size_bytes}, and {name}.provenance.files counts {sum(files.values())}"
     seen = side.observations
     in_float = sum((seen.float_bytes or {}).values()) if seen is not None else 0
     if side.weights_bytes == 0 and in_float:

@@ -58,7 +58,7 @@ class Record:
     collected: tuple[str, ...] = ()
     """Every case that the run knew, also those that were deselected: together, the jobs of one commit must run all."""
     skipped: tuple[str, ...] = ()
-    """Tests that were planned and skipped: nothing of them is missing."""
+    """Tests that were planned and skipped: not measured, and told as such."""
     idle: tuple[str, ...] = ()
     """Tests that were planned, state no budget and passed without measuring: nothing of them is missing, either."""
     uncollected: tuple[str, ...] = ()

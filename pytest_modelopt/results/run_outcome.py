@@ -36,7 +36,7 @@ class RunOutcome:
 
     @property
     def is_partial(self) -> bool:
-        return bool(self.never_ran or self.deselected)
+        return bool(self.never_ran or self.deselected or self.skipped)
 
     @property
     def partial(self) -> str:
@@ -56,7 +56,7 @@ def run_outcome(record: Record) -> RunOutcome:
     """What the record of one run, or of several jobs, comes to.
 
     Red are a case that is red, an interruption, a planned test that never ran, a file that could not be collected, and
-    a record that knows of nothing. What was skipped or expected to fail is told and not red. What was deselected is
+    a record that knows of nothing. What was expected to fail is told and not red. What was deselected or skipped is
     told, and red in a run that is meant to be whole, which must also have measured something. What became looser since
     the base is told, and red where that was demanded, as is then not to know it.
     """
@@ -74,7 +74,7 @@ def run_outcome(record: Record) -> RunOutcome:
         "interrupted": not record.complete,
         "never ran": bool(never_ran),
         "not collected": bool(record.uncollected),
-        "not whole": is_whole and bool(deselected),
+        "not whole": is_whole and bool(deselected or skipped),
         "nothing measured": not record.cases and (is_whole or not (skipped or idle)),
         "loosened": record.no_loosening and not _is_as_strict(record.against),
     }

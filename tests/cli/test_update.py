@@ -54,7 +54,7 @@ def everything(lost: int = 2) -> Case:
     return replace(
         made,
         reference=replace(made.reference, size_bytes=4 * MIB) if made.reference else None,
-        variant=replace(made.variant, weights_bytes=2 * MIB, call_peak_bytes=0, size_bytes=MIB),
+        variant=replace(made.variant, weights_bytes=MIB, call_peak_bytes=MIB, size_bytes=MIB),
         coverage=None,
         timing=TIMED,
         device=sizes.device,

@@ -149,8 +149,10 @@ def measured_cases(draw: st.DrawFn) -> Case:
     lost, won = draw(st.integers(0, 30)), draw(st.integers(0, min(30, wrong)))
     of = answered(10 * wrong, lost=lost, won=won, score=0.9)
     assert of.variant is not None
+    memory, size = draw(_BYTES), draw(_BYTES)
+    weights = min(memory, size)
     return replace(
-        of, variant=replace(of.variant, weights_bytes=draw(_BYTES), call_peak_bytes=0, size_bytes=draw(_BYTES))
+        of, variant=replace(of.variant, weights_bytes=weights, call_peak_bytes=memory - weights, size_bytes=size)
     )
 
 

@@ -26,7 +26,8 @@ TIMED = timing(200, 4_000_000, 3_000_000)
 
 def of_bytes(memory: float = 2 * MIB, size: int = MIB) -> Case:
     """Against an original of 8 MiB of memory and 4 MiB of size."""
-    return a_case(variant=measurement("x", weights=int(memory), peak=0, size=size))
+    weights = min(int(memory), size)
+    return a_case(variant=measurement("x", weights=weights, peak=int(memory) - weights, size=size))
 
 
 @dataclass

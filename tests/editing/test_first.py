@@ -14,6 +14,7 @@ from pytest_modelopt.results.answers import Interval
 from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import Case, CaseError
 from pytest_modelopt.results.measurement import ProcessMemory
+from pytest_modelopt.results.source import ProgramSource
 from tests.judging.answers_by_hand import answered
 from tests.reporting.records_by_hand import MIB, case, measurement, timing
 
@@ -239,7 +240,7 @@ def test_files_stand_below_candidates_and_where_no_recipe_is_left_there_is_no_ke
     file = tmp_path / "budgets.yaml"
     file.write_text(text, encoding="utf-8")
     (entry,) = load_budgets(file, relative_to=tmp_path).cases
-    assert entry.candidate == Candidate("a.onnx", file="dist/a.onnx")
+    assert entry.candidate == Candidate("a.onnx", ProgramSource("dist/a.onnx"))
 
 
 def test_the_file_by_hand() -> None:

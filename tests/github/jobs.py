@@ -130,3 +130,17 @@ class Job:
                 name, _, value_of = line.partition("=")
                 found[name] = value_of
         return found
+
+
+def gate(job: Job, told: dict[str, str] | None = None, **inputs: str) -> subprocess.CompletedProcess[str]:
+    """The action's one step, with these inputs and the defaults of the others. `told`: more environment variables."""
+    (step,) = steps_of(ACTION)
+    given = {name: each.get("default", "") for name, each in read(ACTION)["inputs"].items()}
+    given |= {"python": sys.executable, **{name.replace("_", "-"): value for name, value in inputs.items()}}
+    assert set(given) == set(read(ACTION)["inputs"])
+    env = dict(told or {})
+    for name, expression in step["env"].items():
+        match = re.fullmatch(r"\$\{\{ inputs\.([a-z-]+) \}\}", expression)
+        assert match is not None
+        env[name] = given[match[1]]
+    return job.run(step, env)

@@ -4,29 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.github.jobs import ACTION, Job, read, steps_of
-
-
-def gate(job: Job, **inputs: str) -> subprocess.CompletedProcess[str]:
-    """The action's one step, with these inputs and the defaults of the others."""
-    (step,) = steps_of(ACTION)
-    given = {name: each.get("default", "") for name, each in read(ACTION)["inputs"].items()}
-    given |= {"python": sys.executable, **{name.replace("_", "-"): value for name, value in inputs.items()}}
-    assert set(given) == set(read(ACTION)["inputs"])
-    env = {}
-    for name, expression in step["env"].items():
-        match = re.fullmatch(r"\$\{\{ inputs\.([a-z-]+) \}\}", expression)
-        assert match is not None
-        env[name] = given[match[1]]
-    return job.run(step, env)
-
+from tests.github.jobs import ACTION, Job, gate, read, steps_of
 
 BUDGETS = """
 version: 1
@@ -82,6 +64,7 @@ def test_a_gate_that_cannot_run_is_an_error_that_is_told(job: Job) -> None:
 # --- the action's arguments: what it calls is a program that writes down how it is called ----------------------------
 
 CALLED = """#!/bin/bash
+[[ $2 == pytest ]] || exit "${REPORT_STATUS:-0}"
 printf '%s\\0' "$@" > "$GITHUB_WORKSPACE/called"
 mkdir -p report; echo '{}' > report/record.json
 exit ${STATUS:-0}
@@ -210,6 +193,15 @@ def test_the_exit_status_of_pytest_is_the_steps(
     assert gate(job, python=python, report="report").returncode == status
     assert job.outputs["verdict"] == verdict
     assert (job.files["GITHUB_STEP_SUMMARY"].read_text() == "") == (verdict != "error")
+
+
+def test_a_status_of_0_does_not_hide_what_the_record_says(
+    job: Job, python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPORT_STATUS", "1")
+    done = gate(job, python=python, report="report")
+    assert (done.returncode, job.outputs["verdict"]) == (1, "failed")
+    assert "::error::model-budgets: pytest ended with status 0, but its record is missing or red\n" in done.stdout
 
 
 def test_a_step_that_is_ended_from_outside_has_said_error(job: Job, python: str) -> None:

@@ -42,7 +42,7 @@ git config --get-urlmatch http.extraheader https://evil.example/us/shop.git >> "
 def programs(job: Job) -> Path:
     folder = job.folder / "programs"
     folder.mkdir()
-    for name in ("git-lfs", "pip", "pytest"):
+    for name in ("git-lfs", "pip", "pytest", "pytest-modelopt"):
         (folder / name).write_text(LFS if name == "git-lfs" else f'#!/bin/bash\necho {name} "$@" >> ../called\n')
         (folder / name).chmod(0o755)
     return folder
@@ -120,6 +120,7 @@ def test_gitlab_compares_a_merged_result_with_its_target(
         f"pytest --modelopt --modelopt-whole --modelopt-against merge-base:{against} "
         "--modelopt-report modelopt-report --junit-xml junit.xml budgets.yaml"
     )
+    assert called[2:] == ["pytest-modelopt report modelopt-report/record.json"]
     fetched = (job.folder / "lfs").read_text() if (job.folder / "lfs").exists() else ""
     assert (f"fetch origin HEAD {base}\n" in fetched) == (not is_merged_result)  # only the older one uses Git LFS
 

@@ -20,7 +20,7 @@ from pytest_modelopt.measuring.controller.launches import start_again
 from pytest_modelopt.measuring.controller.paired_timing import Listener
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
-from pytest_modelopt.measuring.controller.worker_context import Measured, Workshop
+from pytest_modelopt.measuring.controller.worker_context import Measured, WorkerContext
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.plugin.progress import Silent
@@ -253,7 +253,7 @@ def test_a_variant_that_does_not_come_back_as_it_was_is_made_anew_and_says_so(
 
 
 def test_why_a_variant_could_not_be_loaded_again_is_recorded(variant: Callable[..., Variant]) -> None:
-    workshop = Workshop(StepLimits(time_limit_s=1, step_limit_s=60), Silent())
+    workshop = WorkerContext(StepLimits(time_limit_s=1, step_limit_s=60), Silent())
     measured = Measured(variant("at_home", recipe="int8-dynamic"))
     try:
         workshop.start(measured)

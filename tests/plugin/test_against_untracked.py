@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from benchmarks.faults import processes_in
+from pytest_modelopt.cli.main import main
 from tests.plugin.repositories import MODELS, Repository, model, outcomes
 
 LOADS = """
@@ -205,14 +207,15 @@ def test_a_base_that_is_head_itself_compares_nothing(repository: Repository, rev
     assert repository.is_as_it_was()
 
 
-def test_sigterm_while_the_base_is_set_up_leaves_nothing(
+def test_sigterm_while_the_base_is_set_up_leaves_nothing_but_a_record_that_says_so(
     repository: Repository, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    temporary = tmp_path_factory.mktemp("t")
+    temporary, report = tmp_path_factory.mktemp("t"), tmp_path_factory.mktemp("r")
     begun = temporary / "begun"
     project(repository, "steady", setup=f"base_setup: [sh, -c, 'touch {begun}; sleep 600']\n")
+    arguments = ("--modelopt-against", "HEAD", f"--modelopt-report={report}", "-p", "no:cacheprovider")
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "--modelopt", "--modelopt-against", "HEAD", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "--modelopt", *arguments],
         cwd=repository.path,
         env={**os.environ, "TMPDIR": str(temporary)},
         stdout=subprocess.DEVNULL,
@@ -227,6 +230,9 @@ def test_sigterm_while_the_base_is_set_up_leaves_nothing(
     assert process.wait(60) == pytest.ExitCode.INTERRUPTED
     assert repository.is_as_it_was()
     assert list(temporary.glob("pytest-modelopt*")) == []
+    assert processes_in(temporary) == {}
+    assert (report / "summary.md").read_text(encoding="utf-8").startswith("**Model budgets: INTERRUPTED.**")
+    assert main(["report", str(report / "record.json")]) == 1
 
 
 FALLBACK = """

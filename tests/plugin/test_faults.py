@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import faults
+from pytest_modelopt.results.json import read
 from tests.plugin.conftest import one_case
 
 FAULTS = [
@@ -75,3 +76,24 @@ def run_pytest(folder: Path, temporary: Path, **environment: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_processes_that_a_case_leaves_are_named_and_cost_it_nothing(pytester: pytest.Pytester) -> None:
+    started = "def {what}():\n    subprocess.Popen(['sleep', '{time}'], start_new_session=True)\n    return {made}\n"
+    leaves = "import subprocess\nimport healthy\n"
+    leaves += started.format(what="model", time=601, made="healthy.model()")
+    leaves += started.format(what="data", time=602, made="healthy.data()")
+    pytester.makepyfile(healthy=faults.HEALTHY, leaves=leaves)
+    (pytester.path / "budgets.yaml").write_text(
+        one_case("{max_size: 1 MB}", factory="leaves:model", data="leaves:data")
+    )
+    result = pytester.runpytest("--modelopt", "--modelopt-report=r", "--modelopt-time-limit=1ms")
+    result.assert_outcomes(passed=1)
+    (case,) = read(pytester.path / "r" / "record.json").cases
+    assert case.reference is not None
+    assert case.variant is not None
+    told = "processes that it has started and not ended are ended with its worker: "
+    assert case.reference.notes[-1] == f"{told}`sleep 602`, `sleep 601`"
+    assert case.variant.notes[-1] == f"{told}`sleep 601`"
+    assert told in (pytester.path / "r" / "summary.md").read_text(encoding="utf-8")
+    assert not any(command.startswith("sleep") for command in faults.processes_in(pytester.path, 0).values())

@@ -26,7 +26,7 @@ def _job(pytester: pytest.Pytester, name: str, *arguments: str) -> Path:
     return pytester.path / name / "record.json"
 
 
-def test_a_skipped_test_is_not_missing_and_one_that_failed_before_it_measured_is_in_error(
+def test_a_skipped_test_is_told_and_one_that_failed_before_it_measured_is_in_error(
     pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # of a narrow terminal, the line that is looked for would be two

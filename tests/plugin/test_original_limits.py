@@ -125,3 +125,32 @@ def test_tests_gate_the_model_itself_and_candidates(project: Project) -> None:
     assert "min_speedup compares with the original; give a recipe or a candidate" in told
     assert "give a recipe or a candidate, not both" in told
     assert "gone.onnx cannot be read: No such file or directory" in told
+
+
+MADE_AGAIN = """
+from shop import classifier, nn
+
+class Made(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = classifier()
+    def forward(self, x):
+        return self.body(x)
+    def __reduce__(self):
+        return model, ()
+
+def model():
+    return Made().eval()
+"""
+
+
+def test_a_model_that_is_saved_without_its_weights_is_told_and_no_error(project: Project) -> None:
+    pytester = project((ALONE % "max_size: 0.1 MiB").replace("shop:classifier", "made:model"))
+    pytester.makepyfile(made=MADE_AGAIN)
+    result = pytester.runpytest("--modelopt", "--modelopt-report", "report")
+    result.assert_outcomes(passed=1)
+    (case,) = read(pytester.path / "report" / "record.json").cases
+    assert case.variant is not None
+    assert case.variant.size_bytes is not None
+    assert case.variant.size_bytes < WEIGHTS
+    assert f"which is less than the {WEIGHTS:,} bytes of its weights" in case.variant.notes[-1]

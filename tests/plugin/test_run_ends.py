@@ -1,13 +1,18 @@
-"""Ways in which a run can end: exit status, record, `report`, `merge`, `comment`, summary, JUnit and terminal agree."""
+"""Ways in which a run can end: exit status, record, `report`, `merge`, `comment`, summary, JUnit, terminal and action
+agree."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from pytest_modelopt.cli.main import main
+from tests.github.jobs import Job, gate
 
 QUICK = ("--modelopt-time-limit=1 ms", "-p", "no:cacheprovider")
 IMPORTS = """\
@@ -24,6 +29,38 @@ BUDGET = "@pytest.mark.model_budget(max_size='1 B')\n"
 KEPT = "@pytest.mark.model_budget(max_size='1 MiB')\n"
 PASSES = KEPT + "def test_passes(modelopt): measure(modelopt)\n"
 FAILS = BUDGET + "def test_fails(modelopt): measure(modelopt)\n"
+HANGS = (
+    """\
+class Hangs(nn.Linear):
+    def forward(self, x):
+        import time
+        time.sleep(60)
+
+"""
+    + BUDGET
+    + """\
+def test_hangs(modelopt):
+    modelopt(Hangs(64, 64).eval(), "int8-dynamic", example_inputs=torch.zeros(1, 64))
+
+"""
+)
+BY_SIGNAL = """\
+import signal
+import pytest
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call():
+    \"\"\"As pytest-timeout does by its method `signal`.\"\"\"
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("Timeout (>0.1s) from pytest-timeout."))
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+"""
+BY_EXIT = ("-o", "faulthandler_timeout=0.1", "-o", "faulthandler_exit_on_timeout=true")
+"""pytest's own, which ends the process from another thread as pytest-timeout does by its method `thread`."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +79,8 @@ class End:
     """Tests that JUnit holds as failed or in error."""
     cause: str = ""
     """What summary, `report` and comment say of it besides."""
+    is_cut: bool = False
+    """Whether pytest's process ends at once: it tells nothing, writes no JUnit, and may end with any status."""
 
 
 ENDS = {
@@ -101,12 +140,23 @@ ENDS = {
     ),
     "skip": End(
         BUDGET + "def test_it(modelopt): pytest.skip()",
-        "NOTHING MEASURED.",
+        "PARTIAL: 0 of 1 case ran.",
         "1 case: 0 passed, 0 failed, 1 skipped",
         merged=1,
     ),
     "skip of a whole run": End(
-        BUDGET + "def test_it(modelopt): pytest.skip()", "NOTHING MEASURED.", "1 case", 1, ("--modelopt-whole",)
+        PASSES + "@pytest.mark.skip\n" + FAILS,
+        "FAILED, PARTIAL: 1 of 2 cases ran.",
+        "2 cases: 1 passed, 0 failed, 1 skipped",
+        1,
+        ("--modelopt-whole",),
+        cause="1 of 2 cases was skipped: test_it.py::test_fails",
+    ),
+    "xfail without a run, of a whole run": End(
+        "@pytest.mark.xfail(run=False)\n" + FAILS,
+        "passed.",
+        "1 case: 0 passed, 0 failed, 1 xfailed",
+        arguments=("--modelopt-whole",),
     ),
     "xfail": End(
         "@pytest.mark.xfail\n" + BUDGET + "def test_it(modelopt): open('no')",
@@ -127,10 +177,39 @@ ENDS = {
         "INTERRUPTED, PARTIAL: 0 of 1 case ran.",
         status=2,
     ),
+    "ctrl-c before the tests are known": End(
+        "raise KeyboardInterrupt", "INTERRUPTED.", status=2, merged=2, is_cut=True
+    ),
     "exit": End(
         BUDGET + "def test_it(modelopt): pytest.exit('x', returncode=0)",
         "FAILED, PARTIAL: 0 of 1 case ran.",
         status=1,
+    ),
+    "timeout by a signal": End(
+        HANGS, "FAILED.", "1 case: 0 passed, 0 failed, 1 in error", 1, ("-p", "by_signal"), failures=1, cause="Timeout"
+    ),
+    "timeout that ends the process": End(
+        HANGS,
+        "INTERRUPTED, PARTIAL: 0 of 1 case ran.",
+        "1 case: 0 passed, 0 failed, 1 not run",
+        1,
+        BY_EXIT,
+        is_cut=True,
+    ),
+    "killed with status 0": End(
+        BUDGET + "def test_it(modelopt): os._exit(0)",
+        "INTERRUPTED, PARTIAL: 0 of 1 case ran.",
+        "1 case: 0 passed, 0 failed, 1 not run",
+        is_cut=True,
+    ),
+    "step limit": End(
+        HANGS,
+        "FAILED.",
+        "1 case: 0 passed, 0 failed, 1 in error",
+        1,
+        ("--modelopt-step-limit=1s",),
+        failures=1,
+        cause="within 1 s",
     ),
     "all deselected": End(
         BUDGET + "def test_it(modelopt): pass", "PARTIAL: 0 of 1 case ran.", status=5, arguments=("-k", "nothing")
@@ -170,20 +249,28 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_all_readers_agree(pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str], end: End) -> None:
-    pytester.makepyfile(test_it=IMPORTS + end.tests, test_broken="import no_such_module")
+def test_all_readers_agree(
+    pytester: pytest.Pytester, tmp_path: Path, capsys: pytest.CaptureFixture[str], end: End
+) -> None:
+    pytester.syspathinsert()
+    pytester.makepyfile(test_it=IMPORTS + end.tests, test_broken="import no_such_module", by_signal=BY_SIGNAL)
     arguments = end.arguments if "test_it.py" in end.arguments else (*end.arguments, "test_it.py")
-    run = pytester.runpytest_subprocess if "-n1" in arguments or end.status == 2 else pytester.runpytest
+    (pytester.path / "r").mkdir()
+    for name in ("record.json", "summary.md"):  # an earlier run's do not pass for this one's, however it ends
+        (pytester.path / "r" / name).write_text("stale")
+    needs_process = "-n1" in arguments or end.status == 2 or end.is_cut
+    run = pytester.runpytest_subprocess if needs_process else pytester.runpytest
     result = run("--modelopt", "--modelopt-report=r", "--junitxml=junit.xml", *QUICK, *arguments)
     assert result.ret == end.status
-    result.stdout.fnmatch_lines([f"modelopt: *{end.counts}*"])
-    if "PARTIAL" in end.told:
-        result.stdout.fnmatch_lines([f"modelopt: *{end.told.removesuffix('.')}*"])
+    if not end.is_cut:
+        result.stdout.fnmatch_lines([f"modelopt: *{end.counts}*"])
+        if "PARTIAL" in end.told:
+            result.stdout.fnmatch_lines([f"modelopt: *{end.told.removesuffix('.')}*"])
     summary = (pytester.path / "r" / "summary.md").read_text(encoding="utf-8")
     assert summary.startswith(f"**Model budgets: {end.told}** {end.counts}"), summary
 
     record = str(pytester.path / "r" / "record.json")
-    red = int(end.status != 0)
+    red = int(end.status != 0 or end.is_cut)
     capsys.readouterr()
     assert main(["report", record]) == red
     report = capsys.readouterr().out
@@ -196,9 +283,26 @@ def test_all_readers_agree(pytester: pytest.Pytester, capsys: pytest.CaptureFixt
     assert end.counts in comment
     for told in (summary, " ".join(report.split()), comment):
         assert end.cause in told.replace("\\", "")  # Markdown escapes the underscores of names
-    if end.status != 2:  # Ctrl-C leaves JUnit without the test
+    if end.status != 2 and not end.is_cut:  # Ctrl-C leaves JUnit without the test
         suite = ET.parse(pytester.path / "junit.xml").getroot()[0]
         assert int(suite.attrib["failures"]) + int(suite.attrib["errors"]) == end.failures
+    verdict = {0: "passed", 1: "failed"}.get(end.status or red, "error")
+    assert action_after(tmp_path, pytester.path / "r", end.status) == (end.status or red, verdict)
+
+
+def action_after(folder: Path, report: Path, status: int) -> tuple[int, str]:
+    """Exit status and output of the action's step, whose pytest leaves this report and ends with this status."""
+    python = folder / "python"
+    python.write_text(
+        f'#!/bin/bash\n[[ $2 == pytest ]] || exec "{sys.executable}" "$@"\ncp -r "$KEPT" "$LEFT"; exit {status}\n'
+    )
+    python.chmod(0o755)
+    job = Job(folder)
+    left = job.workspace / "modelopt-report"
+    shutil.rmtree(left, ignore_errors=True)
+    done = gate(job, {"KEPT": str(report), "LEFT": str(left)}, python=str(python), whole="false")
+    assert job.outputs["record"] == str(left / "record.json")
+    return done.returncode, job.outputs["verdict"]
 
 
 def test_a_run_without_its_baseline_cases_is_not_saved(pytester: pytest.Pytester) -> None:
@@ -208,17 +312,6 @@ def test_a_run_without_its_baseline_cases_is_not_saved(pytester: pytest.Pytester
     assert result.ret == 0
     assert not (pytester.path / "base.json").exists()
     result.stdout.fnmatch_lines(["*PARTIAL: 1 of 2 cases ran*"])
-
-
-def test_a_run_that_is_killed_leaves_no_record_of_an_earlier_one(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(test_it=IMPORTS + PASSES)
-    arguments = ("--modelopt", "--modelopt-report=r", *QUICK)
-    assert pytester.runpytest(*arguments).ret == 0
-    record = str(pytester.path / "r" / "record.json")
-    assert main(["report", record]) == 0
-    pytester.makepyfile(test_it=IMPORTS + KEPT + "def test_passes(modelopt): os._exit(0)\n")
-    pytester.runpytest_subprocess(*arguments)
-    assert main(["report", record]) == 1
 
 
 @pytest.mark.parametrize("workers", [(), ("-n1",)], ids=["one process", "xdist"])

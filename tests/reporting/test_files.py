@@ -19,7 +19,7 @@ from tests.reporting.records_by_hand import MIB, case, measurement, realistic, t
 
 def test_properties_are_the_figures() -> None:
     measured = case(
-        reference=measurement(None, weights=5 * MIB, peak=3 * MIB, size=4 * MIB, score=0.75),
+        reference=measurement(None, weights=4 * MIB, peak=4 * MIB, size=4 * MIB, score=0.75),
         variant=measurement("int8-dynamic", weights=MIB, peak=MIB, size=3 * MIB, score=0.5),
         timing=timing(),
         agreement=Agreement(360, 2, 1, 3),

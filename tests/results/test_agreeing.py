@@ -13,11 +13,13 @@ import pytest
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.results.answers import Agreement, Changed, Interval, Repeat, Slices
+from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.contradictions import TIMED_LIMITS, disagreement, disagreement_of
 from pytest_modelopt.results.json import dumps
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, ProcessMemory, RecipeStep
 from pytest_modelopt.results.observations import Observations
+from pytest_modelopt.results.small_files import told_small_file
 from pytest_modelopt.results.verdicts import Waiver
 from pytest_modelopt.results.wrong_pairs import Pairing
 from tests.reporting.records_by_hand import MIB, case, limit, measurement, record, timing
@@ -74,6 +76,12 @@ CONTRADICTIONS: dict[str, tuple[str, Any, str]] = {
     "no metric": ("metric", None, "metric is null, but there is a score"),
     "a metric that counts nothing": ("metric", "cosine", "is its own measure"),
     "top-K counts, too": ("metric", "shop:score", "shop:score is not right-or-wrong per example"),
+    "a file smaller than the weights": (
+        "variant.size_bytes",
+        1,
+        "variant.size_bytes is 1, variant.weights_bytes 1048576",
+    ),
+    "weights larger than the file": ("variant.weights_bytes", MIB + 1, "weights_bytes 1048577, and no note says why"),
     "less than nothing": ("variant.size_bytes", -5, "variant.size_bytes is -5"),
     "a file without bytes": ("reference.size_bytes", 0, "reference.size_bytes is 0"),
     "weights below nothing": ("variant.weights_bytes", -MIB, f"variant.weights_bytes is {-MIB}"),
@@ -220,6 +228,21 @@ def test_a_run_has_as_many_timed_limits_as_its_tests_may_state() -> None:
     assert not disagreement(replace(of, timed_limits=6))
     assert disagreement(replace(of, timed_limits=7)) == "timed_limits: must be from 0 to 6 with 2 known tests, not 7"
     assert disagreement(replace(of, timed_limits=-1)) == "timed_limits: must be from 0 to 6 with 2 known tests, not -1"
+
+
+def test_a_file_that_is_smaller_than_the_weights_says_so_with_these_figures() -> None:
+    small = measurement("bf16", weights=MIB, size=2)
+    for side in (small, replace(small, size_bytes=1), replace(small, weights_bytes=MIB + 1)):
+        told = disagreement_of(case(variant=replace(side, notes=(told_small_file(small),))))
+        assert ("and no note says why" in told) == (side is not small)
+    assert not disagreement_of(case(variant=replace(small, weights_bytes=None, runtime="LiteRT")))
+
+
+def test_a_candidate_is_as_large_as_its_files_and_what_they_read() -> None:
+    for size, is_refused in ((999, True), (1000, False), (1001, False)):
+        files = Provenance("a.onnx", {"a.onnx": 100, "a.bin": 900})
+        side = replace(measurement("a", weights=1, size=size), provenance=files)
+        assert ("variant.provenance.files counts 1000" in disagreement_of(case(variant=side))) == is_refused
 
 
 @pytest.mark.parametrize(("until", "is_refused"), [("2026-11-22", True), ("2026-11-23", False), ("2027-01-01", False)])

@@ -199,14 +199,19 @@ class Worker:
     def is_alive(self) -> bool:
         return bool(self._process.is_alive())
 
-    def close(self) -> None:
-        """End the process: politely, then by force."""
+    def has_running(self) -> tuple[str, ...]:
+        """The command lines of what it has started and what runs by now."""
+        return descendants.running(self.pid) if self.pid is not None and not self._is_killed else ()
+
+    def close(self) -> tuple[str, ...]:
+        """End the process: politely, then by force; the command lines of what it left running."""
         with contextlib.suppress(OSError, ValueError):
             self._connection.send(("stop", {}))
         self._process.join(1)
-        self.kill()
+        left = self.kill()
         with contextlib.suppress(OSError, ValueError):
             self._connection.close()
+        return left
 
     def kill(self) -> tuple[str, ...]:
         """End it by force, and all that it has started; the command lines of what it left running."""
@@ -234,8 +239,8 @@ def preload_compiler() -> None:
 def _named(left: tuple[str, ...]) -> str:
     if not left:
         return ""
-    shown = ", ".join(f"`{name}`" for name in left[:3]) + (", ..." if len(left) > 3 else "")
-    return f"; it left {len(left)} process{'es'[: 2 * (len(left) > 1)]} running, ended now: {shown}"
+    count = f"{len(left)} process{'es'[: 2 * (len(left) > 1)]}"
+    return f"; it left {count} running, ended now: {descendants.listed(left)}"
 
 
 def _end_stalls(connection: Any) -> None:

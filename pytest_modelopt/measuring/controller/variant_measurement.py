@@ -10,12 +10,14 @@ from typing import Any
 from pytest_modelopt.measuring.controller.fresh_processes import balance_books
 from pytest_modelopt.measuring.controller.process import preload_compiler
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, WorkerContext
+from pytest_modelopt.measuring.descendants import listed
 from pytest_modelopt.measuring.installation import INSTALLED
 from pytest_modelopt.measuring.protocol import Answers, Loaded, Memory
 from pytest_modelopt.results.case import CaseError, Stage
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.record import Environment
+from pytest_modelopt.results.small_files import told_small_file
 
 _MODULES_SHOWN = 3
 
@@ -76,12 +78,15 @@ class Measuring:
         if measured.loaded.no_coverage:
             unmeasured["coverage"] = measured.loaded.no_coverage
         balance_books(self._context, measured, name)
+        if told := told_small_file(measured.measurement):
+            measured.measurement = replace(measured.measurement, notes=(*measured.measurement.notes, told))
         unmeasured = measured.measurement.unmeasured
         if measured.variant.data is None:
             unmeasured["score"] = unmeasured["predictions"] = "no `data` was given"
         else:
             self._score(measured, name, unmeasured, reference)
         self._observe(measured, name)
+        _name_processes(measured)
 
     def _score(self, measured: Measured, name: str, unmeasured: dict[str, str], reference: Path | None) -> None:
         assert measured.loaded is not None
@@ -231,6 +236,16 @@ class Measuring:
                 raise
             unmeasured[stage] = failed.error.message
             return None
+
+
+def _name_processes(measured: Measured) -> None:
+    """Note what it, or the reading of its data, has started and not ended: that costs no figure, and may be no aim."""
+    assert measured.measurement is not None
+    now = measured.worker.has_running() if measured.worker is not None else ()
+    found = tuple(dict.fromkeys((*measured.left, *now)))
+    if found:
+        note = f"processes that it has started and not ended are ended with its worker: {listed(found)}"
+        measured.measurement = replace(measured.measurement, notes=(*measured.measurement.notes, note))
 
 
 def _data_notes(measured: Measured) -> tuple[str, ...]:

@@ -71,6 +71,8 @@ class Measured:
     """Inputs of the measured call that another variant has saved; None: its own."""
     scored_by: Measured | None = None
     """The variant of head whose metric scores it, where that is the project's own code; None: its own."""
+    left: tuple[str, ...] = ()
+    """Command lines of what its workers left running when they were ended."""
     is_mixed: bool = False
     """It belongs to another revision, but ran modules of head."""
     outputs: Path | None = None
@@ -138,9 +140,9 @@ class WorkerContext:
             raise Failed(CaseError("start", failed.message, failed.output)) from None
 
     def end(self, measured: Measured) -> None:
-        """End its worker."""
+        """End its worker; what that left running is told with its figures, where they are still to come."""
         if measured.worker is not None:
-            measured.worker.close()
+            measured.left += measured.worker.close()
             measured.worker = None
 
     def discard(self, measured: Measured) -> None:
