@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_modelopt.diagnosis.evidence import Evidence
+from pytest_modelopt.limits.derived import Derived
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.verdicts import Finding, Row
 
@@ -136,15 +137,13 @@ def threads_beyond_cores(evidence: Evidence) -> Finding | None:
 def size_is_not_peak(evidence: Evidence) -> Finding | None:
     """The file became smaller and the peak of a call hardly did."""
     case, before, after = evidence.case, evidence.case.reference, evidence.case.variant
-    if case.foreign_runtimes or before is None or after is None:
+    if case.foreign_runtimes or before is None or after is None or not after.memory_bytes or not after.size_bytes:
         return None
-    if not before.size_bytes or after.size_bytes is None or not before.memory_bytes or not after.memory_bytes:
-        return None
-    size_fell = 1 - after.size_bytes / before.size_bytes
-    memory_fell = 1 - after.memory_bytes / before.memory_bytes
-    if size_fell < _FELL or memory_fell > size_fell / 2:
+    size_fell, memory_fell = Derived(case).size_reduction, Derived(case).memory_reduction
+    if size_fell is None or memory_fell is None or size_fell < _FELL or memory_fell > size_fell / 2:
         return None
     assert before.weights_bytes is not None
+    assert before.size_bytes is not None
     assert after.call_peak_bytes is not None
     assert after.weights_bytes is not None
     if after.call_peak_bytes >= 0.5 * after.memory_bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from statistics import median_low
 
+from pytest_modelopt.limits.derived import growth
 from pytest_modelopt.limits.kind import LimitKind, Number, ends
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.measurement import Measurement
@@ -59,9 +60,10 @@ class MaxSizeGrowth(GrowthKind):
 
 def _growth(before: int, after: int) -> Number:
     """The share by which it grew; infinite from nothing to something."""
-    if before <= 0:
+    grown = growth(before, after)
+    if grown is None:
         return Fraction(0) if after <= before else math.inf
-    return Fraction(after, before) - 1
+    return grown
 
 
 AGAINST_BASE = (

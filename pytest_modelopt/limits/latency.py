@@ -135,8 +135,7 @@ class MaxSlowdown(MinSpeedup):
         return 1 / (1 + limit.value)
 
     def figure_of(self, estimated: float) -> float:
-        """The share by which head takes longer; negative where it takes less."""
-        return math.inf if estimated <= 0 else 1 / estimated - 1
+        return slowdown(estimated)
 
     def with_room(self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         return (1 + end) * (1 + headroom) - 1
@@ -144,6 +143,11 @@ class MaxSlowdown(MinSpeedup):
 
 def _samples(timing: Timing) -> Samples:
     return Samples.of(timing.pairs, timing.conditions.canary_at_best_ns)
+
+
+def slowdown(speedup: float) -> float:
+    """The share by which head takes longer; negative where it takes less."""
+    return math.inf if speedup <= 0 else 1 / speedup - 1
 
 
 LIMITS = (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from statistics import median_low
 from typing import ClassVar
 
+from pytest_modelopt.limits.derived import reduction
 from pytest_modelopt.limits.kind import LimitKind, Number, ends, share_left
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.verdicts import Limit, Reason, Verdict
@@ -69,13 +69,12 @@ class MaxProcessMemory(MemoryKind):
 class MinMemoryReduction(MemoryKind):
     def range_of(self, case: MeasuredCase) -> _Range | None:
         original, variant = case.memory_peaks_bytes(case.reference), case.memory_peaks_bytes(case.variant)
-        if not variant or not original or min(original) <= 0 or _meters_differ(case):
+        if not variant or not original or _meters_differ(case):
             return None
-        return _Range(
-            low=1 - Fraction(max(variant), min(original)),
-            figure=1 - Fraction(median_low(variant), median_low(original)),
-            high=1 - Fraction(min(variant), max(original)),
-        )
+        low = reduction(min(original), max(variant))
+        figure = reduction(median_low(original), median_low(variant))
+        high = reduction(max(original), min(variant))
+        return None if low is None or figure is None or high is None else _Range(low, figure, high)
 
     def with_room(self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         return share_left(end, headroom)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import ClassVar
 
+from pytest_modelopt.limits.derived import reduction
 from pytest_modelopt.limits.kind import ExactKind, Number, share_left
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.verdicts import Limit
@@ -25,8 +25,7 @@ class MaxSize(ExactKind):
 @dataclass(frozen=True)
 class MinSizeReduction(ExactKind):
     def figure_of(self, case: MeasuredCase) -> Number | None:
-        before, after = (side.size_bytes if side is not None else None for side in (case.reference, case.variant))
-        return None if after is None or not before else 1 - Fraction(after, before)
+        return reduction(*(side.size_bytes if side is not None else None for side in (case.reference, case.variant)))
 
     def with_room(self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         return share_left(end, headroom)

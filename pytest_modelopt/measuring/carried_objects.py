@@ -27,7 +27,7 @@ def carry(objects: Mapping[str, Any], path: Path, *, by_value: Sequence[ModuleTy
     import cloudpickle
     import torch
 
-    from pytest_modelopt.measuring.worker.size import make_parametrized_picklable
+    from pytest_modelopt.measuring.worker.size import make_parametrized_picklable, write
 
     for value in objects.values():
         if isinstance(value, torch.nn.Module):
@@ -35,7 +35,8 @@ def carry(objects: Mapping[str, Any], path: Path, *, by_value: Sequence[ModuleTy
     for module in by_value:
         cloudpickle.register_pickle_by_value(module)
     try:
-        torch.save(dict(objects), path, pickle_module=cloudpickle)
+        with path.open("wb") as file:
+            write(dict(objects), file)
     except Exception as error:
         path.unlink(missing_ok=True)
         raise CarryError(_explain(objects, error, path)) from error
@@ -45,13 +46,13 @@ def carry(objects: Mapping[str, Any], path: Path, *, by_value: Sequence[ModuleTy
 
 
 def _explain(objects: Mapping[str, Any], error: Exception, path: Path) -> str:
-    import cloudpickle
-    import torch
+    from pytest_modelopt.measuring.worker.size import write
 
     culprit = next(iter(objects))
     for name, value in objects.items():
         try:
-            torch.save(value, path, pickle_module=cloudpickle)
+            with path.open("wb") as file:
+                write(value, file)
         except Exception:
             culprit = name
             break

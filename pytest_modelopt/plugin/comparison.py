@@ -16,6 +16,8 @@ from pytest_modelopt.results.verdicts import Finding
 if TYPE_CHECKING:
     from torch import nn
 
+    from pytest_modelopt.limits.derived import Derived
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -32,6 +34,12 @@ class Comparison:
     def variant(self) -> Measurement:
         assert self.case.variant is not None
         return self.case.variant
+
+    @property
+    def _derived(self) -> Derived:
+        from pytest_modelopt.limits.derived import Derived
+
+        return Derived(self.case)
 
     @property
     def coverage(self) -> Coverage:
@@ -71,17 +79,17 @@ class Comparison:
 
         By torch's allocator, or, where one of the two runs on a foreign runtime, by the process memory of both.
         """
-        return _reduction(self.case.memory_bytes(self.original), self.case.memory_bytes(self.variant))
+        return self._derived.memory_reduction
 
     @property
     def size_reduction(self) -> float | None:
         """Share of the original's saved size that the variant saves; negative where it is larger."""
-        return _reduction(self.original.size_bytes, self.variant.size_bytes)
+        return self._derived.size_reduction
 
     @property
     def accuracy_drop(self) -> float | None:
         """How much worse the variant's score is, in the metric's unit: 0.01 is one point of accuracy."""
-        return self.case.drop
+        return self._derived.drop
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -103,10 +111,6 @@ class Comparison:
         """Bounds of the drop in the population, for a metric that is not right-or-wrong; `case.no_interval` says why
         there are none."""
         return self.case.interval
-
-
-def _reduction(original: int | None, variant: int | None) -> float | None:
-    return None if not original or variant is None else 1 - variant / original
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ class _Work:
         try:
             carry(objects, path, by_value=[*([module] if module is not None else []), *_conftests()])
         except CarryError as error:
-            pytest.fail(str(error), pytrace=False)
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
         self._files.append(path)
         return path
 
@@ -217,7 +217,7 @@ class ModelOpt(_Work):
         try:
             return read_budget(self._item, self._session)
         except BudgetsError as error:
-            pytest.fail(str(error), pytrace=False)
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
 
     def _named_case(self, budget: Budget, recipe: str | None) -> tuple[Variant, str]:
         if budget.entry is None:
@@ -243,7 +243,7 @@ class ModelOpt(_Work):
         try:
             return parse_inference(given)
         except ValueError as error:
-            pytest.fail(f"inference: {error}", pytrace=False)
+            raise pytest.fail.Exception(f"inference: {error}", pytrace=False) from None
 
     def _measure(self, variant: Variant, name: str, budget: Budget, inference: Inference) -> Comparison:
         from pytest_modelopt.plugin.comparison import Comparison
@@ -286,7 +286,7 @@ class Optimizer(_Work):
             loaded = runner.optimize(variant, path, inputs, name)
         except WorkerFailed as failed:
             output = f"\nthe worker's last output:\n{failed.output}" if failed.output else ""
-            pytest.fail(f"{failed.message}{output}", pytrace=False)
+            raise pytest.fail.Exception(f"{failed.message}{output}", pytrace=False) from None
         assert variant.recipe is not None
         assert loaded.coverage is not None
         notes = tuple(note for step in loaded.coverage.steps for note in step.notes)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
-from pytest_modelopt.limits.latency import interval_of, latencies_s, speedup_of
+from pytest_modelopt.limits.derived import Derived, growth
+from pytest_modelopt.limits.latency import interval_of, latencies_s, slowdown, speedup_of
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.figures import (
     format_bytes,
@@ -48,17 +49,18 @@ def bytes_cell(original: int | None, variant: int | None) -> str:
     """'3 MiB (-25%)', '3 MiB (+4 B)' where the share is too small to show; alone where there is no other side."""
     if variant is None:
         return NOT_MEASURED
-    if not original:
+    grown = growth(original, variant)
+    if original is None or grown is None:
         return format_bytes(variant)
-    growth = round(abs(variant / original - 1), _SHARE_DIGITS)
-    sign = "" if variant == original else "+" if variant > original else "-"
-    share = format_percentage(growth) if growth or not sign else format_bytes(abs(variant - original))
+    rounded = round(abs(float(grown)), _SHARE_DIGITS)
+    sign = "" if not grown else "+" if grown > 0 else "-"
+    share = format_percentage(rounded) if rounded or not sign else format_bytes(abs(variant - original))
     return f"{format_bytes(variant)} ({sign}{share})"
 
 
 def timed(case: Case) -> Timing | None:
     """The timing of a case that has pairs."""
-    return case.timing if case.timing is not None and case.timing.pairs else None
+    return Derived(case).timing
 
 
 def latency_cell(timing: Timing) -> str:
@@ -78,8 +80,8 @@ def slowdown_cell(timing: Timing, timed_limits: int) -> str:
     """'+3% [-1%, +8%]': how much longer a call takes, from the speedup and its interval."""
     estimate = speedup_of(timing)
     low, high = interval_of(estimate, timed_limits)
-    told = _signed(1 / estimate.figure - 1)
-    return f"{told} [{_signed(1 / high - 1)}, {_signed(1 / low - 1)}]" if math.isfinite(high) else told
+    told = _signed(slowdown(estimate.figure))
+    return f"{told} [{_signed(slowdown(high))}, {_signed(slowdown(low))}]" if math.isfinite(high) else told
 
 
 def _signed(share: float) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_modelopt.limits.latency import latencies_s, speedup_of
+from pytest_modelopt.limits.derived import Derived
 from pytest_modelopt.limits.slices import slice_rows, worst_first
-from pytest_modelopt.reporting.cells import timed
 from pytest_modelopt.reporting.changed_answers import counts_right
 from pytest_modelopt.reporting.messages.findings import format_finding
 from pytest_modelopt.reporting.plain_text import plain_line
@@ -28,24 +27,22 @@ def properties(case: Case) -> list[tuple[str, str | float | int]]:
 
 
 def _against_original(case: Case) -> dict[str, str | float | int | None]:
-    original, variant, timing, agreement = case.reference, case.variant, timed(case), case.agreement
+    variant, agreement, figures = case.variant, case.agreement, Derived(case)
     process = variant.process_memory if variant else None
     return {
         "model": plain_line(case.model),
         "recipe": plain_line(case.recipe),
         "memory_bytes": case.memory_bytes(variant),
         "memory_meter": process.meter if process and case.foreign_runtimes else None,
-        "memory_reduction": _reduction(case.memory_bytes(original), case.memory_bytes(variant)),
+        "memory_reduction": figures.memory_reduction,
         "process_memory_bytes": process.bytes if process else None,
         "reserved_bytes": variant.reserved_bytes if variant else None,
         "size_bytes": variant.size_bytes if variant else None,
-        "size_reduction": _reduction(
-            original.size_bytes if original else None, variant.size_bytes if variant else None
-        ),
-        "latency_s": latencies_s(timing)[1] if timing else None,
-        "speedup": speedup_of(timing).figure if timing else None,
+        "size_reduction": figures.size_reduction,
+        "latency_s": figures.latency_s,
+        "speedup": figures.speedup,
         "score": variant.score if variant else None,
-        "drop": case.drop,
+        "drop": figures.drop,
         "flips": agreement.flips if agreement else None,
         "right_to_wrong": agreement.right_to_wrong if agreement and counts_right(case) else None,
         "wrong_to_right": agreement.wrong_to_right if agreement and counts_right(case) else None,
@@ -56,42 +53,31 @@ def _against_original(case: Case) -> dict[str, str | float | int | None]:
 
 
 def _against_base(case: Case, base: Base) -> dict[str, str | float | int | None]:
-    original, variant, timing = case.reference, case.variant, timed(case)
-    size_before, size_after = (side.size_bytes if side else None for side in (original, variant))
-    memory_before, memory_after = (case.memory_bytes(side) for side in (original, variant))
+    figures = Derived(case)
     return {
         "model": plain_line(case.model),
         "recipe": plain_line(case.recipe),
         "base": plain_line(base.name),
         "base_status": base.status,
         **(_alone(case) if case.recipe == ORIGINAL else {}),  # a recipe's figures stand with its own budget
-        "memory_growth": growth(memory_before, memory_after),
-        "size_growth": growth(size_before, size_after),
-        "slowdown": 1 / speedup_of(timing).figure - 1 if timing else None,
-        "loss": case.drop,
+        "memory_growth": figures.memory_growth,
+        "size_growth": figures.size_growth,
+        "slowdown": figures.slowdown,
+        "loss": figures.drop,
         "changed_answers": case.agreement.flips if case.agreement else None,
     }
 
 
 def _alone(case: Case) -> dict[str, str | float | int | None]:
-    variant, timing = case.variant, timed(case)
+    variant = case.variant
     return {
         "memory_bytes": case.memory_bytes(variant),
         "size_bytes": variant.size_bytes if variant else None,
-        "latency_s": latencies_s(timing)[1] if timing else None,
+        "latency_s": Derived(case).latency_s,
         "score": variant.score if variant else None,
     }
-
-
-def growth(before: int | None, after: int | None) -> float | None:
-    """By which share of `before` a figure grew; None where one of them is missing, or there is nothing to grow from."""
-    return None if after is None or not before else after / before - 1
 
 
 def _worst_slice_drop(case: Case) -> float | None:
     ranked = worst_first(slice_rows(case.slices)) if case.slices is not None else []
     return None if not ranked or ranked[0].drop is None else float(ranked[0].drop)
-
-
-def _reduction(original: int | None, variant: int | None) -> float | None:
-    return None if variant is None or not original else 1 - variant / original

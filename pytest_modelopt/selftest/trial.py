@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pytest_modelopt.limits.latency import speedup_of
 from pytest_modelopt.measuring.controller.machine import LockUnavailable
-from pytest_modelopt.measuring.controller.paired_timing import Listener, TimingPlan, time_pairs
+from pytest_modelopt.measuring.controller.paired_timing import Listener, NotTimed, TimingPlan, time_pairs
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.variant import SEED, Variant
 from pytest_modelopt.results.timed_pairs import Timing
@@ -65,7 +65,7 @@ def trial(
     with _pairs_of_workers(variant, folder, step_limit_s) as launch:
         try:
             timing = time_pairs(launch, plan, is_open, listener or Listener())
-        except LockUnavailable as error:
+        except (LockUnavailable, NotTimed) as error:
             raise WorkerFailed(str(error), "") from None
     return Trial(timing, time.monotonic() - start)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
 from pytest_modelopt.measuring.worker.latency import Stopwatch, host_clock
-from pytest_modelopt.measuring.worker.remembered_inputs import remembers
+from pytest_modelopt.measuring.worker.remembered_inputs import knows_content, remembers
 from pytest_modelopt.optimizing.calling import Inputs, call_on
 
 
@@ -150,6 +150,33 @@ def test_what_refers_to_the_inputs_after_a_call_is_noticed(way: str) -> None:
     assert given.traces() == "keeps its inputs"
 
 
+CONTENTS: dict[str, Callable[[Tensor], Hashable]] = {
+    "bytes": lambda x: x.numpy().tobytes(),
+    "hash of the numbers": lambda x: hash(tuple(x.flatten().tolist())),
+}
+
+
+@pytest.mark.parametrize("entries", [1, 100])
+@pytest.mark.parametrize("inputs", [torch.randn(1, 8), torch.randint(0, 9, (1, 8)), torch.ones(1, 8)])
+@pytest.mark.parametrize("way", CONTENTS)
+def test_a_model_that_knows_contents_cannot_be_timed_by_calls_that_are_repeated(
+    way: str, inputs: Tensor, entries: int
+) -> None:
+    model = ByKey(CONTENTS[way], entries).eval()
+    if not inputs.is_floating_point():
+        model.layers = nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 2))
+    with torch.inference_mode():
+        call_on(model, inputs)
+        worked = model.worked
+        for copy in (inputs.clone(), inputs.clone()):
+            call_on(model, copy)
+        assert model.worked == worked
+        told = knows_content(model, inputs)
+    assert told.startswith(
+        "knows inputs by their content and answers them from a cache (operators that it runs on what"
+    )
+
+
 class Drawing(Working):
     """Runs as many operators as chance tells it."""
 
@@ -176,6 +203,15 @@ class Looking(Working):
         return super().work(x) + len(found)
 
 
+class Branching(Working):
+    """Does more for large numbers."""
+
+    def work(self, x: Tensor) -> Tensor:
+        for _ in range(int(x.abs().sum() * 1000) % 50):
+            x = x + 1
+        return super().work(x)
+
+
 class Failing(Working):
     def work(self, x: Tensor) -> Tensor:
         if self.calls > 1:
@@ -184,13 +220,14 @@ class Failing(Working):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("model_class", [Working, Drawing, Counting, Looking, Failing])
+@pytest.mark.parametrize("model_class", [Working, Drawing, Counting, Looking, Branching, Failing])
 def test_others_are_not_said_to_remember(model_class: type[Working], kind: str) -> None:
     model, given = model_class().eval(), Given(KINDS[kind](torch.randn(1, 8)))
     with torch.inference_mode():
         call_on(model, given.inputs)
         assert given.traces() == ""
         assert remembers(model, given.inputs) == ""
+        assert knows_content(model, given.inputs) == ""
 
 
 def test_the_look_draws_no_random_numbers_and_tells_what_it_saw() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
 from pytest_modelopt.optimizing.calling import Inputs, call
@@ -173,3 +174,17 @@ def make_patched(layer: str, patch: str, seed: int = 0) -> tuple[Any, Inputs]:
         with torch.no_grad():
             call(model.train(), inputs)  # it finds the norm in training only, and a far too small one blows all up
     return model.eval(), inputs
+
+
+class Flipping(nn.Parameter):
+    """A weight with arithmetic of its own, as adapters have that are made as tensor classes."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            answer = func(*args, **(kwargs or {}))
+        return answer.flip(-1) if func is F.linear else answer
+
+
+class Plainly(nn.Parameter):
+    """A weight with a class of its own, and the arithmetic of any other."""

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from recipe_models import relative_error, run
+from patched_models import Flipping, Plainly, make_patched
+from recipe_models import apply, relative_error, run
 from torch import nn
 
 from pytest_modelopt.optimizing.apply import optimize
 from pytest_modelopt.optimizing.describe import root_cause
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers
 
 
 class Pairs(nn.Module):
@@ -125,3 +127,69 @@ def test_the_root_is_the_exception_that_torch_wrapped_and_not_one_of_the_models_
 
     assert root_cause(raised(TorchDynamoException)) == "ValueError: no table for this size"
     assert root_cause(raised(RuntimeError)) == "RuntimeError: exporting failed"
+
+
+@pytest.mark.parametrize("recipe", ["onnxruntime", "openvino", "litert", "torchao-pt2e-int8"])
+def test_a_weight_with_arithmetic_of_its_own_is_named(recipe: str) -> None:
+    model, inputs = make_patched("Linear", "none")
+    model.layer.weight = Flipping(model.layer.weight.detach())
+    told = rf"^{recipe}: converted, the model answers something else on .*`layer\.weight` \(a Flipping\)"
+    with pytest.raises(RecipeError, match=told):
+        apply(recipe, model, inputs)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
+@pytest.mark.parametrize(
+    ("recipe", "runtime"),
+    [("onnxruntime", "ONNX"), ("onnxruntime-int8-dynamic", "ONNX"), ("openvino", "OpenVINO")],
+)
+def test_an_lstm_with_projections_is_named_with_what_takes_it(recipe: str, runtime: str) -> None:
+    model, inputs = make_patched("LSTM with projections", "none")
+    told = rf"^{recipe}: {runtime} has no LSTM with projections, and `layer` has `proj_size`: .*int8-dynamic"
+    with pytest.raises(RecipeError, match=told):
+        apply(recipe, model, inputs)
+    apply("int8-dynamic", model, inputs)
+
+
+def test_what_a_converted_program_fails_on_is_told() -> None:
+    with pytest.raises(
+        RecipeError, match=r"^litert: converted, the model fails on the example inputs: .*shapes cannot"
+    ):
+        refuse_other_answers(nn.Linear(8, 8), nn.Linear(7, 8), torch.randn(4, 8), "litert")
+
+
+class Noisy(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + torch.rand_like(x)
+
+
+class Padded(nn.Module):
+    """At the padding torch's fused path answers 0, and the same layers step by step something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.encoder(x, src_key_padding_mask=x[..., 0] < 0)  # type: ignore[no-any-return]
+
+
+def test_a_model_that_answers_at_random_is_not_judged() -> None:
+    model = Noisy(8, 8).eval()
+    refuse_other_answers(model, model, torch.randn(4, 8), "onnxruntime")
+    with pytest.raises(RecipeError, match=r"by 100\.0% of the largest number; usually forward decides"):
+        refuse_other_answers(nn.Linear(8, 8, bias=False), torch.zeros_like, torch.randn(4, 8), "onnxruntime")
+
+
+def test_what_the_fused_path_leaves_out_at_padding_is_no_fault_of_the_conversion() -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(4, 6, 8)
+    inputs[..., 0] = torch.tensor([1.0, 1, 1, 1, -1, -1])  # the padding, at the end of each example
+    apply("openvino", Padded().eval(), inputs)
+
+
+def test_a_class_without_arithmetic_is_not_named() -> None:
+    model, inputs = make_patched("Linear", "none")
+    model.layer.weight = Plainly(model.layer.weight.detach())
+    with pytest.raises(RecipeError, match="usually forward decides"):
+        refuse_other_answers(model, lambda x: model(x) + 1, inputs, "onnxruntime")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import pytest
 import torch
-from patched_models import LAYERS, PATCHES, flipped, make_patched
+from patched_models import LAYERS, PATCHES, Flipping, Plainly, flipped, make_patched
 from recipe_models import apply, make, outputs, relative_error, run, saved_and_loaded
 from torch import nn
 from torch.nn import functional as F
@@ -200,20 +199,6 @@ def test_all_units_that_work_are_changed_and_no_others(bad: set[int]) -> None:
     refused = settle(range(7), changed.update, changed.difference_update, lambda: "broken" if changed & bad else "")
     assert changed == set(range(7)) - bad
     assert refused == dict.fromkeys(sorted(bad), "broken")
-
-
-class Flipping(nn.Parameter):
-    """A weight with arithmetic of its own, as adapters have that are made as tensor classes."""
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        with torch._C.DisableTorchFunctionSubclass():
-            answer = func(*args, **(kwargs or {}))
-        return answer.flip(-1) if func is F.linear else answer
-
-
-class Plainly(nn.Parameter):
-    """A weight with a class of its own, and the arithmetic of any other."""
 
 
 @pytest.mark.parametrize("expression", REPLACING)

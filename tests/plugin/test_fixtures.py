@@ -219,6 +219,32 @@ def test_nothing_to_change(optimize):
     )
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*int8-dynamic changed nothing: the model holds 1 BatchNorm1d*"])
+    result.stdout.no_fnmatch_line("*During handling of the above exception*")
+
+
+def test_a_model_that_knows_the_content_of_its_inputs_is_not_timed_and_all_else_is_measured(project: Project) -> None:
+    result = run(
+        project,
+        """
+class Cached(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.table = nn.Linear(64, 64), {}
+
+    def forward(self, x):
+        key = x.numpy().tobytes()
+        if key not in self.table:
+            self.table[key] = self.layer(x)
+        return self.table[key]
+
+def test_cached(modelopt):
+    result = modelopt(Cached().eval(), "int8-dynamic", example_inputs=torch.ones(1, 64))
+    assert result.size_reduction > 0.5
+    with pytest.raises(RuntimeError, match="the original knows inputs by their content and answers them from a cache"):
+        result.speedup
+""",
+    )
+    result.assert_outcomes(passed=1)
 
 
 def test_a_metric_of_the_test_with_its_direction(project: Project) -> None:

@@ -52,3 +52,18 @@ def test_a_speedup_without_timing_says_why_there_is_none(without: Case, why: str
     for figure in ("speedup", "latency_s", "timing"):
         with pytest.raises(RuntimeError, match=f"has no speedup and no latency: {why}"):
             getattr(Comparison(without), figure)
+
+
+def test_reductions_are_one_number_in_the_limits_the_properties_and_the_fixtures() -> None:
+    """1 - 2/3 is no float that 1/3 would be: what is counted in bytes is divided exactly, once."""
+    third = replace(
+        case(reference=replace(measurement(None), size_bytes=3, weights_bytes=2, call_peak_bytes=1)),
+        variant=replace(measurement("int8-dynamic"), size_bytes=2, weights_bytes=1, call_peak_bytes=1),
+        limits=(limit("min_size_reduction", 0.3, "30%"), limit("min_memory_reduction", 0.3, "30%")),
+    )
+    assert 1 - 2 / 3 != 1 / 3
+    judged = judge(third, timed_limits=0)
+    found, view = dict(properties(judged)), Comparison(judged)
+    figures = [verdict.measured for verdict in judged.verdicts]
+    figures += [found["modelopt.size_reduction"], found["modelopt.memory_reduction"]]
+    assert [*figures, view.size_reduction, view.memory_reduction] == [1 / 3] * 6

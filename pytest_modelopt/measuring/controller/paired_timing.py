@@ -24,6 +24,11 @@ from pytest_modelopt.statistics.timing import LAUNCHES, MIN_PAIRS, SEGMENT_S, Sa
 _TICKS_S = 0.1
 """By which the counters of the machine, in ticks of 10 ms for each core, may be behind those of our processes."""
 
+
+class NotTimed(Exception):
+    """A side of the comparison cannot be timed by repeated calls; the message says which, why, and what to do."""
+
+
 IsOpen = Callable[[Samples], bool]
 """Whether a timed limit is still undecided after these pairs."""
 Launch = Callable[[int], tuple[Worker, Worker]]
@@ -61,6 +66,7 @@ def time_pairs(launch: Launch, plan: TimingPlan, is_open: IsOpen, listener: List
     Raises:
         WorkerFailed: a worker ended, hung or refused.
         LockUnavailable: the machine-wide lock could not be had, so nothing was timed.
+        NotTimed: calls that are repeated would time something else than the model.
     """
     run = _Run(plan, is_open, listener)
     for number in range(1, LAUNCHES + 1):
@@ -124,8 +130,10 @@ class _Run:
         """Put both on the same cores and let them make their first calls."""
         start = time.monotonic()
         _share_cores(original, variant, self._plan)
-        original.request("prepare_timing", limit_s=self._plan.step_limit_s)
-        variant.request("prepare_timing", limit_s=self._plan.step_limit_s, slowdown=self._plan.slowdown)
+        for worker, slowdown in ((original, 0.0), (variant, self._plan.slowdown)):
+            why_not = worker.request("prepare_timing", limit_s=self._plan.step_limit_s, slowdown=slowdown)
+            if why_not:
+                raise NotTimed(f"the {worker.variant.label} {why_not}")
         self._prepare_s += time.monotonic() - start
 
     def _is_decided(self) -> bool:

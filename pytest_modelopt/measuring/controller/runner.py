@@ -13,7 +13,7 @@ from pytest_modelopt.measuring.controller.base_variants import BaseVariants
 from pytest_modelopt.measuring.controller.fresh_processes import measure_process_memory
 from pytest_modelopt.measuring.controller.launches import start_again
 from pytest_modelopt.measuring.controller.machine import LockUnavailable
-from pytest_modelopt.measuring.controller.paired_timing import IsOpen, Listener, TimingPlan, time_pairs
+from pytest_modelopt.measuring.controller.paired_timing import IsOpen, Listener, NotTimed, TimingPlan, time_pairs
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.controller.variant_cache import Kept
 from pytest_modelopt.measuring.controller.variant_measurement import Measuring
@@ -282,7 +282,8 @@ class Runner:
         return replace(case, no_interval=why_not, interval_lacks_examples=isinstance(why_not, TooFewExamples))
 
     def _time(self, case: MeasuredCase, original: Measured, optimized: Measured, is_open: IsOpen) -> Timing | None:
-        """None, with the reason in the variant's measurement, where others time on this machine without an end."""
+        """None, with the reason in the variant's measurement, where others time on this machine without an end, or
+        where repeated calls would not time the model."""
         name = case.name
         plan = TimingPlan(
             self._limits.time_limit_s, self._limits.step_limit_s, optimized.variant.seed, optimized.variant.threads
@@ -303,7 +304,7 @@ class Runner:
 
         try:
             return time_pairs(launch, plan, is_open, _Shown(self._progress))
-        except LockUnavailable as error:
+        except (LockUnavailable, NotTimed) as error:
             assert optimized.measurement is not None
             unmeasured = optimized.measurement.unmeasured | {"timing": str(error)}
             optimized.measurement = replace(optimized.measurement, unmeasured=unmeasured)

@@ -24,7 +24,7 @@ class Footprint(LoadedVariant):
         try:
             return size.saved_bytes(self.model)
         except Exception as error:
-            raise not_saved(error) from error
+            raise not_saved(self.model, error) from error
 
     def memory(self) -> Memory:
         """Bytes of weights and peak bytes of one call, or the foreign runtime that keeps them to itself."""

@@ -1,4 +1,4 @@
-"""Models that know inputs again by their address or identity, which leaves nothing in them that could be noticed."""
+"""Models that know inputs again by their address, identity or content, which leaves nothing in them to be noticed."""
 
 from __future__ import annotations
 
@@ -38,6 +38,56 @@ def remembers(model: Callable[..., Any], inputs: Inputs) -> str:
     except Exception:  # looking must not cost the model anything
         return ""
     return f"remembers its inputs (operators that it runs on the same ones again: {found[0]}, on a copy: {found[1]})"
+
+
+def knows_content(model: Callable[..., Any], inputs: Inputs) -> str:
+    """In words, that the model answers inputs whose numbers it has seen without the work for others; empty otherwise.
+
+    `inputs` were called before. Two others, each called twice, tell a cache from a model whose work depends on them.
+    """
+    counts = []
+    try:
+        with step_by_step():
+            seen = _operators(model, fresh(inputs))
+            for number in (1, 2):
+                other = _others(inputs, number)
+                if other is None or (first := _operators(model, fresh(other))) <= seen:
+                    return ""
+                counts.append((first, _operators(model, fresh(other))))
+    except Exception:  # as above
+        return ""
+    if counts[0] != counts[1] or counts[0][1] != seen:
+        return ""
+    return (
+        f"knows inputs by their content and answers them from a cache (operators that it runs on what it has seen: "
+        f"{seen}, on others: {counts[0][0]}), so that timed calls would time a lookup; turn it off in the factory"
+    )
+
+
+def _others(inputs: Inputs, number: int) -> Inputs | None:
+    """Inputs of the same form with other numbers: floating-point ones a little larger, else rows moved on; None where
+    there are none."""
+    tensors = list(tensors_of(inputs))
+    is_float = any(tensor.is_floating_point() for tensor in tensors)
+
+    def changed(tensor: Any) -> Any:
+        if not isinstance(tensor, torch.Tensor):
+            return tensor
+        if is_float:
+            return tensor * (1 + number / 1024) if tensor.is_floating_point() else tensor
+        return tensor.roll(number, -1) if tensor.ndim > 1 else tensor
+
+    with torch.inference_mode(False), torch.no_grad():
+        made: Inputs
+        if isinstance(inputs, torch.Tensor):
+            made = changed(inputs)
+        elif isinstance(inputs, dict):
+            made = {name: changed(value) for name, value in inputs.items()}
+        elif type(inputs) is tuple:
+            made = tuple(map(changed, inputs))
+        else:
+            return None
+        return None if all(map(torch.equal, tensors, tensors_of(made))) else made
 
 
 def _operators(model: Callable[..., Any], inputs: Inputs) -> int:

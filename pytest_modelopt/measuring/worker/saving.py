@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker import loading, shipping, size
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
@@ -17,7 +19,7 @@ class Saving(LoadedVariant):
         try:
             size.save(self.model, Path(path))
         except Exception as error:
-            raise not_saved(error) from error
+            raise not_saved(self.model, error) from error
         loading.keep_environment(Path(path), self._environment)
 
     def export(self, path: str) -> tuple[str, ...]:
@@ -38,5 +40,5 @@ class Saving(LoadedVariant):
         self._set_threads()
 
 
-def not_saved(error: Exception) -> VariantError:
-    return VariantError(f"the model cannot be saved: {error_text(error, 300)}")
+def not_saved(model: nn.Module, error: Exception) -> VariantError:
+    return VariantError(f"the model cannot be saved: {error_text(error, 300)}{size.what_is_not_saved(model)}")

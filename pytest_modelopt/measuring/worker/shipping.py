@@ -19,8 +19,9 @@ from pytest_modelopt.optimizing.calling import call
 from pytest_modelopt.optimizing.describe import last_line
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import Context
+from pytest_modelopt.optimizing.runtimes.comparing import difference
 from pytest_modelopt.optimizing.runtimes.exporting import arguments, export
-from pytest_modelopt.optimizing.runtimes.openvino.openvino_ir import difference, other_batches
+from pytest_modelopt.optimizing.runtimes.openvino.openvino_ir import other_batches
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
 
 LARGEST_DIFFERENCE = 1e-4

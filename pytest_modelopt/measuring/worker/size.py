@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from pytest_modelopt.measuring.worker import compiled_saving
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.quantization import torch_ao
 
@@ -59,7 +60,7 @@ def saved_bytes(model: nn.Module) -> int:
     """
     counter = _Counter()
     make_parametrized_picklable(model)
-    _write(model, counter)
+    write(model, counter)
     return counter.written
 
 
@@ -67,7 +68,7 @@ def saved_digest(model: nn.Module) -> str:
     """SHA-256 of the saved model, in hexadecimal: the same for the same model in every process."""
     hasher = _Hasher()
     make_parametrized_picklable(model)
-    _write(model, hasher)
+    write(model, hasher)
     return hasher.sha256.hexdigest()
 
 
@@ -103,11 +104,29 @@ def save(value: nn.Module | Inputs, path: Path) -> None:
         make_parametrized_picklable(value)
     temporary = path.with_name(path.name + ".part")
     with temporary.open("wb") as file:  # given a path, torch.save would write the file's name into the archive
-        _write(value, file)
+        write(value, file)
     temporary.replace(path)
 
 
-def _write(value: Any, file: Any) -> None:
+def what_is_not_saved(model: nn.Module) -> str:
+    """The first attribute that has no saved form, and what to do about it; empty where it lies elsewhere."""
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if attribute == "_modules":
+                continue
+            try:
+                write(value, _Counter())
+            except Exception:
+                place = f"{name}.{attribute}" if name else attribute
+                return (
+                    f"; its `{place}` (a {type(value).__qualname__}) has no form that could be saved: make it at the "
+                    "first call, and leave it out of the model's state in `__getstate__`"
+                )
+    return ""
+
+
+def write(value: Any, file: Any) -> None:
+    """As `torch.save`, with all that models hold: code of tests, TorchScript, functions that were compiled."""
     if isinstance(value, nn.Module):
         _intern_strings(value)
     holder, names = _scripts_of(value)
@@ -120,7 +139,10 @@ def _write(value: Any, file: Any) -> None:
             if type(obj) is types.CellType:
                 _intern_cell(obj)
             if not isinstance(obj, torch.jit.ScriptModule):
-                return super().reducer_override(obj)
+                usual = super().reducer_override(obj)
+                # A function that can be imported is written by name, as whatever it is.
+                is_by_name = usual is NotImplemented and isinstance(obj, types.FunctionType)
+                return usual if is_by_name else compiled_saving.reduced(obj) or usual
             if id(obj) in names:
                 return getattr, (holder, names[id(obj)])
             archive = io.BytesIO()

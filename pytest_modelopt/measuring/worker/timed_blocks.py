@@ -14,6 +14,7 @@ from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import latency, quality
 from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
+from pytest_modelopt.measuring.worker.remembered_inputs import knows_content
 from pytest_modelopt.measuring.worker.settings import compilations
 
 
@@ -25,14 +26,17 @@ class TimedBlocks(LoadedVariant):
         self._stopwatch: latency.Stopwatch | None = None
         self._compilations = 0
 
-    def prepare_timing(self, slowdown: float = 0.0) -> None:
-        """Make the first calls, and count threads."""
+    def prepare_timing(self, slowdown: float = 0.0) -> str:
+        """Make the first calls, and count threads. Why calls that are repeated would time something else, or ''."""
         self._set_threads()
         if not self._needs_copies:  # the recipe may have made another model, and a saved one has only been read
             with torch.inference_mode():
                 given = Given(self._first_inputs())
                 quality.run_on(self.model, given.inputs)
                 self._look_at_traces(given)
+        with torch.inference_mode():
+            if knows := knows_content(self.model, self._first_inputs()):
+                return knows
         timed: latency.Timed = TimedCall(
             self.model, self._first_inputs(), copies=self._needs_copies, at_new_addresses=bool(self._remembers)
         )
@@ -42,6 +46,7 @@ class TimedBlocks(LoadedVariant):
             canary = None if self._device.is_cuda else _canary()
             self._stopwatch = latency.Stopwatch(timed, self._device.clock, canary)
         self._compilations = compilations()
+        return ""
 
     def block(self) -> Block:
         assert self._stopwatch is not None

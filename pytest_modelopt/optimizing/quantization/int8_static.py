@@ -18,6 +18,7 @@ from pytest_modelopt.optimizing.fused_path import unfused
 from pytest_modelopt.optimizing.own_behavior import named, own_behavior
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.quantization.in_place import cut_at_observers, use_what_writes_answer
+from pytest_modelopt.optimizing.quantization.no_floats import without_observers_of_no_floats
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.optimizing.runtimes.exporting import refuse_other_precisions
 from pytest_modelopt.optimizing.sharing import tied_parameters
@@ -227,8 +228,8 @@ def _prepared(quantize_fx: Any, graph: fx.GraphModule, engine: str, inputs: Inpu
         example: tuple[Any, ...] = tuple(inputs.values())
     else:
         example = inputs if type(inputs) is tuple else (inputs,)
-    prepared: nn.Module = quantize_fx.prepare_fx(graph, mapping, example)
-    return prepared
+    prepared: fx.GraphModule = quantize_fx.prepare_fx(graph, mapping, example)
+    return without_observers_of_no_floats(prepared, inputs)
 
 
 def _answers(model: nn.Module, inputs: Inputs) -> Any:

@@ -23,6 +23,7 @@ KNOWN_WARNINGS = (
     r"The input of maxpool2d is not quantized",  # its observer's own decision, on which the coverage tells
     r"The tensor attributes self\..*_flat_weights",  # of its own recurrent layers, while they are exported
     r"Int8Tensor does not implement _stable_hash_for_caching",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # in the code of its exported programs
 )
 """How the warnings begin that torch raises about its own future while it makes, copies, loads or compiles quantized
 weights; nothing in them concerns the user's model."""

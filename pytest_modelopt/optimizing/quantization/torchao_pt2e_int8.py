@@ -18,6 +18,7 @@ from pytest_modelopt.optimizing.damage_check import Witness
 from pytest_modelopt.optimizing.describe import last_line, owners_in_words
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
+from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers
 from pytest_modelopt.optimizing.runtimes.exporting import export, refuse_other_precisions
 from pytest_modelopt.optimizing.sharing import shared_bytes
 from pytest_modelopt.results.figures import format_bytes
@@ -79,6 +80,7 @@ class TorchaoPt2eInt8(Recipe):
         refuse_other_precisions(model, self.recipe_name)
         with torch_ao.quiet():
             graph: Any = export(model, context, self.recipe_name).module()
+            refuse_other_answers(model, graph, context.example_inputs, self.recipe_name)
             unused = _unused_weights(model, graph)
             prepared, spared = _prepared(graph)
             seen = run_observers(prepared, context, self.recipe_name, self.batches)

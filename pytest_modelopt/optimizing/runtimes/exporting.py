@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.calling import Inputs, call
-from pytest_modelopt.optimizing.describe import root_cause, user_line
+from pytest_modelopt.optimizing.describe import author_name, root_cause, user_line
 from pytest_modelopt.optimizing.fused_path import unfused
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 
@@ -133,6 +133,19 @@ def refuse_other_precisions(model: nn.Module, recipe_name: str) -> None:
     if dtypes:
         words = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
         raise RecipeError(f"{recipe_name} needs float32 weights, and the model holds {words}: call .float() on it")
+
+
+def refuse_projections(model: nn.Module, recipe_name: str, runtime: str) -> None:
+    """Raise a RecipeError for LSTMs with projections: ONNX and OpenVINO know plain ones only."""
+    from torch import nn
+
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.LSTM) and module.proj_size]
+    if names:
+        told = ", ".join(f"`{author_name(name)}`" for name in names[:3]) + " and others" * (len(names) > 3)
+        raise RecipeError(
+            f"{recipe_name}: {runtime} has no LSTM with projections, and {told} {'has' if len(names) == 1 else 'have'} "
+            "`proj_size`: recipes that stay in torch, such as int8-dynamic, change the layers around it"
+        )
 
 
 def refuse_state(model: nn.Module, inputs: Inputs, recipe_name: str) -> None:

@@ -11,9 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pytest_modelopt.limits.latency import latencies_s, speedup_of
-from pytest_modelopt.reporting.cells import timed
-from pytest_modelopt.reporting.junit import growth
+from pytest_modelopt.limits.derived import Derived
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.case import ORIGINAL, Case
 from pytest_modelopt.results.measurement import Measurement
@@ -126,25 +124,23 @@ def _alone(case: Case, side: Measurement) -> dict[str, float | None]:
 
 
 def _against_original(case: Case) -> dict[str, float | None]:
-    timing, coverage = timed(case), case.coverage
+    figures, coverage = Derived(case), case.coverage
     return {
         **(_alone(case, case.variant) if case.variant is not None else {}),
-        "modelopt_latency_seconds": latencies_s(timing)[1] if timing else None,
-        "modelopt_speedup_ratio": speedup_of(timing).figure if timing else None,
-        "modelopt_drop": case.drop,
+        "modelopt_latency_seconds": figures.latency_s,
+        "modelopt_speedup_ratio": figures.speedup,
+        "modelopt_drop": figures.drop,
         "modelopt_flips": case.agreement.flips if case.agreement else None,
         "modelopt_coverage_ratio": coverage.share if coverage and coverage.weight_bytes else None,
     }
 
 
 def _against_base(case: Case) -> dict[str, float | None]:
-    original, variant, timing = case.reference, case.variant, timed(case)
+    figures = Derived(case)
     return {
-        "modelopt_memory_growth_ratio": growth(case.memory_bytes(original), case.memory_bytes(variant)),
-        "modelopt_size_growth_ratio": growth(
-            original.size_bytes if original else None, variant.size_bytes if variant else None
-        ),
-        "modelopt_slowdown_ratio": 1 / speedup_of(timing).figure - 1 if timing else None,
-        "modelopt_loss": case.drop,
+        "modelopt_memory_growth_ratio": figures.memory_growth,
+        "modelopt_size_growth_ratio": figures.size_growth,
+        "modelopt_slowdown_ratio": figures.slowdown,
+        "modelopt_loss": figures.drop,
         "modelopt_changed_answers": case.agreement.flips if case.agreement else None,
     }

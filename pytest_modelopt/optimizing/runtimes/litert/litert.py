@@ -16,6 +16,7 @@ from pytest_modelopt.optimizing.finite import largest_difference
 from pytest_modelopt.optimizing.fused_path import unfused
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.optimizing.runtimes import exporting
+from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers
 from pytest_modelopt.optimizing.runtimes.exporting import arguments, refuse_other_precisions, refuse_state
 
 if TYPE_CHECKING:
@@ -69,10 +70,11 @@ def convert(model: nn.Module, context: Context, recipe_name: str) -> tuple[bytes
     """The model's LiteRT program for the sizes of the example inputs, how it is called, and notes.
 
     Raises:
-        RecipeError: for what such a program cannot do, or litert_torch cannot convert.
+        RecipeError: for what such a program cannot do, litert_torch cannot convert, or what then answers something
+            else.
     """
     from pytest_modelopt.optimizing.runtimes.exporting import signature_of
-    from pytest_modelopt.optimizing.runtimes.litert.litert_module import Flattened
+    from pytest_modelopt.optimizing.runtimes.litert.litert_module import Flattened, LiteRT
 
     refuse_other_precisions(model, recipe_name)
     refuse_state(model, context.example_inputs, recipe_name)
@@ -85,7 +87,9 @@ def convert(model: nn.Module, context: Context, recipe_name: str) -> tuple[bytes
     _refuse_computed_constants(flat, tensors, recipe_name)
     with quiet(), unfused():
         program = _converted(flat, tensors, recipe_name)
-    return program, signature_of(model, context.example_inputs), (_batch_note(examples), *_unrolled(model))
+    signature = signature_of(model, context.example_inputs)
+    refuse_other_answers(model, LiteRT(program, signature), context.example_inputs, recipe_name)
+    return program, signature, (_batch_note(examples), *_unrolled(model))
 
 
 def _converted(flat: Flattened, tensors: tuple[torch.Tensor, ...], recipe_name: str) -> bytes:

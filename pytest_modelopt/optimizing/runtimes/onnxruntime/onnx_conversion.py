@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.describe import SHOWN_LINE_CHARACTERS, modules_in_words
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
-from pytest_modelopt.optimizing.runtimes.exporting import export, signature_of
+from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers
+from pytest_modelopt.optimizing.runtimes.exporting import export, refuse_projections, signature_of
 from pytest_modelopt.results.figures import format_bytes
 
 if TYPE_CHECKING:
@@ -96,15 +97,18 @@ def convert(model: nn.Module, context: Context, recipe_name: str) -> Conversion:
     """The model as an ONNX program; one that is such a program in a file is read from there.
 
     Raises:
-        RecipeError: the model is too large, cannot be exported, or uses what ONNX has no operator for.
+        RecipeError: the model is too large, cannot be exported, uses what ONNX has no operator for, or then answers
+            something else.
     """
     import torch
 
+    from pytest_modelopt.optimizing.runtimes.onnxruntime.onnx_module import OnnxModule
     from pytest_modelopt.optimizing.runtimes.program_file_module import ProgramFile
 
     if isinstance(model, ProgramFile):
         return _read(model, recipe_name)
     _refuse_too_large(sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers())), recipe_name)
+    refuse_projections(model, recipe_name, "ONNX")
     with quiet():
         exported = export(model, context, recipe_name)
         _drop_constant_outputs(exported)
@@ -119,7 +123,10 @@ def convert(model: nn.Module, context: Context, recipe_name: str) -> Conversion:
     proto = program.model_proto
     _strip_developers_paths(proto)
     names = tuple(value.name for value in proto.graph.input)
-    return Conversion(model, proto, signature_of(model, context.example_inputs), names, sources)
+    signature = signature_of(model, context.example_inputs)
+    converted = OnnxModule(proto.SerializeToString(), signature, names)
+    refuse_other_answers(model, converted, context.example_inputs, recipe_name)
+    return Conversion(model, proto, signature, names, sources)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from pytest_modelopt.optimizing.calibrating import (
 from pytest_modelopt.optimizing.calling import call
 from pytest_modelopt.optimizing.describe import last_line, type_name, types_in_words
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
+from pytest_modelopt.optimizing.runtimes.comparing import difference as relative_difference
 from pytest_modelopt.optimizing.runtimes.exporting import arguments
 from pytest_modelopt.optimizing.runtimes.openvino import openvino_ir
 from pytest_modelopt.optimizing.runtimes.openvino.openvino_weights import RECURRENT, Before, Kept
@@ -191,7 +192,7 @@ def _difference_note(model: nn.Module, variant: OpenVinoModule, context: Context
 
     with torch.no_grad():
         answer, original = (call(one, context.example_inputs) for one in (variant, model))
-    difference = openvino_ir.difference(answer, original)
+    difference = relative_difference(answer, original)
     return f"on the example inputs the outputs differ from the original's by {difference:.1%} of their largest number"
 
 

@@ -22,11 +22,13 @@ from pytest_modelopt.optimizing.describe import last_line, type_name
 from pytest_modelopt.optimizing.fused_path import unfused
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes import telemetry
+from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers
 from pytest_modelopt.optimizing.runtimes.exporting import (
     arguments,
     export,
     inputs_to_trace,
     refuse_other_precisions,
+    refuse_projections,
     signature_of,
 )
 
@@ -42,9 +44,6 @@ KNOWN_WARNINGS = (
     r"`torch\.jit\.\w+` is deprecated",
 )
 """How the warnings begin that torch raises about its own future while OpenVINO converts; none concerns the model."""
-
-LARGEST_DIFFERENCE = 0.01
-"""Of the largest number of an output: float32 gives some 1e-6, a size that was taken for a constant far more."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,7 @@ def convert(model: nn.Module, context: Context, recipe_name: str) -> Converted:
             _compare(model, OpenVinoModule(packed(ir), model.signature), context, recipe_name)
         return Converted(ir, model.signature, ())
     refuse_other_precisions(model, recipe_name)
+    refuse_projections(model, recipe_name, "OpenVINO")
     signature = signature_of(model, context.example_inputs)
     if not signature.dtypes:
         raise RecipeError(f"{recipe_name} needs a model that returns tensors, and {type_name(model)} returns none")
@@ -207,24 +207,12 @@ def _compare(model: nn.Module, variant: OpenVinoModule, context: Context, recipe
                 expected = call(model, batch)
             except Exception:
                 continue  # nor does the original take such a batch
-            try:
-                answer = call(variant, batch)
-            except Exception as error:
-                raise RecipeError(
-                    f"{recipe_name}: converted by OpenVINO, the model fails on {what}: {last_line(error)}"
-                ) from error
         if Signature.of(batch, expected) != variant.signature:
             raise RecipeError(
                 f"{recipe_name} needs a model whose outputs are tensors that keep their place, and for {what} "
                 f"{type_name(model)} returns something else beside them"
             )
-        different = difference(answer, expected)
-        if different > LARGEST_DIFFERENCE:
-            raise RecipeError(
-                f"{recipe_name}: converted by OpenVINO, the model answers something else on {what}: its outputs differ "
-                f"by {different:.1%} of the largest number; usually forward decides something in Python, by a size "
-                "or a value, which a converted model cannot"
-            )
+        refuse_other_answers(model, variant, batch, recipe_name, what)
 
 
 def other_batches(context: Context) -> Iterator[tuple[str, Inputs]]:
@@ -254,26 +242,6 @@ def _halved(tensor: torch.Tensor, dimensions: frozenset[int]) -> torch.Tensor:
 
 def _doubled(tensor: torch.Tensor, dimensions: frozenset[int]) -> torch.Tensor:
     return tensor.repeat([2 if dimension in dimensions else 1 for dimension in range(tensor.ndim)])
-
-
-def difference(answer: Any, original: Any) -> float:
-    """The largest difference of any floating-point output, relative to the largest finite number of that output."""
-    import torch
-    from torch.utils._pytree import tree_leaves
-
-    from pytest_modelopt.optimizing.finite import largest_difference
-
-    largest = 0.0
-    for one, other in zip(tree_leaves(answer), tree_leaves(original), strict=True):
-        if not isinstance(other, torch.Tensor) or not other.numel():
-            continue
-        one, other = one.detach(), other.detach()
-        if one.shape != other.shape:
-            return float("inf")
-        if other.is_floating_point():
-            apart, scale = largest_difference(other, one)
-            largest = max(largest, apart / (scale or 1.0))
-    return largest
 
 
 # --- quiet -----------------------------------------------------------------------------------------------------------
