@@ -36,8 +36,8 @@ from pytest_modelopt.measuring.worker.memory import process_memory, tensor_meter
 from pytest_modelopt.optimizing.apply import optimize
 from pytest_modelopt.optimizing.calling import call
 from pytest_modelopt.optimizing.expression import parse
-from pytest_modelopt.optimizing.foreign_runtimes import FOREIGN_RUNTIMES
 from pytest_modelopt.optimizing.recipe import Context
+from pytest_modelopt.optimizing.runtimes.runtime import runtimes
 
 RUNS = 20
 SIZES = (1024, 2048, 1024, 10)
@@ -126,7 +126,8 @@ def profiler_summary(model: Path, inputs: Path, runtime: str | None) -> int:
 
 def _import_runtime(runtime: str | None) -> None:
     """A script would have imported it at its top."""
-    for package in FOREIGN_RUNTIMES.get(runtime or "", ()):
+    objects = {each.name: each.objects for each in runtimes().values()}
+    for package in objects.get(runtime or "", ()):
         importlib.import_module(package)
 
 

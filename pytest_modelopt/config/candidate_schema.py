@@ -12,10 +12,11 @@ from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSche
 from pytest_modelopt.config.function_references import REFERENCE_SCHEMA, parse_reference
 from pytest_modelopt.config.limit_schema import CandidateLimits, Strict
 from pytest_modelopt.limits.spelling import shown
+from pytest_modelopt.optimizing.runtimes.runtime import runtimes
 from pytest_modelopt.results.source import ProgramSource
 
-SUFFIXES = (".onnx", ".xml", ".tflite", ".pt2", ".pt")
-"""Of files that can be measured: ONNX, OpenVINO, LiteRT, torch.export or AOTInductor, TorchScript."""
+SUFFIXES = (*(runtime.suffix for runtime in runtimes().values()), ".pt2", ".pt")
+"""Of files that can be measured: of runtimes, of torch.export or AOTInductor, of TorchScript."""
 _LEFT_OUT = {
     ".pte": "a program of ExecuTorch, which has no runtime here (state the `.pt2` that it was made of)",
     ".gguf": "a model for llama.cpp, which has no runtime here",

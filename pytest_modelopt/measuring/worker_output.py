@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pytest_modelopt.measuring.installation import OUR_FOLDER, is_installed
 from pytest_modelopt.measuring.protocol import cut
+from pytest_modelopt.optimizing.runtimes.runtime import runtimes
 
 _Frame = TypeVar("_Frame")
 _LINES, _CHARACTERS = 20, 500
@@ -27,8 +28,8 @@ _STACK = re.compile(r"(Current thread|Thread) 0x[0-9a-f]+.*\(most recent call fi
 _FRAME = re.compile(r'  File "(?P<file>.*)", line (\d+|\?\?\?) in ')
 
 _OF_RECIPES = (
-    *("torch", "torchao", "torch_pruning", "triton", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "openvino"),
-    *("nncf", "litert_torch", "ai_edge_torch", "ai_edge_litert", "ai_edge_quantizer", "tensorflow", "jax"),
+    *("torch", "torchao", "torch_pruning", "triton"),
+    *(package for runtime in runtimes().values() for package in runtime.frames),
 )
 """Packages that recipes hand a model to: their frames say nothing of a project."""
 

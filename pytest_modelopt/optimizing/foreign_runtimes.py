@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelopt.optimizing.runtimes.runtime import runtimes
+
 if TYPE_CHECKING:
     from torch import nn
-
-FOREIGN_RUNTIMES = {
-    "ONNX Runtime": ("onnxruntime",),
-    "OpenVINO": ("openvino",),
-    "LiteRT": ("ai_edge_litert", "tflite_runtime", "tensorflow.lite"),
-}
-"""Runtimes by the packages that define the types of their objects."""
 
 
 def runtime_of(value: Any) -> str:
     """The runtime whose object this is, or of a class that was derived from one of its own; '' for all others."""
     for kind in type(value).__mro__:
-        for runtime, packages in FOREIGN_RUNTIMES.items():
-            if any(f"{kind.__module__}.".startswith(f"{package}.") for package in packages):
-                return runtime
+        for runtime in runtimes().values():
+            if any(f"{kind.__module__}.".startswith(f"{package}.") for package in runtime.objects):
+                return runtime.name
     return ""
 
 

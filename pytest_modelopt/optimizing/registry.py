@@ -2,71 +2,40 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 import re
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from pytest_modelopt.optimizing.factorization.low_rank import LowRank
-from pytest_modelopt.optimizing.graph.channels_last import ChannelsLast
-from pytest_modelopt.optimizing.graph.compile import Compile
-from pytest_modelopt.optimizing.graph.fold_batchnorm import FoldBatchNorm
-from pytest_modelopt.optimizing.pruning.prune_structured import PruneStructured
-from pytest_modelopt.optimizing.pruning.prune_unstructured import PruneUnstructured
-from pytest_modelopt.optimizing.pruning.sparse_2_4 import SemiStructuredSparsity
-from pytest_modelopt.optimizing.pruning.sparse_csr import SparseCSR
-from pytest_modelopt.optimizing.quantization.bf16 import Bf16
-from pytest_modelopt.optimizing.quantization.fp16 import Fp16
-from pytest_modelopt.optimizing.quantization.int8_dynamic import Int8Dynamic
-from pytest_modelopt.optimizing.quantization.int8_static import Int8Static
-from pytest_modelopt.optimizing.quantization.int8_weight_only import Int8WeightOnly
-from pytest_modelopt.optimizing.quantization.torchao_float8_dynamic import TorchaoFloat8Dynamic
-from pytest_modelopt.optimizing.quantization.torchao_int8_dynamic import TorchaoInt8Dynamic
-from pytest_modelopt.optimizing.quantization.torchao_int8_weight_only import TorchaoInt8WeightOnly
-from pytest_modelopt.optimizing.quantization.torchao_pt2e_int8 import TorchaoPt2eInt8
 from pytest_modelopt.optimizing.recipe import Recipe, RecipeError
-from pytest_modelopt.optimizing.runtimes.litert.litert import Litert
-from pytest_modelopt.optimizing.runtimes.litert.litert_int8 import LitertInt8
-from pytest_modelopt.optimizing.runtimes.onnxruntime.onnxruntime import OnnxRuntime
-from pytest_modelopt.optimizing.runtimes.onnxruntime.onnxruntime_int8_dynamic import OnnxRuntimeInt8Dynamic
-from pytest_modelopt.optimizing.runtimes.onnxruntime.onnxruntime_int8_static import OnnxRuntimeInt8Static
-from pytest_modelopt.optimizing.runtimes.openvino.openvino import OpenVino
-from pytest_modelopt.optimizing.runtimes.openvino.openvino_int8 import OpenVinoInt8
 from pytest_modelopt.results.case import ORIGINAL
 
-BUILT_IN: tuple[type[Recipe], ...] = (
-    # quantization
-    Int8Dynamic,
-    Int8Static,
-    Int8WeightOnly,
-    TorchaoInt8Dynamic,
-    TorchaoInt8WeightOnly,
-    TorchaoPt2eInt8,
-    TorchaoFloat8Dynamic,
-    # 16 bits
-    Bf16,
-    Fp16,
-    # pruning and sparsity
-    PruneUnstructured,
-    PruneStructured,
-    SparseCSR,
-    SemiStructuredSparsity,
-    # factorization
-    LowRank,
-    # the same numbers, worked with otherwise
-    FoldBatchNorm,
-    ChannelsLast,
-    Compile,
-    # other runtimes
-    OnnxRuntime,
-    OnnxRuntimeInt8Dynamic,
-    OnnxRuntimeInt8Static,
-    OpenVino,
-    OpenVinoInt8,
-    Litert,
-    LitertInt8,
-)
+FAMILIES = ("quantization", "pruning", "factorization", "graph", "runtimes")
+"""The folders of built-in recipes, in the order in which they are told."""
+
+
+def _built_in() -> tuple[type[Recipe], ...]:
+    """Every recipe that a module of these folders defines: by family, then by name."""
+    found: list[type[Recipe]] = []
+    for family in FAMILIES:
+        package = importlib.import_module(f"{__package__}.{family}")
+        names = [info.name for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
+        # What recipes leave behind in a model imports torch.
+        modules = [importlib.import_module(name) for name in names if not name.endswith("_module")]
+        classes = [
+            value
+            for module in modules
+            for value in vars(module).values()
+            if inspect.isclass(value) and issubclass(value, Recipe) and value.__module__ == module.__name__
+        ]
+        found += sorted((each for each in classes if "recipe_name" in vars(each)), key=lambda each: each.recipe_name)
+    return tuple(found)
+
+
+BUILT_IN = _built_in()
 
 RECIPES: dict[str, type[Recipe]] = {recipe.recipe_name: recipe for recipe in BUILT_IN}
 """By name, in the order in which they are told."""

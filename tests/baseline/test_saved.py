@@ -21,12 +21,12 @@ def in_file(recipe: str = "int8-dynamic", model: str = "m", **changes: Any) -> C
     return replace(case(recipe, model), id=f"budgets.yaml::{model}::{recipe}", **{"threads": 1, **changes})
 
 
-SAVED = in_file(original=measurement(None, size=5 * MIB), variant=measurement("int8-dynamic", size=2 * MIB))
+SAVED = in_file(reference=measurement(None, size=5 * MIB), variant=measurement("int8-dynamic", size=2 * MIB))
 
 
 def compared(of: Case | None = None, environment: Environment | None = ENVIRONMENT, saved: Case = SAVED) -> Case:
     base = SavedBase(record(saved), "runs/saved.json")
-    head = of or in_file(original=None, variant=measurement("int8-dynamic", size=3 * MIB))
+    head = of or in_file(reference=None, variant=measurement("int8-dynamic", size=3 * MIB))
     return base.compared(head, environment)
 
 
@@ -56,16 +56,16 @@ def test_the_same_machine_compares_every_exact_figure_and_no_time() -> None:
 
 
 def test_the_original_is_that_of_any_case_of_its_model() -> None:
-    done = compared(in_file(ORIGINAL, original=None, variant=measurement(None)))
+    done = compared(in_file(ORIGINAL, reference=None, variant=measurement(None)))
     assert of_base(done).size_bytes == 5 * MIB
 
 
 @pytest.mark.parametrize(
     "head",
     [
-        in_file("bf16", original=None),
-        in_file(model="another", original=None),
-        in_file(ORIGINAL, model="another", original=None),
+        in_file("bf16", reference=None),
+        in_file(model="another", reference=None),
+        in_file(ORIGINAL, model="another", reference=None),
     ],
     ids=["recipe", "model", "original"],
 )
@@ -115,7 +115,7 @@ def test_another_machine_takes_the_figures_that_depend_on_it(
     ],
 )
 def test_another_call_has_another_memory_and_score_but_the_same_size(changes: dict[str, Any], told: str) -> None:
-    done = compared(in_file(original=None, **changes))
+    done = compared(in_file(reference=None, **changes))
     assert missing(done) == {"memory", "score"}
     assert of_base(done).unmeasured["score"] == f"not comparable: {told}"
 
@@ -125,7 +125,7 @@ def test_an_unknown_machine_compares_nothing() -> None:
 
 
 def test_other_data_takes_the_score_alone_and_is_said() -> None:
-    done = compared(in_file(original=None, variant=replace(measurement("int8-dynamic"), data_fingerprint="beef")))
+    done = compared(in_file(reference=None, variant=replace(measurement("int8-dynamic"), data_fingerprint="beef")))
     assert missing(done) == {"score"}
     assert done.base is not None
     assert done.base.notes == (

@@ -48,7 +48,7 @@ def test_a_red_run_with_a_case_in_error_is_recorded_whole(project: Project) -> N
     assert record.environment.torch.startswith("2.")
     first = record.cases[0]
     assert {verdict.limit.name: verdict.outcome for verdict in first.verdicts}["max_memory"] == "fail"
-    assert first.original.memory_bytes > first.variant.memory_bytes > 0
+    assert first.reference.memory_bytes > first.variant.memory_bytes > 0
     assert len(first.timing.pairs) >= 1
 
 

@@ -238,7 +238,7 @@ def test_identity_as_it_must_be() -> None:
         (a_case(timing=None), "not timed"),
         (a_case(agreement=None, variant=replace(ORIGINAL, score=0.89)), "answers differently"),
         (
-            a_case(lost=3, original=replace(ORIGINAL, repeat=Repeat(200, 0.89, 12))),
+            a_case(lost=3, reference=replace(ORIGINAL, repeat=Repeat(200, 0.89, 12))),
             "the original answers differently each time: 12 of 200 predictions change between two passes",
         ),
         (a_case(error=CaseError("timing", "the worker process died during `block`")), "timing: the worker process"),
@@ -269,7 +269,7 @@ def test_an_estimate_that_noise_explains_is_no_alarm() -> None:
 
 def test_figures_that_neither_side_has_are_told() -> None:
     bare = replace(ORIGINAL, weights_bytes=None)
-    control = judge_identity(a_case(original=bare, variant=bare), 0.1)
+    control = judge_identity(a_case(reference=bare, variant=bare), 0.1)
     assert control.outcome == "ok"
     assert control.shows.endswith("the same bytes, memory not measured")
 
@@ -358,7 +358,7 @@ def test_without_limits_any_worsening_of_a_score_of_its_own_unit_will_do() -> No
 
 def test_a_limit_that_is_red_for_whatever_variant_proves_nothing() -> None:
     constant = replace(ORIGINAL, observations=replace(SEEN, predicted_classes=1))
-    control = judge_sabotaged(a_case(lost=100, original=constant), ONE_POINT)
+    control = judge_sabotaged(a_case(lost=100, reference=constant), ONE_POINT)
     assert control.outcome == "NOT ok"
     assert control.why.startswith("m/int8-dynamic is red for whatever variant, which proves nothing: ")
     assert "the original predicts the same class for every example" in control.why
@@ -373,7 +373,7 @@ def test_answers_that_cannot_be_scored_are_red_too() -> None:
     ("case", "limits", "why"),
     [
         (
-            a_case(lost=100, original=replace(ORIGINAL, observations=replace(SEEN, target_classes=1))),
+            a_case(lost=100, reference=replace(ORIGINAL, observations=replace(SEEN, target_classes=1))),
             (limit("max_accuracy_drop", 1.0, "100 pp"),),
             "all 200 targets are of one class",
         ),
@@ -381,7 +381,7 @@ def test_answers_that_cannot_be_scored_are_red_too() -> None:
         (a_case(), (limit("max_accuracy_drop", 0.01, "1 pp"),), "0 of 200 predictions changed, so what this data asks"),
         (a_case(flips=150), (limit("max_accuracy_drop", 0.01, "1 pp"),), "accuracy hardly sees that"),
         (
-            a_case(original=replace(ORIGINAL, examples=3)),
+            a_case(reference=replace(ORIGINAL, examples=3)),
             (limit("max_accuracy_drop", 0.01, "1 pp"),),
             "3 examples are too few to show it",
         ),

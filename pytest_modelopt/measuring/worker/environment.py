@@ -9,6 +9,7 @@ from importlib import metadata
 import torch
 
 from pytest_modelopt.optimizing import cpu_flags
+from pytest_modelopt.optimizing.runtimes.runtime import runtimes
 from pytest_modelopt.results.record import Environment
 
 # Flags that decide how fast and how exactly reduced precision runs on a CPU.
@@ -36,13 +37,7 @@ _PACKAGES = (
     "torch-pruning",
     "memray",
     "torchao",
-    "onnx",
-    "onnxruntime",
-    "openvino",
-    "nncf",
-    "ai-edge-litert",
-    "ai-edge-quantizer",
-    "litert-torch",
+    *(package for runtime in runtimes().values() for package in runtime.packages),
 )
 
 

@@ -17,12 +17,14 @@ from torch.utils import _pytree
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line
+from pytest_modelopt.optimizing.runtimes.runtime import runtimes
 from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule, Fed, Signature
 
 FORMATS = {
-    ".onnx": ("onnxruntime.onnx_file_module", "ONNX Runtime", "onnxruntime"),
-    ".xml": ("openvino.ir_file_module", "OpenVINO", "openvino"),
-    ".tflite": ("litert.tflite_file_module", "LiteRT", "litert"),
+    **{
+        runtime.suffix: (f"{folder}.{runtime.file_module}", runtime.name, runtime.extra)
+        for folder, runtime in runtimes().items()
+    },
     ".pt2": ("torch_file_module", "torch.export", None),
     ".pt": ("torch_file_module", "TorchScript", None),
 }

@@ -26,8 +26,8 @@ from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.memory import process_counters
 from pytest_modelopt.optimizing.calling import call
-from pytest_modelopt.optimizing.foreign_runtimes import FOREIGN_RUNTIMES
 from pytest_modelopt.optimizing.runtimes import telemetry
+from pytest_modelopt.optimizing.runtimes.runtime import runtimes
 from pytest_modelopt.results.measurement import ProcessMeter
 
 _LIBRARIES = ("torch", "torchao", "numpy", "keras")
@@ -97,7 +97,8 @@ def load_saved(model: Path, runtime: str | None) -> Any:
 
 def import_libraries(model: Path, runtime: str | None) -> None:
     """Import the libraries that the saved model needs: their own memory is there with any model."""
-    for package in FOREIGN_RUNTIMES.get(runtime or "", ()):
+    objects = {each.name: each.objects for each in runtimes().values()}
+    for package in objects.get(runtime or "", ()):
         if importlib.util.find_spec(package.partition(".")[0]) is not None:
             with telemetry.off():
                 importlib.import_module(package)

@@ -1,0 +1,38 @@
+"""What each runtime says of itself: the folders beside this file have a `RUNTIME` in their `__init__.py`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One engine that runs programs in a format of its own."""
+
+    name: str
+    """As messages and the record call it: 'ONNX Runtime'."""
+    extra: str | None
+    """The pip extra of pytest-modelopt that installs it; None where nothing has to be installed."""
+    objects: tuple[str, ...]
+    """Packages that define the types of its objects: of a model that holds one, torch does not allocate the weights."""
+    suffix: str
+    """Of its files."""
+    file_module: str
+    """The module of its folder with the class `File`."""
+    packages: tuple[str, ...]
+    """Distributions whose versions the record tells."""
+    frames: tuple[str, ...]
+    """Packages whose frames say nothing of a project, its converters included."""
+
+
+@cache
+def runtimes() -> dict[str, Runtime]:
+    """All runtimes, by their folder."""
+    package = __name__.rpartition(".")[0]
+    folders = importlib.import_module(package).__path__
+    names = sorted(module.name for module in pkgutil.iter_modules(folders) if module.ispkg)
+    found = {name: importlib.import_module(f"{package}.{name}").RUNTIME for name in names}
+    return {name: runtime for name, runtime in found.items() if isinstance(runtime, Runtime)}
