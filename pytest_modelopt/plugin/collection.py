@@ -50,7 +50,7 @@ class ModelNode(pytest.Collector):
         yield AgainstBase.from_parent(
             self,
             name=f"{ORIGINAL}{AGAINST_BASE}",
-            entry=replace(self._entries[0], recipe=ORIGINAL, candidate=None, line=model.line),
+            entry=replace(self._entries[0], recipe=ORIGINAL, expression=None, candidate=None, line=model.line),
         )
         for entry in self._entries:  # the base's turn comes while the variant is still there
             yield CaseItem.from_parent(self, name=entry.recipe, entry=entry)
