@@ -11,6 +11,7 @@ from torch import nn
 from pytest_modelopt.cli.init_files import Found, find
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.config.loader import load_budgets
+from pytest_modelopt.results.source import ProgramSource
 from pytest_modelopt.optimizing.quantization import torch_ao
 
 SHOP = """
@@ -85,7 +86,7 @@ def test_files_that_pay_become_candidates_with_limits_that_hold(
     assert "# other-seven.pt: left out: dist/other/seven.pt answers" in text
     (case,) = load_budgets(pytester.path / "budgets.yaml", relative_to=pytester.path).cases
     assert case.candidate is not None
-    assert (case.name, case.candidate.file) == ("net/half.pt", "dist/half.pt")
+    assert (case.name, case.candidate.origin) == ("net/half.pt", ProgramSource("dist/half.pt"))
     limits = {limit.name: limit.value for limit in case.limits}
     size = (folder / "half.pt").stat().st_size
     assert size <= limits["max_size"] <= 1.06 * size
