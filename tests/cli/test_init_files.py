@@ -11,8 +11,8 @@ from torch import nn
 from pytest_modelopt.cli.init_files import Found, find
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.config.loader import load_budgets
-from pytest_modelopt.results.source import ProgramSource
 from pytest_modelopt.optimizing.quantization import torch_ao
+from pytest_modelopt.results.source import ProgramSource
 
 SHOP = """
 import torch
