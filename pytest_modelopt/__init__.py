@@ -14,10 +14,11 @@ _PUBLIC = {
     "Applied": "pytest_modelopt.optimizing.recipe",
     "Comparison": "pytest_modelopt.plugin.comparison",
     "Context": "pytest_modelopt.optimizing.recipe",
-    "Coverage": "pytest_modelopt.results.record",
+    "Coverage": "pytest_modelopt.results.measurement",
     "Form": "pytest_modelopt.optimizing.recipe",
     "Inputs": "pytest_modelopt.optimizing.calling",
     "ModelOpt": "pytest_modelopt.plugin.fixtures",
+    "NotMeasured": "pytest_modelopt.plugin.comparison",
     "Optimized": "pytest_modelopt.plugin.comparison",
     "Optimizer": "pytest_modelopt.plugin.fixtures",
     "Recipe": "pytest_modelopt.optimizing.recipe",
@@ -34,6 +35,7 @@ __all__ = [
     "Form",
     "Inputs",
     "ModelOpt",
+    "NotMeasured",
     "Optimized",
     "Optimizer",
     "Recipe",
@@ -46,7 +48,7 @@ __all__ = [
 if TYPE_CHECKING:
     from pytest_modelopt.optimizing.calling import Inputs
     from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
-    from pytest_modelopt.plugin.comparison import Comparison, Optimized
+    from pytest_modelopt.plugin.comparison import Comparison, NotMeasured, Optimized
     from pytest_modelopt.plugin.fixtures import ModelOpt, Optimizer
     from pytest_modelopt.results.measurement import Coverage
     from pytest_modelopt.results.record import Record

@@ -19,21 +19,36 @@ if TYPE_CHECKING:
     from pytest_modelopt.limits.derived import Derived
 
 
+class NotMeasured(RuntimeError):
+    """A figure that a test asks for and that could not be measured; the message is the reason that was recorded."""
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """A variant measured against its original. `case` holds the raw figures and, with a budget, the verdicts."""
+    """A variant measured against its original. `case` holds the raw figures and, with a budget, the verdicts.
+
+    Memory, size and score of each side stand in `original` and `variant`. What was not measured is None there, with the
+    reason in `unmeasured`; the properties here that are no Optional raise NotMeasured.
+    """
 
     case: Case
 
     @property
     def original(self) -> Measurement:
-        assert self.case.reference is not None
-        return self.case.reference
+        return self._measured(self.case.reference, "original")
 
     @property
     def variant(self) -> Measurement:
-        assert self.case.variant is not None
-        return self.case.variant
+        return self._measured(self.case.variant, "variant")
+
+    def _measured(self, side: Measurement | None, name: str) -> Measurement:
+        if side is None:
+            raise NotMeasured(f"{self.case.name} has no {name}: {self._error or 'the run did not measure it'}")
+        return side
+
+    @property
+    def _error(self) -> str:
+        return f"{self.case.error.stage}: {self.case.error.message}" if self.case.error is not None else ""
 
     @property
     def _derived(self) -> Derived:
@@ -44,19 +59,20 @@ class Comparison:
     @property
     def coverage(self) -> Coverage:
         """What the recipe changed, by layer, in weight bytes."""
-        assert self.case.coverage is not None
+        if self.case.coverage is None:
+            why = self.variant.unmeasured.get("coverage", "what is no recipe's work has none")
+            raise NotMeasured(f"{self.case.name} has no coverage: {self._error or why}")
         return self.case.coverage
 
     @property
     def timing(self) -> Timing:
-        """The pairs. Raises RuntimeError, with the recorded reason, where nothing was timed."""
+        """The pairs. Raises NotMeasured where nothing was timed."""
         timing = self.case.timing
         if timing is None or not timing.pairs:
             sides = (self.case.variant, self.case.reference)
             reasons = [side.unmeasured["timing"] for side in sides if side is not None and "timing" in side.unmeasured]
-            error = f"{self.case.error.stage}: {self.case.error.message}" if self.case.error is not None else ""
-            why = error or "; ".join(reasons) or "the run took no pairs"
-            raise RuntimeError(f"{self.case.name} has no speedup and no latency: {why}")
+            why = self._error or "; ".join(reasons) or "the run took no pairs"
+            raise NotMeasured(f"{self.case.name} has no speedup and no latency: {why}")
         return timing
 
     @property
@@ -65,6 +81,20 @@ class Comparison:
         from pytest_modelopt.limits.latency import speedup_of
 
         return speedup_of(self.timing).figure
+
+    @property
+    def speedup_interval(self) -> tuple[float, float]:
+        """All limits on the speedup that these pairs leave undecided: it holds the truth in 95% of runs."""
+        from pytest_modelopt.limits.latency import interval_of, speedup_of
+
+        return interval_of(speedup_of(self.timing), 1)
+
+    @property
+    def original_latency_s(self) -> float:
+        """Seconds of one call of the original, in this comparison."""
+        from pytest_modelopt.limits.latency import latencies_s
+
+        return latencies_s(self.timing)[0]
 
     @property
     def latency_s(self) -> float:

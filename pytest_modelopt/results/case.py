@@ -149,5 +149,5 @@ _Stage = TypeVar("_Stage", bound=PlannedCase)
 
 def next_stage(kind: type[_Stage], case: PlannedCase, **found: Any) -> _Stage:
     """The case as a `kind`, with what was `found`."""
-    known = {field.name: getattr(case, field.name) for field in fields(case)}
+    known = {field.name: getattr(case, field.name) for field in fields(kind) if hasattr(case, field.name)}
     return kind(**{**known, **found})

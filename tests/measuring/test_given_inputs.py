@@ -244,7 +244,7 @@ def test_a_model_that_writes_into_its_inputs_is_judged_like_its_polite_twin(pyte
     # What it really gains is 1.2x; a machine that is busy with other tests may leave that open, but not call it 2.5x.
     assert all(verdict["outcome"] != "pass" for case in (impolite, polite) for verdict in case["verdicts"])
     figures = ("size_bytes", "weights_bytes", "call_peak_bytes", "score")
-    for side in ("original", "variant"):
+    for side in ("reference", "variant"):
         assert impolite[side]["score"] == polite[side]["score"]
         assert impolite[side]["weights_bytes"] == polite[side]["weights_bytes"]
     assert all(impolite["variant"][figure] is not None for figure in figures)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pytest_modelopt.cli.judged_records import read_judged
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.results.json import read
@@ -257,7 +258,7 @@ def test_a_candidate_that_is_wrong_alike_is_tried_on_inputs_that_are_prepared_ot
     told = " ".join(result.stdout.str().split())
     assert "with its inputs multiplied by 255 the candidate agrees with the original in 100% of 64 answers" in told
     assert "lie beside the original's by a constant, the same for all of 64 answers (output 9: 45)" in told
-    cases = {case.recipe: case for case in read(pytester.path / "report" / "record.json").cases}
+    cases = {case.recipe: case for case in read_judged(pytester.path / "report" / "record.json").cases}
     tried = {name: case.variant and case.variant.observations for name, case in cases.items()}
     assert [bool(seen and seen.other_inputs) for seen in tried.values()] == [True, True, False]
     found = [[finding.rule for finding in case.findings] for case in cases.values()]

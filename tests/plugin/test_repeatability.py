@@ -93,7 +93,7 @@ def test_sides_that_repeat_themselves_have_nothing_to_tell(project: Project) -> 
 
 def test_an_original_with_dropout_left_on_and_the_variant_that_inherits_it(project: Project) -> None:
     case = the_case(project, one_case("{max_flips: 50%}", factory="noise:forgets", data="noise:data"))
-    for side in ("original", "variant"):
+    for side in ("reference", "variant"):
         repeat = case[side]["repeat"]
         assert repeat["examples"] == 200
         assert 0 < repeat["flips"] < 200

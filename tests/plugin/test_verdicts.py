@@ -127,7 +127,7 @@ def test_the_exact_figures_repeat_in_another_run(project: Project) -> None:
     for folder, run in (("one", pytester.runpytest), ("two", pytester.runpytest_subprocess)):
         run("--modelopt", "--modelopt-report", folder).assert_outcomes(passed=1)
         case = json.loads((pytester.path / folder / "record.json").read_text())["cases"][0]
-        for side in ("original", "variant"):
+        for side in ("reference", "variant"):
             case[side].pop("seconds")
             case[side]["observations"].pop("first_call_s")
         exact.append([case["reference"], case["variant"], case["coverage"], case["agreement"]])

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from pytest_modelopt.judging.judge import judge
-from pytest_modelopt.plugin.comparison import Comparison
+from pytest_modelopt.plugin.comparison import Comparison, NotMeasured
 from pytest_modelopt.reporting.junit import properties
 from pytest_modelopt.reporting.messages.verdicts import format_verdict
 from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.case import Case, CaseError
-from tests.reporting.records_by_hand import case, limit, measurement, record
+from tests.reporting.records_by_hand import case, limit, measurement, record, timing
 
 
 def scored(before: float, after: float, agreement: Agreement | None = None) -> Case:
@@ -49,9 +49,27 @@ def test_scores_that_differ_by_rounding_have_no_drop_anywhere() -> None:
     ],
 )
 def test_a_speedup_without_timing_says_why_there_is_none(without: Case, why: str) -> None:
-    for figure in ("speedup", "latency_s", "timing"):
-        with pytest.raises(RuntimeError, match=f"has no speedup and no latency: {why}"):
+    for figure in ("speedup", "speedup_interval", "latency_s", "original_latency_s", "timing"):
+        with pytest.raises(NotMeasured, match=f"has no speedup and no latency: {why}"):
             getattr(Comparison(without), figure)
+
+
+def test_a_side_and_a_coverage_that_are_missing_are_said_with_the_reason() -> None:
+    failed = Comparison(
+        replace(case(error=CaseError("load", "no weights")), reference=None, variant=None, coverage=None)
+    )
+    for figure in ("original", "variant", "coverage"):
+        with pytest.raises(NotMeasured, match=r"digits-vit/int8-dynamic has no .*: load: no weights"):
+            getattr(failed, figure)
+
+
+def test_the_latencies_of_both_sides_and_the_interval_belong_to_the_speedup() -> None:
+    """4 ms and 5 ms in each pair."""
+    timed = Comparison(case(timing=timing(200)))
+    assert timed.original_latency_s / timed.latency_s == pytest.approx(timed.speedup)
+    low, high = timed.speedup_interval
+    assert timed.speedup == pytest.approx(0.8)
+    assert low < timed.speedup < high
 
 
 def test_reductions_are_one_number_in_the_limits_the_properties_and_the_fixtures() -> None:
