@@ -18,7 +18,7 @@ FAMILIES = ("quantization", "pruning", "factorization", "graph", "runtimes")
 
 
 def _built_in() -> tuple[type[Recipe], ...]:
-    """Every recipe that a module of these folders defines: by family, then by name."""
+    """Every recipe that a module of these folders defines: by family, and in a family as `_order` says."""
     found: list[type[Recipe]] = []
     for family in FAMILIES:
         package = importlib.import_module(f"{__package__}.{family}")
@@ -31,8 +31,13 @@ def _built_in() -> tuple[type[Recipe], ...]:
             for value in vars(module).values()
             if inspect.isclass(value) and issubclass(value, Recipe) and value.__module__ == module.__name__
         ]
-        found += sorted((each for each in classes if "recipe_name" in vars(each)), key=lambda each: each.recipe_name)
+        found += sorted((each for each in classes if "recipe_name" in vars(each)), key=_order)
     return tuple(found)
+
+
+def _order(recipe: type[Recipe]) -> tuple[bool, bool, str]:
+    """Int8 by torch itself, by torchao, then 16 bits; advice names the first ones."""
+    return recipe.gives == "low precision", recipe.gives == "torchao", recipe.recipe_name
 
 
 BUILT_IN = _built_in()

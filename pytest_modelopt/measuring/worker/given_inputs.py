@@ -14,6 +14,8 @@ from pytest_modelopt.optimizing.calling import Inputs, fresh, tensors_of
 
 _KEPT_BYTES = 256 << 20
 """Of copies whose addresses no other copy may get."""
+_PLACES = 1_000
+"""Small ones that earlier calls may have left to the allocator."""
 _OBJECT_BYTES = 1024
 """What a small tensor takes beside its numbers."""
 
@@ -58,6 +60,9 @@ class TimedCall:
         """`copies`: each call needs inputs of its own. `at_new_addresses`: even where those of earlier calls were."""
         self._model, self._inputs = model, inputs
         self._kept: deque[Inputs] | None = deque() if at_new_addresses else None
+        # Inputs of earlier calls were let go, and the next copies would get their addresses: these take them instead.
+        places = min(_PLACES, _KEPT_BYTES // max(1, _bytes(inputs))) if at_new_addresses else 0
+        self._taken = [fresh(inputs) for _ in range(places)]
         self._given = None if copies else Given(inputs)
         self._call = None if self._given is None else _on(model, self._given.inputs)
         if self._given is not None:
