@@ -23,8 +23,8 @@ from pytest_modelopt.results.case import Case, CaseError
 from pytest_modelopt.results.json import case_from_data, case_to_data
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.record import Environment
-from tests.diagnosis.cases_by_hand import ENVIRONMENT, sound, variant_with
-from tests.reporting.records_by_hand import case, realistic
+from tests.diagnosis.cases_by_hand import sound, variant_with
+from tests.reporting.records_by_hand import ENVIRONMENT, case, realistic
 from tests.results.test_record_json import _any
 
 FAMILIES = (base_changes, empty_comparison, growth, small_coverage, unfair_timing, wrong_answers)
@@ -79,7 +79,7 @@ def test_every_rule_has_a_test_that_plants_its_fault() -> None:
         tree = ast.parse(inspect.getsource(module))
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         names = [
-            node.args[0].value
+            str(node.args[0].value)
             for node in calls
             if isinstance(node.func, ast.Name) and node.func.id == "Finding" and isinstance(node.args[0], ast.Constant)
         ]

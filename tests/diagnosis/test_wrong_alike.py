@@ -31,13 +31,14 @@ def images() -> torch.Tensor:
     return mixed * scale.view(1, 3, 1, 1) + place.view(1, 3, 1, 1)
 
 
-def reader(outputs: int = 8) -> nn.Module:
+def reader(outputs: int = 8) -> nn.Sequential:
     """Sensitive to scale and place: its hidden units switch at thresholds in the middle of the data."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 256), nn.ReLU(), nn.Linear(256, outputs)).eval()
+    first, last = nn.Linear(192, 256), nn.Linear(256, outputs)
+    model = nn.Sequential(nn.Flatten(), first, nn.ReLU(), last).eval()
     with torch.no_grad():
-        model[1].weight.mul_(4)
-        for layer, inputs in ((model[1], images().flatten(1)), (model[3], None)):
+        first.weight.mul_(4)
+        for layer, inputs in ((first, images().flatten(1)), (last, None)):
             given = model[:3](images()) if inputs is None else inputs
             layer.bias.copy_(-(given @ layer.weight.T).mean(0))
     return model
@@ -105,7 +106,7 @@ def test_the_preparation_that_makes_it_right_is_named(undone_by: str, outputs: i
 
 def damaged() -> nn.Module:
     model = reader()
-    nn.init.normal_(model[1].weight, generator=torch.Generator().manual_seed(3))  # type: ignore[arg-type]
+    nn.init.normal_(model.get_parameter("1.weight"), generator=torch.Generator().manual_seed(3))
     return model
 
 
@@ -113,7 +114,8 @@ def noisy() -> nn.Module:
     """Wrong for some: as after coarse quantization."""
     model = reader()
     with torch.no_grad():
-        model[3].weight.add_(0.3 * torch.randn(8, 256, generator=torch.Generator().manual_seed(3)) / 16)
+        noise = torch.randn(8, 256, generator=torch.Generator().manual_seed(3))
+        model.get_parameter("3.weight").add_(0.3 * noise / 16)
     return model
 
 

@@ -84,7 +84,7 @@ def _write_others(model: nn.Module, inputs: torch.Tensor, folder: Path) -> None:
     (folder / "empty.onnx").touch()
 
 
-def answers_of(file: Path, inputs: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
+def answers_of(file: Path, inputs: torch.Tensor) -> np.ndarray:
     """A plain loop over the runtime, one example at a time."""
     examples = [row[None].numpy() for row in inputs]
     if file.suffix == ".onnx":

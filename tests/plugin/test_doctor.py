@@ -188,7 +188,8 @@ def test_a_look_that_kills_the_worker_costs_the_case_nothing(zoo: Project) -> No
 def test_a_recipe_that_only_claims_is_an_error_of_its_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pytest_modelopt.measuring.variant import Variant
     from pytest_modelopt.plugin.session import Session
-    from tests.diagnosis.cases_by_hand import ENVIRONMENT, variant_with
+    from tests.diagnosis.cases_by_hand import variant_with
+    from tests.reporting.records_by_hand import ENVIRONMENT
 
     class Finished:
         """Stands for a runner that has measured."""

@@ -243,7 +243,8 @@ def test_findings_are_written_as_rules_with_parameters() -> None:
         "is_note": True,
     }
     assert loads(text).cases[0].findings == (), "not believed"
-    for wrong in ({"weights": [3]}, {"weights": [[]]}, {"weights": {}}, 3):
+    others: tuple[Any, ...] = ({"weights": [3]}, {"weights": [[]]}, {"weights": {}}, 3)
+    for wrong in others:
         with pytest.raises(RecordError, match=r"^cases\[0\]\.findings\[0\]\.parameters"):
             loads(_changed(lambda d: d["cases"][0].update(findings=[{**written, "parameters": wrong}])))  # noqa: B023
 
