@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from tests.plugin import conftest
+from tests.plugin import small_project
 
 
 def shop() -> Any:
     """The project's models as a module."""
     module = types.ModuleType("shop")
-    exec(conftest.MODELS, module.__dict__)  # noqa: S102 -- the text of our own conftest
+    exec(small_project.MODELS, module.__dict__)  # noqa: S102 -- our own text
     return module
 
 

@@ -9,7 +9,7 @@ import onnxruntime  # noqa: F401
 import pytest
 
 from pytest_modelopt.results.json import read
-from tests.plugin.conftest import one_case
+from tests.plugin.small_project import one_case
 
 WEIGHTS = 64 * 512 + 512 * 64 + 64 * 10
 BIASES = 512 + 64 + 10

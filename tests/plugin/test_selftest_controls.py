@@ -27,7 +27,7 @@ from pytest_modelopt.selftest.control_verdicts import (
     judge_sabotaged,
 )
 from pytest_modelopt.selftest.controls import ControlPlan, accuracy_limits, run_controls
-from tests.plugin.conftest import one_case
+from tests.plugin.small_project import one_case
 from tests.reporting.records_by_hand import by_second, timing
 
 Project = Callable[..., pytest.Pytester]
