@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from operator import methodcaller
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +14,13 @@ from torch import nn
 
 from pytest_modelopt.diagnosis import wrong_alike
 from pytest_modelopt.measuring.worker.other_inputs import CHANGES, EXAMPLES, answers, compare
+from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.observations import OtherInputs
 from tests.diagnosis.cases_by_hand import only, original_with, rules, variant_with
 
-Run = Callable[[torch.Tensor], torch.Tensor]
+Run = Callable[[Any], torch.Tensor]
 
 MEAN, DEVIATION = (torch.tensor(each).view(1, 3, 1, 1) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
@@ -52,9 +55,9 @@ def tried(candidate: Run, model: nn.Module | None = None) -> Case:
 
 
 def compared(candidate: Run, model: nn.Module) -> OtherInputs | None:
-    inputs = [images()[:40], images()[40:]]
+    inputs: list[Inputs] = [images()[:40], images()[40:]]
     with torch.inference_mode():
-        return compare(lambda batch: candidate(batch), inputs, answers(lambda batch: model(batch), inputs))  # type: ignore[arg-type]
+        return compare(candidate, inputs, answers(model, inputs))
 
 
 def by_channel(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -169,7 +172,7 @@ def test_answers_of_another_form_are_not_compared() -> None:
     assert compared(lambda x: model(x)[:, :3], model) is None
     assert compared(model, nn.Sequential(nn.Flatten(), nn.Linear(192, 8)).requires_grad_(False).apply(_zeroed)) is None
     with pytest.raises(ValueError, match="no tensor of floating point"):
-        answers(lambda x: x.argmax(1), [images()])  # type: ignore[union-attr]
+        answers(methodcaller("argmax", 1), [images()])
 
 
 def _zeroed(module: nn.Module) -> None:

@@ -199,7 +199,8 @@ def test_a_recipe_that_only_claims_is_an_error_of_its_case(tmp_path: Path, monke
         def measure(self, case: Any, variant: Any, lacking: Any, *, keep: bool) -> Any:
             return replace(variant_with("bf16", digest="a", answers="a"), id=case.id)
 
-    session: Any = Session(options=None, budgets=None, working_directory=tmp_path, progress=None)  # type: ignore[arg-type]
+    none: Any = None
+    session: Any = Session(options=none, budgets=none, working_directory=tmp_path, progress=none)
     session._runner = Finished()
     variant = Variant("m:f", parse("bf16"), None, None, None, MetricSpec(), (), str(tmp_path))
     told = session.run("id", "m", (), variant)
