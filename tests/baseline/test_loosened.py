@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -294,9 +295,9 @@ def limit(name: str, value: float, text: str) -> Limit:
     return Limit(name, value, text, "error", "old.yaml", 7)
 
 
-def saved(recipe: str, *limits: Limit, **changed: object) -> Case:
+def saved(recipe: str, *limits: Limit, **changed: Any) -> Case:
     made = case(recipe, "vit", limits=limits)
-    return replace(made, id=f"budgets.yaml::vit::{recipe}", **changed)  # type: ignore[arg-type]
+    return replace(made, id=f"budgets.yaml::vit::{recipe}", **changed)
 
 
 def test_the_limits_of_a_saved_record_are_a_base_too(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def test_a_marker_that_allows_more_is_told(
     ],
 )
 def test_a_marker_that_allows_no_more_is_not(tmp_path: Path, was: str, now: str) -> None:
-    assert found(tmp_path, *({"test_it.py": TEST.format(each)} for each in (was, now))) == []
+    base, head = ({"test_it.py": TEST.format(each)} for each in (was, now))
+    assert found(tmp_path, base, head) == []
 
 
 def test_a_test_that_went_took_its_limits_along_and_one_that_moved_did_not(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pytest_modelopt.baseline.loosened import loosened, removed_cases
 from pytest_modelopt.baseline.model_matching import Pairs, format_pairs, matched, pairs_of, recipe_pairs
 from pytest_modelopt.baseline.saved_record import SavedBase
 from pytest_modelopt.config.loader import BudgetsFile, load_budgets
-from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.case import Case, next_stage
 from pytest_modelopt.results.verdicts import Limit
 from tests.reporting.records_by_hand import ENVIRONMENT, case, measurement, record
 
@@ -141,11 +141,11 @@ def test_a_saved_record_is_compared_by_the_same_rule(tmp_path: Path) -> None:
     assert renamed.base is not None
     assert renamed.base.status == "compared"
     assert "b/low-rank(ratio=0.51) is compared with a/low-rank(ratio=0.5) of saved.json" in renamed.base.notes[0]
-    against = SavedBase(saved, "saved.json", head).against(head, [renamed])
+    against = SavedBase(saved, "saved.json", head).against(head, [next_stage(Case, renamed)])
     assert (against.removed, against.loosened) == ((), ())
     strict = replace(saved.cases[0], limits=(Limit("max_size", 2.0**20, "1 MiB", "error", "budgets.yaml", 5),))
     looser = file(tmp_path, b="f d recipes: {low-rank(ratio=0.51): {max_size: 9 MiB}}")
-    against = SavedBase(record(strict), "saved.json", looser).against(looser, [renamed])
+    against = SavedBase(record(strict), "saved.json", looser).against(looser, [next_stage(Case, renamed)])
     assert [(each.case, each.new) for each in against.loosened] == [("b/low-rank(ratio=0.51)", "9 MiB")]
     against = SavedBase(saved, "saved.json", head).against(head, [])
     assert against.removed == ("a/low-rank(ratio=0.5)",), "whose data was not seen is not known"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.baseline.saved_record import SavedBase
-from pytest_modelopt.results.case import ORIGINAL, Case
+from pytest_modelopt.results.case import ORIGINAL, Case, MeasuredCase
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.record import Environment
 from tests.reporting.records_by_hand import ENVIRONMENT, MIB, case, measurement, record
@@ -24,18 +24,20 @@ def in_file(recipe: str = "int8-dynamic", model: str = "m", **changes: Any) -> C
 SAVED = in_file(reference=measurement(None, size=5 * MIB), variant=measurement("int8-dynamic", size=2 * MIB))
 
 
-def compared(of: Case | None = None, environment: Environment | None = ENVIRONMENT, saved: Case = SAVED) -> Case:
+def compared(
+    of: Case | None = None, environment: Environment | None = ENVIRONMENT, saved: Case = SAVED
+) -> MeasuredCase:
     base = SavedBase(record(saved), "runs/saved.json")
     head = of or in_file(reference=None, variant=measurement("int8-dynamic", size=3 * MIB))
     return base.compared(head, environment)
 
 
-def of_base(done: Case) -> Measurement:
+def of_base(done: MeasuredCase) -> Measurement:
     assert done.reference is not None
     return done.reference
 
 
-def missing(done: Case) -> set[str]:
+def missing(done: MeasuredCase) -> set[str]:
     """The exact figures that may not be compared."""
     side = of_base(done)
     values = {"size": side.size_bytes, "memory": side.memory_bytes, "score": side.score}

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.results.json import read
-from tests.plugin.conftest import project  # noqa: F401
+from tests.plugin.small_project import project  # noqa: F401
 
 BUDGETS = """version: 1
 models:

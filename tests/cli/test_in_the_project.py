@@ -124,8 +124,8 @@ def test_what_pytest_knows_a_command_knows(folder: Path, arguments: tuple[str, .
 
 
 def test_init_and_selftest_find_what_pythonpath_names(folder: Path) -> None:
-    asked = ("shop.layers:net", "--data", "shop.layers:data", "--time-limit", "1 s")
-    asked += ("--recipe", "round(step=0.5)", "--recipe", "int8-dynamic")
+    asked = ["shop.layers:net", "--data", "shop.layers:data", "--time-limit", "1 s"]
+    asked += ["--recipe", "round(step=0.5)", "--recipe", "int8-dynamic"]
     done = command(folder, "init", *asked)
     assert done.returncode == 2
     assert "gates/limits.yaml exists, and init overwrites nothing: add this model to it by --add" in done.stderr

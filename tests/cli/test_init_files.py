@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,27 +33,32 @@ def data():
 class Halved(nn.Module):
     """Keeps its weights in 16 bits, and works in 32."""
 
+    weight0: torch.Tensor
+    bias0: torch.Tensor
+    weight2: torch.Tensor
+    bias2: torch.Tensor
+
     def __init__(self, model: nn.Sequential) -> None:
         super().__init__()
         for index in (0, 2):
-            self.register_buffer(f"weight{index}", model[index].weight.detach().half())  # type: ignore[operator]
-            self.register_buffer(f"bias{index}", model[index].bias.detach().half())  # type: ignore[operator]
+            for kind in ("weight", "bias"):
+                self.register_buffer(f"{kind}{index}", model.get_parameter(f"{index}.{kind}").detach().half())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        hidden = nn.functional.linear(x, self.weight0.float(), self.bias0.float()).relu()  # type: ignore[operator]
-        return nn.functional.linear(hidden, self.weight2.float(), self.bias2.float())  # type: ignore[operator]
+        hidden = nn.functional.linear(x, self.weight0.float(), self.bias0.float()).relu()
+        return nn.functional.linear(hidden, self.weight2.float(), self.bias2.float())
 
 
 def write_files(folder: Path) -> None:
-    shop: dict[str, object] = {}
+    shop: dict[str, Any] = {}
     exec(SHOP, shop)  # noqa: S102 -- our own text
-    model = shop["load_net"]()  # type: ignore[operator]
+    model = shop["load_net"]()
     (folder / "other").mkdir(parents=True)
     programs = {"half.pt": Halved(model), "whole.pt": model, "other/seven.pt": nn.Sequential(model, nn.Linear(10, 7))}
     with torch_ao.quiet():
         for name, program in programs.items():
             traced = torch.jit.trace(program.eval(), torch.zeros(2, 64))  # type: ignore[no-untyped-call]
-            torch.jit.save(traced, folder / name)  # type: ignore[no-untyped-call]
+            torch.jit.save(traced, folder / name)
     torch.save({"weights": Trap(folder / "unpickled")}, folder / "checkpoint.pt")
     (folder / "notes.txt").touch()
 

@@ -13,7 +13,15 @@ from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.results.case import Case
 from tests.cli.update_by_hand import CASE, TIMED, Project, of_bytes, one
 from tests.judging.answers_by_hand import answered, sliced
-from tests.reporting.records_by_hand import MIB, by_second, case, measurement, timing
+from tests.reporting.records_by_hand import (
+    MIB,
+    by_second,
+    case,
+    measurement,
+    reference_changed,
+    timing,
+    variant_changed,
+)
 
 # --- the file --------------------------------------------------------------------------------------------------------
 
@@ -51,10 +59,9 @@ models:
 def everything(lost: int = 2) -> Case:
     made = sliced((225, lost, 0), (225, 0, 0), score=0.94)
     sizes = of_bytes()
+    made = variant_changed(made, weights_bytes=MIB, call_peak_bytes=MIB, size_bytes=MIB)
     return replace(
-        made,
-        reference=replace(made.reference, size_bytes=4 * MIB) if made.reference else None,
-        variant=replace(made.variant, weights_bytes=MIB, call_peak_bytes=MIB, size_bytes=MIB),
+        reference_changed(made, size_bytes=4 * MIB),
         coverage=None,
         timing=TIMED,
         device=sizes.device,

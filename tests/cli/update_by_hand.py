@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ class Project:
     def text(self) -> str:
         return self.budgets.read_bytes().decode()
 
-    def measured(self, text: str, cases: Mapping[str, Case], **changes: object) -> Record:
+    def measured(self, text: str, cases: Mapping[str, Case], **changes: Any) -> Record:
         """Write the file and the record of a run of it in which each case came out as given, judged as the gate does.
 
         A case by name that is not given was not run.

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.config.loader import BudgetsError, BudgetsFile, Defaults, Problem, load_budgets
+from pytest_modelopt.config.loader import BudgetsFile, Defaults, load_budgets
+from pytest_modelopt.config.problems import BudgetsError, Problem
 from pytest_modelopt.results.metric import MetricSpec
 
 HEAD = """\

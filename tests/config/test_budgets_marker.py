@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_modelopt.config.loader import BudgetsError
 from pytest_modelopt.config.marker import MarkerBudget, parse_marker
+from pytest_modelopt.config.problems import BudgetsError
 
 
 def read(*args: object, **kwargs: object) -> MarkerBudget:

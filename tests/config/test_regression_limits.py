@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.config.loader import BudgetsError, BudgetsFile, Problem, load_budgets
+from pytest_modelopt.config.loader import BudgetsFile, load_budgets
 from pytest_modelopt.config.marker import parse_marker
+from pytest_modelopt.config.problems import BudgetsError, Problem
 from pytest_modelopt.limits.catalogue import misfit, parse_value, unknown_limit
 from pytest_modelopt.limits.units import UnitError, parse_growth
 from pytest_modelopt.results.verdicts import Limit

@@ -9,7 +9,8 @@ from typing import Literal
 
 import pytest
 
-from pytest_modelopt.config.loader import BudgetsError, BudgetsFile, Problem, load_budgets
+from pytest_modelopt.config.loader import BudgetsFile, load_budgets
+from pytest_modelopt.config.problems import BudgetsError, Problem
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.judging.waivers import waiver_uses
 from pytest_modelopt.limits.catalogue import is_open
@@ -21,7 +22,7 @@ from pytest_modelopt.results.verdicts import Limit, Waiver
 from pytest_modelopt.statistics.timing import Samples
 from tests.judging.judged import Told
 from tests.judging.judged import judged as judged_limit
-from tests.reporting.records_by_hand import MIB, case, measurement, record, timing
+from tests.reporting.records_by_hand import MIB, case, measurement, record, timing, variant_changed
 
 TODAY = datetime.date(2026, 11, 26)
 
@@ -318,7 +319,7 @@ def test_a_kept_limit_passes_as_if_there_were_no_waiver() -> None:
 
 
 def test_the_lack_of_a_figure_is_not_waived() -> None:
-    told = verdict(replace(CASE, variant=replace(CASE.variant, size_bytes=None)), limit("max_size", MIB))
+    told = verdict(variant_changed(CASE, size_bytes=None), limit("max_size", MIB))
     assert (told.outcome, told.is_red) == ("not measured", True)
 
 
@@ -349,7 +350,7 @@ def test_a_waiver_accepts_up_to_its_ceiling(ceiling: int, outcome: str) -> None:
 def test_it_holds_for_exact_and_timed_limits_against_the_original_and_the_base(
     of: Case, name: str, value: float, kept: float, broken: float | None
 ) -> None:
-    grown = replace(of, variant=replace(of.variant, weights_bytes=8 * MIB)) if name == "max_memory_growth" else of
+    grown = variant_changed(of, weights_bytes=8 * MIB) if name == "max_memory_growth" else of
     assert verdict(grown, limit(name, value, waiver=None)).outcome == "fail"
     assert verdict(grown, limit(name, value)).outcome == "waived"
     assert verdict(grown, limit(name, value, waiver=up_to(kept))).outcome == "waived"

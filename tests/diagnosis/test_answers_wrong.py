@@ -10,7 +10,6 @@ from pytest_modelopt.results.answers import Agreement, Slices
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.observations import Spread
 from tests.diagnosis.cases_by_hand import (
-    ENVIRONMENT,
     SETTINGS,
     Told,
     only,
@@ -20,7 +19,7 @@ from tests.diagnosis.cases_by_hand import (
     told,
     variant_with,
 )
-from tests.reporting.records_by_hand import limit
+from tests.reporting.records_by_hand import ENVIRONMENT, limit
 
 ANSWERS = ("score", "predictions")
 OLD = replace(ENVIRONMENT, cpu="Old CPU", cpu_flags=("avx2",))

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, RecipeStep
-from tests.diagnosis.cases_by_hand import ENVIRONMENT, LAYERS, only, original_with, rules, sound, variant_with
-from tests.reporting.records_by_hand import MIB, limit
+from tests.diagnosis.cases_by_hand import LAYERS, only, original_with, rules, sound, variant_with
+from tests.reporting.records_by_hand import ENVIRONMENT, MIB, limit
 
 COSTS = ("memory", "process_memory", "size", "timing")
 

@@ -23,9 +23,9 @@ from pytest_modelopt.results.case import Case, CaseError
 from pytest_modelopt.results.json import case_from_data, case_to_data
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.record import Environment
-from tests.diagnosis.cases_by_hand import ENVIRONMENT, sound, variant_with
-from tests.reporting.records_by_hand import case, realistic
-from tests.results.test_record_json import _any
+from tests.diagnosis.cases_by_hand import sound, variant_with
+from tests.reporting.records_by_hand import ENVIRONMENT, case, realistic
+from tests.results.any_record import any_value
 
 FAMILIES = (base_changes, empty_comparison, growth, small_coverage, unfair_timing, wrong_answers)
 
@@ -50,7 +50,7 @@ def test_of_a_case_in_error_its_message_says_it_all() -> None:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(_any(Case), _any(Environment))
+@given(any_value(Case), any_value(Environment))
 def test_no_record_breaks_a_rule(of: Case, environment: Environment) -> None:
     """A record may come from a run that nobody trusts. What is found can be told, and written as it is."""
     of = replace(of, error=None)
@@ -79,7 +79,7 @@ def test_every_rule_has_a_test_that_plants_its_fault() -> None:
         tree = ast.parse(inspect.getsource(module))
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         names = [
-            node.args[0].value
+            str(node.args[0].value)
             for node in calls
             if isinstance(node.func, ast.Name) and node.func.id == "Finding" and isinstance(node.args[0], ast.Constant)
         ]

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_modelopt.optimizing.quantization.bf16 import Bf16
 from pytest_modelopt.optimizing.registry import RECIPES
 from pytest_modelopt.results.answers import Repeat
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.measurement import Coverage, RecipeStep
 from pytest_modelopt.results.timed_pairs import WorkerUse
 from tests.diagnosis.cases_by_hand import (
-    ENVIRONMENT,
     LAYERS,
     SETTINGS,
     only,
@@ -20,7 +21,7 @@ from tests.diagnosis.cases_by_hand import (
     sound,
     variant_with,
 )
-from tests.reporting.records_by_hand import MIB, QUIET, timing
+from tests.reporting.records_by_hand import ENVIRONMENT, MIB, QUIET, reference_changed, timing, variant_changed
 
 OLD = replace(ENVIRONMENT, cpu="Old CPU", cpu_flags=("avx2",))
 
@@ -42,16 +43,13 @@ def test_answers_that_vary() -> None:
 
 def test_answers_that_vary_are_told_with_their_own_flips() -> None:
     """Also where the measured call repeats itself and only the evaluation data showed it."""
-    of = sound()
-    assert of.reference is not None
-    assert of.variant is not None
-    of = replace(of, reference=replace(of.reference, score=0.9, repeat=Repeat(450, 0.88, 45)))
+    of = reference_changed(sound(), score=0.9, repeat=Repeat(450, 0.88, 45))
     one = only(of)
     assert one.text.startswith("the original answered the same inputs differently")
     assert one.text.endswith(
         ": in a second pass over the same examples 45 of 450 predictions of the original changed (10%)"
     )
-    both = only(replace(of, variant=replace(of.variant, score=23.5, repeat=Repeat(450, 24.25, None))))
+    both = only(variant_changed(of, score=23.5, repeat=Repeat(450, 24.25, None)))
     assert both.text.startswith("the original and the variant answered")
     assert both.text.endswith("of the original changed (10%) and the variant scored 24.25 after 23.5")
 
@@ -129,36 +127,31 @@ def test_more_threads_than_cores() -> None:
     assert rules(sound(timing=replace(timing(), threads=2))) == []
 
 
-def sized(*, weights: int, peak: int, size: int) -> object:
-    made = sound()
-    assert made.variant is not None
-    return replace(
-        made, variant=replace(made.variant, weights_bytes=weights, call_peak_bytes=peak, size_bytes=size)
-    )  # the original: 4 MiB of weights, 4 MiB of the call, 4 MiB saved
+def sized(*, weights: int, peak: int, size: int) -> Case:
+    """The original: 4 MiB of weights, 4 MiB of the call, 4 MiB saved."""
+    return variant_changed(sound(), weights_bytes=weights, call_peak_bytes=peak, size_bytes=size)
 
 
 def test_a_smaller_file_is_not_a_smaller_peak() -> None:
-    finding = only(sized(weights=MIB, peak=7 * MIB, size=MIB))  # type: ignore[arg-type]
+    finding = only(sized(weights=MIB, peak=7 * MIB, size=MIB))
     assert (finding.rule, finding.explains) == ("size-is-not-peak", ("memory",))
     assert finding.text.startswith(
         "the saved size fell by 75% and peak memory not at all: 87.5% of the variant's peak (7 MiB) are activations"
     )
-    some = only(sized(weights=MIB, peak=6 * MIB, size=MIB))  # type: ignore[arg-type]
+    some = only(sized(weights=MIB, peak=6 * MIB, size=MIB))
     assert "peak memory by 12.5% only" in some.text
 
 
 def test_two_copies_that_are_alive() -> None:
-    finding = only(sized(weights=5 * MIB, peak=2 * MIB, size=MIB))  # type: ignore[arg-type]
+    finding = only(sized(weights=5 * MIB, peak=2 * MIB, size=MIB))
     assert "it keeps 5 MiB of weights though 1 MiB are saved: a second copy is alive" in finding.text
 
 
 def test_tables_that_neither_of_both_saves_are_no_second_copy() -> None:
     """A cache of 32 MiB beside a file of 80 KiB, before as after."""
     made = sized(weights=32 * MIB, peak=MIB, size=MIB // 40)
-    of = replace(
-        made, reference=replace(made.reference, weights_bytes=32 * MIB, call_peak_bytes=MIB, size_bytes=MIB // 10)
-    )  # type: ignore[type-var, attr-defined]
-    finding = only(of)  # type: ignore[arg-type]
+    of = reference_changed(made, weights_bytes=32 * MIB, call_peak_bytes=MIB, size_bytes=MIB // 10)
+    finding = only(of)
     assert finding.rule == "size-is-not-peak"
     assert "second copy" not in finding.text
     assert (
@@ -168,9 +161,9 @@ def test_tables_that_neither_of_both_saves_are_no_second_copy() -> None:
 
 
 def test_a_peak_that_fell_with_the_size_or_by_another_meter_says_nothing() -> None:
-    assert rules(sized(weights=MIB, peak=3 * MIB, size=MIB)) == []  # type: ignore[arg-type]
+    assert rules(sized(weights=MIB, peak=3 * MIB, size=MIB)) == []
     foreign = sized(weights=MIB, peak=7 * MIB, size=MIB)
-    assert rules(replace(foreign, variant=replace(foreign.variant, runtime="LiteRT"))) == []  # type: ignore[type-var, attr-defined]
+    assert rules(variant_changed(foreign, runtime="LiteRT")) == []
 
 
 def test_int8_on_a_processor_without_its_instructions() -> None:
@@ -194,7 +187,7 @@ def test_int8_on_a_processor_without_its_instructions() -> None:
 
 
 def test_a_recipe_of_the_project_s_own_says_that_it_multiplies_int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    class OfOurOwn(RECIPES["bf16"]):  # type: ignore[misc]
+    class OfOurOwn(Bf16):
         recipe_name = "int8-of-our-own"
         int8_products = True
 

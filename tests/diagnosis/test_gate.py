@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -127,7 +128,7 @@ def test_a_variant_that_is_the_original_is_refused() -> None:
         {"digest": None},
     ],
 )
-def test_a_variant_that_differs_in_anything_is_compared(seen: dict[str, object]) -> None:
+def test_a_variant_that_differs_in_anything_is_compared(seen: dict[str, Any]) -> None:
     assert not compares_nothing(variant_with(**{"digest": "a", "answers": "a", **seen}))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.observations import Makeup
@@ -19,7 +20,7 @@ AFTER = Makeup(
 )
 
 
-def with_makeup(of: Case, before: Makeup | None = BEFORE, after: Makeup | None = AFTER, **figures: int) -> Case:
+def with_makeup(of: Case, before: Makeup | None = BEFORE, after: Makeup | None = AFTER, **figures: Any) -> Case:
     """`of`, whose parts these are; `figures` are the variant's, those of the original are 4 MiB each."""
     assert of.reference is not None
     assert of.variant is not None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from operator import methodcaller
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +14,13 @@ from torch import nn
 
 from pytest_modelopt.diagnosis import wrong_alike
 from pytest_modelopt.measuring.worker.other_inputs import CHANGES, EXAMPLES, answers, compare
+from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.observations import OtherInputs
 from tests.diagnosis.cases_by_hand import only, original_with, rules, variant_with
 
-Run = Callable[[torch.Tensor], torch.Tensor]
+Run = Callable[[Any], torch.Tensor]
 
 MEAN, DEVIATION = (torch.tensor(each).view(1, 3, 1, 1) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
@@ -31,13 +34,14 @@ def images() -> torch.Tensor:
     return mixed * scale.view(1, 3, 1, 1) + place.view(1, 3, 1, 1)
 
 
-def reader(outputs: int = 8) -> nn.Module:
+def reader(outputs: int = 8) -> nn.Sequential:
     """Sensitive to scale and place: its hidden units switch at thresholds in the middle of the data."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 256), nn.ReLU(), nn.Linear(256, outputs)).eval()
+    first, last = nn.Linear(192, 256), nn.Linear(256, outputs)
+    model = nn.Sequential(nn.Flatten(), first, nn.ReLU(), last).eval()
     with torch.no_grad():
-        model[1].weight.mul_(4)
-        for layer, inputs in ((model[1], images().flatten(1)), (model[3], None)):
+        first.weight.mul_(4)
+        for layer, inputs in ((first, images().flatten(1)), (last, None)):
             given = model[:3](images()) if inputs is None else inputs
             layer.bias.copy_(-(given @ layer.weight.T).mean(0))
     return model
@@ -51,9 +55,9 @@ def tried(candidate: Run, model: nn.Module | None = None) -> Case:
 
 
 def compared(candidate: Run, model: nn.Module) -> OtherInputs | None:
-    inputs = [images()[:40], images()[40:]]
+    inputs: list[Inputs] = [images()[:40], images()[40:]]
     with torch.inference_mode():
-        return compare(lambda batch: candidate(batch), inputs, answers(lambda batch: model(batch), inputs))  # type: ignore[arg-type]
+        return compare(candidate, inputs, answers(model, inputs))
 
 
 def by_channel(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,7 +109,7 @@ def test_the_preparation_that_makes_it_right_is_named(undone_by: str, outputs: i
 
 def damaged() -> nn.Module:
     model = reader()
-    nn.init.normal_(model[1].weight, generator=torch.Generator().manual_seed(3))  # type: ignore[arg-type]
+    nn.init.normal_(model.get_parameter("1.weight"), generator=torch.Generator().manual_seed(3))
     return model
 
 
@@ -113,7 +117,8 @@ def noisy() -> nn.Module:
     """Wrong for some: as after coarse quantization."""
     model = reader()
     with torch.no_grad():
-        model[3].weight.add_(0.3 * torch.randn(8, 256, generator=torch.Generator().manual_seed(3)) / 16)
+        noise = torch.randn(8, 256, generator=torch.Generator().manual_seed(3))
+        model.get_parameter("3.weight").add_(0.3 * noise / 16)
     return model
 
 
@@ -167,7 +172,7 @@ def test_answers_of_another_form_are_not_compared() -> None:
     assert compared(lambda x: model(x)[:, :3], model) is None
     assert compared(model, nn.Sequential(nn.Flatten(), nn.Linear(192, 8)).requires_grad_(False).apply(_zeroed)) is None
     with pytest.raises(ValueError, match="no tensor of floating point"):
-        answers(lambda x: x.argmax(1), [images()])  # type: ignore[union-attr]
+        answers(methodcaller("argmax", 1), [images()])
 
 
 def _zeroed(module: nn.Module) -> None:

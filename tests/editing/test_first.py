@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ HEAD = Head(("first line",), "m", (("factory", "shop:net"), ("data", "shop:data"
 SAME = measurement("x")
 
 
-def same(**changes: object) -> Case:
+def same(**changes: Any) -> Case:
     """A variant that costs what the original costs."""
     return replace(case(variant=SAME), **changes)
 
@@ -113,8 +114,8 @@ def test_a_tenth_of_memory_or_size_pays(memory: float, size: float, pays: bool) 
 
 
 def test_a_few_bytes_do_not_pay() -> None:
-    sides = {"reference": measurement(None, weights=72, peak=0), "variant": measurement("x", weights=48, peak=0)}
-    assert why_not(case(**sides)).startswith("it saves less than 10% (or 1 KiB)")
+    reference, variant = measurement(None, weights=72, peak=0), measurement("x", weights=48, peak=0)
+    assert why_not(case(reference=reference, variant=variant)).startswith("it saves less than 10% (or 1 KiB)")
 
 
 def test_what_it_saves_does_not_pay_for_more_than_twice_the_time() -> None:
@@ -140,10 +141,9 @@ def test_memory_of_processes_pays_by_the_worst_of_its_runs() -> None:
 
 
 def test_memory_of_processes_gets_more_room() -> None:
-    process = {"process_memory": ProcessMemory((90, 100, 95), "memray")}
     of = case(
         reference=replace(SAME, process_memory=ProcessMemory((400,), "memray")),
-        variant=replace(SAME, **process, runtime="ONNX Runtime"),
+        variant=replace(SAME, process_memory=ProcessMemory((90, 100, 95), "memray"), runtime="ONNX Runtime"),
     )
     assert first_limits(of)["max_memory"] == "115 B"
 
@@ -157,8 +157,8 @@ def test_a_wrong_variant_and_one_in_error() -> None:
     of = answered(400, lost=21)
     assert why_not(of) == "its score dropped by 5.25 pp"
     for score, wrong in ((19.0, ""), (18.9, "its score dropped by 1.1")):
-        metric = {"metric": "shop:r2", "reference": measurement(None, score=20.0)}
-        assert why_not(case(**metric, variant=replace(small, score=score))) == wrong
+        of = case(metric="shop:r2", reference=measurement(None, score=20.0), variant=replace(small, score=score))
+        assert why_not(of) == wrong
     error = case(error=CaseError("optimize", "it changed nothing"))
     assert why_not(error) == "it changed nothing"
     assert first_limits(error) == {}
@@ -166,16 +166,14 @@ def test_a_wrong_variant_and_one_in_error() -> None:
     assert first_budgets.why_not(untried, 1) == "time was over"
 
 
-def own(before: float | None, after: float, examples: int = 360, **changes: object) -> Case:
+def own(before: float | None, after: float, examples: int = 360, **changes: Any) -> Case:
     """Scores of a metric of the project's own."""
-    made = case(reference=measurement(None, score=before), variant=measurement("x", score=after), metric="shop:own")
-    assert made.reference is not None
-    assert made.variant is not None
-    counted = {
-        "reference": replace(made.reference, examples=examples),
-        "variant": replace(made.variant, examples=examples),
-    }
-    return replace(made, **counted, **changes)
+    made = case(
+        reference=replace(measurement(None, score=before), examples=examples),
+        variant=replace(measurement("x", score=after), examples=examples),
+        metric="shop:own",
+    )
+    return replace(made, **changes)
 
 
 @pytest.mark.parametrize(

@@ -31,12 +31,10 @@ def room_of(of: Case, name: str, end: float, headroom: float = 0.05, measured: f
 
 
 def in_processes(original: tuple[int, ...], variant: tuple[int, ...]) -> Case:
-    def side(peaks: tuple[int, ...], runtime: str | None) -> dict[str, object]:
-        return {"process_memory": ProcessMemory(peaks, "memray"), "runtime": runtime}
-
+    before, after = ProcessMemory(original, "memray"), ProcessMemory(variant, "memray")
     return case(
-        reference=replace(ORIGINAL, **side(original, None)),
-        variant=replace(measurement("onnxruntime"), **side(variant, "ONNX Runtime")),
+        reference=replace(ORIGINAL, process_memory=before),
+        variant=replace(measurement("onnxruntime"), process_memory=after, runtime="ONNX Runtime"),
     )
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.config.loader import BudgetsError, BudgetsFile, load_budgets
+from pytest_modelopt.config.loader import BudgetsFile, load_budgets
 from pytest_modelopt.config.marker import parse_marker
+from pytest_modelopt.config.problems import BudgetsError
 
 MODELS = """\
 models:

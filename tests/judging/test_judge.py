@@ -23,7 +23,7 @@ from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Limit
 from pytest_modelopt.statistics.timing import ALPHA_PASS, Samples, alpha_fail, variant_latency
 from tests.judging.judged import Told, judged
-from tests.reporting.records_by_hand import by_second, timing
+from tests.reporting.records_by_hand import by_second, reference_changed, timing, variant_changed
 
 
 def measurement(recipe: str | None, *, size: int, weights: int, peak: int, score: float | None) -> Measurement:
@@ -93,8 +93,7 @@ def test_a_case_at_its_limit_holds_and_beyond_it_is_broken(
 def test_a_drop_of_exactly_the_limit_holds_whatever_floats_make_of_it() -> None:
     """0.9 - 0.893 is 0.007000000000000006 in floats; 7 of 1000 examples are 0.7 points."""
     case = replace(
-        CASE,
-        variant=replace(CASE.variant, score=0.893),
+        variant_changed(CASE, score=0.893),
         agreement=Agreement(1000, right_to_wrong=7, wrong_to_right=0, flips=7),
     )
     assert verdict("max_accuracy_drop", 0.007, case).outcome == "pass"
@@ -109,7 +108,7 @@ def test_the_sentence_gives_limit_figure_by_how_much_and_where() -> None:
 
 
 def test_a_broken_limit_never_looks_like_a_kept_one_by_rounding() -> None:
-    case = replace(CASE, variant=replace(CASE.variant, size_bytes=6 * 2**20 + 1))
+    case = variant_changed(CASE, size_bytes=6 * 2**20 + 1)
     told = verdict("max_size", 6 * 2**20, case)
     assert told.outcome == "fail"
     assert "6 MiB measured" not in told.sentence
@@ -117,7 +116,7 @@ def test_a_broken_limit_never_looks_like_a_kept_one_by_rounding() -> None:
 
 def test_a_metric_that_is_better_when_lower_turns_the_direction_around() -> None:
     case = replace(CASE, metric="m:wer", higher_is_better=False, agreement=None)
-    case = replace(case, reference=replace(CASE.reference, score=2.0), variant=replace(CASE.variant, score=2.5))
+    case = variant_changed(reference_changed(case, score=2.0), score=2.5)
     assert verdict("max_accuracy_drop", 0.5, case).outcome == "pass"
     assert verdict("max_accuracy_drop", 0.4, case).outcome == "fail"
     assert verdict("min_accuracy", 2.4, case).outcome == "fail"
@@ -159,35 +158,35 @@ def test_the_time_that_an_undecided_limit_is_said_to_take_is_enough() -> None:
 
 
 UNMEASURED = [
-    ("max_memory", {"variant": replace(CASE.variant, weights_bytes=None, unmeasured={"memory": "no storage"})}),
-    ("min_memory_reduction", {"reference": replace(CASE.reference, call_peak_bytes=None)}),
-    ("max_process_memory", {"variant": replace(CASE.variant, process_memory=None)}),
-    ("max_process_memory", {"variant": replace(CASE.variant, process_memory=ProcessMemory((), "memray"))}),
-    ("max_size", {"variant": replace(CASE.variant, size_bytes=None)}),
-    ("min_size_reduction", {"reference": None}),
-    ("max_accuracy_drop", {"variant": replace(CASE.variant, score=None), "agreement": None}),
-    ("min_accuracy", {"variant": replace(CASE.variant, score=None)}),
-    ("max_slice_drop", {"slices": None}),
-    ("max_slice_drop", {"slices": Slices((), True, (), (), (), ())}),
-    ("max_flips", {"agreement": None}),
-    ("min_coverage", {"coverage": None}),
-    ("min_speedup", {"timing": None}),
-    ("max_latency", {"timing": replace(CASE.timing, pairs=())}),
+    ("max_memory", variant_changed(CASE, weights_bytes=None, unmeasured={"memory": "no storage"})),
+    ("min_memory_reduction", reference_changed(CASE, call_peak_bytes=None)),
+    ("max_process_memory", variant_changed(CASE, process_memory=None)),
+    ("max_process_memory", variant_changed(CASE, process_memory=ProcessMemory((), "memray"))),
+    ("max_size", variant_changed(CASE, size_bytes=None)),
+    ("min_size_reduction", replace(CASE, reference=None)),
+    ("max_accuracy_drop", replace(variant_changed(CASE, score=None), agreement=None)),
+    ("min_accuracy", variant_changed(CASE, score=None)),
+    ("max_slice_drop", replace(CASE, slices=None)),
+    ("max_slice_drop", replace(CASE, slices=Slices((), True, (), (), (), ()))),
+    ("max_flips", replace(CASE, agreement=None)),
+    ("min_coverage", replace(CASE, coverage=None)),
+    ("min_speedup", replace(CASE, timing=None)),
+    ("max_latency", replace(CASE, timing=replace(faster(2.0), pairs=()))),
 ]
 
 
-@pytest.mark.parametrize(("name", "missing"), UNMEASURED, ids=[name for name, _ in UNMEASURED])
-def test_what_was_not_measured_is_never_green(name: str, missing: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("name", "of"), UNMEASURED, ids=[name for name, _ in UNMEASURED])
+def test_what_was_not_measured_is_never_green(name: str, of: Case) -> None:
     value = 1e12 if name.startswith("max") else 0.0  # the most generous of limits
-    told = verdict(name, value, replace(CASE, **missing))
+    told = verdict(name, value, of)
     assert told.outcome == "not measured"
     assert told.is_red
     assert "was not measured, which counts as broken" in told.sentence
 
 
 def test_the_reason_why_a_figure_is_missing_stands_in_the_sentence() -> None:
-    name, missing = UNMEASURED[0]
-    assert "(r: no storage)" in verdict(name, 1e12, replace(CASE, **missing)).sentence
+    name, of = UNMEASURED[0]
+    assert "(r: no storage)" in verdict(name, 1e12, of).sentence
 
 
 def test_a_limit_that_nobody_knows_stays_unjudged() -> None:
@@ -199,7 +198,7 @@ def test_a_limit_that_nobody_knows_stays_unjudged() -> None:
 
 
 def test_an_original_of_no_bytes_has_no_reduction() -> None:
-    case = replace(CASE, reference=replace(CASE.reference, size_bytes=0))
+    case = reference_changed(CASE, size_bytes=0)
     assert verdict("min_size_reduction", 0.0, case).outcome == "not measured"
 
 

@@ -18,7 +18,7 @@ from pytest_modelopt.results.outcome import case_outcome, is_red
 from pytest_modelopt.results.verdicts import Limit
 from pytest_modelopt.statistics.timing import Samples
 from tests.judging.judged import Told, judged
-from tests.reporting.records_by_hand import MIB, case, measurement, timing
+from tests.reporting.records_by_hand import MIB, case, measurement, reference_changed, timing, variant_changed
 
 COMMIT = "1a2b3c4d5e6f"
 COMPARED = Base(COMMIT, "compared")
@@ -31,27 +31,21 @@ def limit(name: str, value: float, text: str = "L") -> Limit:
 
 def against(base: Base = COMPARED, **changes: Any) -> Case:
     """Head and base alike: 1 MB saved, 1.5 MB of memory, 90% of 1,000 examples, 4 ms a call in 200 pairs."""
-    sides = {
-        name: replace(
-            measurement("int8-dynamic", size=1_000_000, weights=1_000_000, peak=500_000, score=0.9), examples=1000
-        )
-        for name in ("reference", "variant")
-    }
-    made = case(
-        **sides, agreement=Agreement(1000, 0, 0, 0), timing=timing(reference_ns=4_000_000, variant_ns=4_000_000)
+    side = replace(
+        measurement("int8-dynamic", size=1_000_000, weights=1_000_000, peak=500_000, score=0.9), examples=1000
     )
+    timed = timing(reference_ns=4_000_000, variant_ns=4_000_000)
+    made = case(reference=side, variant=side, agreement=Agreement(1000, 0, 0, 0), timing=timed)
     return replace(made, base=base, **changes)
 
 
 def head(**changes: Any) -> Case:
     """A head that differs from its base in these figures."""
-    made = against()
-    return replace(made, variant=replace(made.variant, **changes))
+    return variant_changed(against(), **changes)
 
 
 def base(**changes: Any) -> Case:
-    made = against()
-    return replace(made, reference=replace(made.reference, **changes))
+    return reference_changed(against(), **changes)
 
 
 def verdict(of: Case, name: str, value: float, text: str = "L") -> Told:
@@ -89,16 +83,14 @@ def slower(head_ns: int | list[int], base_ns: int | list[int] = 4_000_000, pairs
 )
 def test_growth_is_compared_exactly(size: int, value: float, outcome: str, growth: float) -> None:
     done = verdict(head(size_bytes=size), "max_size_growth", value)
-    assert (done.outcome, done.measured) == (outcome, pytest.approx(growth, abs=1e-12))
+    assert done.outcome == outcome
+    assert done.measured == pytest.approx(growth, abs=1e-12)
     grown = head(weights_bytes=int(1.5 * size) - 500_000)
     assert verdict(grown, "max_memory_growth", value).outcome == outcome
 
 
 def test_the_sentence_of_a_growth_names_the_base_both_figures_and_by_how_much() -> None:
-    of = against()
-    of = replace(
-        of, reference=replace(of.reference, size_bytes=MIB), variant=replace(of.variant, size_bytes=MIB * 11 // 10)
-    )
+    of = variant_changed(base(size_bytes=MIB), size_bytes=MIB * 11 // 10)
     assert told(of, "max_size_growth", 0.02, "2%") == (
         f"is broken: 10% more than at {COMMIT} (1.1 MiB, was 1 MiB), 8 percentage points above the limit"
     )
@@ -118,20 +110,15 @@ def test_a_growth_that_breaks_its_limit_by_a_hair_does_not_look_like_none() -> N
 
 @pytest.mark.parametrize(("now", "outcome"), [(1, "fail"), (0, "pass")])
 def test_from_nothing_every_growth_is_too_much(now: int, outcome: str) -> None:
-    of = against()
-    of = replace(of, reference=replace(of.reference, size_bytes=0), variant=replace(of.variant, size_bytes=now))
+    of = variant_changed(base(size_bytes=0), size_bytes=now)
     done = verdict(of, "max_size_growth", 9.0)
     assert (done.outcome, done.measured) == (outcome, None if now else 0.0)
     assert ("1 B measured, and nothing at 1a2b3c4d5e6f" in done.sentence) == (outcome == "fail")
 
 
 def in_processes(before: tuple[int, ...], after: tuple[int, ...], meter: Any = "memray") -> Case:
-    of = against()
-    return replace(
-        of,
-        reference=replace(of.reference, process_memory=ProcessMemory(before, "memray"), runtime="ONNX Runtime"),
-        variant=replace(of.variant, process_memory=ProcessMemory(after, meter), runtime="ONNX Runtime"),
-    )
+    of = base(process_memory=ProcessMemory(before, "memray"), runtime="ONNX Runtime")
+    return variant_changed(of, process_memory=ProcessMemory(after, meter), runtime="ONNX Runtime")
 
 
 @pytest.mark.parametrize(
@@ -161,10 +148,7 @@ def test_two_meters_are_not_compared() -> None:
     done = verdict(in_processes((1000,), (1000,), "VmHWM"), "max_memory_growth", 0.5)
     assert done.outcome == "inconclusive"
     assert f"it was measured by memray at {COMMIT} and by VmHWM here" in done.sentence
-    plain = replace(in_processes((1000,), (1000,), "VmHWM"))
-    plain = replace(
-        plain, reference=replace(plain.reference, runtime=None), variant=replace(plain.variant, runtime=None)
-    )
+    plain = variant_changed(reference_changed(in_processes((1000,), (1000,), "VmHWM"), runtime=None), runtime=None)
     assert verdict(plain, "max_memory_growth", 0.0).outcome == "pass"  # torch's allocator then counts for both
 
 
@@ -203,7 +187,7 @@ def test_the_sentence_of_a_loss_names_the_base_and_both_scores() -> None:
 
 def test_a_metric_in_its_own_unit_keeps_it_and_its_direction() -> None:
     of = replace(base(score=3.0), metric="shop:error", higher_is_better=False, agreement=None)
-    of = replace(of, variant=replace(of.variant, score=3.5))
+    of = variant_changed(of, score=3.5)
     assert told(of, "max_accuracy_loss", 0.25) == (
         f"is broken: 0.5 worse than at {COMMIT} (3.5, was 3), 0.25 beyond the limit"
     )
@@ -244,31 +228,30 @@ def test_a_population_without_an_interval_is_inconclusive_against_a_base() -> No
 
 
 def test_head_that_does_not_repeat_itself_is_judged_over_its_passes() -> None:
-    of = lost(10)
-    of = replace(of, variant=replace(of.variant, repeat=Repeat(1000, 0.87, 30)))
+    of = variant_changed(lost(10), repeat=Repeat(1000, 0.87, 30))
     done = verdict(of, "max_accuracy_loss", 0.02)
     assert done.outcome == "inconclusive"
     assert "1 pp to 3 pp in other passes" in done.sentence
     assert "the head answers differently each time" in done.sentence
-    of = replace(lost(10), reference=replace(lost(10).reference, repeat=Repeat(1000, 0.91, 10)))
+    of = reference_changed(lost(10), repeat=Repeat(1000, 0.91, 10))
     assert "the base answers differently each time" in verdict(of, "max_accuracy_loss", 0.0).sentence
 
 
 def test_a_base_no_better_than_guessing_shows_no_loss_but_an_improvement_on_it_counts() -> None:
     seen = Observations(target_classes=10, output_classes=10, predicted_classes=10, rarer_targets=900)
-    of = replace(lost(0), reference=replace(lost(0).reference, score=0.1, observations=seen))
-    done = verdict(replace(of, variant=replace(of.variant, score=0.1)), "max_accuracy_loss", 0.01)
+    of = reference_changed(lost(0), score=0.1, observations=seen)
+    done = verdict(variant_changed(of, score=0.1), "max_accuracy_loss", 0.01)
     assert (done.outcome, done.measured, done.is_red) == ("inconclusive", 0.0, False)
     assert "which says nothing: the base itself is right on 10% of the 1,000 examples, no more than" in done.sentence
-    better = replace(of, variant=replace(of.variant, score=0.9), agreement=Agreement(1000, 0, 800, 800))
+    better = replace(variant_changed(of, score=0.9), agreement=Agreement(1000, 0, 800, 800))
     assert verdict(better, "max_accuracy_loss", 0.01).outcome == "pass"
-    worse = replace(of, variant=replace(of.variant, score=0.05), agreement=Agreement(1000, 50, 0, 50))
+    worse = replace(variant_changed(of, score=0.05), agreement=Agreement(1000, 50, 0, 50))
     assert verdict(worse, "max_accuracy_loss", 0.01).outcome == "fail"
 
 
 def test_where_no_answer_changed_nothing_was_lost_however_bad_the_base_is() -> None:
     seen = Observations(target_classes=10, output_classes=10, predicted_classes=10, rarer_targets=900)
-    side = replace(lost(0).reference, score=0.1, observations=seen)
+    side = reference_changed(lost(0), score=0.1, observations=seen).reference
     same = replace(lost(0), reference=side, variant=side, agreement=Agreement(1000, 0, 0, 0))
     assert verdict(same, "max_accuracy_loss", 0.0).outcome == "pass"
     swapped = replace(same, agreement=Agreement(1000, 1, 1, 2))
@@ -302,7 +285,8 @@ def test_a_slowdown_is_the_share_by_which_a_call_takes_longer(
     head_ns: int, value: float, outcome: str, slowdown: float
 ) -> None:
     done = verdict(slower(head_ns), "max_slowdown", value)
-    assert (done.outcome, done.measured) == (outcome, pytest.approx(slowdown))
+    assert done.outcome == outcome
+    assert done.measured == pytest.approx(slowdown)
 
 
 def test_the_sentence_of_a_slowdown_gives_the_interval_in_percent_and_its_direction() -> None:
@@ -402,19 +386,17 @@ def test_a_figure_that_is_missing_without_a_reason_is_red(name: str) -> None:
     figure, without = MISSING[name]
     of = replace(head(**without), timing=None)
     assert told(of, name, 0.1) == f"was not measured, which counts as broken (the run produced no {figure} figure)"
-    told_nothing = replace(of.variant, unmeasured={figure: ""})  # as a stranger's record may say
-    assert told(replace(of, variant=told_nothing), name, 0.1) == told(of, name, 0.1)
+    told_nothing = variant_changed(of, unmeasured={figure: ""})  # as a stranger's record may say
+    assert told(told_nothing, name, 0.1) == told(of, name, 0.1)
     assert verdict(against(variant=None), name, 0.1).outcome == "not measured"
-    no_pairs = replace(of, timing=replace(against().timing, pairs=()))
+    no_pairs = replace(of, timing=replace(timing(), pairs=()))
     assert verdict(no_pairs, name, 0.1).outcome == "not measured"
 
 
 def test_on_a_foreign_runtime_it_is_the_process_meter_that_must_be_there() -> None:
     of = in_processes((1000,), (1000,))
     reason = {"process_memory": "not comparable: kernels AVX2 then, AVX512 now"}
-    done = verdict(
-        replace(of, reference=replace(of.reference, process_memory=None, unmeasured=reason)), "max_memory_growth", 0.1
-    )
+    done = verdict(reference_changed(of, process_memory=None, unmeasured=reason), "max_memory_growth", 0.1)
     assert done.outcome == "inconclusive"
     assert "has no process_memory figure to compare with: not comparable: kernels" in done.sentence
 
@@ -441,16 +423,11 @@ def test_a_metric_without_labels_says_nothing_of_the_model_as_it_is() -> None:
     """The original is held against itself, which always agrees. Where it is the same to the bit, nothing was lost."""
 
     def original(digests: tuple[str | None, str | None], flips: int, metric: str, recipe: str = "original") -> Told:
-        made = against(metric=metric, recipe=recipe)
-        sides = {
-            name: replace(side, score=1.0, observations=Observations(digest=digest))
-            for name, side, digest in zip(
-                ("reference", "variant"), (made.reference, made.variant), digests, strict=True
-            )
-            if side is not None
-        }
+        before, after = (Observations(digest=digest) for digest in digests)
+        made = reference_changed(against(metric=metric, recipe=recipe), score=1.0, observations=before)
+        made = variant_changed(made, score=1.0, observations=after)
         agreement = Agreement(1000, 0, 0, flips) if metric == "agreement" else None
-        return verdict(replace(made, **sides, agreement=agreement), "max_accuracy_loss", 0.01)
+        return verdict(replace(made, agreement=agreement), "max_accuracy_loss", 0.01)
 
     changed = original(("a", "b"), 930, "agreement")
     assert changed.outcome == "inconclusive"

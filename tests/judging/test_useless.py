@@ -107,7 +107,7 @@ def test_a_floor_is_the_variants_own() -> None:
 # --- the most frequent class -----------------------------------------------------------------------------------------
 
 
-def fraud(right: int = 450, **seen: int | None) -> Case:
+def fraud(right: int = 450, **seen: Any) -> Case:
     """Nine of ten examples are of one class."""
     return original(right, 500, classes=2, **{"rarer_targets": 50, **seen})
 
@@ -187,7 +187,7 @@ def test_both_scores_are_told() -> None:
         {"one_answer": None},
     ],
 )
-def test_where_nobody_can_tell_nothing_is_said(changes: dict[str, float | None]) -> None:
+def test_where_nobody_can_tell_nothing_is_said(changes: dict[str, Any]) -> None:
     assert verdict(paired(0.5, 0.5)).outcome == "not measured"
     assert verdict(paired(0.5, 0.5, **changes)).outcome == "pass"
 

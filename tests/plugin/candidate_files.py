@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from tests.plugin import conftest
+from tests.plugin import small_project
 
 
 def shop() -> Any:
     """The project's models as a module."""
     module = types.ModuleType("shop")
-    exec(conftest.MODELS, module.__dict__)  # noqa: S102 -- the text of our own conftest
+    exec(small_project.MODELS, module.__dict__)  # noqa: S102 -- our own text
     return module
 
 
@@ -84,7 +84,7 @@ def _write_others(model: nn.Module, inputs: torch.Tensor, folder: Path) -> None:
     (folder / "empty.onnx").touch()
 
 
-def answers_of(file: Path, inputs: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
+def answers_of(file: Path, inputs: torch.Tensor) -> np.ndarray:
     """A plain loop over the runtime, one example at a time."""
     examples = [row[None].numpy() for row in inputs]
     if file.suffix == ".onnx":

@@ -88,7 +88,7 @@ class Repository:
         model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
         if favourite is not None:
             with torch.no_grad():
-                model[2].bias[favourite] += 9
+                model.get_parameter("2.bias")[favourite] += 9
         torch.save(model.state_dict(), self.path / "weights.pt")
 
     def budgets(self, *models: str, time_limit: str = "3 s") -> None:

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.plugin.conftest import one_case
+from tests.plugin.small_project import one_case
 
 Project = Callable[..., pytest.Pytester]
 

@@ -67,8 +67,9 @@ def test_a_candidate_is_compared_with_itself_at_the_base(
         if is_against
     }
     assert outcomes == {"original": ["pass"], "small": ["fail"], "file": ["fail"], "new": []}
-    assert cases["new", True].base is not None
-    assert cases["new", True].base.status == "new"
+    new = cases["new", True].base
+    assert new is not None
+    assert new.status == "new"
     against = repository.record.against
     assert against is not None
     assert against.removed == ("m/gone",)

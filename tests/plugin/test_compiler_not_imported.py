@@ -10,7 +10,7 @@ import pytest
 
 from pytest_modelopt.measuring.controller import process
 from pytest_modelopt.optimizing.registry import BUILT_IN
-from tests.plugin.conftest import one_case
+from tests.plugin.small_project import one_case
 
 STRICT = """
 import sys

@@ -13,7 +13,7 @@ import pytest
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.optimizing.expression import parse
-from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.case import Case, MeasuredCase, PlannedCase
 from pytest_modelopt.results.json import read
 from pytest_modelopt.results.metric import MetricSpec
 
@@ -147,14 +147,15 @@ def variant(tmp_path: Path) -> Variant:
     )
 
 
-def measured(runner: Runner, of: Variant) -> Case:
-    case = Case(id="id", model="m", recipe=of.label, limits=(), batch_size=of.batch_size)
-    return runner.measure(case, of, lambda *_: "nothing")
+def measured(runner: Runner, of: Variant) -> MeasuredCase:
+    case = PlannedCase(id="id", model="m", recipe=of.label, limits=(), batch_size=of.batch_size)
+    return runner.measure(case, of, lambda _: True)
 
 
 def kept_files(runner: Runner) -> list[str]:
-    folder = runner._context._folder.path
-    return sorted(path.name for path in folder.iterdir() if path.name.startswith("examples"))
+    folder = runner._context._folder
+    assert folder is not None
+    return sorted(path.name for path in folder.path.iterdir() if path.name.startswith("examples"))
 
 
 def test_the_files_of_the_data_go_with_the_original(runner: Runner, variant: Variant) -> None:

@@ -16,7 +16,7 @@ from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.results.json import read
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.verdicts import Finding
-from tests.plugin.conftest import one_case
+from tests.plugin.small_project import one_case
 
 Project = Callable[..., pytest.Pytester]
 
@@ -189,7 +189,8 @@ def test_a_look_that_kills_the_worker_costs_the_case_nothing(zoo: Project) -> No
 def test_a_recipe_that_only_claims_is_an_error_of_its_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pytest_modelopt.measuring.variant import Variant
     from pytest_modelopt.plugin.session import Session
-    from tests.diagnosis.cases_by_hand import ENVIRONMENT, variant_with
+    from tests.diagnosis.cases_by_hand import variant_with
+    from tests.reporting.records_by_hand import ENVIRONMENT
 
     class Finished:
         """Stands for a runner that has measured."""
@@ -199,7 +200,8 @@ def test_a_recipe_that_only_claims_is_an_error_of_its_case(tmp_path: Path, monke
         def measure(self, case: Any, variant: Any, lacking: Any, *, keep: bool) -> Any:
             return replace(variant_with("bf16", digest="a", answers="a"), id=case.id)
 
-    session: Any = Session(options=None, budgets=None, working_directory=tmp_path, progress=None)  # type: ignore[arg-type]
+    none: Any = None
+    session: Any = Session(options=none, budgets=none, working_directory=tmp_path, progress=none)
     session._runner = Finished()
     variant = Variant("m:f", parse("bf16"), None, None, None, MetricSpec(), (), str(tmp_path))
     told = session.run("id", "m", (), variant)

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import faults
 from pytest_modelopt.results.json import read
-from tests.plugin.conftest import one_case
+from tests.plugin.small_project import one_case
 
 FAULTS = [
     faults.Fault("temporary folder vanishes", "factory"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_modelopt.results.json import read
-from tests.plugin.conftest import one_case
+from tests.plugin.small_project import one_case
 
 Project = Callable[..., pytest.Pytester]
 

@@ -15,7 +15,7 @@ from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.results.json import read
 from pytest_modelopt.results.metric import MetricSpec
-from tests.plugin.conftest import one_case
+from tests.plugin.small_project import one_case
 
 Project = Callable[..., pytest.Pytester]
 

@@ -82,7 +82,7 @@ def outputs_of(side: str) -> dict[str, torch.Tensor]:
         return {name: torch.load(f"{name}-int8.pt", weights_only=True) for name in tasks.DATA}
     with torch.inference_mode():
         return {
-            name: torch.cat([tasks.load(name)(batch) for batch in data()[0].split(64)])
+            name: torch.cat([tasks.load(name)(batch) for batch in torch.split(data()[0], 64)])
             for name, data in tasks.DATA.items()
         }
 

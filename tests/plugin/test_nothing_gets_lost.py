@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.plugin.conftest import LIVE, run
+from tests.plugin.small_project import LIVE, run
 
 Project = Callable[..., pytest.Pytester]
 

@@ -9,7 +9,7 @@ import onnxruntime  # noqa: F401
 import pytest
 
 from pytest_modelopt.results.json import read
-from tests.plugin.conftest import one_case
+from tests.plugin.small_project import one_case
 
 WEIGHTS = 64 * 512 + 512 * 64 + 64 * 10
 BIASES = 512 + 64 + 10
@@ -28,10 +28,15 @@ def test_int8_in_onnx_runtime_is_gated_by_process_memory_and_accuracy(
     assert {verdict.limit.name: verdict.outcome for verdict in case.verdicts} == dict.fromkeys(
         ("max_process_memory", "max_memory", "max_size", "max_accuracy_drop", "min_coverage"), "pass"
     )
+    assert case.reference is not None
+    assert case.variant is not None
     assert (case.reference.runtime, case.variant.runtime) == (None, "ONNX Runtime")
+    assert case.variant.process_memory is not None
     assert min(case.variant.process_memory.peaks_bytes) > WEIGHTS + 4 * BIASES
+    assert case.coverage is not None
     assert case.coverage.changed_bytes == 4 * WEIGHTS
     assert case.coverage.weight_bytes == 4 * (WEIGHTS + BIASES)
+    assert case.variant.size_bytes is not None
     assert case.variant.size_bytes > WEIGHTS + 4 * BIASES
 
 

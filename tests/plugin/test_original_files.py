@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pytest_modelopt.cli.main import main
-from tests.plugin.conftest import run
+from tests.plugin.small_project import run
 
 Project = Callable[..., pytest.Pytester]
 

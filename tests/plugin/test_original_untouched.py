@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.plugin.conftest import run
+from tests.plugin.small_project import run
 
 Project = Callable[..., pytest.Pytester]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.plugin.conftest import one_case
+from tests.plugin.small_project import one_case
 
 Project = Callable[..., pytest.Pytester]
 RED = "{max_size: 1 kB}"

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.hostile_records import green
 from benchmarks.hostile_text import is_harmless
 from pytest_modelopt.results.json import read
-from tests.plugin.conftest import one_case
+from tests.plugin.small_project import one_case
 
 Project = Callable[..., pytest.Pytester]
 

@@ -10,7 +10,7 @@ import onnxruntime  # noqa: F401
 import pytest
 
 from pytest_modelopt.results.json import read
-from tests.plugin.conftest import one_case, run
+from tests.plugin.small_project import one_case, run
 
 Project = Callable[..., pytest.Pytester]
 

@@ -20,7 +20,7 @@ from benchmarks.faults import processes_in
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.results.json import read
 from pytest_modelopt.results.locked_folders import clear_abandoned
-from tests.plugin.conftest import BUDGETS, one_case
+from tests.plugin.small_project import BUDGETS, one_case
 
 Project = Callable[..., pytest.Pytester]
 

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_modelopt.reporting.messages.findings import format_finding
 from pytest_modelopt.results.json import case_from_data
-from tests.plugin.conftest import one_case
+from tests.plugin.small_project import one_case
 
 Project = Callable[..., pytest.Pytester]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_modelopt.cli.main import main
-from tests.plugin.conftest import one_case
+from tests.plugin.small_project import one_case
 
 Project = Callable[..., pytest.Pytester]
 QUICK = ["--repeats", "1", "--limit", "30%", "--slowdown", "100%"]

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ from pytest_modelopt.selftest.control_verdicts import (
     judge_sabotaged,
 )
 from pytest_modelopt.selftest.controls import ControlPlan, accuracy_limits, run_controls
-from tests.plugin.conftest import one_case
+from tests.plugin.small_project import one_case
 from tests.reporting.records_by_hand import by_second, timing
 
 Project = Callable[..., pytest.Pytester]
@@ -200,7 +201,7 @@ ORIGINAL = Measurement(None, 1000, 4000, 500, 0.9, 200, "x", observations=SEEN)
 
 
 def a_case(
-    *, lost: int = 0, won: int = 0, flips: int | None = None, metric: str | None = "accuracy", **changes: object
+    *, lost: int = 0, won: int = 0, flips: int | None = None, metric: str | None = "accuracy", **changes: Any
 ) -> Case:
     """The original against something that lost and won so many examples of 200."""
     case = Case(

@@ -97,7 +97,12 @@ def test_a_child_that_a_test_forks_ends_by_it() -> None:
 
 def test_another_thread_can_neither_install_nor_remove_it() -> None:
     termination = Termination()
-    thread = threading.Thread(target=lambda: (termination.install(), termination.remove()))
+
+    def both() -> None:
+        termination.install()
+        termination.remove()
+
+    thread = threading.Thread(target=both)
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -64,5 +64,5 @@ def test_a_test_that_was_expected_to_fail_and_fails_in_its_tear_down_is_in_error
 
 def test_skipped_and_idle_tests_leave_no_case() -> None:
     skipped, idle = ended(report("setup", "skipped")), ended(report("setup"), report("call"), report("teardown"))
-    assert (skipped.cases, skipped.skipped, skipped.idle) == ([], {"t"}, frozenset())
-    assert (idle.cases, idle.skipped, idle.idle) == ([], frozenset(), {"t"})
+    assert (skipped.cases, skipped.skipped, skipped.idle) == ([], frozenset({"t"}), frozenset())
+    assert (idle.cases, idle.skipped, idle.idle) == ([], frozenset(), frozenset({"t"}))

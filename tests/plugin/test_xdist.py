@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.results.json import read
-from tests.plugin.conftest import one_case
-from tests.plugin.test_own_recipes import HOOK, ROUND
+from tests.plugin.own_recipe import HOOK, ROUND
+from tests.plugin.small_project import one_case
 
 Project = Callable[..., pytest.Pytester]
 

@@ -10,7 +10,7 @@ from pytest_modelopt.results.case import ORIGINAL, Case
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.timed_pairs import Timing
-from pytest_modelopt.results.verdicts import Limit, Verdict, Waiver
+from pytest_modelopt.results.verdicts import Limit, Outcome, Verdict, Waiver
 from tests.reporting.records_by_hand import MIB, case, limit, measurement, record, timing, verdict
 
 BASE = "0f1e2d3c4b5a" + 28 * "0"
@@ -74,7 +74,7 @@ LOOSENED = Loosening("digits-vit/int8-dynamic", "max_memory", "relaxed", "3 MiB"
 WAIVER = Waiver("2027-01-31", "oneDNN 3.12 regression", "budgets.yaml", 40, owner="kai", ceiling_text="4 MiB")
 
 
-def waived(outcome: str = "waived") -> Case:
+def waived(outcome: Outcome = "waived") -> Case:
     """A case whose max_memory has a waiver, with that outcome of its limit."""
     bound = replace(limit("max_memory", 3 * MIB, "3 MiB"), waiver=WAIVER)
-    return case(verdicts=(verdict(bound, outcome, 3.5 * MIB),))  # type: ignore[arg-type]
+    return case(verdicts=(verdict(bound, outcome, 3.5 * MIB),))

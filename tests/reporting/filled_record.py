@@ -22,9 +22,9 @@ _PLAIN: dict[Any, Any] = {str: "x", int: 3, float: 0.5, bool: True}
 
 def filled(kind: Any) -> Any:
     """A value of the type in which nothing that may be there is missing; lists have one entry."""
-    if is_dataclass(kind):
+    if is_dataclass(kind) and isinstance(kind, type):
         hints = typing.get_type_hints(kind)
-        return kind(**{field.name: filled(hints[field.name]) for field in fields(kind)})  # type: ignore[operator]
+        return kind(**{field.name: filled(hints[field.name]) for field in fields(kind)})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         return arguments[0]
@@ -121,10 +121,10 @@ def string_fields(kind: Any = Record, seen: set[Any] | None = None) -> set[tuple
         return set()
     seen.add(kind)
     found: set[tuple[str, str]] = set()
-    if is_dataclass(kind):
+    if is_dataclass(kind) and isinstance(kind, type):
         for name, hint in typing.get_type_hints(kind).items():
             if _holds_text(hint):
-                found.add((kind.__name__, name))  # type: ignore[union-attr]
+                found.add((kind.__name__, name))
             found |= string_fields(hint, seen)
     for each in typing.get_args(kind):
         found |= string_fields(each, seen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle
+from typing import Any
 
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.case import Case, CaseError
@@ -154,6 +155,18 @@ def case(
         error=error,
         verdicts=verdicts,
     )
+
+
+def variant_changed(of: Case, **figures: Any) -> Case:
+    """`of`, but with these fields of the variant's measurement."""
+    assert of.variant is not None
+    return replace(of, variant=replace(of.variant, **figures))
+
+
+def reference_changed(of: Case, **figures: Any) -> Case:
+    """`of`, but with these fields of the measurement that the variant is compared with."""
+    assert of.reference is not None
+    return replace(of, reference=replace(of.reference, **figures))
 
 
 ENVIRONMENT = Environment(

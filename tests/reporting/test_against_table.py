@@ -10,6 +10,7 @@ from pytest_modelopt.reporting.base_table import HEADERS, AgainstBlock, changes,
 from pytest_modelopt.reporting.table import Block, blocks
 from pytest_modelopt.reporting.tables import tables
 from pytest_modelopt.results.answers import Agreement
+from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.case import ORIGINAL, Case, CaseError
 from pytest_modelopt.results.measurement import Measurement, ProcessMemory
 from pytest_modelopt.results.timed_pairs import Timing
@@ -168,7 +169,7 @@ def test_each_machine_has_its_own_tables_and_each_says_which_it_is() -> None:
 
 
 def test_two_bases_are_two_tables() -> None:
-    told = pull_request(against("a"), replace(against("b"), base=replace(against("b").base, name="saved.json")))  # type: ignore[type-var]
+    told = pull_request(against("a"), replace(against("b"), base=Base("saved.json", "compared")))
     assert [block.title for block in tables(told)] == [
         "digits-vit against 0f1e2d3c4b5a",
         "digits-vit against saved.json",
@@ -230,7 +231,7 @@ def test_no_latency_without_pairs(timed: Timing | None) -> None:
 
 
 def test_a_base_has_the_name_that_the_record_gives_it() -> None:
-    (block,) = tables(pull_request(replace(against(), base=replace(GREW.base, name=f"x\n{BASE}"))))  # type: ignore[type-var]
+    (block,) = tables(pull_request(replace(against(), base=Base(f"x\n{BASE}", "compared"))))
     assert block.title == f"digits-vit against x {BASE}"
 
 

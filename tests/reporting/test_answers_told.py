@@ -7,12 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from test_markdown import HOSTILE
 
 from pytest_modelopt.judging.judge import judge
-from pytest_modelopt.reporting import junit
+from pytest_modelopt.reporting import github_annotations, junit
 from pytest_modelopt.reporting.failure_text import explain
-from pytest_modelopt.reporting.github_annotations import annotations
 from pytest_modelopt.reporting.markdown import render
 from pytest_modelopt.reporting.sentences import items
 from pytest_modelopt.reporting.table import blocks
@@ -22,6 +20,7 @@ from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import dumps, loads
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.verdicts import Finding
+from tests.reporting.hostile_texts import HOSTILE
 from tests.reporting.records_by_hand import case, limit, measurement, record
 
 FLIPS = limit("max_flips", 0.0, "0%")
@@ -173,7 +172,7 @@ def test_no_name_of_a_slice_becomes_structure(hostile: str) -> None:
     for structure in "<>`*\\~|[":
         assert markdown.replace("<!-- -->", "").count(structure) == harmless.count(structure), structure
     assert len(markdown.split("\n")) == len(harmless.split("\n"))
-    for line in (*terminal(told(hostile)), *annotations(told(hostile), workspace=None, rootdir="/")):
+    for line in (*terminal(told(hostile)), *github_annotations.annotations(told(hostile), workspace=None, rootdir="/")):
         assert len(line) < 2000
         assert line.isprintable()
 

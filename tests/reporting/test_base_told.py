@@ -8,8 +8,8 @@ import pytest
 
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.plugin.progress import case_line
+from pytest_modelopt.reporting import github_annotations
 from pytest_modelopt.reporting.failure_text import explain
-from pytest_modelopt.reporting.github_annotations import annotations
 from pytest_modelopt.reporting.item import Item
 from pytest_modelopt.reporting.junit import properties
 from pytest_modelopt.reporting.markdown import render
@@ -70,7 +70,7 @@ def test_properties_say_what_became_of_the_figures_since_the_base() -> None:
 
 def test_a_notice_stands_where_a_limit_is_less_strict_and_an_error_where_one_is_broken() -> None:
     told = pull_request(GREW, told=replace(AGAINST, loosened=(LOOSENED,)))
-    error, notice = annotations(told, workspace="/w", rootdir="/w/sub")
+    error, notice = github_annotations.annotations(told, workspace="/w", rootdir="/w/sub")
     assert error.startswith(
         "::error file=sub/budgets.yaml,line=31,title=digits-vit/int8-dynamic%3A max_size_growth is broken::digits-vit/"
     )
@@ -78,14 +78,14 @@ def test_a_notice_stands_where_a_limit_is_less_strict_and_an_error_where_one_is_
         "::notice file=sub/budgets.yaml,line=12,title=digits-vit/int8-dynamic%3A max_memory is less strict than at the "
         "base::digits-vit/int8-dynamic: max_memory 3 MiB -> 4 MiB (relaxed, +33%25) (budgets.yaml:12)"
     )
-    forbidden = annotations(replace(told, no_loosening=True), workspace="/w", rootdir="/w/sub")
+    forbidden = github_annotations.annotations(replace(told, no_loosening=True), workspace="/w", rootdir="/w/sub")
     assert [line.partition(" ")[0] for line in forbidden] == ["::error"] * 3
     assert notice.replace("::notice", "::error") in forbidden
 
 
 def test_what_no_job_measured_is_an_error_of_the_whole() -> None:
     merged = merge([("a", replace(pull_request(against()), collected=("a::b",)))])
-    assert annotations(merged, workspace="/w", rootdir="/w") == [
+    assert github_annotations.annotations(merged, workspace="/w", rootdir="/w") == [
         "::error title=1 planned case measured by no job::1 planned case was measured by no job: a::b"
     ]
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_hostile_records import EVERYTHING
 
 from pytest_modelopt.cli.comment import CLAIMED, LIMIT, MARKER, comment
 from pytest_modelopt.cli.main import main
@@ -18,6 +17,7 @@ from pytest_modelopt.results.json import MAX_BYTES, dumps
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.verdicts import Finding
 from tests.reporting.against_by_hand import AGAINST, GREW, LOOSENED, against, pull_request
+from tests.reporting.hostile_texts import EVERYTHING
 from tests.reporting.records_by_hand import MIB, broken, case, limit, measurement, realistic, record, timing, verdict
 
 
@@ -104,7 +104,8 @@ def test_it_fits_into_a_comment_failures_first() -> None:
 
 @pytest.mark.parametrize("field", ["asked", "base", "head"])
 def test_no_text_of_the_record_is_so_long_that_the_verdict_is_lost(field: str) -> None:
-    told = comment(pull_request(GREW, told=replace(AGAINST, **{field: "x" * LIMIT})))
+    long: dict[str, Any] = {field: "x" * LIMIT}
+    told = comment(pull_request(GREW, told=replace(AGAINST, **long)))
     assert told.split("\n")[1] == "**Model budgets: FAILED.** 1 case: 0 passed, 1 failed."
 
 

@@ -83,5 +83,5 @@ def test_reductions_are_one_number_in_the_limits_the_properties_and_the_fixtures
     judged = judge(third, timed_limits=0)
     found, view = dict(properties(judged)), Comparison(judged)
     figures = [verdict.measured for verdict in judged.verdicts]
-    figures += [found["modelopt.size_reduction"], found["modelopt.memory_reduction"]]
-    assert [*figures, view.size_reduction, view.memory_reduction] == [1 / 3] * 6
+    properties_ = [found["modelopt.size_reduction"], found["modelopt.memory_reduction"]]
+    assert [*figures, *properties_, view.size_reduction, view.memory_reduction] == [1 / 3] * 6

@@ -13,7 +13,6 @@ from dataclasses import replace
 
 import pytest
 from markdown_it import MarkdownIt
-from test_markdown import HOSTILE
 
 from pytest_modelopt.cli.comment import MARKER, comment
 from pytest_modelopt.reporting.files import metrics
@@ -21,19 +20,14 @@ from pytest_modelopt.reporting.markdown import render
 from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.record import Record
 from tests.reporting.filled_record import filled_record, only, string_fields, strings, with_strings
+from tests.reporting.hostile_texts import EVERYTHING, HOSTILE
 
 _READER = MarkdownIt("gfm-like", {"html": True, "linkify": True})
+assert _READER.linkify is not None
 _READER.linkify.add("//", None)  # GitHub links no address that begins like this
 _OUR_HTML = re.compile(r"(<details><summary>[^<>]*</summary>|</details>)\n?")
 _COMMENT = "<!-- -->"
 _LIVE = re.compile(r"@(?!<!-- -->)\w|(?<!&)#(?!<!-- -->)\d|\bgh-\d|(?<!\w)www\.|://", re.IGNORECASE)
-EVERYTHING = (
-    "|\\|` </details></summary><img src=x onerror=alert(1)><script>x</script>[t](javascript:alert(1))![i](//e.example)"
-    "<https://e.example> https://e.example www.e.example a@e.example @all @org/team #1 GH-1 o/r#2 ~~s~~ **b** __u__ "
-    "$m$ &lt;i&gt; \u202egnp\u2066.exe\u200b\ufeff\x1b]8;;http://e.example\x07x\x9b31m\x00\r\r\n::error::x ##[error]x"
-    "\n\n# h\n\n- l\n\n1. n\n\n> q\n\n---\n\n```\ncode\n```\n\n|a|b|\n|-|-|\n|1|2|\n\n<!-- pytest-modelopt -->\n"
-    "[r]: http://e.example"
-)
 ALL_HOSTILE = (
     *HOSTILE,
     EVERYTHING,

@@ -17,33 +17,8 @@ from pytest_modelopt.reporting.sections import Section, fit
 from pytest_modelopt.reporting.table import HEADERS
 from pytest_modelopt.results.case import CaseError
 from pytest_modelopt.results.record import Record
+from tests.reporting.hostile_texts import HOSTILE
 from tests.reporting.records_by_hand import ENVIRONMENT, broken, case, limit, measurement, realistic, record, verdict
-
-HOSTILE = (
-    "a|b",
-    "a\\|b",
-    "`code`",
-    "```\n# heading\n```",
-    "</details><script>alert(1)</script>",
-    "&lt;b&gt;",
-    "[text](http://evil.example)",
-    "![x](y)",
-    "@someone and @org/team",
-    "#12 and GH-12",
-    "https://evil.example www.evil.example",
-    "line\n\n| a | b |\n|---|---|\n\n- item",
-    "\x1b[31mred\x1b[0m\x00\x07",
-    "**bold** _it_ __b__ ~~s~~",
-    "1. one",
-    "12) two",
-    "- item",
-    "+ item",
-    "===",
-    "# heading",
-    "$x^2$",
-    "<!-- -->",
-    "\u202ertl\u200b",
-)
 
 _COMMENT = "<!-- -->"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_what_is_written_grows_with_the_cases_and_not_with_their_square(tmp_path
     clock = _Clock(tmp_path)
     written = outputs(tmp_path, clock)
     for count in range(cases):
-        written.update(lambda count=count: of_cases(count, cases))
+        written.update(partial(of_cases, count, cases))
         clock.measuring += 1
     written.finish(of_cases(cases, cases))
     clock()
@@ -86,7 +87,7 @@ def test_what_a_killed_run_loses_was_measured_in_twenty_times_what_writing_takes
     clock = _Clock(tmp_path)
     written = outputs(tmp_path, clock)
     for count in range(100):
-        written.update(lambda count=count: of_cases(count))
+        written.update(partial(of_cases, count))
         clock()
         told = read(tmp_path / "report" / "record.json")
         assert not told.complete
@@ -100,7 +101,7 @@ def test_where_cases_take_long_each_is_written_at_once(tmp_path: Path) -> None:
     clock = _Clock(tmp_path)
     written = outputs(tmp_path, clock)
     for count in range(30):
-        written.update(lambda count=count: of_cases(count))
+        written.update(partial(of_cases, count))
         clock()
         assert len(read(tmp_path / "report" / "record.json").cases) == count
         clock.measuring += 60

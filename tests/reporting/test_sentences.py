@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_modelopt.reporting import github_annotations
 from pytest_modelopt.reporting.failure_text import explain
-from pytest_modelopt.reporting.github_annotations import annotations
 from pytest_modelopt.reporting.markdown import render
 from pytest_modelopt.reporting.sentences import items, told_once
 from pytest_modelopt.reporting.terminal import lines
@@ -211,7 +211,7 @@ def test_every_report_tells_it_once(of: Record) -> None:
     forms = {
         "markdown": render(of),
         "terminal": "\n".join(text for text, _ in lines(of, 300)),
-        "annotations": "\n".join(annotations(of, workspace=None, rootdir=".")),
+        "annotations": "\n".join(github_annotations.annotations(of, workspace=None, rootdir=".")),
     }
     assert {name: text.count("FileNotFoundError: best.pt") for name, text in forms.items()} == dict.fromkeys(forms, 3)
     assert forms["markdown"].count("**ERROR** digits-vit/a and b: error while loading the model or its data") == 1

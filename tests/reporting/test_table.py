@@ -98,12 +98,12 @@ def unscored(recipe: str | None, examples: int = 0, **unmeasured: str) -> Measur
 
 def test_a_model_without_data_has_no_metric_in_its_heading() -> None:
     why = "no `data` was given"
-    sides = {"reference": unscored(None, score=why), "variant": unscored("r", score=why)}
-    block = blocks(record(case(**sides)))[0]
+    bare = case(reference=unscored(None, score=why), variant=unscored("r", score=why))
+    block = blocks(record(bare))[0]
     assert block.conditions == "no data, so no score; memory of batch 1"
     assert "score" in block.headers
     assert "accuracy" not in block.headers
-    mixed = blocks(record(case(), case(**sides)))[0]
+    mixed = blocks(record(case(), bare))[0]
     assert mixed.conditions.startswith("accuracy on 360 examples; ")
 
 

@@ -22,7 +22,7 @@ from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.small_files import told_small_file
 from pytest_modelopt.results.verdicts import Waiver
 from pytest_modelopt.results.wrong_pairs import Pairing
-from tests.reporting.records_by_hand import MIB, case, limit, measurement, record, timing
+from tests.reporting.records_by_hand import MIB, case, limit, measurement, record, timing, variant_changed
 
 SEEN = Observations(target_classes=3, rarer_targets=200, output_classes=4, predicted_classes=3, most_predicted=150)
 """Of 360 examples: 160 are of the most frequent class."""
@@ -203,8 +203,8 @@ def test_a_drop_lies_near_its_interval(low: float, high: float, is_refused: bool
 
 @pytest.mark.parametrize("metric", ["MulticlassF1Score", "torchmetrics.classification.BinaryAUROC(max_fpr=0.5)"])
 def test_a_share_is_better_when_it_is_higher(metric: str) -> None:
-    sides = {"reference": measurement(None, score=0.9), "variant": measurement("bf16", score=0.335)}
-    told = disagreement_of(case(metric=metric, higher_is_better=False, agreement=None, **sides))
+    sides = [measurement(recipe, score=score) for recipe, score in ((None, 0.9), ("bf16", 0.335))]
+    told = disagreement_of(case(metric=metric, higher_is_better=False, reference=sides[0], variant=sides[1]))
     assert told == f"higher_is_better is false, but {metric} is better when it is higher"
 
 
@@ -215,10 +215,8 @@ def test_no_two_cases_have_one_id_on_one_machine() -> None:
 
 def test_weights_in_floating_point_are_weights() -> None:
     seen = replace(SEEN, float_bytes={"float32": 74_952})
-    variant = replace(CASE.variant, weights_bytes=0, observations=seen)
-    assert "variant.weights_bytes is 0, but variant.observations.float_bytes counts 74952" in disagreement_of(
-        replace(CASE, variant=variant)
-    )
+    of = variant_changed(CASE, weights_bytes=0, observations=seen)
+    assert "variant.weights_bytes is 0, but variant.observations.float_bytes counts 74952" in disagreement_of(of)
 
 
 def test_a_run_has_as_many_timed_limits_as_its_tests_may_state() -> None:

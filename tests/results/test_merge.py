@@ -143,8 +143,9 @@ def test_anything_that_differs_is_another_machine(other: Environment) -> None:
 
 
 def test_a_red_case_of_one_machine_is_not_hidden_by_the_other() -> None:
-    for first, second in (("pass", "fail"), ("fail", "pass")):
-        merged = of(record(case("x", first)), record(case("x", second), environment=MAC))  # type: ignore[arg-type]
+    outcomes: tuple[tuple[Outcome, Outcome], ...] = (("pass", "fail"), ("fail", "pass"))
+    for first, second in outcomes:
+        merged = of(record(case("x", first)), record(case("x", second), environment=MAC))
         assert record_is_red(merged)
 
 

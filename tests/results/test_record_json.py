@@ -5,19 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-import types
-import typing
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from pytest_modelopt.results import json as record_json
-from pytest_modelopt.results.answers import Agreement, Changed, Repeat, Slices
 from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.case import Case, CaseError
 from pytest_modelopt.results.json import (
@@ -35,106 +30,7 @@ from pytest_modelopt.results.measurement import LayerCoverage, Measurement
 from pytest_modelopt.results.record import Environment, Record
 from pytest_modelopt.results.timed_pairs import Conditions, TimedPair, Timing, WorkerUse
 from pytest_modelopt.results.verdicts import Finding, Limit, Reason, Verdict, Waiver
-
-_ABOVE_ZERO = {
-    "launch", "reference_ns", "variant_ns", "reference_calls", "variant_calls",
-    "reference_block_ns", "variant_block_ns",
-}  # fmt: skip
-_NOT_NEGATIVE = {
-    "at_ms", "reference_warming_ns", "variant_warming_ns", "canary_ns",
-    "reference_switches", "variant_switches", "reference_delayed_ns", "variant_delayed_ns",
-}  # fmt: skip
-
-
-_NUMBERS = st.integers(-(2**63) + 1, 2**63 - 1)
-_FEW = st.integers(0, 9)
-
-
-def _columns(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[tuple[Any, ...], ...]]:
-    """Equally long columns."""
-    rows = st.lists(st.tuples(*kinds), max_size=3)
-    return rows.map(lambda drawn: tuple(tuple(row[index] for row in drawn) for index in range(len(kinds))))
-
-
-@st.composite
-def _agreements(draw: st.DrawFn) -> Agreement:
-    lost, won, index, target, before, after = (*draw(st.tuples(_FEW, _FEW)), *draw(_columns(_FEW, *(3 * [_NUMBERS]))))
-    changed = Changed(index, draw(st.sampled_from([target, None])), before, after)
-    return Agreement(draw(_FEW) + lost + won + 1, lost, won, won, draw(st.sampled_from([changed, None])))
-
-
-@st.composite
-def _slices(draw: st.DrawFn) -> Slices:
-    drop = st.none() | st.floats(-1, 1)
-    names, drops, lost, won = draw(_columns(st.text(max_size=20), drop, _FEW, _FEW))
-    examples = tuple(less + more + 1 for less, more in zip(lost, won, strict=True))
-    counted = draw(st.booleans())
-    return Slices(names, draw(st.booleans()), examples, drops, lost if counted else None, won if counted else None)
-
-
-def _repeats() -> st.SearchStrategy[Repeat]:
-    return st.builds(Repeat, st.integers(9, 2**63 - 1), st.none() | st.floats(-9, 9), st.none() | _FEW)
-
-
-def _waivers() -> st.SearchStrategy[Waiver]:
-    dates, texts = st.dates().map(str), st.text(max_size=20)
-    ceilings = st.none() | st.floats(allow_nan=False, allow_infinity=False)
-    return st.builds(Waiver, dates, texts, texts, _NUMBERS, texts, ceilings, texts)
-
-
-@st.composite
-def _timings(draw: st.DrawFn) -> Timing:
-    """Pairs whose launches and moments do not fall from one to the next."""
-    hints = typing.get_type_hints(TimedPair)
-    pairs = draw(st.lists(st.builds(TimedPair, **{name: _any(hint, name) for name, hint in hints.items()}), max_size=3))
-    launches, moments = sorted(pair.launch for pair in pairs), sorted(pair.at_ms for pair in pairs)
-    ordered = [replace(pair, launch=one, at_ms=at) for pair, one, at in zip(pairs, launches, moments, strict=True)]
-    others = {name: _any(hint, name) for name, hint in typing.get_type_hints(Timing).items() if name != "pairs"}
-    return draw(st.builds(Timing, st.just(tuple(ordered)), **others))
-
-
-_CONSISTENT: dict[Any, Callable[[], st.SearchStrategy[Any]]] = {
-    Agreement: _agreements,
-    Slices: _slices,
-    Repeat: _repeats,
-    Timing: _timings,
-    Waiver: _waivers,
-}
-"""Types of which not every value is one: their fields must fit each other."""
-
-
-def _any(kind: Any, name: str = "") -> st.SearchStrategy[Any]:
-    """Any value of a type that the record uses, by the types that model.py declares."""
-    if kind in _CONSISTENT:
-        return _CONSISTENT[kind]()
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple and arguments[-1] is not Ellipsis:
-        return st.tuples(*map(_any, arguments))
-    if origin is tuple:
-        return st.lists(_any(arguments[0]), max_size=3).map(tuple)
-    if origin is list:
-        return st.lists(_any(arguments[0]), max_size=3)
-    if origin is dict:
-        return st.dictionaries(_any(arguments[0]), _any(arguments[1]), max_size=3)
-    if origin is typing.Literal:
-        return st.sampled_from(arguments)
-    if origin in (types.UnionType, typing.Union):
-        return st.one_of([_any(each) for each in arguments])
-    if is_dataclass(kind) and isinstance(kind, type):
-        hints = typing.get_type_hints(kind)
-        return st.builds(kind, **{each.name: st.deferred(_deferred(hints, each.name)) for each in fields(kind)})
-    if kind is float:
-        return st.floats(allow_nan=False, allow_infinity=False)
-    if name == "machine":
-        return st.just(0)  # the one that every record has
-    if kind is int:
-        least = 1 if name in _ABOVE_ZERO else 0 if name in _NOT_NEGATIVE else -(2**63) + 1
-        return st.integers(least, 2**63 - 1)
-    return {bool: st.booleans(), str: st.text(max_size=20), type(None): st.none()}[kind]
-
-
-def _deferred(hints: dict[str, Any], name: str) -> Any:
-    return lambda: _any(hints[name], name)
+from tests.results.any_record import any_value
 
 
 def _record(*cases: Case, **changes: Any) -> Record:
@@ -190,14 +86,14 @@ def _changed(change: Any, record: Record | None = None) -> str:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(_any(Record))
+@given(any_value(Record))
 def test_every_record_is_the_same_after_writing_and_reading(record: Record) -> None:
     """Save for what the doctor found, which is examined again and not believed."""
     assert loads(dumps(record)) == replace(record, cases=tuple(replace(case, findings=()) for case in record.cases))
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(_any(Case))
+@given(any_value(Case))
 def test_every_case_is_the_same_after_transport_as_plain_data(case: Case) -> None:
     data = case_to_data(case)
     assert case_from_data(data) == case
@@ -205,7 +101,7 @@ def test_every_case_is_the_same_after_transport_as_plain_data(case: Case) -> Non
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
-@given(_any(Environment))
+@given(any_value(Environment))
 def test_every_environment_is_the_same_after_transport_as_plain_data(environment: Environment) -> None:
     data = environment_to_data(environment)
     assert environment_from_data(json.loads(json.dumps(data))) == environment
@@ -243,7 +139,8 @@ def test_findings_are_written_as_rules_with_parameters() -> None:
         "is_note": True,
     }
     assert loads(text).cases[0].findings == (), "not believed"
-    for wrong in ({"weights": [3]}, {"weights": [[]]}, {"weights": {}}, 3):
+    others: tuple[Any, ...] = ({"weights": [3]}, {"weights": [[]]}, {"weights": {}}, 3)
+    for wrong in others:
         with pytest.raises(RecordError, match=r"^cases\[0\]\.findings\[0\]\.parameters"):
             loads(_changed(lambda d: d["cases"][0].update(findings=[{**written, "parameters": wrong}])))  # noqa: B023
 
