@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import foreign_models
 import pytest
 import torch
 from torch import nn
@@ -29,8 +28,10 @@ from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.measurement import Measurement, ProcessMemory
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.verdicts import Limit
+from tests.measuring import foreign_models
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
+MODELS = foreign_models.__name__
 RUNTIMES = {"onnx_runtime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
 MIB = 1024 * 1024
 
@@ -42,11 +43,11 @@ def runner() -> Iterator[Runner]:
     made.close()
 
 
-def variant(model: str, recipe: str | None = None, data: str = "head_data", folder: Path = HERE) -> Variant:
+def variant(model: str, recipe: str | None = None, data: str = "head_data", folder: Path = ROOT) -> Variant:
     return Variant(
-        model=f"foreign_models:{model}" if folder == HERE else model,
+        model=f"{MODELS}:{model}" if folder == ROOT else model,
         recipe=recipe and parse(recipe),
-        data=f"foreign_models:{data}" if folder == HERE else data,
+        data=f"{MODELS}:{data}" if folder == ROOT else data,
         calibration=None,
         example_inputs=None,
         metric=MetricSpec(),

@@ -461,10 +461,10 @@ def test_an_engine_that_takes_more_threads_than_it_was_given_is_noticed(
 
 def test_a_runtime_with_threads_of_its_own_is_noticed(tmp_path: Path) -> None:
     """ONNX Runtime with two threads, of which torch's setting knows nothing."""
-    folder = str(Path(__file__).parent)
+    folder, models = str(Path(__file__).parents[2]), "tests.measuring.foreign_models"
     of = Variant(
-        "foreign_models:on_two_threads", None, None, None, "foreign_models:many_inputs", MetricSpec(), (folder,),
-        folder, batch_size=256,
+        f"{models}:on_two_threads", None, None, None, f"{models}:many_inputs", MetricSpec(), (folder,), folder,
+        batch_size=256,
     )  # fmt: skip
     timing = timed(of, tmp_path)
     assert timing.conditions.reference.active_threads == 2

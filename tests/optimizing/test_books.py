@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from recipe_models import KINDS, TRAPS, apply, make
 
 from pytest_modelopt.measuring.controller.process import Worker
 from pytest_modelopt.measuring.protocol import Balance
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.results.metric import MetricSpec
+from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make
 
 HERE = Path(__file__).parent
 RECIPES = (None, "int8-dynamic", "int8-weight-only", "bf16")

@@ -17,7 +17,6 @@ import cloudpickle
 import memray
 import pytest
 import torch
-from recipe_models import KINDS, TRAPS, apply, make, relative_error, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.measuring.worker.given_inputs import TimedCall
@@ -31,6 +30,7 @@ from pytest_modelopt.optimizing.graph.compile import Compile
 from pytest_modelopt.optimizing.graph.compiled_module import CompiledModule
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.results.figures import format_bytes
+from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make, relative_error, run, saved_and_loaded
 
 FLOAT32 = 4
 ROUNDING = 1e-5

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from recipe_models import MLP, Encoder, apply, make
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from pytest_modelopt.optimizing.coverage import compare, snapshot
 from pytest_modelopt.optimizing.recipe import RecipeError
+from tests.optimizing.recipe_models import MLP, Encoder, apply, make
 
 FLOAT32 = 4
 

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from patched_models import Flipping, Plainly, make_patched
-from recipe_models import apply, relative_error, run
 from torch import nn
 
 from pytest_modelopt.optimizing.apply import optimize
@@ -15,6 +13,8 @@ from pytest_modelopt.optimizing.describe import root_cause
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers
+from tests.optimizing.patched_models import Flipping, Plainly, make_patched
+from tests.optimizing.recipe_models import apply, relative_error, run
 
 
 class Pairs(nn.Module):

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from recipe_models import apply, relative_error, run
 from torch import nn
 from torch.nn import functional as F
 
 from pytest_modelopt.optimizing.recipe import RecipeError
+from tests.optimizing.recipe_models import apply, relative_error, run
 
 
 class Middle(nn.Module):

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from recipe_models import apply, relative_error, run
 from torch import nn
+
+from tests.optimizing.recipe_models import apply, relative_error, run
 
 FORWARDS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "a mask of the answer": lambda h, x: h * (h > 0),

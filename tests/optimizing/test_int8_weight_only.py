@@ -9,8 +9,14 @@ from pathlib import Path
 import cloudpickle
 import pytest
 import torch
-import torchao_oracles
-from recipe_models import (
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from pytest_modelopt.measuring.worker.memory.tensor_meter import call_peak_bytes, weights_bytes
+from pytest_modelopt.optimizing.apply import RecipeDidNothing
+from pytest_modelopt.optimizing.quantization.int8_weight_only_module import BLOCK_WEIGHTS, Int8Rows
+from tests.optimizing import torchao_oracles
+from tests.optimizing.recipe_models import (
     KINDS,
     TRAPS,
     Encoder,
@@ -22,12 +28,6 @@ from recipe_models import (
     run,
     saved_and_loaded,
 )
-from torch import nn
-from torch.nn.utils import parametrizations
-
-from pytest_modelopt.measuring.worker.memory.tensor_meter import call_peak_bytes, weights_bytes
-from pytest_modelopt.optimizing.apply import RecipeDidNothing
-from pytest_modelopt.optimizing.quantization.int8_weight_only_module import BLOCK_WEIGHTS, Int8Rows
 
 INT8, SCALE, FLOAT32 = 1, 4, 4
 
@@ -124,8 +124,7 @@ class TestKinds:
             "model, inputs, answer = torch.load('variant.pt', weights_only=False); "
             "torch.set_grad_enabled(False); assert torch.equal(model(*inputs), answer)"
         )
-        path = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-        setup = f"import sys; sys.path[:0] = {path}; "
+        setup = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
         done = subprocess.run(
             [sys.executable, "-c", setup + loads], cwd=tmp_path, capture_output=True, text=True, check=False
         )

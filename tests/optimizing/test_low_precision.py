@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipe_models import KINDS, TRAPS, apply, make, outputs, relative_error, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.measuring.worker.environment import environment
@@ -17,6 +16,7 @@ from pytest_modelopt.optimizing.apply import RecipeDidNothing
 from pytest_modelopt.optimizing.quantization.bf16 import Bf16
 from pytest_modelopt.optimizing.quantization.fp16 import Fp16
 from pytest_modelopt.optimizing.recipe import RecipeError
+from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make, outputs, relative_error, run, saved_and_loaded
 
 X86 = "processor : 0\nmodel name : An x86\nflags : fpu avx2 {}\n\nprocessor : 1\n"
 ARM = "processor : 0\nBogoMIPS : 50.00\nFeatures : fp asimd {}\n"

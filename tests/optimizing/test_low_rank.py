@@ -6,13 +6,13 @@ import itertools
 
 import pytest
 import torch
-from recipe_models import KINDS, TRAPS, apply, make, outputs, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.optimizing.apply import RecipeDidNothing
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.factorization.low_rank import Spectrum, ranks_within
 from pytest_modelopt.optimizing.recipe import RecipeError
+from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make, outputs, run, saved_and_loaded
 
 FLOAT32 = 4
 

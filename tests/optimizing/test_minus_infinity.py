@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
-from recipe_models import apply
 from torch import nn
 
 from pytest_modelopt.optimizing.finite import largest_difference, lost_answers
 from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.optimizing.registry import RECIPES
+from tests.optimizing.recipe_models import apply
 
 INF = math.inf
 

@@ -19,7 +19,6 @@ import onnx
 import pytest
 import torch
 from onnxruntime import InferenceSession
-from recipe_models import KINDS, TRAPS, apply, make, outputs, relative_error, run, saved_and_loaded
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -35,6 +34,7 @@ from pytest_modelopt.optimizing.runtimes.onnxruntime import onnxruntime as float
 from pytest_modelopt.optimizing.runtimes.onnxruntime import onnxruntime_int8_dynamic as dynamic_recipe
 from pytest_modelopt.optimizing.runtimes.onnxruntime import onnxruntime_int8_static as static_recipe
 from pytest_modelopt.optimizing.runtimes.onnxruntime.onnx_module import OnnxModule
+from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make, outputs, relative_error, run, saved_and_loaded
 
 FLOAT32 = 4
 FLOAT_TOLERANCE = 1e-5

@@ -16,7 +16,6 @@ from typing import Any
 import cloudpickle
 import pytest
 import torch
-from recipe_models import KINDS, TRAPS, apply, make, outputs, relative_error, run, saved_and_loaded
 from torch import nn
 from torch.utils._pytree import tree_map, tree_structure
 
@@ -29,6 +28,7 @@ from pytest_modelopt.optimizing.runtimes.openvino import openvino_ir
 from pytest_modelopt.optimizing.runtimes.openvino.openvino_module import OpenVinoModule, packed, unpacked
 from pytest_modelopt.optimizing.runtimes.openvino.openvino_weights import Before, Quantized
 from pytest_modelopt.optimizing.runtimes.program_file_module import load
+from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make, outputs, relative_error, run, saved_and_loaded
 
 FLOAT32 = 4
 ROUNDING = 1e-5
@@ -543,7 +543,7 @@ FRESH = """
     warnings.simplefilter("error")
     sys.path.insert(0, {folder!r})
     import torch
-    from recipe_models import apply, make, run
+    from tests.optimizing.recipe_models import apply, make, run
     torch.set_num_threads(1)
     variant = torch.load({saved!r}, weights_only=False)
     model, inputs = make("cnn")
@@ -565,7 +565,7 @@ def test_a_fresh_process_answers_the_same_makes_the_same_bytes_and_sends_nothing
     home.mkdir()
     torch.save(variant, saved, pickle_module=cloudpickle)
     torch.save(run(variant, inputs), answer)
-    script = FRESH.format(folder=str(Path(__file__).parent), saved=str(saved), answer=str(answer))
+    script = FRESH.format(folder=str(Path(__file__).parents[2]), saved=str(saved), answer=str(answer))
     assert in_a_process_with(home, script) == ""
 
 

@@ -6,8 +6,6 @@ import functools
 
 import pytest
 import torch
-from patched_models import LAYERS, PATCHES, Flipping, Plainly, flipped, make_patched
-from recipe_models import apply, make, outputs, relative_error, run, saved_and_loaded
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
@@ -15,6 +13,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from pytest_modelopt.optimizing.bisection import settle
 from pytest_modelopt.optimizing.own_behavior import own_behavior
+from tests.optimizing.patched_models import LAYERS, PATCHES, Flipping, Plainly, flipped, make_patched
+from tests.optimizing.recipe_models import apply, make, outputs, relative_error, run, saved_and_loaded
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`?torch.nn.utils.weight_norm`? is deprecated:FutureWarning",

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from attention_models import Fused, Grouped, OfOneWidth, PerHeadBias, Residual, Separate
-from recipe_models import HandWrittenAttention, apply, make, relative_error, run, saved_and_loaded
 from torch import nn
 from torch.nn.utils import parametrizations
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
 from pytest_modelopt.optimizing.apply import RecipeDidNothing
 from pytest_modelopt.optimizing.calling import Inputs
+from tests.optimizing.attention_models import Fused, Grouped, OfOneWidth, PerHeadBias, Residual, Separate
+from tests.optimizing.recipe_models import HandWrittenAttention, apply, make, relative_error, run, saved_and_loaded
 
 ROUNDING = 1e-5
 FLOAT32 = 4

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from recipe_models import KINDS, TRAPS, apply, make, outputs, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.optimizing.apply import RecipeDidNothing
 from pytest_modelopt.optimizing.recipe import RecipeError
+from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make, outputs, run, saved_and_loaded
 
 EXPRESSIONS = ("prune-structured(ratio=0.5, heads=true)", "prune-structured(ratio=0.25, round_to=1)")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipe_models import CNN, Recurrent, apply, make, relative_error, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.optimizing.apply import Optimization, optimize
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from tests.optimizing.recipe_models import CNN, Recurrent, apply, make, relative_error, run, saved_and_loaded
 
 Batches = list[tuple[Inputs, torch.Tensor]]
 

@@ -6,11 +6,11 @@ import warnings
 
 import pytest
 import torch
-from recipe_models import KINDS, TRAPS, apply, make, outputs, run, saved_and_loaded
 from torch import nn
 from torch.nn.utils import parametrizations, prune, weight_norm
 
 from pytest_modelopt.optimizing.recipe import RecipeError
+from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make, outputs, run, saved_and_loaded
 
 
 class Mixed(nn.Module):

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from recipe_models import KINDS, apply, make, relative_error, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.optimizing.apply import RecipeDidNothing, optimize
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from tests.optimizing.recipe_models import KINDS, apply, make, relative_error, run, saved_and_loaded
 
 NOTHING_TO_CHANGE = {("low-rank", "cnn")}
 EXPRESSIONS = (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from recipe_models import HandWrittenAttention, apply, make, run
 from torch import nn
 
 from pytest_modelopt.optimizing.recipe import RecipeError
+from tests.optimizing.recipe_models import HandWrittenAttention, apply, make, run
 
 
 class TestPruneUnstructured:

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import cloudpickle
 import torch
-from recipe_models import saved_and_loaded
 
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule, Signature
+from tests.optimizing.recipe_models import saved_and_loaded
 
 
 class Doubles(RuntimeModule):

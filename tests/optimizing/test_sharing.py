@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from recipe_models import apply, relative_error, run
 from torch import nn
 
 from pytest_modelopt.measuring.worker import observe
@@ -21,6 +20,7 @@ from pytest_modelopt.optimizing.multiply_adds import multiply_adds
 from pytest_modelopt.optimizing.quantization.int8_dynamic import Int8Dynamic
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe
 from pytest_modelopt.optimizing.sharing import shared_bytes, sharing, tied_parameters
+from tests.optimizing.recipe_models import apply, relative_error, run
 
 WORDS, WIDTH, FLOAT32 = 600, 64, 4
 

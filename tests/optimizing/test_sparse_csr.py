@@ -9,13 +9,13 @@ from pathlib import Path
 import cloudpickle
 import pytest
 import torch
-from recipe_models import MyLinear, apply, relative_error, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
 from pytest_modelopt.optimizing.apply import RecipeDidNothing
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import RecipeError
+from tests.optimizing.recipe_models import MyLinear, apply, relative_error, run, saved_and_loaded
 
 EXPRESSION = "prune-unstructured(ratio=0.9) + sparse-csr"
 FLOAT32 = INT32 = 4

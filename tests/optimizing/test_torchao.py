@@ -11,17 +11,6 @@ from pathlib import Path
 import cloudpickle
 import pytest
 import torch
-from recipe_models import (
-    KINDS,
-    TRAPS,
-    MyLinear,
-    apply,
-    make,
-    outputs,
-    relative_error,
-    run,
-    saved_and_loaded,
-)
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
@@ -33,6 +22,17 @@ from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.quantization.torchao_float8_dynamic import TorchaoFloat8Dynamic
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from tests.optimizing.recipe_models import (
+    KINDS,
+    TRAPS,
+    MyLinear,
+    apply,
+    make,
+    outputs,
+    relative_error,
+    run,
+    saved_and_loaded,
+)
 
 EXPRESSIONS = ("torchao-int8-dynamic", "torchao-int8-weight-only")
 FLOAT32, ROW = 4, 4 + 1

@@ -14,7 +14,6 @@ from pathlib import Path
 import cloudpickle
 import pytest
 import torch
-from recipe_models import KINDS, TRAPS, apply, make, outputs, relative_error, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
@@ -24,6 +23,7 @@ from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.quantization.pt2e_int8_module import Pt2eInt8
 from pytest_modelopt.optimizing.quantization.torchao_pt2e_int8 import TorchaoPt2eInt8
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make, outputs, relative_error, run, saved_and_loaded
 
 FLOAT32, ROW = 4, 4 + 8
 """A row of int8 weights has a float32 scale and an int64 zero point, which is 0."""
