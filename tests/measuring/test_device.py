@@ -52,7 +52,7 @@ def variant(tmp_path: Path) -> Callable[..., Variant]:
         folder = str(tmp_path)
         return Variant(
             "device_user:model",
-            recipe and parse(recipe),
+            parse(recipe) if recipe else None,
             "device_user:data",
             None,
             None,

@@ -164,7 +164,7 @@ def scored(function: Callable[[torch.Tensor], Any], metric: Any, *, size: int = 
     return found.score
 
 
-def exact(outputs: Any, targets: Any) -> float:
+def exact(outputs: Any, targets: Any) -> Any:
     return sum(one == other for one, other in zip(outputs, targets, strict=True)) / len(targets)
 
 

@@ -24,7 +24,7 @@ from pytest_modelopt.measuring.worker.memory.process_memory import load_saved
 from pytest_modelopt.measuring.worker.memory.tensor_meter import ForeignRuntime, weights_bytes
 from pytest_modelopt.optimizing.expression import Expression, parse
 from pytest_modelopt.plugin.progress import Silent
-from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.case import MeasuredCase, PlannedCase
 from pytest_modelopt.results.measurement import Measurement, ProcessMemory
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.verdicts import Limit
@@ -46,7 +46,7 @@ def runner() -> Iterator[Runner]:
 def variant(model: str, recipe: str | None = None, data: str = "head_data", folder: Path = ROOT) -> Variant:
     return Variant(
         model=f"{MODELS}:{model}" if folder == ROOT else model,
-        recipe=recipe and parse(recipe),
+        recipe=parse(recipe) if recipe else None,
         data=f"{MODELS}:{data}" if folder == ROOT else data,
         calibration=None,
         example_inputs=None,
@@ -57,13 +57,13 @@ def variant(model: str, recipe: str | None = None, data: str = "head_data", fold
     )
 
 
-def measured(runner: Runner, of: Variant, *limits: str) -> Case:
+def measured(runner: Runner, of: Variant, *limits: str) -> MeasuredCase:
     stated = tuple(Limit(name, 1e12, "1 TB", "error", "budgets.yaml", 1) for name in limits)
-    case = Case(id="id", model="m", recipe=of.label, limits=stated, batch_size=of.batch_size)
-    return runner.measure(case, of, lambda *_: "nothing")
+    case = PlannedCase(id="id", model="m", recipe=of.label, limits=stated, batch_size=of.batch_size)
+    return runner.measure(case, of, lambda _: True)
 
 
-def sides(case: Case) -> tuple[Measurement, Measurement]:
+def sides(case: MeasuredCase) -> tuple[Measurement, Measurement]:
     assert case.error is None, case.error
     assert case.reference is not None
     assert case.variant is not None

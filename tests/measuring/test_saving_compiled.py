@@ -28,7 +28,7 @@ class Plain(nn.Module):
         super().__init__()
         self.layer = nn.Linear(32, 32)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.layer(x)
 
 
@@ -37,7 +37,7 @@ class OfAMethod(Plain):
         super().__init__()
         self.forward = torch.compile(self._plain, backend=counting)  # type: ignore[method-assign]
 
-    def _plain(self, x: torch.Tensor) -> torch.Tensor:
+    def _plain(self, x: torch.Tensor) -> Any:
         return self.layer(x)
 
 
@@ -52,7 +52,7 @@ class OfAFunction(Plain):
         super().__init__()
         self.doubled = torch.compile(lambda x: x * 2, backend=counting)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.layer(self.doubled(x))
 
 
@@ -63,7 +63,7 @@ class Wrapped(nn.Module):
         super().__init__()
         self.part = exported()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.part(x)
 
 

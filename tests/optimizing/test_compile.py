@@ -114,7 +114,7 @@ class TestTraced:
                 self.recurrent = nn.LSTM(8, 8, batch_first=True)
                 self.head = nn.Linear(8, 4)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def forward(self, x: torch.Tensor) -> Any:
                 return self.head(self.recurrent(self.front(x))[0])
 
         optimization = optimized("compile", Recognizer(), torch.randn(2, 3, 8))
@@ -186,7 +186,7 @@ class Disabled(nn.Module):
         self.layer = nn.Linear(8, 8)
 
     @torch.compiler.disable
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.layer(x)
 
 
@@ -200,7 +200,7 @@ class Broken(nn.Module):
         self.auxiliary = nn.Linear(3, 3)
         self.scale = nn.Parameter(torch.ones(8))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         x = self.first(x)
         if x.sum() > 1000:
             x = x * 2
@@ -371,7 +371,7 @@ class Widths(nn.Module):
         super().__init__()
         self.first, self.second, self.third = nn.Linear(256, 1024), nn.Linear(1024, 256), nn.Linear(256, 256)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.third(self.second(torch.relu(self.first(x))))
 
     WEIGHTS = (2 * 256 * 1024 + 256 * 256 + 1024 + 2 * 256) * FLOAT32

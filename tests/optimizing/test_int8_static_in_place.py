@@ -23,7 +23,7 @@ class Middle(nn.Module):
         self.first, self.last, self.relu = nn.Linear(16, 32), nn.Linear(32, 8), nn.ReLU(inplace=True)
         self.between = between
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.last(self.between(self, self.first(x)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import pytest
@@ -147,7 +148,7 @@ class TestKinds:
                 super().__init__()
                 self.attention = nn.MultiheadAttention(32, 4, kdim=16, vdim=24, add_bias_kv=True, batch_first=True)
 
-            def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
                 return self.attention(q, k, v)[0]
 
         inputs = (torch.randn(2, 5, 32), torch.randn(2, 7, 16), torch.randn(2, 7, 24))

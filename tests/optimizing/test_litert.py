@@ -208,7 +208,7 @@ class Video(nn.Module):
         nn.init.normal_(self.norm.bias)
         nn.init.normal_(self.norm.running_mean)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.head(torch.relu(self.norm(self.conv(x))).mean((2, 3, 4)))
 
 
@@ -345,7 +345,7 @@ class Scaled(nn.Module):
         super().__init__()
         self.hidden = nn.Linear(8, 8)
 
-    def forward(self, x: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, factors: torch.Tensor) -> Any:
         return self.hidden(x) * factors
 
 
@@ -357,7 +357,7 @@ class Counter(nn.Module):
         self.hidden = nn.Linear(8, 8)
         self.register_buffer("calls", torch.zeros(1))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         self.calls += 1
         return self.hidden(x) + self.calls
 
@@ -507,7 +507,7 @@ def test_no_more_than_the_asked_for_batches_are_read() -> None:
 class Masked(HandWrittenAttention):
     """Attention with a mask as many write it: a huge negative number instead of infinity."""
 
-    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> Any:
         x = self.embed(x)
         batch, length, _ = x.shape
         query, key, value = self.qkv(x).reshape(batch, length, 3, 4, 16).permute(2, 0, 3, 1, 4)

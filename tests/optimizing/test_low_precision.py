@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -194,7 +195,7 @@ class TestOverflow:
                 super().__init__()
                 self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def forward(self, x: torch.Tensor) -> Any:
                 return self.second(300 * self.first(x)) / 1e4
 
         torch.manual_seed(0)
@@ -214,7 +215,7 @@ class TestOverflow:
                 super().__init__()
                 self.layer = nn.Linear(8, 8)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def forward(self, x: torch.Tensor) -> Any:
                 return self.layer(x + torch.ones(8))
 
         with pytest.raises(RecipeError, match=r"\(test_low_precision\.py:\d+: `return self\.layer.*dtype=x\.dtype"):

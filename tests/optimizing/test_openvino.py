@@ -185,7 +185,7 @@ class RecurrentThenAttention(nn.Module):
         self.recurrent = nn.GRU(16, 16, batch_first=True)
         self.attention = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.attention(self.recurrent(x)[0])
 
 
@@ -396,7 +396,7 @@ class Decides(nn.Module):
         super().__init__()
         self.layer = nn.GRU(8, 8, batch_first=True)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         states = self.layer(x)[0]
         if x.sum() > 1e9:
             states = -states

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -168,7 +169,7 @@ def test_what_only_the_answers_show_is_found_on_the_measured_inputs() -> None:
             super().__init__()
             self.parts = holder
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             return plain(model(x))[0] + other(x)[0]
 
     found = own_behavior(Both().eval(), torch.randn(5, 8), [plain, other, model[0]])
@@ -182,7 +183,7 @@ def test_a_layer_with_which_the_model_does_not_run_is_left_alone_and_the_others_
             self.called = nn.ModuleList(nn.Linear(64, 64) for _ in range(5))
             self.read = nn.Linear(64, 64)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             for layer in self.called:
                 x = layer(x)
             return self.called[0](input=x) + x @ self.read.weight.t()
@@ -225,7 +226,7 @@ def test_a_layer_is_compared_when_no_parent_is_at_work_any_more(
     """As long as what is kept until then has room."""
 
     class Patching(nn.Sequential):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             linear = F.linear
             try:
                 F.linear = lambda *args: linear(*args).flip(-1)  # type: ignore[assignment]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -383,7 +384,7 @@ class TestSoundness:
                 super().__init__()
                 self.first, self.second, self.third = nn.Linear(8, 32), nn.Linear(32, 8), nn.Linear(8, 4)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def forward(self, x: torch.Tensor) -> Any:
                 return self.third(x + 1e-6 * self.second(self.first(x).flip(-1)))
 
         torch.manual_seed(0)
@@ -400,7 +401,7 @@ class TestSoundness:
                 super().__init__()
                 self.first, self.norm, self.second = nn.Linear(8, 32), norm(32), nn.Linear(32, 4)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def forward(self, x: torch.Tensor) -> Any:
                 x = self.norm(self.first(x))
                 return self.second(x.flip(-1) if flipped else x)
 

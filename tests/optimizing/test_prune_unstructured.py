@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ class Mixed(nn.Module):
         super().__init__()
         self.small, self.full, self.brain = nn.Linear(8, 16).half(), nn.Linear(16, 16), nn.Linear(16, 4).bfloat16()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.brain(self.full(self.small(x.half()).float()).bfloat16())
 
 

@@ -35,7 +35,7 @@ class Speller(nn.Module):
         self.score = nn.Linear(WIDTH, WORDS, bias=False)
         tie(self.read, self.score)
 
-    def forward(self, words: torch.Tensor) -> torch.Tensor:
+    def forward(self, words: torch.Tensor) -> Any:
         return self.score(self.middle(self.read(words).mean(1)).tanh())
 
 
@@ -242,7 +242,7 @@ class Reader(nn.Module):
         self.middle, self.score = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WORDS, bias=False)
         hold(self, self.score.weight.detach())
 
-    def forward(self, words: torch.Tensor) -> torch.Tensor:
+    def forward(self, words: torch.Tensor) -> Any:
         table: Any = self.table
         table = table["words"][1] if isinstance(table, dict) else table
         return self.score(self.middle(nn.functional.embedding(words, table).mean(1)).tanh())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import pytest
@@ -38,7 +39,7 @@ class Wide(nn.Module):
         self.tied = nn.Linear(256, 300, bias=False)
         self.tied.weight = self.embed.weight
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         x = self.lstm(self.embed(x))[0]
         x = torch.relu(self.again(torch.relu(self.shared(x))))
         x = self.convolution(x.transpose(1, 2)).transpose(1, 2)

@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import pytest
@@ -195,7 +196,7 @@ class TestProgram:
                 super().__init__()
                 self.first, self.last = nn.Linear(64, 128), nn.Linear(128, 10)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def forward(self, x: torch.Tensor) -> Any:
                 h = self.first(x)
                 h += 1
                 return self.last(h.relu_())
@@ -263,7 +264,7 @@ class TestProgram:
                 super().__init__()
                 self.linear = nn.Linear(8, 8)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def forward(self, x: torch.Tensor) -> Any:
                 if x.sum() > 0:
                     return self.linear(x)
                 return x
