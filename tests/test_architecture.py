@@ -100,7 +100,7 @@ def _tree(module: str) -> ast.Module:
 def chains(module: str) -> dict[str, tuple[str, ...]]:
     """Whatever is imported with the module, directly or by what it imports, with the way that leads there."""
     found: dict[str, tuple[str, ...]] = {}
-    ways = [(module,)]
+    ways: list[tuple[str, ...]] = [(module,)]
     while ways:
         way = ways.pop()
         for name in at_the_top(way[-1]):

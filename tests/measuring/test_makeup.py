@@ -61,7 +61,7 @@ def test_another_peak_than_was_measured_is_explained_by_nothing() -> None:
 
 
 def test_the_tensors_of_a_file_and_all_else_in_it() -> None:
-    model = nn.Sequential(nn.Linear(100, 50), nn.Linear(50, 100, bias=False), nn.Linear(100, 50, bias=False))
+    model: Any = nn.Sequential(nn.Linear(100, 50), nn.Linear(50, 100, bias=False), nn.Linear(100, 50, bias=False))
     model[2].weight = model[0].weight
     model.register_buffer("mask", torch.zeros(30, dtype=torch.uint8))
     model.table = {"of": [torch.zeros(7), bytes(1000)], "none": None}

@@ -88,7 +88,7 @@ def test_tied_torchao_weights_and_what_stays_float_count_once() -> None:
         def forward(self, x: torch.Tensor) -> Any:
             return self.first(self.embedding(x) * self.scale)
 
-    model = quantized(Tied(), "Int8WeightOnlyConfig")
+    model: Any = quantized(Tied(), "Int8WeightOnlyConfig")
     model.again = model.first
     model.weight_itself = model.first.weight
     assert weights_bytes(model) == INT8_LINEAR + 4 * 10 * 1000 + 4 * 1000

@@ -54,7 +54,14 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     def make(metric: MetricSpec, recipe: str | None = None) -> Bench:
         folder = str(tmp_path)
         variant = Variant(
-            "scored_user:model", parse(recipe) if recipe else None, "scored_user:data", None, None, metric, (folder,), folder
+            "scored_user:model",
+            parse(recipe) if recipe else None,
+            "scored_user:data",
+            None,
+            None,
+            metric,
+            (folder,),
+            folder,
         )
         made = Bench(variant)
         made.load()

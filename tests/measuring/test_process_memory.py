@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def test_a_session_of_a_class_of_the_users_own_is_found_too() -> None:
     class Session(onnxruntime.InferenceSession):
         pass
 
-    model = nn.Module()
+    model: Any = nn.Module()
     model.held = {"sessions": [Session(foreign_models.onnx_file(), providers=["CPUExecutionProvider"])]}
     with pytest.raises(ForeignRuntime, match="ONNX Runtime"):
         weights_bytes(model)
@@ -117,7 +118,7 @@ def test_the_weights_of_a_foreign_runtime_are_in_the_peak_of_its_process(kind: s
     for name in ("one", "other"):
         worker = Worker(variant(kind), tmp_path, name)
         try:
-            arguments = {"model": str(model), "inputs": str(inputs), "runtime": RUNTIMES[kind]}
+            arguments: dict[str, Any] = {"model": str(model), "inputs": str(inputs), "runtime": RUNTIMES[kind]}
             peak, meter = worker.request("process_memory", limit_s=60, **arguments)
         finally:
             worker.close()

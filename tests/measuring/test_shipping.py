@@ -30,7 +30,7 @@ def model() -> nn.Module:
 
 
 def variant(recipe: str) -> nn.Module:
-    return optimize(model(), parse(recipe), context()).model
+    return optimize(model(), parse(recipe).steps, context()).model
 
 
 def answers(model: Any) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ OTHERS = (
 )
 def test_the_books_balance(kind: str, recipe: str | None, tmp_path: Path) -> None:
     model, inputs = make(kind)
-    files = {"model": str(tmp_path / "model.pt"), "inputs": str(tmp_path / "inputs.pt")}
+    files: dict[str, Any] = {"model": str(tmp_path / "model.pt"), "inputs": str(tmp_path / "inputs.pt")}
     size.save(inputs, Path(files["inputs"]))
     size.save(apply(recipe, model, inputs).model if recipe else model, Path(files["model"]))
     folder = str(HERE)

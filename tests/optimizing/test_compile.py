@@ -185,7 +185,7 @@ class Disabled(nn.Module):
         super().__init__()
         self.layer = nn.Linear(8, 8)
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: torch.Tensor) -> Any:
         return self.layer(x)
 

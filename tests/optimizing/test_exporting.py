@@ -112,9 +112,10 @@ def test_what_cannot_be_exported_is_told_by_its_root_without_advice(way: str, to
 
 def test_the_root_is_the_exception_that_torch_wrapped_and_not_one_of_the_models_own_chain() -> None:
     def raised(wrap: type[Exception]) -> Exception:
+        table: dict[str, int] = {}
         try:
             try:
-                {}["weights"]  # type: ignore[index]
+                table["weights"]
             except KeyError as key:
                 raise ValueError("no table for this size\nFor more information, read the manual") from key
         except ValueError as error:
@@ -122,6 +123,7 @@ def test_the_root_is_the_exception_that_torch_wrapped_and_not_one_of_the_models_
                 raise wrap("exporting failed") from error
             except wrap as outer:
                 return outer
+        raise AssertionError("a table without entries has one")
 
     from torch._dynamo.exc import TorchDynamoException
 

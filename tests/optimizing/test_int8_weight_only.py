@@ -73,7 +73,7 @@ class TestArithmetic:
         self, outputs: int, shape: tuple[int, ...]
     ) -> None:
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(512, outputs)).eval()
+        model: Any = nn.Sequential(nn.Linear(512, outputs)).eval()
         bias = model[0].bias
         x = torch.randn(shape)
         variant = apply("int8-weight-only", model, x).model
@@ -162,7 +162,7 @@ class TestKinds:
         model, inputs = make("two inputs")
         variant = apply("int8-weight-only", model, inputs).model
         expected = run(variant, inputs)
-        compiled = torch.compile(variant, backend="aot_eager", fullgraph=True)
+        compiled: Any = torch.compile(variant, backend="aot_eager", fullgraph=True)
         assert relative_error(run(compiled, inputs), expected) < 1e-5
 
     def test_half_an_encoder_layer_replaced_turns_its_fused_path_off(self) -> None:
@@ -192,7 +192,7 @@ class TestSharing:
         class Bag(nn.EmbeddingBag):
             """Not a class that is replaced."""
 
-        model = nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 16), nn.Linear(16, 20, bias=False))
+        model: Any = nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 16), nn.Linear(16, 20, bias=False))
         model.add_module("bag", Bag(20, 16))
         model[2].weight = model[0].weight = model.bag.weight
         model.forward = lambda x: model[2](model[1](model[0](x))) + model.bag(x)[:, :1, None]
@@ -227,7 +227,7 @@ class TestNotes:
             apply("int8-weight-only", nn.Sequential(layer), torch.randint(0, 50, (2, 3)))
 
     def test_infinite_weights_are_left_alone(self) -> None:
-        model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+        model: Any = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
         with torch.no_grad():
             model[0].weight[0, 0] = float("inf")
         optimization = apply("int8-weight-only", model, torch.randn(2, 8))
@@ -279,7 +279,7 @@ class TestCallMemory:
         assert call_peak_bytes(lambda: run(variant, x)) < 2 * 512 * 512 // 8 * FLOAT32 + 64 * 512
 
     @pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3)])
-    def test_rebuilt_weights_are_gone_after_the_call(self, kind: type[nn.RNNBase], gates: int) -> None:
+    def test_rebuilt_weights_are_gone_after_the_call(self, kind: type[nn.LSTM | nn.GRU], gates: int) -> None:
         model, inputs = Recurrent(kind).eval(), torch.randint(0, 50, (3, 9))
         variant = apply("int8-weight-only", model, inputs).model
         run(variant, inputs)

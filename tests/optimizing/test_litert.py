@@ -102,6 +102,8 @@ def train_batch_norm(model: nn.Module) -> None:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight)
             nn.init.normal_(module.bias)
+            assert module.running_mean is not None
+            assert module.running_var is not None
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
 
@@ -206,6 +208,7 @@ class Video(nn.Module):
         self.head = nn.Linear(8, 4)
         nn.init.normal_(self.norm.weight)
         nn.init.normal_(self.norm.bias)
+        assert self.norm.running_mean is not None
         nn.init.normal_(self.norm.running_mean)
 
     def forward(self, x: torch.Tensor) -> Any:
@@ -351,6 +354,8 @@ class Scaled(nn.Module):
 
 class Counter(nn.Module):
     """Keeps something from call to call."""
+
+    calls: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -507,7 +512,7 @@ def test_no_more_than_the_asked_for_batches_are_read() -> None:
 class Masked(HandWrittenAttention):
     """Attention with a mask as many write it: a huge negative number instead of infinity."""
 
-    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> Any:
+    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> Any:  # type: ignore[override]
         x = self.embed(x)
         batch, length, _ = x.shape
         query, key, value = self.qkv(x).reshape(batch, length, 3, 4, 16).permute(2, 0, 3, 1, 4)

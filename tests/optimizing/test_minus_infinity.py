@@ -19,6 +19,9 @@ INF = math.inf
 class Masked(nn.Module):
     """Every third class is forbidden; a causal mask is returned beside the scores."""
 
+    forbidden: torch.Tensor
+    mask: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)

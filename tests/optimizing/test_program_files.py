@@ -93,7 +93,7 @@ def original(file: str, inputs: Inputs) -> nn.Module:
 
 def optimized(file: str, recipe: str, inputs: Inputs, calibration: Inputs | None = None) -> Optimization:
     context = Context(inputs, None if calibration is None else lambda: iter([calibration]), seed=0)
-    return optimize(original(file, inputs), parse(recipe), context)
+    return optimize(original(file, inputs), parse(recipe).steps, context)
 
 
 def test_several_outputs_are_a_dict_and_one_is_a_tensor(two: str, halved: str) -> None:
@@ -160,11 +160,11 @@ def test_a_recipe_that_does_not_fit_names_those_that_do(two: str, recipe: str, t
 
 
 def test_files_that_no_recipe_takes_say_what_to_do() -> None:
-    assert unfit_for_file(parse("bf16"), ".pt2") == (
+    assert unfit_for_file(parse("bf16").steps, ".pt2") == (
         "bf16 takes a model of torch, and no recipe takes .pt2 files; name a `factory:`, or state what was made of the "
         "file below `candidates:`"
     )
-    assert unfit_for_file(parse("litert-int8"), ".tflite") == ""
+    assert unfit_for_file(parse("litert-int8").steps, ".tflite") == ""
 
 
 def test_an_original_that_does_not_run_says_so(two: str) -> None:

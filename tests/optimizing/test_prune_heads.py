@@ -98,7 +98,7 @@ def test_attributes_follow_and_only_those_that_mean_the_heads() -> None:
     assert isinstance(model, HandWrittenAttention)
     assert (model.num_heads, model.size) == (2, 16)
     assert (model.qkv.out_features, model.project.in_features) == (2 * 3 * 16, 2 * 16)
-    separate = Residual(Separate()).eval()
+    separate: Any = Residual(Separate()).eval()
     apply(HEADS_ONLY, separate, torch.randn(3, 7, 16))
     assert (separate.attention.num_heads, separate.attention.embed_dim) == (2, 16)
 
@@ -196,7 +196,7 @@ def test_one_attention_at_two_places_is_pruned_once_and_stays_one() -> None:
             return x + self.second(x, x, x, need_weights=False)[0]
 
     torch.manual_seed(0)
-    model = Twice(nn.MultiheadAttention(32, 4, batch_first=True)).eval()
+    model: Any = Twice(nn.MultiheadAttention(32, 4, batch_first=True)).eval()
     model = planted(model)
     inputs = torch.randn(3, 7, 32)
     expected = run(silence(model, REMOVED), inputs)
@@ -260,7 +260,7 @@ def test_an_encoder_loses_heads_and_its_fused_path(kind: str) -> None:
 
 def test_a_decoder_with_masks_loses_heads_of_both_attentions() -> None:
     torch.manual_seed(0)
-    model = nn.TransformerDecoder(nn.TransformerDecoderLayer(32, 4, 64), 1).eval()
+    model: Any = nn.TransformerDecoder(nn.TransformerDecoderLayer(32, 4, 64), 1).eval()
     model = planted(model)
     inputs: Inputs = {
         "tgt": torch.randn(5, 2, 32),
@@ -274,7 +274,7 @@ def test_a_decoder_with_masks_loses_heads_of_both_attentions() -> None:
     assert relative_error(run(optimization.model, inputs), expected) < ROUNDING
 
 
-def bert(implementation: str) -> tuple[nn.Module, Inputs]:
+def bert(implementation: str) -> tuple[Any, Inputs]:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=50,
@@ -311,7 +311,7 @@ def test_bert_loses_whole_heads(implementation: str) -> None:
     assert torch.equal(run(reloaded, inputs).logits, run(optimization.model, inputs).logits)
 
 
-def silence_bert(model: nn.Module, factor: float) -> nn.Module:
+def silence_bert(model: Any, factor: float) -> Any:
     silent = copy.deepcopy(model)
     with torch.no_grad():
         for layer in silent.bert.encoder.layer:
@@ -365,7 +365,7 @@ def test_pruning_twice_gives_the_same_bits() -> None:
 
 
 def test_an_attention_with_a_forward_of_its_own_keeps_its_heads() -> None:
-    model = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval()
+    model: Any = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval()
     before = model.self_attn.forward
     model.self_attn.forward = lambda *args, **kwargs: before(*args, **kwargs)
     notes = " | ".join(apply("prune-structured(ratio=0.5, heads=true)", model, torch.randn(2, 5, 32)).notes)

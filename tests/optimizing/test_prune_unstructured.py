@@ -39,7 +39,7 @@ def test_sixteen_bit_weights_are_pruned_by_the_count() -> None:
 def test_reparametrized_and_masked_layers_are_named() -> None:
     model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(4)))
     parametrizations.weight_norm(model[1])
-    prune.random_unstructured(model[2], "weight", 0.5)
+    prune.random_unstructured(model[2], "weight", 0.5)  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch.nn.utils.weight_norm` is deprecated")
         weight_norm(model[3])

@@ -28,6 +28,9 @@ class Doubles(RuntimeModule):
     def float_tensors(self) -> Iterator[torch.Tensor]:
         return iter(())
 
+    def parts(self) -> dict[str, bytes]:
+        return {".table": self.program}
+
 
 def doubles(program: bytes) -> Doubles:
     inputs = (torch.ones(2), torch.ones(3))

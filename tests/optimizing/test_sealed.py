@@ -29,7 +29,7 @@ def plain() -> nn.Module:
 
 
 def scripted() -> Any:
-    return torch.jit.script(plain())  # type: ignore[no-untyped-call]
+    return torch.jit.script(plain())
 
 
 def traced() -> Any:

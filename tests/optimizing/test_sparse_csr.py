@@ -84,7 +84,7 @@ def test_bytes_are_those_of_csr_and_coverage_is_that_of_the_stored_weights() -> 
 
 def test_a_single_example_without_batch_and_an_empty_row() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(256, 256))
+    model: Any = nn.Sequential(nn.Linear(256, 256))
     with torch.no_grad():
         model[0].weight[torch.rand(256, 256) < 0.9] = 0
         model[0].weight[7] = 0
@@ -100,7 +100,7 @@ def test_a_single_example_without_batch_and_an_empty_row() -> None:
 def test_zero_share_decides() -> None:
     torch.manual_seed(0)
     for zeros, stored in ((51_000, False), (53_000, True)):  # 80% of 65,536 are 52,428.8
-        model = nn.Sequential(nn.Linear(256, 256))
+        model: Any = nn.Sequential(nn.Linear(256, 256))
         with torch.no_grad():
             model[0].weight.view(-1)[:zeros] = 0
         if stored:
