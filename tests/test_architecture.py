@@ -156,3 +156,18 @@ def test_each_test_is_of_one_kind_which_its_room_says(request: pytest.FixtureReq
     assert kinds[request.node] == {"unit"}
     assert all(found == {"e2e"} for item, found in kinds.items() if item.path.parent.name in ("plugin", "cli"))
     assert all(found == {"runtime"} for item, found in kinds.items() if item.path.parent.name == "measuring")
+
+
+def test_no_module_of_the_tests_has_two_names() -> None:
+    """pytest imports a conftest.py and a test module by a bare name, and nothing else may; helpers have a full one."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    bare = {file.stem for file in files}
+    for file in files:
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        names = [each.name for node in nodes if isinstance(node, ast.Import) for each in node.names]
+        froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+        names += [f"{node.module}.{each.name}" for node in froms for each in node.names]
+        for first, *others in (name.split(".") for name in names):
+            assert first not in bare, f"{file}: import it as tests.<room>.{first}"
+            twice = [each for each in others if first == "tests" and each.startswith(("test_", "conftest"))]
+            assert not twice, f"{file}: {twice[0]} is imported by pytest; what others use of it belongs into a helper"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,7 +145,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("value", HOSTILE)
 @pytest.mark.parametrize("name", ["budgets", "against"])
-def test_hostile_inputs_stay_data(job: Job, python: str, name: str, value: str) -> None:
+def test_hostile_inputs_stay_data(job: Job, python: str, name: str, value: Any) -> None:
     gate(job, python=python, **{name: value})
     assert called(job)[-2:] == [f"--modelopt-{name}={value}", "--modelopt-whole"]
     assert not (job.workspace / "hurt").exists()
@@ -176,7 +177,7 @@ def test_a_hostile_argument_is_one_argument(job: Job, python: str, value: str) -
 
 @pytest.mark.parametrize("name", ["strict", "whole"])
 @pytest.mark.parametrize("value", ["yes", "True", "$(touch hurt)", "false\ntrue"])
-def test_a_switch_is_true_or_false(job: Job, python: str, name: str, value: str) -> None:
+def test_a_switch_is_true_or_false(job: Job, python: str, name: str, value: Any) -> None:
     done = gate(job, python=python, **{name: value})
     assert (done.returncode, job.outputs) == (4, {"verdict": "error"})
     assert done.stdout == f"::error::model-budgets: the input {name} is neither 'true' nor 'false'\n"

@@ -40,13 +40,13 @@ def name_of(file: Path) -> str:
 def test_it_is_what_its_host_takes(file: Path) -> None:
     kinds = {"action.yml": "github-actions", "dependabot.yml": "dependabot"}
     kind = "vendor.gitlab-ci" if file == GITLAB else "vendor." + kinds.get(file.name, "github-workflows")
-    command = [SCRIPTS / "check-jsonschema", "--builtin-schema", kind, file]
+    command: list[str | Path] = [SCRIPTS / "check-jsonschema", "--builtin-schema", kind, file]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "ok -- validation done\n"), done.stdout
 
 
 def test_zizmor_finds_nothing() -> None:
-    command = [
+    command: list[str | Path] = [
         SCRIPTS / "zizmor",
         "--offline",
         "--no-progress",

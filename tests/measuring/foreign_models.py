@@ -105,7 +105,7 @@ class Unsavable(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.session = onnx_runtime().session
+        self.session: Any = onnx_runtime().session
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(self.session.run(None, {"x": x.numpy()})[0])
@@ -119,7 +119,7 @@ class WithHead(nn.Module):
         self.body = onnx_runtime()
         self.head = nn.Linear(OUTPUTS, 400)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.head(self.body(x))
 
 

@@ -100,7 +100,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     def make(model: str = "model", data: str = "tensors", recipe: str | None = None) -> Bench:
         variant = Variant(
             f"bench_user:{model}",
-            recipe and parse(recipe),
+            parse(recipe) if recipe else None,
             f"bench_user:{data}",
             None,
             None,

@@ -11,7 +11,7 @@ import pytest
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.results.metric import MetricSpec
-from tests.measuring.test_process import is_running
+from tests.measuring.processes import is_running
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for in /proc")
 

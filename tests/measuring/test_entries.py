@@ -28,7 +28,7 @@ LOSS = "has not one entry for each example"
 
 
 @dataclass
-class Found(ModelOutput):  # type: ignore[misc]
+class Found(ModelOutput):
     logits: Any = None
     states: Any = None
     loss: Any = None
@@ -107,16 +107,15 @@ def structure(dice: random.Random, depth: int) -> tuple[Make, Entry]:
         return leaf(dice)
     names = ["logits", "states"]
     made = {name: structure(dice, depth - 1) for name in names}
-    build, read = dice.choice(
-        [
-            (dict, lambda given, name: given[name]),
-            (lambda parts: tuple(parts.values()), lambda given, name: given[names.index(name)]),
-            (lambda parts: Found(**parts), getattr),
-            (lambda parts: Boxes(*parts.values()), lambda given, name: (given.boxes, given.names)[names.index(name)]),
-            (lambda parts: Pair(*parts.values()), lambda given, name: given[names.index(name)]),
-            (lambda parts: SimpleNamespace(**parts), getattr),
-        ]
-    )
+    forms: list[tuple[Callable[..., Any], Callable[[Any, str], Any]]] = [
+        (dict, lambda given, name: given[name]),
+        (lambda parts: tuple(parts.values()), lambda given, name: given[names.index(name)]),
+        (lambda parts: Found(**parts), getattr),
+        (lambda parts: Boxes(*parts.values()), lambda given, name: (given.boxes, given.names)[names.index(name)]),
+        (lambda parts: Pair(*parts.values()), lambda given, name: given[names.index(name)]),
+        (lambda parts: SimpleNamespace(**parts), getattr),
+    ]
+    build, read = dice.choice(forms)
     return (
         lambda batch: build({name: make(batch) for name, (make, _) in made.items()}),
         lambda given, at: [entry(read(given, name), at) for name, (_, entry) in made.items()],
@@ -164,7 +163,7 @@ def scored(function: Callable[[torch.Tensor], Any], metric: Any, *, size: int = 
     return found.score
 
 
-def exact(outputs: Any, targets: Any) -> float:
+def exact(outputs: Any, targets: Any) -> Any:
     return sum(one == other for one, other in zip(outputs, targets, strict=True)) / len(targets)
 
 

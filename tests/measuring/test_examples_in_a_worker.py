@@ -83,7 +83,8 @@ def test_variants_take_the_order_that_was_read_and_do_not_make_the_data(
     # The same shuffled order as the loader has it, with the seed of every run.
     torch.manual_seed(made._variant.seed)
     expected = [batch for batch, _ in DataLoader(TensorDataset(user.INPUTS, user.TARGETS), 32, shuffle=True)]
-    assert torch.equal(torch.cat([batch.inputs for batch in read_batches(found)]), torch.cat(expected))
+    read: list[Any] = [batch.inputs for batch in read_batches(found)]
+    assert torch.equal(torch.cat(read), torch.cat(expected))
     assert torch.equal(made._first_inputs(), torch.cat(expected)[:40]), "the measured call has the first of them"
     assert answers.targets is not None
     assert [found.slice_names[number] == "odd" for number in found.slice_of] == [bool(t) for t in answers.targets]

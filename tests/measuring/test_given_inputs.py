@@ -28,7 +28,7 @@ WAYS: dict[str, Callable[[Tensor], object]] = {
     "to NaN": lambda x: x.log_().log_(),
     "transposed": lambda x: x.t_(),
     "resized": lambda x: x.resize_(1, 3),
-    "another storage": lambda x: x.set_(torch.zeros(2, 2)),
+    "another storage": lambda x: x.set_(torch.zeros(2, 2)),  # type: ignore[call-overload]
     "not at all": lambda x: x + 1,
 }
 
@@ -184,7 +184,8 @@ def test_a_block_in_which_the_model_begins_to_write_is_timed_again() -> None:
 
 def test_copies_share_memory_as_the_inputs_do() -> None:
     base = torch.arange(6.0)
-    one, other = fresh((base[:4], base[2:]))
+    copies: Any = fresh((base[:4], base[2:]))
+    one, other = copies
     one.fill_(9)
     assert other.tolist() == [9, 9, 4, 5]
     assert base.tolist() == [0, 1, 2, 3, 4, 5]

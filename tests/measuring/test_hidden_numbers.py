@@ -7,6 +7,7 @@ import random
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +66,8 @@ PLACES = {
 def generated(number: int) -> tuple[str, int]:
     """The source of a model with a few numbers in random places, and their bytes."""
     chance = random.Random(number)
-    before, attributes, made, used, total = [], ["pass"], ["pass"], ["pass"], 0
+    before: list[str] = []
+    attributes, made, used, total = ["pass"], ["pass"], ["pass"], 0
     for k in range(chance.randint(1, 6)):
         size = 4 * chance.randint(10, 5000)
         value = chance.choice(NESTS).format(chance.choice(list(NUMBERS.values())).format(n=size))
@@ -160,7 +162,7 @@ def test_what_the_models_code_does_not_name_is_not_the_models(tmp_path: Path) ->
 def test_attributes_that_are_no_numbers_do_not_end_the_figure() -> None:
     import numpy
 
-    model = torch.nn.Linear(10, 10)
+    model: Any = torch.nn.Linear(10, 10)
     model.names = numpy.array(["cat", "dog"])
     model.objects = numpy.array([object(), None, torch.zeros(25)], dtype=object)
     model.dates = numpy.array(["2026-01-01"], dtype="datetime64[D]")

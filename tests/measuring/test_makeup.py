@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from pytest_modelopt.measuring.worker.memory.file_makeup import makeup
 from pytest_modelopt.measuring.worker.memory.tensor_meter import call_peak_bytes
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.plugin.progress import Silent
-from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.case import PlannedCase
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.observations import Makeup
 
@@ -60,7 +61,7 @@ def test_another_peak_than_was_measured_is_explained_by_nothing() -> None:
 
 
 def test_the_tensors_of_a_file_and_all_else_in_it() -> None:
-    model = nn.Sequential(nn.Linear(100, 50), nn.Linear(50, 100, bias=False), nn.Linear(100, 50, bias=False))
+    model: Any = nn.Sequential(nn.Linear(100, 50), nn.Linear(50, 100, bias=False), nn.Linear(100, 50, bias=False))
     model[2].weight = model[0].weight
     model.register_buffer("mask", torch.zeros(30, dtype=torch.uint8))
     model.table = {"of": [torch.zeros(7), bytes(1000)], "none": None}
@@ -91,7 +92,7 @@ class Unrolls(nn.Module):
         self.cell = Cell()
         self.head = nn.Linear(4, 2)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         state = torch.zeros(len(x), 4)
         for step in range(x.shape[1]):
             state = self.cell(x[:, step], state)
@@ -141,7 +142,7 @@ def test_it_is_looked_at_where_a_figure_is_worse_or_breaks_a_limit(tmp_path: Pat
     runner = Runner(StepLimits(time_limit_s=0.1, step_limit_s=60), Silent(), lambda case: breaks)
     try:
         case = runner.measure(
-            Case(id="id", model="m", recipe=recipe, limits=(), batch_size=1), of, lambda *_: "nothing"
+            PlannedCase(id="id", model="m", recipe=recipe, limits=(), batch_size=1), of, lambda _: True
         )
     finally:
         runner.close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -100,7 +102,7 @@ def test_packed_recurrent_weights_count() -> None:
 def test_pruning_masks_make_a_model_bigger() -> None:
     model = nn.Linear(100, 100)
     before = weights_bytes(model)
-    prune.l1_unstructured(model, "weight", 0.5)
+    prune.l1_unstructured(model, "weight", 0.5)  # type: ignore[no-untyped-call]
     assert weights_bytes(model) == before + 2 * 4 * 100 * 100  # the mask, and the product that the hook keeps
 
 
@@ -114,7 +116,7 @@ def test_sparse_weights_count_values_and_indices() -> None:
 
 def test_a_wrapper_subclass_counts_what_it_holds() -> None:
     class Halved(torch.Tensor):
-        inner: torch.Tensor
+        inner: torch.Tensor  # type: ignore[assignment]
 
         @staticmethod
         def __new__(cls: type[Halved], inner: torch.Tensor) -> Halved:
@@ -126,7 +128,7 @@ def test_a_wrapper_subclass_counts_what_it_holds() -> None:
             return ["inner"], None
 
         @classmethod
-        def __torch_dispatch__(cls, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
             raise RuntimeError("only counted here")
 
     model = nn.Module()
@@ -144,6 +146,9 @@ def test_weight_only_quantization_that_rebuilds_floats_shows_in_the_peak() -> No
     """int8 at rest, float at each call: resident bytes fall by three quarters, the peak of the call rises."""
 
     class WeightOnly(nn.Module):
+        scale: torch.Tensor
+        weight: torch.Tensor
+
         def __init__(self, linear: nn.Linear) -> None:
             super().__init__()
             self.register_buffer("scale", linear.weight.detach().abs().max() / 127)
@@ -172,7 +177,7 @@ def _closure(table: torch.Tensor) -> object:
     return lambda: table
 
 
-HOLDERS = {
+HOLDERS: dict[str, Callable[[torch.Tensor], Any]] = {
     "slots": Slotted,
     "deque": lambda t: deque([t]),
     "partial": lambda t: functools.partial(torch.add, t),

@@ -18,7 +18,7 @@ from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.variant import Variant, environment_now
 from pytest_modelopt.optimizing.expression import Expression, parse
 from pytest_modelopt.plugin.progress import Silent
-from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.case import MeasuredCase, PlannedCase
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.metric import MetricSpec
 
@@ -241,7 +241,7 @@ def runner() -> Iterator[Runner]:
 
 def sides(
     runner: Runner, folder: Path, model: str, recipe: Expression = RECIPE
-) -> tuple[Case, Measurement, Measurement]:
+) -> tuple[MeasuredCase, Measurement, Measurement]:
     (folder / "users.py").write_text(USERS, encoding="utf-8")
     of = Variant(
         model=f"users:{model}",
@@ -255,7 +255,7 @@ def sides(
         environment=environment_now(),
     )
     case = runner.measure(
-        Case(id="id", model="m", recipe=recipe.text, limits=(), batch_size=1), of, lambda *_: "nothing"
+        PlannedCase(id="id", model="m", recipe=recipe.text, limits=(), batch_size=1), of, lambda _: True
     )
     assert case.error is None, case.error
     assert case.reference is not None

@@ -85,10 +85,10 @@ def test_tied_torchao_weights_and_what_stays_float_count_once() -> None:
             self.embedding = nn.Embedding(10, 1000)
             self.register_buffer("scale", torch.ones(1000))
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             return self.first(self.embedding(x) * self.scale)
 
-    model = quantized(Tied(), "Int8WeightOnlyConfig")
+    model: Any = quantized(Tied(), "Int8WeightOnlyConfig")
     model.again = model.first
     model.weight_itself = model.first.weight
     assert weights_bytes(model) == INT8_LINEAR + 4 * 10 * 1000 + 4 * 1000
@@ -188,7 +188,7 @@ def test_separate_worker_processes_read_the_same_to_the_byte(recipe: str | None,
     root = str(Path(__file__).parents[2])
     variant = Variant(
         model="example_project.vision:load_model",
-        recipe=recipe and parse(recipe),
+        recipe=parse(recipe) if recipe else None,
         data="example_project.vision:test_data",
         calibration=None,
         example_inputs=None,

@@ -126,10 +126,10 @@ def test_the_file_holds_no_more_than_the_batches(tmp_path: Path) -> None:
 
 def test_minus_infinity_is_a_score_and_counts_for_nothing_where_both_have_it(tmp_path: Path) -> None:
     before, after = drawn(0, 10, 6), drawn(1, 10, 6)
-    masked = [side.clone() for side in (before, after)]
+    masked = (before.clone(), after.clone())
     for side in masked:
         side[:, 2:4] = -torch.inf
-    kept = [side[:, [0, 1, 4, 5]] for side in (before, after)]
+    kept = (before[:, [0, 1, 4, 5]], after[:, [0, 1, 4, 5]])
     for kind in (Cosine, Sqnr, Agreement):
         path = tmp_path / kind.__name__
         path.mkdir()

@@ -52,10 +52,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     threads = torch.get_num_threads()
 
     def make(metric: MetricSpec, recipe: str | None = None) -> Bench:
-        folder = str(tmp_path)
-        variant = Variant(
-            "scored_user:model", recipe and parse(recipe), "scored_user:data", None, None, metric, (folder,), folder
-        )
+        folder, steps = str(tmp_path), parse(recipe) if recipe else None
+        variant = Variant("scored_user:model", steps, "scored_user:data", None, None, metric, (folder,), folder)
         made = Bench(variant)
         made.load()
         if recipe is not None:

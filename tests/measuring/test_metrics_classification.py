@@ -145,7 +145,8 @@ def test_the_spread_of_the_scores_is_of_finite_numbers() -> None:
     outputs = torch.tensor([[-math.inf, 1.0, 0.0], [-math.inf, 0.0, 2.0], [3.0, 0.0, 2.0]])
     found = answer(outputs, torch.tensor([1, 2, 1]), accuracy(), size=2).spread
     numbers = [1.0, 0.0, 0.0, 2.0, 3.0, 0.0, 2.0]
-    assert found == Spread(7, 4, pytest.approx(statistics.stdev(numbers)), 3 + 1)
+    deviation: Any = pytest.approx(statistics.stdev(numbers))
+    assert found == Spread(7, 4, deviation, 3 + 1)
     assert answer(torch.ones(5, 3), torch.zeros(5).long(), accuracy()).spread == Spread(15, 1, 0.0, 15)
 
 

@@ -66,7 +66,7 @@ def _two(make: Callable[[], Scorer]) -> tuple[Scorer, Callable[[], Scorer]]:
 
 def moved(targets: torch.Tensor, by: int, size: int) -> torch.Tensor:
     """Batch by batch, the targets that the outputs stand beside when they are moved on."""
-    return torch.cat([part.roll(-by, dims=0) for part in targets.split(size)])
+    return torch.cat([part.roll(-by, dims=0) for part in targets.split(size)])  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -117,9 +117,9 @@ def test_texts_ragged_outputs_and_what_prepare_makes() -> None:
         return ClassMetric(Sums(text.WordErrorRate()), "WER", None, is_prepared=True)
 
     found = answer(torch.arange(12), words, Prepared(Paired(*_two(scorer), higher_is_better=False), spelled, "m:p"))
-    expected = text.WordErrorRate()(words, words[1:] + words[:1])
+    expected: Any = pytest.approx(float(text.WordErrorRate()(words, words[1:] + words[:1])))
     assert found.score == 0.0
-    assert found.pairing == Pairing(12, 0.0, pytest.approx(float(expected)), changed=12, neighbours=12.0, others=12.0)
+    assert found.pairing == Pairing(12, 0.0, expected, changed=12, neighbours=12.0, others=12.0)
 
 
 def test_what_fails_in_wrong_pairs_only_costs_nothing() -> None:
@@ -170,12 +170,13 @@ def apart(targets: Any) -> float:
 
 
 def test_examples_beside_whose_answer_another_target_comes_are_counted() -> None:
-    for targets, changed in [
+    cases: list[tuple[Any, int]] = [
         (torch.tensor([0, 0, 1, 0, 0]), 2),
         (["a", "b", "b"], 2),
         (torch.arange(4.0), 4),
         ([1], 0),
-    ]:
+    ]
+    for targets, changed in cases:
         distances = Distances()
         distances.add(targets, len(targets))
         assert distances.changed == changed

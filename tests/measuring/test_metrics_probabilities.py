@@ -53,7 +53,7 @@ def test_those_that_guess_whether_they_are_given_probabilities_are_known(
 
     real, guessed = library.normalize_logits_if_needed, []
 
-    def watched(tensor: torch.Tensor, normalization: Any) -> torch.Tensor:
+    def watched(tensor: torch.Tensor, normalization: Any) -> Any:
         guessed.append(normalization)
         return real(tensor, normalization)
 

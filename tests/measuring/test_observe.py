@@ -115,7 +115,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         folder = str(tmp_path)
         variant = Variant(
             f"observed_user:{model}",
-            recipe and parse(recipe),
+            parse(recipe) if recipe else None,
             "observed_user:data",
             f"observed_user:{calibration}" if calibration else None,
             None,

@@ -29,18 +29,18 @@ X = torch.ones(2, 16)
 
 def test_masks_until_they_are_made_permanent() -> None:
     model = mlp()
-    prune.l1_unstructured(model[0], "weight", amount=0.5)
+    prune.l1_unstructured(model[0], "weight", amount=0.5)  # type: ignore[no-untyped-call]
     found = seen(model, X)
     assert (found.masked_weights, found.mask_bytes) == (1, 16 * 32 * 4)
     assert found.zero_weights == 256
-    prune.remove(model[0], "weight")
+    prune.remove(model[0], "weight")  # type: ignore[no-untyped-call]
     found = seen(model, X)
     assert (found.masked_weights, found.mask_bytes, found.zero_weights) == (0, 0, 256)
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
 def test_sparse_weights_are_no_dense_zeros() -> None:
-    model = mlp()
+    model: Any = mlp()
     with torch.no_grad():
         model[0].weight[:16] = 0
     model[0].weight = nn.Parameter(model[0].weight.detach().to_sparse_csr(), requires_grad=False)
@@ -51,7 +51,7 @@ def test_sparse_weights_are_no_dense_zeros() -> None:
 def test_modules_that_imitate_quantization() -> None:
     from torch.ao.quantization import FakeQuantize, MinMaxObserver
 
-    model = nn.Sequential(nn.Linear(16, 8), FakeQuantize(), MinMaxObserver()).eval()
+    model = nn.Sequential(nn.Linear(16, 8), FakeQuantize(), MinMaxObserver()).eval()  # type: ignore[no-untyped-call]
     # FakeQuantize holds an observer of its own.
     assert seen(model, X).fake_quantizers == 3
 
@@ -96,7 +96,7 @@ def test_packed_layers_are_counted_once_each() -> None:
     from pytest_modelopt.optimizing.quantization import torch_ao
 
     with torch_ao.quiet():
-        model = quantize_dynamic(nn.Sequential(mlp(), nn.LSTM(8, 4)).eval(), {nn.Linear, nn.LSTM})
+        model = quantize_dynamic(nn.Sequential(mlp(), nn.LSTM(8, 4)).eval(), {nn.Linear, nn.LSTM})  # type: ignore[no-untyped-call]
     assert observe.observe(model, lambda: None, {}, (), {}).packed_modules == 3
 
 
@@ -117,9 +117,13 @@ class CompilesLater(nn.Module):
         self.inner = inner
         self.run: Any = None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         if self.run is None:
-            self.run = torch.compile(lambda x: self.inner(x), backend="eager")
+
+            def run(x: torch.Tensor) -> Any:
+                return self.inner(x)
+
+            self.run = torch.compile(run, backend="eager")
         return self.run(x)
 
 
@@ -159,7 +163,7 @@ class Tied(nn.Module):
         self.head.weight = self.embed.weight
         self.once = self.again = nn.Linear(16, 16)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.head(self.again(self.once(self.embed(x))))
 
 
@@ -192,7 +196,7 @@ def test_packing_one_of_two_tied_layers_unties_them() -> None:
     model = Tied().eval()
     ties = observe.ties(model)
     with torch_ao.quiet():
-        packed = quantize_dynamic(model, {nn.Linear})
+        packed = quantize_dynamic(model, {nn.Linear})  # type: ignore[no-untyped-call]
     found = seen(packed, torch.zeros(1, 3, dtype=torch.long), ties)
     assert (found.untied, found.untied_bytes) == (("embed.weight = head.weight",), 50 * 16)
 
@@ -225,7 +229,7 @@ def test_layers_that_were_derived_by_name_and_torchs_own_are_none() -> None:
 
 
 def test_memory_format_and_dtypes() -> None:
-    model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Linear(2, 2).double(), nn.Linear(2, 2).bfloat16())
+    model: Any = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Linear(2, 2).double(), nn.Linear(2, 2).bfloat16())
     model[0].to(memory_format=torch.channels_last)
     found = observe.observe(model, lambda: None, {}, (), {})
     assert found.channels_last_weights == 1

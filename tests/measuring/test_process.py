@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,9 @@ from pytest_modelopt.measuring.controller import process
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.results.metric import MetricSpec
+from tests.measuring.processes import is_running
+
+Start = Callable[..., Worker]
 
 SOURCE = """
 import os, signal, socket, struct, sys, threading, time
@@ -157,7 +160,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(folder: Path) -> Iterator[object]:
+def start(folder: Path) -> Iterator[Start]:
     workers: list[Worker] = []
 
     def make(model: str = "users_code:model") -> Worker:
@@ -185,35 +188,35 @@ def failure(worker: Worker, limit_s: float = 60) -> WorkerFailed:
     return caught.value
 
 
-def test_a_worker_answers(start) -> None:  # type: ignore[no-untyped-def]
+def test_a_worker_answers(start: Start) -> None:
     worker = start()
     assert worker.request("load", limit_s=60).metric_name == "accuracy"
     assert worker.request("score", limit_s=60).examples == 10
 
 
-def test_a_killed_worker_says_by_what_and_its_last_words(start) -> None:  # type: ignore[no-untyped-def]
+def test_a_killed_worker_says_by_what_and_its_last_words(start: Start) -> None:
     failed = failure(start("users_code:killed"))
     assert "died during `load`: ended by SIGKILL (often the kernel's out-of-memory killer)" in failed.message
     assert failed.output == "last words"
 
 
-def test_a_segmentation_fault_is_named(start) -> None:  # type: ignore[no-untyped-def]
+def test_a_segmentation_fault_is_named(start: Start) -> None:
     failed = failure(start("users_code:segfault"))
     assert "ended by SIGSEGV" in failed.message
     assert re.search(r'users_code.py", line \d+ in segfault$', failed.output)
     assert "site-packages" not in failed.output
 
 
-def test_a_factory_that_exits_is_an_error_and_not_a_crash(start) -> None:  # type: ignore[no-untyped-def]
+def test_a_factory_that_exits_is_an_error_and_not_a_crash(start: Start) -> None:
     failed = failure(start("users_code:exits"))
     assert failed.message.startswith("model `users_code:exits` raised SystemExit: 3")
 
 
-def test_a_process_that_leaves_is_noticed(start) -> None:  # type: ignore[no-untyped-def]
+def test_a_process_that_leaves_is_noticed(start: Start) -> None:
     assert "exit status 7" in failure(start("users_code:leaves")).message
 
 
-def test_a_hanging_worker_is_ended_at_its_limit(start) -> None:  # type: ignore[no-untyped-def]
+def test_a_hanging_worker_is_ended_at_its_limit(start: Start) -> None:
     worker = start("users_code:hangs")
     failed = failure(worker, limit_s=1)
     assert "did not finish `load` within 1 s (`step_limit`) and was ended" in failed.message
@@ -223,14 +226,14 @@ def test_a_hanging_worker_is_ended_at_its_limit(start) -> None:  # type: ignore[
 
 
 @pytest.mark.parametrize("factory", ["no_streams", "forks"])
-def test_a_worker_answers_whatever_became_of_its_streams_and_who_else_came_back(start, factory: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_worker_answers_whatever_became_of_its_streams_and_who_else_came_back(start: Start, factory: str) -> None:
     worker = start(f"users_code:{factory}")
     assert worker.request("load", limit_s=60).metric_name == "accuracy"
     assert worker.request("score", limit_s=60).examples == 10
 
 
 @pytest.mark.parametrize("factory", ["becomes_another_program", "closes_all"])
-def test_a_worker_whose_pipe_is_closed_is_ended_and_it_is_said(start, factory: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_worker_whose_pipe_is_closed_is_ended_and_it_is_said(start: Start, factory: str) -> None:
     worker = start(f"users_code:{factory}")
     message = failure(worker).message
     assert message.startswith("the worker's pipe to pytest was closed during `load`, and it was ended: its code")
@@ -238,20 +241,20 @@ def test_a_worker_whose_pipe_is_closed_is_ended_and_it_is_said(start, factory: s
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the pipe in /proc")
-def test_half_an_answer_is_not_waited_for_without_an_end(start, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_half_an_answer_is_not_waited_for_without_an_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_STALL_S", 2)
     message = failure(start("users_code:writes_half_an_answer")).message
     assert message.startswith("the worker stopped in the middle of a message about `load` and was ended; it left 1")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the pipe in /proc")
-def test_nonsense_in_the_pipe_is_no_answer(start) -> None:  # type: ignore[no-untyped-def]
+def test_nonsense_in_the_pipe_is_no_answer(start: Start) -> None:
     worker = start("users_code:writes_nonsense")
     assert failure(worker).message.startswith("the worker's answer to `load` cannot be read (UnpicklingError)")
     assert not worker.is_alive
 
 
-def test_a_worker_that_its_code_has_damaged_says_so(start) -> None:  # type: ignore[no-untyped-def]
+def test_a_worker_that_its_code_has_damaged_says_so(start: Start) -> None:
     failed = failure(start("users_code:takes_built_ins_away"))
     assert failed.message.startswith(
         "the worker cannot go on: TypeError: 'NoneType' object is not callable; the project"
@@ -259,7 +262,7 @@ def test_a_worker_that_its_code_has_damaged_says_so(start) -> None:  # type: ign
     assert failed.output.endswith("TypeError: 'NoneType' object is not callable")
 
 
-def test_what_is_printed_does_not_fill_the_disk(start, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_printed_does_not_fill_the_disk(start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_LOG_BYTES", 2**20)
     sizes: list[int] = []
     log = folder / "worker-0.log"
@@ -281,7 +284,7 @@ def test_what_is_printed_does_not_fill_the_disk(start, folder: Path, monkeypatch
         ("tells_ten_megabytes", "ValueError: xxx"),
     ],
 )
-def test_whatever_is_raised_is_told_in_a_line(start, factory: str, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_whatever_is_raised_is_told_in_a_line(start: Start, factory: str, message: str) -> None:
     worker = start(f"users_code:{factory}")
     failed = failure(worker)
     assert message in failed.message
@@ -290,7 +293,7 @@ def test_whatever_is_raised_is_told_in_a_line(start, factory: str, message: str)
     assert worker.is_alive
 
 
-def test_the_last_output_is_the_users_and_nobody_elses(start) -> None:  # type: ignore[no-untyped-def]
+def test_the_last_output_is_the_users_and_nobody_elses(start: Start) -> None:
     """After the profiler, whose talk no setting silences."""
     worker = start("users_code:fails_in_batches")
     for step in ("load", "size", "memory"):
@@ -302,11 +305,11 @@ def test_the_last_output_is_the_users_and_nobody_elses(start) -> None:  # type: 
     assert lines[1:] == ['    raise ValueError("out of luck")', "ValueError: out of luck"]
 
 
-def test_closed_streams_keep_no_error_from_the_log(start) -> None:  # type: ignore[no-untyped-def]
+def test_closed_streams_keep_no_error_from_the_log(start: Start) -> None:
     assert failure(start("users_code:closed_streams")).output.endswith("RuntimeError: seen all the same")
 
 
-def test_workers_are_started_after_the_fork_server_or_its_folder_has_gone(start) -> None:  # type: ignore[no-untyped-def]
+def test_workers_are_started_after_the_fork_server_or_its_folder_has_gone(start: Start) -> None:
     assert "died during `load`" in failure(start("users_code:kills_the_server")).message
     assert start().request("load", limit_s=60).metric_name == "accuracy"
     kept = start()
@@ -317,7 +320,7 @@ def test_workers_are_started_after_the_fork_server_or_its_folder_has_gone(start)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="waits for the server in /proc")
-def test_a_fork_server_that_does_not_answer_is_replaced(start, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_fork_server_that_does_not_answer_is_replaced(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     start().request("load", limit_s=60)
     os.kill(process.forkserver._forkserver._forkserver_pid, signal.SIGSTOP)  # type: ignore[attr-defined]
     seconds, forget = process._START_S, process._forget_fork_server
@@ -332,8 +335,8 @@ def test_a_fork_server_that_does_not_answer_is_replaced(start, monkeypatch: pyte
 
 
 def test_a_long_temporary_folder_is_no_path_for_a_socket(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start
-) -> None:  # type: ignore[no-untyped-def]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
     long = tmp_path / ("t" * 120)
     long.mkdir()
     monkeypatch.setenv("TMPDIR", str(long))
@@ -345,7 +348,7 @@ def test_a_long_temporary_folder_is_no_path_for_a_socket(
         tempfile.tempdir = None
 
 
-def test_an_interrupted_request_never_answers_the_next_one(start) -> None:  # type: ignore[no-untyped-def]
+def test_an_interrupted_request_never_answers_the_next_one(start: Start) -> None:
     """pytest-timeout and Ctrl-C raise in the middle of a request; its late answer must not be taken for another."""
 
     class TimeUpError(Exception):
@@ -368,7 +371,7 @@ def test_an_interrupted_request_never_answers_the_next_one(start) -> None:  # ty
         worker.request("score", limit_s=60)
 
 
-def test_what_a_worker_prints_is_kept_and_cleaned(start, capfd) -> None:  # type: ignore[no-untyped-def]
+def test_what_a_worker_prints_is_kept_and_cleaned(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
     failed = failure(start("users_code:chatters"))
     assert failed.message == "model `users_code:chatters` raised RuntimeError: no weights"
     lines = failed.output.splitlines()
@@ -377,14 +380,14 @@ def test_what_a_worker_prints_is_kept_and_cleaned(start, capfd) -> None:  # type
     assert capfd.readouterr() == ("", ""), "a worker never writes to the terminal"
 
 
-def test_workers_do_not_spin_and_start_in_the_given_folder(start, folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_workers_do_not_spin_and_start_in_the_given_folder(start: Start, folder: Path) -> None:
     before = dict(os.environ)
     output = failure(start("users_code:environment")).output
     assert output.splitlines()[0] == f"PASSIVE {folder} {folder} 1"
     assert dict(os.environ) == before
 
 
-def test_closing_is_quick_and_may_come_twice(start) -> None:  # type: ignore[no-untyped-def]
+def test_closing_is_quick_and_may_come_twice(start: Start) -> None:
     worker = start()
     worker.request("load", limit_s=60)
     worker.close()
@@ -465,12 +468,3 @@ def test_a_worker_in_a_long_step_ends_with_a_killed_pytest_process(tmp_path: Pat
     while is_running(int(begun.read_text())):
         assert time.monotonic() < deadline, "the worker outlived the process that it works for"
         time.sleep(0.05)
-
-
-def is_running(pid: int) -> bool:
-    """Whether it still runs: one that has ended stands in the list until somebody takes note, in a container never."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")

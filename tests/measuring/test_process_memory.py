@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import foreign_models
 import pytest
 import torch
 from torch import nn
@@ -25,12 +25,14 @@ from pytest_modelopt.measuring.worker.memory.process_memory import load_saved
 from pytest_modelopt.measuring.worker.memory.tensor_meter import ForeignRuntime, weights_bytes
 from pytest_modelopt.optimizing.expression import Expression, parse
 from pytest_modelopt.plugin.progress import Silent
-from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.case import MeasuredCase, PlannedCase
 from pytest_modelopt.results.measurement import Measurement, ProcessMemory
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.verdicts import Limit
+from tests.measuring import foreign_models
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
+MODELS = foreign_models.__name__
 RUNTIMES = {"onnx_runtime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
 MIB = 1024 * 1024
 
@@ -42,11 +44,11 @@ def runner() -> Iterator[Runner]:
     made.close()
 
 
-def variant(model: str, recipe: str | None = None, data: str = "head_data", folder: Path = HERE) -> Variant:
+def variant(model: str, recipe: str | None = None, data: str = "head_data", folder: Path = ROOT) -> Variant:
     return Variant(
-        model=f"foreign_models:{model}" if folder == HERE else model,
-        recipe=recipe and parse(recipe),
-        data=f"foreign_models:{data}" if folder == HERE else data,
+        model=f"{MODELS}:{model}" if folder == ROOT else model,
+        recipe=parse(recipe) if recipe else None,
+        data=f"{MODELS}:{data}" if folder == ROOT else data,
         calibration=None,
         example_inputs=None,
         metric=MetricSpec(),
@@ -56,13 +58,13 @@ def variant(model: str, recipe: str | None = None, data: str = "head_data", fold
     )
 
 
-def measured(runner: Runner, of: Variant, *limits: str) -> Case:
+def measured(runner: Runner, of: Variant, *limits: str) -> MeasuredCase:
     stated = tuple(Limit(name, 1e12, "1 TB", "error", "budgets.yaml", 1) for name in limits)
-    case = Case(id="id", model="m", recipe=of.label, limits=stated, batch_size=of.batch_size)
-    return runner.measure(case, of, lambda *_: "nothing")
+    case = PlannedCase(id="id", model="m", recipe=of.label, limits=stated, batch_size=of.batch_size)
+    return runner.measure(case, of, lambda _: True)
 
 
-def sides(case: Case) -> tuple[Measurement, Measurement]:
+def sides(case: MeasuredCase) -> tuple[Measurement, Measurement]:
     assert case.error is None, case.error
     assert case.reference is not None
     assert case.variant is not None
@@ -90,7 +92,7 @@ def test_a_session_of_a_class_of_the_users_own_is_found_too() -> None:
     class Session(onnxruntime.InferenceSession):
         pass
 
-    model = nn.Module()
+    model: Any = nn.Module()
     model.held = {"sessions": [Session(foreign_models.onnx_file(), providers=["CPUExecutionProvider"])]}
     with pytest.raises(ForeignRuntime, match="ONNX Runtime"):
         weights_bytes(model)
@@ -116,7 +118,7 @@ def test_the_weights_of_a_foreign_runtime_are_in_the_peak_of_its_process(kind: s
     for name in ("one", "other"):
         worker = Worker(variant(kind), tmp_path, name)
         try:
-            arguments = {"model": str(model), "inputs": str(inputs), "runtime": RUNTIMES[kind]}
+            arguments: dict[str, Any] = {"model": str(model), "inputs": str(inputs), "runtime": RUNTIMES[kind]}
             peak, meter = worker.request("process_memory", limit_s=60, **arguments)
         finally:
             worker.close()

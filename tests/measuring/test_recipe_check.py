@@ -72,7 +72,7 @@ class DrawsAnew(Round):
 
 class PatchesTheClass(Round):
     def apply(self, model: nn.Module, context: Context) -> Applied:
-        nn.ReLU.forward = lambda self, x: x  # type: ignore[method-assign]
+        nn.ReLU.forward = lambda self, x: x  # type: ignore[method-assign, assignment]
         return super().apply(model, context)
 
 
@@ -136,14 +136,15 @@ class HoldsALock(Round):
 
 class Forgets(nn.Sequential):
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            self[0].weight.zero_()
+            self.get_parameter("0.weight").zero_()
 
 
 class LeavesOneThatForgets(Round):
     def apply(self, model: nn.Module, context: Context) -> Applied:
-        return Applied(Forgets(*super().apply(model, context).model))
+        rounded: Any = super().apply(model, context).model
+        return Applied(Forgets(*rounded))
 
 
 @pytest.fixture(autouse=True)

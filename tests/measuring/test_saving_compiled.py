@@ -28,7 +28,7 @@ class Plain(nn.Module):
         super().__init__()
         self.layer = nn.Linear(32, 32)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.layer(x)
 
 
@@ -37,7 +37,7 @@ class OfAMethod(Plain):
         super().__init__()
         self.forward = torch.compile(self._plain, backend=counting)  # type: ignore[method-assign]
 
-    def _plain(self, x: torch.Tensor) -> torch.Tensor:
+    def _plain(self, x: torch.Tensor) -> Any:
         return self.layer(x)
 
 
@@ -52,7 +52,7 @@ class OfAFunction(Plain):
         super().__init__()
         self.doubled = torch.compile(lambda x: x * 2, backend=counting)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.layer(self.doubled(x))
 
 
@@ -63,11 +63,11 @@ class Wrapped(nn.Module):
         super().__init__()
         self.part = exported()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.part(x)
 
 
-def whole() -> nn.Module:
+def whole() -> Any:
     return torch.compile(Plain(), backend=counting)
 
 
@@ -118,7 +118,7 @@ def test_an_exported_program_stays_one(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_saved_is_named() -> None:
-    model = nn.Sequential(Plain())
+    model: Any = nn.Sequential(Plain())
     model[0].lock = threading.Lock()
     told = what_is_not_saved(model)
     assert "its `0.lock` (a lock) has no form that could be saved" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from pytest_modelopt.measuring.carried_objects import carry
 from pytest_modelopt.measuring.worker.size import load, save, saved_bytes
 
-LAYERS = {
+LAYERS: dict[str, Callable[[], nn.Module]] = {
     "Linear": lambda: parametrizations.weight_norm(nn.Linear(8, 8)),
     "Conv1d": lambda: parametrizations.spectral_norm(nn.Conv1d(8, 8, 1)),
     "LSTM": lambda: parametrizations.weight_norm(nn.LSTM(8, 8), "weight_hh_l0"),

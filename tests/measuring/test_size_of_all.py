@@ -17,7 +17,7 @@ from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.plugin.progress import Silent
-from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.case import PlannedCase
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.metric import MetricSpec
 
@@ -179,7 +179,7 @@ def sides(runner: Runner, folder: Path, model: str) -> tuple[Measurement, Measur
         import_paths=(str(folder),),
         working_directory=str(folder),
     )
-    case = runner.measure(Case(id="id", model="m", recipe=RECIPE, limits=(), batch_size=1), of, lambda *_: "nothing")
+    case = runner.measure(PlannedCase(id="id", model="m", recipe=RECIPE, limits=(), batch_size=1), of, lambda _: True)
     assert case.error is None, case.error
     assert case.reference is not None
     assert case.variant is not None
@@ -252,7 +252,8 @@ class Wrapper(nn.Module):
         self.layer = layer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(x)
+        answer: torch.Tensor = self.layer(x)
+        return answer
 
 
 def test_torchscript_is_saved_in_its_own_format_and_what_two_modules_share_once(tmp_path: Path) -> None:

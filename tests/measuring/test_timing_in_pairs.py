@@ -26,7 +26,7 @@ from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.reporting.messages.verdicts import format_verdict
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
-from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.case import MeasuredCase, PlannedCase
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.observations import Observations
@@ -139,7 +139,7 @@ def variant(tmp_path: Path) -> Callable[..., Variant]:
     def make(model: str = "model", recipe: str | None = None) -> Variant:
         return Variant(
             f"timed_user:{model}",
-            recipe and parse(recipe),
+            parse(recipe) if recipe else None,
             "timed_user:data",
             None,
             None,
@@ -219,9 +219,9 @@ def runner() -> Iterator[Runner]:
     made.close()
 
 
-def measured_in_three_launches(runner: Runner, variant: Variant) -> Case:
+def measured_in_three_launches(runner: Runner, variant: Variant) -> MeasuredCase:
     assert variant.recipe is not None
-    case = Case(id="id", model="m", recipe=variant.recipe.text, limits=(), batch_size=1)
+    case = PlannedCase(id="id", model="m", recipe=variant.recipe.text, limits=(), batch_size=1)
     return runner.measure(case, variant, lambda samples: True)
 
 
@@ -364,7 +364,7 @@ def test_without_the_lock_timed_limits_are_not_measured_and_the_others_stand(
     limits = tuple(
         Limit(name, value, "L", "error", "budgets.yaml", 7) for name, value in (("max_size", 1e9), ("min_speedup", 0.1))
     )
-    case = Case(id="id", model="m", recipe="int8-dynamic", limits=limits, batch_size=1)
+    case = PlannedCase(id="id", model="m", recipe="int8-dynamic", limits=limits, batch_size=1)
     measured = runner.measure(case, variant(recipe="int8-dynamic"), lambda samples: False)
     assert measured.error is None
     size, speed = judge(measured, timed_limits=1).verdicts
@@ -461,10 +461,10 @@ def test_an_engine_that_takes_more_threads_than_it_was_given_is_noticed(
 
 def test_a_runtime_with_threads_of_its_own_is_noticed(tmp_path: Path) -> None:
     """ONNX Runtime with two threads, of which torch's setting knows nothing."""
-    folder = str(Path(__file__).parent)
+    folder, models = str(Path(__file__).parents[2]), "tests.measuring.foreign_models"
     of = Variant(
-        "foreign_models:on_two_threads", None, None, None, "foreign_models:many_inputs", MetricSpec(), (folder,),
-        folder, batch_size=256,
+        f"{models}:on_two_threads", None, None, None, f"{models}:many_inputs", MetricSpec(), (folder,), folder,
+        batch_size=256,
     )  # fmt: skip
     timing = timed(of, tmp_path)
     assert timing.conditions.reference.active_threads == 2

@@ -19,7 +19,7 @@ class Fused(nn.Module):
         self.to_qkv = nn.Linear(width, 3 * heads * self.head_dim, bias=False)
         self.to_out = nn.Sequential(nn.Linear(heads * self.head_dim, width), nn.Dropout(0.1))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         batch, length, _ = x.shape
         if self.layout == "3 h d":
             parts = self.to_qkv(x).chunk(3, dim=-1)
@@ -43,7 +43,7 @@ class Separate(nn.Module):
         self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width) for _ in range(3))
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         batch, length, _ = x.shape
         size = self.embed_dim // self.num_heads
         q, k, v = (
@@ -57,7 +57,7 @@ class Separate(nn.Module):
 class OfOneWidth(Separate):
     """The outputs of the heads are put together in the width of the input, so that none may go."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         batch, length, width = x.shape
         q, k, v = (
             layer(x).view(batch, length, self.num_heads, -1).transpose(1, 2)
@@ -74,7 +74,7 @@ class PerHeadBias(Separate):
         super().__init__()
         self.slopes = nn.Parameter(torch.randn(4, 1, 1))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         batch, length, _ = x.shape
         q, k, v = (
             layer(x).view(batch, length, -1, 8).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj)
@@ -93,7 +93,7 @@ class Grouped(nn.Module):
         self.query, self.key, self.value = nn.Linear(32, 32), nn.Linear(32, 16), nn.Linear(32, 16)
         self.dense = nn.Linear(32, 32)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         batch, length, _ = x.shape
         q = self.query(x).view(batch, length, 4, 8).transpose(1, 2)
         k, v = (layer(x).view(batch, length, 2, 8).transpose(1, 2) for layer in (self.key, self.value))
@@ -112,7 +112,7 @@ class Residual(nn.Module):
         self.scale = scale
         self.head = nn.Linear(32, 5)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         x = self.embed(x)
         mixed: Any = self.norm(x)
         mixed = self.attention(mixed, mixed, mixed) if self.takes_three else self.attention(mixed)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from recipe_models import KINDS, TRAPS, apply, make
 
 from pytest_modelopt.measuring.controller.process import Worker
 from pytest_modelopt.measuring.protocol import Balance
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.results.metric import MetricSpec
+from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make
 
 HERE = Path(__file__).parent
 RECIPES = (None, "int8-dynamic", "int8-weight-only", "bf16")
@@ -39,7 +40,7 @@ OTHERS = (
 )
 def test_the_books_balance(kind: str, recipe: str | None, tmp_path: Path) -> None:
     model, inputs = make(kind)
-    files = {"model": str(tmp_path / "model.pt"), "inputs": str(tmp_path / "inputs.pt")}
+    files: dict[str, Any] = {"model": str(tmp_path / "model.pt"), "inputs": str(tmp_path / "inputs.pt")}
     size.save(inputs, Path(files["inputs"]))
     size.save(apply(recipe, model, inputs).model if recipe else model, Path(files["model"]))
     folder = str(HERE)

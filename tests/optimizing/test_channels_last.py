@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from recipe_models import KINDS, TRAPS, apply, make, outputs, relative_error, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.optimizing.apply import Optimization, RecipeDidNothing, optimize
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make, outputs, relative_error, run, saved_and_loaded
 
 ROUNDING = 1e-5
 """Relative to the largest answer: some hundred float32 products summed in another order, by another kernel."""
@@ -74,7 +74,7 @@ def test_what_comes_after_a_reshape_is_seen_as_it_is() -> None:
             self.first, self.again = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
             self.unused = nn.Conv2d(8, 8, 3)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             return self.again(self.first(x).contiguous())
 
     optimization = optimized(Patches(), torch.randn(2, 3, 8, 8))
@@ -160,7 +160,7 @@ def test_a_view_that_needs_the_old_format_is_named_with_its_line() -> None:
             super().__init__()
             self.layer, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8 * 36, 4)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             x = self.layer(x)
             return self.head(x.view(len(x), -1))
 

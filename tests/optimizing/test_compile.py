@@ -17,7 +17,6 @@ import cloudpickle
 import memray
 import pytest
 import torch
-from recipe_models import KINDS, TRAPS, apply, make, relative_error, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.measuring.worker.given_inputs import TimedCall
@@ -31,6 +30,7 @@ from pytest_modelopt.optimizing.graph.compile import Compile
 from pytest_modelopt.optimizing.graph.compiled_module import CompiledModule
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.results.figures import format_bytes
+from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make, relative_error, run, saved_and_loaded
 
 FLOAT32 = 4
 ROUNDING = 1e-5
@@ -114,7 +114,7 @@ class TestTraced:
                 self.recurrent = nn.LSTM(8, 8, batch_first=True)
                 self.head = nn.Linear(8, 4)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def forward(self, x: torch.Tensor) -> Any:
                 return self.head(self.recurrent(self.front(x))[0])
 
         optimization = optimized("compile", Recognizer(), torch.randn(2, 3, 8))
@@ -185,8 +185,8 @@ class Disabled(nn.Module):
         super().__init__()
         self.layer = nn.Linear(8, 8)
 
-    @torch.compiler.disable
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(self, x: torch.Tensor) -> Any:
         return self.layer(x)
 
 
@@ -200,7 +200,7 @@ class Broken(nn.Module):
         self.auxiliary = nn.Linear(3, 3)
         self.scale = nn.Parameter(torch.ones(8))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         x = self.first(x)
         if x.sum() > 1000:
             x = x * 2
@@ -371,7 +371,7 @@ class Widths(nn.Module):
         super().__init__()
         self.first, self.second, self.third = nn.Linear(256, 1024), nn.Linear(1024, 256), nn.Linear(256, 256)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.third(self.second(torch.relu(self.first(x))))
 
     WEIGHTS = (2 * 256 * 1024 + 256 * 256 + 1024 + 2 * 256) * FLOAT32

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from recipe_models import MLP, Encoder, apply, make
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from pytest_modelopt.optimizing.coverage import compare, snapshot
 from pytest_modelopt.optimizing.recipe import RecipeError
+from tests.optimizing.recipe_models import MLP, Encoder, apply, make
 
 FLOAT32 = 4
 
@@ -89,7 +89,7 @@ def test_steps_are_relative_to_the_step_before_and_layers_to_the_original() -> N
 
 
 def test_a_model_equals_itself_bit_by_bit_and_nan_equals_nan() -> None:
-    model = MLP()
+    model: Any = MLP()
     with torch.no_grad():
         model[0].weight[0, 0] = float("nan")
     assert changed_bytes(model, model) == 0
@@ -124,7 +124,7 @@ def test_shared_weights_count_once() -> None:
 def test_reparametrizations_keep_the_author_names_and_change_nothing() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     before = snapshot(model)
-    prune.identity(model[0], "weight")
+    prune.identity(model[0], "weight")  # type: ignore[no-untyped-call]
     parametrizations.orthogonal(model[1], orthogonal_map="cayley")
     after = snapshot(model)
     assert [layer[:2] for layer in after.layers()] == [("0", "Linear"), ("1", "Linear")]

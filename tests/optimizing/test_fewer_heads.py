@@ -53,8 +53,9 @@ def test_every_mask(mask: str, padding: str, need_weights: bool) -> None:
     attention, fewer = pair(batch_first=True)
     query, key, value = (torch.randn(BATCH, length, WIDTH) for length in (QUERIES, KEYS, KEYS))
     masks = [ATTENTION_MASKS[mask], PADDING_MASKS[padding]]
-    if all(mask is not None for mask in masks):  # torch warns of two masks of different types
-        masks = [mask if mask.is_floating_point() else infinite_where(mask) for mask in masks]
+    given = [mask for mask in masks if mask is not None]
+    if len(given) == 2:  # torch warns of two masks of different types
+        masks = [mask if mask.is_floating_point() else infinite_where(mask) for mask in given]
     options: dict[str, Any] = {"attn_mask": masks[0], "key_padding_mask": masks[1], "need_weights": need_weights}
     with torch.no_grad():
         expected, all_weights = attention(query, key, value, average_attn_weights=False, **options)

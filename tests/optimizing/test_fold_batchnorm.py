@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from recipe_models import KINDS, TRAPS, apply, make, relative_error, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.optimizing.apply import Optimization, RecipeDidNothing, optimize
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make, relative_error, run, saved_and_loaded
 
 ROUNDING = 1e-5
 """Relative to the largest answer: the layers round a little differently."""
@@ -22,7 +22,7 @@ def optimized(model: nn.Module, inputs: Any) -> Optimization:
     return optimize(model.eval(), parse("fold-batchnorm").steps, Context(inputs, None, seed=0))
 
 
-def trained(model: nn.Module) -> nn.Module:
+def trained(model: nn.Module) -> Any:
     """Batch norms as they are after training: new ones do nothing, so that to lose one would go unnoticed."""
     torch.manual_seed(1)
     for module in model.modules():
@@ -132,53 +132,53 @@ class Net(nn.Module):
         self.good, self.good_norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
         self.layer, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.rest(self.good_norm(self.good(x)))
 
-    def rest(self, x: torch.Tensor) -> torch.Tensor:
+    def rest(self, x: torch.Tensor) -> Any:
         return self.norm(self.layer(x))
 
 
 class AnswerUsedTwice(Net):
-    def rest(self, x: torch.Tensor) -> torch.Tensor:
+    def rest(self, x: torch.Tensor) -> Any:
         x = self.layer(x)
         return self.norm(x) + x
 
 
 class LayerCalledTwice(Net):
-    def rest(self, x: torch.Tensor) -> torch.Tensor:
+    def rest(self, x: torch.Tensor) -> Any:
         return self.norm(self.layer(self.layer(x)))
 
 
 class NormCalledTwice(Net):
     """One batch norm for two convolutions."""
 
-    def rest(self, x: torch.Tensor) -> torch.Tensor:
+    def rest(self, x: torch.Tensor) -> Any:
         return self.norm(self.layer(x)) + self.norm(x)
 
 
 class AfterAnActivation(Net):
-    def rest(self, x: torch.Tensor) -> torch.Tensor:
+    def rest(self, x: torch.Tensor) -> Any:
         return self.norm(torch.relu(self.layer(x)))
 
 
 class Functional(Net):
-    def rest(self, x: torch.Tensor) -> torch.Tensor:
+    def rest(self, x: torch.Tensor) -> Any:
         return self.norm(nn.functional.conv2d(x, self.layer.weight, self.layer.bias))
 
 
 class NeverCalled(Net):
-    def rest(self, x: torch.Tensor) -> torch.Tensor:
+    def rest(self, x: torch.Tensor) -> Any:
         return self.layer(x)
 
 
 class ReadsTheWeights(Net):
-    def rest(self, x: torch.Tensor) -> torch.Tensor:
+    def rest(self, x: torch.Tensor) -> Any:
         return self.norm(self.layer(x)) + self.layer.weight.sum()
 
 
 class ReadsTheNorm(Net):
-    def rest(self, x: torch.Tensor) -> torch.Tensor:
+    def rest(self, x: torch.Tensor) -> Any:
         return self.norm(self.layer(x)) + self.norm.bias.sum()
 
 
@@ -216,7 +216,7 @@ class Tied(Net):
         self.other = nn.Conv2d(3, 3, 1)
         self.other.weight = self.layer.weight
 
-    def rest(self, x: torch.Tensor) -> torch.Tensor:
+    def rest(self, x: torch.Tensor) -> Any:
         return self.norm(self.layer(x)) + self.other(x)
 
 
@@ -245,7 +245,7 @@ class OverTime(Net):
         super().__init__()
         self.layer, self.norm = nn.Linear(16, 16), nn.BatchNorm1d(16)  # type: ignore[assignment]
 
-    def rest(self, x: torch.Tensor) -> torch.Tensor:
+    def rest(self, x: torch.Tensor) -> Any:
         return self.norm(self.layer(x.flatten(2).repeat(1, 6, 1)[:, :16]))
 
 
@@ -287,7 +287,7 @@ def test_what_cannot_be_folded_is_left_alone_and_named(kind: type[Net]) -> None:
 
 def test_a_model_that_cannot_be_traced_is_named_with_its_line() -> None:
     class Branches(Net):
-        def rest(self, x: torch.Tensor) -> torch.Tensor:
+        def rest(self, x: torch.Tensor) -> Any:
             if x.sum() > 0:
                 return self.norm(self.layer(x))
             return x
@@ -301,7 +301,7 @@ def test_a_model_that_cannot_be_traced_is_named_with_its_line() -> None:
 
 def test_what_changes_the_answers_all_the_same_is_put_back_and_named() -> None:
     class Looks(Net):
-        def rest(self, x: torch.Tensor) -> torch.Tensor:
+        def rest(self, x: torch.Tensor) -> Any:
             return self.norm(self.layer(x)) * (2 if isinstance(self.norm, nn.BatchNorm2d) else 1)
 
     model, inputs = trained(Looks()), torch.randn(2, 3, 4, 4)
@@ -337,7 +337,7 @@ def test_a_batch_norm_under_two_names_is_replaced_under_both() -> None:
             self.parts = model
             self.norm = model["norm"]
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             return self.norm(self.parts["first"](x))
 
     whole, inputs = trained(Aliased()), torch.randn(2, 3, 4, 4)

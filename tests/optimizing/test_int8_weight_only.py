@@ -5,12 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import pytest
 import torch
-import torchao_oracles
-from recipe_models import (
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from pytest_modelopt.measuring.worker.memory.tensor_meter import call_peak_bytes, weights_bytes
+from pytest_modelopt.optimizing.apply import RecipeDidNothing
+from pytest_modelopt.optimizing.quantization.int8_weight_only_module import BLOCK_WEIGHTS, Int8Rows
+from tests.optimizing import torchao_oracles
+from tests.optimizing.recipe_models import (
     KINDS,
     TRAPS,
     Encoder,
@@ -22,12 +29,6 @@ from recipe_models import (
     run,
     saved_and_loaded,
 )
-from torch import nn
-from torch.nn.utils import parametrizations
-
-from pytest_modelopt.measuring.worker.memory.tensor_meter import call_peak_bytes, weights_bytes
-from pytest_modelopt.optimizing.apply import RecipeDidNothing
-from pytest_modelopt.optimizing.quantization.int8_weight_only_module import BLOCK_WEIGHTS, Int8Rows
 
 INT8, SCALE, FLOAT32 = 1, 4, 4
 
@@ -72,7 +73,7 @@ class TestArithmetic:
         self, outputs: int, shape: tuple[int, ...]
     ) -> None:
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(512, outputs)).eval()
+        model: Any = nn.Sequential(nn.Linear(512, outputs)).eval()
         bias = model[0].bias
         x = torch.randn(shape)
         variant = apply("int8-weight-only", model, x).model
@@ -124,8 +125,7 @@ class TestKinds:
             "model, inputs, answer = torch.load('variant.pt', weights_only=False); "
             "torch.set_grad_enabled(False); assert torch.equal(model(*inputs), answer)"
         )
-        path = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-        setup = f"import sys; sys.path[:0] = {path}; "
+        setup = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
         done = subprocess.run(
             [sys.executable, "-c", setup + loads], cwd=tmp_path, capture_output=True, text=True, check=False
         )
@@ -148,7 +148,7 @@ class TestKinds:
                 super().__init__()
                 self.attention = nn.MultiheadAttention(32, 4, kdim=16, vdim=24, add_bias_kv=True, batch_first=True)
 
-            def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
                 return self.attention(q, k, v)[0]
 
         inputs = (torch.randn(2, 5, 32), torch.randn(2, 7, 16), torch.randn(2, 7, 24))
@@ -162,7 +162,7 @@ class TestKinds:
         model, inputs = make("two inputs")
         variant = apply("int8-weight-only", model, inputs).model
         expected = run(variant, inputs)
-        compiled = torch.compile(variant, backend="aot_eager", fullgraph=True)
+        compiled: Any = torch.compile(variant, backend="aot_eager", fullgraph=True)
         assert relative_error(run(compiled, inputs), expected) < 1e-5
 
     def test_half_an_encoder_layer_replaced_turns_its_fused_path_off(self) -> None:
@@ -192,7 +192,7 @@ class TestSharing:
         class Bag(nn.EmbeddingBag):
             """Not a class that is replaced."""
 
-        model = nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 16), nn.Linear(16, 20, bias=False))
+        model: Any = nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 16), nn.Linear(16, 20, bias=False))
         model.add_module("bag", Bag(20, 16))
         model[2].weight = model[0].weight = model.bag.weight
         model.forward = lambda x: model[2](model[1](model[0](x))) + model.bag(x)[:, :1, None]
@@ -227,7 +227,7 @@ class TestNotes:
             apply("int8-weight-only", nn.Sequential(layer), torch.randint(0, 50, (2, 3)))
 
     def test_infinite_weights_are_left_alone(self) -> None:
-        model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+        model: Any = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
         with torch.no_grad():
             model[0].weight[0, 0] = float("inf")
         optimization = apply("int8-weight-only", model, torch.randn(2, 8))
@@ -279,7 +279,7 @@ class TestCallMemory:
         assert call_peak_bytes(lambda: run(variant, x)) < 2 * 512 * 512 // 8 * FLOAT32 + 64 * 512
 
     @pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3)])
-    def test_rebuilt_weights_are_gone_after_the_call(self, kind: type[nn.RNNBase], gates: int) -> None:
+    def test_rebuilt_weights_are_gone_after_the_call(self, kind: type[nn.LSTM | nn.GRU], gates: int) -> None:
         model, inputs = Recurrent(kind).eval(), torch.randint(0, 50, (3, 9))
         variant = apply("int8-weight-only", model, inputs).model
         run(variant, inputs)

@@ -13,12 +13,12 @@ os.environ["KERAS_BACKEND"] = "torch"  # before Keras is imported, which reads i
 import keras
 import pytest
 import torch
-from recipe_models import apply, relative_error, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.optimizing.apply import RecipeDidNothing
 from pytest_modelopt.optimizing.recipe import RecipeError
+from tests.optimizing.recipe_models import apply, relative_error, run, saved_and_loaded
 
 FLOAT32 = 4
 TOLERANCES = {"litert": 1e-5, "litert-int8": 0.05}

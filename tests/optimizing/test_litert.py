@@ -17,7 +17,17 @@ from typing import Any
 import cloudpickle
 import pytest
 import torch
-from recipe_models import (
+from torch import nn
+
+from pytest_modelopt.measuring.worker.memory.tensor_meter import ForeignRuntime, weights_bytes
+from pytest_modelopt.optimizing.apply import Optimization, RecipeDidNothing, optimize
+from pytest_modelopt.optimizing.calling import Inputs
+from pytest_modelopt.optimizing.expression import parse
+from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from pytest_modelopt.optimizing.runtimes.folding import left_in_float
+from pytest_modelopt.optimizing.runtimes.litert import litert
+from pytest_modelopt.optimizing.runtimes.litert.tflite import float_constants
+from tests.optimizing.recipe_models import (
     KINDS,
     TRAPS,
     Answers,
@@ -29,16 +39,6 @@ from recipe_models import (
     run,
     saved_and_loaded,
 )
-from torch import nn
-
-from pytest_modelopt.measuring.worker.memory.tensor_meter import ForeignRuntime, weights_bytes
-from pytest_modelopt.optimizing.apply import Optimization, RecipeDidNothing, optimize
-from pytest_modelopt.optimizing.calling import Inputs
-from pytest_modelopt.optimizing.expression import parse
-from pytest_modelopt.optimizing.recipe import Context, RecipeError
-from pytest_modelopt.optimizing.runtimes.folding import left_in_float
-from pytest_modelopt.optimizing.runtimes.litert import litert
-from pytest_modelopt.optimizing.runtimes.litert.tflite import float_constants
 
 FLOAT32 = 4
 TOLERANCES = {"litert": 1e-5, "litert-int8": 0.05, "static": 0.1, "float": 0.05}
@@ -102,6 +102,8 @@ def train_batch_norm(model: nn.Module) -> None:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight)
             nn.init.normal_(module.bias)
+            assert module.running_mean is not None
+            assert module.running_var is not None
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
 
@@ -206,9 +208,10 @@ class Video(nn.Module):
         self.head = nn.Linear(8, 4)
         nn.init.normal_(self.norm.weight)
         nn.init.normal_(self.norm.bias)
+        assert self.norm.running_mean is not None
         nn.init.normal_(self.norm.running_mean)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.head(torch.relu(self.norm(self.conv(x))).mean((2, 3, 4)))
 
 
@@ -345,19 +348,21 @@ class Scaled(nn.Module):
         super().__init__()
         self.hidden = nn.Linear(8, 8)
 
-    def forward(self, x: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, factors: torch.Tensor) -> Any:
         return self.hidden(x) * factors
 
 
 class Counter(nn.Module):
     """Keeps something from call to call."""
 
+    calls: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.hidden = nn.Linear(8, 8)
         self.register_buffer("calls", torch.zeros(1))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         self.calls += 1
         return self.hidden(x) + self.calls
 
@@ -437,8 +442,7 @@ def test_a_model_for_one_size_of_batch_is_converted() -> None:
 
 def test_a_users_own_litert_model_has_no_weights_for_recipes() -> None:
     """What a project has that was trained in Keras or TensorFlow and converted: only its interpreter."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "measuring"))
-    import foreign_models
+    from tests.measuring import foreign_models
 
     for expression in ("int8-dynamic", "prune-unstructured(ratio=0.5)", "low-rank", "litert", "litert-int8"):
         with pytest.raises(RecipeDidNothing) as error:
@@ -508,7 +512,7 @@ def test_no_more_than_the_asked_for_batches_are_read() -> None:
 class Masked(HandWrittenAttention):
     """Attention with a mask as many write it: a huge negative number instead of infinity."""
 
-    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> Any:  # type: ignore[override]
         x = self.embed(x)
         batch, length, _ = x.shape
         query, key, value = self.qkv(x).reshape(batch, length, 3, 4, 16).permute(2, 0, 3, 1, 4)
@@ -587,7 +591,7 @@ def test_a_fresh_process_needs_only_the_runtime(tmp_path: Path) -> None:
 STATE = """
 import hashlib, json, logging, os, sys, warnings
 import numpy, torch
-from recipe_models import apply, make
+from tests.optimizing.recipe_models import apply, make
 
 def state():
     loggers = logging.root.manager.loggerDict
@@ -620,7 +624,7 @@ def test_programs_repeat_to_the_byte_and_the_process_stays_as_it_was() -> None:
 
 
 def _python(script: str, *arguments: str) -> str:
-    paths = [str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep), *sys.path]
+    paths = [str(Path(__file__).parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep), *sys.path]
     environment: Mapping[str, str] = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     command = [sys.executable, "-W", "error", "-c", script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
-from recipe_models import KINDS, TRAPS, apply, make, outputs, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.optimizing.apply import RecipeDidNothing
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.factorization.low_rank import Spectrum, ranks_within
 from pytest_modelopt.optimizing.recipe import RecipeError
+from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make, outputs, run, saved_and_loaded
 
 FLOAT32 = 4
 
@@ -31,7 +32,9 @@ def decaying(outputs: int, inputs: int, decay: float, bias: bool = True) -> nn.L
 
 def rank(pair: nn.Module) -> int:
     assert isinstance(pair, nn.Sequential)
-    return int(pair[0].out_features)
+    first = pair[0]
+    assert isinstance(first, nn.Linear)
+    return first.out_features
 
 
 @pytest.mark.parametrize("energy", [0.5, 0.9, 0.99])
@@ -47,7 +50,7 @@ def test_energy_takes_the_smallest_rank_that_keeps_it(energy: float) -> None:
 
 def test_energy_is_what_the_factors_keep_of_the_weight() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(128, 128))
+    model: Any = nn.Sequential(nn.Linear(128, 128))
     with torch.no_grad():
         model[0].weight.copy_(torch.randn(128, 40) @ torch.randn(40, 128))
     weight = model[0].weight.detach().double().clone()
@@ -70,7 +73,7 @@ def test_layers_that_would_grow_are_left_and_named() -> None:
 @pytest.mark.parametrize("budget", [8_000, 20_000, 40_001])
 def test_bytes_are_kept_to_and_used_up(budget: int) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(decaying(64, 96, 0.98), decaying(96, 64, 0.9))
+    model: Any = nn.Sequential(decaying(64, 96, 0.98), decaying(96, 64, 0.9))
     spectra = [torch.linalg.svdvals(layer.weight.detach().double()).square() for layer in model]
     shapes = [tuple(layer.weight.shape) for layer in model]
     optimization = apply(f"low-rank(bytes={budget})", model, torch.randn(2, 96))

@@ -6,18 +6,21 @@ import math
 
 import pytest
 import torch
-from recipe_models import apply
 from torch import nn
 
 from pytest_modelopt.optimizing.finite import largest_difference, lost_answers
 from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.optimizing.registry import RECIPES
+from tests.optimizing.recipe_models import apply
 
 INF = math.inf
 
 
 class Masked(nn.Module):
     """Every third class is forbidden; a causal mask is returned beside the scores."""
+
+    forbidden: torch.Tensor
+    mask: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()

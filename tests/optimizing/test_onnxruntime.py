@@ -19,14 +19,13 @@ import onnx
 import pytest
 import torch
 from onnxruntime import InferenceSession
-from recipe_models import KINDS, TRAPS, apply, make, outputs, relative_error, run, saved_and_loaded
 from torch import nn
 from torch.nn.utils import parametrizations
 
 from pytest_modelopt.measuring.worker.memory.tensor_meter import ForeignRuntime, weights_bytes
 from pytest_modelopt.optimizing import cpu_flags
 from pytest_modelopt.optimizing.apply import Optimization, RecipeDidNothing, optimize
-from pytest_modelopt.optimizing.calling import Inputs, call
+from pytest_modelopt.optimizing.calling import call
 from pytest_modelopt.optimizing.coverage import compare, snapshot
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
@@ -35,6 +34,18 @@ from pytest_modelopt.optimizing.runtimes.onnxruntime import onnxruntime as float
 from pytest_modelopt.optimizing.runtimes.onnxruntime import onnxruntime_int8_dynamic as dynamic_recipe
 from pytest_modelopt.optimizing.runtimes.onnxruntime import onnxruntime_int8_static as static_recipe
 from pytest_modelopt.optimizing.runtimes.onnxruntime.onnx_module import OnnxModule
+from tests.optimizing.recipe_models import (
+    KINDS,
+    TRAPS,
+    Made,
+    Optimized,
+    apply,
+    make,
+    outputs,
+    relative_error,
+    run,
+    saved_and_loaded,
+)
 
 FLOAT32 = 4
 FLOAT_TOLERANCE = 1e-5
@@ -66,13 +77,13 @@ def _conversion(kind: str) -> onnx_conversion.Conversion:
     return onnx_conversion.convert(model, Context(inputs, None, seed=0), "onnxruntime")
 
 
-def made(kind: str) -> tuple[nn.Module, Inputs]:
+def made(kind: str) -> Made:
     model, inputs = make(kind)
-    model.kind_of_the_tests = kind  # type: ignore[assignment]
+    model.kind_of_the_tests = kind
     return model, inputs
 
 
-def apply_to(kind: str, expression: str) -> Optimization:
+def apply_to(kind: str, expression: str) -> Optimized:
     return apply(expression, *made(kind))
 
 
@@ -84,7 +95,7 @@ def changed(optimization: Optimization) -> dict[str, int]:
 # --- every kind of model ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", {**KINDS, **TRAPS})
+@pytest.mark.parametrize("kind", [*KINDS, *TRAPS])
 @pytest.mark.parametrize(
     ("expression", "tolerance"),
     [
@@ -131,7 +142,7 @@ class KeywordsInAnyOrder(nn.Module):
         super().__init__()
         self.layer = nn.Linear(4, 4)
 
-    def forward(self, a: torch.Tensor, b: torch.Tensor, unused: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, a: torch.Tensor, b: torch.Tensor, unused: torch.Tensor | None = None) -> Any:
         return self.layer(a) - 2 * b
 
 
@@ -303,6 +314,8 @@ def with_statistics(model: nn.Module) -> nn.Module:
     for norm in [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]:
         nn.init.normal_(norm.weight, 1, 0.1)
         nn.init.normal_(norm.bias)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         nn.init.normal_(norm.running_mean)
         nn.init.uniform_(norm.running_var, 0.5, 2)
     return model.eval()
@@ -353,8 +366,8 @@ class Bag(nn.Module):
         self.bag = nn.EmbeddingBag(100, 32, mode="mean")
         self.head = nn.Linear(32, 4)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.head(self.bag(tokens))  # type: ignore[no-any-return]
+    def forward(self, tokens: torch.Tensor) -> Any:
+        return self.head(self.bag(tokens))
 
 
 def normed(normalize: Callable[[nn.Module], nn.Module]) -> nn.Module:
@@ -441,6 +454,7 @@ def test_the_cpu_is_known_as_the_kernel_lists_it() -> None:
 def test_per_channel_keeps_layers_whose_channels_differ() -> None:
     """One output channel is a thousand times as large as the others: under one scale they would all be zero."""
     torch.manual_seed(0)
+    model: Any
     model, inputs = nn.Sequential(nn.Linear(32, 16)).eval(), torch.randn(8, 32)
     with torch.no_grad():
         model[0].weight[0] *= 1000
@@ -509,12 +523,14 @@ def test_fewer_calibration_batches_than_asked_for_are_told() -> None:
 
 
 class Counts(nn.Module):
+    calls: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(4, 4)
         self.register_buffer("calls", torch.zeros(1))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         self.calls += 1
         return self.layer(x) + self.calls
 
@@ -533,7 +549,7 @@ class Eigenvalues(nn.Module):
         super().__init__()
         self.layer = nn.Linear(4, 4)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return torch.linalg.eigvalsh(self.layer(x).T @ x)
 
 

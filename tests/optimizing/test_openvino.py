@@ -16,7 +16,6 @@ from typing import Any
 import cloudpickle
 import pytest
 import torch
-from recipe_models import KINDS, TRAPS, apply, make, outputs, relative_error, run, saved_and_loaded
 from torch import nn
 from torch.utils._pytree import tree_map, tree_structure
 
@@ -29,6 +28,17 @@ from pytest_modelopt.optimizing.runtimes.openvino import openvino_ir
 from pytest_modelopt.optimizing.runtimes.openvino.openvino_module import OpenVinoModule, packed, unpacked
 from pytest_modelopt.optimizing.runtimes.openvino.openvino_weights import Before, Quantized
 from pytest_modelopt.optimizing.runtimes.program_file_module import load
+from tests.optimizing.recipe_models import (
+    KINDS,
+    TRAPS,
+    Optimized,
+    apply,
+    make,
+    outputs,
+    relative_error,
+    run,
+    saved_and_loaded,
+)
 
 FLOAT32 = 4
 ROUNDING = 1e-5
@@ -49,7 +59,7 @@ def conversion(kind: str) -> openvino_ir.Converted:
 
 
 @functools.cache
-def made(expression: str, kind: str) -> Optimization:
+def made(expression: str, kind: str) -> Optimized:
     """Applied once for all tests, to a copy of the one conversion of that kind."""
 
     def converted(model: nn.Module, context: Context, recipe_name: str) -> openvino_ir.Converted:
@@ -185,7 +195,7 @@ class RecurrentThenAttention(nn.Module):
         self.recurrent = nn.GRU(16, 16, batch_first=True)
         self.attention = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.attention(self.recurrent(x)[0])
 
 
@@ -276,7 +286,9 @@ def test_a_weight_that_is_folded_but_not_quantized_is_not_counted(layers: tuple[
 
 def test_batch_norms_and_weight_norms_around_other_layers_are_followed() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.ConvTranspose2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Flatten())
+    model: Any = nn.Sequential(
+        nn.ConvTranspose2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Flatten()
+    )
     model.append(nn.Linear(4 * 64, 16)).append(nn.BatchNorm1d(16))
     with torch.no_grad():
         for norm in (model[1], model[6]):
@@ -288,7 +300,7 @@ def test_batch_norms_and_weight_norms_around_other_layers_are_followed() -> None
 
 def test_weights_of_the_same_shape_are_told_apart_after_folding() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(4, 4, 3, bias=False), nn.Conv2d(4, 4, 3, bias=False))
+    model: Any = nn.Sequential(nn.Conv2d(4, 4, 3, bias=False), nn.Conv2d(4, 4, 3, bias=False))
     first, second = (layer.weight.detach() * torch.rand(4, 1, 1, 1) for layer in model)
     kept = Quantized(integers=[first], floats=[second], recurrent=frozenset()).kept(model)
     assert (kept.known, kept.unknown) == (("1.weight",), ())
@@ -353,7 +365,7 @@ def test_a_file_runs_in_the_precision_of_the_recipe_that_made_it(tmp_path: Path)
     answer = run(variant, inputs)
     for suffix, content in variant.parts().items():
         (tmp_path / f"mlp{suffix}").write_bytes(content)
-    program = load(str(tmp_path / "mlp.xml"), "mlp.xml", inputs, answer, {})
+    program: Any = load(str(tmp_path / "mlp.xml"), "mlp.xml", inputs, answer, {})
     hints = [each.engine.get_compiled_model().get_property("INFERENCE_PRECISION_HINT") for each in (variant, program)]
     assert hints[0] == hints[1]
     assert torch.equal(run(program, inputs), answer)
@@ -398,7 +410,7 @@ class Decides(nn.Module):
         super().__init__()
         self.layer = nn.GRU(8, 8, batch_first=True)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         states = self.layer(x)[0]
         if x.sum() > 1e9:
             states = -states
@@ -406,7 +418,7 @@ class Decides(nn.Module):
 
 
 def _cannot_be_traced(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         raise ValueError("no tracing here")
     answer: torch.Tensor = module.get_submodule("recurrent")(x)[0]
     return answer
@@ -545,7 +557,7 @@ FRESH = """
     warnings.simplefilter("error")
     sys.path.insert(0, {folder!r})
     import torch
-    from recipe_models import apply, make, run
+    from tests.optimizing.recipe_models import apply, make, run
     torch.set_num_threads(1)
     variant = torch.load({saved!r}, weights_only=False)
     model, inputs = make("cnn")
@@ -567,7 +579,7 @@ def test_a_fresh_process_answers_the_same_makes_the_same_bytes_and_sends_nothing
     home.mkdir()
     torch.save(variant, saved, pickle_module=cloudpickle)
     torch.save(run(variant, inputs), answer)
-    script = FRESH.format(folder=str(Path(__file__).parent), saved=str(saved), answer=str(answer))
+    script = FRESH.format(folder=str(Path(__file__).parents[2]), saved=str(saved), answer=str(answer))
     assert in_a_process_with(home, script) == ""
 
 

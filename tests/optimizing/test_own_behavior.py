@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from patched_models import LAYERS, PATCHES, Flipping, Plainly, flipped, make_patched
-from recipe_models import apply, make, outputs, relative_error, run, saved_and_loaded
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
@@ -15,6 +15,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from pytest_modelopt.optimizing.bisection import settle
 from pytest_modelopt.optimizing.own_behavior import own_behavior
+from tests.optimizing.patched_models import LAYERS, PATCHES, Flipping, Plainly, flipped, make_patched
+from tests.optimizing.recipe_models import apply, make, outputs, relative_error, run, saved_and_loaded
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`?torch.nn.utils.weight_norm`? is deprecated:FutureWarning",
@@ -73,7 +75,7 @@ def test_a_patched_model_costs_what_the_recipe_costs_without_the_patch(expressio
     assert all(torch.equal(*pair) for pair in zip(outputs(again), outputs(answers), strict=True))
 
 
-REMEDIES = {
+REMEDIES: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
     "weight_norm by hook": (nn.utils.weight_norm, 'torch.nn.utils.remove_weight_norm(layer, "weight")'),
     "spectral_norm by hook": (nn.utils.spectral_norm, 'torch.nn.utils.remove_spectral_norm(layer, "weight")'),
     "weight_norm": (
@@ -85,7 +87,7 @@ REMEDIES = {
         'torch.nn.utils.parametrize.remove_parametrizations(layer, "weight")',
     ),
     "pruning mask": (
-        lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+        lambda layer: prune.l1_unstructured(layer, "weight", 0.5),  # type: ignore[no-untyped-call]
         'torch.nn.utils.prune.remove(layer, "weight")',
     ),
 }
@@ -159,7 +161,7 @@ def test_what_only_the_answers_show_is_found_on_the_measured_inputs() -> None:
     """The instance looks like any other of its class."""
 
     plain, other = nn.LSTM(8, 8), nn.LSTM(8, 8)
-    other._flat_weights = [-weight for weight in other._flat_weights]  # type: ignore[misc]
+    other._flat_weights = [-weight for weight in other._flat_weights if weight is not None]
     model = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
     holder = nn.ModuleDict({"model": model, "plain": plain, "other": other})
 
@@ -168,7 +170,7 @@ def test_what_only_the_answers_show_is_found_on_the_measured_inputs() -> None:
             super().__init__()
             self.parts = holder
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             return plain(model(x))[0] + other(x)[0]
 
     found = own_behavior(Both().eval(), torch.randn(5, 8), [plain, other, model[0]])
@@ -182,7 +184,7 @@ def test_a_layer_with_which_the_model_does_not_run_is_left_alone_and_the_others_
             self.called = nn.ModuleList(nn.Linear(64, 64) for _ in range(5))
             self.read = nn.Linear(64, 64)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             for layer in self.called:
                 x = layer(x)
             return self.called[0](input=x) + x @ self.read.weight.t()
@@ -225,13 +227,13 @@ def test_a_layer_is_compared_when_no_parent_is_at_work_any_more(
     """As long as what is kept until then has room."""
 
     class Patching(nn.Sequential):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             linear = F.linear
             try:
-                F.linear = lambda *args: linear(*args).flip(-1)  # type: ignore[assignment]
-                return super().forward(x)
+                F.linear = lambda *args: linear(*args).flip(-1)
+                return super().forward(x)  # type: ignore[no-untyped-call]
             finally:
-                F.linear = linear  # type: ignore[assignment]
+                F.linear = linear
 
     monkeypatch.setattr("pytest_modelopt.optimizing.own_behavior.MOST_BYTES_OF_CALLS", most_bytes)
     layers = [nn.Linear(64, 64), nn.ReLU(inplace=True), nn.Linear(64, 64), nn.Linear(64, 64)]

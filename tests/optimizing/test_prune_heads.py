@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from attention_models import Fused, Grouped, OfOneWidth, PerHeadBias, Residual, Separate
-from recipe_models import HandWrittenAttention, apply, make, relative_error, run, saved_and_loaded
 from torch import nn
 from torch.nn.utils import parametrizations
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
 from pytest_modelopt.optimizing.apply import RecipeDidNothing
 from pytest_modelopt.optimizing.calling import Inputs
+from tests.optimizing.attention_models import Fused, Grouped, OfOneWidth, PerHeadBias, Residual, Separate
+from tests.optimizing.recipe_models import HandWrittenAttention, apply, make, relative_error, run, saved_and_loaded
 
 ROUNDING = 1e-5
 FLOAT32 = 4
@@ -75,7 +76,7 @@ def test_the_lightest_heads_go_and_the_answers_are_those_without_them(kind: str,
     assert torch.equal(run(saved_and_loaded(variant), inputs), run(variant, inputs))
 
 
-def run_attention(model: nn.Module) -> torch.Tensor:
+def run_attention(model: Any) -> Any:
     x = torch.randn(3, 7, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         mixed = model.attention(x, x, x) if model.takes_three else model.attention(x)
@@ -97,7 +98,7 @@ def test_attributes_follow_and_only_those_that_mean_the_heads() -> None:
     assert isinstance(model, HandWrittenAttention)
     assert (model.num_heads, model.size) == (2, 16)
     assert (model.qkv.out_features, model.project.in_features) == (2 * 3 * 16, 2 * 16)
-    separate = Residual(Separate()).eval()
+    separate: Any = Residual(Separate()).eval()
     apply(HEADS_ONLY, separate, torch.randn(3, 7, 16))
     assert (separate.attention.num_heads, separate.attention.embed_dim) == (2, 16)
 
@@ -143,7 +144,7 @@ def test_tied_and_reparametrized_projections_keep_their_heads() -> None:
 
 def test_rotary_positions_are_no_obstacle_for_heads() -> None:
     class Rotary(Separate):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             batch, length, _ = x.shape
             q, k, v = (
                 layer(x).view(batch, length, -1, 8).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj)
@@ -190,12 +191,12 @@ def test_one_attention_at_two_places_is_pruned_once_and_stays_one() -> None:
             super().__init__()
             self.first = self.second = attention
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             x = x + self.first(x, x, x, need_weights=False)[0]
             return x + self.second(x, x, x, need_weights=False)[0]
 
     torch.manual_seed(0)
-    model = Twice(nn.MultiheadAttention(32, 4, batch_first=True)).eval()
+    model: Any = Twice(nn.MultiheadAttention(32, 4, batch_first=True)).eval()
     model = planted(model)
     inputs = torch.randn(3, 7, 32)
     expected = run(silence(model, REMOVED), inputs)
@@ -259,7 +260,7 @@ def test_an_encoder_loses_heads_and_its_fused_path(kind: str) -> None:
 
 def test_a_decoder_with_masks_loses_heads_of_both_attentions() -> None:
     torch.manual_seed(0)
-    model = nn.TransformerDecoder(nn.TransformerDecoderLayer(32, 4, 64), 1).eval()
+    model: Any = nn.TransformerDecoder(nn.TransformerDecoderLayer(32, 4, 64), 1).eval()
     model = planted(model)
     inputs: Inputs = {
         "tgt": torch.randn(5, 2, 32),
@@ -273,7 +274,7 @@ def test_a_decoder_with_masks_loses_heads_of_both_attentions() -> None:
     assert relative_error(run(optimization.model, inputs), expected) < ROUNDING
 
 
-def bert(implementation: str) -> tuple[nn.Module, Inputs]:
+def bert(implementation: str) -> tuple[Any, Inputs]:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=50,
@@ -310,7 +311,7 @@ def test_bert_loses_whole_heads(implementation: str) -> None:
     assert torch.equal(run(reloaded, inputs).logits, run(optimization.model, inputs).logits)
 
 
-def silence_bert(model: nn.Module, factor: float) -> nn.Module:
+def silence_bert(model: Any, factor: float) -> Any:
     silent = copy.deepcopy(model)
     with torch.no_grad():
         for layer in silent.bert.encoder.layer:
@@ -364,7 +365,7 @@ def test_pruning_twice_gives_the_same_bits() -> None:
 
 
 def test_an_attention_with_a_forward_of_its_own_keeps_its_heads() -> None:
-    model = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval()
+    model: Any = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval()
     before = model.self_attn.forward
     model.self_attn.forward = lambda *args, **kwargs: before(*args, **kwargs)
     notes = " | ".join(apply("prune-structured(ratio=0.5, heads=true)", model, torch.randn(2, 5, 32)).notes)

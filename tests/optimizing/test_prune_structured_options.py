@@ -5,28 +5,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
-from recipe_models import CNN, Recurrent, apply, make, relative_error, run, saved_and_loaded
 from torch import nn
 
-from pytest_modelopt.optimizing.apply import Optimization, optimize
+from pytest_modelopt.optimizing.apply import optimize
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from tests.optimizing.recipe_models import CNN, Optimized, Recurrent, apply, make, relative_error, run, saved_and_loaded
 
 Batches = list[tuple[Inputs, torch.Tensor]]
 
 
-def pruned(expression: str, model: nn.Module, batches: Batches) -> Optimization:
+def pruned(expression: str, model: nn.Module, batches: Batches) -> Optimized:
     """With calibration data that has targets."""
 
     def training() -> Iterator[tuple[Inputs, torch.Tensor]]:
         return iter(batches)
 
     context = Context(batches[0][0], lambda: (x for x, _ in training()), seed=0, training=training)
-    return optimize(model, parse(expression).steps, context)
+    return cast("Optimized", optimize(model, parse(expression).steps, context))
 
 
 def classes(inputs: Inputs, count: int, number: int = 2) -> Batches:
@@ -112,7 +113,7 @@ class TestTaylor:
     def test_units_without_influence_on_the_loss_go_however_large_they_are(self) -> None:
         """Units that are never active have no gradient; magnitude would keep them, because they are the largest."""
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4)).eval()
+        model: Any = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4)).eval()
         dead = torch.randperm(64)[:24]
         alive = torch.ones(64, dtype=torch.bool).scatter_(0, dead, False)
         with torch.no_grad():
@@ -129,7 +130,7 @@ class TestTaylor:
     def test_scores_are_weight_times_gradient_of_all_batches(self) -> None:
         """The oracle: gradients by hand for one hidden layer, without autograd's accumulation."""
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(8, 32), nn.Linear(32, 3)).eval()
+        model: Any = nn.Sequential(nn.Linear(8, 32), nn.Linear(32, 3)).eval()
         batches: Batches = [(torch.randn(6, 8), torch.randn(6, 3)) for _ in range(3)]
         first, second = model[0].weight.detach(), model[1].weight.detach()
         gradient_first, gradient_second = torch.zeros_like(first), torch.zeros_like(second)
@@ -324,7 +325,7 @@ class TestFinetune:
         assert "my_training" not in sys.modules
 
 
-def batch_norm_model() -> nn.Module:
+def batch_norm_model() -> Any:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.BatchNorm2d(16, momentum=0.1), nn.Dropout(0.5)
@@ -383,7 +384,7 @@ class TestSoundness:
                 super().__init__()
                 self.first, self.second, self.third = nn.Linear(8, 32), nn.Linear(32, 8), nn.Linear(8, 4)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def forward(self, x: torch.Tensor) -> Any:
                 return self.third(x + 1e-6 * self.second(self.first(x).flip(-1)))
 
         torch.manual_seed(0)
@@ -400,11 +401,12 @@ class TestSoundness:
                 super().__init__()
                 self.first, self.norm, self.second = nn.Linear(8, 32), norm(32), nn.Linear(32, 4)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def forward(self, x: torch.Tensor) -> Any:
                 x = self.norm(self.first(x))
                 return self.second(x.flip(-1) if flipped else x)
 
         torch.manual_seed(0)
+        model: Any
         model, x = Normed(), torch.randn(4, 8)
         with torch.no_grad():
             model.norm.weight.uniform_(0.5, 2)
@@ -429,13 +431,13 @@ class TestSoundness:
     def test_other_precisions(self, dtype: torch.dtype) -> None:
         model, inputs = make("encoder")
         model = model.to(dtype)
-        apply("prune-structured(ratio=0.5, heads=true)", model, inputs.to(dtype))  # type: ignore[union-attr]
+        apply("prune-structured(ratio=0.5, heads=true)", model, inputs.to(dtype))
         assert model.encoder.layers[0].linear1.out_features == 64
         assert model.encoder.layers[0].self_attn.num_heads == 2
 
     def test_grouped_convolutions_lose_the_same_of_each_group(self) -> None:
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(3, 32, 1), nn.Conv2d(32, 64, 3, groups=4), nn.ReLU(), nn.Conv2d(64, 4, 1))
+        model: Any = nn.Sequential(nn.Conv2d(3, 32, 1), nn.Conv2d(32, 64, 3, groups=4), nn.ReLU(), nn.Conv2d(64, 4, 1))
         apply("prune-structured(ratio=0.5)", model, torch.randn(2, 3, 8, 8))
         assert (model[1].groups, model[1].in_channels, model[1].out_channels) == (4, 16, 32)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
-from recipe_models import KINDS, TRAPS, apply, make, outputs, run, saved_and_loaded
 from torch import nn
 from torch.nn.utils import parametrizations, prune, weight_norm
 
 from pytest_modelopt.optimizing.recipe import RecipeError
+from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make, outputs, run, saved_and_loaded
 
 
 class Mixed(nn.Module):
@@ -20,7 +21,7 @@ class Mixed(nn.Module):
         super().__init__()
         self.small, self.full, self.brain = nn.Linear(8, 16).half(), nn.Linear(16, 16), nn.Linear(16, 4).bfloat16()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         return self.brain(self.full(self.small(x.half()).float()).bfloat16())
 
 
@@ -38,7 +39,7 @@ def test_sixteen_bit_weights_are_pruned_by_the_count() -> None:
 def test_reparametrized_and_masked_layers_are_named() -> None:
     model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(4)))
     parametrizations.weight_norm(model[1])
-    prune.random_unstructured(model[2], "weight", 0.5)
+    prune.random_unstructured(model[2], "weight", 0.5)  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch.nn.utils.weight_norm` is deprecated")
         weight_norm(model[3])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from recipe_models import KINDS, apply, make, relative_error, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.optimizing.apply import RecipeDidNothing, optimize
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from tests.optimizing.recipe_models import KINDS, apply, make, relative_error, run, saved_and_loaded
 
 NOTHING_TO_CHANGE = {("low-rank", "cnn")}
 EXPRESSIONS = (
@@ -65,8 +66,8 @@ class TestInt8Dynamic:
                 self.embedding = nn.Embedding(4, 8)
                 self.head = nn.Linear(8, 8)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
-                return self.head(self.rnn(self.embedding(x))[0])  # type: ignore[no-any-return]
+            def forward(self, x: torch.Tensor) -> Any:
+                return self.head(self.rnn(self.embedding(x))[0])
 
         notes = apply("int8-dynamic", Model(), torch.zeros(2, 3, dtype=torch.long)).notes
         assert (
@@ -99,7 +100,7 @@ class TestInt8Dynamic:
                 super().__init__()
                 self.lstm, self.gru, self.rnn = nn.LSTMCell(8, 16), nn.GRUCell(16, 16), nn.RNNCell(16, 16)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def forward(self, x: torch.Tensor) -> Any:
                 return self.rnn(self.gru(self.lstm(x)[0]))
 
         coverage = apply("int8-dynamic", Cells(), torch.randn(2, 8)).coverage
@@ -186,8 +187,8 @@ class TestInt8Static:
                 self.features = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.MaxPool2d(2))
                 self.head = nn.Linear(16 * 6 * 6, 10)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
-                return self.head(flatten(self.features(x)))  # type: ignore[no-any-return]
+            def forward(self, x: torch.Tensor) -> Any:
+                return self.head(flatten(self.features(x)))
 
         torch.manual_seed(0)
         model, x = Classifier().eval(), torch.randn(4, 3, 16, 16)
@@ -202,7 +203,7 @@ class TestInt8Static:
                 super().__init__()
                 self.asked, self.scaled, self.last = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def forward(self, x: torch.Tensor) -> Any:
                 x = self.asked(x.to(self.asked.weight.dtype)).relu()
                 return self.last((self.scaled(x) + self.scaled.bias).relu())
 
@@ -221,7 +222,7 @@ class TestInt8Static:
                 super().__init__()
                 self.linear = nn.Linear(8, 8)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def forward(self, x: torch.Tensor) -> Any:
                 if x.sum() > 0:
                     return self.linear(x)
                 return x

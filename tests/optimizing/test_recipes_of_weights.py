@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from recipe_models import HandWrittenAttention, apply, make, run
 from torch import nn
 
 from pytest_modelopt.optimizing.recipe import RecipeError
+from tests.optimizing.recipe_models import HandWrittenAttention, apply, make, run
 
 
 class TestPruneUnstructured:
@@ -59,7 +61,7 @@ class TestPruneStructured:
 
     def test_planted_units_alone_leave_the_answers_unchanged(self) -> None:
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 10)).eval()
+        model: Any = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 10)).eval()
         planted = torch.randperm(64)[:24]
         with torch.no_grad():
             model[0].weight[planted] *= 1e-6
@@ -113,7 +115,7 @@ class TestPruneStructured:
                 super().__init__()
                 self.first, self.second, self.third = nn.Linear(8, 32), nn.Linear(32, 32), nn.Linear(32, 4)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def forward(self, x: torch.Tensor) -> Any:
                 return self.third(torch.relu(self.second(self.first(x).flip(-1))))
 
         torch.manual_seed(0)
@@ -153,7 +155,7 @@ class TestLowRank:
     @pytest.mark.parametrize("ratio", [0.25, 0.5, 0.8])
     def test_equals_the_truncated_decomposition(self, ratio: float) -> None:
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(96, 80))
+        model: Any = nn.Sequential(nn.Linear(96, 80))
         weight, bias = model[0].weight.detach().double().clone(), model[0].bias.detach().clone()
         apply(f"low-rank(ratio={ratio})", model, torch.randn(2, 96))
         left, singular, right = torch.linalg.svd(weight, full_matrices=False)
@@ -168,6 +170,7 @@ class TestLowRank:
         assert float(error) == pytest.approx(float(singular[rank:].square().sum().sqrt()), rel=1e-4)
 
     def test_a_low_rank_weight_is_kept_whole(self) -> None:
+        model: Any
         model, inputs = nn.Sequential(nn.Linear(64, 64)), torch.randn(4, 64)
         with torch.no_grad():
             model[0].weight.copy_(torch.randn(64, 3) @ torch.randn(3, 64))
@@ -178,7 +181,7 @@ class TestLowRank:
 
     def test_tiny_and_tied_layers_are_left_and_shared_ones_stay_shared(self) -> None:
         shared, tied = nn.Linear(64, 64), nn.Linear(64, 100, bias=False)
-        model = nn.Sequential(
+        model: Any = nn.Sequential(
             nn.Embedding(100, 64), shared, nn.ReLU(), shared, nn.Linear(64, 64), tied, nn.Linear(100, 4)
         )
         tied.weight = model[0].weight

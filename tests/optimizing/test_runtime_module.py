@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import cloudpickle
 import torch
-from recipe_models import saved_and_loaded
 
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule, Signature
+from tests.optimizing.recipe_models import saved_and_loaded
 
 
 class Doubles(RuntimeModule):
@@ -27,6 +27,9 @@ class Doubles(RuntimeModule):
 
     def float_tensors(self) -> Iterator[torch.Tensor]:
         return iter(())
+
+    def parts(self) -> dict[str, bytes]:
+        return {".table": self.program}
 
 
 def doubles(program: bytes) -> Doubles:

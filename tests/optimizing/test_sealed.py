@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from recipe_models import apply, relative_error, run
 from torch import nn
 
 from pytest_modelopt.measuring.worker import size
@@ -16,6 +15,7 @@ from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
 from pytest_modelopt.measuring.worker.observe import observe
 from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.optimizing.sealed import WAY_OUT, in_training, put_into_eval_mode
+from tests.optimizing.recipe_models import apply, relative_error, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated")
 
@@ -29,7 +29,7 @@ def plain() -> nn.Module:
 
 
 def scripted() -> Any:
-    return torch.jit.script(plain())  # type: ignore[no-untyped-call]
+    return torch.jit.script(plain())
 
 
 def traced() -> Any:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from recipe_models import apply, relative_error, run
 from torch import nn
 
 from pytest_modelopt.measuring.worker import observe
@@ -21,6 +20,7 @@ from pytest_modelopt.optimizing.multiply_adds import multiply_adds
 from pytest_modelopt.optimizing.quantization.int8_dynamic import Int8Dynamic
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe
 from pytest_modelopt.optimizing.sharing import shared_bytes, sharing, tied_parameters
+from tests.optimizing.recipe_models import apply, relative_error, run
 
 WORDS, WIDTH, FLOAT32 = 600, 64, 4
 
@@ -35,7 +35,7 @@ class Speller(nn.Module):
         self.score = nn.Linear(WIDTH, WORDS, bias=False)
         tie(self.read, self.score)
 
-    def forward(self, words: torch.Tensor) -> torch.Tensor:
+    def forward(self, words: torch.Tensor) -> Any:
         return self.score(self.middle(self.read(words).mean(1)).tanh())
 
 
@@ -95,7 +95,7 @@ def test_weights_side_by_side_in_one_storage_share_nothing() -> None:
 
 @pytest.mark.parametrize("tie", TIES)
 def test_all_who_ask_find_the_tie(tie: str) -> None:
-    model = make(tie)
+    model: Any = make(tie)
     assert tied_parameters(model) == ({id(model.read.weight)} if tie == "one object" else set())
     assert observe.ties(model) == (("read.weight", "score.weight"),)
     table = (WORDS + (10 if tie == "slices" else 0)) * WIDTH * FLOAT32
@@ -154,7 +154,7 @@ class PacksAll(Recipe):
         from pytest_modelopt.optimizing.quantization import torch_ao
 
         with torch_ao.quiet():
-            return Applied(quantize_dynamic(model, {nn.Linear}))
+            return Applied(quantize_dynamic(model, {nn.Linear}))  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("with_middle", [True, False])
@@ -173,7 +173,7 @@ def test_the_work_of_a_layer_that_was_untied_is_that_of_a_changed_one(tie: str, 
 
 
 def test_a_partial_overlap_is_counted_once_and_each_part_where_it_changed() -> None:
-    model = make("slices")
+    model: Any = make("slices")
     before, counted = snapshot(model), multiply_adds(model, WORDS_READ)
     model.score.weight = nn.Parameter(model.score.weight.detach() * 2)
     layers = {layer.name: layer for layer in compare(before, model, frozenset(), counted)}
@@ -189,7 +189,7 @@ def test_what_is_cast_stays_tied(tie: str) -> None:
 
 
 def test_convolutions_stay_tied_in_channels_last() -> None:
-    model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3))
+    model: Any = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3))
     model[1].weight = nn.Parameter(model[0].weight)
     apply("channels-last", model.eval(), torch.randn(2, 8, 9, 9))
     assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
@@ -210,14 +210,14 @@ def test_a_compiled_layer_runs_as_what_it_was_replaced_by_and_the_float_one_is_g
     torch.manual_seed(0)
     layer, x = nn.Linear(128, 128).eval(), torch.randn(8, 128)
     in_float, weight = run(layer, x), weakref.ref(layer.weight)
-    compiled = torch.compile(layer, backend="eager")
-    model = compiled if is_whole else nn.Sequential(compiled, nn.ReLU())
+    compiled: Any = torch.compile(layer, backend="eager")
+    model: Any = compiled if is_whole else nn.Sequential(compiled, nn.ReLU())
     variant = apply(expression, model, x).model
     del layer, compiled, model
     replaced = variant if is_whole else variant.get_submodule("0")
     answers = run(replaced, x)
     assert 1e-4 < relative_error(answers, in_float) < 1
-    assert torch.equal(answers, run(replaced._orig_mod, x))  # type: ignore[arg-type]
+    assert torch.equal(answers, run(replaced._orig_mod, x))
     gc.collect()
     assert weight() is None
 
@@ -242,7 +242,7 @@ class Reader(nn.Module):
         self.middle, self.score = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WORDS, bias=False)
         hold(self, self.score.weight.detach())
 
-    def forward(self, words: torch.Tensor) -> torch.Tensor:
+    def forward(self, words: torch.Tensor) -> Any:
         table: Any = self.table
         table = table["words"][1] if isinstance(table, dict) else table
         return self.score(self.middle(nn.functional.embedding(words, table).mean(1)).tanh())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from recipe_models import apply, make
 from torch import nn
 
 from pytest_modelopt.optimizing.apply import optimize
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.pruning.sparse_2_4 import SemiStructuredSparsity, reason_to_keep, two_of_four
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from tests.optimizing.recipe_models import apply, make
 
 LINEAR = nn.Linear(64, 32).half()
 

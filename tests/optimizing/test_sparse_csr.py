@@ -5,17 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import pytest
 import torch
-from recipe_models import MyLinear, apply, relative_error, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
 from pytest_modelopt.optimizing.apply import RecipeDidNothing
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import RecipeError
+from tests.optimizing.recipe_models import MyLinear, apply, relative_error, run, saved_and_loaded
 
 EXPRESSION = "prune-unstructured(ratio=0.9) + sparse-csr"
 FLOAT32 = INT32 = 4
@@ -38,7 +39,7 @@ class Wide(nn.Module):
         self.tied = nn.Linear(256, 300, bias=False)
         self.tied.weight = self.embed.weight
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         x = self.lstm(self.embed(x))[0]
         x = torch.relu(self.again(torch.relu(self.shared(x))))
         x = self.convolution(x.transpose(1, 2)).transpose(1, 2)
@@ -83,7 +84,7 @@ def test_bytes_are_those_of_csr_and_coverage_is_that_of_the_stored_weights() -> 
 
 def test_a_single_example_without_batch_and_an_empty_row() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(256, 256))
+    model: Any = nn.Sequential(nn.Linear(256, 256))
     with torch.no_grad():
         model[0].weight[torch.rand(256, 256) < 0.9] = 0
         model[0].weight[7] = 0
@@ -99,7 +100,7 @@ def test_a_single_example_without_batch_and_an_empty_row() -> None:
 def test_zero_share_decides() -> None:
     torch.manual_seed(0)
     for zeros, stored in ((51_000, False), (53_000, True)):  # 80% of 65,536 are 52,428.8
-        model = nn.Sequential(nn.Linear(256, 256))
+        model: Any = nn.Sequential(nn.Linear(256, 256))
         with torch.no_grad():
             model[0].weight.view(-1)[:zeros] = 0
         if stored:

@@ -7,21 +7,11 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import pytest
 import torch
-from recipe_models import (
-    KINDS,
-    TRAPS,
-    MyLinear,
-    apply,
-    make,
-    outputs,
-    relative_error,
-    run,
-    saved_and_loaded,
-)
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
@@ -33,6 +23,17 @@ from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.quantization.torchao_float8_dynamic import TorchaoFloat8Dynamic
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from tests.optimizing.recipe_models import (
+    KINDS,
+    TRAPS,
+    MyLinear,
+    apply,
+    make,
+    outputs,
+    relative_error,
+    run,
+    saved_and_loaded,
+)
 
 EXPRESSIONS = ("torchao-int8-dynamic", "torchao-int8-weight-only")
 FLOAT32, ROW = 4, 4 + 1
@@ -67,6 +68,7 @@ def test_bytes_and_coverage_counted_by_hand(expression: str) -> None:
 
 def test_dynamic_int8_equals_integer_arithmetic_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """y = sum(qx * qw) * sx * sw + b in exact integers, for torchao's own int8 values and scales."""
+    model: Any
     model, x = nn.Sequential(nn.Linear(96, 40)).eval(), torch.randn(5, 96)
     variant = apply("torchao-int8-dynamic", model, x).model
     weight = variant[0].weight
@@ -115,7 +117,7 @@ def test_compiled_it_gives_the_same_answers(expression: str) -> None:
     variant = apply(expression, model, inputs).model
     expected = run(variant, inputs)
     with torch_ao.quiet(), torch.no_grad():
-        compiled = torch.compile(variant, backend="inductor", fullgraph=True)
+        compiled: Any = torch.compile(variant, backend="inductor", fullgraph=True)
         assert relative_error(compiled(inputs), expected) < 0.01  # an activation may round the other way
 
 
@@ -156,9 +158,9 @@ class TestWhatIsLeftAlone:
         assert "1 Transposes (1.06 KiB) left as they are: the model does not run" in " ".join(optimization.notes)
 
     def test_computed_and_infinite_weights_are_kept(self) -> None:
-        model = nn.Sequential(*(nn.Linear(16, 16) for _ in range(5))).eval()
+        model: Any = nn.Sequential(*(nn.Linear(16, 16) for _ in range(5))).eval()
         parametrizations.spectral_norm(model[0])
-        prune.l1_unstructured(model[1], "weight", 0.5)
+        prune.l1_unstructured(model[1], "weight", 0.5)  # type: ignore[no-untyped-call]
         with torch.no_grad():
             model[2].weight[0, 0] = float("inf")
         model[3].extra_repr = lambda: "mine"
@@ -233,7 +235,7 @@ class TestFloat8:
 class TestCoverageOfTensorClasses:
     """What a step after torchao, `compile` for one, compares with."""
 
-    def quantized(self) -> nn.Module:
+    def quantized(self) -> Any:
         return apply(
             "torchao-int8-weight-only", nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), torch.randn(2, 8)
         ).model

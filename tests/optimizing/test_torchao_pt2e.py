@@ -10,20 +10,31 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import pytest
 import torch
-from recipe_models import KINDS, TRAPS, apply, make, outputs, relative_error, run, saved_and_loaded
 from torch import nn
 
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
 from pytest_modelopt.optimizing import cpu_flags
-from pytest_modelopt.optimizing.apply import Optimization, RecipeDidNothing, optimize
+from pytest_modelopt.optimizing.apply import RecipeDidNothing, optimize
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.quantization.pt2e_int8_module import Pt2eInt8
 from pytest_modelopt.optimizing.quantization.torchao_pt2e_int8 import TorchaoPt2eInt8
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from tests.optimizing.recipe_models import (
+    KINDS,
+    TRAPS,
+    Optimized,
+    apply,
+    make,
+    outputs,
+    relative_error,
+    run,
+    saved_and_loaded,
+)
 
 FLOAT32, ROW = 4, 4 + 8
 """A row of int8 weights has a float32 scale and an int64 zero point, which is 0."""
@@ -39,7 +50,7 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def compiled() -> tuple[nn.Module, torch.Tensor, Optimization]:
+def compiled() -> tuple[nn.Module, torch.Tensor, Optimized]:
     """The original, its inputs, and the variant that torch's own compiler made."""
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -55,7 +66,7 @@ def compiled() -> tuple[nn.Module, torch.Tensor, Optimization]:
 
 
 class TestCompiled:
-    Made = tuple[nn.Module, torch.Tensor, Optimization]
+    Made = tuple[nn.Module, torch.Tensor, Optimized]
 
     def test_every_layer_runs_in_an_int8_kernel(self, compiled: Made) -> None:
         assert not any("int8 kernels for" in note for note in compiled[2].notes)
@@ -123,14 +134,12 @@ class TestDamage:
     """What was seen on a processor without VNNI: after the first call, float models of the process answer otherwise."""
 
     @pytest.fixture
-    def model(self) -> nn.Module:
+    def model(self) -> Any:
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
 
     @pytest.mark.parametrize("damaged", ["the measured call's inputs", "other inputs of the calibration"])
-    def test_it_is_noticed_by_the_float_model(
-        self, model: nn.Module, damaged: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_it_is_noticed_by_the_float_model(self, model: Any, damaged: str, monkeypatch: pytest.MonkeyPatch) -> None:
         example, batch = torch.zeros(1, 16), torch.randn(4, 16)
         first_call = Pt2eInt8.forward
 
@@ -195,7 +204,7 @@ class TestProgram:
                 super().__init__()
                 self.first, self.last = nn.Linear(64, 128), nn.Linear(128, 10)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def forward(self, x: torch.Tensor) -> Any:
                 h = self.first(x)
                 h += 1
                 return self.last(h.relu_())
@@ -217,7 +226,7 @@ class TestProgram:
         assert "1 Linear (12.5 KiB) left in floating point: another module shares" in " ".join(optimization.notes)
 
     def test_a_module_that_is_never_called_is_unchanged(self) -> None:
-        model = nn.Sequential(nn.Linear(16, 16), nn.ReLU())
+        model: Any = nn.Sequential(nn.Linear(16, 16), nn.ReLU())
         model.add_module("auxiliary", nn.Linear(3, 3))
         model.forward = lambda x: model[1](model[0](x))
         optimization = apply("torchao-pt2e-int8", model, torch.randn(4, 16))
@@ -263,7 +272,7 @@ class TestProgram:
                 super().__init__()
                 self.linear = nn.Linear(8, 8)
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def forward(self, x: torch.Tensor) -> Any:
                 if x.sum() > 0:
                     return self.linear(x)
                 return x

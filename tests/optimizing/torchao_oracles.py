@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,5 +15,5 @@ def int8_weight_only(linear: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
 
     holder = nn.Sequential(copy.deepcopy(linear))
     quantize_(holder, Int8WeightOnlyConfig(set_inductor_config=False))
-    weight = holder[0].weight
+    weight: Any = holder[0].weight
     return weight.dequantize(), weight.scale
