@@ -14,7 +14,7 @@ from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.results.metric import MetricSpec
 from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 RECIPES = (None, "int8-dynamic", "int8-weight-only", "bf16")
 
 
@@ -43,7 +43,7 @@ def test_the_books_balance(kind: str, recipe: str | None, tmp_path: Path) -> Non
     files: dict[str, Any] = {"model": str(tmp_path / "model.pt"), "inputs": str(tmp_path / "inputs.pt")}
     size.save(inputs, Path(files["inputs"]))
     size.save(apply(recipe, model, inputs).model if recipe else model, Path(files["model"]))
-    folder = str(HERE)
+    folder = str(ROOT)
     variant = Variant("", None, None, None, None, MetricSpec(), (folder,), folder)
     for run in range(2):
         worker = Worker(variant, tmp_path, f"run-{run}")
