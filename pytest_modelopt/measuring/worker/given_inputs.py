@@ -14,7 +14,7 @@ from pytest_modelopt.optimizing.calling import Inputs, fresh, tensors_of
 
 _KEPT_BYTES = 256 << 20
 """Of copies whose addresses no other copy may get."""
-_PLACES = 1_000
+_PLACES = 5_000
 """Small ones that earlier calls may have left to the allocator."""
 _OBJECT_BYTES = 1024
 """What a small tensor takes beside its numbers."""
