@@ -11,6 +11,8 @@ from typing import Any
 
 from benchmarks.hostile_text import spoiled, text
 from pytest_modelopt.limits.catalogue import parse_value
+from pytest_modelopt.reporting.messages.reasons import REASONS
+from pytest_modelopt.reporting.messages.verdicts import FOUND
 from pytest_modelopt.results.answers import Agreement, Changed, Interval, Repeat, Slices
 from pytest_modelopt.results.base import Against, Base, Loosening
 from pytest_modelopt.results.case import Case, Expected
@@ -357,8 +359,10 @@ def _of_limit(rng: random.Random, case: Data, data: Data) -> None:
 
 def _of_verdict(rng: random.Random, case: Data, data: Data) -> None:
     """What the record makes of its own figures."""
+    code = rng.choice((*FOUND, *REASONS, "", "::error::kept"))
+    reason = {"code": code, "parameters": rng.choice(({}, {"pairs": 3}, {"needed": 2**62, "slice": "::x"}))}
     case["verdicts"] = [
-        {"limit": limit, "outcome": rng.choice(("pass", "waived")), "measured": 0.0, "sentence": "kept"}
+        {"limit": limit, "outcome": rng.choice(("pass", "waived")), "measured": 0.0, "reason": reason}
         for limit in case["limits"]
     ]
     data["timed_limits"] = rng.choice((0, -5, 1, 10**6, 2**62))

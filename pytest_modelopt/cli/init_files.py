@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,8 @@ class Found:
 
 
 def find(root: Path) -> Found:
-    """The files below `dist` with a suffix that can be measured. None is opened: a worker does that, and what is a
-    pickle and no program is never loaded."""
+    """The files below `dist` with a suffix that can be measured. None is loaded: a worker does that, and never what is
+    a pickle and no program, or native code that nobody has named."""
     files: list[tuple[str, str]] = []
     left_out: list[tuple[str, str]] = []
     root = root.absolute()
@@ -35,6 +36,10 @@ def find(root: Path) -> Found:
         why = _unfit(path) or wrong_name(name)
         if not file.resolve().is_relative_to(root.resolve()):
             why = "it is a link to a file outside of the project"
+        elif not why and name in dict(files):
+            why = f"another file is called {name}, too; name it below `candidates:` yourself"
+        elif not why and _is_native_code(file):
+            why = "it holds native code, which is run only where a budgets file names it"
         elif not why and len(files) == _MOST:
             why = f"there are more than {_MOST} files; name it below `candidates:` yourself"
         if why:
@@ -42,6 +47,14 @@ def find(root: Path) -> Found:
         else:
             files.append((name, path))
     return Found(tuple(files), tuple(left_out))
+
+
+def _is_native_code(file: Path) -> bool:
+    """A package of AOTInductor, by the names in its archive."""
+    if file.suffix != ".pt2" or not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any("data/aotinductor/" in name for name in archive.namelist())
 
 
 def _unfit(path: str) -> str:

@@ -283,7 +283,8 @@ def _refuse_impossible_orders(recipes: Sequence[Recipe]) -> None:
             raise RecipeError(f"{name} is written twice; each recipe can be in an expression once")
         seen.add(name)
         if form not in recipe.takes:
-            assert formed_by is not None
+            if formed_by is None:
+                raise RecipeError(f"{name} cannot come first: it takes weights that another recipe has changed")
             raise RecipeError(_order_message(recipe, formed_by, form))
         if recipe.gives is not None:
             form, formed_by = recipe.gives, recipe

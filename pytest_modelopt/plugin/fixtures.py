@@ -288,7 +288,8 @@ class Optimizer(_Work):
             output = f"\nthe worker's last output:\n{failed.output}" if failed.output else ""
             raise pytest.fail.Exception(f"{failed.message}{output}", pytrace=False) from None
         assert variant.recipe is not None
-        assert loaded.coverage is not None
+        if loaded.coverage is None:
+            pytest.fail(loaded.no_coverage or "what the recipe changed is not known", pytrace=False)
         notes = tuple(note for step in loaded.coverage.steps for note in step.notes)
         return Optimized(variant.recipe.text, loaded.coverage, (*loaded.notes, *notes), path, write)
 

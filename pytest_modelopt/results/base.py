@@ -11,7 +11,7 @@ LooseningKind = Literal["relaxed", "removed", "waived", "warn"]
 
 @dataclass(frozen=True)
 class Base:
-    """What the same variant is at the base. In its case `original` is the base's measurement, `variant` is head's."""
+    """What the same variant is at the base. In its case `reference` is the base's measurement, `variant` is head's."""
 
     name: str
     """'1a2b3c4d5e6f', the commit, or 'saved.json', the record."""

@@ -76,7 +76,7 @@ class MeasuredCase(PlannedCase):
     timing: Timing | None = None
     error: CaseError | None = None
     base: Base | None = None
-    """Where head is compared with its base and not with its original: then `original` is the base's measurement."""
+    """Where head is compared with its base and not with its original: then `reference` is the base's measurement."""
 
     @property
     def drop(self) -> float | None:

@@ -11,6 +11,9 @@ import math
 
 from pytest_modelopt.statistics.proportions import Z_ONE_SIDED_95, drop_statistic
 
+_MOST = 10.0**18
+"""Nobody has more, and a record's whole numbers have 64 bits."""
+
 
 def examples_for_drop(
     right_to_wrong: int, wrong_to_right: int, examples: int, limit: float, z: float = Z_ONE_SIDED_95
@@ -35,11 +38,15 @@ def examples_for_interval(drop: float, low: float, high: float, examples: int, l
     if _is_same(drop, limit):
         return None
     half = max(0.0, high - drop if limit > drop else drop - low)
-    return max(1, math.ceil(examples * (half / distance) ** 2))
+    return _counted(examples * (half / distance) ** 2)
 
 
 def _enough(examples: int, statistic: float, z: float) -> int:
-    return max(1, math.ceil(examples * (z / statistic) ** 2))
+    return _counted(examples * (z / statistic) ** 2)
+
+
+def _counted(examples: float) -> int:
+    return max(1, math.ceil(min(examples, _MOST)))
 
 
 def _is_same(measured: float, limit: float) -> bool:

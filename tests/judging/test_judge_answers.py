@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.results.answers import Interval, Slices
 from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.json import case_from_data, case_to_data
 from tests.judging.answers_by_hand import Z2, answered, text, varying, verdict
 from tests.reporting.records_by_hand import case, measurement
 
@@ -31,6 +33,14 @@ def test_no_change_of_450_examples_is_no_proof_for_the_population() -> None:
     assert "0 pp measured on 450 examples, -0.598 pp to 0.598 pp in the population (95% on each side)" in told.sentence
     assert "the limit lies between: about 540 examples would be needed" in told.sentence
     assert verdict(answered(450), "max_accuracy_drop", 0.005).outcome == "pass", "the default is about these examples"
+
+
+def test_next_to_the_limit_it_takes_more_examples_than_a_record_can_count_and_the_record_is_written() -> None:
+    told = verdict(in_population(300, 1, 0), "max_accuracy_drop", 0.00333333333)
+    assert told.outcome == "inconclusive"
+    assert "about 1,000,000,000,000,000,000 examples would be needed" in told.sentence
+    case = judge(replace(in_population(300, 1, 0), limits=(told.verdict.limit,)), timed_limits=0)
+    assert case_from_data(case_to_data(case)).verdicts == case.verdicts
 
 
 @pytest.mark.parametrize(

@@ -94,13 +94,34 @@ class OfSizes(nn.Module):
 
 
 def test_what_would_answer_otherwise_is_not_left(tmp_path: Path) -> None:
+    mine = {name: f"mine: {name}".encode() for name in ("m.pt", "m.pt2", "m.py")}
+    for name, content in mine.items():
+        (tmp_path / name).write_bytes(content)
     with pytest.raises(VariantError) as caught:
         shipping.write(OfSizes().eval(), tmp_path / "m", context())
     told = str(caught.value)
     assert told.startswith("the variant cannot be written as a file that others load (torch.export: ")
     assert "which can run any code" in told
     assert "TorchScript: what is loaded answers otherwise on a batch of twice as many examples" in told
-    assert list(tmp_path.iterdir()) == []
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == mine
+
+
+class Counted(nn.Module):
+    """Answers with whole numbers."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.first = first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.argmax(1) + self.first
+
+
+def test_whole_numbers_are_compared_too() -> None:
+    assert shipping._otherwise(Counted(0), Counted(0), context()) == ""
+    told = shipping._otherwise(Counted(0), Counted(1), context())
+    assert told.startswith("what is loaded answers otherwise on ")
+    assert told.endswith(", in whole numbers")
 
 
 def test_code_of_the_project_is_not_overwritten(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pytest_modelopt.diagnosis.evidence import Evidence
 from pytest_modelopt.optimizing.expression import Expression, RecipeError, canonical_text, parse, step_texts
 from pytest_modelopt.optimizing.registry import BUILT_IN, RECIPES
+from tests.reporting.records_by_hand import case
 
 
 @pytest.mark.parametrize(
@@ -190,6 +193,22 @@ def test_a_project_s_recipe_is_unpacked_where_its_module_is_found(
             _ = travelled.steps
     assert [step.canonical() for step in again.steps] == ["halve(times=2)", "bf16"]
     assert RECIPES["halve"] is type(again.steps[0])
+
+
+class Packs(type(parse("bf16").steps[0])):  # type: ignore[misc]
+    """A project's own, which starts from what int8-dynamic leaves."""
+
+    recipe_name = "packs"
+    takes = ("packed",)
+
+
+def test_a_recipe_that_starts_from_anothers_weights_cannot_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECIPES, "packs", Packs)
+    with pytest.raises(RecipeError, match="packs cannot come first: it takes weights that another recipe has changed"):
+        parse("packs")
+    assert parse("int8-dynamic + packs").text == "int8-dynamic+packs"
+    of = replace(case(), recipe="int8-dynamic+packs")
+    assert [recipe.recipe_name for recipe in Evidence(of, None).recipes] == ["int8-dynamic", "packs"]
 
 
 def test_a_recipe_of_no_registry_travels_too() -> None:

@@ -93,7 +93,7 @@ def test_every_task_has_the_score_that_its_library_computes(tasks_project: pytes
     result = tasks_project.runpytest("--modelopt", "--modelopt-report=report", "--modelopt-time-limit=100 ms")
     result.assert_outcomes(passed=9)
     cases = {case.model: case for case in read(tasks_project.path / "report/record.json").cases}
-    for side in ("reference", "variant"):
+    for side in ("original", "variant"):
         expected = expectations(outputs_of(side))
         found = {name: score_of(cases[name], side) for name in expected}
         assert found == pytest.approx(expected, rel=1e-5)

@@ -196,7 +196,8 @@ def _project_imports() -> Iterator[set[str]]:
     def watched(name: str, *args: Any, **kwargs: Any) -> Any:
         module = real(name, *args, **kwargs)
         importer = sys._getframe(1).f_code.co_filename
-        package = name.partition(".")[0]
+        is_relative = bool(args[3] if len(args) > 3 else kwargs.get("level", 0))
+        package = "" if is_relative else name.partition(".")[0]
         if not importer.startswith((*_installed(), str(Path(__file__).parents[2]), "<")) and _is_installed(package):
             found.add(package)
         return module

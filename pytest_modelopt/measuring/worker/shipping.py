@@ -6,12 +6,15 @@ import hashlib
 import importlib
 import importlib.util
 import re
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.worker import size
@@ -29,7 +32,7 @@ LARGEST_DIFFERENCE = 1e-4
 _HEAD = '"""Loads '
 _LOADER = (
     _HEAD
-    + '''{file}, which pytest-modelopt has written: `load()` returns the model that was measured."""
+    + '''the `.pt` beside it, which pytest-modelopt has written: `load()` returns the model that was measured."""
 
 from pathlib import Path
 
@@ -47,7 +50,7 @@ ALLOWED = [
 def load() -> torch.nn.Module:
     """The model in eval mode, on the CPU."""
     with safe_globals(ALLOWED):
-        return torch.load(Path(__file__).with_name("{file}"), map_location="cpu", weights_only=True)
+        return torch.load(Path(__file__).with_name({file!r}), map_location="cpu", weights_only=True)
 '''
 )
 _Written = tuple[list[Path], Callable[..., Any]]
@@ -76,19 +79,25 @@ def write(model: nn.Module, path: Path, context: Context) -> tuple[Path, ...]:
         return tuple(files)
     reasons = []
     for name, form in (("torch.export", _exported), ("weights", _weights), ("TorchScript", _traced)):
-        written: list[Path] = []
-        try:
-            with torch_ao.quiet(), torch.no_grad():
-                written, loaded = form(model, path, context)
-                why = _otherwise(model, loaded, context)
-        except Exception as error:
-            why = last_line(error)
-        if not why:
-            return tuple(written)
-        for file in written:
-            file.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory() as folder:  # what fails half written must not lie beside what is good
+            try:
+                with torch_ao.quiet(), torch.no_grad():
+                    written, loaded = form(model, Path(folder) / path.name, context)
+                    why = _otherwise(model, loaded, context) or _in_the_way(written, path)
+            except Exception as error:
+                why = last_line(error)
+            if not why:
+                return tuple(Path(shutil.move(file, path.with_name(file.name))) for file in written)
         reasons.append(f"{name}: {why}")
     raise VariantError(f"the variant cannot be written as a file that others load ({'; '.join(reasons)})")
+
+
+def _in_the_way(written: list[Path], path: Path) -> str:
+    """Code of somebody else where ours would stand; '' where there is none."""
+    for file in (path.with_name(each.name) for each in written if each.suffix == ".py"):
+        if file.exists() and not file.read_text(encoding="utf-8", errors="replace").startswith(_HEAD):
+            return f"{file.name} exists, and was not written by this command: choose another --name"
+    return ""
 
 
 def _otherwise(model: nn.Module, loaded: Callable[..., Any], context: Context) -> str:
@@ -98,10 +107,18 @@ def _otherwise(model: nn.Module, loaded: Callable[..., Any], context: Context) -
             expected = call(model, batch)
         except Exception:
             continue  # nor does the variant take such a batch
-        apart = difference(call(loaded, batch), expected)
+        answer = call(loaded, batch)
+        apart = difference(answer, expected)
         if apart > LARGEST_DIFFERENCE:
             return f"what is loaded answers otherwise on {what}, by {apart:.1%} of the largest number"
+        if not all(map(_is_same_count, tree_leaves(answer), tree_leaves(expected))):
+            return f"what is loaded answers otherwise on {what}, in whole numbers"
     return ""
+
+
+def _is_same_count(one: Any, other: Any) -> bool:
+    """Whole numbers and truth values, of which `difference` looks at the shapes only."""
+    return not isinstance(other, torch.Tensor) or other.is_floating_point() or torch.equal(one, other)
 
 
 def _exported(model: nn.Module, path: Path, context: Context) -> _Written:
@@ -117,16 +134,10 @@ def _exported(model: nn.Module, path: Path, context: Context) -> _Written:
 def _weights(model: nn.Module, path: Path, _: Context) -> _Written:
     file = path.with_name(f"{path.name}.pt")
     loader = path.with_name(re.sub(r"\W", "_", f"_{path.name}" if path.name[0].isdigit() else path.name) + ".py")
-    if loader.exists() and not loader.read_text(encoding="utf-8", errors="replace").startswith(_HEAD):
-        raise VariantError(f"{loader.name} exists, and was not written by this command: choose another --name")
     size.save(model, file)
-    try:
-        names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
-        if unsafe := [name for name in names if not _is_harmless(name)]:
-            raise VariantError(f"its file would need {', '.join(unsafe)}, which can run any code")
-    except Exception:
-        file.unlink()
-        raise
+    names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
+    if unsafe := [name for name in names if not _is_harmless(name)]:
+        raise VariantError(f"its file would need {', '.join(unsafe)}, which can run any code")
     imports = "\n".join(f"import {module}" for module in sorted({name.rpartition(".")[0] for name in names}))
     text = _LOADER.format(file=file.name, imports=imports, allowed=",\n    ".join(names))
     loader.write_text(text, encoding="utf-8", newline="\n")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LARGEST_DIFFERENCE = 0.01
 """Of the largest number of an output: float32 gives some 1e-6, a size that was taken for a constant far more."""
+_NEXT_TO_NOTHING = 1e-5
 _NAMED = 3
 
 
@@ -74,18 +75,24 @@ def _has_arithmetic(kind: type) -> bool:
 
 
 def difference(answer: Any, original: Any) -> float:
-    """The largest difference of any floating-point output, relative to the largest finite number of that output."""
+    """The largest difference of any floating-point output, relative to the largest finite number of that output.
+
+    Infinite where the outputs differ in number, kind or shape. What is next to nothing beside the other outputs (a loss
+    that is zero up to rounding) is held against a part of them.
+    """
     import torch
     from torch.utils._pytree import tree_leaves
 
-    largest = 0.0
-    for one, other in zip(tree_leaves(answer), tree_leaves(original), strict=True):
+    ones, others = tree_leaves(answer), tree_leaves(original)
+    if len(ones) != len(others):
+        return float("inf")
+    found = []
+    for one, other in zip(ones, others, strict=True):
         if not isinstance(other, torch.Tensor) or not other.numel():
             continue
-        one, other = one.detach(), other.detach()
-        if one.shape != other.shape:
+        if not isinstance(one, torch.Tensor) or one.shape != other.shape:
             return float("inf")
         if other.is_floating_point():
-            apart, scale = largest_difference(other, one)
-            largest = max(largest, apart / (scale or 1.0))
-    return largest
+            found.append(largest_difference(other.detach(), one.detach()))
+    least = _NEXT_TO_NOTHING * max((scale for _, scale in found), default=0.0)
+    return max((apart / (max(scale, least) or 1.0) for apart, scale in found), default=0.0)
