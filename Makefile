@@ -29,7 +29,7 @@ lint: env
 # dies ends the run: with another one in its place, pytest-xdist would wait for ever. On a machine that is too slow it
 # ends as by Ctrl-C, with the failures and the closing line, before a job ends it without a word.
 TEST_PROCESSES ?= $(shell awk '/MemAvailable/ {few = $$2 < 6 * 1024 ^ 2} END {print few ? 2 : 3}' /proc/meminfo 2>/dev/null || echo 3)
-TEST_LIMIT ?= 20m
+TEST_LIMIT ?= 19m
 LIMITED := $(if $(shell command -v timeout 2>/dev/null),timeout --foreground --signal=INT --kill-after=60)
 # Our modules are compiled once, and not by each of the hundreds of processes that tests start: an editable installation
 # leaves that out, and where PYTHONDONTWRITEBYTECODE is set, as in many images, nobody else does it.

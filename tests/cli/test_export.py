@@ -17,14 +17,14 @@ models:
   m:
     factory: shop:classifier
     data: shop:data
-    budget: {max_flips: 40%}
-    recipes: {onnxruntime-int8-dynamic: {}, litert: {}, low-rank(ratio=0.5): {}, int8-dynamic: {}}
+    budget: {max_flips: 10%}
+    recipes: {onnxruntime-int8-dynamic: {}, litert: {}, low-rank(ratio=0.5): {max_flips: 40%}, int8-dynamic: {}}
 """
 RECIPES = {"onnxruntime-int8-dynamic": "onnx", "litert": "tflite", "low-rank(ratio=0.5)": "pt2", "int8-dynamic": "pt"}
 CANDIDATES = """    candidates:
       onnx: {file: dist/shipped.onnx}
       tflite: {file: dist/m-litert.tflite}
-      pt2: {file: dist/m-low-rank_ratio_0.5_.pt2}
+      pt2: {file: dist/m-low-rank_ratio_0.5_.pt2, max_flips: 40%}
       pt: {factory: "dist.m_int8_dynamic:load"}
 """
 
