@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.plugin.session import variant_of
 
     path: Path = options.budgets or options.default_budgets
-    budgets = load_budgets(path.resolve(), relative_to=Path.cwd())
+    budgets = load_budgets(path.resolve(), relative_to=Path.cwd(), root=options.root)
     entry = _entry(budgets, options.model, options.recipe)
     variant = variant_of(budgets, entry.model, entry.expression, Path.cwd())
     name = options.name or keyword(f"{entry.model.name}-{entry.recipe}").replace("/", "_")

@@ -93,13 +93,13 @@ def run(options: argparse.Namespace) -> int:
             "let the data be inputs alone, and say --metric agreement"
         )
     output: Path = options.output or options.default_budgets
-    before = _existing(output) if options.add else None
+    before = _existing(output, options.root) if options.add else None
     if before is None:
         _require_that_it_can_be_written(output)
     name = options.name if options.name is not None else _name_of(options.factory)
     choice = _choice(options, output, before)
     head = _head(options, name)
-    budgets = _provisional(output, before, head, choice)
+    budgets = _provisional(output, before, head, choice, options.root)
     tried = _tried(options, budgets, name)
     record, outcomes = tried.record, tried.outcomes
     told = [(each, why_not(each, record.timed_limits)) for each in outcomes]
@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     if all(why for _, why in told):
         what = "no recipe and no file is" if choice.found.files else "no recipe is"
         raise ValueError("\n".join([f"{what} worth a budget here, so nothing was written:", *lines]))
-    _write(output, before, replace(head, comments=_comments(record, is_added=options.add)), tried)
+    _write(output, before, replace(head, comments=_comments(record, is_added=options.add)), tried, options.root)
     for line in lines:
         tell(line)
     none = why_no_answers(outcomes)
@@ -167,7 +167,7 @@ def _refuse_to_overwrite(output: Path) -> None:
         )
 
 
-def _existing(output: Path) -> Document:
+def _existing(output: Path, root: Path) -> Document:
     """The file that takes one more model. Raises ValueError where it does not check, or takes none."""
     import os
 
@@ -177,7 +177,7 @@ def _existing(output: Path) -> Document:
 
     if not output.exists():
         raise ValueError(f"there is no {output} to add to: leave out --add, and it is written")
-    load_budgets(output, relative_to=Path.cwd())
+    load_budgets(output, relative_to=Path.cwd(), root=root)
     document = read_document(output, str(output))
     opening(document)
     for path in (output.resolve(), output.resolve().parent):
@@ -193,14 +193,14 @@ def _choice(options: argparse.Namespace, output: Path, before: Document | None) 
     found = find(output.parent)
     if options.recipe:
         return Choice(canonical_once(options.recipe), found=found)
-    device = _defaults(output, before).device.partition(":")[0]
+    device = _defaults(output, before, options.root).device.partition(":")[0]
     return replace(choose(device, has_calibration=bool(options.calibration)), found=found)
 
 
-def _defaults(output: Path, before: Document | None) -> Defaults:
+def _defaults(output: Path, before: Document | None, root: Path) -> Defaults:
     from pytest_modelopt.config.loader import Defaults, load_budgets
 
-    return Defaults() if before is None else load_budgets(output, relative_to=Path.cwd()).defaults
+    return Defaults() if before is None else load_budgets(output, relative_to=Path.cwd(), root=root).defaults
 
 
 # --- the file as it becomes ------------------------------------------------------------------------------------------
@@ -236,7 +236,9 @@ def _comments(record: Record, *, is_added: bool) -> tuple[str, ...]:
     )
 
 
-def _provisional(output: Path, before: Document | None, head: Head, choice: Choice) -> BudgetsFile:
+def _provisional(
+    output: Path, before: Document | None, head: Head, choice: Choice, root: Path
+) -> BudgetsFile:
     """The file with the model and no limits, as if it stood there: seen to check before minutes are spent.
 
     Raises:
@@ -257,10 +259,9 @@ def _provisional(output: Path, before: Document | None, head: Head, choice: Choi
         file = Path(folder) / output.name
         file.write_text(_text(before, head, outcomes, 0), encoding="utf-8", newline="\n")
         try:
-            budgets = load_budgets(file, relative_to=file.parent)
+            return load_budgets(file, relative_to=output.parent, root=root, at=output)
         except BudgetsError as error:
             raise ValueError("\n".join(problem.message for problem in error.problems)) from None
-    return replace(budgets, path=output.absolute())
 
 
 def _text(before: Document | None, head: Head, outcomes: tuple[Outcome, ...], timed_limits: int) -> str:
@@ -293,7 +294,7 @@ def _tried(options: argparse.Namespace, budgets: BudgetsFile, name: str) -> Trie
         show("")
 
 
-def _write(output: Path, before: Document | None, head: Head, tried: Tried) -> None:
+def _write(output: Path, before: Document | None, head: Head, tried: Tried, root: Path) -> None:
     from pytest_modelopt.cli.file_replacement import replace_text
     from pytest_modelopt.config.document import read_document
     from pytest_modelopt.editing.model_insertion import require_only_added
@@ -302,7 +303,7 @@ def _write(output: Path, before: Document | None, head: Head, tried: Tried) -> N
     text = _text(before, head, tried.outcomes, tried.record.timed_limits)
 
     def check(new: Path) -> None:
-        _require_that_it_holds(new, head.name, tried.record)
+        _require_that_it_holds(new, root, head.name, tried.record)
         if before is None:
             _refuse_to_overwrite(output)  # measuring took minutes
         else:
@@ -314,14 +315,14 @@ def _write(output: Path, before: Document | None, head: Head, tried: Tried) -> N
         replace_text(output, text, before.source, check=check)
 
 
-def _require_that_it_holds(new: Path, model: str, record: Record) -> None:
+def _require_that_it_holds(new: Path, root: Path, model: str, record: Record) -> None:
     """That the file checks, and that what was measured keeps it. Raises ValueError."""
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.judging.judge import judge
     from pytest_modelopt.reporting.messages.verdicts import format_verdict
 
     cases = {case.recipe: case for case in record.cases}
-    for entry in load_budgets(new, relative_to=new.parent).cases:
+    for entry in load_budgets(new, relative_to=new.parent, root=root).cases:
         if entry.model.name != model:
             continue
         case = judge(replace(cases[entry.recipe], limits=entry.limits), timed_limits=record.timed_limits)

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     record = read_judged(options.record)
     with figures_of(str(options.record)):
         if options.budgets is not None:
-            record = _with_limits_of(options.budgets, record)
+            record = _with_limits_of(options.budgets, options.root, record)
         record = replace(record, strict=record.strict or options.strict)
         if options.markdown:
             text = markdown.render(record)
@@ -56,13 +56,13 @@ def _stated(budgets: BudgetsFile) -> dict[tuple[str, bool], tuple[Limit, ...]]:
     return stated
 
 
-def _with_limits_of(budgets_file: Path, record: Record) -> Record:
+def _with_limits_of(budgets_file: Path, root: Path, record: Record) -> Record:
     """The record judged by the limits of a budgets file."""
     from pytest_modelopt.cli.judged_records import judged_again
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.limits.catalogue import LIMITS
 
-    budgets = load_budgets(budgets_file.resolve(), relative_to=Path.cwd())
+    budgets = load_budgets(budgets_file.resolve(), relative_to=Path.cwd(), root=root)
     stated = _stated(budgets)
     unknown = [case.name for case in record.cases if (case.name, case.base is not None) not in stated]
     if unknown:

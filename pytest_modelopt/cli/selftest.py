@@ -86,7 +86,7 @@ def control_plan(options: argparse.Namespace) -> ControlPlan:
     if options.budgets is None and name is None and not path.exists():
         ours = "a small network of our own (there is no budgets.yaml here)"
         return ControlPlan(reference_variant(), ours, (), options.limit, options.time_limit, "set", ())
-    budgets = load_budgets(path.resolve(), relative_to=Path.cwd())
+    budgets = load_budgets(path.resolve(), relative_to=Path.cwd(), root=options.root)
     models = {model.name: model for model in budgets.models}
     if name is not None and name not in models:
         raise ValueError(f"{path} has no model {name!r}{did_you_mean(name, list(models))}")

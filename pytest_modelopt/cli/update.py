@@ -78,14 +78,14 @@ def run(options: argparse.Namespace) -> int:
     options.budgets = options.budgets or options.default_budgets
     path: Path = options.budgets
     record = read_judged(options.record)
-    budgets = load_budgets(path, relative_to=Path.cwd())
+    budgets = load_budgets(path, relative_to=Path.cwd(), root=options.root)
     document = read_document(path, str(options.budgets))
     with figures_of(str(options.record)):
         done = update(budgets, tuple(stated_limits(budgets, document)), record, _settings(options, budgets))
     texts = {change.place: change.text for change in done.changes}
     after = replaced(document.source, texts)
     if texts and not options.dry_run:
-        _write(path, after, document, done)
+        _write(path, after, document, done, options.root)
     for line in (*_difference(document.source, after, str(options.budgets)), *_told(done, options)):
         tell(line)
     for name in foreign_cases(budgets, record):
@@ -117,7 +117,7 @@ def _case_named(name: str, budgets: BudgetsFile) -> str:
     return meant
 
 
-def _write(path: Path, text: str, before: Document, done: Update) -> None:
+def _write(path: Path, text: str, before: Document, done: Update, root: Path) -> None:
     """Replace the file, once it was seen that it checks and that nothing else changed."""
     from pytest_modelopt.cli.file_replacement import replace_text
     from pytest_modelopt.config.document import read_document
@@ -125,7 +125,7 @@ def _write(path: Path, text: str, before: Document, done: Update) -> None:
     from pytest_modelopt.editing.yaml_positions import require_only
 
     def check(new: Path) -> None:
-        load_budgets(new, relative_to=new.parent)
+        load_budgets(new, relative_to=new.parent, root=root)
         require_only(before, read_document(new, before.file), {change.place: change.text for change in done.changes})
 
     replace_text(path, text, before.source, check=check)

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.reporting.plain_text import plain_line
 
     path: Path = options.file or options.default_budgets
-    budgets = load_budgets(path.resolve(), relative_to=Path.cwd())
+    budgets = load_budgets(path.resolve(), relative_to=Path.cwd(), root=options.root)
     tell(f"{path}: {len(budgets.models)} models, {len(budgets.cases)} cases")
     for case in budgets.cases:
         tell(f"  {case.name}: {_listed(case.limits) or 'no limits'}{_against_base(case.regression)}")

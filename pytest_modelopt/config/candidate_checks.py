@@ -60,7 +60,7 @@ def _origin_problems(document: Document, model: str, entry: object) -> Iterator[
 
 def _outside(document: Document, at: Location, name: str, stated: object) -> Iterator[Problem]:
     file = _mapping(stated).get("file")
-    from_root = posixpath.normpath(posixpath.join(posixpath.dirname(document.file), str(file)))
+    from_root = posixpath.normpath(posixpath.join(posixpath.dirname(document.from_root), str(file)))
     if from_root.startswith(".."):
         yield document.problem((*at, "file"), f"file of {name}: {shown(file)} lies outside of the project")
 

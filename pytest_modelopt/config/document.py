@@ -35,6 +35,8 @@ class Document:
     unreadable: set[Location] = field(default_factory=set)
     """Where a problem is already reported, so that the missing value is not reported again."""
     problems: list[Problem] = field(default_factory=list)
+    from_root: str = ""
+    """The file's path from the root of the project, absolute where it lies outside."""
 
     def problem(self, location: Location, message: str) -> Problem:
         return Problem(self.file, self.line(location), message)
@@ -46,12 +48,12 @@ class Document:
         return self.lines.get(location, 1)
 
 
-def read_document(path: Path, file: str) -> Document:
+def read_document(path: Path, file: str, from_root: str = "") -> Document:
     source = _text(path, file)
     node = _compose(source, file)
     if node is None or node.tag == f"{_TAG}null" or (isinstance(node, yaml.ScalarNode) and not node.value.strip()):
         raise BudgetsError([Problem(file, 1, "the file is empty; begin with `version: 1`")])
-    document = Document(file, source=source)
+    document = Document(file, source=source, from_root=from_root or file)
     document.data = _Walk(document).value(node, ())
     if not isinstance(document.data, dict):
         message = f"the file must be a mapping that begins with `version: 1`, not {shown(document.data)}"

@@ -107,8 +107,13 @@ def load_budgets(
     relative_to: Path,
     expired: Literal["refuse", "keep"] = "refuse",
     today: datetime.date | None = None,
+    root: Path | None = None,
+    at: Path | None = None,
 ) -> BudgetsFile:
     """Read and check a budgets file. Problems and limits name it relative to `relative_to`, where it is inside.
+
+    Files of models must lie below `root`, of the project (None: `relative_to`). `at`: where a text is to stand that is
+    only provisionally in `path`.
 
     A waiver whose last day is before `today` (of UTC, where None) is a problem, unless `expired` is "keep": the
     waivers of a base may have run out since.
@@ -116,9 +121,9 @@ def load_budgets(
     Raises:
         BudgetsError: with all problems of the file.
     """
-    path = Path(os.path.abspath(path))  # noqa: PTH100 -- links stay as the user names them
-    file = _name(path, Path(os.path.abspath(relative_to)))  # noqa: PTH100
-    document = read_document(path, file)
+    place = Path(os.path.abspath(at or path))  # noqa: PTH100 -- links stay as the user names them
+    file, from_root = (_name(place, Path(os.path.abspath(folder))) for folder in (relative_to, root or relative_to))  # noqa: PTH100
+    document = read_document(path, file, from_root)
     recipes, recipe_problems = _recipes(document)
     problems = [*document.problems, *_name_problems(document), *recipe_problems]
     problems += [*candidate_problems(document), *data_problems(document)]
@@ -131,7 +136,7 @@ def load_budgets(
     if problems:
         in_order = sorted(dict.fromkeys(problems), key=lambda problem: problem.line)
         raise BudgetsError(in_order)
-    return _build(path, spec, recipes, document)
+    return _build(place, spec, recipes, document)
 
 
 def _name(path: Path, relative_to: Path) -> str:

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_modelopt.cli import init_trials
-from pytest_modelopt.cli.init import _name_of
+from pytest_modelopt.cli.init import _name_of, _require_that_it_holds
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.config.loader import load_budgets
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.registry import RECIPES
 from pytest_modelopt.plugin.session import Session
+from tests.reporting.records_by_hand import record
 
 SHOP = '''
 import torch
@@ -245,6 +246,21 @@ def test_a_file_that_takes_no_model_is_told_before_anything_is_measured(
     told = capsys.readouterr().err
     assert said in told
     assert "no_such_module" not in told
+
+
+def test_files_beside_the_folder_of_the_budgets_are_inside_of_the_project(
+    shop: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both times that the file is checked; the worker then says what is wrong with the factory."""
+    file = shop.mkdir("deploy") / "budgets.yaml"
+    text = FILE.replace("    recipes:\n", "    candidates: {shipped: {file: ../weights/x.onnx}}\n    recipes:\n", 1)
+    file.write_text(text, encoding="utf-8")
+    call = ["init", "no_such_module:net", "--data", "shop:data", "--recipe", "bf16", "--add", "--output", str(file)]
+    assert main(call) == 2
+    assert "module `shop` cannot be imported" in capsys.readouterr().err
+    new = file.with_name("new.yaml")
+    new.write_text(text, encoding="utf-8")
+    _require_that_it_holds(new, shop.path, "another", record())
 
 
 def test_after_the_time_no_recipe_is_begun(

@@ -220,3 +220,22 @@ def test_what_a_record_says_is_printed_on_one_line_without_commands(project: Pro
     project.write(replace(record, cases=(*record.cases, hostile)))
     project.update()
     assert "the record's case m ::error::x/int8-dynamic is not in budgets.yaml" in project.out.splitlines()
+
+
+@pytest.mark.parametrize("here", [".", "deploy"])
+def test_files_beside_the_folder_of_the_budgets_are_inside_of_the_project(
+    project: Project, monkeypatch: pytest.MonkeyPatch, here: str
+) -> None:
+    (project.folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    deploy = project.folder / "deploy"
+    deploy.mkdir()
+    monkeypatch.chdir(project.folder / here)
+    inner = Project(deploy, project.capsys)
+    inner.measured(one("{max_memory: 3 MiB}"), {CASE: case()})
+    with_file = inner.text + "    candidates: {shipped: {file: ../weights/x.onnx}}\n"
+    inner.budgets.write_text(with_file, encoding="utf-8")
+    paths = (str(deploy / "modelopt-report" / "record.json"), "--budgets", str(inner.budgets))
+    assert inner.update(*paths) == with_file.replace("3 MiB", "2.1 MiB")
+    inner.budgets.write_text(with_file.replace("../w", "../../w"), encoding="utf-8")
+    inner.update(*paths, status=2)
+    assert "'../../weights/x.onnx' lies outside of the project" in inner.err
