@@ -236,9 +236,7 @@ def _comments(record: Record, *, is_added: bool) -> tuple[str, ...]:
     )
 
 
-def _provisional(
-    output: Path, before: Document | None, head: Head, choice: Choice, root: Path
-) -> BudgetsFile:
+def _provisional(output: Path, before: Document | None, head: Head, choice: Choice, root: Path) -> BudgetsFile:
     """The file with the model and no limits, as if it stood there: seen to check before minutes are spent.
 
     Raises:

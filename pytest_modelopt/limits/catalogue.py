@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pytest_modelopt.limits import accuracy, coverage, flips, growth, latency, memory, size, slices
+from pytest_modelopt.limits import accuracy, coverage, flips, growth, latency, loading, memory, size, slices
 from pytest_modelopt.limits.kind import LimitKind
 from pytest_modelopt.limits.spelling import did_you_mean, nearest, shown
 from pytest_modelopt.limits.units import UnitError
@@ -19,6 +19,7 @@ LIMITS: dict[str, LimitKind] = {
         *memory.LIMITS,
         *size.LIMITS,
         *latency.LIMITS,
+        *loading.LIMITS,
         *accuracy.LIMITS,
         *slices.LIMITS,
         *flips.LIMITS,

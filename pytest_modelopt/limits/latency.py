@@ -11,6 +11,7 @@ from pytest_modelopt.limits.kind import LimitKind
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Limit, Parameter, Reason, Verdict
+from pytest_modelopt.statistics.tails import tail_latency
 from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
     CANARY_TOLERANCE,
@@ -47,16 +48,34 @@ def interval_of(speedup: Estimate, timed_limits: int) -> tuple[float, float]:
 class TimedKind(LimitKind):
     is_timed: ClassVar[bool] = True
 
+    def timing_of(self, case: MeasuredCase) -> Timing | None:
+        """The pairs that decide it."""
+        return case.timing
+
+    def why_no_estimate(self, timing: Timing) -> str:
+        """The code of why pairs give no estimate; empty where they do."""
+        return ""
+
+    def parameters_of(self, timing: Timing) -> dict[str, Parameter]:
+        """What else the sentence names."""
+        return {}
+
+    def seconds_of_segment(self, timing: Timing, estimate: Estimate) -> float:
+        """How long one unit of evidence takes."""
+        return SEGMENT_S
+
     @abstractmethod
     def decision_of(self, limit: Limit, samples: Samples, timed_limits: int) -> tuple[Estimate, Decision]:
         """What is estimated, and whether that keeps the limit."""
 
     def judge(self, case: MeasuredCase, limit: Limit, timed_limits: int) -> Verdict:
-        timing = case.timing
+        timing = self.timing_of(case)
         if timing is None or not timing.pairs:
             return self.not_measured(limit)
+        if code := self.why_no_estimate(timing):
+            return self.not_measured(limit, code)
         estimate, decision = self.decision_of(limit, _samples(timing), timed_limits)
-        parameters: dict[str, Parameter] = {"pairs": len(timing.pairs)}
+        parameters: dict[str, Parameter] = {"pairs": len(timing.pairs), **self.parameters_of(timing)}
         if decision == "inconclusive":
             parameters |= {"seconds": timing.seconds, **self._what_it_takes(limit, estimate, timing, timed_limits)}
         low, high = self.interval_of(estimate, timed_limits)
@@ -65,7 +84,7 @@ class TimedKind(LimitKind):
         return Verdict(limit, decision, self.figure_of(estimate.figure), Reason("timed", parameters), *ends)
 
     def is_open(self, limit: Limit, samples: Samples, timed_limits: int) -> bool:
-        """Whether the limit is still undecided after these pairs."""
+        """Whether the limit is still undecided after these pairs of blocks."""
         return self.decision_of(limit, samples, timed_limits)[1] == "inconclusive"
 
     def figure_of(self, estimated: float) -> float:
@@ -96,7 +115,7 @@ class TimedKind(LimitKind):
         segments = estimate.segments_needed(bound, ALPHA_PASS if is_kept else alpha_fail(timed_limits))
         found: dict[str, Parameter] = {"cause": "spread", "spread": estimate.scale, "needed_s": None}
         if segments is not None:
-            found["needed_s"] = max(timing.seconds, segments * SEGMENT_S)
+            found["needed_s"] = max(timing.seconds, segments * self.seconds_of_segment(timing, estimate))
         elif estimate.segments < PRIOR_FREEDOM:
             found["cause"] = "few-segments"
         return found
@@ -128,6 +147,19 @@ class MaxLatency(TimedKind):
 
 
 @dataclass(frozen=True)
+class MaxP95Latency(MaxLatency):
+    def why_no_estimate(self, timing: Timing) -> str:
+        return "" if timing.variant_calls_ns else "no-single-calls"
+
+    def parameters_of(self, timing: Timing) -> dict[str, Parameter]:
+        return {"calls": sum(map(len, timing.variant_calls_ns))}
+
+    def decision_of(self, limit: Limit, samples: Samples, timed_limits: int) -> tuple[Estimate, Decision]:
+        estimate = tail_latency(samples)
+        return estimate, decide_at_most(estimate, limit.value, alpha_fail=alpha_fail(timed_limits))
+
+
+@dataclass(frozen=True)
 class MaxSlowdown(MinSpeedup):
     """Decided on the ratio base / head of times: with 25% it may take 1.25 times as long."""
 
@@ -142,7 +174,7 @@ class MaxSlowdown(MinSpeedup):
 
 
 def _samples(timing: Timing) -> Samples:
-    return Samples.of(timing.pairs, timing.conditions.canary_at_best_ns)
+    return Samples.of(timing.pairs, timing.conditions.canary_at_best_ns, timing.variant_calls_ns)
 
 
 def slowdown(speedup: float) -> float:
@@ -158,6 +190,13 @@ LIMITS = (
         "time",
         "timing",
         "The longest that one call of the variant may take on the machine that runs the tests.",
+    ),
+    MaxP95Latency(
+        "max_p95_latency",
+        "max",
+        "time",
+        "timing",
+        "The time within which 95% of the variant's single calls must be done on the machine that runs the tests.",
     ),
 )
 AGAINST_BASE = (

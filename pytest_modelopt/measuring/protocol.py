@@ -186,6 +186,21 @@ class Block:
     """How long it was ready to go on but others had the processor; part of `elapsed_ns`."""
     canary_ns: int
     """What a fixed piece of work took after it; 0 where it is not asked for."""
+    calls_ns: tuple[int, ...] = ()
+    """What single calls after the block took, without the time that others had; empty where nobody asked."""
+
+
+@dataclass(frozen=True)
+class FirstAnswer:
+    """What a fresh process took from a saved variant to its first answer, and what others did to it meanwhile."""
+
+    elapsed_ns: int
+    delayed_ns: int
+    """How long its thread was ready to go on but others had the processor; part of `elapsed_ns`."""
+    switches: int
+    canary_ns: int
+    """What a fixed piece of work took after it; 0 on a GPU."""
+    answer: Sample
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pytest_modelopt.results.contradictions import disagreement_of
 from pytest_modelopt.results.metric import is_share
 from pytest_modelopt.results.record import Environment, Record
 from pytest_modelopt.results.source import ProgramSource, Source
-from pytest_modelopt.results.verdicts import Limit
+from pytest_modelopt.results.verdicts import Limit, ceiling_of
 
 if TYPE_CHECKING:
     from pytest_modelopt.baseline.revision import RevisionBase
@@ -106,7 +106,8 @@ class Session:
                 time_limit_s=options.time_limit_s or defaults.time_limit_s,
                 step_limit_s=options.step_limit_s or defaults.step_limit_s,
             )
-            self._runner = Runner(limits, self.progress, _breaks("memory"), _breaks("score", "predictions"))
+            breaks_memory, breaks_answers = _breaks("memory"), _breaks("score", "predictions")
+            self._runner = Runner(limits, self.progress, breaks_memory, breaks_answers, self._leaves_loading_open)
         return self._runner
 
     def variant(self, entry: CaseEntry) -> Variant:
@@ -190,6 +191,16 @@ class Session:
 
         timed = [limit for limit in limits if LIMITS[limit.name].is_timed]
         return lambda samples: is_open(timed, samples, self.timed_limits)
+
+    def _leaves_loading_open(self, case: MeasuredCase) -> bool:
+        """Whether a limit on loading, or the ceiling of its waiver, is undecided."""
+        from pytest_modelopt.judging.judge import judge
+        from pytest_modelopt.limits.catalogue import LIMITS
+
+        stated = [limit for limit in case.limits if limit.name in LIMITS and LIMITS[limit.name].figure == "loading"]
+        limits = (*(replace(limit, waiver=None) for limit in stated), *filter(None, map(ceiling_of, stated)))
+        verdicts = judge(replace(case, limits=limits), timed_limits=self.timed_limits).verdicts
+        return any(verdict.outcome == "inconclusive" for verdict in verdicts)
 
     def explain(self, case: Case) -> str:
         """The text of a failed test: all that makes the case red. An error that this process has told of another case

@@ -74,6 +74,9 @@ class MeasuredCase(PlannedCase):
     interval_lacks_examples: bool = False
     """Whether that is for want of examples: then a limit on the population is undecided, and nothing is wrong."""
     timing: Timing | None = None
+    loading: Timing | None = None
+    """Fresh processes in turns, each from the start of loading the saved side to its first answer, as pairs of one call
+    and a launch each; None where no limit asked for them."""
     error: CaseError | None = None
     base: Base | None = None
     """Where head is compared with its base and not with its original: then `reference` is the base's measurement."""

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator
 from itertools import pairwise
+from statistics import fmean
 
 from pytest_modelopt.results.answers import MOST_CHANGED, Agreement, Changed, Repeat, Slices
 from pytest_modelopt.results.case import MeasuredCase
@@ -31,8 +32,8 @@ _SHARES_OF_TORCHMETRICS = re.compile(
     re.DOTALL,
 )
 _MOST_DB = 300.0
-TIMED_LIMITS = 3
-"""Limits of one test that need statistics: `min_speedup`, `max_latency`, `max_slowdown`."""
+TIMED_LIMITS = 6
+"""Limits of one test that need statistics: of speed, latency, its tail and slowdown, and of loading."""
 
 
 def disagreement(record: Record) -> str:
@@ -79,8 +80,9 @@ def _disagreements(case: MeasuredCase) -> Iterator[str]:
             yield from _of_classes(case, name, side, side.observations)
     if case.coverage is not None:
         yield from _of_coverage(case.coverage)
-    if case.timing is not None:
-        yield from _of_timing(case, case.timing)
+    for name, timing in (("timing", case.timing), ("loading", case.loading)):
+        if timing is not None:
+            yield from _of_timing(case, name, timing)
 
 
 # --- what was compared -----------------------------------------------------------------------------------------------
@@ -336,19 +338,29 @@ def _of_coverage(coverage: Coverage) -> Iterator[str]:
         )
 
 
-def _of_timing(case: MeasuredCase, timing: Timing) -> Iterator[str]:
+def _of_timing(case: MeasuredCase, name: str, timing: Timing) -> Iterator[str]:
     best = timing.conditions.canary_at_best_ns
     if best is not None and best < 1:
-        yield f"timing.conditions.canary_at_best_ns is {best}: no work takes less than 1"
+        yield f"{name}.conditions.canary_at_best_ns is {best}: no work takes less than 1"
     if timing.threads < 1 or case.threads not in (None, timing.threads):
-        yield f"timing.threads is {timing.threads}, and threads {case.threads}"
+        yield f"{name}.threads is {timing.threads}, and threads {case.threads}"
     if min(timing.seconds, timing.prepare_s) < 0 or (timing.pairs and timing.pairs[-1].at_ms > 1000 * timing.seconds):
-        yield f"timing.seconds is {_number(timing.seconds)}, which its pairs do not fit into"
+        yield f"{name}.seconds is {_number(timing.seconds)}, which its pairs do not fit into"
     for index, pair in enumerate(timing.pairs):
-        yield from _of_pair(index, pair)
+        yield from _of_pair(f"{name}.pairs", index, pair)
+        if name == "loading" and (pair.reference_calls, pair.variant_calls) != (1, 1):
+            yield f"loading.pairs holds {pair.variant_calls} calls at {index}: a process gives its first answer once"
+    calls = [call for of_pair in timing.variant_calls_ns for call in of_pair]
+    if not calls:
+        return
+    if len(timing.variant_calls_ns) != len(timing.pairs):
+        yield f"{name}.variant_calls_ns holds {len(timing.variant_calls_ns)} entries for {len(timing.pairs)} pairs"
+    least = min(pair.variant_ns for pair in timing.pairs) if timing.pairs else 0
+    if 2 * fmean(calls) < least:  # the same calls, right after those of the block
+        yield f"{name}.variant_calls_ns takes {fmean(calls):.0f} on average, and no pair's call less than {least}"
 
 
-def _of_pair(index: int, pair: TimedPair) -> Iterator[str]:
+def _of_pair(path: str, index: int, pair: TimedPair) -> Iterator[str]:
     """A call's time is what the block took, without what others took of it, divided by the calls."""
     for side in ("reference", "variant"):
         call, calls, block, delayed = (
@@ -356,8 +368,7 @@ def _of_pair(index: int, pair: TimedPair) -> Iterator[str]:
         )
         if delayed > block or abs(call * calls - (block - delayed)) > calls:
             yield (
-                f"timing.pairs.{side}_ns[{index}] is {call}, but {calls} calls took {block} ns, of which others had "
-                f"{delayed}"
+                f"{path}.{side}_ns[{index}] is {call}, but {calls} calls took {block} ns, of which others had {delayed}"
             )
 
 

@@ -36,6 +36,8 @@ _MAX_INTEGER = 2**63 - 1
 _ERRORS_SHOWN = 5
 _ERRORS_LISTED = 10_000
 _COLUMNS = tuple(field.name for field in fields(TimedPair))
+_TIMINGS = ("timing", "loading")
+"""Of a case."""
 _FLAGS = ("variant_first",)
 _COUNTS = tuple(
     name for name in _COLUMNS if name.endswith(("at_ms", "_warming_ns", "canary_ns", "_switches", "_delayed_ns"))
@@ -76,7 +78,7 @@ def loads(text: str) -> Record:
             f"this pytest-modelopt reads {SCHEMA_VERSION}: measure again with it"
         )
     cases = data.get("cases")
-    pairs = [_take_pairs(case, f"cases[{index}]") for index, case in enumerate(cases)] if type(cases) is list else []
+    pairs = [_take_timings(case, f"cases[{index}]") for index, case in enumerate(cases)] if type(cases) is list else []
     record: Record = _validated(_record_adapter(), data)
     restored = (_with_pairs(case, own) for case, own in zip(record.cases, pairs, strict=True))
     return replace(record, cases=tuple(replace(case, findings=()) for case in restored))
@@ -95,7 +97,7 @@ def case_from_data(data: object) -> Case:
         RecordError: as in `loads`.
     """
     copy = _copied(data)
-    pairs = _take_pairs(copy, "")
+    pairs = _take_timings(copy, "")
     return _with_pairs(_validated(_case_adapter(), copy), pairs)
 
 
@@ -246,13 +248,16 @@ def _check_integer(value: int, path: str) -> None:
         _refuse(f"{path}: the number does not fit into 64 bits")
 
 
-def _take_pairs(case: Any, path: str) -> tuple[TimedPair, ...]:
+def _take_timings(case: Any, path: str) -> dict[str, tuple[TimedPair, ...]]:
     """The pairs of a case's columns; in the data an empty list takes their place, for the check of all the rest."""
-    timing = case.get("timing") if isinstance(case, dict) else None
+    return {name: _take_pairs(case.get(name), _join(path, name)) for name in _TIMINGS} if isinstance(case, dict) else {}
+
+
+def _take_pairs(timing: Any, path: str) -> tuple[TimedPair, ...]:
     if not isinstance(timing, dict) or "pairs" not in timing:
         return ()
     columns, timing["pairs"] = timing["pairs"], []
-    _check_columns(columns, _join(path, "timing.pairs"))
+    _check_columns(columns, _join(path, "pairs"))
     return tuple(map(TimedPair, *(columns[name] for name in _COLUMNS)))
 
 
@@ -274,8 +279,10 @@ def _check_columns(columns: Any, path: str) -> None:
             _refuse(f"{path}.{name}: must not fall from one pair to the next")
 
 
-def _with_pairs(case: Case, pairs: tuple[TimedPair, ...]) -> Case:
-    return case if case.timing is None else replace(case, timing=replace(case.timing, pairs=pairs))
+def _with_pairs(case: Case, pairs: dict[str, tuple[TimedPair, ...]]) -> Case:
+    timings = {name: getattr(case, name) for name in _TIMINGS}
+    of_pairs = {name: timing and replace(timing, pairs=pairs[name]) for name, timing in timings.items()}
+    return replace(case, **of_pairs)
 
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""The timed pairs of one comparison, and the machine while they were taken."""
+"""Timed pairs of one comparison, of blocks of calls or of fresh processes, and the machine while they were taken."""
 
 from __future__ import annotations
 
@@ -88,6 +88,9 @@ class Timing:
     time_limit_s: float
     threads: int
     conditions: Conditions
+    variant_calls_ns: tuple[tuple[int, ...], ...] = ()
+    """Single calls of the variant beside each pair, without the time that others had the processor; empty where no
+    limit asked for them."""
 
     @property
     def delayed(self) -> float:

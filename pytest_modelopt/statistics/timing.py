@@ -102,13 +102,20 @@ class Samples:
     """What it takes in the best state that the machine is known to have."""
     delays: Sequence[tuple[float, float]] = ()
     """The share of each pair's blocks, original and variant, for which others had the processor; empty: none."""
+    variant_calls_s: Sequence[Sequence[float]] = ()
+    """Single calls of the variant beside each pair; empty where they were not timed."""
 
     def __post_init__(self) -> None:
         if len({len(self.originals_s), len(self.variants_s), len(self.launches), len(self.moments_s)}) > 1:
             raise ValueError("each pair needs both latencies, a launch and a moment")
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair], canary_at_best_ns: float | None = None) -> Samples:
+    def of(
+        cls,
+        pairs: Sequence[Pair],
+        canary_at_best_ns: float | None = None,
+        variant_calls_ns: Sequence[Sequence[int]] = (),
+    ) -> Samples:
         """Of the pairs of a comparison, in their order."""
         return cls(
             [pair.reference_ns / 1e9 for pair in pairs],
@@ -121,6 +128,7 @@ class Samples:
                 (pair.reference_delayed_ns / pair.reference_block_ns, pair.variant_delayed_ns / pair.variant_block_ns)
                 for pair in pairs
             ],
+            [[call / 1e9 for call in calls] for calls in variant_calls_ns],
         )
 
     @property
@@ -198,7 +206,7 @@ def speedup(samples: Samples) -> Estimate:
     def figure(pairs: Sequence[int]) -> float:
         return _fast_log([samples.originals_s[i] for i in pairs]) - _fast_log([samples.variants_s[i] for i in pairs])
 
-    return _estimate(samples, figure, PRIOR_RATIO, SENSITIVITY_RATIO)
+    return estimated(samples, figure, PRIOR_RATIO, SENSITIVITY_RATIO)
 
 
 def variant_latency(samples: Samples) -> Estimate:
@@ -207,7 +215,7 @@ def variant_latency(samples: Samples) -> Estimate:
     def figure(pairs: Sequence[int]) -> float:
         return _fast_log([samples.variants_s[i] for i in pairs])
 
-    return _estimate(samples, figure, PRIOR_LATENCY, SENSITIVITY_LATENCY)
+    return estimated(samples, figure, PRIOR_LATENCY, SENSITIVITY_LATENCY)
 
 
 def decide_at_least(estimate: Estimate, limit: float, *, alpha_fail: float) -> Decision:
@@ -278,18 +286,33 @@ def _sensitivity(samples: Samples, figure: _Figure, most: float) -> float:
     return min(most, 2 * math.sqrt(slope**2 + error_squared))
 
 
-def _estimate(samples: Samples, figure: _Figure, prior: float, most_sensitive: float) -> Estimate:
+def estimated(
+    samples: Samples,
+    figure: Callable[[Sequence[int]], float],
+    prior: float,
+    most_sensitive: float,
+    *,
+    between_pairs: float | None = None,
+    starvation: float | None = None,
+) -> Estimate:
+    """The estimate of the logarithm that `figure` gives of pairs by their indices.
+
+    `prior`: the standard deviation of a segment before anything is known; `most_sensitive`: the most by which it
+    follows the canary. `between_pairs`: the variance that comes of how many pairs there are, and `starvation`: the
+    error by others in the middle of the blocks, where they are not those of a mean over the fastest blocks.
+    """
     segments = [figure(segment) for segment in samples.segments()]
     launches = [figure(launch) for launch in samples.by_launch()]
     freedom = PRIOR_FREEDOM + len(segments) - 1
     measured = variance(segments) * (len(segments) - 1) if len(segments) > 1 else 0.0
     scale_squared = (PRIOR_FREEDOM * prior**2 + measured) / freedom
     between_launches = variance(launches) / len(launches) if len(launches) > 1 else 0.0
-    pairs = [figure([i]) for i in range(len(samples))]
-    between_pairs = variance(pairs) / len(pairs) if len(pairs) > 1 else 0.0  # large where others starve the workers
+    if between_pairs is None:
+        pairs = [figure([i]) for i in range(len(samples))]
+        between_pairs = variance(pairs) / len(pairs) if len(pairs) > 1 else 0.0  # large where others starve the workers
     within = max(scale_squared / len(segments), between_launches, between_pairs)
     from_slowness = samples.slowness and samples.slowness * _sensitivity(samples, figure, most_sensitive)
-    from_state = math.hypot(from_slowness, samples.starvation)
+    from_state = math.hypot(from_slowness, samples.starvation if starvation is None else starvation)
     return Estimate(
         figure=math.exp(figure(range(len(samples)))),
         scale=math.sqrt(scale_squared),

@@ -12,7 +12,7 @@ from typing import Any
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, WorkerContext
 from pytest_modelopt.measuring.protocol import Balance
-from pytest_modelopt.results.case import CaseError
+from pytest_modelopt.results.case import CaseError, Stage
 from pytest_modelopt.results.figures import format_bytes
 from pytest_modelopt.results.measurement import Measurement, ProcessMemory, ProcessMeter
 
@@ -37,13 +37,13 @@ def balance_books(context: WorkerContext, measured: Measured, name: str) -> None
         return
     label, start = measured.variant.label, time.monotonic()
     try:
-        with _saved(context, measured, name) as saved:
+        with saved_files(context, measured, name) as saved:
             context.progress.step(name, f"loading the {label} in a fresh process")
             found: Balance = _in_fresh_worker(
                 context, measured, "balance", **saved, runtime=before.runtime, shipped=_shipped(measured, before)
             )
     except WorkerFailed as failed:
-        _require_alive(measured, failed)
+        require_alive(measured, failed, "memory")
         measured.measurement = _unknown(before, failed.message)
         return
     finally:
@@ -99,12 +99,12 @@ def measure_process_memory(context: WorkerContext, measured: Measured, name: str
     label, start = measured.variant.label, time.monotonic()
     runs: list[tuple[int, ProcessMeter]] = []
     try:
-        with _saved(context, measured, name) as saved:
+        with saved_files(context, measured, name) as saved:
             for run in range(1, RUNS + 1):
                 context.progress.step(name, f"process memory of the {label}, run {run} of {RUNS}")
                 runs.append(_fresh_run(context, measured, before, **saved))
     except WorkerFailed as failed:
-        _require_alive(measured, failed)
+        require_alive(measured, failed, "memory")
         measured.measurement = replace(before, unmeasured=before.unmeasured | {"process_memory": failed.message})
         return
     finally:
@@ -123,7 +123,7 @@ def _fresh_run(
 
 
 @contextlib.contextmanager
-def _saved(context: WorkerContext, measured: Measured, name: str) -> Iterator[dict[str, str]]:
+def saved_files(context: WorkerContext, measured: Measured, name: str) -> Iterator[dict[str, str]]:
     """The files of the model and of the inputs, by the names of the operations' arguments, until they were used."""
     files = {"model": context.new_file("fresh-model"), "inputs": context.new_file("fresh-inputs")}
     try:
@@ -152,6 +152,7 @@ def _in_fresh_worker(context: WorkerContext, measured: Measured, operation: str,
         worker.close()
 
 
-def _require_alive(measured: Measured, failed: WorkerFailed) -> None:
+def require_alive(measured: Measured, failed: WorkerFailed, stage: Stage) -> None:
+    """Raises Failed where the variant's own worker has died in that stage, which later ones need."""
     if measured.worker is None or not measured.worker.is_alive:
-        raise Failed(CaseError("memory", failed.message, failed.output)) from None
+        raise Failed(CaseError(stage, failed.message, failed.output)) from None

@@ -46,6 +46,8 @@ class TimingPlan:
     lock_file: Path = field(default_factory=lambda: machine.lock_file())
     launches_at_least: int = 1
     """More than 1: also where all limits are decided."""
+    single_calls: bool = False
+    """Also of the variant's calls one by one, behind each of its blocks."""
     slowdown: float = 0.0
     """A busy wait after each of the variant's calls, as a share of that call's time: a known difference, for tests."""
 
@@ -86,6 +88,7 @@ class _Run:
         self._plan, self._is_open, self._listener = plan, is_open, listener
         self._coin = random.Random(plan.seed)
         self._pairs: list[TimedPair] = []
+        self._variant_calls_ns: list[tuple[int, ...]] = []
         self._canary_at_best_ns = best_state.canary_at_best_ns(plan.threads)
         self._seconds = self._prepare_s = 0.0
         self._next_look_s = SEGMENT_S
@@ -129,7 +132,7 @@ class _Run:
     def _prepare(self, original: Worker, variant: Worker) -> None:
         """Put both on the same cores and let them make their first calls."""
         start = time.monotonic()
-        _share_cores(original, variant, self._plan)
+        share_cores((original, variant), self._plan.threads, self._plan.step_limit_s)
         for worker, slowdown in ((original, 0.0), (variant, self._plan.slowdown)):
             why_not = worker.request("prepare_timing", limit_s=self._plan.step_limit_s, slowdown=slowdown)
             if why_not:
@@ -141,14 +144,17 @@ class _Run:
         if self._seconds < self._next_look_s or len(self._pairs) < MIN_PAIRS:
             return False
         self._next_look_s = max(2 * self._next_look_s, self._seconds)
-        return not self._is_open(Samples.of(self._pairs, self._canary_at_best_ns))
+        return not self._is_open(Samples.of(self._pairs, self._canary_at_best_ns, self._variant_calls_ns))
 
     def _pair(self, launch: int, original: Worker, variant: Worker) -> TimedPair:
         at_ms, variant_first = int(1000 * self._seconds), self._coin.random() < 0.5
         blocks: dict[Worker, Block] = {}
         for worker in (variant, original) if variant_first else (original, variant):
-            blocks[worker] = worker.request("block", limit_s=self._plan.step_limit_s)
+            single_calls = self._plan.single_calls and worker is variant
+            blocks[worker] = worker.request("block", limit_s=self._plan.step_limit_s, single_calls=single_calls)
         one, other = blocks[original], blocks[variant]
+        if self._plan.single_calls:
+            self._variant_calls_ns.append(other.calls_ns)
         return TimedPair(
             launch=launch,
             at_ms=at_ms,
@@ -190,6 +196,7 @@ class _Run:
             time_limit_s=self._plan.time_limit_s,
             threads=self._plan.threads,
             conditions=self._conditions(),
+            variant_calls_ns=tuple(self._variant_calls_ns),
         )
 
     def _conditions(self) -> Conditions:
@@ -227,8 +234,8 @@ def _worker_use(usages: Sequence[Usage]) -> WorkerUse:
     return WorkerUse(max(active, default=None), max(usage.idle_cores for usage in usages), compilations)
 
 
-def _share_cores(original: Worker, variant: Worker, plan: TimingPlan) -> None:
-    """Put both workers on the same cores, as many as they have threads.
+def share_cores(workers: Sequence[Worker], threads: int, step_limit_s: float) -> None:
+    """Put the workers on the same cores, as many as they have threads.
 
     On cores of their own, a neighbour that slows one core down slows one variant down, for seconds at a time, and no
     order of the pairs mends that: identical models then read up to 1.09x in two seconds, on one core up to 1.02x.
@@ -237,6 +244,6 @@ def _share_cores(original: Worker, variant: Worker, plan: TimingPlan) -> None:
         return
     allowed = sorted(os.sched_getaffinity(0))
     # Not from the run's seed: parallel sessions on one machine would all choose the same cores.
-    cores = random.SystemRandom().sample(allowed, min(plan.threads, len(allowed)))
-    for worker in (original, variant):
-        worker.request("pin", cores=cores, limit_s=plan.step_limit_s)
+    cores = random.SystemRandom().sample(allowed, min(threads, len(allowed)))
+    for worker in workers:
+        worker.request("pin", cores=cores, limit_s=step_limit_s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any
 
 from pytest_modelopt.measuring.controller.answer_comparison import compare, slices
 from pytest_modelopt.measuring.controller.base_variants import BaseVariants
+from pytest_modelopt.measuring.controller.case_timing import CaseTiming, asks
 from pytest_modelopt.measuring.controller.fresh_processes import measure_process_memory
-from pytest_modelopt.measuring.controller.launches import start_again
-from pytest_modelopt.measuring.controller.machine import LockUnavailable
-from pytest_modelopt.measuring.controller.paired_timing import IsOpen, Listener, NotTimed, TimingPlan, time_pairs
-from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
+from pytest_modelopt.measuring.controller.paired_timing import IsOpen
+from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.variant_cache import Kept
 from pytest_modelopt.measuring.controller.variant_measurement import Measuring
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, StepLimits, WorkerContext
@@ -25,7 +23,6 @@ from pytest_modelopt.results.base import BaseStatus
 from pytest_modelopt.results.case import CaseError, MeasuredCase, PlannedCase, next_stage
 from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.timed_pairs import Timing
-from pytest_modelopt.statistics.timing import LAUNCHES
 
 __all__ = ["Progress", "Runner", "StepLimits"]
 
@@ -39,14 +36,18 @@ class Runner:
         progress: Progress,
         breaks_memory: Callable[[MeasuredCase], bool] = lambda case: False,
         breaks_answers: Callable[[MeasuredCase], bool] = lambda case: False,
+        leaves_loading_open: Callable[[MeasuredCase], bool] = lambda case: True,
     ) -> None:
-        """`breaks_memory`, `breaks_answers`: whether the exact figures of a case break a limit on these."""
+        """`breaks_memory`, `breaks_answers`: whether the exact figures of a case break a limit on these;
+        `leaves_loading_open`: whether a limit on loading is undecided."""
         self._breaks_memory = breaks_memory
         self._breaks_answers = breaks_answers
+        self._leaves_loading_open = leaves_loading_open
         self._limits = limits
         self._progress = progress
         self._context = WorkerContext(limits, progress)
         self._measuring = Measuring(self._context, progress)
+        self._timing = CaseTiming(self._context)
         self._original = Kept(self._context, self._measuring)
         self._optimized = Kept(self._context, self._measuring)
         self._base = BaseVariants(self._context, self._measuring)
@@ -239,10 +240,21 @@ class Runner:
                 measure_process_memory(self._context, after, case.name)
             self._look_into(case, before, after)
             self._try_inputs(case, before, after)
-            timing = self._time(case, before, after, is_open)
+            case = replace(case, loading=self._load(case, before, after))
+            timing = self._timing.time(case, before, after, is_open)
         except Failed as failed:
             return replace(_compared(case, before, after), error=failed.error)
         return replace(_compared(case, before, after), timing=timing)
+
+    def _load(self, case: MeasuredCase, before: Measured, after: Measured) -> Timing | None:
+        if not asks(case, "max_load_time", "min_load_speedup"):
+            return None
+        compared = _compared(case, before, after)
+
+        def is_open(timing: Timing) -> bool:
+            return self._leaves_loading_open(replace(compared, loading=timing))
+
+        return self._timing.load(case.name, before, after, is_open)
 
     def _look_into(self, case: MeasuredCase, before: Measured, after: Measured) -> None:
         """Look at what takes memory and size, where one is worse than the original's, or memory breaks a limit."""
@@ -281,56 +293,11 @@ class Runner:
             why_not = found
         return replace(case, no_interval=why_not, interval_lacks_examples=isinstance(why_not, TooFewExamples))
 
-    def _time(self, case: MeasuredCase, original: Measured, optimized: Measured, is_open: IsOpen) -> Timing | None:
-        """None, with the reason in the variant's measurement, where others time on this machine without an end, or
-        where repeated calls would not time the model."""
-        name = case.name
-        plan = TimingPlan(
-            self._limits.time_limit_s, self._limits.step_limit_s, optimized.variant.seed, optimized.variant.threads
-        )
-
-        def launch(number: int) -> tuple[Worker, Worker]:
-            if number > 1:
-                start = time.monotonic()
-                for measured in (original, optimized):
-                    label = measured.variant.label
-                    self._progress.step(name, f"starting the {label} again, for launch {number} of {LAUNCHES}")
-                    start_again(self._context, measured)
-                optimized.seconds["launch"] = optimized.seconds.get("launch", 0.0) + time.monotonic() - start
-            self._progress.step(name, "timing in pairs")
-            assert original.worker is not None
-            assert optimized.worker is not None
-            return original.worker, optimized.worker
-
-        try:
-            return time_pairs(launch, plan, is_open, _Shown(self._progress))
-        except (LockUnavailable, NotTimed) as error:
-            assert optimized.measurement is not None
-            unmeasured = optimized.measurement.unmeasured | {"timing": str(error)}
-            optimized.measurement = replace(optimized.measurement, unmeasured=unmeasured)
-            return None
-        except WorkerFailed as failed:
-            raise Failed(CaseError("timing", failed.message, failed.output)) from None
-
-
-class _Shown(Listener):
-    """How timing goes on, in the words of progress."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def pairs(self, count: int, seconds: float, speedup: float) -> None:
-        if count % 10 == 0:
-            self._progress.beat(f"{count} pairs in {seconds:.0f} s, last {speedup:.2f}x")
-
-    def waiting(self, seconds: float) -> None:
-        self._progress.beat(f"waiting for another timing on this machine, {seconds:.0f} s so far")
-
 
 def _needs_process_memory(case: MeasuredCase, *sides: Measured) -> bool:
     """Where a limit asks for it, or one side allocates where no other meter sees it; then of both, by the same one."""
     is_hidden = any(side.measurement is not None and side.measurement.outside_of_torch for side in sides)
-    return is_hidden or any(limit.name == "max_process_memory" for limit in case.limits)
+    return is_hidden or asks(case, "max_process_memory")
 
 
 def _doubt(original: Measured, candidate: Measured) -> None:

@@ -8,7 +8,7 @@ import math
 import os
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +27,8 @@ _FASTER = 0.98
 """A call is faster than another where it takes less than this share of its time."""
 _CANARY_CALLS = 6
 """The first ones bring its data into the caches."""
+_SINGLE_CALLS, _SINGLE_CALLS_LIMIT_NS = 10, 1_000_000_000
+"""How many calls are timed one by one after a block, unless they take longer together."""
 _SHARE_OF_WORK = 0.05
 """A thread that took less of the processor time than this did not do the model's work."""
 
@@ -52,6 +54,11 @@ def host_clock(call: Call, calls: int) -> int:
     return max(1, time.perf_counter_ns() - start)
 
 
+def canary_ns(canary: Call) -> int:
+    """What the canary takes."""
+    return min(host_clock(canary, 1) for _ in range(_CANARY_CALLS))
+
+
 class Stopwatch:
     """Blocks of one callable: untimed calls until they get no faster, and then timed ones.
 
@@ -62,7 +69,7 @@ class Stopwatch:
     def __init__(self, timed: Timed, clock: Clock, canary: Call | None) -> None:
         """`canary` is a fixed piece of work of some 20 us by which the state of the machine is known."""
         self._canary = canary
-        self._timed, self._clock, self._delay = timed, clock, _Delay()
+        self._timed, self._clock, self._delay = timed, clock, Delay()
         for _ in range(2):  # lazy initialisation: thread pools, packed weights, kernel selection
             clock(timed.prepared(1), 1)
         before = _processor_time_of_threads()
@@ -74,25 +81,26 @@ class Stopwatch:
         self._started, self._processor_start = time.perf_counter_ns(), time.process_time_ns()
         self._in_blocks = self._processor_in_blocks = 0
 
-    def block(self) -> Block:
-        """The figures of one block whose calls were all alike."""
-        block = self._block()
-        return block if self._timed.is_clean() else self._block()
+    def block(self, *, single_calls: bool = False) -> Block:
+        """The figures of one block whose calls were all alike, with times of `single_calls` behind it."""
+        block = self._block(single_calls)
+        return block if self._timed.is_clean() else self._block(single_calls)
 
-    def _block(self) -> Block:
+    def _block(self, single_calls: bool) -> Block:
         gc.disable()
         try:
             start, processor = time.perf_counter_ns(), time.process_time_ns()
             self._warm_up()
             warming_ns = time.perf_counter_ns() - start
-            switches = _involuntary_switches()
+            switches = involuntary_switches()
             readings = elapsed_ns = delayed_ns = 0
             while elapsed_ns - delayed_ns < _BLOCK_NS and elapsed_ns < _BLOCK_LIMIT_NS:
-                reading_ns, of_others_ns = self._read_and_delay_ns()
+                reading_ns, of_others_ns = self._read_and_delay_ns(self._calls_per_reading)
                 elapsed_ns += reading_ns
                 delayed_ns += of_others_ns
                 readings += 1
-            switches = _involuntary_switches() - switches
+            switches = involuntary_switches() - switches
+            singles = tuple(self._single_calls_ns()) if single_calls else ()
             self._processor_in_blocks += time.process_time_ns() - processor
             self._in_blocks += time.perf_counter_ns() - start
         finally:
@@ -104,8 +112,19 @@ class Stopwatch:
             warming_ns=warming_ns,
             switches=switches,
             delayed_ns=delayed_ns,
-            canary_ns=0 if self._canary is None else min(host_clock(self._canary, 1) for _ in range(_CANARY_CALLS)),
+            canary_ns=0 if self._canary is None else canary_ns(self._canary),
+            calls_ns=singles,
         )
+
+    def _single_calls_ns(self) -> Iterator[int]:
+        """One by one, as warm as those of the block, and without the time that others had."""
+        spent_ns = 0
+        for _ in range(_SINGLE_CALLS):
+            call_ns, delayed_ns = self._read_and_delay_ns(1)
+            yield max(1, call_ns - delayed_ns)
+            spent_ns += call_ns
+            if spent_ns >= _SINGLE_CALLS_LIMIT_NS:
+                return
 
     def _warm_up(self) -> None:
         best_ns = spent_ns = self._read_ns()
@@ -118,10 +137,10 @@ class Stopwatch:
             if reading_ns < _FASTER * best_ns:
                 best_ns, unchanged_ns, unchanged = reading_ns, 0, 0
 
-    def _read_and_delay_ns(self) -> tuple[int, int]:
-        """A reading, and how much of it others had; a GPU works on while its host waits."""
+    def _read_and_delay_ns(self, calls: int) -> tuple[int, int]:
+        """A reading of so many calls, and how much of it others had; a GPU works on while its host waits."""
         start_ns, before_ns = time.perf_counter_ns(), self._delay.read_ns()
-        reading_ns = self._read_ns()
+        reading_ns = self._clock(self._timed.prepared(calls), calls)
         delayed_ns, beside_ns = self._delay.read_ns() - before_ns, time.perf_counter_ns() - start_ns - reading_ns
         if self._clock is not host_clock:
             return reading_ns, 0
@@ -176,7 +195,7 @@ class Slowed:
         return self._timed.is_clean()
 
 
-class _Delay:
+class Delay:
     """How long this thread has been ready to run while others had the processor; always 0 where nothing tells."""
 
     def __init__(self) -> None:
@@ -192,7 +211,7 @@ class _Delay:
         return 0 if self._file is None else int(os.pread(self._file, 64, 0).split()[1])
 
 
-def _involuntary_switches() -> int:
+def involuntary_switches() -> int:
     who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
     return resource.getrusage(who).ru_nivcsw
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from pytest_modelopt.measuring.protocol import Block, Usage
+from pytest_modelopt.measuring.protocol import Block, FirstAnswer, Usage
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import latency, quality
+from pytest_modelopt.measuring.worker import latency, loading, quality, size
 from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
+from pytest_modelopt.measuring.worker.memory import process_memory
 from pytest_modelopt.measuring.worker.remembered_inputs import knows_content
 from pytest_modelopt.measuring.worker.settings import compilations
+from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
 
 
 class TimedBlocks(LoadedVariant):
@@ -48,10 +53,42 @@ class TimedBlocks(LoadedVariant):
         self._compilations = compilations()
         return ""
 
-    def block(self) -> Block:
+    def block(self, *, single_calls: bool = False) -> Block:
         assert self._stopwatch is not None
         with torch.inference_mode():
-            return self._stopwatch.block()
+            return self._stopwatch.block(single_calls=single_calls)
+
+    def has_compiler(self) -> bool:
+        """Whether torch's compiler was imported by now."""
+        return is_dynamo_here()
+
+    def first_answer(self, model: str, inputs: str, runtime: str | None, compiles: bool) -> FirstAnswer:
+        """From the start of loading the saved model to its answer, libraries imported before. For a fresh worker.
+        `compiles`: the variant uses torch's compiler."""
+        self._set_threads()
+        loading.restore_environment(Path(model))
+        given = self._device.take(size.load(Path(inputs)))
+        process_memory.import_libraries(Path(model), runtime, and_project=True)
+        if compiles:
+            importlib.import_module("torch._dynamo")
+        self._set_threads()
+        loading.seed_everything(self._variant.seed)
+        gc.collect()
+        delay, switches = latency.Delay(), latency.involuntary_switches()
+        before_ns, start_ns = delay.read_ns(), time.perf_counter_ns()
+        loaded = process_memory.load_saved(Path(model), runtime)
+        with torch.inference_mode():
+            answer = quality.run(loaded, given)
+            self._device.synchronize()
+            elapsed_ns = max(1, time.perf_counter_ns() - start_ns)
+            delayed_ns = min(delay.read_ns() - before_ns, elapsed_ns - 1)
+            return FirstAnswer(
+                elapsed_ns,
+                max(0, delayed_ns),
+                latency.involuntary_switches() - switches,
+                0 if self._device.is_cuda else latency.canary_ns(_canary()),
+                quality.sample(self._device.bring_back(answer)),
+            )
 
     def usage(self) -> Usage:
         """Of the processor, since `prepare_timing`."""

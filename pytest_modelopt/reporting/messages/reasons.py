@@ -152,6 +152,9 @@ REASONS: dict[str, Callable[[MeasuredCase, Verdict], str]] = {
         "it is no limit against a base, and this case compares head with its base"
     ),
     "no-base": lambda case, verdict: why_no_base(case),
+    "no-single-calls": lambda case, verdict: (
+        "single calls were not timed, since no limit of that run asked for them: measure again with this limit"
+    ),
     "two-meters": _two_meters,
     "other-examples": lambda case, verdict: f"{base_name(case)} was scored on other examples",
     "no-slices": _no_slices,

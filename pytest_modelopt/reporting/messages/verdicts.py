@@ -155,7 +155,7 @@ def _timed(case: MeasuredCase, verdict: Verdict) -> str:
     assert verdict.measured is not None
     is_slowdown = LIMITS[verdict.limit.name].against == "base"
     figure = (_slowdown if is_slowdown else _factor_or_time)(case, verdict, verdict.measured, decision != "fail")
-    text = f"{figure} over {found['pairs']} pairs"
+    text = f"{figure} over {found['pairs']} pairs{_of_what(verdict)}"
     if decision == "fail":
         return text + beyond_limit(case, verdict.limit, verdict.measured)
     if decision == "inconclusive":
@@ -163,11 +163,20 @@ def _timed(case: MeasuredCase, verdict: Verdict) -> str:
     return text
 
 
+def _of_what(verdict: Verdict) -> str:
+    if LIMITS[verdict.limit.name].figure == "loading":
+        return " of fresh processes"
+    calls = verdict.reason.parameters.get("calls")
+    return f" with {calls} single calls" if calls else ""
+
+
 def _factor_or_time(case: MeasuredCase, verdict: Verdict, figure: float, kept: bool) -> str:
     """'1.42x [1.3x, 1.5x]'."""
     text = format_figure(case, verdict.limit, figure, kept=kept)
     if verdict.low is None or verdict.high is None:
-        return f"{text} ({_TOO_FEW})"
+        return (
+            f"{text} ({'too few calls' if verdict.reason.parameters.get('calls') else _TOO_FEW_PAIRS} give no interval)"
+        )
     kind = LIMITS[verdict.limit.name]
     return f"{text} [{kind.format(verdict.low)}, {kind.format(verdict.high)}]"
 
@@ -178,7 +187,7 @@ def _slowdown(case: MeasuredCase, verdict: Verdict, figure: float, kept: bool) -
     amount += " faster" if figure < 0 else " slower"
     low, high = verdict.low, verdict.high
     if low is None or high is None:
-        return f"{amount} than {base_name(case)} ({_TOO_FEW})"
+        return f"{amount} than {base_name(case)} ({_TOO_FEW_PAIRS} give no interval)"
     one_way = low * high >= 0
     ordered = (high, low) if figure < 0 and one_way else (low, high)
     ends = [format_percentage(abs(end)) + ("" if one_way else " faster" if end < 0 else " slower") for end in ordered]
@@ -204,7 +213,8 @@ def _what_it_takes(verdict: Verdict) -> str:
         )
     spread, seconds = found["spread"], found["needed_s"]
     assert isinstance(spread, int | float)
-    text = f"and the limit lies inside that interval: estimates of one second spread by {100 * spread:.2g}%"
+    of_what = "pairs" if LIMITS[verdict.limit.name].figure == "loading" else "estimates of one second"
+    text = f"and the limit lies inside that interval: {of_what} spread by {100 * spread:.2g}%"
     if cause == "few-segments":
         return f"{text}; give it more time (`time_limit`)"
     if not isinstance(seconds, int | float):
@@ -228,7 +238,7 @@ def _rounded(seconds: float) -> float:
     return math.ceil(seconds / unit) * unit
 
 
-_TOO_FEW = f"fewer than {MIN_PAIRS} pairs give no interval"
+_TOO_FEW_PAIRS = f"fewer than {MIN_PAIRS} pairs"
 FOUND: dict[str, Callable[[MeasuredCase, Verdict], str]] = {
     "measured": _measured,
     "growth": _growth,

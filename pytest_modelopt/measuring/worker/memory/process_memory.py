@@ -95,8 +95,9 @@ def load_saved(model: Path, runtime: str | None) -> Any:
 # --- what the process has before the meter starts --------------------------------------------------------------------
 
 
-def import_libraries(model: Path, runtime: str | None) -> None:
-    """Import the libraries that the saved model needs: their own memory is there with any model."""
+def import_libraries(model: Path, runtime: str | None, *, and_project: bool = False) -> None:
+    """Import the libraries that the saved model needs: their own memory is there with any model. `and_project`: also
+    modules of other packages and of the project, as far as the file names them and they are found."""
     objects = {each.name: each.objects for each in runtimes().values()}
     for package in objects.get(runtime or "", ()):
         if importlib.util.find_spec(package.partition(".")[0]) is not None:
@@ -105,6 +106,9 @@ def import_libraries(model: Path, runtime: str | None) -> None:
     for module in sorted(_modules_named_in(model)):
         if module.partition(".")[0] in _LIBRARIES:
             importlib.import_module(module)
+        elif and_project:
+            with contextlib.suppress(ImportError):  # loading then says what is missing
+                importlib.import_module(module)
 
 
 def _room_for_small_objects() -> list[bytes]:
