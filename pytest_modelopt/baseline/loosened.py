@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from pytest_modelopt.config.loader import BudgetsFile
+from pytest_modelopt.config.loader import BudgetsFile, ModelEntry
 from pytest_modelopt.limits.catalogue import LIMITS, is_looser
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.base import Loosening, LooseningKind
@@ -96,7 +96,8 @@ def _of_file(file: BudgetsFile, higher_is_better: Mapping[str, bool] | None = No
             higher_is_better=known.get(model.name, model.metric.known_direction),
             line=model.line,
             settings={
-                **{name: getattr(model, name) for name in ("data", "slices", "example_inputs")},
+                "slices": model.slices,
+                **_examples(model),
                 **{name: getattr(file.defaults, name) for name in ("batch_size", "device", "threads")},
                 "time_limit": file.defaults.time_limit_s,
                 "base_setup": shlex.join(file.base_setup) or None,
@@ -108,6 +109,11 @@ def _of_file(file: BudgetsFile, higher_is_better: Mapping[str, bool] | None = No
                 limits = _by_name((*case.limits, *case.regression))
                 found[case.name] = replace(shared, case=case.name, limits=limits, line=case.line)
     return found
+
+
+def _examples(model: ModelEntry) -> dict[str, str | None]:
+    made = {"data": model.data, "example_inputs": model.example_inputs}
+    return {key: None if source is None else str(source) for key, source in made.items()}
 
 
 def _of_record(record: Record) -> dict[str, _Stated]:

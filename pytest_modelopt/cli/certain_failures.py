@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.measuring.function_lookup import Missing, missing
 from pytest_modelopt.optimizing.listing import has_gpu
-from pytest_modelopt.results.source import ProgramSource
+from pytest_modelopt.results.source import Called, Named, ProgramSource
 
 if TYPE_CHECKING:
     from pytest_modelopt.config.document import Document
@@ -61,12 +61,9 @@ def _of_model(model: ModelEntry, budgets: BudgetsFile, document: Document, root:
 
 def _functions(model: ModelEntry) -> Iterator[tuple[tuple[str, ...], str, bool]]:
     """What every case of the model imports: its place below the model, its name, and whether it is called plainly."""
-    if isinstance(model.origin, str):
-        yield ("factory",), model.origin, True
-    if model.data:
-        yield ("data",), model.data, True
-    if model.example_inputs:
-        yield ("example_inputs",), model.example_inputs, True
+    for key, made in (("factory", model.origin), ("data", model.data), ("example_inputs", model.example_inputs)):
+        if isinstance(made, (str, Called)):
+            yield (key,), *_called(made)
     if model.slices:
         yield ("slices",), model.slices, False
     metric = model.metric
@@ -74,6 +71,11 @@ def _functions(model: ModelEntry) -> Iterator[tuple[tuple[str, ...], str, bool]]
         yield ("metric",), metric.name, False
     if isinstance(metric.prepare, str):
         yield ("metric", "prepare"), metric.prepare, False
+
+
+def _called(made: Named) -> tuple[str, bool]:
+    """The function's name, and whether it is called plainly."""
+    return (made.name, False) if isinstance(made, Called) else (made, True)
 
 
 def _missing(name: str, budgets: BudgetsFile, root: Path, *, called: bool) -> Missing | None:
@@ -107,11 +109,12 @@ def _of_case(case: CaseEntry, budgets: BudgetsFile, root: Path, *, lacks_gpu: bo
 
 def _of_candidate(candidate: Candidate, case: CaseEntry, budgets: BudgetsFile, root: Path) -> Iterator[Cause]:
     yield from _without_file(candidate.origin, case.name, case.line, budgets)
-    if isinstance(candidate.origin, str):
-        found = _missing(candidate.origin, budgets, root, called=True)
+    if isinstance(candidate.origin, (str, Called)):
+        name, called = _called(candidate.origin)
+        found = _missing(name, budgets, root, called=called)
         if found is not None:
             verb = "cannot run" if found.is_certain else "may not run"
-            sentence = f"{case.name} {verb}: `factory: {candidate.origin}`: {found.why}"
+            sentence = f"{case.name} {verb}: `factory: {name}`: {found.why}"
             yield Cause(case.line, sentence, found.is_certain)
 
 
@@ -125,7 +128,7 @@ def _lacking_function(step: Recipe, case: CaseEntry, budgets: BudgetsFile, root:
     name = case.model.calibration
     if step.calibrates and name is None:
         return f"{step.recipe_name} needs calibration data: add `calibration:` to the model"
-    named = [(f"`calibration: {name}`", name, True)] if step.calibrates and name is not None else []
+    named = [(f"`calibration: {name}`", *_called(name))] if step.calibrates and name is not None else []
     named += [(f"`{key}={value}`", value, False) for key, value in step if _FUNCTION.fullmatch(str(value))]
     for told, function, called in named:
         found = _missing(function, budgets, root, called=called)

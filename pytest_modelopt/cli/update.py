@@ -27,7 +27,8 @@ text: the file has changed since. Of the file only the values change; comments, 
 Timed limits start from the end of the printed interval that is certain (of `1.5x [1.4, 1.6]` from 1.4x), not from the
 estimate, since another run may read that; where others disturbed the timing they stay as they are. Process memory
 starts from its highest run, and limits on the population from their 95% bound. A value that several cases share, by
-`budget:` of a model or by an alias, becomes what the worst of them needs, and only where the record has them all.
+`budget:`, by `defaults:`, by a pattern or by an alias, becomes what the worst of them needs, and only where the record
+has them all.
 
 The headroom is a share of what was measured: of bytes and of time; for reductions of the bytes that are left; for a
 score of its errors; for a drop or flips of these. Where answers are counted it is at least one example more, since
@@ -142,7 +143,8 @@ def _told(done: Update, options: argparse.Namespace) -> Iterator[str]:
     for change in done.changes:
         limit = change.limit
         measured = _plain(change.measured)
-        yield f"{limit.file}:{limit.line}: {limit.name} {limit.text} -> {change.text}, measured {measured}"
+        shared = f", the worst of {change.cases} cases that share the value" if change.cases > 1 else ""
+        yield f"{limit.file}:{limit.line}: {limit.name} {limit.text} -> {change.text}, measured {measured}{shared}"
     if done.left:
         yield ""
         yield "left as they are:"

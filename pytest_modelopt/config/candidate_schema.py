@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
 
-from pytest_modelopt.config.function_references import REFERENCE_SCHEMA, parse_reference
+from pytest_modelopt.config.function_references import CALL_SCHEMA, parse_call
 from pytest_modelopt.config.limit_schema import CandidateLimits, Strict
 from pytest_modelopt.limits.spelling import shown
 from pytest_modelopt.optimizing.runtimes.runtime import runtimes
-from pytest_modelopt.results.source import ProgramSource
+from pytest_modelopt.results.source import Named, ProgramSource
 
 SUFFIXES = (*(runtime.suffix for runtime in runtimes().values()), ".pt2", ".pt")
 """Of files that can be measured: of runtimes, of torch.export or AOTInductor, of TorchScript."""
@@ -85,13 +85,16 @@ InputNames = Annotated[
     BeforeValidator(parse_inputs),
     WithJsonSchema({"type": "object", "additionalProperties": {"type": ["integer", "string"]}, "minProperties": 1}),
 ]
-Factory = Annotated[str, BeforeValidator(parse_reference), WithJsonSchema(REFERENCE_SCHEMA)]
+Factory = Annotated[Any, BeforeValidator(parse_call), WithJsonSchema(CALL_SCHEMA)]
 
 
 class Origin(Strict):
     """Where a model or a candidate comes from: of `factory` and `file` there is one."""
 
-    factory: Factory = Field(default="", description="The function that returns the model: `package.module:function`.")
+    factory: Factory = Field(
+        default="",
+        description="The function that returns the model, or its `name` and `arguments`.",
+    )
     file: File = Field(default="", description="The model as a file, by its path from the folder of this file.")
     sha256: Sha256 = Field(default="", description="The SHA-256 sum that the file must have.")
     inputs: InputNames = Field(
@@ -99,8 +102,9 @@ class Origin(Strict):
     )
 
     @property
-    def origin(self) -> str | ProgramSource:
-        return self.factory or ProgramSource(self.file, self.sha256, self.inputs)
+    def origin(self) -> Named | ProgramSource:
+        made: Named = self.factory
+        return made or ProgramSource(self.file, self.sha256, self.inputs)
 
 
 ONE_ORIGIN: list[JsonValue] = [{"required": ["factory"]}, {"required": ["file"]}]

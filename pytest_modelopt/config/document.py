@@ -13,6 +13,7 @@ import yaml
 
 from pytest_modelopt.config.problems import BudgetsError, Problem
 from pytest_modelopt.config.schema import Location
+from pytest_modelopt.config.sharing import expand
 from pytest_modelopt.limits.spelling import printable, shown
 
 _MOST_NODES = 10_000
@@ -37,9 +38,20 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
     from_root: str = ""
     """The file's path from the root of the project, absolute where it lies outside."""
+    patterns: dict[str, Any] = field(default_factory=dict)
+    """What `models:` states below patterns of names."""
+    origins: dict[Location, Location] = field(default_factory=dict)
+    """Of what models share: where it is stated that stands at a location."""
 
     def problem(self, location: Location, message: str) -> Problem:
         return Problem(self.file, self.line(location), message)
+
+    def stated_at(self, location: Location) -> Location:
+        """Where it is stated, if it is one of the values that models share."""
+        for depth in range(len(location), 0, -1):
+            if location[:depth] in self.origins:
+                return (*self.origins[location[:depth]], *location[depth:])
+        return location
 
     def line(self, location: Location) -> int:
         """The line of the nearest thing around the location that the file really contains."""
@@ -49,6 +61,7 @@ class Document:
 
 
 def read_document(path: Path, file: str, from_root: str = "") -> Document:
+    """The file, in which each model states what it shares with others (`sharing.py`). Raises BudgetsError."""
     source = _text(path, file)
     node = _compose(source, file)
     if node is None or node.tag == f"{_TAG}null" or (isinstance(node, yaml.ScalarNode) and not node.value.strip()):
@@ -58,6 +71,7 @@ def read_document(path: Path, file: str, from_root: str = "") -> Document:
     if not isinstance(document.data, dict):
         message = f"the file must be a mapping that begins with `version: 1`, not {shown(document.data)}"
         raise BudgetsError([*document.problems, Problem(file, document.line(()), message)])
+    expand(document)
     return document
 
 

@@ -10,6 +10,7 @@ from pytest_modelopt.config.candidate_schema import CandidateSpec
 from pytest_modelopt.config.limit_schema import LimitSpec
 from pytest_modelopt.config.metric_form import MetricForm
 from pytest_modelopt.config.schema import BudgetsSpec, DefaultsSpec, Location, ModelSpec
+from pytest_modelopt.config.sharing import OF_DEFAULTS
 from pytest_modelopt.config.waiver_schema import WaiverForm
 from pytest_modelopt.limits.catalogue import (
     BUDGET_LIMITS,
@@ -54,6 +55,8 @@ def parse_metric(value: object, live: type) -> MetricSpec:
 
 def explain(location: Location, error_type: str, value: object, cause: object) -> str:
     """One of pydantic's findings as a sentence of our own. `cause` is the error of a parser of ours, if any."""
+    if location[:1] == ("defaults",) and location[1:2] and location[1] in OF_DEFAULTS:
+        location = ("models", *location)  # they state there what a model states
     if error_type == "missing":
         key = str(location[-1])
         lines = _FIRST_LINES_OF_WAIVERS if location[0] == "waivers" else _FIRST_LINES

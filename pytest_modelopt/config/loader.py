@@ -25,7 +25,7 @@ from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.source import ProgramSource
+from pytest_modelopt.results.source import Named, ProgramSource
 from pytest_modelopt.results.verdicts import Limit, Waiver
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ class ModelEntry:
     """One model of the file. Functions are named `package.module:function`."""
 
     name: str
-    origin: str | ProgramSource
+    origin: Named | ProgramSource
     """Its factory, or its file."""
-    data: str | None
-    calibration: str | None
-    example_inputs: str | None
+    data: Named | None
+    calibration: Named | None
+    example_inputs: Named | None
     metric: MetricSpec
     line: int
     slices: str | None = None
@@ -128,6 +128,10 @@ def load_budgets(
     problems = [*document.problems, *_name_problems(document), *recipe_problems]
     problems += [*candidate_problems(document), *data_problems(document)]
     try:
+        schema.validate_patterns(document.patterns)
+    except ValidationError as error:
+        problems += _schema_problems(document, error, ("models",))
+    try:
         spec = schema.validate(document.data)
     except ValidationError as error:
         problems += _schema_problems(document, error)
@@ -146,9 +150,9 @@ def _name(path: Path, relative_to: Path) -> str:
 # --- YAML ------------------------------------------------------------------------------------------------------------
 
 
-def _schema_problems(document: Document, error: ValidationError) -> Iterator[Problem]:
+def _schema_problems(document: Document, error: ValidationError, around: Location = ()) -> Iterator[Problem]:
     for finding in error.errors(include_url=False):
-        location = finding["loc"]
+        location = document.stated_at((*around, *finding["loc"]))
         if any(location[: len(bad)] == bad for bad in document.unreadable):
             continue
         cause = finding.get("ctx", {}).get("error")
@@ -190,7 +194,9 @@ def _recipes(document: Document) -> tuple[dict[Location, Expression], list[Probl
             try:
                 expression = expressions[location] = parse(written)
             except RecipeError as error:
-                problems.append(document.problem(location, f"recipe of {plain(model)}: {printable(str(error))}"))
+                at = document.stated_at(location)
+                whose = "`defaults:`" if at[0] == "defaults" else plain(str(at[1]))
+                problems.append(document.problem(at, f"recipe of {whose}: {printable(str(error))}"))
                 continue
             other = first.setdefault(expression.text, written)
             if other != written:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from pytest_modelopt.config.function_references import DOTTED, REFERENCE_SCHEMA, is_dotted_name, parse_reference
+from pytest_modelopt.config.function_references import (
+    DOTTED,
+    REFERENCE_SCHEMA,
+    is_dotted_name,
+    parse_arguments,
+    parse_reference,
+)
 from pytest_modelopt.limits.spelling import did_you_mean, nearest, shown
 from pytest_modelopt.results.metric import BUILT_IN, TOP_K, Activation, MetricSpec
 
@@ -50,36 +55,9 @@ def parse_prepare(value: object, info: ValidationInfo) -> object:
     return value if _is_live(value, info) else parse_reference(value)
 
 
-def parse_arguments(value: object) -> tuple[tuple[str, object], ...]:
-    """What a class is made with, by name, in plain values."""
-    if not isinstance(value, dict):
-        raise ValueError(  # noqa: TRY004 - pydantic collects ValueErrors only
-            f"{shown(value)} is not a mapping of names to values; write for example `{{num_classes: 10}}`"
-        )
-    for name, item in value.items():
-        if not isinstance(name, str) or not name.isidentifier():
-            raise ValueError(f"{shown(name)} is not the name of an argument; write for example `num_classes`")
-        _require_plain(item, name)
-    return tuple(value.items())
-
-
-def _require_plain(value: object, where: str) -> None:
-    if isinstance(value, float) and math.isnan(value):
-        raise ValueError(f"{where} is not a number; give a value")
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            _require_plain(item, where)
-        return
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        for item in value.values():
-            _require_plain(item, where)
-        return
-    raise ValueError(
-        f"{where} is {shown(value)}; only numbers, text, true, false, null, and lists or mappings of these can be "
-        "written here: in a test, give the metric itself"
-    )
+def parse_made_with(value: object) -> tuple[tuple[str, object], ...]:
+    """What a class is made with."""
+    return parse_arguments(value, instead=": in a test, give the metric itself")
 
 
 def parse_activation(value: object) -> object:
@@ -108,7 +86,7 @@ class MetricForm(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[Any, BeforeValidator(parse_name)]
-    arguments: Annotated[Any, BeforeValidator(parse_arguments)] = ()
+    arguments: Annotated[Any, BeforeValidator(parse_made_with)] = ()
     activation: Annotated[Activation | None, BeforeValidator(parse_activation)] = None
     prepare: Annotated[Any, BeforeValidator(parse_prepare)] = None
     higher_is_better: Annotated[bool | None, BeforeValidator(parse_truth)] = None

@@ -11,12 +11,21 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
 from pytest_modelopt.config.candidate_schema import ONE_ORIGIN, CandidateSpec, Origin
-from pytest_modelopt.config.function_references import REFERENCE_SCHEMA, parse_reference
+from pytest_modelopt.config.function_references import CALL_SCHEMA, REFERENCE_SCHEMA, parse_call, parse_reference
 from pytest_modelopt.config.limit_schema import (
     WORDS_OF_UNITS,
     BudgetSpec,
@@ -93,6 +102,7 @@ def _not_empty(example: str) -> Callable[[object], object]:
     return check
 
 
+Call = Annotated[Any, BeforeValidator(parse_call), WithJsonSchema(CALL_SCHEMA)]
 Reference = Annotated[str, BeforeValidator(parse_reference), WithJsonSchema(REFERENCE_SCHEMA)]
 Device = Annotated[str, BeforeValidator(parse_device), WithJsonSchema({"type": "string", "pattern": DEVICE_PATTERN})]
 _INFERENCE_SCHEMA = {"enum": list(INFERENCES)}
@@ -112,6 +122,11 @@ Version = Annotated[int, BeforeValidator(parse_version), WithJsonSchema({"const"
 CASES = ("recipes", "candidates", "original")
 """Of a model: at least one of them must be there."""
 
+_IGNORED: dict[str, JsonValue] = {"patternProperties": {"^x-": {}}}
+"""Keys for anchors."""
+_OF_EACH = "of every model that states none of its own closer by"
+Recipes = Annotated[dict[str, RecipeSpec | None], BeforeValidator(_not_empty("int8-dynamic"))]
+
 # --- the types -------------------------------------------------------------------------------------------------------
 
 
@@ -130,22 +145,28 @@ class DefaultsSpec(Strict):
         description="What limits on accuracy are about: the examples themselves (`set`), or the `population` that they "
         "were drawn from, by 95% bounds.",
     )
+    budget: BudgetSpec | None = Field(default=None, description=f"Limits {_OF_EACH}.")
+    metric: Annotated[MetricForm | None, WithJsonSchema(METRIC_SCHEMA)] = Field(
+        default=None, description=f"The metric {_OF_EACH}."
+    )
+    recipes: Recipes = Field(
+        default_factory=dict, description=f"Recipes {_OF_EACH}, beside its own.", json_schema_extra={"minProperties": 1}
+    )
 
 
-class ModelSpec(Origin):
-    """One model: where it comes from, what it is scored on, and its budgets."""
+class PatternSpec(Strict):
+    """What holds for all models whose names match, unless one of them states it itself."""
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [key]} for key in CASES], "oneOf": ONE_ORIGIN})
+    model_config = ConfigDict(json_schema_extra=_IGNORED)
+    unstated_metric: ClassVar[str | None] = None
 
-    data: Reference = Field(
+    data: Call = Field(
         default="",
         description="The function that returns the examples to score on, with their targets. Without it, no limit may "
         "be about answers, and `example_inputs` is needed.",
     )
-    calibration: Reference = Field(
-        default="", description="The function that returns examples for recipes to learn from."
-    )
-    example_inputs: Reference = Field(default="", description="The function that returns the inputs of the timed call.")
+    calibration: Call = Field(default="", description="The function that returns examples for recipes to learn from.")
+    example_inputs: Call = Field(default="", description="The function that returns the inputs of the timed call.")
     metric: Annotated[MetricForm, WithJsonSchema(METRIC_SCHEMA)] = Field(
         default_factory=lambda: MetricForm(name="accuracy"), description="What scores the answers."
     )
@@ -168,12 +189,29 @@ class ModelSpec(Origin):
         description="Limits against the base, for the original and for every recipe: checked under `--modelopt-against`"
         " and `--modelopt-baseline`.",
     )
-    recipes: Annotated[dict[str, RecipeSpec | None], BeforeValidator(_not_empty("int8-dynamic"))] = Field(
+    recipes: Recipes = Field(
         default_factory=dict,
         description="The optimizations, each with its limits, which go before those of `budget`. Join with `+`.",
         json_schema_extra={"minProperties": 1},
         examples=[{"int8-dynamic": {"max_memory": "3 MiB", "min_speedup": "1.2x"}}],
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tell_limits_the_metric(cls, data: object, info: ValidationInfo) -> object:
+        """What a bare number or a point means in an accuracy limit depends on the metric of the model around it."""
+        if isinstance(data, dict) and isinstance(info.context, dict):
+            stated = data.get("metric", cls.unstated_metric)
+            name = stated.get("name") if isinstance(stated, dict) else stated
+            info.context["metric"] = name if isinstance(name, str) else None
+        return data
+
+
+class ModelSpec(PatternSpec, Origin):
+    """One model: where it comes from, what it is scored on, and its budgets."""
+
+    model_config = ConfigDict(json_schema_extra={**_IGNORED, "oneOf": ONE_ORIGIN})
+    unstated_metric: ClassVar[str | None] = "accuracy"
 
     candidates: Annotated[dict[str, CandidateSpec], BeforeValidator(_not_empty("student"))] = Field(
         default_factory=dict,
@@ -183,19 +221,11 @@ class ModelSpec(Origin):
         examples=[{"student": {"factory": "shop.models:load_student", "min_speedup": "3x"}}],
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _tell_limits_the_metric(cls, data: object, info: ValidationInfo) -> object:
-        """What a bare number or a point means in an accuracy limit depends on the metric of the model around it."""
-        if isinstance(data, dict) and isinstance(info.context, dict):
-            stated = data.get("metric", "accuracy")
-            name = stated.get("name") if isinstance(stated, dict) else stated
-            info.context["metric"] = name if isinstance(name, str) else None
-        return data
-
 
 class BudgetsSpec(Strict):
     """What every optimized model must keep: memory, size, speed and accuracy."""
+
+    model_config = ConfigDict(json_schema_extra=_IGNORED)
 
     version: Version = Field(description="The version of this file's format.")
     defaults: DefaultsSpec | None = None
@@ -219,12 +249,20 @@ def validate(data: object) -> BudgetsSpec:
     return BudgetsSpec.model_validate(data, context={})
 
 
+def validate_patterns(data: object) -> None:
+    """Of what stands below patterns of names. Raises ValidationError."""
+    TypeAdapter(dict[str, PatternSpec]).validate_python(data, context={})
+
+
 # --- the JSON Schema -------------------------------------------------------------------------------------------------
 
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of budgets.yaml, for editors."""
-    schema = _without_noise(BudgetsSpec.model_json_schema())
+    of_all, pattern = BudgetsSpec.model_json_schema(), PatternSpec.model_json_schema()
+    of_all["$defs"] |= {**pattern.pop("$defs"), "PatternSpec": pattern}
+    of_all["properties"]["models"]["patternProperties"] = {r"[*?\[]": {"$ref": "#/$defs/PatternSpec"}}
+    schema = _without_noise(of_all)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "pytest-modelopt budgets", **schema}
 
 

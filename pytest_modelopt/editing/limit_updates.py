@@ -44,6 +44,8 @@ class Change:
     """The new value, as the file will state it."""
     measured: str
     """The figure that decides, in words, and its case."""
+    cases: int = 1
+    """How many share the value."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def _change(budgets: BudgetsFile, sharing: list[Stated], record: Record, setting
     for each in found:
         if judged(each.case, limit, value, record.timed_limits).outcome != "pass":
             raise _Leave(f"{each.case.name} would not keep {text} for certain")
-    return Change(place, limit, text, _told(decisive))
+    return Change(place, limit, text, _told(decisive), len({each.case for each in sharing}))
 
 
 def _measured(budgets: BudgetsFile, stated: Stated, record: Record, settings: Settings) -> Iterator[_Measured]:
@@ -204,7 +206,8 @@ def _certain(budgets: BudgetsFile, case: Case, stated: Stated, settings: Setting
         raise _Leave(f"was not judged for {name}")
     if verdict.outcome not in ("pass", "fail"):
         raise _Leave(f"is {verdict.outcome} for {name}")
-    disturbed = settings.disturbances(case.timing) if case.timing is not None else ()
+    timing = case.loading if LIMITS[stated.limit.name].figure == "loading" else case.timing
+    disturbed = settings.disturbances(timing) if timing is not None else ()
     if disturbed and LIMITS[stated.limit.name].is_timed:
         raise _Leave(f"{name} was timed on a disturbed machine ({', '.join(disturbed)}): run it again on a quiet one")
     return verdict

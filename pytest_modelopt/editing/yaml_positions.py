@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pytest_modelopt.config.document import Document
 from pytest_modelopt.config.loader import BudgetsFile, CaseEntry
 from pytest_modelopt.config.schema import Location
+from pytest_modelopt.config.sharing import is_ignored
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.verdicts import Limit
@@ -99,7 +100,7 @@ def _place(document: Document, limit: Limit, *mappings: Location) -> Place | Non
 
 def _holds_limits_only(document: Document, span: tuple[int, int]) -> bool:
     """Whether no alias makes the same value something else, a time limit or a waiver's ceiling."""
-    locations = (location for location, there in document.spans.items() if there == span)
+    locations = (place for place, there in document.spans.items() if there == span and not is_ignored(place))
     return all((location[-2] if location[-1] == "limit" else location[-1]) in LIMITS for location in locations)
 
 

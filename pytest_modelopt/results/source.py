@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -30,5 +33,31 @@ class ProgramSource:
         return replace(self, file=os.path.normpath(folder / self.file))
 
 
-Source = str | Carried
-"""`package.module:function`, called without arguments in the worker, or a live object that was carried there."""
+@dataclass(frozen=True)
+class Called:
+    """A function that is called with arguments by name."""
+
+    name: str
+    """`package.module:function`."""
+    arguments: str
+    """A JSON object, so that equal calls are equal texts."""
+
+    @classmethod
+    def of(cls, name: str, arguments: Mapping[str, object]) -> Called:
+        """With plain values."""
+        return cls(name, json.dumps(dict(arguments), sort_keys=True, ensure_ascii=False))
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The arguments."""
+        found: dict[str, Any] = json.loads(self.arguments)
+        return found
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.values.items())})"
+
+
+Named = str | Called
+"""`package.module:function`, called without arguments in the worker, or with some."""
+Source = Named | Carried
+"""What is named, or a live object that was carried to the worker."""

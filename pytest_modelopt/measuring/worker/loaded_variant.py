@@ -34,7 +34,7 @@ from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
 from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.measurement import Coverage
 from pytest_modelopt.results.record import Environment
-from pytest_modelopt.results.source import ProgramSource, Source
+from pytest_modelopt.results.source import Called, ProgramSource, Source
 
 
 class LoadedVariant:
@@ -143,7 +143,7 @@ class LoadedVariant:
                 )
             return load_file(origin, folder, self._first_inputs(), answer)
         model, notes = loading.load_model(self._loader, origin, what)
-        return model, notes, made_by(origin) if what == "candidate" else None
+        return model, notes, made_by(origin) if what == "candidate" or isinstance(origin, Called) else None
 
     def optimize(self) -> Loaded:
         """Apply the recipe to the loaded model."""

@@ -22,7 +22,7 @@ from pytest_modelopt.measuring.function_lookup import in_src
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.optimizing.sealed import in_training, put_into_eval_mode
-from pytest_modelopt.results.source import Carried, Source
+from pytest_modelopt.results.source import Called, Carried, Source
 
 _OF_NETWORK = {
     "ConnectionError",
@@ -43,7 +43,7 @@ class Loader:
         self._carried: dict[str, Any] | None = None
 
     def make(self, source: Source, what: str) -> Any:
-        """What `source` stands for: the factory's result (called without arguments, seeded) or the carried object.
+        """What `source` stands for: the factory's result (called with what is stated, seeded) or the carried object.
 
         A carried function or class is a factory, too: it is called. A carried module is the model itself.
         """
@@ -52,12 +52,16 @@ class Loader:
             value = self._carried_object(source.key, what)
             is_factory = callable(value) and not isinstance(value, (nn.Module, Dataset, DataLoader))
             return _call_factory(value, f"{what} factory", what) if is_factory else value
-        return _call_factory(import_name(source, what, self._variant.import_paths[0]), f"{what} `{source}`", what)
+        folder = self._variant.import_paths[0]
+        if isinstance(source, Called):
+            return _call_factory(import_name(source.name, what, folder), f"{what} `{source}`", what, **source.values)
+        return _call_factory(import_name(source, what, folder), f"{what} `{source}`", what)
 
     def get(self, source: Source, what: str) -> Any:
         """What `source` names, not called: for a metric, which is itself a function."""
         if isinstance(source, Carried):
             return self._carried_object(source.key, what)
+        assert isinstance(source, str)
         return import_name(source, what, self._variant.import_paths[0])
 
     def start_afresh(self) -> None:
@@ -128,11 +132,12 @@ def import_name(name: str, what: str, folder: str) -> Any:
     return value
 
 
-def _call_factory(factory: Callable[[], Any], label: str, what: str) -> Any:
+def _call_factory(factory: Callable[..., Any], label: str, what: str, **arguments: Any) -> Any:
     try:
-        return factory()
+        return factory(**arguments)
     except (Exception, SystemExit) as error:
-        hint = f"; a {what} factory is called without arguments" if _lacks_arguments(factory, error) else ""
+        given = "with those of `arguments:` only" if arguments else "without arguments"
+        hint = f"; a {what} factory is called {given}" if _misfits(factory, error, arguments) else ""
         if _needs_network(error):
             hint = (
                 "; it needs the network, and a gate that does measures something else when that changes: fetch the "
@@ -151,7 +156,7 @@ def _needs_network(error: BaseException | None) -> bool:
     return False
 
 
-def _lacks_arguments(factory: Callable[[], Any], error: BaseException) -> bool:
+def _misfits(factory: Callable[..., Any], error: BaseException, arguments: Mapping[str, Any]) -> bool:
     """Whether the arguments did not fit the factory. An error that the factory raises itself is another case."""
     if not isinstance(error, TypeError):
         return False
@@ -160,7 +165,7 @@ def _lacks_arguments(factory: Callable[[], Any], error: BaseException) -> bool:
     except (TypeError, ValueError):  # of C code: then no frame of its own is in the traceback
         return error.__traceback__ is None or error.__traceback__.tb_next is None
     try:
-        signature.bind()
+        signature.bind(**arguments)
     except TypeError:
         return True
     return False

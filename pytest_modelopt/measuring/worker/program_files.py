@@ -43,7 +43,7 @@ def load_file(source: ProgramSource, folder: Path, inputs: Inputs, answer: Calla
 
 def made_by(factory: Source) -> Provenance:
     """Of a candidate that is no file."""
-    return Provenance("a live object" if isinstance(factory, Carried) else factory)
+    return Provenance("a live object" if isinstance(factory, Carried) else str(factory))
 
 
 def left_out(candidate: Candidate) -> list[str]:
