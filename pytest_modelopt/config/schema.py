@@ -257,11 +257,21 @@ def validate_patterns(data: object) -> None:
 # --- the JSON Schema -------------------------------------------------------------------------------------------------
 
 
+_PATTERN = r"[*?\[]"
+_HAS_CASES: list[dict[str, Any]] = [
+    {"properties": {"defaults": {"required": ["recipes"]}}, "required": ["defaults"]},
+    {"properties": {"models": {"not": {"propertyNames": {"not": {"pattern": _PATTERN}}}}}},
+    {"properties": {"models": {"additionalProperties": {"anyOf": [{"required": [key]} for key in CASES]}}}},
+]
+"""By what is shared, or in each model: a pattern may match it or not, which no schema tells."""
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of budgets.yaml, for editors."""
     of_all, pattern = BudgetsSpec.model_json_schema(), PatternSpec.model_json_schema()
     of_all["$defs"] |= {**pattern.pop("$defs"), "PatternSpec": pattern}
-    of_all["properties"]["models"]["patternProperties"] = {r"[*?\[]": {"$ref": "#/$defs/PatternSpec"}}
+    of_all["properties"]["models"]["patternProperties"] = {_PATTERN: {"$ref": "#/$defs/PatternSpec"}}
+    of_all["anyOf"] = _HAS_CASES
     schema = _without_noise(of_all)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "pytest-modelopt budgets", **schema}
 

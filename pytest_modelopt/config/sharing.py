@@ -106,7 +106,7 @@ class _Expansion:
         for layer in layers:
             if not isinstance(layer.data, Mapping):  # told by the schema
                 continue
-            closer = set(_mapping(entry.get("budget")))
+            closer = {key: set(_mapping(entry.get(key))) for key in ("budget", "regression")}
             for key, value in layer.data.items():
                 here, there = (*at, key), (*layer.at, key)
                 if key in _OF_ONE_MODEL:
@@ -119,27 +119,30 @@ class _Expansion:
                     entry[key] = value
                     self._copy(there, here)
 
-    def _recipes(self, here: Location, there: Location, entry: dict[str, Any], stated: Any, closer: set[str]) -> None:
+    def _recipes(self, here: Location, there: Location, entry: dict[str, Any], stated: Any, closer: dict[str, set[str]]) -> None:
         recipes = self._mapping_in(here, there, entry, "recipes")
-        for recipe, limits in stated.items() if recipes is not None else ():
+        if recipes is None:
+            return
+        for recipe, limits in stated.items():
             at, of = (*here, recipe), (*there, recipe)
-            own = self._limits(at, of, recipes, recipe, _mapping(limits), {*closer, "regression"})
+            own = self._limits(at, of, recipes, recipe, _mapping(limits), {*closer["budget"], "regression"})
             if own is None and recipe not in recipes:  # a mistake, which is told where it stands
                 recipes[recipe] = limits
             regression = _mapping(_mapping(limits).get("regression"))
             if own is not None and regression:
-                above = set(_mapping(entry.get("regression")))
-                self._limits((*at, "regression"), (*of, "regression"), own, "regression", regression, above)
+                places: tuple[Location, Location] = (*at, "regression"), (*of, "regression")
+                self._limits(*places, own, "regression", regression, closer["regression"])
 
     def _limits(
         self, here: Location, there: Location, holder: dict[str, Any], key: str, stated: Any, closer: set[str]
     ) -> dict[str, Any] | None:
         """The mapping `key` of `holder`, with those limits that nothing closer states; None where it is none."""
         own = self._mapping_in(here, there, holder, key)
-        for limit, value in stated.items() if own is not None else ():
-            if limit not in own and limit not in closer:
-                own[limit] = value
-                self._copy((*there, limit), (*here, limit))
+        if own is None:
+            return None
+        for limit in [each for each in stated if each not in own and each not in closer]:
+            own[limit] = stated[limit]
+            self._copy((*there, limit), (*here, limit))
         return own
 
     def _mapping_in(self, here: Location, there: Location, holder: dict[str, Any], key: str) -> dict[str, Any] | None:
