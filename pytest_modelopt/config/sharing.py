@@ -119,7 +119,9 @@ class _Expansion:
                     entry[key] = value
                     self._copy(there, here)
 
-    def _recipes(self, here: Location, there: Location, entry: dict[str, Any], stated: Any, closer: dict[str, set[str]]) -> None:
+    def _recipes(
+        self, here: Location, there: Location, entry: dict[str, Any], stated: Any, closer: dict[str, set[str]]
+    ) -> None:
         recipes = self._mapping_in(here, there, entry, "recipes")
         if recipes is None:
             return

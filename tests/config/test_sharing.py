@@ -104,8 +104,16 @@ def test_a_mistake_in_what_is_shared_is_said_once_where_it_stands(tmp_path: Path
     [
         ('"d*"', '"x*"', "9: the pattern 'x*' matches the name of no model"),
         ('"dig[i]t?"', '"dig[a]t?"', "13: the pattern 'dig[a]t?' matches the name of no model"),
-        ("    metric: accuracy\n", "    factory: a:b\n", "14: `factory:` belongs to one model, and 'dig[i]t?' is a pattern"),
-        ("    metric: accuracy\n", "    metrics: accuracy\n", "14: dig[i]t?: unknown key 'metrics'; did you mean 'metric'?"),
+        (
+            "    metric: accuracy\n",
+            "    factory: a:b\n",
+            "14: `factory:` belongs to one model, and 'dig[i]t?' is a pattern",
+        ),
+        (
+            "    metric: accuracy\n",
+            "    metrics: accuracy\n",
+            "14: dig[i]t?: unknown key 'metrics'; did you mean 'metric'?",
+        ),
         ("  metric: top-5\n", "  data: a:b\n", "4: defaults: unknown key 'data'"),
         ("x-common", "y-common", "2: the file: unknown key 'y-common'"),
         ("    x-ours", "    y-ours", "17: digits: unknown key 'y-ours'"),

@@ -208,7 +208,9 @@ def test_a_torch_models_process_takes_its_weights_and_little_more(
 
 
 def test_without_a_limit_or_a_foreign_runtime_it_is_not_measured(runner: Runner, users: Callable[..., Variant]) -> None:
-    for side in sides(measured(runner, users("model"), "max_memory")):
+    case = measured(runner, users("model"), "max_memory")
+    assert case.loading is None
+    for side in sides(case):
         assert side.process_memory is None
         assert side.unmeasured == {}
 

@@ -81,8 +81,8 @@ def _time(
     while len(timing.pairs) < MOST_PAIRS and timing.seconds < plan.time_limit_s:
         variant_first = coin.random() < 0.5
         in_order = (after, before) if variant_first else (before, after)
-        found = {side.measured.variant.label: _first_answer(context, side, plan) for side in in_order}
-        one, other = (found[side.measured.variant.label] for side in (before, after))
+        answers = [_first_answer(context, side, plan) for side in in_order]
+        one, other = reversed(answers) if variant_first else answers
         pair = _pair(len(timing.pairs) + 1, int(1000 * timing.seconds), one, other, variant_first)
         timing = replace(timing, pairs=(*timing.pairs, pair), seconds=time.monotonic() - begun)
         context.progress.beat(f"{len(timing.pairs)} pairs in {timing.seconds:.0f} s")
