@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pytest_modelopt.limits.latency import latencies_s, slowdown, speedup_of
+from pytest_modelopt.limits.latency import latencies_s, p95_latency_of, slowdown, speedup_of
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.timed_pairs import Timing
 
@@ -73,6 +73,23 @@ class Derived:
     def latency_s(self) -> float | None:
         """Of the variant, in this comparison."""
         return None if self.timing is None else latencies_s(self.timing)[1]
+
+    @property
+    def examples_per_second(self) -> float | None:
+        """Of the variant, in calls of the batch that is timed, one after the other."""
+        return None if self.latency_s is None else self.case.batch_size / self.latency_s
+
+    @property
+    def p95_latency_s(self) -> float | None:
+        """Of the variant's single calls, where a limit asked for them."""
+        timing = self.timing
+        return None if timing is None or not timing.variant_calls_ns else p95_latency_of(timing).figure
+
+    @property
+    def load_time_s(self) -> float | None:
+        """Of the variant in a fresh process, up to its first answer, where a limit asked for it."""
+        loading = self.case.loading
+        return None if loading is None or not loading.pairs else latencies_s(loading)[1]
 
     @property
     def _sizes(self) -> tuple[int | None, int | None]:

@@ -39,6 +39,11 @@ def latencies_s(timing: Timing) -> tuple[float, float]:
     return variant * speedup_of(timing).figure, variant
 
 
+def p95_latency_of(timing: Timing) -> Estimate:
+    """Seconds within which 95% of the variant's single calls are done; `timing` has these."""
+    return tail_latency(_samples(timing))
+
+
 def interval_of(speedup: Estimate, timed_limits: int) -> tuple[float, float]:
     """All limits that the estimate leaves undecided: speedups."""
     return speedup.interval(ALPHA_PASS, alpha_fail(timed_limits))

@@ -68,6 +68,12 @@ def latency_cell(timing: Timing) -> str:
     return " -> ".join(map(format_time, latencies_s(timing)))
 
 
+def throughput(case: Case) -> str:
+    """' (36364/s)': examples a second of the variant, where a call has several."""
+    rate = Derived(case).examples_per_second
+    return f" ({format_number(rate)}/s)" if rate is not None and case.batch_size > 1 else ""
+
+
 def speedup_cell(timing: Timing, timed_limits: int) -> str:
     """'1.42x [1.38, 1.47]'; without the interval where there are too few pairs for one."""
     estimate = speedup_of(timing)

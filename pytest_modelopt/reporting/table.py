@@ -19,6 +19,7 @@ from pytest_modelopt.reporting.cells import (
     score_cell,
     size_cell,
     speedup_cell,
+    throughput,
     timed,
 )
 from pytest_modelopt.reporting.names import machine_title
@@ -169,7 +170,8 @@ def measured(cases: list[Case]) -> str:
     """'memory and latency of batch 1, 1 thread', and what the mark at memory figures means."""
     first = cases[0]
     threads = _latest(case.timing.threads if case.timing else None for case in cases)
-    told = f"memory{'' if threads is None else ' and latency'} of batch {first.batch_size}"
+    rate = " (examples a second of the variant)" if first.batch_size > 1 else ""
+    told = f"memory{'' if threads is None else f' and latency{rate}'} of batch {first.batch_size}"
     if first.device != "cpu":
         told += f" on {plain_line(first.device)}"
     elif threads is not None:
@@ -216,7 +218,7 @@ def _original_row(record: Record, cases: list[Case]) -> Row:
         changed="",
         memory=_original_memory(cases),
         size=or_dash(format_bytes, latest(lambda original: original.size_bytes)),
-        latency=format_time(latencies_s(timing)[1]) if timing else "",
+        latency=f"{format_time(latencies_s(timing)[1])}{throughput(own)}" if timing and own else "",
         speedup="",
         score=score_cell(cases[0].metric, latest(lambda original: original.score)),
         drop="",
@@ -238,7 +240,7 @@ def _variant_row(record: Record, case: Case) -> Row:
         changed="candidate" if variant is not None and variant.provenance is not None else _changed(case.coverage),
         memory=memory_cell(case),
         size=size_cell(case),
-        latency=latency_cell(timing) if timing else NOT_MEASURED,
+        latency=f"{latency_cell(timing)}{throughput(case)}" if timing else NOT_MEASURED,
         speedup=speedup_cell(timing, record.timed_limits) if timing else NOT_MEASURED,
         score=score_cell(case.metric, variant.score if variant else None),
         drop=_drop(case),

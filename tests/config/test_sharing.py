@@ -23,7 +23,8 @@ defaults:
   metric: top-5
   budget: {max_memory: 1 MiB, max_size: 1 MiB, max_flips: 1%}
   recipes:
-    int8-dynamic: {max_size: 2 MiB, max_flips: 2%, min_speedup: 2x, regression: {max_slowdown: 20%, max_size_growth: 2%}}
+    int8-dynamic:
+      {max_size: 2 MiB, max_flips: 2%, min_speedup: 2x, regression: {max_slowdown: 20%, max_size_growth: 2%}}
 models:
   "d*":
     budget: {max_size: 3 MiB}
@@ -70,22 +71,22 @@ def test_the_closest_statement_wins_limit_by_limit_and_keeps_its_line(tmp_path: 
     assert [str(model.metric.name) for model in budgets.models] == ["accuracy", "accuracy"]
     assert stated(budgets, "digits/int8-dynamic") == {
         "max_memory": ("1 MiB", 5),
-        "max_size": ("3 MiB", 10),
-        "min_speedup": ("5x", 22),
-        "max_latency": ("4 ms", 15),
-        "max_flips": ("5%", 20),
-        "max_slowdown": ("30%", 12),
-        "max_size_growth": ("2%", 7),
+        "max_size": ("3 MiB", 11),
+        "min_speedup": ("5x", 23),
+        "max_latency": ("4 ms", 16),
+        "max_flips": ("5%", 21),
+        "max_slowdown": ("30%", 13),
+        "max_size_growth": ("2%", 8),
     }
     assert stated(budgets, "digits/fp16")["max_memory"] == ("9 MiB", 2)
-    assert stated(budgets, "digits/bf16")["max_flips"] == ("5%", 20)
+    assert stated(budgets, "digits/bf16")["max_flips"] == ("5%", 21)
     assert stated(budgets, "other/int8-dynamic") == {
         "max_memory": ("1 MiB", 5),
-        "max_size": ("2 MiB", 7),
-        "min_speedup": ("2x", 7),
-        "max_flips": ("2%", 7),
-        "max_slowdown": ("20%", 7),
-        "max_size_growth": ("2%", 7),
+        "max_size": ("2 MiB", 8),
+        "min_speedup": ("2x", 8),
+        "max_flips": ("2%", 8),
+        "max_slowdown": ("20%", 8),
+        "max_size_growth": ("2%", 8),
     }
     assert stated(budgets, "other/bf16")["max_flips"] == ("1%", 5)
     jsonschema.Draft202012Validator(json_schema()).validate(yaml.safe_load(LAYERS))
@@ -95,28 +96,28 @@ def test_a_mistake_in_what_is_shared_is_said_once_where_it_stands(tmp_path: Path
     wrong = LAYERS.replace("max_size: 1 MiB", "max_size: 1").replace("bf16: {max_flips: 3%}", "bf17: {max_flip: 3%}")
     size, recipe, limit = said(tmp_path, wrong)
     assert size.startswith("5: max_size of defaults: 1 has no unit")
-    assert recipe.startswith("11: recipe of d*: ")
-    assert limit.startswith("11: d*/bf17: unknown limit 'max_flip'; did you mean 'max_flips'?")
+    assert recipe.startswith("12: recipe of d*: ")
+    assert limit.startswith("12: d*/bf17: unknown limit 'max_flip'; did you mean 'max_flips'?")
 
 
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ('"d*"', '"x*"', "9: the pattern 'x*' matches the name of no model"),
-        ('"dig[i]t?"', '"dig[a]t?"', "13: the pattern 'dig[a]t?' matches the name of no model"),
+        ('"d*"', '"x*"', "10: the pattern 'x*' matches the name of no model"),
+        ('"dig[i]t?"', '"dig[a]t?"', "14: the pattern 'dig[a]t?' matches the name of no model"),
         (
             "    metric: accuracy\n",
             "    factory: a:b\n",
-            "14: `factory:` belongs to one model, and 'dig[i]t?' is a pattern",
+            "15: `factory:` belongs to one model, and 'dig[i]t?' is a pattern",
         ),
         (
             "    metric: accuracy\n",
             "    metrics: accuracy\n",
-            "14: dig[i]t?: unknown key 'metrics'; did you mean 'metric'?",
+            "15: dig[i]t?: unknown key 'metrics'; did you mean 'metric'?",
         ),
         ("  metric: top-5\n", "  data: a:b\n", "4: defaults: unknown key 'data'"),
         ("x-common", "y-common", "2: the file: unknown key 'y-common'"),
-        ("    x-ours", "    y-ours", "17: digits: unknown key 'y-ours'"),
+        ("    x-ours", "    y-ours", "18: digits: unknown key 'y-ours'"),
         ("metric: top-5", "metric: top5", "4: metric of defaults: 'top5' is not a metric"),
         ("recipes:\n    int8", "recipes: [bf16]\n  budgets:\n    int8", "6: recipes of defaults: it is a list"),
     ],
@@ -129,8 +130,8 @@ def test_what_cannot_be_shared_is_an_error(tmp_path: Path, before: str, after: s
 
 def test_a_limit_without_examples_is_told_of_each_model_that_shares_it(tmp_path: Path) -> None:
     told = said(tmp_path, LAYERS.replace("    data: shop:data\n", "    example_inputs: shop:data\n"))
-    assert "7: max_flips of digits is about answers, and the model has no `data:`; add it" not in told
-    assert "20: max_flips of digits is about answers, and the model has no `data:`; add it" in told
+    assert "8: max_flips of digits is about answers, and the model has no `data:`; add it" not in told
+    assert "21: max_flips of digits is about answers, and the model has no `data:`; add it" in told
 
 
 def test_sharing_cannot_grow_without_bounds(tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_a_limit_raised_for_all_is_a_loosening_of_each_case(tmp_path: Path) -> N
     base = load(tmp_path, LAYERS)
     raised = LAYERS.replace("max_size: 3 MiB", "max_size: 6 MiB").replace("max_memory: 1 MiB", "max_memory: 2 MiB")
     found = [(each.case, each.limit, each.line) for each in loosened(base, load(tmp_path, raised, "new.yaml"))]
-    digits = [(f"digits/{recipe}", "max_size", 10) for recipe in ("bf16", "fp16", "int8-dynamic")]
+    digits = [(f"digits/{recipe}", "max_size", 11) for recipe in ("bf16", "fp16", "int8-dynamic")]
     assert [each for each in found if each[1] == "max_size"] == digits
     memory = [f"digits/{recipe}" for recipe in ("bf16", "int8-dynamic")] + ["other/bf16", "other/int8-dynamic"]
     assert [each for each in found if each[1] == "max_memory"] == [(case, "max_memory", 5) for case in memory]
@@ -194,5 +195,5 @@ def test_aliases_of_x_keys_have_the_line_of_their_anchor(tmp_path: Path) -> None
     file.write_text(LAYERS.replace("fp16: *common", "fp16: {<<: *common, max_size: 7 MiB}"), encoding="utf-8")
     document = read_document(file, "budgets.yaml")
     at = ("models", "digits", "recipes", "fp16")
-    assert (document.line((*at, "max_memory")), document.line((*at, "max_size"))) == (2, 23)
+    assert (document.line((*at, "max_memory")), document.line((*at, "max_size"))) == (2, 24)
     assert "x-common" not in document.data

@@ -100,7 +100,7 @@ def measured(runner: Runner, of: Variant, *limits: str) -> MeasuredCase:
 
 
 def test_fresh_processes_load_and_answer_in_turns(
-    runner: Runner, variant: Callable[[str], Variant], tmp_path: Path
+    runner: Runner, variant: Callable[[str], Variant], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each sleeps 31 ms between the start of loading and its answer. One process of each side is not counted, and each
     loads and calls once."""
@@ -112,7 +112,7 @@ def test_fresh_processes_load_and_answer_in_turns(
         (tmp_path / "log").rename(tmp_path / "kept")
         return found
 
-    runner._timing.load = load_alone  # type: ignore[method-assign]
+    monkeypatch.setattr(runner._timing, "load", load_alone)
     case = measured(runner, variant("slow"), "max_load_time", "max_p95_latency")
     assert case.error is None
     assert case.loading is not None
@@ -158,7 +158,7 @@ def test_the_processes_go_on_until_it_is_decided(
     monkeypatch.setattr(best_state, "note_canary", lambda threads, canary_ns: canary_ns)
     context = WorkerContext(StepLimits(30, 60), Silent())
     plan = TimingPlan(30, 60, seed=1, threads=1)
-    timing = load_times._time(context, *sides, plan, lambda timing: len(timing.pairs) < closed_after, 0.0)
+    timing = load_times._time(context, sides[0], sides[1], plan, lambda timing: len(timing.pairs) < closed_after, 0.0)
     assert len(timing.pairs) == pairs
     assert {(pair.reference_ns, pair.variant_ns) for pair in timing.pairs} == {(900, 100)}
     assert {pair.variant_first for pair in timing.pairs} == {True, False}
@@ -166,9 +166,7 @@ def test_the_processes_go_on_until_it_is_decided(
 
 
 def test_modules_that_the_saved_file_names_are_imported_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine_alone.py").write_text(
-        "from torch import nn\nclass Mine(nn.Linear):\n    pass\n", encoding="utf-8"
-    )
+    (tmp_path / "mine_alone.py").write_text("from torch import nn\nclass Mine(nn.Linear): ...\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     import mine_alone  # type: ignore[import-not-found]
 
