@@ -14,6 +14,7 @@ from pytest_modelopt.optimizing.coverage import Snapshot, compare, is_changed, s
 from pytest_modelopt.optimizing.describe import author_name, known_base, last_line, type_name, types_in_words
 from pytest_modelopt.optimizing.expression import unfit_for_file
 from pytest_modelopt.optimizing.foreign_runtimes import held_by
+from pytest_modelopt.optimizing.linear_alike import LinearAlike
 from pytest_modelopt.optimizing.multiply_adds import multiply_adds
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError
@@ -62,6 +63,9 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
     put_into_eval_mode(model)
     sealed = sealed_modules(model)  # before any recipe: what one of them exports is its own
     _check_original(model, context.example_inputs)
+    alike = LinearAlike(model, context.example_inputs)
+    of_linear = [recipe for recipe in recipes if "Linear" in recipe.changes]
+    taken = alike.lend() if of_linear else ()
     original = before = snapshot(model)
     counted = multiply_adds(model, context.example_inputs)
     reached: frozenset[str] = frozenset()
@@ -80,10 +84,13 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
         model = applied.model
         reached |= applied.reached or frozenset()
         unlike_class = {author_name(name): why for name, why in applied.unlike_class.items()}
-        step = RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, applied.notes, unlike_class)
+        notes = (*taken, *applied.notes) if of_linear and recipe is of_linear[0] else applied.notes
+        step = RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, notes, unlike_class)
         steps.append(step)
         before = snapshot(model)
     coverage = Coverage(compare(original, model, reached, counted), tuple(steps))
+    if not any(recipe.gives in WHOLE_MODEL for recipe in recipes):  # what is compiled would be compiled once more
+        alike.give_back(model)
     return Optimization(model, coverage, tuple(note for step in steps for note in step.notes), first_call_s)
 
 
