@@ -16,6 +16,7 @@ from pytest_modelopt.optimizing.expression import unfit_for_file
 from pytest_modelopt.optimizing.foreign_runtimes import held_by
 from pytest_modelopt.optimizing.linear_alike import LinearAlike
 from pytest_modelopt.optimizing.multiply_adds import multiply_adds
+from pytest_modelopt.optimizing.one_step import one_step, refuse_loop
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.optimizing.registry import RECIPES
@@ -64,7 +65,7 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
     sealed = sealed_modules(model)  # before any recipe: what one of them exports is its own
     _check_original(model, context.example_inputs)
     alike = LinearAlike(model, context.example_inputs)
-    of_linear = [recipe for recipe in recipes if "Linear" in recipe.changes]
+    of_linear = [recipe for recipe in recipes if "Linear" in recipe.changes and recipe.gives != "low precision"]
     taken = alike.lend() if of_linear else ()
     original = before = snapshot(model)
     counted = multiply_adds(model, context.example_inputs)
@@ -118,7 +119,13 @@ def _step(recipe: Recipe, model: nn.Module, before: Snapshot, context: Context) 
 
 def _apply(recipe: Recipe, model: nn.Module, context: Context) -> Applied:
     try:
-        return recipe.apply(model, context)
+        if not recipe.one_step:
+            return recipe.apply(model, context)
+        with one_step(model, context.example_inputs) as notes:
+            if recipe.gives in WHOLE_MODEL:
+                refuse_loop(model, context.example_inputs, recipe.recipe_name)
+            applied = recipe.apply(model, context)
+        return replace(applied, notes=(*applied.notes, *notes)) if recipe.gives in WHOLE_MODEL else applied
     except RecipeError:
         raise
     except Exception as error:

@@ -90,12 +90,19 @@ class _Layer:
     def lend(self) -> None:
         from torch import nn
 
+        if self.is_transposed:  # laid out as a Linear's: some converters take the numbers as they lie in memory
+            own = self._own_weight()
+            self.twin.weight.data = own.data.t().contiguous()
+            own.data = self.twin.weight.data.t()  # one copy at a time
         self.module.__class__ = nn.Linear
         vars(self.module).update(in_features=self.twin.in_features, out_features=self.twin.out_features)
         self._hold(self.twin._parameters)
 
     def restore(self) -> None:
         """As it was."""
+        if self.is_transposed:
+            own = self._own_weight()
+            own.data = own.data.contiguous()
         vars(self.module).clear()
         vars(self.module).update(self._attributes)
         self.module.__class__ = self.kind
@@ -115,9 +122,13 @@ class _Layer:
         kinds = [(type(tensor.data), tensor.shape) for tensor in tensors]
         if kinds != [(torch.Tensor, tensor.shape) for tensor in self.twin._parameters.values() if tensor is not None]:
             return
-        self.restore()
         for tensor, new in zip(own, tensors, strict=True):
             tensor.data = new.data.t() if self.is_transposed and new.dim() > 1 else new.data
+        self.restore()
+
+    def _own_weight(self) -> torch.Tensor:
+        weight: torch.Tensor = next(tensor for tensor in self._parameters.values() if tensor is not None)
+        return weight
 
     def _hold(self, parameters: dict[str, Any]) -> None:
         held = dict(parameters)
