@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.bisection import explanation
 from pytest_modelopt.optimizing.calling import Inputs, call
-from pytest_modelopt.optimizing.coverage import Snapshot, compare, is_changed, snapshot
+from pytest_modelopt.optimizing.coverage import Snapshot, Weight, compare, is_changed, snapshot
 from pytest_modelopt.optimizing.describe import author_name, known_base, last_line, type_name, types_in_words
 from pytest_modelopt.optimizing.expression import unfit_for_file
 from pytest_modelopt.optimizing.foreign_runtimes import held_by
@@ -21,6 +21,7 @@ from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.optimizing.registry import RECIPES
 from pytest_modelopt.optimizing.sealed import explained, put_into_eval_mode, sealed_modules
+from pytest_modelopt.results.figures import format_bytes
 from pytest_modelopt.results.measurement import Coverage, RecipeStep
 
 if TYPE_CHECKING:
@@ -111,10 +112,28 @@ def _step(recipe: Recipe, model: nn.Module, before: Snapshot, context: Context) 
     start = time.perf_counter()
     _check_forward(applied.model, context.example_inputs, recipe)
     first_call_s = time.perf_counter() - start
-    changed_bytes = sum(layer.changed_bytes for layer in compare(before, applied.model, reached or frozenset()))
+    layers = compare(before, applied.model, reached or frozenset())
+    changed_bytes = sum(layer.changed_bytes for layer in layers)
+    unchanged = {layer.name for layer in layers if not layer.changed_bytes}
+    applied = replace(applied, notes=(*applied.notes, *_tied_notes(recipe, before, unchanged)))
     if not changed_bytes and not is_changed(before, applied.model):
         raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes, applied.model))
     return applied, changed_bytes, first_call_s
+
+
+def _tied_notes(recipe: Recipe, before: Snapshot, unchanged: set[str]) -> list[str]:
+    """By name, the weights that several modules share and that a recipe for such layers left alone."""
+    sharing: dict[str, list[Weight]] = {}
+    for weight in before.weights:
+        if weight.owner:
+            sharing.setdefault(weight.owner, []).append(weight)
+    by_module = {weight.module: weight for weight in reversed(before.weights)}
+    return [
+        f"the weight that {_enumerated([f'`{each.module}`' for each in (by_module[owner], *others)])} share "
+        f"({format_bytes(by_module[owner].nbytes)}) stays as it is"
+        for owner, others in sharing.items()
+        if owner in unchanged and {by_module[owner].type, *(each.type for each in others)} & set(recipe.changes)
+    ]
 
 
 def _apply(recipe: Recipe, model: nn.Module, context: Context) -> Applied:

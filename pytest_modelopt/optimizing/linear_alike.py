@@ -7,7 +7,6 @@ of these numbers does, to inputs of our own and to what the layer gets in a call
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.answers import other_answers
@@ -87,7 +86,7 @@ class _Layer:
         self._attributes = dict(vars(module))
         self._parameters = dict(module._parameters)
 
-    def lend(self) -> None:
+    def lend(self) -> _Layer:
         from torch import nn
 
         if self.is_transposed:  # laid out as a Linear's: some converters take the numbers as they lie in memory
@@ -97,8 +96,9 @@ class _Layer:
         self.module.__class__ = nn.Linear
         vars(self.module).update(in_features=self.twin.in_features, out_features=self.twin.out_features)
         self._hold(self.twin._parameters)
+        return self
 
-    def restore(self) -> None:
+    def restore(self) -> _Layer:
         """As it was."""
         if self.is_transposed:
             own = self._own_weight()
@@ -107,6 +107,7 @@ class _Layer:
         vars(self.module).update(self._attributes)
         self.module.__class__ = self.kind
         self._hold(self._parameters)
+        return self
 
     def take_back(self) -> None:
         """Its own class again, with the numbers that it holds now, but where its form has become another."""

@@ -39,7 +39,8 @@ def one_step(model: nn.Module, inputs: Inputs) -> Iterator[tuple[str, ...]]:
     from torch.utils import _pytree
 
     before = _leaves(model, inputs)
-    configs = {id(config): config for module in model.modules() if _caches(config := vars(module).get("config"))}
+    held: list[Any] = [vars(module).get("config") for module in model.modules()]
+    configs = {id(config): config for config in held if getattr(config, "use_cache", None) is True}
     for config in configs.values():
         config.use_cache = False
     handle = None
@@ -83,9 +84,7 @@ def refuse_loop(model: nn.Module, inputs: Inputs, recipe_name: str) -> None:
     )
 
 
-def _watched(
-    model: nn.Module, inputs: Inputs, *, moves: bool = False
-) -> tuple[Counter[nn.Module], list[list[Any]]]:
+def _watched(model: nn.Module, inputs: Inputs, *, moves: bool = False) -> tuple[Counter[nn.Module], list[list[Any]]]:
     """How often each module is called in one call of the model, and the whole numbers that layers with weights are
     given; `moves`: what other layers with weights answer is shifted by one."""
     import torch
@@ -133,20 +132,17 @@ def _operators(model: nn.Module, inputs: Inputs) -> int:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    class Counting(TorchDispatchMode):
-        count = 0
+    seen = 0
 
+    class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            self.count += 1
+            nonlocal seen
+            seen += 1
             return function(*args, **(kwargs or {}))
 
-    with torch.no_grad(), unfused(), step_by_step(), Counting() as counting:
+    with torch.no_grad(), unfused(), step_by_step(), Counting():  # type: ignore[no-untyped-call]
         call(model, inputs)
-    return counting.count
-
-
-def _caches(config: Any) -> bool:
-    return getattr(config, "use_cache", None) is True
+    return seen
 
 
 def _leaves(model: nn.Module, inputs: Inputs) -> list[Any]:
@@ -165,5 +161,5 @@ def _note(before: list[Any], after: list[Any], opaque: list[Any]) -> tuple[str, 
     kinds = [type(leaf).__name__ for leaf in before if not isinstance(leaf, (torch.Tensor, *PLAIN))]
     which = f" ({', '.join(dict.fromkeys(kinds))})" if kinds else ""
     return (
-        f"what a call returns beside tensors{which} is left out: the variant makes one step, and keeps no cache for the next",
+        f"the cache that a call returns{which} is left out: the variant makes one step, and keeps nothing for the next",
     )
