@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.bisection import explanation
 from pytest_modelopt.optimizing.calling import Inputs, call
-from pytest_modelopt.optimizing.coverage import Snapshot, compare, is_changed, snapshot
+from pytest_modelopt.optimizing.coverage import Snapshot, Weight, compare, is_changed, snapshot
 from pytest_modelopt.optimizing.describe import author_name, known_base, last_line, type_name, types_in_words
 from pytest_modelopt.optimizing.expression import unfit_for_file
 from pytest_modelopt.optimizing.foreign_runtimes import held_by
+from pytest_modelopt.optimizing.linear_alike import LinearAlike
 from pytest_modelopt.optimizing.multiply_adds import multiply_adds
+from pytest_modelopt.optimizing.one_step import one_step, refuse_loop
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.optimizing.registry import RECIPES
 from pytest_modelopt.optimizing.sealed import explained, put_into_eval_mode, sealed_modules
+from pytest_modelopt.results.figures import format_bytes
 from pytest_modelopt.results.measurement import Coverage, RecipeStep
 
 if TYPE_CHECKING:
@@ -62,6 +65,9 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
     put_into_eval_mode(model)
     sealed = sealed_modules(model)  # before any recipe: what one of them exports is its own
     _check_original(model, context.example_inputs)
+    alike = LinearAlike(model, context.example_inputs)
+    of_linear = [recipe for recipe in recipes if "Linear" in recipe.changes and recipe.gives != "low precision"]
+    taken = alike.lend() if of_linear else ()
     original = before = snapshot(model)
     counted = multiply_adds(model, context.example_inputs)
     reached: frozenset[str] = frozenset()
@@ -80,10 +86,13 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
         model = applied.model
         reached |= applied.reached or frozenset()
         unlike_class = {author_name(name): why for name, why in applied.unlike_class.items()}
-        step = RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, applied.notes, unlike_class)
+        notes = (*taken, *applied.notes) if of_linear and recipe is of_linear[0] else applied.notes
+        step = RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, notes, unlike_class)
         steps.append(step)
         before = snapshot(model)
     coverage = Coverage(compare(original, model, reached, counted), tuple(steps))
+    if not any(recipe.gives in WHOLE_MODEL for recipe in recipes):  # what is compiled would be compiled once more
+        alike.give_back(model)
     return Optimization(model, coverage, tuple(note for step in steps for note in step.notes), first_call_s)
 
 
@@ -103,15 +112,39 @@ def _step(recipe: Recipe, model: nn.Module, before: Snapshot, context: Context) 
     start = time.perf_counter()
     _check_forward(applied.model, context.example_inputs, recipe)
     first_call_s = time.perf_counter() - start
-    changed_bytes = sum(layer.changed_bytes for layer in compare(before, applied.model, reached or frozenset()))
+    layers = compare(before, applied.model, reached or frozenset())
+    changed_bytes = sum(layer.changed_bytes for layer in layers)
+    unchanged = {layer.name for layer in layers if not layer.changed_bytes}
+    applied = replace(applied, notes=(*applied.notes, *_tied_notes(recipe, before, unchanged)))
     if not changed_bytes and not is_changed(before, applied.model):
         raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes, applied.model))
     return applied, changed_bytes, first_call_s
 
 
+def _tied_notes(recipe: Recipe, before: Snapshot, unchanged: set[str]) -> list[str]:
+    """By name, the weights that several modules share and that a recipe for such layers left alone."""
+    sharing: dict[str, list[Weight]] = {}
+    for weight in before.weights:
+        if weight.owner:
+            sharing.setdefault(weight.owner, []).append(weight)
+    by_module = {weight.module: weight for weight in reversed(before.weights)}
+    return [
+        f"the weight that {_enumerated([f'`{each.module}`' for each in (by_module[owner], *others)])} share "
+        f"({format_bytes(by_module[owner].nbytes)}) stays as it is"
+        for owner, others in sharing.items()
+        if owner in unchanged and {by_module[owner].type, *(each.type for each in others)} & set(recipe.changes)
+    ]
+
+
 def _apply(recipe: Recipe, model: nn.Module, context: Context) -> Applied:
     try:
-        return recipe.apply(model, context)
+        if not recipe.one_step:
+            return recipe.apply(model, context)
+        with one_step(model, context.example_inputs) as notes:
+            if recipe.gives in WHOLE_MODEL:
+                refuse_loop(model, context.example_inputs, recipe.recipe_name)
+            applied = recipe.apply(model, context)
+        return replace(applied, notes=(*applied.notes, *notes)) if recipe.gives in WHOLE_MODEL else applied
     except RecipeError:
         raise
     except Exception as error:

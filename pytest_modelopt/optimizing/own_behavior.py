@@ -55,7 +55,7 @@ def own_behavior(
             found[module] = reason or PASSED_BY
         elif not hooked and (twin := _plain(module)) is not None:
             plain[module] = twin
-    return found | _answering_otherwise(model, inputs, plain)
+    return found | answering_otherwise(model, inputs, plain)
 
 
 def of_classes(model: nn.Module, names: Iterable[str]) -> list[nn.Module]:
@@ -166,7 +166,7 @@ def _ordinary(tensor: torch.Tensor | None) -> torch.Tensor | None:
         return tensor.detach().as_subclass(torch.Tensor)
 
 
-def _answering_otherwise(model: nn.Module, inputs: Inputs, plain: dict[nn.Module, nn.Module]) -> dict[nn.Module, str]:
+def answering_otherwise(model: nn.Module, inputs: Inputs, plain: dict[nn.Module, nn.Module]) -> dict[nn.Module, str]:
     """Modules that answer one of their calls in a pass of the model otherwise than their plain twin."""
     import torch
 
@@ -185,7 +185,7 @@ def _answering_otherwise(model: nn.Module, inputs: Inputs, plain: dict[nn.Module
 
     def compare(module: nn.Module, args: Any, kwargs: Any, answer: Any) -> None:
         try:
-            same = _same(answer, plain[module](*args, **kwargs))
+            same = same_answers(answer, plain[module](*args, **kwargs))
         except Exception as error:
             differing[module] = f"a plain layer with their weights does not take what they get ({last_line(error)})"
         else:
@@ -242,7 +242,7 @@ def _watched(modules: Iterable[nn.Module], tell: Any) -> Iterator[None]:
         nn.Module.__call__ = original  # type: ignore[method-assign]
 
 
-def _same(answer: Any, other: Any) -> bool:
+def same_answers(answer: Any, other: Any) -> bool:
     import torch
     from torch.utils import _pytree
 

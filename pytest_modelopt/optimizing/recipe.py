@@ -96,6 +96,8 @@ class Recipe(BaseModel):
     needs_calibration: ClassVar[bool] = False
     takes_exported: ClassVar[bool] = False
     """Whether it takes an exported program (torch.export) as it is."""
+    one_step: ClassVar[bool] = False
+    """Whether it follows the forward pass, in which a decoder must then keep and return no cache."""
     int8_products: ClassVar[bool] = False
     """Whether its variants multiply int8 numbers, and not only store them."""
     changes: ClassVar[tuple[str, ...]] = ()

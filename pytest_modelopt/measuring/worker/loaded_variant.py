@@ -17,6 +17,7 @@ from torch import nn
 from pytest_modelopt.measuring.protocol import LEAST_HELD, Examples, Loaded, VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import environment, loading, observe, quality, shipping, size
+from pytest_modelopt.measuring.worker.data import labels
 from pytest_modelopt.measuring.worker.data.variant_data import Data
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
@@ -92,6 +93,7 @@ class LoadedVariant:
         self._model = model.to(self._device.torch_device) if self._device.is_cuda else model
         self._set_threads()
         with torch.no_grad():  # not inference mode: a recipe may need gradients of what the model caches in this call
+            notes += self._with_labels_if_needed()
             given = Given(self._inputs)
             start = time.perf_counter()
             quality.run_on(self._model, given.inputs)
@@ -116,6 +118,26 @@ class LoadedVariant:
             has_compiler=is_dynamo_here(),
             provenance=self._provenance,
         )
+
+    def _with_labels_if_needed(self) -> tuple[str, ...]:
+        """Give the calls of a model the targets, where it runs with them only; the note on it."""
+        assert self._inputs is not None
+        self._data.gives_labels = labels.are_in(self._inputs)
+        if self._data.gives_labels or self._variant.data is None or not labels.are_taken_by(self.model):
+            return ()
+        try:
+            quality.run(self.model, self._inputs)
+        except VariantError as error:
+            self._data.gives_labels = True
+            with contextlib.suppress(VariantError):
+                inputs = self._device.take(self._data.example_inputs())
+                quality.run(self.model, inputs)
+                labels.refuse_leak(self.model, inputs)
+                self._inputs = inputs
+                return (labels.NOTE,)
+            self._data.gives_labels = False
+            raise error
+        return ()
 
     def _load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
         candidate = self._variant.candidate

@@ -52,6 +52,7 @@ class PruneStructured(Recipe):
     )
     extra: ClassVar[str | None] = "pruning"
     requires: ClassVar[tuple[str, ...]] = ("torch_pruning",)
+    one_step: ClassVar[bool] = True
     changes: ClassVar[tuple[str, ...]] = ("Linear", "Conv1d", "Conv2d", "Conv3d", "MultiheadAttention")
 
     ratio: float = Field(default=0.3, gt=0, lt=1, description="share of the channels of each layer that goes")

@@ -9,7 +9,7 @@ from pytest_modelopt.optimizing.quantization.torchao_tensors import TorchaoRecip
 from pytest_modelopt.optimizing.recipe import Context
 
 if TYPE_CHECKING:
-    from torch import nn
+    from pytest_modelopt.optimizing.quantization.torchao_tensors import Layer
 
 CAPABILITY = (8, 9)
 """NVIDIA's compute capability of the first GPUs with float8 matrix units (Ada)."""
@@ -38,8 +38,8 @@ class TorchaoFloat8Dynamic(TorchaoRecipe):
 
         return Float8DynamicActivationFloat8WeightConfig(set_inductor_config=False)
 
-    def misfit(self, linear: nn.Linear) -> str:
-        if linear.in_features % MULTIPLE or linear.out_features % MULTIPLE:
+    def misfit(self, layer: Layer) -> str:
+        if any(size % MULTIPLE for size in layer.weight.shape):
             return f"float8 products need sizes that are multiples of {MULTIPLE}"
         return ""
 

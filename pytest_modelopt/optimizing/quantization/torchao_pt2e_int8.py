@@ -51,6 +51,7 @@ class TorchaoPt2eInt8(Recipe):
     extra: ClassVar[str | None] = "torchao"
     imports_compiler: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("torchao",)
+    one_step: ClassVar[bool] = True
     needs_calibration: ClassVar[bool] = True
     changes: ClassVar[tuple[str, ...]] = ("Conv2d", "Linear")
     gives: ClassVar[Form | None] = "compiled"

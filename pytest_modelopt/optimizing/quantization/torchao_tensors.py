@@ -1,14 +1,15 @@
-"""The door to torchao's `quantize_`, which puts quantized tensors in the place of Linear weights: which, and why not.
+"""The door to torchao's `quantize_`, which puts quantized tensors in the place of weights: of which, and why not.
 
-torchao changes `nn.Linear` and its subclasses in place: the module, its hooks and its own forward stay, and only the
-weight becomes a tensor class, which answers to `torch.nn.functional.linear`.
+torchao changes `nn.Linear` and its subclasses, and nn.Embedding, in place: the module, its hooks and its own forward
+stay, and only the weight becomes a tensor class, which answers to `torch.nn.functional.linear` and `embedding`.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from pytest_modelopt.optimizing.bisection import in_words, run, settle
 from pytest_modelopt.optimizing.describe import last_line, modules_in_words, own_bytes, type_name, types_in_words
@@ -16,16 +17,18 @@ from pytest_modelopt.optimizing.fused_path import turn_off_fused_path
 from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior, own_forward, reparametrized
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe
-from pytest_modelopt.optimizing.sharing import tied_parameters
+from pytest_modelopt.optimizing.sharing import held, tied_parameters
 from pytest_modelopt.results.figures import format_bytes
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    Layer: TypeAlias = nn.Linear | nn.Embedding
+
 
 class TorchaoRecipe(Recipe):
-    """What the recipes have in common that quantize the weights of Linear layers through torchao."""
+    """What the recipes have in common that quantize weights through torchao."""
 
     extra: ClassVar[str | None] = "torchao"
     imports_compiler: ClassVar[bool] = True
@@ -42,7 +45,7 @@ class TorchaoRecipe(Recipe):
     def cost_notes(self, context: Context) -> tuple[str, ...]:
         """What the user must know about the speed and the accuracy of the variant, on this machine."""
 
-    def misfit(self, linear: nn.Linear) -> str:
+    def misfit(self, layer: Layer) -> str:
         """Why torchao has no kernel for a layer of this shape and type; '' where it has."""
         return ""
 
@@ -51,10 +54,10 @@ class TorchaoRecipe(Recipe):
         quantizer.quantize()
         notes = (
             *in_words(quantizer.kept, modules_in_words, "left as they are"),
-            *_left_in_float(model, set(quantizer.seen)),
+            *_left_in_float(model, set(quantizer.seen), self.changes),
         )
         if quantizer.quantized:
-            notes += self.cost_notes(context)
+            notes += (_bits(quantizer.quantized), *self.cost_notes(context))
         return Applied(model, (*notes, *turn_off_fused_path(model)), unlike_class=named(model, quantizer.own))
 
 
@@ -64,29 +67,29 @@ class _Quantizer:
     def __init__(self, model: nn.Module, recipe: TorchaoRecipe, context: Context) -> None:
         self._model, self._context, self._recipe = model, context, recipe
         self._tied = tied_parameters(model)
-        self.kept: dict[nn.Linear, str] = {}
-        self.quantized: dict[nn.Linear, torch.Tensor] = {}
+        self.kept: dict[Layer, str] = {}
+        self.quantized: dict[Layer, torch.Tensor] = {}
         """With their weights as they were."""
-        layers = _linear_layers(model)
+        layers = _layers(model, recipe.changes)
         exact = of_classes(model, recipe.changes)
         self.own = own_behavior(model, context.example_inputs, exact, hooks_stay=True)
         others = {layer: why for layer in layers if (why := reparametrized(layer) or own_forward(layer))}
         self.own = others | self.own
-        for linear in layers:
-            reason = self.own.get(linear) or self._reason_to_keep(linear)
+        for layer in layers:
+            reason = self.own.get(layer) or self._reason_to_keep(layer)
             if reason:
-                self.kept[linear] = reason
+                self.kept[layer] = reason
             else:
-                self.quantized[linear] = linear.weight
+                self.quantized[layer] = layer.weight
 
     @property
-    def seen(self) -> Iterable[nn.Linear]:
+    def seen(self) -> Iterable[Layer]:
         return (*self.kept, *self.quantized)
 
-    def _reason_to_keep(self, linear: nn.Linear) -> str:
+    def _reason_to_keep(self, layer: Layer) -> str:
         import torch
 
-        weight = linear._parameters.get("weight")
+        weight = layer._parameters.get("weight")
         if weight is None:
             return "their weight is computed anew for each call"
         if type(weight.data) is not torch.Tensor or not weight.is_floating_point():
@@ -95,7 +98,9 @@ class _Quantizer:
             return "another module shares their weight, which would stay in floating point beside the quantized copy"
         if not bool(weight.isfinite().all()):
             return "a weight is infinite or NaN, for which there is no scale"
-        return self._recipe.misfit(linear)
+        if getattr(layer, "max_norm", None) is not None:
+            return "max_norm makes every call write into their weight"
+        return self._recipe.misfit(layer)
 
     def quantize(self) -> None:
         """Put torchao's tensors in place; layers with which the model does not run get their weights back."""
@@ -103,19 +108,19 @@ class _Quantizer:
 
         with torch_ao.quiet():
             self.kept |= settle(list(self.quantized), self._change, self._undo, self._problem)
-        for linear in self.quantized:
-            if type(linear.weight.data) is torch.Tensor:
-                self.kept.setdefault(linear, "torchao left their weight as it was, without saying why")
-        self.quantized = {linear: weight for linear, weight in self.quantized.items() if linear not in self.kept}
+        for layer in self.quantized:
+            if type(layer.weight.data) is torch.Tensor:
+                self.kept.setdefault(layer, "torchao left their weight as it was, without saying why")
+        self.quantized = {layer: weight for layer, weight in self.quantized.items() if layer not in self.kept}
 
-    def _change(self, layers: Sequence[nn.Linear]) -> None:
+    def _change(self, layers: Sequence[Layer]) -> None:
         config = self._recipe.config(self._context)
-        for linear in layers:
-            _quantize(linear, config)
+        for layer in layers:
+            _quantize(layer, config)
 
-    def _undo(self, layers: Sequence[nn.Linear]) -> None:
-        for linear in layers:
-            linear.weight = self.quantized[linear]
+    def _undo(self, layers: Sequence[Layer]) -> None:
+        for layer in layers:
+            layer.weight = self.quantized[layer]
 
     def _problem(self) -> str:
         try:
@@ -125,18 +130,33 @@ class _Quantizer:
         return ""
 
 
-def _linear_layers(model: nn.Module) -> list[nn.Linear]:
-    """Every Linear but those that belong to an nn.MultiheadAttention, which reads their weights itself."""
+def _layers(model: nn.Module, changes: Sequence[str]) -> list[Layer]:
+    """Every Linear but those that belong to an nn.MultiheadAttention, which reads their weights itself; and, where the
+    recipe changes them, exact Embedding."""
     from torch import nn
 
+    of_attention = nn.modules.linear.NonDynamicallyQuantizableLinear
+    embeddings = set(of_classes(model, ["Embedding"])) if "Embedding" in changes else set()
     return [
         module
         for module in model.modules()
-        if isinstance(module, nn.Linear) and not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
+        if (isinstance(module, nn.Linear) and not isinstance(module, of_attention))
+        or (isinstance(module, nn.Embedding) and module in embeddings)
     ]
 
 
-def _quantize(linear: nn.Linear, config: Any) -> None:
+def _bits(layers: Mapping[Layer, torch.Tensor]) -> str:
+    """What a weight takes in the quantized layers, which are given with their weights as they were."""
+    stored = 8 * sum(part.nbytes for layer in layers for part in held(layer.weight))
+    count = sum(weight.numel() for weight in layers.values())
+    return f"{_counted(layers)} hold {stored / count:.2f} bits a weight, scales included"
+
+
+def _counted(modules: Iterable[nn.Module]) -> str:
+    return " and ".join(f"{count} {name}" for name, count in Counter(map(type_name, modules)).items())
+
+
+def _quantize(linear: Layer, config: Any) -> None:
     from torchao.quantization import quantize_
 
     own_description = vars(linear).get("extra_repr")
@@ -147,7 +167,7 @@ def _quantize(linear: nn.Linear, config: Any) -> None:
         vars(linear)["extra_repr"] = own_description
 
 
-def _left_in_float(model: nn.Module, seen: set[nn.Linear]) -> tuple[str, ...]:
+def _left_in_float(model: nn.Module, seen: set[Layer], changes: Sequence[str]) -> tuple[str, ...]:
     """Notes on the matrices that torchao does not reach."""
     from torch import nn
 
@@ -156,7 +176,8 @@ def _left_in_float(model: nn.Module, seen: set[nn.Linear]) -> tuple[str, ...]:
     others = [
         (type_name(module), own_bytes(module))
         for name, module in model.named_modules()
-        if not {module} & (seen | parts)
+        if module not in parts
+        and module not in seen
         and ".parametrizations." not in f".{name}."
         and any(_is_float_matrix(parameter) for parameter in module.parameters(recurse=False))
     ]
@@ -169,7 +190,9 @@ def _left_in_float(model: nn.Module, seen: set[nn.Linear]) -> tuple[str, ...]:
             f"{format_bytes(sum(matrix.nbytes for matrix in matrices))}"
         )
     if others:
-        notes.append(f"{types_in_words(others)} left as they are: torchao's quantize_ changes Linear only")
+        notes.append(
+            f"{types_in_words(others)} left as they are: torchao's quantize_ changes {' and '.join(changes)} only"
+        )
     return tuple(notes)
 
 

@@ -222,17 +222,24 @@ def read_batches(data: Examples) -> Iterator[Batch]:
 class Pass:
     """One pass over the examples, from the file or from their source; afterwards it knows their fingerprint."""
 
-    def __init__(self, batches: Iterator[Batch], data: Examples | None, *, is_from_file: bool) -> None:
-        self._batches, self._data = batches, data
+    def __init__(
+        self,
+        batches: Iterator[Batch],
+        data: Examples | None,
+        *,
+        is_from_file: bool,
+        given: Callable[[Batch], Batch] = lambda batch: batch,
+    ) -> None:
+        self._batches, self._data, self._given = batches, data, given
         self._fingerprint = None if is_from_file else Fingerprint()
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._batches:
             if self._fingerprint is None:
-                yield batch  # its slices are in it, and nobody else wrote the file
+                yield self._given(batch)  # its slices are in it, and nobody else wrote the file
                 continue
             self._fingerprint.add(batch)
-            yield _with_slices(batch, self._data)
+            yield self._given(_with_slices(batch, self._data))
 
     @property
     def fingerprint(self) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pytest_modelopt.measuring.protocol import Examples, VariantError
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import loading
-from pytest_modelopt.measuring.worker.data import batches, examples
+from pytest_modelopt.measuring.worker.data import batches, examples, labels
 from pytest_modelopt.measuring.worker.data.calibration import CalibrationSeen
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
@@ -30,6 +31,8 @@ class Data:
         self._made: Any = None
         self._examples: Examples | None = None
         self.calibration_seen = CalibrationSeen(None)
+        self.gives_labels = False
+        """Whether calls are given the targets, too: `labels.py` says when."""
 
     # --- reading, once for all variants of a model -------------------------------------------------------------------
 
@@ -58,7 +61,7 @@ class Data:
     def evaluation(self) -> examples.Pass:
         """One pass for scoring: the same examples in the same batches for every variant."""
         is_kept = self._examples is not None and self._examples.path is not None
-        found = examples.Pass(self._batches(), self._examples, is_from_file=is_kept)
+        found = examples.Pass(self._batches(), self._examples, is_from_file=is_kept, given=self._given)
         # What is drawn at random from here on (an order, noise, dropout) is the same for every variant.
         loading.seed_everything(self._variant.seed)
         return found
@@ -84,7 +87,13 @@ class Data:
         if self._variant.example_inputs is not None:
             made = self._loader.make(self._variant.example_inputs, "example_inputs")
             return batches.first_examples([batches.tensors(made, "example_inputs")], count, "example_inputs")
-        return batches.first_examples((batch.inputs for batch in self._batches()), count, "data")
+        return batches.first_examples((self._given(batch).inputs for batch in self._batches()), count, "data")
+
+    def _given(self, batch: Batch) -> Batch:
+        """The batch as the model is called with it."""
+        if not self.gives_labels or batch.targets is None:
+            return batch
+        return replace(batch, inputs=labels.with_targets(batch.inputs, batch.targets))
 
     # --- calibration -------------------------------------------------------------------------------------------------
 
@@ -92,7 +101,7 @@ class Data:
         """Makes its batches, on the device."""
         if self._variant.calibration is None:
             return None
-        return lambda: (self._device.take(batch.inputs) for batch in self._drawn(needs_targets=False))
+        return lambda: (self._device.take(self._given(batch).inputs) for batch in self._drawn(needs_targets=False))
 
     def training(self) -> Callable[[], Iterator[tuple[Inputs, Targets]]] | None:
         """The same with their targets."""
@@ -102,7 +111,7 @@ class Data:
         def drawn() -> Iterator[tuple[Inputs, Targets]]:
             for batch in self._drawn(needs_targets=True):
                 assert batch.targets is not None
-                yield self._device.take(batch.inputs), self._device.take(batch.targets)
+                yield self._device.take(self._given(batch).inputs), self._device.take(batch.targets)
 
         return drawn
 
@@ -122,7 +131,7 @@ class Data:
         """The inputs of all calls that the variant will be given, `first` before them; by name, in its order."""
         yield first
         if self._variant.data is not None:
-            yield from (batches.in_order_of(first, batch.inputs) for batch in self._batches())
+            yield from (batches.in_order_of(first, self._given(batch).inputs) for batch in self._batches())
         if self._variant.calibration is not None:
             looked_at = itertools.islice(self._calibration_batches(), CALIBRATION_LOOKED_AT)
-            yield from (batches.in_order_of(first, batch.inputs) for batch in looked_at)
+            yield from (batches.in_order_of(first, self._given(batch).inputs) for batch in looked_at)

@@ -44,6 +44,7 @@ INNER_WIDTHS = (
     "n_embd",
     "inner_size",
     "total_dim",
+    "split_size",
 )
 """Attributes that may hold the width of all heads together, where they are equal to it."""
 

@@ -54,6 +54,7 @@ class Litert(Recipe):
     summary: ClassVar[str] = "runs the model in LiteRT, Google's runtime, in float32"
     extra: ClassVar[str | None] = "litert"
     requires: ClassVar[tuple[str, ...]] = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
+    one_step: ClassVar[bool] = True
     imports_compiler: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     takes: ClassVar[tuple[Form, ...]] = ("float",)

@@ -22,6 +22,7 @@ class OnnxRuntime(Recipe):
     takes_exported: ClassVar[bool] = True
     extra: ClassVar[str | None] = "onnxruntime"
     requires: ClassVar[tuple[str, ...]] = ONNX_RUNTIME_MODULES
+    one_step: ClassVar[bool] = True
     imports_compiler: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     gives: ClassVar[Form | None] = "runtime"

@@ -31,6 +31,7 @@ class OnnxRuntimeInt8Dynamic(Recipe):
     int8_products: ClassVar[bool] = True
     extra: ClassVar[str | None] = "onnxruntime"
     requires: ClassVar[tuple[str, ...]] = ONNX_RUNTIME_MODULES
+    one_step: ClassVar[bool] = True
     imports_compiler: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     takes_files: ClassVar[tuple[str, ...]] = (".onnx",)

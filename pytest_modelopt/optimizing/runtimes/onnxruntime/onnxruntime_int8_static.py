@@ -51,6 +51,7 @@ class OnnxRuntimeInt8Static(Recipe):
     int8_products: ClassVar[bool] = True
     extra: ClassVar[str | None] = "onnxruntime"
     requires: ClassVar[tuple[str, ...]] = ONNX_RUNTIME_MODULES
+    one_step: ClassVar[bool] = True
     imports_compiler: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     needs_calibration: ClassVar[bool] = True

@@ -22,6 +22,7 @@ class OpenVino(Recipe):
     summary: ClassVar[str] = "runs the model in OpenVINO instead of torch, in float32"
     extra: ClassVar[str | None] = "openvino"
     requires: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
+    one_step: ClassVar[bool] = True
     imports_compiler: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     takes: ClassVar[tuple[Form, ...]] = ("float",)

@@ -43,6 +43,7 @@ class OpenVinoInt8(Recipe):
     int8_products: ClassVar[bool] = True
     extra: ClassVar[str | None] = "openvino"
     requires: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
+    one_step: ClassVar[bool] = True
     imports_compiler: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     needs_calibration: ClassVar[bool] = True
