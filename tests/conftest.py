@@ -75,6 +75,12 @@ def _no_best_state(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Tem
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
+@pytest.fixture(autouse=True)
+def _inner_runs_load_no_plugins_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """hypothesis, and numpy for jaxtyping: to import them takes a third of a second in each process."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest -p no:jaxtyping -p no:anyio")
+
+
 class _Stack(ctypes.Structure):
     """`stack_t` of Linux."""
 

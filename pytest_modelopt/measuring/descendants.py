@@ -79,19 +79,25 @@ def is_running(process: int) -> bool:
 def started_by(worker: int, *, only_group: bool = False) -> dict[int, str]:
     """Processes that run in the group of a worker or under its mark: number -> command, '' of helpers."""
     mark, found = str(_MARK + worker).encode(), {}
-    for folder in Path("/proc").iterdir() if sys.platform == "linux" else ():
-        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+    for name in os.listdir("/proc") if sys.platform == "linux" else ():  # noqa: PTH208 -- each worker's end waits for it
+        if not name.isdigit() or int(name) == os.getpid():
             continue
         with contextlib.suppress(OSError, ValueError):  # it has just ended, or is another user's
-            state, _, group = (folder / "stat").read_bytes().rpartition(b")")[2].split()[:3]
-            is_ours = int(group) == worker or (not only_group and mark in (folder / "limits").read_bytes().split())
+            state, _, group = _read(name, "stat").rpartition(b")")[2].split(maxsplit=3)[:3]
+            is_ours = int(group) == worker or (not only_group and mark in _read(name, "limits").split())
             if is_ours and state not in (b"Z", b"X"):
-                found[int(folder.name)] = _command(folder)
+                found[int(name)] = _command(name)
     return found
 
 
-def _command(folder: Path) -> str:
-    words = " ".join((folder / "cmdline").read_bytes().decode("utf-8", errors="replace").replace("\0", " ").split())
+def _read(process: str, name: str) -> bytes:
+    """A file of `/proc`, at a third of what `Path.read_bytes` takes: hundreds are read where a worker ends."""
+    with open(f"/proc/{process}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+        return file.readall()
+
+
+def _command(process: str) -> str:
+    words = " ".join(_read(process, "cmdline").decode("utf-8", errors="replace").replace("\0", " ").split())
     if any(helper in words for helper in _HELPERS):
         return ""
     if "multiprocessing.forkserver" in words:

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_modelopt.config.problems import BudgetsError
 from pytest_modelopt.limits.catalogue import LIMITS
-from pytest_modelopt.measuring.controller.process import preload_compiler
+from pytest_modelopt.measuring.controller.process import COMPILER, METRICS, preload
 from pytest_modelopt.optimizing.registry import forget_added
 from pytest_modelopt.plugin import progress
 from pytest_modelopt.plugin.budgets_path import (
@@ -145,8 +145,7 @@ class Gate:
         run.collected = tuple(
             dict.fromkeys([*known, *run.planned, *entry_ids(run, self._config.rootpath, self._items)])
         )
-        if any(_imports_compiler(item) for item in session.items):
-            preload_compiler()
+        preload(*(module for item in session.items for module in _imported_by(item)))
         if run.planned and not self._is_worker and not self._config.getoption("collectonly"):
             run.update_report()  # what an earlier run has left there must not pass for this one's
 
@@ -399,9 +398,14 @@ def _is_gated(item: pytest.Item) -> bool:
     )
 
 
-def _imports_compiler(item: pytest.Item) -> bool:
-    expression = item.entry.expression if isinstance(item, CaseItem) else None
-    return expression is not None and expression.imports_compiler
+def _imported_by(item: pytest.Item) -> list[str]:
+    """What more than one worker of a case would take seconds to import."""
+    if not isinstance(item, CaseItem):
+        return []
+    expression, metric = item.entry.expression, item.entry.model.metric.name
+    compiles = expression is not None and expression.imports_compiler
+    scores = isinstance(metric, str) and metric.startswith("torchmetrics.")
+    return [COMPILER] * compiles + [METRICS] * scores
 
 
 def _is_planned(item: pytest.Item) -> bool:

@@ -74,7 +74,7 @@ def test_at_the_limit(modelopt):
 def project(tmp_path: Path) -> Path:
     """A user's project beside a copy of our package that has the limit."""
     copy = tmp_path / "ours" / "pytest_modelopt"
-    shutil.copytree(Path(pytest_modelopt.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(pytest_modelopt.__file__).parent, copy)
     (copy / "limits" / "weights.py").write_text(KIND, encoding="utf-8")
     catalogue = copy / "limits" / "catalogue.py"
     text = catalogue.read_text(encoding="utf-8")

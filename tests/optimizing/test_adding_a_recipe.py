@@ -113,7 +113,7 @@ models:
 def project(tmp_path: Path) -> Path:
     """A user's project beside a copy of our package that has both."""
     copy = tmp_path / "ours" / "pytest_modelopt"
-    shutil.copytree(Path(pytest_modelopt.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(pytest_modelopt.__file__).parent, copy)
     (copy / "optimizing" / "quantization" / "round_weights.py").write_text(RECIPE, encoding="utf-8")
     runtime = copy / "optimizing" / "runtimes" / "numpy_linear"
     runtime.mkdir()

@@ -125,7 +125,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Calla
 
     def make(budgets: str | None = BUDGETS, *, timed: bool = False) -> pytest.Pytester:
         if not timed and not is_timed(budgets or ""):
-            monkeypatch.setenv("PYTEST_ADDOPTS", "--modelopt-time-limit=1ms")
+            monkeypatch.setenv("PYTEST_ADDOPTS", "--modelopt-time-limit=1ms", prepend=" ")
         pytester.makepyfile(shop=MODELS)
         if budgets is not None:
             (pytester.path / "budgets.yaml").write_text(budgets, encoding="utf-8")

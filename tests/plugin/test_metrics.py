@@ -20,7 +20,7 @@ version: 1
 models:
   mae:
     factory: tasks:regression
-    data: tasks:regression_data
+    data: early:regression_data
     metric: torchmetrics.regression.MeanAbsoluteError
     recipes: {int8-dynamic: {max_accuracy_drop: 0.05, min_accuracy: 0.6}}
   f1:
@@ -63,6 +63,14 @@ models:
     recipes: {int8-dynamic: {max_accuracy_drop: 5 pp, max_flips: 5%}}
 """
 
+EARLY = """
+import sys
+import tasks
+
+def regression_data():
+    assert "torchmetrics" in sys.modules, "each worker that scores imports it for itself"
+    return tasks.regression_data()
+"""
 VARIANTS = """
 import tasks
 import torch
@@ -89,7 +97,7 @@ def outputs_of(side: str) -> dict[str, torch.Tensor]:
 
 def test_every_task_has_the_score_that_its_library_computes(tasks_project: pytest.Pytester) -> None:
     (tasks_project.path / "budgets.yaml").write_text(BUDGETS, encoding="utf-8")
-    tasks_project.makepyfile(test_variants=VARIANTS)
+    tasks_project.makepyfile(test_variants=VARIANTS, early=EARLY)
     result = tasks_project.runpytest("--modelopt", "--modelopt-report=report", "--modelopt-time-limit=100 ms")
     result.assert_outcomes(passed=9)
     cases = {case.model: case for case in read(tasks_project.path / "report/record.json").cases}

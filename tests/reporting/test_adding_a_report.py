@@ -34,7 +34,7 @@ write_report(read(Path("record.json")), Path("report"))
 
 def test_a_module_in_its_folder_is_a_file_of_every_report(tmp_path: Path) -> None:
     copy = tmp_path / "ours" / "pytest_modelopt"
-    shutil.copytree(Path(pytest_modelopt.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(pytest_modelopt.__file__).parent, copy)
     (copy / "reporting" / "files" / "outcomes.py").write_text(FILE, encoding="utf-8")
     record_json.write(realistic(), tmp_path / "record.json")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(copy.parent), *sys.path])}

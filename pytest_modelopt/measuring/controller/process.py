@@ -35,6 +35,8 @@ PRELOAD = [
 
 COMPILER = "torch._dynamo"
 """torch's compiler takes as long to import as all the rest: the fork server does so only where workers will need it."""
+METRICS = "pytest_modelopt.measuring.worker.preloaded_metrics"
+"""So does torchmetrics, which imports transformers and SciPy where they are installed."""
 _SOCKET_PATH = 90
 """Bytes of a path that a socket can have everywhere, with some to spare (104 on macOS, 108 on Linux)."""
 _DUMP_S = 0.5
@@ -72,7 +74,7 @@ class Worker:
         self._output_file = folder / f"{name}.log"
         self._is_killed = False
         if variant.recipe is not None and variant.recipe.imports_compiler:
-            preload_compiler()
+            preload(COMPILER)
         context = _context()
         self._connection, theirs = context.Pipe()
         _end_stalls(self._connection)
@@ -229,10 +231,11 @@ class Worker:
         return (*ended, *descendants.end_left(self.pid))
 
 
-def preload_compiler() -> None:
-    """Let the fork server import torch's compiler, from the next worker on."""
-    if COMPILER not in PRELOAD:
-        PRELOAD.insert(1, COMPILER)
+def preload(*modules: str) -> None:
+    """Let the fork server import `COMPILER` or `METRICS`, from the next worker on."""
+    added = sorted(set(modules).difference(PRELOAD))
+    if added:
+        PRELOAD[1:1] = added
         _forget_fork_server()
 
 

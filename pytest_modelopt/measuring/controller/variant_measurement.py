@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_modelopt.measuring.controller.fresh_processes import balance_books
-from pytest_modelopt.measuring.controller.process import preload_compiler
+from pytest_modelopt.measuring.controller.process import COMPILER, preload
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, WorkerContext
 from pytest_modelopt.measuring.descendants import listed
 from pytest_modelopt.measuring.installation import INSTALLED
@@ -192,7 +192,7 @@ class Measuring:
             scores=measured.scored_by is None,
         )
         if loaded.has_compiler:
-            preload_compiler()
+            preload(COMPILER)
         if measured.scored_by is not None and measured.scored_by.loaded is not None:
             known = measured.scored_by.loaded
             loaded = replace(loaded, metric_name=known.metric_name, higher_is_better=known.higher_is_better)
