@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -84,7 +84,7 @@ class CaseEntry:
     candidate: Candidate | None = None
     expression: Expression | None = None
     """The recipe, where it is one."""
-    workload: Workload = Workload()
+    workload: Workload = field(default_factory=Workload)
     """At which it is measured."""
 
     @property
@@ -257,7 +257,7 @@ _Row: TypeAlias = "tuple[CaseEntry, OriginalSpec | None, Location]"
 def _rows(
     model: ModelEntry, spec: schema.ModelSpec, recipes: dict[Location, Expression], document: Document
 ) -> Iterator[_Row]:
-    """The original, where it has limits, the recipes and the candidates, with the limits that hold wherever they run."""
+    """The original, where it has limits, the recipes and the candidates, with the limits that hold at any workload."""
     at: Location = ("models", model.name)
     shared = _limits(spec.budget, (*at, "budget"), document)
     if spec.original is not None:

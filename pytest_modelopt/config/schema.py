@@ -136,7 +136,7 @@ class CallSpec(Strict):
     example_inputs: Reference = Field(default="", description=_EXAMPLE_INPUTS)
 
 
-class WorkloadSpec(BudgetSpec, CallSpec):
+class WorkloadSpec(CallSpec, BudgetSpec):
     """An operating point: how the model is called there, and its limits, for every recipe and every candidate."""
 
 

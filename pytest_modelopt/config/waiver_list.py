@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_modelopt.config.document import Document
 from pytest_modelopt.config.problems import Problem
-from pytest_modelopt.config.schema import Location
 from pytest_modelopt.config.row_names import canonical_row
+from pytest_modelopt.config.schema import Location
 from pytest_modelopt.config.waiver_schema import WaiverForm, parse_case, parse_limit_name, parse_until
 from pytest_modelopt.limits.catalogue import LIMITS, is_looser
 from pytest_modelopt.limits.spelling import did_you_mean, nearest, plain, printable, shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pytest_modelopt.config.document import Document
@@ -17,7 +17,8 @@ CASES_AT = ("original", "recipes", "candidates")
 
 def workloads_of(spec: ModelSpec, defaults: DefaultsSpec) -> tuple[Workload, ...]:
     """Those of a model, or the one way in which it is called; those on one device stand together."""
-    found = [_workload(name, own, spec, defaults) for name, own in (spec.workloads or {"": CallSpec()}).items()]
+    stated: Mapping[str, CallSpec] = spec.workloads or {"": CallSpec()}
+    found = [_workload(name, own, spec, defaults) for name, own in stated.items()]
     devices = list(dict.fromkeys(each.device for each in found))
     return tuple(sorted(found, key=lambda each: devices.index(each.device)))
 

@@ -91,9 +91,14 @@ class Session:
         return self.budgets.models if self.budgets else ()
 
     @property
+    def originals(self) -> tuple[CaseEntry, ...]:
+        """The original of each model of budgets.yaml, at each of its workloads."""
+        return self.budgets.originals if self.budgets else ()
+
+    @property
     def states_regression(self) -> bool:
         """Whether budgets.yaml has limits against a base."""
-        return any(model.regression for model in self.models) or any(entry.regression for entry in self.entries)
+        return any(entry.regression for entry in (*self.entries, *self.originals))
 
     @property
     def runner(self) -> Runner:
@@ -112,7 +117,11 @@ class Session:
     def variant(self, entry: CaseEntry) -> Variant:
         """What a case of budgets.yaml measures."""
         assert self.budgets is not None
-        return variant_of(self.budgets, entry.model, entry.expression, self.working_directory, entry.candidate)
+        made = variant_of(self.budgets, entry.model, entry.expression, self.working_directory, entry.candidate)
+        made = made.at(entry.workload)
+        named = tuple(each for each in entry.model.workloads if each.name and each.device == made.device)
+        stated = self.options.time_limit_s  # the command line is above the file
+        return replace(made, points=named, time_limit_s=stated or made.time_limit_s)
 
     @property
     def compares_with_base(self) -> bool:
@@ -153,8 +162,7 @@ class Session:
         from pytest_modelopt.diagnosis.examine import examine
         from pytest_modelopt.judging.judge import judge
 
-        model = entry.model
-        limits = model.regression if entry.recipe == ORIGINAL else entry.regression
+        model, limits = entry.model, entry.regression
         head = self.variant(entry)
         case = next_stage(MeasuredCase, _planned(case_id, model.name, limits, head, model.inference))
         is_open = self._is_open(limits)
@@ -276,6 +284,7 @@ def _planned(case_id: str, model: str, limits: Sequence[Limit], variant: Variant
         device=variant.device,
         inference=inference,
         threads=variant.threads,
+        workload=variant.workload,
     )
 
 
@@ -293,7 +302,7 @@ def variant_of(
     working_directory: Path,
     candidate: Candidate | None = None,
 ) -> Variant:
-    """A model of budgets.yaml as a variant; its factories are looked for beside the file first."""
+    """A model of budgets.yaml as a variant, at its first workload. Its factories are looked for beside the file."""
     from pytest_modelopt.measuring.variant import Variant, environment_now
 
     return Variant(
@@ -301,19 +310,16 @@ def variant_of(
         recipe=recipe,
         data=model.data,
         calibration=model.calibration,
-        example_inputs=model.example_inputs,
+        example_inputs=None,
         metric=model.metric,
         slices=model.slices,
         import_paths=(str(budgets.path.parent),),
         working_directory=str(working_directory),
         environment=environment_now(),
-        batch_size=budgets.defaults.batch_size,
-        device=budgets.defaults.device,
-        threads=budgets.defaults.threads,
         candidate=None
         if candidate is None
         else replace(candidate, origin=_absolute(candidate.origin, budgets.path.parent)),
-    )
+    ).at(model.workloads[0])
 
 
 def _absolute(origin: Source | ProgramSource, folder: Path) -> Source | ProgramSource:
