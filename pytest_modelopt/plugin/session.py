@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.optimizing.expression import Expression
     from pytest_modelopt.plugin.outputs import Outputs
     from pytest_modelopt.results.candidate import Candidate
+    from pytest_modelopt.results.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,9 @@ class Session:
     def variant(self, entry: CaseEntry) -> Variant:
         """What a case of budgets.yaml measures."""
         assert self.budgets is not None
-        made = variant_of(self.budgets, entry.model, entry.expression, self.working_directory, entry.candidate)
-        made = made.at(entry.workload)
-        named = tuple(each for each in entry.model.workloads if each.name and each.device == made.device)
-        stated = self.options.time_limit_s  # the command line is above the file
-        return replace(made, points=named, time_limit_s=stated or made.time_limit_s)
+        folder, recipe, workload = self.working_directory, entry.expression, entry.workload
+        made = variant_of(self.budgets, entry.model, recipe, folder, entry.candidate, workload)
+        return replace(made, time_limit_s=self.options.time_limit_s or made.time_limit_s)
 
     @property
     def compares_with_base(self) -> bool:
@@ -301,10 +300,13 @@ def variant_of(
     recipe: Expression | None,
     working_directory: Path,
     candidate: Candidate | None = None,
+    workload: Workload | None = None,
 ) -> Variant:
-    """A model of budgets.yaml as a variant, at its first workload. Its factories are looked for beside the file."""
+    """A model of budgets.yaml as a variant, at its first workload where none is given. Its factories are looked for
+    beside the file first."""
     from pytest_modelopt.measuring.variant import Variant, environment_now
 
+    at = workload or model.workloads[0]
     return Variant(
         model=_absolute(model.origin, budgets.path.parent),
         recipe=recipe,
@@ -319,7 +321,8 @@ def variant_of(
         candidate=None
         if candidate is None
         else replace(candidate, origin=_absolute(candidate.origin, budgets.path.parent)),
-    ).at(model.workloads[0])
+        points=tuple(each for each in model.workloads if each.name and each.device == at.device),
+    ).at(at)
 
 
 def _absolute(origin: Source | ProgramSource, folder: Path) -> Source | ProgramSource:
