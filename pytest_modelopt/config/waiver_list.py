@@ -254,9 +254,12 @@ def _no_such_case(document: Document, stated: _Limits, written: str, case: str |
     with contextlib.suppress(RecipeError):
         spelling = parse(recipe).text
     if {recipe, spelling} & recipes:  # of a recipe that is there, the workload is not
+        names = dict.fromkeys(without_workload(each)[1] for each in rows)
         if not workload:
-            return f"{plain(model)} has workloads, and the case must name one of them{did_you_mean(row, rows)}"
-        return f"{plain(model)} has no workload {shown(workload)}{did_you_mean(at_workload(spelling, workload), rows)}"
+            return (
+                f"{plain(model)} has workloads: name one behind the recipe, as `{recipe} @ {plain(next(iter(names)))}`"
+            )
+        return f"{plain(model)} has no workload {shown(workload)}{did_you_mean(workload, filter(None, names))}"
     try:
         parse(recipe)
     except RecipeError as error:

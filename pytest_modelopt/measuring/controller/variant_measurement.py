@@ -82,8 +82,7 @@ class Measuring:
         if measured.loaded.no_coverage:
             unmeasured["coverage"] = measured.loaded.no_coverage
         balance_books(self._context, measured, name)
-        if told := told_small_file(measured.measurement):
-            measured.measurement = replace(measured.measurement, notes=(*measured.measurement.notes, told))
+        measured.measurement = _with_told_small(measured.measurement)
         unmeasured = measured.measurement.unmeasured
         if measured.variant.data is None:
             unmeasured["score"] = unmeasured["predictions"] = "no `data` was given"
@@ -119,7 +118,7 @@ class Measuring:
             runtime=memory.runtime,
             hidden_bytes=0,
             process_memory=None,
-            notes=tuple(dict.fromkeys((*whole.notes, *_call_notes(measured)))),
+            notes=(*(note for note in whole.notes if note != told_small_file(whole)), *_call_notes(measured)),
             unmeasured=reasons,
             seconds=measured.seconds,
         )
@@ -128,7 +127,8 @@ class Measuring:
         told = {figure: why for figure, why in found.unmeasured.items() if figure != "size"}
         size = {"size": whole.unmeasured["size"]} if "size" in whole.unmeasured else {}
         notes = tuple(dict.fromkeys(found.notes))
-        measured.measurement = replace(found, size_bytes=whole.size_bytes, unmeasured=told | size, notes=notes)
+        found = replace(found, size_bytes=whole.size_bytes, unmeasured=told | size, notes=notes)
+        measured.measurement = _with_told_small(found)
 
     def _memory(self, measured: Measured, name: str, unmeasured: dict[str, str]) -> Memory:
         return self._figure(measured, name, "memory", unmeasured) or Memory(None, None)
@@ -325,6 +325,11 @@ def _name_processes(measured: Measured) -> None:
     if found:
         note = f"processes that it has started and not ended are ended with its worker: {listed(found)}"
         measured.measurement = replace(measured.measurement, notes=(*measured.measurement.notes, note))
+
+
+def _with_told_small(measurement: Measurement) -> Measurement:
+    told = told_small_file(measurement)
+    return replace(measurement, notes=(*measurement.notes, told)) if told else measurement
 
 
 def _call_notes(measured: Measured) -> tuple[str, ...]:
