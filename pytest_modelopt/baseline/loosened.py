@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from pytest_modelopt.config.loader import BudgetsFile, ModelEntry
+from pytest_modelopt.config.loader import BudgetsFile
 from pytest_modelopt.limits.catalogue import LIMITS, is_looser
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.base import Loosening, LooseningKind
@@ -24,7 +24,11 @@ from pytest_modelopt.results.figures import (
 )
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.record import Record
+from pytest_modelopt.results.source import Named
 from pytest_modelopt.results.verdicts import Limit, Waiver
+from pytest_modelopt.results.workload import without_workload
+
+_OF_THE_CALL = ("batch_size", "threads", "device", "example_inputs")
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,12 @@ def removed_cases(base: BudgetsFile, head: BudgetsFile) -> tuple[str, ...]:
 
     'digits-vit/original' is among them where the whole model is gone and its original had limits.
     """
-    return _removed(_of_file(base), head)
+    return _removed(_of_file(base), _of_file(head))
 
 
 def removed_from_record(base: Record, head: BudgetsFile) -> tuple[str, ...]:
     """The same against the cases of a saved record."""
-    return _removed(_of_record(base), head)
+    return _removed(_of_record(base), _of_file(head))
 
 
 # --- what is stated --------------------------------------------------------------------------------------------------
@@ -86,33 +90,30 @@ def removed_from_record(base: Record, head: BudgetsFile) -> tuple[str, ...]:
 def _of_file(file: BudgetsFile, higher_is_better: Mapping[str, bool] | None = None) -> dict[str, _Stated]:
     known = higher_is_better or {}
     found = {}
-    for model in file.models:
-        shared = _Stated(
-            case=f"{model.name}/{ORIGINAL}",
+    for entry in (*file.originals, *file.cases):
+        model, workload = entry.model, entry.workload
+        batch = () if workload.takes == "all" else ("batch_size",)
+        found[entry.name] = _Stated(
+            case=entry.name,
             model=model.name,
-            limits=_by_name(model.regression),
+            limits=_by_name((*entry.limits, *entry.regression)),
             inference=model.inference,
             metric=model.metric,
             higher_is_better=known.get(model.name, model.metric.known_direction),
-            line=model.line,
+            line=entry.line,
             settings={
                 "slices": model.slices,
-                **_examples(model),
-                **{name: getattr(file.defaults, name) for name in ("batch_size", "device", "threads")},
-                "time_limit": file.defaults.time_limit_s,
+                **_examples(model.data, workload.example_inputs),
+                **{name: getattr(workload, name) for name in ("device", "threads", *batch)},
+                "time_limit": workload.time_limit_s,
                 "base_setup": shlex.join(file.base_setup) or None,
             },
         )
-        found[shared.case] = shared
-        for case in file.cases:
-            if case.model.name == model.name:
-                limits = _by_name((*case.limits, *case.regression))
-                found[case.name] = replace(shared, case=case.name, limits=limits, line=case.line)
     return found
 
 
-def _examples(model: ModelEntry) -> dict[str, str | None]:
-    made = {"data": model.data, "example_inputs": model.example_inputs}
+def _examples(data: Named | None, example_inputs: Named | None) -> dict[str, str | None]:
+    made = {"data": data, "example_inputs": example_inputs}
     return {key: None if source is None else str(source) for key, source in made.items()}
 
 
@@ -141,8 +142,19 @@ def _by_name(limits: Iterable[Limit]) -> dict[str, Limit]:
 
 def _loosened(base: Mapping[str, _Stated], head: Mapping[str, _Stated], file: BudgetsFile) -> tuple[Loosening, ...]:
     name = file.file or file.path.name
-    found = [each for before in base.values() for each in _of_case(before, head.get(before.case), name)]
+    found = [each for before in base.values() for each in _of_case(before, _now(before, base, head), name)]
     return tuple(sorted(found, key=lambda each: (each.case, each.limit, each.kind)))
+
+
+def _now(before: _Stated, base: Mapping[str, _Stated], head: Mapping[str, _Stated]) -> _Stated | None:
+    """What became of a case: the one of its name; else a new one of the same row at a workload at which the call is
+    made as it was. What stood there before there were workloads is at the first of them, where none is alike."""
+    if before.case in head:
+        return head[before.case]
+    row, workload = without_workload(before.case)
+    came = [each for name, each in head.items() if name not in base and without_workload(name)[0] == row]
+    alike = [each for each in came if all(each.settings.get(n) == before.settings.get(n) for n in _OF_THE_CALL)]
+    return next(iter(alike or ([] if workload else came)), None)
 
 
 def _of_case(before: _Stated, after: _Stated | None, file: str) -> Iterator[Loosening]:
@@ -272,12 +284,9 @@ def _by(old: Limit, new: Limit) -> str:
     return format_points(distance) if in_points else format_number(distance)
 
 
-def _removed(base: Mapping[str, _Stated], head: BudgetsFile) -> tuple[str, ...]:
-    models, cases = {model.name for model in head.models}, {case.name for case in head.cases}
-
+def _removed(base: Mapping[str, _Stated], head: Mapping[str, _Stated]) -> tuple[str, ...]:
     def is_gone(stated: _Stated) -> bool:
-        if stated.case == f"{stated.model}/{ORIGINAL}":
-            return stated.model not in models and bool(stated.limits)
-        return stated.case not in cases
+        is_original = without_workload(stated.case)[0] == f"{stated.model}/{ORIGINAL}"
+        return _now(stated, base, head) is None and (bool(stated.limits) or not is_original)
 
     return tuple(sorted(stated.case for stated in base.values() if is_gone(stated)))

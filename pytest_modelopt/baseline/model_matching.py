@@ -126,7 +126,7 @@ def _by_name(file: BudgetsFile) -> dict[str, ModelEntry]:
 
 
 def _recipes(file: BudgetsFile, model: str) -> list[str]:
-    return [case.recipe for case in file.cases if case.model.name == model]
+    return list(dict.fromkeys(case.recipe for case in file.cases if case.model.name == model))
 
 
 def _likeness_of_models(was: tuple[ModelEntry, list[str]], now: tuple[ModelEntry, list[str]]) -> Likeness | None:

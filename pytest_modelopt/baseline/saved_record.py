@@ -38,7 +38,7 @@ class SavedBase:
         unsure = unsure or unknown.get(case.recipe, ())
         if unsure:
             return replace(case, base=Base(self.name, "unpaired", format_unsure(case.name, unsure, self.name)))
-        found = self._find(model, recipe)
+        found = self._find(model, recipe, case.workload)
         if found is None:
             why = f"{case.name} is new: {self.name} does not have it"
             return replace(case, base=Base(self.name, "new", why))
@@ -77,9 +77,7 @@ class SavedBase:
     def _cases(self) -> list[Case]:
         """Those of its budgets file against their originals; tests measure under names of their own."""
         return [
-            case
-            for case in self.record.cases
-            if case.base is None and case.id.endswith(f"::{case.model}::{case.recipe}")
+            case for case in self.record.cases if case.base is None and case.id.endswith(f"::{case.model}::{case.row}")
         ]
 
     def _recipes(self, model: str, ours: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
@@ -113,9 +111,10 @@ class SavedBase:
         sides = (side for case in self._cases() if case.model == model for side in (case.reference, case.variant))
         return next((side.data_fingerprint for side in sides if side is not None and side.data_fingerprint), None)
 
-    def _find(self, model: str, recipe: str) -> tuple[Case, Measurement] | None:
-        """The variant in the record; the model without a recipe is the original of any case of it."""
-        for each in self._cases():
+    def _find(self, model: str, recipe: str, workload: str) -> tuple[Case, Measurement] | None:
+        """The variant in the record, at the same workload if it is there; the model without a recipe is the original of
+        any case of it."""
+        for each in sorted(self._cases(), key=lambda case: case.workload != workload):
             if each.model != model:
                 continue
             side = each.reference if recipe == ORIGINAL else each.variant

@@ -35,14 +35,25 @@ class Cause:
 
 def causes(budgets: BudgetsFile, document: Document, root: Path) -> list[Cause]:
     """In the order of the file. `root` is the folder of the tests; `document` is what `budgets` was read from."""
-    device = budgets.defaults.device
-    lacks_gpu = device.startswith("cuda") and not has_gpu()
+    lacks_gpu = not has_gpu()
     found = [cause for model in budgets.models for cause in _of_model(model, budgets, document, root)]
     found += [cause for case in budgets.cases for cause in _of_case(case, budgets, root, lacks_gpu=lacks_gpu)]
     if lacks_gpu:
-        why = f"no case can run: `device: {device}` is asked for, and torch finds no GPU here"
-        found.append(Cause(document.line(("defaults", "device")), why))
-    return sorted(found, key=lambda cause: cause.line)
+        found += _without_gpu(budgets, document)
+    return sorted(dict.fromkeys(found), key=lambda cause: cause.line)
+
+
+def _without_gpu(budgets: BudgetsFile, document: Document) -> Iterator[Cause]:
+    """One cause for each `device` of the file that nothing here is."""
+    needs = [case for case in budgets.cases if case.workload.device.startswith("cuda")]
+    which = "no case" if len(needs) == len(budgets.cases) else ", ".join(case.name for case in needs)
+    for case in needs:
+        model: Location = ("models", case.model.name)
+        stated: list[Location] = [(*model, "workloads", case.workload.name), model, ("defaults",)]
+        where = next((*at, "device") for at in stated if (*at, "device") in document.lines or at == stated[-1])
+        verb = "can run" if which == "no case" else "cannot run"
+        why = f"{which} {verb}: `device: {case.workload.device}` is asked for, and torch finds no GPU here"
+        yield Cause(document.line(where), why)
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
@@ -61,9 +72,13 @@ def _of_model(model: ModelEntry, budgets: BudgetsFile, document: Document, root:
 
 def _functions(model: ModelEntry) -> Iterator[tuple[tuple[str, ...], str, bool]]:
     """What every case of the model imports: its place below the model, its name, and whether it is called plainly."""
-    for key, made in (("factory", model.origin), ("data", model.data), ("example_inputs", model.example_inputs)):
+    for key, made in (("factory", model.origin), ("data", model.data)):
         if isinstance(made, (str, Called)):
             yield (key,), *_called(made)
+    for workload in model.workloads:
+        if workload.example_inputs:
+            at = () if workload.example_inputs == model.example_inputs else ("workloads", workload.name)
+            yield (*at, "example_inputs"), *_called(workload.example_inputs)
     if model.slices:
         yield ("slices",), model.slices, False
     metric = model.metric
@@ -92,15 +107,17 @@ def _missing(name: str, budgets: BudgetsFile, root: Path, *, called: bool) -> Mi
 
 
 def _of_case(case: CaseEntry, budgets: BudgetsFile, root: Path, *, lacks_gpu: bool) -> Iterator[Cause]:
-    device = budgets.defaults.device.partition(":")[0]
+    device, name = case.workload.device.partition(":")[0], f"{case.model.name}/{case.recipe}"
     if case.candidate is not None:
         yield from _of_candidate(case.candidate, case, budgets, root)
     for step in case.expression.steps if case.expression is not None else ():
         lacking = (
-            step.missing() or ("" if lacks_gpu else step.unfit(device)) or _lacking_function(step, case, budgets, root)
+            step.missing()
+            or ("" if lacks_gpu and device == "cuda" else step.unfit(device))
+            or _lacking_function(step, case, budgets, root)
         )
         if lacking:
-            yield Cause(case.line, f"{case.name} cannot run: {lacking}")
+            yield Cause(case.line, f"{name} cannot run: {lacking}")
     for limit in case.limits:
         why = LIMITS[limit.name].never_measured(case.model.metric, case.model.slices, case.model.inference)
         if why and limit.level == "error":
@@ -108,13 +125,14 @@ def _of_case(case: CaseEntry, budgets: BudgetsFile, root: Path, *, lacks_gpu: bo
 
 
 def _of_candidate(candidate: Candidate, case: CaseEntry, budgets: BudgetsFile, root: Path) -> Iterator[Cause]:
-    yield from _without_file(candidate.origin, case.name, case.line, budgets)
+    named = f"{case.model.name}/{case.recipe}"
+    yield from _without_file(candidate.origin, named, case.line, budgets)
     if isinstance(candidate.origin, (str, Called)):
         name, called = _called(candidate.origin)
         found = _missing(name, budgets, root, called=called)
         if found is not None:
             verb = "cannot run" if found.is_certain else "may not run"
-            sentence = f"{case.name} {verb}: `factory: {name}`: {found.why}"
+            sentence = f"{named} {verb}: `factory: {name}`: {found.why}"
             yield Cause(case.line, sentence, found.is_certain)
 
 

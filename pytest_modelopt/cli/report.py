@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from pytest_modelopt.cli.exit_codes import PASSED, RED
 from pytest_modelopt.cli.printing import tell
-from pytest_modelopt.results.case import ORIGINAL
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _stated(budgets: BudgetsFile) -> dict[tuple[str, bool], tuple[Limit, ...]]:
     """The limits of each case by its name, and whether they are those against a base."""
-    stated = {(f"{model.name}/{ORIGINAL}", True): model.regression for model in budgets.models}
+    stated = {(entry.name, True): entry.regression for entry in budgets.originals}
     for case in budgets.cases:
         stated |= {(case.name, False): case.limits, (case.name, True): case.regression}
     return stated

@@ -101,6 +101,6 @@ def control_plan(options: argparse.Namespace) -> ControlPlan:
         tuple(
             variant_of(budgets, model, case.expression, Path.cwd())
             for case in budgets.cases
-            if case.model == model and case.expression is not None
+            if case.model == model and case.expression is not None and case.workload == model.workloads[0]
         ),
     )

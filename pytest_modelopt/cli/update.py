@@ -98,24 +98,21 @@ def _settings(options: argparse.Namespace, budgets: BudgetsFile) -> Settings:
     from pytest_modelopt.editing.limit_updates import Settings
     from pytest_modelopt.reporting.timing_conditions import disturbances
 
-    only = frozenset(_case_named(name, budgets) for name in options.only)
+    only = frozenset(case for name in options.only for case in _cases_named(name, budgets))
     return Settings(options.headroom, options.loosen, only, options.regression, disturbances)
 
 
-def _case_named(name: str, budgets: BudgetsFile) -> str:
-    """The case that the user means, however the recipe is spelled. Raises ValueError."""
+def _cases_named(name: str, budgets: BudgetsFile) -> list[str]:
+    """The cases that the user means, however the recipe is spelled. Raises ValueError."""
+    from pytest_modelopt.config.row_names import rows_named
     from pytest_modelopt.limits.spelling import did_you_mean, shown
-    from pytest_modelopt.optimizing.expression import canonical_text
 
-    known = [entry.name for entry in budgets.cases]
-    model, _, recipe = name.partition("/")
-    if name in known:
-        return name
-    text = canonical_text(recipe)
-    meant = name if text is None else f"{model}/{text}"
-    if meant not in known:
-        raise ValueError(f"--only: {budgets.path} has no case {shown(name)}{did_you_mean(name, known)}")
-    return meant
+    model, _, row = name.partition("/")
+    found = rows_named(model, row, budgets.cases)
+    if not found:
+        near = did_you_mean(name, [entry.name for entry in budgets.cases])
+        raise ValueError(f"--only: {budgets.path} has no case {shown(name)}{near}")
+    return [f"{model.strip()}/{each}" for each in found]
 
 
 def _write(path: Path, text: str, before: Document, done: Update, root: Path) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from pytest_modelopt.cli.exit_codes import PASSED, RED
 from pytest_modelopt.cli.printing import tell
-from pytest_modelopt.results.case import ORIGINAL
 
 if TYPE_CHECKING:
     import argparse
@@ -38,9 +37,9 @@ def run(options: argparse.Namespace) -> int:
     tell(f"{path}: {len(budgets.models)} models, {len(budgets.cases)} cases")
     for case in budgets.cases:
         tell(f"  {case.name}: {_listed(case.limits) or 'no limits'}{_against_base(case.regression)}")
-    for model in budgets.models:
-        if model.regression:
-            tell(f"  {model.name}/{ORIGINAL}: no limits{_against_base(model.regression)}")
+    for original in budgets.originals:
+        if original.regression and original not in budgets.cases:
+            tell(f"  {original.name}: no limits{_against_base(original.regression)}")
     for each in budgets.waivers:
         owner = f", {each.waiver.owner}" if each.waiver.owner else ""
         ceiling = f" up to {each.waiver.ceiling_text}" if each.waiver.ceiling is not None else ""

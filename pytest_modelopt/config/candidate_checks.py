@@ -71,7 +71,8 @@ def data_problems(document: Document) -> Iterator[Problem]:
         if not isinstance(entry, dict) or "data" in entry:
             continue
         at: Location = ("models", name)
-        if "example_inputs" not in entry:
+        at_workloads = [_mapping(each) for each in _mapping(entry.get("workloads")).values()]
+        if "example_inputs" not in entry and not (at_workloads and all("example_inputs" in x for x in at_workloads)):
             yield document.problem(
                 at,
                 f"{plain(name)} has no `data`; add `data: package.module:function`, the function that returns the "
@@ -79,8 +80,12 @@ def data_problems(document: Document) -> Iterator[Problem]:
             )
             continue
         parts: dict[Location, Any] = {(*at, key): entry.get(key) for key in ("original", "budget", "regression")}
-        for key in ("recipes", "candidates"):
+        for key in ("recipes", "candidates", "workloads"):
             parts |= {(*at, key, case): stated for case, stated in _mapping(entry.get(key)).items()}
+        for where, stated in list(parts.items()):
+            parts |= {
+                (*where, "workloads", name): own for name, own in _mapping(_mapping(stated).get("workloads")).items()
+            }
         for where, stated in parts.items():
             for limit in _mapping(stated):
                 if limit in LIMITS and LIMITS[limit].is_about_answers:

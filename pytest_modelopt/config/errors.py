@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pytest_modelopt.config.candidate_schema import CandidateSpec
 from pytest_modelopt.config.limit_schema import LimitSpec
 from pytest_modelopt.config.metric_form import MetricForm
-from pytest_modelopt.config.schema import BudgetsSpec, DefaultsSpec, Location, ModelSpec
+from pytest_modelopt.config.schema import BudgetsSpec, DefaultsSpec, Location, ModelSpec, WorkloadSpec
 from pytest_modelopt.config.sharing import OF_DEFAULTS
 from pytest_modelopt.config.waiver_schema import WaiverForm
 from pytest_modelopt.limits.catalogue import (
@@ -22,6 +22,7 @@ from pytest_modelopt.limits.catalogue import (
 )
 from pytest_modelopt.limits.spelling import did_you_mean, nearest, plain, shown
 from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.workload import at_workload
 
 _FIRST_LINES = {
     "version": "`version: 1`",
@@ -89,6 +90,10 @@ def subject(location: Location) -> str:
     whose = model
     if len(rest) > 1 and rest[0] in ("recipes", "candidates"):
         whose, rest = f"{model}/{rest[1]}", rest[2:]
+    if rest[:1] == ["original"] and rest[1:2] == ["workloads"]:
+        whose, rest = f"{model}/original", rest[1:]
+    if len(rest) > 1 and rest[0] == "workloads":
+        whose, rest = at_workload(whose, rest[1]), rest[2:]
     named = [key for key in rest if key not in ("budget", "regression") or len(rest) == 1]
     return " of ".join([*reversed(named), whose])
 
@@ -97,6 +102,8 @@ def _compared_with(location: Location) -> Literal["", "original", "base"]:
     """With what the limits are compared that the mapping there holds; empty where it holds none."""
     if len(location) < 3 or location[0] != "models":
         return ""
+    if len(location) > 3 and location[-2] == "workloads":
+        return "original"
     if location[2:] in (("budget",), ("original",)) or (
         location[2] in ("recipes", "candidates") and len(location) == 4
     ):
@@ -135,13 +142,15 @@ def _unknown_among_limits(parent: Location, key: str, *, below_regression: bool)
     wrong_place = misplaced(key, below_regression=below_regression)
     if wrong_place:
         return wrong_place
-    if parent[2:] == ("original",):
+    if parent[2] == "workloads" and key not in LIMITS:
+        return f"unknown key {shown(key)}{did_you_mean(key, WorkloadSpec.model_fields)}"
+    if parent[2] == "original":
         if key in BUDGET_LIMITS:
             return f"`{key}` compares with the original, and `original:` is the model as it is; move it below `budget:`"
         return unknown_limit(key, ORIGINAL_LIMITS)
     if parent[2] == "candidates" and key not in LIMITS:
         return f"unknown key {shown(key)}{did_you_mean(key, CandidateSpec.model_fields)}"
-    in_recipe = len(parent) == 4
-    if in_recipe and nearest(key, [*LIMITS, "regression"]) == "regression":
-        return f"unknown key {shown(key)}; did you mean 'regression'?"
+    near = nearest(key, [*LIMITS, "regression", "workloads"]) if len(parent) == 4 else None
+    if near in ("regression", "workloads"):
+        return f"unknown key {shown(key)}; did you mean {near!r}?"
     return unknown_limit(key, REGRESSION_LIMITS if below_regression else BUDGET_LIMITS)

@@ -111,20 +111,29 @@ def _limit_fields(kinds: Iterable[LimitKind]) -> dict[str, Any]:
     return {kind.name: _limit_field(kind) for kind in kinds}
 
 
+def _at_workloads(spec: Any) -> Any:
+    description = "Limits at a workload of the model, by its name, which go before all others."
+    return dict[str, spec], Field(default_factory=dict, description=description)
+
+
 if TYPE_CHECKING:
 
-    class RecipeSpec(Strict):
+    class OriginalSpec(Strict):
+        """Limits of the model as it is."""
+
+        workloads: dict[str, Strict] = {}
+
+    class RecipeSpec(OriginalSpec):
         """Limits of one recipe, against its original and against its base."""
 
         regression: Strict | None = None
 
-    class CandidateLimits(Strict):
+    class CandidateLimits(OriginalSpec):
         """Limits of one candidate, against its original and against its base."""
 
         regression: Strict | None = None
 
     BudgetSpec: TypeAlias = Strict
-    OriginalSpec: TypeAlias = Strict
     RegressionSpec: TypeAlias = Strict
 else:
     BudgetSpec = create_model(
@@ -136,19 +145,29 @@ else:
         __doc__="Limits against the base of a pull request, or against a saved record.",
         **_limit_fields(REGRESSION_LIMITS.values()),
     )
+    _Absolute = create_model(
+        "Absolute", __base__=Strict, __doc__="Limits by name.", **_limit_fields(ORIGINAL_LIMITS.values())
+    )
     OriginalSpec = create_model(
         "Original",
-        __base__=Strict,
+        __base__=_Absolute,
         __doc__="Limits of the model as it is, by name.",
-        **_limit_fields(ORIGINAL_LIMITS.values()),
+        workloads=_at_workloads(_Absolute),
+    )
+    _OfAny = create_model(
+        "OfAny", __base__=Strict, __doc__="Limits by name.", **_limit_fields(CANDIDATE_LIMITS.values())
     )
     _REGRESSION = (
         RegressionSpec | None,
         Field(default=None, description="Limits against the base, which go before those of the model."),
     )
     RecipeSpec = create_model(
-        "Recipe", __base__=BudgetSpec, __doc__="Limits of one recipe by name.", regression=_REGRESSION
+        "Recipe",
+        __base__=BudgetSpec,
+        __doc__="Limits of one recipe by name.",
+        regression=_REGRESSION,
+        workloads=_at_workloads(BudgetSpec),
     )
     CandidateLimits = create_model(
-        "CandidateLimits", __base__=Strict, regression=_REGRESSION, **_limit_fields(CANDIDATE_LIMITS.values())
+        "CandidateLimits", __base__=_OfAny, regression=_REGRESSION, workloads=_at_workloads(_OfAny)
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,10 +15,11 @@ from pytest_modelopt.config import schema
 from pytest_modelopt.config.candidate_checks import candidate_problems, data_problems
 from pytest_modelopt.config.document import Document, read_document
 from pytest_modelopt.config.errors import explain
-from pytest_modelopt.config.limit_schema import LimitSpec
+from pytest_modelopt.config.limit_schema import LimitSpec, OriginalSpec
 from pytest_modelopt.config.problems import BudgetsError, Problem
 from pytest_modelopt.config.schema import Location
 from pytest_modelopt.config.waiver_list import StatedWaiver, stated_waivers, waiver_problems
+from pytest_modelopt.config.workloads import same_twice, workload_problems, workloads_of
 from pytest_modelopt.limits.catalogue import LIMITS, merge, parse_inference
 from pytest_modelopt.limits.spelling import plain, printable, shown
 from pytest_modelopt.results.answers import Inference
@@ -27,6 +28,7 @@ from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.source import Named, ProgramSource
 from pytest_modelopt.results.verdicts import Limit, Waiver
+from pytest_modelopt.results.workload import Workload, at_workload
 
 if TYPE_CHECKING:
     from pytest_modelopt.optimizing.expression import Expression
@@ -50,6 +52,8 @@ class ModelEntry:
     """Of the original against the base."""
     original: tuple[Limit, ...] = ()
     """Of the original alone."""
+    workloads: tuple[Workload, ...] = (Workload(),)
+    """Its operating points, those on one device together; one without a name where none are stated."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +84,16 @@ class CaseEntry:
     candidate: Candidate | None = None
     expression: Expression | None = None
     """The recipe, where it is one."""
+    workload: Workload = field(default_factory=Workload)
+    """At which it is measured."""
+
+    @property
+    def row(self) -> str:
+        return at_workload(self.recipe, self.workload.name)
 
     @property
     def name(self) -> str:
-        return f"{self.model.name}/{self.recipe}"
+        return f"{self.model.name}/{self.row}"
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,21 @@ class BudgetsFile:
     waivers: tuple[StatedWaiver, ...] = ()
     base_setup: tuple[str, ...] = ()
     """The command that makes in the tree of a base what git ignores; empty where there is none."""
+
+    @property
+    def originals(self) -> tuple[CaseEntry, ...]:
+        """Every original at every workload, whether `original:` states limits of it or not."""
+        stated = {case.name: case for case in self.cases if case.recipe == ORIGINAL}
+        waivers = {(each.case, each.limit): each.waiver for each in self.waivers}
+        made = (
+            CaseEntry(model, ORIGINAL, (), model.line, model.regression, workload=workload)
+            for model in self.models
+            for workload in model.workloads
+        )
+        return tuple(
+            stated.get(entry.name) or replace(entry, regression=_waived(entry.name, entry.regression, waivers))
+            for entry in made
+        )
 
 
 def load_budgets(
@@ -126,13 +151,16 @@ def load_budgets(
     document = read_document(path, file, from_root)
     recipes, recipe_problems = _recipes(document)
     problems = [*document.problems, *_name_problems(document), *recipe_problems]
-    problems += [*candidate_problems(document), *data_problems(document)]
+    problems += [*candidate_problems(document), *data_problems(document), *workload_problems(document)]
     try:
         schema.validate_patterns(document.patterns)
     except ValidationError as error:
         problems += _schema_problems(document, error, ("models",))
     try:
         spec = schema.validate(document.data)
+        defaults = spec.defaults or schema.DefaultsSpec()
+        for name, model in spec.models.items():
+            problems += same_twice(document, name, workloads_of(model, defaults))
     except ValidationError as error:
         problems += _schema_problems(document, error)
     now = today or datetime.datetime.now(datetime.timezone.utc).date()
@@ -218,35 +246,68 @@ def _build(
     for name, model_spec in spec.models.items():
         at: Location = ("models", name)
         model = _model(name, model_spec, document.line(at), defaults)
-        shared = _limits(model_spec.budget, (*at, "budget"), document)
-        models.append(
-            replace(
-                model,
-                regression=_limits(model_spec.regression, (*at, "regression"), document),
-                original=_limits(model_spec.original, (*at, "original"), document),
-            )
+        model = replace(
+            model,
+            regression=_limits(model_spec.regression, (*at, "regression"), document),
+            original=_limits(model_spec.original, (*at, "original"), document),
+            workloads=workloads_of(model_spec, spec.defaults or schema.DefaultsSpec()),
         )
-        if model_spec.original is not None:
-            own, rules = models[-1].original, models[-1].regression
-            cases.append(CaseEntry(models[-1], ORIGINAL, own, document.line((*at, ORIGINAL)), rules))
-        for written, budget in model_spec.recipes.items():
-            here: Location = (*at, "recipes", written)
-            limits = merge([_limits(budget, here, document), shared])
-            own = _limits(budget.regression, (*here, "regression"), document) if budget is not None else ()
-            regression = merge([own, models[-1].regression])
-            recipe = recipes[here]
-            line = document.line(here)
-            cases.append(CaseEntry(models[-1], recipe.text, limits, line, regression, expression=recipe))
-        for candidate, stated in model_spec.candidates.items():
-            here = (*at, "candidates", candidate)
-            binding = tuple(limit for limit in shared if not LIMITS[limit.name].is_about_recipe)
-            limits = merge([_limits(stated, here, document), binding])
-            regression = merge([_limits(stated.regression, (*here, "regression"), document), models[-1].regression])
-            left_out = tuple(limit.name for limit in shared if LIMITS[limit.name].is_about_recipe)
-            origin = Candidate(candidate, stated.origin, left_out)
-            cases.append(CaseEntry(models[-1], candidate, limits, document.line(here), regression, origin))
+        models.append(model)
+        rows = list(_rows(model, model_spec, recipes, document))
+        for device in dict.fromkeys(workload.device for workload in model.workloads):  # each has workers of its own
+            points = [workload for workload in model.workloads if workload.device == device]
+            cases += [_at(workload, row, model_spec, document) for row in rows for workload in points]
     budgets = BudgetsFile(path, defaults, tuple(models), tuple(cases), document.file, base_setup=spec.base_setup)
     return _with_waivers(budgets, spec, document)
+
+
+_Row: TypeAlias = "tuple[CaseEntry, OriginalSpec | None, Location]"
+"""A case before its workload is known, with what states its own limits, and where that stands."""
+
+
+def _rows(
+    model: ModelEntry, spec: schema.ModelSpec, recipes: dict[Location, Expression], document: Document
+) -> Iterator[_Row]:
+    """The original, where it has limits, the recipes and the candidates, with the limits that hold at any workload."""
+    at: Location = ("models", model.name)
+    shared = _limits(spec.budget, (*at, "budget"), document)
+    if spec.original is not None:
+        here: Location = (*at, ORIGINAL)
+        yield CaseEntry(model, ORIGINAL, model.original, document.line(here), model.regression), spec.original, here
+    for written, budget in spec.recipes.items():
+        here = (*at, "recipes", written)
+        limits = merge([_limits(budget, here, document), shared])
+        own = _limits(budget.regression, (*here, "regression"), document) if budget is not None else ()
+        regression = merge([own, model.regression])
+        recipe = recipes[here]
+        yield (
+            CaseEntry(model, recipe.text, limits, document.line(here), regression, expression=recipe),
+            budget,
+            here,
+        )
+    for candidate, stated in spec.candidates.items():
+        here = (*at, "candidates", candidate)
+        binding = tuple(limit for limit in shared if not LIMITS[limit.name].is_about_recipe)
+        limits = merge([_limits(stated, here, document), binding])
+        regression = merge([_limits(stated.regression, (*here, "regression"), document), model.regression])
+        points = (_limits(point, (*at, "workloads", name), document) for name, point in spec.workloads.items())
+        left_out = tuple(limit.name for limit in merge([shared, *points]) if LIMITS[limit.name].is_about_recipe)
+        origin = Candidate(candidate, stated.origin, left_out)
+        yield CaseEntry(model, candidate, limits, document.line(here), regression, origin), stated, here
+
+
+def _at(workload: Workload, row: _Row, spec: schema.ModelSpec, document: Document) -> CaseEntry:
+    """The case at a workload: what is stated of the two together goes before what the workload states, and that before
+    what holds wherever it runs. The original has its own limits only."""
+    entry, stated, here = row
+    at: Location = ("workloads", workload.name)
+    own = _limits(stated.workloads.get(workload.name) if stated is not None else None, (*here, *at), document)
+    of_point = _limits(spec.workloads.get(workload.name), ("models", entry.model.name, *at), document)
+    if entry.recipe == ORIGINAL:
+        of_point = ()
+    if entry.candidate is not None:
+        of_point = tuple(limit for limit in of_point if not LIMITS[limit.name].is_about_recipe)
+    return replace(entry, limits=merge([own, of_point, entry.limits]), workload=workload)
 
 
 def _with_waivers(budgets: BudgetsFile, spec: schema.BudgetsSpec, document: Document) -> BudgetsFile:

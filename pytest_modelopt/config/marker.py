@@ -17,6 +17,7 @@ from pytest_modelopt.limits.catalogue import (
 from pytest_modelopt.limits.spelling import did_you_mean, printable, shown
 from pytest_modelopt.limits.units import UnitError
 from pytest_modelopt.results.verdicts import Limit
+from pytest_modelopt.results.workload import at_workload, without_workload
 
 _LIMIT_KEYS = ("limit", "level")
 
@@ -71,12 +72,13 @@ def _case(args: tuple[object, ...], messages: list[str], known: Collection[str])
 def _canonical_case(text: str, messages: list[str]) -> str | None:
     from pytest_modelopt.optimizing.expression import RecipeError, parse
 
-    model, _, recipe = text.partition("/")
+    model, _, row = text.partition("/")
+    recipe, workload = without_workload(row)
     if not model.strip():
         messages.append(f"the case {shown(text)} has no model before the '/'; write 'model/recipe'")
         return None
     try:
-        return f"{model.strip()}/{parse(recipe).text}"
+        return f"{model.strip()}/{at_workload(parse(recipe).text, workload)}"
     except RecipeError as error:
         messages.append(f"the case {shown(text)}: {printable(str(error))}")
         return None

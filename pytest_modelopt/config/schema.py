@@ -109,8 +109,12 @@ _INFERENCE_SCHEMA = {"enum": list(INFERENCES)}
 InferenceOf = Annotated[Inference, BeforeValidator(parse_inference), WithJsonSchema(_INFERENCE_SCHEMA)]
 ModelInference = Annotated[str, BeforeValidator(parse_inference), WithJsonSchema(_INFERENCE_SCHEMA)]
 """Empty where a model says nothing, so that `defaults` hold."""
-Count = Annotated[int, BeforeValidator(parse_count), WithJsonSchema({"type": "integer", "minimum": 1})]
-Seconds = Annotated[float, BeforeValidator(parse_time), WithJsonSchema(WORDS_OF_UNITS["time"][0])]
+_COUNT, _SECONDS = WithJsonSchema({"type": "integer", "minimum": 1}), WithJsonSchema(WORDS_OF_UNITS["time"][0])
+Count = Annotated[int, BeforeValidator(parse_count), _COUNT]
+Seconds = Annotated[float, BeforeValidator(parse_time), _SECONDS]
+OwnCount = Annotated[int | None, BeforeValidator(parse_count), _COUNT]
+OwnSeconds = Annotated[float | None, BeforeValidator(parse_time), _SECONDS]
+"""None where nothing is said, so that something else holds."""
 Command = Annotated[
     tuple[str, ...],
     BeforeValidator(parse_command),
@@ -130,13 +134,34 @@ Recipes = Annotated[dict[str, RecipeSpec | None], BeforeValidator(_not_empty("in
 # --- the types -------------------------------------------------------------------------------------------------------
 
 
+_TIME_LIMIT = "The longest that the timing of one comparison may take."
+_EXAMPLE_INPUTS = "The function that returns the inputs of the timed call."
+
+
+class CallSpec(Strict):
+    """How the call is made that is timed and whose memory is measured; what is not stated is that of the model, or of
+    `defaults`."""
+
+    batch_size: OwnCount = Field(
+        default=None, description="Examples in the call: the first of `data`, or of `example_inputs` of the model."
+    )
+    threads: OwnCount = Field(default=None, description="Threads inside one operation.")
+    device: Device = Field(default="", description="Where the model runs: `cpu`, `cuda` or `cuda:1`.")
+    time_limit: OwnSeconds = Field(default=None, description=_TIME_LIMIT)
+    example_inputs: Call = Field(default="", description=_EXAMPLE_INPUTS)
+
+
+class WorkloadSpec(CallSpec, BudgetSpec):
+    """An operating point: how the model is called there, and its limits, for every recipe and every candidate."""
+
+
 class DefaultsSpec(Strict):
     """How every case is measured."""
 
     device: Device = Field(default="cpu", description="Where the models run: `cpu`, `cuda` or `cuda:1`.")
     threads: Count = Field(default=1, description="Threads inside one operation while timing; 1 repeats best.")
     batch_size: Count = Field(default=1, description="Examples in the timed and memory-measured call.")
-    time_limit: Seconds = Field(default=20.0, description="The longest that the timing of one comparison may take.")
+    time_limit: Seconds = Field(default=20.0, description=_TIME_LIMIT)
     step_limit: Seconds = Field(
         default=600.0, description="The longest that loading, optimizing or scoring may each take."
     )
@@ -154,7 +179,7 @@ class DefaultsSpec(Strict):
     )
 
 
-class PatternSpec(Strict):
+class PatternSpec(CallSpec):
     """What holds for all models whose names match, unless one of them states it itself."""
 
     model_config = ConfigDict(json_schema_extra=_IGNORED)
@@ -166,7 +191,6 @@ class PatternSpec(Strict):
         "be about answers, and `example_inputs` is needed.",
     )
     calibration: Call = Field(default="", description="The function that returns examples for recipes to learn from.")
-    example_inputs: Call = Field(default="", description="The function that returns the inputs of the timed call.")
     metric: Annotated[MetricForm, WithJsonSchema(METRIC_SCHEMA)] = Field(
         default_factory=lambda: MetricForm(name="accuracy"), description="What scores the answers."
     )
@@ -183,6 +207,13 @@ class PatternSpec(Strict):
     )
     budget: BudgetSpec | None = Field(
         default=None, description="Limits that hold for every recipe and every candidate of this model."
+    )
+    workloads: Annotated[dict[str, WorkloadSpec], BeforeValidator(_not_empty("online"))] = Field(
+        default_factory=dict,
+        description="Operating points by name. Each recipe, each candidate and the original is a case at each of them, "
+        "with its memory, its latency and its limits; answers and size are measured once.",
+        json_schema_extra={"minProperties": 1, "propertyNames": {"pattern": r"^(?!.*::)[^/@#]+$"}},
+        examples=[{"online": {"batch_size": 1}, "night": {"batch_size": 32, "threads": 2, "min_speedup": "1.5x"}}],
     )
     regression: RegressionSpec | None = Field(
         default=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_modelopt.config.document import Document
 from pytest_modelopt.config.problems import Problem
+from pytest_modelopt.config.row_names import canonical_row
 from pytest_modelopt.config.schema import Location
 from pytest_modelopt.config.waiver_schema import WaiverForm, parse_case, parse_limit_name, parse_until
 from pytest_modelopt.limits.catalogue import LIMITS, is_looser
@@ -18,6 +20,7 @@ from pytest_modelopt.limits.units import UnitError
 from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.metric import MetricSpec, in_unit_interval
 from pytest_modelopt.results.verdicts import Waiver
+from pytest_modelopt.results.workload import at_workload, without_workload
 
 if TYPE_CHECKING:
     from pytest_modelopt.optimizing.expression import Expression
@@ -99,7 +102,12 @@ def stated_waivers(
     document: Document, forms: Sequence[WaiverForm], metrics: Mapping[str, MetricSpec]
 ) -> tuple[StatedWaiver, ...]:
     """The waivers of a file without problems. `metrics` are those of each model."""
-    candidates = {f"{model}/{name}" for model, entry in document.data["models"].items() for name in _candidates(entry)}
+    candidates = {
+        at_workload(f"{model}/{name}", workload)
+        for model, entry in document.data["models"].items()
+        for name in _candidates(entry)
+        for workload in _workloads(entry)
+    }
     found = []
     for index, form in enumerate(forms):
         here: Location = ("waivers", index)
@@ -127,16 +135,12 @@ def _text(document: Document, waiver: Location) -> str:
 
 
 def canonical_case(written: str, known: Collection[str]) -> str | None:
-    """'model/recipe' with the recipe in canonical spelling; None where there is no such recipe, nor such a case among
-    those that are `known`."""
-    from pytest_modelopt.optimizing.expression import canonical_text
-
-    model, _, recipe = written.partition("/")
-    as_it_is = f"{model.strip()}/{recipe.strip()}"
-    if recipe.strip() == ORIGINAL or as_it_is in known:
-        return as_it_is
-    text = canonical_text(recipe)
-    return None if text is None else f"{model.strip()}/{text}"
+    """'model/recipe @ workload' with the recipe in canonical spelling; None where there is no such recipe, nor such a
+    case among those that are `known`."""
+    model, _, row = written.partition("/")
+    recipe, workload = without_workload(row)
+    as_it_is = at_workload(f"{model.strip()}/{recipe}", workload)
+    return as_it_is if recipe == ORIGINAL or as_it_is in known else canonical_row(model, row)
 
 
 # --- what the file has, as far as it can be read ---------------------------------------------------------------------
@@ -156,18 +160,32 @@ def _limits_of(document: Document, expressions: Mapping[Location, Expression]) -
             continue
         metric = _metric(entry)
         regression, shared = _limits(entry.get("regression"), metric), _limits(entry.get("budget"), metric)
-        found[f"{model}/{ORIGINAL}"] = {**_limits(entry.get("original"), metric), **regression}
-        for name, stated in _candidates(entry).items():
-            binding = {limit: each for limit, each in shared.items() if not LIMITS[limit].is_about_recipe}
-            of_base = _limits(stated.get("regression"), metric) if isinstance(stated, dict) else {}
-            found[f"{model}/{name}"] = {**binding, **_limits(stated, metric), **regression, **of_base}
-        for written, recipe in entry["recipes"].items() if isinstance(entry.get("recipes"), dict) else ():
-            expression = expressions.get(("models", model, "recipes", written))
-            if expression is not None:
-                own = _limits(recipe, metric)
-                of_base = _limits(recipe.get("regression"), metric) if isinstance(recipe, dict) else {}
-                found[f"{model}/{expression.text}"] = {**shared, **own, **regression, **of_base}
+        recipes = entry["recipes"] if isinstance(entry.get("recipes"), dict) else {}
+        at = {key: expressions.get(("models", model, "recipes", key)) for key in recipes}
+        known = {expression.text: recipes[key] for key, expression in at.items() if expression is not None}
+        for workload, point in _workloads(entry).items():
+            of_point = _limits(point, metric)
+            own = {**_limits(entry.get("original"), metric), **_nested(entry.get("original"), workload, metric)}
+            found[at_workload(f"{model}/{ORIGINAL}", workload)] = {**own, **regression}
+            for name, stated in [*known.items(), *_candidates(entry).items()]:
+                own = {**shared, **_limits(stated, metric), **of_point, **_nested(stated, workload, metric)}
+                if name in _candidates(entry):
+                    own = {limit: each for limit, each in own.items() if not LIMITS[limit].is_about_recipe}
+                of_base = _limits(stated.get("regression"), metric) if isinstance(stated, dict) else {}
+                found[at_workload(f"{model}/{name}", workload)] = {**own, **regression, **of_base}
     return found
+
+
+def _workloads(entry: object) -> dict[str, Any]:
+    """What each states; of a model without workloads the one that has no name."""
+    found = entry.get("workloads") if isinstance(entry, dict) else None
+    return found if isinstance(found, dict) and found else {"": {}}
+
+
+def _nested(stated: object, workload: str, metric: MetricSpec) -> dict[str, _Stated]:
+    """The limits that a case states of itself at a workload."""
+    found = stated.get("workloads") if isinstance(stated, dict) else None
+    return _limits(found.get(workload), metric) if isinstance(found, dict) else {}
 
 
 def _candidates(entry: object) -> dict[str, Any]:
@@ -226,22 +244,33 @@ def _no_such_case(document: Document, stated: _Limits, written: str, case: str |
 
     if case in stated:
         return ""
-    model, _, recipe = (part.strip() for part in written.partition("/"))
-    if f"{model}/{ORIGINAL}" not in stated:
+    model, _, row = (part.strip() for part in written.partition("/"))
+    rows = [each.removeprefix(f"{model}/") for each in stated if each.startswith(f"{model}/")]
+    if not rows:
         models = dict.fromkeys(each.partition("/")[0] for each in stated)
         return f"there is no model {shown(model)}{did_you_mean(model, models)}"
-    try:
+    recipe, workload = without_workload(row)
+    spelling, recipes = recipe, {without_workload(each)[0] for each in rows}
+    with contextlib.suppress(RecipeError):
         spelling = parse(recipe).text
+    if {recipe, spelling} & recipes:  # of a recipe that is there, the workload is not
+        names = dict.fromkeys(without_workload(each)[1] for each in rows)
+        if not workload:
+            return (
+                f"{plain(model)} has workloads: name one behind the recipe, as `{recipe} @ {plain(next(iter(names)))}`"
+            )
+        return f"{plain(model)} has no workload {shown(workload)}{did_you_mean(workload, filter(None, names))}"
+    try:
+        parse(recipe)
     except RecipeError as error:
         near = nearest(recipe, [ORIGINAL])
         return f"{printable(str(error))}{f'; did you mean {near!r}?' if near else ''}"
-    recipes = [each.removeprefix(f"{model}/") for each in stated if each.startswith(f"{model}/")]
-    return f"{plain(model)} has no recipe {shown(spelling)}{did_you_mean(spelling, recipes)}"
+    return f"{plain(model)} has no recipe {shown(spelling)}{did_you_mean(at_workload(spelling, workload), rows)}"
 
 
 def _no_such_limit(case: str, limit: str, stated: Mapping[str, _Stated]) -> str:
     nothing = f"{plain(case)} states no {limit}, so there is nothing to waive"
-    if not stated and case.endswith(f"/{ORIGINAL}"):
+    if not stated and without_workload(case)[0].endswith(f"/{ORIGINAL}"):
         return f"{nothing}: the limits of an original stand below `original:` and `regression:` of its model"
     return f"{nothing}{did_you_mean(limit, stated)}"
 

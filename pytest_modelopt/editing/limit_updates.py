@@ -113,7 +113,7 @@ def update(budgets: BudgetsFile, stated: tuple[Stated, ...], record: Record, set
 
 def foreign_cases(budgets: BudgetsFile, record: Record) -> tuple[str, ...]:
     """Cases of the record that the file does not have, of those whose limits are not stated elsewhere."""
-    known = {entry.name for entry in budgets.cases} | {f"{model.name}/original" for model in budgets.models}
+    known = {entry.name for entry in (*budgets.cases, *budgets.originals)}
     strange = (
         case.name
         for case in record.cases
@@ -180,13 +180,13 @@ def _measured(budgets: BudgetsFile, stated: Stated, record: Record, settings: Se
     if not judged_here:
         raise _Leave(f"the record judged {stated.case} by a limit that is stated elsewhere")
     for case in judged_here:
-        verdict = _certain(budgets, case, stated, settings)
+        verdict = _certain(case, stated, settings)
         end = tightest(case, stated.limit, verdict.measured, record.timed_limits)
         value = None if end is None else with_headroom(case, stated.limit, end, verdict.measured, settings.headroom)
         yield _Measured(case, stated, verdict, end, value)
 
 
-def _certain(budgets: BudgetsFile, case: Case, stated: Stated, settings: Settings) -> Verdict:
+def _certain(case: Case, stated: Stated, settings: Settings) -> Verdict:
     """The verdict of a limit that the record knows and that was decided. Raises _Leave."""
     name = stated.case
     if case.error is not None:
@@ -196,7 +196,7 @@ def _certain(budgets: BudgetsFile, case: Case, stated: Stated, settings: Setting
         raise _Leave(f"the record knows no such limit of {name}: the file has changed since")
     if (then.text, then.value) != (stated.limit.text, stated.limit.value):
         raise _Leave(f"the record judged {name} by {_line(then.text)}: the file has changed since")
-    changed = _measured_otherwise(budgets, case, stated)
+    changed = _measured_otherwise(case, stated)
     if changed:
         raise _Leave(f"{name} was measured with {changed}: the file has changed since")
     verdict = next((each for each in case.verdicts if each.limit.name == stated.limit.name), None)
@@ -213,14 +213,17 @@ def _certain(budgets: BudgetsFile, case: Case, stated: Stated, settings: Setting
     return verdict
 
 
-def _measured_otherwise(budgets: BudgetsFile, case: Case, stated: Stated) -> str:
+def _measured_otherwise(case: Case, stated: Stated) -> str:
     """What the file says otherwise now, of that which figures depend on; else empty."""
-    metric, model = case.metric, stated.entry.model
-    then_and_now = {
-        "batch_size": (case.batch_size, budgets.defaults.batch_size),
-        "device": (case.device, budgets.defaults.device),
+    metric, model, workload = case.metric, stated.entry.model, stated.entry.workload
+    then_and_now: dict[str, tuple[object, object]] = {
+        "device": (case.device, workload.device),
         "inference": (case.inference, model.inference),
     }
+    if workload.takes != "all":
+        then_and_now["batch_size"] = (case.batch_size, workload.batch_size)
+    if case.threads is not None:
+        then_and_now["threads"] = (case.threads, workload.threads)
     if metric is not None and (model.metric.is_built_in or MetricSpec(metric).is_built_in):
         then_and_now["metric"] = (metric, str(model.metric.name))
     return ", ".join(f"{key} {_line(str(then))}" for key, (then, now) in then_and_now.items() if then != now)

@@ -30,7 +30,6 @@ class Stated:
     """'digits-vit/int8-dynamic'."""
     limit: Limit
     entry: CaseEntry
-    """Of a limit that the original must keep against the base: any case of its model."""
     is_regression: bool
     place: Place | None
     """None where the value is written in a way that cannot be replaced (a block, an escape, an alias of no limit)."""
@@ -41,17 +40,20 @@ def stated_limits(budgets: BudgetsFile, document: Document) -> Iterator[Stated]:
     told: set[str] = set()
     for entry in budgets.cases:
         model: Location = ("models", entry.model.name)
-        own = _own(entry, model)
+        own, at = _own(entry, model), ("workloads", entry.workload.name)
+        shared: tuple[Location, ...] = ((*model, *at), own, (*model, "budget"))
         for limit in entry.limits:
-            yield Stated(entry.name, limit, entry, False, _place(document, limit, own, (*model, "budget")))
+            mappings = ((*own, *at), *((own,) if entry.recipe == ORIGINAL else shared))
+            yield Stated(entry.name, limit, entry, False, _place(document, limit, *mappings))
         for limit in entry.regression if entry.recipe != ORIGINAL else ():
-            mappings = ((*own, "regression"), own, (*model, "regression"))
-            yield Stated(entry.name, limit, entry, True, _place(document, limit, *mappings))
+            of_base = ((*own, "regression"), own, (*model, "regression"))
+            yield Stated(entry.name, limit, entry, True, _place(document, limit, *of_base))
         if entry.model.name not in told:
             told.add(entry.model.name)
-            for limit in entry.model.regression:
-                place = _place(document, limit, (*model, "regression"))
-                yield Stated(f"{entry.model.name}/{ORIGINAL}", limit, entry, True, place)
+            for original in budgets.originals:
+                for limit in original.regression if original.model == entry.model else ():
+                    place = _place(document, limit, (*model, "regression"))
+                    yield Stated(original.name, limit, original, True, place)
 
 
 def _own(entry: CaseEntry, model: Location) -> Location:

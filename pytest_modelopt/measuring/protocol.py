@@ -40,6 +40,16 @@ def cut(text: str, most: int) -> str:
 
 
 @dataclass(frozen=True)
+class CallShape:
+    """The inputs of the measured call."""
+
+    batch_size: int
+    shapes: tuple[tuple[int, ...], ...]
+    """Of its tensors, in the order of the arguments."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Loaded:
     """What is known of a variant once it stands: notes about the model, and what the recipe changed."""
 
@@ -57,6 +67,7 @@ class Loaded:
     """Whether the project has imported torch's compiler, or a library that does."""
     is_uncounted: bool = False
     """Whether hardly anything of the weights was found in memory that the tensor meter can count."""
+    called: CallShape | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.source import ProgramSource, Source
+from pytest_modelopt.results.workload import Taken, Workload
 
 SEED = 20260101
 """Seed of everything random in a run: weights made by a factory, calibration order, the coin of the pairs."""
@@ -61,7 +62,8 @@ class Variant:
     device: str = "cpu"
     """Where it runs: `cpu`, `cuda`, `cuda:1`."""
     threads: int = 1
-    """Intra-op threads of every call, timed or not: figures then repeat on a shared machine."""
+    """Intra-op threads of the call that is timed: figures then repeat on a shared machine. Every other call, that of
+    recipes and of scores, has those of `first`."""
     seed: int = SEED
     slices: Source | None = None
     """A function (inputs, target) -> slice name, called with each example of the data."""
@@ -69,6 +71,44 @@ class Variant:
     """Where it belongs to another revision: its `import_paths` and its working directory lie in there."""
     candidate: Candidate | None = None
     """What the project has made of the model itself; there is no recipe then."""
+    takes: Taken = "first"
+    time_limit_s: float | None = None
+    """Of timing it beside another; None: that of the run."""
+    workload: str = ""
+    """The name of the operating point at which it is measured."""
+    points: tuple[Workload, ...] = ()
+    """All operating points of its model on its device; none where it has only this one."""
+
+    def at(self, point: Workload) -> Variant:
+        """The same, called as it is at another operating point."""
+        return replace(
+            self,
+            workload=point.name,
+            batch_size=point.batch_size,
+            threads=point.threads,
+            device=point.device,
+            time_limit_s=point.time_limit_s,
+            example_inputs=point.example_inputs,
+            takes=point.takes,
+        )
+
+    @property
+    def first(self) -> Variant:
+        """At the first operating point, where it is made, optimized and scored, whichever is measured."""
+        return self.at(self.points[0]) if self.points else self
+
+    @property
+    def point(self) -> Workload:
+        """Its operating point, where its model has several."""
+        return next(point for point in self.points if point.name == self.workload)
+
+    @property
+    def is_at_first(self) -> bool:
+        return not self.points or self.workload == self.points[0].name
+
+    @property
+    def is_at_last(self) -> bool:
+        return not self.points or self.workload == self.points[-1].name
 
     @property
     def is_original(self) -> bool:

@@ -13,6 +13,14 @@ Inputs: TypeAlias = "torch.Tensor | tuple[torch.Tensor, ...] | dict[str, torch.T
 """One batch: a tensor (one argument), a tuple (positional arguments) or a dict (keyword arguments)."""
 
 
+class ForOneCall:
+    """A module that is prepared for the sizes of one call; calls of other sizes work, and take longer."""
+
+    def stand_for(self, inputs: Inputs) -> None:
+        """Be prepared for a call with tensors of these sizes instead."""
+        raise NotImplementedError
+
+
 def call(model: Callable[..., Any], inputs: Inputs) -> Any:
     """One forward pass, on a copy of `inputs`.
 

@@ -42,21 +42,18 @@ class ModelNode(pytest.Collector):
         self._entries = entries
 
     def collect(self) -> Iterator[CaseItem]:
-        if not self.config.stash[SESSION].compares_with_base:
-            for entry in self._entries:
-                yield CaseItem.from_parent(self, name=entry.recipe, entry=entry)
-            return
-        model = self._entries[0].model
-        yield AgainstBase.from_parent(
-            self,
-            name=f"{ORIGINAL}{AGAINST_BASE}",
-            entry=replace(self._entries[0], recipe=ORIGINAL, expression=None, candidate=None, line=model.line),
-        )
-        for entry in self._entries:  # the base's turn comes while the variant is still there
-            yield CaseItem.from_parent(self, name=entry.recipe, entry=entry)
-            if entry.recipe == ORIGINAL:
-                continue
-            yield AgainstBase.from_parent(self, name=f"{entry.recipe}{AGAINST_BASE}", entry=entry)
+        session = self.config.stash[SESSION]
+        told = set[str]()
+        for entry in self._entries:
+            device = entry.workload.device
+            if session.compares_with_base and device not in told:  # the workers of the originals are those of a device
+                told.add(device)
+                for original in session.originals:
+                    if (original.model, original.workload.device) == (entry.model, device):
+                        yield AgainstBase.from_parent(self, name=f"{original.row}{AGAINST_BASE}", entry=original)
+            yield CaseItem.from_parent(self, name=entry.row, entry=entry)
+            if session.compares_with_base and entry.recipe != ORIGINAL:  # while the variant is still there
+                yield AgainstBase.from_parent(self, name=f"{entry.row}{AGAINST_BASE}", entry=entry)
 
 
 class CaseItem(pytest.Item):
@@ -115,14 +112,15 @@ def unmeasured(item: pytest.Item, session: Session) -> Case:
     if isinstance(item, CaseItem):
         entry, base = item.entry, session.revision or session.saved
         is_against = isinstance(item, AgainstBase) and base is not None
-        limits = entry.limits
-        if is_against:
-            limits = entry.model.regression if entry.recipe == ORIGINAL else entry.regression
         return replace(
             case,
             model=entry.model.name,
             recipe=entry.recipe,
-            limits=limits,
+            limits=entry.regression if is_against else entry.limits,
+            batch_size=entry.workload.batch_size,
+            threads=entry.workload.threads,
+            device=entry.workload.device,
+            workload=entry.workload.name,
             base=Base(base.name, "compared") if is_against and base is not None else None,
         )
     try:
@@ -132,7 +130,8 @@ def unmeasured(item: pytest.Item, session: Session) -> Case:
     if budget.entry is None:
         return replace(case, limits=budget.limits)
     model = f"{budget.entry.model.name} in {item.name}"
-    return replace(case, model=model, recipe=budget.entry.recipe, limits=budget.limits)
+    workload = budget.entry.workload.name
+    return replace(case, model=model, recipe=budget.entry.recipe, limits=budget.limits, workload=workload)
 
 
 def unknown(test: str, session: Session, name: str = "") -> Case:
@@ -159,8 +158,9 @@ def entry_ids(session: Session, root: Path, items: Sequence[pytest.Item]) -> Ite
     node = known.getparent(BudgetsModule) if known is not None else None
     file = Path(os.path.relpath(session.options.budgets, root)).as_posix() if node is None else node.nodeid
     for model in session.models:
-        recipes = [entry.recipe for entry in session.entries if entry.model == model]
-        yield from (f"{file}::{model.name}::{name}" for name in recipes)
+        rows = [entry.row for entry in session.entries if entry.model == model]
+        yield from (f"{file}::{model.name}::{name}" for name in rows)
         if session.compares_with_base:
-            others = dict.fromkeys([ORIGINAL, *recipes])
+            originals = [entry.row for entry in session.originals if entry.model == model]
+            others = dict.fromkeys([*originals, *rows])
             yield from (f"{file}::{model.name}::{name}{AGAINST_BASE}" for name in others)

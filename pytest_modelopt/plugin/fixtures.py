@@ -61,11 +61,13 @@ class _Work:
         batch_size: int | None = None,
         threads: int | None = None,
         device: str | None = None,
+        workload: str = "",
     ) -> Variant:
         """The variant that `sources` (model, data, calibration, example_inputs, slices, candidate) describe."""
         from pytest_modelopt.measuring.variant import Variant, environment_now
         from pytest_modelopt.results.candidate import Candidate
         from pytest_modelopt.results.source import Carried
+        from pytest_modelopt.results.workload import wrong_name
 
         given = sources.get("candidate")
         files = {name: file for name in ("model", "candidate") if (file := self._file(sources.get(name), name))}
@@ -84,6 +86,9 @@ class _Work:
         for name, number in (("batch_size", batch_size), ("threads", threads)):
             if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
                 pytest.fail(f"{name}={number!r} is not a positive whole number", pytrace=False)
+        if workload and (why := wrong_name(workload)):
+            pytest.fail(f"workload={workload!r} {why}", pytrace=False)
+        has_inputs = sources.get("example_inputs") is not None
         return Variant(
             model=origins["model"],
             recipe=None if recipe is None else parse_recipe(recipe),
@@ -100,6 +105,8 @@ class _Work:
             threads=defaults.threads if threads is None else threads,
             slices=named.get("slices"),
             candidate=candidate,
+            takes="first" if not has_inputs else "all" if batch_size is None else "exactly",
+            workload=workload,
         )
 
     def _file(self, value: Any, what: str) -> ProgramSource | None:
@@ -150,6 +157,7 @@ class ModelOpt(_Work):
         batch_size: int | None = None,
         threads: int | None = None,
         device: str | None = None,
+        workload: str = "",
     ) -> Comparison:
         """Measure `model` optimized with `recipe`, or `candidate` in its place, against `model`; or `model` alone.
 
@@ -163,7 +171,8 @@ class ModelOpt(_Work):
                 batches, or a factory of one of these. Targets may be a list with one entry for each example; under a
                 metric that needs no labels, inputs alone will do.
             calibration: data for recipes that calibrate; the same forms.
-            example_inputs: inputs of the timed and memory-measured call; default: the first examples of `data`.
+            example_inputs: inputs of the timed and memory-measured call, all of them; default: the first examples of
+                `data`.
             metric: "accuracy", "top-5"; "agreement", "cosine" or "sqnr", which need no labels; the path of a class, as
                 "torchmetrics.text.WordErrorRate"; `"package.module:function"`; a function (outputs, targets) -> score
                 with an attribute `higher_is_better`; an instance of torchmetrics.Metric; or a dict with one of these as
@@ -174,6 +183,7 @@ class ModelOpt(_Work):
                 were drawn from, by 95% bounds; default of budgets.yaml, else the set.
             batch_size, threads: of the timed and memory-measured call; defaults of budgets.yaml, else 1.
             device: where both run, `"cpu"`, `"cuda"` or `"cuda:0"`; default of budgets.yaml, else the CPU.
+            workload: what its row is called beside others of the test, `"night"`: `int8-dynamic @ night`.
 
         The test's budget (`@pytest.mark.model_budget(...)`) is asserted when the test ends.
         """
@@ -199,7 +209,7 @@ class ModelOpt(_Work):
                 "slices": slices,
                 "candidate": candidate,
             }
-            variant = self._variant(sources, recipe, metric, batch_size, threads, device)
+            variant = self._variant(sources, recipe, metric, batch_size, threads, device, workload)
             name = _model_name(model, self._item)
         return self._measure(variant, name, budget, self._inference(budget, inference, is_named=model is None))
 

@@ -115,7 +115,7 @@ class Gate:
                 item.stash[_WRONG_MARKER] = str(error)
                 problems.append(str(error))
         if session.revision is not None:
-            limits += [limit for model in session.models for limit in model.regression]
+            limits += [limit for entry in session.originals for limit in entry.regression]
             limits += [limit for entry in session.entries for limit in entry.regression]
         session.timed_limits = sum(LIMITS[limit.name].is_timed for limit in limits)
         if problems and not self._is_worker:  # pytest-xdist loses a worker's UsageError: there, each test fails with it

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_modelopt.results.case import ORIGINAL
-
 if TYPE_CHECKING:
     from pytest_modelopt.config.loader import BudgetsFile
 
@@ -18,6 +16,8 @@ AGAINST_BASE = " against base"
 
 _STEP = r"(?!(?:and|or|not)\b)[a-z0-9][a-z0-9.:-]*(?:\s*\([^()]*\))?"
 _EXPRESSION = re.compile(rf"(?<![\w.+:/-])((?:[\w.-]+/)?)({_STEP}(?:\s*\+\s*{_STEP})*)(?![\w./-])")
+_AT = re.compile(r"_?\s+@\s+")
+"""Before the workload of a row: no word of `-k` has it."""
 _NO_KEYWORD = re.compile(r"[^\w:+\-.\[\]\\/]+")
 """What cannot stand in a word of `-k`."""
 
@@ -28,10 +28,11 @@ def read_selection(config: pytest.Config, budgets: BudgetsFile) -> None:
     Raises:
         pytest.UsageError: naming a case that the file does not have, and the nearest one that it has.
     """
-    config.args[:] = [_argument(text, config.invocation_params.dir, budgets) for text in config.args]
+    folder = config.invocation_params.dir
+    config.args[:] = [each for text in config.args for each in _arguments(text, folder, budgets)]
     deselected: list[str] = config.getoption("deselect") or []
-    deselected[:] = [_node_id(text, config.rootpath, budgets) or text for text in deselected]
-    config.option.keyword = _EXPRESSION.sub(_keyword, config.option.keyword)
+    deselected[:] = [each for text in deselected for each in _node_ids(text, config.rootpath, budgets) or [text]]
+    config.option.keyword = _AT.sub("_", _EXPRESSION.sub(_keyword, config.option.keyword))
 
 
 def keyword(case: str) -> str:
@@ -39,32 +40,30 @@ def keyword(case: str) -> str:
     return _NO_KEYWORD.sub("_", case)
 
 
-def _argument(text: str, folder: Path, budgets: BudgetsFile) -> str:
-    """A path, with the node id of the case that it names behind the budgets file. Raises UsageError."""
+def _arguments(text: str, folder: Path, budgets: BudgetsFile) -> list[str]:
+    """A path, with the node ids of the cases that it names behind the budgets file. Raises UsageError."""
     from pytest_modelopt.limits.spelling import did_you_mean, shown
 
-    found = _node_id(text, folder, budgets)
-    if found == "":
+    found = _node_ids(text, folder, budgets)
+    if found == []:
         named = text.partition("::")[2]
         near = did_you_mean(named.replace("::", "/"), [case.name for case in budgets.cases])
         raise pytest.UsageError(f"{budgets.file} has no case {shown(named)}{near}")
-    return found or text
+    return found or [text]
 
 
-def _node_id(text: str, folder: Path, budgets: BudgetsFile) -> str | None:
-    """The node id that is meant; '' where the file has no such case, None where no case of the file is named."""
-    from pytest_modelopt.optimizing.expression import canonical_text
+def _node_ids(text: str, folder: Path, budgets: BudgetsFile) -> list[str] | None:
+    """The node ids that are meant, of a recipe those at all workloads; none where the file has no such case, None where
+    no case of the file is named."""
+    from pytest_modelopt.config.row_names import rows_named
 
     path, _, rest = text.partition("::")
     model, _, written = rest.partition("::" if "::" in rest else "/")
     if not written or not _is_file(folder / path, budgets.path):
         return None
     against = AGAINST_BASE if written.endswith(AGAINST_BASE) else ""
-    stated = written.removesuffix(AGAINST_BASE)
-    recipe = canonical_text(stated) or stated
-    if f"{model}/{recipe}" not in {case.name for case in budgets.cases} and recipe != ORIGINAL:
-        return ""
-    return f"{path}::{model}::{recipe}{against}"
+    rows = dict.fromkeys(rows_named(model, written.removesuffix(AGAINST_BASE), (*budgets.cases, *budgets.originals)))
+    return [f"{path}::{model}::{row}{against}" for row in rows]
 
 
 def _is_file(path: Path, other: Path) -> bool:

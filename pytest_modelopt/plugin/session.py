@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.optimizing.expression import Expression
     from pytest_modelopt.plugin.outputs import Outputs
     from pytest_modelopt.results.candidate import Candidate
+    from pytest_modelopt.results.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,14 @@ class Session:
         return self.budgets.models if self.budgets else ()
 
     @property
+    def originals(self) -> tuple[CaseEntry, ...]:
+        """The original of each model of budgets.yaml, at each of its workloads."""
+        return self.budgets.originals if self.budgets else ()
+
+    @property
     def states_regression(self) -> bool:
         """Whether budgets.yaml has limits against a base."""
-        return any(model.regression for model in self.models) or any(entry.regression for entry in self.entries)
+        return any(entry.regression for entry in (*self.entries, *self.originals))
 
     @property
     def runner(self) -> Runner:
@@ -113,7 +119,9 @@ class Session:
     def variant(self, entry: CaseEntry) -> Variant:
         """What a case of budgets.yaml measures."""
         assert self.budgets is not None
-        return variant_of(self.budgets, entry.model, entry.expression, self.working_directory, entry.candidate)
+        folder, recipe, workload = self.working_directory, entry.expression, entry.workload
+        made = variant_of(self.budgets, entry.model, recipe, folder, entry.candidate, workload)
+        return replace(made, time_limit_s=self.options.time_limit_s or made.time_limit_s)
 
     @property
     def compares_with_base(self) -> bool:
@@ -154,8 +162,7 @@ class Session:
         from pytest_modelopt.diagnosis.examine import examine
         from pytest_modelopt.judging.judge import judge
 
-        model = entry.model
-        limits = model.regression if entry.recipe == ORIGINAL else entry.regression
+        model, limits = entry.model, entry.regression
         head = self.variant(entry)
         case = next_stage(MeasuredCase, _planned(case_id, model.name, limits, head, model.inference))
         is_open = self._is_open(limits)
@@ -287,6 +294,7 @@ def _planned(case_id: str, model: str, limits: Sequence[Limit], variant: Variant
         device=variant.device,
         inference=inference,
         threads=variant.threads,
+        workload=variant.workload,
     )
 
 
@@ -303,28 +311,29 @@ def variant_of(
     recipe: Expression | None,
     working_directory: Path,
     candidate: Candidate | None = None,
+    workload: Workload | None = None,
 ) -> Variant:
-    """A model of budgets.yaml as a variant; its factories are looked for beside the file first."""
+    """A model of budgets.yaml as a variant, at its first workload where none is given. Its factories are looked for
+    beside the file first."""
     from pytest_modelopt.measuring.variant import Variant, environment_now
 
+    at = workload or model.workloads[0]
     return Variant(
         model=_absolute(model.origin, budgets.path.parent),
         recipe=recipe,
         data=model.data,
         calibration=model.calibration,
-        example_inputs=model.example_inputs,
+        example_inputs=None,
         metric=model.metric,
         slices=model.slices,
         import_paths=(str(budgets.path.parent),),
         working_directory=str(working_directory),
         environment=environment_now(),
-        batch_size=budgets.defaults.batch_size,
-        device=budgets.defaults.device,
-        threads=budgets.defaults.threads,
         candidate=None
         if candidate is None
         else replace(candidate, origin=_absolute(candidate.origin, budgets.path.parent)),
-    )
+        points=tuple(each for each in model.workloads if each.name and each.device == at.device),
+    ).at(at)
 
 
 def _absolute(origin: Source | ProgramSource, folder: Path) -> Source | ProgramSource:

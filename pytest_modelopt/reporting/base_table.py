@@ -99,7 +99,7 @@ def against_block(record: Record, cases: list[Case]) -> AgainstBlock:
 
 def _row(record: Record, case: Case) -> AgainstRow:
     outcome = case_outcome(case, record.strict)
-    recipe, verdict = plain_line(case.recipe), _verdict(case, outcome)
+    recipe, verdict = plain_line(case.row), _verdict(case, outcome)
     if outcome == "new" or (outcome == "error" and not failed_after_measuring(case)):
         return AgainstRow(recipe, *(5 * (NOT_MEASURED,)), verdict, case, outcome)
     return AgainstRow(

@@ -32,6 +32,7 @@ def _against_original(case: Case) -> dict[str, str | float | int | None]:
     return {
         "model": plain_line(case.model),
         "recipe": plain_line(case.recipe),
+        "workload": plain_line(case.workload) or None,
         "memory_bytes": case.memory_bytes(variant),
         "memory_meter": process.meter if process and case.foreign_runtimes else None,
         "memory_reduction": figures.memory_reduction,
@@ -60,6 +61,7 @@ def _against_base(case: Case, base: Base) -> dict[str, str | float | int | None]
     return {
         "model": plain_line(case.model),
         "recipe": plain_line(case.recipe),
+        "workload": plain_line(case.workload) or None,
         "base": plain_line(base.name),
         "base_status": base.status,
         **(_alone(case) if case.recipe == ORIGINAL else {}),  # a recipe's figures stand with its own budget

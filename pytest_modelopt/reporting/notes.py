@@ -20,7 +20,9 @@ from pytest_modelopt.results.figures import format_bytes
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.run_outcome import run_outcome
+from pytest_modelopt.results.workload import at_workload
 
+_OF_THE_CALL = ("memory", "process_memory", "timing")
 _NAMES_SHOWN = 10
 
 
@@ -230,7 +232,7 @@ def _process_memory(record: Record) -> Iterator[Item]:
             _add(
                 about,
                 (case.model, f"{process.meter}, {runs} each"),
-                f"{_variant(record, case, measurement)}{runtime} {spread}",
+                f"{_row(record, case, measurement)}{runtime} {spread}",
             )
     for (model, meter), variants in about.items():
         name = plain_line(model)
@@ -247,7 +249,7 @@ def _reserved(record: Record) -> Iterator[Item]:
                 _add(
                     about,
                     case.model,
-                    f"{_variant(record, case, measurement)} {format_bytes(measurement.reserved_bytes)}",
+                    f"{_row(record, case, measurement)} {format_bytes(measurement.reserved_bytes)}",
                 )
     for model, variants in about.items():
         text = f"{plain_line(model)}: reserved on the GPU by torch's allocator: {_enumerated(variants)}"
@@ -262,7 +264,8 @@ def _unmeasured(record: Record) -> Iterator[Item]:
             for figure, reason in measurement.unmeasured.items():
                 if figure == "slices":  # a limit that needs them says why there are none; else nobody asked
                     continue
-                _add(about, (case.model, figure, reason), variant)
+                told = _row(record, case, measurement) if figure in _OF_THE_CALL else variant
+                _add(about, (case.model, figure, reason), told)
             if measurement.observations is not None:
                 for fact, reason in measurement.observations.unobserved.items():
                     _add(about, (case.model, f"what the doctor looks at ({fact})", reason), variant)
@@ -283,6 +286,12 @@ def _measurements(case: Case) -> Iterator[Measurement]:
 def _variant(record: Record, case: Case, measurement: Measurement) -> str:
     """For what may differ from machine to machine."""
     return f"{variant_name(case, measurement)}{on_machine(record, case)}"
+
+
+def _row(record: Record, case: Case, measurement: Measurement) -> str:
+    """For what may differ from workload to workload, too."""
+    name = at_workload(variant_name(case, measurement), plain_line(case.workload))
+    return f"{name}{on_machine(record, case)}"
 
 
 def _case(record: Record, case: Case) -> str:

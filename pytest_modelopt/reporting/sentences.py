@@ -76,7 +76,7 @@ def _shared_cause(record: Record, case: Case) -> object:
 
 
 def _of_all(item: Item, cases: list[Case]) -> Item:
-    name, others = plain_line(cases[0].name), ", ".join(plain_line(other.recipe) for other in cases[1:])
+    name, others = plain_line(cases[0].name), ", ".join(plain_line(other.row) for other in cases[1:])
     title, text = (told.replace(name, f"{name} and {others}", 1) for told in (item.title, item.text))
     return replace(item, title=title, text=text)
 

@@ -30,11 +30,13 @@ from pytest_modelopt.results.measurement import Coverage, Measurement
 from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.outcome import CaseOutcome, case_outcome, is_red, warnings
 from pytest_modelopt.results.record import Record
+from pytest_modelopt.results.workload import at_workload
 from pytest_modelopt.statistics.proportions import drop_bounds
 
 HEADERS = ("recipe", "changed", "memory", "size", "latency", "speedup", "score", "drop", "flips", "verdict")
 ALIGNMENTS = ("left", "right", "right", "right", "right", "right", "right", "right", "right", "left")
 
+_SHAPES_SHOWN = 3
 _SHORT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,13}")
 _Figure = TypeVar("_Figure")
 
@@ -76,7 +78,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Block:
-    """One model, scored with one metric on one batch size: the original's row, then a row for each recipe in order."""
+    """One model, scored with one metric: the original's row at each workload, then the rows of the cases in order."""
 
     title: str
     """The model, and its machine where the record has several."""
@@ -108,7 +110,8 @@ def headers_of(names: tuple[str, ...], metric: str | None) -> tuple[str, ...]:
 
 
 def blocks(record: Record) -> list[Block]:
-    """One table for each (machine, model, metric, batch size, device), in the order of their first cases.
+    """One table for each (machine, model, metric, device), and for each batch size of a model without workloads, in the
+    order of their first cases.
 
     Cases that are compared with a base are not in them: `report.tables` has all.
     """
@@ -122,7 +125,8 @@ def grouped(cases: Iterable[Case]) -> list[list[Case]]:
         base = None if case.base is None else case.base.name
         # Against a base all are scored by one metric, which is not known of those that were not measured there.
         metric = case.metric if base is None else None
-        key = (case.machine, case.model, metric, case.batch_size, case.device, base)
+        batch_size = None if case.workload else case.batch_size  # workloads stand in one table
+        key = (case.machine, case.model, metric, batch_size, case.device, base)
         groups.setdefault(key, []).append(case)
     return list(groups.values())
 
@@ -135,7 +139,10 @@ def block_of(record: Record, cases: list[Case]) -> Block:
         title=plain_line(first.model) + (f" on {machine}" if machine else ""),
         model=plain_line(first.model),
         metric=None if metric_of(cases) is None else plain_line(str(metric_of(cases))),
-        rows=(_original_row(record, cases), *(_variant_row(record, case) for case in cases if case.recipe != ORIGINAL)),
+        rows=(
+            *(_original_row(record, at_one) for at_one in by_workload(cases)),
+            *(_variant_row(record, case) for case in cases if case.recipe != ORIGINAL),
+        ),
         conditions=f"{scored(cases)}{_bounds_told(cases)}; {measured(cases)}{_legend(cases)}",
         is_red=any(is_red(case, record.strict) for case in cases),
     )
@@ -166,17 +173,48 @@ def _sides(case: Case) -> list[Measurement]:
     return [side for side in (case.variant, case.reference) if side is not None]
 
 
+def by_workload(cases: Iterable[Case]) -> list[list[Case]]:
+    """The cases at each workload, in the order of their first ones."""
+    found: dict[str, list[Case]] = {}
+    for case in cases:
+        found.setdefault(case.workload, []).append(case)
+    return list(found.values())
+
+
 def measured(cases: list[Case]) -> str:
-    """'memory and latency of batch 1, 1 thread', and what the mark at memory figures means."""
-    first = cases[0]
-    threads = _latest(case.timing.threads if case.timing else None for case in cases)
-    rate = " (examples a second of the variant)" if first.batch_size > 1 else ""
-    told = f"memory{'' if threads is None else f' and latency{rate}'} of batch {first.batch_size}"
-    if first.device != "cpu":
-        told += f" on {plain_line(first.device)}"
-    elif threads is not None:
-        told += f", {threads} thread{'' if threads == 1 else 's'}"
+    """'memory and latency of batch 1 (1x64), 1 thread', and what the mark at memory figures means. Of several workloads
+    what they have in common is said once: '... of batch 1 (1x64) @ online and batch 32 (32x64) @ night, 1 thread'."""
+    points = by_workload(cases)
+    is_timed = any(case.timing is not None for case in cases)
+    threads = dict.fromkeys(filter(None, map(_threads_told, points)))
+    apart = [f", {_threads_told(point)}" if len(threads) > 1 else "" for point in points]
+    calls = [f"{_call_told(point)}{each}" for point, each in zip(points, apart, strict=True)]
+    named = [at_workload(told, plain_line(point[0].workload)) for told, point in zip(calls, points, strict=True)]
+    if len(dict.fromkeys(calls)) == 1:
+        named = [", ".join(dict.fromkeys(calls))]
+    rate = " (examples a second of the variant)" if any(case.batch_size > 1 for case in cases) else ""
+    told = f"memory{f' and latency{rate}' if is_timed else ''} of {'; '.join(named)}"
+    if len(threads) == 1:
+        told += f", {next(iter(threads))}"
     return f"{told}{_meter(cases)}"
+
+
+def _call_told(cases: list[Case]) -> str:
+    """'batch 1 (1x64)': examples in the call, and the sizes of its tensors, equal ones once."""
+    first = next((case for case in cases if case.input_shapes), cases[0])
+    sizes = list(dict.fromkeys("x".join(map(str, shape)) for shape in first.input_shapes if shape))
+    more = f" and {len(sizes) - _SHAPES_SHOWN} more" if len(sizes) > _SHAPES_SHOWN else ""
+    told = f" ({', '.join(sizes[:_SHAPES_SHOWN])}{more})" if sizes else ""
+    on = "" if first.device == "cpu" else f" on {plain_line(first.device)}"
+    return f"batch {first.batch_size}{told}{on}"
+
+
+def _threads_told(cases: list[Case]) -> str:
+    """'1 thread', where something was timed on the CPU."""
+    threads = _latest(case.timing.threads if case.timing else None for case in cases)
+    if threads is None or cases[0].device != "cpu":
+        return ""
+    return f"{threads} thread{'' if threads == 1 else 's'}"
 
 
 def _bounds_told(cases: list[Case]) -> str:
@@ -214,7 +252,7 @@ def _original_row(record: Record, cases: list[Case]) -> Row:
         return _latest(figure(case.reference) if case.reference else None for case in cases)
 
     return Row(
-        recipe=ORIGINAL,
+        recipe=at_workload(ORIGINAL, plain_line(cases[0].workload)),
         changed="",
         memory=_original_memory(cases),
         size=or_dash(format_bytes, latest(lambda original: original.size_bytes)),
@@ -231,7 +269,7 @@ def _original_row(record: Record, cases: list[Case]) -> Row:
 
 def _variant_row(record: Record, case: Case) -> Row:
     outcome = case_outcome(case, record.strict)
-    recipe, verdict = plain_line(case.recipe) or NOT_MEASURED, verdict_cell(case, outcome)
+    recipe, verdict = plain_line(case.row) or NOT_MEASURED, verdict_cell(case, outcome)
     if outcome == "error" and not failed_after_measuring(case):
         return Row(recipe, *(8 * (NOT_MEASURED,)), verdict, case, outcome)
     variant, timing = case.variant, timed(case)

@@ -13,7 +13,7 @@ AnyRow: TypeAlias = "Row | AgainstRow"
 
 
 def tables(record: Record) -> list[AnyBlock]:
-    """One for each (machine, model, metric, batch size, device, base), in the order of their first cases."""
+    """One for each model, metric, machine, device and base, in the order of their first cases: see `grouped`."""
     return [
         block_of(record, cases) if cases[0].base is None else against_block(record, cases)
         for cases in grouped(record.cases)

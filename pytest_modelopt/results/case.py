@@ -12,6 +12,7 @@ from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.measurement import Coverage, Measurement
 from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Finding, Limit, Verdict
+from pytest_modelopt.results.workload import at_workload
 
 ORIGINAL = "original"
 """Stands for a recipe where the model without one is compared with its base."""
@@ -49,11 +50,18 @@ class PlannedCase:
     device: str = "cpu"
     inference: Inference = "set"
     threads: int | None = None
-    """Intra-op threads of every call."""
+    """Intra-op threads of the calls that are timed."""
+    workload: str = ""
+    """The operating point at which it is measured; '' where its model has one only."""
+
+    @property
+    def row(self) -> str:
+        """'int8-dynamic @ night': what its row is called in the table of its model."""
+        return at_workload(self.recipe, self.workload)
 
     @property
     def name(self) -> str:
-        return f"{self.model}/{self.recipe}" if self.recipe else self.model
+        return f"{self.model}/{self.row}" if self.recipe else at_workload(self.model, self.workload)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +72,8 @@ class MeasuredCase(PlannedCase):
     higher_is_better: bool = True
     reference: Measurement | None = None
     variant: Measurement | None = None
+    input_shapes: tuple[tuple[int, ...], ...] = ()
+    """Of the tensors that the measured call was given, in the order of its arguments."""
     coverage: Coverage | None = None
     agreement: Agreement | None = None
     """None for a metric that is not right-or-wrong per example."""

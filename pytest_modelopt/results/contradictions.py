@@ -18,6 +18,7 @@ from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.measurement import Coverage, Measurement
 from pytest_modelopt.results.metric import BUILT_IN, UNLABELLED, is_share
 from pytest_modelopt.results.observations import Observations
+from pytest_modelopt.results.once import between_workloads
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.small_files import told_small_file
 from pytest_modelopt.results.timed_pairs import TimedPair, Timing
@@ -46,6 +47,8 @@ def disagreement(record: Record) -> str:
         told = disagreement_of(case) or _of_waivers(case, record.started)
         if told:
             return f"cases[{index}] ({case.name}): its figures contradict each other: {told}"
+    if told := between_workloads(record):
+        return told
     known = {*record.collected, *record.planned, *(case.id.rpartition("#")[0] or case.id for case in record.cases)}
     most = TIMED_LIMITS * max(1, len(known))  # the more there are, the less is any of them broken beyond doubt
     if not 0 <= record.timed_limits <= most:

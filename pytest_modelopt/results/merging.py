@@ -169,7 +169,7 @@ def _counted(records: Sequence[tuple[str, Record]]) -> tuple[list[_Measured], li
 
 def _check_same(name: str, case: Case, other_name: str, other: Case) -> None:
     is_named = case.recipe and other.recipe  # a test that failed before it measured has not said what it measures
-    if case.limits != other.limits or (is_named and (case.model, case.recipe) != (other.model, other.recipe)):
+    if case.limits != other.limits or (is_named and case.name != other.name):
         raise MergeError(
             f"{name} and {other_name} both hold {case.id}, with different limits or recipes: they are not of the same "
             "revision of one project"

@@ -60,7 +60,7 @@ def run_controls(plan: ControlPlan, progress: Progress) -> tuple[Control, ...]:
         limits = [] if limit is None else [limit]
         case = runner.measure(
             _case(plan, name),
-            replace(plan.variant, recipe=recipe),
+            replace(plan.variant, recipe=recipe, time_limit_s=None),  # the plan's is in the runner
             lambda samples: is_open(limits, samples, timed_limits=1),
         )
         if case.error is not None and runner.original_failed:

@@ -133,7 +133,7 @@ def test_editors_get_a_sentence_for_every_limit() -> None:
     assert {name: field["description"] for name, field in described.items()} == {
         name: kind.meaning for name, kind in REGRESSION_LIMITS.items()
     }
-    assert set(json_schema()["$defs"]["Recipe"]["properties"]) == {*BUDGET_LIMITS, "regression"}
+    assert set(json_schema()["$defs"]["Recipe"]["properties"]) == {*BUDGET_LIMITS, "regression", "workloads"}
 
 
 def nodes(value: Any) -> list[dict[str, Any]]:

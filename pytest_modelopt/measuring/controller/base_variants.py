@@ -55,7 +55,7 @@ class BaseVariants:
 
     def notes(self, base: Variant, head: Measured, name: str) -> tuple[str, ...]:
         """What should be known about the comparison: whether the data has changed. Looked at once for each model."""
-        original = base.original
+        original = base.original.first
         if original not in self._notes:
             metric = self._look_at_metric(original, head, name)
             self._notes[original] = (*self._look_at_data(original, head.examples, name), *metric)
@@ -68,10 +68,13 @@ class BaseVariants:
 
     def _measure(self, made: Measured, head: Measured, reference: Path | None, name: str) -> None:
         made.examples = head.examples
-        made.inputs = self._context.new_file("inputs")
-        made.files.append(made.inputs)
-        saving = "saving the inputs of the measured call"
-        self._context.ask(head, name, "save_inputs", saving, stage="load", path=str(made.inputs))
+        made.inputs = head.inputs  # of all operating points at which head has been
+        if not head.variant.points:
+            path = self._context.new_file("inputs")
+            made.files.append(path)
+            made.inputs = {"": path}
+            saving = "saving the inputs of the measured call"
+            self._context.ask(head, name, "save_inputs", saving, stage="load", path=str(path))
         made.scored_by = head if made.variant.metric.is_of_project else None
         self._measuring.measure(made, name, reference)
 

@@ -64,7 +64,10 @@ class CaseTiming:
     def _plan(self, optimized: Measured) -> TimingPlan:
         variant = optimized.variant
         return TimingPlan(
-            self._context.limits.time_limit_s, self._context.limits.step_limit_s, variant.seed, variant.threads
+            variant.time_limit_s or self._context.limits.time_limit_s,
+            self._context.limits.step_limit_s,
+            variant.seed,
+            variant.threads,
         )
 
 

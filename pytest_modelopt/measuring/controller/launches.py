@@ -69,12 +69,16 @@ def _is_reloaded(context: WorkerContext, measured: Measured, saved: Saved, model
 
 def _make_again(context: WorkerContext, measured: Measured, saved: Saved) -> None:
     """By the factory and the recipe, as in the first launch: what answers differently must not be timed for it."""
-    context.request(measured.worker, "load", inputs_file=str(saved.inputs), examples=measured.examples, scores=False)
-    if measured.variant.recipe is not None:
+    variant = measured.variant
+    first = saved.inputs if variant.is_at_first else measured.inputs[variant.points[0].name]
+    context.request(measured.worker, "load", inputs_file=str(first), examples=measured.examples, scores=False)
+    if variant.recipe is not None:
         context.request(measured.worker, "optimize")
+    if not variant.is_at_first:
+        context.request(measured.worker, "move", point=variant.point, inputs_file=str(saved.inputs))
     if not saved.answer.is_like(context.request(measured.worker, "answer")):
         raise WorkerFailed(
-            f"the {measured.variant.label} was made again for another launch, and answers differently: its factory "
+            f"the {variant.label} was made again for another launch, and answers differently: its factory "
             "must give the same model in every process",
             "",
         )

@@ -98,7 +98,7 @@ class Runner:
                 return replace(_compared(case, original, optimized), error=optimized.error)
             return self._put_side_by_side(case, original, optimized, is_open)
         finally:
-            if not keep:
+            if not keep and variant.is_at_last:
                 self._optimized.forget()
 
     def measure_original(
@@ -285,12 +285,15 @@ class Runner:
             return case
         why_not = before.why_not.get("interval") or after.why_not.get("interval")
         if why_not is None:
-            text = "resampling the examples"
+            text, of = "resampling the examples", original.variant.first
             sides: dict[str, Any] = {"before": before.summands, "after": after.summands, "width": after.width}
-            found: Interval | str = self._context.ask(optimized, case.name, "interval", text, stage="score", **sides)
-            if isinstance(found, Interval):
-                return replace(case, interval=found)
-            why_not = found
+            if of not in optimized.intervals:
+                found = self._context.ask(optimized, case.name, "interval", text, stage="score", **sides)
+                optimized.intervals[of] = found
+            known = optimized.intervals[of]
+            if isinstance(known, Interval):
+                return replace(case, interval=known)
+            why_not = known
         return replace(case, no_interval=why_not, interval_lacks_examples=isinstance(why_not, TooFewExamples))
 
 
@@ -331,8 +334,15 @@ def _of_the_original(error: CaseError) -> CaseError:
 def _alone(case: MeasuredCase, ours: Measured) -> MeasuredCase:
     """The case of head's variant while there is nothing beside it."""
     assert ours.loaded is not None
+    case = _called(case, ours)
     metric, higher = ours.loaded.metric_name, ours.loaded.higher_is_better
     return replace(case, metric=metric, higher_is_better=higher, variant=ours.measurement)
+
+
+def _called(case: MeasuredCase, measured: Measured) -> MeasuredCase:
+    """The case with the sizes of the inputs that its call was given."""
+    called = measured.loaded.called if measured.loaded is not None else None
+    return case if called is None else replace(case, batch_size=called.batch_size, input_shapes=called.shapes)
 
 
 def _compared(case: MeasuredCase, original: Measured, optimized: Measured) -> MeasuredCase:
@@ -340,7 +350,7 @@ def _compared(case: MeasuredCase, original: Measured, optimized: Measured) -> Me
     assert original.loaded is not None
     before, after = original.answers, optimized.answers
     return replace(
-        case,
+        _called(case, optimized),
         metric=original.loaded.metric_name,
         higher_is_better=original.loaded.higher_is_better,
         reference=original.measurement,

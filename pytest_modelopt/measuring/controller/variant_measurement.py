@@ -20,6 +20,8 @@ from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.small_files import told_small_file
 
 _MODULES_SHOWN = 3
+_OF_THE_CALL = ("memory", "process_memory", "timing")
+"""Figures that each operating point has of its own."""
 
 
 class Measuring:
@@ -54,11 +56,13 @@ class Measuring:
 
         `reference`: what the original answered, under a metric that compares with it.
         """
-        self.load(measured, name)
-        assert measured.loaded is not None
+        self._load(measured, name)
         unmeasured: dict[str, str] = {}
         size = self._figure(measured, name, "size", unmeasured)
-        memory: Memory = self._figure(measured, name, "memory", unmeasured) or Memory(None, None)
+        if not measured.variant.is_at_first:
+            self._move(measured, name)
+        assert measured.loaded is not None
+        memory = self._memory(measured, name, unmeasured)
         measured.measurement = Measurement(
             recipe=None if measured.variant.is_original else measured.variant.label,
             size_bytes=size,
@@ -67,7 +71,7 @@ class Measuring:
             score=None,
             examples=0,
             data_fingerprint=None,
-            notes=(*measured.loaded.notes, *_data_notes(measured)),
+            notes=(*measured.loaded.notes, *_call_notes(measured), *_data_notes(measured)),
             unmeasured=unmeasured,
             seconds=measured.seconds,
             runtime=memory.runtime,
@@ -78,8 +82,7 @@ class Measuring:
         if measured.loaded.no_coverage:
             unmeasured["coverage"] = measured.loaded.no_coverage
         balance_books(self._context, measured, name)
-        if told := told_small_file(measured.measurement):
-            measured.measurement = replace(measured.measurement, notes=(*measured.measurement.notes, told))
+        measured.measurement = _with_told_small(measured.measurement)
         unmeasured = measured.measurement.unmeasured
         if measured.variant.data is None:
             unmeasured["score"] = unmeasured["predictions"] = "no `data` was given"
@@ -87,6 +90,48 @@ class Measuring:
             self._score(measured, name, unmeasured, reference)
         self._observe(measured, name)
         _name_processes(measured)
+        measured.whole = measured.measurement
+
+    def stand(self, measured: Measured, name: str) -> None:
+        """Stand at its operating point, in a worker that stood at another one or has ended, and measure what depends
+        on the point there, once. `measured` has what was found of it elsewhere."""
+        if measured.worker is None or not measured.worker.is_alive:
+            measured.worker = None
+            self.load(measured, name)
+        else:
+            self._move(measured, name)
+        if measured.measurement is not None:
+            return
+        whole = measured.whole
+        assert whole is not None
+        reasons = {figure: why for figure, why in whole.unmeasured.items() if figure not in _OF_THE_CALL}
+        memory = self._memory(measured, name, reasons)
+        if memory.weights_bytes != whole.weights_bytes and None not in (memory.weights_bytes, whole.weights_bytes):
+            self._context.end(measured)  # it keeps something of earlier calls, of which a fresh worker knows nothing
+            self.load(measured, name)
+            memory = self._memory(measured, name, reasons)
+        measured.measurement = replace(
+            whole,
+            weights_bytes=memory.weights_bytes,
+            call_peak_bytes=memory.call_peak_bytes,
+            reserved_bytes=memory.reserved_bytes,
+            runtime=memory.runtime,
+            hidden_bytes=0,
+            process_memory=None,
+            notes=(*(note for note in whole.notes if note != told_small_file(whole)), *_call_notes(measured)),
+            unmeasured=reasons,
+            seconds=measured.seconds,
+        )
+        balance_books(self._context, measured, name)
+        found = measured.measurement
+        told = {figure: why for figure, why in found.unmeasured.items() if figure != "size"}
+        size = {"size": whole.unmeasured["size"]} if "size" in whole.unmeasured else {}
+        notes = tuple(dict.fromkeys(found.notes))
+        found = replace(found, size_bytes=whole.size_bytes, unmeasured=told | size, notes=notes)
+        measured.measurement = _with_told_small(found)
+
+    def _memory(self, measured: Measured, name: str, unmeasured: dict[str, str]) -> Memory:
+        return self._figure(measured, name, "memory", unmeasured) or Memory(None, None)
 
     def _score(self, measured: Measured, name: str, unmeasured: dict[str, str], reference: Path | None) -> None:
         assert measured.loaded is not None
@@ -180,7 +225,40 @@ class Measuring:
             self.load(measured, name)
 
     def load(self, measured: Measured, name: str) -> None:
+        """Make it in a fresh worker, which then stands at its operating point."""
+        self._load(measured, name)
+        if not measured.variant.is_at_first:
+            self._move(measured, name)
+
+    def _move(self, measured: Measured, name: str) -> None:
+        """Go with its worker to its operating point."""
         variant = measured.variant
+        file = measured.inputs.get(variant.workload)
+        called, notes = self._context.ask(
+            measured,
+            name,
+            "move",
+            f"calling the {variant.label} as at {variant.workload}",
+            stage="memory",
+            point=variant.point,
+            inputs_file=None if file is None else str(file),
+            examples=measured.examples,
+        )
+        self._keep_inputs(measured, name, variant.workload)
+        assert measured.loaded is not None
+        called = replace(called, notes=(*called.notes, *notes))
+        measured.loaded = replace(measured.loaded, called=called)
+
+    def _keep_inputs(self, measured: Measured, name: str, workload: str) -> None:
+        """Of a variant that comes back to the point, and of the base, which is given the same."""
+        if measured.variant.points and workload not in measured.inputs:
+            path = self._context.new_file("inputs")
+            measured.files.append(path)
+            self._context.ask(measured, name, "save_inputs", "saving the inputs of the call", "load", path=str(path))
+            measured.inputs[workload] = path
+
+    def _load(self, measured: Measured, name: str) -> None:
+        variant, first = measured.variant, measured.variant.first.workload
         self.start(measured, name, f"runs the {variant.label}")
         loaded: Loaded = self._context.ask(
             measured,
@@ -188,9 +266,10 @@ class Measuring:
             "load",
             f"loading the {variant.label}",
             examples=measured.examples,
-            inputs_file=None if measured.inputs is None else str(measured.inputs),
+            inputs_file=str(measured.inputs[first]) if first in measured.inputs else None,
             scores=measured.scored_by is None,
         )
+        self._keep_inputs(measured, name, first)
         if loaded.has_compiler:
             preload(COMPILER)
         if measured.scored_by is not None and measured.scored_by.loaded is not None:
@@ -246,6 +325,16 @@ def _name_processes(measured: Measured) -> None:
     if found:
         note = f"processes that it has started and not ended are ended with its worker: {listed(found)}"
         measured.measurement = replace(measured.measurement, notes=(*measured.measurement.notes, note))
+
+
+def _with_told_small(measurement: Measurement) -> Measurement:
+    told = told_small_file(measurement)
+    return replace(measurement, notes=(*measurement.notes, told)) if told else measurement
+
+
+def _call_notes(measured: Measured) -> tuple[str, ...]:
+    called = measured.loaded.called if measured.loaded is not None else None
+    return () if called is None else called.notes
 
 
 def _data_notes(measured: Measured) -> tuple[str, ...]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.protocol import Answers, Examples, Loaded, Sample
 from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.results.answers import Interval
 from pytest_modelopt.results.case import CaseError, Stage
 from pytest_modelopt.results.locked_folders import HeldFolder, clear_abandoned, hold
 from pytest_modelopt.results.measurement import Measurement
@@ -67,8 +68,9 @@ class Measured:
     """The evaluation data of its model, once it was read."""
     files: list[Path] = field(default_factory=list)
     """Removed with it."""
-    inputs: Path | None = None
-    """Inputs of the measured call that another variant has saved; None: its own."""
+    inputs: dict[str, Path] = field(default_factory=dict)
+    """Inputs of the measured call, by operating point, as another variant or an earlier worker has saved them; those of
+    other points are its own."""
     scored_by: Measured | None = None
     """The variant of head whose metric scores it, where that is the project's own code; None: its own."""
     left: tuple[str, ...] = ()
@@ -77,6 +79,16 @@ class Measured:
     """It belongs to another revision, but ran modules of head."""
     outputs: Path | None = None
     """Of the original, under an unlabelled metric: what it answered, which variants are compared with."""
+    whole: Measurement | None = None
+    """All that was found where it was measured first: at another operating point only the call is measured anew."""
+    intervals: dict[Variant, Interval | str] = field(default_factory=dict)
+    """Of its drop from another variant, or why there is none: the worker that scored it may have ended since."""
+
+    def elsewhere(self, variant: Variant) -> Measured:
+        """The same at another operating point, where its call is not measured yet."""
+        return replace(
+            self, variant=variant, worker=None, measurement=None, error=None, seconds={}, saved=None, left=()
+        )
 
     def needed_files(self) -> list[Path]:
         """What it has written and further steps read. None of one in error."""
@@ -84,7 +96,7 @@ class Measured:
             return []
         of_examples = [self.examples.path, self.examples.hashes_path] if self.examples is not None else []
         of_saved = [self.saved.inputs, self.saved.model] if self.saved is not None else []
-        found = (*of_examples, *of_saved, self.outputs, self.inputs)
+        found = (*of_examples, *of_saved, self.outputs, *self.inputs.values())
         return [Path(file) for file in found if file]
 
 

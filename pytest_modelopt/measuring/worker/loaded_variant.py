@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_modelopt.measuring.protocol import LEAST_HELD, Examples, Loaded, VariantError, error_text
+from pytest_modelopt.measuring.protocol import LEAST_HELD, CallShape, Examples, Loaded, VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import environment, loading, observe, quality, shipping, size
-from pytest_modelopt.measuring.worker.data import labels
+from pytest_modelopt.measuring.worker.data import batches, labels
 from pytest_modelopt.measuring.worker.data.variant_data import Data
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
@@ -27,7 +27,7 @@ from pytest_modelopt.measuring.worker.other_tree import linked_to_head, taken_fr
 from pytest_modelopt.measuring.worker.program_files import Made, left_out, load_file, made_by
 from pytest_modelopt.measuring.worker.remembered_inputs import remembers
 from pytest_modelopt.measuring.worker.settings import settings
-from pytest_modelopt.optimizing.calling import Inputs, call
+from pytest_modelopt.optimizing.calling import ForOneCall, Inputs, call, tensors_of
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes.program_file_module import ITS_OWN
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
@@ -36,6 +36,7 @@ from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.measurement import Coverage
 from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.source import Called, ProgramSource, Source
+from pytest_modelopt.results.workload import Workload
 
 
 class LoadedVariant:
@@ -76,36 +77,30 @@ class LoadedVariant:
         self._data.read_again(examples)
 
     def load(self, inputs_file: str | None = None, examples: Examples | None = None, *, scores: bool = True) -> Loaded:
-        """Make the model, its inputs and its metric; check that one call works.
+        """Make the model, its inputs and its metric; check that one call works. At the first operating point.
 
         `inputs_file`: inputs that another worker has saved, which take the place of this variant's own.
         `examples`: what `read` found; without it the data comes from its source.
         `scores`: whether it is scored, too. Another launch is not, and torchmetrics takes seconds to import.
         """
-        self._set_threads()
+        self._stand_at(self._variant.first)
         self._data.use(examples)
         if scores:
             self._metric = make_metric(self._variant.metric, self._loader)
-        inputs = self._data.example_inputs() if inputs_file is None else size.load(Path(inputs_file))
-        self._inputs = self._device.take(inputs)
+        called = self._take_inputs(inputs_file)
         self._cuda_meter = tensor_meter.CudaMeter(self._device.torch_device) if self._device.is_cuda else None
         model, notes = self._load_model()
         self._model = model.to(self._device.torch_device) if self._device.is_cuda else model
         self._set_threads()
         with torch.no_grad():  # not inference mode: a recipe may need gradients of what the model caches in this call
-            notes += self._with_labels_if_needed()
-            given = Given(self._inputs)
+            labelled = self._with_labels_if_needed()
+            given = Given(self._first_inputs())
             start = time.perf_counter()
             quality.run_on(self._model, given.inputs)
         self._known = {"first_call_s": time.perf_counter() - start, "settings": settings()}
         with torch.no_grad():
             self._look_at_traces(given)
-        if self._needs_copies:
-            found = self._traces or self._remembers
-            notes = (
-                *notes,
-                f"the model {found}, so each call is given a copy, which is made before its clock starts",
-            )
+        notes = (*notes, *labelled, *self._told_copies())
         with self._looking("ties"):
             self._ties = observe.ties(self._model)
         name = "" if self._metric is None else self._metric.name
@@ -117,6 +112,7 @@ class LoadedVariant:
             higher_is_better,
             has_compiler=is_dynamo_here(),
             provenance=self._provenance,
+            called=called,
         )
 
     def _with_labels_if_needed(self) -> tuple[str, ...]:
@@ -130,7 +126,7 @@ class LoadedVariant:
         except VariantError as error:
             self._data.gives_labels = True
             with contextlib.suppress(VariantError):
-                inputs = self._device.take(self._data.example_inputs())
+                inputs = self._device.take(self._data.example_inputs()[0])
                 quality.run(self.model, inputs)
                 labels.refuse_leak(self.model, inputs)
                 self._inputs = inputs
@@ -138,6 +134,47 @@ class LoadedVariant:
             self._data.gives_labels = False
             raise error
         return ()
+    def move(
+        self, point: Workload, inputs_file: str | None = None, examples: Examples | None = None
+    ) -> tuple[CallShape, tuple[str, ...]]:
+        """Stand at another operating point, with other inputs and threads, and check that one call works there. What
+        the inputs are, and notes about that call.
+
+        `inputs_file`, `examples`: as in `load`.
+        """
+        self._stand_at(self._variant.at(point))
+        self._data.use(examples)
+        called = self._take_inputs(inputs_file)
+        for module in self.model.modules():
+            if isinstance(module, ForOneCall):
+                module.stand_for(self._first_inputs())
+        had_copies = self._needs_copies
+        with torch.no_grad():
+            given = Given(self._first_inputs())
+            quality.run_on(self.model, given.inputs)
+            self._look_at_traces(given)
+        return called, () if had_copies else self._told_copies()
+
+    def _stand_at(self, variant: Variant) -> None:
+        self._variant = variant
+        self._data.stand_at(variant)
+        self._set_threads()
+
+    def _take_inputs(self, inputs_file: str | None) -> CallShape:
+        notes: tuple[str, ...] = ()
+        if inputs_file is None:
+            inputs, notes = self._data.example_inputs()
+        else:
+            inputs = size.load(Path(inputs_file))
+        self._inputs = self._device.take(inputs)
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors_of(self._inputs))
+        return CallShape(batches.examples(self._inputs), shapes, notes)
+
+    def _told_copies(self) -> tuple[str, ...]:
+        if not self._needs_copies:
+            return ()
+        found = self._traces or self._remembers
+        return (f"the model {found}, so each call is given a copy, which is made before its clock starts",)
 
     def _load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
         candidate = self._variant.candidate
@@ -204,10 +241,15 @@ class LoadedVariant:
         assert self._model is not None
         return self._model
 
-    def _set_threads(self) -> None:
-        """Before every operation: the user's code may have set another number meanwhile."""
-        if torch.get_num_threads() != self._variant.threads:
-            torch.set_num_threads(self._variant.threads)
+    def _set_threads(self, threads: int | None = None) -> None:
+        """Before every operation: the user's code may have set another number meanwhile. None: those of the call."""
+        number = self._variant.threads if threads is None else threads
+        if torch.get_num_threads() != number:
+            torch.set_num_threads(number)
+
+    def _set_threads_of_answers(self) -> None:
+        """Answers do not depend on the operating point: of all of them those of the first one are scored."""
+        self._set_threads(self._variant.first.threads)
 
     @contextlib.contextmanager
     def _looking(self, what: str) -> Iterator[None]:

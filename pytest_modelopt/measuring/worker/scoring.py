@@ -34,7 +34,7 @@ class Scoring(LoadedVariant):
     def score(self, keep: str | None = None, reference: str | None = None) -> Answers:
         """Of all examples. An unlabelled metric writes what it sees to `keep`, or compares it with `reference`."""
         assert self._metric is not None
-        self._set_threads()
+        self._set_threads_of_answers()
         kept, compared = (Path(path) if path else None for path in (keep, reference))
         probe = repeating.Probe(self.model, self._device)
         is_original = self._variant.is_original
@@ -50,14 +50,14 @@ class Scoring(LoadedVariant):
 
     def outputs(self, path: str) -> str:
         """Write what the model answers to all examples to `path`, for another worker; the examples' fingerprint."""
-        self._set_threads()
+        self._set_threads_of_answers()
         return self._pass(iter, Recorder(Path(path)), self.model).data_fingerprint
 
     def score_outputs(
         self, path: str, examples: Examples | None, keep: str | None = None, reference: str | None = None
     ) -> Answers:
         """As `score`, of another revision's variant, which has left its outputs in `path`: by this one's metric."""
-        self._set_threads()
+        self._set_threads_of_answers()
         if self._metric is None:  # a later launch, which was made to be timed
             self._data.use(examples)
             self._metric = make_metric(self._variant.metric, self._loader)
@@ -73,13 +73,13 @@ class Scoring(LoadedVariant):
 
     def few_answers(self, path: str) -> None:
         """Write what the model answers to a few examples to `path`, for `try_inputs` of another worker."""
-        self._set_threads()
+        self._set_threads_of_answers()
         with torch.inference_mode():
             size.save(other_inputs.answers(self._run, other_inputs.few(self._data.evaluation())), Path(path))
 
     def try_inputs(self, path: str) -> OtherInputs | None:
         """Compare the model with those answers, on inputs that are prepared in other ways."""
-        self._set_threads()
+        self._set_threads_of_answers()
         with torch.inference_mode():
             inputs = list(other_inputs.few(self._data.evaluation()))
             return other_inputs.compare(self._run, inputs, size.load(Path(path)))
@@ -91,7 +91,7 @@ class Scoring(LoadedVariant):
             return f"the metric {self._metric.name} is no function of sums over the examples"
         if not self._has_scored:
             return "the worker that scored the variant has ended, and what it knew of the metric with it"
-        self._set_threads()
+        self._set_threads_of_answers()
         return paired_bootstrap(
             before,
             after,

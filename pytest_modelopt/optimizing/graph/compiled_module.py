@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -15,6 +15,7 @@ from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 from torch.utils import _pytree
 
+from pytest_modelopt.optimizing.calling import ForOneCall, Inputs, tensors_of
 from pytest_modelopt.optimizing.graph.compiled_graphs import entry, limit_that_is_told
 
 with warnings.catch_warnings():
@@ -39,7 +40,7 @@ class Settings:
     open_dimensions: tuple[frozenset[int], ...]
 
 
-class CompiledModule(nn.Module):
+class CompiledModule(ForOneCall, nn.Module):
     """Runs `_orig_mod` (the name that torch.compile gives it) as inductor compiled it for such inputs.
 
     Always in inference mode, so that one compilation serves whatever mode it is called in; outside of that mode the
@@ -54,6 +55,10 @@ class CompiledModule(nn.Module):
 
     def _start_afresh(self) -> None:
         self.compiler: Compiler | None = None
+
+    def stand_for(self, inputs: Inputs) -> None:
+        self.settings = replace(self.settings, shapes=tuple(tensor.shape for tensor in tensors_of(inputs)))
+        self._start_afresh()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.compiler is None:

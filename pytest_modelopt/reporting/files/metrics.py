@@ -57,8 +57,8 @@ _Labels = tuple[tuple[str, str], ...]
 def render(record: Record) -> str:
     """Gauges for every finite figure, with the labels `model` and `recipe` ('original' for the model without one).
 
-    `base` stands beside what is held against one, `machine` where a record has several, and `case`, the node id, where
-    several tests measure the same variant.
+    `workload` stands beside them where a model has workloads, `base` beside what is held against one, `machine` where
+    a record has several, and `case`, the node id, where several tests measure the same variant.
     """
     samples: dict[str, dict[_Labels, float]] = {name: {} for name in _FAMILIES}
     for labels, figures in _figures(record):
@@ -102,12 +102,14 @@ def _figures(record: Record) -> Iterator[tuple[_Labels, dict[str, float | None]]
             yield _labels(record, case, case.recipe, repeated), _against_base(case)
 
 
-def _variant(case: Case) -> tuple[str, str, str, int]:
-    return case.model, case.recipe, "" if case.base is None else case.base.name, case.machine
+def _variant(case: Case) -> tuple[str, str, str, str, int]:
+    return case.model, case.recipe, case.workload, "" if case.base is None else case.base.name, case.machine
 
 
-def _labels(record: Record, case: Case, recipe: str, repeated: Mapping[tuple[str, str, str, int], int]) -> _Labels:
+def _labels(record: Record, case: Case, recipe: str, repeated: Mapping[tuple[str, str, str, str, int], int]) -> _Labels:
     labels = [("model", case.model), ("recipe", recipe)]
+    if case.workload:
+        labels.append(("workload", case.workload))
     if case.base is not None and repeated:
         labels.append(("base", case.base.name))
     if record.other_machines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -46,6 +47,10 @@ class Data:
         """Read its beginning once more: a source must give the same examples each time."""
         examples.compare_with_first(self._from_source(), found)
 
+    def stand_at(self, variant: Variant) -> None:
+        """Give the inputs of the call at another operating point from now on."""
+        self._variant = variant
+
     def use(self, found: Examples | None) -> None:
         """Take the examples that `read` found from now on; None: from their source."""
         self._examples = found
@@ -81,13 +86,27 @@ class Data:
         loading.seed_everything(self._variant.seed)
         return batches.batches(self._made, needs_targets=not self._variant.metric.is_unlabelled)
 
-    def example_inputs(self) -> Inputs:
-        """Those of the measured call."""
-        count = self._variant.batch_size
-        if self._variant.example_inputs is not None:
-            made = self._loader.make(self._variant.example_inputs, "example_inputs")
-            return batches.first_examples([batches.tensors(made, "example_inputs")], count, "example_inputs")
-        return batches.first_examples((self._given(batch).inputs for batch in self._batches()), count, "data")
+    def example_inputs(self) -> tuple[Inputs, tuple[str, ...]]:
+        """Those of the measured call, and notes where the project's own are more or fewer than `batch_size`."""
+        variant, notes = self._variant, tuple[str, ...]()
+        count = variant.batch_size
+        if variant.example_inputs is None:
+            inputs = (self._given(batch).inputs for batch in self._batches())
+            return batches.first_examples(inputs, count, "data"), notes
+        made = batches.tensors(self._loader.make(variant.example_inputs, "example_inputs"), "example_inputs")
+        have = batches.examples(made)
+        if have != count and variant.takes == "exactly":
+            raise VariantError(
+                f"`example_inputs` holds {have} examples, and `batch_size`, which is stated beside it, is {count}: "
+                "leave `batch_size` out, or give as many"
+            )
+        if variant.takes == "all":
+            notes = (f"the call has the {have} examples of `example_inputs`",) if count not in (1, have) else ()
+            notes = tuple(f"{note}; `batch_size` {count} is not stated for these" for note in notes)
+            count = have
+        elif have > count:
+            notes = (f"the call has the first {count} of the {have} examples of `example_inputs`, by `batch_size`",)
+        return batches.first_examples([made], count, "example_inputs"), notes
 
     def _given(self, batch: Batch) -> Batch:
         """The batch as the model is called with it."""
@@ -130,6 +149,11 @@ class Data:
     def calls(self, first: Inputs) -> Iterator[Inputs]:
         """The inputs of all calls that the variant will be given, `first` before them; by name, in its order."""
         yield first
+        for source in dict.fromkeys(point.example_inputs for point in self._variant.points[1:]):
+            if source is not None:
+                with contextlib.nullcontext() if self._variant.tree is None else contextlib.suppress(VariantError):
+                    made = batches.tensors(self._loader.make(source, "example_inputs"), "example_inputs")
+                    yield batches.in_order_of(first, made)  # a base need not have the functions of head's workloads
         if self._variant.data is not None:
             yield from (batches.in_order_of(first, self._given(batch).inputs) for batch in self._batches())
         if self._variant.calibration is not None:
