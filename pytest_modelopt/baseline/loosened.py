@@ -96,8 +96,9 @@ def _of_file(file: BudgetsFile, higher_is_better: Mapping[str, bool] | None = No
             higher_is_better=known.get(model.name, model.metric.known_direction),
             line=model.line,
             settings={
-                **{name: getattr(model, name) for name in ("data", "slices", "example_inputs")},
+                **{name: getattr(model, name) for name in ("data", "slices", "example_inputs", "call")},
                 **{name: getattr(file.defaults, name) for name in ("batch_size", "device", "threads")},
+                "optimize": model.optimize or None,
                 "time_limit": file.defaults.time_limit_s,
                 "base_setup": shlex.join(file.base_setup) or None,
             },
@@ -122,6 +123,7 @@ def _of_record(record: Record) -> dict[str, _Stated]:
             limits = {**known.limits, **limits}
             direction = known.higher_is_better if direction is None else direction
         settings: dict[str, str | float | None] = {"batch_size": case.batch_size, "device": case.device}
+        settings |= {"call": case.call or None, "optimize": case.optimize or None}
         found[case.name] = _Stated(case.name, case.model, limits, case.inference, None, direction, 1, settings)
     return found
 
@@ -183,6 +185,10 @@ def _of_limit(before: _Stated, after: _Stated, old: Limit, new: Limit) -> Iterat
 def _settings_of(name: str) -> Iterator[str]:
     """The settings on which the figure of a limit depends."""
     figure = LIMITS[name].figure
+    if figure in ("memory", "process_memory", "timing", "score", "slices", "predictions"):
+        yield "call"
+    if figure == "coverage":
+        yield "optimize"
     if figure in ("memory", "process_memory", "timing"):
         yield from ("batch_size", "device", "example_inputs")
     if figure == "timing":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import keyword
+import re
 from typing import Any
 
 from pytest_modelopt.limits.spelling import shown
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 DOTTED = rf"{_NAME}(?:\.{_NAME})*"
+PATH = r"^[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*$"
 REFERENCE_SCHEMA: dict[str, Any] = {
     "type": "string",
     "pattern": rf"^{DOTTED}:{DOTTED}$",
@@ -29,6 +31,16 @@ def parse_reference(value: object) -> str:
     guess = _reference_meant(value)
     near = f"; did you mean {guess!r}?" if guess else ""
     raise ValueError(f"{shown(value)} does not name a function; {expected}{near}")
+
+
+def parse_path(value: object) -> str:
+    """A module below the model, `encoder.layers.0`."""
+    if not isinstance(value, str) or not re.fullmatch(PATH, value):
+        raise ValueError(
+            f"{shown(value)} is not the path of a module below the model; write the names of attributes with dots "
+            "between them, for example `encoder` or `encoder.layers.0`"
+        )
+    return value
 
 
 def is_dotted_name(text: str) -> bool:

@@ -45,6 +45,8 @@ class ModelEntry:
     metric: MetricSpec
     line: int
     slices: str | None = None
+    call: str | None = None
+    optimize: str = ""
     inference: Inference = "set"
     regression: tuple[Limit, ...] = ()
     """Of the original against the base."""
@@ -276,6 +278,8 @@ def _model(name: str, spec: schema.ModelSpec, line: int, defaults: Defaults) -> 
         metric=spec.metric.spec(),
         line=line,
         slices=spec.slices or None,
+        call=spec.call or None,
+        optimize=spec.optimize,
         inference=parse_inference(spec.inference) if spec.inference else defaults.inference,
     )
 

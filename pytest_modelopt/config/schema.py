@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, model_validator
 
 from pytest_modelopt.config.candidate_schema import ONE_ORIGIN, CandidateSpec, Origin
-from pytest_modelopt.config.function_references import REFERENCE_SCHEMA, parse_reference
+from pytest_modelopt.config.function_references import PATH, REFERENCE_SCHEMA, parse_path, parse_reference
 from pytest_modelopt.config.limit_schema import (
     WORDS_OF_UNITS,
     BudgetSpec,
@@ -94,6 +94,7 @@ def _not_empty(example: str) -> Callable[[object], object]:
 
 
 Reference = Annotated[str, BeforeValidator(parse_reference), WithJsonSchema(REFERENCE_SCHEMA)]
+PathBelow = Annotated[str, BeforeValidator(parse_path), WithJsonSchema({"type": "string", "pattern": PATH})]
 Device = Annotated[str, BeforeValidator(parse_device), WithJsonSchema({"type": "string", "pattern": DEVICE_PATTERN})]
 _INFERENCE_SCHEMA = {"enum": list(INFERENCES)}
 InferenceOf = Annotated[Inference, BeforeValidator(parse_inference), WithJsonSchema(_INFERENCE_SCHEMA)]
@@ -146,6 +147,17 @@ class ModelSpec(Origin):
         default="", description="The function that returns examples for recipes to learn from."
     )
     example_inputs: Reference = Field(default="", description="The function that returns the inputs of the timed call.")
+    call: Reference = Field(
+        default="",
+        description="The function (model, inputs) -> outputs that is called, a whole pipeline for example, where that is "
+        "not `model(inputs)`.",
+    )
+    optimize: PathBelow = Field(
+        default="",
+        description="The module that recipes change, by its dotted path below the model; the model itself where nothing "
+        "is said.",
+        examples=["encoder"],
+    )
     metric: Annotated[MetricForm, WithJsonSchema(METRIC_SCHEMA)] = Field(
         default_factory=lambda: MetricForm(name="accuracy"), description="What scores the answers."
     )

@@ -69,6 +69,10 @@ class Variant:
     """Where it belongs to another revision: its `import_paths` and its working directory lie in there."""
     candidate: Candidate | None = None
     """What the project has made of the model itself; there is no recipe then."""
+    call: Source | None = None
+    """A function (model, inputs) -> outputs, which is what is called; None: the model itself."""
+    optimize: str = ""
+    """The dotted path below the model of the module that recipes change; empty: the model itself."""
 
     @property
     def is_original(self) -> bool:
@@ -79,6 +83,16 @@ class Variant:
         """The same work on the model as it is. Calibration belongs to recipes, so originals that differ in it are
         one."""
         return replace(self, recipe=None, candidate=None, calibration=None)
+
+    @property
+    def is_called_otherwise(self) -> bool:
+        """Whether the model that is called is not the module that recipes get."""
+        return self.call is not None or bool(self.optimize)
+
+    @property
+    def call_name(self) -> str:
+        """What is called, for the record: empty where it is the model itself."""
+        return "" if self.call is None else self.call if isinstance(self.call, str) else "a live function"
 
     @property
     def label(self) -> str:

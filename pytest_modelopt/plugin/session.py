@@ -276,6 +276,8 @@ def _planned(case_id: str, model: str, limits: Sequence[Limit], variant: Variant
         device=variant.device,
         inference=inference,
         threads=variant.threads,
+        call=variant.call_name,
+        optimize=variant.optimize,
     )
 
 
@@ -304,6 +306,8 @@ def variant_of(
         example_inputs=model.example_inputs,
         metric=model.metric,
         slices=model.slices,
+        call=model.call,
+        optimize=model.optimize,
         import_paths=(str(budgets.path.parent),),
         working_directory=str(working_directory),
         environment=environment_now(),

@@ -50,6 +50,10 @@ class PlannedCase:
     inference: Inference = "set"
     threads: int | None = None
     """Intra-op threads of every call."""
+    call: str = ""
+    """The function (model, inputs) -> outputs that is called, by its name; empty where the model itself is."""
+    optimize: str = ""
+    """The path below the model of the module that recipes change; empty where that is the model."""
 
     @property
     def name(self) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from pytest_modelopt.optimizing.calling import Inputs, fresh, tensors_of
+from pytest_modelopt.optimizing.calling import Inputs, fresh, on, tensors_of
 
 _KEPT_BYTES = 256 << 20
 """Of copies whose addresses no other copy may get."""
@@ -64,7 +64,7 @@ class TimedCall:
         places = min(_PLACES, _KEPT_BYTES // max(1, _bytes(inputs))) if at_new_addresses else 0
         self._taken = [fresh(inputs) for _ in range(places)]
         self._given = None if copies else Given(inputs)
-        self._call = None if self._given is None else _on(model, self._given.inputs)
+        self._call = None if self._given is None else on(model, self._given.inputs)
         if self._given is not None:
             self._given.count_uses()  # with that of the call, which holds a single tensor itself
 
@@ -75,7 +75,7 @@ class TimedCall:
         copies = [fresh(self._inputs) for _ in range(calls)]
         if self._kept is not None:
             self._keep(self._kept, copies)
-        on_copies = iter([_on(self._model, inputs) for inputs in copies])
+        on_copies = iter([on(self._model, inputs) for inputs in copies])
         return lambda: next(on_copies)()
 
     def _keep(self, kept: deque[Inputs], copies: list[Inputs]) -> None:
@@ -91,15 +91,6 @@ class TimedCall:
             return True
         self._given = self._call = None
         return False
-
-
-def _on(model: Callable[..., Any], inputs: Inputs) -> Call:
-    """As `call_on`, which asks at each call what the inputs are: here that is known before the clock starts."""
-    if isinstance(inputs, Mapping):
-        return lambda: model(**inputs)
-    if type(inputs) is tuple:
-        return lambda: model(*inputs)
-    return lambda: model(inputs)
 
 
 def _storage_uses(tensor: torch.Tensor) -> int:

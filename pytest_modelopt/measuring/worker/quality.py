@@ -15,7 +15,9 @@ from pytest_modelopt.measuring.worker.data.batches import leaves
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Scorer
 from pytest_modelopt.measuring.worker.structure import tensors_in
+from pytest_modelopt.optimizing.called_model import CalledModel
 from pytest_modelopt.optimizing.calling import Inputs, call_on, fresh
+from pytest_modelopt.optimizing.describe import user_line
 from pytest_modelopt.results.observations import Spread
 
 
@@ -66,6 +68,9 @@ def run_on(model: Callable[..., Any], inputs: Inputs) -> Any:
         return call_on(model, inputs)
     except Exception as error:
         shapes = ", ".join(f"{tuple(tensor.shape)} {str(tensor.dtype)[6:]}" for tensor in leaves(inputs))
+        if isinstance(model, CalledModel):
+            told = f"`call` {model.name} raised {error_text(error)}{user_line(error)}"
+            raise VariantError(f"{told} (input {shapes}); it is called as function(model, inputs)") from error
         raise VariantError(f"the model does not accept the data: {error_text(error)} (input {shapes})") from error
 
 
