@@ -149,13 +149,13 @@ class ModelSpec(Origin):
     example_inputs: Reference = Field(default="", description="The function that returns the inputs of the timed call.")
     call: Reference = Field(
         default="",
-        description="The function (model, inputs) -> outputs that is called, a whole pipeline for example, where that is "
-        "not `model(inputs)`.",
+        description="The function (model, inputs) -> outputs that is called, a whole pipeline for example, where "
+        "that is not `model(inputs)`.",
     )
     optimize: PathBelow = Field(
         default="",
-        description="The module that recipes change, by its dotted path below the model; the model itself where nothing "
-        "is said.",
+        description="The module that recipes change, by its dotted path below the model; the model itself where "
+        "nothing is said.",
         examples=["encoder"],
     )
     metric: Annotated[MetricForm, WithJsonSchema(METRIC_SCHEMA)] = Field(

@@ -69,6 +69,8 @@ class Variant:
     """Where it belongs to another revision: its `import_paths` and its working directory lie in there."""
     candidate: Candidate | None = None
     """What the project has made of the model itself; there is no recipe then."""
+    batch_of: int | Source | None = None
+    """Examples in each batch of the data, or a function (inputs) -> their number; None: the data says it."""
     call: Source | None = None
     """A function (model, inputs) -> outputs, which is what is called; None: the model itself."""
     optimize: str = ""

@@ -1,16 +1,14 @@
-"""How a model is called on one batch of inputs: the one place that knows tensor, tuple and dict."""
+"""How a model is called on one batch of inputs: the one place that knows positional and keyword arguments."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
-if TYPE_CHECKING:
-    import torch
-
-Inputs: TypeAlias = "torch.Tensor | tuple[torch.Tensor, ...] | dict[str, torch.Tensor]"
-"""One batch: a tensor (one argument), a tuple (positional arguments) or a dict (keyword arguments)."""
+Inputs: TypeAlias = Any
+"""One batch: a tuple (positional arguments), a dict (keyword arguments), or anything else as one argument: a tensor, a
+list, a dataclass. In them are tensors, texts, numbers, None, and nests of these."""
 
 
 def call(model: Callable[..., Any], inputs: Inputs) -> Any:
@@ -50,14 +48,3 @@ def fresh(inputs: Inputs) -> Inputs:
 
     with torch.inference_mode(False):  # ordinary tensors, as a user's loader gives them
         return copy.deepcopy(inputs)
-
-
-def tensors_of(inputs: Inputs) -> Iterator[torch.Tensor]:
-    """The tensors of a batch, in the order of its arguments."""
-    import torch
-
-    if isinstance(inputs, torch.Tensor):
-        yield inputs
-    else:
-        values = inputs.values() if isinstance(inputs, dict) else inputs
-        yield from (value for value in values if isinstance(value, torch.Tensor))

@@ -6,11 +6,11 @@ import torch
 
 from pytest_modelopt.measuring.protocol import Sample
 from pytest_modelopt.measuring.worker import loading, observe, quality
+from pytest_modelopt.measuring.worker.called_model import seen
 from pytest_modelopt.measuring.worker.footprint import Footprint
 from pytest_modelopt.measuring.worker.saving import Saving
 from pytest_modelopt.measuring.worker.scoring import Scoring
 from pytest_modelopt.measuring.worker.timed_blocks import TimedBlocks
-from pytest_modelopt.optimizing.called_model import seen
 from pytest_modelopt.results.observations import Observations
 
 

@@ -1,4 +1,4 @@
-"""Recipes on the module of a model that `optimize:` names, or that a `call:` calls: with the inputs that it gets there."""
+"""Recipes on the module that `optimize:` names, or that a `call:` calls, with the inputs that it gets there."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 
 from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.measuring.worker.called_model import CalledModel
 from pytest_modelopt.measuring.worker.data import batches
-from pytest_modelopt.optimizing.called_model import CalledModel
+from pytest_modelopt.measuring.worker.part import Part
 from pytest_modelopt.optimizing.calling import Inputs
-from pytest_modelopt.optimizing.part import Part
 from pytest_modelopt.optimizing.recipe import Context, Recipe, RecipeError
 from pytest_modelopt.results.measurement import Coverage
 
@@ -66,8 +66,8 @@ def context_of(part: Part, context: Context, calls: Sequence[Inputs]) -> Context
 
     def train() -> Iterator[tuple[Inputs, Any]]:
         raise RecipeError(
-            f"a recipe that trains needs targets of {part.name} itself, and those of the data belong to the whole call: "
-            "use what needs no targets (importance=magnitude, no finetune)"
+            f"a recipe that trains needs targets of {part.name} itself, and those of the data belong to the whole "
+            "call: use what needs no targets (importance=magnitude, no finetune)"
         )
 
     drawn = context.calibration

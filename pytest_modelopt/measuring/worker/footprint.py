@@ -8,10 +8,10 @@ import torch
 
 from pytest_modelopt.measuring.protocol import Balance, Memory, VariantError
 from pytest_modelopt.measuring.worker import loading, observe, size
+from pytest_modelopt.measuring.worker.called_model import seen
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
 from pytest_modelopt.measuring.worker.memory import balance, file_makeup, process_memory, tensor_meter
 from pytest_modelopt.measuring.worker.saving import not_saved
-from pytest_modelopt.optimizing.called_model import seen
 from pytest_modelopt.results.measurement import ProcessMeter
 from pytest_modelopt.results.observations import Makeup
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from pytest_modelopt.optimizing.calling import Inputs, fresh, on, tensors_of
+from pytest_modelopt.optimizing.calling import Inputs, fresh, on
+from pytest_modelopt.optimizing.nests import tensors
 
 _KEPT_BYTES = 256 << 20
 """Of copies whose addresses no other copy may get."""
@@ -27,7 +28,7 @@ class Given:
 
     def __init__(self, inputs: Inputs) -> None:
         self._untouched, self.inputs = inputs, fresh(inputs)
-        self._tensors, self._originals = list(tensors_of(self.inputs)), list(tensors_of(inputs))
+        self._tensors, self._originals = tensors(self.inputs), tensors(inputs)
         self._places = [_place(tensor) for tensor in self._tensors]
         self.count_uses()
 
@@ -102,7 +103,7 @@ def _storage_uses(tensor: torch.Tensor) -> int:
 
 
 def _bytes(inputs: Inputs) -> int:
-    return sum(tensor.numel() * tensor.element_size() + _OBJECT_BYTES for tensor in tensors_of(inputs))
+    return sum(tensor.numel() * tensor.element_size() + _OBJECT_BYTES for tensor in tensors(inputs))
 
 
 def _place(tensor: torch.Tensor) -> tuple[object, ...]:

@@ -17,6 +17,7 @@ from torch import nn
 from pytest_modelopt.measuring.protocol import LEAST_HELD, Examples, Loaded, VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import environment, loading, observe, quality, shipping, size
+from pytest_modelopt.measuring.worker.called_model import alone, seen
 from pytest_modelopt.measuring.worker.changed_part import called_as, optimized, part_of
 from pytest_modelopt.measuring.worker.data.variant_data import Data
 from pytest_modelopt.measuring.worker.device import Device
@@ -24,12 +25,11 @@ from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
 from pytest_modelopt.measuring.worker.memory import tensor_meter
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import Metric, make_metric
 from pytest_modelopt.measuring.worker.other_tree import linked_to_head, taken_from_head
+from pytest_modelopt.measuring.worker.part import Part
 from pytest_modelopt.measuring.worker.program_files import Made, left_out, load_file, made_by
 from pytest_modelopt.measuring.worker.remembered_inputs import remembers
 from pytest_modelopt.measuring.worker.settings import settings
-from pytest_modelopt.optimizing.called_model import alone, seen
 from pytest_modelopt.optimizing.calling import Inputs, call
-from pytest_modelopt.optimizing.part import Part
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes.program_file_module import ITS_OWN
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
@@ -37,7 +37,7 @@ from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
 from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.measurement import Coverage
 from pytest_modelopt.results.record import Environment
-from pytest_modelopt.results.source import ProgramSource, Source
+from pytest_modelopt.results.source import ProgramSource
 
 
 class LoadedVariant:
@@ -88,10 +88,11 @@ class LoadedVariant:
         self._data.use(examples)
         if scores:
             self._metric = make_metric(self._variant.metric, self._loader)
-        inputs = self._data.example_inputs() if inputs_file is None else size.load(Path(inputs_file))
+        inputs, cuts = self._data.example_inputs() if inputs_file is None else (size.load(Path(inputs_file)), ())
         self._inputs = self._device.take(inputs)
         self._cuda_meter = tensor_meter.CudaMeter(self._device.torch_device) if self._device.is_cuda else None
         model, notes = self._load_model()
+        notes = (*notes, *cuts) if self._variant.is_original else notes
         self._model = model.to(self._device.torch_device) if self._device.is_cuda else model
         self._set_threads()
         with torch.no_grad():  # not inference mode: a recipe may need gradients of what the model caches in this call

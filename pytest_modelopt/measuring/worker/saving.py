@@ -8,9 +8,9 @@ from torch import nn
 
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker import loading, shipping, size
+from pytest_modelopt.measuring.worker.called_model import seen
 from pytest_modelopt.measuring.worker.changed_part import context_of
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
-from pytest_modelopt.optimizing.called_model import seen
 
 
 class Saving(LoadedVariant):

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from pytest_modelopt.measuring.worker import compiled_saving
-from pytest_modelopt.optimizing.called_model import modules_in
+from pytest_modelopt.measuring.worker.called_model import modules_in
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.quantization import torch_ao
 

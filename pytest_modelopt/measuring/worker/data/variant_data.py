@@ -15,6 +15,7 @@ from pytest_modelopt.measuring.worker.data.calibration import CalibrationSeen
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
 from pytest_modelopt.optimizing.calling import Inputs
+from pytest_modelopt.optimizing.nests import sizes
 
 CALIBRATION_LOOKED_AT = 64
 """Batches of calibration data whose sizes are looked at: recipes take a few."""
@@ -76,15 +77,31 @@ class Data:
             self._loader.start_afresh()
             self._made = self._loader.make(self._variant.data, "data")
         loading.seed_everything(self._variant.seed)
-        return batches.batches(self._made, needs_targets=not self._variant.metric.is_unlabelled)
+        needs_targets = not self._variant.metric.is_unlabelled
+        return batches.batches(self._made, needs_targets=needs_targets, batch_of=self._batch_of())
 
-    def example_inputs(self) -> Inputs:
-        """Those of the measured call."""
+    def example_inputs(self) -> tuple[Inputs, tuple[str, ...]]:
+        """Those of the measured call, and notes where they are not what `batch_size` or the project says."""
         count = self._variant.batch_size
-        if self._variant.example_inputs is not None:
-            made = self._loader.make(self._variant.example_inputs, "example_inputs")
-            return batches.first_examples([batches.tensors(made, "example_inputs")], count, "example_inputs")
-        return batches.first_examples((batch.inputs for batch in self._batches()), count, "data")
+        if self._variant.example_inputs is None:
+            inputs, found = batches.first_examples(self._batches(), count, "data")
+            if found == count:
+                return inputs, ()
+            told = f"examples cannot be taken out of its batches: the timed call is the whole first one, of {found}"
+            return inputs, (f"`batch_size` is {count}, and of the data {told}",)
+        made = self._loader.make(self._variant.example_inputs, "example_inputs")
+        given = Batch(batches.inputs_of(made, "example_inputs"), None)
+        whole = given.examples if len(sizes(given.inputs)) == 1 and self._variant.batch_of is None else None
+        if whole is None or whole == count:
+            return given.inputs, ()
+        inputs, _ = batches.first_examples([given], count, "example_inputs")
+        return inputs, (
+            f"`example_inputs` holds {whole} examples, of which the timed call takes {count} (`batch_size`)",
+        )
+
+    def _batch_of(self) -> batches.BatchOf:
+        stated = self._variant.batch_of
+        return stated if stated is None or isinstance(stated, int) else self._loader.get(stated, "batch_of")
 
     # --- calibration -------------------------------------------------------------------------------------------------
 
@@ -112,7 +129,7 @@ class Data:
     def _calibration_batches(self) -> Iterator[Batch]:
         assert self._variant.calibration is not None
         made = self._loader.make(self._variant.calibration, "calibration")
-        return batches.batches(made, "calibration data", needs_targets=False)
+        return batches.batches(made, "calibration data", needs_targets=False, batch_of=self._batch_of())
 
     def varying(self, first: Inputs) -> tuple[frozenset[int], ...]:
         """Dimensions whose size differs between the batches that the variant will be given: of all calls there are."""

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from pytest_modelopt.optimizing.called_model import CalledModel, alone, modules_in, seen
+from pytest_modelopt.measuring.worker.called_model import CalledModel, alone, modules_in, seen
 from pytest_modelopt.optimizing.calling import Inputs, call, fresh
 from pytest_modelopt.optimizing.describe import last_line, total_bytes, user_line
 from pytest_modelopt.optimizing.recipe import RecipeError
@@ -103,8 +103,8 @@ class Part:
             ) from error
         if calls_of_old:
             raise RecipeError(
-                f"the model holds {self.name} in a second place to which no attribute leads (a list, a dict, a closure) "
-                f"and still calls it there after {by}: hold it by attributes of modules alone"
+                f"the model holds {self.name} in a second place to which no attribute leads (a list, a dict, a closure)"
+                f" and still calls it there after {by}: hold it by attributes of modules alone"
             )
         return self._whole
 
@@ -137,7 +137,7 @@ class Part:
         )
         return replace(coverage, layers=named, steps=steps)
 
-    # --- calls ---------------------------------------------------------------------------------------------------------
+    # --- calls -------------------------------------------------------------------------------------------------------
 
     def _call(self, inputs: Inputs) -> None:
         if error := self._error(inputs):
@@ -160,8 +160,8 @@ class Part:
         given = _without_defaults(self.module, args, kwargs)
         if given is None:
             raise RecipeError(
-                f"{self.name} gets positional and keyword arguments at once, and its forward takes `*args`: recipes can "
-                "call it by one of both only; give all of them by name"
+                f"{self.name} gets positional and keyword arguments at once, and its forward takes `*args`: recipes "
+                "can call it by one of both only; give all of them by name"
             )
         copied: Inputs = fresh(given)
         return copied
@@ -184,7 +184,7 @@ class Part:
             f"`optimize:`{reached}"
         )
 
-    # --- places --------------------------------------------------------------------------------------------------------
+    # --- places ------------------------------------------------------------------------------------------------------
 
     def _replace(self, new: nn.Module) -> None:
         for parent in list(self._whole.modules()):
