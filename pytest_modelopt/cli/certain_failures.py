@@ -69,6 +69,8 @@ def _functions(model: ModelEntry) -> Iterator[tuple[tuple[str, ...], str, bool]]
         yield ("example_inputs",), model.example_inputs, True
     if model.slices:
         yield ("slices",), model.slices, False
+    if isinstance(model.batch_of, str):
+        yield ("batch_of",), model.batch_of, False
     if model.call:
         yield ("call",), model.call, False
     metric = model.metric

@@ -65,6 +65,18 @@ def parse_version(value: object) -> int:
     return value
 
 
+def parse_batch_of(value: object) -> int | str:
+    """A number of examples, or the function that says it of a batch."""
+    if isinstance(value, str):
+        return parse_reference(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f"{shown(value)} is neither the number of examples in each batch nor a function (inputs) -> number, "
+            "`package.module:function`"
+        )
+    return value
+
+
 def parse_command(value: object) -> tuple[str, ...]:
     """A program and its arguments, which no shell reads."""
     example = "`base_setup: [python, tools/make_weights.py]`"
@@ -94,6 +106,11 @@ def _not_empty(example: str) -> Callable[[object], object]:
 
 
 Reference = Annotated[str, BeforeValidator(parse_reference), WithJsonSchema(REFERENCE_SCHEMA)]
+BatchOf = Annotated[
+    int | str,
+    BeforeValidator(parse_batch_of),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, REFERENCE_SCHEMA]}),
+]
 PathBelow = Annotated[str, BeforeValidator(parse_path), WithJsonSchema({"type": "string", "pattern": PATH})]
 Device = Annotated[str, BeforeValidator(parse_device), WithJsonSchema({"type": "string", "pattern": DEVICE_PATTERN})]
 _INFERENCE_SCHEMA = {"enum": list(INFERENCES)}
@@ -147,6 +164,11 @@ class ModelSpec(Origin):
         default="", description="The function that returns examples for recipes to learn from."
     )
     example_inputs: Reference = Field(default="", description="The function that returns the inputs of the timed call.")
+    batch_of: BatchOf = Field(
+        default="",
+        description="How many examples are in each batch of the data, or the function (inputs) -> number that says it, "
+        "where neither targets nor the entries of all inputs do; such batches are used whole.",
+    )
     call: Reference = Field(
         default="",
         description="The function (model, inputs) -> outputs that is called, a whole pipeline for example, where "

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from pytest_modelopt.results.verdicts import Limit
 
 
+_FUNCTIONS = {
+    "slices": "(inputs, target) -> name",
+    "batch_of": "(inputs) -> number",
+    "call": "(model, inputs) -> outputs",
+}
+"""What is not called without arguments, as it is called."""
+
+
 @pytest.fixture
 def modelopt(request: pytest.FixtureRequest) -> ModelOpt:
     """Measure a model's optimized variant against the original: `modelopt(model, recipe, data=...) -> Comparison`."""
@@ -68,9 +76,13 @@ class _Work:
         from pytest_modelopt.results.candidate import Candidate
         from pytest_modelopt.results.source import Carried
 
-        given = sources.get("candidate")
-        if (call := sources.get("call")) is not None and not isinstance(call, str) and not callable(call):
-            pytest.fail(f"call={call!r} is no function (model, inputs) -> outputs, nor the name of one", pytrace=False)
+        given, counted = sources.get("candidate"), sources.get("batch_of")
+        if isinstance(counted, int):
+            sources = {name: value for name, value in sources.items() if name != "batch_of"}
+        for name, what in _FUNCTIONS.items():
+            value = sources.get(name)
+            if value is not None and not isinstance(value, str) and not callable(value):
+                pytest.fail(f"{name}={value!r} is no function {what}, nor the name of one", pytrace=False)
         files = {name: file for name in ("model", "candidate") if (file := self._file(sources.get(name), name))}
         sources = {name: value for name, value in sources.items() if name not in files}
         carried = {name: value for name, value in sources.items() if value is not None and not isinstance(value, str)}
@@ -102,6 +114,7 @@ class _Work:
             device=defaults.device if device is None else _device(device),
             threads=defaults.threads if threads is None else threads,
             slices=named.get("slices"),
+            batch_of=counted if isinstance(counted, int) else named.get("batch_of"),
             call=named.get("call"),
             optimize="" if optimize is None else _path(optimize),
             candidate=candidate,
@@ -151,6 +164,7 @@ class ModelOpt(_Work):
         example_inputs: Any = None,
         metric: str | Mapping[str, Any] | Callable[..., Any] = "accuracy",
         slices: str | Callable[..., Any] | None = None,
+        batch_of: int | str | Callable[..., Any] | None = None,
         call: str | Callable[..., Any] | None = None,
         optimize: str | None = None,
         inference: Inference | None = None,
@@ -177,6 +191,8 @@ class ModelOpt(_Work):
                 `name`, and `arguments`, `activation`, `prepare`, `higher_is_better`, `per_example`.
             slices: `"package.module:function"` or a function (inputs, target) -> name that puts each example into a
                 slice, for `max_slice_drop`; without it a classifier's slices are the classes.
+            batch_of: how many examples are in each batch of the data, or a function (inputs) -> number, where neither
+                targets nor the entries of all inputs say it; such batches are used whole.
             call: `"package.module:function"` or a function (model, inputs) -> outputs that is called in place of
                 `model(inputs)`, for answers, memory and timing alike; inputs come as `data` gives them.
             optimize: the dotted path below the model of the module that recipes change, such as `"encoder"`; the model
@@ -198,16 +214,13 @@ class ModelOpt(_Work):
                 _require_absolute(budget.limits)
             if data is None and example_inputs is None:
                 pytest.fail("modelopt(model, recipe, ...): give `data=` (or at least `example_inputs=`)", pytrace=False)
-            if slices is not None and not isinstance(slices, str) and not callable(slices):
-                pytest.fail(
-                    f"slices={slices!r} is no function (inputs, target) -> name, nor the name of one", pytrace=False
-                )
             sources = {
                 "model": model,
                 "data": data,
                 "calibration": calibration,
                 "example_inputs": example_inputs,
                 "slices": slices,
+                "batch_of": batch_of,
                 "call": call,
                 "candidate": candidate,
             }

@@ -306,6 +306,7 @@ def variant_of(
         example_inputs=model.example_inputs,
         metric=model.metric,
         slices=model.slices,
+        batch_of=model.batch_of,
         call=model.call,
         optimize=model.optimize,
         import_paths=(str(budgets.path.parent),),
