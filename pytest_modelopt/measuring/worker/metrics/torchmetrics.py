@@ -93,7 +93,7 @@ def left_out(metric: str) -> str:
         imports = (inner for inner in ast.walk(node) if isinstance(inner, ast.ImportFrom))
         if isinstance(node, ast.If) and name in {alias.name for each in imports for alias in each.names}:
             flags = [each.id for each in ast.walk(node.test) if isinstance(each, ast.Name)]
-            absent = [flag for flag in flags if getattr(module, flag, None) is False]
+            absent = [flag for flag in flags if not getattr(module, flag, True)]
             packages = [flag.strip("_").removesuffix("_AVAILABLE").lower().replace("_", "-") for flag in absent]
             part = module_name.split(".")[1]
             return (
