@@ -103,6 +103,8 @@ def _of_file(file: BudgetsFile, higher_is_better: Mapping[str, bool] | None = No
             line=entry.line,
             settings={
                 "slices": model.slices,
+                "call": model.call,
+                "optimize": model.optimize or None,
                 **_examples(model.data, workload.example_inputs),
                 **{name: getattr(workload, name) for name in ("device", "threads", *batch)},
                 "time_limit": workload.time_limit_s,
@@ -129,6 +131,7 @@ def _of_record(record: Record) -> dict[str, _Stated]:
             limits = {**known.limits, **limits}
             direction = known.higher_is_better if direction is None else direction
         settings: dict[str, str | float | None] = {"batch_size": case.batch_size, "device": case.device}
+        settings |= {"call": case.call or None, "optimize": case.optimize or None}
         found[case.name] = _Stated(case.name, case.model, limits, case.inference, None, direction, 1, settings)
     return found
 
@@ -201,6 +204,10 @@ def _of_limit(before: _Stated, after: _Stated, old: Limit, new: Limit) -> Iterat
 def _settings_of(name: str) -> Iterator[str]:
     """The settings on which the figure of a limit depends."""
     figure = LIMITS[name].figure
+    if figure in ("memory", "process_memory", "timing", "score", "slices", "predictions"):
+        yield "call"
+    if figure == "coverage":
+        yield "optimize"
     if figure in ("memory", "process_memory", "timing"):
         yield from ("batch_size", "device", "example_inputs")
     if figure == "timing":

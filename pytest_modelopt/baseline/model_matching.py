@@ -14,7 +14,7 @@ from pytest_modelopt.config.loader import BudgetsFile, ModelEntry
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Recipe, RecipeError
 
-_ALSO_ALIKE = ("metric", "calibration", "example_inputs", "slices", "inference")
+_ALSO_ALIKE = ("metric", "calibration", "example_inputs", "slices", "call", "optimize", "inference")
 Likeness = tuple[float, ...]
 """Larger where two are more alike."""
 _Thing = TypeVar("_Thing", bound=Hashable)

@@ -89,6 +89,7 @@ class RevisionBase:
             made,
             metric=head.metric,
             slices=head.slices,
+            batch_of=head.batch_of,
             batch_size=head.batch_size,
             device=head.device,
             threads=head.threads,

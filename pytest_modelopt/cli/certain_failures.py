@@ -81,6 +81,10 @@ def _functions(model: ModelEntry) -> Iterator[tuple[tuple[str, ...], str, bool]]
             yield (*at, "example_inputs"), *_called(workload.example_inputs)
     if model.slices:
         yield ("slices",), model.slices, False
+    if isinstance(model.batch_of, str):
+        yield ("batch_of",), model.batch_of, False
+    if model.call:
+        yield ("call",), model.call, False
     metric = model.metric
     if isinstance(metric.name, str) and not metric.is_built_in:
         yield ("metric",), metric.name, False

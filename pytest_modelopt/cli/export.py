@@ -56,6 +56,9 @@ def run(options: argparse.Namespace) -> int:
     finally:
         show("")
         runner.close()
+    if variant.is_called_otherwise:
+        part = f"`{variant.optimize}`" if variant.optimize else "the model"
+        tell(f"written is {part}, which recipes change; what is around it is the project's own code")
     for file in files:
         content = file.read_bytes()
         tell(f"{folder / file.name}: {len(content):,} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}")

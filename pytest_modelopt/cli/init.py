@@ -59,6 +59,10 @@ def add_parser(commands: Commands) -> None:
     for option, meaning in functions.items():
         parser.add_argument(option, type=reference, metavar=_REFERENCE, help=f"the function that {meaning}")
     parser.add_argument(
+        "--call", type=reference, metavar=_REFERENCE, help="the function (model, inputs) -> outputs that is called"
+    )
+    parser.add_argument("--optimize", metavar="PATH", help="of the module below the model that recipes change")
+    parser.add_argument(
         "--metric",
         type=metric,
         default="accuracy",
@@ -214,6 +218,8 @@ def _head(options: argparse.Namespace, name: str) -> Head:
         "data": options.data,
         "calibration": options.calibration,
         "example_inputs": options.example_inputs,
+        "call": options.call,
+        "optimize": options.optimize,
         "metric": options.metric,
     }
     given = options.time_limit is not None and not options.add

@@ -49,6 +49,10 @@ def _origin_problems(document: Document, model: str, entry: object) -> Iterator[
     for mistake in origin_mistakes(entry):
         yield document.problem(("models", model), f"{plain(model)}: {mistake}")
     yield from _outside(document, ("models", model), plain(model), entry)
+    for key in ("call", "optimize"):
+        if key in entry and "file" in entry:
+            message = f"{plain(model)}: `{key}:` needs a model of a `factory:`; a file is called as its program says"
+            yield document.problem(("models", model, key), message)
     suffix = PurePosixPath(str(entry.get("file", ""))).suffix
     if suffix in SUFFIXES:
         for recipe in _mapping(entry.get("recipes")):

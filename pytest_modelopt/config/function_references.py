@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from pytest_modelopt.results.source import Called, Named
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 DOTTED = rf"{_NAME}(?:\.{_NAME})*"
+PATH = r"^[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*$"
 REFERENCE_SCHEMA: dict[str, Any] = {
     "type": "string",
     "pattern": rf"^{DOTTED}:{DOTTED}$",
@@ -94,6 +96,16 @@ def _require_plain(value: object, where: str, instead: str) -> None:
         f"{where} is {shown(value)}; only numbers, text, true, false, null, and lists or mappings of these can be "
         f"written here{instead}"
     )
+
+
+def parse_path(value: object) -> str:
+    """A module below the model, `encoder.layers.0`."""
+    if not isinstance(value, str) or not re.fullmatch(PATH, value):
+        raise ValueError(
+            f"{shown(value)} is not the path of a module below the model; write the names of attributes with dots "
+            "between them, for example `encoder` or `encoder.layers.0`"
+        )
+    return value
 
 
 def is_dotted_name(text: str) -> bool:

@@ -47,6 +47,9 @@ class ModelEntry:
     metric: MetricSpec
     line: int
     slices: str | None = None
+    batch_of: int | str | None = None
+    call: str | None = None
+    optimize: str = ""
     inference: Inference = "set"
     regression: tuple[Limit, ...] = ()
     """Of the original against the base."""
@@ -348,6 +351,9 @@ def _model(name: str, spec: schema.ModelSpec, line: int, defaults: Defaults) -> 
         metric=spec.metric.spec(),
         line=line,
         slices=spec.slices or None,
+        batch_of=spec.batch_of or None,
+        call=spec.call or None,
+        optimize=spec.optimize,
         inference=parse_inference(spec.inference) if spec.inference else defaults.inference,
     )
 

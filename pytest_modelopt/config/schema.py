@@ -25,7 +25,14 @@ from pydantic import (
 )
 
 from pytest_modelopt.config.candidate_schema import ONE_ORIGIN, CandidateSpec, Origin
-from pytest_modelopt.config.function_references import CALL_SCHEMA, REFERENCE_SCHEMA, parse_call, parse_reference
+from pytest_modelopt.config.function_references import (
+    CALL_SCHEMA,
+    PATH,
+    REFERENCE_SCHEMA,
+    parse_call,
+    parse_path,
+    parse_reference,
+)
 from pytest_modelopt.config.limit_schema import (
     WORDS_OF_UNITS,
     BudgetSpec,
@@ -74,6 +81,18 @@ def parse_version(value: object) -> int:
     return value
 
 
+def parse_batch_of(value: object) -> int | str:
+    """A number of examples, or the function that says it of a batch."""
+    if isinstance(value, str):
+        return parse_reference(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f"{shown(value)} is neither the number of examples in each batch nor a function (inputs) -> number, "
+            "`package.module:function`"
+        )
+    return value
+
+
 def parse_command(value: object) -> tuple[str, ...]:
     """A program and its arguments, which no shell reads."""
     example = "`base_setup: [python, tools/make_weights.py]`"
@@ -104,6 +123,12 @@ def _not_empty(example: str) -> Callable[[object], object]:
 
 Call = Annotated[Any, BeforeValidator(parse_call), WithJsonSchema(CALL_SCHEMA)]
 Reference = Annotated[str, BeforeValidator(parse_reference), WithJsonSchema(REFERENCE_SCHEMA)]
+BatchOf = Annotated[
+    int | str,
+    BeforeValidator(parse_batch_of),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, REFERENCE_SCHEMA]}),
+]
+PathBelow = Annotated[str, BeforeValidator(parse_path), WithJsonSchema({"type": "string", "pattern": PATH})]
 Device = Annotated[str, BeforeValidator(parse_device), WithJsonSchema({"type": "string", "pattern": DEVICE_PATTERN})]
 _INFERENCE_SCHEMA = {"enum": list(INFERENCES)}
 InferenceOf = Annotated[Inference, BeforeValidator(parse_inference), WithJsonSchema(_INFERENCE_SCHEMA)]
@@ -191,6 +216,22 @@ class PatternSpec(CallSpec):
         "be about answers, and `example_inputs` is needed.",
     )
     calibration: Call = Field(default="", description="The function that returns examples for recipes to learn from.")
+    batch_of: BatchOf = Field(
+        default="",
+        description="How many examples are in each batch of the data, or the function (inputs) -> number that says it, "
+        "where neither targets nor the entries of all inputs do; such batches are used whole.",
+    )
+    call: Reference = Field(
+        default="",
+        description="The function (model, inputs) -> outputs that is called, a whole pipeline for example, where "
+        "that is not `model(inputs)`.",
+    )
+    optimize: PathBelow = Field(
+        default="",
+        description="The module that recipes change, by its dotted path below the model; the model itself where "
+        "nothing is said.",
+        examples=["encoder"],
+    )
     metric: Annotated[MetricForm, WithJsonSchema(METRIC_SCHEMA)] = Field(
         default_factory=lambda: MetricForm(name="accuracy"), description="What scores the answers."
     )

@@ -71,6 +71,12 @@ class Variant:
     """Where it belongs to another revision: its `import_paths` and its working directory lie in there."""
     candidate: Candidate | None = None
     """What the project has made of the model itself; there is no recipe then."""
+    batch_of: int | Source | None = None
+    """Examples in each batch of the data, or a function (inputs) -> their number; None: the data says it."""
+    call: Source | None = None
+    """A function (model, inputs) -> outputs, which is what is called; None: the model itself."""
+    optimize: str = ""
+    """The dotted path below the model of the module that recipes change; empty: the model itself."""
     takes: Taken = "first"
     time_limit_s: float | None = None
     """Of timing it beside another; None: that of the run."""
@@ -119,6 +125,16 @@ class Variant:
         """The same work on the model as it is. Calibration belongs to recipes, so originals that differ in it are
         one."""
         return replace(self, recipe=None, candidate=None, calibration=None)
+
+    @property
+    def is_called_otherwise(self) -> bool:
+        """Whether the model that is called is not the module that recipes get."""
+        return self.call is not None or bool(self.optimize)
+
+    @property
+    def call_name(self) -> str:
+        """What is called, for the record: empty where it is the model itself."""
+        return "" if self.call is None else self.call if isinstance(self.call, str) else "a live function"
 
     @property
     def label(self) -> str:

@@ -1,16 +1,14 @@
-"""How a model is called on one batch of inputs: the one place that knows tensor, tuple and dict."""
+"""How a model is called on one batch of inputs: the one place that knows positional and keyword arguments."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
-if TYPE_CHECKING:
-    import torch
-
-Inputs: TypeAlias = "torch.Tensor | tuple[torch.Tensor, ...] | dict[str, torch.Tensor]"
-"""One batch: a tensor (one argument), a tuple (positional arguments) or a dict (keyword arguments)."""
+Inputs: TypeAlias = Any
+"""One batch: a tuple (positional arguments), a dict (keyword arguments), or anything else as one argument: a tensor, a
+list, a dataclass. In them are tensors, texts, numbers, None, and nests of these."""
 
 
 class ForOneCall:
@@ -33,13 +31,23 @@ def call(model: Callable[..., Any], inputs: Inputs) -> Any:
 def call_on(model: Callable[..., Any], inputs: Inputs) -> Any:
     """One forward pass on these very inputs: `model(x)` for a tensor, `model(*x)` for a tuple, `model(**x)` for a dict.
 
-    A namedtuple, such as `torch.nn.utils.rnn.PackedSequence`, is one argument.
+    A namedtuple, such as `torch.nn.utils.rnn.PackedSequence`, is one argument. A model with a function of the project's
+    that calls it (`CalledModel`) gets the inputs as they are.
     """
+    return on(model, inputs)()
+
+
+def on(model: Callable[..., Any], inputs: Inputs) -> Callable[[], Any]:
+    """The call of `call_on`, to be made later: how it looks is decided now, and nothing is looked up in it."""
+    if getattr(type(model), "takes_inputs_whole", False):
+        whole: Any = model
+        function, alone = whole.function, whole.alone
+        return lambda: function(alone, inputs)
     if isinstance(inputs, Mapping):
-        return model(**inputs)
+        return lambda: model(**inputs)
     if type(inputs) is tuple:
-        return model(*inputs)
-    return model(inputs)
+        return lambda: model(*inputs)
+    return lambda: model(inputs)
 
 
 def fresh(inputs: Inputs) -> Inputs:
@@ -48,14 +56,3 @@ def fresh(inputs: Inputs) -> Inputs:
 
     with torch.inference_mode(False):  # ordinary tensors, as a user's loader gives them
         return copy.deepcopy(inputs)
-
-
-def tensors_of(inputs: Inputs) -> Iterator[torch.Tensor]:
-    """The tensors of a batch, in the order of its arguments."""
-    import torch
-
-    if isinstance(inputs, torch.Tensor):
-        yield inputs
-    else:
-        values = inputs.values() if isinstance(inputs, dict) else inputs
-        yield from (value for value in values if isinstance(value, torch.Tensor))

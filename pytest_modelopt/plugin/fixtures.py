@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from pytest_modelopt.results.verdicts import Limit
 
 
+_FUNCTIONS = {
+    "slices": "(inputs, target) -> name",
+    "batch_of": "(inputs) -> number",
+    "call": "(model, inputs) -> outputs",
+}
+"""What is not called without arguments, as it is called."""
+
+
 @pytest.fixture
 def modelopt(request: pytest.FixtureRequest) -> ModelOpt:
     """Measure a model's optimized variant against the original: `modelopt(model, recipe, data=...) -> Comparison`."""
@@ -62,14 +70,21 @@ class _Work:
         threads: int | None = None,
         device: str | None = None,
         workload: str = "",
+        optimize: str | None = None,
     ) -> Variant:
-        """The variant that `sources` (model, data, calibration, example_inputs, slices, candidate) describe."""
+        """The variant that `sources` (model, data, calibration, example_inputs, slices, call, candidate) describe."""
         from pytest_modelopt.measuring.variant import Variant, environment_now
         from pytest_modelopt.results.candidate import Candidate
         from pytest_modelopt.results.source import Carried
         from pytest_modelopt.results.workload import wrong_name
 
-        given = sources.get("candidate")
+        given, counted = sources.get("candidate"), sources.get("batch_of")
+        if isinstance(counted, int):
+            sources = {name: value for name, value in sources.items() if name != "batch_of"}
+        for name, what in _FUNCTIONS.items():
+            value = sources.get(name)
+            if value is not None and not isinstance(value, str) and not callable(value):
+                pytest.fail(f"{name}={value!r} is no function {what}, nor the name of one", pytrace=False)
         files = {name: file for name in ("model", "candidate") if (file := self._file(sources.get(name), name))}
         sources = {name: value for name, value in sources.items() if name not in files}
         carried = {name: value for name, value in sources.items() if value is not None and not isinstance(value, str)}
@@ -104,6 +119,9 @@ class _Work:
             device=defaults.device if device is None else _device(device),
             threads=defaults.threads if threads is None else threads,
             slices=named.get("slices"),
+            batch_of=counted if isinstance(counted, int) else named.get("batch_of"),
+            call=named.get("call"),
+            optimize="" if optimize is None else _path(optimize),
             candidate=candidate,
             takes="first" if not has_inputs else "all" if batch_size is None else "exactly",
             workload=workload,
@@ -153,6 +171,9 @@ class ModelOpt(_Work):
         example_inputs: Any = None,
         metric: str | Mapping[str, Any] | Callable[..., Any] = "accuracy",
         slices: str | Callable[..., Any] | None = None,
+        batch_of: int | str | Callable[..., Any] | None = None,
+        call: str | Callable[..., Any] | None = None,
+        optimize: str | None = None,
         inference: Inference | None = None,
         batch_size: int | None = None,
         threads: int | None = None,
@@ -179,6 +200,12 @@ class ModelOpt(_Work):
                 `name`, and `arguments`, `activation`, `prepare`, `higher_is_better`, `per_example`.
             slices: `"package.module:function"` or a function (inputs, target) -> name that puts each example into a
                 slice, for `max_slice_drop`; without it a classifier's slices are the classes.
+            batch_of: how many examples are in each batch of the data, or a function (inputs) -> number, where neither
+                targets nor the entries of all inputs say it; such batches are used whole.
+            call: `"package.module:function"` or a function (model, inputs) -> outputs that is called in place of
+                `model(inputs)`, for answers, memory and timing alike; inputs come as `data` gives them.
+            optimize: the dotted path below the model of the module that recipes change, such as `"encoder"`; the model
+                itself where nothing is said.
             inference: what limits on accuracy are about: `"set"`, these very examples, or `"population"`, all that they
                 were drawn from, by 95% bounds; default of budgets.yaml, else the set.
             batch_size, threads: of the timed and memory-measured call; defaults of budgets.yaml, else 1.
@@ -197,19 +224,17 @@ class ModelOpt(_Work):
                 _require_absolute(budget.limits)
             if data is None and example_inputs is None:
                 pytest.fail("modelopt(model, recipe, ...): give `data=` (or at least `example_inputs=`)", pytrace=False)
-            if slices is not None and not isinstance(slices, str) and not callable(slices):
-                pytest.fail(
-                    f"slices={slices!r} is no function (inputs, target) -> name, nor the name of one", pytrace=False
-                )
             sources = {
                 "model": model,
                 "data": data,
                 "calibration": calibration,
                 "example_inputs": example_inputs,
                 "slices": slices,
+                "batch_of": batch_of,
+                "call": call,
                 "candidate": candidate,
             }
-            variant = self._variant(sources, recipe, metric, batch_size, threads, device, workload)
+            variant = self._variant(sources, recipe, metric, batch_size, threads, device, workload, optimize)
             name = _model_name(model, self._item)
         return self._measure(variant, name, budget, self._inference(budget, inference, is_named=model is None))
 
@@ -271,7 +296,15 @@ class Optimizer(_Work):
     """The `optimize` fixture's value."""
 
     def __call__(
-        self, model: Any, recipe: str, *, data: Any = None, calibration: Any = None, example_inputs: Any = None
+        self,
+        model: Any,
+        recipe: str,
+        *,
+        data: Any = None,
+        calibration: Any = None,
+        example_inputs: Any = None,
+        call: str | Callable[..., Any] | None = None,
+        optimize: str | None = None,
     ) -> Optimized:
         """Make the variant in a worker process, save it, and say what changed. Arguments as in `modelopt`."""
         from pytest_modelopt.measuring.controller.process import WorkerFailed
@@ -284,8 +317,9 @@ class Optimizer(_Work):
             "data": data,
             "calibration": calibration,
             "example_inputs": example_inputs,
+            "call": call,
         }
-        variant = self._variant(sources, recipe)
+        variant = self._variant(sources, recipe, optimize=optimize)
         runner, name = self._session.runner, self._item.nodeid
         path, inputs = runner.new_file("optimized"), runner.new_file("optimized-inputs")
 
@@ -337,6 +371,15 @@ def _device(device: str) -> str:
         return parse_device(device)
     except ValueError as error:
         pytest.fail(f"device: {error}", pytrace=False)
+
+
+def _path(optimize: str) -> str:
+    from pytest_modelopt.config.function_references import parse_path
+
+    try:
+        return parse_path(optimize)
+    except ValueError as error:
+        pytest.fail(f"optimize: {error}", pytrace=False)
 
 
 def _stated_metric(metric: Any) -> tuple[MetricSpec, dict[str, Any]]:

@@ -295,6 +295,8 @@ def _planned(case_id: str, model: str, limits: Sequence[Limit], variant: Variant
         inference=inference,
         threads=variant.threads,
         workload=variant.workload,
+        call=variant.call_name,
+        optimize=variant.optimize,
     )
 
 
@@ -326,6 +328,9 @@ def variant_of(
         example_inputs=None,
         metric=model.metric,
         slices=model.slices,
+        batch_of=model.batch_of,
+        call=model.call,
+        optimize=model.optimize,
         import_paths=(str(budgets.path.parent),),
         working_directory=str(working_directory),
         environment=environment_now(),

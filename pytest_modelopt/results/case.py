@@ -53,6 +53,10 @@ class PlannedCase:
     """Intra-op threads of the calls that are timed."""
     workload: str = ""
     """The operating point at which it is measured; '' where its model has one only."""
+    call: str = ""
+    """The function (model, inputs) -> outputs that is called, by its name; empty where the model itself is."""
+    optimize: str = ""
+    """The path below the model of the module that recipes change; empty where that is the model."""
 
     @property
     def row(self) -> str:

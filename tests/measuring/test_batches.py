@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.worker.data import batches
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
+from pytest_modelopt.optimizing.nests import tensors
 
 INPUTS = torch.arange(300.0).reshape(100, 3)
 TARGETS = torch.arange(100) % 3
@@ -41,7 +42,7 @@ class Rows(Dataset[Any]):
 def read(data: Any, *, needs_targets: bool = True) -> list[Batch]:
     found = list(batches.batches(data, needs_targets=needs_targets))
     starts = [batch.first for batch in found]
-    assert starts == [sum(batches.examples(batch.inputs) for batch in found[:n]) for n in range(len(found))]
+    assert starts == [sum(batch.examples for batch in found[:n]) for n in range(len(found))]
     return found
 
 
@@ -105,7 +106,7 @@ def test_targets_may_be_text(form: str) -> None:
         assert {type(word) for word in batch.targets} == {str}
         words += batch.targets
     assert words == WORDS
-    assert torch.equal(torch.cat([batches.leaves(batch.inputs)[0] for batch in found]), INPUTS)
+    assert torch.equal(torch.cat([tensors(batch.inputs)[0] for batch in found]), INPUTS)
 
 
 def test_targets_may_have_a_length_of_their_own_each() -> None:
@@ -151,7 +152,7 @@ UNLABELLED: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("form", UNLABELLED)
 def test_a_metric_without_targets_takes_data_without_them(form: str) -> None:
     found = read(UNLABELLED[form](), needs_targets=False)
-    assert torch.equal(torch.cat([batches.leaves(batch.inputs)[0] for batch in found]), INPUTS)
+    assert torch.equal(torch.cat([tensors(batch.inputs)[0] for batch in found]), INPUTS)
     assert all((batch.targets is None) == (form != "a pair") for batch in found)
 
 
@@ -189,7 +190,6 @@ def test_two_tensors_of_one_kind_in_a_list_are_not_guessed_at() -> None:
         ([(INPUTS, {"boxes": INPUTS})], "the targets of the data are a dict, not a tensor or a list with one entry"),
         ([(INPUTS, torch.tensor(1))], "the targets of the data are a single number"),
         ([(torch.tensor(1.0), TARGETS)], "the inputs of the data are a single number, not one per example"),
-        ([((INPUTS, INPUTS[:5]), TARGETS)], "different first dimensions: [5, 100]"),
         ((numpy.array(WORDS), TARGETS), "the inputs of the data are an array of <U7; give numbers"),
         ((INPUTS.to_sparse(), TARGETS), "the inputs of the data are a tensor in layout sparse_coo; give a dense one"),
         ((INPUTS[:2], ["a", object()]), "target 1 of batch 0 of the data is a object; give text, numbers, tensors"),
@@ -220,6 +220,13 @@ def test_a_batch_without_targets_among_others_is_refused() -> None:
     )
 
 
+def test_inputs_of_different_lengths_need_somebody_who_says_how_many_examples_there_are() -> None:
+    data = [((INPUTS, INPUTS[:5]),)]
+    refused(data, "different first dimensions: [5, 100], and there are no targets", needs_targets=False)
+    (batch,) = batches.batches(data, needs_targets=False, batch_of=5)
+    assert (batch.examples, batch.is_cut) == (5, False)
+
+
 def test_data_that_raises_in_the_middle_says_where() -> None:
     def broken() -> Iterator[Any]:
         yield INPUTS[:40], TARGETS[:40]
@@ -247,23 +254,24 @@ def test_tensors_of_a_class_of_their_own_come_as_plain_ones() -> None:
 
 def test_the_first_examples_span_batches_and_keep_their_form() -> None:
     given = [{"a": INPUTS[:3], "b": INPUTS[:3] + 1}, {"a": INPUTS[3:9], "b": INPUTS[3:9] + 1}]
-    first = batches.first_examples(given, 5, "data")
+    first, found = batches.first_examples([Batch(inputs, None) for inputs in given], 5, "data")
+    assert found == 5
     assert isinstance(first, dict)
     assert torch.equal(first["a"], INPUTS[:5])
     assert torch.equal(first["b"], INPUTS[:5] + 1)
-    pair = batches.first_examples([(INPUTS[:3], INPUTS[:3])], 2, "data")
+    pair, _ = batches.first_examples([Batch((INPUTS[:3], INPUTS[:3]), None)], 2, "data")
     assert isinstance(pair, tuple)
     assert [len(t) for t in pair] == [2, 2]
 
 
 def test_a_batch_size_larger_than_the_data_is_refused() -> None:
     with pytest.raises(VariantError, match="`batch_size` is 101 but the data holds only 100 examples"):
-        batches.first_examples([INPUTS], 101, "data")
+        batches.first_examples([Batch(INPUTS, None)], 101, "data")
 
 
 def test_inputs_of_different_shapes_cannot_be_one_call() -> None:
     with pytest.raises(VariantError, match="cannot be put into one batch of 2"):
-        batches.first_examples([torch.zeros(1, 5), torch.zeros(1, 7)], 2, "data")
+        batches.first_examples([Batch(torch.zeros(1, 5), None), Batch(torch.zeros(1, 7), None)], 2, "data")
 
 
 def test_sizes_vary_by_the_argument_and_not_by_its_place() -> None:

@@ -27,6 +27,7 @@ from pytest_modelopt.measuring.worker.data.examples import (
 )
 from pytest_modelopt.measuring.worker.data.hashing import Fingerprint, hashes_of_inputs
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
+from pytest_modelopt.optimizing import nests
 
 INPUTS = torch.arange(300.0).reshape(100, 3)
 TARGETS = torch.arange(100) % 3
@@ -34,7 +35,7 @@ TARGETS = torch.arange(100) % 3
 
 def cut(inputs: Any, targets: Any, size: int) -> Iterator[Batch]:
     for start in range(0, len(targets), size):
-        yield Batch(batches.take(inputs, start, start + size), targets[start : start + size], start)
+        yield Batch(nests.cut(inputs, slice(start, start + size)), targets[start : start + size], start)
 
 
 def fingerprint(inputs: Any, targets: Any, size: int = 64) -> str:
@@ -92,15 +93,19 @@ def test_a_hash_is_of_the_values_and_not_of_how_they_lie_in_memory() -> None:
     images = torch.arange(2.0 * 3 * 4 * 5).reshape(2, 3, 4, 5)
     last = images.to(memory_format=torch.channels_last)
     assert last.stride() != images.stride()
-    assert hashes_of_inputs(images) == hashes_of_inputs(last) == hashes_of_inputs(torch.cat([images, images])[:2])
-    assert len(set(hashes_of_inputs(torch.zeros(3, 0)))) == 1, "no numbers, all the same"
+    assert (
+        hashes_of_inputs(Batch(images, None))
+        == hashes_of_inputs(Batch(last, None))
+        == hashes_of_inputs(Batch(torch.cat([images, images])[:2], None))
+    )
+    assert len(set(hashes_of_inputs(Batch(torch.zeros(3, 0), None)))) == 1, "no numbers, all the same"
 
 
 def test_a_hash_is_blake2b_of_name_type_shape_and_bytes() -> None:
     header = b":torch.float32:(3,)"
     row = numpy.array([3, 4, 5], dtype="<f4").tobytes()
     by_hand = hashlib.blake2b(len(header).to_bytes(4, "little") + header + row, digest_size=16)
-    assert hashes_of_inputs(INPUTS)[1] == by_hand.digest()
+    assert hashes_of_inputs(Batch(INPUTS, None))[1] == by_hand.digest()
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
@@ -125,7 +130,7 @@ def test_what_was_read_comes_back_in_the_same_batches(form: str, tmp_path: Path)
         torch.testing.assert_close(one.inputs, other.inputs, rtol=0, atol=0)
         assert repr(one.targets) == repr(other.targets)
     assert {path.name for path in tmp_path.iterdir()} == {"file", "file.hashes"}
-    assert Path(found.hashes_path).read_bytes() == b"".join(hashes_of_inputs(inputs))
+    assert Path(found.hashes_path).read_bytes() == b"".join(hashes_of_inputs(Batch(inputs, None)))
 
 
 def test_strides_come_back_too_since_kernels_are_chosen_by_them(tmp_path: Path) -> None:
@@ -307,7 +312,7 @@ def compared(first: Any, again: Any, tmp_path: Path) -> int:
     def counted() -> Iterator[Batch]:
         nonlocal drawn
         for batch in batches.batches(again):
-            drawn += batches.examples(batch.inputs)
+            drawn += batch.examples
             yield batch
 
     compare_with_first(counted(), read(batches.batches(first), tmp_path / "file"))
@@ -368,8 +373,8 @@ def test_examples_are_found_by_their_first_position(tmp_path: Path) -> None:
     inputs = torch.cat([INPUTS, INPUTS[:10]])
     found = Positions(read(cut(inputs, torch.zeros(110), 9), tmp_path / "file").hashes_path)
     wanted = torch.cat([INPUTS[5:6], INPUTS[99:], INPUTS[:1] - 1, INPUTS[:1]])
-    assert found.find(hashes_of_inputs(wanted)) == [5, 99, None, 0]
-    everything = found.find(hashes_of_inputs(inputs))
+    assert found.find(hashes_of_inputs(Batch(wanted, None))) == [5, 99, None, 0]
+    everything = found.find(hashes_of_inputs(Batch(inputs, None)))
     assert everything == [*range(100), *range(10)]
 
 

@@ -172,6 +172,10 @@ WRONG = [
         "cannot be made: TypeError: MulticlassF1Score.__init__() ",
     ),
     (MetricSpec(F1), "(`arguments`: none)"),
+    (
+        MetricSpec("torchmetrics.detection.MeanAveragePrecision"),
+        "MeanAveragePrecision` needs torchvision, without which torchmetrics leaves it out: run `pip install",
+    ),
     (MetricSpec("metric_user:no"), "metric `metric_user:no`: `metric_user` has no `no`"),
     (MetricSpec("metric_user:error", prepare="metric_user:frist"), "prepare `metric_user:frist`: `metric_user` has no"),
 ]

@@ -32,7 +32,7 @@ def pruned(expression: str, model: nn.Module, batches: Batches) -> Optimized:
 
 def classes(inputs: Inputs, count: int, number: int = 2) -> Batches:
     generator = torch.Generator().manual_seed(3)
-    shape = next(iter(inputs.values())).shape if isinstance(inputs, dict) else inputs.shape  # type: ignore[union-attr]
+    shape = next(iter(inputs.values())).shape if isinstance(inputs, dict) else inputs.shape
     return [(inputs, torch.randint(0, count, shape[:1], generator=generator)) for _ in range(number)]
 
 

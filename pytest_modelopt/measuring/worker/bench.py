@@ -6,6 +6,7 @@ import torch
 
 from pytest_modelopt.measuring.protocol import Sample
 from pytest_modelopt.measuring.worker import loading, observe, quality
+from pytest_modelopt.measuring.worker.called_model import seen
 from pytest_modelopt.measuring.worker.footprint import Footprint
 from pytest_modelopt.measuring.worker.saving import Saving
 from pytest_modelopt.measuring.worker.scoring import Scoring
@@ -21,7 +22,7 @@ class Bench(Scoring, Footprint, TimedBlocks, Saving):
         self._set_threads()
         loading.seed_everything(self._variant.seed)
         known = self._known | {"calibration": self._data.calibration_seen.calibration()}
-        return observe.observe(self.model, self._call, known, self._ties, self._unobserved)
+        return observe.observe(seen(self.model), self._call, known, self._ties, self._unobserved)
 
     def answer(self) -> Sample:
         """What the model answers to the inputs of the measured call."""

@@ -8,6 +8,7 @@ import torch
 
 from pytest_modelopt.measuring.protocol import Balance, Memory, VariantError
 from pytest_modelopt.measuring.worker import loading, observe, size
+from pytest_modelopt.measuring.worker.called_model import seen
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
 from pytest_modelopt.measuring.worker.memory import balance, file_makeup, process_memory, tensor_meter
 from pytest_modelopt.measuring.worker.saving import not_saved
@@ -19,12 +20,13 @@ class Footprint(LoadedVariant):
     """Size and memory, by the tensor meter and by the process's own counters."""
 
     def size(self) -> int:
-        if self._provenance is not None and self._provenance.files:
-            return sum(self._provenance.files.values())
+        files = self._provenance.files if self._provenance is not None else {}
+        if files and not self._variant.optimize:
+            return sum(files.values())
         try:
-            return size.saved_bytes(self.model)
+            return size.saved_bytes(self._alone) + sum(files.values())
         except Exception as error:
-            raise not_saved(self.model, error) from error
+            raise not_saved(seen(self.model), error) from error
 
     def memory(self) -> Memory:
         """Bytes of weights and peak bytes of one call, or the foreign runtime that keeps them to itself."""
@@ -72,4 +74,4 @@ class Footprint(LoadedVariant):
         with torch.inference_mode():
             if self._device.is_cuda or observe.is_compiled(self._call):
                 peak_bytes = None
-            return file_makeup.makeup(self.model, self._prepared_call(), peak_bytes)
+            return file_makeup.makeup(seen(self.model), self._prepared_call(), peak_bytes)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from pytest_modelopt.optimizing.calling import Inputs, fresh, tensors_of
+from pytest_modelopt.optimizing.calling import Inputs, fresh, on
+from pytest_modelopt.optimizing.nests import tensors
 
 _KEPT_BYTES = 256 << 20
 """Of copies whose addresses no other copy may get."""
@@ -27,7 +28,7 @@ class Given:
 
     def __init__(self, inputs: Inputs) -> None:
         self._untouched, self.inputs = inputs, fresh(inputs)
-        self._tensors, self._originals = list(tensors_of(self.inputs)), list(tensors_of(inputs))
+        self._tensors, self._originals = tensors(self.inputs), tensors(inputs)
         self._places = [_place(tensor) for tensor in self._tensors]
         self.count_uses()
 
@@ -64,7 +65,7 @@ class TimedCall:
         places = min(_PLACES, _KEPT_BYTES // max(1, _bytes(inputs))) if at_new_addresses else 0
         self._taken = [fresh(inputs) for _ in range(places)]
         self._given = None if copies else Given(inputs)
-        self._call = None if self._given is None else _on(model, self._given.inputs)
+        self._call = None if self._given is None else on(model, self._given.inputs)
         if self._given is not None:
             self._given.count_uses()  # with that of the call, which holds a single tensor itself
 
@@ -75,7 +76,7 @@ class TimedCall:
         copies = [fresh(self._inputs) for _ in range(calls)]
         if self._kept is not None:
             self._keep(self._kept, copies)
-        on_copies = iter([_on(self._model, inputs) for inputs in copies])
+        on_copies = iter([on(self._model, inputs) for inputs in copies])
         return lambda: next(on_copies)()
 
     def _keep(self, kept: deque[Inputs], copies: list[Inputs]) -> None:
@@ -93,15 +94,6 @@ class TimedCall:
         return False
 
 
-def _on(model: Callable[..., Any], inputs: Inputs) -> Call:
-    """As `call_on`, which asks at each call what the inputs are: here that is known before the clock starts."""
-    if isinstance(inputs, Mapping):
-        return lambda: model(**inputs)
-    if type(inputs) is tuple:
-        return lambda: model(*inputs)
-    return lambda: model(inputs)
-
-
 def _storage_uses(tensor: torch.Tensor) -> int:
     """0 where torch does not tell: for other layouts, and where a version lacks the function, which is not public."""
     try:
@@ -111,7 +103,7 @@ def _storage_uses(tensor: torch.Tensor) -> int:
 
 
 def _bytes(inputs: Inputs) -> int:
-    return sum(tensor.numel() * tensor.element_size() + _OBJECT_BYTES for tensor in tensors_of(inputs))
+    return sum(tensor.numel() * tensor.element_size() + _OBJECT_BYTES for tensor in tensors(inputs))
 
 
 def _place(tensor: torch.Tensor) -> tuple[object, ...]:

@@ -17,17 +17,21 @@ from torch import nn
 from pytest_modelopt.measuring.protocol import LEAST_HELD, CallShape, Examples, Loaded, VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import environment, loading, observe, quality, shipping, size
-from pytest_modelopt.measuring.worker.data import batches, labels
+from pytest_modelopt.measuring.worker.called_model import alone, seen
+from pytest_modelopt.measuring.worker.changed_part import called_as, optimized, part_of
+from pytest_modelopt.measuring.worker.data import labels
 from pytest_modelopt.measuring.worker.data.variant_data import Data
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
 from pytest_modelopt.measuring.worker.memory import tensor_meter
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import Metric, make_metric
 from pytest_modelopt.measuring.worker.other_tree import linked_to_head, taken_from_head
+from pytest_modelopt.measuring.worker.part import Part
 from pytest_modelopt.measuring.worker.program_files import Made, left_out, load_file, made_by
 from pytest_modelopt.measuring.worker.remembered_inputs import remembers
 from pytest_modelopt.measuring.worker.settings import settings
-from pytest_modelopt.optimizing.calling import ForOneCall, Inputs, call, tensors_of
+from pytest_modelopt.optimizing.calling import ForOneCall, Inputs, call
+from pytest_modelopt.optimizing.nests import sizes, tensors
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes.program_file_module import ITS_OWN
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
@@ -35,7 +39,7 @@ from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
 from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.measurement import Coverage
 from pytest_modelopt.results.record import Environment
-from pytest_modelopt.results.source import Called, ProgramSource, Source
+from pytest_modelopt.results.source import Called, ProgramSource
 from pytest_modelopt.results.workload import Workload
 
 
@@ -102,7 +106,7 @@ class LoadedVariant:
             self._look_at_traces(given)
         notes = (*notes, *labelled, *self._told_copies())
         with self._looking("ties"):
-            self._ties = observe.ties(self._model)
+            self._ties = observe.ties(seen(self._model))
         name = "" if self._metric is None else self._metric.name
         higher_is_better = self._metric is None or self._metric.higher_is_better
         return Loaded(
@@ -134,6 +138,7 @@ class LoadedVariant:
             self._data.gives_labels = False
             raise error
         return ()
+
     def move(
         self, point: Workload, inputs_file: str | None = None, examples: Examples | None = None
     ) -> tuple[CallShape, tuple[str, ...]]:
@@ -167,8 +172,9 @@ class LoadedVariant:
         else:
             inputs = size.load(Path(inputs_file))
         self._inputs = self._device.take(inputs)
-        shapes = tuple(tuple(tensor.shape) for tensor in tensors_of(self._inputs))
-        return CallShape(batches.examples(self._inputs), shapes, notes)
+        counts = sizes(self._inputs)
+        examples = counts.pop() if len(counts) == 1 else self._variant.batch_size
+        return CallShape(examples, tuple(tuple(tensor.shape) for tensor in tensors(self._inputs)), notes)
 
     def _told_copies(self) -> tuple[str, ...]:
         if not self._needs_copies:
@@ -182,49 +188,64 @@ class LoadedVariant:
             model, notes, self._provenance = self._load_original()
             return model, notes
 
-        def answer() -> Any:
-            original, *_ = self._load_original()
-            with torch.no_grad():
-                return call(original, self._first_inputs())
-
-        model, notes, self._provenance = self._load_from(candidate.origin, "candidate", answer)
+        if isinstance(candidate.origin, ProgramSource):
+            model, notes, self._provenance = self._load_candidate_file(candidate.origin)
+        else:
+            model, notes = loading.load_model(self._loader, candidate.origin, "candidate")
+            self._provenance = made_by(candidate.origin)
         return model, (*notes, *left_out(candidate))
 
     def _load_original(self) -> Made:
-        return self._load_from(self._variant.model, "model", lambda: ITS_OWN)
-
-    def _load_from(self, origin: Source | ProgramSource, what: str, answer: Callable[[], Any]) -> Made:
-        folder = Path(self._variant.import_paths[0])
+        origin = self._variant.model
         if isinstance(origin, ProgramSource):
-            if self._device.is_cuda:
-                raise VariantError(
-                    f"the {what} is a file, and files run on the CPU only, not on {self._variant.device}"
-                )
-            return load_file(origin, folder, self._first_inputs(), answer)
-        model, notes = loading.load_model(self._loader, origin, what)
-        return model, notes, made_by(origin) if what == "candidate" or isinstance(origin, Called) else None
+            if self._variant.is_called_otherwise:
+                raise VariantError("`call` and `optimize` need a model of a factory, and this one is a file")
+            return self._load_file(origin, "model", self._first_inputs(), lambda: ITS_OWN)
+        model, notes = loading.load_model(self._loader, origin)
+        told = called_as(self._variant, model) if self._variant.is_original else ()
+        return model, (*told, *notes), made_by(origin) if isinstance(origin, Called) else None
+
+    def _load_candidate_file(self, origin: ProgramSource) -> Made:
+        """It is called as the original is; where that has a call of its own, it takes the place of the module that
+        recipes would change."""
+        original, *_ = self._load_original()
+        module, inputs = original, self._first_inputs()
+        part = part_of(self._variant, original)
+        if part is not None:
+            module, inputs = part.module, part.inputs_of_calls(inputs)[0]
+
+        def answer() -> Any:
+            with torch.no_grad():
+                return call(module, inputs)
+
+        program, notes, provenance = self._load_file(origin, "candidate", inputs, answer)
+        return (program if part is None else part.put(program, self._first_inputs(), "the file")), notes, provenance
+
+    def _load_file(self, origin: ProgramSource, what: str, inputs: Inputs, answer: Callable[[], Any]) -> Made:
+        if self._device.is_cuda:
+            raise VariantError(f"the {what} is a file, and files run on the CPU only, not on {self._variant.device}")
+        return load_file(origin, Path(self._variant.import_paths[0]), inputs, answer)
 
     def optimize(self) -> Loaded:
         """Apply the recipe to the loaded model."""
-        from pytest_modelopt.optimizing.apply import optimize
-
         assert self._variant.recipe is not None
         recipes = self._variant.recipe.steps
         self._set_threads()
         loading.seed_everything(self._variant.seed)
         context = replace(self._context(), calibration=self._data.calibration(), training=self._data.training())
         try:
-            done = optimize(self.model, recipes, context)
+            done = optimized(self.model, recipes, context, self._part())
         except RecipeError as error:
             if self._data.calibration_seen.refusal is None:
                 raise VariantError(str(error)) from error
         if self._data.calibration_seen.refusal is not None:  # whatever the recipe made of it
             raise self._data.calibration_seen.refusal
-        self._model, self._provenance = done.model, None
+        self._model, self._provenance = done.whole, None
         self._known = {"first_call_s": done.first_call_s, "settings": settings()}
         gc.collect()
         unknown, is_uncounted = _nothing_to_compare(done.model, done.coverage)
         notes, coverage = ((unknown,), None) if unknown else ((), done.coverage)
+        notes = (*done.notes, *notes)
         shipped = shipping.sums(done.model)
         return Loaded(notes, coverage, "", True, unknown, is_uncounted=is_uncounted, shipped=shipped)
 
@@ -240,6 +261,14 @@ class LoadedVariant:
     def model(self) -> nn.Module:
         assert self._model is not None
         return self._model
+
+    @property
+    def _alone(self) -> Any:
+        """The model without the project's `call:`: what is shipped."""
+        return alone(self.model)
+
+    def _part(self) -> Part | None:
+        return part_of(self._variant, self.model)
 
     def _set_threads(self, threads: int | None = None) -> None:
         """Before every operation: the user's code may have set another number meanwhile. None: those of the call."""

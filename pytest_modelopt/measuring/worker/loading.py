@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from pytest_modelopt.measuring.function_lookup import in_src
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.measuring.worker.called_model import CalledModel, modules_in
 from pytest_modelopt.optimizing.sealed import in_training, put_into_eval_mode
 from pytest_modelopt.results.source import Called, Carried, Source
 
@@ -39,7 +40,7 @@ class Loader:
     """Makes what a variant names. Carried objects are read once, until `start_afresh`."""
 
     def __init__(self, variant: Variant) -> None:
-        self._variant = variant
+        self.variant = variant
         self._carried: dict[str, Any] | None = None
 
     def make(self, source: Source, what: str) -> Any:
@@ -47,12 +48,12 @@ class Loader:
 
         A carried function or class is a factory, too: it is called. A carried module is the model itself.
         """
-        seed_everything(self._variant.seed)
+        seed_everything(self.variant.seed)
         if isinstance(source, Carried):
             value = self._carried_object(source.key, what)
             is_factory = callable(value) and not isinstance(value, (nn.Module, Dataset, DataLoader))
             return _call_factory(value, f"{what} factory", what) if is_factory else value
-        folder = self._variant.import_paths[0]
+        folder = self.variant.import_paths[0]
         if isinstance(source, Called):
             return _call_factory(import_name(source.name, what, folder), f"{what} `{source}`", what, **source.values)
         return _call_factory(import_name(source, what, folder), f"{what} `{source}`", what)
@@ -62,7 +63,7 @@ class Loader:
         if isinstance(source, Carried):
             return self._carried_object(source.key, what)
         assert isinstance(source, str)
-        return import_name(source, what, self._variant.import_paths[0])
+        return import_name(source, what, self.variant.import_paths[0])
 
     def start_afresh(self) -> None:
         """Read carried objects again at their next use: an iterator among them may have been used up."""
@@ -70,11 +71,11 @@ class Loader:
 
     def _carried_object(self, key: str, what: str) -> Any:
         if self._carried is None:
-            assert self._variant.carried_file is not None
+            assert self.variant.carried_file is not None
             try:
                 # Not untrusted: the pytest process wrote this file a moment ago, into a folder only this user can read.
                 # What lay on a GPU comes by way of the CPU: `device` says where it is measured.
-                self._carried = torch.load(self._variant.carried_file, weights_only=False, map_location="cpu")
+                self._carried = torch.load(self.variant.carried_file, weights_only=False, map_location="cpu")
             except Exception as error:
                 raise VariantError(
                     f"the {what} could not be rebuilt in the worker process: {error_text(error)}; give a factory "
@@ -172,24 +173,38 @@ def _misfits(factory: Callable[..., Any], error: BaseException, arguments: Mappi
 
 
 def load_model(loader: Loader, source: Source, what: str = "model") -> tuple[nn.Module, tuple[str, ...]]:
-    """The model in eval mode, and what had to be done to it, in words."""
-    model = loader.make(source, what)
+    """The model in eval mode, as it is called, and what had to be done to it, in words.
+
+    Under `call:` and `optimize:` it may be any object that holds modules, a pipeline.
+    """
+    made, variant = loader.make(source, what), loader.variant
+    is_pipeline = variant.call is not None and variant.optimize and not isinstance(made, (nn.Module, type, Mapping))
+    model = modules_in(made) if is_pipeline else made
     if not isinstance(model, nn.Module):
         hint = ""
         if isinstance(model, Mapping):
             hint = " (a state_dict? load it into the module and return the module)"
         elif isinstance(model, type):
             hint = " (a class: return an instance)"
+        elif variant.call is not None:
+            hint = " (of an object that holds modules `optimize:` must name the one that recipes change)"
         raise VariantError(f"the {what} factory returned a {type(model).__name__}, not a torch.nn.Module{hint}")
     training = in_training(model)
+    which = f"the {what} was" if model in training else f"parts of the {what} were"
+    if training:
+        put_into_eval_mode(model)
+    if variant.call is not None:
+        model = CalledModel(made, loader.get(variant.call, "call"), _name_of_call(loader, variant.call))
     if not training:
         return model, ()
-    which = f"the {what} was" if model in training else f"parts of the {what} were"
-    put_into_eval_mode(model)
     return model, (
         f"{which} in training mode ({len(training)} modules) and put into eval mode for every measurement: "
         "call `eval()` in the factory",
     )
+
+
+def _name_of_call(loader: Loader, call: Source) -> str:
+    return call if isinstance(call, str) else str(getattr(loader.get(call, "call"), "__qualname__", "the function"))
 
 
 def keep_environment(saved: Path, before: Mapping[str, str]) -> None:

@@ -11,6 +11,8 @@ from torch import nn
 
 from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.optimizing.calling import Inputs
+from pytest_modelopt.optimizing.recipe import RecipeError
+from pytest_modelopt.optimizing.runtimes.exporting import refuse_other_inputs
 from pytest_modelopt.optimizing.runtimes.program_file_module import ProgramFileError, load, require_content
 from pytest_modelopt.results.candidate import Candidate, Provenance
 from pytest_modelopt.results.source import Carried, ProgramSource, Source
@@ -29,11 +31,12 @@ def load_file(source: ProgramSource, folder: Path, inputs: Inputs, answer: Calla
     """
     shown = _shown(source.file, folder)
     try:
+        refuse_other_inputs(inputs, shown)
         require_content(Path(source.file), shown)
         digest = _sha256(Path(source.file))
         _require_same_sum(source, digest, shown)
         program: Any = load(source.file, shown, inputs, answer(), dict(source.inputs))
-    except ProgramFileError as error:
+    except (ProgramFileError, RecipeError) as error:
         raise VariantError(str(error)) from error
     sizes = {_shown(file, folder): Path(file).stat().st_size for file in program.files}
     note = f"it is {shown} ({program.made_by}; SHA-256 {digest[:_DIGITS]}...)"

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.protocol import Answers, Sample, VariantError, error_text
-from pytest_modelopt.measuring.worker.data.batches import leaves
+from pytest_modelopt.measuring.worker.called_model import CalledModel
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Scorer
 from pytest_modelopt.measuring.worker.structure import tensors_in
 from pytest_modelopt.optimizing.calling import Inputs, call_on, fresh
+from pytest_modelopt.optimizing.describe import user_line
+from pytest_modelopt.optimizing.nests import in_words
 from pytest_modelopt.results.observations import Spread
 
 
@@ -65,7 +67,10 @@ def run_on(model: Callable[..., Any], inputs: Inputs) -> Any:
     try:
         return call_on(model, inputs)
     except Exception as error:
-        shapes = ", ".join(f"{tuple(tensor.shape)} {str(tensor.dtype)[6:]}" for tensor in leaves(inputs))
+        shapes = in_words(inputs)
+        if isinstance(model, CalledModel):
+            told = f"`call` {model.name} raised {error_text(error)}{user_line(error)}"
+            raise VariantError(f"{told} (input {shapes}); it is called as function(model, inputs)") from error
         raise VariantError(f"the model does not accept the data: {error_text(error)} (input {shapes})") from error
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pytest_modelopt.optimizing.calling import Inputs, call_on, fresh, tensors_of
+from pytest_modelopt.optimizing.calling import Inputs, call_on, fresh
+from pytest_modelopt.optimizing.nests import mapped, tensors
 from pytest_modelopt.optimizing.uncompiled import step_by_step
 
 
@@ -67,8 +68,8 @@ def knows_content(model: Callable[..., Any], inputs: Inputs) -> str:
 def _others(inputs: Inputs, number: int) -> Inputs | None:
     """Inputs of the same form with other numbers: floating-point ones a little larger, else rows moved on; None where
     there are none."""
-    tensors = list(tensors_of(inputs))
-    is_float = any(tensor.is_floating_point() for tensor in tensors)
+    given = tensors(inputs)
+    is_float = any(tensor.is_floating_point() for tensor in given)
 
     def changed(tensor: Any) -> Any:
         if not isinstance(tensor, torch.Tensor):
@@ -78,21 +79,13 @@ def _others(inputs: Inputs, number: int) -> Inputs | None:
         return tensor.roll(number, -1) if tensor.ndim > 1 else tensor
 
     with torch.inference_mode(False), torch.no_grad():
-        made: Inputs
-        if isinstance(inputs, torch.Tensor):
-            made = changed(inputs)
-        elif isinstance(inputs, dict):
-            made = {name: changed(value) for name, value in inputs.items()}
-        elif type(inputs) is tuple:
-            made = tuple(map(changed, inputs))
-        else:
-            return None
-        return None if all(map(torch.equal, tensors, tensors_of(made))) else made
+        made = mapped(inputs, changed)
+        return None if all(map(torch.equal, given, tensors(made))) else made
 
 
 def _operators(model: Callable[..., Any], inputs: Inputs) -> int:
     """How many operators of torch one call runs."""
-    devices = list({tensor.device for tensor in tensors_of(inputs) if tensor.is_cuda})
+    devices = list({tensor.device for tensor in tensors(inputs) if tensor.is_cuda})
     with torch.random.fork_rng(devices), _Counter() as counter:  # type: ignore[no-untyped-call]
         call_on(model, inputs)
         return int(counter.operators)

@@ -8,6 +8,8 @@ from torch import nn
 
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker import loading, shipping, size
+from pytest_modelopt.measuring.worker.called_model import seen
+from pytest_modelopt.measuring.worker.changed_part import context_of
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
 
 
@@ -19,13 +21,17 @@ class Saving(LoadedVariant):
         try:
             size.save(self.model, Path(path))
         except Exception as error:
-            raise not_saved(self.model, error) from error
+            raise not_saved(seen(self.model), error) from error
         loading.keep_environment(Path(path), self._environment)
 
     def export(self, path: str) -> tuple[str, ...]:
-        """Write the variant as it is shipped to `path`, without a suffix. The files."""
+        """Write the variant as it is shipped to `path`, without a suffix; under `call:` and `optimize:` the module that
+        recipes change. The files."""
         self._set_threads()
-        return tuple(map(str, shipping.write(self.model, Path(path), self._context())))
+        part, context = self._part(), self._context()
+        if part is not None:
+            context = context_of(part, context, part.inputs_of_calls(context.example_inputs))
+        return tuple(map(str, shipping.write(self.model if part is None else part.module, Path(path), context)))
 
     def save_inputs(self, path: str) -> None:
         """Write the inputs of the measured call to `path`."""

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from pytest_modelopt.measuring.worker import compiled_saving
+from pytest_modelopt.measuring.worker.called_model import modules_in
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.quantization import torch_ao
 
@@ -49,7 +50,7 @@ class _Hasher(_Counter):
         return super().write(data)
 
 
-def saved_bytes(model: nn.Module) -> int:
+def saved_bytes(model: Any) -> int:
     """Size in bytes of the saved model. The same model gives the same number in every process.
 
     The whole module is saved, not its state_dict: structured pruning, low rank and quantization change the structure,
@@ -72,12 +73,12 @@ def saved_digest(model: nn.Module) -> str:
     return hasher.sha256.hexdigest()
 
 
-def make_parametrized_picklable(model: nn.Module) -> None:
+def make_parametrized_picklable(model: Any) -> None:
     """Teach pickle, in this process, to save layers with parametrized weights (as by weight norm): torch refuses.
 
     torch makes a class of its own for each such layer, and none of its functions makes one around given weights.
     """
-    for module in model.modules():
+    for module in (model if isinstance(model, nn.Module) else modules_in(model)).modules():
         if parametrize.is_parametrized(module):
             copyreg.pickle(type(module), _reduce_parametrized)
 

@@ -90,7 +90,7 @@ class Compile(Recipe):
         from pytest_modelopt.optimizing.graph.compiled_module import CompiledModule, Settings
 
         args, kwargs = arguments(context.example_inputs)
-        tensors = [*args, *kwargs.values()]
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
         varying = context.varying() or tuple(frozenset[int]() for _ in tensors)
         settings = Settings(
             self.freezing,

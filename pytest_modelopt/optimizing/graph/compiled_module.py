@@ -15,8 +15,9 @@ from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 from torch.utils import _pytree
 
-from pytest_modelopt.optimizing.calling import ForOneCall, Inputs, tensors_of
+from pytest_modelopt.optimizing.calling import ForOneCall, Inputs
 from pytest_modelopt.optimizing.graph.compiled_graphs import entry, limit_that_is_told
+from pytest_modelopt.optimizing.nests import tensors
 
 with warnings.catch_warnings():
     # Torch's own code, as it is imported: `torch.utils.mkldnn` is written in TorchScript.
@@ -57,7 +58,7 @@ class CompiledModule(ForOneCall, nn.Module):
         self.compiler: Compiler | None = None
 
     def stand_for(self, inputs: Inputs) -> None:
-        self.settings = replace(self.settings, shapes=tuple(tensor.shape for tensor in tensors_of(inputs)))
+        self.settings = replace(self.settings, shapes=tuple(tensor.shape for tensor in tensors(inputs)))
         self._start_afresh()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

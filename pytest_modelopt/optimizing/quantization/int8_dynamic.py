@@ -1,4 +1,4 @@
-"""int8-dynamic: int8 weights for Linear and recurrent layers, activations quantized as they come."""
+"""int8-dynamic: int8 weights for Linear, recurrent layers and EmbeddingBag, activations quantized as they come."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 
 class Int8Dynamic(Recipe):
-    """Int8 weights for Linear, LSTM, GRU and the recurrent cells; activations are quantized call by call."""
+    """Int8 weights for Linear, LSTM, GRU, the recurrent cells and EmbeddingBag; activations are quantized call by call,
+    but for those of EmbeddingBag, which adds up rows in floating point."""
 
     recipe_name: ClassVar[str] = "int8-dynamic"
     summary: ClassVar[str] = "int8 weights for Linear, LSTM and GRU; needs no calibration data"
     int8_products: ClassVar[bool] = True
-    changes: ClassVar[tuple[str, ...]] = ("Linear", "LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")
+    changes: ClassVar[tuple[str, ...]] = ("Linear", "LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell", "EmbeddingBag")
     gives: ClassVar[Form | None] = "packed"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
 
@@ -63,7 +64,9 @@ def _packed(quantization: Any, module: nn.Module) -> nn.Module:
 
     holder = nn.Sequential(module)
     try:
-        quantization.quantize_dynamic(holder, {type(module)}, inplace=True)
+        is_bag = isinstance(module, nn.EmbeddingBag)
+        spec = {nn.EmbeddingBag: quantization.float_qparams_weight_only_qconfig} if is_bag else {type(module)}
+        quantization.quantize_dynamic(holder, spec, inplace=True)
     except Exception as error:
         raise RecipeError(f"torch cannot pack it ({last_line(error)})") from error
     finally:
@@ -75,7 +78,12 @@ def _packed(quantization: Any, module: nn.Module) -> nn.Module:
 
 def _reason_to_keep(module: nn.Module, tied: set[int]) -> str:
     import torch
+    from torch import nn
 
+    if isinstance(module, nn.EmbeddingBag) and (module.mode != "sum" or module.padding_idx is not None):
+        return "torch's packed EmbeddingBag sums rows and knows no padding_idx; int8-weight-only takes them"
+    if isinstance(module, nn.EmbeddingBag) and module.max_norm is not None:
+        return "max_norm makes every call write into their weight"
     parameters = list(module.parameters(recurse=False))
     dtypes = {parameter.dtype for parameter in parameters}
     if dtypes != {torch.float32}:

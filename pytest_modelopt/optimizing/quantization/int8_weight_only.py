@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_modelopt.optimizing.quantization.int8_weight_only_module import Int8Rows
 
-IN_BLOCKS = ("Linear", "Embedding")
+IN_BLOCKS = ("Linear", "Embedding", "EmbeddingBag")
 """Never wholly in floating point."""
 REBUILT = (
     "Conv1d",
@@ -124,6 +124,7 @@ class _Plan:
 
         from pytest_modelopt.optimizing.quantization.int8_weight_only_module import (
             Int8Embedding,
+            Int8EmbeddingBag,
             Int8Linear,
             Int8Rebuilt,
         )
@@ -133,6 +134,8 @@ class _Plan:
             return Int8Linear(module, quantized["weight"])
         if isinstance(module, nn.Embedding):
             return Int8Embedding(module, quantized["weight"])
+        if isinstance(module, nn.EmbeddingBag):
+            return Int8EmbeddingBag(module, quantized["weight"])
         return Int8Rebuilt(module, quantized)
 
     def _quantized(self, weight: torch.Tensor) -> Int8Rows:
@@ -187,7 +190,7 @@ def _reason_to_keep(module: nn.Module) -> str:
         return "their weights are not in floating point"
     if not all(bool(weight.isfinite().all()) for weight in weights.values()):
         return "a weight is infinite or NaN, for which there is no scale"
-    if isinstance(module, nn.Embedding) and module.max_norm is not None:
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
         return "max_norm makes every call write into their weight"
     if sum(_int8_bytes(weight) for weight in weights.values()) >= sum(weight.nbytes for weight in weights.values()):
         return "their rows are so short that int8 and a scale for each take as many bytes"

@@ -123,6 +123,38 @@ class Int8Embedding(nn.Module):
         return self.rows.picked(indices)
 
 
+class Int8EmbeddingBag(nn.Module):
+    """nn.EmbeddingBag with int8 weights, of which a call turns each row that it looks up into floating point once."""
+
+    def __init__(self, bag: nn.EmbeddingBag, rows: Int8Rows) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = bag.num_embeddings, bag.embedding_dim
+        self.mode, self.padding_idx, self.include_last_offset = bag.mode, bag.padding_idx, bag.include_last_offset
+        self.rows = rows
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.rows.dequantized()
+
+    def forward(
+        self,
+        input: torch.Tensor,
+        offsets: torch.Tensor | None = None,
+        per_sample_weights: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        used, places = input.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        padding = None if self.padding_idx is None else (used == self.padding_idx).nonzero().flatten().tolist()
+        return F.embedding_bag(
+            places,
+            self.rows.picked(used),
+            offsets,
+            mode=self.mode,
+            per_sample_weights=per_sample_weights,
+            include_last_offset=self.include_last_offset,
+            padding_idx=padding[0] if padding else None,
+        )
+
+
 class Int8Rebuilt(nn.Module):
     """Another module, `inner`, whose weights are int8 and in floating point during a call only.
 

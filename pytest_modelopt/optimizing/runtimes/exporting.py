@@ -37,6 +37,7 @@ def export(
     """
     import torch
 
+    refuse_other_inputs(context.example_inputs, recipe_name)
     varying = context.varying()
     inputs = inputs_to_trace(context, varying)
     if not any_precision:
@@ -76,6 +77,20 @@ def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     return (inputs if type(inputs) is tuple else (inputs,)), {}
+
+
+def refuse_other_inputs(inputs: Inputs, recipe_name: str) -> None:
+    """Raise a RecipeError where an argument is no tensor: a converted program takes tensors only, each by itself."""
+    import torch
+
+    args, kwargs = arguments(inputs)
+    named = {**{f"argument {number}": value for number, value in enumerate(args, 1)}, **kwargs}
+    others = [f"`{name}` is a {type(v).__name__}" for name, v in named.items() if not isinstance(v, torch.Tensor)]
+    if others:
+        raise RecipeError(
+            f"{recipe_name} takes calls with tensors only, each an argument of its own, and here "
+            f"{' and '.join(others[:3])}: name by `optimize:` a module below that gets tensors"
+        )
 
 
 def inputs_to_trace(context: Context, varying: tuple[frozenset[int], ...]) -> Inputs:

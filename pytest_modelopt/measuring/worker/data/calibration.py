@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from pytest_modelopt.measuring.protocol import Examples, VariantError
-from pytest_modelopt.measuring.worker.data.batches import examples, leaves
 from pytest_modelopt.measuring.worker.data.examples import Positions
 from pytest_modelopt.measuring.worker.data.hashing import hashes_of_inputs
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
-from pytest_modelopt.optimizing.calling import Inputs
+from pytest_modelopt.optimizing.nests import columns
 from pytest_modelopt.results.observations import Calibration, Ranges
 
 MOST_CLASSES = 300
@@ -46,21 +45,21 @@ class CalibrationSeen:
                     f"batch {number} of the calibration data has no targets, and the recipe trains with them: give "
                     "(inputs, targets)"
                 )
-            hashes = hashes_of_inputs(batch.inputs)
+            hashes = hashes_of_inputs(batch)
             self._refuse_evaluated(hashes, batch, number)
             self._batches = max(self._batches, number + 1)
             self._looked_at += len(hashes)
             self._hashes.update(hashes)
-            self._constant += _constant(batch.inputs)
+            self._constant += _constant(batch)
             self._add_classes(batch.targets)
-            for name, rows in _numbers(batch.inputs):
+            for name, rows in _numbers(batch):
                 self._seen[name] = _wider(self._seen.get(name), rows)
             yield batch
 
     def evaluated(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches of a pass over the evaluation data, compared with what was seen, where there was anything."""
         for batch in batches:
-            for name, rows in _numbers(batch.inputs) if self._seen else ():
+            for name, rows in _numbers(batch) if self._seen else ():
                 if name in self._seen:
                     self._ranges[name] = _compared(name, self._seen[name], self._ranges.get(name), rows)
             yield batch
@@ -112,10 +111,10 @@ def _is_integer(targets: torch.Tensor) -> bool:
     return not targets.is_floating_point() and not targets.is_complex()
 
 
-def _constant(inputs: Inputs) -> int:
+def _constant(batch: Batch) -> int:
     """How many examples hold one single value, again and again: a black image, silence, padding."""
-    count = examples(inputs)
-    rows = [tensor.detach().reshape(count, -1) for tensor in leaves(inputs)]
+    count = batch.examples
+    rows = [tensor.detach().reshape(count, -1) for _, tensor in _columns(batch)]
     rows = [row for row in rows if row.shape[1] > 1]  # a single number is no sign
     if not rows:
         return 0
@@ -123,16 +122,19 @@ def _constant(inputs: Inputs) -> int:
     return int(same.sum())
 
 
-def _numbers(inputs: Inputs) -> Iterator[tuple[str, torch.Tensor]]:
+def _columns(batch: Batch) -> list[tuple[str, torch.Tensor]]:
+    """The tensors with a row for each example; none of a batch that is not cut."""
+    found = columns(batch.inputs) if batch.is_cut else ()
+    return [(name, part) for name, part in found if isinstance(part, torch.Tensor)]
+
+
+def _numbers(batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, numbers of each example in a row) of the inputs of floating point, where all of them are finite."""
-    count = examples(inputs)
-    named = inputs.items() if isinstance(inputs, dict) else enumerate(leaves(inputs))
-    for name, tensor in named:
-        is_dense = isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided
-        if is_dense and tensor.is_floating_point() and tensor.numel() and tensor.ndim and len(tensor) == count:
-            rows = tensor.detach().reshape(count, -1)
+    for name, tensor in _columns(batch):
+        if tensor.layout is torch.strided and tensor.is_floating_point() and tensor.numel():
+            rows = tensor.detach().reshape(batch.examples, -1)
             if rows.isfinite().all():
-                yield str(name), rows
+                yield name or "0", rows
 
 
 def _wider(before: tuple[float, float] | None, rows: torch.Tensor) -> tuple[float, float]:

@@ -7,17 +7,19 @@ import io
 import shutil
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
 from pytest_modelopt.measuring.protocol import Examples, VariantError, error_text
-from pytest_modelopt.measuring.worker.data.batches import NoExamples, examples
+from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.data.batches import NoExamples
 from pytest_modelopt.measuring.worker.data.hashing import HASH_BYTES, Fingerprint
 from pytest_modelopt.measuring.worker.loading import same_random_state
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
-from pytest_modelopt.optimizing.calling import Inputs
+from pytest_modelopt.optimizing.nests import cut, mapped
 from pytest_modelopt.results.figures import format_bytes
 
 MOST_BYTES = 4 * 1024**3
@@ -54,9 +56,10 @@ class Slices:
 
     def add(self, batch: Batch) -> None:
         with same_random_state():  # the data may draw at random, too, and is read again without this function
-            for row in range(examples(batch.inputs)):
+            for row in range(batch.examples):
                 target = None if batch.targets is None else batch.targets[row]
-                self.of.append(self._number(_single(batch.inputs, row), target, batch.first + row))
+                inputs = cut(batch.inputs, row) if batch.is_cut else batch.inputs
+                self.of.append(self._number(inputs, target, batch.first + row))
 
     def _number(self, inputs: Any, target: Any, index: int) -> int:
         try:
@@ -64,7 +67,8 @@ class Slices:
         except (Exception, SystemExit) as error:
             raise VariantError(
                 f"the slice function raised {error_text(error)} on example {index}; it is called as "
-                "function(inputs, target) with one example, which has no batch dimension"
+                "function(inputs, target) with one example, which has no batch dimension (with the whole inputs of a "
+                "batch that cannot be cut)"
             ) from error
         if not isinstance(name, (str, int)):
             raise VariantError(
@@ -85,15 +89,6 @@ class Slices:
                 f"one is {text!r}): a slice is a part of the data, not a single example"
             )
         return number
-
-
-def _single(inputs: Inputs, row: int) -> Any:
-    """One example without its batch dimension, in the form of the batch."""
-    if isinstance(inputs, torch.Tensor):
-        return inputs[row]
-    if isinstance(inputs, dict):
-        return {name: tensor[row] for name, tensor in inputs.items()}
-    return tuple(tensor[row] for tensor in inputs)
 
 
 # --- the first reading -----------------------------------------------------------------------------------------------
@@ -189,17 +184,32 @@ class _Written:
 def _packed(batch: Batch) -> bytes:
     """A batch behind its length. Tensors are copied: a view would be saved with all that it is a view of."""
     buffer = io.BytesIO()
-    torch.save({"inputs": _copied(batch.inputs), "targets": _copied(batch.targets)}, buffer)
-    data = buffer.getvalue()
+    content = {"inputs": _copied(batch.inputs), "targets": _copied(batch.targets), "stated": batch.stated}
+    if has_objects := not _is_data(batch.inputs):
+        size.write(content, buffer)  # of the project's own classes
+    else:
+        torch.save(content, buffer)
+    data = bytes([has_objects]) + buffer.getvalue()
     return len(data).to_bytes(_LENGTH, "little") + data
 
 
+def _unpacked(data: bytes, first: int) -> Batch:
+    """Objects are those of the project's classes, which our own worker wrote into a folder of this user's alone."""
+    found = torch.load(io.BytesIO(data[1:]), weights_only=not data[0])
+    return Batch(found["inputs"], found["targets"], first, stated=found["stated"])
+
+
+def _is_data(value: Any) -> bool:
+    """Whether torch loads it without running code: plain containers, tensors, texts and numbers."""
+    if type(value) in (list, tuple):
+        return all(map(_is_data, value))
+    if type(value) is dict:
+        return all(type(key) in (str, int) and _is_data(part) for key, part in value.items())
+    return type(value) in (torch.Tensor, str, bool, int, float, type(None))
+
+
 def _copied(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.cpu().clone()
-    if isinstance(value, dict):
-        return {name: _copied(part) for name, part in value.items()}
-    return type(value)(map(_copied, value)) if isinstance(value, (tuple, list)) else value
+    return mapped(value, lambda leaf: leaf.cpu().clone() if isinstance(leaf, torch.Tensor) else leaf)
 
 
 # --- what the workers of a model's variants do -----------------------------------------------------------------------
@@ -212,9 +222,9 @@ def read_batches(data: Examples) -> Iterator[Batch]:
     with Path(data.path).open("rb") as file:
         while length := file.read(_LENGTH):
             blob = file.read(int.from_bytes(length, "little"))
-            found = torch.load(io.BytesIO(blob), weights_only=True)
-            yield _with_slices(Batch(found["inputs"], found["targets"], first), data)
-            first += examples(found["inputs"])
+            batch = _unpacked(blob, first)
+            yield _with_slices(batch, data)
+            first += batch.examples
     if first != data.count:
         raise VariantError(f"the file of the data holds {first} examples, and {data.count} were read")
 
@@ -252,10 +262,10 @@ class Pass:
 def _with_slices(batch: Batch, data: Examples | None) -> Batch:
     if data is None or data.slice_of is None:
         return batch
-    stop = batch.first + examples(batch.inputs)
+    stop = batch.first + batch.examples
     if stop > data.count:
         raise VariantError(f"{DIFFERS}there are more than the {data.count:,} examples of the first time; {_WAY_OUT}")
-    return Batch(batch.inputs, batch.targets, batch.first, tuple(data.slice_of[batch.first : stop]))
+    return replace(batch, slices=tuple(data.slice_of[batch.first : stop]))
 
 
 # --- the second reading ----------------------------------------------------------------------------------------------

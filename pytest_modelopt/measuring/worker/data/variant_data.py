@@ -17,6 +17,7 @@ from pytest_modelopt.measuring.worker.data.calibration import CalibrationSeen
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
 from pytest_modelopt.optimizing.calling import Inputs
+from pytest_modelopt.optimizing.nests import sizes
 
 CALIBRATION_LOOKED_AT = 64
 """Batches of calibration data whose sizes are looked at: recipes take a few."""
@@ -84,35 +85,44 @@ class Data:
             self._loader.start_afresh()
             self._made = self._loader.make(self._variant.data, "data")
         loading.seed_everything(self._variant.seed)
-        return batches.batches(self._made, needs_targets=not self._variant.metric.is_unlabelled)
+        needs_targets = not self._variant.metric.is_unlabelled
+        return batches.batches(self._made, needs_targets=needs_targets, batch_of=self._batch_of())
 
     def example_inputs(self) -> tuple[Inputs, tuple[str, ...]]:
-        """Those of the measured call, and notes where the project's own are more or fewer than `batch_size`."""
-        variant, notes = self._variant, tuple[str, ...]()
+        """Those of the measured call, and notes where they are not what `batch_size` or the project says."""
+        variant = self._variant
         count = variant.batch_size
         if variant.example_inputs is None:
-            inputs = (self._given(batch).inputs for batch in self._batches())
-            return batches.first_examples(inputs, count, "data"), notes
-        made = batches.tensors(self._loader.make(variant.example_inputs, "example_inputs"), "example_inputs")
-        have = batches.examples(made)
-        if have != count and variant.takes == "exactly":
+            inputs, found = batches.first_examples(map(self._given, self._batches()), count, "data")
+            if found == count:
+                return inputs, ()
+            told = f"examples cannot be taken out of its batches: the timed call is the whole first one, of {found}"
+            return inputs, (f"`batch_size` is {count}, and of the data {told}",)
+        made = self._loader.make(variant.example_inputs, "example_inputs")
+        given = Batch(batches.inputs_of(made, "example_inputs"), None)
+        have = given.examples if len(sizes(given.inputs)) == 1 and variant.batch_of is None else None
+        if have is None or have == count:
+            return given.inputs, ()
+        if variant.takes == "exactly":
             raise VariantError(
                 f"`example_inputs` holds {have} examples, and `batch_size`, which is stated beside it, is {count}: "
                 "leave `batch_size` out, or give as many"
             )
         if variant.takes == "all":
-            notes = (f"the call has the {have} examples of `example_inputs`",) if count not in (1, have) else ()
-            notes = tuple(f"{note}; `batch_size` {count} is not stated for these" for note in notes)
-            count = have
-        elif have > count:
-            notes = (f"the call has the first {count} of the {have} examples of `example_inputs`, by `batch_size`",)
-        return batches.first_examples([made], count, "example_inputs"), notes
+            told = f"the call has the {have} examples of `example_inputs`; `batch_size` {count} is not stated for these"
+            return given.inputs, (told,) if count != 1 else ()
+        inputs, _ = batches.first_examples([given], count, "example_inputs")
+        return inputs, (f"the call has the first {count} of the {have} examples of `example_inputs`, by `batch_size`",)
 
     def _given(self, batch: Batch) -> Batch:
         """The batch as the model is called with it."""
         if not self.gives_labels or batch.targets is None:
             return batch
         return replace(batch, inputs=labels.with_targets(batch.inputs, batch.targets))
+
+    def _batch_of(self) -> batches.BatchOf:
+        stated = self._variant.batch_of
+        return stated if stated is None or isinstance(stated, int) else self._loader.get(stated, "batch_of")
 
     # --- calibration -------------------------------------------------------------------------------------------------
 
@@ -140,7 +150,7 @@ class Data:
     def _calibration_batches(self) -> Iterator[Batch]:
         assert self._variant.calibration is not None
         made = self._loader.make(self._variant.calibration, "calibration")
-        return batches.batches(made, "calibration data", needs_targets=False)
+        return batches.batches(made, "calibration data", needs_targets=False, batch_of=self._batch_of())
 
     def varying(self, first: Inputs) -> tuple[frozenset[int], ...]:
         """Dimensions whose size differs between the batches that the variant will be given: of all calls there are."""
@@ -152,7 +162,7 @@ class Data:
         for source in dict.fromkeys(point.example_inputs for point in self._variant.points[1:]):
             if source is not None:
                 with contextlib.nullcontext() if self._variant.tree is None else contextlib.suppress(VariantError):
-                    made = batches.tensors(self._loader.make(source, "example_inputs"), "example_inputs")
+                    made = batches.inputs_of(self._loader.make(source, "example_inputs"), "example_inputs")
                     yield batches.in_order_of(first, made)  # a base need not have the functions of head's workloads
         if self._variant.data is not None:
             yield from (batches.in_order_of(first, self._given(batch).inputs) for batch in self._batches())

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 
 from pytest_modelopt.optimizing.calling import Inputs
+from pytest_modelopt.optimizing.nests import sizes
 from pytest_modelopt.results.wrong_pairs import Pairing
 
 Targets: TypeAlias = torch.Tensor | list[Any]
@@ -26,13 +27,21 @@ class Batch:
     """Index of its first example in the data."""
     slices: tuple[int, ...] | None = None
     """The slice of each example, where the project names slices."""
+    stated: int | None = None
+    """Its examples, where `batch_of` says how many there are: then nothing of it is cut."""
 
     @property
     def examples(self) -> int:
-        if isinstance(self.inputs, torch.Tensor):
-            return len(self.inputs)
-        tensors = self.inputs.values() if isinstance(self.inputs, dict) else self.inputs
-        return len(next(iter(tensors)))
+        """As `batch_of` says, or as there are targets; without both the entries that all parts of the inputs have."""
+        if self.stated is not None:
+            return self.stated
+        return max(sizes(self.inputs), default=0) if self.targets is None else len(self.targets)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether examples can be taken out of it: not where one of its parts has other entries than there are
+        examples, as ids beside offsets have."""
+        return self.stated is None and sizes(self.inputs) == {self.examples}
 
 
 @dataclass

@@ -129,6 +129,8 @@ def _found(spec: MetricSpec, loader: loading.Loader) -> Any:
         return loader.get(spec.name, "metric")
     if spec.name.startswith("torchmetrics."):
         classes.library(spec.name)
+        if why := classes.left_out(spec.name):
+            raise VariantError(why)
     if ":" in spec.name:
         return loader.get(spec.name, "metric")
     module, _, name = spec.name.rpartition(".")

@@ -5,6 +5,9 @@ The library is imported by `library()` only, when a metric of it is used.
 
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
 import math
 import warnings
 from array import array
@@ -73,6 +76,31 @@ def library(metric: str) -> Any:
             f'the metric `{metric}` needs torchmetrics ({error}): run `pip install "pytest-modelopt[metrics]"`'
         ) from error
     return torchmetrics
+
+
+def left_out(metric: str) -> str:
+    """Why the library does not bring the class in this environment, and the way out; '' where nothing is told.
+
+    It imports some of its classes only where the packages are that they need.
+    """
+    module_name, _, name = metric.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+        tree = ast.parse("" if hasattr(module, name) else inspect.getsource(module))
+    except (ImportError, OSError, TypeError):
+        return ""
+    for node in ast.walk(tree):
+        imports = (inner for inner in ast.walk(node) if isinstance(inner, ast.ImportFrom))
+        if isinstance(node, ast.If) and name in {alias.name for each in imports for alias in each.names}:
+            flags = [each.id for each in ast.walk(node.test) if isinstance(each, ast.Name)]
+            absent = [flag for flag in flags if not getattr(module, flag, True)]
+            packages = [flag.strip("_").removesuffix("_AVAILABLE").lower().replace("_", "-") for flag in absent]
+            part = module_name.split(".")[1]
+            return (
+                f"the metric `{metric}` needs {' and '.join(packages)}, without which torchmetrics leaves it out: run "
+                f'`pip install "torchmetrics[{part}]"`'
+            )
+    return ""
 
 
 def takes_probabilities(metric: Any) -> str:

@@ -17,7 +17,12 @@ from pytest_modelopt.optimizing.fused_path import unfused
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
 from pytest_modelopt.optimizing.runtimes import exporting
 from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers
-from pytest_modelopt.optimizing.runtimes.exporting import arguments, refuse_other_precisions, refuse_state
+from pytest_modelopt.optimizing.runtimes.exporting import (
+    arguments,
+    refuse_other_inputs,
+    refuse_other_precisions,
+    refuse_state,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +82,7 @@ def convert(model: nn.Module, context: Context, recipe_name: str) -> tuple[bytes
     from pytest_modelopt.optimizing.runtimes.exporting import signature_of
     from pytest_modelopt.optimizing.runtimes.litert.litert_module import Flattened, LiteRT
 
+    refuse_other_inputs(context.example_inputs, recipe_name)
     refuse_other_precisions(model, recipe_name)
     refuse_state(model, context.example_inputs, recipe_name)
     _refuse_varying(context, recipe_name)

@@ -27,6 +27,7 @@ from pytest_modelopt.optimizing.runtimes.exporting import (
     arguments,
     export,
     inputs_to_trace,
+    refuse_other_inputs,
     refuse_other_precisions,
     refuse_projections,
     signature_of,
@@ -67,6 +68,7 @@ def convert(model: nn.Module, context: Context, recipe_name: str) -> Converted:
     from pytest_modelopt.optimizing.runtimes.openvino.openvino_module import Flat, OpenVinoModule, packed
     from pytest_modelopt.optimizing.runtimes.program_file_module import ProgramFile
 
+    refuse_other_inputs(context.example_inputs, recipe_name)
     varying = context.varying()
     context = replace(context, varying=lambda: varying)  # to ask runs through the project's data
     if isinstance(model, ProgramFile):

@@ -1,0 +1,81 @@
+"""Recipes on the module that `optimize:` names, or that a `call:` calls, with the inputs that it gets there."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.measuring.worker.called_model import CalledModel
+from pytest_modelopt.measuring.worker.data import batches
+from pytest_modelopt.measuring.worker.part import Part
+from pytest_modelopt.optimizing.calling import Inputs
+from pytest_modelopt.optimizing.recipe import Context, Recipe, RecipeError
+from pytest_modelopt.results.measurement import Coverage
+
+
+@dataclass(frozen=True)
+class Done:
+    """What recipes have made: `model` of the module that they got, which stands in `whole` now, what is called."""
+
+    whole: nn.Module
+    model: nn.Module
+    coverage: Coverage
+    notes: tuple[str, ...]
+    first_call_s: float
+
+
+def part_of(variant: Variant, model: nn.Module) -> Part | None:
+    """The module that recipes change; None where it is the model, which is called as it is."""
+    return Part(model, variant.optimize) if variant.is_called_otherwise else None
+
+
+def called_as(variant: Variant, model: nn.Module) -> tuple[str, ...]:
+    """A note on what is called, where it is not the model itself."""
+    if not isinstance(model, CalledModel):
+        return ()
+    changed = f", and recipes change its `{variant.optimize}`" if variant.optimize else ""
+    return (f"what is called is `{model.name}(model, inputs)`{changed}",)
+
+
+def optimized(whole: nn.Module, recipes: Sequence[Recipe], context: Context, part: Part | None) -> Done:
+    """Apply the recipes to the part, or to the model itself where that is None. Raises RecipeError."""
+    from pytest_modelopt.optimizing.apply import optimize
+
+    if part is None:
+        done = optimize(whole, recipes, context)
+        return Done(done.model, done.model, done.coverage, (), done.first_call_s)
+    calls = part.inputs_of_calls(context.example_inputs)
+    notes = part.notes(len(calls))
+    done = optimize(part.module, recipes, context_of(part, context, calls))
+    whole = part.put(done.model, context.example_inputs, " + ".join(recipe.canonical() for recipe in recipes))
+    return Done(whole, done.model, part.within(done.coverage), notes, done.first_call_s)
+
+
+def context_of(part: Part, context: Context, calls: Sequence[Inputs]) -> Context:
+    """What recipes may use for the part, `calls` being what it gets in the measured call."""
+
+    def every_call() -> Iterator[Inputs]:
+        others = itertools.islice(context.batches(), 1, None)  # the first is the measured call
+        for inputs in itertools.chain(calls, map(part.first_inputs, others)):
+            yield batches.in_order_of(calls[0], inputs)
+
+    def train() -> Iterator[tuple[Inputs, Any]]:
+        raise RecipeError(
+            f"a recipe that trains needs targets of {part.name} itself, and those of the data belong to the whole "
+            "call: use what needs no targets (importance=magnitude, no finetune)"
+        )
+
+    drawn = context.calibration
+    return replace(
+        context,
+        example_inputs=calls[0],
+        calibration=None if drawn is None else lambda: map(part.first_inputs, drawn()),
+        training=None if context.training is None else train,
+        varying=lambda: batches.varying_dimensions(every_call()),
+        batches=every_call,
+    )
