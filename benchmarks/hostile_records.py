@@ -90,7 +90,8 @@ def _timing() -> Timing:
 def _loading() -> Timing:
     """The same times, of one call and one launch each."""
     timing = _timing()
-    changes = {"reference_calls": 1, "variant_calls": 1, "reference_block_ns": 4_000_000, "variant_block_ns": 1_000_000}
+    changes: Data = {"reference_calls": 1, "variant_calls": 1}
+    changes |= {"reference_block_ns": 4_000_000, "variant_block_ns": 1_000_000}
     return replace(timing, pairs=tuple(replace(pair, launch=n, **changes) for n, pair in enumerate(timing.pairs, 1)))
 
 

@@ -76,8 +76,10 @@ class Derived:
 
     @property
     def examples_per_second(self) -> float | None:
-        """Of the variant, in calls of the batch that is timed, one after the other."""
-        return None if self.latency_s is None else self.case.batch_size / self.latency_s
+        """Of the variant, in calls of the batch that is timed, one after the other; None for a batch of one, whose
+        latency says it."""
+        batch = self.case.batch_size
+        return None if self.latency_s is None or batch == 1 else batch / self.latency_s
 
     @property
     def p95_latency_s(self) -> float | None:

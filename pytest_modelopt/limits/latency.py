@@ -63,10 +63,6 @@ class TimedKind(LimitKind):
         """The pairs that decide it."""
         return case.timing
 
-    def why_no_estimate(self, timing: Timing) -> str:
-        """The code of why pairs give no estimate; empty where they do."""
-        return ""
-
     def parameters_of(self, timing: Timing) -> dict[str, Parameter]:
         """What else the sentence names."""
         return {}
@@ -87,8 +83,6 @@ class TimedKind(LimitKind):
         timing = self.timing_of(case)
         if timing is None or not timing.pairs:
             return self.not_measured(limit)
-        if code := self.why_no_estimate(timing):
-            return self.not_measured(limit, code)
         estimate, decision = self.decision_of(limit, _samples(timing), timed_limits)
         parameters: dict[str, Parameter] = {"pairs": len(timing.pairs), **self.parameters_of(timing)}
         if decision == "inconclusive":
@@ -169,8 +163,10 @@ class MaxLatency(TimedKind):
 
 @dataclass(frozen=True)
 class MaxP95Latency(MaxLatency):
-    def why_no_estimate(self, timing: Timing) -> str:
-        return "" if timing.variant_calls_ns else "no-single-calls"
+    def judge(self, case: MeasuredCase, limit: Limit, timed_limits: int) -> Verdict:
+        if case.timing is not None and case.timing.pairs and not case.timing.variant_calls_ns:
+            return self.not_measured(limit, "no-single-calls")
+        return super().judge(case, limit, timed_limits)
 
     def parameters_of(self, timing: Timing) -> dict[str, Parameter]:
         return {"calls": sum(map(len, timing.variant_calls_ns))}
