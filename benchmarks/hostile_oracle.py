@@ -145,8 +145,8 @@ def _grows(before: tuple[int, ...], after: tuple[int, ...], bound: Fraction) -> 
     return not after or (ratio is not None and ratio - 1 > bound)
 
 
-def _times(case: Data) -> tuple[float, float] | None:
-    pairs = case["timing"]["pairs"] if case["timing"] else {"reference_ns": []}
+def _times(case: Data, of: str = "timing") -> tuple[float, float] | None:
+    pairs = case[of]["pairs"] if case[of] else {"reference_ns": []}
     if not pairs["reference_ns"]:
         return None
     return median(pairs["reference_ns"]), median(pairs["variant_ns"])
@@ -162,14 +162,31 @@ def _max_latency(case: Data, bound: Fraction) -> bool:
     return times is None or (_is_certain(case) and times[1] / 1e9 > bound * (1 + _FAR))
 
 
+def _p95_latency(case: Data, bound: Fraction) -> bool:
+    calls = sorted(call for calls in (case["timing"] or {}).get("variant_calls_ns", ()) for call in calls)
+    if not calls or not case["timing"]["pairs"]["at_ms"]:
+        return True
+    return _is_certain(case) and len(set(calls)) == 1 and calls[0] / 1e9 > bound * (1 + _FAR)
+
+
+def _load_time(case: Data, bound: Fraction) -> bool:
+    times = _times(case, "loading")
+    return times is None or (_is_certain(case, "loading") and times[1] / 1e9 > bound * (1 + _FAR))
+
+
+def _loads_too_slowly(case: Data, bound: Fraction) -> bool:
+    times = _times(case, "loading")
+    return times is None or (_is_certain(case, "loading") and times[0] / times[1] < bound * (1 - _FAR))
+
+
 def _slower_than_base(case: Data, bound: Fraction) -> bool:
     times = _times(case)
     return times is not None and _is_certain(case) and times[1] / times[0] > (1 + bound) * (1 + 2 * _FAR)
 
 
-def _is_certain(case: Data) -> bool:
+def _is_certain(case: Data, of: str = "timing") -> bool:
     """Whether all pairs say the same, on a machine of which nothing is told that widens the interval."""
-    pairs, conditions = case["timing"]["pairs"], case["timing"]["conditions"]
+    pairs, conditions = case[of]["pairs"], case[of]["conditions"]
     alike = all(len(set(pairs[column])) == 1 for column in ("reference_ns", "variant_ns", "canary_ns"))
     steps = {after - before for before, after in pairwise(pairs["at_ms"])}
     undisturbed = not any(any(column) for name, column in pairs.items() if name.endswith("_delayed_ns"))
@@ -245,6 +262,9 @@ _BEYOND: dict[str, Callable[[Data, Fraction], bool]] = {
     "min_size_reduction": _saves_too_little_size,
     "min_speedup": _too_slow,
     "max_latency": _max_latency,
+    "max_p95_latency": _p95_latency,
+    "max_load_time": _load_time,
+    "min_load_speedup": _loads_too_slowly,
     "max_accuracy_drop": _drops_too_far,
     "min_accuracy": _scores_too_low,
     "max_slice_drop": _slice_drops,

@@ -87,6 +87,14 @@ def _timing() -> Timing:
     return Timing(tuple(pairs), 7, _PAIRS / 20, 0.1, 20.0, 1, Conditions(2, 0.1, 0.0, 0.0, 0.0, None, 0.0, use, use))
 
 
+def _loading() -> Timing:
+    """The same times, of one call and one launch each."""
+    timing = _timing()
+    changes: Data = {"reference_calls": 1, "variant_calls": 1}
+    changes |= {"reference_block_ns": 4_000_000, "variant_block_ns": 1_000_000}
+    return replace(timing, pairs=tuple(replace(pair, launch=n, **changes) for n, pair in enumerate(timing.pairs, 1)))
+
+
 def _with_every_limit() -> Case:
     limits = _limits(
         max_memory="4 MiB",
@@ -96,6 +104,9 @@ def _with_every_limit() -> Case:
         min_size_reduction="50%",
         min_speedup="1.5x",
         max_latency="3 ms",
+        max_p95_latency="3 ms",
+        max_load_time="3 ms",
+        min_load_speedup="1.5x",
         max_accuracy_drop="1 pp",
         min_accuracy="90%",
         max_slice_drop="5 pp",
@@ -110,7 +121,8 @@ def _with_every_limit() -> Case:
         limits,
         reference=_side(None, 8 * _MIB, 390 / 400, observations=_SEEN, process_memory=process),
         variant=_side("int8-dynamic", 2 * _MIB, 389 / 400, observations=_SEEN, process_memory=process),
-        timing=_timing(),
+        timing=replace(_timing(), variant_calls_ns=_PAIRS * (10 * (1_000_000,),)),
+        loading=_loading(),
         coverage=Coverage(layers, (RecipeStep("int8-dynamic", 900, 1000),)),
         agreement=Agreement(_EXAMPLES, 2, 1, 3, Changed((3, 5, 9), (1, 1, 2), (1, 1, 0), (0, 2, 2))),
         slices=Slices(("0", "1", "2", "3"), True, (120, 100, 100, 80), (0.0, 0.01, 0, 0), (1, 1, 0, 0), (1, 0, 0, 0)),
@@ -386,6 +398,7 @@ def _of_the_run(rng: random.Random, case: Data, data: Data) -> None:
 _STATED = (
     *(("max_size", "1 MiB"), ("max_size", "0 B"), ("max_memory", "7 GiB"), ("min_size_reduction", "99%")),
     *(("min_speedup", "9x"), ("min_speedup", "+1%"), ("max_latency", "1 us"), ("max_accuracy_drop", "0.1 pp")),
+    *(("max_p95_latency", "1 us"), ("max_load_time", "1 us"), ("min_load_speedup", "9x")),
     *(("min_accuracy", "99%"), ("max_flips", "0%"), ("min_coverage", "100%"), ("max_size_growth", "0%"), ("none", "1")),
 )
 _LIES: tuple[Callable[[random.Random, Data, Data], None], ...] = (

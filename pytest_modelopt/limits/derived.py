@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pytest_modelopt.limits.latency import latencies_s, p95_latency_of, slowdown, speedup_of
+from pytest_modelopt.limits.latency import latencies_s, load_time_of, p95_latency_of, slowdown, speedup_of
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.timed_pairs import Timing
 
@@ -76,8 +76,10 @@ class Derived:
 
     @property
     def examples_per_second(self) -> float | None:
-        """Of the variant, in calls of the batch that is timed, one after the other."""
-        return None if self.latency_s is None else self.case.batch_size / self.latency_s
+        """Of the variant, in calls of the batch that is timed, one after the other; None for a batch of one, whose
+        latency says it."""
+        batch = self.case.batch_size
+        return None if self.latency_s is None or batch == 1 else batch / self.latency_s
 
     @property
     def p95_latency_s(self) -> float | None:
@@ -89,7 +91,7 @@ class Derived:
     def load_time_s(self) -> float | None:
         """Of the variant in a fresh process, up to its first answer, where a limit asked for it."""
         loading = self.case.loading
-        return None if loading is None or not loading.pairs else latencies_s(loading)[1]
+        return None if loading is None or not loading.pairs else load_time_of(loading).figure
 
     @property
     def _sizes(self) -> tuple[int | None, int | None]:

@@ -11,6 +11,7 @@ from pytest_modelopt.limits.kind import LimitKind
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Limit, Parameter, Reason, Verdict
+from pytest_modelopt.statistics.starts import start_time
 from pytest_modelopt.statistics.tails import tail_latency
 from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
@@ -44,6 +45,11 @@ def p95_latency_of(timing: Timing) -> Estimate:
     return tail_latency(_samples(timing))
 
 
+def load_time_of(loading: Timing) -> Estimate:
+    """Seconds of a fresh process from the start of loading the variant to its first answer; `loading` has pairs."""
+    return start_time(_samples(loading))
+
+
 def interval_of(speedup: Estimate, timed_limits: int) -> tuple[float, float]:
     """All limits that the estimate leaves undecided: speedups."""
     return speedup.interval(ALPHA_PASS, alpha_fail(timed_limits))
@@ -57,10 +63,6 @@ class TimedKind(LimitKind):
         """The pairs that decide it."""
         return case.timing
 
-    def why_no_estimate(self, timing: Timing) -> str:
-        """The code of why pairs give no estimate; empty where they do."""
-        return ""
-
     def parameters_of(self, timing: Timing) -> dict[str, Parameter]:
         """What else the sentence names."""
         return {}
@@ -70,6 +72,10 @@ class TimedKind(LimitKind):
         return SEGMENT_S
 
     @abstractmethod
+    def estimate_of(self, samples: Samples) -> Estimate:
+        """The figure that is estimated, and its error."""
+
+    @abstractmethod
     def decision_of(self, limit: Limit, samples: Samples, timed_limits: int) -> tuple[Estimate, Decision]:
         """What is estimated, and whether that keeps the limit."""
 
@@ -77,8 +83,6 @@ class TimedKind(LimitKind):
         timing = self.timing_of(case)
         if timing is None or not timing.pairs:
             return self.not_measured(limit)
-        if code := self.why_no_estimate(timing):
-            return self.not_measured(limit, code)
         estimate, decision = self.decision_of(limit, _samples(timing), timed_limits)
         parameters: dict[str, Parameter] = {"pairs": len(timing.pairs), **self.parameters_of(timing)}
         if decision == "inconclusive":
@@ -128,8 +132,11 @@ class TimedKind(LimitKind):
 
 @dataclass(frozen=True)
 class MinSpeedup(TimedKind):
+    def estimate_of(self, samples: Samples) -> Estimate:
+        return speedup(samples)
+
     def decision_of(self, limit: Limit, samples: Samples, timed_limits: int) -> tuple[Estimate, Decision]:
-        estimate = speedup(samples)
+        estimate = self.estimate_of(samples)
         return estimate, decide_at_least(estimate, self.bound_of(limit), alpha_fail=alpha_fail(timed_limits))
 
     def with_room(self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
@@ -140,8 +147,11 @@ class MinSpeedup(TimedKind):
 class MaxLatency(TimedKind):
     is_absolute: ClassVar[bool] = True
 
+    def estimate_of(self, samples: Samples) -> Estimate:
+        return variant_latency(samples)
+
     def decision_of(self, limit: Limit, samples: Samples, timed_limits: int) -> tuple[Estimate, Decision]:
-        estimate = variant_latency(samples)
+        estimate = self.estimate_of(samples)
         return estimate, decide_at_most(estimate, limit.value, alpha_fail=alpha_fail(timed_limits))
 
     def interval_of(self, estimate: Estimate, timed_limits: int) -> tuple[float, float]:
@@ -153,15 +163,16 @@ class MaxLatency(TimedKind):
 
 @dataclass(frozen=True)
 class MaxP95Latency(MaxLatency):
-    def why_no_estimate(self, timing: Timing) -> str:
-        return "" if timing.variant_calls_ns else "no-single-calls"
+    def judge(self, case: MeasuredCase, limit: Limit, timed_limits: int) -> Verdict:
+        if case.timing is not None and case.timing.pairs and not case.timing.variant_calls_ns:
+            return self.not_measured(limit, "no-single-calls")
+        return super().judge(case, limit, timed_limits)
 
     def parameters_of(self, timing: Timing) -> dict[str, Parameter]:
         return {"calls": sum(map(len, timing.variant_calls_ns))}
 
-    def decision_of(self, limit: Limit, samples: Samples, timed_limits: int) -> tuple[Estimate, Decision]:
-        estimate = tail_latency(samples)
-        return estimate, decide_at_most(estimate, limit.value, alpha_fail=alpha_fail(timed_limits))
+    def estimate_of(self, samples: Samples) -> Estimate:
+        return tail_latency(samples)
 
 
 @dataclass(frozen=True)

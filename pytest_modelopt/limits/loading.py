@@ -8,6 +8,7 @@ from pytest_modelopt.limits.latency import MaxLatency, MinSpeedup
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Limit
+from pytest_modelopt.statistics.starts import start_speedup, start_time
 from pytest_modelopt.statistics.timing import Estimate, Samples
 
 
@@ -26,12 +27,14 @@ class _OfLoading:
 
 @dataclass(frozen=True)
 class MaxLoadTime(_OfLoading, MaxLatency):
-    """Seconds."""
+    def estimate_of(self, samples: Samples) -> Estimate:
+        return start_time(samples)
 
 
 @dataclass(frozen=True)
 class MinLoadSpeedup(_OfLoading, MinSpeedup):
-    """Original / variant."""
+    def estimate_of(self, samples: Samples) -> Estimate:
+        return start_speedup(samples)
 
 
 LIMITS = (

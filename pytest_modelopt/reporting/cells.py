@@ -71,7 +71,7 @@ def latency_cell(timing: Timing) -> str:
 def throughput(case: Case) -> str:
     """' (36364/s)': examples a second of the variant, where a call has several."""
     rate = Derived(case).examples_per_second
-    return f" ({format_number(rate)}/s)" if rate is not None and case.batch_size > 1 else ""
+    return "" if rate is None else f" ({format_number(rate)}/s)"
 
 
 def speedup_cell(timing: Timing, timed_limits: int) -> str:

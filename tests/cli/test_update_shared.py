@@ -48,6 +48,32 @@ def test_the_worst_of_the_cases_decides(project: Project) -> None:
     assert "max_memory 4 MiB -> 3.15 MiB, measured 3 MiB (m/bf16)" in project.out
 
 
+FOR_ALL = """version: 1
+x-size: &size 4 MiB
+defaults:
+  budget: {max_memory: 4 MiB}
+models:
+  "[ab]": {budget: {max_size: *size}}
+  a: {factory: shop:net, data: shop:data, recipes: {bf16: }}
+  b: {factory: shop:net, data: shop:data, recipes: {bf16: }}
+  c: {factory: shop:net, data: shop:data, recipes: {bf16: }}
+"""
+
+
+def test_what_models_share_is_set_once_to_what_the_worst_needs_and_it_is_said_who_shares(project: Project) -> None:
+    """By `defaults:`, by a pattern, and by an alias of an `x-` key: 2, 3 and 1 MiB."""
+    cases = {f"{name}/bf16": of_bytes(memory * MIB, memory * MIB) for name, memory in (("a", 2), ("b", 3), ("c", 1))}
+    project.measured(FOR_ALL, cases)
+    new = FOR_ALL.replace("max_memory: 4 MiB", "max_memory: 3.15 MiB").replace("&size 4 MiB", "&size 3.15 MiB")
+    assert project.update() == new
+    told = "4 MiB -> 3.15 MiB, measured 3 MiB (b/bf16), the worst of"
+    assert f"budgets.yaml:4: max_memory {told} 3 cases that share the value\n" in project.out
+    assert f"max_size {told} 2 cases that share the value\n" in project.out
+    project.measured(FOR_ALL, {name: made for name, made in cases.items() if name != "c/bf16"})
+    assert project.update() == FOR_ALL.replace("&size 4 MiB", "&size 3.15 MiB")
+    assert "max_memory 4 MiB c/bf16 is not in the record" in project.out
+
+
 def test_a_broken_case_among_those_that_share_is_what_counts(project: Project) -> None:
     project.measured(SHARED, three(2, 4.5, 4.9))
     assert "max_memory: 4 MiB" in project.update()

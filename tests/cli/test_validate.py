@@ -135,6 +135,10 @@ def validated(folder: Path, capsys: pytest.CaptureFixture[str], stated: dict[str
         ),
         ({"factory": "shop:needs"}, "6: m cannot run: `factory: shop:needs`: it needs arguments (path), and is called"),
         (
+            {"factory": "{name: shop:clasifier, arguments: {path: a}}"},
+            "6: m cannot run: `factory: shop:clasifier`: `shop` has no `clasifier`; did you mean",
+        ),
+        (
             {"data": "nowhere:data"},
             "7: m cannot run: `data: nowhere:data`: there is no module `nowhere` (looked first in",
         ),
@@ -195,6 +199,7 @@ def test_each_kind_of_certain_failure_is_said_with_its_line_and_the_way_out(
         {"more": "calibration: shop:nothing"},  # a recipe that calibrates nothing never asks for it
         {"recipe": "openvino-int8(weights_only=true)"},
         {"recipe": "litert-int8"},
+        {"factory": "{name: shop:needs, arguments: {path: a}}"},
         {"recipe": "prune-structured(ratio=0.5)"},
         {"metric": "top-5", "limit": "max_flips: 1%"},
         {"metric": "agreement", "limit": "max_slice_drop: 1 pp"},

@@ -12,6 +12,7 @@ from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import loading
 from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.source import Called
 
 INPUTS = torch.arange(300.0).reshape(100, 3)
 TARGETS = torch.arange(100) % 3
@@ -36,6 +37,7 @@ def nothing(): pass
 def a_class(): return nn.Linear
 def needs(argument): return nn.Linear(2, 2)
 def raises(): raise KeyError("epoch")
+def wide(width=2, bias=True): return nn.Linear(2, width, bias=bool(bias)).eval()
 def fails_inside(): return nn.Linear(2)
 def offline(): raise OSError("no network")
 def fetched(): return torch.hub.load_state_dict_from_url("http://127.0.0.1:1/weights.pt", "weights")
@@ -68,6 +70,16 @@ value = 3
 def test_a_factory_that_gives_no_model_says_why(users_module: Any, factory: str, message: str) -> None:
     with pytest.raises(VariantError, match=re.escape(message)):
         loading.load_model(loader(users_module), factory)
+
+
+def test_a_factory_gets_the_arguments_that_are_stated_for_it(users_module: Any) -> None:
+    """Called at the same seed; what it does not take is its caller's mistake."""
+    model, _ = loading.load_model(loader(users_module), Called.of("users_models:wide", {"width": 5, "bias": None}))
+    assert next(model.parameters()).shape == (5, 2)
+    message = "model `users_models:wide(depth=2)` raised TypeError: wide() got an unexpected keyword argument 'depth'"
+    with pytest.raises(VariantError, match=re.escape(message)) as caught:
+        loading.load_model(loader(users_module), Called.of("users_models:wide", {"depth": 2}))
+    assert "a model factory is called with those of `arguments:` only" in str(caught.value)
 
 
 @pytest.mark.parametrize("factory", ["raises", "fails_inside", "offline"])
