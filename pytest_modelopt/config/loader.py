@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from pytest_modelopt.config import schema
+from pytest_modelopt.config.call_checks import call_problems
 from pytest_modelopt.config.candidate_checks import candidate_problems, data_problems
 from pytest_modelopt.config.document import Document, read_document
 from pytest_modelopt.config.errors import explain
@@ -24,6 +25,7 @@ from pytest_modelopt.limits.spelling import plain, printable, shown
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import ORIGINAL
+from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.source import ProgramSource
 from pytest_modelopt.results.verdicts import Limit, Waiver
@@ -50,6 +52,8 @@ class ModelEntry:
     """Of the original against the base."""
     original: tuple[Limit, ...] = ()
     """Of the original alone."""
+    generation: Generation | None = None
+    """How it generates; None for a model that is called once."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def load_budgets(
     document = read_document(path, file)
     recipes, recipe_problems = _recipes(document)
     problems = [*document.problems, *_name_problems(document), *recipe_problems]
-    problems += [*candidate_problems(document), *data_problems(document)]
+    problems += [*candidate_problems(document), *data_problems(document), *call_problems(document)]
     try:
         spec = schema.validate(document.data)
     except ValidationError as error:
@@ -277,6 +281,7 @@ def _model(name: str, spec: schema.ModelSpec, line: int, defaults: Defaults) -> 
         line=line,
         slices=spec.slices or None,
         inference=parse_inference(spec.inference) if spec.inference else defaults.inference,
+        generation=None if spec.call is None else spec.call.spec(),
     )
 
 

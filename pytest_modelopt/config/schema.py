@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, model_validator
 
+from pytest_modelopt.config.call_form import CallForm
 from pytest_modelopt.config.candidate_schema import ONE_ORIGIN, CandidateSpec, Origin
 from pytest_modelopt.config.function_references import REFERENCE_SCHEMA, parse_reference
 from pytest_modelopt.config.limit_schema import (
@@ -31,6 +32,7 @@ from pytest_modelopt.limits.catalogue import INFERENCES, parse_inference
 from pytest_modelopt.limits.spelling import shown
 from pytest_modelopt.limits.units import parse_time
 from pytest_modelopt.results.answers import Inference
+from pytest_modelopt.results.metric import PERPLEXITY
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
 Location = tuple[str | int, ...]
@@ -146,8 +148,12 @@ class ModelSpec(Origin):
         default="", description="The function that returns examples for recipes to learn from."
     )
     example_inputs: Reference = Field(default="", description="The function that returns the inputs of the timed call.")
+    call: CallForm | None = Field(
+        default=None, description="How the model is called, where that is more than one forward pass."
+    )
     metric: Annotated[MetricForm, WithJsonSchema(METRIC_SCHEMA)] = Field(
-        default_factory=lambda: MetricForm(name="accuracy"), description="What scores the answers."
+        default_factory=lambda data: MetricForm(name="accuracy" if data.get("call") is None else PERPLEXITY),
+        description="What scores the answers; `perplexity` where the model generates.",
     )
     slices: Reference = Field(
         default="",
@@ -188,7 +194,7 @@ class ModelSpec(Origin):
     def _tell_limits_the_metric(cls, data: object, info: ValidationInfo) -> object:
         """What a bare number or a point means in an accuracy limit depends on the metric of the model around it."""
         if isinstance(data, dict) and isinstance(info.context, dict):
-            stated = data.get("metric", "accuracy")
+            stated = data.get("metric", PERPLEXITY if "call" in data else "accuracy")
             name = stated.get("name") if isinstance(stated, dict) else stated
             info.context["metric"] = name if isinstance(name, str) else None
         return data

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pytest_modelopt.limits.kind import LimitKind
 from pytest_modelopt.results.case import MeasuredCase
-from pytest_modelopt.results.timed_pairs import Timing
+from pytest_modelopt.results.timed_pairs import TimedCall, Timing
 from pytest_modelopt.results.verdicts import Limit, Parameter, Reason, Verdict
 from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
@@ -47,12 +47,19 @@ def interval_of(speedup: Estimate, timed_limits: int) -> tuple[float, float]:
 class TimedKind(LimitKind):
     is_timed: ClassVar[bool] = True
 
+    call: TimedCall = "whole"
+    """Whose pairs decide it."""
+
+    @property
+    def is_about_generation(self) -> bool:
+        return self.call != "whole"
+
     @abstractmethod
     def decision_of(self, limit: Limit, samples: Samples, timed_limits: int) -> tuple[Estimate, Decision]:
         """What is estimated, and whether that keeps the limit."""
 
     def judge(self, case: MeasuredCase, limit: Limit, timed_limits: int) -> Verdict:
-        timing = case.timing
+        timing = case.timing_of(self.call)
         if timing is None or not timing.pairs:
             return self.not_measured(limit)
         estimate, decision = self.decision_of(limit, _samples(timing), timed_limits)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import ORIGINAL
+from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.source import ProgramSource, Source
 
@@ -69,6 +70,8 @@ class Variant:
     """Where it belongs to another revision: its `import_paths` and its working directory lie in there."""
     candidate: Candidate | None = None
     """What the project has made of the model itself; there is no recipe then."""
+    generation: Generation | None = None
+    """How it generates; None for a model that is called once."""
 
     @property
     def is_original(self) -> bool:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 Inputs: TypeAlias = "torch.Tensor | tuple[torch.Tensor, ...] | dict[str, torch.Tensor]"
 """One batch: a tensor (one argument), a tuple (positional arguments) or a dict (keyword arguments)."""
 
+Run: TypeAlias = "Callable[[Callable[..., Any], Inputs], Any]"
+"""(model, inputs) -> what a call of it gives."""
+
 
 def call(model: Callable[..., Any], inputs: Inputs) -> Any:
     """One forward pass, on a copy of `inputs`.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.plugin.comparison import Comparison, Optimized
     from pytest_modelopt.plugin.session import Budget, Session
     from pytest_modelopt.results.answers import Inference
+    from pytest_modelopt.results.generation import Generation
     from pytest_modelopt.results.metric import MetricSpec
     from pytest_modelopt.results.source import ProgramSource, Source
     from pytest_modelopt.results.verdicts import Limit
@@ -57,10 +58,11 @@ class _Work:
         self,
         sources: dict[str, Any],
         recipe: str | None,
-        metric: Any = "accuracy",
+        metric: Any = None,
         batch_size: int | None = None,
         threads: int | None = None,
         device: str | None = None,
+        call: Mapping[str, Any] | None = None,
     ) -> Variant:
         """The variant that `sources` (model, data, calibration, example_inputs, slices, candidate) describe."""
         from pytest_modelopt.measuring.variant import Variant, environment_now
@@ -76,7 +78,9 @@ class _Work:
         }
         origins: dict[str, Source | ProgramSource | None] = {**named, **files}
         assert origins["model"] is not None
-        scored_by, live = _stated_metric(metric)
+        generation, live = _stated_call(call)
+        carried |= live
+        scored_by, live = _stated_metric(metric, generates=generation is not None)
         carried |= live
         origin = origins.get("candidate")
         candidate = None if origin is None else Candidate(_name_of(given), origin)
@@ -100,6 +104,7 @@ class _Work:
             threads=defaults.threads if threads is None else threads,
             slices=named.get("slices"),
             candidate=candidate,
+            generation=generation,
         )
 
     def _file(self, value: Any, what: str) -> ProgramSource | None:
@@ -144,7 +149,8 @@ class ModelOpt(_Work):
         data: Any = None,
         calibration: Any = None,
         example_inputs: Any = None,
-        metric: str | Mapping[str, Any] | Callable[..., Any] = "accuracy",
+        call: Mapping[str, Any] | None = None,
+        metric: str | Mapping[str, Any] | Callable[..., Any] | None = None,
         slices: str | Callable[..., Any] | None = None,
         inference: Inference | None = None,
         batch_size: int | None = None,
@@ -164,7 +170,10 @@ class ModelOpt(_Work):
                 metric that needs no labels, inputs alone will do.
             calibration: data for recipes that calibrate; the same forms.
             example_inputs: inputs of the timed and memory-measured call; default: the first examples of `data`.
-            metric: "accuracy", "top-5"; "agreement", "cosine" or "sqnr", which need no labels; the path of a class, as
+            call: `{"generate": {"new_tokens": 64, "prompt": 512}}` for a model that generates, with transformers'
+                `generate`, or by steps `forward(ids, cache) -> (logits, cache)`; or a function
+                (model, ids, cache) -> (logits, cache) as `step` in it. `data` then gives sequences of token ids.
+            metric: default "accuracy", or "perplexity" where the model generates; "top-5"; "agreement", "cosine" or "sqnr", which need no labels; the path of a class, as
                 "torchmetrics.text.WordErrorRate"; `"package.module:function"`; a function (outputs, targets) -> score
                 with an attribute `higher_is_better`; an instance of torchmetrics.Metric; or a dict with one of these as
                 `name`, and `arguments`, `activation`, `prepare`, `higher_is_better`, `per_example`.
@@ -199,7 +208,7 @@ class ModelOpt(_Work):
                 "slices": slices,
                 "candidate": candidate,
             }
-            variant = self._variant(sources, recipe, metric, batch_size, threads, device)
+            variant = self._variant(sources, recipe, metric, batch_size, threads, device, call)
             name = _model_name(model, self._item)
         return self._measure(variant, name, budget, self._inference(budget, inference, is_named=model is None))
 
@@ -329,17 +338,39 @@ def _device(device: str) -> str:
         pytest.fail(f"device: {error}", pytrace=False)
 
 
-def _stated_metric(metric: Any) -> tuple[MetricSpec, dict[str, Any]]:
-    """The metric, and what of it is live and travels to the worker, under the keys by which the metric names it."""
-    from pytest_modelopt.config.errors import parse_metric
+def _stated_call(call: Any) -> tuple[Generation | None, dict[str, Any]]:
+    """How the model generates, and its step where that is live and travels to the worker."""
+    from pytest_modelopt.config.errors import parse_call
     from pytest_modelopt.results.source import Carried
 
+    stated = call.get("generate") if isinstance(call, Mapping) else None
+    step = stated.get("step") if isinstance(stated, Mapping) else None
+    if callable(step):
+        call = {**call, "generate": {**stated, "step": Carried("step")}}
+    try:
+        return None if call is None else parse_call(call, Carried), {"step": step} if callable(step) else {}
+    except ValueError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def _stated_metric(metric: Any, *, generates: bool) -> tuple[MetricSpec, dict[str, Any]]:
+    """The metric, and what of it is live and travels to the worker, under the keys by which the metric names it."""
+    from pytest_modelopt.config.call_checks import wrong_metric
+    from pytest_modelopt.config.errors import parse_metric
+    from pytest_modelopt.results.metric import PERPLEXITY
+    from pytest_modelopt.results.source import Carried
+
+    if metric is None:
+        metric = PERPLEXITY if generates else "accuracy"
     stated = dict(metric) if isinstance(metric, Mapping) else {"name": metric}
     keys = {"name": "metric", "prepare": "prepare"}
     live = {key: stated[name] for name, key in keys.items() if callable(stated.get(name))}
     stated |= {name: Carried(key) for name, key in keys.items() if key in live}
     try:
-        return parse_metric(stated, Carried), live
+        spec = parse_metric(stated, Carried)
+        if why := wrong_metric(spec, generates=generates):
+            pytest.fail(f"metric: {why}", pytrace=False)
+        return spec, live
     except ValueError as error:
         pytest.fail(str(error), pytrace=False)
 

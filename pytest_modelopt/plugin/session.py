@@ -189,7 +189,7 @@ class Session:
         from pytest_modelopt.limits.catalogue import LIMITS, is_open
 
         timed = [limit for limit in limits if LIMITS[limit.name].is_timed]
-        return lambda samples: is_open(timed, samples, self.timed_limits)
+        return lambda samples, call: is_open(timed, samples, self.timed_limits, call)
 
     def explain(self, case: Case) -> str:
         """The text of a failed test: all that makes the case red. An error that this process has told of another case
@@ -276,6 +276,7 @@ def _planned(case_id: str, model: str, limits: Sequence[Limit], variant: Variant
         device=variant.device,
         inference=inference,
         threads=variant.threads,
+        generation=variant.generation,
     )
 
 
@@ -304,6 +305,7 @@ def variant_of(
         example_inputs=model.example_inputs,
         metric=model.metric,
         slices=model.slices,
+        generation=model.generation,
         import_paths=(str(budgets.path.parent),),
         working_directory=str(working_directory),
         environment=environment_now(),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from statistics import median_low
 from typing import Any, Literal, TypeVar
 
 from pytest_modelopt.results.answers import Agreement, Inference, Interval, Slices
 from pytest_modelopt.results.base import Base
+from pytest_modelopt.results.generation import Generation, TokenAgreement
 from pytest_modelopt.results.measurement import Coverage, Measurement
-from pytest_modelopt.results.timed_pairs import Timing
+from pytest_modelopt.results.timed_pairs import TimedCall, Timing
 from pytest_modelopt.results.verdicts import Finding, Limit, Verdict
 
 ORIGINAL = "original"
@@ -50,6 +51,8 @@ class PlannedCase:
     inference: Inference = "set"
     threads: int | None = None
     """Intra-op threads of every call."""
+    generation: Generation | None = None
+    """None for a model that is called once."""
 
     @property
     def name(self) -> str:
@@ -74,9 +77,17 @@ class MeasuredCase(PlannedCase):
     interval_lacks_examples: bool = False
     """Whether that is for want of examples: then a limit on the population is undecided, and nothing is wrong."""
     timing: Timing | None = None
+    phases: dict[TimedCall, Timing] = field(default_factory=dict)
+    """Of a model that generates: the two parts of its call, each timed in pairs of its own."""
+    tokens: TokenAgreement | None = None
+    """Of a model that generates."""
     error: CaseError | None = None
     base: Base | None = None
     """Where head is compared with its base and not with its original: then `reference` is the base's measurement."""
+
+    def timing_of(self, call: TimedCall) -> Timing | None:
+        """The pairs of the whole call, or of a part of it; None where it was not timed."""
+        return self.timing if call == "whole" else self.phases.get(call)
 
     @property
     def drop(self) -> float | None:
@@ -149,5 +160,5 @@ _Stage = TypeVar("_Stage", bound=PlannedCase)
 
 def next_stage(kind: type[_Stage], case: PlannedCase, **found: Any) -> _Stage:
     """The case as a `kind`, with what was `found`."""
-    known = {field.name: getattr(case, field.name) for field in fields(kind) if hasattr(case, field.name)}
+    known = {each.name: getattr(case, each.name) for each in fields(kind) if hasattr(case, each.name)}
     return kind(**{**known, **found})

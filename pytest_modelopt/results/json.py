@@ -76,7 +76,9 @@ def loads(text: str) -> Record:
             f"this pytest-modelopt reads {SCHEMA_VERSION}: measure again with it"
         )
     cases = data.get("cases")
-    pairs = [_take_pairs(case, f"cases[{index}]") for index, case in enumerate(cases)] if type(cases) is list else []
+    pairs = (
+        [_take_all_pairs(case, f"cases[{index}]") for index, case in enumerate(cases)] if type(cases) is list else []
+    )
     record: Record = _validated(_record_adapter(), data)
     restored = (_with_pairs(case, own) for case, own in zip(record.cases, pairs, strict=True))
     return replace(record, cases=tuple(replace(case, findings=()) for case in restored))
@@ -95,7 +97,7 @@ def case_from_data(data: object) -> Case:
         RecordError: as in `loads`.
     """
     copy = _copied(data)
-    pairs = _take_pairs(copy, "")
+    pairs = _take_all_pairs(copy, "")
     return _with_pairs(_validated(_case_adapter(), copy), pairs)
 
 
@@ -246,13 +248,25 @@ def _check_integer(value: int, path: str) -> None:
         _refuse(f"{path}: the number does not fit into 64 bits")
 
 
-def _take_pairs(case: Any, path: str) -> tuple[TimedPair, ...]:
+_Pairs = dict[str, tuple[TimedPair, ...]]
+"""Of each timed call, by the name of `TimedCall`."""
+
+
+def _take_all_pairs(case: Any, path: str) -> _Pairs:
     """The pairs of a case's columns; in the data an empty list takes their place, for the check of all the rest."""
-    timing = case.get("timing") if isinstance(case, dict) else None
+    if not isinstance(case, dict):
+        return {}
+    phases = case.get("phases")
+    parts = {name: (timing, f"phases.{name}") for name, timing in phases.items()} if isinstance(phases, dict) else {}
+    timings = {"whole": (case.get("timing"), "timing"), **parts}
+    return {name: _take_pairs(timing, _join(path, where)) for name, (timing, where) in timings.items()}
+
+
+def _take_pairs(timing: Any, path: str) -> tuple[TimedPair, ...]:
     if not isinstance(timing, dict) or "pairs" not in timing:
         return ()
     columns, timing["pairs"] = timing["pairs"], []
-    _check_columns(columns, _join(path, "timing.pairs"))
+    _check_columns(columns, f"{path}.pairs")
     return tuple(map(TimedPair, *(columns[name] for name in _COLUMNS)))
 
 
@@ -274,8 +288,10 @@ def _check_columns(columns: Any, path: str) -> None:
             _refuse(f"{path}.{name}: must not fall from one pair to the next")
 
 
-def _with_pairs(case: Case, pairs: tuple[TimedPair, ...]) -> Case:
-    return case if case.timing is None else replace(case, timing=replace(case.timing, pairs=pairs))
+def _with_pairs(case: Case, pairs: _Pairs) -> Case:
+    timing = None if case.timing is None else replace(case.timing, pairs=pairs["whole"])
+    phases = {name: replace(each, pairs=pairs[name]) for name, each in case.phases.items()}
+    return replace(case, timing=timing, phases=phases)
 
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)

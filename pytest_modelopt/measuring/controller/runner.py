@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_modelopt.measuring.controller.answer_comparison import compare, slices
+from pytest_modelopt.measuring.controller.answer_comparison import compare, compare_tokens, slices
 from pytest_modelopt.measuring.controller.base_variants import BaseVariants
 from pytest_modelopt.measuring.controller.fresh_processes import measure_process_memory
 from pytest_modelopt.measuring.controller.launches import start_again
@@ -24,7 +24,7 @@ from pytest_modelopt.results.answers import Interval
 from pytest_modelopt.results.base import BaseStatus
 from pytest_modelopt.results.case import CaseError, MeasuredCase, PlannedCase, next_stage
 from pytest_modelopt.results.record import Environment
-from pytest_modelopt.results.timed_pairs import Timing
+from pytest_modelopt.results.timed_pairs import PHASES, TimedCall, Timing
 from pytest_modelopt.statistics.timing import LAUNCHES
 
 __all__ = ["Progress", "Runner", "StepLimits"]
@@ -223,10 +223,19 @@ class Runner:
     def _follow(self, optimized: Measured, original: Measured, name: str) -> None:
         """Measure another variant on the examples of the original."""
         optimized.examples = original.examples
+        if optimized.variant.generation is not None:
+            self._share_inputs(original, optimized, name)
         self._measuring.measure(optimized, name, original.outputs)
         if optimized.variant.candidate is not None:
             _doubt(original, optimized)
         _require_same_data(original, optimized)
+
+    def _share_inputs(self, original: Measured, optimized: Measured, name: str) -> None:
+        """Both are given the tokens that the original generates."""
+        optimized.inputs = self._context.new_file("inputs")
+        optimized.files.append(optimized.inputs)
+        saving = "saving the inputs of the measured call"
+        self._context.ask(original, name, "save_inputs", saving, stage="load", path=str(optimized.inputs))
 
     # --- the comparison ----------------------------------------------------------------------------------------------
 
@@ -239,10 +248,10 @@ class Runner:
                 measure_process_memory(self._context, after, case.name)
             self._look_into(case, before, after)
             self._try_inputs(case, before, after)
-            timing = self._time(case, before, after, is_open)
+            timings = dict(self._time(case, before, after, is_open))
         except Failed as failed:
             return replace(_compared(case, before, after), error=failed.error)
-        return replace(_compared(case, before, after), timing=timing)
+        return replace(_compared(case, before, after), timing=timings.pop("whole", None), phases=timings)
 
     def _look_into(self, case: MeasuredCase, before: Measured, after: Measured) -> None:
         """Look at what takes memory and size, where one is worse than the original's, or memory breaks a limit."""
@@ -258,6 +267,8 @@ class Runner:
 
     def _try_inputs(self, case: MeasuredCase, before: Measured, after: Measured) -> None:
         """Of a candidate that gives most examples another answer than the original, or breaks a limit on answers."""
+        if after.variant.generation is not None:
+            return
         if after.variant.candidate is None or not before.variant.is_original or after.answers is None:
             return
         case = _compared(case, before, after)
@@ -281,12 +292,18 @@ class Runner:
             why_not = found
         return replace(case, no_interval=why_not, interval_lacks_examples=isinstance(why_not, TooFewExamples))
 
-    def _time(self, case: MeasuredCase, original: Measured, optimized: Measured, is_open: IsOpen) -> Timing | None:
-        """None, with the reason in the variant's measurement, where others time on this machine without an end, or
+    def _time(
+        self, case: MeasuredCase, original: Measured, optimized: Measured, is_open: IsOpen
+    ) -> Mapping[TimedCall, Timing]:
+        """Nothing, with the reason in the variant's measurement, where others time on this machine without an end, or
         where repeated calls would not time the model."""
         name = case.name
         plan = TimingPlan(
-            self._limits.time_limit_s, self._limits.step_limit_s, optimized.variant.seed, optimized.variant.threads
+            self._limits.time_limit_s,
+            self._limits.step_limit_s,
+            optimized.variant.seed,
+            optimized.variant.threads,
+            phases=() if optimized.variant.generation is None else PHASES,
         )
 
         def launch(number: int) -> tuple[Worker, Worker]:
@@ -306,9 +323,9 @@ class Runner:
             return time_pairs(launch, plan, is_open, _Shown(self._progress))
         except (LockUnavailable, NotTimed) as error:
             assert optimized.measurement is not None
-            unmeasured = optimized.measurement.unmeasured | {"timing": str(error)}
+            unmeasured = optimized.measurement.unmeasured | dict.fromkeys(("timing", *plan.phases), str(error))
             optimized.measurement = replace(optimized.measurement, unmeasured=unmeasured)
-            return None
+            return {}
         except WorkerFailed as failed:
             raise Failed(CaseError("timing", failed.message, failed.output)) from None
 
@@ -380,6 +397,7 @@ def _compared(case: MeasuredCase, original: Measured, optimized: Measured) -> Me
         variant=optimized.measurement,
         coverage=optimized.loaded.coverage if optimized.loaded else None,
         agreement=compare(before, after) if before and after else None,
+        tokens=compare_tokens(before, after) if before and after else None,
         slices=slices(before, after, original.examples, higher_is_better=original.loaded.higher_is_better)
         if before and after
         else None,

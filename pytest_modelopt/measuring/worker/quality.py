@@ -64,6 +64,8 @@ def run_on(model: Callable[..., Any], inputs: Inputs) -> Any:
     """As `run`, on these very inputs."""
     try:
         return call_on(model, inputs)
+    except VariantError:
+        raise
     except Exception as error:
         shapes = ", ".join(f"{tuple(tensor.shape)} {str(tensor.dtype)[6:]}" for tensor in leaves(inputs))
         raise VariantError(f"the model does not accept the data: {error_text(error)} (input {shapes})") from error

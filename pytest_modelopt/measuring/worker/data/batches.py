@@ -191,13 +191,13 @@ def _checked(batch: Any, index: int, what: str, *, needs_targets: bool) -> tuple
     inputs = tensors(batch[0], f"inputs of the {what}")
     if len(batch) == 1:
         return inputs, None
-    targets, count = _targets(batch[1], index, what), examples(inputs)
+    targets, count = checked_targets(batch[1], index, what), examples(inputs)
     if count != len(targets):
         raise VariantError(f"the {what} has {count} inputs but {len(targets)} targets (batch {index})")
     return inputs, targets
 
 
-def _targets(value: Any, index: int, what: str) -> Targets:
+def checked_targets(value: Any, index: int, what: str) -> Targets:
     """A tensor, or a list of plain values; a list of numbers is a tensor, too."""
     if is_array(value) and not _holds_objects(value):
         targets = torch.as_tensor(value)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pytest_modelopt.measuring.protocol import Examples, VariantError
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import loading
-from pytest_modelopt.measuring.worker.data import batches, examples
+from pytest_modelopt.measuring.worker.data import batches, examples, sequences
 from pytest_modelopt.measuring.worker.data.calibration import CalibrationSeen
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
 from pytest_modelopt.optimizing.calling import Inputs
+from pytest_modelopt.results.generation import Generation
 
 CALIBRATION_LOOKED_AT = 64
 """Batches of calibration data whose sizes are looked at: recipes take a few."""
@@ -76,15 +80,29 @@ class Data:
             self._loader.start_afresh()
             self._made = self._loader.make(self._variant.data, "data")
         loading.seed_everything(self._variant.seed)
+        if self._variant.generation is not None:
+            return sequences.batches(self._made, self._variant.generation)
         return batches.batches(self._made, needs_targets=not self._variant.metric.is_unlabelled)
 
     def example_inputs(self) -> Inputs:
         """Those of the measured call."""
-        count = self._variant.batch_size
+        count, generation = self._variant.batch_size, self._variant.generation
+        if generation is not None:
+            return self._prompts(generation)
         if self._variant.example_inputs is not None:
             made = self._loader.make(self._variant.example_inputs, "example_inputs")
             return batches.first_examples([batches.tensors(made, "example_inputs")], count, "example_inputs")
         return batches.first_examples((batch.inputs for batch in self._batches()), count, "data")
+
+    def _prompts(self, generation: Generation) -> Inputs:
+        """Of a model that generates: ids (batch size, prompt)."""
+        given, what = self._batches, "data"
+        if self._variant.example_inputs is not None:
+            made = self._loader.make(self._variant.example_inputs, "example_inputs")
+            given, what = (lambda: sequences.batches(made, replace(generation, new_tokens=0), what)), "example_inputs"
+        ids = batches.first_examples((batch.inputs for batch in given()), self._variant.batch_size, what)
+        assert isinstance(ids, torch.Tensor)
+        return ids[:, : generation.prompt].clone()
 
     # --- calibration -------------------------------------------------------------------------------------------------
 
@@ -112,6 +130,8 @@ class Data:
     def _calibration_batches(self) -> Iterator[Batch]:
         assert self._variant.calibration is not None
         made = self._loader.make(self._variant.calibration, "calibration")
+        if self._variant.generation is not None:
+            return sequences.batches(made, self._variant.generation, "calibration data")
         return batches.batches(made, "calibration data", needs_targets=False)
 
     def varying(self, first: Inputs) -> tuple[frozenset[int], ...]:
