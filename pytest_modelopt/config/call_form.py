@@ -45,12 +45,14 @@ class GenerateForm(BaseModel):
 def _of_mapping(value: object) -> object:
     """What pydantic would say of a text or of another word is about its types, not about the file."""
     if not isinstance(value, dict):
-        raise ValueError(f"{shown(value)} does not say how the model is called; write {_EXAMPLE}")  # noqa: TRY004
+        raise ValueError(  # noqa: TRY004 - pydantic collects ValueErrors only
+            f"{shown(value)} does not say how the model is called; write {_EXAMPLE}"
+        )
     for name in value:
         if name != "generate":
             raise ValueError(f"there is no call {shown(name)}{did_you_mean(str(name), ('generate',))}")
     if not isinstance(value.get("generate"), dict):
-        raise ValueError(f"`generate` needs `new_tokens` and `prompt`; write {_EXAMPLE}")
+        raise ValueError(f"`generate` needs `new_tokens` and `prompt`; write {_EXAMPLE}")  # noqa: TRY004 - likewise
     return value
 
 

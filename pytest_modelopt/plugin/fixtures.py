@@ -173,10 +173,11 @@ class ModelOpt(_Work):
             call: `{"generate": {"new_tokens": 64, "prompt": 512}}` for a model that generates, with transformers'
                 `generate`, or by steps `forward(ids, cache) -> (logits, cache)`; or a function
                 (model, ids, cache) -> (logits, cache) as `step` in it. `data` then gives sequences of token ids.
-            metric: default "accuracy", or "perplexity" where the model generates; "top-5"; "agreement", "cosine" or "sqnr", which need no labels; the path of a class, as
-                "torchmetrics.text.WordErrorRate"; `"package.module:function"`; a function (outputs, targets) -> score
-                with an attribute `higher_is_better`; an instance of torchmetrics.Metric; or a dict with one of these as
-                `name`, and `arguments`, `activation`, `prepare`, `higher_is_better`, `per_example`.
+            metric: default "accuracy", or "perplexity" where the model generates; "top-5"; "agreement", "cosine" or
+                "sqnr", which need no labels; the path of a class, as "torchmetrics.text.WordErrorRate";
+                `"package.module:function"`; a function (outputs, targets) -> score with an attribute
+                `higher_is_better`; an instance of torchmetrics.Metric; or a dict with one of these as `name`, and
+                `arguments`, `activation`, `prepare`, `higher_is_better`, `per_example`.
             slices: `"package.module:function"` or a function (inputs, target) -> name that puts each example into a
                 slice, for `max_slice_drop`; without it a classifier's slices are the classes.
             inference: what limits on accuracy are about: `"set"`, these very examples, or `"population"`, all that they
@@ -343,10 +344,10 @@ def _stated_call(call: Any) -> tuple[Generation | None, dict[str, Any]]:
     from pytest_modelopt.config.errors import parse_call
     from pytest_modelopt.results.source import Carried
 
-    stated = call.get("generate") if isinstance(call, Mapping) else None
+    stated: Any = call.get("generate") if isinstance(call, Mapping) else None
     step = stated.get("step") if isinstance(stated, Mapping) else None
     if callable(step):
-        call = {**call, "generate": {**stated, "step": Carried("step")}}
+        call = {"generate": {**stated, "step": Carried("step")}}
     try:
         return None if call is None else parse_call(call, Carried), {"step": step} if callable(step) else {}
     except ValueError as error:

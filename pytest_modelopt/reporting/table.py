@@ -121,7 +121,7 @@ def grouped(cases: Iterable[Case]) -> list[list[Case]]:
         base = None if case.base is None else case.base.name
         # Against a base all are scored by one metric, which is not known of those that were not measured there.
         metric = case.metric if base is None else None
-        key = (case.machine, case.model, metric, case.batch_size, case.device, base)
+        key = (case.machine, case.model, metric, case.batch_size, case.device, case.generation, base)
         groups.setdefault(key, []).append(case)
     return list(groups.values())
 
@@ -170,6 +170,8 @@ def measured(cases: list[Case]) -> str:
     first = cases[0]
     threads = _latest(case.timing.threads if case.timing else None for case in cases)
     told = f"memory{'' if threads is None else ' and latency'} of batch {first.batch_size}"
+    if first.generation is not None:
+        told += f", {first.generation.prompt:,} tokens of prompt and {first.generation.new_tokens:,} steps"
     if first.device != "cpu":
         told += f" on {plain_line(first.device)}"
     elif threads is not None:

@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
+from pytest_modelopt.results import generation_contradictions
 from pytest_modelopt.results.answers import MOST_CHANGED, Agreement, Changed, Repeat, Slices
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.measurement import Coverage, Measurement
-from pytest_modelopt.results.metric import BUILT_IN, UNLABELLED, is_share
+from pytest_modelopt.results.metric import BUILT_IN, PERPLEXITY, UNLABELLED, is_share
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.small_files import told_small_file
@@ -31,8 +32,9 @@ _SHARES_OF_TORCHMETRICS = re.compile(
     re.DOTALL,
 )
 _MOST_DB = 300.0
-TIMED_LIMITS = 3
-"""Limits of one test that need statistics: `min_speedup`, `max_latency`, `max_slowdown`."""
+TIMED_LIMITS = 6
+"""Limits of one test that need statistics: `min_speedup`, `max_latency`, `max_slowdown`, and three of the parts of a
+call that generates."""
 
 
 def disagreement(record: Record) -> str:
@@ -79,8 +81,10 @@ def _disagreements(case: MeasuredCase) -> Iterator[str]:
             yield from _of_classes(case, name, side, side.observations)
     if case.coverage is not None:
         yield from _of_coverage(case.coverage)
-    if case.timing is not None:
-        yield from _of_timing(case, case.timing)
+    for path, timing in (("timing", case.timing), *((f"phases.{name}", each) for name, each in case.phases.items())):
+        if timing is not None:
+            yield from _of_timing(case, path, timing)
+    yield from generation_contradictions.disagreements(case)
 
 
 # --- what was compared -----------------------------------------------------------------------------------------------
@@ -101,8 +105,10 @@ def _of_sides(case: MeasuredCase) -> Iterator[str]:
         yield "metric is null, but there is a score"
     metric = case.metric or ""
     is_known = metric in BUILT_IN or is_share(metric) or _SHARES_OF_TORCHMETRICS.fullmatch(_class_of(metric))
-    if case.metric is not None and not case.higher_is_better and is_known:
-        yield f"higher_is_better is false, but {case.metric} is better when it is higher"
+    is_higher = case.metric != PERPLEXITY
+    if case.metric is not None and is_known and case.higher_is_better is not is_higher:
+        told, better = str(case.higher_is_better).lower(), "higher" if is_higher else "lower"
+        yield f"higher_is_better is {told}, but {case.metric} is better when it is {better}"
 
 
 def _class_of(metric: str) -> str:
@@ -162,6 +168,8 @@ def _bounds(metric: str) -> tuple[float, float]:
         return 0.0, 1.0
     if _SHARES_OF_TORCHMETRICS.fullmatch(metric):
         return -_OF_SUMS, 1 + _OF_SUMS
+    if metric == PERPLEXITY:
+        return 1 - _ROUNDING, math.inf
     if metric == "cosine":
         return -1 - _ROUNDING, 1 + _ROUNDING
     return -math.inf, _MOST_DB if metric == "sqnr" else math.inf
@@ -336,19 +344,19 @@ def _of_coverage(coverage: Coverage) -> Iterator[str]:
         )
 
 
-def _of_timing(case: MeasuredCase, timing: Timing) -> Iterator[str]:
+def _of_timing(case: MeasuredCase, path: str, timing: Timing) -> Iterator[str]:
     best = timing.conditions.canary_at_best_ns
     if best is not None and best < 1:
-        yield f"timing.conditions.canary_at_best_ns is {best}: no work takes less than 1"
+        yield f"{path}.conditions.canary_at_best_ns is {best}: no work takes less than 1"
     if timing.threads < 1 or case.threads not in (None, timing.threads):
-        yield f"timing.threads is {timing.threads}, and threads {case.threads}"
+        yield f"{path}.threads is {timing.threads}, and threads {case.threads}"
     if min(timing.seconds, timing.prepare_s) < 0 or (timing.pairs and timing.pairs[-1].at_ms > 1000 * timing.seconds):
-        yield f"timing.seconds is {_number(timing.seconds)}, which its pairs do not fit into"
+        yield f"{path}.seconds is {_number(timing.seconds)}, which its pairs do not fit into"
     for index, pair in enumerate(timing.pairs):
-        yield from _of_pair(index, pair)
+        yield from _of_pair(path, index, pair)
 
 
-def _of_pair(index: int, pair: TimedPair) -> Iterator[str]:
+def _of_pair(path: str, index: int, pair: TimedPair) -> Iterator[str]:
     """A call's time is what the block took, without what others took of it, divided by the calls."""
     for side in ("reference", "variant"):
         call, calls, block, delayed = (
@@ -356,7 +364,7 @@ def _of_pair(index: int, pair: TimedPair) -> Iterator[str]:
         )
         if delayed > block or abs(call * calls - (block - delayed)) > calls:
             yield (
-                f"timing.pairs.{side}_ns[{index}] is {call}, but {calls} calls took {block} ns, of which others had "
+                f"{path}.pairs.{side}_ns[{index}] is {call}, but {calls} calls took {block} ns, of which others had "
                 f"{delayed}"
             )
 

@@ -70,7 +70,7 @@ class Footprint(LoadedVariant):
 
         if self._device.is_cuda:
             last_step()
-            peaks = None, None
+            peaks: tuple[int | None, int | None] = None, None
         else:
             peaks = tensor_meter.call_peak_bytes(lambda: step(prompt, None)), tensor_meter.call_peak_bytes(last_step)
         held = tensor_meter.bytes_beside(made[0], self.model)

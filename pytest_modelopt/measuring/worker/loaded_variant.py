@@ -238,7 +238,10 @@ class LoadedVariant:
     def _first_inputs(self) -> Inputs:
         """Of one forward pass, as recipes see it: of a model that generates, the prompts."""
         inputs, generation = self._call_inputs(), self._variant.generation
-        return inputs if generation is None else inputs[:, : generation.prompt]  # type: ignore[call-overload]
+        if generation is None:
+            return inputs
+        assert isinstance(inputs, torch.Tensor)
+        return inputs[:, : generation.prompt]
 
     def _call_inputs(self) -> Inputs:
         """Of the measured call: of a model that generates, the prompts and the tokens that its steps are given."""

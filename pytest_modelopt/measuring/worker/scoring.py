@@ -28,7 +28,6 @@ from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.metric import PERPLEXITY
 from pytest_modelopt.results.observations import OtherInputs
 
-
 Watched: TypeAlias = Callable[[Iterable[Batch]], Iterable[Batch]]
 
 

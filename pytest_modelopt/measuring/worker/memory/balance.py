@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -140,7 +141,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
         objects = _room_for_objects(list(loaded.modules()), imported_before)
         packed = sum(map(_packing_room, walk.packed))
         files = _unexplained_files(walk.ranges(), files_before)
-        in_call = _unexplained_in_call(lambda: run(loaded, example))
+        in_call = _unexplained_in_call(partial(run, loaded, example))
         del walk  # it keeps what it unpacked
         gc.collect()
         held = process_counters.read()
