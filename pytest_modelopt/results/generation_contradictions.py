@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.generation import CallMemory, Generation, TokenAgreement
+from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.timed_pairs import PHASES
 
 
 def disagreements(case: MeasuredCase) -> Iterator[str]:
     """Each as a sentence."""
     generation = case.generation
-    sides = {"reference": case.reference, "variant": case.variant}
+    sides: dict[str, Measurement | None] = {"reference": case.reference, "variant": case.variant}
     memories = {name: side.call_memory for name, side in sides.items() if side is not None and side.call_memory}
     if generation is None:
         if case.phases or case.tokens is not None or memories:
@@ -20,9 +21,9 @@ def disagreements(case: MeasuredCase) -> Iterator[str]:
         return
     if min(generation.new_tokens, generation.prompt) < 1:
         yield f"generation has {generation.prompt} tokens of prompt and {generation.new_tokens} new ones: at least 1"
-    for name in case.phases:
-        if name not in PHASES:
-            yield f"phases holds {name}, which is no part of a call"
+    for phase in case.phases:
+        if phase not in PHASES:
+            yield f"phases holds {phase}, which is no part of a call"
     for name, memory in memories.items():
         yield from _of_memory(case, f"{name}.call_memory", memory, generation)
     if case.agreement is not None:

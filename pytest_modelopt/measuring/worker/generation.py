@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker.given_inputs import Call
+from pytest_modelopt.optimizing.recipe import Recipe
 from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule
 from pytest_modelopt.results.generation import Generation
 
@@ -129,6 +131,27 @@ def require_room(model: nn.Module, generation: Generation) -> None:
                     f"prompt and new_tokens are {generation.prompt} + {generation.new_tokens} = {generation.context} "
                     f"tokens, and the model has {room} positions (`{prefix}{name}`): make one of them smaller"
                 )
+
+
+def require_steps_after(recipes: Iterable[Recipe]) -> None:
+    """Raises VariantError for a recipe that hands one step over to another runtime, before it takes minutes."""
+    for recipe in recipes:
+        if recipe.gives == "runtime":
+            raise VariantError(
+                f"{recipe.recipe_name} exports one step of the model without its cache, so it cannot be measured under "
+                "`call: {generate: ...}`: take a recipe that keeps the module, or measure the model by its forward pass"
+            )
+
+
+@contextlib.contextmanager
+def told_of(recipe: str) -> Iterator[None]:
+    """What a recipe has left fails in its steps: the error says that it is the recipe's doing."""
+    try:
+        yield
+    except VariantError as error:
+        raise VariantError(
+            f"after {recipe} the model no longer generates with a cache, though it answers one forward pass: {error}"
+        ) from error
 
 
 def told_sampling(model: nn.Module) -> tuple[str, ...]:

@@ -19,7 +19,15 @@ from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import environment, loading, observe, quality, shipping, size
 from pytest_modelopt.measuring.worker.data.variant_data import Data
 from pytest_modelopt.measuring.worker.device import Device
-from pytest_modelopt.measuring.worker.generation import Step, WholeCall, greedy, require_room, told_sampling
+from pytest_modelopt.measuring.worker.generation import (
+    Step,
+    WholeCall,
+    greedy,
+    require_room,
+    require_steps_after,
+    told_of,
+    told_sampling,
+)
 from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
 from pytest_modelopt.measuring.worker.memory import tensor_meter
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import Metric, make_metric
@@ -158,6 +166,8 @@ class LoadedVariant:
         assert self._variant.recipe is not None
         recipes = self._variant.recipe.steps
         self._set_threads()
+        if self._variant.generation is not None:
+            require_steps_after(recipes)
         loading.seed_everything(self._variant.seed)
         context = replace(self._context(), calibration=self._data.calibration(), training=self._data.training())
         try:
@@ -169,8 +179,8 @@ class LoadedVariant:
             raise self._data.calibration_seen.refusal
         self._model, self._provenance = done.model, None
         if self._variant.generation is not None:
-            with torch.inference_mode():
-                quality.run(self._called, self._call_inputs())  # refused here where it takes no cache any more
+            with torch.inference_mode(), told_of(self._variant.label):
+                quality.run(self._called, self._call_inputs())
         self._known = {"first_call_s": done.first_call_s, "settings": settings()}
         gc.collect()
         unknown, is_uncounted = _nothing_to_compare(done.model, done.coverage)
@@ -262,9 +272,7 @@ class LoadedVariant:
     def _step_function(self) -> Callable[..., Any] | None:
         """The project's own function that makes one step."""
         source = None if self._variant.generation is None else self._variant.generation.step
-        function = None if source is None else self._loader.get(source, "step")
-        if function is not None and not callable(function):
-            raise VariantError(f"`step` is a {type(function).__name__}, not a function (model, ids, cache)")
+        function: Callable[..., Any] | None = None if source is None else self._loader.get(source, "step")
         return function
 
     def _complete_inputs(self, generation: Generation, *, is_prompt: bool) -> tuple[str, ...]:

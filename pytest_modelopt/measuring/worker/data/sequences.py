@@ -57,10 +57,12 @@ def _sequences(data: Any, what: str) -> Iterator[tuple[Any, Any]]:
             yield from _paired(*data, what)
             return
         given = [data] if is_array(data) or isinstance(data, Mapping) else data
-        if not isinstance(given, Iterable) or isinstance(given, (str, bytes)):
+        if not (isinstance(given, Iterable) or _is_indexed(given)) or isinstance(given, (str, bytes)):
             raise VariantError(f"the {what} is a {type(data).__name__}; {_FORMS}")
         for each in _entries(given):
-            if isinstance(each, tuple) and len(each) == 2:
+            if isinstance(each, (tuple, list)) and len(each) == 1 and is_array(each[0]):  # of a TensorDataset
+                yield from ((ids, _NONE) for ids in _rows(each[0], what))
+            elif isinstance(each, (tuple, list)) and len(each) == 2 and (isinstance(each, tuple) or is_array(each[0])):
                 yield from _paired(*each, what) if _is_many(each[0]) else [each]
             else:
                 yield from ((ids, _NONE) for ids in _rows(each, what))
@@ -72,9 +74,11 @@ def _sequences(data: Any, what: str) -> Iterator[tuple[Any, Any]]:
 
 def _entries(data: Any) -> Iterator[Any]:
     """Of a Dataset by its length: it need not know where iterating ends."""
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return (data[index] for index in range(len(data)))
-    return iter(data)
+    return (data[index] for index in range(len(data))) if _is_indexed(data) else iter(data)
+
+
+def _is_indexed(data: Any) -> bool:
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__")
 
 
 def _is_many(value: Any) -> bool:
