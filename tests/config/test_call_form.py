@@ -96,7 +96,7 @@ def test_its_step_may_be_a_function_and_its_metric_another_one(tmp_path: Path) -
         (
             "    budget",
             "    metric: accuracy\n    budget",
-            "7: metric of writer: `accuracy` scores one answer to each example, and a model that generates gives tokens",
+            "7: metric of writer: `accuracy` scores one answer to each example, and a model that generates",
         ),
     ],
 )

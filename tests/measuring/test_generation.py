@@ -21,7 +21,7 @@ from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.metric import MetricSpec
 from tests.measuring import generating
-from tests.measuring.generating import HEADS, LAYERS, WIDTH, by_hand, continued_by_hand
+from tests.measuring.generating import LAYERS, WIDTH, by_hand, continued_by_hand
 
 pytestmark = pytest.mark.runtime
 

@@ -48,7 +48,7 @@ FORMS: dict[str, Any] = {
         [{"input_ids": row.tolist(), "attention_mask": [1] * len(row)} for row in RAGGED]
     ),
     "loader": DataLoader(TensorDataset(IDS), batch_size=7),
-    "loader of dicts": DataLoader(Rows([{"input_ids": row} for row in IDS]), batch_size=7),  # type: ignore[arg-type]
+    "loader of dicts": DataLoader(Rows([{"input_ids": row} for row in IDS]), batch_size=7),
 }
 
 

@@ -54,7 +54,7 @@ def _sequences(data: Any, what: str) -> Iterator[tuple[Any, Any]]:
     """Each sequence with its target, or `_NONE`."""
     try:
         if isinstance(data, tuple) and len(data) == 2 and _is_many(data[0]):
-            yield from _paired(*data, what)
+            yield from _paired(data[0], data[1], what)
             return
         given = [data] if is_array(data) or isinstance(data, Mapping) else data
         if not (isinstance(given, Iterable) or _is_indexed(given)) or isinstance(given, (str, bytes)):
@@ -63,7 +63,8 @@ def _sequences(data: Any, what: str) -> Iterator[tuple[Any, Any]]:
             if isinstance(each, (tuple, list)) and len(each) == 1 and is_array(each[0]):  # of a TensorDataset
                 yield from ((ids, _NONE) for ids in _rows(each[0], what))
             elif isinstance(each, (tuple, list)) and len(each) == 2 and (isinstance(each, tuple) or is_array(each[0])):
-                yield from _paired(*each, what) if _is_many(each[0]) else [each]
+                ids, targets = each
+                yield from _paired(ids, targets, what) if _is_many(ids) else [(ids, targets)]
             else:
                 yield from ((ids, _NONE) for ids in _rows(each, what))
     except VariantError:
