@@ -22,6 +22,8 @@ Kind = Literal["cache argument", "transformers", "function"]
 
 _ROOM = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "block_size", "context_length")
 """Attributes of a model, or of its `config`, that say how many positions it knows."""
+_CACHES = ("cache", "past_key_values")
+"""What transformers calls it in forward and in what that returns: from 5.23 on, and before."""
 _WAYS = (
     "a module of transformers with `generate`, one whose forward is (ids, cache) -> (logits, cache) with None as the "
     "first cache, or a function (model, ids, cache) -> (logits, cache) as `step`"
@@ -39,6 +41,7 @@ class Step:
         self._options: dict[str, Any] = {}
         if self._kind == "transformers":
             takes = inspect.signature(module.forward).parameters
+            self._cache_name = next(name for name in _CACHES if name in takes)
             self._options = {"use_cache": True, "return_dict": True}
             if "logits_to_keep" in takes:  # as `generate` does: of a prompt, the last position alone is needed
                 self._options["logits_to_keep"] = 1
@@ -63,9 +66,9 @@ class Step:
 
     def _made(self, ids: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
         if self._kind == "transformers":
-            given = self._options if cache is None else {"past_key_values": cache, **self._options}
+            given = self._options if cache is None else {self._cache_name: cache, **self._options}
             output = self._model(input_ids=ids, **given)
-            return output.logits, output.past_key_values
+            return output.logits, getattr(output, self._cache_name)
         step = self._model if self._function is None else partial(self._function, self._model)
         output = step(ids, cache)
         if not isinstance(output, (tuple, list)) or len(output) != 2 or not isinstance(output[0], torch.Tensor):
@@ -104,8 +107,9 @@ def _kind_of(model: nn.Module) -> tuple[Kind, nn.Module]:
             "(ids, cache) -> (logits, cache), or measure the model by its forward pass"
         )
     for module in model.modules():
-        parameters = inspect.signature(module.forward).parameters.values()
-        if any(parameter.name == "past_key_values" for parameter in parameters):
+        by_name = inspect.signature(module.forward).parameters
+        parameters = by_name.values()
+        if {"input_ids", "use_cache"} <= by_name.keys() and any(name in by_name for name in _CACHES):
             if getattr(getattr(module, "config", None), "is_encoder_decoder", False):
                 raise VariantError(
                     f"{type(module).__name__} has an encoder, whose answer its steps need: give a function "
