@@ -249,7 +249,7 @@ def _check_integer(value: int, path: str) -> None:
 
 
 _Pairs = dict[str, tuple[TimedPair, ...]]
-"""Of each timed call, by the name of `TimedCall`."""
+"""By the field that holds their timing."""
 
 
 def _take_all_pairs(case: Any, path: str) -> _Pairs:
@@ -257,9 +257,9 @@ def _take_all_pairs(case: Any, path: str) -> _Pairs:
     if not isinstance(case, dict):
         return {}
     phases = case.get("phases")
-    parts = {name: (timing, f"phases.{name}") for name, timing in phases.items()} if isinstance(phases, dict) else {}
-    timings = {"whole": (case.get("timing"), "timing"), **parts}
-    return {name: _take_pairs(timing, _join(path, where)) for name, (timing, where) in timings.items()}
+    parts = {f"phases.{name}": timing for name, timing in phases.items()} if isinstance(phases, dict) else {}
+    timings = {"timing": case.get("timing"), **parts}
+    return {where: _take_pairs(timing, _join(path, where)) for where, timing in timings.items()}
 
 
 def _take_pairs(timing: Any, path: str) -> tuple[TimedPair, ...]:
@@ -289,8 +289,8 @@ def _check_columns(columns: Any, path: str) -> None:
 
 
 def _with_pairs(case: Case, pairs: _Pairs) -> Case:
-    timing = None if case.timing is None else replace(case.timing, pairs=pairs["whole"])
-    phases = {name: replace(each, pairs=pairs[name]) for name, each in case.phases.items()}
+    timing = None if case.timing is None else replace(case.timing, pairs=pairs["timing"])
+    phases = {name: replace(each, pairs=pairs[f"phases.{name}"]) for name, each in case.phases.items()}
     return replace(case, timing=timing, phases=phases)
 
 
