@@ -174,7 +174,7 @@ def _sample(name: str, condition: str, number: int) -> Row:
             return alive[0], alive[1]
 
         try:
-            timing = time_pairs(launch, plan, lambda samples: True, Listener())
+            timing = time_pairs(launch, plan, lambda samples, call: True, Listener())["whole"]
         finally:
             end()
     return {

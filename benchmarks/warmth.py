@@ -88,7 +88,7 @@ def _compared(original: Program, variant: Program, seconds: float) -> Timing:
             return alive[0], alive[1]
 
         try:
-            return time_pairs(launch, plan, lambda samples: True, Listener())
+            return time_pairs(launch, plan, lambda samples, call: True, Listener())["whole"]
         finally:
             for worker in alive:
                 worker.close()

@@ -88,6 +88,7 @@ class RevisionBase:
         return replace(
             made,
             metric=head.metric,
+            generation=head.generation,
             slices=head.slices,
             batch_of=head.batch_of,
             batch_size=head.batch_size,

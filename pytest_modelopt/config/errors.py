@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from pytest_modelopt.config.call_form import CallForm, GenerateForm
 from pytest_modelopt.config.candidate_schema import CandidateSpec
 from pytest_modelopt.config.limit_schema import LimitSpec
 from pytest_modelopt.config.metric_form import MetricForm
@@ -21,6 +22,7 @@ from pytest_modelopt.limits.catalogue import (
     unknown_limit,
 )
 from pytest_modelopt.limits.spelling import did_you_mean, nearest, plain, shown
+from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.workload import at_workload
 
@@ -30,6 +32,8 @@ _FIRST_LINES = {
     "data": "`data: package.module:function`, the function that returns the examples",
     "recipes": "`recipes:` with at least one recipe below it, for example `int8-dynamic:`",
     "limit": "`limit:` with the value",
+    "new_tokens": "`new_tokens:` with the number of steps after the prompt",
+    "prompt": "`prompt:` with the number of its tokens",
     "name": "`name:` with the metric, for example `torchmetrics.text.WordErrorRate`",
 }
 _FIRST_LINES_OF_WAIVERS = {
@@ -49,9 +53,23 @@ def parse_metric(value: object, live: type) -> MetricSpec:
     try:
         return MetricForm.model_validate(value, context={"live": live}).spec()
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        told = [explain(("metric", *f["loc"]), f["type"], f["input"], f.get("ctx", {}).get("error")) for f in found]
-        raise ValueError("; ".join(told)) from None
+        raise _told(error, "metric") from None
+
+
+def parse_call(value: object, live: type) -> Generation:
+    """How a test says that its model generates. Otherwise as `parse_metric`."""
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(CallForm)
+        generation: Generation = adapter.validate_python(value, context={"live": live}).spec()
+        return generation
+    except ValidationError as error:
+        raise _told(error, "call") from None
+
+
+def _told(error: ValidationError, what: str) -> ValueError:
+    found = error.errors(include_url=False)
+    told = [explain((what, *f["loc"]), f["type"], f["input"], f.get("ctx", {}).get("error")) for f in found]
+    return ValueError("; ".join(told))
 
 
 def explain(location: Location, error_type: str, value: object, cause: object) -> str:
@@ -135,6 +153,8 @@ def _unknown_key(parent: Location, key: str) -> str:
         spec = MetricForm
     elif len(parent) == 2 and parent[0] == "models":
         spec = ModelSpec
+    elif parent[-1] == "generate":
+        spec = GenerateForm
     return f"{subject(parent)}: unknown key {shown(key)}{did_you_mean(key, spec.model_fields)}"
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from pydantic import BaseModel, ValidationError
 
 from pytest_modelopt.config import schema
+from pytest_modelopt.config.call_checks import call_problems
 from pytest_modelopt.config.candidate_checks import candidate_problems, data_problems
 from pytest_modelopt.config.document import Document, read_document
 from pytest_modelopt.config.errors import explain
@@ -25,6 +26,7 @@ from pytest_modelopt.limits.spelling import plain, printable, shown
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import ORIGINAL
+from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.source import Named, ProgramSource
 from pytest_modelopt.results.verdicts import Limit, Waiver
@@ -57,6 +59,8 @@ class ModelEntry:
     """Of the original alone."""
     workloads: tuple[Workload, ...] = (Workload(),)
     """Its operating points, those on one device together; one without a name where none are stated."""
+    generation: Generation | None = None
+    """How it generates; None for a model that is called once."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,7 @@ def load_budgets(
     recipes, recipe_problems = _recipes(document)
     problems = [*document.problems, *_name_problems(document), *recipe_problems]
     problems += [*candidate_problems(document), *data_problems(document), *workload_problems(document)]
+    problems += call_problems(document)
     try:
         schema.validate_patterns(document.patterns)
     except ValidationError as error:
@@ -352,9 +357,10 @@ def _model(name: str, spec: schema.ModelSpec, line: int, defaults: Defaults) -> 
         line=line,
         slices=spec.slices or None,
         batch_of=spec.batch_of or None,
-        call=spec.call or None,
+        call=spec.call if isinstance(spec.call, str) else None,
         optimize=spec.optimize,
         inference=parse_inference(spec.inference) if spec.inference else defaults.inference,
+        generation=None if spec.call is None or isinstance(spec.call, str) else spec.call.spec(),
     )
 
 

@@ -15,12 +15,12 @@ from pytest_modelopt.config.function_references import (
     parse_reference,
 )
 from pytest_modelopt.limits.spelling import did_you_mean, nearest, shown
-from pytest_modelopt.results.metric import BUILT_IN, TOP_K, Activation, MetricSpec
+from pytest_modelopt.results.metric import BUILT_IN, PERPLEXITY, TOP_K, Activation, MetricSpec
 
 ACTIVATIONS = ("sigmoid", "softmax")
 _TOP_MEANT = re.compile(r"top[-_ ]?([1-9][0-9]{0,3})", re.IGNORECASE)
 _EXPECTED = (
-    "write `accuracy`, `top-5`, `agreement`, `cosine` or `sqnr`, a class by its path, as "
+    "write `accuracy`, `top-5`, `agreement`, `cosine`, `sqnr` or `perplexity`, a class by its path, as "
     "`torchmetrics.text.WordErrorRate`, or `package.module:function`"
 )
 
@@ -102,11 +102,13 @@ class MetricForm(BaseModel):
         """What can be told without importing anything: the worker tells the rest when it sees the metric."""
         spec = self.spec()
         if spec.is_built_in:
-            given = [key for key in ("arguments", "activation", "per_example") if getattr(self, key)]
+            forbidden = ("arguments", "activation", "per_example", *(["prepare"] if self.name == PERPLEXITY else []))
+            given = [key for key in forbidden if getattr(self, key)]
             if given:
                 raise ValueError(f"`{self.name}` is built in and takes no `{given[0]}`; remove it")
-            if self.higher_is_better is False:
-                raise ValueError(f"`{self.name}` is better when it is higher; remove `higher_is_better: false`")
+            if self.higher_is_better not in (None, spec.known_direction):
+                better, stated = ("higher", "false") if spec.known_direction else ("lower", "true")
+                raise ValueError(f"`{self.name}` is better when it is {better}; remove `higher_is_better: {stated}`")
         elif isinstance(self.name, str) and ":" not in self.name and self.per_example:
             raise ValueError(
                 f"`per_example` is for functions, and `{self.name}` is a class, which is updated batch by batch; "

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from pytest_modelopt.config.call_form import CallForm, generates
 from pytest_modelopt.config.candidate_schema import ONE_ORIGIN, CandidateSpec, Origin
 from pytest_modelopt.config.function_references import (
     CALL_SCHEMA,
@@ -47,6 +48,7 @@ from pytest_modelopt.limits.catalogue import INFERENCES, parse_inference
 from pytest_modelopt.limits.spelling import shown
 from pytest_modelopt.limits.units import parse_time
 from pytest_modelopt.results.answers import Inference
+from pytest_modelopt.results.metric import PERPLEXITY
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
 Location = tuple[str | int, ...]
@@ -221,10 +223,10 @@ class PatternSpec(CallSpec):
         description="How many examples are in each batch of the data, or the function (inputs) -> number that says it, "
         "where neither targets nor the entries of all inputs do; such batches are used whole.",
     )
-    call: Reference = Field(
-        default="",
-        description="The function (model, inputs) -> outputs that is called, a whole pipeline for example, where "
-        "that is not `model(inputs)`.",
+    call: CallForm | None = Field(
+        default=None,
+        description="What is called, where that is not `model(inputs)`: a function (model, inputs) -> outputs, a whole "
+        "pipeline for example, or more than one forward pass.",
     )
     optimize: PathBelow = Field(
         default="",
@@ -233,7 +235,8 @@ class PatternSpec(CallSpec):
         examples=["encoder"],
     )
     metric: Annotated[MetricForm, WithJsonSchema(METRIC_SCHEMA)] = Field(
-        default_factory=lambda: MetricForm(name="accuracy"), description="What scores the answers."
+        default_factory=lambda data: MetricForm(name=PERPLEXITY if generates(data.get("call")) else "accuracy"),
+        description="What scores the answers; `perplexity` where the model generates.",
     )
     slices: Reference = Field(
         default="",
@@ -273,7 +276,8 @@ class PatternSpec(CallSpec):
     def _tell_limits_the_metric(cls, data: object, info: ValidationInfo) -> object:
         """What a bare number or a point means in an accuracy limit depends on the metric of the model around it."""
         if isinstance(data, dict) and isinstance(info.context, dict):
-            stated = data.get("metric", cls.unstated_metric)
+            unstated = PERPLEXITY if isinstance(data.get("call"), dict) else cls.unstated_metric
+            stated = data.get("metric", unstated)
             name = stated.get("name") if isinstance(stated, dict) else stated
             info.context["metric"] = name if isinstance(name, str) else None
         return data

@@ -7,6 +7,7 @@ variant does not repeat itself, the same holds for its passes: what some keep an
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,7 +19,7 @@ from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.metric import MetricSpec, in_unit_interval
 from pytest_modelopt.results.verdicts import Limit, Parameter, Reason, Verdict
 from pytest_modelopt.statistics.needed import examples_for_share
-from pytest_modelopt.statistics.proportions import share_bounds
+from pytest_modelopt.statistics.proportions import clustered_examples, clustered_share_bounds, share_bounds
 
 _NOTHING = 1e-9
 """A difference of two scores that is no larger is rounding."""
@@ -53,6 +54,8 @@ class AnswerKind(LimitKind):
 
     def one_example(self, case: MeasuredCase) -> float:
         """What one example more comes to; 0 for a metric that does not count them."""
+        if case.tokens is not None and self.unit == "percentage":
+            return 1 / (case.tokens.sequences * case.tokens.positions)
         if case.agreement is None or not in_unit_interval(case.metric):
             return 0.0
         return float(Fraction(1, case.agreement.examples))
@@ -115,7 +118,14 @@ class OverallKind(AnswerKind):
 
 
 def share_bounds_of(case: MeasuredCase, limit: Limit, figure: float) -> Bounds | Reason:
-    """Of a share of the examples."""
+    """Of a share of the examples, or of the positions of sequences, which are no examples of their own."""
+    if case.tokens is not None:
+        found = case.tokens
+        counts = (found.flips, found.squares, found.sequences, found.positions)
+        independent = clustered_examples(*counts)
+        needed = examples_for_share(found.share * independent, independent, limit.value)
+        sequences = None if needed is None else math.ceil(needed * found.sequences / independent)
+        return Bounds(*clustered_share_bounds(*counts), found.sequences, sequences)
     if case.agreement is None:
         return Reason("not-right-or-wrong")
     examples = case.agreement.examples

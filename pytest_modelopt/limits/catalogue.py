@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pytest_modelopt.limits import accuracy, coverage, flips, growth, latency, loading, memory, size, slices
+from pytest_modelopt.limits import accuracy, coverage, flips, generation, growth, latency, loading, memory, size, slices
 from pytest_modelopt.limits.kind import LimitKind
 from pytest_modelopt.limits.spelling import did_you_mean, nearest, shown
 from pytest_modelopt.limits.units import UnitError
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.metric import in_unit_interval
+from pytest_modelopt.results.timed_pairs import TimedCall
 from pytest_modelopt.results.verdicts import Level, Limit, ceiling_of
 from pytest_modelopt.statistics.timing import Samples
 
@@ -20,6 +21,7 @@ LIMITS: dict[str, LimitKind] = {
         *size.LIMITS,
         *latency.LIMITS,
         *loading.LIMITS,
+        *generation.LIMITS,
         *accuracy.LIMITS,
         *slices.LIMITS,
         *flips.LIMITS,
@@ -97,12 +99,15 @@ def misfit(limit: Limit, metric: str | None) -> str | None:
     return None
 
 
-def is_open(limits: Sequence[Limit], samples: Samples, timed_limits: int) -> bool:
-    """Whether one of `limits`, or the ceiling of its waiver, is still undecided after these pairs. All are timed."""
+def is_open(limits: Sequence[Limit], samples: Samples, timed_limits: int, call: TimedCall = "whole") -> bool:
+    """Whether one of `limits`, or the ceiling of its waiver, is still undecided after these pairs, which are of `call`.
+    All are timed; those of other calls are not asked."""
     ceilings = [ceiling for limit in limits if (ceiling := ceiling_of(limit)) is not None]
     kinds = [(limit, LIMITS[limit.name]) for limit in (*limits, *ceilings)]
     return any(
-        kind.is_open(limit, samples, timed_limits) for limit, kind in kinds if isinstance(kind, latency.TimedKind)
+        kind.is_open(limit, samples, timed_limits)
+        for limit, kind in kinds
+        if isinstance(kind, latency.TimedKind) and kind.call == call
     )
 
 

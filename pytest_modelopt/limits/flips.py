@@ -8,19 +8,21 @@ from fractions import Fraction
 from pytest_modelopt.limits.answers import Bounds, OverallKind, predicts, share_bounds_of
 from pytest_modelopt.limits.baseline_sanity import constant_answers
 from pytest_modelopt.limits.kind import Number
-from pytest_modelopt.limits.repeated_passes import Passes, of_flips
+from pytest_modelopt.limits.repeated_passes import Passes, of_flips, of_token_flips
 from pytest_modelopt.results.case import MeasuredCase
-from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.metric import PERPLEXITY, MetricSpec
 from pytest_modelopt.results.verdicts import Limit, Reason
 
 
 @dataclass(frozen=True)
 class MaxFlips(OverallKind):
     def figure_of(self, case: MeasuredCase) -> Number | None:
+        if case.tokens is not None:
+            return Fraction(case.tokens.flips, case.tokens.sequences * case.tokens.positions)
         return Fraction(case.agreement.flips, case.agreement.examples) if case.agreement else None
 
     def passes_of(self, case: MeasuredCase, figure: Number) -> Passes:
-        return of_flips(case, figure)
+        return of_token_flips(case, figure) if case.tokens is not None else of_flips(case, figure)
 
     def bounds_of(self, case: MeasuredCase, limit: Limit, figure: float) -> Bounds | Reason:
         return share_bounds_of(case, limit, figure)
@@ -29,7 +31,7 @@ class MaxFlips(OverallKind):
         return constant_answers(case)
 
     def never_measured(self, metric: MetricSpec, slices: str | None, inference: str) -> str:
-        if predicts(metric):
+        if predicts(metric) or metric.name == PERPLEXITY:
             return ""
         return (
             f"`metric: {metric.name}` is not right-or-wrong per example; remove the limit, or take `accuracy`, `top-5` "
@@ -43,6 +45,7 @@ LIMITS = (
         "max",
         "percentage",
         "predictions",
-        "The largest share of the examples whose prediction may differ from the original's.",
+        "The largest share of the examples whose prediction may differ from the original's; of a model that generates, "
+        "of the positions whose most probable next token does.",
     ),
 )

@@ -63,6 +63,11 @@ class LimitKind(ABC):
     is_about_recipe: ClassVar[bool] = False
     """Whether it needs a recipe: `candidates:` may not state it."""
 
+    @property
+    def is_about_generation(self) -> bool:
+        """Whether it needs a model that is called by `generate`."""
+        return False
+
     # --- values ------------------------------------------------------------------------------------------------------
 
     @property

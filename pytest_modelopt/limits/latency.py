@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pytest_modelopt.limits.kind import LimitKind
 from pytest_modelopt.results.case import MeasuredCase
-from pytest_modelopt.results.timed_pairs import Timing
+from pytest_modelopt.results.timed_pairs import TimedCall, Timing
 from pytest_modelopt.results.verdicts import Limit, Parameter, Reason, Verdict
 from pytest_modelopt.statistics.starts import start_time
 from pytest_modelopt.statistics.tails import tail_latency
@@ -59,9 +59,16 @@ def interval_of(speedup: Estimate, timed_limits: int) -> tuple[float, float]:
 class TimedKind(LimitKind):
     is_timed: ClassVar[bool] = True
 
+    call: TimedCall = "whole"
+    """Whose pairs decide it."""
+
+    @property
+    def is_about_generation(self) -> bool:
+        return self.call != "whole"
+
     def timing_of(self, case: MeasuredCase) -> Timing | None:
         """The pairs that decide it."""
-        return case.timing
+        return case.timing_of(self.call)
 
     def parameters_of(self, timing: Timing) -> dict[str, Parameter]:
         """What else the sentence names."""

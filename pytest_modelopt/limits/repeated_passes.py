@@ -56,6 +56,13 @@ def of_flips(case: MeasuredCase, figure: Number) -> Passes:
     return Passes(max(Fraction(0), figure - own), figure, min(Fraction(1), figure + own))
 
 
+def of_token_flips(case: MeasuredCase, figure: Number) -> Passes:
+    """The same, of positions in sequences: nobody counts those of another pass."""
+    if repeats_itself(case):
+        return Passes(figure, figure, figure)
+    return Passes(-math.inf, figure, math.inf)
+
+
 def of_scores(case: MeasuredCase, figure: Number, *, is_drop: bool) -> Passes:
     """What a score, or a drop, may be in other passes."""
     if repeats_itself(case):

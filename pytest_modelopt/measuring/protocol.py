@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from pytest_modelopt.results.answers import Repeat
 from pytest_modelopt.results.candidate import Provenance
+from pytest_modelopt.results.generation import CallMemory, Divergence
 from pytest_modelopt.results.measurement import Coverage
 from pytest_modelopt.results.observations import Spread
 from pytest_modelopt.results.wrong_pairs import Pairing
@@ -79,6 +80,8 @@ class Memory:
     runtime: str | None = None
     reserved_bytes: int | None = None
     """What the allocator of a GPU has taken from it, in use or not; None on the CPU."""
+    call: CallMemory | None = None
+    """Of a model that generates."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,18 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """What a model that generates holds for the next token, position by position after the data's own tokens."""
+
+    most_probable: array[int]
+    """Sequence by sequence."""
+    positions: int
+    """Of each sequence."""
+    divergence: Divergence | None = None
+    """From the original; None for itself, and where it has no value."""
+
+
+@dataclass(frozen=True)
 class Answers:
     """The score of one variant on all examples, in the metric's unit, and what it was made from.
 
@@ -154,6 +169,8 @@ class Answers:
     pairing: Pairing | None = None
     """Of an original with targets."""
     spread: Spread | None = None
+    tokens: Tokens | None = None
+    """Of a model that generates."""
     why_unpaired: str = ""
     """What went wrong when it was made; empty where nothing did."""
 

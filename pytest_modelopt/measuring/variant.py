@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import ORIGINAL
+from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.source import ProgramSource, Source
 from pytest_modelopt.results.workload import Taken, Workload
@@ -71,6 +72,8 @@ class Variant:
     """Where it belongs to another revision: its `import_paths` and its working directory lie in there."""
     candidate: Candidate | None = None
     """What the project has made of the model itself; there is no recipe then."""
+    generation: Generation | None = None
+    """How it generates; None for a model that is called once."""
     batch_of: int | Source | None = None
     """Examples in each batch of the data, or a function (inputs) -> their number; None: the data says it."""
     call: Source | None = None

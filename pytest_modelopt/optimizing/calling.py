@@ -19,6 +19,10 @@ class ForOneCall:
         raise NotImplementedError
 
 
+Run: TypeAlias = "Callable[[Callable[..., Any], Inputs], Any]"
+"""(model, inputs) -> what a call of it gives."""
+
+
 def call(model: Callable[..., Any], inputs: Inputs) -> Any:
     """One forward pass, on a copy of `inputs`.
 

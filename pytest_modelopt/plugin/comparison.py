@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from pytest_modelopt.results.answers import Agreement, Interval, Slices
 from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.generation import TokenAgreement
 from pytest_modelopt.results.measurement import Coverage, Measurement
-from pytest_modelopt.results.timed_pairs import Timing
+from pytest_modelopt.results.timed_pairs import TimedCall, Timing
 from pytest_modelopt.results.verdicts import Finding
 
 if TYPE_CHECKING:
@@ -102,6 +103,18 @@ class Comparison:
         from pytest_modelopt.limits.latency import latencies_s
 
         return latencies_s(self.timing)[1]
+
+    @property
+    def tokens(self) -> TokenAgreement | None:
+        """Of a model that generates: its most probable tokens held against the original's."""
+        return self.case.tokens
+
+    def timing_of(self, call: TimedCall) -> Timing:
+        """The pairs of a part of the call, `"prefill"` or `"decode"`. Raises NotMeasured where it was not timed."""
+        timing = self.case.timing_of(call)
+        if timing is None or not timing.pairs:
+            raise NotMeasured(f"{self.case.name} has no pairs of {call}: {self._error or 'it was not timed'}")
+        return timing
 
     @property
     def memory_reduction(self) -> float | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.plugin.comparison import Comparison, Optimized
     from pytest_modelopt.plugin.session import Budget, Session
     from pytest_modelopt.results.answers import Inference
+    from pytest_modelopt.results.generation import Generation
     from pytest_modelopt.results.metric import MetricSpec
     from pytest_modelopt.results.source import ProgramSource, Source
     from pytest_modelopt.results.verdicts import Limit
@@ -65,7 +66,7 @@ class _Work:
         self,
         sources: dict[str, Any],
         recipe: str | None,
-        metric: Any = "accuracy",
+        metric: Any = None,
         batch_size: int | None = None,
         threads: int | None = None,
         device: str | None = None,
@@ -78,9 +79,9 @@ class _Work:
         from pytest_modelopt.results.source import Carried
         from pytest_modelopt.results.workload import wrong_name
 
-        given, counted = sources.get("candidate"), sources.get("batch_of")
-        if isinstance(counted, int):
-            sources = {name: value for name, value in sources.items() if name != "batch_of"}
+        given, counted, call = (sources.get(name) for name in ("candidate", "batch_of", "call"))
+        plain = {"batch_of": isinstance(counted, int), "call": isinstance(call, Mapping)}
+        sources = {name: value for name, value in sources.items() if not plain.get(name)}
         for name, what in _FUNCTIONS.items():
             value = sources.get(name)
             if value is not None and not isinstance(value, str) and not callable(value):
@@ -93,7 +94,9 @@ class _Work:
         }
         origins: dict[str, Source | ProgramSource | None] = {**named, **files}
         assert origins["model"] is not None
-        scored_by, live = _stated_metric(metric)
+        generation, live = _stated_call(call if plain["call"] else None)
+        carried |= live
+        scored_by, live = _stated_metric(metric, generates=generation is not None)
         carried |= live
         origin = origins.get("candidate")
         candidate = None if origin is None else Candidate(_name_of(given), origin)
@@ -125,6 +128,7 @@ class _Work:
             candidate=candidate,
             takes="first" if not has_inputs else "all" if batch_size is None else "exactly",
             workload=workload,
+            generation=generation,
         )
 
     def _file(self, value: Any, what: str) -> ProgramSource | None:
@@ -169,10 +173,10 @@ class ModelOpt(_Work):
         data: Any = None,
         calibration: Any = None,
         example_inputs: Any = None,
-        metric: str | Mapping[str, Any] | Callable[..., Any] = "accuracy",
+        metric: str | Mapping[str, Any] | Callable[..., Any] | None = None,
         slices: str | Callable[..., Any] | None = None,
         batch_of: int | str | Callable[..., Any] | None = None,
-        call: str | Callable[..., Any] | None = None,
+        call: str | Callable[..., Any] | Mapping[str, Any] | None = None,
         optimize: str | None = None,
         inference: Inference | None = None,
         batch_size: int | None = None,
@@ -194,16 +198,20 @@ class ModelOpt(_Work):
             calibration: data for recipes that calibrate; the same forms.
             example_inputs: inputs of the timed and memory-measured call, all of them; default: the first examples of
                 `data`.
-            metric: "accuracy", "top-5"; "agreement", "cosine" or "sqnr", which need no labels; the path of a class, as
-                "torchmetrics.text.WordErrorRate"; `"package.module:function"`; a function (outputs, targets) -> score
-                with an attribute `higher_is_better`; an instance of torchmetrics.Metric; or a dict with one of these as
-                `name`, and `arguments`, `activation`, `prepare`, `higher_is_better`, `per_example`.
+            metric: default "accuracy", or "perplexity" where the model generates; "top-5"; "agreement", "cosine" or
+                "sqnr", which need no labels; the path of a class, as "torchmetrics.text.WordErrorRate";
+                `"package.module:function"`; a function (outputs, targets) -> score with an attribute
+                `higher_is_better`; an instance of torchmetrics.Metric; or a dict with one of these as `name`, and
+                `arguments`, `activation`, `prepare`, `higher_is_better`, `per_example`.
             slices: `"package.module:function"` or a function (inputs, target) -> name that puts each example into a
                 slice, for `max_slice_drop`; without it a classifier's slices are the classes.
             batch_of: how many examples are in each batch of the data, or a function (inputs) -> number, where neither
                 targets nor the entries of all inputs say it; such batches are used whole.
             call: `"package.module:function"` or a function (model, inputs) -> outputs that is called in place of
-                `model(inputs)`, for answers, memory and timing alike; inputs come as `data` gives them.
+                `model(inputs)`, for answers, memory and timing alike; inputs come as `data` gives them. Or
+                `{"generate": {"new_tokens": 64, "prompt": 512}}` for a model that generates, with transformers'
+                `generate`, or by steps `forward(ids, cache) -> (logits, cache)`, or by a function
+                (model, ids, cache) -> (logits, cache) as `step` in it; `data` then gives sequences of token ids.
             optimize: the dotted path below the model of the module that recipes change, such as `"encoder"`; the model
                 itself where nothing is said.
             inference: what limits on accuracy are about: `"set"`, these very examples, or `"population"`, all that they
@@ -382,17 +390,39 @@ def _path(optimize: str) -> str:
         pytest.fail(f"optimize: {error}", pytrace=False)
 
 
-def _stated_metric(metric: Any) -> tuple[MetricSpec, dict[str, Any]]:
-    """The metric, and what of it is live and travels to the worker, under the keys by which the metric names it."""
-    from pytest_modelopt.config.errors import parse_metric
+def _stated_call(call: Any) -> tuple[Generation | None, dict[str, Any]]:
+    """How the model generates, and its step where that is live and travels to the worker."""
+    from pytest_modelopt.config.errors import parse_call
     from pytest_modelopt.results.source import Carried
 
+    stated: Any = call.get("generate") if isinstance(call, Mapping) else None
+    step = stated.get("step") if isinstance(stated, Mapping) else None
+    if callable(step):
+        call = {"generate": {**stated, "step": Carried("step")}}
+    try:
+        return None if call is None else parse_call(call, Carried), {"step": step} if callable(step) else {}
+    except ValueError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def _stated_metric(metric: Any, *, generates: bool) -> tuple[MetricSpec, dict[str, Any]]:
+    """The metric, and what of it is live and travels to the worker, under the keys by which the metric names it."""
+    from pytest_modelopt.config.call_checks import wrong_metric
+    from pytest_modelopt.config.errors import parse_metric
+    from pytest_modelopt.results.metric import PERPLEXITY
+    from pytest_modelopt.results.source import Carried
+
+    if metric is None:
+        metric = PERPLEXITY if generates else "accuracy"
     stated = dict(metric) if isinstance(metric, Mapping) else {"name": metric}
     keys = {"name": "metric", "prepare": "prepare"}
     live = {key: stated[name] for name, key in keys.items() if callable(stated.get(name))}
     stated |= {name: Carried(key) for name, key in keys.items() if key in live}
     try:
-        return parse_metric(stated, Carried), live
+        spec = parse_metric(stated, Carried)
+        if why := wrong_metric(spec, generates=generates):
+            pytest.fail(f"metric: {why}", pytrace=False)
+        return spec, live
     except ValueError as error:
         pytest.fail(str(error), pytrace=False)
 

@@ -197,7 +197,7 @@ class Session:
         from pytest_modelopt.limits.catalogue import LIMITS, is_open
 
         timed = [limit for limit in limits if LIMITS[limit.name].is_timed]
-        return lambda samples: is_open(timed, samples, self.timed_limits)
+        return lambda samples, call: is_open(timed, samples, self.timed_limits, call)
 
     def _leaves_loading_open(self, case: MeasuredCase) -> bool:
         """Whether a limit on loading, or the ceiling of its waiver, is undecided."""
@@ -297,6 +297,7 @@ def _planned(case_id: str, model: str, limits: Sequence[Limit], variant: Variant
         workload=variant.workload,
         call=variant.call_name,
         optimize=variant.optimize,
+        generation=variant.generation,
     )
 
 
@@ -331,6 +332,7 @@ def variant_of(
         batch_of=model.batch_of,
         call=model.call,
         optimize=model.optimize,
+        generation=model.generation,
         import_paths=(str(budgets.path.parent),),
         working_directory=str(working_directory),
         environment=environment_now(),

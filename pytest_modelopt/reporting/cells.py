@@ -108,5 +108,7 @@ def drop_cell(case: Case, drop: float) -> str:
 
 
 def flips_cell(case: Case) -> str:
-    """'3 / 360': predictions that changed, of how many."""
+    """'3 / 360': predictions that changed, of how many; of a model that generates, positions of its sequences."""
+    if case.tokens is not None:
+        return f"{case.tokens.flips} / {case.tokens.sequences * case.tokens.positions}"
     return f"{case.agreement.flips} / {case.agreement.examples}" if case.agreement else NOT_MEASURED

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pytest_modelopt.limits.derived import Derived
 from pytest_modelopt.limits.slices import slice_rows, worst_first
 from pytest_modelopt.reporting.changed_answers import counts_right
+from pytest_modelopt.reporting.generation_notes import first_token_latencies_s, tokens_per_second
 from pytest_modelopt.reporting.messages.findings import format_finding
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.base import Base
@@ -29,6 +30,7 @@ def properties(case: Case) -> list[tuple[str, str | float | int]]:
 def _against_original(case: Case) -> dict[str, str | float | int | None]:
     variant, agreement, figures = case.variant, case.agreement, Derived(case)
     process = variant.process_memory if variant else None
+    first, rates = first_token_latencies_s(case), tokens_per_second(case)
     return {
         "model": plain_line(case.model),
         "recipe": plain_line(case.recipe),
@@ -45,9 +47,12 @@ def _against_original(case: Case) -> dict[str, str | float | int | None]:
         "load_time_s": figures.load_time_s,
         "examples_per_second": figures.examples_per_second,
         "speedup": figures.speedup,
+        "first_token_latency_s": None if first is None else first[1],
+        "tokens_per_second": None if rates is None else rates[1],
+        "cache_bytes": variant.call_memory.cache_bytes if variant and variant.call_memory else None,
         "score": variant.score if variant else None,
         "drop": figures.drop,
-        "flips": agreement.flips if agreement else None,
+        "flips": case.tokens.flips if case.tokens else agreement.flips if agreement else None,
         "right_to_wrong": agreement.right_to_wrong if agreement and counts_right(case) else None,
         "wrong_to_right": agreement.wrong_to_right if agreement and counts_right(case) else None,
         "worst_slice_drop": _worst_slice_drop(case),

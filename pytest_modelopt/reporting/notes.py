@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from pytest_modelopt.judging.waivers import waiver_uses
 from pytest_modelopt.reporting.base_summary import forbidden_told
+from pytest_modelopt.reporting.generation_notes import generation_notes
 from pytest_modelopt.reporting.item import Item
 from pytest_modelopt.reporting.messages.figures import format_repeat
 from pytest_modelopt.reporting.messages.waivers import format_waiver_use
@@ -40,6 +41,7 @@ def model_notes(record: Record) -> list[Item]:
     """What holds for models, and how their figures were measured."""
     return [
         *_disturbed(record),
+        *generation_notes(record),
         *_notes(record),
         *_unlike_class(record),
         *_repeats(record),

@@ -126,7 +126,7 @@ def grouped(cases: Iterable[Case]) -> list[list[Case]]:
         # Against a base all are scored by one metric, which is not known of those that were not measured there.
         metric = case.metric if base is None else None
         batch_size = None if case.workload else case.batch_size  # workloads stand in one table
-        key = (case.machine, case.model, metric, batch_size, case.device, base)
+        key = (case.machine, case.model, metric, batch_size, case.device, case.generation, base)
         groups.setdefault(key, []).append(case)
     return list(groups.values())
 
@@ -206,6 +206,8 @@ def _call_told(cases: list[Case]) -> str:
     more = f" and {len(sizes) - _SHAPES_SHOWN} more" if len(sizes) > _SHAPES_SHOWN else ""
     told = f" ({', '.join(sizes[:_SHAPES_SHOWN])}{more})" if sizes else ""
     on = "" if first.device == "cpu" else f" on {plain_line(first.device)}"
+    if first.generation is not None:
+        told = f", {first.generation.prompt:,} tokens of prompt and {first.generation.new_tokens:,} steps"
     return f"batch {first.batch_size}{told}{on}"
 
 

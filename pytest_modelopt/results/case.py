@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from statistics import median_low
 from typing import Any, Literal, TypeVar
 
 from pytest_modelopt.results.answers import Agreement, Inference, Interval, Slices
 from pytest_modelopt.results.base import Base
+from pytest_modelopt.results.generation import Generation, TokenAgreement
 from pytest_modelopt.results.measurement import Coverage, Measurement
-from pytest_modelopt.results.timed_pairs import Timing
+from pytest_modelopt.results.timed_pairs import TimedCall, Timing
 from pytest_modelopt.results.verdicts import Finding, Limit, Verdict
 from pytest_modelopt.results.workload import at_workload
 
@@ -57,6 +58,8 @@ class PlannedCase:
     """The function (model, inputs) -> outputs that is called, by its name; empty where the model itself is."""
     optimize: str = ""
     """The path below the model of the module that recipes change; empty where that is the model."""
+    generation: Generation | None = None
+    """None for a model that is called once."""
 
     @property
     def row(self) -> str:
@@ -91,9 +94,17 @@ class MeasuredCase(PlannedCase):
     loading: Timing | None = None
     """Fresh processes in turns, each from the start of loading the saved side to its first answer, as pairs of one call
     and a launch each; None where no limit asked for them."""
+    phases: dict[TimedCall, Timing] = field(default_factory=dict)
+    """Of a model that generates: the two parts of its call, each timed in pairs of its own."""
+    tokens: TokenAgreement | None = None
+    """Of a model that generates."""
     error: CaseError | None = None
     base: Base | None = None
     """Where head is compared with its base and not with its original: then `reference` is the base's measurement."""
+
+    def timing_of(self, call: TimedCall) -> Timing | None:
+        """The pairs of the whole call, or of a part of it; None where it was not timed."""
+        return self.timing if call == "whole" else self.phases.get(call)
 
     @property
     def drop(self) -> float | None:
@@ -166,5 +177,5 @@ _Stage = TypeVar("_Stage", bound=PlannedCase)
 
 def next_stage(kind: type[_Stage], case: PlannedCase, **found: Any) -> _Stage:
     """The case as a `kind`, with what was `found`."""
-    known = {field.name: getattr(case, field.name) for field in fields(kind) if hasattr(case, field.name)}
+    known = {each.name: getattr(case, each.name) for each in fields(kind) if hasattr(case, each.name)}
     return kind(**{**known, **found})

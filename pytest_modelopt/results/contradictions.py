@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 from statistics import fmean
 
+from pytest_modelopt.results import generation_contradictions
 from pytest_modelopt.results.answers import MOST_CHANGED, Agreement, Changed, Repeat, Slices
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.measurement import Coverage, Measurement
-from pytest_modelopt.results.metric import BUILT_IN, UNLABELLED, is_share
+from pytest_modelopt.results.metric import BUILT_IN, PERPLEXITY, UNLABELLED, is_share
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.once import between_workloads
 from pytest_modelopt.results.record import Record
@@ -33,8 +34,9 @@ _SHARES_OF_TORCHMETRICS = re.compile(
     re.DOTALL,
 )
 _MOST_DB = 300.0
-TIMED_LIMITS = 6
-"""Limits of one test that need statistics: of speed, latency, its tail and slowdown, and of loading."""
+TIMED_LIMITS = 9
+"""Limits of one test that need statistics: of speed, latency, its tail and slowdown, of loading, and of the parts of a
+call that generates."""
 
 
 def disagreement(record: Record) -> str:
@@ -83,9 +85,11 @@ def _disagreements(case: MeasuredCase) -> Iterator[str]:
             yield from _of_classes(case, name, side, side.observations)
     if case.coverage is not None:
         yield from _of_coverage(case.coverage)
-    for name, timing in (("timing", case.timing), ("loading", case.loading)):
+    timings = {"timing": case.timing, "loading": case.loading}
+    for name, timing in (timings | {f"phases.{name}": each for name, each in case.phases.items()}).items():
         if timing is not None:
             yield from _of_timing(case, name, timing)
+    yield from generation_contradictions.disagreements(case)
 
 
 # --- what was compared -----------------------------------------------------------------------------------------------
@@ -106,8 +110,10 @@ def _of_sides(case: MeasuredCase) -> Iterator[str]:
         yield "metric is null, but there is a score"
     metric = case.metric or ""
     is_known = metric in BUILT_IN or is_share(metric) or _SHARES_OF_TORCHMETRICS.fullmatch(_class_of(metric))
-    if case.metric is not None and not case.higher_is_better and is_known:
-        yield f"higher_is_better is false, but {case.metric} is better when it is higher"
+    is_higher = case.metric != PERPLEXITY
+    if case.metric is not None and is_known and case.higher_is_better is not is_higher:
+        told, better = str(case.higher_is_better).lower(), "higher" if is_higher else "lower"
+        yield f"higher_is_better is {told}, but {case.metric} is better when it is {better}"
 
 
 def _class_of(metric: str) -> str:
@@ -167,6 +173,8 @@ def _bounds(metric: str) -> tuple[float, float]:
         return 0.0, 1.0
     if _SHARES_OF_TORCHMETRICS.fullmatch(metric):
         return -_OF_SUMS, 1 + _OF_SUMS
+    if metric == PERPLEXITY:
+        return 1 - _ROUNDING, math.inf
     if metric == "cosine":
         return -1 - _ROUNDING, 1 + _ROUNDING
     return -math.inf, _MOST_DB if metric == "sqnr" else math.inf

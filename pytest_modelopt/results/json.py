@@ -248,9 +248,18 @@ def _check_integer(value: int, path: str) -> None:
         _refuse(f"{path}: the number does not fit into 64 bits")
 
 
-def _take_timings(case: Any, path: str) -> dict[str, tuple[TimedPair, ...]]:
+_Pairs = dict[str, tuple[TimedPair, ...]]
+"""By the field that holds their timing."""
+
+
+def _take_timings(case: Any, path: str) -> _Pairs:
     """The pairs of a case's columns; in the data an empty list takes their place, for the check of all the rest."""
-    return {name: _take_pairs(case.get(name), _join(path, name)) for name in _TIMINGS} if isinstance(case, dict) else {}
+    if not isinstance(case, dict):
+        return {}
+    phases = case.get("phases")
+    parts = {f"phases.{name}": timing for name, timing in phases.items()} if isinstance(phases, dict) else {}
+    timings = {**{name: case.get(name) for name in _TIMINGS}, **parts}
+    return {where: _take_pairs(timing, _join(path, where)) for where, timing in timings.items()}
 
 
 def _take_pairs(timing: Any, path: str) -> tuple[TimedPair, ...]:
@@ -279,10 +288,11 @@ def _check_columns(columns: Any, path: str) -> None:
             _refuse(f"{path}.{name}: must not fall from one pair to the next")
 
 
-def _with_pairs(case: Case, pairs: dict[str, tuple[TimedPair, ...]]) -> Case:
+def _with_pairs(case: Case, pairs: _Pairs) -> Case:
     timings = {name: getattr(case, name) for name in _TIMINGS}
-    of_pairs = {name: timing and replace(timing, pairs=pairs[name]) for name, timing in timings.items()}
-    return replace(case, **of_pairs)
+    of_pairs: dict[str, Any] = {name: timing and replace(timing, pairs=pairs[name]) for name, timing in timings.items()}
+    phases = {name: replace(each, pairs=pairs[f"phases.{name}"]) for name, each in case.phases.items()}
+    return replace(case, **of_pairs, phases=phases)
 
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)

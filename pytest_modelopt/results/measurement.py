@@ -12,6 +12,7 @@ from typing import Literal
 
 from pytest_modelopt.results.answers import Repeat
 from pytest_modelopt.results.candidate import Provenance
+from pytest_modelopt.results.generation import CallMemory
 from pytest_modelopt.results.observations import Observations
 
 ProcessMeter = Literal["memray", "VmHWM"]
@@ -77,6 +78,9 @@ class Measurement:
     hidden_bytes: int | None = 0
     """What a fresh process gained by loading and calling it beyond what torch's allocator and the walk explain; 0
     within the tolerance, None where no fresh process can load it, or where hardly anything of its weights was found."""
+
+    call_memory: CallMemory | None = None
+    """Of a model that generates."""
 
     @property
     def outside_of_torch(self) -> str | None:

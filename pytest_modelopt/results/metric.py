@@ -13,8 +13,10 @@ Activation = Literal["sigmoid", "softmax"]
 TOP_K = re.compile(r"top-([1-9][0-9]{0,3})")
 UNLABELLED = ("agreement", "cosine", "sqnr")
 """Built-in metrics that hold the variant against the original's answers, and need no targets."""
-BUILT_IN = ("accuracy", *UNLABELLED)
-"""Besides `top-K`. All of them are better when they are higher."""
+PERPLEXITY = "perplexity"
+"""The built-in metric of models that generate: of the data's own tokens, better when it is lower."""
+BUILT_IN = ("accuracy", *UNLABELLED, PERPLEXITY)
+"""Besides `top-K`. All of them but `PERPLEXITY` are better when they are higher."""
 IN_UNIT_INTERVAL = ("accuracy", "agreement")
 """Built-in metrics whose scores are shares of the examples, beside `top-K`."""
 
@@ -62,7 +64,7 @@ class MetricSpec:
     @property
     def known_direction(self) -> bool | None:
         """Whether higher is better, as far as that is known without importing the metric."""
-        return True if self.is_built_in else self.higher_is_better
+        return self.name != PERPLEXITY if self.is_built_in else self.higher_is_better
 
 
 def in_unit_interval(metric: str | None) -> bool | None:

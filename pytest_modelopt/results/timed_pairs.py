@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+TimedCall = Literal["whole", "prefill", "decode"]
+"""What the calls of a block are: a whole call, or of a model that generates the part of one."""
+PHASES: tuple[TimedCall, ...] = ("prefill", "decode")
+"""Timed beside the whole call where a model generates."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,20 @@ from typing import Literal, TypeAlias
 
 Level = Literal["error", "warn"]
 Outcome = Literal["pass", "fail", "inconclusive", "not measured", "waived"]
-Figure = Literal["memory", "process_memory", "size", "timing", "loading", "score", "predictions", "slices", "coverage"]
+Figure = Literal[
+    "memory",
+    "process_memory",
+    "cache",
+    "size",
+    "timing",
+    "loading",
+    "prefill",
+    "decode",
+    "score",
+    "predictions",
+    "slices",
+    "coverage",
+]
 Parameter: TypeAlias = str | int | float | bool | None
 """Of a sentence on a verdict."""
 Row: TypeAlias = dict[str, Parameter | list[str]]

@@ -61,7 +61,7 @@ def run_controls(plan: ControlPlan, progress: Progress) -> tuple[Control, ...]:
         case = runner.measure(
             _case(plan, name),
             replace(plan.variant, recipe=recipe, time_limit_s=None),  # the plan's is in the runner
-            lambda samples: is_open(limits, samples, timed_limits=1),
+            lambda samples, call: is_open(limits, samples, timed_limits=1, call=call),
         )
         if case.error is not None and runner.original_failed:
             raise WorkerFailed(case.error.message, case.error.output)

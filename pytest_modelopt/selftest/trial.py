@@ -13,7 +13,7 @@ from pytest_modelopt.measuring.controller.machine import LockUnavailable
 from pytest_modelopt.measuring.controller.paired_timing import Listener, NotTimed, TimingPlan, time_pairs
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.variant import SEED, Variant
-from pytest_modelopt.results.timed_pairs import Timing
+from pytest_modelopt.results.timed_pairs import TimedCall, Timing
 from pytest_modelopt.statistics.timing import Decision, Estimate, Samples, alpha_fail, decide_at_least, speedup
 
 
@@ -54,7 +54,8 @@ def trial(
     """
     start = time.monotonic()
 
-    def is_open(samples: Samples) -> bool:
+    def is_open(samples: Samples, call: TimedCall) -> bool:
+        del call  # the whole one, which alone is timed
         if min_speedup is None:
             return True
         return decide_at_least(speedup(samples), min_speedup, alpha_fail=alpha_fail(1)) == "inconclusive"
@@ -64,7 +65,7 @@ def trial(
     )
     with _pairs_of_workers(variant, folder, step_limit_s) as launch:
         try:
-            timing = time_pairs(launch, plan, is_open, listener or Listener())
+            timing = time_pairs(launch, plan, is_open, listener or Listener())["whole"]
         except (LockUnavailable, NotTimed) as error:
             raise WorkerFailed(str(error), "") from None
     return Trial(timing, time.monotonic() - start)

@@ -24,7 +24,7 @@ def examples_for_drop(
     return _enough(examples, drop_statistic(right_to_wrong, wrong_to_right, examples, limit), z)
 
 
-def examples_for_share(count: int, examples: int, limit: float, z: float = Z_ONE_SIDED_95) -> int | None:
+def examples_for_share(count: float, examples: float, limit: float, z: float = Z_ONE_SIDED_95) -> int | None:
     """Until one of Wilson's bounds (`share_bounds`) reaches `limit`."""
     if _is_same(count, examples * limit):
         return None
@@ -41,7 +41,7 @@ def examples_for_interval(drop: float, low: float, high: float, examples: int, l
     return _counted(examples * (half / distance) ** 2)
 
 
-def _enough(examples: int, statistic: float, z: float) -> int:
+def _enough(examples: float, statistic: float, z: float) -> int:
     return _counted(examples * (z / statistic) ** 2)
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 
+from pytest_modelopt.statistics.timing import student_quantile
+
 Z_ONE_SIDED_95 = 1.6448536269514722
 
 
@@ -37,10 +39,39 @@ def share_bounds(count: int, examples: int, z: float = Z_ONE_SIDED_95) -> tuple[
     """
     if examples <= 0 or not 0 <= count <= examples:
         raise ValueError(f"need 0 <= count <= N and N > 0, got count={count}, N={examples}")
-    share, weight = count / examples, z * z / examples
+    return _wilson(count / examples, examples, z)
+
+
+def _wilson(share: float, examples: float, z: float) -> tuple[float, float]:
+    weight = z * z / examples
     middle = (share + weight / 2) / (1 + weight)
     half = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
-    return middle - half, 1.0 if count == examples else middle + half  # which is 1 but for rounding
+    return middle - half, 1.0 if share == 1 else middle + half  # which is 1 but for rounding
+
+
+def clustered_examples(count: int, squares: int, clusters: int, size: int) -> float:
+    """As how many independent ones the `clusters` times `size` members count, of which `count` were hit.
+
+    `squares` is the sum over the clusters of their hits squared. By the variance between the clusters: Korn, Graubard
+    (1998), "Confidence intervals for proportions with small expected number of positive counts estimated from survey
+    data", Survey Methodology 24, with Student's t for few clusters. Where none or all were hit nothing shows how alike
+    the members of a cluster are, nor do two clusters: then each counts once.
+    """
+    members = clusters * size
+    if clusters < 1 or size < 1 or not 0 <= count <= members or squares < count:
+        raise ValueError(f"need hits of {clusters} clusters of {size}, got count={count}, squares={squares}")
+    if count in (0, members) or clusters < 3:
+        return float(clusters)
+    share, mean = count / members, count / clusters
+    between = max(0.0, squares - clusters * mean * mean) / (clusters - 1) / size**2 / clusters
+    alike = members if not between else min(members, share * (1 - share) / between)
+    return alike * (Z_ONE_SIDED_95 / student_quantile(0.95, clusters - 1)) ** 2
+
+
+def clustered_share_bounds(count: int, squares: int, clusters: int, size: int) -> tuple[float, float]:
+    """As `share_bounds`, of members of clusters that are alike within: tokens of sequences. Arguments as in
+    `clustered_examples`."""
+    return _wilson(count / (clusters * size), clustered_examples(count, squares, clusters, size), Z_ONE_SIDED_95)
 
 
 def drop_statistic(b: int, c: int, n: int, difference: float) -> float:

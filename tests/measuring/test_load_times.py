@@ -96,7 +96,7 @@ def runner() -> Iterator[Runner]:
 def measured(runner: Runner, of: Variant, *limits: str) -> MeasuredCase:
     stated = tuple(Limit(name, 1.0, "1 s", "error", "budgets.yaml", 1) for name in limits)
     case = PlannedCase(id="id", model="m", recipe=of.label, limits=stated, batch_size=1, threads=1)
-    return runner.measure(case, of, lambda _: False)
+    return runner.measure(case, of, lambda _samples, _call: False)
 
 
 def test_fresh_processes_load_and_answer_in_turns(

@@ -142,7 +142,7 @@ def test_it_is_looked_at_where_a_figure_is_worse_or_breaks_a_limit(tmp_path: Pat
     runner = Runner(StepLimits(time_limit_s=0.1, step_limit_s=60), Silent(), lambda case: breaks)
     try:
         case = runner.measure(
-            PlannedCase(id="id", model="m", recipe=recipe, limits=(), batch_size=1), of, lambda _: True
+            PlannedCase(id="id", model="m", recipe=recipe, limits=(), batch_size=1), of, lambda *_: True
         )
     finally:
         runner.close()

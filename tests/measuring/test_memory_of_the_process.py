@@ -255,7 +255,7 @@ def sides(
         environment=environment_now(),
     )
     case = runner.measure(
-        PlannedCase(id="id", model="m", recipe=recipe.text, limits=(), batch_size=1), of, lambda _: True
+        PlannedCase(id="id", model="m", recipe=recipe.text, limits=(), batch_size=1), of, lambda *_: True
     )
     assert case.error is None, case.error
     assert case.reference is not None

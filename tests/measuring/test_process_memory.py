@@ -61,7 +61,7 @@ def variant(model: str, recipe: str | None = None, data: str = "head_data", fold
 def measured(runner: Runner, of: Variant, *limits: str) -> MeasuredCase:
     stated = tuple(Limit(name, 1e12, "1 TB", "error", "budgets.yaml", 1) for name in limits)
     case = PlannedCase(id="id", model="m", recipe=of.label, limits=stated, batch_size=of.batch_size)
-    return runner.measure(case, of, lambda _: True)
+    return runner.measure(case, of, lambda *_: True)
 
 
 def sides(case: MeasuredCase) -> tuple[Measurement, Measurement]:

@@ -179,7 +179,7 @@ def sides(runner: Runner, folder: Path, model: str) -> tuple[Measurement, Measur
         import_paths=(str(folder),),
         working_directory=str(folder),
     )
-    case = runner.measure(PlannedCase(id="id", model="m", recipe=RECIPE, limits=(), batch_size=1), of, lambda _: True)
+    case = runner.measure(PlannedCase(id="id", model="m", recipe=RECIPE, limits=(), batch_size=1), of, lambda *_: True)
     assert case.error is None, case.error
     assert case.reference is not None
     assert case.variant is not None

@@ -222,7 +222,7 @@ def runner() -> Iterator[Runner]:
 def measured_in_three_launches(runner: Runner, variant: Variant) -> MeasuredCase:
     assert variant.recipe is not None
     case = PlannedCase(id="id", model="m", recipe=variant.recipe.text, limits=(), batch_size=1)
-    return runner.measure(case, variant, lambda samples: True)
+    return runner.measure(case, variant, lambda samples, call: True)
 
 
 def test_further_launches_load_the_saved_variant_and_the_data_no_more(
@@ -365,7 +365,7 @@ def test_without_the_lock_timed_limits_are_not_measured_and_the_others_stand(
         Limit(name, value, "L", "error", "budgets.yaml", 7) for name, value in (("max_size", 1e9), ("min_speedup", 0.1))
     )
     case = PlannedCase(id="id", model="m", recipe="int8-dynamic", limits=limits, batch_size=1)
-    measured = runner.measure(case, variant(recipe="int8-dynamic"), lambda samples: False)
+    measured = runner.measure(case, variant(recipe="int8-dynamic"), lambda samples, call: False)
     assert measured.error is None
     size, speed = judge(measured, timed_limits=1).verdicts
     assert size.outcome == "pass"

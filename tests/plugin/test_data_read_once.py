@@ -149,7 +149,7 @@ def variant(tmp_path: Path) -> Variant:
 
 def measured(runner: Runner, of: Variant) -> MeasuredCase:
     case = PlannedCase(id="id", model="m", recipe=of.label, limits=(), batch_size=of.batch_size)
-    return runner.measure(case, of, lambda _: True)
+    return runner.measure(case, of, lambda *_: True)
 
 
 def kept_files(runner: Runner) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pytest_modelopt.measuring.protocol import Answers, Examples
 from pytest_modelopt.results.answers import MOST_CHANGED, MOST_SLICES, Agreement, Changed, Slices
+from pytest_modelopt.results.generation import TokenAgreement
 
 
 def compare(before: Answers, after: Answers) -> Agreement | None:
@@ -30,6 +31,16 @@ def compare(before: Answers, after: Answers) -> Agreement | None:
             after=tuple(after.predictions[index] for index in listed),
         ),
     )
+
+
+def compare_tokens(before: Answers, after: Answers) -> TokenAgreement | None:
+    """The next tokens one by one; None where the model does not generate, or the sequences are not the same."""
+    then, now = before.tokens, after.tokens
+    if then is None or now is None or before.data_fingerprint != after.data_fingerprint:
+        return None
+    changed = [a != b for a, b in zip(then.most_probable, now.most_probable, strict=True)]
+    flips = [sum(changed[start : start + now.positions]) for start in range(0, len(changed), now.positions)]
+    return TokenAgreement(len(flips), now.positions, sum(flips), sum(each * each for each in flips), now.divergence)
 
 
 def slices(before: Answers, after: Answers, data: Examples | None, *, higher_is_better: bool) -> Slices | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pytest_modelopt.measuring.controller.launches import start_again
@@ -13,7 +14,7 @@ from pytest_modelopt.measuring.controller.paired_timing import IsOpen, Listener,
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, WorkerContext
 from pytest_modelopt.results.case import CaseError, MeasuredCase
-from pytest_modelopt.results.timed_pairs import Timing
+from pytest_modelopt.results.timed_pairs import PHASES, TimedCall, Timing
 from pytest_modelopt.statistics.timing import LAUNCHES
 
 
@@ -23,11 +24,14 @@ class CaseTiming:
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
 
-    def time(self, case: MeasuredCase, original: Measured, optimized: Measured, is_open: IsOpen) -> Timing | None:
-        """None, with the reason in the variant's measurement, where others time on this machine without an end, or
+    def time(
+        self, case: MeasuredCase, original: Measured, optimized: Measured, is_open: IsOpen
+    ) -> Mapping[TimedCall, Timing]:
+        """Nothing, with the reason in the variant's measurement, where others time on this machine without an end, or
         where repeated calls would not time the model."""
         name = case.name
-        plan = replace(self._plan(optimized), single_calls=asks(case, "max_p95_latency"))
+        phases = () if optimized.variant.generation is None else PHASES
+        plan = replace(self._plan(optimized), single_calls=asks(case, "max_p95_latency"), phases=phases)
 
         def launch(number: int) -> tuple[Worker, Worker]:
             if number > 1:
@@ -45,8 +49,9 @@ class CaseTiming:
         try:
             return time_pairs(launch, plan, is_open, _Shown(self._context.progress))
         except (LockUnavailable, NotTimed) as error:
-            _lacks(optimized, "timing", error)
-            return None
+            for figure in ("timing", *phases):
+                _lacks(optimized, figure, error)
+            return {}
         except WorkerFailed as failed:
             raise Failed(CaseError("timing", failed.message, failed.output)) from None
 

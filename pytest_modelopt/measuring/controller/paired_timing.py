@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pytest_modelopt.measuring.controller import best_state, machine
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.protocol import Block, Usage
-from pytest_modelopt.results.timed_pairs import Conditions, TimedPair, Timing, WorkerUse
+from pytest_modelopt.results.timed_pairs import Conditions, TimedCall, TimedPair, Timing, WorkerUse
 from pytest_modelopt.statistics.timing import LAUNCHES, MIN_PAIRS, SEGMENT_S, Samples, latency
 
 _TICKS_S = 0.1
@@ -29,8 +30,8 @@ class NotTimed(Exception):
     """A side of the comparison cannot be timed by repeated calls; the message says which, why, and what to do."""
 
 
-IsOpen = Callable[[Samples], bool]
-"""Whether a timed limit is still undecided after these pairs."""
+IsOpen = Callable[[Samples, TimedCall], bool]
+"""Whether a timed limit is still undecided after these pairs, which are of that call."""
 Launch = Callable[[int], tuple[Worker, Worker]]
 """The workers of launch 1, 2, ...: original and variant, loaded. Those of the launch before are used no more."""
 
@@ -48,6 +49,8 @@ class TimingPlan:
     """More than 1: also where all limits are decided."""
     single_calls: bool = False
     """Also of the variant's calls one by one, behind each of its blocks."""
+    phases: tuple[TimedCall, ...] = ()
+    """Parts of a call that are timed in pairs of their own, beside the whole call."""
     slowdown: float = 0.0
     """A busy wait after each of the variant's calls, as a share of that call's time: a known difference, for tests."""
 
@@ -62,8 +65,9 @@ class Listener:
         """Another comparison on this machine is being timed."""
 
 
-def time_pairs(launch: Launch, plan: TimingPlan, is_open: IsOpen, listener: Listener) -> Timing:
-    """Time pairs of blocks in as many launches as the limits need, at most LAUNCHES.
+def time_pairs(launch: Launch, plan: TimingPlan, is_open: IsOpen, listener: Listener) -> Mapping[TimedCall, Timing]:
+    """Time pairs of blocks in as many launches as the limits need, at most LAUNCHES: of the whole call, and of each of
+    the plan's phases. Those whose limits are open share the time.
 
     Raises:
         WorkerFailed: a worker ended, hung or refused.
@@ -78,7 +82,21 @@ def time_pairs(launch: Launch, plan: TimingPlan, is_open: IsOpen, listener: List
             is_last = run.time_launch(number, original, variant)
         if is_last:
             break
-    return run.timing()
+    return run.timings()
+
+
+@dataclass
+class _Series:
+    """The pairs of one call so far."""
+
+    call: TimedCall
+    pairs: list[TimedPair] = field(default_factory=list)
+    variant_calls_ns: list[tuple[int, ...]] = field(default_factory=list)
+    """Single calls behind each of the variant's blocks."""
+    seconds: float = 0.0
+    """Spent on them."""
+    next_look_s: float = SEGMENT_S
+    is_decided: bool = False
 
 
 class _Run:
@@ -87,11 +105,9 @@ class _Run:
     def __init__(self, plan: TimingPlan, is_open: IsOpen, listener: Listener) -> None:
         self._plan, self._is_open, self._listener = plan, is_open, listener
         self._coin = random.Random(plan.seed)
-        self._pairs: list[TimedPair] = []
-        self._variant_calls_ns: list[tuple[int, ...]] = []
+        self._series = [_Series(call) for call in ("whole", *plan.phases)]
         self._canary_at_best_ns = best_state.canary_at_best_ns(plan.threads)
-        self._seconds = self._prepare_s = 0.0
-        self._next_look_s = SEGMENT_S
+        self._prepare_s = 0.0
         self.waited_s = 0.0
         self._load: float | None = None
         self._passed: machine.Reading | None = None
@@ -100,32 +116,48 @@ class _Run:
 
     def time_launch(self, number: int, original: Worker, variant: Worker) -> bool:
         """Take the pairs of one launch; whether it was the last one."""
-        if not self._pairs:
+        if self._load is None:
             self._load = machine.load()
         self._prepare(original, variant)
         before, processor = machine.read(), time.process_time()
-        ends_launch = ends_comparison = False
-        start, spent_before = time.monotonic(), self._seconds
-        while not ends_launch:
-            pair = self._pair(number, original, variant)
-            self._pairs.append(pair)
-            self._seconds = spent_before + time.monotonic() - start
-            self._listener.pairs(len(self._pairs), self._seconds, pair.reference_ns / pair.variant_ns)
-            is_decided = self._is_decided()
-            ends_comparison = self._seconds >= self._plan.time_limit_s or (
-                is_decided and number >= self._plan.launches_at_least
-            )
-            share_is_spent = number < LAUNCHES and self._seconds - spent_before >= self._plan.time_limit_s / LAUNCHES
-            ends_launch = ends_comparison or share_is_spent or is_decided
+        spent_before, ends_comparison = self._seconds, False
+        still_open = [each for each in self._series if not each.is_decided or number <= self._plan.launches_at_least]
+        for series in still_open:
+            series.is_decided = False
+        while still_open:
+            series = min(still_open, key=lambda each: each.seconds)
+            self._take_pair(number, series, original, variant)
+            if series.is_decided:
+                still_open.remove(series)
+            is_spent = self._seconds >= self._plan.time_limit_s and all(each.pairs for each in self._series)
+            ends_comparison = is_spent or (not still_open and number >= self._plan.launches_at_least)
+            is_share = number < LAUNCHES and self._seconds - spent_before >= self._plan.time_limit_s / LAUNCHES
+            if is_spent or (is_share and all(each.pairs for each in self._series)):
+                break
         self._passed = _added(self._passed, machine.read().since(before))
         self._own_processor_s += time.process_time() - processor
         self._close_launch(original, variant)
         self._note_canary(number)
         return ends_comparison
 
+    @property
+    def _seconds(self) -> float:
+        """Spent on all pairs."""
+        return sum(each.seconds for each in self._series)
+
+    def _take_pair(self, launch: int, series: _Series, original: Worker, variant: Worker) -> None:
+        start, spent_before = time.monotonic(), series.seconds
+        pair = self._pair(launch, series, original, variant)
+        series.pairs.append(pair)
+        series.seconds = spent_before + time.monotonic() - start
+        if series.call == "whole":
+            self._listener.pairs(len(series.pairs), self._seconds, pair.reference_ns / pair.variant_ns)
+        series.is_decided = self._is_decided(series)
+
     def _note_canary(self, launch: int) -> None:
         """What this launch says about the best state of the machine, for this comparison and for those to come."""
-        found = [pair.canary_ns for pair in self._pairs if pair.launch == launch and pair.canary_ns]
+        pairs = [pair for each in self._series for pair in each.pairs]
+        found = [pair.canary_ns for pair in pairs if pair.launch == launch and pair.canary_ns]
         if len(found) >= MIN_PAIRS:
             self._canary_at_best_ns = best_state.note_canary(self._plan.threads, round(latency(found)))
 
@@ -134,27 +166,34 @@ class _Run:
         start = time.monotonic()
         share_cores((original, variant), self._plan.threads, self._plan.step_limit_s)
         for worker, slowdown in ((original, 0.0), (variant, self._plan.slowdown)):
-            why_not = worker.request("prepare_timing", limit_s=self._plan.step_limit_s, slowdown=slowdown)
+            asked: dict[str, Any] = {"slowdown": slowdown}
+            if self._plan.phases:
+                asked["phases"] = self._plan.phases
+            why_not = worker.request("prepare_timing", limit_s=self._plan.step_limit_s, **asked)
             if why_not:
                 raise NotTimed(f"the {worker.variant.label} {why_not}")
         self._prepare_s += time.monotonic() - start
 
-    def _is_decided(self) -> bool:
+    def _is_decided(self, series: _Series) -> bool:
         """Looks at the pairs only when the time has doubled: each look may err."""
-        if self._seconds < self._next_look_s or len(self._pairs) < MIN_PAIRS:
+        if series.seconds < series.next_look_s or len(series.pairs) < MIN_PAIRS:
             return False
-        self._next_look_s = max(2 * self._next_look_s, self._seconds)
-        return not self._is_open(Samples.of(self._pairs, self._canary_at_best_ns, self._variant_calls_ns))
+        series.next_look_s = max(2 * series.next_look_s, series.seconds)
+        samples = Samples.of(series.pairs, self._canary_at_best_ns, series.variant_calls_ns)
+        return not self._is_open(samples, series.call)
 
-    def _pair(self, launch: int, original: Worker, variant: Worker) -> TimedPair:
-        at_ms, variant_first = int(1000 * self._seconds), self._coin.random() < 0.5
+    def _pair(self, launch: int, series: _Series, original: Worker, variant: Worker) -> TimedPair:
+        at_ms, variant_first = int(1000 * series.seconds), self._coin.random() < 0.5
+        single_calls = self._plan.single_calls and series.call == "whole"
         blocks: dict[Worker, Block] = {}
         for worker in (variant, original) if variant_first else (original, variant):
-            single_calls = self._plan.single_calls and worker is variant
-            blocks[worker] = worker.request("block", limit_s=self._plan.step_limit_s, single_calls=single_calls)
+            asked: dict[str, Any] = {"call": series.call} if self._plan.phases else {}
+            if single_calls and worker is variant:
+                asked["single_calls"] = True
+            blocks[worker] = worker.request("block", limit_s=self._plan.step_limit_s, **asked)
         one, other = blocks[original], blocks[variant]
-        if self._plan.single_calls:
-            self._variant_calls_ns.append(other.calls_ns)
+        if single_calls:
+            series.variant_calls_ns.append(other.calls_ns)
         return TimedPair(
             launch=launch,
             at_ms=at_ms,
@@ -187,17 +226,21 @@ class _Run:
                 )
         self._usages.append((usages[0], usages[1]))
 
-    def timing(self) -> Timing:
-        return Timing(
-            pairs=tuple(self._pairs),
-            seed=self._plan.seed,
-            seconds=self._seconds,
-            prepare_s=self._prepare_s,
-            time_limit_s=self._plan.time_limit_s,
-            threads=self._plan.threads,
-            conditions=self._conditions(),
-            variant_calls_ns=tuple(self._variant_calls_ns),
-        )
+    def timings(self) -> Mapping[TimedCall, Timing]:
+        conditions = self._conditions()
+        return {
+            each.call: Timing(
+                pairs=tuple(each.pairs),
+                seed=self._plan.seed,
+                seconds=each.seconds,
+                prepare_s=self._prepare_s,
+                time_limit_s=self._plan.time_limit_s,
+                threads=self._plan.threads,
+                conditions=conditions,
+                variant_calls_ns=tuple(each.variant_calls_ns),
+            )
+            for each in self._series
+        }
 
     def _conditions(self) -> Conditions:
         assert self._passed is not None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_modelopt.measuring.controller.answer_comparison import compare, slices
+from pytest_modelopt.measuring.controller.answer_comparison import compare, compare_tokens, slices
 from pytest_modelopt.measuring.controller.base_variants import BaseVariants
 from pytest_modelopt.measuring.controller.case_timing import CaseTiming, asks
 from pytest_modelopt.measuring.controller.fresh_processes import measure_process_memory
@@ -224,10 +224,23 @@ class Runner:
     def _follow(self, optimized: Measured, original: Measured, name: str) -> None:
         """Measure another variant on the examples of the original."""
         optimized.examples = original.examples
+        if optimized.variant.generation is not None:
+            self._share_inputs(original, optimized, name)
         self._measuring.measure(optimized, name, original.outputs)
         if optimized.variant.candidate is not None:
             _doubt(original, optimized)
         _require_same_data(original, optimized)
+
+    def _share_inputs(self, original: Measured, optimized: Measured, name: str) -> None:
+        """Both are given the tokens that the original generates."""
+        if original.variant.points:
+            optimized.inputs = original.inputs  # of all operating points at which it has been
+            return
+        path = self._context.new_file("inputs")
+        optimized.files.append(path)
+        saving = "saving the inputs of the measured call"
+        self._context.ask(original, name, "save_inputs", saving, stage="load", path=str(path))
+        optimized.inputs = {optimized.variant.workload: path}
 
     # --- the comparison ----------------------------------------------------------------------------------------------
 
@@ -241,10 +254,10 @@ class Runner:
             self._look_into(case, before, after)
             self._try_inputs(case, before, after)
             case = replace(case, loading=self._load(case, before, after))
-            timing = self._timing.time(case, before, after, is_open)
+            timings = dict(self._timing.time(case, before, after, is_open))
         except Failed as failed:
             return replace(_compared(case, before, after), error=failed.error)
-        return replace(_compared(case, before, after), timing=timing)
+        return replace(_compared(case, before, after), timing=timings.pop("whole", None), phases=timings)
 
     def _load(self, case: MeasuredCase, before: Measured, after: Measured) -> Timing | None:
         if not asks(case, "max_load_time", "min_load_speedup"):
@@ -270,6 +283,8 @@ class Runner:
 
     def _try_inputs(self, case: MeasuredCase, before: Measured, after: Measured) -> None:
         """Of a candidate that gives most examples another answer than the original, or breaks a limit on answers."""
+        if after.variant.generation is not None:
+            return
         if after.variant.candidate is None or not before.variant.is_original or after.answers is None:
             return
         case = _compared(case, before, after)
@@ -357,6 +372,7 @@ def _compared(case: MeasuredCase, original: Measured, optimized: Measured) -> Me
         variant=optimized.measurement,
         coverage=optimized.loaded.coverage if optimized.loaded else None,
         agreement=compare(before, after) if before and after else None,
+        tokens=compare_tokens(before, after) if before and after else None,
         slices=slices(before, after, original.examples, higher_is_better=original.loaded.higher_is_better)
         if before and after
         else None,

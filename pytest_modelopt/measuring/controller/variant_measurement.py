@@ -76,6 +76,7 @@ class Measuring:
             seconds=measured.seconds,
             runtime=memory.runtime,
             reserved_bytes=memory.reserved_bytes,
+            call_memory=memory.call,
             provenance=measured.loaded.provenance,
             shipped=measured.loaded.shipped,
         )
@@ -137,7 +138,8 @@ class Measuring:
         assert measured.loaded is not None
         assert measured.measurement is not None
         arguments: dict[str, Any] = {} if reference is None else {"reference": str(reference)}
-        if reference is None and measured.variant.metric.is_unlabelled:
+        generates = measured.variant.generation is not None and measured.scored_by is None
+        if reference is None and (measured.variant.metric.is_unlabelled or generates):
             measured.outputs = self._context.new_file("outputs")
             arguments = {"keep": str(measured.outputs)}
         text = f"scoring the {measured.variant.label}"
@@ -146,7 +148,7 @@ class Measuring:
         else:
             answers = self._score_by(measured.scored_by, measured, name, text, arguments)
         measured.answers = answers
-        if answers.predictions is None:
+        if answers.predictions is None and answers.tokens is None:
             unmeasured["predictions"] = f"the metric {measured.loaded.metric_name} is not right-or-wrong per example"
         unmeasured.update({figure: why for figure, why in answers.why_not.items() if figure != "interval"})
         measured.measurement = replace(

@@ -29,4 +29,4 @@ class Bench(Scoring, Footprint, TimedBlocks, Saving):
         self._set_threads()
         loading.seed_everything(self._variant.seed)
         with torch.inference_mode():
-            return quality.sample(self._device.bring_back(quality.run(self.model, self._first_inputs())))
+            return quality.sample(self._device.bring_back(quality.run(self._called, self._call_inputs())))

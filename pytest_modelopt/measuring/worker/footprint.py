@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pytest_modelopt.measuring.protocol import Balance, Memory, VariantError
 from pytest_modelopt.measuring.worker import loading, observe, size
 from pytest_modelopt.measuring.worker.called_model import seen
+from pytest_modelopt.measuring.worker.generation import Step, forced
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
 from pytest_modelopt.measuring.worker.memory import balance, file_makeup, process_memory, tensor_meter
 from pytest_modelopt.measuring.worker.saving import not_saved
+from pytest_modelopt.optimizing.calling import Run, call
+from pytest_modelopt.results.generation import CallMemory
 from pytest_modelopt.results.measurement import ProcessMeter
 from pytest_modelopt.results.observations import Makeup
 
@@ -39,7 +44,8 @@ class Footprint(LoadedVariant):
                     found = self._cuda_meter.measure(self._prepared_call(), self.model)
                 else:
                     found = Memory(weights, tensor_meter.call_peak_bytes(self._prepared_call()))
-            kept = tensor_meter.weights_bytes(self.model) - weights
+                kept = tensor_meter.weights_bytes(self.model) - weights
+                found = replace(found, call=None if kept else self._call_memory())
             if kept:
                 raise VariantError(
                     f"the model keeps {kept:+,} bytes more after each call, so its memory depends on how often it was "
@@ -51,12 +57,38 @@ class Footprint(LoadedVariant):
             raise VariantError(str(error)) from error
         return found
 
+    def _call_memory(self) -> CallMemory | None:
+        """What the memory of a call that generates is made of. After a first call."""
+        generation, ids = self._variant.generation, self._call_inputs()
+        if generation is None:
+            return None
+        assert isinstance(ids, torch.Tensor)
+        step, prompt, last = Step(self.model, self._function), ids[:, : generation.prompt], ids[:, -1:]
+        _, cache = forced(step, ids[:, :-1], step(prompt, None)[1], generation.prompt)
+        made: list[Any] = []
+
+        def last_step() -> None:
+            made.append(step(last, cache)[1])
+
+        if self._device.is_cuda:
+            last_step()
+            peaks: tuple[int | None, int | None] = None, None
+        else:
+            peaks = tensor_meter.call_peak_bytes(lambda: step(prompt, None)), tensor_meter.call_peak_bytes(last_step)
+        held = tensor_meter.bytes_beside(made[0], self.model)
+        return CallMemory(held, generation.context, len(ids), *peaks)
+
+    def _whole_call(self) -> Run:
+        """What a call is in a fresh process. Made first: what it imports belongs to no model."""
+        self._function = self._step_function()
+        return lambda model, inputs: call(self._calling(model), inputs)  # type: ignore[arg-type]
+
     def balance(self, model: str, inputs: str, runtime: str | None = None, shipped: tuple[str, ...] = ()) -> Balance:
         """What this process gains by loading the saved model and calling it, beside what `memory` sees. For a fresh
         worker. `shipped`: files that belong to the variant itself."""
         self._set_threads()
         loading.restore_environment(Path(model))
-        return balance.balance(Path(model), Path(inputs), runtime, shipped)
+        return balance.balance(Path(model), Path(inputs), runtime, shipped, self._whole_call())
 
     def process_memory(self, model: str, inputs: str, runtime: str | None) -> tuple[int, ProcessMeter]:
         """(peak bytes of this process while it loads the saved model and calls it, the meter). For a fresh worker."""
@@ -66,7 +98,7 @@ class Footprint(LoadedVariant):
             )
         self._set_threads()
         loading.restore_environment(Path(model))
-        return process_memory.peak_bytes(Path(model), Path(inputs), runtime)
+        return process_memory.peak_bytes(Path(model), Path(inputs), runtime, self._whole_call())
 
     def makeup(self, peak_bytes: int | None) -> Makeup:
         """What its file is made of, and where its peak of `peak_bytes` is reached, unless compiled code hides that."""

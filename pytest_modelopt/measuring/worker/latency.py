@@ -8,7 +8,7 @@ import math
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -150,15 +150,21 @@ class Stopwatch:
         calls = self._calls_per_reading
         return self._clock(self._timed.prepared(calls), calls)
 
-    def usage(self, threads: int, compilations: int) -> Usage:
-        """What this process did with the processor since the stopwatch was made. `threads` are those in force."""
+    def usage(self, threads: int, compilations: int, others: Sequence[Stopwatch] = ()) -> Usage:
+        """What this process did with the processor since the stopwatch was made. `threads` are those in force.
+
+        `others`: of the same process, made before it, whose blocks came after.
+        """
+        every = (self, *others)
         processor_ns = time.process_time_ns() - self._processor_start
-        idle_ns = time.perf_counter_ns() - self._started - self._in_blocks
+        idle_ns = time.perf_counter_ns() - self._started - sum(each._in_blocks for each in every)
+        in_blocks_ns = sum(each._processor_in_blocks for each in every)
+        active = [each.active_threads for each in every if each.active_threads is not None]
         return Usage(
             threads=threads,
-            active_threads=self.active_threads,
+            active_threads=max(active, default=None),
             processor_ns=processor_ns,
-            idle_cores=max(0, processor_ns - self._processor_in_blocks) / max(1, idle_ns),
+            idle_cores=max(0, processor_ns - in_blocks_ns) / max(1, idle_ns),
             compilations=compilations,
         )
 

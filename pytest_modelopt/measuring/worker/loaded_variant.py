@@ -22,6 +22,15 @@ from pytest_modelopt.measuring.worker.changed_part import called_as, optimized, 
 from pytest_modelopt.measuring.worker.data import labels
 from pytest_modelopt.measuring.worker.data.variant_data import Data
 from pytest_modelopt.measuring.worker.device import Device
+from pytest_modelopt.measuring.worker.generation import (
+    Step,
+    WholeCall,
+    greedy,
+    require_room,
+    require_steps_after,
+    told_of,
+    told_sampling,
+)
 from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
 from pytest_modelopt.measuring.worker.memory import tensor_meter
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import Metric, make_metric
@@ -61,6 +70,7 @@ class LoadedVariant:
         self._cuda_meter: tensor_meter.CudaMeter | None = None
         self._metric: Metric | None = None
         self._traces = self._remembers = ""
+        self._function: Callable[..., Any] | None = None
         self._provenance: Provenance | None = None
         # Noticed on the way, for `observe`.
         self._known: dict[str, Any] = {}
@@ -92,19 +102,21 @@ class LoadedVariant:
         if scores:
             self._metric = make_metric(self._variant.metric, self._loader)
         called = self._take_inputs(inputs_file)
+        self._function = self._step_function()
         self._cuda_meter = tensor_meter.CudaMeter(self._device.torch_device) if self._device.is_cuda else None
         model, notes = self._load_model()
         self._model = model.to(self._device.torch_device) if self._device.is_cuda else model
         self._set_threads()
         with torch.no_grad():  # not inference mode: a recipe may need gradients of what the model caches in this call
-            labelled = self._with_labels_if_needed()
-            given = Given(self._first_inputs())
+            labelled = self._with_labels_if_needed() if self._variant.generation is None else ()
+            told = self._complete_inputs(is_prompt=inputs_file is None)
+            given = Given(self._call_inputs())
             start = time.perf_counter()
-            quality.run_on(self._model, given.inputs)
+            quality.run_on(self._called, given.inputs)
         self._known = {"first_call_s": time.perf_counter() - start, "settings": settings()}
         with torch.no_grad():
             self._look_at_traces(given)
-        notes = (*notes, *labelled, *self._told_copies())
+        notes = (*notes, *told, *labelled, *self._told_copies())
         with self._looking("ties"):
             self._ties = observe.ties(seen(self._model))
         name = "" if self._metric is None else self._metric.name
@@ -155,8 +167,9 @@ class LoadedVariant:
                 module.stand_for(self._first_inputs())
         had_copies = self._needs_copies
         with torch.no_grad():
-            given = Given(self._first_inputs())
-            quality.run_on(self.model, given.inputs)
+            self._complete_inputs(is_prompt=inputs_file is None)
+            given = Given(self._call_inputs())
+            quality.run_on(self._called, given.inputs)
             self._look_at_traces(given)
         return called, () if had_copies else self._told_copies()
 
@@ -231,6 +244,8 @@ class LoadedVariant:
         assert self._variant.recipe is not None
         recipes = self._variant.recipe.steps
         self._set_threads()
+        if self._variant.generation is not None:
+            require_steps_after(recipes)
         loading.seed_everything(self._variant.seed)
         context = replace(self._context(), calibration=self._data.calibration(), training=self._data.training())
         try:
@@ -241,6 +256,9 @@ class LoadedVariant:
         if self._data.calibration_seen.refusal is not None:  # whatever the recipe made of it
             raise self._data.calibration_seen.refusal
         self._model, self._provenance = done.whole, None
+        if self._variant.generation is not None:
+            with torch.inference_mode(), told_of(self._variant.label):
+                quality.run(self._called, self._call_inputs())
         self._known = {"first_call_s": done.first_call_s, "settings": settings()}
         gc.collect()
         unknown, is_uncounted = _nothing_to_compare(done.model, done.coverage)
@@ -289,20 +307,20 @@ class LoadedVariant:
             self._unobserved[what] = error_text(error, 300)
 
     def _call(self) -> object:
-        return call(self.model, self._first_inputs())
+        return call(self._called, self._call_inputs())
 
     def _run(self, inputs: Inputs) -> Any:
-        return self._device.bring_back(quality.run(self.model, self._device.take(inputs)))
+        return self._device.bring_back(quality.run(self._called, self._device.take(inputs)))
 
     def _prepared_call(self) -> Callable[[], object]:
         """One call, whose copy of the inputs was made before. On a GPU a copy would count: only where one is needed."""
         copies = self._needs_copies or not self._device.is_cuda
-        return TimedCall(self.model, self._first_inputs(), copies=copies).prepared(1)
+        return TimedCall(self._called, self._call_inputs(), copies=copies).prepared(1)
 
     def _look_at_traces(self, given: Given) -> None:
         """After a call on them."""
         self._traces = given.traces()
-        self._remembers = "" if self._traces else remembers(self.model, given.inputs)
+        self._remembers = "" if self._traces else remembers(self._called, given.inputs)
 
     @property
     def _needs_copies(self) -> bool:
@@ -320,8 +338,47 @@ class LoadedVariant:
         )
 
     def _first_inputs(self) -> Inputs:
+        """Of one forward pass, as recipes see it: of a model that generates, the prompts."""
+        inputs, generation = self._call_inputs(), self._variant.generation
+        if generation is None:
+            return inputs
+        assert isinstance(inputs, torch.Tensor)
+        return inputs[:, : generation.prompt]
+
+    def _call_inputs(self) -> Inputs:
+        """Of the measured call: of a model that generates, the prompts and the tokens that its steps are given."""
         assert self._inputs is not None
         return self._inputs
+
+    # --- models that generate ----------------------------------------------------------------------------------------
+
+    @property
+    def _called(self) -> Callable[..., Any]:
+        """What is called with the inputs of the measured call."""
+        return self._calling(self.model)
+
+    def _calling(self, model: nn.Module) -> Callable[..., Any]:
+        generation = self._variant.generation
+        return model if generation is None else WholeCall(Step(model, self._function), generation.prompt)
+
+    def _step_function(self) -> Callable[..., Any] | None:
+        """The project's own function that makes one step."""
+        source = None if self._variant.generation is None else self._variant.generation.step
+        function: Callable[..., Any] | None = None if source is None else self._loader.get(source, "step")
+        return function
+
+    def _complete_inputs(self, *, is_prompt: bool) -> tuple[str, ...]:
+        """Put the tokens of the steps behind the prompts, where no other variant has; notes."""
+        generation = self._variant.generation
+        if generation is None:
+            return ()
+        require_room(self.model, generation)
+        if is_prompt:
+            prompts = self._call_inputs()
+            assert isinstance(prompts, torch.Tensor)
+            tokens = greedy(Step(self.model, self._function), prompts, generation.new_tokens)
+            self._inputs = torch.cat([prompts, tokens], dim=1)
+        return told_sampling(self.model) if self._variant.is_original else ()
 
 
 def _nothing_to_compare(model: nn.Module, coverage: Coverage) -> tuple[str, bool]:

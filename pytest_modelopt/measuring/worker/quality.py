@@ -66,6 +66,8 @@ def run_on(model: Callable[..., Any], inputs: Inputs) -> Any:
     """As `run`, on these very inputs."""
     try:
         return call_on(model, inputs)
+    except VariantError:
+        raise
     except Exception as error:
         shapes = in_words(inputs)
         if isinstance(model, CalledModel):

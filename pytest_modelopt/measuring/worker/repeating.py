@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
 
 from pytest_modelopt.measuring.protocol import ROUNDING, Answers, VariantError
 from pytest_modelopt.measuring.worker.device import Device
@@ -32,7 +31,7 @@ _CHUNK = 1 << 20
 class Probe:
     """Remembers two batches of a pass over the data, and calls the model on them twice once the pass is over."""
 
-    def __init__(self, model: nn.Module, device: Device) -> None:
+    def __init__(self, model: Callable[..., Any], device: Device) -> None:
         self._model, self._device = model, device
         self._first: Inputs | None = None
         self._later: Inputs | None = None

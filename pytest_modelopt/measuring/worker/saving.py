@@ -35,13 +35,14 @@ class Saving(LoadedVariant):
 
     def save_inputs(self, path: str) -> None:
         """Write the inputs of the measured call to `path`."""
-        size.save(self._first_inputs(), Path(path))
+        size.save(self._call_inputs(), Path(path))
 
     def reload(self, path: str, inputs_file: str) -> None:
         """Stand where the worker stood that saved the model and its inputs."""
         self._set_threads()
         loading.restore_environment(Path(path))
         self._inputs = self._device.take(size.load(Path(inputs_file)))
+        self._function = self._step_function()
         self._model = size.load(Path(path))
         self._set_threads()
 

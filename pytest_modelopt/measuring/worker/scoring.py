@@ -8,20 +8,27 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
-from pytest_modelopt.measuring.protocol import Answers, Examples
+from pytest_modelopt.measuring.protocol import Answers, Examples, Tokens
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import other_inputs, quality, repeating, size
+from pytest_modelopt.measuring.worker.generation import Step
+from pytest_modelopt.measuring.worker.generation_answers import Forced, FreeRunning
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
 from pytest_modelopt.measuring.worker.metrics.bootstrap import paired_bootstrap
+from pytest_modelopt.measuring.worker.metrics.perplexity import Perplexity
 from pytest_modelopt.measuring.worker.metrics.recorded_outputs import Recorder, Replayed
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Scorer
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import make_metric
 from pytest_modelopt.results.answers import Interval, Repeat
+from pytest_modelopt.results.generation import Generation
+from pytest_modelopt.results.metric import PERPLEXITY
 from pytest_modelopt.results.observations import OtherInputs
+
+Watched: TypeAlias = Callable[[Iterable[Batch]], Iterable[Batch]]
 
 
 class Scoring(LoadedVariant):
@@ -36,22 +43,30 @@ class Scoring(LoadedVariant):
         assert self._metric is not None
         self._set_threads_of_answers()
         kept, compared = (Path(path) if path else None for path in (keep, reference))
-        probe = repeating.Probe(self.model, self._device)
+        probe = repeating.Probe(self._called, self._device)
         is_original = self._variant.is_original
-        scorer = self._metric.scorer(kept, compared, is_paired=is_original)
         seen = self._data.calibration_seen
-        answers = self._pass(lambda batches: seen.evaluated(probe.watch(batches)), scorer, self.model)
+
+        def watched(batches: Iterable[Batch]) -> Iterable[Batch]:
+            return seen.evaluated(probe.watch(batches))
+
+        tokens = None
+        if self._variant.generation is not None:
+            answers, tokens = self._of_tokens(self._variant.generation, watched, kept, compared)
+        if self._variant.generation is None or self._metric.name != PERPLEXITY:
+            scorer = self._metric.scorer(kept, compared, is_paired=is_original)
+            answers = self._pass(iter if tokens else watched, scorer, self._answering)
         self._has_scored = True
         self._known |= _classes(answers)
         self._known |= {"pairing": answers.pairing, "worst_score": self._metric.worst, "spread": answers.spread}
         if answers.why_unpaired:
             self._unobserved["pairing"] = answers.why_unpaired
-        return replace(answers, repeat=self._second_pass(answers, probe, compared or kept))
+        return replace(answers, repeat=self._second_pass(answers, probe, compared or kept), tokens=tokens)
 
     def outputs(self, path: str) -> str:
         """Write what the model answers to all examples to `path`, for another worker; the examples' fingerprint."""
         self._set_threads_of_answers()
-        return self._pass(iter, Recorder(Path(path)), self.model).data_fingerprint
+        return self._pass(iter, Recorder(Path(path)), self._answering).data_fingerprint
 
     def score_outputs(
         self, path: str, examples: Examples | None, keep: str | None = None, reference: str | None = None
@@ -101,9 +116,24 @@ class Scoring(LoadedVariant):
             seed=self._variant.seed,
         )
 
-    def _pass(
-        self, watched: Callable[[Iterable[Batch]], Iterable[Batch]], scorer: Scorer, model: Callable[..., Any]
-    ) -> Answers:
+    @property
+    def _answering(self) -> Callable[..., Any]:
+        """What gives the answers that the metric scores."""
+        generation = self._variant.generation
+        if generation is None:
+            return self.model
+        kind = Forced if self._variant.metric.name == PERPLEXITY else FreeRunning
+        return kind(Step(self.model, self._function), generation)
+
+    def _of_tokens(
+        self, generation: Generation, watched: Watched, kept: Path | None, compared: Path | None
+    ) -> tuple[Answers, Tokens]:
+        """The pass over the data's own tokens, from which perplexity, flips and divergence come, whatever is scored."""
+        scorer = Perplexity(kept, compared)
+        answers = self._pass(watched, scorer, Forced(Step(self.model, self._function), generation))
+        return answers, scorer.tokens()
+
+    def _pass(self, watched: Watched, scorer: Scorer, model: Callable[..., Any]) -> Answers:
         """Run a model on all of the evaluation data, whose batches pass through `watched`."""
         data = self._data.evaluation()
         answers = quality.answer(model, watched(data), scorer, self._device, self._data.slices)
@@ -123,7 +153,7 @@ class Scoring(LoadedVariant):
             return None
         repeat = repeating.second_pass(
             first,
-            lambda watched: self._pass(watched, metric.scorer(reference=reference), self.model),
+            lambda watched: self._pass(watched, metric.scorer(reference=reference), self._answering),
             self._variant.seed,
         )
         if repeat is None:

@@ -7,20 +7,24 @@ import gc
 import importlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pytest_modelopt.measuring.protocol import Block, FirstAnswer, Usage
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import latency, loading, quality, size
-from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
+from pytest_modelopt.measuring.worker import given_inputs, latency, loading, quality, size
+from pytest_modelopt.measuring.worker.generation import Step, TimedDecode
+from pytest_modelopt.measuring.worker.given_inputs import Given
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
 from pytest_modelopt.measuring.worker.memory import process_memory
 from pytest_modelopt.measuring.worker.remembered_inputs import knows_content
 from pytest_modelopt.measuring.worker.settings import compilations
+from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
+from pytest_modelopt.results.timed_pairs import TimedCall
 
 
 class TimedBlocks(LoadedVariant):
@@ -28,35 +32,51 @@ class TimedBlocks(LoadedVariant):
 
     def __init__(self, variant: Variant) -> None:
         super().__init__(variant)
-        self._stopwatch: latency.Stopwatch | None = None
+        self._stopwatches: dict[TimedCall, latency.Stopwatch] = {}
         self._compilations = 0
 
-    def prepare_timing(self, slowdown: float = 0.0) -> str:
-        """Make the first calls, and count threads. Why calls that are repeated would time something else, or ''."""
+    def prepare_timing(self, slowdown: float = 0.0, phases: Sequence[TimedCall] = ()) -> str:
+        """Make the first calls, and count threads. Why calls that are repeated would time something else, or ''.
+
+        `phases`: parts of a call that generates, which are timed beside the whole.
+        """
         self._set_threads()
         if not self._needs_copies:  # the recipe may have made another model, and a saved one has only been read
             with torch.inference_mode():
-                given = Given(self._first_inputs())
-                quality.run_on(self.model, given.inputs)
+                given = Given(self._call_inputs())
+                quality.run_on(self._called, given.inputs)
                 self._look_at_traces(given)
         with torch.inference_mode():
-            if knows := knows_content(self.model, self._first_inputs()):
+            if knows := knows_content(self._called, self._call_inputs()):
                 return knows
-        timed: latency.Timed = TimedCall(
-            self.model, self._first_inputs(), copies=self._needs_copies, at_new_addresses=bool(self._remembers)
-        )
-        if slowdown:
-            timed = latency.Slowed(timed, slowdown, self._device.synchronize)
-        with torch.inference_mode():
-            canary = None if self._device.is_cuda else _canary()
-            self._stopwatch = latency.Stopwatch(timed, self._device.clock, canary)
+        canary = None if self._device.is_cuda else _canary()
+        for name in ("whole", *phases):
+            with torch.inference_mode():
+                timed = self._timed(name)
+                if slowdown:
+                    timed = latency.Slowed(timed, slowdown, self._device.synchronize)
+                self._stopwatches[name] = latency.Stopwatch(timed, self._device.clock, canary)
         self._compilations = compilations()
         return ""
 
-    def block(self, *, single_calls: bool = False) -> Block:
-        assert self._stopwatch is not None
+    def _timed(self, name: TimedCall) -> latency.Timed:
+        generation = self._variant.generation
+        if name == "whole":
+            return self._given(self._called, self._call_inputs())
+        assert generation is not None
+        step = Step(self.model, self._function)
+        if name == "prefill":
+            return self._given(lambda ids: step(ids, None), self._first_inputs())
+        ids = self._call_inputs()
+        assert isinstance(ids, torch.Tensor)
+        return TimedDecode(step, ids, generation.prompt)
+
+    def _given(self, called: Callable[..., Any], inputs: Inputs) -> given_inputs.TimedCall:
+        return given_inputs.TimedCall(called, inputs, copies=self._needs_copies, at_new_addresses=bool(self._remembers))
+
+    def block(self, call: TimedCall = "whole", *, single_calls: bool = False) -> Block:
         with torch.inference_mode():
-            return self._stopwatch.block(single_calls=single_calls)
+            return self._stopwatches[call].block(single_calls=single_calls)
 
     def has_compiler(self) -> bool:
         """Whether torch's compiler was imported by now."""
@@ -92,8 +112,8 @@ class TimedBlocks(LoadedVariant):
 
     def usage(self) -> Usage:
         """Of the processor, since `prepare_timing`."""
-        assert self._stopwatch is not None
-        return self._stopwatch.usage(torch.get_num_threads(), compilations() - self._compilations)
+        *others, last = self._stopwatches.values()
+        return last.usage(torch.get_num_threads(), compilations() - self._compilations, others)
 
     def pin(self, cores: list[int]) -> None:
         """Run on these cores only, with every thread that exists."""

@@ -69,6 +69,8 @@ def why_no_base(case: MeasuredCase) -> str:
 
 def _missing(case: MeasuredCase, verdict: Verdict) -> str:
     needed = LIMITS[verdict.limit.name].figure_in(case)
+    if LIMITS[verdict.limit.name].is_about_generation and case.generation is None:
+        return "the model is called once: state how it generates, `call: {generate: {new_tokens: 64, prompt: 512}}`"
     by_reason: dict[str, list[str]] = {}
     for side in (case.reference, case.variant):
         if side is not None and needed in side.unmeasured:

@@ -213,7 +213,7 @@ def _checked(batch: Any, index: int, what: str, *, needs_targets: bool, batch_of
             + (f": {_UNLABELLED}" if alone else "" if needs_targets else ", or (inputs,)")
         )
     inputs = inputs_of(batch[0], f"inputs of the {what}")
-    made = Batch(inputs, None if len(batch) == 1 else _targets(batch[1], index, what))
+    made = Batch(inputs, None if len(batch) == 1 else checked_targets(batch[1], index, what))
     if batch_of is not None:
         return replace(made, stated=_stated_examples(batch_of, made, index, what))
     _require_examples(made, index, what)
@@ -252,7 +252,7 @@ def _require_examples(batch: Batch, index: int, what: str) -> None:
         )
 
 
-def _targets(value: Any, index: int, what: str) -> Targets:
+def checked_targets(value: Any, index: int, what: str) -> Targets:
     """A tensor, or a list of plain values; a list of numbers is a tensor, too."""
     if _are_numbers(value) and not _holds_objects(value):
         targets = torch.as_tensor(value)

@@ -9,15 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pytest_modelopt.measuring.protocol import Examples, VariantError
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import loading
-from pytest_modelopt.measuring.worker.data import batches, examples, labels
+from pytest_modelopt.measuring.worker.data import batches, examples, labels, sequences
 from pytest_modelopt.measuring.worker.data.calibration import CalibrationSeen
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.nests import sizes
+from pytest_modelopt.results.generation import Generation
 
 CALIBRATION_LOOKED_AT = 64
 """Batches of calibration data whose sizes are looked at: recipes take a few."""
@@ -85,6 +88,8 @@ class Data:
             self._loader.start_afresh()
             self._made = self._loader.make(self._variant.data, "data")
         loading.seed_everything(self._variant.seed)
+        if self._variant.generation is not None:
+            return sequences.batches(self._made, self._variant.generation)
         needs_targets = not self._variant.metric.is_unlabelled
         return batches.batches(self._made, needs_targets=needs_targets, batch_of=self._batch_of())
 
@@ -92,6 +97,8 @@ class Data:
         """Those of the measured call, and notes where they are not what `batch_size` or the project says."""
         variant = self._variant
         count = variant.batch_size
+        if variant.generation is not None:
+            return self._prompts(variant.generation), ()
         if variant.example_inputs is None:
             inputs, found = batches.first_examples(map(self._given, self._batches()), count, "data")
             if found == count:
@@ -124,6 +131,16 @@ class Data:
         stated = self._variant.batch_of
         return stated if stated is None or isinstance(stated, int) else self._loader.get(stated, "batch_of")
 
+    def _prompts(self, generation: Generation) -> Inputs:
+        """Of a model that generates: ids (batch size, prompt)."""
+        given, what = self._batches, "data"
+        if self._variant.example_inputs is not None:
+            made = self._loader.make(self._variant.example_inputs, "example_inputs")
+            given, what = (lambda: sequences.batches(made, replace(generation, new_tokens=0), what)), "example_inputs"
+        ids, _ = batches.first_examples(given(), self._variant.batch_size, what)
+        assert isinstance(ids, torch.Tensor)
+        return ids[:, : generation.prompt].clone()
+
     # --- calibration -------------------------------------------------------------------------------------------------
 
     def calibration(self) -> Callable[[], Iterator[Inputs]] | None:
@@ -150,6 +167,8 @@ class Data:
     def _calibration_batches(self) -> Iterator[Batch]:
         assert self._variant.calibration is not None
         made = self._loader.make(self._variant.calibration, "calibration")
+        if self._variant.generation is not None:
+            return sequences.batches(made, self._variant.generation, "calibration data")
         return batches.batches(made, "calibration data", needs_targets=False, batch_of=self._batch_of())
 
     def varying(self, first: Inputs) -> tuple[frozenset[int], ...]:

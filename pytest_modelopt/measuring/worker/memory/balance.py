@@ -11,8 +11,9 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from pytest_modelopt.measuring.protocol import Balance
 from pytest_modelopt.measuring.worker import opened_files, size
 from pytest_modelopt.measuring.worker.memory import process_counters, process_memory, tensor_meter
 from pytest_modelopt.measuring.worker.other_processes import OtherProcesses
-from pytest_modelopt.optimizing.calling import Inputs, call
+from pytest_modelopt.optimizing.calling import Inputs, Run, call
 from pytest_modelopt.optimizing.uncompiled import is_dynamo_here, step_by_step
 
 # Measured on models of 3 to 50 modules; see the test of the ordinary models.
@@ -54,10 +55,10 @@ _SETTINGS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0"}
 _PACKED_ROWS, _PACKED_COLUMNS, _OF_PACKED = 64, 512, 96 * KIB
 
 
-def balance(model: Path, inputs: Path, runtime: str | None, shipped: Sequence[str] = ()) -> Balance:
+def balance(model: Path, inputs: Path, runtime: str | None, shipped: Sequence[str] = (), run: Run = call) -> Balance:
     """Load the saved module and call it on the saved inputs. To be called once, in a process of its own.
 
-    `shipped`: files that the variant consists of, and whose size is known.
+    `shipped`: files that the variant consists of, and whose size is known. `run`: what a call of it is.
     """
     os.environ.update(_SETTINGS)
     example = size.load(inputs)
@@ -70,7 +71,7 @@ def balance(model: Path, inputs: Path, runtime: str | None, shipped: Sequence[st
     # Compiling takes seconds, and megabytes that are nobody's numbers; the weights are the same without it.
     with torch.inference_mode(), _without_compiler():
         look = _balance if process_counters.are_here() else _uncounted
-        found = look(model, example, others, runtime)
+        found = look(model, example, others, runtime, run)
     own = {os.path.realpath(file) for file in (str(model), str(inputs), *shipped)}
     named.note()
     unnamed = opened_files.unexplained(found.unnamed_bytes, model)
@@ -100,32 +101,34 @@ def _without_compiler() -> Iterator[None]:
             torch._dynamo.config.disable = before == "1"
 
 
-def _uncounted(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None) -> Balance:
-    loaded, read = _load_and_call(model, example, others, runtime)
-    call(loaded, example)
+def _uncounted(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None, run: Run) -> Balance:
+    loaded, read = _load_and_call(model, example, others, runtime, run)
+    run(loaded, example)
     why = "this system has no counters of a process by which it could be checked"
     return Balance(0, why_not=why, unnamed_bytes=read)
 
 
-def _load_and_call(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None) -> tuple[nn.Module, int]:
+def _load_and_call(
+    model: Path, example: Inputs, others: OtherProcesses, runtime: str | None, run: Run
+) -> tuple[nn.Module, int]:
     """And how many bytes were read for it."""
     before = opened_files.bytes_read()
     loaded = process_memory.load_saved(model, runtime)
-    call(loaded, example)
+    run(loaded, example)
     read = opened_files.bytes_read() - before
     opened_files.note_kept_open()
     others.note_first_call()
     return loaded, read
 
 
-def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None) -> Balance:
+def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None, run: Run) -> Balance:
     files_before, imported_before = process_counters.mapped_files(), set(sys.modules)
     process_counters.give_back_free_memory()  # else what was freed before would look like the model's, or hide it
     before, imports_before = process_counters.read(), process_counters.pages_of_imports()
     with process_counters.without_imports():
-        loaded, read = _load_and_call(model, example, others, runtime)
+        loaded, read = _load_and_call(model, example, others, runtime, run)
         gc.collect()
-        call(loaded, example)
+        run(loaded, example)
         gc.collect()
         process_counters.free_buffers_of_libraries()
         process_counters.give_back_free_memory()
@@ -138,7 +141,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
         objects = _room_for_objects(list(loaded.modules()), imported_before)
         packed = sum(map(_packing_room, walk.packed))
         files = _unexplained_files(walk.ranges(), files_before)
-        in_call = _unexplained_in_call(loaded, example)
+        in_call = _unexplained_in_call(partial(run, loaded, example))
         del walk  # it keeps what it unpacked
         gc.collect()
         held = process_counters.read()
@@ -204,12 +207,8 @@ def _unexplained_files(ranges: list[tuple[int, int]], before: dict[tuple[int, in
     return unexplained
 
 
-def _unexplained_in_call(loaded: nn.Module, example: Inputs) -> int:
+def _unexplained_in_call(run: Callable[[], object]) -> int:
     """By how much more than torch's allocator knows of the process grows within a call, at its peak."""
-
-    def run() -> object:
-        return call(loaded, example)
-
     run()
     known = tensor_meter.call_peak_bytes(run)
     gc.collect()

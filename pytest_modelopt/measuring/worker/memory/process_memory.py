@@ -25,7 +25,7 @@ import torch
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.memory import process_counters
-from pytest_modelopt.optimizing.calling import call
+from pytest_modelopt.optimizing.calling import Run, call
 from pytest_modelopt.optimizing.runtimes import telemetry
 from pytest_modelopt.optimizing.runtimes.runtime import runtimes
 from pytest_modelopt.results.measurement import ProcessMeter
@@ -42,8 +42,10 @@ _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
-def peak_bytes(model: Path, inputs: Path, runtime: str | None) -> tuple[int, ProcessMeter]:
+def peak_bytes(model: Path, inputs: Path, runtime: str | None, run: Run = call) -> tuple[int, ProcessMeter]:
     """Peak bytes of loading the module saved in `model` and calling it once on `inputs`, and the meter that read them.
+
+    `run`: what a call of it is.
 
     To be called once, in a process of its own: what a second load takes is not what the first one took.
 
@@ -60,7 +62,7 @@ def peak_bytes(model: Path, inputs: Path, runtime: str | None) -> tuple[int, Pro
     def load_and_call() -> object:
         loaded = load_saved(model, runtime)
         with torch.inference_mode():
-            answer = call(loaded, example)
+            answer = run(loaded, example)
         nonlocal objects, pages
         objects = process_counters.small_objects() - objects
         pages = process_counters.anonymous() - pages

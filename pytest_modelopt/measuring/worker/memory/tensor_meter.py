@@ -225,6 +225,12 @@ class CudaMeter:
         return int(torch.cuda.memory_stats(self._device).get(f"requested_bytes.all.{which}", 0))
 
 
+def bytes_beside(value: Any, model: nn.Module) -> int:
+    """Of all memory that `value` holds, without what belongs to the model: shared memory counts once."""
+    own = Walk(model, passes_runtimes=True).ranges()
+    return union_bytes(sorted([*own, *Walk(value).ranges()])) - union_bytes(own)
+
+
 def union_bytes(ranges: Iterable[tuple[int, int]]) -> int:
     """Of sorted (start, stop)."""
     total = reached = 0

@@ -21,10 +21,12 @@ from pytest_modelopt.measuring.worker.metrics import torchmetrics as classes
 from pytest_modelopt.measuring.worker.metrics.agreement import Agreement, Cosine, Sqnr
 from pytest_modelopt.measuring.worker.metrics.classification import Classification
 from pytest_modelopt.measuring.worker.metrics.functions import PerExample, WholeSet
+from pytest_modelopt.measuring.worker.metrics.perplexity import Perplexity
+from pytest_modelopt.measuring.worker.metrics.perplexity import of_sums as perplexity_of_sums
 from pytest_modelopt.measuring.worker.metrics.scored_outputs import Prepare, Prepared
 from pytest_modelopt.measuring.worker.metrics.scorer import Scorer
 from pytest_modelopt.measuring.worker.metrics.wrong_pairings import Paired
-from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.metric import PERPLEXITY, MetricSpec
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ def make_metric(spec: MetricSpec, loader: loading.Loader) -> Metric:
     called = "" if prepare is None else _name_of(spec.prepare, prepare)
     if spec.is_built_in:
         assert isinstance(spec.name, str)
+        if spec.name == PERPLEXITY:
+            return Metric(spec.name, False, Perplexity, from_sums=perplexity_of_sums)
         built_in, summed = _built_in(spec), _mean if spec.name == "cosine" else None
         if spec.is_unlabelled:
             return Metric(spec.name, True, built_in, prepare, called, summed)

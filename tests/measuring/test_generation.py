@@ -1,0 +1,284 @@
+"""A model that generates in its worker, each figure against a loop that is written by hand."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils import _pytree
+
+from pytest_modelopt.measuring.controller.answer_comparison import compare_tokens
+from pytest_modelopt.measuring.protocol import VariantError
+from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.measuring.worker.bench import Bench
+from pytest_modelopt.measuring.worker.generation import Step, TimedDecode
+from pytest_modelopt.optimizing.expression import parse
+from pytest_modelopt.results.generation import Generation
+from pytest_modelopt.results.metric import MetricSpec
+from tests.measuring import generating
+from tests.measuring.generating import LAYERS, WIDTH, by_hand, continued_by_hand
+
+pytestmark = pytest.mark.runtime
+
+PROMPT, NEW = 12, 8
+CONTEXT = PROMPT + NEW
+IDS = generating.data()[:, :CONTEXT]
+MODULE = generating.__name__
+Make = Callable[..., Bench]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """A loaded Bench in this process."""
+    threads = torch.get_num_threads()
+
+    def made(
+        model: str = "gpt",
+        data: str = "data",
+        recipe: str | None = None,
+        metric: str = "perplexity",
+        prepare: str | None = None,
+        new_tokens: int = NEW,
+        step: str | None = None,
+        batch_size: int = 2,
+    ) -> Bench:
+        variant = Variant(
+            model=f"{MODULE}:{model}",
+            recipe=parse(recipe) if recipe else None,
+            data=f"{MODULE}:{data}",
+            calibration=None,
+            example_inputs=None,
+            metric=MetricSpec(metric, prepare=prepare),
+            import_paths=tuple(sys.path),
+            working_directory=str(Path.cwd()),
+            batch_size=batch_size,
+            generation=Generation(new_tokens, PROMPT, step),
+        )
+        bench = Bench(variant)
+        bench.load()
+        if recipe is not None:
+            bench.optimize()
+        return bench
+
+    yield made
+    torch.set_num_threads(threads)
+
+
+def held_bytes(value: Any) -> int:
+    return sum(leaf.numel() * leaf.element_size() for leaf in _pytree.tree_leaves(value))
+
+
+# --- the call --------------------------------------------------------------------------------------------------------
+
+
+def test_the_steps_are_given_the_tokens_that_the_original_generates(make: Make) -> None:
+    inputs: Any = make()._call_inputs()
+    assert inputs.shape == (2, CONTEXT)
+    assert torch.equal(inputs[:, :PROMPT], IDS[:2, :PROMPT])
+    assert torch.equal(inputs[:, PROMPT:], continued_by_hand(generating.gpt(), IDS[:2, :PROMPT], NEW))
+
+
+def test_recipes_see_one_forward_pass_of_the_prompts(make: Make) -> None:
+    inputs: Any = make()._first_inputs()
+    assert torch.equal(inputs, IDS[:2, :PROMPT])
+
+
+def test_a_whole_call_answers_as_one_forward_pass_over_all_tokens(make: Make) -> None:
+    bench = make()
+    inputs: Any = bench._call_inputs()
+    with torch.inference_mode():
+        expected = generating.gpt()(inputs)[0][:, -1]
+    assert torch.allclose(
+        torch.tensor(bench.answer().values, dtype=torch.float64), expected.flatten().double(), atol=1e-4
+    )
+
+
+def test_each_timed_call_has_a_fresh_cache(make: Make) -> None:
+    bench, lengths = make(), []
+
+    def counted(model: Any, ids: torch.Tensor, cache: Any) -> Any:
+        logits, cache = model(ids, cache)
+        lengths.append(cache[0][0].shape[2])
+        return logits, cache
+
+    ids: Any = bench._call_inputs()
+    with torch.inference_mode():
+        decode = TimedDecode(Step(bench.model, counted), ids, PROMPT)
+        lengths.clear()
+        call = decode.prepared(3)
+        assert lengths == [], "caches are made before the clock starts, of one that is kept"
+        for _ in range(3):
+            call()
+    assert lengths == 3 * list(range(PROMPT + 1, CONTEXT + 1))
+
+
+def test_whole_call_prefill_and_decode_are_timed_apart(make: Make) -> None:
+    bench = make(batch_size=1)
+    steps: list[int] = []
+    bench.model.register_forward_hook(lambda module, given, output: steps.append(given[0].shape[1]))
+    assert bench.prepare_timing(phases=("prefill", "decode")) == ""
+    for call, expected in (("prefill", {PROMPT}), ("decode", {1}), ("whole", {1, PROMPT})):
+        steps.clear()
+        block = bench.block(call)  # type: ignore[arg-type]
+        assert block.calls >= 1
+        assert set(steps) == expected
+    assert steps.count(1) == NEW * steps.count(PROMPT)
+    assert bench.usage().threads == 1
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_cache_is_counted_to_the_byte_at_the_whole_context(make: Make) -> None:
+    memory = make().memory()
+    assert memory.call is not None
+    key_and_value, of_float = 2, 4
+    assert memory.call.cache_bytes == key_and_value * LAYERS * 2 * CONTEXT * WIDTH * of_float
+    assert (memory.call.context, memory.call.sequences) == (CONTEXT, 2)
+
+
+def test_the_peak_is_that_of_prompt_and_steps_with_the_cache_in_it(make: Make) -> None:
+    memory = make().memory()
+    assert memory.call is not None
+    assert memory.call_peak_bytes is not None
+    assert memory.call.prefill_peak_bytes is not None
+    assert memory.call.step_peak_bytes is not None
+    cache = held_bytes(by_hand(generating.gpt(), IDS[:2], PROMPT).cache)
+    assert memory.call.cache_bytes == cache
+    one_token, prompt_cache = cache // CONTEXT, cache * PROMPT // CONTEXT
+    assert memory.call.prefill_peak_bytes > prompt_cache
+    assert memory.call.step_peak_bytes >= cache, "a new cache is made beside the old one"
+    assert memory.call_peak_bytes >= max(memory.call.prefill_peak_bytes, 2 * cache - one_token)
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+def test_perplexity_flips_and_divergence_are_those_of_a_loop_by_hand(make: Make, tmp_path: Path) -> None:
+    original, variant = make(), make(recipe="int8-dynamic")
+    before = original.score(keep=str(tmp_path / "kept"))
+    after = variant.score(reference=str(tmp_path / "kept"))
+    hands = [by_hand(bench.model, IDS, PROMPT) for bench in (original, variant)]
+    for answers, hand in zip((before, after), hands, strict=True):
+        assert answers.score == pytest.approx(math.exp(float(hand.losses.double().mean())), rel=1e-5)
+        assert answers.examples == 20
+        assert answers.summands is not None
+        assert list(answers.summands) == pytest.approx(hand.losses.double().mean(dim=1).tolist(), rel=1e-5)
+    found = compare_tokens(before, after)
+    assert found is not None
+    changed = (hands[0].top != hands[1].top).sum(dim=1)
+    assert (found.sequences, found.positions) == (20, NEW)
+    assert found.flips == int(changed.sum()) > 0
+    assert found.squares == int(changed.square().sum())
+    log_p, log_q = (hand.log_probabilities.double() for hand in hands)
+    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+    assert found.divergence is not None
+    assert found.divergence.mean == pytest.approx(float(divergence.mean()), rel=1e-3)
+    assert found.divergence.largest == pytest.approx(float(divergence.max()), rel=1e-3)
+    assert found.divergence.positions == 20 * NEW
+
+
+def test_the_interval_of_a_drop_is_by_sequence(make: Make) -> None:
+    original, variant = make(), make(recipe="int8-dynamic")
+    before, after = original.score(), variant.score()
+    assert before.summands is not None
+    assert after.summands is not None
+    interval: Any = variant.interval(before.summands, after.summands, after.width)
+    drawn = torch.randint(20, (4000, 20), generator=torch.Generator().manual_seed(7))
+    was, now = (torch.tensor(side.summands, dtype=torch.float64)[drawn].mean(dim=1).exp() for side in (before, after))
+    low, high = torch.quantile(now - was, torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.15 * (high - low))
+
+
+def test_a_metric_of_text_is_given_what_the_model_writes_by_itself(make: Make) -> None:
+    answers = make(metric=f"{__name__}:share_as_by_hand").score()
+    assert answers.score == 1.0
+    assert answers.tokens is not None, "flips are known whatever is scored"
+
+
+def share_as_by_hand(outputs: Any, targets: Any) -> float:
+    assert torch.equal(targets, IDS[:, PROMPT:]), "without targets the data's own tokens stand beside what is written"
+    expected = continued_by_hand(generating.gpt(), IDS[:, :PROMPT], NEW)
+    return float((outputs == expected).double().mean())
+
+
+share_as_by_hand.higher_is_better = True  # type: ignore[attr-defined]
+
+
+def test_the_targets_of_the_data_go_to_a_metric_of_text(make: Make) -> None:
+    assert make(data="texts", metric=f"{__name__}:number_of_targets").score().score == 20
+
+
+def number_of_targets(outputs: Any, targets: Any) -> float:
+    return float(targets.count("a") if outputs.shape == (20, NEW) else -1)
+
+
+number_of_targets.higher_is_better = True  # type: ignore[attr-defined]
+
+
+def test_a_function_of_the_project_makes_the_steps(make: Make) -> None:
+    by_function = make("streaming", step=f"{MODULE}:step")
+    by_forward = make()
+    assert by_function.score().score == by_forward.score().score
+    assert by_function.memory().call == by_forward.memory().call
+
+
+def test_what_was_saved_generates_in_another_process(make: Make, tmp_path: Path) -> None:
+    bench = make(recipe="int8-dynamic")
+    for save, name in ((bench.save, "model"), (bench.save_inputs, "inputs")):
+        save(str(tmp_path / name))
+    again = Bench(bench._variant)
+    again.reload(str(tmp_path / "model"), str(tmp_path / "inputs"))
+    assert again.answer().is_like(bench.answer())
+    assert torch.equal(again._call_inputs(), bench._call_inputs())
+
+
+# --- what cannot be measured -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            {"model": "classifier"},
+            "Sequential does not generate: .* needs a module of transformers with `generate`, one",
+        ),
+        ({"model": "streaming"}, "Streaming does not generate: .* as `step`"),
+        ({"model": "no_tuple"}, r"one step returned a Tensor, not \(logits, cache\)"),
+        ({"model": "short"}, r"12 \+ 8 = 20 tokens, and the model has 16 positions \(`block_size`\)"),
+        ({"new_tokens": 28, "model": "short"}, r"12 \+ 28 = 40 tokens, and the model has 16 positions"),
+        ({"new_tokens": 29}, r"sequence 0 of the data has 40 tokens, and prompt \+ new_tokens are 12 \+ 29 = 41"),
+        ({"data": "unknown_ids"}, r"from 5\d to 9\d without a cache: IndexError.*rows of its embeddings: tokens 50"),
+        ({"step": f"{MODULE}:VOCABULARY"}, f"step `{MODULE}:VOCABULARY` is a int, not a function"),
+    ],
+)
+def test_what_cannot_generate_says_why(make: Make, arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(VariantError, match=told):
+        make(**arguments)
+
+
+def test_an_id_that_the_model_does_not_know_is_told_when_it_is_scored(make: Make) -> None:
+    with pytest.raises(VariantError, match="the data holds the id 50, and the model gives logits of 50 tokens"):
+        make(data="unknown_new_ids").score()
+
+
+def test_a_model_that_is_set_to_sample_generates_greedily_and_says_so(make: Make) -> None:
+    bench = make("sampling")
+    (note,) = Bench(bench._variant).load().notes
+    assert note.startswith("the model is set to sample (`do_sample`) and to search 4 beams (`num_beams`)")
+
+
+def test_a_runtime_that_keeps_no_cache_is_refused_in_a_sentence(make: Make) -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(VariantError, match=r"onnxruntime exports one step of the model without its cache"):
+        make(recipe="onnxruntime")
+
+
+def test_a_recipe_that_loses_the_cache_is_told_as_its_doing(make: Make) -> None:
+    with pytest.raises(VariantError, match=r"after bf16 the model no longer generates with a cache.*not \(logits"):
+        make("forgetful", recipe="bf16")
