@@ -390,3 +390,34 @@ def test_what_is_measured_otherwise_is_told(tmp_path: Path) -> None:
         "4 ms at time_limit 10 ms",
         "another time_limit",
     )
+
+
+# --- workloads -------------------------------------------------------------------------------------------------------
+
+
+def pointed(workloads: str, limits: str = "max_memory: 3 MiB") -> str:
+    stated = f"    workloads: {{{workloads}}}\n" if workloads else ""
+    return f"{START}{stated}    recipes:\n      int8-dynamic: {{{limits}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "loosened_rows", "removed"),
+    [
+        ("a: {batch_size: 2}, b: {batch_size: 8}", "a: {batch_size: 2}", [("@ b", "removed")], ["@ b"]),
+        ("a: {batch_size: 2, max_size: 1 B}", "a: {batch_size: 2, max_size: 2 B}", [("@ a", "relaxed")], []),
+        ("a: {batch_size: 2, max_size: 1 B}", "a: {batch_size: 2}", [("@ a", "removed")], []),
+        ("a: {batch_size: 8}", "a: {batch_size: 2}", [("@ a", "relaxed")], []),
+        ("a: {batch_size: 8}", "c: {batch_size: 8}", [], []),  # another name, and the same call
+        ("a: {batch_size: 8}", "c: {batch_size: 2}", [("@ a", "removed")], ["@ a"]),
+        ("", "a: {batch_size: 2}, b: {batch_size: 1}", [], []),  # as it was is b
+        ("", "a: {batch_size: 2}, b: {batch_size: 3}", [], []),  # more memory under the same limit
+        ("a: {batch_size: 1}, b: {batch_size: 8}", "", [("@ b", "removed")], ["@ b"]),
+    ],
+)
+def test_a_workload_that_is_gone_or_kinder_is_looser(
+    tmp_path: Path, base: str, head: str, loosened_rows: list[tuple[str, str]], removed: list[str]
+) -> None:
+    rows = [(str(row[0]), row[2]) for row in entries(tmp_path, pointed(base), pointed(head))]
+    assert rows == [(f"vit/int8-dynamic {name}", kind) for name, kind in loosened_rows]
+    gone = removed_cases(load(tmp_path, pointed(base)), load(tmp_path, pointed(head)))
+    assert gone == tuple(f"vit/int8-dynamic {name}" for name in removed)

@@ -232,3 +232,33 @@ def test_for_all_files_and_figures(
     # A drop that no floor makes meaningless any more is judged from the second run on.
     assert project.update(*arguments) == new or loosen
     assert len(new.splitlines()) == len(text.splitlines())
+
+
+# --- workloads -------------------------------------------------------------------------------------------------------
+
+POINTS = """version: 1
+models:
+  m:
+    factory: shop:net
+    data: shop:data
+    workloads:
+      online: {threads: 1}
+      night: {threads: 2, max_memory: 6 MiB}
+    budget: {max_memory: 5 MiB}
+    recipes:
+      int8-dynamic: {max_size: 4 MiB, workloads: {online: {max_memory: 4 MiB}}}
+      bf16: {}
+"""
+
+
+def test_a_limit_is_set_where_it_holds_for_its_rows(project: Project) -> None:
+    """That of night by the worst of both recipes, that of the budget by bf16 online alone."""
+    night = {name: replace(of_bytes(memory), threads=2) for name, memory in (("int8-dynamic", MIB), ("bf16", 2 * MIB))}
+    online = {"int8-dynamic": of_bytes(MIB / 2), "bf16": of_bytes(3 * MIB)}
+    cases = {f"m/{name} @ night": of for name, of in night.items()}
+    project.measured(POINTS, cases | {f"m/{name} @ online": of for name, of in online.items()})
+    expected = POINTS.replace("6 MiB", "2.1 MiB").replace("5 MiB", "3.15 MiB")
+    expected = expected.replace("max_size: 4 MiB", "max_size: 1.05 MiB")
+    assert project.update() == expected.replace("{max_memory: 4 MiB", "{max_memory: 0.525 MiB")
+    project.measured(POINTS, cases | {f"m/{name} @ online": of for name, of in online.items()})
+    assert project.update("--only", "m/bf16 @ night") == POINTS.replace("6 MiB", "2.1 MiB")

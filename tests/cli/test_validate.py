@@ -151,6 +151,10 @@ def validated(folder: Path, capsys: pytest.CaptureFixture[str], stated: dict[str
             {"metric": "torchmetrics.text.WordErorRate"},
             "8: m cannot run: `metric: torchmetrics.text.WordErorRate`: `torch",
         ),
+        (
+            {"more": "workloads: {long: {example_inputs: shop:one}}"},
+            "9: m cannot run: `example_inputs: shop:one`: `shop` has no `one`",
+        ),
         ({"more": "slices: shop:slice_of"}, "9: m cannot run: `slices: shop:slice_of`: `shop` has no `slice_of`"),
         ({"more": "example_inputs: shop:one"}, "9: m cannot run: `example_inputs: shop:one`: `shop` has no `one`"),
         (

@@ -60,9 +60,10 @@ class Project:
         of = [
             replace(
                 cases[entry.name],
-                id=f"budgets.yaml::{entry.model.name}::{entry.recipe}",
+                id=f"budgets.yaml::{entry.model.name}::{entry.row}",
                 model=entry.model.name,
                 recipe=entry.recipe,
+                workload=entry.workload.name,
                 limits=entry.limits,
                 inference=entry.model.inference,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from pytest_modelopt.measuring.protocol import Examples
+from pytest_modelopt.measuring.protocol import Called, Examples, VariantError
 from pytest_modelopt.measuring.worker.data import examples
 from pytest_modelopt.measuring.worker.data.examples import (
     read_batches,
 )
+from pytest_modelopt.results.workload import Workload
 
 # --- through the worker's operations ---------------------------------------------------------------------------------
 
@@ -37,6 +39,9 @@ def shuffled():
     made += 1
     torch.rand(made)  # another state of the generator each time
     return DataLoader(TensorDataset(INPUTS, TARGETS), batch_size=32, shuffle=True)
+
+def seven():
+    return torch.ones(7, 4)
 
 def by_target(inputs, target):
     assert inputs.shape == (4,)
@@ -101,3 +106,29 @@ def test_data_that_was_too_large_to_keep_is_read_by_each_variant(
     answers = made.score()
     assert (answers.examples, answers.data_fingerprint) == (300, found.fingerprint)
     assert sys.modules["read_user"].made == 3
+
+
+def test_the_call_at_each_workload_has_the_inputs_and_threads_that_it_states(bench: Callable[..., Any]) -> None:
+    """`example_inputs` are cut only where `batch_size` is stated closer, and that is told."""
+    whole = Workload("whole", 9, 2, "cpu", None, "read_user:seven", "all")
+    made = bench(
+        points=(
+            Workload("first", 2),
+            whole,
+            replace(whole, name="cut", batch_size=3, takes="first"),
+            replace(whole, name="wrong", takes="exactly"),
+        ),
+        workload="whole",
+    )
+    loaded = made.load()
+    assert loaded.called == Called(2, ((2, 4),))
+    for name, count, note in (("whole", 7, "has the 7 examples"), ("cut", 3, "has the first 3 of the 7 examples")):
+        point = next(each for each in made._variant.points if each.name == name)
+        called, _ = made.move(point)
+        assert (called.batch_size, called.shapes) == (count, ((count, 4),))
+        assert note in called.notes[0]
+        assert torch.get_num_threads() == 2
+    made.score()
+    assert torch.get_num_threads() == 1, "answers are those of the first workload"
+    with pytest.raises(VariantError, match="holds 7 examples, and `batch_size`, which is stated beside it, is 9"):
+        made.move(made._variant.points[3])

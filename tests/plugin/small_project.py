@@ -168,6 +168,12 @@ def labelled(model):
 """
 
 
+def collected(pytester: pytest.Pytester, *arguments: str) -> list[str]:
+    """The node ids of the cases of budgets.yaml that these arguments select."""
+    result = pytester.runpytest("--modelopt", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments)
+    return [line for line in result.outlines if line.startswith("budgets.yaml::")]
+
+
 def run(
     project: Callable[..., pytest.Pytester], tests: str, *arguments: str, budgets: str | None = None
 ) -> pytest.RunResult:

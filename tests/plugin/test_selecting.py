@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pytest_modelopt.plugin.selection import _EXPRESSION, _keyword
+from tests.plugin.small_project import collected
 
 Project = Callable[..., pytest.Pytester]
 
@@ -32,11 +33,6 @@ BOTH, RANK, INT8, PRUNED = (
     "budgets.yaml::classifier::int8-dynamic",
     "budgets.yaml::images::prune-structured(ratio=0.5, keep='0,1')",
 )
-
-
-def collected(pytester: pytest.Pytester, *arguments: str) -> list[str]:
-    result = pytester.runpytest("--modelopt", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments)
-    return [line for line in result.outlines if line.startswith("budgets.yaml::")]
 
 
 @pytest.mark.parametrize(

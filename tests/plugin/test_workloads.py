@@ -11,8 +11,7 @@ import pytest
 from pytest_modelopt.results.json import read
 from pytest_modelopt.results.measurement import Measurement
 from tests.plugin.repositories import Repository, model
-from tests.plugin.small_project import run
-from tests.plugin.test_selecting import collected
+from tests.plugin.small_project import collected, run
 
 Project = Callable[..., pytest.Pytester]
 
@@ -96,7 +95,7 @@ def served(project: Project) -> pytest.Pytester:
 def once(side: Measurement | None) -> Measurement:
     """What does not depend on the point."""
     assert side is not None
-    return replace(side, call_peak_bytes=None, seconds={})
+    return replace(side, call_peak_bytes=None, seconds={}, observations=None)
 
 
 def test_each_point_has_its_memory_and_limits_and_answers_are_measured_once(served: pytest.Pytester) -> None:
