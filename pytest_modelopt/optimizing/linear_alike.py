@@ -42,7 +42,12 @@ class LinearAlike:
         found = {module: layer for module in self._model.modules() if (layer := _layer(module, tied))}
         if not found:
             return ()
-        twins: dict[nn.Module, nn.Module] = {module: layer.twin for module, layer in found.items()}
+        # hooks stay with the layer, and each recipe has its own rule on them
+        twins: dict[nn.Module, nn.Module] = {
+            module: layer.twin
+            for module, layer in found.items()
+            if not (module._forward_hooks or module._forward_pre_hooks)
+        }
         others = answering_otherwise(self._model, self._inputs, twins)
         before = self._answers()
         self._lent = {module: layer for module, layer in found.items() if module not in others}

@@ -116,7 +116,8 @@ class TestInt8Dynamic:
 
     def test_tied_and_subclassed_layers_are_left_and_named(self) -> None:
         class Mine(nn.Linear):
-            pass
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return super().forward(x).abs()
 
         model = nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 16), Mine(16, 16), nn.Linear(16, 20, bias=False))
         model[3].weight = model[0].weight
@@ -124,6 +125,7 @@ class TestInt8Dynamic:
         assert model[3].weight is model[0].weight
         notes = " | ".join(optimization.notes)
         assert "1 Linear (1.25 KiB) left as they are: another module shares their weight" in notes
+        assert "the weight that `0` and `3` share (1.25 KiB) stays as it is" in notes
         assert "1 Mine (1.06 KiB) left in floating point: torch packs exact nn.Linear only" in notes
 
     def test_a_forward_that_reads_a_packed_weight_is_told_so(self) -> None:

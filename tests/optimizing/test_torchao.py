@@ -134,6 +134,22 @@ class TestWhatIsLeftAlone:
         assert weights_bytes(optimization.model) == (50 * 64 + 64) * FLOAT32 + 64 * 64 + 64 * ROW
         assert "1 Linear (12.5 KiB) left as they are: another module shares" in " ".join(optimization.notes)
 
+    def test_groups_and_embeddings_hold_what_the_note_says(self) -> None:
+        model = nn.Sequential(nn.Embedding(40, 64), nn.Linear(64, 96), nn.Linear(96, 20))
+        inputs = torch.randint(0, 40, (2, 3))
+        original = run(model.eval(), inputs)
+        optimization = apply("torchao-int8-weight-only(group=64)", model, inputs)
+        assert relative_error(run(optimization.model, inputs), original) < 0.02
+        assert weights_bytes(optimization.model) == (40 + 96) * (64 + 5) + 20 * 96 * FLOAT32 + (96 + 20) * FLOAT32
+        notes = " | ".join(optimization.notes)
+        assert f"1 Embedding and 1 Linear hold {8 * 69 / 64:.2f} bits a weight, scales included" in notes
+        assert "1 Linear (7.58 KiB) left as they are: their rows of 96 weights cannot be cut into groups of 64" in notes
+
+    def test_an_embedding_that_writes_into_its_weight_is_kept(self) -> None:
+        model = nn.Sequential(nn.Embedding(40, 64, max_norm=100.0), nn.Linear(64, 8))
+        notes = apply("torchao-int8-weight-only", model, torch.randint(0, 40, (2, 3))).notes
+        assert "1 Embedding (10 KiB) left as they are: max_norm makes every call write into their weight" in notes
+
     def test_a_shared_module_is_quantized_once(self) -> None:
         optimization = apply("torchao-int8-weight-only", *make("shared"))
         assert optimization.model.again is optimization.model.once_more

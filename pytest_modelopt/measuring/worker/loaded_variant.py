@@ -141,14 +141,14 @@ class LoadedVariant:
             quality.run(self.model, self._inputs)
         except VariantError as error:
             self._data.gives_labels = True
-            with contextlib.suppress(VariantError):
+            try:
                 inputs = self._device.take(self._data.example_inputs()[0])
                 quality.run(self.model, inputs)
-                labels.refuse_leak(self.model, inputs)
-                self._inputs = inputs
-                return (labels.NOTE,)
-            self._data.gives_labels = False
-            raise error
+            except VariantError:
+                raise error from None
+            labels.refuse_leak(self.model, inputs)
+            self._inputs = inputs
+            return (labels.NOTE,)
         return ()
 
     def move(

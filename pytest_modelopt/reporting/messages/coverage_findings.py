@@ -52,7 +52,6 @@ _WHY = {
     "NonDynamicallyQuantizableLinear": (
         "NonDynamicallyQuantizableLinear is how MultiheadAttention keeps its output projection out of it"
     ),
-    "Conv1D": "Conv1D of Hugging Face is a Linear with its weight transposed: replace it by nn.Linear first",
 }
 
 
@@ -60,7 +59,12 @@ def _way_out(found: Parameters, changes: Sequence[str]) -> str:
     """Why this type is passed over by steps that change these, and the recipes that would change it."""
     kind, base, recipes = found["type"], found["derived_from"], found["changed_by"]
     why = _WHY.get(kind, "")
-    if base in changes:
+    if base == "Linear" and base in changes:
+        why = (
+            f"{kind} is derived from {base} and was not taken as one: it answers otherwise than a Linear with its weight "
+            "does, holds more than that, or its weight is used by something else, too"
+        )
+    elif base in changes:
         why = (
             f"{kind} is derived from {base}, and recipes replace exact nn.{base} only, since a subclass may compute "
             f"something else: use nn.{base} where its forward is the same"
