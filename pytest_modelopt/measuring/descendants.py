@@ -91,7 +91,7 @@ def started_by(worker: int, *, only_group: bool = False) -> dict[int, str]:
 
 
 def _read(process: str, name: str) -> bytes:
-    """A file of `/proc`, at a third of what `Path.read_bytes` takes: hundreds are read where a worker ends."""
+    """A file of `/proc`, without pathlib, which took half of the time: hundreds are read where a worker ends."""
     with open(f"/proc/{process}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
         return file.readall()
 
