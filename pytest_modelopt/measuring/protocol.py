@@ -53,6 +53,8 @@ class Loaded:
     """Of a candidate, and of an original that is a file."""
     shipped: dict[str, str] = field(default_factory=dict)
     """As in `Measurement`."""
+    digest: str | None = None
+    """As in `Observations`, of what a recipe has made."""
     has_compiler: bool = False
     """Whether the project has imported torch's compiler, or a library that does."""
     is_uncounted: bool = False
