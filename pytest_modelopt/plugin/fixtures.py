@@ -302,7 +302,6 @@ class Optimizer(_Work):
         notes = tuple(note for step in loaded.coverage.steps for note in step.notes)
         return Optimized(variant.recipe.text, loaded.coverage, (*loaded.notes, *notes), path, write)
 
-
     def _add_sums(self, measured: Measurement, sums: dict[str, str]) -> None:
         """Of the files that were written, to the case of this test in which it was measured."""
         written = replace(measured, shipped=sums)

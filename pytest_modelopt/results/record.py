@@ -13,7 +13,7 @@ from pytest_modelopt.results.base import Against
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.merge_info import Merged
 
-SCHEMA_VERSION: Literal[8] = 8
+SCHEMA_VERSION: Literal[9] = 9
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Record:
     """What head was compared with; None where it was not."""
     merged: Merged | None = None
     """Of a record that was put together from those of several jobs; None for the record of one run."""
-    schema_version: Literal[8] = SCHEMA_VERSION
+    schema_version: Literal[9] = SCHEMA_VERSION
 
     def machine_of(self, case: Case) -> Environment | None:
         """The machine on which the case was measured."""

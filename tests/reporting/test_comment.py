@@ -143,7 +143,7 @@ def _in_case(**changes: Any) -> Callable[[dict[str, Any]], None]:
     ("change", "told"),
     [
         (_changed(schema_version=5), "schema_version: the record was written by another version: it says 5"),
-        (_changed(schema_version="8"), "schema_version: the record was written by another version"),
+        (_changed(schema_version="9"), "schema_version: the record was written by another version"),
         (_changed(extra=1), "extra: is not a field of a record"),
         (_changed(seed="7"), 'seed: must be a whole number, not "7"'),
         (_changed(seed=2**70), "seed: the number does not fit into 64 bits"),
@@ -186,10 +186,10 @@ def test_what_is_no_record_is_refused_in_one_line(
         ("[1]", "the record must be a JSON object"),
         ("[" * 200_000, "this is not a JSON record"),
         ('{"a":' * 200_000, "this is not a JSON record"),
-        ('{"schema_version": 8, "cases": ' + "[" * 900 + "]" * 900 + "}", "recursion limit exceeded"),
-        ('{"schema_version": 8, "schema_version": 8}', '"schema_version" is given twice'),
+        ('{"schema_version": 9, "cases": ' + "[" * 900 + "]" * 900 + "}", "recursion limit exceeded"),
+        ('{"schema_version": 9, "schema_version": 9}', '"schema_version" is given twice'),
         (f"{{{','.join(f'{key}:1' for key in KEYS)}}}", '"k99999" is given twice'),  # compared one by one: minutes
-        (f'{{"schema_version": 8, "cases": [{",".join(2_000 * ["{}"])}]}}', "this is not a record: "),
+        (f'{{"schema_version": 9, "cases": [{",".join(2_000 * ["{}"])}]}}', "this is not a record: "),
         ("\ud800".encode("utf-8", "surrogatepass").decode("latin-1"), "this is not a JSON record"),
     ],
     ids=lambda text: text[:30],

@@ -20,9 +20,10 @@ def require_same(context: WorkerContext, made: Measured, recorded: Measurement, 
     if not why and before is not None and before.answers is not None and before.varies is False:
         seen: Observations = context.ask(made, name, "observe", f"calling the {made.variant.label}", stage="compare")
         if seen.answers != before.answers:
-            why = "made again, the variant holds what was measured and answers otherwise: the code of its model is another"
+            why = "made again, the variant holds what was measured and answers otherwise: the code of its model differs"
     if why:
-        raise Failed(CaseError("compare", f"{why}; make it where the record was made (revision, versions, processor), or measure again"))
+        remedy = "make it where the record was made (revision, versions, processor), or measure again"
+        raise Failed(CaseError("compare", f"{why}; {remedy}"))
 
 
 def unlike(recorded: Measurement, shipped: dict[str, str], digest: str | None) -> str:
@@ -39,5 +40,5 @@ def unlike(recorded: Measurement, shipped: dict[str, str], digest: str | None) -
         return ""
     if not ours or not theirs:
         why = None if before is None else before.unobserved.get("digest")
-        return f"nobody can say whether the variant is what was measured: no sum of it is known ({why or 'it has none'})"
+        return f"nobody can say whether the variant is what was measured: it has no sum ({why or 'not looked at'})"
     return f"made again, the variant is not what was measured: its sum is {ours}, and that of the record {theirs}"

@@ -1,4 +1,4 @@
-"""A sum of what a variant holds, by which it is known again: its modules, their settings, and the bits of its weights."""
+"""A sum of what a variant holds, by which it is known again: modules, their settings, and the bits of weights."""
 
 from __future__ import annotations
 
