@@ -104,8 +104,8 @@ class Origin(Strict):
     file: File = Field(default="", description="The model as a file, by its path from the folder of this file.")
     sha256: Sha256 = Field(
         default=(),
-        description="The SHA-256 sum that the file must have; where others belong to it (external data of an .onnx, the "
-        ".bin of an .xml), that of each, by name.",
+        description="The SHA-256 sum that the file must have; where others belong to it (external data of an .onnx, "
+        "the .bin of an .xml), that of each, by name.",
     )
     inputs: InputNames = Field(
         default=(), description="Which argument of the model's call each input of the file gets, where names differ."

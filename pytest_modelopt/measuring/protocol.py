@@ -204,3 +204,5 @@ class Usage:
     """Cores that it kept busy while it was not its turn."""
     compilations: int = 0
     """Graphs that torch.compile made after the warm-up."""
+    recognized: str = ""
+    """Why calls were not alike: the model knew inputs again, by the places of others before them. In words, or ''."""

@@ -46,9 +46,7 @@ def load(folder: Path, name: str, sums: object) -> Made:
 
 
 @pytest.mark.parametrize(("make", "beside"), [(onnx_program, "weights.bin"), (openvino_program, "a.bin")])
-def test_each_file_must_be_the_one_that_was_meant(
-    tmp_path: Path, make: Callable[[Path], str], beside: str
-) -> None:
+def test_each_file_must_be_the_one_that_was_meant(tmp_path: Path, make: Callable[[Path], str], beside: str) -> None:
     folder = tmp_path / "dist"
     folder.mkdir()
     name = make(folder)
@@ -82,7 +80,7 @@ def test_weights_of_a_program_in_another_folder_are_not_read(tmp_path: Path) -> 
         if entry.key == "location":
             entry.value = "../weights.bin"
     (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(VariantError, match=r"a\.onnx keeps weights in \.\./weights\.bin, and ONNX allows"):
+    with pytest.raises(VariantError, match=r"a\.onnx keeps weights in \.\./weights\.bin, which ONNX allows"):
         load_file(ProgramSource(str(tmp_path / "a.onnx")), tmp_path, torch.ones(2, 8), lambda: ITS_OWN)
 
 

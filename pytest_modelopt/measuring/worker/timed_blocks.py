@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ class TimedBlocks(LoadedVariant):
     def __init__(self, variant: Variant) -> None:
         super().__init__(variant)
         self._stopwatch: latency.Stopwatch | None = None
+        self._timed: TimedCall | None = None
         self._compilations = 0
 
     def prepare_timing(self, slowdown: float = 0.0) -> str:
@@ -37,9 +39,10 @@ class TimedBlocks(LoadedVariant):
         with torch.inference_mode():
             if knows := knows_content(self.model, self._first_inputs()):
                 return knows
-        timed: latency.Timed = TimedCall(
+        self._timed = TimedCall(
             self.model, self._first_inputs(), copies=self._needs_copies, at_new_addresses=bool(self._remembers)
         )
+        timed: latency.Timed = self._timed
         if slowdown:
             timed = latency.Slowed(timed, slowdown, self._device.synchronize)
         with torch.inference_mode():
@@ -56,7 +59,10 @@ class TimedBlocks(LoadedVariant):
     def usage(self) -> Usage:
         """Of the processor, since `prepare_timing`."""
         assert self._stopwatch is not None
-        return self._stopwatch.usage(torch.get_num_threads(), compilations() - self._compilations)
+        assert self._timed is not None
+        usage = self._stopwatch.usage(torch.get_num_threads(), compilations() - self._compilations)
+        with torch.inference_mode():
+            return replace(usage, recognized=self._timed.recognized())
 
     def pin(self, cores: list[int]) -> None:
         """Run on these cores only, with every thread that exists."""

@@ -45,7 +45,7 @@ class File(ProgramFile):
         for place in dict.fromkeys(places):
             if PurePath(place).is_absolute() or ".." in PurePath(place).parts:
                 raise ProgramFileError(
-                    f"{Path(file).name} keeps weights in {version_of(place)}, and ONNX allows that in its own folder only"
+                    f"{Path(file).name} keeps weights in {version_of(place)}, which ONNX allows in its own folder only"
                 )
             beside.append(str(Path(file).parent / place))
         return (file, *beside), f"ONNX opset {opset}" + (f", by {producer}" if producer else "")
