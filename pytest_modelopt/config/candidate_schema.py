@@ -49,15 +49,13 @@ def parse_file(value: object) -> str:
 
 def parse_sha256(value: object) -> tuple[tuple[str, str], ...]:
     """64 hexadecimal digits, or these for each file of the program, by its path from the folder of the named one."""
-    sums = value if isinstance(value, Mapping) and value else {"": value}
-    for name, each in sums.items():
+    sums: Mapping[Any, Any] = value if isinstance(value, Mapping) and value else {"": value}
+    for each in sums.values():
         if not isinstance(each, str) or not _SHA256.fullmatch(each):
             raise ValueError(
                 f"{shown(each)} is no SHA-256 sum, which has 64 hexadecimal digits; `sha256sum FILE` prints it"
             )
-        if not isinstance(name, str):
-            raise ValueError(f"{shown(name)} is no name of a file")
-    return tuple((name, each.lower()) for name, each in sums.items())
+    return tuple((str(name), each.lower()) for name, each in sums.items())
 
 
 def parse_inputs(value: object) -> tuple[tuple[str, int | str], ...]:

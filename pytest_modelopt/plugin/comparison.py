@@ -174,7 +174,8 @@ class Optimized:
         suffix = target.suffix if target.suffix in SUFFIXES else ""
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            files = self._write(target.with_name(target.name.removesuffix(suffix)), measured and measured.variant)
+            wanted = None if measured is None else measured.variant
+            files = self._write(target.with_name(target.name.removesuffix(suffix)), wanted)
         except WorkerFailed as failed:
             raise RuntimeError(f"{self.recipe} cannot be saved: {failed.message}") from None
         if suffix not in ("", files[0].suffix):

@@ -84,7 +84,7 @@ def test_weights_of_a_program_in_another_folder_are_not_read(tmp_path: Path) -> 
         load_file(ProgramSource(str(tmp_path / "a.onnx")), tmp_path, torch.ones(2, 8), lambda: ITS_OWN)
 
 
-@pytest.mark.parametrize("stated", [{"a.bin": "12"}, {3: "0" * 64}, {}, []])
+@pytest.mark.parametrize("stated", [{"a.bin": "12"}, {"a.bin": 3}, {}, []])
 def test_what_is_no_sum_is_refused(stated: object) -> None:
-    with pytest.raises(ValueError, match=r"is no SHA-256 sum|is no name of a file"):
+    with pytest.raises(ValueError, match="is no SHA-256 sum"):
         parse_sha256(stated)

@@ -28,7 +28,7 @@ def content_digest(model: nn.Module) -> str | None:
     """
     if isinstance(model, EngineModule):
         return None
-    whole, inside = hashlib.sha256(), []
+    whole, inside = hashlib.sha256(), list[str]()
     for name, module in model.named_modules(remove_duplicate=False):
         if name.startswith(tuple(inside)):
             continue

@@ -110,8 +110,8 @@ class TimedCall:
             return ""
         return (
             f"knows inputs by their place in memory for longer than copies are kept ({_KEPT_BYTES >> 20} MiB of them), "
-            f"and answers from a cache there (operators that it runs at a place that came again: {found}, at a new one: "
-            f"{self._works}), so that timed calls would time a lookup; turn it off in the factory"
+            f"and answers from a cache there (operators that it runs at a place that came again: {found}, at a new "
+            f"one: {self._works}), so that timed calls would time a lookup; turn it off in the factory"
         )
 
     def _note(self, inputs: Inputs) -> set[str]:

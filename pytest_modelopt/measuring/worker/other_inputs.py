@@ -71,7 +71,7 @@ def compare(run: Callable[[Inputs], Any], inputs: list[Inputs], expected: torch.
         return None
     agreeing = {"": _agreeing(given, expected)}
     for told, change in CHANGES.items():
-        agreeing |= {told: count for count in _tried(run, inputs, [change], expected)}
+        agreeing |= _tried(run, inputs, {told: change}, expected)
     classes = _classes(expected)
     count = len(_entries(expected))
     if max(agreeing.values()) < _RIGHT * count:
@@ -81,39 +81,40 @@ def compare(run: Callable[[Inputs], Any], inputs: list[Inputs], expected: torch.
 
 
 def _tried(
-    run: Callable[[Inputs], Any], inputs: list[Inputs], changes: Iterable[Change], expected: torch.Tensor
-) -> Iterator[int]:
+    run: Callable[[Inputs], Any], inputs: list[Inputs], changes: Mapping[str, Change], expected: torch.Tensor
+) -> dict[str, int]:
     """How many answers agree after these changes, one after the other; nothing where one of them does not apply."""
     changed = inputs
-    for change in changes:
+    for change in changes.values():
         changed = list(_changed(changed, change))
         if len(changed) < len(inputs):
-            return
+            return {}
     try:
         found = answers(run, changed)
     except Exception:
-        return  # it does not take such inputs, which is no fault
-    if found.shape == expected.shape:
-        yield _agreeing(found, expected)
+        return {}  # it does not take such inputs, which is no fault
+    return {" and ".join(changes): _agreeing(found, expected)} if found.shape == expected.shape else {}
 
 
 def _combined(run: Callable[[Inputs], Any], inputs: list[Inputs], expected: torch.Tensor) -> dict[str, int]:
     """The best of several changes together, by the first batches; told by how many of all answers agree."""
     batches = next((n for n in range(1, len(inputs)) if len(answers(run, inputs[:n])) >= _FIRST), len(inputs))
     first = expected[: len(answers(run, inputs[:batches]))]
-    best, most = (), 0
+    best: dict[str, Change] = {}
+    most = 0
     for names in combinations():
-        for count in _tried(run, inputs[:batches], [CHANGES[name] for name in names], first):
+        changes = {name: CHANGES[name] for name in names}
+        for count in _tried(run, inputs[:batches], changes, first).values():
             if count > most:
-                best, most = names, count
-    return {" and ".join(best): each for each in _tried(run, inputs, [CHANGES[name] for name in best], expected)}
+                best, most = changes, count
+    return _tried(run, inputs, best, expected) if best else {}
 
 
 def _renamed(given: torch.Tensor, expected: torch.Tensor) -> tuple[tuple[int, int, int], ...]:
     ours, theirs = _classes(given), _classes(expected)
     if ours is None or theirs is None:
         return ()
-    pairs, counts = torch.stack([theirs.flatten(), ours.flatten()]).unique(dim=1, return_counts=True)
+    pairs, counts = torch.stack([theirs.flatten(), ours.flatten()]).unique(dim=1, return_counts=True)  # type: ignore[no-untyped-call]
     found: list[tuple[int, int, int]] = []
     for count, before, after in sorted(zip(counts.tolist(), *pairs.tolist(), strict=True), key=lambda each: -each[0]):
         if not any(before == pair[0] or after == pair[1] for pair in found):
