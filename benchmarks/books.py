@@ -1,9 +1,9 @@
 """How the books balance on the models of the zoo: what a fresh process gains by a variant beside what is explained.
 
 Each variant is made and saved here, and loaded and called in fresh processes from the fork server, as in a test run. A
-line shows the most that each book left unexplained, with what is let pass (`measuring/worker/memory/balance.py`), and in
-how many runs the tensor meter held. The weights are not trained: the books do not depend on them. Below them stand models
-that hide 32 MiB, which the tensor meter must not be used for.
+line shows the most that each book left unexplained, with what is let pass (`measuring/worker/memory/balance.py`), and
+in how many runs the tensor meter held. Weights are not trained, the encoder's aside: the books do not depend on them.
+The last line is a model that hides 32 MiB, for which the tensor meter must never hold.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,10 @@ class _InMalloc(nn.Module):
         return x
 
 
+def _batches(examples: Tensor) -> Iterator[Tensor]:
+    yield from examples[:64].split(16)
+
+
 def variants(kinds: list[str], recipes: list[str]) -> Iterator[tuple[str, str, nn.Module | str, Tensor]]:
     """Model, recipe, the variant or why there is none, and the inputs of its call."""
     for kind in kinds:
@@ -84,7 +89,7 @@ def variants(kinds: list[str], recipes: list[str]) -> Iterator[tuple[str, str, n
         examples = data()[0]
         yield kind, "-", make(), examples[:1]
         for recipe in recipes:
-            context = Context(examples[:1], lambda examples=examples: iter(examples[:64].split(16)), seed=0)
+            context = Context(examples[:1], partial(_batches, examples), seed=0)
             made: nn.Module | str
             try:
                 made = optimize(make(), parse(recipe).steps, context).model

@@ -1,8 +1,8 @@
-"""What a measured call costs beside a plain one: our timed call over a plain loop of `model(x)`, in turns, in one process.
+"""What a measured call costs beside a plain one: our timed call over a loop of `model(x)`, in turns, in one process.
 
-Both are timed by the same clock around as many calls. `untouched` inputs are left alone, and all timed calls share them;
-a model that `writes` into its inputs gets a copy for each call, made before the clock starts: the plain loop makes its
-copies before, too. The ratio of each pair of turns, its median and the interval of the median by the order of the pairs.
+Both are timed by the same clock around as many calls. `untouched` inputs are left alone, and all timed calls share
+them; a model that `writes` into its inputs gets a copy for each call, made before the clock starts, and so does the
+plain loop. The ratio of each pair of turns, its median, and the interval of the median by the order of the pairs.
 """
 
 from __future__ import annotations
