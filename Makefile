@@ -57,6 +57,8 @@ bench: env bench-env
 	$(BIN)/python -m benchmarks.gate_cost
 	$(BIN)/python -m benchmarks.candidate_cost
 	$(BIN)/python -m benchmarks.memory_spread
+	$(BIN)/python -m benchmarks.books
+	$(BIN)/python -m benchmarks.call_cost
 	$(BIN)/python -m benchmarks.warmth
 	$(BIN)/python -m benchmarks.unchanged
 	$(BIN)/python -m benchmarks.faults

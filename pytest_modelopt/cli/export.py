@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from pytest_modelopt.cli.arguments import Commands
     from pytest_modelopt.config.loader import BudgetsFile, CaseEntry
+    from pytest_modelopt.results.measurement import Measurement
+    from pytest_modelopt.results.record import Record
 
 
 def add_parser(commands: Commands) -> None:
@@ -28,16 +30,26 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--output", type=Path, default=Path("dist"), metavar="FOLDER", help="default: dist")
     parser.add_argument("--name", help="of the files, without a suffix (default: made of model and recipe)")
     parser.add_argument("--budgets", type=Path, help="default: the one that pytest would take")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="record.json of a run of the gate: only what was measured there is written (made again, the variant must "
+        "hold and answer the same, bit by bit), and the SHA-256 of its files are added to the record",
+    )
     parser.set_defaults(run=run, in_project=True)
 
 
 def run(options: argparse.Namespace) -> int:
+    from pytest_modelopt.cli.judged_records import read_judged
     from pytest_modelopt.cli.progress_line import Shown, show
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.measuring.controller.process import WorkerFailed
     from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
     from pytest_modelopt.plugin.selection import keyword
     from pytest_modelopt.plugin.session import variant_of
+    from pytest_modelopt.results.file_sums import sha256_of
+    from pytest_modelopt.results.json import write
 
     path: Path = options.budgets or options.default_budgets
     budgets = load_budgets(path.resolve(), relative_to=Path.cwd(), root=options.root)
@@ -46,11 +58,13 @@ def run(options: argparse.Namespace) -> int:
     name = options.name or keyword(f"{entry.model.name}-{entry.recipe}").replace("/", "_")
     if Path(name).name != name:
         raise ValueError(f"--name: {name!r} is no plain name of a file; give the folder by --output")
+    record = None if options.record is None else read_judged(options.record)
+    recorded = None if record is None else _measured(record, entry.name)
     folder: Path = options.output
     folder.mkdir(parents=True, exist_ok=True)
     runner = Runner(StepLimits(budgets.defaults.time_limit_s, budgets.defaults.step_limit_s), Shown())
     try:
-        files = runner.export(variant, folder.resolve() / name, entry.name)
+        files = runner.export(variant, folder.resolve() / name, entry.name, recorded)
     except WorkerFailed as failed:
         raise ValueError(f"{entry.name}: {failed.message}" + (f"\n{failed.output}" if failed.output else "")) from None
     finally:
@@ -59,9 +73,12 @@ def run(options: argparse.Namespace) -> int:
     if variant.is_called_otherwise:
         part = f"`{variant.optimize}`" if variant.optimize else "the model"
         tell(f"written is {part}, which recipes change; what is around it is the project's own code")
-    for file in files:
-        content = file.read_bytes()
-        tell(f"{folder / file.name}: {len(content):,} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}")
+    sums = {file: sha256_of(file) for file in files}
+    for file, digest in sums.items():
+        tell(f"{folder / file.name}: {file.stat().st_size:,} bytes, SHA-256 {digest}")
+    if record is not None and recorded is not None:
+        write(_with_sums(record, recorded, {file.suffix: digest for file, digest in sums.items()}), options.record)
+        tell(f"it is what was measured as {entry.name} in the record which has these sums now: {options.record}")
     loader = next((file for file in files if file.suffix == ".py"), None)
     if loader is not None:
         module = loader.stem if folder.is_absolute() else ".".join([*folder.parts, loader.stem])
@@ -83,3 +100,18 @@ def _entry(budgets: BudgetsFile, model: str, recipe: str) -> CaseEntry:
         raise ValueError(f"{budgets.path} has no model {shown(model)}{did_you_mean(model, list(models))}")
     expression = parse(recipe)
     return CaseEntry(models[model], expression.text, (), models[model].line, expression=expression)
+
+
+def _measured(record: Record, name: str) -> Measurement:
+    """What the record holds of the variant of a case. Raises ValueError."""
+    for case in record.cases:
+        if case.name == name and case.base is None and case.variant is not None and case.error is None:
+            return case.variant
+    raise ValueError(f"the record has no figures of {name}: measure it with `pytest --modelopt` first")
+
+
+def _with_sums(record: Record, measured: Measurement, sums: dict[str, str]) -> Record:
+    """The record with the sums of what was written of one of its variants."""
+    written = replace(measured, shipped=sums)
+    cases = (replace(case, variant=written) if case.variant is measured else case for case in record.cases)
+    return replace(record, cases=tuple(cases))

@@ -47,13 +47,15 @@ def parse_file(value: object) -> str:
     return value
 
 
-def parse_sha256(value: object) -> str:
-    """64 hexadecimal digits."""
-    if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        raise ValueError(
-            f"{shown(value)} is no SHA-256 sum, which has 64 hexadecimal digits; `sha256sum FILE` prints it"
-        )
-    return value.lower()
+def parse_sha256(value: object) -> tuple[tuple[str, str], ...]:
+    """64 hexadecimal digits, or these for each file of the program, by its path from the folder of the named one."""
+    sums: Mapping[Any, Any] = value if isinstance(value, Mapping) and value else {"": value}
+    for each in sums.values():
+        if not isinstance(each, str) or not _SHA256.fullmatch(each):
+            raise ValueError(
+                f"{shown(each)} is no SHA-256 sum, which has 64 hexadecimal digits; `sha256sum FILE` prints it"
+            )
+    return tuple((str(name), each.lower()) for name, each in sums.items())
 
 
 def parse_inputs(value: object) -> tuple[tuple[str, int | str], ...]:
@@ -77,8 +79,13 @@ File = Annotated[
     BeforeValidator(parse_file),
     WithJsonSchema({"type": "string", "pattern": rf"({'|'.join(map(re.escape, SUFFIXES))})$"}),
 ]
+_SUM_SCHEMA: dict[str, JsonValue] = {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"}
 Sha256 = Annotated[
-    str, BeforeValidator(parse_sha256), WithJsonSchema({"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
+    tuple[tuple[str, str], ...],
+    BeforeValidator(parse_sha256),
+    WithJsonSchema(
+        {"anyOf": [_SUM_SCHEMA, {"type": "object", "additionalProperties": _SUM_SCHEMA, "minProperties": 1}]}
+    ),
 ]
 InputNames = Annotated[
     tuple[tuple[str, int | str], ...],
@@ -96,7 +103,11 @@ class Origin(Strict):
         description="The function that returns the model, or its `name` and `arguments`.",
     )
     file: File = Field(default="", description="The model as a file, by its path from the folder of this file.")
-    sha256: Sha256 = Field(default="", description="The SHA-256 sum that the file must have.")
+    sha256: Sha256 = Field(
+        default=(),
+        description="The SHA-256 sum that the file must have; where others belong to it (external data of an .onnx, "
+        "the .bin of an .xml), that of each, by name.",
+    )
     inputs: InputNames = Field(
         default=(), description="Which argument of the model's call each input of the file gets, where names differ."
     )

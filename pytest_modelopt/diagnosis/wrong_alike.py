@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_modelopt.diagnosis.evidence import Evidence
 from pytest_modelopt.results.observations import OtherInputs
-from pytest_modelopt.results.verdicts import Detail, Finding
+from pytest_modelopt.results.verdicts import Detail, Finding, Row
 
 _RIGHT = 0.9
 """Of the answers: with so many that agree, the inputs are those that it was made for."""
@@ -21,7 +21,7 @@ def wrong_alike(evidence: Evidence) -> Finding | None:
     if variant is None or variant.provenance is None:
         return None
     tried = evidence.variant.other_inputs
-    found = None if tried is None else _prepared_otherwise(tried) or _shifted(tried)
+    found = None if tried is None else _prepared_otherwise(tried) or _renamed(tried) or _shifted(tried)
     found = found or _one_class(evidence)
     return None if found is None else Finding("wrong-alike", found, ("score", "predictions"), is_note=True)
 
@@ -36,6 +36,22 @@ def _prepared_otherwise(tried: OtherInputs) -> dict[str, Detail] | None:
     if not is_right or not is_better:
         return None
     return {"kind": "inputs", "change": change, "agreeing": best, "as_given": given, "answers": tried.answers}
+
+
+def _renamed(tried: OtherInputs) -> dict[str, Detail] | None:
+    """Each pair of classes is taken from the answers themselves, so that its first example proves nothing."""
+    explained, given = sum(count for *_, count in tried.renamed), tried.agreeing.get("", 0)
+    moved = [pair for pair in tried.renamed if pair[0] != pair[1]]
+    if min((count for *_, count in tried.renamed), default=0) < 1 or not 0 <= given <= explained <= tried.answers:
+        return None  # a record may say anything
+    if explained - len(tried.renamed) < _RIGHT * (tried.answers - len(tried.renamed)):
+        return None
+    if len(moved) < 2 or sum(count - 1 for *_, count in moved) < _LEAST:
+        return None
+    if _FEWER * (tried.answers - explained) > tried.answers - max(given, tried.commonest):
+        return None
+    shown: list[Row] = [{"original": before, "candidate": after} for before, after, _ in moved]
+    return {"kind": "classes", "agreeing": explained, "as_given": given, "answers": tried.answers, "moved": shown}
 
 
 def _shifted(tried: OtherInputs) -> dict[str, Detail] | None:

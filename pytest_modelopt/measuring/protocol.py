@@ -64,6 +64,8 @@ class Loaded:
     """Of a candidate, and of an original that is a file."""
     shipped: dict[str, str] = field(default_factory=dict)
     """As in `Measurement`."""
+    digest: str | None = None
+    """As in `Observations`, of what a recipe has made."""
     has_compiler: bool = False
     """Whether the project has imported torch's compiler, or a library that does."""
     is_uncounted: bool = False
@@ -245,3 +247,5 @@ class Usage:
     """Cores that it kept busy while it was not its turn."""
     compilations: int = 0
     """Graphs that torch.compile made after the warm-up."""
+    recognized: str = ""
+    """Why calls were not alike: the model knew inputs again, by the places of others before them. In words, or ''."""

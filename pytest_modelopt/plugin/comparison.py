@@ -166,16 +166,19 @@ class Optimized:
     """What the recipes have to say: layers they left alone, and why."""
     path: Path
     """The saved module; gone when the run ends."""
-    _write: Callable[[Path], tuple[Path, ...]] = field(repr=False, compare=False)
+    _write: Callable[[Path, Measurement | None], tuple[Path, ...]] = field(repr=False, compare=False)
 
-    def save(self, path: str | Path) -> tuple[Path, ...]:
+    def save(self, path: str | Path, *, measured: Comparison | None = None) -> tuple[Path, ...]:
         """Write it as it is shipped, and as `pytest-modelopt export` does: in the format of its runtime, else as one of
         torch's. Returns the files, of which the first is the one to load.
 
-        `path` lies in the working folder, or is absolute. Its suffix is that of the format, or there is none.
+        `path` lies in the working folder, or is absolute. Its suffix is that of the format, or there is none. With
+        `measured` it is written only where it is, bit by bit, what was measured in that comparison, of the same test;
+        the record then has the SHA-256 of the files.
 
         Raises:
-            RuntimeError: where it cannot be written, or is of another format than the suffix says.
+            RuntimeError: where it cannot be written, is of another format than the suffix says, or is not what was
+                measured.
         """
         from pytest_modelopt.config.candidate_schema import SUFFIXES
         from pytest_modelopt.measuring.controller.process import WorkerFailed
@@ -184,7 +187,8 @@ class Optimized:
         suffix = target.suffix if target.suffix in SUFFIXES else ""
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            files = self._write(target.with_name(target.name.removesuffix(suffix)))
+            wanted = None if measured is None else measured.variant
+            files = self._write(target.with_name(target.name.removesuffix(suffix)), wanted)
         except WorkerFailed as failed:
             raise RuntimeError(f"{self.recipe} cannot be saved: {failed.message}") from None
         if suffix not in ("", files[0].suffix):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.plugin.session import Budget, Session
     from pytest_modelopt.results.answers import Inference
     from pytest_modelopt.results.generation import Generation
+    from pytest_modelopt.results.measurement import Measurement
     from pytest_modelopt.results.metric import MetricSpec
     from pytest_modelopt.results.source import ProgramSource, Source
     from pytest_modelopt.results.verdicts import Limit
@@ -315,8 +317,10 @@ class Optimizer(_Work):
         optimize: str | None = None,
     ) -> Optimized:
         """Make the variant in a worker process, save it, and say what changed. Arguments as in `modelopt`."""
+        from pytest_modelopt.measuring.controller.made_again import unlike
         from pytest_modelopt.measuring.controller.process import WorkerFailed
         from pytest_modelopt.plugin.comparison import Optimized
+        from pytest_modelopt.results.file_sums import sha256_of
 
         if data is None and example_inputs is None:
             pytest.fail("optimize(model, recipe, ...): give `example_inputs=` or `data=`", pytrace=False)
@@ -331,8 +335,13 @@ class Optimizer(_Work):
         runner, name = self._session.runner, self._item.nodeid
         path, inputs = runner.new_file("optimized"), runner.new_file("optimized-inputs")
 
-        def write(target: Path) -> tuple[Path, ...]:
-            return runner.export_saved(variant, path, inputs, target, name)
+        def write(target: Path, measured: Measurement | None) -> tuple[Path, ...]:
+            if measured is not None and (why := unlike(measured, loaded.shipped, loaded.digest)):
+                raise WorkerFailed(why, "")
+            files = runner.export_saved(variant, path, inputs, target, name)
+            if measured is not None:
+                self._add_sums(measured, {file.suffix: sha256_of(file) for file in files})
+            return files
 
         try:
             loaded = runner.optimize(variant, path, inputs, name)
@@ -344,6 +353,12 @@ class Optimizer(_Work):
             pytest.fail(loaded.no_coverage or "what the recipe changed is not known", pytrace=False)
         notes = tuple(note for step in loaded.coverage.steps for note in step.notes)
         return Optimized(variant.recipe.text, loaded.coverage, (*loaded.notes, *notes), path, write)
+
+    def _add_sums(self, measured: Measurement, sums: dict[str, str]) -> None:
+        """Of the files that were written, to the case of this test in which it was measured."""
+        written = replace(measured, shipped=sums)
+        cases = self._item.stash.get(CASES, [])
+        cases[:] = [replace(case, variant=written) if case.variant is measured else case for case in cases]
 
 
 def _require_absolute(limits: Sequence[Limit]) -> None:

@@ -25,7 +25,7 @@ class Provenance:
     """'shop.models:load_student', 'dist/reader.onnx'."""
     files: dict[str, int] = field(default_factory=dict)
     """Bytes of each file that belongs to it, by its path from the folder of the budgets file."""
-    sha256: str = ""
-    """Of the file that is named, in hexadecimal; empty for a factory."""
+    sums: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of each of them, in hexadecimal, under the same paths; empty for a factory."""
     made_by: str = ""
     """'ONNX opset 18, by pytorch 2.13.0'; empty where the file does not say."""

@@ -74,7 +74,8 @@ class Measurement:
     provenance: Provenance | None = None
     """Of a candidate: what the project has made of the model itself. Of an original that is a file, too."""
     shipped: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of each file that `pytest-modelopt export` writes of it, by suffix; empty where torch runs it."""
+    """SHA-256 of each file that `pytest-modelopt export` writes of it, by suffix. Where torch runs it, they are known
+    once `export --record` has written them; until then `observations.digest` tells what they will hold."""
     hidden_bytes: int | None = 0
     """What a fresh process gained by loading and calling it beyond what torch's allocator and the walk explain; 0
     within the tolerance, None where no fresh process can load it, or where hardly anything of its weights was found."""

@@ -63,6 +63,9 @@ class OtherInputs:
     """By what was done to the inputs, such as 'multiplied by 255'; '' is as they are given."""
     shifts: tuple[float, ...] = ()
     """Of the first outputs: candidate less original, where that is the same for all examples; else empty."""
+    renamed: tuple[tuple[int, int, int], ...] = ()
+    """The original's class, the candidate's that stands for it most often, and how often: each class in one of them at
+    most. Of the inputs as they are given; empty where the answers are numbers."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ class ProgramSource:
 
     file: str
     """In a budgets file as it is written, relative to its folder; absolute in a variant."""
-    sha256: str = ""
-    """What the file must have, in hexadecimal; empty where nothing was said."""
+    sha256: tuple[tuple[str, str], ...] = ()
+    """What each of its files must have, by its path from the folder of the named one, in hexadecimal; the name '' is
+    the named file, where nothing else was said. Empty where nothing was."""
     inputs: tuple[tuple[str, int | str], ...] = ()
     """Inputs of the file, each with the argument of the model's call that it gets: a position or a keyword."""
 

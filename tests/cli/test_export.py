@@ -10,7 +10,7 @@ import pytest
 
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.results.json import read
-from tests.plugin.small_project import project  # noqa: F401
+from tests.plugin.small_project import MODELS, project  # noqa: F401
 
 BUDGETS = """version: 1
 models:
@@ -29,12 +29,40 @@ CANDIDATES = """    candidates:
 """
 
 
+MADE = """
+from torch import nn
+from shop import classifier
+
+SCALE = 1
+
+class Reader(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = classifier()
+
+    def forward(self, x):
+        return self.layers(x) * SCALE
+
+def reader():
+    return Reader().eval()
+"""
+OTHERS = {
+    "made.py": (MADE.replace("SCALE = 1", "SCALE = 2"), "holds what was measured and answers otherwise: the code"),
+    "shop.py": (
+        MODELS.replace("seed(0)", "seed(5)", 1),
+        "made again, the variant is not what was measured: its",
+    ),
+}
+
+
 def test_the_exported_file_has_the_figures_of_its_recipe(
     project: Callable[..., pytest.Pytester],  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pytester = project(BUDGETS)
+    budgets = BUDGETS.replace("shop:classifier", "made:reader")
+    pytester = project(budgets)
+    pytester.makepyfile(made=MADE)
     monkeypatch.chdir(pytester.path)
     assert main(["export", "m", "onnxruntime-int8-dynamic", "--name", "shipped"]) == 0
     assert main(["export", "m", "litert", "--output", "dist"]) == 0
@@ -48,7 +76,7 @@ def test_the_exported_file_has_the_figures_of_its_recipe(
         line = f"dist/{name}: {len(content):,} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}"
         assert line in told.splitlines()
         sums[Path(name).suffix] = hashlib.sha256(content).hexdigest()
-    (pytester.path / "budgets.yaml").write_text(BUDGETS + CANDIDATES, encoding="utf-8")
+    (pytester.path / "budgets.yaml").write_text(budgets + CANDIDATES, encoding="utf-8")
     result = pytester.runpytest("--modelopt", "--modelopt-report", "report", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=8)
     cases = {case.recipe: case for case in read(pytester.path / "report" / "record.json").cases}
@@ -60,9 +88,30 @@ def test_the_exported_file_has_the_figures_of_its_recipe(
         assert theirs is not None
         assert ours.shipped == ({f".{candidate}": sums[f".{candidate}"]} if ours.runtime else {})
         assert theirs.provenance is not None
-        assert theirs.provenance.sha256 == ("" if candidate == "pt" else sums[f".{candidate}"])
+        assert list(theirs.provenance.sums.values()) == ([] if candidate == "pt" else [sums[f".{candidate}"]])
         if candidate == "pt":  # the very module that was measured
             assert (ours.size_bytes, ours.memory_bytes) == (theirs.size_bytes, theirs.memory_bytes)
+    _export_what_was_measured(pytester.path, capsys)
+
+
+def _export_what_was_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The record then knows the files, though torch runs them; what is made of other code or weights is not written."""
+    record = folder / "report" / "record.json"
+    export = ["export", "m", "int8-dynamic", "--record", str(record), "--output", "released"]
+    assert main(export) == 0
+    released = folder / "released"
+    sums = {file.suffix: hashlib.sha256(file.read_bytes()).hexdigest() for file in released.iterdir()}
+    found = [case.variant.shipped for case in read(record).cases if case.recipe == "int8-dynamic" and case.variant]
+    assert found == [sums]
+    assert sums.keys() == {".pt", ".py"}
+    assert f"which has these sums now: {record}" in capsys.readouterr().out.replace("\n", " ")
+    for name, (text, told) in OTHERS.items():
+        before = (folder / name).read_text(encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8")
+        assert main([*export[:-1], "not-released"]) == 2
+        assert told in capsys.readouterr().err
+        (folder / name).write_text(before, encoding="utf-8")
+    assert not list((folder / "not-released").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -70,6 +119,7 @@ def test_the_exported_file_has_the_figures_of_its_recipe(
     [
         (["n", "bf16"], "has no model 'n'"),
         (["m", "bf61"], "unknown recipe 'bf61'; did you mean 'bf16'?"),
+        (["m", "bf16", "--record", "none.json"], "none.json"),
         (["m", "bf16", "--name", "../x"], "--name: '../x' is no plain name of a file"),
         (["m", "fold-batchnorm"], "m/fold-batchnorm: fold-batchnorm changed nothing"),
     ],

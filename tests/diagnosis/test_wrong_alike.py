@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pytest_modelopt.diagnosis import wrong_alike
-from pytest_modelopt.measuring.worker.other_inputs import CHANGES, EXAMPLES, answers, compare
+from pytest_modelopt.measuring.worker.other_inputs import CHANGES, EXAMPLES, answers, combinations, compare
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.case import Case
@@ -105,6 +105,80 @@ def test_the_preparation_that_makes_it_right_is_named(undone_by: str, outputs: i
     right = "9[0-9.]+|100" if "of the data" in undone_by else "100"
     start = f"with its inputs {re.escape(undone_by)} the candidate agrees with the original in ({right})% of 64 answers"
     assert re.match(start, finding.text)
+
+
+MIXED: dict[tuple[str, ...], Run] = {
+    ("multiplied by 255", "given with their channels last (NHWC for NCHW)"): lambda x: x.permute(0, 3, 1, 2) / 255,
+    (
+        "normalized by ImageNet's mean and deviation",
+        "given with their channels reversed (BGR for RGB)",
+    ): lambda x: x.flip(1) * DEVIATION + MEAN,
+    ("freed of ImageNet's mean and deviation", "multiplied by 255"): lambda x: (x / 255 - MEAN) / DEVIATION,
+    (
+        "divided by 255",
+        "normalized by ImageNet's mean and deviation",
+        "given with their channels reversed (BGR for RGB)",
+        "laid out with their channels last (NHWC) in the shape that they have",
+    ): lambda x: (laid_out_as_before(x).flip(1) * DEVIATION + MEAN) * 255,
+}
+
+
+@pytest.mark.parametrize("undone_by", MIXED, ids=" and ".join)
+def test_several_preparations_that_make_it_right_are_named_together(undone_by: tuple[str, ...]) -> None:
+    model = reader()
+    text = only(tried(lambda x: model(MIXED[undone_by](x)), model)).text
+    start = f"with its inputs {' and '.join(undone_by)} the candidate agrees with the original in 100% of 64 answers"
+    assert text.startswith(start)
+
+
+def test_what_is_tried_is_bounded() -> None:
+    """All images of each change alone, the first of each of many together, all of the best of these."""
+    calls: list[int] = []
+    model = damaged()
+
+    def counted(x: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        return torch.as_tensor(model(x))
+
+    assert rules(tried(counted)) == []
+    given, taken_together = 1 + len(CHANGES), list(combinations())
+    assert len(taken_together) == len(set(taken_together)) <= 120
+    assert sum(calls) <= EXAMPLES * (given + 1) + 40 * (len(taken_together) + 1)
+
+
+ORDERS = {
+    "all": [3, 0, 7, 1, 2, 4, 5, 6],
+    "two of them": [0, 1, 2, 3, 4, 6, 5, 7],
+    "by one": [7, 0, 1, 2, 3, 4, 5, 6],
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_labels_in_another_order_are_named(order: str) -> None:
+    model = reader()
+    finding = only(tried(lambda x: model(x)[:, ORDERS[order]]))
+    assert finding.explains == ("score", "predictions")
+    with torch.no_grad():
+        classes = model(images()).argmax(1).tolist()
+    as_given = 100 * sum(ORDERS[order].index(each) == each for each in classes) / 64
+    moved = [each for each in sorted(set(classes)) if ORDERS[order].index(each) != each]
+    start = r"with its classes renamed the candidate agrees with the original in 100% of 64 answers, "
+    renamed = rf"\(class {moved[0]} is called {ORDERS[order].index(moved[0])}"
+    assert re.match(rf"{start}and in {as_given:.3g}\d*% as it numbers them {renamed}", finding.text)
+
+
+def test_a_map_of_classes_must_be_proved_by_more_examples_than_it_has_classes() -> None:
+    """64 answers of 64 classes fit any order; so do those of a candidate with one class to an original with one."""
+    for renamed, found in (
+        ([(each, (each + 1) % 64, 1) for each in range(64)], []),
+        ([(3, 7, 64)], []),
+        ([(0, 1, 30), (1, 0, 30)], ["wrong-alike"]),
+        ([(0, 0, 30), (1, 2, 3), (2, 1, 3), (3, 3, 28)], []),
+        ([(0, 1, -30), (1, 0, 94)], []),
+        ([(0, 1, 300), (1, 0, 30)], []),
+    ):
+        counts = OtherInputs(64, 30, {"": 0}, renamed=tuple(renamed))
+        assert (wrong_alike._renamed(counts) is not None) == bool(found), renamed
 
 
 def damaged() -> nn.Module:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from pytest_modelopt.measuring.protocol import Called, Examples, VariantError
+from pytest_modelopt.measuring.protocol import CallShape, Examples, VariantError
 from pytest_modelopt.measuring.worker.data import examples
 from pytest_modelopt.measuring.worker.data.examples import (
     read_batches,
@@ -121,7 +121,7 @@ def test_the_call_at_each_workload_has_the_inputs_and_threads_that_it_states(ben
         workload="whole",
     )
     loaded = made.load()
-    assert loaded.called == Called(2, ((2, 4),))
+    assert loaded.called == CallShape(2, ((2, 4),))
     for name, count, note in (("whole", 7, "has the 7 examples"), ("cut", 3, "has the first 3 of the 7 examples")):
         point = next(each for each in made._variant.points if each.name == name)
         called, _ = made.move(point)

@@ -255,6 +255,30 @@ def test_copies_that_are_kept_do_not_outgrow_their_limit(monkeypatch: pytest.Mon
         assert calls <= alive <= max(20, calls)
 
 
+@pytest.mark.parametrize("way", KEYS)
+@pytest.mark.parametrize(("entries", "is_told"), [(1, False), (2, False), (100_000, True)])
+def test_a_model_that_knows_places_for_longer_than_copies_are_kept_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, way: str, entries: int, is_told: bool
+) -> None:
+    """20,000 bytes are 19 copies here: then places come again, and what was forgotten by then does no harm."""
+    monkeypatch.setattr("pytest_modelopt.measuring.worker.given_inputs._KEPT_BYTES", 20_000)
+    model, inputs = made(way, entries), torch.randn(1, 8)
+    with torch.inference_mode():
+        timed = TimedCall(model, inputs, copies=True, at_new_addresses=True)
+        assert timed.recognized() == ""  # no place has come again
+        model.calls = model.worked = 0
+        for _ in range(60):
+            timed.prepared(1)()
+        assert (model.worked < model.calls) == is_told
+        told = timed.recognized()
+    if not is_told:
+        assert told == ""
+        return
+    found, works = (int(word.rstrip(",);")) for word in told.split() if word.rstrip(",);").isdigit())
+    assert found < works
+    assert told.startswith("knows inputs by their place in memory for longer than copies are kept")
+
+
 # --- as a user meets it ----------------------------------------------------------------------------------------------
 
 PROJECT = """

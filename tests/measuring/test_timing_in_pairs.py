@@ -121,6 +121,20 @@ class TwoThreads(Net):
 def two_threads():
     return TwoThreads().eval()
 
+class KnowsPlaces(Net):
+    def __init__(self):
+        super().__init__()
+        self.table = {}
+    def forward(self, x):
+        if x.data_ptr() not in self.table:
+            self.table[x.data_ptr()] = super().forward(x)
+        return self.table[x.data_ptr()]
+
+def knows_places():
+    from pytest_modelopt.measuring.worker import given_inputs
+    given_inputs._KEPT_BYTES = 20_000  # in this process
+    return KnowsPlaces().eval()
+
 def spin():
     while True:
         hashlib.sha256(bytes(2**20))  # without the interpreter's lock
@@ -448,6 +462,11 @@ def test_pairs_are_taken_while_the_lock_is_held(
 def test_a_model_that_sets_the_threads_itself_is_refused(variant: Callable[..., Variant], tmp_path: Path) -> None:
     with pytest.raises(WorkerFailed, match=r"threads: 1 was set, but 2 were in force after the original was timed"):
         timed(variant("sets_threads"), tmp_path)
+
+
+def test_a_model_that_has_known_inputs_again_is_not_timed(variant: Callable[..., Variant], tmp_path: Path) -> None:
+    with pytest.raises(WorkerFailed, match=r"^the original knows inputs by their place in memory for longer than copi"):
+        timed(variant("knows_places"), tmp_path)
 
 
 def test_an_engine_that_takes_more_threads_than_it_was_given_is_noticed(

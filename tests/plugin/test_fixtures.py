@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from pytest_modelopt.results.json import read
 from tests.plugin.small_project import one_case, run
 
 Project = Callable[..., pytest.Pytester]
@@ -220,6 +223,28 @@ def test_nothing_to_change(optimize):
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*int8-dynamic changed nothing: the model holds 1 BatchNorm1d*"])
     result.stdout.no_fnmatch_line("*During handling of the above exception*")
+
+
+def test_what_is_saved_is_what_was_measured_and_the_record_has_its_sum(project: Project) -> None:
+    result = run(
+        project,
+        """
+def test_release(modelopt, optimize):
+    comparison = modelopt(net(), "int8-dynamic", data=labelled(net()))
+    optimize(net(), "int8-dynamic", example_inputs=torch.zeros(1, 64)).save("dist/net", measured=comparison)
+    other = net()
+    other.head.bias.data[0] += 1
+    damaged = optimize(other, "int8-dynamic", example_inputs=torch.zeros(1, 64))
+    with pytest.raises(RuntimeError, match="int8-dynamic cannot be saved: made again, the variant is not what was mea"):
+        damaged.save("dist/damaged", measured=comparison)
+""",
+        "--modelopt-report=report",
+    )
+    result.assert_outcomes(passed=1)
+    (case,) = read(Path("report/record.json")).cases
+    assert [file.name for file in Path("dist").iterdir()] == ["net.pt"]
+    assert case.variant is not None
+    assert case.variant.shipped == {".pt": hashlib.sha256(Path("dist/net.pt").read_bytes()).hexdigest()}
 
 
 def test_a_model_that_knows_the_content_of_its_inputs_is_not_timed_and_all_else_is_measured(project: Project) -> None:

@@ -224,6 +224,8 @@ class _Run:
                     "remove that, or state the same number as `threads`",
                     worker.output(),
                 )
+            if usage.recognized:
+                raise NotTimed(f"the {worker.variant.label} {usage.recognized}")
         self._usages.append((usages[0], usages[1]))
 
     def timings(self) -> Mapping[TimedCall, Timing]:

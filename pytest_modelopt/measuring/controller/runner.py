@@ -11,6 +11,7 @@ from pytest_modelopt.measuring.controller.answer_comparison import compare, comp
 from pytest_modelopt.measuring.controller.base_variants import BaseVariants
 from pytest_modelopt.measuring.controller.case_timing import CaseTiming, asks
 from pytest_modelopt.measuring.controller.fresh_processes import measure_process_memory
+from pytest_modelopt.measuring.controller.made_again import require_same
 from pytest_modelopt.measuring.controller.paired_timing import IsOpen
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.variant_cache import Kept
@@ -21,6 +22,7 @@ from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.results.answers import Interval
 from pytest_modelopt.results.base import BaseStatus
 from pytest_modelopt.results.case import CaseError, MeasuredCase, PlannedCase, next_stage
+from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.timed_pairs import Timing
 
@@ -173,9 +175,16 @@ class Runner:
         finally:
             self._context.end(measured)
 
-    def export(self, variant: Variant, path: Path, name: str) -> tuple[Path, ...]:
-        """Make the variant and write it as it is shipped to `path`, which has no suffix. Raises WorkerFailed."""
-        return self._export(variant, path, lambda measured: self._measuring.load(measured, name))
+    def export(self, variant: Variant, path: Path, name: str, recorded: Measurement | None) -> tuple[Path, ...]:
+        """Make the variant and write it as it is shipped to `path`, which has no suffix; with `recorded` only where it
+        is what was measured then. Raises WorkerFailed."""
+
+        def load(made: Measured) -> None:
+            self._measuring.load(made, name)
+            if recorded is not None:
+                require_same(self._context, made, recorded, name)
+
+        return self._export(variant, path, load)
 
     def export_saved(self, variant: Variant, saved: Path, inputs: Path, path: Path, name: str) -> tuple[Path, ...]:
         """As `export`, of what `optimize` has saved. Raises WorkerFailed."""

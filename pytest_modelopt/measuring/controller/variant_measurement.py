@@ -283,7 +283,7 @@ class Measuring:
                 loaded = replace(loaded, notes=(), provenance=None)
             loaded = replace(loaded, notes=(*loaded.notes, *optimized.notes), coverage=optimized.coverage)
             loaded = replace(loaded, no_coverage=optimized.no_coverage, is_uncounted=optimized.is_uncounted)
-            loaded = replace(loaded, shipped=optimized.shipped)
+            loaded = replace(loaded, shipped=optimized.shipped, digest=optimized.digest)
         if variant.tree is not None:
             self._require_its_own_files(measured, name)
         measured.loaded = loaded

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from pytest_modelopt.measuring.worker.remembered_inputs import operators
 from pytest_modelopt.optimizing.calling import Inputs, fresh, on
 from pytest_modelopt.optimizing.nests import tensors
 
@@ -64,6 +65,13 @@ class TimedCall:
         # Inputs of earlier calls were let go, and the next copies would get their addresses: these take them instead.
         places = min(_PLACES, _KEPT_BYTES // max(1, _bytes(inputs))) if at_new_addresses else 0
         self._taken = [fresh(inputs) for _ in range(places)]
+        self._seen: set[tuple[str, int]] = set()
+        self._come_again: set[str] = set()
+        self._works = 0
+        if self._kept is not None:
+            self._kept.append(fresh(inputs))
+            self._note(self._kept[0])
+            self._works = operators(model, self._kept[0])
         self._given = None if copies else Given(inputs)
         self._call = None if self._given is None else on(model, self._given.inputs)
         if self._given is not None:
@@ -75,9 +83,45 @@ class TimedCall:
             return self._call
         copies = [fresh(self._inputs) for _ in range(calls)]
         if self._kept is not None:
+            self._come_again.update(*map(self._note, copies))
             self._keep(self._kept, copies)
         on_copies = iter([on(self._model, inputs) for inputs in copies])
         return lambda: next(on_copies)()
+
+    def recognized(self) -> str:
+        """Why calls at places that earlier inputs left did not do the work of others, in words, or ''.
+
+        Where more was copied than is kept, places come again, and a model that never forgets one knows it. One that is
+        given a call there now, outside of the clock, and works has forgotten those of the timed calls, too.
+        """
+        if self._kept is None:
+            return ""
+        left, found = set(self._come_again), self._works
+        for _ in range(_PLACES if left else 0):
+            copy = fresh(self._inputs)
+            if left & (again := self._note(copy)):
+                found = min(found, operators(self._model, copy))
+                left -= again
+            self._keep(self._kept, [copy])
+            if not left:
+                break
+        if left:
+            return "may know inputs by their place in memory, and none came again by which that could be seen"
+        if found >= self._works:
+            return ""
+        return (
+            f"knows inputs by their place in memory for longer than copies are kept ({_KEPT_BYTES >> 20} MiB of them), "
+            f"and answers from a cache there (operators that it runs at a place that came again: {found}, at a new "
+            f"one: {self._works}), so that timed calls would time a lookup; turn it off in the factory"
+        )
+
+    def _note(self, inputs: Inputs) -> set[str]:
+        """In which way earlier calls were given something at one of these places; they are known from now on."""
+        places = {place for tensor in tensors(inputs) for place in (("id", id(tensor)), ("at", tensor.data_ptr()))}
+        places.discard(("at", 0))  # without numbers
+        again = {way for way, _ in places & self._seen}
+        self._seen |= places
+        return again
 
     def _keep(self, kept: deque[Inputs], copies: list[Inputs]) -> None:
         """Memory that is let go is what the next copy gets. Beyond the limit the oldest go, but never the last ones."""

@@ -19,6 +19,7 @@ from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import environment, loading, observe, quality, shipping, size
 from pytest_modelopt.measuring.worker.called_model import alone, seen
 from pytest_modelopt.measuring.worker.changed_part import called_as, optimized, part_of
+from pytest_modelopt.measuring.worker.content_digest import content_digest
 from pytest_modelopt.measuring.worker.data import labels
 from pytest_modelopt.measuring.worker.data.variant_data import Data
 from pytest_modelopt.measuring.worker.device import Device
@@ -119,6 +120,8 @@ class LoadedVariant:
         notes = (*notes, *told, *labelled, *self._told_copies())
         with self._looking("ties"):
             self._ties = observe.ties(seen(self._model))
+        if self._variant.recipe is None:
+            self._look_at_content(self._alone)
         name = "" if self._metric is None else self._metric.name
         higher_is_better = self._metric is None or self._metric.higher_is_better
         return Loaded(
@@ -264,8 +267,17 @@ class LoadedVariant:
         unknown, is_uncounted = _nothing_to_compare(done.model, done.coverage)
         notes, coverage = ((unknown,), None) if unknown else ((), done.coverage)
         notes = (*done.notes, *notes)
-        shipped = shipping.sums(done.model)
-        return Loaded(notes, coverage, "", True, unknown, is_uncounted=is_uncounted, shipped=shipped)
+        self._look_at_content(self._alone)
+        return Loaded(
+            notes,
+            coverage,
+            "",
+            True,
+            unknown,
+            is_uncounted=is_uncounted,
+            shipped=shipping.sums(done.model),
+            digest=self._known.get("digest"),
+        )
 
     def taken_from_head(self) -> tuple[str, ...]:
         """Modules and files of head that this variant of another revision has used instead of its own."""
@@ -305,6 +317,11 @@ class LoadedVariant:
             yield
         except Exception as error:
             self._unobserved[what] = error_text(error, 300)
+
+    def _look_at_content(self, model: nn.Module) -> None:
+        """Before the calls of scoring and timing, of which models keep count: made again, it is what it is now."""
+        with self._looking("digest"):
+            self._known["digest"] = content_digest(model)
 
     def _call(self) -> object:
         return call(self._called, self._call_inputs())

@@ -16,7 +16,7 @@ from torch import nn
 from torch.autograd.profiler import profile
 
 from pytest_modelopt.measuring.protocol import error_text
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.content_digest import is_packed
 from pytest_modelopt.measuring.worker.quality import update_with_bytes
 from pytest_modelopt.measuring.worker.repeating import KeptAnswer, dense
 from pytest_modelopt.optimizing.describe import author_name, known_base, type_name
@@ -26,8 +26,6 @@ from pytest_modelopt.optimizing.sealed import in_training
 from pytest_modelopt.optimizing.sharing import held_beside, sharing
 from pytest_modelopt.results.observations import Observations
 
-MOST_BYTES = 2 * 1024**3
-"""A model with more parameters than that is not hashed: the comparison bit by bit would take seconds."""
 _SHOWN = 20
 
 Facts: TypeAlias = dict[str, Any]
@@ -49,7 +47,6 @@ def observe(
         "matrices": lambda: _matrices(model),
         "layers": lambda: _layers(model),
         "ties": lambda: _ties(model, ties),
-        "digest": lambda: {"digest": _digest(model)},
         "answers": lambda: _answers(call),
         "compiled": lambda: {"compiled": is_compiled(call)},
     }
@@ -74,7 +71,7 @@ def _modules(model: nn.Module) -> Facts:
     return {
         "training_modules": len(in_training(model)),
         "fake_quantizers": sum(_only_imitates(module) for module in modules),
-        "packed_modules": sum(_is_packed(module) for module in modules),
+        "packed_modules": sum(is_packed(module) for module in modules),
         "fused_layers": sum(
             isinstance(module, nn.TransformerEncoderLayer) and _would_be_fused(module) for module in modules
         ),
@@ -101,12 +98,6 @@ def _only_imitates(module: nn.Module) -> bool:
         kind.__module__.startswith(_QUANTIZERS) and any(word in kind.__name__ for word in _IMITATIONS)
         for kind in type(module).__mro__
     )
-
-
-def _is_packed(module: nn.Module) -> bool:
-    name = type(module).__module__
-    unpacks = callable(getattr(module, "weight", None)) or hasattr(module, "get_weight")
-    return name.startswith("torch.ao.nn") and "quantized" in name and unpacks
 
 
 def _would_be_fused(layer: nn.TransformerEncoderLayer) -> bool:
@@ -244,37 +235,6 @@ def _place(weight: torch.Tensor) -> tuple[int, int]:
 
 
 # --- bits and answers ------------------------------------------------------------------------------------------------
-
-
-def _digest(model: nn.Module) -> str | None:
-    """None for what another runtime holds, and for a model that is too large to be read again; of what keeps its
-    weights to itself, that of what is saved."""
-    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    if isinstance(model, EngineModule) or sum(tensor.nbytes for _, tensor in tensors) > MOST_BYTES:
-        return None
-    if any(map(_keeps_weights_to_itself, model.modules())) or any(
-        _of_torchao(tensor) or tensor.layout is not torch.strided or tensor.is_quantized for _, tensor in tensors
-    ):
-        return size.saved_digest(model)
-    whole = hashlib.sha256()
-    for name, module in model.named_modules(remove_duplicate=False):
-        whole.update(f"{name}:{type(module).__module__}.{type(module).__qualname__}{_attributes(module)};".encode())
-    for name, tensor in tensors:
-        whole.update(f"{name}:{tensor.dtype}{tuple(tensor.shape)}{tensor.stride()};".encode())
-        update_with_bytes(whole, tensor)
-    return whole.hexdigest()
-
-
-def _keeps_weights_to_itself(module: nn.Module) -> bool:
-    return isinstance(module, torch.jit.ScriptModule) or _is_packed(module)
-
-
-def _attributes(module: nn.Module) -> list[Any]:
-    """What decides beside the weights how it runs: plain values, hooks, and a forward of its own."""
-    kinds = (bool, int, float, str, tuple, type(None))
-    plain = [(name, repr(value)) for name, value in vars(module).items() if isinstance(value, kinds)]
-    hooks = (module._forward_pre_hooks, module._forward_hooks)
-    return [*sorted(plain), *(len(each) for each in hooks), "forward" in vars(module)]
 
 
 def _answers(call: Callable[[], Any]) -> Facts:

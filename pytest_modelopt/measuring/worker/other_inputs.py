@@ -24,6 +24,10 @@ _CLOSE = 0.1
 _CONSTANT = 0.02
 """Of that deviation: how far a difference may vary that is a constant."""
 _MOST_SHIFTS = 16
+_RIGHT = 0.9
+"""Of the answers: with more that agree, no two changes are tried together."""
+_FIRST = 8
+"""Examples by which the best of many combinations is found."""
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet, with which most models of colour images are trained."""
 
@@ -67,18 +71,55 @@ def compare(run: Callable[[Inputs], Any], inputs: list[Inputs], expected: torch.
         return None
     agreeing = {"": _agreeing(given, expected)}
     for told, change in CHANGES.items():
-        changed = list(_changed(inputs, change))
-        if len(changed) < len(inputs):
-            continue
-        try:
-            found = answers(run, changed)
-        except Exception:
-            continue  # it does not take such inputs, which is no fault
-        if found.shape == expected.shape:
-            agreeing[told] = _agreeing(found, expected)
+        agreeing |= _tried(run, inputs, {told: change}, expected)
     classes = _classes(expected)
+    count = len(_entries(expected))
+    if max(agreeing.values()) < _RIGHT * count:
+        agreeing |= _combined(run, inputs, expected)
     most = 0 if classes is None else int(classes.flatten().bincount().max())
-    return OtherInputs(len(_entries(expected)), most, agreeing, _shifts(given, expected))
+    return OtherInputs(count, most, agreeing, _shifts(given, expected), _renamed(given, expected))
+
+
+def _tried(
+    run: Callable[[Inputs], Any], inputs: list[Inputs], changes: Mapping[str, Change], expected: torch.Tensor
+) -> dict[str, int]:
+    """How many answers agree after these changes, one after the other; nothing where one of them does not apply."""
+    changed = inputs
+    for change in changes.values():
+        changed = list(_changed(changed, change))
+        if len(changed) < len(inputs):
+            return {}
+    try:
+        found = answers(run, changed)
+    except Exception:
+        return {}  # it does not take such inputs, which is no fault
+    return {" and ".join(changes): _agreeing(found, expected)} if found.shape == expected.shape else {}
+
+
+def _combined(run: Callable[[Inputs], Any], inputs: list[Inputs], expected: torch.Tensor) -> dict[str, int]:
+    """The best of several changes together, by the first batches; told by how many of all answers agree."""
+    batches = next((n for n in range(1, len(inputs)) if len(answers(run, inputs[:n])) >= _FIRST), len(inputs))
+    first = expected[: len(answers(run, inputs[:batches]))]
+    best: dict[str, Change] = {}
+    most = 0
+    for names in combinations():
+        changes = {name: CHANGES[name] for name in names}
+        for count in _tried(run, inputs[:batches], changes, first).values():
+            if count > most:
+                best, most = changes, count
+    return _tried(run, inputs, best, expected) if best else {}
+
+
+def _renamed(given: torch.Tensor, expected: torch.Tensor) -> tuple[tuple[int, int, int], ...]:
+    ours, theirs = _classes(given), _classes(expected)
+    if ours is None or theirs is None:
+        return ()
+    pairs, counts = torch.stack([theirs.flatten(), ours.flatten()]).unique(dim=1, return_counts=True)  # type: ignore[no-untyped-call]
+    found: list[tuple[int, int, int]] = []
+    for count, before, after in sorted(zip(counts.tolist(), *pairs.tolist(), strict=True), key=lambda each: -each[0]):
+        if not any(before == pair[0] or after == pair[1] for pair in found):
+            found.append((before, after, count))
+    return tuple(sorted(found))
 
 
 def _changed(inputs: Iterable[Inputs], change: Change) -> Iterator[Inputs]:
@@ -171,3 +212,25 @@ CHANGES: dict[str, Change] = {
     "given with rows and columns exchanged": _of_images(lambda tensor: tensor.transpose(2, 3)),
 }
 """What is tried, in the words that follow 'with its inputs'."""
+
+
+def combinations() -> Iterator[tuple[str, ...]]:
+    """Of changes of the numbers, of the order of colours, and of the layout: what is tried together, step by step."""
+    names = list(CHANGES)
+    numbers, (colours, last, second, laid_out, exchanged) = names[:-5], names[-5:]
+    times, divided, wide, narrow, _, normalized, freed = numbers
+    scaled = [
+        (),
+        *((name,) for name in numbers),
+        (divided, wide),
+        (divided, normalized),
+        (narrow, times),
+        (freed, times),
+    ]
+    for steps in scaled:
+        for ordered in ((), (colours,)):
+            for layout in ((), (last,), (second,), (laid_out,), (exchanged,)):
+                # Channels that stand last are put where the other changes look for them before these.
+                together = (*layout, *steps, *ordered) if layout == (second,) else (*steps, *ordered, *layout)
+                if len(together) > 1:
+                    yield together

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,6 +14,7 @@ from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.optimizing.runtimes.exporting import refuse_other_inputs
 from pytest_modelopt.optimizing.runtimes.program_file_module import ProgramFileError, load, require_content
 from pytest_modelopt.results.candidate import Candidate, Provenance
+from pytest_modelopt.results.file_sums import sha256_of
 from pytest_modelopt.results.source import Carried, ProgramSource, Source
 
 Made: TypeAlias = tuple[nn.Module, tuple[str, ...], Provenance | None]
@@ -30,18 +30,34 @@ def load_file(source: ProgramSource, folder: Path, inputs: Inputs, answer: Calla
     called nor in which structure it answers.
     """
     shown = _shown(source.file, folder)
+    sums: dict[str, str] = {}
+    stated = {name or Path(source.file).name: each for name, each in source.sha256}
+
+    def sums_of(files: Sequence[str]) -> dict[str, str]:
+        found = {}
+        for file in files:
+            path = _shown(file, folder)
+            if path not in sums:
+                require_content(Path(file), path)
+                sums[path] = sha256_of(Path(file))
+            found[_shown(file, Path(source.file).parent)] = sums[path]
+        _require_same_sums(stated, found, shown)
+        return found
+
+    def check(files: Sequence[str]) -> None:
+        """Before the program is loaded: a package of native code is trusted for what it was."""
+        _require_all_sums(stated, sums_of(files), shown)
+
     try:
         refuse_other_inputs(inputs, shown)
-        require_content(Path(source.file), shown)
-        digest = _sha256(Path(source.file))
-        _require_same_sum(source, digest, shown)
-        program: Any = load(source.file, shown, inputs, answer(), dict(source.inputs))
+        sums_of([source.file])  # before it is read at all
+        program: Any = load(source.file, shown, inputs, answer(), dict(source.inputs), check)
     except (ProgramFileError, RecipeError) as error:
         raise VariantError(str(error)) from error
     sizes = {_shown(file, folder): Path(file).stat().st_size for file in program.files}
-    note = f"it is {shown} ({program.made_by}; SHA-256 {digest[:_DIGITS]}...)"
+    note = f"it is {shown} ({program.made_by}; SHA-256 {sums[shown][:_DIGITS]}...)"
     setting = filter(None, [getattr(program, "setting", "")])
-    return program, (note, *setting), Provenance(shown, sizes, digest, program.made_by)
+    return program, (note, *setting), Provenance(shown, sizes, sums, program.made_by)
 
 
 def made_by(factory: Source) -> Provenance:
@@ -55,23 +71,25 @@ def left_out(candidate: Candidate) -> list[str]:
     return [f"`{limit}` of `budget:` {why}" for limit in candidate.left_out]
 
 
-def _require_same_sum(source: ProgramSource, digest: str, shown: str) -> None:
-    """Before it is loaded: a package of native code is trusted for what it was."""
-    if source.sha256 and source.sha256 != digest:
+def _require_same_sums(stated: dict[str, str], found: dict[str, str], shown: str) -> None:
+    for name, each in found.items():
+        if stated.get(name, each) != each:
+            raise ProgramFileError(
+                f"{name} of {shown} has the SHA-256 {each}, and `sha256:` in the budgets file is {stated[name]}: it is "
+                "not the file that was meant; build it again, or state the new sum once the file was looked at"
+            )
+
+
+def _require_all_sums(stated: dict[str, str], found: dict[str, str], shown: str) -> None:
+    if stated and stated.keys() != found.keys():
+        sums = ", ".join(f"{name}: '{each}'" for name, each in found.items())
         raise ProgramFileError(
-            f"{shown} has the SHA-256 {digest}, and `sha256:` in the budgets file is {source.sha256}: it is not the "
-            "file that was meant; build it again, or state the new sum once the file was looked at"
+            f"{shown} consists of {' and '.join(found)}, and `sha256:` in the budgets file speaks of "
+            f"{' and '.join(stated)}: another one could be damaged unnoticed; once they were looked at, state "
+            f"`sha256: {{{sums}}}`"
         )
 
 
 def _shown(file: str, folder: Path) -> str:
     path = Path(file)
     return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as content:
-        while part := content.read(2**20):
-            digest.update(part)
-    return digest.hexdigest()

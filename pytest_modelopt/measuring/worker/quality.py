@@ -105,6 +105,7 @@ class Numbers:
 
 LOOKED_AT = 100_000
 """Numbers of all answers whose spread is told."""
+_MIB = 2**20
 SAMPLED = 10_000
 """Numbers of an answer that are compared between launches."""
 
@@ -121,9 +122,12 @@ def sample(outputs: Any) -> Sample:
     return Sample(";".join(kinds), values)
 
 
-def update_with_bytes(hasher: Any, tensor: torch.Tensor) -> None:
-    """Feed the bytes of a tensor, in logical order, to one of hashlib's."""
+def update_with_bytes(hasher: Any, tensor: torch.Tensor, step: int = 1) -> None:
+    """Feed the bytes of a tensor, in logical order, to one of hashlib's: all, or of every `step` MiB the first, and the
+    last MiB."""
     contiguous = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     if contiguous.numel():
-        view = (ctypes.c_char * contiguous.nbytes).from_address(contiguous.data_ptr())  # no copy, any dtype
-        hasher.update(view)
+        view = memoryview((ctypes.c_char * contiguous.nbytes).from_address(contiguous.data_ptr()))  # no copy, any dtype
+        for start in range(0, contiguous.nbytes, step * _MIB) if step > 1 else ():
+            hasher.update(view[start : start + _MIB])
+        hasher.update(view[-_MIB:] if step > 1 else view)

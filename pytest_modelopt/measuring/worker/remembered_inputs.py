@@ -22,11 +22,11 @@ def remembers(model: Callable[..., Any], inputs: Inputs) -> str:
     copies: list[Inputs] = []  # all at once, so that none has the address of another
 
     def again() -> int:
-        return _operators(model, inputs)
+        return operators(model, inputs)
 
     def on_a_copy() -> int:
         copies.append(fresh(inputs))
-        return _operators(model, copies[-1])
+        return operators(model, copies[-1])
 
     try:
         with step_by_step():
@@ -49,12 +49,12 @@ def knows_content(model: Callable[..., Any], inputs: Inputs) -> str:
     counts = []
     try:
         with step_by_step():
-            seen = _operators(model, fresh(inputs))
+            seen = operators(model, fresh(inputs))
             for number in (1, 2):
                 other = _others(inputs, number)
-                if other is None or (first := _operators(model, fresh(other))) <= seen:
+                if other is None or (first := operators(model, fresh(other))) <= seen:
                     return ""
-                counts.append((first, _operators(model, fresh(other))))
+                counts.append((first, operators(model, fresh(other))))
     except Exception:  # as above
         return ""
     if counts[0] != counts[1] or counts[0][1] != seen:
@@ -83,8 +83,8 @@ def _others(inputs: Inputs, number: int) -> Inputs | None:
         return None if all(map(torch.equal, given, tensors(made))) else made
 
 
-def _operators(model: Callable[..., Any], inputs: Inputs) -> int:
-    """How many operators of torch one call runs."""
+def operators(model: Callable[..., Any], inputs: Inputs) -> int:
+    """How many operators of torch one call runs; what it draws at random is drawn again later."""
     devices = list({tensor.device for tensor in tensors(inputs) if tensor.is_cuda})
     with torch.random.fork_rng(devices), _Counter() as counter:  # type: ignore[no-untyped-call]
         call_on(model, inputs)

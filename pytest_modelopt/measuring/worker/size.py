@@ -65,11 +65,12 @@ def saved_bytes(model: Any) -> int:
     return counter.written
 
 
-def saved_digest(model: nn.Module) -> str:
-    """SHA-256 of the saved model, in hexadecimal: the same for the same model in every process."""
+def saved_digest(value: nn.Module | torch.Tensor) -> str:
+    """SHA-256 of a saved module or tensor, in hexadecimal: the same for the same one in every process."""
     hasher = _Hasher()
-    make_parametrized_picklable(model)
-    write(model, hasher)
+    if isinstance(value, nn.Module):
+        make_parametrized_picklable(value)
+    write(value, hasher)
     return hasher.sha256.hexdigest()
 
 

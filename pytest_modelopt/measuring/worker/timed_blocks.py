@@ -8,6 +8,7 @@ import importlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class TimedBlocks(LoadedVariant):
     def __init__(self, variant: Variant) -> None:
         super().__init__(variant)
         self._stopwatches: dict[TimedCall, latency.Stopwatch] = {}
+        self._calls: list[given_inputs.TimedCall] = []
         self._compilations = 0
 
     def prepare_timing(self, slowdown: float = 0.0, phases: Sequence[TimedCall] = ()) -> str:
@@ -50,9 +52,12 @@ class TimedBlocks(LoadedVariant):
             if knows := knows_content(self._called, self._call_inputs()):
                 return knows
         canary = None if self._device.is_cuda else _canary()
+        self._calls = []
         for name in ("whole", *phases):
             with torch.inference_mode():
                 timed = self._timed(name)
+                if isinstance(timed, given_inputs.TimedCall):
+                    self._calls.append(timed)
                 if slowdown:
                     timed = latency.Slowed(timed, slowdown, self._device.synchronize)
                 self._stopwatches[name] = latency.Stopwatch(timed, self._device.clock, canary)
@@ -113,7 +118,10 @@ class TimedBlocks(LoadedVariant):
     def usage(self) -> Usage:
         """Of the processor, since `prepare_timing`."""
         *others, last = self._stopwatches.values()
-        return last.usage(torch.get_num_threads(), compilations() - self._compilations, others)
+        usage = last.usage(torch.get_num_threads(), compilations() - self._compilations, others)
+        with torch.inference_mode():
+            recognized = next(filter(None, (call.recognized() for call in self._calls)), "")
+            return replace(usage, recognized=recognized)
 
     def pin(self, cores: list[int]) -> None:
         """Run on these cores only, with every thread that exists."""

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -63,6 +63,12 @@ class FromFile(nn.Module):
     files: tuple[str, ...]
     made_by: str
 
+    @classmethod
+    def described(cls, file: str) -> tuple[tuple[str, ...], str]:
+        """All files that belong to the program, the named one first, and 'ONNX opset 18, by pytorch 2.13.0', '' where
+        only the loaded program tells. Nothing is loaded."""
+        return (file,), ""
+
 
 class ProgramFile(EngineModule, FromFile):
     """Runs a file in its runtime. Saved, it is the paths: what is shipped are the files."""
@@ -80,7 +86,6 @@ class ProgramFile(EngineModule, FromFile):
 
     @classmethod
     def described(cls, file: str) -> tuple[tuple[str, ...], str]:
-        """All files that belong to the program, the named one first, and 'ONNX opset 18, by pytorch 2.13.0'."""
         return (file,), cls.runtime
 
     @abstractmethod
@@ -96,10 +101,18 @@ class ProgramFile(EngineModule, FromFile):
         yield from ()
 
 
-def load(file: str, shown: str, inputs: Inputs, output: Any, names: Mapping[str, int | str]) -> FromFile:
+def load(
+    file: str,
+    shown: str,
+    inputs: Inputs,
+    output: Any,
+    names: Mapping[str, int | str],
+    check: Callable[[Sequence[str]], None] = lambda files: None,
+) -> FromFile:
     """The program in `file`, which answers as the original did with `output` on `inputs`.
 
     `shown` is what messages call the file. `names` are the arguments that its inputs get, where the names differ.
+    `check` is given all files that belong to it, before it is loaded.
     With `ITS_OWN` as output it is an original itself: one tensor is returned as it is, several in a dict by name.
 
     Raises:
@@ -111,9 +124,11 @@ def load(file: str, shown: str, inputs: Inputs, output: Any, names: Mapping[str,
     module_name, runtime, extra = FORMATS[path.suffix]
     try:
         kind: Any = importlib.import_module(f"{__package__}.{module_name}").File
+        files, made_by = kind.described(file)
+        check(files)
         program: FromFile = kind(file, Signature.of(inputs, output))
         if isinstance(program, ProgramFile):
-            program.files, program.made_by = program.described(file)
+            program.files, program.made_by = files, made_by
             program = _bound(program, shown, inputs, names)
             if output is ITS_OWN:
                 program.signature = _answering_by_itself(program, shown, inputs)

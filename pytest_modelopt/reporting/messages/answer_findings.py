@@ -146,6 +146,14 @@ def _wrong_alike(case: MeasuredCase, found: Parameters) -> str:
             "missing, or there twice"
         )
     agreeing, as_given = (format_percentage(found[name] / answers) for name in ("agreeing", "as_given"))
+    if found["kind"] == "classes":
+        moved = [f"{each['original']} is called {each['candidate']}" for each in found["moved"]]
+        return (
+            f"with its classes renamed the candidate agrees with the original in {agreeing} of {answers:,} answers, "
+            f"and in {as_given} as it numbers them (class {enumerated(moved, 4)}): it was trained or converted with "
+            "its labels in another order; put its outputs into the original's order, in the file or in a factory that "
+            "wraps it, and do the same where it is served"
+        )
     return (
         f"with its inputs {found['change']} the candidate agrees with the original in {agreeing} of {answers:,} "
         f"answers, and in {as_given} as they are given: it was made for inputs that are prepared in another way; put "

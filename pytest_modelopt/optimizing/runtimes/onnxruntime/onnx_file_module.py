@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
 import torch
 
 from pytest_modelopt.optimizing.runtimes.onnxruntime.onnx_module import run_session, session
-from pytest_modelopt.optimizing.runtimes.program_file_module import Port, ProgramFile, version_of
+from pytest_modelopt.optimizing.runtimes.program_file_module import Port, ProgramFile, ProgramFileError, version_of
 
 _TYPES = {
     "tensor(float)": torch.float32,
@@ -41,7 +41,13 @@ class File(ProgramFile):
             for entry in tensor.external_data
             if entry.key == "location"
         )
-        beside = (str(Path(file).parent / place) for place in dict.fromkeys(places))
+        beside = []
+        for place in dict.fromkeys(places):
+            if PurePath(place).is_absolute() or ".." in PurePath(place).parts:
+                raise ProgramFileError(
+                    f"{Path(file).name} keeps weights in {version_of(place)}, which ONNX allows in its own folder only"
+                )
+            beside.append(str(Path(file).parent / place))
         return (file, *beside), f"ONNX opset {opset}" + (f", by {producer}" if producer else "")
 
     def start(self, threads: int) -> Any:

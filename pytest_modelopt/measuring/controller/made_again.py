@@ -1,0 +1,44 @@
+"""Whether a variant that is made again, to be shipped, is the one that was measured."""
+
+from __future__ import annotations
+
+from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, WorkerContext
+from pytest_modelopt.results.case import CaseError
+from pytest_modelopt.results.measurement import Measurement
+from pytest_modelopt.results.observations import Observations
+
+
+def require_same(context: WorkerContext, made: Measured, recorded: Measurement, name: str) -> None:
+    """That `made` holds, and answers, what stands in a record.
+
+    Raises:
+        Failed: with what differs, before anything is written.
+    """
+    assert made.loaded is not None
+    why = unlike(recorded, made.loaded.shipped, made.loaded.digest)
+    before = recorded.observations
+    if not why and before is not None and before.answers is not None and before.varies is False:
+        seen: Observations = context.ask(made, name, "observe", f"calling the {made.variant.label}", stage="compare")
+        if seen.answers != before.answers:
+            why = "made again, the variant holds what was measured and answers otherwise: the code of its model differs"
+    if why:
+        remedy = "make it where the record was made (revision, versions, processor), or measure again"
+        raise Failed(CaseError("compare", f"{why}; {remedy}"))
+
+
+def unlike(recorded: Measurement, shipped: dict[str, str], digest: str | None) -> str:
+    """How a variant with these sums is another than the one that was measured; '' where it is the same.
+
+    One of another runtime is known by the sums of its files, one of torch by what it holds.
+    """
+    before = recorded.observations
+    if shipped:
+        theirs, ours = " ".join(recorded.shipped.values()), " ".join(shipped.values())
+    else:
+        theirs, ours = (before.digest if before is not None else None) or "", digest or ""
+    if ours and ours == theirs:
+        return ""
+    if not ours or not theirs:
+        why = None if before is None else before.unobserved.get("digest")
+        return f"nobody can say whether the variant is what was measured: it has no sum ({why or 'not looked at'})"
+    return f"made again, the variant is not what was measured: its sum is {ours}, and that of the record {theirs}"
