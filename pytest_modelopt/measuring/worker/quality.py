@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from array import array
 from collections.abc import Callable, Iterable
@@ -112,11 +111,3 @@ def sample(outputs: Any) -> Sample:
         real = torch.view_as_real(plain.resolve_conj()) if plain.is_complex() else plain
         values.extend(real.detach().cpu().flatten()[: SAMPLED - len(values)].double().tolist())
     return Sample(";".join(kinds), values)
-
-
-def update_with_bytes(hasher: Any, tensor: torch.Tensor) -> None:
-    """Feed the bytes of a tensor, in logical order, to one of hashlib's."""
-    contiguous = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    if contiguous.numel():
-        view = (ctypes.c_char * contiguous.nbytes).from_address(contiguous.data_ptr())  # no copy, any dtype
-        hasher.update(view)
