@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from benchmarks import zoo
 from benchmarks.common import origin, print_origins
 from example_project import speech, vision
-from pytest_modelopt.measuring.controller.process import PRELOAD
+from pytest_modelopt.measuring.controller.preloading import PRELOAD
 from pytest_modelopt.measuring.protocol import Balance
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.memory import balance

@@ -22,7 +22,7 @@ from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeEr
 from pytest_modelopt.optimizing.registry import RECIPES
 from pytest_modelopt.optimizing.sealed import explained, put_into_eval_mode, sealed_modules
 from pytest_modelopt.results.figures import format_bytes
-from pytest_modelopt.results.measurement import Coverage, RecipeStep
+from pytest_modelopt.results.measurement import Coverage, LayerCoverage, RecipeStep
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,26 +71,30 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
     original = before = snapshot(model)
     counted = multiply_adds(model, context.example_inputs)
     reached: frozenset[str] = frozenset()
-    steps = []
+    steps: list[RecipeStep] = []
+    layers: tuple[LayerCoverage, ...] = ()
     first_call_s = 0.0
     for recipe in recipes:
         torch.manual_seed(context.seed)
         try:
-            applied, changed_bytes, first_call_s = _step(recipe, model, before, context)
+            applied, layers, first_call_s = _step(recipe, model, before, context, counted)
         except RecipeError as error:
             told = explained(error, recipe.recipe_name, sealed, did_nothing=isinstance(error, RecipeDidNothing))
             if told is error or (recipe.calibrates and context.calibration is None):
                 raise
             # Where the error itself is no longer told, its traceback would only contradict what is.
             raise told from (error if str(told).startswith(str(error)) else None)
-        model = applied.model
         reached |= applied.reached or frozenset()
         unlike_class = {author_name(name): why for name, why in applied.unlike_class.items()}
         notes = (*taken, *applied.notes) if of_linear and recipe is of_linear[0] else applied.notes
-        step = RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, notes, unlike_class)
-        steps.append(step)
-        before = snapshot(model)
-    coverage = Coverage(compare(original, model, reached, counted), tuple(steps))
+        changed_bytes = sum(layer.changed_bytes for layer in layers)
+        steps.append(RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, notes, unlike_class))
+        if before is not original:
+            layers = compare(original, applied.model, reached, counted, source=model)
+        model = applied.model
+        if len(steps) < len(recipes):
+            before = snapshot(model)
+    coverage = Coverage(layers, tuple(steps))
     if not any(recipe.gives in WHOLE_MODEL for recipe in recipes):  # what is compiled would be compiled once more
         alike.give_back(model)
     return Optimization(model, coverage, tuple(note for step in steps for note in step.notes), first_call_s)
@@ -102,8 +106,10 @@ def _refuse_unfit(recipe: Recipe, context: Context) -> None:
         raise RecipeError(reason)
 
 
-def _step(recipe: Recipe, model: nn.Module, before: Snapshot, context: Context) -> tuple[Applied, int, float]:
-    """What one recipe made of the model, checked; the bytes that it changed, and the seconds of the first call."""
+def _step(
+    recipe: Recipe, model: nn.Module, before: Snapshot, context: Context, counted: Mapping[str, int]
+) -> tuple[Applied, tuple[LayerCoverage, ...], float]:
+    """What one recipe made of the model, checked; what it changed, and the seconds of the first call."""
     if not before.weights:
         raise RecipeDidNothing(_nothing_message(recipe, before, (), model))
     applied = _apply(recipe, model, context)
@@ -112,13 +118,12 @@ def _step(recipe: Recipe, model: nn.Module, before: Snapshot, context: Context) 
     start = time.perf_counter()
     _check_forward(applied.model, context.example_inputs, recipe)
     first_call_s = time.perf_counter() - start
-    layers = compare(before, applied.model, reached or frozenset())
-    changed_bytes = sum(layer.changed_bytes for layer in layers)
+    layers = compare(before, applied.model, reached or frozenset(), counted, source=model)
     unchanged = {layer.name for layer in layers if not layer.changed_bytes}
     applied = replace(applied, notes=(*applied.notes, *_tied_notes(recipe, before, unchanged)))
-    if not changed_bytes and not is_changed(before, applied.model):
+    if not any(layer.changed_bytes for layer in layers) and not is_changed(before, applied.model, model):
         raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes, applied.model))
-    return applied, changed_bytes, first_call_s
+    return applied, layers, first_call_s
 
 
 def _tied_notes(recipe: Recipe, before: Snapshot, unchanged: set[str]) -> list[str]:

@@ -15,8 +15,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pytest_modelopt.optimizing.bits import Bits, bits_of
 from pytest_modelopt.optimizing.describe import author_name, type_name
 from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.optimizing.sharing import held, held_beside, shared_bytes, sharing
@@ -26,17 +27,19 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+_AT_ONCE = 1 << 20
+"""Numbers that are looked up together."""
 PARAMETRIZED = re.compile(r"(^|.*\.)parametrizations\.([^.]+)\.original(\d*)\Z")
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A parameter, or what shares its numbers, as it was: a clone, under its first name and that of its module."""
+    """A parameter, or what shares its numbers, as it was, under its first name and that of its module."""
 
     name: str
     module: str
     type: str
-    tensor: torch.Tensor
+    bits: Bits
     nbytes: int
     """Bytes that it takes in memory beside the weights before it, with which it may share some or all."""
     owner: str = ""
@@ -45,7 +48,8 @@ class Weight:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Clones of all parameters of a model; numbers that several names share are counted once, under the first name."""
+    """All parameters of a model by their bits, which take no memory beside it; numbers that several names share are
+    counted once, under the first name."""
 
     weights: tuple[Weight, ...]
     types: Mapping[str, str] = field(default_factory=dict)
@@ -66,7 +70,7 @@ class Snapshot:
 
 
 def snapshot(model: nn.Module) -> Snapshot:
-    """Clone every parameter of the model. Other tensors are weights only if they share numbers with a parameter.
+    """Every parameter of the model. Other tensors are weights only if they share numbers with a parameter.
 
     These come first: where a parameter is replaced, they hold its numbers as before.
     """
@@ -76,7 +80,10 @@ def snapshot(model: nn.Module) -> Snapshot:
 
     if isinstance(model, ProgramFile):
         return Snapshot(
-            tuple(Weight(name, _layer(name), kind, tensor, tensor.nbytes) for name, kind, tensor in model.weights())
+            tuple(
+                Weight(name, _layer(name), kind, bits_of(tensor), tensor.nbytes)
+                for name, kind, tensor in model.weights()
+            )
         )
     types = {name: type_name(module) for name, module in _modules(model).items()}
     parameters = list(model.named_parameters(remove_duplicate=False))
@@ -94,7 +101,7 @@ def snapshot(model: nn.Module) -> Snapshot:
         shared = sum(shared_bytes(named[other][1], tensor) for other in before)
         own_bytes = max(0, nbytes - shared)
         owner = weights[before[0]].module if before and not own_bytes else ""
-        weights.append(Weight(name, module, types[module], tensor.detach().clone(), own_bytes, owner))
+        weights.append(Weight(name, module, types[module], bits_of(tensor), own_bytes, owner))
     return Snapshot(tuple(weights), types)
 
 
@@ -118,21 +125,24 @@ def compare(
     model: nn.Module,
     reached: frozenset[str] = frozenset(),
     multiply_adds: Mapping[str, int] | None = None,
+    source: nn.Module | None = None,
 ) -> tuple[LayerCoverage, ...]:
     """How many weight bytes of each layer of `before` the model no longer holds bit by bit.
 
     The weights of modules in `reached`, by name, or within one of these, count as changed in any case.
     `multiply_adds` of one call of the model that `before` was taken of, by module.
+    `source`: where another runtime runs the model, what was converted for it. A weight that it no longer holds was
+    changed before.
     """
     multiply_adds = multiply_adds or {}
     changed_weights = [weight for weight in before.weights if _is_within(weight.module, reached)]
     found = {weight.name for weight in changed_weights}
     others = tuple(weight for weight in before.weights if weight.name not in found)
-    changed_weights += _changed_weights(others, model) if others else []
+    changed_weights += _changed_weights(others, model, source) if others else []
     changed: dict[tuple[str, str], int] = defaultdict(int)
     for weight in changed_weights:
         changed[weight.module, weight.type] += weight.nbytes
-    matrices = {weight.module for weight in changed_weights if weight.tensor.dim() > 1}
+    matrices = {weight.module for weight in changed_weights if len(weight.bits.shape) > 1}
     layers = [
         LayerCoverage(
             name,
@@ -153,9 +163,9 @@ def compare(
     return tuple(layers)
 
 
-def is_changed(before: Snapshot, model: nn.Module) -> bool:
+def is_changed(before: Snapshot, model: nn.Module, source: nn.Module | None = None) -> bool:
     """Whether any weight is another one, those included whose numbers are counted under another weight."""
-    return bool(_changed_weights(before.weights, model))
+    return bool(_changed_weights(before.weights, model, source))
 
 
 def _is_within(name: str, reached: frozenset[str]) -> bool:
@@ -163,80 +173,90 @@ def _is_within(name: str, reached: frozenset[str]) -> bool:
     return any(".".join(parts[:end]) in reached for end in range(len(parts) + 1))
 
 
-def _changed_weights(before: Sequence[Weight], model: nn.Module) -> list[Weight]:
+def _changed_weights(before: Sequence[Weight], model: nn.Module, source: nn.Module | None) -> list[Weight]:
     from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
 
     if isinstance(model, RuntimeModule):
-        return _absent_numbers(before, model.float_tensors())
-    names = {weight.name for weight in before}
-    found = {name: tensor for name, tensor in _held_beside(model).items() if name in names}
-    found |= _float_tensors(model)
+        assert source is not None
+        return _absent_numbers(before, model.float_tensors(), _still_there(before, source))
+    kept = _still_there(before, model)
     modules = _modules(model)
-    missing = []
-    for weight in before:
-        if weight.name in found and _same_bits(weight.tensor, found[weight.name]):
-            del found[weight.name]
-        else:
-            missing.append(weight)
-    elsewhere = list(found.values())
-    changed = [weight for weight in missing if not _take(weight.tensor, elsewhere)]
+    changed = [weight for position, weight in enumerate(before) if position not in kept]
     owners = {weight.module for weight in changed if not weight.owner}
     # an exported program holds shared numbers once: a module that it no longer has fared as the one it shared them with
     return [weight for weight in changed if not weight.owner or weight.module in modules or weight.owner in owners]
 
 
-def _absent_numbers(before: Sequence[Weight], tensors: Iterable[torch.Tensor]) -> list[Weight]:
+def _still_there(before: Sequence[Weight], model: nn.Module) -> dict[int, torch.Tensor]:
+    """By the position of each weight that the model still holds, the tensor that is it: by name, or by its bits."""
+    names = {weight.name for weight in before}
+    found = {name: tensor for name, tensor in _held_beside(model).items() if name in names}
+    found |= _float_tensors(model)
+    kept = {}
+    for position, weight in enumerate(before):
+        if weight.name in found and weight.bits.are_of(found[weight.name]):
+            kept[position] = found.pop(weight.name)
+    missing = [position for position in range(len(before)) if position not in kept]
+    forms = {(before[position].bits.shape, before[position].bits.dtype) for position in missing}
+    elsewhere = [(bits_of(tensor), tensor) for tensor in found.values() if (tuple(tensor.shape), tensor.dtype) in forms]
+    for position in missing:
+        place = next((at for at, (bits, _) in enumerate(elsewhere) if before[position].bits.are(bits)), None)
+        if place is not None:
+            kept[position] = elsewhere.pop(place)[1]
+    return kept
+
+
+def _absent_numbers(
+    before: Sequence[Weight], tensors: Iterable[torch.Tensor], kept: Mapping[int, torch.Tensor]
+) -> list[Weight]:
     """The weights of which not every number is among those of `tensors`, in whatever order and shape.
 
-    Weights that are not in float32 must be there as they are.
+    Weights that are not in float32 must be there as they are. `kept` are the numbers of those that were converted.
     """
     import torch
 
     tensors = list(tensors)
     pool = Numbers(tensor for tensor in tensors if tensor.dtype is torch.float32)
 
-    def is_there(tensor: torch.Tensor) -> bool:
-        if tensor.dtype is torch.float32:
-            return pool.holds(tensor)
-        return any(_same_bits(tensor, other) for other in tensors)
+    def is_there(position: int, weight: Weight) -> bool:
+        if position not in kept:
+            return False
+        if weight.bits.dtype is torch.float32:
+            return pool.holds(kept[position])
+        return any(weight.bits.are_of(other) for other in tensors)
 
-    return [weight for weight in before if not is_there(weight.tensor)]
+    return [weight for position, weight in enumerate(before) if not is_there(position, weight)]
 
 
 class Numbers:
     """All numbers of some float32 tensors, sorted once: a model has hundreds of weights to look up."""
 
     def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
-        import torch
+        import numpy  # every other runtime needs it; torch's sort takes four times the numbers
 
-        integers = [_integers(tensor) for tensor in tensors]
-        self._sorted = torch.cat(integers).sort().values if integers else torch.empty(0, dtype=torch.int32)
+        self._sorted = numpy.concatenate([numpy.empty(0, numpy.int32), *map(_integers, tensors)])
+        self._sorted.sort()
 
     def holds(self, tensor: torch.Tensor) -> bool:
         """Whether every number of the tensor is among them."""
-        import torch
+        import numpy
 
         wanted = _integers(tensor)
         if not len(self._sorted):
             return not len(wanted)
-        found = torch.searchsorted(self._sorted, wanted).clamp_(max=len(self._sorted) - 1)
-        return bool((self._sorted[found] == wanted).all())
+        for start in range(0, len(wanted), _AT_ONCE):
+            part = wanted[start : start + _AT_ONCE]
+            found = numpy.searchsorted(self._sorted, part).clip(max=len(self._sorted) - 1)
+            if not (self._sorted[found] == part).all():
+                return False
+        return True
 
 
-def _integers(tensor: torch.Tensor) -> torch.Tensor:
+def _integers(tensor: torch.Tensor) -> Any:
     """The bits of float32 numbers, so that NaN equals NaN; zeros of both signs are one, since kernels mix them."""
     import torch
 
-    return (tensor.detach().cpu() + 0.0).contiguous().reshape(-1).view(torch.int32)
-
-
-def _take(tensor: torch.Tensor, tensors: list[torch.Tensor]) -> bool:
-    """Remove the first tensor with the same bits from the list, if there is one."""
-    for position, other in enumerate(tensors):
-        if _same_bits(tensor, other):
-            del tensors[position]
-            return True
-    return False
+    return (tensor.detach().cpu() + 0.0).contiguous().reshape(-1).view(torch.int32).numpy()
 
 
 def _float_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -266,26 +286,6 @@ def _packed_biases(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         for name, value in biases().items():
             if isinstance(value, torch.Tensor):
                 yield name, value
-
-
-def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    import torch
-
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    one, other = one.detach(), other.detach()
-    if type(one.data) is type(other.data) and hasattr(one, "__tensor_flatten__"):
-        return all(_same_bits(*pair) for pair in zip(held(one), held(other), strict=True))
-    if type(other.data) is not torch.Tensor or other.layout is not torch.strided or other.is_quantized:
-        return False
-    return torch.equal(_bits(one), _bits(other))
-
-
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """The bytes of a tensor in logical order, so that NaN equals NaN and 0.0 differs from -0.0."""
-    import torch
-
-    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
 def _modules(model: nn.Module) -> dict[str, nn.Module]:

@@ -11,7 +11,8 @@ import pytest
 
 from pytest_modelopt.config.problems import BudgetsError
 from pytest_modelopt.limits.catalogue import LIMITS
-from pytest_modelopt.measuring.controller.process import COMPILER, METRICS, preload
+from pytest_modelopt.measuring.controller.preloading import COMPILER, METRICS
+from pytest_modelopt.measuring.controller.process import preload
 from pytest_modelopt.optimizing.registry import forget_added
 from pytest_modelopt.plugin import progress
 from pytest_modelopt.plugin.budgets_path import (

@@ -14,29 +14,18 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from pytest_modelopt.measuring import descendants, worker_output
+from pytest_modelopt.measuring.controller.preloading import COMPILER, PRELOAD, libraries
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import main
 from pytest_modelopt.results.locked_folders import hold
 
-# What every worker needs, imported once in the fork server: a worker then starts in tenths of a second, not in seconds.
-PRELOAD = [
-    "torch",
-    "pytest_modelopt.measuring.worker.bench",
-    "pytest_modelopt.optimizing.apply",
-    "pytest_modelopt.measuring.worker.preloaded",
-]
-
-COMPILER = "torch._dynamo"
-"""torch's compiler takes as long to import as all the rest: the fork server does so only where workers will need it."""
-METRICS = "pytest_modelopt.measuring.worker.preloaded_metrics"
-"""So does torchmetrics, which imports transformers and SciPy where they are installed."""
 _SOCKET_PATH = 90
 """Bytes of a path that a socket can have everywhere, with some to spare (104 on macOS, 108 on Linux)."""
 _DUMP_S = 0.5
@@ -75,6 +64,8 @@ class Worker:
         self._is_killed = False
         if variant.recipe is not None and variant.recipe.imports_compiler:
             preload(COMPILER)
+        if libraries.drop_unfit(variant):
+            _forget_fork_server()
         context = _context()
         self._connection, theirs = context.Pipe()
         _end_stalls(self._connection)
@@ -239,6 +230,12 @@ def preload(*modules: str) -> None:
         _forget_fork_server()
 
 
+def preload_libraries(found: Sequence[str], variant: Variant) -> None:
+    """Let the fork server import what a worker of `variant` had to, from the next worker on, if that pays."""
+    if libraries.add(found, variant):
+        _forget_fork_server()
+
+
 def _named(left: tuple[str, ...]) -> str:
     if not left:
         return ""
@@ -261,6 +258,7 @@ def _start(process: Any) -> None:
         try:
             _start_in_time(process)
         except (OSError, EOFError):
+            libraries.drop()  # what they leave behind may be why
             _forget_fork_server()
             _start_in_time(process)
 
@@ -340,6 +338,8 @@ def _context() -> Any:
 def _worker_environment() -> Iterator[None]:
     """Set the workers' environment variables, unless the user has, while the fork server or a worker starts."""
     added = {key: value for key, value in main.WORKER_ENVIRONMENT.items() if key not in os.environ}
+    if libraries.names:
+        added[main.LIBRARIES] = " ".join(libraries.names)
     os.environ.update(added)
     try:
         yield

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pytest_modelopt.measuring.controller.fresh_processes import balance_books
-from pytest_modelopt.measuring.controller.process import COMPILER, preload
+from pytest_modelopt.measuring.controller.preloading import COMPILER
+from pytest_modelopt.measuring.controller.process import WorkerFailed, preload, preload_libraries
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, WorkerContext
 from pytest_modelopt.measuring.descendants import listed
 from pytest_modelopt.measuring.installation import INSTALLED
@@ -41,6 +43,7 @@ class Measuring:
             self.start(original, name, "reads the data")
             original.examples = self._context.ask(original, name, "read", "reading the data", path=str(path))
             original.files += [path, Path(original.examples.hashes_path)]
+            self._preload(original)
             self._context.end(original)
             self.start(original, name, "reads the data again")
             self._context.ask(
@@ -274,6 +277,7 @@ class Measuring:
         self._keep_inputs(measured, name, first)
         if loaded.has_compiler:
             preload(COMPILER)
+        self._preload(measured)
         if measured.scored_by is not None and measured.scored_by.loaded is not None:
             known = measured.scored_by.loaded
             loaded = replace(loaded, metric_name=known.metric_name, higher_is_better=known.higher_is_better)
@@ -287,6 +291,11 @@ class Measuring:
         if variant.tree is not None:
             self._require_its_own_files(measured, name)
         measured.loaded = loaded
+
+    def _preload(self, measured: Measured) -> None:
+        """Spare the next workers what this one had to import. Where it cannot say, its next step tells why."""
+        with contextlib.suppress(WorkerFailed):
+            preload_libraries(self._context.request(measured.worker, "imported"), measured.variant)
 
     def _require_its_own_files(self, measured: Measured, name: str) -> None:
         """A variant of another revision that runs head's code would be compared with itself."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measuring.worker import size
-from pytest_modelopt.measuring.worker.quality import update_with_bytes
+from pytest_modelopt.optimizing.bits import update_with_bytes
 from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule
 
 MOST_BYTES = 2 * 1024**3

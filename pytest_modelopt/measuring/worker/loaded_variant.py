@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pytest_modelopt.measuring.installation import is_installed
 from pytest_modelopt.measuring.protocol import LEAST_HELD, CallShape, Examples, Loaded, VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import environment, loading, observe, quality, shipping, size
@@ -63,6 +65,7 @@ class LoadedVariant:
     def __init__(self, variant: Variant) -> None:
         self._variant = variant
         self._environment = dict(os.environ)
+        self._modules = frozenset(sys.modules)
         self._device = Device(variant.device)
         self._loader = loading.Loader(variant)
         self._model: nn.Module | None = None
@@ -80,6 +83,15 @@ class LoadedVariant:
 
     def environment(self) -> Environment:
         return environment.environment(self._device.gpu())
+
+    def imported(self) -> tuple[str, ...]:
+        """Installed modules that this worker had to import, in order. None where the project's code has changed the
+        environment, which they may have read."""
+        if self._environment != dict(os.environ):
+            return ()
+        files = ((name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items()))
+        new = ((name, file) for name, file in files if name not in self._modules and isinstance(file, str))
+        return tuple(name for name, file in new if is_installed(file))
 
     def read(self, path: str) -> Examples:
         """Read the evaluation data, for all variants of the model, into the file `path`."""

@@ -38,6 +38,8 @@ WORKER_ENVIRONMENT = {
     "ORT_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+LIBRARIES = "PYTEST_MODELOPT_LIBRARIES"
+"""Names the modules that the fork server imports beside its own."""
 _MESSAGE = 4000
 """Characters of an error's message that are told."""
 CLOSED = 113
@@ -61,6 +63,7 @@ def main(connection: Connection, variant: Variant, output_file: str) -> None:
     log = _redirect_output(output_file)
     tempfile.tempdir = None  # the fork server's may have gone, or be another test's
     warnings.resetwarnings()  # `python -W error` is meant for the tests, not for what a model's code warns about
+    os.environ.pop(LIBRARIES, None)
     if variant.environment:
         os.environ.clear()
         os.environ.update(WORKER_ENVIRONMENT | dict(variant.environment))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from array import array
 from collections.abc import Callable, Iterable
@@ -105,7 +104,6 @@ class Numbers:
 
 LOOKED_AT = 100_000
 """Numbers of all answers whose spread is told."""
-_MIB = 2**20
 SAMPLED = 10_000
 """Numbers of an answer that are compared between launches."""
 
@@ -120,14 +118,3 @@ def sample(outputs: Any) -> Sample:
         real = torch.view_as_real(plain.resolve_conj()) if plain.is_complex() else plain
         values.extend(real.detach().cpu().flatten()[: SAMPLED - len(values)].double().tolist())
     return Sample(";".join(kinds), values)
-
-
-def update_with_bytes(hasher: Any, tensor: torch.Tensor, step: int = 1) -> None:
-    """Feed the bytes of a tensor, in logical order, to one of hashlib's: all, or of every `step` MiB the first, and the
-    last MiB."""
-    contiguous = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    if contiguous.numel():
-        view = memoryview((ctypes.c_char * contiguous.nbytes).from_address(contiguous.data_ptr()))  # no copy, any dtype
-        for start in range(0, contiguous.nbytes, step * _MIB) if step > 1 else ():
-            hasher.update(view[start : start + _MIB])
-        hasher.update(view[-_MIB:] if step > 1 else view)

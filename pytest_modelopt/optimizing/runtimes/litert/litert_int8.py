@@ -183,7 +183,7 @@ def without_progress() -> Iterator[None]:
 
 
 def _left_note(model: nn.Module, variant: LiteRT) -> tuple[str, ...]:
-    same = {layer.name for layer in compare(snapshot(model), variant) if not layer.changed_bytes}
+    same = {layer.name for layer in compare(snapshot(model), variant, source=model) if not layer.changed_bytes}
     left = [
         module
         for name, module in weight_owners(model)
