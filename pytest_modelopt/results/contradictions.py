@@ -364,8 +364,6 @@ def _of_timing(case: MeasuredCase, name: str, timing: Timing) -> Iterator[str]:
     calls = [call for of_pair in timing.variant_calls_ns for call in of_pair]
     if not calls:
         return
-    if len(timing.variant_calls_ns) != len(timing.pairs):
-        yield f"{name}.variant_calls_ns holds {len(timing.variant_calls_ns)} entries for {len(timing.pairs)} pairs"
     least = min(pair.variant_ns for pair in timing.pairs) if timing.pairs else 0
     if 2 * fmean(calls) < least:  # the same calls, right after those of the block
         yield f"{name}.variant_calls_ns takes {fmean(calls):.0f} on average, and no pair's call less than {least}"

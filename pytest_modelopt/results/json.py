@@ -290,6 +290,9 @@ def _check_columns(columns: Any, path: str) -> None:
 
 def _with_pairs(case: Case, pairs: _Pairs) -> Case:
     timings = {name: getattr(case, name) for name in _TIMINGS}
+    for name, timing in timings.items():
+        if timing is not None and timing.variant_calls_ns and len(timing.variant_calls_ns) != len(pairs[name]):
+            _refuse(f"{case.id}: {name}.variant_calls_ns: must have an entry for each pair, or none")
     of_pairs: dict[str, Any] = {name: timing and replace(timing, pairs=pairs[name]) for name, timing in timings.items()}
     phases = {name: replace(each, pairs=pairs[f"phases.{name}"]) for name, each in case.phases.items()}
     return replace(case, **of_pairs, phases=phases)

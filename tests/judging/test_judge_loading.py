@@ -12,7 +12,7 @@ from pytest_modelopt.reporting.messages.verdicts import format_verdict
 from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.contradictions import disagreement_of
-from pytest_modelopt.results.json import case_from_data, case_to_data
+from pytest_modelopt.results.json import RecordError, case_from_data, case_to_data
 from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Verdict
 from pytest_modelopt.statistics.timing import Samples
@@ -135,7 +135,11 @@ def test_they_are_in_the_record_and_must_agree() -> None:
         fast
     )
     few = replace(both, timing=replace(both.timing, variant_calls_ns=(CALLS,)))
-    assert "timing.variant_calls_ns holds 1 entries for 100 pairs" in disagreement_of(few)
+    with pytest.raises(RecordError, match=r"timing\.variant_calls_ns: must have an entry for each pair, or none"):
+        case_from_data(case_to_data(few))
+    none = replace(both, timing=replace(both.timing, variant_calls_ns=100 * ((),)))
+    with pytest.raises(RecordError, match=r"timing\.variant_calls_ns: must hold whole numbers of at least 1"):
+        case_from_data(case_to_data(none))
     twice = replace(both.loading.pairs[0], variant_calls=2, variant_block_ns=200 * MS)
     again = replace(both, loading=replace(both.loading, pairs=(twice, *both.loading.pairs[1:])))
     assert "loading.pairs holds 2 calls at 0: a process gives its first answer once" in disagreement_of(again)

@@ -78,7 +78,7 @@ def filled_record() -> Record:
 
 def _timing(case: Case) -> Any:
     assert case.timing is not None
-    return replace(case.timing, pairs=case.timing.pairs * 20)
+    return replace(case.timing, pairs=case.timing.pairs * 20, variant_calls_ns=case.timing.variant_calls_ns * 20)
 
 
 def with_strings(value: Any, change: Callable[[str], str]) -> Any:

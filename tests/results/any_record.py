@@ -70,7 +70,8 @@ def _timings(draw: st.DrawFn) -> Timing:
     ordered = [replace(pair, launch=one, at_ms=at) for pair, one, at in zip(pairs, launches, moments, strict=True)]
     others = {name: any_value(hint, name) for name, hint in typing.get_type_hints(Timing).items() if name != "pairs"}
     calls = st.lists(st.integers(1, 2**63 - 1), min_size=1, max_size=3).map(tuple)
-    others["variant_calls_ns"] = st.lists(calls, max_size=3).map(tuple)
+    each_pair = st.lists(calls, min_size=len(pairs), max_size=len(pairs)).map(tuple)
+    others["variant_calls_ns"] = st.just(()) | each_pair
     return draw(st.builds(Timing, st.just(tuple(ordered)), **others))
 
 

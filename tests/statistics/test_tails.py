@@ -10,7 +10,7 @@ from itertools import chain
 
 import pytest
 
-from pytest_modelopt.statistics.tails import tail_latency
+from pytest_modelopt.statistics.tails import _sampling_error, tail_latency
 from pytest_modelopt.statistics.timing import ALPHA_PASS, STARVED, Samples
 
 PAIRS_A_SECOND = 10
@@ -46,6 +46,7 @@ def test_slow_calls_of_one_moment_are_one_piece_of_evidence() -> None:
     together = [fast[index::54] for index in range(54)] + [slow[index::6] for index in range(6)]
     assert sorted(chain(*apart)) == sorted(chain(*together))
     assert tail_latency(samples(apart)).figure == tail_latency(samples(together)).figure
+    assert _sampling_error(together, 2) > 2 * _sampling_error(apart, 2)
     low, _ = tail_latency(samples(together)).interval(0.01, ALPHA_PASS)
     assert low < tail_latency(samples(apart)).interval(0.01, ALPHA_PASS)[0]
 
