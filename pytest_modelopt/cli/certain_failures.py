@@ -35,7 +35,8 @@ class Cause:
 
 def causes(budgets: BudgetsFile, document: Document, root: Path) -> list[Cause]:
     """In the order of the file. `root` is the folder of the tests; `document` is what `budgets` was read from."""
-    lacks_gpu = not has_gpu()
+    needs_gpu = any(case.workload.device.startswith("cuda") for case in budgets.cases)
+    lacks_gpu = needs_gpu and not has_gpu()  # which imports torch
     found = [cause for model in budgets.models for cause in _of_model(model, budgets, document, root)]
     found += [cause for case in budgets.cases for cause in _of_case(case, budgets, root, lacks_gpu=lacks_gpu)]
     if lacks_gpu:

@@ -71,7 +71,7 @@ def test_broken(modelopt):
             "*max_size 1 kB is broken: *(test_it.py:*)",
             "*max_flips 1.0 was not measured, which counts as broken (*no `data` was given*",
             "*the test went on to its end*",
-            "  no data, so no score; memory and latency of batch 1, 1 thread*",
+            "  no data, so no score; memory and latency of batch 1 (1x64), 1 thread*",
         ]
     )
     assert "accuracy" not in result.stdout.str().partition("model budgets =")[2]
