@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         content = file.read_bytes()
         tell(f"{folder / file.name}: {len(content):,} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}")
     loader = next((file for file in files if file.suffix == ".py"), None)
-    if loader is not None:
+    if loader is not None and not variant.is_called_otherwise:
         module = loader.stem if folder.is_absolute() else ".".join([*folder.parts, loader.stem])
         tell(
             f"{folder / loader.name} loads it by torch's weights_only, with the classes that it names; gate it as a "
