@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         write(_with_sums(record, recorded, {file.suffix: digest for file, digest in sums.items()}), options.record)
         tell(f"it is what was measured as {entry.name} in the record which has these sums now: {options.record}")
     loader = next((file for file in files if file.suffix == ".py"), None)
-    if loader is not None:
+    if loader is not None and not variant.is_called_otherwise:
         module = loader.stem if folder.is_absolute() else ".".join([*folder.parts, loader.stem])
         tell(
             f"{folder / loader.name} loads it by torch's weights_only, with the classes that it names; gate it as a "

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import copy
 import importlib
-import io
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 import torch
 from torch import nn
 from torch.autograd.profiler import profile
 
 from pytest_modelopt.measuring.protocol import VariantError
+from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.bench import Bench
 from pytest_modelopt.results.metric import MetricSpec
 from tests.measuring.called_models import NAME, called  # noqa: F401
@@ -33,12 +32,6 @@ def by_hand() -> tuple[Any, Any]:
         copy.deepcopy(packed.encoder), {nn.Linear}
     )
     return user, packed
-
-
-def saved_bytes(model: Any) -> int:
-    buffer = io.BytesIO()
-    torch.save(model, buffer, pickle_module=cloudpickle)
-    return buffer.tell()
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
@@ -69,7 +62,7 @@ def test_a_pipeline_is_measured_from_text_to_names_while_its_encoder_is_packed(c
     assert len(expected) == found.examples == 24
     memory = made.memory()
     assert memory.call_peak_bytes == peak_bytes(lambda: user.answer(packed, texts[:3]))
-    assert made.size() == pytest.approx(saved_bytes(packed), rel=0.01), "neither the function nor what holds both"
+    assert made.size() == size.saved_bytes(packed), "neither the function nor what holds both"
     assert made.answer().values.tolist() == pytest.approx(user.answer(packed, texts[:3])["scores"].flatten().tolist())
 
 

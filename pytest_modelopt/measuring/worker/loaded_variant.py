@@ -238,16 +238,23 @@ class LoadedVariant:
         recipes would change."""
         original, *_ = self._load_original()
         module, inputs = original, self._first_inputs()
-        part = part_of(self._variant, original)
-        if part is not None:
-            module, inputs = part.module, part.inputs_of_calls(inputs)[0]
+        try:
+            part = part_of(self._variant, original)
+            if part is not None:
+                module, inputs = part.module, part.inputs_of_calls(inputs)[0]
+        except RecipeError as error:
+            raise VariantError(str(error)) from error
 
         def answer() -> Any:
             with torch.no_grad():
                 return call(module, inputs)
 
         program, notes, provenance = self._load_file(origin, "candidate", inputs, answer)
-        return (program if part is None else part.put(program, self._first_inputs(), "the file")), notes, provenance
+        try:
+            whole = program if part is None else part.put(program, self._first_inputs(), "the file")
+        except RecipeError as error:
+            raise VariantError(str(error)) from error
+        return whole, notes, provenance
 
     def _load_file(self, origin: ProgramSource, what: str, inputs: Inputs, answer: Callable[[], Any]) -> Made:
         if self._device.is_cuda:

@@ -17,7 +17,6 @@ from pytest_modelopt.measuring.worker.called_model import CalledModel, alone, mo
 from pytest_modelopt.optimizing.calling import Inputs, call, fresh
 from pytest_modelopt.optimizing.describe import last_line, total_bytes, user_line
 from pytest_modelopt.optimizing.recipe import RecipeError
-from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule, is_default
 from pytest_modelopt.optimizing.uncompiled import step_by_step
 from pytest_modelopt.results.figures import format_bytes
 from pytest_modelopt.results.measurement import Coverage
@@ -37,6 +36,8 @@ class Part:
         self._whole, self._path = whole, path
         self.module = _module_at(whole, path)
         self._reached: tuple[str, ...] = ()
+        self._is_by_name = False
+        """Whether it was given to recipes as called with keyword arguments only."""
 
     @property
     def name(self) -> str:
@@ -89,14 +90,14 @@ class Part:
             RecipeError: the whole no longer runs, or still calls the module that was replaced.
         """
         old, calls_of_old = self.module, list[Any]()
-        if isinstance(new, EngineModule) and not isinstance(old, EngineModule):
-            new.signature = replace(new.signature, parameters=_parameters(old))
         if new is not old:
             self._replace(new)
-            self.module = new
         is_gone = all(module is not old for module in new.modules())
         with _told(old, lambda args, kwargs: calls_of_old.append(args)) if is_gone else contextlib.nullcontext():
             error = self._error(inputs)
+            if error is not None and new is not old and self._is_by_name:
+                self._replace(Rebound(new, _parameters(old)))
+                error = self._error(inputs) and error
         if error is not None:
             raise RecipeError(
                 f"with what {by} has made of {self.name}, {self._failure(error)}{self._advice()}"
@@ -163,6 +164,7 @@ class Part:
                 f"{self.name} gets positional and keyword arguments at once, and its forward takes `*args`: recipes "
                 "can call it by one of both only; give all of them by name"
             )
+        self._is_by_name = isinstance(given, dict)
         copied: Inputs = fresh(given)
         return copied
 
@@ -198,6 +200,33 @@ class Part:
             for name, held in list(vars(owner).items()):
                 if held is self.module:
                     setattr(owner, name, new)
+        self.module = new
+
+
+class Rebound(nn.Module):
+    """What was made of a module that recipes called by keywords, where the project calls it in another way too: with
+    positional arguments, or with those that are their defaults anyway."""
+
+    def __init__(self, made: nn.Module, parameters: tuple[tuple[str, Any], ...]) -> None:
+        super().__init__()
+        self._orig_mod = made  # as `describe.author_name` leaves out
+        self.parameters_of_original = parameters
+        self.training = made.training
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        defaults = dict(self.parameters_of_original)
+        named = {**dict(zip(defaults, args, strict=False)), **kwargs}
+        return self._orig_mod(**{key: one for key, one in named.items() if not is_default(one, defaults.get(key, ...))})
+
+
+def bare(module: nn.Module) -> nn.Module:
+    """What a recipe has made, without what calls it otherwise."""
+    return module._orig_mod if isinstance(module, Rebound) else module
+
+
+def is_default(value: Any, default: Any) -> bool:
+    """Whether an argument is a plain value, and what it would be if it were left out."""
+    return type(value) in (type(None), bool, int, float, str) and type(value) is type(default) and value == default
 
 
 def _module_at(whole: nn.Module, path: str) -> nn.Module:

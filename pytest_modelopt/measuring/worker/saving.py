@@ -11,6 +11,7 @@ from pytest_modelopt.measuring.worker import loading, shipping, size
 from pytest_modelopt.measuring.worker.called_model import seen
 from pytest_modelopt.measuring.worker.changed_part import context_of
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
+from pytest_modelopt.measuring.worker.part import bare
 
 
 class Saving(LoadedVariant):
@@ -31,7 +32,7 @@ class Saving(LoadedVariant):
         part, context = self._part(), self._context()
         if part is not None:
             context = context_of(part, context, part.inputs_of_calls(context.example_inputs))
-        return tuple(map(str, shipping.write(self.model if part is None else part.module, Path(path), context)))
+        return tuple(map(str, shipping.write(self.model if part is None else bare(part.module), Path(path), context)))
 
     def save_inputs(self, path: str) -> None:
         """Write the inputs of the measured call to `path`."""

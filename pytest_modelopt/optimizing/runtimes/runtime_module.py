@@ -52,9 +52,6 @@ class Signature:
     """Of the output's tensors."""
     ports: tuple[Fed, ...] | None = field(default=None, compare=False)
     """What each input of the runtime gets; None where all tensors of the call are given as they are."""
-    parameters: tuple[tuple[str, Any], ...] = field(default=(), compare=False)
-    """Of the forward in whose place it stands in a larger model: names and plain defaults, by which arguments are told
-    that are given otherwise than when the model was converted."""
 
     @classmethod
     def of(cls, inputs: Inputs, output: Any) -> Signature:
@@ -74,25 +71,10 @@ class Signature:
             TypeError: for a call with other arguments than those that the model was converted for.
         """
         if len(args) != self.positional or set(kwargs) != set(self.keywords):
-            args, kwargs = self._as_converted(args, kwargs)
-        if len(args) != self.positional or set(kwargs) != set(self.keywords):
             takes = ", ".join([*(self.positional * ["a tensor"]), *(f"{name}=" for name in self.keywords)])
             raise TypeError(f"the converted model takes exactly the arguments that it was converted with: ({takes})")
         tensors = [*args, *(kwargs[name] for name in self.keywords)]
         return tensors if self.ports is None else [port.of(tensors) for port in self.ports]
-
-    def _as_converted(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        """Arguments without those that are defaults anyway, by name where the model was converted with names."""
-        names = [name for name, _ in self.parameters]
-        defaults = dict(self.parameters)
-        named = {**dict(zip(names, args, strict=False)), **kwargs}
-        given = {name: value for name, value in named.items() if not is_default(value, defaults.get(name, ...))}
-        if len(args) > len(names):
-            return args, kwargs
-        if self.keywords:
-            return (), given
-        in_order = [given[name] for name in names[: self.positional] if name in given]
-        return (in_order, {}) if len(in_order) == len(given) else (args, kwargs)
 
     def output_of(self, tensors: Sequence[torch.Tensor]) -> Any:
         """The structure that the original returns, with these tensors in it."""
@@ -106,15 +88,7 @@ class Signature:
         """Saved with an empty answer in place of `output`: torch warns where the parts of a TreeSpec are loaded."""
         leaves = [torch.empty(0) if constant == TENSOR else constant for constant in self.constants]
         answer = _pytree.tree_unflatten(leaves, self.output)
-        return _loaded, (
-            self.positional,
-            self.keywords,
-            answer,
-            self.constants,
-            self.dtypes,
-            self.ports,
-            self.parameters,
-        )
+        return _loaded, (self.positional, self.keywords, answer, self.constants, self.dtypes, self.ports)
 
 
 def _loaded(
@@ -124,14 +98,8 @@ def _loaded(
     constants: tuple[Any, ...],
     dtypes: tuple[torch.dtype, ...],
     ports: tuple[Fed, ...] | None,
-    parameters: tuple[tuple[str, Any], ...] = (),
 ) -> Signature:
-    return Signature(positional, keywords, _pytree.tree_structure(answer), constants, dtypes, ports, parameters)
-
-
-def is_default(value: Any, default: Any) -> bool:
-    """Whether an argument is a plain value, and what it would be if it were left out."""
-    return type(value) in (type(None), bool, int, float, str) and type(value) is type(default) and value == default
+    return Signature(positional, keywords, _pytree.tree_structure(answer), constants, dtypes, ports)
 
 
 TENSOR = "<tensor>"
