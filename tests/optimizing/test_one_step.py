@@ -104,7 +104,9 @@ def test_nothing_is_done_to_a_model_without_one() -> None:
 
 @pytest.mark.parametrize("steps", [3, 40])
 def test_a_loop_that_feeds_itself_is_refused_by_name(steps: int) -> None:
-    with pytest.raises(RecipeError, match=rf"goes through `step` {steps + 1} times in one call, taking its next tokens"):
+    with pytest.raises(
+        RecipeError, match=rf"goes through `step` {steps + 1} times in one call, taking its next tokens"
+    ):
         refuse_loop(Generates(steps).eval(), ids(), "onnxruntime")
 
 
