@@ -40,7 +40,7 @@ WORKS: dict[str, tuple[float, tuple[str, ...]]] = {
 """By how much the loss may rise, in nats a token, where that of an untrained model is 5.5; and what the notes say."""
 REFUSED = {
     "int8-static": "a decorator stands around its forward, which torch.fx cannot look through",
-    "prune-unstructured(ratio=0.9) + sparse-csr": "fewer than 65,536 weights each, where the sparse kernel gains nothing",
+    "prune-unstructured(ratio=0.9) + sparse-csr": "fewer than 65,536 weights each",
     "channels-last": "channels-last changes Conv2d, Conv3d, ConvTranspose2d and ConvTranspose3d only",
     "fold-batchnorm": "the model holds no batch norm",
     "sparse-2:4": "only tensor cores skip zeros of this pattern",
