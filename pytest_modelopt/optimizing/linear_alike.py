@@ -120,10 +120,13 @@ class _Layer:
         from torch import nn
 
         now = dict(self.module._parameters)
-        if issubclass(self.kind, nn.Linear) and list(now) == list(self._parameters):
-            self.module.__class__ = self.kind
-            return
         tensors = [tensor for tensor in now.values() if tensor is not None]
+        if issubclass(self.kind, nn.Linear) and list(now) == list(self._parameters):
+            if self.kind.forward is nn.Linear.forward or all(type(each.data) is torch.Tensor for each in tensors):
+                self.module.__class__ = (
+                    self.kind
+                )  # tensors of torchao answer to `linear`, and not to all that it may call
+            return
         own = [tensor for tensor in self._parameters.values() if tensor is not None]
         kinds = [(type(tensor.data), tensor.shape) for tensor in tensors]
         if kinds != [(torch.Tensor, tensor.shape) for tensor in self.twin._parameters.values() if tensor is not None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-import platform
+import re
 from typing import Any
 
 import pytest
@@ -32,7 +32,6 @@ WORKS: dict[str, tuple[float, tuple[str, ...]]] = {
     "bf16": (0.1, ()),
     "fp16": (0.05, ()),
     "prune-unstructured(ratio=0.2)": (0.3, (TAKEN, SHARED)),
-    "prune-unstructured(ratio=0.9) + sparse-csr": (10, ()),
     "prune-structured(ratio=0.1)": (1.0, (TAKEN, SHARED)),
     "prune-structured(ratio=0.25, heads=true)": (4.0, ("2 of 8 attention heads",)),
     "low-rank(ratio=0.9)": (0.6, (TAKEN, SHARED)),
@@ -41,7 +40,7 @@ WORKS: dict[str, tuple[float, tuple[str, ...]]] = {
 """By how much the loss may rise, in nats a token, where that of an untrained model is 5.5; and what the notes say."""
 REFUSED = {
     "int8-static": "a decorator stands around its forward, which torch.fx cannot look through",
-    "sparse-csr": "fewer than 65,536 weights each, where the sparse kernel gains nothing",
+    "prune-unstructured(ratio=0.9) + sparse-csr": "fewer than 65,536 weights each",
     "channels-last": "channels-last changes Conv2d, Conv3d, ConvTranspose2d and ConvTranspose3d only",
     "fold-batchnorm": "the model holds no batch norm",
     "sparse-2:4": "only tensor cores skip zeros of this pattern",
@@ -65,7 +64,7 @@ def trained() -> GPT2LMHeadModel:
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(40):
         optimizer.zero_grad()
-        loss(model).backward()
+        loss(model).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return model.eval()
 
@@ -94,13 +93,11 @@ def test_every_recipe_stands_in_the_table() -> None:
 @pytest.mark.parametrize("recipe", WORKS)
 def test_it_works_and_the_notes_say_what_was_done(recipe: str) -> None:
     rise, notes = WORKS[recipe]
-    if recipe in ("bf16", "fp16") and "x86" not in platform.machine():
-        pytest.skip("these casts are judged by the processor")
-    try:
-        optimization = optimized(recipe)
-    except RecipeError as error:
-        assert any(word in str(error) for word in ("emulates", "kernel gains nothing")), error
+    if recipe in ("bf16", "fp16") and (why := parse(recipe).steps[0].unfit("cpu")):
+        with pytest.raises(RecipeError, match=re.escape(why)):
+            optimized(recipe)
         return
+    optimization = optimized(recipe)
     with torch.no_grad():
         before, after = float(loss(trained())), float(loss(optimization.model))
     assert before < 2.5

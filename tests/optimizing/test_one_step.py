@@ -50,7 +50,8 @@ class Generates(nn.Module):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         for _ in range(self.steps):
             ids = torch.cat([ids, self.step(ids)["logits"][:, -1:].argmax(-1)], 1)
-        return self.step(ids)["logits"]
+        logits: torch.Tensor = self.step(ids)["logits"]
+        return logits
 
 
 class Towers(nn.Module):

@@ -45,7 +45,7 @@ def with_targets(inputs: Inputs, targets: Targets) -> Inputs:
     """
     if not isinstance(inputs, dict) or not isinstance(targets, torch.Tensor):
         raise VariantError("targets can be given to a model only as a tensor, beside inputs in a dict")
-    return {**inputs, NAME: targets}
+    return {**inputs, NAME: targets.contiguous()}  # a slice of tokens is none, and losses view it as one row
 
 
 def refuse_leak(model: torch.nn.Module, inputs: Inputs) -> None:
