@@ -74,7 +74,9 @@ def train() -> None:
                 held_out = math.exp(float(loss_of(model, test_data())))
             model.train()
             save_weights(model, WEIGHTS_PATH)
-            print(f"step {step}, {time.monotonic() - start:.0f} s: perplexity {held_out:.2f} on held-out text", flush=True)
+            print(
+                f"step {step}, {time.monotonic() - start:.0f} s: perplexity {held_out:.2f} on held-out text", flush=True
+            )
 
 
 if __name__ == "__main__":

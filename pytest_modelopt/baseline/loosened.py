@@ -97,6 +97,7 @@ def _of_file(file: BudgetsFile, higher_is_better: Mapping[str, bool] | None = No
             line=model.line,
             settings={
                 **{name: getattr(model, name) for name in ("data", "slices", "example_inputs")},
+                "call": None if model.generation is None else model.generation.text,
                 **{name: getattr(file.defaults, name) for name in ("batch_size", "device", "threads")},
                 "time_limit": file.defaults.time_limit_s,
                 "base_setup": shlex.join(file.base_setup) or None,
@@ -183,9 +184,11 @@ def _of_limit(before: _Stated, after: _Stated, old: Limit, new: Limit) -> Iterat
 def _settings_of(name: str) -> Iterator[str]:
     """The settings on which the figure of a limit depends."""
     figure = LIMITS[name].figure
-    if figure in ("memory", "process_memory", "timing"):
+    if figure in ("memory", "process_memory", "cache", "timing", "prefill", "decode"):
         yield from ("batch_size", "device", "example_inputs")
-    if figure == "timing":
+    if figure not in ("size", "coverage"):
+        yield "call"
+    if figure in ("timing", "prefill", "decode"):
         yield from ("threads", "time_limit")
     if figure in ("score", "slices", "predictions"):
         yield "data"

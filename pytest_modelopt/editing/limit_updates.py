@@ -217,6 +217,7 @@ def _measured_otherwise(budgets: BudgetsFile, case: Case, stated: Stated) -> str
         "batch_size": (case.batch_size, budgets.defaults.batch_size),
         "device": (case.device, budgets.defaults.device),
         "inference": (case.inference, model.inference),
+        "call": tuple(None if each is None else each.text for each in (case.generation, model.generation)),
     }
     if metric is not None and (model.metric.is_built_in or MetricSpec(metric).is_built_in):
         then_and_now["metric"] = (metric, str(model.metric.name))
