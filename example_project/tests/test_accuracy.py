@@ -44,7 +44,7 @@ def test_spoken_digits_recognizes_at_least_95_percent_of_the_words_of_unheard_vo
 
 
 def test_documents_gpt_knows_more_than_how_often_each_character_comes() -> None:
-    """Held-out text: half the perplexity of the characters' own frequencies, and the same step by step with the cache."""
+    """Half the perplexity of the characters' frequencies on held-out text, and the same step by step with the cache."""
     ids, training = writing.test_data(), writing.train_data().flatten()
     counts = training.bincount(minlength=len(writing.CHARACTERS)).double() + 1
     by_frequency = -(counts / counts.sum()).log()[ids].mean()
