@@ -50,9 +50,9 @@ class Block(nn.Module):
 
 
 class DocumentsGPT(nn.Module):
-    """1.3 million weights, and a cache: one call takes a whole prompt, or one more token."""
+    """1.05 million weights, and a cache: one call takes a whole prompt, or one more token."""
 
-    def __init__(self, width: int = 160, heads: int = 4, layers: int = 4, positions: int = POSITIONS) -> None:
+    def __init__(self, width: int = 144, heads: int = 4, layers: int = 4, positions: int = POSITIONS) -> None:
         super().__init__()
         self.block_size = positions
         self.characters = nn.Embedding(len(CHARACTERS), width)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
-from example_project import speech, vision
+from example_project import speech, vision, writing
 from example_project.training.saving import accuracy
 
 PROJECT = Path(vision.__file__).parent
@@ -40,6 +41,24 @@ def test_the_program_answers_as_the_student_that_it_was_made_of() -> None:
 
 def test_spoken_digits_recognizes_at_least_95_percent_of_the_words_of_unheard_voices() -> None:
     assert accuracy(speech.load_model(), *speech.test_data()) >= 0.95
+
+
+def test_documents_gpt_knows_more_than_how_often_each_character_comes() -> None:
+    """Two thirds of the perplexity of their frequencies on held-out text, and the same step by step with the cache."""
+    ids, training = writing.test_data(), writing.train_data().flatten()
+    counts = training.bincount(minlength=len(writing.CHARACTERS)).double() + 1
+    by_frequency = -(counts / counts.sum()).log()[ids].mean()
+    model = writing.load_model()
+    with torch.inference_mode():
+        logits, _ = model(ids[:, :-1])
+        losses = functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+        _, cache = model(ids[:, :96])
+        steps = []
+        for at in range(96, 128):
+            logits_of_step, cache = model(ids[:, at : at + 1], cache)
+            steps.append(logits_of_step[:, 0])
+    assert losses.mean().exp() <= by_frequency.exp() * 2 / 3
+    assert torch.allclose(torch.stack(steps[:-1], dim=1), logits[:, 96:], atol=1e-3)
 
 
 def test_held_out_images_share_no_image_with_the_training_part() -> None:

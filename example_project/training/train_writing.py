@@ -10,16 +10,16 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from example_project.training.saving import save_weights
 from example_project.writing import DATA_PATH, POSITIONS, WEIGHTS_PATH, DocumentsGPT, _parts, test_data
 
 SEED = 7
-STEPS = 260
+STEPS = 300
 BATCH_SIZE = 8
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 2e-3
 WARMING = 20
 WEIGHT_DECAY = 0.1
 REPORT_STEPS = 40
@@ -57,6 +57,9 @@ def train() -> None:
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     model = DocumentsGPT()
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=0.02)  # with torch's own, embeddings drown what the layers add
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY)
     training, start = _parts()[0], time.monotonic()
     for step in range(1, STEPS + 1):

@@ -103,7 +103,7 @@ def _of_file(file: BudgetsFile, higher_is_better: Mapping[str, bool] | None = No
             line=entry.line,
             settings={
                 "slices": model.slices,
-                "call": model.call,
+                "call": model.call if model.generation is None else model.generation.text,
                 "optimize": model.optimize or None,
                 **_examples(model.data, workload.example_inputs),
                 **{name: getattr(workload, name) for name in ("device", "threads", *batch)},
@@ -204,13 +204,13 @@ def _of_limit(before: _Stated, after: _Stated, old: Limit, new: Limit) -> Iterat
 def _settings_of(name: str) -> Iterator[str]:
     """The settings on which the figure of a limit depends."""
     figure = LIMITS[name].figure
-    if figure in ("memory", "process_memory", "timing", "score", "slices", "predictions"):
-        yield "call"
     if figure == "coverage":
         yield "optimize"
-    if figure in ("memory", "process_memory", "timing"):
+    if figure in ("memory", "process_memory", "cache", "timing", "prefill", "decode"):
         yield from ("batch_size", "device", "example_inputs")
-    if figure == "timing":
+    if figure not in ("size", "coverage"):
+        yield "call"
+    if figure in ("timing", "prefill", "decode"):
         yield from ("threads", "time_limit")
     if figure in ("score", "slices", "predictions"):
         yield "data"

@@ -160,8 +160,13 @@ class _Differences:
         then, now = self.then, self.now
         pairs = {"device": (then.device, now.device), "batch size": (str(then.batch_size), str(now.batch_size))}
         pairs["threads"] = (str(then.threads), str(now.threads))
+        pairs["call"] = (_call(then), _call(now))
         pairs["metric"] = (str(then.metric), str(now.metric))
         yield from _differing(pairs)
+
+
+def _call(case: MeasuredCase) -> str:
+    return "once" if case.generation is None else case.generation.text
 
 
 def _differing(pairs: dict[str, tuple[str, str]]) -> Iterator[str]:

@@ -87,6 +87,8 @@ def _functions(model: ModelEntry) -> Iterator[tuple[tuple[str, ...], str, bool]]
     if model.call:
         yield ("call",), model.call, False
     metric = model.metric
+    if model.generation is not None and isinstance(model.generation.step, str):
+        yield ("call", "generate", "step"), model.generation.step, False
     if isinstance(metric.name, str) and not metric.is_built_in:
         yield ("metric",), metric.name, False
     if isinstance(metric.prepare, str):
@@ -125,6 +127,8 @@ def _of_case(case: CaseEntry, budgets: BudgetsFile, root: Path, *, lacks_gpu: bo
             yield Cause(case.line, f"{name} cannot run: {lacking}")
     for limit in case.limits:
         why = LIMITS[limit.name].never_measured(case.model.metric, case.model.slices, case.model.inference)
+        if case.model.generation is not None and LIMITS[limit.name].figure == "predictions":
+            why = ""  # the next tokens of its sequences are compared whatever scores them
         if why and limit.level == "error":
             yield Cause(limit.line, f"{case.name}: {limit.name} cannot be measured: {why}")
 

@@ -219,6 +219,7 @@ def _measured_otherwise(case: Case, stated: Stated) -> str:
     then_and_now: dict[str, tuple[object, object]] = {
         "device": (case.device, workload.device),
         "inference": (case.inference, model.inference),
+        "call": tuple(None if each is None else each.text for each in (case.generation, model.generation)),
     }
     if workload.takes != "all":
         then_and_now["batch_size"] = (case.batch_size, workload.batch_size)

@@ -10,7 +10,7 @@ from pytest_modelopt.limits.baseline_sanity import constant_answers
 from pytest_modelopt.limits.kind import Number
 from pytest_modelopt.limits.repeated_passes import Passes, of_flips, of_token_flips
 from pytest_modelopt.results.case import MeasuredCase
-from pytest_modelopt.results.metric import PERPLEXITY, MetricSpec
+from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.verdicts import Limit, Reason
 
 
@@ -31,7 +31,7 @@ class MaxFlips(OverallKind):
         return constant_answers(case)
 
     def never_measured(self, metric: MetricSpec, slices: str | None, inference: str) -> str:
-        if predicts(metric) or metric.name == PERPLEXITY:
+        if predicts(metric):
             return ""
         return (
             f"`metric: {metric.name}` is not right-or-wrong per example; remove the limit, or take `accuracy`, `top-5` "

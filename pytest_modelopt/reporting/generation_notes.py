@@ -8,7 +8,7 @@ from pytest_modelopt.limits.latency import latencies_s
 from pytest_modelopt.reporting.cells import speedup_cell
 from pytest_modelopt.reporting.item import Item
 from pytest_modelopt.reporting.names import case_name, on_machine
-from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.case import ORIGINAL, Case
 from pytest_modelopt.results.figures import format_bytes, format_number, format_time
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.record import Record
@@ -50,7 +50,7 @@ def _parts(case: Case, timed_limits: int) -> Iterator[str]:
     if case.variant is not None and case.variant.call_memory is not None:
         yield _memory(case.variant)
     found = case.tokens.divergence if case.tokens is not None else None
-    if found is not None:
+    if found is not None and case.recipe != ORIGINAL:
         yield (
             f"KL from the original {format_number(found.mean)} nats on average, {format_number(found.largest)} at most "
             f"(of {found.positions:,} positions; shown, and judged by no limit)"

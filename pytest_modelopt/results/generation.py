@@ -27,6 +27,12 @@ class Generation:
         """Tokens in the cache once the call is over."""
         return self.prompt + self.new_tokens
 
+    @property
+    def text(self) -> str:
+        """As a budgets file has it."""
+        step = f", step: {self.step}" if isinstance(self.step, str) else ""
+        return f"{{generate: {{new_tokens: {self.new_tokens}, prompt: {self.prompt}{step}}}}}"
+
 
 @dataclass(frozen=True)
 class CallMemory:
