@@ -206,11 +206,11 @@ def _settings_of(name: str) -> Iterator[str]:
     figure = LIMITS[name].figure
     if figure == "coverage":
         yield "optimize"
-    if figure in ("memory", "process_memory", "cache", "timing", "prefill", "decode"):
+    if figure in ("memory", "process_memory", "cache", "timing", "loading", "prefill", "decode"):
         yield from ("batch_size", "device", "example_inputs")
     if figure not in ("size", "coverage"):
         yield "call"
-    if figure in ("timing", "prefill", "decode"):
+    if figure in ("timing", "loading", "prefill", "decode"):
         yield from ("threads", "time_limit")
     if figure in ("score", "slices", "predictions"):
         yield "data"
