@@ -29,7 +29,8 @@ def test_a_log_has_one_quiet_line_for_each_case_and_then_the_table(
             "modelopt: m/int8-dynamic: *timing * s (* pairs)",
             "*= model budgets =*",
             "m",
-            "  accuracy on 200 examples (*); memory and latency of batch 1 (1x64), 1 thread; changed: * / multiply-adds",
+            "  accuracy on 200 examples (*); memory and latency of batch 1 (1x64), 1 thread; "
+            "changed: * bytes / multiply-adds",
             "  recipe *changed *memory *size *latency *speedup *accuracy *drop *flips *verdict",
             "  original *",
             "  int8-dynamic *KiB (-*%) * KiB (-*%) *x [[]*, *] *% * pp (< *) * / 200 *FAIL",
