@@ -143,7 +143,7 @@ def _in_case(**changes: Any) -> Callable[[dict[str, Any]], None]:
     ("change", "told"),
     [
         (_changed(schema_version=5), "schema_version: the record was written by another version: it says 5"),
-        (_changed(schema_version="8"), "schema_version: the record was written by another version"),
+        (_changed(schema_version="9"), "schema_version: the record was written by another version"),
         (_changed(extra=1), "extra: is not a field of a record"),
         (_changed(seed="7"), 'seed: must be a whole number, not "7"'),
         (_changed(seed=2**70), "seed: the number does not fit into 64 bits"),

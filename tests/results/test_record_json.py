@@ -208,7 +208,7 @@ def test_half_a_character_does_not_make_a_record_unreadable() -> None:
             r"^cases\[0\]\.limits\[0\]\.level: must be 'error' or 'warn', not \"fatal\"$",
         ),
         (lambda d: d.update(schema_version=1), "written by another version"),
-        (lambda d: d.update(schema_version=7), r"it says 7, this pytest-modelopt reads 8: measure again with it$"),
+        (lambda d: d.update(schema_version=7), r"it says 7, this pytest-modelopt reads 9: measure again with it$"),
         (lambda d: d.update(schema_version=True), "written by another version"),
         (lambda d: d.pop("schema_version"), "written by another version"),
         (lambda d: d["cases"][0]["timing"].update(pairs=[]), r"^cases\[0\]\.timing\.pairs: must be an object"),
