@@ -79,7 +79,7 @@ class _InMalloc(nn.Module):
 
 
 def _batches(examples: Tensor) -> Iterator[Tensor]:
-    yield from examples[:64].split(16)
+    yield from torch.split(examples[:64], 16)
 
 
 def variants(kinds: list[str], recipes: list[str]) -> Iterator[tuple[str, str, nn.Module | str, Tensor]]:
