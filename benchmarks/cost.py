@@ -215,7 +215,9 @@ def run_gate(model: Model, recipes: Sequence[str]) -> Cost:
 def _timing_s(timing: Timing) -> float:
     """Processor time of its blocks, warming included."""
     sides = ("reference", "variant")
-    took = sum(getattr(pair, f"{side}_{what}_ns") for pair in timing.pairs for side in sides for what in _OF_BLOCKS)
+    took: int = sum(
+        getattr(pair, f"{side}_{what}_ns") for pair in timing.pairs for side in sides for what in _OF_BLOCKS
+    )
     return took / 1e9 * (1 - timing.delayed)
 
 

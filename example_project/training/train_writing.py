@@ -17,12 +17,12 @@ from example_project.training.saving import save_weights
 from example_project.writing import DATA_PATH, POSITIONS, WEIGHTS_PATH, DocumentsGPT, _parts, test_data
 
 SEED = 7
-STEPS = 300
+STEPS = 1200
 BATCH_SIZE = 8
 LEARNING_RATE = 2e-3
 WARMING = 20
 WEIGHT_DECAY = 0.1
-REPORT_STEPS = 40
+REPORT_STEPS = 100
 DOCUMENTS = (
     "README.md",
     "ARCHITECTURE.md",

@@ -87,7 +87,7 @@ def _functions(model: ModelEntry) -> Iterator[tuple[tuple[str, ...], str, bool]]
     if model.call:
         yield ("call",), model.call, False
     metric = model.metric
-    if model.generation is not None and isinstance(model.generation.step, str):
+    if model.generation is not None and model.generation.step:
         yield ("call", "generate", "step"), model.generation.step, False
     if isinstance(metric.name, str) and not metric.is_built_in:
         yield ("metric",), metric.name, False

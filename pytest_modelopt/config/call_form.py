@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+)
 
 from pytest_modelopt.config.function_references import REFERENCE_SCHEMA, parse_reference
 from pytest_modelopt.limits.spelling import did_you_mean, shown
@@ -42,20 +49,21 @@ class GenerateForm(BaseModel):
     step: Annotated[Any, BeforeValidator(parse_step)] = None
 
 
-def _of_form(value: object) -> object:
+def _of_form(value: object, handler: ValidatorFunctionWrapHandler) -> object:
     """What pydantic would say of another word is about its types, not about the file."""
-    if isinstance(value, str):
+    if isinstance(value, str) and not value.isidentifier():
         return parse_reference(value)
     if not isinstance(value, dict):
-        raise ValueError(  # noqa: TRY004 - pydantic collects ValueErrors only
-            f"{shown(value)} does not say how the model is called; write {_EXAMPLE}"
+        raise ValueError(
+            f"{shown(value)} does not say how the model is called; write a function, `call: package.module:function`, "
+            f"or {_EXAMPLE}"
         )
     for name in value:
         if name != "generate":
             raise ValueError(f"there is no call {shown(name)}{did_you_mean(str(name), ('generate',))}")
     if not isinstance(value.get("generate"), dict):
         raise ValueError(f"`generate` needs `new_tokens` and `prompt`; write {_EXAMPLE}")  # noqa: TRY004 - likewise
-    return value
+    return handler(value)
 
 
 class _Call(BaseModel):
@@ -66,7 +74,9 @@ class _Call(BaseModel):
     generate: GenerateForm
 
     def spec(self) -> Generation:
-        return Generation(self.generate.new_tokens, self.generate.prompt, self.generate.step)
+        """Without a live step, which the variant carries."""
+        step = self.generate.step
+        return Generation(self.generate.new_tokens, self.generate.prompt, step if isinstance(step, str) else None)
 
 
 _COUNT = {"type": "integer", "minimum": 1, "maximum": MOST_TOKENS}

@@ -14,6 +14,7 @@ from pytest_modelopt.judging.headroom import judged, tightest, with_headroom
 from pytest_modelopt.limits.catalogue import LIMITS, parse_value
 from pytest_modelopt.limits.units import UnitError
 from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.metric import MetricSpec, in_unit_interval
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.timed_pairs import Timing
@@ -219,7 +220,7 @@ def _measured_otherwise(case: Case, stated: Stated) -> str:
     then_and_now: dict[str, tuple[object, object]] = {
         "device": (case.device, workload.device),
         "inference": (case.inference, model.inference),
-        "call": tuple(None if each is None else each.text for each in (case.generation, model.generation)),
+        "call": (_call(case.generation, case.call), _call(model.generation, model.call)),
     }
     if workload.takes != "all":
         then_and_now["batch_size"] = (case.batch_size, workload.batch_size)
@@ -228,6 +229,10 @@ def _measured_otherwise(case: Case, stated: Stated) -> str:
     if metric is not None and (model.metric.is_built_in or MetricSpec(metric).is_built_in):
         then_and_now["metric"] = (metric, str(model.metric.name))
     return ", ".join(f"{key} {_line(str(then))}" for key, (then, now) in then_and_now.items() if then != now)
+
+
+def _call(generation: Generation | None, function: str | None) -> str | None:
+    return function or None if generation is None else generation.text
 
 
 def _is_of_a_test(budgets: BudgetsFile, case: Case, stated: Stated) -> bool:

@@ -10,7 +10,7 @@ from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.source import ProgramSource, Source
+from pytest_modelopt.results.source import Carried, ProgramSource, Source
 from pytest_modelopt.results.workload import Taken, Workload
 
 SEED = 20260101
@@ -74,6 +74,8 @@ class Variant:
     """What the project has made of the model itself; there is no recipe then."""
     generation: Generation | None = None
     """How it generates; None for a model that is called once."""
+    step: Carried | None = None
+    """A live function that makes one step of it, in place of the one that `generation` names."""
     batch_of: int | Source | None = None
     """Examples in each batch of the data, or a function (inputs) -> their number; None: the data says it."""
     call: Source | None = None

@@ -131,6 +131,7 @@ class _Work:
             takes="first" if not has_inputs else "all" if batch_size is None else "exactly",
             workload=workload,
             generation=generation,
+            step=Carried("step") if "step" in carried else None,
         )
 
     def _file(self, value: Any, what: str) -> ProgramSource | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_modelopt.results.source import Source
-
 
 @dataclass(frozen=True)
 class Generation:
@@ -18,9 +16,9 @@ class Generation:
     """Steps after the prompt; each is given one token."""
     prompt: int
     """Tokens of the prompt."""
-    step: Source | None = None
-    """A function (model, ids, cache) -> (logits, cache); None: the module itself is called so, or as transformers
-    does."""
+    step: str | None = None
+    """The name of a function (model, ids, cache) -> (logits, cache); None: the module itself is called so, or as
+    transformers does."""
 
     @property
     def context(self) -> int:
@@ -30,7 +28,7 @@ class Generation:
     @property
     def text(self) -> str:
         """As a budgets file has it."""
-        step = f", step: {self.step}" if isinstance(self.step, str) else ""
+        step = f", step: {self.step}" if self.step else ""
         return f"{{generate: {{new_tokens: {self.new_tokens}, prompt: {self.prompt}{step}}}}}"
 
 

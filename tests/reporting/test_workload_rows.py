@@ -44,8 +44,8 @@ def test_each_point_has_a_row_of_each_variant_in_one_table() -> None:
         ("bf16 @ online", "2 MiB (-60%)"),
     ]
     assert block.conditions == (
-        "accuracy on 360 examples; memory and latency of batch 1 (1x3x8, 1), 1 thread @ online; "
-        "batch 32 (32x3x8, 32), 2 threads @ night"
+        "accuracy on 360 examples; memory and latency (examples a second of the "
+        "variant) of batch 1 (1x3x8, 1), 1 thread @ online; batch 32 (32x3x8, 32), 2 threads @ night"
     )
 
 

@@ -223,9 +223,9 @@ def test_a_run_has_as_many_timed_limits_as_its_tests_may_state() -> None:
     """Among more of them the risk of a false FAIL would be shared until none is left."""
     assert sum(kind.is_timed for kind in LIMITS.values()) == TIMED_LIMITS
     of = replace(record(CASE, replace(CASE, id=f"{CASE.id}#2")), planned=(CASE.id,), collected=("another",))
-    assert not disagreement(replace(of, timed_limits=12))
-    assert disagreement(replace(of, timed_limits=13)) == "timed_limits: must be from 0 to 12 with 2 known tests, not 13"
-    assert disagreement(replace(of, timed_limits=-1)) == "timed_limits: must be from 0 to 12 with 2 known tests, not -1"
+    assert not disagreement(replace(of, timed_limits=18))
+    assert disagreement(replace(of, timed_limits=19)) == "timed_limits: must be from 0 to 18 with 2 known tests, not 19"
+    assert disagreement(replace(of, timed_limits=-1)) == "timed_limits: must be from 0 to 18 with 2 known tests, not -1"
 
 
 def test_a_file_that_is_smaller_than_the_weights_says_so_with_these_figures() -> None:

@@ -399,7 +399,8 @@ class LoadedVariant:
 
     def _step_function(self) -> Callable[..., Any] | None:
         """The project's own function that makes one step."""
-        source = None if self._variant.generation is None else self._variant.generation.step
+        generation = self._variant.generation
+        source = None if generation is None else self._variant.step or generation.step
         function: Callable[..., Any] | None = None if source is None else self._loader.get(source, "step")
         return function
 
