@@ -11,6 +11,7 @@ from pydantic import (
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
 )
 
 from pytest_modelopt.config.function_references import REFERENCE_SCHEMA, parse_reference
@@ -54,7 +55,7 @@ def _of_form(value: object, handler: ValidatorFunctionWrapHandler) -> object:
     if isinstance(value, str) and not value.isidentifier():
         return parse_reference(value)
     if not isinstance(value, dict):
-        raise ValueError(
+        raise ValueError(  # noqa: TRY004 - pydantic collects ValueErrors only
             f"{shown(value)} does not say how the model is called; write a function, `call: package.module:function`, "
             f"or {_EXAMPLE}"
         )
@@ -103,7 +104,8 @@ CALL_SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 """For editors."""
-CallForm = Annotated[str | _Call, BeforeValidator(_of_form), WithJsonSchema({"anyOf": [REFERENCE_SCHEMA, CALL_SCHEMA]})]
+CallForm = Annotated[_Call, WrapValidator(_of_form), WithJsonSchema({"anyOf": [REFERENCE_SCHEMA, CALL_SCHEMA]})]
+"""A function stays its name."""
 
 
 def generates(call: object) -> bool:

@@ -31,7 +31,7 @@ def filled(kind: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         return filled(next(each for each in arguments if each is not type(None)))
     if origin is tuple:
-        return (filled(arguments[0]),)
+        return tuple(map(filled, arguments if arguments[-1] is not Ellipsis else arguments[:1]))
     if origin is dict:
         return {"figure": filled(arguments[1])}
     return _PLAIN[kind]
