@@ -47,7 +47,8 @@ def one_step(model: nn.Module, inputs: Inputs) -> Iterator[tuple[str, ...]]:
     try:
         after = _leaves(model, inputs) if configs else before
         opaque = [leaf for leaf in after if not isinstance(leaf, (torch.Tensor, *PLAIN))]
-        if opaque and any(isinstance(leaf, torch.Tensor) for leaf in after):
+        takes_hooks = not isinstance(model, torch.jit.ScriptModule)
+        if opaque and takes_hooks and any(isinstance(leaf, torch.Tensor) for leaf in after):
             handle = model.register_forward_hook(
                 lambda _model, _inputs, output: _pytree.tree_map(
                     lambda leaf: leaf if isinstance(leaf, (torch.Tensor, *PLAIN)) else None, output
@@ -103,7 +104,8 @@ def _watched(model: nn.Module, inputs: Inputs, *, moves: bool = False) -> tuple[
         return answer.roll(1, -1) if moves and isinstance(answer, torch.Tensor) and answer.dim() else None
 
     owners = {module for _, module in weight_owners(model)}
-    handles = [module.register_forward_hook(count) for module in model.modules()]
+    hooked = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    handles = [module.register_forward_hook(count) for module in hooked]
     try:
         with torch.no_grad(), unfused(), step_by_step(), torch.random.fork_rng([]):
             torch.manual_seed(0)

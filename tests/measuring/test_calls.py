@@ -154,7 +154,9 @@ def test_a_batch_with_offsets_is_used_whole_and_a_note_says_so(called: Made) -> 
     for one, other in zip(made._first_inputs(), (ids, offsets), strict=True):
         assert torch.equal(one, other)
     original = called("bags", "bagged")
-    notes = original.load().notes
+    shape = original.load().called
+    assert shape is not None
+    notes = shape.notes
     assert any("the timed call is the whole first one, of 4" in note for note in notes), notes
 
 

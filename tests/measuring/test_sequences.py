@@ -12,8 +12,6 @@ from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.worker.data import sequences
 from pytest_modelopt.results.generation import Generation
 
-pytestmark = pytest.mark.unit
-
 CALL = Generation(new_tokens=2, prompt=3)
 IDS = torch.arange(70 * 6).reshape(70, 6)
 RAGGED = [row[: 5 + index % 2] for index, row in enumerate(IDS)]

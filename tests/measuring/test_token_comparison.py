@@ -6,13 +6,9 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 
-import pytest
-
 from pytest_modelopt.measuring.controller.answer_comparison import compare_tokens
 from pytest_modelopt.measuring.protocol import Answers, Tokens
 from pytest_modelopt.results.generation import Divergence, TokenAgreement
-
-pytestmark = pytest.mark.unit
 
 
 def answers(most_probable: Sequence[int], divergence: Divergence | None = None) -> Answers:

@@ -263,7 +263,8 @@ def test_the_whole_model_runs_elsewhere_in_float_too() -> None:
     coverage = apply_to("gru", "onnxruntime").coverage
     assert coverage.changed_bytes == coverage.weight_bytes
     program = apply_to("gru", "onnxruntime").model
-    kept = compare(snapshot(make("gru")[0]), program)
+    source = make("gru")[0]
+    kept = compare(snapshot(source), program, source=source)
     assert sum(layer.changed_bytes for layer in kept) == 0, "ONNX reorders the gates and keeps every number"
 
 

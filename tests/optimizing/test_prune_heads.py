@@ -162,7 +162,7 @@ def test_rotary_positions_are_no_obstacle_for_heads() -> None:
     assert relative_error(run(variant, inputs), expected) < ROUNDING
 
 
-def test_a_search_without_an_end_is_given_up_and_the_rest_is_pruned() -> None:
+def test_heads_with_rotary_positions_keep_their_width_and_the_rest_is_pruned() -> None:
     """torch-pruning alone never comes back from Llama: rotary positions join halves the other way around."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -177,9 +177,7 @@ def test_a_search_without_an_end_is_given_up_and_the_rest_is_pruned() -> None:
     model = LlamaForSequenceClassification(config).eval()
     inputs: Inputs = {"input_ids": torch.randint(1, 50, (2, 6)), "attention_mask": torch.ones(2, 6, dtype=torch.long)}
     notes = " ".join(apply("prune-structured(ratio=0.5, heads=true)", model, inputs).notes)
-    assert (
-        "6 Linear (12 KiB) keep their width: torch-pruning cannot follow which layers depend on them (Recurs" in notes
-    )
+    assert "6 Linear (12 KiB) keep their width: the model's code mixes their units in an order that does not" in notes
     attention, perceptron = model.model.layers[0].self_attn, model.model.layers[0].mlp
     assert (attention.q_proj.in_features, attention.q_proj.out_features) == (16, 32)
     assert (perceptron.down_proj.in_features, perceptron.down_proj.out_features) == (32, 16)

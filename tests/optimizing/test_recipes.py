@@ -265,8 +265,8 @@ class TestNothing:
             apply("int8-dynamic", model, torch.randn(1, 3, 8, 8))
         assert str(error.value) == (
             "int8-dynamic changed nothing: the model holds 1 Conv2d (896 B), 1 BatchNorm2d (64 B); "
-            "int8-dynamic changes Linear, LSTM, GRU, LSTMCell, GRUCell and RNNCell only; Conv2d is changed by "
-            "int8-static, int8-weight-only and bf16"
+            "int8-dynamic changes Linear, LSTM, GRU, LSTMCell, GRUCell, RNNCell and EmbeddingBag only; Conv2d "
+            "is changed by int8-static, int8-weight-only and bf16"
         )
 
     def test_a_derived_class_gets_the_advice_of_its_base(self) -> None:

@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.loading import Loader, load_model
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
 from pytest_modelopt.measuring.worker.observe import observe
 from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.optimizing.sealed import WAY_OUT, in_training, put_into_eval_mode
+from pytest_modelopt.results.metric import MetricSpec
 from tests.optimizing.recipe_models import apply, relative_error, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated")
@@ -62,6 +64,7 @@ class Given(Loader):
     """Makes the model that it is given."""
 
     def __init__(self, model: nn.Module) -> None:
+        super().__init__(Variant("shop:model", None, None, None, None, MetricSpec(), (".",), "."))
         self._model = model
 
     def make(self, source: Any, what: str) -> Any:

@@ -325,7 +325,7 @@ def test_limits_on_the_population_are_judged_as_such(project: Project, monkeypat
     budgets = one_case("{max_accuracy_drop: 1 pp}").replace("    data:", "    inference: population\n    data:")
     monkeypatch.chdir(project(budgets).path)
     asked = argparse.Namespace(
-        model=None, budgets=None, default_budgets=Path("budgets.yaml"), limit=0.1, time_limit=20.0
+        model=None, budgets=None, default_budgets=Path("budgets.yaml"), limit=0.1, time_limit=20.0, root=None
     )
     plan = control_plan(asked)
     assert plan.inference == "population"

@@ -10,7 +10,7 @@ import torch
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker.data.batches import SCORING_BATCH, NoExamples, checked_targets, plain
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
-from pytest_modelopt.optimizing.nests import is_array
+from pytest_modelopt.optimizing import nests
 from pytest_modelopt.results.generation import Generation
 
 _FORMS = (
@@ -51,19 +51,23 @@ def _batch(rows: Sequence[torch.Tensor], targets: list[Any], first: int, generat
 _NONE = object()
 
 
+def _is_array(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or nests.is_array(value)
+
+
 def _sequences(data: Any, what: str) -> Iterator[tuple[Any, Any]]:
     """Each sequence with its target, or `_NONE`."""
     try:
         if isinstance(data, tuple) and len(data) == 2 and _is_many(data[0]):
             yield from _paired(data[0], data[1], what)
             return
-        given = [data] if is_array(data) or isinstance(data, Mapping) else data
+        given = [data] if _is_array(data) or isinstance(data, Mapping) else data
         if not (isinstance(given, Iterable) or _is_indexed(given)) or isinstance(given, (str, bytes)):
             raise VariantError(f"the {what} is a {type(data).__name__}; {_FORMS}")
         for each in _entries(given):
-            if isinstance(each, (tuple, list)) and len(each) == 1 and is_array(each[0]):  # of a TensorDataset
+            if isinstance(each, (tuple, list)) and len(each) == 1 and _is_array(each[0]):  # of a TensorDataset
                 yield from ((ids, _NONE) for ids in _rows(each[0], what))
-            elif isinstance(each, (tuple, list)) and len(each) == 2 and (isinstance(each, tuple) or is_array(each[0])):
+            elif isinstance(each, (tuple, list)) and len(each) == 2 and (isinstance(each, tuple) or _is_array(each[0])):
                 ids, targets = each
                 yield from _paired(ids, targets, what) if _is_many(ids) else [(ids, targets)]
             else:
@@ -87,7 +91,7 @@ def _is_many(value: Any) -> bool:
     """Whether it holds several sequences, and not one."""
     if isinstance(value, Mapping):
         return "input_ids" in value and _is_many(value["input_ids"])
-    return value.ndim == 2 if is_array(value) else isinstance(value, (list, tuple)) and not _are_ids(value)
+    return value.ndim == 2 if _is_array(value) else isinstance(value, (list, tuple)) and not _are_ids(value)
 
 
 def _are_ids(value: Sequence[Any]) -> bool:
@@ -95,7 +99,7 @@ def _are_ids(value: Sequence[Any]) -> bool:
 
 
 def _paired(ids: Any, targets: Any, what: str) -> Iterator[tuple[Any, Any]]:
-    rows = list(_rows(ids, what)) if is_array(ids) or isinstance(ids, Mapping) else list(ids)
+    rows = list(_rows(ids, what)) if _is_array(ids) or isinstance(ids, Mapping) else list(ids)
     if len(rows) != len(targets):
         raise VariantError(f"the {what} has {len(rows)} sequences but {len(targets)} targets")
     yield from zip(rows, targets, strict=True)
@@ -111,14 +115,14 @@ def _rows(value: Any, what: str) -> Iterator[Any]:
         masks = list(_rows(mask, what)) if mask is not None else [None] * len(rows)
         for row, kept in zip(rows, masks, strict=True):
             yield row if kept is None else torch.as_tensor(row)[torch.as_tensor(kept).bool()]
-    elif is_array(value) and value.ndim > 1:
+    elif _is_array(value) and value.ndim > 1:
         yield from value
     else:
         yield value
 
 
 def _cut(ids: Any, generation: Generation, which: str) -> torch.Tensor:
-    if not is_array(ids) and not (isinstance(ids, (list, tuple)) and _are_ids(ids)):
+    if not _is_array(ids) and not (isinstance(ids, (list, tuple)) and _are_ids(ids)):
         kind = f"a {type(ids).__name__}"
         raise VariantError(f"{which} is {kind}, which holds no token ids; {_FORMS}")
     tensor = plain(torch.as_tensor(ids))

@@ -78,7 +78,7 @@ class Prepared:
             raise VariantError(
                 f"`prepare`, {self._name}, returned {what}; it must return (predictions, targets) of the batch"
             )
-        self._scorer.add(made[0], replace(batch, targets=made[1]))
+        self._scorer.add(made[0], replace(batch, targets=made[1], stated=batch.examples))
 
     def score(self, slices: int) -> Score:
         return self._scorer.score(slices)
