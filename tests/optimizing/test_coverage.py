@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from pytest_modelopt.measuring.worker.memory.tensor_meter import call_peak_bytes
 from pytest_modelopt.optimizing.coverage import compare, snapshot
 from pytest_modelopt.optimizing.recipe import RecipeError
 from tests.optimizing.recipe_models import MLP, Encoder, apply, make
@@ -238,3 +239,9 @@ def test_a_module_at_two_places_does_its_work_under_one_of_its_names() -> None:
     coverage = apply("prune-unstructured", *make("shared")).coverage
     assert coverage.multiply_adds == 4 * (64 * 128 + 2 * 128 * 128 + 128 * 10)
     assert coverage.multiply_adds_share == 1
+
+
+def test_a_snapshot_keeps_no_numbers() -> None:
+    """A model of half the machine's memory could not be compared with a copy of itself."""
+    model = nn.Sequential(nn.Linear(256, 256), nn.Linear(256, 256))
+    assert call_peak_bytes(lambda: snapshot(model)) == 0

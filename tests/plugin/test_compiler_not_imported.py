@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_modelopt.measuring.controller import preloading, process
+from pytest_modelopt.measuring.controller import preloading
 from pytest_modelopt.optimizing.registry import BUILT_IN
 from tests.plugin.small_project import one_case
 
@@ -59,11 +59,11 @@ def test_no_process_of_a_gate_does(project: Callable[..., pytest.Pytester]) -> N
 def test_what_a_project_imports_itself_is_imported_once(
     project: Callable[..., pytest.Pytester], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "PRELOAD", [name for name in preloading.PRELOAD if name != preloading.COMPILER])
+    monkeypatch.setattr(preloading, "PRELOAD", [name for name in preloading.PRELOAD if name != preloading.COMPILER])
     pytester = project(one_case("{max_memory: 1 MB}", factory="strict:imports_it"))
     pytester.makepyfile(strict=STRICT)
     pytester.runpytest("--modelopt", "-p", "no:cacheprovider").assert_outcomes(passed=1)
-    assert preloading.COMPILER in process.PRELOAD
+    assert preloading.COMPILER in preloading.PRELOAD
 
 
 @pytest.mark.parametrize("name", [recipe.recipe_name for recipe in BUILT_IN if not recipe.imports_compiler])

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_modelopt.measuring import descendants, worker_output
-from pytest_modelopt.measuring.controller.preloading import COMPILER, PRELOAD, libraries
+from pytest_modelopt.measuring.controller import preloading
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import main
 from pytest_modelopt.results.locked_folders import hold
@@ -63,8 +63,8 @@ class Worker:
         self._output_file = folder / f"{name}.log"
         self._is_killed = False
         if variant.recipe is not None and variant.recipe.imports_compiler:
-            preload(COMPILER)
-        if libraries.drop_unfit(variant):
+            preload(preloading.COMPILER)
+        if preloading.libraries.drop_unfit(variant):
             _forget_fork_server()
         context = _context()
         self._connection, theirs = context.Pipe()
@@ -224,15 +224,15 @@ class Worker:
 
 def preload(*modules: str) -> None:
     """Let the fork server import `COMPILER` or `METRICS`, from the next worker on."""
-    added = sorted(set(modules).difference(PRELOAD))
+    added = sorted(set(modules).difference(preloading.PRELOAD))
     if added:
-        PRELOAD[1:1] = added
+        preloading.PRELOAD[1:1] = added
         _forget_fork_server()
 
 
 def preload_libraries(found: Sequence[str], variant: Variant) -> None:
     """Let the fork server import what a worker of `variant` had to, from the next worker on, if that pays."""
-    if libraries.add(found, variant):
+    if preloading.libraries.add(found, variant):
         _forget_fork_server()
 
 
@@ -254,13 +254,12 @@ def _end_stalls(connection: Any) -> None:
 def _start(process: Any) -> None:
     """Start a worker, by a new fork server where the old one has died or does not answer, or its socket has gone, as
     with a temporary folder that something cleans."""
-    with _worker_environment(), _without_main_module(), _folder_for_a_socket():
-        try:
-            _start_in_time(process)
-        except (OSError, EOFError):
-            libraries.drop()  # what they leave behind may be why
-            _forget_fork_server()
-            _start_in_time(process)
+    try:
+        _start_in_time(process)
+    except (OSError, EOFError):
+        preloading.libraries.drop()  # what they leave behind may be why
+        _forget_fork_server()
+        _start_in_time(process)
 
 
 def _start_in_time(process: Any) -> None:
@@ -268,7 +267,8 @@ def _start_in_time(process: Any) -> None:
     watch.daemon = True
     watch.start()
     try:
-        process.start()
+        with _worker_environment(), _without_main_module(), _folder_for_a_socket():
+            process.start()
     finally:
         watch.cancel()
 
@@ -330,7 +330,7 @@ def _context() -> Any:
     if "forkserver" not in methods:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    context.set_forkserver_preload(preloading.PRELOAD)
     return context
 
 
@@ -338,8 +338,8 @@ def _context() -> Any:
 def _worker_environment() -> Iterator[None]:
     """Set the workers' environment variables, unless the user has, while the fork server or a worker starts."""
     added = {key: value for key, value in main.WORKER_ENVIRONMENT.items() if key not in os.environ}
-    if libraries.names:
-        added[main.LIBRARIES] = " ".join(libraries.names)
+    if preloading.libraries.names:
+        added[main.LIBRARIES] = " ".join(preloading.libraries.names)
     os.environ.update(added)
     try:
         yield
