@@ -131,7 +131,10 @@ def _of_record(record: Record) -> dict[str, _Stated]:
             limits = {**known.limits, **limits}
             direction = known.higher_is_better if direction is None else direction
         settings: dict[str, str | float | None] = {"batch_size": case.batch_size, "device": case.device}
-        settings |= {"call": case.call or None, "optimize": case.optimize or None}
+        settings |= {
+            "call": case.call or None if case.generation is None else case.generation.text,
+            "optimize": case.optimize or None,
+        }
         found[case.name] = _Stated(case.name, case.model, limits, case.inference, None, direction, 1, settings)
     return found
 

@@ -89,6 +89,7 @@ class RevisionBase:
             made,
             metric=head.metric,
             generation=head.generation,
+            call=head.call,
             slices=head.slices,
             batch_of=head.batch_of,
             batch_size=head.batch_size,

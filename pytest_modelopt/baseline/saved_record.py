@@ -161,12 +161,18 @@ class _Differences:
         pairs = {"device": (then.device, now.device), "batch size": (str(then.batch_size), str(now.batch_size))}
         pairs["threads"] = (str(then.threads), str(now.threads))
         pairs["call"] = (_call(then), _call(now))
+        pairs["optimized module"] = (then.optimize or "all", now.optimize or "all")
+        pairs["sizes of the inputs"] = (_sizes(then), _sizes(now))
         pairs["metric"] = (str(then.metric), str(now.metric))
         yield from _differing(pairs)
 
 
 def _call(case: MeasuredCase) -> str:
-    return "once" if case.generation is None else case.generation.text
+    return case.call or "once" if case.generation is None else case.generation.text
+
+
+def _sizes(case: MeasuredCase) -> str:
+    return " ".join("x".join(map(str, shape)) for shape in case.input_shapes) or "unknown"
 
 
 def _differing(pairs: dict[str, tuple[str, str]]) -> Iterator[str]:

@@ -99,7 +99,8 @@ def _entry(budgets: BudgetsFile, model: str, recipe: str) -> CaseEntry:
     if model not in models:
         raise ValueError(f"{budgets.path} has no model {shown(model)}{did_you_mean(model, list(models))}")
     expression = parse(recipe)
-    return CaseEntry(models[model], expression.text, (), models[model].line, expression=expression)
+    first = models[model].workloads[0]  # where each variant is made
+    return CaseEntry(models[model], expression.text, (), models[model].line, expression=expression, workload=first)
 
 
 def _measured(record: Record, name: str) -> Measurement:

@@ -52,6 +52,13 @@ def _budgets(at: Location, entry: dict[Any, Any]) -> Iterator[tuple[Location, di
     for key in ("recipes", "candidates"):
         cases = entry.get(key)
         parts |= {(*at, key, case): stated for case, stated in (cases.items() if isinstance(cases, dict) else ())}
+    parts[at] = entry
     for where, limits in parts.items():
-        if isinstance(limits, dict):
+        if not isinstance(limits, dict):
+            continue
+        if where != at:
             yield where, limits
+        points = limits.get("workloads")
+        for name, stated in points.items() if isinstance(points, dict) else ():
+            if isinstance(stated, dict):
+                yield (*where, "workloads", name), stated

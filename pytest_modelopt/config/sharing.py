@@ -114,7 +114,13 @@ class _Expansion:
                 if key == "recipes" and isinstance(value, dict):
                     self._recipes(here, there, entry, value, closer)
                 elif key in _LIMITS and isinstance(value, dict):
-                    self._limits(here, there, entry, key, value, set())
+                    stated = set(_mapping(entry.get(key)))
+                    own = self._limits(here, there, entry, key, value, {"workloads"})
+                    self._points(here, there, own, value, stated)
+                elif key == "workloads" and key not in entry and isinstance(value, dict):
+                    kept = (_without(point, closer["budget"]) for point in value.values())
+                    entry[key] = dict(zip(value, kept, strict=True))
+                    self._copy(there, here)
                 elif key not in entry:
                     entry[key] = value
                     self._copy(there, here)
@@ -127,13 +133,38 @@ class _Expansion:
             return
         for recipe, limits in stated.items():
             at, of = (*here, recipe), (*there, recipe)
-            own = self._limits(at, of, recipes, recipe, _mapping(limits), {*closer["budget"], "regression"})
+            stated_here = set(_mapping(recipes.get(recipe)))
+            apart = {*closer["budget"], "regression", "workloads"}
+            own = self._limits(at, of, recipes, recipe, _mapping(limits), apart)
+            self._points(at, of, own, _mapping(limits), closer["budget"] | stated_here)
             if own is None and recipe not in recipes:  # a mistake, which is told where it stands
                 recipes[recipe] = limits
             regression = _mapping(_mapping(limits).get("regression"))
             if own is not None and regression:
                 places: tuple[Location, Location] = (*at, "regression"), (*of, "regression")
                 self._limits(*places, own, "regression", regression, closer["regression"])
+
+    def _points(
+        self,
+        here: Location,
+        there: Location,
+        own: dict[str, Any] | None,
+        stated: Mapping[str, Any],
+        closer: set[str],
+    ) -> None:
+        """Limits of a recipe, or of the original, at single workloads, limit by limit."""
+        points = stated.get("workloads")
+        if own is None or not isinstance(points, dict):
+            return
+        at, of = (*here, "workloads"), (*there, "workloads")
+        known = self._mapping_in(at, of, own, "workloads")
+        for name, limits in points.items() if known is not None else ():
+            if isinstance(limits, dict):
+                assert known is not None
+                self._limits((*at, name), (*of, name), known, name, limits, closer)
+            elif known is not None and name not in known:
+                known[name] = limits
+                self._copy((*of, name), (*at, name))
 
     def _limits(
         self, here: Location, there: Location, holder: dict[str, Any], key: str, stated: Any, closer: set[str]
@@ -177,6 +208,10 @@ class _Expansion:
 def _repeat(known: dict[Location, _Value], there: Location, here: Location) -> None:
     if there in known:
         known[here] = known[there]
+
+
+def _without(point: Any, limits: set[str]) -> Any:
+    return {key: value for key, value in point.items() if key not in limits} if isinstance(point, dict) else point
 
 
 def _mapping(value: Any) -> dict[str, Any]:

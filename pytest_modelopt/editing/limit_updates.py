@@ -221,6 +221,7 @@ def _measured_otherwise(case: Case, stated: Stated) -> str:
         "device": (case.device, workload.device),
         "inference": (case.inference, model.inference),
         "call": (_call(case.generation, case.call), _call(model.generation, model.call)),
+        "optimize": (case.optimize, model.optimize),
     }
     if workload.takes != "all":
         then_and_now["batch_size"] = (case.batch_size, workload.batch_size)

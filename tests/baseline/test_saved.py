@@ -9,6 +9,7 @@ import pytest
 
 from pytest_modelopt.baseline.saved_record import SavedBase
 from pytest_modelopt.results.case import ORIGINAL, Case, MeasuredCase
+from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.record import Environment
 from tests.reporting.records_by_hand import ENVIRONMENT, MIB, case, measurement, record
@@ -114,6 +115,10 @@ def test_another_machine_takes_the_figures_that_depend_on_it(
         ({"batch_size": 8}, "batch size 1 then, 8 now"),
         ({"threads": 2}, "threads 1 then, 2 now"),
         ({"metric": "top-5"}, "metric accuracy then, top-5 now"),
+        ({"call": "shop:cheap"}, "call once then, shop:cheap now"),
+        ({"generation": Generation(8, 4)}, "call once then, {generate: {new_tokens: 8, prompt: 4}} now"),
+        ({"optimize": "encoder"}, "optimized module all then, encoder now"),
+        ({"input_shapes": ((1, 16),)}, "sizes of the inputs unknown then, 1x16 now"),
     ],
 )
 def test_another_call_has_another_memory_and_score_but_the_same_size(changes: dict[str, Any], told: str) -> None:

@@ -118,6 +118,24 @@ def test_limits_and_metrics_of_generation_need_the_call(tmp_path: Path) -> None:
     ]
 
 
+def test_so_do_those_at_a_workload(tmp_path: Path) -> None:
+    points = "    workloads: {night: {batch_size: 8, min_decode_speedup: 1x}}\n"
+    plain = f"""\
+version: 1
+models:
+  reader:
+    factory: shop:net
+    data: shop:data
+{points}    recipes: {{int8-dynamic: {{workloads: {{night: {{max_cache_memory: 1 MiB}}}}}}}}
+"""
+    path = tmp_path / "budgets.yaml"
+    path.write_text(plain, encoding="utf-8")
+    with pytest.raises(BudgetsError) as raised:
+        load_budgets(path, relative_to=tmp_path)
+    told = [problem.message.partition(" is about")[0] for problem in raised.value.problems]
+    assert told == ["min_decode_speedup of reader", "max_cache_memory of reader"]
+
+
 @pytest.mark.parametrize(
     ("call", "told"),
     [

@@ -197,3 +197,34 @@ def test_aliases_of_x_keys_have_the_line_of_their_anchor(tmp_path: Path) -> None
     at = ("models", "digits", "recipes", "fp16")
     assert (document.line((*at, "max_memory")), document.line((*at, "max_size"))) == (2, 24)
     assert "x-common" not in document.data
+
+
+AT_WORKLOADS = """\
+version: 1
+models:
+  "r-*":
+    workloads:
+      online: {batch_size: 1}
+      night: {batch_size: 32, max_size: 9 MiB}
+    original: {max_memory: 8 MiB, workloads: {night: {max_memory: 20 MiB}}}
+    recipes: {int8-dynamic: {workloads: {night: {max_memory: 10 MiB, max_flips: 1%}}}}
+  r-a: {factory: shop:net, data: shop:data, budget: {max_memory: 5 MiB, max_size: 5 MiB}}
+  r-b:
+    factory: shop:net
+    data: shop:data
+    original: {workloads: {online: {max_memory: 7 MiB}}}
+    recipes: {int8-dynamic: {workloads: {online: {max_memory: 3 MiB}}}}
+"""
+
+
+def test_limits_at_single_workloads_are_shared_limit_by_limit_too(tmp_path: Path) -> None:
+    """And never before what stands closer, whichever of both is about a workload."""
+    budgets = load(tmp_path, AT_WORKLOADS)
+    night, online = (stated(budgets, f"r-a/int8-dynamic @ {point}") for point in ("night", "online"))
+    assert night == {"max_memory": ("5 MiB", 9), "max_size": ("5 MiB", 9), "max_flips": ("1%", 8)}
+    assert online == {"max_memory": ("5 MiB", 9), "max_size": ("5 MiB", 9)}
+    night, online = (stated(budgets, f"r-b/int8-dynamic @ {point}") for point in ("night", "online"))
+    assert night == {"max_memory": ("10 MiB", 8), "max_flips": ("1%", 8), "max_size": ("9 MiB", 6)}
+    assert online == {"max_memory": ("3 MiB", 14)}
+    assert stated(budgets, "r-b/original @ night") == {"max_memory": ("20 MiB", 7)}
+    assert stated(budgets, "r-b/original @ online") == {"max_memory": ("7 MiB", 13)}

@@ -175,3 +175,8 @@ def continued_by_hand(model: nn.Module, ids: torch.Tensor, new_tokens: int) -> t
     for _ in range(new_tokens):
         ids = torch.cat([ids, model(ids)[0][:, -1].argmax(dim=-1, keepdim=True)], dim=1)
     return ids[:, -new_tokens:]
+
+
+def prompts() -> torch.Tensor:
+    """Three of the project's own."""
+    return data()[:3]

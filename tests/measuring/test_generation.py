@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import torch
 from torch.utils import _pytree
 
 from pytest_modelopt.measuring.controller.answer_comparison import compare_tokens
+from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker.bench import Bench
 from pytest_modelopt.measuring.worker.generation import Step, TimedDecode
 from pytest_modelopt.optimizing.expression import parse
+from pytest_modelopt.plugin.progress import Silent
+from pytest_modelopt.results.case import PlannedCase
 from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.workload import Workload
 from tests.measuring import generating
 from tests.measuring.generating import LAYERS, WIDTH, by_hand, continued_by_hand
 
@@ -285,3 +290,65 @@ def test_a_runtime_that_keeps_no_cache_is_refused_in_a_sentence(make: Make) -> N
 def test_a_recipe_that_loses_the_cache_is_told_as_its_doing(make: Make) -> None:
     with pytest.raises(VariantError, match=r"after bf16 the model no longer generates with a cache.*not \(logits"):
         make("forgetful", recipe="bf16")
+
+
+# --- the project's own prompts, other operating points, loading ------------------------------------------------------
+
+
+@pytest.mark.parametrize(("takes", "batch_size", "sequences"), [("all", 1, 3), ("first", 2, 2)])
+def test_prompts_of_the_projects_own_are_taken_as_other_inputs_are(
+    make: Make, takes: Any, batch_size: int, sequences: int
+) -> None:
+    bench = Bench(replace(make()._variant, example_inputs=f"{MODULE}:prompts", takes=takes, batch_size=batch_size))
+    called = bench.load().called
+    assert called is not None
+    assert (called.batch_size, called.shapes) == (sequences, ((sequences, CONTEXT),))
+    assert any("the call has the first 2 of the 3" in note for note in called.notes) == (takes == "first")
+
+
+def test_prompts_and_a_batch_size_beside_them_agree(make: Make) -> None:
+    bench = Bench(replace(make()._variant, example_inputs=f"{MODULE}:prompts", takes="exactly"))
+    with pytest.raises(VariantError, match=r"`example_inputs` holds 3 sequences, and `batch_size`.* is 2"):
+        bench.load()
+
+
+def test_another_operating_point_has_a_cache_of_its_own(make: Make) -> None:
+    points = (Workload("online", batch_size=1), Workload("night", batch_size=2))
+    bench = Bench(replace(make()._variant, points=points, workload="online"))
+    bench.load()
+    found = []
+    for point in points:
+        called, _ = bench.move(point)
+        memory = bench.memory().call
+        assert memory is not None
+        found.append((called.shapes, memory.sequences, memory.cache_bytes))
+    (one, single, bytes_of_one), (two, both, bytes_of_both) = found
+    assert (one, two) == (((1, CONTEXT),), ((2, CONTEXT),))
+    assert (single, both) == (1, 2)
+    assert bytes_of_both == 2 * bytes_of_one
+
+
+def test_what_is_loaded_from_its_file_makes_the_whole_call(make: Make, tmp_path: Path) -> None:
+    bench = make()
+    model, inputs = str(tmp_path / "model.pt"), str(tmp_path / "inputs.pt")
+    bench.save(model)
+    bench.save_inputs(inputs)
+    first = Bench(bench._variant).first_answer(model, inputs, None, compiles=False)
+    assert bench.answer().is_like(first.answer)
+
+
+def test_a_case_at_another_operating_point_tells_of_its_own_cache(make: Make) -> None:
+    points = (Workload("online", batch_size=1), Workload("night", batch_size=2))
+    runner = Runner(StepLimits(time_limit_s=0.001, step_limit_s=60), Silent())
+    found = []
+    try:
+        for point in points:
+            of = replace(make()._variant, points=points).at(point)
+            planned = PlannedCase(id="id", model="m", recipe="original", limits=(), batch_size=point.batch_size)
+            case = runner.measure_original(planned, of, lambda _samples, _call: False, is_timed=False)
+            assert case.error is None
+            assert case.reference is not None
+            found.append(case.reference.call_memory)
+    finally:
+        runner.close()
+    assert [memory and memory.sequences for memory in found] == [1, 2]

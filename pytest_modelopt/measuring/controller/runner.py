@@ -98,6 +98,7 @@ class Runner:
             optimized = self._optimized.get(variant, case.name, lambda made: self._follow(made, original, case.name))
             if optimized.error is not None:
                 return replace(_compared(case, original, optimized), error=optimized.error)
+            _doubt(original, optimized)
             return self._put_side_by_side(case, original, optimized, is_open)
         finally:
             if not keep and variant.is_at_last:
@@ -137,6 +138,8 @@ class Runner:
         ours = original
         if not head.is_original and original.error is None:
             ours = self._optimized.get(head, case.name, lambda made: self._follow(made, original, case.name))
+        if ours.error is None:
+            _doubt(original, ours)
         if ours.error is not None:
             error = _of_the_original(ours.error) if ours is original and not head.is_original else ours.error
             return replace(case, error=error, variant=ours.measurement)
@@ -236,8 +239,6 @@ class Runner:
         if optimized.variant.generation is not None:
             self._share_inputs(original, optimized, name)
         self._measuring.measure(optimized, name, original.outputs)
-        if optimized.variant.candidate is not None:
-            _doubt(original, optimized)
         _require_same_data(original, optimized)
 
     def _share_inputs(self, original: Measured, optimized: Measured, name: str) -> None:
@@ -328,6 +329,12 @@ def _needs_process_memory(case: MeasuredCase, *sides: Measured) -> bool:
 
 
 def _doubt(original: Measured, candidate: Measured) -> None:
+    """Of a candidate, at each of its operating points. As `_doubted`."""
+    if candidate.variant.candidate is not None:
+        _doubted(original, candidate)
+
+
+def _doubted(original: Measured, candidate: Measured) -> None:
     """Where hardly anything of its weights was found, they are somewhere: of a small model the books tolerate more than
     it weighs. Then the process meter tells."""
     before, after = original.measurement, candidate.measurement

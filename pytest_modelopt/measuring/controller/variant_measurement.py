@@ -118,6 +118,7 @@ class Measuring:
             whole,
             weights_bytes=memory.weights_bytes,
             call_peak_bytes=memory.call_peak_bytes,
+            call_memory=memory.call,
             reserved_bytes=memory.reserved_bytes,
             runtime=memory.runtime,
             hidden_bytes=0,

@@ -114,7 +114,7 @@ class LoadedVariant:
         self._data.use(examples)
         if scores:
             self._metric = make_metric(self._variant.metric, self._loader)
-        called = self._take_inputs(inputs_file)
+        self._take_inputs(inputs_file)
         self._function = self._step_function()
         self._cuda_meter = tensor_meter.CudaMeter(self._device.torch_device) if self._device.is_cuda else None
         model, notes = self._load_model()
@@ -133,7 +133,7 @@ class LoadedVariant:
         with self._looking("ties"):
             self._ties = observe.ties(seen(self._model))
         if self._variant.recipe is None:
-            self._look_at_content(self._alone)
+            self._look_at_content(seen(self.model))
         name = "" if self._metric is None else self._metric.name
         higher_is_better = self._metric is None or self._metric.higher_is_better
         return Loaded(
@@ -143,7 +143,7 @@ class LoadedVariant:
             higher_is_better,
             has_compiler=is_dynamo_here(),
             provenance=self._provenance,
-            called=called,
+            called=self._shape(),
         )
 
     def _with_labels_if_needed(self) -> tuple[str, ...]:
@@ -176,33 +176,39 @@ class LoadedVariant:
         """
         self._stand_at(self._variant.at(point))
         self._data.use(examples)
-        called = self._take_inputs(inputs_file)
+        self._take_inputs(inputs_file)
+        part = self._part()
+        inputs = self._first_inputs() if part is None else part.inputs_of_calls(self._first_inputs())[0]
         for module in self.model.modules():
             if isinstance(module, ForOneCall):
-                module.stand_for(self._first_inputs())
+                module.stand_for(inputs)
         had_copies = self._needs_copies
         with torch.no_grad():
             self._complete_inputs(is_prompt=inputs_file is None)
             given = Given(self._call_inputs())
             quality.run_on(self._called, given.inputs)
             self._look_at_traces(given)
-        return called, () if had_copies else self._told_copies()
+        return self._shape(), () if had_copies else self._told_copies()
 
     def _stand_at(self, variant: Variant) -> None:
         self._variant = variant
         self._data.stand_at(variant)
         self._set_threads()
 
-    def _take_inputs(self, inputs_file: str | None) -> CallShape:
-        notes: tuple[str, ...] = ()
+    def _take_inputs(self, inputs_file: str | None) -> None:
+        self._input_notes: tuple[str, ...] = ()
         if inputs_file is None:
-            inputs, notes = self._data.example_inputs()
+            inputs, self._input_notes = self._data.example_inputs()
         else:
             inputs = size.load(Path(inputs_file))
         self._inputs = self._device.take(inputs)
-        counts = sizes(self._inputs)
-        examples = counts.pop() if len(counts) == 1 else self._variant.batch_size
-        return CallShape(examples, tuple(tuple(tensor.shape) for tensor in tensors(self._inputs)), notes)
+
+    def _shape(self) -> CallShape:
+        """Of the inputs as the call has them, with what was put to them."""
+        inputs, counts = self._call_inputs(), sizes(self._call_inputs())
+        is_told = len(counts) == 1 and self._variant.batch_of is None
+        examples = counts.pop() if is_told else self._data.examples_in_call or self._variant.batch_size
+        return CallShape(examples, tuple(tuple(tensor.shape) for tensor in tensors(inputs)), self._input_notes)
 
     def _told_copies(self) -> tuple[str, ...]:
         if not self._needs_copies:
@@ -286,7 +292,7 @@ class LoadedVariant:
         unknown, is_uncounted = _nothing_to_compare(done.model, done.coverage)
         notes, coverage = ((unknown,), None) if unknown else ((), done.coverage)
         notes = (*done.notes, *notes)
-        self._look_at_content(self._alone)
+        self._look_at_content(seen(self.model))
         return Loaded(
             notes,
             coverage,

@@ -21,6 +21,7 @@ from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.nests import sizes
 from pytest_modelopt.results.generation import Generation
+from pytest_modelopt.results.source import Source
 
 CALIBRATION_LOOKED_AT = 64
 """Batches of calibration data whose sizes are looked at: recipes take a few."""
@@ -36,6 +37,8 @@ class Data:
         self._made: Any = None
         self._examples: Examples | None = None
         self.calibration_seen = CalibrationSeen(None)
+        self.examples_in_call = 0
+        """Of the measured call, where its inputs come from the data; else 0."""
         self.gives_labels = False
         """Whether calls are given the targets, too: `labels.py` says when."""
 
@@ -98,9 +101,10 @@ class Data:
         variant = self._variant
         count = variant.batch_size
         if variant.generation is not None:
-            return self._prompts(variant.generation), ()
+            return self._prompts(variant.generation)
         if variant.example_inputs is None:
             inputs, found = batches.first_examples(map(self._given, self._batches()), count, "data")
+            self.examples_in_call = found
             if found == count:
                 return inputs, ()
             told = f"examples cannot be taken out of its batches: the timed call is the whole first one, of {found}"
@@ -108,18 +112,13 @@ class Data:
         made = self._loader.make(variant.example_inputs, "example_inputs")
         given = Batch(batches.inputs_of(made, "example_inputs"), None)
         have = given.examples if len(sizes(given.inputs)) == 1 and variant.batch_of is None else None
-        if have is None or have == count:
+        if have is None:
             return given.inputs, ()
-        if variant.takes == "exactly":
-            raise VariantError(
-                f"`example_inputs` holds {have} examples, and `batch_size`, which is stated beside it, is {count}: "
-                "leave `batch_size` out, or give as many"
-            )
-        if variant.takes == "all":
-            told = f"the call has the {have} examples of `example_inputs`; `batch_size` {count} is not stated for these"
-            return given.inputs, (told,) if count != 1 else ()
-        inputs, _ = batches.first_examples([given], count, "example_inputs")
-        return inputs, (f"the call has the first {count} of the {have} examples of `example_inputs`, by `batch_size`",)
+        number, notes = self._taken(have, "examples")
+        if number == have:
+            return given.inputs, notes
+        inputs, _ = batches.first_examples([given], number, "example_inputs")
+        return inputs, notes
 
     def _given(self, batch: Batch) -> Batch:
         """The batch as the model is called with it."""
@@ -131,15 +130,46 @@ class Data:
         stated = self._variant.batch_of
         return stated if stated is None or isinstance(stated, int) else self._loader.get(stated, "batch_of")
 
-    def _prompts(self, generation: Generation) -> Inputs:
-        """Of a model that generates: ids (batch size, prompt)."""
-        given, what = self._batches, "data"
-        if self._variant.example_inputs is not None:
-            made = self._loader.make(self._variant.example_inputs, "example_inputs")
-            given, what = (lambda: sequences.batches(made, replace(generation, new_tokens=0), what)), "example_inputs"
-        ids, _ = batches.first_examples(given(), self._variant.batch_size, what)
-        assert isinstance(ids, torch.Tensor)
-        return ids[:, : generation.prompt].clone()
+    def _prompts(self, generation: Generation) -> tuple[Inputs, tuple[str, ...]]:
+        """Of a model that generates: ids (batch size, prompt), and notes as of other inputs."""
+        variant, count = self._variant, self._variant.batch_size
+        if variant.example_inputs is None:
+            ids, _ = batches.first_examples(self._batches(), count, "data")
+            return ids[:, : generation.prompt].clone(), ()
+        ids = torch.cat(list(self._sequences_of(variant.example_inputs, generation)))
+        number, notes = self._taken(len(ids), "sequences")
+        if number > len(ids):
+            raise VariantError(f"`batch_size` is {number} but the example_inputs holds only {len(ids)} examples")
+        return ids[:number, : generation.prompt].clone(), notes
+
+    def _sequences_of(self, source: Source, generation: Generation) -> Iterator[torch.Tensor]:
+        """The prompts that a function of the project gives."""
+        made = self._loader.make(source, "example_inputs")
+        found = sequences.batches(made, replace(generation, new_tokens=0), "example_inputs")
+        return (batch.inputs for batch in found)
+
+    def _taken(self, have: int, what: str) -> tuple[int, tuple[str, ...]]:
+        """How many of the project's own inputs the call has, and a note where that is not what it says elsewhere."""
+        count, takes = self._variant.batch_size, self._variant.takes
+        if have == count:
+            return count, ()
+        if takes == "exactly":
+            raise VariantError(
+                f"`example_inputs` holds {have} {what}, and `batch_size`, which is stated beside it, is {count}: "
+                "leave `batch_size` out, or give as many"
+            )
+        if takes == "all":
+            told = f"the call has the {have} {what} of `example_inputs`; `batch_size` {count} is not stated for these"
+            return have, (told,) if count != 1 else ()
+        return count, (f"the call has the first {count} of the {have} {what} of `example_inputs`, by `batch_size`",)
+
+    def _inputs_of(self, source: Source, first: Inputs) -> Iterator[Inputs]:
+        """Of another operating point."""
+        if self._variant.generation is not None:
+            yield from self._sequences_of(source, self._variant.generation)
+        else:
+            made = batches.inputs_of(self._loader.make(source, "example_inputs"), "example_inputs")
+            yield batches.in_order_of(first, made)
 
     # --- calibration -------------------------------------------------------------------------------------------------
 
@@ -181,8 +211,7 @@ class Data:
         for source in dict.fromkeys(point.example_inputs for point in self._variant.points[1:]):
             if source is not None:
                 with contextlib.nullcontext() if self._variant.tree is None else contextlib.suppress(VariantError):
-                    made = batches.inputs_of(self._loader.make(source, "example_inputs"), "example_inputs")
-                    yield batches.in_order_of(first, made)  # a base need not have the functions of head's workloads
+                    yield from self._inputs_of(source, first)  # a base need not have the functions of head's workloads
         if self._variant.data is not None:
             yield from (batches.in_order_of(first, self._given(batch).inputs) for batch in self._batches())
         if self._variant.calibration is not None:
