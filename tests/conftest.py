@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.measuring.controller import best_state, machine
+from pytest_modelopt.measuring.controller import best_state, machine, preloading, process
 
 pytest_plugins = ["pytester"]
 
@@ -54,6 +54,16 @@ def _nothing_was_compiled_before() -> None:
         import torch
 
         torch.compiler.reset()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fork_server_as_it_is_for_a_run_of_its_own() -> Iterator[None]:
+    """What an inner run in this process let it import, no other file's workers find."""
+    yield
+    preloading.libraries = preloading.Libraries()
+    if preloading.METRICS in preloading.PRELOAD:
+        preloading.PRELOAD.remove(preloading.METRICS)
+        process._forget_fork_server()
 
 
 @pytest.fixture(autouse=True)
