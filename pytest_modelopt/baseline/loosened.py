@@ -153,8 +153,8 @@ def _loosened(base: Mapping[str, _Stated], head: Mapping[str, _Stated], file: Bu
 
 
 def _now(before: _Stated, base: Mapping[str, _Stated], head: Mapping[str, _Stated]) -> _Stated | None:
-    """What became of a case: the one of its name; else a new one of the same row at a workload at which the call is
-    made as it was. What stood there before there were workloads is at the first of them, where none is alike."""
+    """The case of head that corresponds to one of the base: that of the same name; else a new one of the same row at a
+    workload with the same call; of a base without workloads the first of them, where none has the same call."""
     if before.case in head:
         return head[before.case]
     row, workload = without_workload(before.case)

@@ -104,7 +104,7 @@ def _entry(budgets: BudgetsFile, model: str, recipe: str) -> CaseEntry:
 
 
 def _measured(record: Record, name: str) -> Measurement:
-    """What the record holds of the variant of a case. Raises ValueError."""
+    """The measurement of a case's variant in the record. Raises ValueError where there is none."""
     for case in record.cases:
         if case.name == name and case.base is None and case.variant is not None and case.error is None:
             return case.variant

@@ -1,4 +1,4 @@
-"""What is called of a model: a function of the project's, or the mapping of more than one forward pass."""
+"""The value of `call:`: the name of a function, or a mapping for a model that generates."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class GenerateForm(BaseModel):
 
 
 def _of_form(value: object, handler: ValidatorFunctionWrapHandler) -> object:
-    """What pydantic would say of another word is about its types, not about the file."""
+    """Checks the form itself: pydantic's own messages would name types, not keys of the file."""
     if isinstance(value, str) and not value.isidentifier():
         return parse_reference(value)
     if not isinstance(value, dict):
@@ -109,5 +109,5 @@ CallForm = Annotated[_Call, WrapValidator(_of_form), WithJsonSchema({"anyOf": [R
 
 
 def generates(call: object) -> bool:
-    """Whether a checked `call:` makes more than one forward pass."""
+    """Whether a checked `call:` is the mapping of a model that generates."""
     return isinstance(call, _Call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -14,9 +15,9 @@ list, a dataclass. In them are tensors, texts, numbers, None, and nests of these
 class ForOneCall:
     """A module that is prepared for the sizes of one call; calls of other sizes work, and take longer."""
 
+    @abstractmethod
     def stand_for(self, inputs: Inputs) -> None:
         """Be prepared for a call with tensors of these sizes instead."""
-        raise NotImplementedError
 
 
 Run: TypeAlias = "Callable[[Callable[..., Any], Inputs], Any]"
