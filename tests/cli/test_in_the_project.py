@@ -124,7 +124,7 @@ def test_what_pytest_knows_a_command_knows(folder: Path, arguments: tuple[str, .
 
 
 def test_init_and_selftest_find_what_pythonpath_names(folder: Path) -> None:
-    asked = ["shop.layers:net", "--data", "shop.layers:data", "--time-limit", "1 s"]
+    asked = ["shop.layers:net", "--data", "shop.layers:data", "--time-limit", "1 ms"]
     asked += ["--recipe", "round(step=0.5)", "--recipe", "int8-dynamic"]
     done = command(folder, "init", *asked)
     assert done.returncode == 2
@@ -134,7 +134,7 @@ def test_init_and_selftest_find_what_pythonpath_names(folder: Path) -> None:
     said = done.stdout + done.stderr
     assert "round(step=0.5): left out: its score dropped by" in said
     assert "int8-dynamic: " in said
-    done = command(folder, "selftest", "--repeats", "1", "--limit", "50%", "--slowdown", "100%", "--time-limit", "1 s")
+    done = command(folder, "selftest", "--repeats", "1", "--limit", "50%", "--slowdown", "100%", "--time-limit", "1 ms")
     assert done.returncode in (0, 1), done.stderr
     assert "m (gates/limits.yaml): can the gate pass, and can it fail?" in done.stdout
     assert "round(step=0.5)" in done.stdout

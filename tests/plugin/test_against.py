@@ -30,6 +30,7 @@ def test_each_change_has_its_verdict_at_the_line_that_forbids_it(repository: Rep
         model("wide", "\n      max_size_growth: 5%\n      max_memory_growth: 20%"),
         model("slow"),
         model("fragile"),
+        time_limit="3 s",
     )
     head = repository.commit()
     repository.write("notes.txt", "not committed")
@@ -230,7 +231,7 @@ def test_a_base_without_a_budgets_file_and_one_that_cannot_be_read(repository: R
     broken = repository.commit()
     repository.git("rm", "--quiet", "budgets.yaml")
     repository.commit()
-    repository.budgets(model("wide"))
+    repository.budgets(model("wide"), time_limit="3 s")
     assert repository.against("HEAD").ret == 0
     new = repository.cases["wide/original"].base
     assert new is not None

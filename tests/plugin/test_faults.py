@@ -65,7 +65,7 @@ def test_a_run_with_onnx_runtime_leaves_nothing_in_the_temporary_folder_or_the_h
 
 
 def run_pytest(folder: Path, temporary: Path, **environment: str) -> None:
-    command = [sys.executable, "-m", "pytest", "--modelopt", "--modelopt-time-limit", "1s", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "--modelopt", "--modelopt-time-limit", "1 ms", "-p", "no:cacheprovider"]
     done = subprocess.run(
         command,
         cwd=folder,

@@ -98,7 +98,7 @@ def outputs_of(side: str) -> dict[str, torch.Tensor]:
 def test_every_task_has_the_score_that_its_library_computes(tasks_project: pytest.Pytester) -> None:
     (tasks_project.path / "budgets.yaml").write_text(BUDGETS, encoding="utf-8")
     tasks_project.makepyfile(test_variants=VARIANTS, early=EARLY)
-    result = tasks_project.runpytest("--modelopt", "--modelopt-report=report", "--modelopt-time-limit=100 ms")
+    result = tasks_project.runpytest("--modelopt", "--modelopt-report=report", "--modelopt-time-limit=1 ms")
     result.assert_outcomes(passed=9)
     cases = {case.model: case for case in read(tasks_project.path / "report/record.json").cases}
     for side in ("original", "variant"):
@@ -215,7 +215,7 @@ def test_wrong(modelopt):
 
 def test_metrics_of_a_test(tasks_project: pytest.Pytester) -> None:
     tasks_project.makepyfile(test_live=LIVE)
-    result = tasks_project.runpytest("--modelopt", "--modelopt-time-limit=100 ms", "test_live.py")
+    result = tasks_project.runpytest("--modelopt", "--modelopt-time-limit=1 ms", "test_live.py")
     result.assert_outcomes(passed=4, failed=1)
     result.stdout.fnmatch_lines(
         ["*metric: 'top3' is not a metric*did you mean 'top-3'?; metric: unknown key 'activtion'; did you mean*"]

@@ -84,7 +84,7 @@ def test_what_cannot_be_scored_is_the_error_of_its_own_case(tasks_project: pytes
     cases = [case(name, *parts) for name, (*parts, _) in BAD.items()]
     text = f"version: 1\nmodels:\n{''.join(cases)}{good}"
     (tasks_project.path / "budgets.yaml").write_text(text, encoding="utf-8")
-    result = tasks_project.runpytest("--modelopt", "--modelopt-time-limit=100 ms")
+    result = tasks_project.runpytest("--modelopt", "--modelopt-time-limit=1 ms")
     result.assert_outcomes(passed=1, failed=len(BAD))
     for *_, message in BAD.values():
         result.stdout.fnmatch_lines([f"*{message}"])

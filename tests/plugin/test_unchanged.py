@@ -5,18 +5,20 @@ from __future__ import annotations
 from tests.plugin.repositories import Repository, model, outcomes
 
 CHECKS = 20
+TIMED_EACH = 5
+"""One check of five is timed as users' are. `benchmarks/unchanged.py` times all, of larger models."""
 STRICT = "{max_memory_growth: 0%, max_size_growth: 0%, max_accuracy_loss: 0 pp, max_slowdown: 30%}"
 """Equal figures are equal, so no growth at all is allowed; a call of this model takes microseconds."""
 
 
 def test_a_change_of_the_readme_only_is_green_in_all_of_twenty_runs(repository: Repository) -> None:
-    repository.budgets(model("steady", STRICT, "bf16: {}"))
+    repository.budgets(model("steady", STRICT, "bf16: {}"), time_limit="3 s")
     repository.write("README.md", "before")
     repository.commit()
     repository.write("README.md", "after")
     repository.commit()
-    for _ in range(CHECKS):
-        result = repository.against("HEAD~1")
+    for number in range(CHECKS):
+        result = repository.against("HEAD~1", *(["--modelopt-time-limit", "1 ms"] if number % TIMED_EACH else []))
         assert result.ret == 0
         assert list(repository.cases) == ["steady/original", "steady/bf16"]
         for case in repository.cases.values():

@@ -130,7 +130,7 @@ def test_an_original_is_asked_whether_its_score_says_anything(
     monkeypatch.setenv("COLUMNS", "400")  # of a narrow terminal, the line that is looked for would be two
     pytester.makepyfile(useless=MODULE)
     (pytester.path / "budgets.yaml").write_text(budgets(models), encoding="utf-8")
-    result = pytester.runpytest("--modelopt", "--modelopt-report=report", "--modelopt-time-limit=100 ms")
+    result = pytester.runpytest("--modelopt", "--modelopt-report=report", "--modelopt-time-limit=1 ms")
     result.assert_outcomes(**{outcome: len(models)})
     assert main(["report", "report/record.json"]) == (outcome == "failed"), "the record alone tells it, too"
     if outcome == "failed":

@@ -85,14 +85,14 @@ def _changed(change: Any, record: Record | None = None) -> str:
     return json.dumps(data)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(any_value(Record))
 def test_every_record_is_the_same_after_writing_and_reading(record: Record) -> None:
     """Save for what the doctor found, which is examined again and not believed."""
     assert loads(dumps(record)) == replace(record, cases=tuple(replace(case, findings=()) for case in record.cases))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(any_value(Case))
 def test_every_case_is_the_same_after_transport_as_plain_data(case: Case) -> None:
     data = case_to_data(case)
@@ -100,7 +100,7 @@ def test_every_case_is_the_same_after_transport_as_plain_data(case: Case) -> Non
     assert case_from_data(json.loads(json.dumps(data))) == case
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(any_value(Environment))
 def test_every_environment_is_the_same_after_transport_as_plain_data(environment: Environment) -> None:
     data = environment_to_data(environment)
