@@ -6,6 +6,14 @@ from collections.abc import Generator
 
 import pytest
 
+from pytest_modelopt.optimizing import cpu_flags
+
+
+@pytest.fixture
+def any_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every CPU casts rightly, however slowly: what is tested under it is not refused."""
+    monkeypatch.setattr(cpu_flags, "has_all_of_one", lambda alternatives: True)
+
 
 @pytest.fixture(autouse=True)
 def _one_thread(one_thread: None) -> None:

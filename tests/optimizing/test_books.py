@@ -35,6 +35,7 @@ OTHERS = (
 """Every other recipe whose variants the tensor meter reads, on a kind of model that it changes."""
 
 
+@pytest.mark.usefixtures("any_cpu")
 @pytest.mark.parametrize(
     ("kind", "recipe"), [*((kind, recipe) for recipe in RECIPES for kind in [*KINDS, *TRAPS]), *OTHERS]
 )

@@ -159,6 +159,7 @@ def compiled_in_place(model: nn.Module) -> nn.Module:
     return model
 
 
+@pytest.mark.usefixtures("any_cpu")
 @pytest.mark.parametrize("compiled", [compiled_whole, compiled_inside, compiled_in_place])
 @pytest.mark.parametrize("recipe", ["int8-dynamic", "int8-static", "prune-unstructured", "fp16", "onnxruntime"])
 def test_a_compiled_original_reads_as_the_same_model_without_compile(

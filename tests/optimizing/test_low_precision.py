@@ -30,12 +30,6 @@ def with_cpuinfo(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> No
     monkeypatch.setattr(cpu_flags, "CPUINFO", folder / "cpuinfo")
 
 
-@pytest.fixture
-def any_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every CPU casts rightly, however slowly: what is tested under it is not refused."""
-    monkeypatch.setattr(cpu_flags, "has_all_of_one", lambda alternatives: True)
-
-
 class TestWhereItIsEmulated:
     @pytest.mark.parametrize(
         ("cpuinfo", "bf16", "fp16"),
