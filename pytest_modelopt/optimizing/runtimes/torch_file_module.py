@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import platform
+import re
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -28,6 +30,7 @@ _FLAGS = {
     "AMX_TILE": "amx_tile",
 }
 """What inductor calls the features of an x86 processor, and the kernel."""
+_SAFE, _UNSAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 class File(FromFile):
@@ -66,7 +69,7 @@ def _loader(file: Path) -> tuple[str, Callable[[str], Any]]:
             _require_this_machine(file.name, described)
         return "AOTInductor", _aotinductor
     if any(name.startswith(("models/", "serialized_exported_program")) for name in names):
-        return "torch.export", _exported
+        return "torch.export", exported
     if any(name.startswith("code/") for name in names) and "constants.pkl" in names:
         return "TorchScript", _scripted
     raise ProgramFileError(
@@ -96,9 +99,22 @@ def _scripted(file: str) -> nn.Module:
         return torch.jit.load(file, map_location="cpu").eval()  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _exported(file: str) -> nn.Module:
-    with torch_ao.quiet(), _weights_only():
-        return torch.export.load(file).module()
+def exported(file: str) -> nn.Module:
+    """The program of torch.export, of which nothing but tensors and plain values is unpickled.
+
+    Raises:
+        ProgramFileError: where it holds other objects.
+    """
+    try:
+        with torch_ao.quiet(), _weights_only():
+            return torch.export.load(file).module()
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        raise ProgramFileError(
+            f"{Path(file).name} holds a pickle of {found[1] if found else 'other objects than tensors'} beside its "
+            "program, and is not loaded, since a pickle can run any code: export the model without it, or name a "
+            "`factory:` that loads it"
+        ) from None
 
 
 def _aotinductor(file: str) -> Callable[..., Any]:
@@ -109,12 +125,11 @@ def _aotinductor(file: str) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _weights_only() -> Iterator[None]:
-    """torch.export falls back to unpickling whatever there is."""
-    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    """torch.export falls back to unpickling whatever there is; torch refuses to be told both."""
+    before = {name: os.environ.pop(name, None) for name in (_SAFE, _UNSAFE)}
+    os.environ[_SAFE] = "1"
     try:
         yield
     finally:
-        del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
-        if before is not None:
-            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
+        del os.environ[_SAFE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
