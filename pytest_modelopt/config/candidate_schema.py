@@ -18,8 +18,9 @@ from pytest_modelopt.results.source import Named, ProgramSource
 SUFFIXES = (*(runtime.suffix for runtime in runtimes().values()), ".pt2", ".pt")
 """Of files that can be measured: of runtimes, of torch.export or AOTInductor, of TorchScript."""
 _LEFT_OUT = {
-    ".pte": "a program of ExecuTorch, which has no runtime here (state the `.pt2` that it was made of)",
-    ".gguf": "a model for llama.cpp, which has no runtime here",
+    ".pte": "a program of ExecuTorch, whose package has no safe way to set threads (state the `.pt2` that it was made "
+    "of)",
+    ".gguf": "a model for llama.cpp, whose package has no wheel and would have to be compiled",
 }
 """What else is shipped, and why it is not measured."""
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")

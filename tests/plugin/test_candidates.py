@@ -251,7 +251,9 @@ MISTAKES = {
     "a: {factory: shop:classifier}": "has the factory of reader itself: nothing would be compared",
     "a: {file: ../a.onnx}": "lies outside of the project",
     "a: {file: /etc/a.onnx}": "is not a path from the folder of this file",
-    "a: {file: dist/a.gguf}": "'dist/a.gguf' is a model for llama.cpp, which has no runtime here; an `nn.Module`",
+    "a: {file: dist/a.gguf}": (
+        "'dist/a.gguf' is a model for llama.cpp, whose package has no wheel and would have to be compiled; an `nn."
+    ),
     "a: {file: dist/a.pth}": "is of a format that cannot be measured",
     "a: {factory: made:student, sha256: 00}": "`sha256:` belongs to a `file:`",
     "a: {file: a.onnx, sha256: 12ab}": "is no SHA-256 sum",

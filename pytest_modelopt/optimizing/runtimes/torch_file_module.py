@@ -67,7 +67,7 @@ def _loader(file: Path) -> tuple[str, Callable[[str], Any]]:
     if any(name.startswith("data/aotinductor/") for name in names):
         for described in compiled_for:
             _require_this_machine(file.name, described)
-        return "AOTInductor", _aotinductor
+        return "AOTInductor, native code that is trusted like the project's own", _aotinductor
     if any(name.startswith(("models/", "serialized_exported_program")) for name in names):
         return "torch.export", exported
     if any(name.startswith("code/") for name in names) and "constants.pkl" in names:
