@@ -63,6 +63,15 @@ FORMATS = {
     "script": ("reader.pt",),
 }
 """Candidates by name, each with its files, the named one first."""
+MADE_BY = {
+    "onnx": "ONNX opset 20, by pytorch 2.",
+    "external": "ONNX opset 20, by pytorch 2.",
+    "intel": "OpenVINO IR 11, by OpenVINO 20",
+    "mobile": "LiteRT, schema 3",
+    "program": f"torch.export, by torch {torch.__version__}",
+    "script": "TorchScript, version 3",
+}
+"""The beginning of what each file says of its making."""
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +123,7 @@ def test_each_format_has_the_figures_that_its_own_runtime_gives(make: Callable[[
         assert variant.size_bytes == sum(sizes.values()), name
         sums = {f"dist/{part}": hashlib.sha256((folder / part).read_bytes()).hexdigest() for part in parts}
         assert variant.provenance.sums == sums
+        assert variant.provenance.made_by.startswith(MADE_BY[name])
         right = np.load(folder / f"{parts[0]}.npy").argmax(1) == targets.numpy()
         assert variant.score == right.sum() / 200, name
         assert variant.unmeasured == {}

@@ -19,7 +19,7 @@ from torch import nn
 
 from pytest_modelopt.optimizing import cpu_flags
 from pytest_modelopt.optimizing.quantization import torch_ao
-from pytest_modelopt.optimizing.runtimes.program_file_module import FromFile, ProgramFileError
+from pytest_modelopt.optimizing.runtimes.program_file_module import FromFile, ProgramFileError, version_of
 from pytest_modelopt.optimizing.runtimes.runtime_module import Signature
 
 _FLAGS = {
@@ -53,25 +53,28 @@ class File(FromFile):
 
 
 def _loader(file: Path) -> tuple[str, Callable[[str], Any]]:
-    """What the file is, by the parts of its archive, and what loads it."""
+    """What the file is and of which version, by the parts of its archive, and what loads it."""
+    told: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(file) as archive:
             names = [name.partition("/")[2] for name in archive.namelist()]
-            compiled_for = [
-                json.loads(archive.read(name)) for name in archive.namelist() if name.endswith("_metadata.json")
-            ]
+            for name in archive.namelist():
+                if name.endswith(("_metadata.json", "/models/model.json", "/version")):
+                    told[name.partition("/")[2]] = archive.read(name)
     except zipfile.BadZipFile:
         raise ProgramFileError(
             f"{file.name} is neither a program of torch.export nor TorchScript: it is no archive, or not all of one"
         ) from None
     if any(name.startswith("data/aotinductor/") for name in names):
-        for described in compiled_for:
-            _require_this_machine(file.name, described)
+        for name in told:
+            if name.endswith("_metadata.json"):
+                _require_this_machine(file.name, json.loads(told[name]))
         return "AOTInductor, native code that is trusted like the project's own", _aotinductor
     if any(name.startswith(("models/", "serialized_exported_program")) for name in names):
-        return "torch.export", exported
+        by = json.loads(told.get("models/model.json", b"{}")).get("torch_version")
+        return "torch.export" + (f", by torch {version_of(str(by))}" if by else ""), exported
     if any(name.startswith("code/") for name in names) and "constants.pkl" in names:
-        return "TorchScript", _scripted
+        return f"TorchScript, version {version_of(told.get('version', b'?').decode('ascii', 'replace'))}", _scripted
     raise ProgramFileError(
         f"{file.name} holds a pickle and no program, and is not loaded, since a pickle can run any code: export the "
         "model (torch.export.save, torch.jit.save), or name a `factory:` that loads it"
