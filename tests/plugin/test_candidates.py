@@ -269,6 +269,7 @@ MISTAKES = {
     "a: {file: a.onnx, sha256: 12ab}": "is no SHA-256 sum",
     "a: {file: a.onnx, inputs: {x: -1}}": "is neither a position from 0 on nor a keyword",
     "a: {file: a.onnx, inputs: {x: 0, y: 0}}": "two inputs get the same argument",
+    "a: {file: a.pt2, inputs: {x: 0}}": "`inputs:` would change nothing: a.pt2 is called as the model itself",
     "a: {factory: made:student, min_coverage: 1%}": "`min_coverage` is about what a recipe changes",
     "a: {factory: made:student, max_flip: 1%}": "did you mean 'max_flips'?",
     "a: {factory: made:student, fil: x}": "did you mean 'file'?",

@@ -27,6 +27,7 @@ MISTAKES = {
         "recipe of m: int8-dynamic cannot start from .onnx files; those that do are onnxruntime-int8-dynamic"
     ),
     "{file: a.pt2, data: shop:data, recipes: {bf16: }}": "bf16 takes a model of torch, and no recipe takes .pt2 files",
+    "{file: a.pt, inputs: {x: 0}, data: shop:data, original: {max_size: 1 MB}}": "m: `inputs:` would change nothing",
     "{fil: a.pt2, data: shop:data, original: {max_size: 1 MB}}": "did you mean 'file'?",
 }
 
