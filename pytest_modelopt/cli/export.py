@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.cli.exit_codes import PASSED
+from pytest_modelopt.cli.judged_records import RECORD, read_judged
 from pytest_modelopt.cli.printing import tell
 
 if TYPE_CHECKING:
@@ -35,13 +36,13 @@ def add_parser(commands: Commands) -> None:
         type=Path,
         metavar="FILE",
         help="record.json of a run of the gate: only what was measured there is written (made again, the variant must "
-        "hold and answer the same, bit by bit), and the SHA-256 of its files are added to the record",
+        "hold and answer the same, bit by bit), and the SHA-256 of its files are added to the record "
+        f"(default: {RECORD}, where it has figures of the recipe)",
     )
     parser.set_defaults(run=run, in_project=True)
 
 
 def run(options: argparse.Namespace) -> int:
-    from pytest_modelopt.cli.judged_records import read_judged
     from pytest_modelopt.cli.progress_line import Shown, show
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.measuring.controller.process import WorkerFailed
@@ -49,17 +50,15 @@ def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.plugin.selection import keyword
     from pytest_modelopt.plugin.session import variant_of
     from pytest_modelopt.results.file_sums import sha256_of
-    from pytest_modelopt.results.json import write
 
-    path: Path = options.budgets or options.default_budgets
-    budgets = load_budgets(path.resolve(), relative_to=Path.cwd(), root=options.root)
+    stated: Path = options.budgets or options.default_budgets
+    budgets = load_budgets(stated.resolve(), relative_to=Path.cwd(), root=options.root)
     entry = _entry(budgets, options.model, options.recipe)
     variant = variant_of(budgets, entry.model, entry.expression, Path.cwd())
     name = options.name or keyword(f"{entry.model.name}-{entry.recipe}").replace("/", "_")
     if Path(name).name != name:
         raise ValueError(f"--name: {name!r} is no plain name of a file; give the folder by --output")
-    record = None if options.record is None else read_judged(options.record)
-    recorded = None if record is None else _measured(record, entry.name)
+    record, recorded = _recorded(options.record, entry.name)
     folder: Path = options.output
     folder.mkdir(parents=True, exist_ok=True)
     runner = Runner(StepLimits(budgets.defaults.time_limit_s, budgets.defaults.step_limit_s), Shown())
@@ -76,9 +75,7 @@ def run(options: argparse.Namespace) -> int:
     sums = {file: sha256_of(file) for file in files}
     for file, digest in sums.items():
         tell(f"{folder / file.name}: {file.stat().st_size:,} bytes, SHA-256 {digest}")
-    if record is not None and recorded is not None:
-        write(_with_sums(record, recorded, {file.suffix: digest for file, digest in sums.items()}), options.record)
-        tell(f"it is what was measured as {entry.name} in the record which has these sums now: {options.record}")
+    _tell_of_record(options.record or RECORD, record, recorded, entry.name, sums)
     loader = next((file for file in files if file.suffix == ".py"), None)
     if loader is not None and not variant.is_called_otherwise:
         module = loader.stem if folder.is_absolute() else ".".join([*folder.parts, loader.stem])
@@ -103,12 +100,34 @@ def _entry(budgets: BudgetsFile, model: str, recipe: str) -> CaseEntry:
     return CaseEntry(models[model], expression.text, (), models[model].line, expression=expression, workload=first)
 
 
-def _measured(record: Record, name: str) -> Measurement:
-    """The measurement of a case's variant in the record. Raises ValueError where there is none."""
+def _recorded(path: Path | None, name: str) -> tuple[Record | None, Measurement | None]:
+    """The record, and what it has of the variant of a case; of that of the last run, where none is named, perhaps
+    nothing. Raises ValueError."""
+    if path is None and not RECORD.is_file():
+        return None, None
+    record = read_judged(path or RECORD)
     for case in record.cases:
         if case.name == name and case.base is None and case.variant is not None and case.error is None:
-            return case.variant
-    raise ValueError(f"the record has no figures of {name}: measure it with `pytest --modelopt` first")
+            return record, case.variant
+    if path is not None:
+        raise ValueError(f"{path} has no figures of {name}: measure it with `pytest --modelopt` first")
+    return record, None
+
+
+def _tell_of_record(
+    path: Path, record: Record | None, recorded: Measurement | None, name: str, sums: dict[Path, str]
+) -> None:
+    """Put the sums of what was measured into the record, or say that nobody knows whether it was."""
+    from pytest_modelopt.results.json import write
+
+    if record is None or recorded is None:
+        tell(
+            f"nothing says that it is what the gate measured: {path} has no figures of {name}; measure it with "
+            f"`pytest --modelopt --modelopt-report {path.parent}`, and export it again"
+        )
+        return
+    write(_with_sums(record, recorded, {file.suffix: digest for file, digest in sums.items()}), path)
+    tell(f"it is what was measured as {name} in the record which has these sums now: {path}")
 
 
 def _with_sums(record: Record, measured: Measurement, sums: dict[str, str]) -> Record:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_modelopt.results.record import Record
 
+RECORD = Path("modelopt-report/record.json")
+"""Of the last run, where none is named."""
+
 
 def read_judged(path: Path) -> Record:
     """The record in the file `path`, with its verdicts and findings made anew from its figures.

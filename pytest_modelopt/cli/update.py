@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_modelopt.cli.arguments import headroom
 from pytest_modelopt.cli.exit_codes import PASSED
+from pytest_modelopt.cli.judged_records import RECORD, figures_of, read_judged
 from pytest_modelopt.cli.printing import tell
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ def add_parser(commands: Commands) -> None:
         "record",
         nargs="?",
         type=Path,
-        default=Path("modelopt-report/record.json"),
-        help="record.json of an earlier run (default: modelopt-report/record.json)",
+        default=RECORD,
+        help=f"record.json of an earlier run (default: {RECORD})",
     )
     parser.add_argument("--budgets", type=Path, help="default: the one that pytest would take")
     parser.add_argument(
@@ -70,7 +71,6 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from pytest_modelopt.cli.judged_records import figures_of, read_judged
     from pytest_modelopt.config.document import read_document
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.editing.limit_updates import foreign_cases, update

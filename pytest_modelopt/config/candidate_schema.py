@@ -11,15 +11,18 @@ from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSche
 
 from pytest_modelopt.config.function_references import CALL_SCHEMA, parse_call
 from pytest_modelopt.config.limit_schema import CandidateLimits, Strict
-from pytest_modelopt.limits.spelling import shown
+from pytest_modelopt.limits.spelling import plain, shown
 from pytest_modelopt.optimizing.runtimes.runtime import runtimes
 from pytest_modelopt.results.source import Named, ProgramSource
 
-SUFFIXES = (*(runtime.suffix for runtime in runtimes().values()), ".pt2", ".pt")
-"""Of files that can be measured: of runtimes, of torch.export or AOTInductor, of TorchScript."""
+_CALLED_AS_THE_MODEL = (".pt2", ".pt")
+"""Of torch.export or AOTInductor, of TorchScript: with the positions and keywords of the data."""
+SUFFIXES = (*(runtime.suffix for runtime in runtimes().values()), *_CALLED_AS_THE_MODEL)
+"""Of files that can be measured."""
 _LEFT_OUT = {
-    ".pte": "a program of ExecuTorch, which has no runtime here (state the `.pt2` that it was made of)",
-    ".gguf": "a model for llama.cpp, which has no runtime here",
+    ".pte": "a program of ExecuTorch, whose package has no safe way to set threads (state the `.pt2` that it was made "
+    "of)",
+    ".gguf": "a model for llama.cpp, whose package has no wheel and would have to be compiled",
 }
 """What else is shipped, and why it is not measured."""
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -132,6 +135,9 @@ def origin_mistakes(stated: Mapping[str, Any]) -> Iterator[str]:
     for key in ("sha256", "inputs"):
         if key in stated and "file" not in stated:
             yield f"`{key}:` belongs to a `file:`, and this is a factory; leave it out"
+    if "inputs" in stated and str(stated.get("file", "")).endswith(_CALLED_AS_THE_MODEL):
+        file = plain(str(stated["file"]))
+        yield f"`inputs:` would change nothing: {file} is called as the model itself; leave it out"
 
 
 class CandidateSpec(CandidateLimits, Origin):

@@ -70,6 +70,7 @@ def test_the_exported_file_has_the_figures_of_its_recipe(
     assert main(["export", "m", "int8-dynamic"]) == 0
     told = capsys.readouterr().out
     assert "gate it as a candidate by `factory: dist.m_int8_dynamic:load`" in told
+    assert " ".join(told.split()).count("nothing says that it is what the gate measured: modelopt-report/") == 4
     sums = {}
     for name in ("shipped.onnx", "m-litert.tflite", "m-low-rank_ratio_0.5_.pt2", "m-int8-dynamic.pt"):
         content = (Path("dist") / name).read_bytes()
@@ -77,9 +78,9 @@ def test_the_exported_file_has_the_figures_of_its_recipe(
         assert line in told.splitlines()
         sums[Path(name).suffix] = hashlib.sha256(content).hexdigest()
     (pytester.path / "budgets.yaml").write_text(budgets + CANDIDATES, encoding="utf-8")
-    result = pytester.runpytest("--modelopt", "--modelopt-report", "report", "-p", "no:cacheprovider")
+    result = pytester.runpytest("--modelopt", "--modelopt-report", "modelopt-report", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=8)
-    cases = {case.recipe: case for case in read(pytester.path / "report" / "record.json").cases}
+    cases = {case.recipe: case for case in read(pytester.path / "modelopt-report" / "record.json").cases}
     for recipe, candidate in RECIPES.items():
         assert cases[recipe].agreement == cases[candidate].agreement
         assert cases[recipe].drop == cases[candidate].drop
@@ -96,15 +97,18 @@ def test_the_exported_file_has_the_figures_of_its_recipe(
 
 def _export_what_was_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The record then knows the files, though torch runs them; what is made of other code or weights is not written."""
-    record = folder / "report" / "record.json"
-    export = ["export", "m", "int8-dynamic", "--record", str(record), "--output", "released"]
+    record = folder / "modelopt-report" / "record.json"
+    export = ["export", "m", "int8-dynamic", "--output", "released"]
     assert main(export) == 0
     released = folder / "released"
     sums = {file.suffix: hashlib.sha256(file.read_bytes()).hexdigest() for file in released.iterdir()}
     found = [case.variant.shipped for case in read(record).cases if case.recipe == "int8-dynamic" and case.variant]
     assert found == [sums]
     assert sums.keys() == {".pt", ".py"}
-    assert f"which has these sums now: {record}" in capsys.readouterr().out.replace("\n", " ")
+    assert "which has these sums now: modelopt-report/record.json" in capsys.readouterr().out.replace("\n", " ")
+    other = ["export", "m", "bf16", "--record", str(record)]
+    assert main(other) == 2
+    assert "record.json has no figures of m/bf16: measure it with" in capsys.readouterr().err.replace("\n", " ")
     for name, (text, told) in OTHERS.items():
         before = (folder / name).read_text(encoding="utf-8")
         (folder / name).write_text(text, encoding="utf-8")

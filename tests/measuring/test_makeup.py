@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,18 @@ def test_the_layer_in_whose_call_the_peak_is_reached(widest: int) -> None:
     found = look(nn.Sequential(nn.Identity(), model), torch.zeros(8))
     assert found.peak_in == f"`1.{widest}` (Scratch) in aten::add"
     assert found.peak_own_bytes == 400_000 + 32  # what it asked for, and its answer
+
+
+def test_the_tensors_of_torchscript_have_the_names_of_its_weights() -> None:
+    layers = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        script = torch.jit.script(layers)
+    for model, prefix in ((script, ""), (nn.Sequential(script), "0.")):
+        found = look(model, torch.zeros(1, 64))
+        weights = {"0.weight": 4 * 64 * 8, "0.bias": 4 * 8, "2.weight": 4 * 8 * 2, "2.bias": 4 * 2}
+        assert found.tensors == {prefix + name: held for name, held in weights.items()}
+        assert found.other_bytes == size.saved_bytes(model) - sum(weights.values())
 
 
 def test_what_no_layer_asks_for_is_of_the_models_own_forward() -> None:

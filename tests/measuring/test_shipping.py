@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
+import sys
+import types
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -71,6 +74,32 @@ def test_packed_weights_come_with_the_code_that_loads_them(tmp_path: Path, monke
     with pytest.raises(pickle.UnpicklingError, match="WeightsUnpickler error: Unsupported global"):
         torch.load(files[0], weights_only=True)
     assert "weights_only=True" in files[1].read_text(encoding="utf-8")
+
+
+def test_classes_of_a_library_are_named_by_what_loads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchao lets torch unpickle its classes once it is imported; where the file is loaded it need not be."""
+    made = variant("torchao-int8-weight-only")
+    files = shipping.write(made, tmp_path / "m", context())
+    assert [file.name for file in files] == ["m.pt", "m.py"]
+    monkeypatch.setattr(torch._weights_only_unpickler, "_marked_safe_globals_set", set())
+    monkeypatch.syspath_prepend(tmp_path)
+    assert torch.equal(answers(importlib.import_module("m").load()), answers(made))
+
+
+class Named(nn.Linear):
+    """Is called `own.torch`, below."""
+
+
+Named.__name__ = Named.__qualname__ = "torch"
+
+
+def test_classes_with_the_names_of_the_loader_s_own_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "own", types.ModuleType("own"))
+    sys.modules["own"].torch, Named.__module__ = Named, "own"  # type: ignore[attr-defined]
+    made = Named(64, 3).eval()
+    written, loaded = shipping._weights(made, tmp_path / "own-1", context())
+    assert "from own import torch as torch_0" in written[1].read_text(encoding="utf-8")
+    assert torch.equal(answers(loaded), answers(made))
 
 
 def test_a_graph_of_torch_fx_is_traced(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -15,11 +16,13 @@ from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
+from pytest_modelopt.measuring.worker.program_files import load_file
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.results.case import PlannedCase
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.source import ProgramSource
 
 USERS = """
 import contextlib, ctypes, json, mmap, os, sqlite3, sys, tempfile
@@ -230,6 +233,21 @@ def test_a_package_that_was_compiled_ahead_of_time_belongs_to_size_and_memory(ru
         assert side.hidden_bytes > weights
         assert side.process_memory is not None
         assert side.process_memory.peaks_bytes[0] > weights
+
+    made = torch._inductor.aoti_load_package(str(tmp_path / "ahead.pt2"))
+    _require_the_package_as_a_file(tmp_path / "ahead.pt2", made(torch.ones(8, 4)))
+
+
+def _require_the_package_as_a_file(package: Path, answer: torch.Tensor) -> None:
+    """Named by `file:` it is what torch's own loader runs, with the bytes and the sum of the file."""
+    program, notes, provenance = load_file(
+        ProgramSource(str(package)), package.parent, torch.ones(8, 4), lambda: answer
+    )
+    assert torch.equal(program(torch.ones(8, 4)), answer)
+    assert provenance is not None
+    assert provenance.files == {"ahead.pt2": package.stat().st_size}
+    assert provenance.sums == {"ahead.pt2": hashlib.sha256(package.read_bytes()).hexdigest()}
+    assert "AOTInductor, native code that is trusted like the project's own" in notes[0]
 
 
 @pytest.mark.parametrize("model", ["names_only", "of_its_own", "imports"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import platform
 import sys
 import zipfile
@@ -202,3 +203,37 @@ def test_native_code_for_another_machine_is_not_loaded(
         archive.writestr("m/data/aotinductor/model/a.wrapper.so", b"\x7fELF")
     with pytest.raises(ProgramFileError, match=told):
         original(str(tmp_path / "package.pt2"), torch.ones(1))
+
+
+class Trap:
+    """Leaves a trace where it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.parametrize("part", ["/weights/weight_", "/sample_inputs/"])
+def test_a_pickle_within_a_program_is_never_unpickled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """torch.export by itself unpickles anything that its archive holds, whatever the variable says."""
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    linear, x = nn.Linear(WIDTH, CLASSES).eval(), torch.ones(2, WIDTH)
+    torch.export.save(torch.export.export(linear, (x,)), tmp_path / "whole.pt2")
+    torch.testing.assert_close(call(original(str(tmp_path / "whole.pt2"), x), x), linear(x))
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+    pickled = io.BytesIO()
+    torch.save(Trap(tmp_path / "trace"), pickled)
+    with zipfile.ZipFile(tmp_path / "whole.pt2") as whole, zipfile.ZipFile(tmp_path / "trap.pt2", "w") as trap:
+        for name in whole.namelist():
+            content = whole.read(name)
+            if "weights" in part:
+                content = content.replace(b'"use_pickle": false', b'"use_pickle": true')
+            trap.writestr(name, pickled.getvalue() if part in name else content)
+    with pytest.raises(ProgramFileError, match=r"trap\.pt2 holds a pickle of \w+\.mkdir beside its program"):
+        original(str(tmp_path / "trap.pt2"), x)
+    assert not (tmp_path / "trace").exists()

@@ -63,6 +63,15 @@ FORMATS = {
     "script": ("reader.pt",),
 }
 """Candidates by name, each with its files, the named one first."""
+MADE_BY = {
+    "onnx": "ONNX opset 20, by pytorch 2.",
+    "external": "ONNX opset 20, by pytorch 2.",
+    "intel": "OpenVINO IR 11, by OpenVINO 20",
+    "mobile": "LiteRT, schema 3",
+    "program": f"torch.export, by torch {torch.__version__}",
+    "script": "TorchScript, version 3",
+}
+"""The beginning of what each file says of its making."""
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +123,7 @@ def test_each_format_has_the_figures_that_its_own_runtime_gives(make: Callable[[
         assert variant.size_bytes == sum(sizes.values()), name
         sums = {f"dist/{part}": hashlib.sha256((folder / part).read_bytes()).hexdigest() for part in parts}
         assert variant.provenance.sums == sums
+        assert variant.provenance.made_by.startswith(MADE_BY[name])
         right = np.load(folder / f"{parts[0]}.npy").argmax(1) == targets.numpy()
         assert variant.score == right.sum() / 200, name
         assert variant.unmeasured == {}
@@ -251,12 +261,15 @@ MISTAKES = {
     "a: {factory: shop:classifier}": "has the factory of reader itself: nothing would be compared",
     "a: {file: ../a.onnx}": "lies outside of the project",
     "a: {file: /etc/a.onnx}": "is not a path from the folder of this file",
-    "a: {file: dist/a.gguf}": "'dist/a.gguf' is a model for llama.cpp, which has no runtime here; an `nn.Module`",
+    "a: {file: dist/a.gguf}": (
+        "'dist/a.gguf' is a model for llama.cpp, whose package has no wheel and would have to be compiled; an `nn."
+    ),
     "a: {file: dist/a.pth}": "is of a format that cannot be measured",
     "a: {factory: made:student, sha256: 00}": "`sha256:` belongs to a `file:`",
     "a: {file: a.onnx, sha256: 12ab}": "is no SHA-256 sum",
     "a: {file: a.onnx, inputs: {x: -1}}": "is neither a position from 0 on nor a keyword",
     "a: {file: a.onnx, inputs: {x: 0, y: 0}}": "two inputs get the same argument",
+    "a: {file: a.pt2, inputs: {x: 0}}": "`inputs:` would change nothing: a.pt2 is called as the model itself",
     "a: {factory: made:student, min_coverage: 1%}": "`min_coverage` is about what a recipe changes",
     "a: {factory: made:student, max_flip: 1%}": "did you mean 'max_flips'?",
     "a: {factory: made:student, fil: x}": "did you mean 'file'?",

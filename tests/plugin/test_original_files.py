@@ -18,13 +18,16 @@ MISTAKES = {
     "{data: shop:data, original: {max_size: 1 MB}}": "m: it has neither a `factory:` nor a `file:`",
     "{file: ../a.onnx, data: shop:data, original: {max_size: 1 MB}}": "file of m: '../a.onnx' lies outside",
     "{file: a.pth, data: shop:data, original: {max_size: 1 MB}}": "is of a format that cannot be measured",
-    "{file: a.pte, data: shop:data, original: {max_size: 1 MB}}": "'a.pte' is a program of ExecuTorch, which has no",
+    "{file: a.pte, data: shop:data, original: {max_size: 1 MB}}": (
+        "'a.pte' is a program of ExecuTorch, whose package has no safe way to set threads"
+    ),
     "{file: a.onnx, original: {max_size: 1 MB}}": "m has no `data`",
     "{factory: shop:net, sha256: ab, data: shop:data, original: {max_size: 1 MB}}": "m: `sha256:` belongs to a `file:`",
     "{file: a.onnx, data: shop:data, recipes: {int8-dynamic: }}": (
         "recipe of m: int8-dynamic cannot start from .onnx files; those that do are onnxruntime-int8-dynamic"
     ),
     "{file: a.pt2, data: shop:data, recipes: {bf16: }}": "bf16 takes a model of torch, and no recipe takes .pt2 files",
+    "{file: a.pt, inputs: {x: 0}, data: shop:data, original: {max_size: 1 MB}}": "m: `inputs:` would change nothing",
     "{fil: a.pt2, data: shop:data, original: {max_size: 1 MB}}": "did you mean 'file'?",
 }
 
@@ -67,6 +70,11 @@ def test_path(modelopt, shipped):
 def test_beside_a_candidate(modelopt, shipped):
     assert modelopt(str(shipped), candidate=net, data=labelled(net())).agreement.flips == 0
 
+def test_as_a_candidate(modelopt, shipped):
+    found = modelopt(net, candidate=shipped, data=labelled(net()))
+    assert (found.variant.recipe, found.agreement.flips) == ("net.pt", 0)
+    assert found.variant.size_bytes == shipped.stat().st_size
+
 @pytest.mark.model_budget(max_size="1 MB")
 def test_by_name(modelopt):
     modelopt("gone.onnx", data=labelled(net()))
@@ -78,7 +86,7 @@ def test_recipe(modelopt, shipped):
 
 def test_tests_gate_files(project: Project) -> None:
     result = run(project, TESTS)
-    result.assert_outcomes(passed=2, failed=2)
+    result.assert_outcomes(passed=3, failed=2)
     told = " ".join(result.stdout.str().split())
     assert "gone.onnx cannot be read: No such file or directory" in told
     assert "int8-dynamic takes a model of torch, and no recipe takes .pt files" in told

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pytest_modelopt.measuring.controller import memory_left
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, WorkerContext
 from pytest_modelopt.measuring.protocol import Balance
@@ -29,7 +30,7 @@ def balance_books(context: WorkerContext, measured: Measured, name: str) -> None
     when it is loaded and called. Where that cannot be known, neither can these figures: the reason is kept.
 
     Raises:
-        Failed: the variant's own worker died, which later steps need.
+        Failed: the variant's own worker died, which later steps need, or another process has no memory.
     """
     before = measured.measurement
     assert before is not None
@@ -90,7 +91,7 @@ def measure_process_memory(context: WorkerContext, measured: Measured, name: str
     """Add it to the measurement, or the reason why there is none. Once for each variant.
 
     Raises:
-        Failed: the variant's own worker died, which later steps need.
+        Failed: the variant's own worker died, which later steps need, or another process has no memory.
     """
     before = measured.measurement
     assert before is not None
@@ -124,7 +125,15 @@ def _fresh_run(
 
 @contextlib.contextmanager
 def saved_files(context: WorkerContext, measured: Measured, name: str) -> Iterator[dict[str, str]]:
-    """The files of the model and of the inputs, by the names of the operations' arguments, until they were used."""
+    """The files of the model and of the inputs, by the names of the operations' arguments, until they were used.
+
+    Raises:
+        Failed: a process that loads them does not fit into the memory that is left.
+    """
+    if measured.measurement is not None and (
+        why := memory_left.of_another_process(measured.measurement, measured.variant.label)
+    ):
+        raise Failed(CaseError("memory", why))
     files = {"model": context.new_file("fresh-model"), "inputs": context.new_file("fresh-inputs")}
     try:
         context.progress.step(name, f"saving the {measured.variant.label}")

@@ -32,13 +32,13 @@ def unlike(recorded: Measurement, shipped: dict[str, str], digest: str | None) -
     One of another runtime is known by the sums of its files, one of torch by what it holds.
     """
     before = recorded.observations
-    if shipped:
-        theirs, ours = " ".join(recorded.shipped.values()), " ".join(shipped.values())
-    else:
-        theirs, ours = (before.digest if before is not None else None) or "", digest or ""
+    theirs, ours = recorded.shipped, shipped
+    if not shipped:
+        theirs, ours = ({"": sum_} if sum_ else {} for sum_ in (before.digest if before is not None else None, digest))
     if ours and ours == theirs:
         return ""
     if not ours or not theirs:
         why = None if before is None else before.unobserved.get("digest")
         return f"nobody can say whether the variant is what was measured: it has no sum ({why or 'not looked at'})"
-    return f"made again, the variant is not what was measured: its sum is {ours}, and that of the record {theirs}"
+    told = (" and ".join(f"{suffix} {each}".lstrip() for suffix, each in sums.items()) for sums in (ours, theirs))
+    return "made again, the variant is not what was measured: its sum is {}, and that of the record {}".format(*told)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pytest_modelopt.measuring.controller import memory_left
 from pytest_modelopt.measuring.controller.answer_comparison import compare, compare_tokens, slices
 from pytest_modelopt.measuring.controller.base_variants import BaseVariants
 from pytest_modelopt.measuring.controller.case_timing import CaseTiming, asks
@@ -235,6 +236,10 @@ class Runner:
 
     def _follow(self, optimized: Measured, original: Measured, name: str) -> None:
         """Measure another variant on the examples of the original."""
+        if optimized.variant.candidate is None and original.worker is not None and original.measurement is not None:
+            before = original.measurement
+            if why := memory_left.of_the_same_again(before, original.worker.pid, optimized.variant.label):
+                raise Failed(CaseError("load", why))
         optimized.examples = original.examples
         if optimized.variant.generation is not None:
             self._share_inputs(original, optimized, name)

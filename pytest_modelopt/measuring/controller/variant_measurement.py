@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pytest_modelopt.measuring.controller import memory_left
 from pytest_modelopt.measuring.controller.fresh_processes import balance_books
 from pytest_modelopt.measuring.controller.preloading import COMPILER
 from pytest_modelopt.measuring.controller.process import WorkerFailed, preload, preload_libraries
@@ -265,6 +266,8 @@ class Measuring:
 
     def _load(self, measured: Measured, name: str) -> None:
         variant, first = measured.variant, measured.variant.first.workload
+        if why := memory_left.of_its_files(variant):
+            raise Failed(CaseError("load", why))
         self.start(measured, name, f"runs the {variant.label}")
         loaded: Loaded = self._context.ask(
             measured,

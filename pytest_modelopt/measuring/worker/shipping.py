@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pytest_modelopt.optimizing.runtimes.comparing import difference
 from pytest_modelopt.optimizing.runtimes.exporting import arguments, export
 from pytest_modelopt.optimizing.runtimes.openvino.openvino_ir import other_batches
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
+from pytest_modelopt.optimizing.runtimes.torch_file_module import exported
 
 LARGEST_DIFFERENCE = 1e-4
 """Of the largest number of an output: float32 sums in another order differ by some 1e-6."""
@@ -53,6 +55,7 @@ def load() -> torch.nn.Module:
         return torch.load(Path(__file__).with_name({file!r}), map_location="cpu", weights_only=True)
 '''
 )
+_NAMES_OF_LOADER = ("ALLOWED", "Path", "load", "safe_globals", "torch")
 _Written = tuple[list[Path], Callable[..., Any]]
 
 
@@ -81,7 +84,7 @@ def write(model: nn.Module, path: Path, context: Context) -> tuple[Path, ...]:
     for name, form in (("torch.export", _exported), ("weights", _weights), ("TorchScript", _traced)):
         with tempfile.TemporaryDirectory() as folder:  # what fails half written must not lie beside what is good
             try:
-                with torch_ao.quiet(), torch.no_grad():
+                with torch_ao.quiet(), torch.no_grad(), _as_elsewhere():
                     written, loaded = form(model, Path(folder) / path.name, context)
                     why = _otherwise(model, loaded, context) or _in_the_way(written, path)
             except Exception as error:
@@ -90,6 +93,19 @@ def write(model: nn.Module, path: Path, context: Context) -> tuple[Path, ...]:
                 return tuple(Path(shutil.move(file, path.with_name(file.name))) for file in written)
         reasons.append(f"{name}: {why}")
     raise VariantError(f"the variant cannot be written as a file that others load ({'; '.join(reasons)})")
+
+
+@contextlib.contextmanager
+def _as_elsewhere() -> Iterator[None]:
+    """Without the classes that libraries, once they are imported, let torch unpickle: who loads the file may have none
+    of them imported."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def _in_the_way(written: list[Path], path: Path) -> str:
@@ -128,7 +144,7 @@ def _exported(model: nn.Module, path: Path, context: Context) -> _Written:
             node.meta.pop("stack_trace", None)  # paths on this machine
     file = path.with_name(f"{path.name}.pt2")
     torch.export.save(program, file)
-    return [file], torch.export.load(file).module()
+    return [file], exported(str(file))
 
 
 def _weights(model: nn.Module, path: Path, _: Context) -> _Written:
@@ -138,8 +154,13 @@ def _weights(model: nn.Module, path: Path, _: Context) -> _Written:
     names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
     if unsafe := [name for name in names if not _is_harmless(name)]:
         raise VariantError(f"its file would need {', '.join(unsafe)}, which can run any code")
-    imports = "\n".join(f"import {module}" for module in sorted({name.rpartition(".")[0] for name in names}))
-    text = _LOADER.format(file=file.name, imports=imports, allowed=",\n    ".join(names))
+    called: list[str] = []
+    imports = []
+    for module, _dot, kind in (name.rpartition(".") for name in names):
+        called.append(f"{kind}_{len(called)}" if kind in (*called, *_NAMES_OF_LOADER) else kind)
+        # not by its whole name: a function may stand where a package of that name is on the way
+        imports.append(f"from {module} import {kind}" + (f" as {called[-1]}" if called[-1] != kind else ""))
+    text = _LOADER.format(file=file.name, imports="\n".join(imports), allowed=",\n    ".join(called))
     loader.write_text(text, encoding="utf-8", newline="\n")
     return [file, loader], _run_loader(loader)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import platform
+import re
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from torch import nn
 
 from pytest_modelopt.optimizing import cpu_flags
 from pytest_modelopt.optimizing.quantization import torch_ao
-from pytest_modelopt.optimizing.runtimes.program_file_module import FromFile, ProgramFileError
+from pytest_modelopt.optimizing.runtimes.program_file_module import FromFile, ProgramFileError, version_of
 from pytest_modelopt.optimizing.runtimes.runtime_module import Signature
 
 _FLAGS = {
@@ -28,6 +30,7 @@ _FLAGS = {
     "AMX_TILE": "amx_tile",
 }
 """What inductor calls the features of an x86 processor, and the kernel."""
+_SAFE, _UNSAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 class File(FromFile):
@@ -50,25 +53,28 @@ class File(FromFile):
 
 
 def _loader(file: Path) -> tuple[str, Callable[[str], Any]]:
-    """What the file is, by the parts of its archive, and what loads it."""
+    """What the file is and of which version, by the parts of its archive, and what loads it."""
+    told: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(file) as archive:
             names = [name.partition("/")[2] for name in archive.namelist()]
-            compiled_for = [
-                json.loads(archive.read(name)) for name in archive.namelist() if name.endswith("_metadata.json")
-            ]
+            for name in archive.namelist():
+                if name.endswith(("_metadata.json", "/models/model.json", "/version")):
+                    told[name.partition("/")[2]] = archive.read(name)
     except zipfile.BadZipFile:
         raise ProgramFileError(
             f"{file.name} is neither a program of torch.export nor TorchScript: it is no archive, or not all of one"
         ) from None
     if any(name.startswith("data/aotinductor/") for name in names):
-        for described in compiled_for:
-            _require_this_machine(file.name, described)
-        return "AOTInductor", _aotinductor
+        for name in told:
+            if name.endswith("_metadata.json"):
+                _require_this_machine(file.name, json.loads(told[name]))
+        return "AOTInductor, native code that is trusted like the project's own", _aotinductor
     if any(name.startswith(("models/", "serialized_exported_program")) for name in names):
-        return "torch.export", _exported
+        by = json.loads(told.get("models/model.json", b"{}")).get("torch_version")
+        return "torch.export" + (f", by torch {version_of(str(by))}" if by else ""), exported
     if any(name.startswith("code/") for name in names) and "constants.pkl" in names:
-        return "TorchScript", _scripted
+        return f"TorchScript, version {version_of(told.get('version', b'?').decode('ascii', 'replace'))}", _scripted
     raise ProgramFileError(
         f"{file.name} holds a pickle and no program, and is not loaded, since a pickle can run any code: export the "
         "model (torch.export.save, torch.jit.save), or name a `factory:` that loads it"
@@ -96,9 +102,22 @@ def _scripted(file: str) -> nn.Module:
         return torch.jit.load(file, map_location="cpu").eval()  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _exported(file: str) -> nn.Module:
-    with torch_ao.quiet(), _weights_only():
-        return torch.export.load(file).module()
+def exported(file: str) -> nn.Module:
+    """The program of torch.export, of which nothing but tensors and plain values is unpickled.
+
+    Raises:
+        ProgramFileError: where it holds other objects.
+    """
+    try:
+        with torch_ao.quiet(), _weights_only():
+            return torch.export.load(file).module()
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        raise ProgramFileError(
+            f"{Path(file).name} holds a pickle of {found[1] if found else 'other objects than tensors'} beside its "
+            "program, and is not loaded, since a pickle can run any code: export the model without it, or name a "
+            "`factory:` that loads it"
+        ) from None
 
 
 def _aotinductor(file: str) -> Callable[..., Any]:
@@ -109,12 +128,11 @@ def _aotinductor(file: str) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _weights_only() -> Iterator[None]:
-    """torch.export falls back to unpickling whatever there is."""
-    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    """torch.export falls back to unpickling whatever there is; torch refuses to be told both."""
+    before = {name: os.environ.pop(name, None) for name in (_SAFE, _UNSAFE)}
+    os.environ[_SAFE] = "1"
     try:
         yield
     finally:
-        del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
-        if before is not None:
-            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
+        del os.environ[_SAFE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})

@@ -57,7 +57,8 @@ def _named(model: nn.Module) -> Iterator[tuple[str, Any]]:
     yield from model.named_parameters()
     yield from model.named_buffers()
     for name, module in model.named_modules():
-        for attribute, value in vars(module).items():
+        is_script = isinstance(module, torch.jit.ScriptModule)  # whose object in C++ is the module once more
+        for attribute, value in () if is_script else vars(module).items():
             if attribute not in _OWN and any(isinstance(leaf, _RAW) for leaf in _pytree.tree_leaves(value)):
                 yield (
                     f"{name}.{attribute}".lstrip("."),

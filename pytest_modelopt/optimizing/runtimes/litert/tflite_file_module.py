@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +16,15 @@ from pytest_modelopt.optimizing.runtimes.program_file_module import Port, Progra
 
 class File(ProgramFile):
     runtime: ClassVar[str] = "LiteRT"
+
+    @classmethod
+    def described(cls, file: str) -> tuple[tuple[str, ...], str]:
+        from ai_edge_litert import schema_py_generated as schema
+
+        version = "?"
+        with contextlib.suppress(Exception):  # of another format, which LiteRT says better
+            version = str(schema.Model.GetRootAs(Path(file).read_bytes(), 0).Version())
+        return (file,), f"{cls.runtime}, schema {version}"
 
     def start(self, threads: int) -> Engine:
         return _engine(threads, model_path=self.file)

@@ -42,7 +42,7 @@ class File(ProgramFile):
         if not weights.exists():
             raise ProgramFileError(f"{Path(file).name} has no {weights.name} beside it, which holds its weights")
         root = ElementTree.parse(file).getroot()
-        versions = (each.get("value") for each in root.iter("runtime_version"))
+        versions = (each.get("value") for each in root.iter("Runtime_version"))
         maker = next((version_of(each) for each in versions if each), "")
         made_by = f"OpenVINO IR {version_of(root.get('version') or '?')}"
         return (file, str(weights)), made_by + (f", by OpenVINO {maker}" if maker else "")
