@@ -112,9 +112,11 @@ def _case(model: str, recipe: str, limits: tuple[Limit, ...], **fields: Any) -> 
     return Case(id=f"budgets.yaml::{model}::{row}", model=model, recipe=recipe, limits=limits, **known)
 
 
-def _timing() -> Timing:
+def _timing(quarters: int = 4) -> Timing:
+    """Of a call of 4 ms and 1 ms, or of so many quarters of it."""
+    call, variant_call = quarters * 1_000_000, quarters * 250_000
     pairs = [
-        TimedPair(1 + n // 20, 50 * n, n % 2 == 0, 4_000_000, 1_000_000, 3, 10, 12_000_000, 10_000_000, *[0] * 7)
+        TimedPair(1 + n // 20, 50 * n, n % 2 == 0, call, variant_call, 3, 10, 3 * call, 10 * variant_call, *[0] * 7)
         for n in range(_PAIRS)
     ]
     use = WorkerUse(1, 0.0)
@@ -261,13 +263,13 @@ def _generating(workload: str, batch_size: int) -> Case:
         max_first_token_latency="3 ms",
         min_prefill_speedup="1.5x",
         min_decode_speedup="1.5x",
-        max_cache_memory="4 MiB",
+        max_cache_memory="1 MiB",
         max_flips="3%",
         max_memory="4 MiB",
         min_speedup="1.5x",
         max_size="3 MiB",
     )
-    memory = CallMemory(3 * _MIB, _GENERATION.context, batch_size, _MIB, _MIB // 2)
+    memory = CallMemory(_MIB // 2, _GENERATION.context, batch_size, _MIB, _MIB // 2)
     of_sequences: Data = {"examples": _SEQUENCES, "call_memory": memory, "observations": _SEEN_OF_TOKENS}
     drop = parse_value("max_accuracy_drop", "0.1", unit_interval=False)
     return _case(
@@ -283,7 +285,7 @@ def _generating(workload: str, batch_size: int) -> Case:
         variant=_side("int8-dynamic", 2 * _MIB, 10.05, **of_sequences),
         interval=Interval(0.01, 0.09, "paired bootstrap", 2000, 7),
         timing=_timing(),
-        phases={"prefill": _timing(), "decode": _timing()},
+        phases={"prefill": _timing(1), "decode": _timing(3)},
         tokens=TokenAgreement(_SEQUENCES, _GENERATION.new_tokens, 20, 30, Divergence(0.01, 0.2, 640)),
     )
 

@@ -188,13 +188,15 @@ def _of_score(rng: random.Random, case: Data, data: Data) -> None:
 
 
 def _of_time(rng: random.Random, case: Data, data: Data) -> None:
-    """Of whole calls, their parts or single ones, or of loading: alike in all pairs."""
+    """Of whole calls, their parts or single ones, or of loading: alike in all pairs, and all together, since parts that
+    take longer than the whole are refused."""
     timings = [each for each in (case["timing"], case["loading"], *case["phases"].values()) if each is not None]
-    timing, factor = rng.choice(timings), rng.choice((1, 2, 3, 5, 20))
-    columns = {column: timing["pairs"][column] for column in ("variant_ns", "variant_block_ns")}
-    if not timing["variant_calls_ns"] or rng.random() < 0.5:
-        timing["pairs"] |= {name: [figure * factor for figure in column] for name, column in columns.items()}
-    timing["variant_calls_ns"] = [[call * factor for call in calls] for calls in timing["variant_calls_ns"]]
+    factor, is_of_blocks = rng.choice((0.02, 0.5, 1, 2, 3, 5, 20)), rng.random() < 0.7
+    for timing in timings if rng.random() < 0.5 else rng.sample(timings, 1):
+        if is_of_blocks or not timing["variant_calls_ns"]:
+            for column in ("variant_ns", "variant_block_ns"):
+                timing["pairs"][column] = [int(figure * factor) for figure in timing["pairs"][column]]
+        timing["variant_calls_ns"] = [[int(call * factor) for call in calls] for calls in timing["variant_calls_ns"]]
 
 
 def _of_coverage(rng: random.Random, case: Data, data: Data) -> None:
