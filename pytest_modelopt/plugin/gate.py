@@ -28,7 +28,7 @@ from pytest_modelopt.plugin.collection import BudgetsModule, CaseItem, entry_ids
 from pytest_modelopt.plugin.configured import register_recipes
 from pytest_modelopt.plugin.ended_tests import Report
 from pytest_modelopt.plugin.keys import CASES, ENDED, MARKER, SESSION, TEST, USED
-from pytest_modelopt.plugin.markers import read_budget
+from pytest_modelopt.plugin.markers import may_measure, read_budget
 from pytest_modelopt.plugin.options import Options, read_options
 from pytest_modelopt.plugin.outputs import STEP_SUMMARY, Outputs
 from pytest_modelopt.plugin.selection import read_selection
@@ -100,6 +100,8 @@ class Gate:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
             self._session.uncollected[report.nodeid] = None
+        elif report.skipped and may_measure(self._config.rootpath / report.nodeid):
+            self._session.skipped_files[report.nodeid] = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:

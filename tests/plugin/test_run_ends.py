@@ -25,6 +25,7 @@ def measure(modelopt):
     return modelopt(model, "int8-dynamic", example_inputs=torch.zeros(1, 64))
 
 """
+SKIPPED = "import pytest\npytest.importorskip('no_such_module')\n\n"
 BUDGET = "@pytest.mark.model_budget(max_size='1 B')\n"
 KEPT = "@pytest.mark.model_budget(max_size='1 MiB')\n"
 PASSES = KEPT + "def test_passes(modelopt): measure(modelopt)\n"
@@ -223,6 +224,14 @@ ENDS = {
         arguments=("-k", "passes"),
         merged=1,
     ),
+    "a file that is skipped, of a whole run": End(
+        PASSES,
+        "FAILED, PARTIAL: 1 of 2 cases ran.",
+        "2 cases: 1 passed, 0 failed, 1 skipped",
+        1,
+        ("--modelopt-whole", "test_it.py", "test_skipped.py", "test_of_others.py"),
+        cause="1 of 2 cases was skipped: test_skipped.py",
+    ),
     "part of a whole run": End(
         PASSES + FAILS,
         "FAILED, PARTIAL: 1 of 2 cases ran.",
@@ -256,6 +265,7 @@ def test_all_readers_agree(
 ) -> None:
     pytester.syspathinsert()
     pytester.makepyfile(test_it=IMPORTS + end.tests, test_broken="import no_such_module", by_signal=BY_SIGNAL)
+    pytester.makepyfile(test_skipped=SKIPPED + FAILS, test_of_others=SKIPPED + "def test_it(modelopts): pass")
     arguments = end.arguments if "test_it.py" in end.arguments else (*end.arguments, "test_it.py")
     (pytester.path / "r").mkdir()
     for name in ("record.json", "summary.md"):  # an earlier run's do not pass for this one's, however it ends
