@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import time
 import typing
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -137,6 +138,20 @@ def test_text_that_is_printed_as_it_is_is_found_out(monkeypatch: pytest.MonkeyPa
 def test_any_text_is_text_where_it_is_printed(text: str) -> None:
     assert all(is_harmless(plain_text.printed(line)) for line in text.split("\n"))
     assert is_harmless(plain_text.no_command(plain_text.plain_line(text)))
+
+
+def _spin() -> NoReturn:
+    while True:
+        pass
+
+
+def test_a_hang_is_known_by_the_time_of_the_processor_and_a_longer_one_of_the_clock() -> None:
+    with pytest.raises(hostile.Hang), hostile.at_most(0.05):
+        _spin()
+    with hostile.at_most(0.05):
+        time.sleep(0.1)  # as on a busy machine
+    with pytest.raises(hostile.Hang), hostile.at_most(0.01):
+        time.sleep(60)
 
 
 _UNITS = "a1 :+-(){}[]<>*_`|&\\,;=@#!?'/\n\t\x1b\u200b\u0301"
