@@ -40,6 +40,8 @@ from pytest_modelopt.results.verdicts import Limit
 
 _WRONG_MARKER = pytest.StashKey[str]()
 _LOG_WIDTH = 200
+_UNREAD = "lfplugin-collskip"
+"""Pytest's own, which `--lf` registers once it leaves out whole files."""
 
 
 class Gate:
@@ -65,6 +67,7 @@ class Gate:
         self._budgets_reached = False
         self._cases_collected = 0
         self._items: list[pytest.Item] = []
+        self._known: list[str] = []
         self._plan_is_told = False
         self._chooses_nothing = chooses_nothing(config)
         if self._session.budgets is not None:
@@ -96,6 +99,19 @@ class Gate:
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         item.stash[TEST] = item.nodeid
         self._items.append(item)
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Note the tests of a file before `--lf` takes those out that passed, and files that it does not even read."""
+        report = yield
+        if isinstance(collector, pytest.Module):
+            items = [node for node in report.result if isinstance(node, pytest.Item)]
+            self._known += [item.nodeid for item in items if _is_planned(item)]
+            is_unread = not report.result and self._config.pluginmanager.has_plugin(_UNREAD)
+            self._known += [collector.nodeid] if is_unread and may_measure(collector.path) else []
+        return report
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -145,9 +161,8 @@ class Gate:
         run = self._session
         run.planned = tuple(_test(item) for item in session.items if _is_planned(item))
         known = (_test(item) for item in self._items if _is_planned(item))
-        run.collected = tuple(
-            dict.fromkeys([*known, *run.planned, *entry_ids(run, self._config.rootpath, self._items)])
-        )
+        stated = entry_ids(run, self._config.rootpath, self._items)
+        run.collected = tuple(dict.fromkeys([*known, *self._known, *run.planned, *stated]))
         preload(*(module for item in session.items for module in _imported_by(item)))
         if run.planned and not self._is_worker and not self._config.getoption("collectonly"):
             run.update_report()  # what an earlier run has left there must not pass for this one's

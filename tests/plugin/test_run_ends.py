@@ -317,6 +317,21 @@ def action_after(folder: Path, report: Path, status: int) -> tuple[int, str]:
     return done.returncode, job.outputs["verdict"]
 
 
+def test_what_lf_leaves_out_is_deselected(pytester: pytest.Pytester) -> None:
+    """It takes tests out of a file before pytest knows them, and does not read files in which nothing failed."""
+    skips = BUDGET + "def test_{0}(modelopt): pytest.skip()\n"
+    pytester.makepyfile(test_it=IMPORTS + skips.format("one") + skips.format("two"), test_plain="def test_it(): pass")
+    pytester.makepyfile(test_more=IMPORTS + skips.format("three"))
+    cache = pytester.mkdir(".pytest_cache") / "v" / "cache"
+    cache.mkdir(parents=True)
+    (cache / "lastfailed").write_text('{"test_it.py::test_one": true}')
+    assert pytester.runpytest("--modelopt", "--modelopt-report=r", "--lf").ret == 0
+    summary = (pytester.path / "r" / "summary.md").read_text(encoding="utf-8")
+    assert summary.startswith(
+        "**Model budgets: PARTIAL: 0 of 3 cases ran.** 3 cases: 0 passed, 0 failed, 1 skipped, 2 deselected"
+    )
+
+
 def test_a_run_without_its_baseline_cases_is_not_saved(pytester: pytest.Pytester) -> None:
     """A saved record that lacks cases would make them look new to later runs."""
     pytester.makepyfile(test_it=IMPORTS + PASSES + FAILS)
