@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -47,14 +48,15 @@ def amount(name: str, stated: str) -> Fraction | None:
         number = Fraction(found[1]) * _UNITS[found[2]]
     except ValueError:
         return None
-    return 1 + number if name == "min_speedup" and found[2] == "%" else number
+    return 1 + number if name.endswith("_speedup") and found[2] == "%" else number
 
 
 class _Fields(dict[str, Any]):
     """Of a record, which may leave out what is nothing, or as nearly always."""
 
     def __missing__(self, name: str) -> Any:
-        return {"hidden_bytes": 0, "inference": "set", "skipped": (), "idle": ()}.get(name)
+        usual: dict[str, Any] = {"hidden_bytes": 0, "inference": "set", "skipped": (), "idle": (), "phases": {}}
+        return usual.get(name)
 
 
 def must_be_red(content: bytes) -> str:
@@ -68,6 +70,11 @@ def must_be_red(content: bytes) -> str:
     if any(name not in known and name not in data["skipped"] and name not in data["idle"] for name in data["planned"]):
         return "a planned test never ran"
     is_whole = data["whole"] or data["merged"] is not None
+    if not data["cases"] and (is_whole or not (data["skipped"] or data["idle"])):
+        return "it holds no case"
+    against = data["against"]
+    if data["no_loosening"] and (against is None or against["loosened"] or against["removed"] or against["unknown"]):
+        return "no limit may become looser, and one did, or nobody knows"
     if is_whole and ({*data["collected"], *data["planned"]} - {*data["idle"]} | {*data["skipped"]}) - known:
         return "a case was left out of a whole run"
     for index, case in enumerate(data["cases"]):
@@ -80,16 +87,18 @@ def _broken(case: Data) -> Iterator[str]:
     if case["error"] is not None:
         yield "an error"
         return
-    if case["base"] is not None and case["base"]["status"] != "compared":
+    if case["base"] is not None and case["base"]["status"] not in ("compared", "unusable"):
         return
     for limit in case["limits"]:
         waiver = limit["waiver"]
         if limit["level"] != "error" or (waiver is not None and waiver["ceiling"] is None):
             continue
         name, stated = limit["name"], limit["text"] if waiver is None else waiver["ceiling_text"]
-        bound, is_beyond = amount(name, stated), _BEYOND.get(name)
+        bound, is_beyond = amount(name, stated), BEYOND.get(name)
         if bound is None or is_beyond is None:
             yield f"{name} {stated[:40]!r} is no limit that anybody can read"
+        elif case["base"] is not None and case["base"]["status"] == "unusable":
+            yield f"{name} was not measured, since the base could not be brought to run"
         elif is_beyond(case, bound):
             yield f"{name} {stated!r} is broken"
 
@@ -145,21 +154,27 @@ def _grows(before: tuple[int, ...], after: tuple[int, ...], bound: Fraction) -> 
     return not after or (ratio is not None and ratio - 1 > bound)
 
 
+def _timing(case: Data, of: str) -> Data | None:
+    """The pairs of the whole call ('timing'), of a part of it, or of fresh processes ('loading')."""
+    found: Data | None = case["phases"].get(of) if of in ("prefill", "decode") else case[of]
+    return found
+
+
 def _times(case: Data, of: str = "timing") -> tuple[float, float] | None:
-    pairs = case[of]["pairs"] if case[of] else {"reference_ns": []}
-    if not pairs["reference_ns"]:
+    timing = _timing(case, of)
+    if timing is None or not timing["pairs"]["reference_ns"]:
         return None
-    return median(pairs["reference_ns"]), median(pairs["variant_ns"])
+    return median(timing["pairs"]["reference_ns"]), median(timing["pairs"]["variant_ns"])
 
 
-def _too_slow(case: Data, bound: Fraction) -> bool:
-    times = _times(case)
-    return times is None or (_is_certain(case) and times[0] / times[1] < bound * (1 - _FAR))
+def _too_slow(case: Data, bound: Fraction, of: str = "timing") -> bool:
+    times = _times(case, of)
+    return times is None or (_is_certain(case, of) and times[0] / times[1] < bound * (1 - _FAR))
 
 
-def _max_latency(case: Data, bound: Fraction) -> bool:
-    times = _times(case)
-    return times is None or (_is_certain(case) and times[1] / 1e9 > bound * (1 + _FAR))
+def _takes_too_long(case: Data, bound: Fraction, of: str = "timing") -> bool:
+    times = _times(case, of)
+    return times is None or (_is_certain(case, of) and times[1] / 1e9 > bound * (1 + _FAR))
 
 
 def _p95_latency(case: Data, bound: Fraction) -> bool:
@@ -169,16 +184,6 @@ def _p95_latency(case: Data, bound: Fraction) -> bool:
     return _is_certain(case) and len(set(calls)) == 1 and calls[0] / 1e9 > bound * (1 + _FAR)
 
 
-def _load_time(case: Data, bound: Fraction) -> bool:
-    times = _times(case, "loading")
-    return times is None or (_is_certain(case, "loading") and times[1] / 1e9 > bound * (1 + _FAR))
-
-
-def _loads_too_slowly(case: Data, bound: Fraction) -> bool:
-    times = _times(case, "loading")
-    return times is None or (_is_certain(case, "loading") and times[0] / times[1] < bound * (1 - _FAR))
-
-
 def _slower_than_base(case: Data, bound: Fraction) -> bool:
     times = _times(case)
     return times is not None and _is_certain(case) and times[1] / times[0] > (1 + bound) * (1 + 2 * _FAR)
@@ -186,7 +191,9 @@ def _slower_than_base(case: Data, bound: Fraction) -> bool:
 
 def _is_certain(case: Data, of: str = "timing") -> bool:
     """Whether all pairs say the same, on a machine of which nothing is told that widens the interval."""
-    pairs, conditions = case[of]["pairs"], case[of]["conditions"]
+    timing = _timing(case, of)
+    assert timing is not None
+    pairs, conditions = timing["pairs"], timing["conditions"]
     alike = all(len(set(pairs[column])) == 1 for column in ("reference_ns", "variant_ns", "canary_ns"))
     steps = {after - before for before, after in pairwise(pairs["at_ms"])}
     undisturbed = not any(any(column) for name, column in pairs.items() if name.endswith("_delayed_ns"))
@@ -241,7 +248,16 @@ def _slice_drops(case: Data, bound: Fraction) -> bool:
     return not _is_undecided(case) and any(Fraction(lost - won, count) > bound for count, lost, won in rows)
 
 
+def _caches_too_much(case: Data, bound: Fraction) -> bool:
+    memory = case["variant"]["call_memory"]
+    return memory is None or memory["cache_bytes"] > bound
+
+
 def _flips(case: Data, bound: Fraction) -> bool:
+    tokens = case["tokens"]
+    if tokens is not None:
+        share = Fraction(tokens["flips"], tokens["sequences"] * tokens["positions"])
+        return not _is_undecided(case) and share > bound
     counts = case["agreement"]
     if counts is None:
         return True
@@ -254,17 +270,21 @@ def _covers_too_little(case: Data, bound: Fraction) -> bool:
     return not whole or Fraction(sum(layer["changed_bytes"] for layer in layers), whole) < bound
 
 
-_BEYOND: dict[str, Callable[[Data, Fraction], bool]] = {
+BEYOND: dict[str, Callable[[Data, Fraction], bool]] = {
     "max_memory": _max_memory,
     "min_memory_reduction": _saves_too_little_memory,
     "max_process_memory": _of_process,
     "max_size": _max_size,
     "min_size_reduction": _saves_too_little_size,
     "min_speedup": _too_slow,
-    "max_latency": _max_latency,
+    "max_latency": _takes_too_long,
     "max_p95_latency": _p95_latency,
-    "max_load_time": _load_time,
-    "min_load_speedup": _loads_too_slowly,
+    "max_load_time": partial(_takes_too_long, of="loading"),
+    "min_load_speedup": partial(_too_slow, of="loading"),
+    "max_first_token_latency": partial(_takes_too_long, of="prefill"),
+    "min_prefill_speedup": partial(_too_slow, of="prefill"),
+    "min_decode_speedup": partial(_too_slow, of="decode"),
+    "max_cache_memory": _caches_too_much,
     "max_accuracy_drop": _drops_too_far,
     "min_accuracy": _scores_too_low,
     "max_slice_drop": _slice_drops,

@@ -1,4 +1,4 @@
-"""Green records of every kind, and hostile ones made of them: figures that lie, wrong types, text that commands."""
+"""Hostile records, made of green ones: figures that lie, wrong types, text that commands."""
 
 from __future__ import annotations
 
@@ -6,204 +6,12 @@ import contextlib
 import json
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
+from benchmarks.hostile_green import Data
 from benchmarks.hostile_text import spoiled, text
-from pytest_modelopt.limits.catalogue import parse_value
 from pytest_modelopt.reporting.messages.reasons import REASONS
 from pytest_modelopt.reporting.messages.verdicts import FOUND
-from pytest_modelopt.results.answers import Agreement, Changed, Interval, Repeat, Slices
-from pytest_modelopt.results.base import Against, Base, Loosening
-from pytest_modelopt.results.case import Case, Expected
-from pytest_modelopt.results.json import dumps
-from pytest_modelopt.results.measurement import Coverage, LayerCoverage, Measurement, ProcessMemory, RecipeStep
-from pytest_modelopt.results.merge_info import Merged
-from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.record import Environment, Record
-from pytest_modelopt.results.timed_pairs import Conditions, TimedPair, Timing, WorkerUse
-from pytest_modelopt.results.verdicts import Limit, Waiver
-
-Data = dict[str, Any]
-
-_MIB = 1024**2
-_EXAMPLES, _PAIRS = 400, 120
-_MACHINE = Environment("3.11.9", "Linux", "a CPU", 2, "AVX512", ("avx2",), "2.13.0", "x86")
-_SEEN = Observations(target_classes=4, rarer_targets=280, output_classes=4, predicted_classes=4, most_predicted=130)
-
-# --- green ones ------------------------------------------------------------------------------------------------------
-
-
-def green() -> list[Data]:
-    """Records that every command takes, and that no limit makes red, as plain data."""
-    return [
-        _data(_with_every_limit()),
-        _data(*_of_other_metrics()),
-        _data(_waived(), _expected()),
-        _data(_against_base("original"), _against_base("int8-dynamic"), against=_AGAINST),
-        _data(
-            _with_every_limit(),
-            replace(_waived(), machine=1),
-            other_machines=(replace(_MACHINE, cpu="another CPU"),),
-            merged=Merged(2, ("one case measured again",)),
-            whole=True,
-            skipped=(),
-            idle=("test_m.py::test_that_skips",),
-        ),
-    ]
-
-
-def _data(*cases: Case, **fields: Any) -> Data:
-    ids = tuple(case.id for case in cases)
-    started, planned = "2026-11-24T03:00:00+00:00", (*ids, "test_m.py::test_that_skips")
-    record = Record("0.1.0", started, 7, False, 3, planned, True, cases, _MACHINE, collected=planned)
-    data: Data = json.loads(dumps(replace(record, **{"skipped": planned[-1:], **fields})))
-    return data
-
-
-def _limits(**stated: str) -> tuple[Limit, ...]:
-    return tuple(
-        Limit(name, parse_value(name, value), value, "error", "budgets.yaml", line)
-        for line, (name, value) in enumerate(stated.items(), 5)
-    )
-
-
-def _side(recipe: str | None, size: int, score: float | None, **fields: Any) -> Measurement:
-    return Measurement(recipe, size, size, size // 2, score, _EXAMPLES, "ab", **fields)
-
-
-def _case(model: str, recipe: str, limits: tuple[Limit, ...], **fields: Any) -> Case:
-    suffix = " against base" if "base" in fields else ""
-    known: Data = {"metric": "accuracy", "higher_is_better": True, "batch_size": 1, "threads": 1, **fields}
-    return Case(id=f"budgets.yaml::{model}::{recipe}{suffix}", model=model, recipe=recipe, limits=limits, **known)
-
-
-def _timing() -> Timing:
-    pairs = [
-        TimedPair(1 + n // 40, 50 * n, n % 2 == 0, 4_000_000, 1_000_000, 3, 10, 12_000_000, 10_000_000, *[0] * 7)
-        for n in range(_PAIRS)
-    ]
-    use = WorkerUse(1, 0.0)
-    return Timing(tuple(pairs), 7, _PAIRS / 20, 0.1, 20.0, 1, Conditions(2, 0.1, 0.0, 0.0, 0.0, None, 0.0, use, use))
-
-
-def _loading() -> Timing:
-    """The same times, of one call and one launch each."""
-    timing = _timing()
-    changes: Data = {"reference_calls": 1, "variant_calls": 1}
-    changes |= {"reference_block_ns": 4_000_000, "variant_block_ns": 1_000_000}
-    return replace(timing, pairs=tuple(replace(pair, launch=n, **changes) for n, pair in enumerate(timing.pairs, 1)))
-
-
-def _with_every_limit() -> Case:
-    limits = _limits(
-        max_memory="4 MiB",
-        min_memory_reduction="50%",
-        max_process_memory="90 MiB",
-        max_size="3 MiB",
-        min_size_reduction="50%",
-        min_speedup="1.5x",
-        max_latency="3 ms",
-        max_p95_latency="3 ms",
-        max_load_time="3 ms",
-        min_load_speedup="1.5x",
-        max_accuracy_drop="1 pp",
-        min_accuracy="90%",
-        max_slice_drop="5 pp",
-        max_flips="2%",
-        min_coverage="50%",
-    )
-    layers = LayerCoverage("a", "Linear", 900, 900, 90, 90), LayerCoverage("b", "Conv2d", 100, 0, 10, 0)
-    process = ProcessMemory((30 * _MIB, 31 * _MIB, 30 * _MIB), "memray")
-    return _case(
-        "reader",
-        "int8-dynamic",
-        limits,
-        reference=_side(None, 8 * _MIB, 390 / 400, observations=_SEEN, process_memory=process),
-        variant=_side("int8-dynamic", 2 * _MIB, 389 / 400, observations=_SEEN, process_memory=process),
-        timing=replace(_timing(), variant_calls_ns=_PAIRS * (10 * (1_000_000,),)),
-        loading=_loading(),
-        coverage=Coverage(layers, (RecipeStep("int8-dynamic", 900, 1000),)),
-        agreement=Agreement(_EXAMPLES, 2, 1, 3, Changed((3, 5, 9), (1, 1, 2), (1, 1, 0), (0, 2, 2))),
-        slices=Slices(("0", "1", "2", "3"), True, (120, 100, 100, 80), (0.0, 0.01, 0, 0), (1, 1, 0, 0), (1, 0, 0, 0)),
-    )
-
-
-def _of_other_metrics() -> list[Case]:
-    def of(metric: str, before: float | None, after: float | None, limits: tuple[Limit, ...], **fields: Any) -> Case:
-        sides: Data = {"reference": _side(None, 8 * _MIB, before), "variant": _side("bf16", 2 * _MIB, after)}
-        return _case(metric, "bf16", limits, metric=metric, **{**sides, **fields})
-
-    drop, nothing = _limits(max_accuracy_drop="1 pp"), replace(_side(None, 8 * _MIB, None), examples=0)
-    varies = replace(_side("bf16", 2 * _MIB, 389 / 400), repeat=Repeat(_EXAMPLES, 388 / 400, 4))
-    cases = [
-        of("top-3", 396 / 400, 395 / 400, drop, agreement=Agreement(_EXAMPLES, 1, 0, 9)),
-        of("agreement", 1.0, 398 / 400, drop, agreement=Agreement(_EXAMPLES, 2, 0, 2)),
-        of("accuracy", 390 / 400, 389 / 400, _limits(max_accuracy_drop="2 pp"), variant=varies),
-        of("cosine", 1.0, 0.999, _limits(min_accuracy="0.9")),
-        of("sqnr", None, 31.5, _limits(min_accuracy="20")),
-        of("WordErrorRate", 0.21, 0.22, _limits(max_accuracy_drop="0.05"), higher_is_better=False),
-        of(
-            "shop:score",
-            41.0,
-            40.9,
-            _limits(max_accuracy_drop="0.5"),
-            inference="population",
-            interval=Interval(0.05, 0.2, "paired bootstrap", 2000, 7),
-        ),
-        of(
-            "accuracy",
-            None,
-            None,
-            _limits(max_size="9 MiB"),
-            reference=nothing,
-            variant=replace(nothing, recipe="bf16"),
-        ),
-    ]
-    return [replace(case, id=f"{case.id}-{n}", model=f"{case.model}-{n}") for n, case in enumerate(cases)]
-
-
-def _waived() -> Case:
-    (limit,) = _limits(max_size="1 MiB")
-    waiver = Waiver("2099-01-31", "a newer runtime is larger", "budgets.yaml", 3, "@ada", 4.0 * _MIB, "4 MiB")
-    sides: Data = {"reference": _side(None, 8 * _MIB, 0.5), "variant": _side("bf16", 2 * _MIB, 0.5)}
-    return _case("waived", "bf16", (replace(limit, waiver=waiver),), **sides)
-
-
-def _expected() -> Case:
-    sides: Data = {"reference": _side(None, 8 * _MIB, 0.5), "variant": _side("bf16", 2 * _MIB, 0.5)}
-    return _case("expected", "bf16", _limits(max_size="1 MiB"), expected=Expected("xfailed", "too large yet"), **sides)
-
-
-_AGAINST = Against(
-    "revision",
-    "merge-base:main",
-    "a1" * 20,
-    "b2" * 20,
-    True,
-    (Loosening("reader/bf16", "max_size", "relaxed", "1 MiB", "2 MiB", "+100%", "budgets.yaml", 9),),
-    ("reader/low-rank(ratio=0.5)",),
-    notes=("dependencies changed",),
-)
-
-
-def _against_base(recipe: str) -> Case:
-    limits = _limits(max_memory_growth="5%", max_size_growth="5%", max_accuracy_loss="1 pp", max_slowdown="50%")
-    timing = _timing()
-    pairs = [replace(pair, reference_ns=1_000_000, reference_block_ns=3_000_000) for pair in timing.pairs]
-    return _case(
-        "reader",
-        recipe,
-        limits,
-        base=Base("a1a1a1a1a1a1", "compared"),
-        reference=_side(None, 2 * _MIB, 390 / 400, observations=_SEEN),
-        variant=_side(None, 2 * _MIB, 389 / 400, observations=_SEEN),
-        agreement=Agreement(_EXAMPLES, 1, 0, 1),
-        timing=replace(timing, pairs=tuple(pairs)),
-    )
-
-
-# --- hostile ones ----------------------------------------------------------------------------------------------------
 
 NUMBERS: tuple[Any, ...] = (
     *(0, -1, 1, 2, 3, -0.0, 0.5, 1.5, -0.5, 1e-320, 1e308, -1e308, 2**31, 2**53, 2**63 - 1, 2**63, -(2**63), 10**400),
@@ -252,7 +60,8 @@ def _lie_of_text(rng: random.Random, data: Data) -> None:
     """Hostile text where any text is taken, so that it is told and not refused."""
     with contextlib.suppress(AttributeError, LookupError, TypeError):
         case = rng.choice(data["cases"])
-        places = [(case, name) for name in ("id", "model", "recipe")]
+        places: list[tuple[Any, Any]]
+        places = [(case, name) for name in ("id", "model", "recipe", "workload", "call", "optimize", "no_interval")]
         places += [(limit, name) for limit in case["limits"] for name in ("name", "file")]
         places += [(data["environment"], name) for name in ("cpu", "platform", "cpu_capability", "torch")]
         places += [(data, "tool_version")]
@@ -260,6 +69,14 @@ def _lie_of_text(rng: random.Random, data: Data) -> None:
             places += [(case["base"], "name"), (data["against"], "asked"), (data["against"], "head")]
         if case["expected"]:
             places += [(case["expected"], "reason")]
+        if case["generation"]:
+            places += [(case["generation"], "step")]
+        if case["variant"]["provenance"]:
+            places += [(case["variant"]["provenance"], name) for name in ("source", "made_by")]
+        if case["coverage"]:
+            places += [(layer, name) for layer in case["coverage"]["layers"] for name in ("name", "type")]
+        if case["slices"]:
+            places += [(case["slices"]["names"], 0)]
         inner, key = rng.choice(places)
         inner[key] = text(rng)
         if rng.random() < 0.5:
@@ -304,9 +121,17 @@ def _lie(rng: random.Random, data: Data) -> None:
 
 
 def _of_bytes(rng: random.Random, case: Data, data: Data) -> None:
-    side = case["variant"]
+    """At each workload, since a figure that is another one at another workload is refused."""
     figure = rng.choice(("size_bytes", "weights_bytes", "call_peak_bytes"))
-    side[figure] = max(1, int(side[figure] * 2 ** rng.uniform(-6, 6)))
+    bytes_ = max(1, int(case["variant"][figure] * 2 ** rng.uniform(-6, 6)))
+    for each in data["cases"]:
+        if each is case or (each["model"], each["recipe"]) == (case["model"], case["recipe"]):
+            each["variant"][figure] = bytes_
+
+
+def _of_cache(rng: random.Random, case: Data, data: Data) -> None:
+    memory = case["variant"]["call_memory"]
+    memory["cache_bytes"] = int(memory["cache_bytes"] * 2 ** rng.uniform(-4, 4))
 
 
 def _of_process(rng: random.Random, case: Data, data: Data) -> None:
@@ -333,6 +158,24 @@ def _of_answers(rng: random.Random, case: Data, data: Data) -> None:
         slices["drops"] = [lost / slices["examples"][0], *(0.0 for _ in zeros)]
 
 
+def _of_tokens(rng: random.Random, case: Data, data: Data) -> None:
+    """Flips that are spread evenly over the sequences."""
+    tokens = case["tokens"]
+    flips = rng.randrange(0, tokens["sequences"] * tokens["positions"])
+    of_each, more = divmod(flips, tokens["sequences"])
+    squares = more * (of_each + 1) ** 2 + (tokens["sequences"] - more) * of_each**2
+    tokens |= {"flips": flips, "squares": squares}
+
+
+def _of_perplexity(rng: random.Random, case: Data, data: Data) -> None:
+    """At each workload, as bytes."""
+    if case["metric"] == "perplexity":
+        drop = rng.uniform(-1, 1)
+        for each in data["cases"]:
+            each["variant"]["score"] = each["reference"]["score"] + drop
+            each["interval"] |= {"low": drop - 0.01, "high": drop + 0.01}
+
+
 def _of_flips(rng: random.Random, case: Data, data: Data) -> None:
     counts = case["agreement"]
     if counts is not None and case["metric"] in ("accuracy", "top-3"):
@@ -345,10 +188,15 @@ def _of_score(rng: random.Random, case: Data, data: Data) -> None:
 
 
 def _of_time(rng: random.Random, case: Data, data: Data) -> None:
-    if case["timing"] is not None:
-        pairs, factor = case["timing"]["pairs"], rng.choice((1, 2, 3, 5, 20))
-        for column in ("variant_ns", "variant_block_ns"):
-            pairs[column] = [figure * factor for figure in pairs[column]]
+    """Of whole calls, their parts or single ones, or of loading: alike in all pairs, and all together, since parts that
+    take longer than the whole are refused."""
+    timings = [each for each in (case["timing"], case["loading"], *case["phases"].values()) if each is not None]
+    factor, is_of_blocks = rng.choice((0.02, 0.5, 1, 2, 3, 5, 20)), rng.random() < 0.7
+    for timing in timings if rng.random() < 0.5 else rng.sample(timings, 1):
+        if is_of_blocks or not timing["variant_calls_ns"]:
+            for column in ("variant_ns", "variant_block_ns"):
+                timing["pairs"][column] = [int(figure * factor) for figure in timing["pairs"][column]]
+        timing["variant_calls_ns"] = [[int(call * factor) for call in calls] for calls in timing["variant_calls_ns"]]
 
 
 def _of_coverage(rng: random.Random, case: Data, data: Data) -> None:
@@ -380,11 +228,23 @@ def _of_verdict(rng: random.Random, case: Data, data: Data) -> None:
     data["timed_limits"] = rng.choice((0, -5, 1, 10**6, 2**62))
 
 
+def _of_base(rng: random.Random, case: Data, data: Data) -> None:
+    """What head was compared with, and what became looser."""
+    if case["base"] is None or rng.random() < 0.5:
+        data["no_loosening"] = True
+        data["against"] = rng.choice((None, {**(data["against"] or {}), "loosened": [], "removed": []}))
+    else:
+        case["base"]["status"] = rng.choice(("new", "unpaired", "failed", "unusable"))
+        case |= {"reference": None, "agreement": None, "timing": None}
+
+
 def _of_the_run(rng: random.Random, case: Data, data: Data) -> None:
     """What the record says of its tests."""
-    what = rng.randrange(5)
+    what = rng.randrange(6)
     if what == 0:
         data["complete"] = False
+    elif what == 5:
+        data |= {"cases": [], "planned": [], "skipped": [], "idle": rng.choice(([], ["test_m.py::test_x"]))}
     elif what == 1:
         data["planned"].append("test_m.py::test_that_never_ran")
     elif what == 2:
@@ -400,16 +260,22 @@ _STATED = (
     *(("min_speedup", "9x"), ("min_speedup", "+1%"), ("max_latency", "1 us"), ("max_accuracy_drop", "0.1 pp")),
     *(("max_p95_latency", "1 us"), ("max_load_time", "1 us"), ("min_load_speedup", "9x")),
     *(("min_accuracy", "99%"), ("max_flips", "0%"), ("min_coverage", "100%"), ("max_size_growth", "0%"), ("none", "1")),
+    *(("max_first_token_latency", "1 us"), ("min_prefill_speedup", "9x"), ("min_decode_speedup", "9x")),
+    *(("max_cache_memory", "1 KiB"), ("max_process_memory", "1 MiB"), ("max_slice_drop", "0 pp")),
 )
 _LIES: tuple[Callable[[random.Random, Data, Data], None], ...] = (
     _of_bytes,
     _of_process,
+    _of_cache,
     _of_answers,
+    _of_tokens,
+    _of_perplexity,
     _of_flips,
     _of_score,
     _of_time,
     _of_coverage,
     _of_limit,
     _of_verdict,
+    _of_base,
     _of_the_run,
 )

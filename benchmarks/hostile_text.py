@@ -110,7 +110,7 @@ def expression(rng: random.Random) -> str:
 
 # --- budgets files ---------------------------------------------------------------------------------------------------
 
-_BUDGETS = """version: 1
+_PLAIN = """version: 1
 defaults: {threads: 1, time_limit: 20 s, inference: set}
 models:
   reader:
@@ -130,6 +130,69 @@ models:
 waivers:
   - {case: reader/int8-dynamic, limit: min_speedup, until: 2099-01-31, reason: slow today, ceiling: 1.1x}
 """
+_SHARED = """version: 1
+x-small: &small {max_size: 3 MiB, max_flips: 2%, regression: {max_accuracy_loss: 1 pp}}
+defaults:
+  device: cpu
+  batch_size: 1
+  step_limit: 10 min
+  metric: accuracy
+  budget: {max_accuracy_drop: 1 pp, min_coverage: 50%}
+  recipes: {int8-dynamic: {min_speedup: 1.3x}}
+base_setup: [python, tools/make_weights.py]
+models:
+  "reader-*":
+    data: shop.zoo:held_out
+    example_inputs: {name: shop.zoo:image, arguments: {width: 64}}
+    budget: {max_memory: 6 MiB, min_memory_reduction: 20%, max_slice_drop: 5 pp}
+    regression: {max_size_growth: 5%, max_memory_growth: 2%}
+  "reader-n?[r]*": {slices: shop.zoo:of_day, inference: population}
+  reader-narrow: {factory: {name: shop.zoo:make, arguments: {width: 64, path: [a, b]}}, recipes: {bf16: *small}}
+  reader-served:
+    x-own: &own {max_load_time: 400 ms, min_load_speedup: 2x}
+    factory: shop.models:reader
+    calibration: shop.zoo:training
+    call: shop.serving:answer
+    optimize: encoder.layers
+    batch_of: 8
+    threads: 1
+    workloads:
+      online: {batch_size: 1, device: cpu}
+      night: {batch_size: 32, threads: 2, min_speedup: 1.3x, max_p95_latency: 8 ms}
+      long: {example_inputs: shop.models:document, max_memory: 40 MiB, time_limit: 10 s}
+    original: {max_memory: 6 MiB, max_process_memory: 80 MiB, workloads: {night: {max_memory: 20 MiB}}}
+    recipes:
+      int8-dynamic: {<<: *own, min_size_reduction: 40%, workloads: {online: {min_speedup: 2x, max_latency: 5 ms}}}
+    candidates:
+      student: {factory: {name: shop.zoo:make, arguments: {width: 8}}, workloads: {night: {min_speedup: 3x}}}
+  writer:
+    factory: shop.models:writer
+    data: shop.models:sequences
+    metric: perplexity
+    call: {generate: {new_tokens: 64, prompt: 512, step: shop.models:step}}
+    budget: {max_first_token_latency: 80 ms, min_decode_speedup: 1.3x, max_cache_memory: 24 MiB, max_accuracy_drop: 0.1}
+    regression: {max_slowdown: 20%}
+    recipes: {bf16: {min_prefill_speedup: 1.3x, max_flips: 2%}}
+waivers:
+  - {case: reader-served/int8-dynamic @ night, limit: max_p95_latency, until: 2099-01-31, reason: a new kernel,
+     owner: "@ada", ceiling: 12 ms}
+  - {case: writer/bf16, limit: max_cache_memory, until: 2099-01-31, reason: wider heads}
+"""
+_FILES = """version: 1
+models:
+  shipped:
+    file: dist/reader.onnx
+    sha256: {reader.onnx: "SUM", reader.onnx.data: "SUM"}
+    inputs: {image: 0, size: scale}
+    example_inputs: shop.zoo:image
+    data: shop.zoo:held_out
+    metric: {name: torchmetrics.classification.MulticlassF1Score, arguments: {num_classes: 4}, activation: softmax}
+    recipes: {onnxruntime-int8-dynamic: {}}
+    candidates:
+      mobile: {file: dist/reader.tflite, sha256: "SUM", inputs: {image: 0}, max_size: 3 MiB}
+""".replace("SUM", "0f" * 32)
+BUDGETS = (_PLAIN, _SHARED, _FILES)
+"""Files that are taken."""
 _TOKENS = (
     *(
         "6 MiB",
@@ -143,7 +206,10 @@ _TOKENS = (
         "int8-dynamic",
         "shop.models:data",
     ),
-    *("student", "dist/reader.onnx", "../reader.onnx", "original"),
+    *("student", "dist/reader.onnx", "original", "reader-*", "reader-n?[r]*", "x-small", "x-own", "*small", "*own"),
+    *("online", "night", "int8-dynamic @ night", "shop.zoo:make", "width", "64", "[a, b]", "encoder.layers", "512"),
+    *("generate", "new_tokens", "shop.models:step", "workloads", "batch_size: 32", "80 ms", "24 MiB", "0.1", "image"),
+    *("0f0f", "softmax", "tools/make_weights.py", "device: cpu", "@ada", "batch_of: 8", "defaults", "candidates"),
     *("version: 1", "2099-01-31", "warn", "{limit: 3 MiB, level: warn}", "20 s", "<<"),
 )
 _VALUES_OF_YAML = (
@@ -207,21 +273,28 @@ _AMOUNTS = {
     "min_speedup": ("1.3x", "1.3", "+30%", "-10%", "1.3 x", "1"),
     "max_flips": ("2%", "0.02", "0", "1", "100%", "1.0"),
     "max_size_growth": ("5%", "0.05", "150%", "0", "1", "1.0"),
+    "max_first_token_latency": ("80 ms", "0.08 s", "80000 us", "80e0ms", "{limit: 0.1 min, level: warn}"),
+    "max_cache_memory": ("24 MiB", "24.5MiB", "25e6 B", "'1 GiB'"),
+    "max_p95_latency": ("8 ms", ".008 s", "8e3 us"),
+    "min_load_speedup": ("2x", "2", "+100%", "-50%"),
 }
 """Other ways to state a limit, all of which are taken."""
 
 
 def budgets(rng: random.Random) -> bytes:
-    made = _BUDGETS
+    made = rng.choice(BUDGETS)
     for name, amounts in _AMOUNTS.items():
         made = made.replace(f"{name}: {amounts[0]}", f"{name}: {rng.choice(amounts)}", rng.choice((0, 1, 1)))
     for _ in range(rng.choice((0, 1, 1, 2, 3))):
         how = rng.random()
         if how < 0.55:
             value = rng.choice(_VALUES_OF_YAML) if rng.random() < 0.7 else json.dumps(text(rng))
-            made = made.replace(rng.choice(_TOKENS), value, rng.choice((1, -1)))
+            made = made.replace(
+                rng.choice([each for each in _TOKENS if each in made] or ["version"]), value, rng.choice((1, -1))
+            )
         elif how < 0.7:
-            made = made.replace("prune-unstructured(ratio=0.5)", json.dumps(expression(rng)))
+            recipe = rng.choice(("prune-unstructured(ratio=0.5)", "int8-dynamic", "bf16"))
+            made = made.replace(recipe, json.dumps(expression(rng)), rng.choice((1, -1)))
         elif how < 0.85:
             lines = made.split("\n")
             at, other = rng.randrange(len(lines)), rng.randrange(len(lines))

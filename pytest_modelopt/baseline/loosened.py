@@ -26,7 +26,7 @@ from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.source import Named
 from pytest_modelopt.results.verdicts import Limit, Waiver
-from pytest_modelopt.results.workload import without_workload
+from pytest_modelopt.results.workload import Workload, without_workload
 
 _OF_THE_CALL = ("batch_size", "threads", "device", "example_inputs")
 
@@ -105,7 +105,7 @@ def _of_file(file: BudgetsFile, higher_is_better: Mapping[str, bool] | None = No
                 "slices": model.slices,
                 "call": model.call if model.generation is None else model.generation.text,
                 "optimize": model.optimize or None,
-                **_examples(model.data, workload.example_inputs),
+                **_examples(model.data, workload),
                 **{name: getattr(workload, name) for name in ("device", "threads", *batch)},
                 "time_limit": workload.time_limit_s,
                 "base_setup": shlex.join(file.base_setup) or None,
@@ -114,9 +114,10 @@ def _of_file(file: BudgetsFile, higher_is_better: Mapping[str, bool] | None = No
     return found
 
 
-def _examples(data: Named | None, example_inputs: Named | None) -> dict[str, str | None]:
-    made = {"data": data, "example_inputs": example_inputs}
-    return {key: None if source is None else str(source) for key, source in made.items()}
+def _examples(data: Named | None, workload: Workload) -> dict[str, str | None]:
+    inputs = None if workload.example_inputs is None else str(workload.example_inputs)
+    first = "" if inputs is None or workload.takes != "first" else "the first of "
+    return {"data": None if data is None else str(data), "example_inputs": inputs and f"{first}{inputs}"}
 
 
 def _of_record(record: Record) -> dict[str, _Stated]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 Inputs: TypeAlias = Any
 """One batch: a tuple (positional arguments), a dict (keyword arguments), or anything else as one argument: a tensor, a
@@ -30,7 +31,21 @@ def call(model: Callable[..., Any], inputs: Inputs) -> Any:
     Whatever is called more than once is called so: a model that writes into its inputs (`x.div_(255)`) or keeps them
     would otherwise work on others from the second call on.
     """
-    return call_on(model, fresh(inputs))
+    return in_one_process(on(model, fresh(inputs)))
+
+
+_Result = TypeVar("_Result")
+
+
+def in_one_process(called: Callable[[], _Result]) -> _Result:
+    """What it returns, in this process alone. One that the project's code forks and that comes back from there as well
+    ends here: it would make all further calls, too, each of which doubles the processes."""
+    own = os.getpid()
+    try:
+        return called()
+    finally:
+        if os.getpid() != own:
+            os._exit(0)
 
 
 def call_on(model: Callable[..., Any], inputs: Inputs) -> Any:

@@ -28,7 +28,7 @@ from pytest_modelopt.plugin.collection import BudgetsModule, CaseItem, entry_ids
 from pytest_modelopt.plugin.configured import register_recipes
 from pytest_modelopt.plugin.ended_tests import Report
 from pytest_modelopt.plugin.keys import CASES, ENDED, MARKER, SESSION, TEST, USED
-from pytest_modelopt.plugin.markers import read_budget
+from pytest_modelopt.plugin.markers import may_measure, read_budget
 from pytest_modelopt.plugin.options import Options, read_options
 from pytest_modelopt.plugin.outputs import STEP_SUMMARY, Outputs
 from pytest_modelopt.plugin.selection import read_selection
@@ -40,6 +40,8 @@ from pytest_modelopt.results.verdicts import Limit
 
 _WRONG_MARKER = pytest.StashKey[str]()
 _LOG_WIDTH = 200
+_UNREAD = "lfplugin-collskip"
+"""Pytest's own, which `--lf` registers once it leaves out whole files."""
 
 
 class Gate:
@@ -65,6 +67,7 @@ class Gate:
         self._budgets_reached = False
         self._cases_collected = 0
         self._items: list[pytest.Item] = []
+        self._known: list[str] = []
         self._plan_is_told = False
         self._chooses_nothing = chooses_nothing(config)
         if self._session.budgets is not None:
@@ -97,9 +100,24 @@ class Gate:
         item.stash[TEST] = item.nodeid
         self._items.append(item)
 
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Note the tests of a file before `--lf` takes those out that passed, and files that it does not even read."""
+        report = yield
+        if isinstance(collector, pytest.Module):
+            items = [node for node in report.result if isinstance(node, pytest.Item)]
+            self._known += [item.nodeid for item in items if _is_planned(item)]
+            is_unread = not report.result and self._config.pluginmanager.has_plugin(_UNREAD)
+            self._known += [collector.nodeid] if is_unread and may_measure(collector.path) else []
+        return report
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
             self._session.uncollected[report.nodeid] = None
+        elif report.skipped and may_measure(self._config.rootpath / report.nodeid):
+            self._session.skipped_files[report.nodeid] = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -143,9 +161,8 @@ class Gate:
         run = self._session
         run.planned = tuple(_test(item) for item in session.items if _is_planned(item))
         known = (_test(item) for item in self._items if _is_planned(item))
-        run.collected = tuple(
-            dict.fromkeys([*known, *run.planned, *entry_ids(run, self._config.rootpath, self._items)])
-        )
+        stated = entry_ids(run, self._config.rootpath, self._items)
+        run.collected = tuple(dict.fromkeys([*known, *self._known, *run.planned, *stated]))
         preload(*(module for item in session.items for module in _imported_by(item)))
         if run.planned and not self._is_worker and not self._config.getoption("collectonly"):
             run.update_report()  # what an earlier run has left there must not pass for this one's
@@ -307,7 +324,9 @@ class Gate:
             self._tell_problems(terminalreporter)
             return
         why = None
-        if self._is_budgets_missed():
+        if not self._complete:
+            pass  # nobody knows what it would have come to: under pytest-xdist not even what was collected
+        elif self._is_budgets_missed():
             why = "pytest did not collect it; see what ignores it"
         elif session.entries and not self._chooses_nothing and not self._cases_collected:
             why = "the paths on the command line do not include that file"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from pytest_modelopt.config.loader import CaseEntry
@@ -40,3 +43,14 @@ def read_budget(item: pytest.Item, session: Session) -> Budget:
     if problems:
         raise BudgetsError(tuple(problems))
     return Budget(merge(closest_first), entry)
+
+
+_MEASURES = re.compile(rf"\b(modelopt|{MARKER})\b")
+
+
+def may_measure(file: Path) -> bool:
+    """Whether a file of tests that pytest skipped as a whole names our fixture or our marker."""
+    try:
+        return bool(_MEASURES.search(file.read_text(encoding="utf-8", errors="replace")))
+    except OSError:
+        return False

@@ -63,6 +63,8 @@ class Session:
     planned: tuple[str, ...] = ()
     uncollected: dict[str, None] = field(default_factory=dict)
     """Files that could not be collected."""
+    skipped_files: dict[str, None] = field(default_factory=dict)
+    """Files that were skipped as a whole (`pytest.importorskip`), and may hold tests that measure."""
     outputs: Outputs | None = None
     """None in a worker of pytest-xdist, which writes nothing."""
 
@@ -240,7 +242,7 @@ class Session:
 
     @property
     def has_something_to_tell(self) -> bool:
-        return bool(self.planned or self._tests.cases or self.uncollected)
+        return bool(self.planned or self._tests.cases or self.uncollected or self.skipped_files)
 
     @property
     def environment(self) -> Environment | None:
@@ -259,12 +261,12 @@ class Session:
             seed=SEED,
             strict=self.options.strict,
             timed_limits=self.timed_limits,
-            planned=self.planned,
+            planned=(*self.planned, *self.skipped_files),
             complete=complete,
             cases=tuple(cases),
             environment=self._environment,
-            collected=self.collected,
-            skipped=tuple(name for name in self.planned if name in self._tests.skipped),
+            collected=(*self.collected, *self.skipped_files),
+            skipped=(*(name for name in self.planned if name in self._tests.skipped), *self.skipped_files),
             idle=tuple(name for name in self.planned if name in self._tests.idle),
             uncollected=tuple(self.uncollected),
             whole=self.options.whole,

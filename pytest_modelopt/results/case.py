@@ -107,6 +107,13 @@ class MeasuredCase(PlannedCase):
         return self.timing if call == "whole" else self.phases.get(call)
 
     @property
+    def timings(self) -> dict[str, Timing]:
+        """All that were taken, by where they stand: 'timing', 'loading', 'phases.prefill'."""
+        found = {"timing": self.timing, "loading": self.loading}
+        found |= {f"phases.{name}": timing for name, timing in self.phases.items()}
+        return {name: timing for name, timing in found.items() if timing is not None}
+
+    @property
     def drop(self) -> float | None:
         """How much worse the variant's score is than the original's, in the metric's unit; negative is better.
 

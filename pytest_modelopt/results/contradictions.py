@@ -11,9 +11,8 @@ import math
 import re
 from collections.abc import Iterator
 from itertools import pairwise
-from statistics import fmean
 
-from pytest_modelopt.results import generation_contradictions
+from pytest_modelopt.results import generation_contradictions, timing_contradictions
 from pytest_modelopt.results.answers import MOST_CHANGED, Agreement, Changed, Repeat, Slices
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.measurement import Coverage, Measurement
@@ -22,7 +21,6 @@ from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.once import between_workloads
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.small_files import told_small_file
-from pytest_modelopt.results.timed_pairs import TimedPair, Timing
 
 _ROUNDING = 1e-6
 """Of a share of examples: floats hold it to 1e-16, and a wrong count is off by one whole example."""
@@ -85,10 +83,7 @@ def _disagreements(case: MeasuredCase) -> Iterator[str]:
             yield from _of_classes(case, name, side, side.observations)
     if case.coverage is not None:
         yield from _of_coverage(case.coverage)
-    timings = {"timing": case.timing, "loading": case.loading}
-    for name, timing in (timings | {f"phases.{name}": each for name, each in case.phases.items()}).items():
-        if timing is not None:
-            yield from _of_timing(case, name, timing)
+    yield from timing_contradictions.disagreements(case)
     yield from generation_contradictions.disagreements(case)
 
 
@@ -321,7 +316,7 @@ def _of_interval(case: MeasuredCase) -> Iterator[str]:
         yield "interval_lacks_examples is true, and no_interval does not say why"
 
 
-# --- weights and time ------------------------------------------------------------------------------------------------
+# --- weights ---------------------------------------------------------------------------------------------------------
 
 
 def _of_coverage(coverage: Coverage) -> Iterator[str]:
@@ -347,38 +342,6 @@ def _of_coverage(coverage: Coverage) -> Iterator[str]:
             f"coverage.steps[0].changed_bytes is {first.changed_bytes}, and coverage.layers add up to "
             f"{coverage.changed_bytes}"
         )
-
-
-def _of_timing(case: MeasuredCase, name: str, timing: Timing) -> Iterator[str]:
-    best = timing.conditions.canary_at_best_ns
-    if best is not None and best < 1:
-        yield f"{name}.conditions.canary_at_best_ns is {best}: no work takes less than 1"
-    if timing.threads < 1 or case.threads not in (None, timing.threads):
-        yield f"{name}.threads is {timing.threads}, and threads {case.threads}"
-    if min(timing.seconds, timing.prepare_s) < 0 or (timing.pairs and timing.pairs[-1].at_ms > 1000 * timing.seconds):
-        yield f"{name}.seconds is {_number(timing.seconds)}, which its pairs do not fit into"
-    for index, pair in enumerate(timing.pairs):
-        yield from _of_pair(f"{name}.pairs", index, pair)
-        if name == "loading" and (pair.reference_calls, pair.variant_calls) != (1, 1):
-            yield f"loading.pairs holds {pair.variant_calls} calls at {index}: a process gives its first answer once"
-    calls = [call for of_pair in timing.variant_calls_ns for call in of_pair]
-    if not calls:
-        return
-    least = min(pair.variant_ns for pair in timing.pairs) if timing.pairs else 0
-    if 2 * fmean(calls) < least:  # the same calls, right after those of the block
-        yield f"{name}.variant_calls_ns takes {fmean(calls):.0f} on average, and no pair's call less than {least}"
-
-
-def _of_pair(path: str, index: int, pair: TimedPair) -> Iterator[str]:
-    """A call's time is what the block took, without what others took of it, divided by the calls."""
-    for side in ("reference", "variant"):
-        call, calls, block, delayed = (
-            getattr(pair, f"{side}_{what}") for what in ("ns", "calls", "block_ns", "delayed_ns")
-        )
-        if delayed > block or abs(call * calls - (block - delayed)) > calls:
-            yield (
-                f"{path}.{side}_ns[{index}] is {call}, but {calls} calls took {block} ns, of which others had {delayed}"
-            )
 
 
 # --- waivers ---------------------------------------------------------------------------------------------------------

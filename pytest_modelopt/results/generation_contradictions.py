@@ -9,12 +9,16 @@ from pytest_modelopt.results.generation import CallMemory, Generation, TokenAgre
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.timed_pairs import PHASES
 
+_APART = 2
+"""By which factor the peak of a part may be above that of the whole call, which was another one."""
+
 
 def disagreements(case: MeasuredCase) -> Iterator[str]:
     """Each as a sentence."""
     generation = case.generation
     sides: dict[str, Measurement | None] = {"reference": case.reference, "variant": case.variant}
-    memories = {name: side.call_memory for name, side in sides.items() if side is not None and side.call_memory}
+    of_sides = {name: side for name, side in sides.items() if side is not None}
+    memories = {name: side.call_memory for name, side in of_sides.items() if side.call_memory}
     if generation is None:
         if case.phases or case.tokens is not None or memories:
             yield "generation is null, but phases, tokens or call_memory hold figures of a model that generates"
@@ -25,17 +29,20 @@ def disagreements(case: MeasuredCase) -> Iterator[str]:
         if phase not in PHASES:
             yield f"phases holds {phase}, which is no part of a call"
     for name, memory in memories.items():
-        yield from _of_memory(case, f"{name}.call_memory", memory, generation)
+        yield from _of_memory(case, f"{name}.call_memory", memory, of_sides[name].call_peak_bytes, generation)
     if case.agreement is not None:
         yield "generation is there, and agreement counts single predictions"
     if case.tokens is not None:
         yield from _of_tokens(case.tokens, generation)
-        for name, side in sides.items():
-            if side is not None and side.examples != case.tokens.sequences:
+        for name, side in of_sides.items():
+            if side.examples != case.tokens.sequences:
                 yield f"tokens.sequences is {case.tokens.sequences}, and {name}.examples {side.examples}"
 
 
-def _of_memory(case: MeasuredCase, path: str, memory: CallMemory, generation: Generation) -> Iterator[str]:
+def _of_memory(
+    case: MeasuredCase, path: str, memory: CallMemory, whole: int | None, generation: Generation
+) -> Iterator[str]:
+    """`whole`: the peak of the call."""
     if memory.context != generation.context or memory.sequences != case.batch_size:
         yield (
             f"{path} is of {memory.sequences} sequences of {memory.context} tokens, and the call has {case.batch_size} "
@@ -43,6 +50,9 @@ def _of_memory(case: MeasuredCase, path: str, memory: CallMemory, generation: Ge
         )
     if min(memory.cache_bytes, memory.prefill_peak_bytes or 0, memory.step_peak_bytes or 0) < 0:
         yield f"{path}: nothing has fewer bytes than 0"
+    peaks = [peak for peak in (memory.prefill_peak_bytes, memory.step_peak_bytes) if peak is not None]
+    if whole is not None and peaks and max(peaks) > _APART * whole:
+        yield f"{path}: a part of the call has a peak of {max(peaks)} bytes, and the whole call one of {whole}"
 
 
 def _of_tokens(tokens: TokenAgreement, generation: Generation) -> Iterator[str]:

@@ -46,8 +46,8 @@ def _contradictions(case: Case) -> Iterator[str]:
             yield from _of_changed(case.agreement.changed)
     if case.slices is not None:
         yield from _of_slices(case.slices)
-    for name, timing in (("timing", case.timing), ("loading", case.loading)):
-        if timing is not None and any(not calls or min(calls) < 1 for calls in timing.variant_calls_ns):
+    for name, timing in case.timings.items():
+        if any(not calls or min(calls) < 1 for calls in timing.variant_calls_ns):
             yield f"{name}.variant_calls_ns: must hold whole numbers of at least 1 for each pair"
     for name, side in (("reference", case.reference), ("variant", case.variant)):
         if side is not None and side.repeat is not None:

@@ -289,13 +289,12 @@ def _check_columns(columns: Any, path: str) -> None:
 
 
 def _with_pairs(case: Case, pairs: _Pairs) -> Case:
-    timings = {name: getattr(case, name) for name in _TIMINGS}
-    for name, timing in timings.items():
-        if timing is not None and timing.variant_calls_ns and len(timing.variant_calls_ns) != len(pairs[name]):
+    for name, timing in case.timings.items():
+        if timing.variant_calls_ns and len(timing.variant_calls_ns) != len(pairs[name]):
             _refuse(f"{case.id}: {name}.variant_calls_ns: must have an entry for each pair, or none")
-    of_pairs: dict[str, Any] = {name: timing and replace(timing, pairs=pairs[name]) for name, timing in timings.items()}
-    phases = {name: replace(each, pairs=pairs[f"phases.{name}"]) for name, each in case.phases.items()}
-    return replace(case, **of_pairs, phases=phases)
+    of_pairs = {name: replace(timing, pairs=pairs[name]) for name, timing in case.timings.items()}
+    phases = {name: of_pairs[f"phases.{name}"] for name in case.phases}
+    return replace(case, timing=of_pairs.get("timing"), loading=of_pairs.get("loading"), phases=phases)
 
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)

@@ -421,3 +421,29 @@ def test_a_workload_that_is_gone_or_kinder_is_looser(
     assert rows == [(f"vit/int8-dynamic {name}", kind) for name, kind in loosened_rows]
     gone = removed_cases(load(tmp_path, pointed(base)), load(tmp_path, pointed(head)))
     assert gone == tuple(f"vit/int8-dynamic {name}" for name in removed)
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "told"),
+    [
+        (
+            "threads: 1",
+            "batch_size: 1",
+            ["3 MiB at example_inputs shop:some", "3 MiB at example_inputs the first of shop:some"],
+        ),
+        (
+            "batch_size: 1",
+            "threads: 1",
+            ["3 MiB at example_inputs the first of shop:some", "3 MiB at example_inputs shop:some"],
+        ),
+        ("threads: 1", "threads: 1, max_size: 1 B", []),
+    ],
+)
+def test_a_call_with_some_of_the_inputs_is_not_the_one_with_all_of_them(
+    tmp_path: Path, base: str, head: str, told: list[str]
+) -> None:
+    def stated(point: str) -> str:
+        inputs = "    example_inputs: shop:some\n    workloads:"
+        return pointed(f"a: {{{point}}}").replace("    workloads:", inputs)
+
+    assert [list(row[3:5]) for row in entries(tmp_path, stated(base), stated(head))] == ([told] if told else [])

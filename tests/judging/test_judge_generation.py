@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from pytest_modelopt.results.answers import Repeat
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.contradictions import disagreement_of
 from pytest_modelopt.results.generation import CallMemory, Divergence, Generation, TokenAgreement
+from pytest_modelopt.results.json import RecordError, case_from_data, case_to_data
 from pytest_modelopt.results.timed_pairs import TimedCall
 from pytest_modelopt.statistics.proportions import share_bounds
 from pytest_modelopt.statistics.timing import Samples
@@ -132,10 +134,46 @@ def test_the_figures_of_a_run_agree() -> None:
         ({"tokens": TokenAgreement(100, 8, 0, 0, Divergence(0.2, 0.1, 8))}, "mean 0.2 and the largest 0.1"),
         ({"tokens": TokenAgreement(100, 8, 0, 0, Divergence(0.1, 0.2, 801))}, "of 801 positions"),
         ({"phases": {"whole": timing()}}, "phases holds whole, which is no part of a call"),
+        (
+            {"phases": {"prefill": timing(variant_ns=7_000_000), "decode": timing(variant_ns=6_000_000)}},
+            "one call of the variant takes 4000000 ns at most, and phases.prefill and phases.decode take 13000000 at",
+        ),
+        (
+            {"phases": {"prefill": timing(reference_ns=13_000_000)}},
+            "one call of the reference takes 4000000 ns at most, and phases.prefill take 13000000 at least",
+        ),
+        (
+            {"phases": {"prefill": timing(variant_ns=1_000_000), "decode": timing(variant_ns=300_000)}},
+            "one call of the variant takes 4000000 ns at least, and phases.prefill and phases.decode take 1300000 at",
+        ),
     ],
 )
 def test_figures_that_cannot_both_be_true_are_found(changed: dict[str, object], told: str) -> None:
     assert told in disagreement_of(replace(generating(), **changed))  # type: ignore[arg-type]
+
+
+def test_a_part_of_a_call_needs_no_more_memory_than_the_call() -> None:
+    of = generating()
+    assert of.variant is not None
+    small = replace(of, variant=replace(of.variant, call_peak_bytes=4499))
+    assert "variant.call_memory: a part of the call has a peak of 9000 bytes, and the whole call one of 4499" in (
+        disagreement_of(small)
+    )
+    assert disagreement_of(replace(of, variant=replace(of.variant, call_peak_bytes=4500))) == ""
+
+
+@pytest.mark.parametrize(
+    ("calls", "told"),
+    [
+        (200 * ((),), "must hold whole numbers of at least 1 for each pair"),
+        (200 * ((0,),), "must hold whole numbers of at least 1 for each pair"),
+        (((1,),), "must have an entry for each pair, or none"),
+    ],
+)
+def test_single_calls_of_a_part_are_checked_as_those_of_the_whole(calls: Any, told: str) -> None:
+    decode = replace(generating().phases["decode"], variant_calls_ns=calls)
+    with pytest.raises(RecordError, match=rf"phases\.decode\.variant_calls_ns: {told}"):
+        case_from_data(case_to_data(replace(generating(), phases={"decode": decode})))
 
 
 def test_pairs_of_a_part_are_checked_as_those_of_the_whole() -> None:

@@ -143,6 +143,10 @@ def test_they_are_in_the_record_and_must_agree() -> None:
     twice = replace(both.loading.pairs[0], variant_calls=2, variant_block_ns=200 * MS)
     again = replace(both, loading=replace(both.loading, pairs=(twice, *both.loading.pairs[1:])))
     assert "loading.pairs holds 2 calls at 0: a process gives its first answer once" in disagreement_of(again)
+    sooner = replace(both, loading=loaded(300 * MS, MS // 4))
+    assert "one call of the variant takes 1000000 ns at least, and loading with one call takes 250000 at most" in (
+        disagreement_of(sooner)
+    )
     quick = replace(both.loading.pairs[0], variant_ns=1)
     edited = replace(both, loading=replace(both.loading, pairs=(quick, *both.loading.pairs[1:])))
     assert "loading.pairs.variant_ns[0] is 1, but 1 calls took 100000000 ns" in disagreement_of(edited)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +18,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from pytest_modelopt.measuring.worker import quality
 from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
 from pytest_modelopt.measuring.worker.latency import Stopwatch, host_clock
 from pytest_modelopt.optimizing.calling import Inputs, call, call_on, fresh
@@ -250,3 +254,41 @@ def test_a_model_that_writes_into_its_inputs_is_judged_like_its_polite_twin(pyte
         assert impolite[side]["weights_bytes"] == polite[side]["weights_bytes"]
     assert all(impolite["variant"][figure] is not None for figure in figures)
     result.stdout.fnmatch_lines(["*the model writes into its inputs*"])
+
+
+class Forks:
+    """Each of its first calls forks, and both processes say that they come back."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe, self._left = pipe, 6
+
+    def __call__(self, *_: object) -> None:
+        if self._left:
+            self._left -= 1
+            os.fork()
+            os.write(self._pipe, b"%d\n" % os.getpid())
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda forks: [call(forks, 1) for _ in range(6)],
+        lambda forks: [quality.run(forks, 1) for _ in range(6)],
+        lambda forks: Stopwatch(TimedCall(forks, 1, copies=False), host_clock, None),
+    ],
+    ids=["optimizing", "scoring", "timing"],
+)
+def test_a_process_that_a_call_forks_makes_no_further_call(work: Callable[[Forks], object]) -> None:
+    """Else each call doubles the processes, and a case makes hundreds of calls."""
+    come_back, pipe = os.pipe()
+    worker = os.fork()
+    if not worker:
+        with contextlib.suppress(BaseException):
+            work(Forks(pipe))
+        os._exit(0)
+    os.close(pipe)
+    with os.fdopen(come_back) as told:
+        times = Counter(map(int, told))  # until the last of them has ended
+    os.waitpid(worker, 0)
+    assert times.pop(worker) == 6
+    assert list(times.values()) == [1] * 6

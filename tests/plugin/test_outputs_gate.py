@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.hostile_records import green
+from benchmarks.hostile_green import green
 from benchmarks.hostile_text import is_harmless
 from pytest_modelopt.results.json import read
 from tests.plugin.small_project import one_case

@@ -25,6 +25,7 @@ def measure(modelopt):
     return modelopt(model, "int8-dynamic", example_inputs=torch.zeros(1, 64))
 
 """
+SKIPPED = "import pytest\npytest.importorskip('no_such_module')\n\n"
 BUDGET = "@pytest.mark.model_budget(max_size='1 B')\n"
 KEPT = "@pytest.mark.model_budget(max_size='1 MiB')\n"
 PASSES = KEPT + "def test_passes(modelopt): measure(modelopt)\n"
@@ -223,6 +224,14 @@ ENDS = {
         arguments=("-k", "passes"),
         merged=1,
     ),
+    "a file that is skipped, of a whole run": End(
+        PASSES,
+        "FAILED, PARTIAL: 1 of 2 cases ran.",
+        "2 cases: 1 passed, 0 failed, 1 skipped",
+        1,
+        ("--modelopt-whole", "test_it.py", "test_skipped.py", "test_of_others.py"),
+        cause="1 of 2 cases was skipped: test_skipped.py",
+    ),
     "part of a whole run": End(
         PASSES + FAILS,
         "FAILED, PARTIAL: 1 of 2 cases ran.",
@@ -256,6 +265,7 @@ def test_all_readers_agree(
 ) -> None:
     pytester.syspathinsert()
     pytester.makepyfile(test_it=IMPORTS + end.tests, test_broken="import no_such_module", by_signal=BY_SIGNAL)
+    pytester.makepyfile(test_skipped=SKIPPED + FAILS, test_of_others=SKIPPED + "def test_it(modelopts): pass")
     arguments = end.arguments if "test_it.py" in end.arguments else (*end.arguments, "test_it.py")
     (pytester.path / "r").mkdir()
     for name in ("record.json", "summary.md"):  # an earlier run's do not pass for this one's, however it ends
@@ -305,6 +315,21 @@ def action_after(folder: Path, report: Path, status: int) -> tuple[int, str]:
     done = gate(job, {"KEPT": str(report), "LEFT": str(left)}, python=str(python), whole="false")
     assert job.outputs["record"] == str(left / "record.json")
     return done.returncode, job.outputs["verdict"]
+
+
+def test_what_lf_leaves_out_is_deselected(pytester: pytest.Pytester) -> None:
+    """It takes tests out of a file before pytest knows them, and does not read files in which nothing failed."""
+    skips = BUDGET + "def test_{0}(modelopt): pytest.skip()\n"
+    pytester.makepyfile(test_it=IMPORTS + skips.format("one") + skips.format("two"), test_plain="def test_it(): pass")
+    pytester.makepyfile(test_more=IMPORTS + skips.format("three"))
+    cache = pytester.mkdir(".pytest_cache") / "v" / "cache"
+    cache.mkdir(parents=True)
+    (cache / "lastfailed").write_text('{"test_it.py::test_one": true}')
+    assert pytester.runpytest("--modelopt", "--modelopt-report=r", "--lf").ret == 0
+    summary = (pytester.path / "r" / "summary.md").read_text(encoding="utf-8")
+    assert summary.startswith(
+        "**Model budgets: PARTIAL: 0 of 3 cases ran.** 3 cases: 0 passed, 0 failed, 1 skipped, 2 deselected"
+    )
 
 
 def test_a_run_without_its_baseline_cases_is_not_saved(pytester: pytest.Pytester) -> None:

@@ -102,6 +102,16 @@ def test_budgets_that_something_ignores_are_an_error_and_not_green(project: Proj
     result.stdout.fnmatch_lines(["*none of the 1 cases of budgets.yaml ran: pytest did not collect it*"])
 
 
+def test_of_a_run_that_is_interrupted_before_its_tests_are_known_nothing_is_claimed(project: Project) -> None:
+    """In one process, before the budgets file is reached; pytest-xdist waits ten seconds for its processes then."""
+    pytester = project(one_case())
+    pytester.makepyfile(a_test="raise KeyboardInterrupt")
+    result = pytester.runpytest_subprocess("--modelopt", "--modelopt-report", "report", "a_test.py", "budgets.yaml")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert not read(pytester.path / "report" / "record.json").complete
+    result.stdout.no_fnmatch_line("*none of the*")
+
+
 COUNTED = """
 import os
 from pathlib import Path

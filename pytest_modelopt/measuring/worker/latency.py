@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pytest_modelopt.measuring.protocol import Block, Usage
+from pytest_modelopt.optimizing.calling import in_one_process
 
 _BLOCK_NS = 10_000_000
 """The timed calls of a block take at least this long together, and their mean is its figure: so what disturbs a block
@@ -71,7 +72,7 @@ class Stopwatch:
         self._canary = canary
         self._timed, self._clock, self._delay = timed, clock, Delay()
         for _ in range(2):  # lazy initialisation: thread pools, packed weights, kernel selection
-            clock(timed.prepared(1), 1)
+            self._read_ns(1)
         before = _processor_time_of_threads()
         fastest_ns = self._fastest_call_ns()
         self.active_threads = _active_threads(before, _processor_time_of_threads())
@@ -127,10 +128,10 @@ class Stopwatch:
                 return
 
     def _warm_up(self) -> None:
-        best_ns = spent_ns = self._read_ns()
+        best_ns = spent_ns = self._read_ns(self._calls_per_reading)
         unchanged_ns = unchanged = 0
         while (unchanged_ns < _WARM_NS or unchanged < _WARM_READINGS) and spent_ns < _WARM_LIMIT_NS:
-            reading_ns = self._read_ns()
+            reading_ns = self._read_ns(self._calls_per_reading)
             spent_ns += reading_ns
             unchanged_ns += reading_ns
             unchanged += 1
@@ -140,15 +141,15 @@ class Stopwatch:
     def _read_and_delay_ns(self, calls: int) -> tuple[int, int]:
         """A reading of so many calls, and how much of it others had; a GPU works on while its host waits."""
         start_ns, before_ns = time.perf_counter_ns(), self._delay.read_ns()
-        reading_ns = self._clock(self._timed.prepared(calls), calls)
+        reading_ns = self._read_ns(calls)
         delayed_ns, beside_ns = self._delay.read_ns() - before_ns, time.perf_counter_ns() - start_ns - reading_ns
         if self._clock is not host_clock:
             return reading_ns, 0
         return reading_ns, max(0, min(delayed_ns - beside_ns, reading_ns))  # what came before or after it is not in it
 
-    def _read_ns(self) -> int:
-        calls = self._calls_per_reading
-        return self._clock(self._timed.prepared(calls), calls)
+    def _read_ns(self, calls: int) -> int:
+        prepared = self._timed.prepared(calls)
+        return in_one_process(lambda: self._clock(prepared, calls))
 
     def usage(self, threads: int, compilations: int, others: Sequence[Stopwatch] = ()) -> Usage:
         """What this process did with the processor since the stopwatch was made. `threads` are those in force.
@@ -171,7 +172,7 @@ class Stopwatch:
     def _fastest_call_ns(self) -> int:
         fastest, spent, calls = 2**62, 0, 0
         while calls < 5 or (spent < _BLOCK_NS and calls < 200):
-            elapsed = self._clock(self._timed.prepared(1), 1)
+            elapsed = self._read_ns(1)
             fastest, spent, calls = min(fastest, elapsed), spent + elapsed, calls + 1
         return fastest
 

@@ -14,7 +14,7 @@ from pytest_modelopt.measuring.worker.called_model import CalledModel
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Scorer
 from pytest_modelopt.measuring.worker.structure import tensors_in
-from pytest_modelopt.optimizing.calling import Inputs, call_on, fresh
+from pytest_modelopt.optimizing.calling import Inputs, fresh, in_one_process, on
 from pytest_modelopt.optimizing.describe import user_line
 from pytest_modelopt.optimizing.nests import in_words
 from pytest_modelopt.results.observations import Spread
@@ -64,7 +64,7 @@ def run(model: Callable[..., Any], inputs: Inputs) -> Any:
 def run_on(model: Callable[..., Any], inputs: Inputs) -> Any:
     """As `run`, on these very inputs."""
     try:
-        return call_on(model, inputs)
+        return in_one_process(on(model, inputs))
     except VariantError:
         raise
     except Exception as error:
