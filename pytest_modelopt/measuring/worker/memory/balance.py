@@ -123,6 +123,7 @@ def _load_and_call(
 
 def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None, run: Run) -> Balance:
     files_before, imported_before = process_counters.mapped_files(), set(sys.modules)
+    process_counters.keep_no_freed_blocks()
     process_counters.give_back_free_memory()  # else what was freed before would look like the model's, or hide it
     before, imports_before = process_counters.read(), process_counters.pages_of_imports()
     with process_counters.without_imports():

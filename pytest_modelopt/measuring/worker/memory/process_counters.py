@@ -30,6 +30,8 @@ _SHARED_MEMORY = ("/dev/shm/", "/dev/zero", "/memfd:", "/SYSV")
 """Pages of no file that several processes may have: to the kernel they are a file."""
 _OBJECTS = re.compile(rb"# bytes in allocated blocks +=\s+([\d,]+)")
 _OF_PAGES, _OF_THREADS_PAGES = 4 * 1024**2, 128 * 1024  # of each thread
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _RETURNED_BLOCK = -1, -3, 128 * 1024
+"""Parameters of glibc's mallopt, and the bytes that are their values when a process starts."""
 _imported = [0, 0, 0]
 """(malloc, anonymous pages, small objects) of imports since this process started to look."""
 
@@ -125,6 +127,16 @@ def small_objects() -> int:
 def give_back_free_memory() -> None:
     """Have the kernel take the pages of freed memory, so that the next allocation shows in what is resident."""
     _libc().malloc_trim(0)
+
+
+def keep_no_freed_blocks() -> None:
+    """Have glibc return each freed block of 128 KiB or more to the kernel, in every thread.
+
+    Otherwise its threshold rises with the blocks that are freed, and each thread's arena keeps up to twice as much
+    at its end, which `malloc_trim` leaves there: the next call finds it, and does not grow by it.
+    """
+    for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+        _libc().mallopt(parameter, _RETURNED_BLOCK)
 
 
 def free_buffers_of_libraries() -> None:
