@@ -17,8 +17,8 @@ from pytest_modelopt.results.figures import format_bytes
 from pytest_modelopt.results.measurement import Measurement, ProcessMemory, ProcessMeter
 
 _UNNAMED = (
-    "loading and calling it reads {} from files that no one can name here, by a reader that is not Python's: keep the "
-    "file's path, as text, in an attribute of the model that is saved with it"
+    "loading and calling it reads {} from files that no one can name here, by a reader that is not Python's or in "
+    "another process: keep the file's path, as text, in an attribute of the model that is saved with it"
 )
 RUNS = 3
 """Fresh processes whose peaks make one figure."""

@@ -65,16 +65,14 @@ def balance(model: Path, inputs: Path, runtime: str | None, shipped: Sequence[st
     process_memory.import_libraries(model, runtime)
     gc.collect()
     mapped = set(opened_files.mapped())
-    opened_files.watch()
-    named = opened_files.WatchedByKernel(process_memory.paths_named_in(model))
+    opened_files.watch(process_memory.paths_named_in(model))
     others = OtherProcesses()
     # Compiling takes seconds, and megabytes that are nobody's numbers; the weights are the same without it.
     with torch.inference_mode(), _without_compiler():
         look = _balance if process_counters.are_here() else _uncounted
         found = look(model, example, others, runtime, run)
     own = {os.path.realpath(file) for file in (str(model), str(inputs), *shipped)}
-    named.note()
-    unnamed = opened_files.unexplained(found.unnamed_bytes, model)
+    unnamed = opened_files.unexplained_bytes()
     return replace(
         found,
         files=opened_files.shipped_with(own, mapped),
@@ -102,23 +100,16 @@ def _without_compiler() -> Iterator[None]:
 
 
 def _uncounted(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None, run: Run) -> Balance:
-    loaded, read = _load_and_call(model, example, others, runtime, run)
-    run(loaded, example)
-    why = "this system has no counters of a process by which it could be checked"
-    return Balance(0, why_not=why, unnamed_bytes=read)
+    run(_load_and_call(model, example, others, runtime, run), example)
+    return Balance(0, why_not="this system has no counters of a process by which it could be checked")
 
 
-def _load_and_call(
-    model: Path, example: Inputs, others: OtherProcesses, runtime: str | None, run: Run
-) -> tuple[nn.Module, int]:
-    """And how many bytes were read for it."""
-    before = opened_files.bytes_read()
-    loaded = process_memory.load_saved(model, runtime)
-    run(loaded, example)
-    read = opened_files.bytes_read() - before
-    opened_files.note_kept_open()
+def _load_and_call(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None, run: Run) -> nn.Module:
+    with opened_files.counting(model):
+        loaded: nn.Module = process_memory.load_saved(model, runtime)
+        run(loaded, example)
     others.note_first_call()
-    return loaded, read
+    return loaded
 
 
 def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None, run: Run) -> Balance:
@@ -126,7 +117,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
     process_counters.give_back_free_memory()  # else what was freed before would look like the model's, or hide it
     before, imports_before = process_counters.read(), process_counters.pages_of_imports()
     with process_counters.without_imports():
-        loaded, read = _load_and_call(model, example, others, runtime, run)
+        loaded = _load_and_call(model, example, others, runtime, run)
         gc.collect()
         run(loaded, example)
         gc.collect()
@@ -136,7 +127,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
         try:
             walk = tensor_meter.Walk(loaded)
         except tensor_meter.ForeignRuntime as foreign:
-            return Balance(0, foreign.runtime, unnamed_bytes=read)
+            return Balance(0, foreign.runtime)
         total, own, modules = walk.total_bytes(), walk.own_bytes, sum(map(_parts, loaded.modules()))
         objects = _room_for_objects(list(loaded.modules()), imported_before)
         packed = sum(map(_packing_room, walk.packed))
@@ -161,7 +152,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
         (in_call, OF_CALL + packed),
     )
     hidden = max((unexplained for unexplained, room in books if unexplained > room), default=0)
-    return Balance(hidden, books=books, unnamed_bytes=read)
+    return Balance(hidden, books=books)
 
 
 def _parts(module: nn.Module) -> int:

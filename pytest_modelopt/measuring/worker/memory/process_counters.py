@@ -26,8 +26,6 @@ from pytest_modelopt.measuring.worker import opened_files
 _SELF = Path("/proc/self")
 _LEAST_MAPPED = 64 * 1024
 """A library's constants are smaller."""
-_SHARED_MEMORY = ("/dev/shm/", "/dev/zero", "/memfd:", "/SYSV")
-"""Pages of no file that several processes may have: to the kernel they are a file."""
 _OBJECTS = re.compile(rb"# bytes in allocated blocks +=\s+([\d,]+)")
 _OF_PAGES, _OF_THREADS_PAGES = 4 * 1024**2, 128 * 1024  # of each thread
 _imported = [0, 0, 0]
@@ -171,7 +169,7 @@ def mapped_files() -> dict[tuple[int, int], int]:
         if "-" in head:
             start, _, stop = head.partition("-")
             _, _, file = rest.partition("/")
-            is_shared = f"/{file}".startswith(_SHARED_MEMORY)
+            is_shared = f"/{file}".startswith(opened_files.SHARED_MEMORY)
             is_data = bool(file) and "x" not in rest[:4] and (is_shared or not is_installed("/" + file))
             place = (int(start, 16), int(stop, 16)) if is_data else None
         elif head == "Rss:" and place is not None:
