@@ -11,6 +11,7 @@ from pytest_modelopt.measuring.controller.process import Worker
 from pytest_modelopt.measuring.protocol import Balance
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.optimizing.quantization.fp16 import Fp16
 from pytest_modelopt.results.metric import MetricSpec
 from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make
 
@@ -38,7 +39,9 @@ OTHERS = (
 @pytest.mark.parametrize(
     ("kind", "recipe"), [*((kind, recipe) for recipe in RECIPES for kind in [*KINDS, *TRAPS]), *OTHERS]
 )
-def test_the_books_balance(kind: str, recipe: str | None, tmp_path: Path) -> None:
+def test_the_books_balance(kind: str, recipe: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of float16 that torch emulates here: it is slower, and takes the same memory."""
+    monkeypatch.setattr(Fp16, "unfit", classmethod(lambda cls, device: ""))
     model, inputs = make(kind)
     files: dict[str, Any] = {"model": str(tmp_path / "model.pt"), "inputs": str(tmp_path / "inputs.pt")}
     size.save(inputs, Path(files["inputs"]))

@@ -8,6 +8,7 @@ process only. What they read beyond the tolerances below means that the tensor m
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import os
 import sys
@@ -52,7 +53,8 @@ OF_CALL = 4 * MIB
 _NO_COMPILER = "TORCH_COMPILE_DISABLE"
 _SETTINGS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0"}
 """What oneDNN keeps for the next model is nobody's: it reads this before it first works."""
-_PACKED_ROWS, _PACKED_COLUMNS, _OF_PACKED = 64, 512, 96 * KIB
+_OF_PACKED = 96 * KIB  # of each packed weight
+"""What its kernel generates and keeps for its calls, beside the weight."""
 
 
 def balance(model: Path, inputs: Path, runtime: str | None, shipped: Sequence[str] = (), run: Run = call) -> Balance:
@@ -130,7 +132,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
             return Balance(0, foreign.runtime)
         total, own, modules = walk.total_bytes(), walk.own_bytes, sum(map(_parts, loaded.modules()))
         objects = _room_for_objects(list(loaded.modules()), imported_before)
-        packed = sum(map(_packing_room, walk.packed))
+        padding, packed = sum(map(_packing_bytes, walk.packed)), _OF_PACKED * len(walk.packed)
         files = _unexplained_files(walk.ranges(), files_before)
         in_call = _unexplained_in_call(partial(run, loaded, example))
         del walk  # it keeps what it unpacked
@@ -143,13 +145,13 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
     pages = process_counters.room_for_pages() + 4 * OF_MODULE * modules + packed
     pages += _room_for_pages_of_imports(process_counters.pages_of_imports() - imports_before)
     books = (
-        (freed - own, OF_INSTANCE + OF_MODULE * modules + packed),
-        (allocated - total, OF_PROCESS + OF_MODULE * modules + packed),
+        (freed - own - padding, OF_INSTANCE + OF_MODULE * modules + packed),
+        (allocated - total - padding, OF_PROCESS + OF_MODULE * modules + packed),
         # What malloc has beyond the total stands in the line before.
         (after.anonymous - before.anonymous - max(total, allocated), pages),
         (after.objects - before.objects, objects),
         (files, OF_FILES),
-        (in_call, OF_CALL + packed),
+        (in_call, OF_CALL),
     )
     hidden = max((unexplained for unexplained, room in books if unexplained > room), default=0)
     return Balance(hidden, books=books)
@@ -181,11 +183,13 @@ def _source_bytes(imported_before: set[str]) -> int:
     return found
 
 
-def _packing_room(shape: tuple[int, ...]) -> int:
-    """Kernels of int8 pad a packed matrix to whole blocks, and keep sums of its columns."""
-    rows, columns = shape[0], int(torch.Size(shape[1:]).numel())
-    padded = -(-rows // _PACKED_ROWS) * _PACKED_ROWS * -(-columns // _PACKED_COLUMNS) * _PACKED_COLUMNS
-    return padded - rows * columns + 16 * rows + _OF_PACKED
+def _packing_bytes(packed: torch.ScriptObject) -> int:
+    """What packed weights take beyond the numbers in them, by packing them once more: fbgemm pads rows and columns to
+    whole blocks, oneDNN keeps the weights as they were beside those that its kernels read."""
+    before = process_counters.allocated_bytes()
+    again = copy.deepcopy(packed)
+    taken = process_counters.allocated_bytes() - before
+    return max(0, taken - tensor_meter.Walk(again).total_bytes())
 
 
 def _unexplained_files(ranges: list[tuple[int, int]], before: dict[tuple[int, int], int]) -> int:

@@ -55,14 +55,14 @@ def are_here() -> bool:
     if not sys.platform.startswith("linux") or not (_SELF / "smaps_rollup").exists():
         return False
     try:
-        before, block = _allocated(), bytearray(2**20)
-        return _allocated() - before >= len(block)
+        before, block = allocated_bytes(), bytearray(2**20)
+        return allocated_bytes() - before >= len(block)
     except (OSError, AttributeError):
         return False
 
 
 def read() -> Counters:
-    return Counters(_allocated() - _imported[0], _anonymous() - _imported[1], small_objects() - _imported[2])
+    return Counters(allocated_bytes() - _imported[0], _anonymous() - _imported[1], small_objects() - _imported[2])
 
 
 def anonymous() -> int:
@@ -91,7 +91,8 @@ def _libc() -> Any:
     return libc
 
 
-def _allocated() -> int:
+def allocated_bytes() -> int:
+    """What malloc has handed out and not got back, in all threads, with what imports have taken."""
     info = _libc().mallinfo2()
     return int(info.uordblks) + int(info.hblkhd)
 
@@ -142,13 +143,13 @@ def without_imports() -> Iterator[None]:
         if within[0] or not is_installed(spec.origin or ""):
             return load(spec)
         within[0] += 1
-        before = _allocated(), _anonymous(), small_objects()
+        before = allocated_bytes(), _anonymous(), small_objects()
         try:
             with opened_files.read_by_nobody():
                 return load(spec)
         finally:
             within[0] -= 1
-            _imported[0] += _allocated() - before[0]
+            _imported[0] += allocated_bytes() - before[0]
             _imported[1] += max(0, _anonymous() - before[1])
             _imported[2] += small_objects() - before[2]
 
