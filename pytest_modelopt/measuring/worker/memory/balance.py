@@ -154,7 +154,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
         (in_call, OF_CALL),
     )
     hidden = max((unexplained for unexplained, room in books if unexplained > room), default=0)
-    return Balance(hidden, books=books)
+    return Balance(hidden, books=books, packing_bytes=padding)
 
 
 def _parts(module: nn.Module) -> int:
