@@ -105,6 +105,8 @@ class Balance:
     """What it has read of files that nobody could name; 0 where it is within the tolerance."""
     other_processes: str = ""
     """Those to which it leaves work, in words; '' where there are none."""
+    packing_bytes: int = 0
+    """What kernels keep for packed weights beside the numbers in them."""
 
 
 @dataclass(frozen=True)

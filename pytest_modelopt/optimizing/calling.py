@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
+from pytest_modelopt.optimizing.nests import tensors
+
 Inputs: TypeAlias = Any
 """One batch: a tuple (positional arguments), a dict (keyword arguments), or anything else as one argument: a tensor, a
 list, a dataclass. In them are tensors, texts, numbers, None, and nests of these."""
+
+
+Place: TypeAlias = "tuple[str, int]"
+places_of_calls: set[Place] = set()
+"""Where the inputs of all calls in this process were: a model may know inputs again by their place."""
 
 
 class ForOneCall:
@@ -54,6 +62,7 @@ def call_on(model: Callable[..., Any], inputs: Inputs) -> Any:
     A namedtuple, such as `torch.nn.utils.rnn.PackedSequence`, is one argument. A model with a function of the project's
     that calls it (`CalledModel`) gets the inputs as they are.
     """
+    places_of_calls.update(places(inputs))
     return on(model, inputs)()
 
 
@@ -68,6 +77,16 @@ def on(model: Callable[..., Any], inputs: Inputs) -> Callable[[], Any]:
     if type(inputs) is tuple:
         return lambda: model(*inputs)
     return lambda: model(inputs)
+
+
+def places(inputs: Inputs) -> set[Place]:
+    """By what a model may know the tensors in it again without holding them: identity, and address of their numbers."""
+    found: set[Place] = set()
+    for tensor in tensors(inputs):
+        found.add(("id", id(tensor)))
+        with contextlib.suppress(Exception):  # of a layout that has no address, or in a trace
+            found.add(("at", tensor.data_ptr()))
+    return found - {("at", 0)}  # without numbers
 
 
 def fresh(inputs: Inputs) -> Inputs:

@@ -11,7 +11,7 @@ STOLEN_CORES = 0.02
 DELAYED = 0.05
 """Share of the timed time."""
 IDLE_CORES = 0.25
-"""A worker that waits for its turn needs a few hundredths of a core to answer; a spinning thread takes what it gets."""
+"""A worker that waits for its turn needs a few hundredths of a core to answer; a spinning thread wants a whole one."""
 
 
 def disturbances(timing: Timing) -> list[str]:

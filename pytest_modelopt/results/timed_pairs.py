@@ -53,7 +53,8 @@ class WorkerUse:
     active_threads: int | None
     """Threads that did the model's work (each at least a twentieth of it); None where the system does not tell."""
     idle_cores: float
-    """Cores kept busy while the other worker had its turn: near 1 where a waiting thread spins."""
+    """Cores that it kept busy, or wanted while others had them, while the other worker had its turn: near 1 where a
+    waiting thread spins."""
     compilations: int = 0
     """Graphs that torch.compile made while blocks were timed."""
 

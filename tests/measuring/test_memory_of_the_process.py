@@ -171,6 +171,12 @@ class AsksOnce(Answers):
         connection()
         return lambda: connection and None
 
+class Wide(Plain):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(32, 8192), nn.ReLU(), nn.Linear(8192, 4))
+
+def wide(): return Wide().eval()
 def shared_pages(): return SharedPages().eval()
 def child(): return Child().eval()
 def child_of_each_call(): return ChildOfEachCall().eval()
@@ -343,6 +349,20 @@ def test_what_the_factory_sets_in_the_environment_holds_in_fresh_processes(runne
     case, original, _ = sides(runner, tmp_path, "sets_environment")
     assert case.foreign_runtimes == ()
     assert original.unmeasured == {}
+
+
+@pytest.mark.skipif(not {"fbgemm", "x86"} & set(torch.backends.quantized.supported_engines), reason="it pads rows")
+def test_what_kernels_keep_beside_packed_weights_is_told(runner: Runner, tmp_path: Path) -> None:
+    """fbgemm fills 32 columns up to a block of 512 and more."""
+    case, original, variant = sides(runner, tmp_path, "wide", parse("int8-dynamic"))
+    assert case.foreign_runtimes == ()
+    assert original.notes == ()
+    (note,) = variant.notes
+    assert note.startswith("its memory counts the numbers in its packed weights; torch's kernels keep ")
+    size, unit = note.partition(" keep ")[2].split()[:2]
+    assert unit == "MiB"
+    assert float(size) * MIB > 8192 * (512 - 32) / 2
+    assert (variant.weights_bytes or 0) < 8192 * (32 + 4) * 1.6 + 4 * 8192, "numbers, scales and biases"
 
 
 @pytest.fixture

@@ -19,7 +19,12 @@ from torch import Tensor, nn
 from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
 from pytest_modelopt.measuring.worker.latency import Stopwatch, host_clock
 from pytest_modelopt.measuring.worker.remembered_inputs import knows_content, remembers
-from pytest_modelopt.optimizing.calling import Inputs, call_on
+from pytest_modelopt.optimizing.calling import Inputs, call_on, places_of_calls
+
+
+@pytest.fixture(autouse=True)
+def no_calls_of_other_tests() -> None:
+    places_of_calls.clear()
 
 
 class Working(nn.Module):
@@ -142,6 +147,36 @@ def test_a_model_that_knows_its_inputs_again_works_in_every_timed_call(
     assert model.worked == model.calls > 0
 
 
+GIVEN = "pytest_modelopt.measuring.worker.given_inputs"
+
+
+@pytest.mark.parametrize("way", ["id", "address"])
+def test_no_copy_is_where_inputs_of_any_earlier_call_were(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Of many more calls than places that are taken in any case."""
+    monkeypatch.setattr(f"{GIVEN}._PLACES", 5)
+    model, inputs = made(way, 100_000), torch.randn(1, 8)
+    with torch.inference_mode():
+        data = [torch.randn(1, 8) for _ in range(300)]
+        for x in data:
+            call_on(model, x)
+        del x, data
+        timed = TimedCall(model, inputs, copies=True, at_new_addresses=True)
+        model.calls = model.worked = 0
+        for _ in range(100):
+            timed.prepared(1)()
+        assert model.worked == model.calls == 100
+        assert timed.recognized() == ""
+
+
+def test_copies_that_find_no_new_place_end_and_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{GIVEN}._KEPT_BYTES", 20_000)
+    monkeypatch.setattr(f"{GIVEN}.places", lambda inputs: {("id", 1)})
+    places_of_calls.add(("id", 1))
+    timed = TimedCall(made("id", 1), torch.randn(1, 8), copies=True, at_new_addresses=True)
+    timed.prepared(1)()
+    assert timed.recognized().endswith("and there are too many places where some were")
+
+
 @pytest.mark.parametrize("way", NOTICED)
 def test_what_refers_to_the_inputs_after_a_call_is_noticed(way: str) -> None:
     model, given = made(way, 0), Given({"x": torch.randn(1, 8)})
@@ -244,7 +279,7 @@ def test_the_look_draws_no_random_numbers_and_tells_what_it_saw() -> None:
 
 def test_copies_that_are_kept_do_not_outgrow_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model may be called a million times. What the last calls were given stays, however much that is."""
-    monkeypatch.setattr("pytest_modelopt.measuring.worker.given_inputs._KEPT_BYTES", 20_000)
+    monkeypatch.setattr(f"{GIVEN}._KEPT_BYTES", 20_000)
     seen: list[weakref.ref[Tensor]] = []
     timed = TimedCall(lambda x: seen.append(weakref.ref(x)), torch.zeros(8), copies=True, at_new_addresses=True)
     for calls in (1, 50, 1, 3):
@@ -261,7 +296,7 @@ def test_a_model_that_knows_places_for_longer_than_copies_are_kept_is_found_out(
     monkeypatch: pytest.MonkeyPatch, way: str, entries: int, is_told: bool
 ) -> None:
     """20,000 bytes are 19 copies here: then places come again, and what was forgotten by then does no harm."""
-    monkeypatch.setattr("pytest_modelopt.measuring.worker.given_inputs._KEPT_BYTES", 20_000)
+    monkeypatch.setattr(f"{GIVEN}._KEPT_BYTES", 20_000)
     model, inputs = made(way, entries), torch.randn(1, 8)
     with torch.inference_mode():
         timed = TimedCall(model, inputs, copies=True, at_new_addresses=True)

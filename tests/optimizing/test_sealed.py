@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from pytest_modelopt.measuring.controller.preloading import PRELOAD
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.loading import Loader, load_model
@@ -81,9 +85,31 @@ def test_an_original_is_loaded_and_measured(make: Callable[[], nn.Module]) -> No
     assert (seen.training_modules, seen.unobserved) == (0, {})
 
 
-@pytest.mark.parametrize("make", SCRIPTS)
-def test_torchscript_is_sized_as_it_is_saved(make: Callable[[], nn.Module]) -> None:
-    assert WEIGHTS < size.saved_bytes(make()) == size.saved_bytes(make()) < WEIGHTS + 20_000
+def send_sizes(connection: Connection, folder: Path) -> None:
+    """Of each as it is counted, and as it is written. To be called in a process of its own."""
+    found = []
+    for make in SCRIPTS:
+        model = make()
+        size.save(model, folder / "model.pt")
+        found.append((size.saved_bytes(model), (folder / "model.pt").stat().st_size))
+    connection.send(found)
+
+
+def test_torchscript_is_sized_as_it_is_saved_in_every_process(tmp_path: Path) -> None:
+    """Not within one: torch numbers the classes of all that it has made, and each digit is written."""
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    runs = []
+    for _ in range(2):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=send_sizes, args=(theirs, tmp_path))
+        process.start()
+        theirs.close()
+        runs.append(ours.recv())
+        process.join()
+    assert runs[0] == runs[1]
+    assert len(runs[0]) == len(SCRIPTS)
+    assert all(WEIGHTS < counted == written < WEIGHTS + 20_000 for counted, written in runs[0])
 
 
 @pytest.mark.parametrize("make", [*SCRIPTS, exported])

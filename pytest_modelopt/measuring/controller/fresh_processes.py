@@ -18,9 +18,14 @@ from pytest_modelopt.results.figures import format_bytes
 from pytest_modelopt.results.measurement import Measurement, ProcessMemory, ProcessMeter
 
 _UNNAMED = (
-    "loading and calling it reads {} from files that no one can name here, by a reader that is not Python's: keep the "
-    "file's path, as text, in an attribute of the model that is saved with it"
+    "loading and calling it reads {} from files that no one can name here, by a reader that is not Python's or in "
+    "another process: keep the file's path, as text, in an attribute of the model that is saved with it"
 )
+_PACKED = (
+    "its memory counts the numbers in its packed weights; torch's kernels keep {} more for them on this processor, as "
+    "padding or as a second copy: `max_process_memory` limits what the whole process takes"
+)
+_PACKED_TOLD_BYTES, _PACKED_TOLD_SHARE = 256 * 1024, 0.25  # of its memory
 RUNS = 3
 """Fresh processes whose peaks make one figure."""
 
@@ -54,6 +59,8 @@ def balance_books(context: WorkerContext, measured: Measured, name: str) -> None
         measured.measurement = _unknown(before, why)
         return
     notes = [f"its memory is what torch's allocator sees: {found.why_not}"] if found.why_not else []
+    if found.packing_bytes > max(_PACKED_TOLD_BYTES, _PACKED_TOLD_SHARE * (before.memory_bytes or 0)):
+        notes.append(_PACKED.format(format_bytes(found.packing_bytes)))
     if found.files:
         named = ", ".join(map(_named, found.files.items()))
         notes.append(f"its size includes what it reads when it is loaded and called: {named}")

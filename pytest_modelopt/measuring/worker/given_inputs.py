@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.worker.remembered_inputs import operators
-from pytest_modelopt.optimizing.calling import Inputs, fresh, on
+from pytest_modelopt.optimizing.calling import Inputs, Place, fresh, on, places, places_of_calls
 from pytest_modelopt.optimizing.nests import tensors
 
 _KEPT_BYTES = 256 << 20
@@ -63,13 +63,15 @@ class TimedCall:
         self._model, self._inputs = model, inputs
         self._kept: deque[Inputs] | None = deque() if at_new_addresses else None
         # Inputs of earlier calls were let go, and the next copies would get their addresses: these take them instead.
-        places = min(_PLACES, _KEPT_BYTES // max(1, _bytes(inputs))) if at_new_addresses else 0
-        self._taken = [fresh(inputs) for _ in range(places)]
-        self._seen: set[tuple[str, int]] = set()
+        room = min(_PLACES, _KEPT_BYTES // max(1, _bytes(inputs))) if at_new_addresses else 0
+        self._taken = [fresh(inputs) for _ in range(room)]
+        self._before = frozenset(places_of_calls) if at_new_addresses else frozenset()
+        self._has_old_places = False
+        self._seen: set[Place] = set()
         self._come_again: set[str] = set()
         self._works = 0
         if self._kept is not None:
-            self._kept.append(fresh(inputs))
+            self._kept.append(self._copy())
             self._note(self._kept[0])
             self._works = operators(model, self._kept[0])
         self._given = None if copies else Given(inputs)
@@ -81,12 +83,22 @@ class TimedCall:
         """What can be called so many times; copies are made now, outside of the clock."""
         if self._call is not None:
             return self._call
-        copies = [fresh(self._inputs) for _ in range(calls)]
+        copies = [self._copy() for _ in range(calls)]
         if self._kept is not None:
             self._come_again.update(*map(self._note, copies))
             self._keep(self._kept, copies)
         on_copies = iter([on(self._model, inputs) for inputs in copies])
         return lambda: next(on_copies)()
+
+    def _copy(self) -> Inputs:
+        """In no place where inputs were before this was made, as far as there is room to keep what would be there."""
+        while True:
+            copy = fresh(self._inputs)
+            is_new = self._before.isdisjoint(places(copy))
+            if is_new or len(self._taken) * _bytes(self._inputs) > 2 * _KEPT_BYTES:
+                self._has_old_places = self._has_old_places or not is_new
+                return copy
+            self._taken.append(copy)
 
     def recognized(self) -> str:
         """Why calls at places that earlier inputs left did not do the work of others, in words, or ''.
@@ -96,6 +108,8 @@ class TimedCall:
         """
         if self._kept is None:
             return ""
+        if self._has_old_places:
+            return "may know inputs by their place in memory, and there are too many places where some were"
         left, found = set(self._come_again), self._works
         for _ in range(_PLACES if left else 0):
             copy = fresh(self._inputs)
@@ -117,10 +131,10 @@ class TimedCall:
 
     def _note(self, inputs: Inputs) -> set[str]:
         """In which way earlier calls were given something at one of these places; they are known from now on."""
-        places = {place for tensor in tensors(inputs) for place in (("id", id(tensor)), ("at", tensor.data_ptr()))}
-        places.discard(("at", 0))  # without numbers
-        again = {way for way, _ in places & self._seen}
-        self._seen |= places
+        now = places(inputs)
+        again = {way for way, _ in now & self._seen}
+        self._seen |= now
+        places_of_calls.update(now)
         return again
 
     def _keep(self, kept: deque[Inputs], copies: list[Inputs]) -> None:

@@ -7,6 +7,7 @@ import gc
 import math
 import os
 import resource
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -73,14 +74,15 @@ class Stopwatch:
         self._timed, self._clock, self._delay = timed, clock, Delay()
         for _ in range(2):  # lazy initialisation: thread pools, packed weights, kernel selection
             self._read_ns(1)
-        before = _processor_time_of_threads()
+        before = _times_of_threads()
         fastest_ns = self._fastest_call_ns()
-        self.active_threads = _active_threads(before, _processor_time_of_threads())
+        self.active_threads = _active_threads(before, _times_of_threads())
         self._calls_per_reading = max(1, math.ceil(_READING_NS / fastest_ns))
         gc.collect()
         gc.freeze()
         self._started, self._processor_start = time.perf_counter_ns(), time.process_time_ns()
-        self._in_blocks = self._processor_in_blocks = 0
+        self._ready_start = _ready_ns_of_other_threads()
+        self._in_blocks = self._processor_in_blocks = self._ready_in_blocks = 0
 
     def block(self, *, single_calls: bool = False) -> Block:
         """The figures of one block whose calls were all alike, with times of `single_calls` behind it."""
@@ -90,6 +92,7 @@ class Stopwatch:
     def _block(self, single_calls: bool) -> Block:
         gc.disable()
         try:
+            ready = _ready_ns_of_other_threads()
             start, processor = time.perf_counter_ns(), time.process_time_ns()
             self._warm_up()
             warming_ns = time.perf_counter_ns() - start
@@ -104,6 +107,7 @@ class Stopwatch:
             singles = tuple(self._single_calls_ns()) if single_calls else ()
             self._processor_in_blocks += time.process_time_ns() - processor
             self._in_blocks += time.perf_counter_ns() - start
+            self._ready_in_blocks += _ready_ns_of_other_threads() - ready
         finally:
             gc.enable()
         return Block(
@@ -159,13 +163,14 @@ class Stopwatch:
         every = (self, *others)
         processor_ns = time.process_time_ns() - self._processor_start
         idle_ns = time.perf_counter_ns() - self._started - sum(each._in_blocks for each in every)
-        in_blocks_ns = sum(each._processor_in_blocks for each in every)
+        kept_ns = processor_ns - sum(each._processor_in_blocks for each in every)
+        ready_ns = _ready_ns_of_other_threads() - self._ready_start - sum(each._ready_in_blocks for each in every)
         active = [each.active_threads for each in every if each.active_threads is not None]
         return Usage(
             threads=threads,
             active_threads=max(active, default=None),
             processor_ns=processor_ns,
-            idle_cores=max(0, processor_ns - in_blocks_ns) / max(1, idle_ns),
+            idle_cores=min(max(0, kept_ns, ready_ns) / max(1, idle_ns), _cores()),
             compilations=compilations,
         )
 
@@ -223,23 +228,36 @@ def involuntary_switches() -> int:
     return resource.getrusage(who).ru_nivcsw
 
 
-def _processor_time_of_threads() -> dict[str, int] | None:
-    """Nanoseconds on the processor of each thread of this process; None where the system does not tell."""
+def _times_of_threads() -> dict[str, tuple[int, int]] | None:
+    """Nanoseconds of each thread of this process on the processor, and of waiting for it while it was ready to run;
+    None where the system does not tell."""
     times = {}
     if hasattr(os, "sched_yield"):
         os.sched_yield()  # the kernel adds up the time of the thread that runs only when it lets go, or at a tick
     try:
         for thread in Path("/proc/self/task").iterdir():
-            times[thread.name] = int((thread / "schedstat").read_text(encoding="ascii").split()[0])
-    except (OSError, ValueError, IndexError):
+            spent, waited, _ = (thread / "schedstat").read_text(encoding="ascii").split()
+            times[thread.name] = int(spent), int(waited)
+    except (OSError, ValueError):
         return None
     return times
 
 
-def _active_threads(before: dict[str, int] | None, after: dict[str, int] | None) -> int | None:
+def _ready_ns_of_other_threads() -> int:
+    """How long they had the processor or waited for it: on a busy machine one that spins gets little of it."""
+    own = str(threading.get_native_id())
+    return sum(sum(times) for thread, times in (_times_of_threads() or {}).items() if thread != own)
+
+
+def _cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _active_threads(before: dict[str, tuple[int, int]] | None, after: dict[str, tuple[int, int]] | None) -> int | None:
     """How many threads shared the work between two readings. Needed since a runtime may ignore torch's setting."""
     if before is None or after is None:
         return None
-    spent = {thread: time_ns - before.get(thread, 0) for thread, time_ns in after.items()}
+    spent = {thread: times[0] - before.get(thread, (0, 0))[0] for thread, times in after.items()}
     total = sum(spent.values())
     return sum(time_ns > _SHARE_OF_WORK * total for time_ns in spent.values()) if total else None

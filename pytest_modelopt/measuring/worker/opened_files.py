@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from pytest_modelopt.measuring.installation import is_installed
+from pytest_modelopt.measuring.worker import reads_of_others
 
 _opened: dict[str, None] = {}
 """In order: a process runs one variant."""
@@ -26,16 +27,22 @@ _of_nobody = [0]
 """Bytes read by imports of installed packages beyond the files that were noted meanwhile."""
 _written: set[str] = set()
 _since = [0.0]
+_unexplained = [0]
+_watched_by_kernel: list[_WatchedByKernel] = []
 _NO_WEIGHTS = (".py", ".pyc", ".pyi")
 _CACHES = ("torchinductor_", "torch_extensions", "triton_")
 """What compilers keep for the next process, in the system's temporary folder."""
+SHARED_MEMORY = ("/dev/shm/", "/dev/zero", "/memfd:", "/SYSV")
+"""Pages of no file that several processes may have: to the kernel they are a file."""
 
 
-def watch() -> None:
-    """Note from now on which files are opened."""
+def watch(paths: Iterable[str] = ()) -> None:
+    """Note from now on which files are opened. `paths`: files and folders that the saved variant names."""
+    _note_readers()  # it imports some itself
     _since[0] = time.time()
+    _watched_by_kernel.append(_WatchedByKernel(paths))
     sys.addaudithook(_note_event)
-    _note_readers()
+    reads_of_others.watch()
 
 
 def noted() -> tuple[str, ...]:
@@ -45,41 +52,59 @@ def noted() -> tuple[str, ...]:
 def shipped_with(own: set[str], mapped_before: set[str]) -> dict[str, int]:
     """Bytes of each file that a variant needs beside the one it is saved in: what was opened since `watch`, or mapped
     since then, and is neither of the installation, nor source, nor written by this process itself. `own` are ours."""
+    for kernel in _watched_by_kernel:
+        kernel.note()
     found: dict[str, int] = {}
     for path in (*_opened, *(file for file in mapped() if file not in mapped_before)):
         real = os.path.realpath(path)
         if path in _written or real in own or _is_of_nobody(path) or _is_of_nobody(real):
             continue
         with contextlib.suppress(OSError):  # it has gone since
-            if Path(real).is_file() and Path(real).stat().st_mtime < _since[0]:  # not written meanwhile
+            if Path(real).is_file() and not _is_new(real):
                 found[real] = Path(real).stat().st_size
     return found
 
 
-def bytes_read() -> int:
-    """Since the process started, beyond what it has written, as the kernel counts it: readers in C are seen by no hook,
-    and what a process writes for them itself comes from nowhere else. 0 where the kernel does not tell."""
+@contextlib.contextmanager
+def counting(own: Path) -> Iterator[None]:
+    """Compare what is read meanwhile with the sizes of the files that are noted meanwhile, and of the saved variant,
+    `own`."""
+    uncounted, mapped_before = reads_of_others.uncounted(0), _bytes_of_new_maps()
+    _read.clear()
+    _of_nobody[0], before = 0, _bytes_read()
+    yield
+    read = _bytes_read() - before
+    read += reads_of_others.uncounted(_bytes_of_new_maps() - mapped_before) - uncounted
+    for kernel in _watched_by_kernel:
+        kernel.note()
+    _note_kept_open()
+    _unexplained[0] = read - _known(own) - own.stat().st_size - _of_nobody[0]
+
+
+def unexplained_bytes() -> int:
+    """How much more was read than the files that are known have, while it was counted."""
+    return _unexplained[0]
+
+
+def _bytes_read() -> int:
+    """Since the process started, beyond what it has written, as the kernel counts it, without ended children: readers
+    in C are seen by no hook, and what a process writes for them itself comes from nowhere else. 0 where the kernel does
+    not tell."""
     try:
-        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+        found = reads_of_others.counts(Path("/proc/self/io"))
     except OSError:
         return 0
-    found = {name: int(value) for name, _, value in (line.partition(": ") for line in lines)}
-    return found.get("rchar", 0) - found.get("wchar", 0)
+    return found.get("rchar", 0) - found.get("wchar", 0) - reads_of_others.of_children()
 
 
 @contextlib.contextmanager
 def read_by_nobody() -> Iterator[None]:
     """What is read meanwhile is nobody's: an installed package may ask other programs when it is imported."""
-    before = bytes_read() - _known()
+    before = _bytes_read() - _known()
     try:
         yield
     finally:
-        _of_nobody[0] += max(0, bytes_read() - _known() - before)
-
-
-def unexplained(read: int, own: Path) -> int:
-    """Of `read` bytes, those beyond the sizes of the files that were noted, and of the saved variant, `own`."""
-    return read - _known(own) - own.stat().st_size - _of_nobody[0]
+        _of_nobody[0] += max(0, _bytes_read() - _known() - before)
 
 
 def _known(without: Path | None = None) -> int:
@@ -94,7 +119,15 @@ def _size_of(path: str) -> int:
     return 0
 
 
-def note_kept_open() -> None:
+def _is_new(path: str) -> bool:
+    """Whether it was written since `watch`; one that has gone, too."""
+    try:
+        return os.stat(path).st_mtime >= _since[0]  # noqa: PTH116
+    except OSError:
+        return True
+
+
+def _note_kept_open() -> None:
     """Note the files that the process keeps open to read, by whatever name and reader it came to them."""
     with contextlib.suppress(OSError):
         for descriptor in os.listdir("/proc/self/fd"):  # noqa: PTH208
@@ -111,7 +144,7 @@ def _can_be_read(descriptor: str) -> bool:
     return int(flags, 8) & os.O_ACCMODE != os.O_WRONLY
 
 
-class WatchedByKernel:
+class _WatchedByKernel:
     """Files, and those in folders, of which the kernel tells whether they are opened: readers in C are seen by no hook.
     To be given names that the saved variant holds, since the kernel tells of other processes, too."""
 
@@ -131,14 +164,11 @@ class WatchedByKernel:
                 self._names[watch] = path
 
     def note(self) -> None:
-        """Note what was opened, and stop to look."""
-        if self._events < 0:
-            return
+        """Note what was opened since the last time."""
         content = b""
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # nothing, or the kernel does not look
             while more := os.read(self._events, 2**16):
                 content += more
-        os.close(self._events)
         while content:
             watch, _, _, length = self._EVENT.unpack_from(content)
             name = os.fsdecode(content[self._EVENT.size : self._EVENT.size + length].rstrip(b"\0"))
@@ -163,6 +193,8 @@ def _is_of_nobody(path: str) -> bool:
 def _note_event(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open":
         _note(arguments[0], is_written=bool(arguments[2] and arguments[2] & (os.O_WRONLY | os.O_CREAT | os.O_TRUNC)))
+    elif event == "mmap.__new__":
+        reads_of_others.note_map(arguments[0], arguments[1], _since[0])
     elif event == "ctypes.dlopen":
         _note(arguments[0], is_library=True)
     elif event == "sqlite3.connect":
@@ -174,7 +206,7 @@ def _note(file: Any, *, is_written: bool = False, is_library: bool = False) -> N
     with contextlib.suppress(TypeError, ValueError, OSError):  # a number of an open file, or nothing that can be opened
         path = os.path.abspath(os.fsdecode(file))  # noqa: PTH100
         _opened.setdefault(path)
-        if not is_library:
+        if not is_library and not _is_new(path):  # of what was written meanwhile nobody knows where it comes from
             _read[path] += _size_of(path)
         if is_written:
             _written.add(path)
@@ -225,8 +257,21 @@ class _Noted:
 
 def mapped() -> list[str]:
     """Files that are mapped into this process: libraries and weights."""
+    return list(dict.fromkeys(path for path, _ in _maps()))
+
+
+def _maps() -> list[tuple[str, int]]:
+    """Path and bytes of each part of a file that is mapped."""
     try:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return []
-    return list(dict.fromkeys(line[line.index("/") :] for line in lines if "/" in line))
+    places = ((line[line.index("/") :], line.split(" ", 1)[0].split("-")) for line in lines if "/" in line)
+    return [(path, int(stop, 16) - int(start, 16)) for path, (start, stop) in places]
+
+
+def _bytes_of_new_maps() -> int:
+    """Of shared memory, and of files that were written since `watch`."""
+    return sum(
+        size for path, size in _maps() if path.startswith(SHARED_MEMORY) or (not _is_of_nobody(path) and _is_new(path))
+    )

@@ -51,7 +51,8 @@ class _Hasher(_Counter):
 
 
 def saved_bytes(model: Any) -> int:
-    """Size in bytes of the saved model. The same model gives the same number in every process.
+    """Size in bytes of the saved model. The same model gives the same number in every process; of TorchScript in every
+    one that has made as much of it before, since torch numbers its classes, and each digit is shipped.
 
     The whole module is saved, not its state_dict: structured pruning, low rank and quantization change the structure,
     and what is shipped must load again. cloudpickle writes importable classes by name, as pickle does, and carries

@@ -8,6 +8,7 @@ process only. What they read beyond the tolerances below means that the tensor m
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import os
 import sys
@@ -52,7 +53,8 @@ OF_CALL = 4 * MIB
 _NO_COMPILER = "TORCH_COMPILE_DISABLE"
 _SETTINGS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0"}
 """What oneDNN keeps for the next model is nobody's: it reads this before it first works."""
-_PACKED_ROWS, _PACKED_COLUMNS, _OF_PACKED = 64, 512, 96 * KIB
+_OF_PACKED = 96 * KIB  # of each packed weight
+"""What its kernel generates and keeps for its calls, beside the weight."""
 
 
 def balance(model: Path, inputs: Path, runtime: str | None, shipped: Sequence[str] = (), run: Run = call) -> Balance:
@@ -65,16 +67,14 @@ def balance(model: Path, inputs: Path, runtime: str | None, shipped: Sequence[st
     process_memory.import_libraries(model, runtime)
     gc.collect()
     mapped = set(opened_files.mapped())
-    opened_files.watch()
-    named = opened_files.WatchedByKernel(process_memory.paths_named_in(model))
+    opened_files.watch(process_memory.paths_named_in(model))
     others = OtherProcesses()
     # Compiling takes seconds, and megabytes that are nobody's numbers; the weights are the same without it.
     with torch.inference_mode(), _without_compiler():
         look = _balance if process_counters.are_here() else _uncounted
         found = look(model, example, others, runtime, run)
     own = {os.path.realpath(file) for file in (str(model), str(inputs), *shipped)}
-    named.note()
-    unnamed = opened_files.unexplained(found.unnamed_bytes, model)
+    unnamed = opened_files.unexplained_bytes()
     return replace(
         found,
         files=opened_files.shipped_with(own, mapped),
@@ -102,23 +102,16 @@ def _without_compiler() -> Iterator[None]:
 
 
 def _uncounted(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None, run: Run) -> Balance:
-    loaded, read = _load_and_call(model, example, others, runtime, run)
-    run(loaded, example)
-    why = "this system has no counters of a process by which it could be checked"
-    return Balance(0, why_not=why, unnamed_bytes=read)
+    run(_load_and_call(model, example, others, runtime, run), example)
+    return Balance(0, why_not="this system has no counters of a process by which it could be checked")
 
 
-def _load_and_call(
-    model: Path, example: Inputs, others: OtherProcesses, runtime: str | None, run: Run
-) -> tuple[nn.Module, int]:
-    """And how many bytes were read for it."""
-    before = opened_files.bytes_read()
-    loaded = process_memory.load_saved(model, runtime)
-    run(loaded, example)
-    read = opened_files.bytes_read() - before
-    opened_files.note_kept_open()
+def _load_and_call(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None, run: Run) -> nn.Module:
+    with opened_files.counting(model):
+        loaded: nn.Module = process_memory.load_saved(model, runtime)
+        run(loaded, example)
     others.note_first_call()
-    return loaded, read
+    return loaded
 
 
 def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None, run: Run) -> Balance:
@@ -127,7 +120,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
     process_counters.give_back_free_memory()  # else what was freed before would look like the model's, or hide it
     before, imports_before = process_counters.read(), process_counters.pages_of_imports()
     with process_counters.without_imports():
-        loaded, read = _load_and_call(model, example, others, runtime, run)
+        loaded = _load_and_call(model, example, others, runtime, run)
         gc.collect()
         run(loaded, example)
         gc.collect()
@@ -137,10 +130,10 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
         try:
             walk = tensor_meter.Walk(loaded)
         except tensor_meter.ForeignRuntime as foreign:
-            return Balance(0, foreign.runtime, unnamed_bytes=read)
+            return Balance(0, foreign.runtime)
         total, own, modules = walk.total_bytes(), walk.own_bytes, sum(map(_parts, loaded.modules()))
         objects = _room_for_objects(list(loaded.modules()), imported_before)
-        packed = sum(map(_packing_room, walk.packed))
+        padding, packed = sum(map(_packing_bytes, walk.packed)), _OF_PACKED * len(walk.packed)
         files = _unexplained_files(walk.ranges(), files_before)
         in_call = _unexplained_in_call(partial(run, loaded, example))
         del walk  # it keeps what it unpacked
@@ -153,16 +146,16 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
     pages = process_counters.room_for_pages() + 4 * OF_MODULE * modules + packed
     pages += _room_for_pages_of_imports(process_counters.pages_of_imports() - imports_before)
     books = (
-        (freed - own, OF_INSTANCE + OF_MODULE * modules + packed),
-        (allocated - total, OF_PROCESS + OF_MODULE * modules + packed),
+        (freed - own - padding, OF_INSTANCE + OF_MODULE * modules + packed),
+        (allocated - total - padding, OF_PROCESS + OF_MODULE * modules + packed),
         # What malloc has beyond the total stands in the line before.
         (after.anonymous - before.anonymous - max(total, allocated), pages),
         (after.objects - before.objects, objects),
         (files, OF_FILES),
-        (in_call, OF_CALL + packed),
+        (in_call, OF_CALL),
     )
     hidden = max((unexplained for unexplained, room in books if unexplained > room), default=0)
-    return Balance(hidden, books=books, unnamed_bytes=read)
+    return Balance(hidden, books=books, packing_bytes=padding)
 
 
 def _parts(module: nn.Module) -> int:
@@ -191,11 +184,13 @@ def _source_bytes(imported_before: set[str]) -> int:
     return found
 
 
-def _packing_room(shape: tuple[int, ...]) -> int:
-    """Kernels of int8 pad a packed matrix to whole blocks, and keep sums of its columns."""
-    rows, columns = shape[0], int(torch.Size(shape[1:]).numel())
-    padded = -(-rows // _PACKED_ROWS) * _PACKED_ROWS * -(-columns // _PACKED_COLUMNS) * _PACKED_COLUMNS
-    return padded - rows * columns + 16 * rows + _OF_PACKED
+def _packing_bytes(packed: torch.ScriptObject) -> int:
+    """What packed weights take beyond the numbers in them, by packing them once more: fbgemm pads rows and columns to
+    whole blocks, oneDNN keeps the weights as they were beside those that its kernels read."""
+    before = process_counters.allocated_bytes()
+    again = copy.deepcopy(packed)
+    taken = process_counters.allocated_bytes() - before
+    return max(0, taken - tensor_meter.Walk(again).total_bytes())
 
 
 def _unexplained_files(ranges: list[tuple[int, int]], before: dict[tuple[int, int], int]) -> int:

@@ -26,8 +26,6 @@ from pytest_modelopt.measuring.worker import opened_files
 _SELF = Path("/proc/self")
 _LEAST_MAPPED = 64 * 1024
 """A library's constants are smaller."""
-_SHARED_MEMORY = ("/dev/shm/", "/dev/zero", "/memfd:", "/SYSV")
-"""Pages of no file that several processes may have: to the kernel they are a file."""
 _OBJECTS = re.compile(rb"# bytes in allocated blocks +=\s+([\d,]+)")
 _OF_PAGES, _OF_THREADS_PAGES = 4 * 1024**2, 128 * 1024  # of each thread
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _RETURNED_BLOCK = -1, -3, 128 * 1024
@@ -59,14 +57,14 @@ def are_here() -> bool:
     if not sys.platform.startswith("linux") or not (_SELF / "smaps_rollup").exists():
         return False
     try:
-        before, block = _allocated(), bytearray(2**20)
-        return _allocated() - before >= len(block)
+        before, block = allocated_bytes(), bytearray(2**20)
+        return allocated_bytes() - before >= len(block)
     except (OSError, AttributeError):
         return False
 
 
 def read() -> Counters:
-    return Counters(_allocated() - _imported[0], _anonymous() - _imported[1], small_objects() - _imported[2])
+    return Counters(allocated_bytes() - _imported[0], _anonymous() - _imported[1], small_objects() - _imported[2])
 
 
 def anonymous() -> int:
@@ -95,7 +93,8 @@ def _libc() -> Any:
     return libc
 
 
-def _allocated() -> int:
+def allocated_bytes() -> int:
+    """What malloc has handed out and not got back, in all threads, with what imports have taken."""
     info = _libc().mallinfo2()
     return int(info.uordblks) + int(info.hblkhd)
 
@@ -156,13 +155,13 @@ def without_imports() -> Iterator[None]:
         if within[0] or not is_installed(spec.origin or ""):
             return load(spec)
         within[0] += 1
-        before = _allocated(), _anonymous(), small_objects()
+        before = allocated_bytes(), _anonymous(), small_objects()
         try:
             with opened_files.read_by_nobody():
                 return load(spec)
         finally:
             within[0] -= 1
-            _imported[0] += _allocated() - before[0]
+            _imported[0] += allocated_bytes() - before[0]
             _imported[1] += max(0, _anonymous() - before[1])
             _imported[2] += small_objects() - before[2]
 
@@ -183,7 +182,7 @@ def mapped_files() -> dict[tuple[int, int], int]:
         if "-" in head:
             start, _, stop = head.partition("-")
             _, _, file = rest.partition("/")
-            is_shared = f"/{file}".startswith(_SHARED_MEMORY)
+            is_shared = f"/{file}".startswith(opened_files.SHARED_MEMORY)
             is_data = bool(file) and "x" not in rest[:4] and (is_shared or not is_installed("/" + file))
             place = (int(start, 16), int(stop, 16)) if is_data else None
         elif head == "Rss:" and place is not None:

@@ -12,12 +12,13 @@ import io
 import types
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.autograd.profiler import profile
+from torch.utils import _pytree
 
 from pytest_modelopt.measuring.protocol import Memory
 from pytest_modelopt.measuring.worker.memory import reachable
@@ -60,7 +61,7 @@ _NO_TENSORS = (str, int, float, complex, bool, types.ModuleType, types.BuiltinFu
 class Walk:
     """Everything that a model reaches. What is visited is kept alive: a freed object's address could come again."""
 
-    def __init__(self, model: nn.Module, *, passes_runtimes: bool = False) -> None:
+    def __init__(self, model: Any, *, passes_runtimes: bool = False) -> None:
         """`passes_runtimes`: an object of another runtime does not end it, though nothing in there counts."""
         self._ranges: list[tuple[int, int, str]] = []
         self._archived = 0
@@ -69,8 +70,8 @@ class Walk:
         self._pending: list[Any] = [model]
         self._shared: list[Any] = []
         self._raw: set[tuple[int, int]] = set()
-        self.packed: list[tuple[int, ...]] = []
-        """Shapes of the weights that kernels have packed for themselves, in a size that only they know."""
+        self.packed: list[torch.ScriptObject] = []
+        """Weights that kernels have packed for themselves, in a size that only they know."""
         self._visit_pending()
         self.own_bytes = self.total_bytes()
         """Without what it shares with others of its class, and what the code of the project holds."""
@@ -181,7 +182,8 @@ class Walk:
         try:
             state = value.__getstate__()
             self._pending.append(state)
-            self.packed += [tuple(tensor.shape) for tensor in _quantized(state)]
+            if any(isinstance(leaf, torch.Tensor) for leaf in _pytree.tree_leaves(state)):  # else those in it have them
+                self.packed.append(value)
         except Exception as error:
             raise Unaccounted(f"the weights packed in a {value._type()} cannot be read: {error}") from error
 
@@ -238,18 +240,6 @@ def union_bytes(ranges: Iterable[tuple[int, int]]) -> int:
         total += max(0, stop - max(start, reached))
         reached = max(reached, stop)
     return total
-
-
-def _quantized(state: Any) -> Iterator[torch.Tensor]:
-    """The quantized tensors in the serialized state of packed weights."""
-    if isinstance(state, torch.Tensor) and state.is_quantized:
-        yield state
-    elif type(state) is torch.ScriptObject:
-        packed: Any = state
-        yield from _quantized(packed.__getstate__())
-    elif isinstance(state, (list, tuple)):
-        for item in state:
-            yield from _quantized(item)
 
 
 def _mkldnn_memory(tensor: torch.Tensor) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree
 
-from pytest_modelopt.optimizing.calling import Inputs, call_on
+from pytest_modelopt.optimizing.calling import Inputs, on
 from pytest_modelopt.optimizing.runtimes import telemetry
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule, Signature
 from pytest_modelopt.results.locked_folders import held_folder
@@ -100,7 +100,7 @@ class Flat(nn.Module):
         return kind(model, keywords).eval()
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        answer = call_on(self.model, dict(zip(self.keywords, tensors, strict=True)) if self.keywords else tensors)
+        answer = on(self.model, dict(zip(self.keywords, tensors, strict=True)) if self.keywords else tensors)()
         returned: list[torch.Tensor] = []
         for leaf in _pytree.tree_leaves(answer):
             if isinstance(leaf, torch.Tensor):
