@@ -25,7 +25,7 @@ _PACKED = (
     "its memory counts the numbers in its packed weights; torch's kernels keep {} more for them on this processor, as "
     "padding or as a second copy: `max_process_memory` limits what the whole process takes"
 )
-_PACKED_TOLD_BYTES, _PACKED_TOLD_SHARE = 256 * 1024, 0.25  # of its memory
+_PACKED_TOLD_BYTES, _PACKED_TOLD_SHARE = 1024**2, 0.25  # of its memory
 RUNS = 3
 """Fresh processes whose peaks make one figure."""
 
