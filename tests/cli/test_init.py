@@ -204,9 +204,9 @@ def test_a_second_model_with_a_metric_of_its_own_is_added(
     shop.runpytest("--modelopt", "-p", "no:cacheprovider").assert_outcomes(passed=2)
     assert main(["validate"]) == 0
     assert main([*call, "--add"]) == 2
-    assert "budgets.yaml:16: there is a model `wide-net` already: choose another one with --name" in (
-        capsys.readouterr().err
-    )
+    line = 1 + text.splitlines().index("  wide-net:")
+    told = f"budgets.yaml:{line}: there is a model `wide-net` already: choose another one with --name"
+    assert told in capsys.readouterr().err
     assert file.read_text(encoding="utf-8") == text
 
 
