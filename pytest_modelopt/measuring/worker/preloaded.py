@@ -30,11 +30,11 @@ def _state() -> tuple[object, ...]:
     return chosen(os.environ), handlers, settings(), Path.cwd()
 
 
-def has_threads_at_fork() -> bool:
-    """Whether threads run that a fork would not have, beside this one. Pools that expect forks, as OpenBLAS's (NumPy
+def threads_at_fork() -> int:
+    """How many threads run that a fork would not have, beside this one. Pools that expect forks, as OpenBLAS's (NumPy
     and SciPy have one each), end their threads before a fork and start them again at the next call."""
     if not _TASKS.is_dir():
-        return False
+        return 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python 3.12 warns of forks beside threads, which are what is looked for
         child = os.fork()
@@ -42,15 +42,13 @@ def has_threads_at_fork() -> bool:
         os._exit(0)
     os.waitpid(child, 0)
     deadline = time.monotonic() + _END_S
-    while has_more := len(list(_TASKS.iterdir())) > 1:
-        if time.monotonic() > deadline:
-            break
+    while (others := len(list(_TASKS.iterdir())) - 1) and time.monotonic() < deadline:
         time.sleep(0.01)
-    return has_more
+    return others
 
 
 def _import_libraries(names: list[str]) -> None:
-    before = _state()
+    before, threads = _state(), threads_at_fork()
     nothing = os.open(os.devnull, os.O_RDWR)
     streams = [os.dup(number) for number in (1, 2)]
     for number in (1, 2):  # what they print is printed by no worker, and is not for the terminal either
@@ -62,7 +60,7 @@ def _import_libraries(names: list[str]) -> None:
         os.dup2(stream, number)
         os.close(stream)
     os.close(nothing)
-    if _state() != before or has_threads_at_fork():
+    if _state() != before or threads_at_fork() > threads:
         os._exit(_UNCLEAN)
 
 
