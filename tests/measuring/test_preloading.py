@@ -35,12 +35,14 @@ def plain():
     return nn.Linear(2, 2)
 
 def with_a_switch():
+    import mailbox  # which no fork server of these tests has
     os.environ["BACKEND"] = "torch"
-    return model()
+    return plain()
 
 def with_the_compiler():
+    import mailbox
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = "/caches"
-    return model()
+    return plain()
 
 def inputs():
     import torch
@@ -89,7 +91,7 @@ def test_the_variable_that_the_compiler_sets_is_no_choice_of_the_project(
     variant: Callable[[str], Variant], tmp_path: Path
 ) -> None:
     """It is set where torch's compiler is imported, as all that builds on transformers does."""
-    assert imported(variant("with_the_compiler"), tmp_path)
+    assert "mailbox" in imported(variant("with_the_compiler"), tmp_path)
 
 
 def test_nothing_is_told_where_the_project_sets_the_environment(
