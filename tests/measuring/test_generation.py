@@ -19,6 +19,7 @@ from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker.bench import Bench
 from pytest_modelopt.measuring.worker.generation import Step, TimedDecode
+from pytest_modelopt.measuring.worker.memory.tensor_meter import call_peak_bytes
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.results.case import PlannedCase
@@ -148,6 +149,38 @@ def test_the_cache_is_counted_to_the_byte_at_the_whole_context(make: Make) -> No
     key_and_value, of_float = 2, 4
     assert memory.call.cache_bytes == key_and_value * LAYERS * 2 * CONTEXT * WIDTH * of_float
     assert (memory.call.context, memory.call.sequences) == (CONTEXT, 2)
+
+
+@pytest.mark.parametrize("recipe", [None, "int8-dynamic"])
+def test_the_peaks_are_those_of_a_loop_by_hand(make: Make, recipe: str | None) -> None:
+    bench = make(recipe=recipe)
+    model, ids = bench.model, continued_ids()
+    memory = bench.memory()
+    assert memory.call is not None
+    with torch.inference_mode():
+        _, before = loop_by_hand(model, ids[:, :-1])
+        peaks = [
+            call_peak_bytes(lambda: loop_by_hand(model, ids)),
+            call_peak_bytes(lambda: model(ids[:, :PROMPT], None)),
+            call_peak_bytes(lambda: model(ids[:, -1:], before)),
+        ]
+        _, cache = loop_by_hand(model, ids)
+    assert [memory.call_peak_bytes, memory.call.prefill_peak_bytes, memory.call.step_peak_bytes] == peaks
+    assert memory.call.cache_bytes == held_bytes(cache)
+
+
+def continued_ids() -> torch.Tensor:
+    """Of the measured call, which starts with two prompts."""
+    prompts = IDS[:2, :PROMPT]
+    return torch.cat([prompts, continued_by_hand(generating.gpt(), prompts, NEW)], dim=1)
+
+
+def loop_by_hand(model: Any, ids: torch.Tensor) -> Any:
+    """The last logits, and the cache of all tokens."""
+    logits, cache = model(ids[:, :PROMPT], None)
+    for at in range(PROMPT, ids.shape[1]):
+        logits, cache = model(ids[:, at : at + 1], cache)
+    return logits, cache
 
 
 def test_the_peak_is_that_of_prompt_and_steps_with_the_cache_in_it(make: Make) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from pytest_modelopt.measuring.worker.memory.tensor_meter import Unaccounted, call_peak_bytes, weights_bytes
+from pytest_modelopt.measuring.worker.size import saved_bytes
 from pytest_modelopt.optimizing.apply import optimize
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context
@@ -44,6 +45,16 @@ def test_the_peak_repeats_to_the_byte() -> None:
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval()
     inputs = torch.randn(2, 3, 32, 32)
     assert len({peak(model, inputs) for _ in range(5)}) == 1
+
+
+def test_gradients_count_beside_the_weights_and_are_not_saved() -> None:
+    """So a model that was trained in its factory is saved in fewer bytes than it holds."""
+    model, weights = nn.Linear(64, 64), 4 * (64 * 64 + 64)
+    model(torch.ones(1, 64)).sum().backward()
+    assert weights_bytes(model) == 2 * weights
+    assert weights < saved_bytes(model) < 1.5 * weights
+    model.zero_grad()
+    assert weights_bytes(model) == weights
 
 
 def test_tied_weights_and_views_count_once() -> None:

@@ -186,7 +186,8 @@ class Broken(torchmetrics.Metric):
             Broken({"precision": 1, "recall": 1}),
             torch.zeros(4),
             torch.zeros(4),
-            "returned a dict with precision, recall",
+            "returned a dict with precision, recall, not one number; let it average (`arguments: {average: macro}`, "
+            "where it takes that), or derive a class from it whose `compute` returns one number",
         ),
         (Broken((1.0, 2.0)), torch.zeros(4), torch.zeros(4), "returned a tuple of 2, not one number"),
         (Broken(torch.tensor(math.nan)), torch.zeros(4), torch.zeros(4), "returned nan, which is not a finite number"),

@@ -5,14 +5,18 @@ Small models, trained in a moment: regression, several labels, tokens, and speec
 
 from __future__ import annotations
 
+from importlib import util
+from pathlib import Path
+
 import jiwer
 import pytest
 import torch
-from torchmetrics import classification, regression, text
+from torchmetrics import classification, detection, regression, text
 from torchmetrics.functional.audio import signal_noise_ratio
 
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import read
+from tests.plugin import detection_task
 from tests.plugin import metric_tasks as tasks
 
 BUDGETS = """
@@ -61,6 +65,11 @@ models:
     data: tasks:labels_data
     metric: agreement
     recipes: {int8-dynamic: {max_accuracy_drop: 5 pp, max_flips: 5%}}
+  detection:
+    factory: detection:detector
+    data: detection:images
+    metric: detection:average_precision
+    recipes: {int8-dynamic: {max_accuracy_drop: 0.1, min_accuracy: 0.4, max_memory: 1 MB}}
 """
 
 EARLY = """
@@ -72,6 +81,7 @@ def regression_data():
     return tasks.regression_data()
 """
 VARIANTS = """
+import detection
 import tasks
 import torch
 
@@ -81,6 +91,9 @@ def test_variants(optimize):
         with torch.inference_mode():
             outputs = [model(batch) for batch in data()[0].split(64)]
         torch.save(torch.cat(outputs), f"{name}-int8.pt")
+    detector = optimize("detection:detector", "int8-dynamic", data="detection:images").load()
+    with torch.inference_mode():
+        torch.save(detector(detection.images()[0]), "detection-int8.pt")
 """
 
 
@@ -97,9 +110,10 @@ def outputs_of(side: str) -> dict[str, torch.Tensor]:
 
 def test_every_task_has_the_score_that_its_library_computes(tasks_project: pytest.Pytester) -> None:
     (tasks_project.path / "budgets.yaml").write_text(BUDGETS, encoding="utf-8")
-    tasks_project.makepyfile(test_variants=VARIANTS, early=EARLY)
+    source = Path(detection_task.__file__).read_text(encoding="utf-8")
+    tasks_project.makepyfile(test_variants=VARIANTS, early=EARLY, detection=source)
     result = tasks_project.runpytest("--modelopt", "--modelopt-report=report", "--modelopt-time-limit=1 ms")
-    result.assert_outcomes(passed=9)
+    result.assert_outcomes(passed=10)
     cases = {case.model: case for case in read(tasks_project.path / "report/record.json").cases}
     for side in ("original", "variant"):
         expected = expectations(outputs_of(side))
@@ -107,6 +121,7 @@ def test_every_task_has_the_score_that_its_library_computes(tasks_project: pytes
         assert found == pytest.approx(expected, rel=1e-5)
     _check_what_stands_beside_the_scores(cases)
     _check_metrics_without_labels(cases)
+    _check_detection(cases["detection"])
 
 
 def score_of(case: Case, side: str) -> float | None:
@@ -165,6 +180,32 @@ def _check_metrics_without_labels(cases: dict[str, Case]) -> None:
     assert agreement is not None
     assert (agreement.flips, agreement.right_to_wrong, agreement.wrong_to_right) == (200 - same, 200 - same, 0)
     assert score_of(cases["agreement"], "variant") == same / 200
+
+
+def _check_detection(case: Case) -> None:
+    """Lists of images of different sizes in, as many boxes out as there are; each image is an example."""
+    images, targets = detection_task.images()
+    model = detection_task.detector()
+    with torch.inference_mode():
+        of_original = model(images)
+    of_variant = torch.load("detection-int8.pt", weights_only=True)
+    found = [score_of(case, side) for side in ("original", "variant")]
+    assert found == pytest.approx([average_precision(of_original, targets), average_precision(of_variant, targets)])
+    assert len({image.shape for image in images}) > 2
+    assert len({len(each["boxes"]) for each in of_original}) > 2
+    assert case.reference is not None
+    assert case.reference.examples == len(images)
+    assert case.input_shapes == (tuple(images[0].shape),)
+
+
+def average_precision(outputs: list[detection_task.Found], targets: list[detection_task.Found]) -> float:
+    """That of torchmetrics, where its packages are installed, which must agree with the project's own."""
+    found = detection_task.average_precision(outputs, targets)
+    if util.find_spec("torchvision") and util.find_spec("pycocotools"):
+        metric = detection.MeanAveragePrecision(iou_thresholds=[0.5])
+        metric.update(outputs, targets)
+        assert float(metric.compute()["map"]) == pytest.approx(found, abs=1e-6)
+    return found
 
 
 LIVE = """

@@ -41,7 +41,7 @@ from pytest_modelopt.measuring.worker.other_tree import linked_to_head, taken_fr
 from pytest_modelopt.measuring.worker.part import Part
 from pytest_modelopt.measuring.worker.program_files import Made, left_out, load_file, made_by
 from pytest_modelopt.measuring.worker.remembered_inputs import remembers
-from pytest_modelopt.measuring.worker.settings import settings
+from pytest_modelopt.measuring.worker.settings import chosen, settings
 from pytest_modelopt.optimizing.calling import ForOneCall, Inputs, call
 from pytest_modelopt.optimizing.nests import sizes, tensors
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
@@ -87,7 +87,7 @@ class LoadedVariant:
     def imported(self) -> tuple[str, ...]:
         """Installed modules that this worker had to import, in order. None where the project's code has changed the
         environment, which they may have read."""
-        if self._environment != dict(os.environ):
+        if chosen(self._environment) != chosen(os.environ):
             return ()
         files = ((name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items()))
         new = ((name, file) for name, file in files if name not in self._modules and isinstance(file, str))

@@ -1,13 +1,15 @@
 """Does a variant answer the same examples the same way twice? Where it does not, a second pass over them shows how far.
 
 Dropout that `eval()` does not reach, sampling, noise, random kernels, a state that is kept from call to call: whatever
-it is, the score of such a variant is partly chance. A variant that repeats itself pays for the question with two calls
-on its first batch and two on a later one.
+it is, the score of such a variant is partly chance. A variant that repeats itself pays for the question with one call
+more on its first batch and one on a later one; with two each where the answers of the pass are too large to be kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -15,7 +17,7 @@ import torch
 from pytest_modelopt.measuring.protocol import ROUNDING, Answers, VariantError
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.loading import seed_everything
-from pytest_modelopt.measuring.worker.metrics.scorer import Batch
+from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Score, Scorer
 from pytest_modelopt.measuring.worker.quality import run
 from pytest_modelopt.measuring.worker.structure import tensors_in, texts_in
 from pytest_modelopt.optimizing.calling import Inputs
@@ -24,35 +26,75 @@ from pytest_modelopt.results.answers import Repeat
 Pass: TypeAlias = Callable[[Callable[[Iterable[Batch]], Iterable[Batch]]], Answers]
 """A pass over the data, seeded for the run; its batches go through the function that is given."""
 
+_KEPT_BYTES = 64 << 20
+"""Of one answer that is kept during the pass."""
 _CHUNK = 1 << 20
 """Numbers that are compared at a time: answers may be large."""
 
 
 class Probe:
-    """Remembers two batches of a pass over the data, and calls the model on them twice once the pass is over."""
+    """Remembers two batches of a pass over the data, and asks the model for them again once the pass is over."""
 
-    def __init__(self, model: Callable[..., Any], device: Device) -> None:
-        self._model, self._device = model, device
-        self._first: Inputs | None = None
-        self._later: Inputs | None = None
+    def __init__(self, model: Callable[..., Any], device: Device, *, keeps_answers: bool) -> None:
+        """`keeps_answers`: what the pass scores is what `model` answers."""
+        self._model, self._device, self._keeps_answers = model, device, keeps_answers
+        self._first: _Asked | None = None
+        self._later: _Asked | None = None
 
-    def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The same batches, as they come: how many there will be, nobody knows."""
-        for index, batch in enumerate(batches):
-            if index == 0:
-                self._first = batch.inputs
-            elif (index & (index - 1)) == 0:  # 1, 2, 4, 8, ...: the last one of these is in the second half
-                self._later = batch.inputs
-            yield batch
+    def watch(self, scorer: Scorer) -> Scorer:
+        """A scorer that is given what that one is given."""
+        return _Watched(scorer, self._see)
+
+    def _see(self, outputs: Any, inputs: Inputs, index: int) -> None:
+        """How many batches there will be, nobody knows."""
+        if index == 0:
+            self._first = self._asked(outputs, inputs)
+        elif (index & (index - 1)) == 0:  # 1, 2, 4, 8, ...: the last one of these is in the second half
+            self._later = None  # before another answer is kept
+            self._later = self._asked(outputs, inputs)
+
+    def _asked(self, outputs: Any, inputs: Inputs) -> _Asked:
+        answer = None
+        with contextlib.suppress(Exception):  # then `repeats` fails and says why
+            if self._keeps_answers and sum(tensor.nbytes for tensor in tensors_in(outputs)) <= _KEPT_BYTES:
+                answer = KeptAnswer(outputs)
+        return _Asked(inputs, answer)
 
     def repeats(self) -> bool:
-        """Whether two calls on the same inputs give the same answers, up to rounding. Nothing is seeded in between."""
-        kept = [inputs for inputs in (self._first, self._later) if inputs is not None]
+        """Whether the model gives the same answers to the same inputs again, up to rounding. Nothing is seeded in
+        between. The later batch is first: so a state that takes two values in turn is at another one for either."""
         with torch.inference_mode():
-            return all(KeptAnswer(self._call(inputs)).is_like(self._call(inputs)) for inputs in kept)
+            same = [self._is_same(asked) for asked in (self._later, self._first) if asked is not None]
+        return all(same)
+
+    def _is_same(self, asked: _Asked) -> bool:
+        before = asked.answer or KeptAnswer(self._call(asked.inputs))
+        return before.is_like(self._call(asked.inputs))
 
     def _call(self, inputs: Inputs) -> Any:
         return self._device.bring_back(run(self._model, self._device.take(inputs)))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    inputs: Inputs
+    answer: KeptAnswer | None
+    """None where it is large, or not what is asked for again: then the model is called on the inputs twice."""
+
+
+class _Watched:
+    """A scorer beside which another one looks at every batch."""
+
+    def __init__(self, scorer: Scorer, see: Callable[[Any, Inputs, int], None]) -> None:
+        self._scorer, self._see, self._index = scorer, see, 0
+
+    def add(self, outputs: Any, batch: Batch) -> None:
+        self._see(outputs, batch.inputs, self._index)
+        self._index += 1
+        self._scorer.add(outputs, batch)
+
+    def score(self, slices: int) -> Score:
+        return self._scorer.score(slices)
 
 
 def second_pass(first: Answers, one_pass: Pass, seed: int) -> Repeat | None:

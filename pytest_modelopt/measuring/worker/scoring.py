@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from pytest_modelopt.measuring.protocol import Answers, Examples, Tokens
+from pytest_modelopt.measuring.protocol import Answers, Examples
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import other_inputs, quality, repeating, size
 from pytest_modelopt.measuring.worker.generation import Step
@@ -24,7 +24,6 @@ from pytest_modelopt.measuring.worker.metrics.recorded_outputs import Recorder, 
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Scorer
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import make_metric
 from pytest_modelopt.results.answers import Interval, Repeat
-from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.metric import PERPLEXITY
 from pytest_modelopt.results.observations import OtherInputs
 
@@ -43,19 +42,20 @@ class Scoring(LoadedVariant):
         assert self._metric is not None
         self._set_threads_of_answers()
         kept, compared = (Path(path) if path else None for path in (keep, reference))
-        probe = repeating.Probe(self._called, self._device)
-        is_original = self._variant.is_original
-        seen = self._data.calibration_seen
-
-        def watched(batches: Iterable[Batch]) -> Iterable[Batch]:
-            return seen.evaluated(probe.watch(batches))
-
+        generation, is_original = self._variant.generation, self._variant.is_original
+        probe = repeating.Probe(self._called, self._device, keeps_answers=generation is None)
+        watched = self._data.calibration_seen.evaluated
         tokens = None
-        if self._variant.generation is not None:
-            answers, tokens = self._of_tokens(self._variant.generation, watched, kept, compared)
-        if self._variant.generation is None or self._metric.name != PERPLEXITY:
+        if generation is not None:
+            # From the data's own tokens come perplexity, flips and divergence, whatever is scored.
+            of_tokens = Perplexity(kept, compared)
+            forced = Forced(Step(self.model, self._function), generation)
+            answers = self._pass(watched, probe.watch(of_tokens), forced)
+            tokens = of_tokens.tokens()
+        if generation is None or self._metric.name != PERPLEXITY:
             scorer = self._metric.scorer(kept, compared, is_paired=is_original)
-            answers = self._pass(iter if tokens else watched, scorer, self._answering)
+            first = iter if tokens else watched, scorer if tokens else probe.watch(scorer)
+            answers = self._pass(*first, self._answering)
         self._has_scored = True
         self._known |= _classes(answers)
         self._known |= {"pairing": answers.pairing, "worst_score": self._metric.worst, "spread": answers.spread}
@@ -124,14 +124,6 @@ class Scoring(LoadedVariant):
             return self.model
         kind = Forced if self._variant.metric.name == PERPLEXITY else FreeRunning
         return kind(Step(self.model, self._function), generation)
-
-    def _of_tokens(
-        self, generation: Generation, watched: Watched, kept: Path | None, compared: Path | None
-    ) -> tuple[Answers, Tokens]:
-        """The pass over the data's own tokens, from which perplexity, flips and divergence come, whatever is scored."""
-        scorer = Perplexity(kept, compared)
-        answers = self._pass(watched, scorer, Forced(Step(self.model, self._function), generation))
-        return answers, scorer.tokens()
 
     def _pass(self, watched: Watched, scorer: Scorer, model: Callable[..., Any]) -> Answers:
         """Run a model on all of the evaluation data, whose batches pass through `watched`."""

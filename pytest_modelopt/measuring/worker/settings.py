@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from operator import attrgetter
 
 import torch
@@ -21,6 +22,14 @@ _INDUCTOR = (
     "cpp.threads",
 )
 """Those of the compiler that people set. It sets others itself, which says nothing about a recipe."""
+
+_SET_BY_COMPILER = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def chosen(environment: Mapping[str, str]) -> dict[str, str]:
+    """Environment variables without the one that torch's compiler sets where it is imported: that is no choice of the
+    project's, and each process would set it alike."""
+    return {name: value for name, value in environment.items() if name != _SET_BY_COMPILER}
 
 
 def settings() -> dict[str, str]:

@@ -62,8 +62,8 @@ _OF_PROBABILITIES = {
 _MEANINGLESS = ("meaningless", "undefined")
 """What torchmetrics says of a number that it returns all the same, such as the AUROC of data with one class."""
 _AVERAGE = (
-    "let it average (`arguments: {average: macro}`, where it takes that), or write a function that returns one number: "
-    "`metric: package.module:function`"
+    "let it average (`arguments: {average: macro}`, where it takes that), or derive a class from it whose `compute` "
+    "returns one number: `metric: package.module:Class`"
 )
 
 
