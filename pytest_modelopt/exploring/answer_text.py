@@ -1,0 +1,241 @@
+"""The answer of an exploration in words: the table, what was chosen and why, what did not pay, what may differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tabulate import tabulate
+
+from pytest_modelopt.editing.first_budgets import format_untried
+from pytest_modelopt.editing.value_format import reworded
+from pytest_modelopt.exploring.choice import Aim, Miss, Trial, broken, dominator, figure, nearest_miss, tied_with_best
+from pytest_modelopt.exploring.confirming import Confirmed, winner
+from pytest_modelopt.exploring.funnel import Search
+from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.reporting.cells import NOT_MEASURED, drop_cell, memory_cell, size_cell, speedup_cell
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.figures import format_factor, format_percentage
+from pytest_modelopt.results.metric import in_unit_interval
+from pytest_modelopt.results.record import Environment
+
+_AIMS: dict[Aim, str] = {"memory": "takes the least memory", "size": "is the smallest", "speedup": "is the fastest"}
+_HEADERS = ("", "recipe", "memory", "size", "speed", "drop", "measured")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All that an exploration found."""
+
+    search: Search
+    confirmed: tuple[Confirmed, ...]
+    is_cut_short: bool
+    """Whether the time or Ctrl-C ended it before the finalists were measured anew."""
+    is_split: bool
+    """Whether the finalists were measured on other examples than those by which they were chosen."""
+    examples: tuple[int, int]
+    """Of the part that chose, and of the one that confirmed; 0 where nothing was measured there."""
+
+    @property
+    def winner(self) -> Confirmed | None:
+        return winner(self.confirmed) if self.search.limits else None
+
+    @property
+    def miss(self) -> Miss | None:
+        """Where nothing keeps all limits on the part that chose."""
+        if not self.search.limits or self.search.holding:
+            return None
+        return nearest_miss(self.search.trials, 1)
+
+
+def lines(answer: Answer, environment: Environment | None) -> Iterator[str]:
+    yield from _table(answer)
+    yield from _chosen(answer)
+    yield _what_did_not_pay(answer)
+    yield _elsewhere(answer, environment)
+    yield from _untried(answer)
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+
+def _table(answer: Answer) -> Iterator[str]:
+    """Undominated candidates first; of a finalist its confirmed figures, and below them what the chosen part said."""
+    measured = [trial for trial in answer.search.trials if trial.case is not None and trial.case.variant is not None]
+    whole = [trial for trial in measured if trial.is_whole]
+    found = {id(trial): dominator(trial, whole) for trial in whole}
+    measured.sort(key=lambda trial: (found.get(id(trial), trial) is not None, bool(broken(trial.case)), trial.order))
+    rows: list[tuple[str, ...]] = []
+    anew = {each.trial.order: each for each in answer.confirmed}
+    for trial in measured:
+        mark = "*" if found.get(id(trial), trial) is None else ""
+        assert trial.case is not None
+        if trial.order in anew:
+            rows.append((mark, str(trial.recipe), *_cells(anew[trial.order].case), "confirmed"))
+            rows.append(("", "  as it was chosen", *_cells(trial.case), _state(trial)))
+        else:
+            rows.append((mark, str(trial.recipe), *_cells(trial.case), _state(trial)))
+    if not rows:
+        return
+    yield from tabulate(rows, _HEADERS, tablefmt="simple", disable_numparse=True).splitlines()
+    yield "* nothing is certainly better in memory, size, drop and speed together"
+
+
+def _cells(case: Case) -> tuple[str, ...]:
+    has_pairs = case.timing is not None and bool(case.timing.pairs)
+    speed = speedup_cell(case.timing, 1) if has_pairs and case.timing is not None else NOT_MEASURED
+    drop = NOT_MEASURED if case.drop is None else drop_cell(case, case.drop)
+    return memory_cell(case), size_cell(case), speed, drop
+
+
+def _state(trial: Trial) -> str:
+    if trial.why:
+        return f"stopped: {trial.why}"
+    misses = ", ".join(f"{each.limit.name} {each.limit.text}" for each in broken(trial.case))
+    cached = " (earlier)" if trial.is_cached else ""
+    return f"breaks {misses}{cached}" if misses else f"chosen part{cached}"
+
+
+# --- sentences -------------------------------------------------------------------------------------------------------
+
+
+def _chosen(answer: Answer) -> Iterator[str]:
+    """Why what was chosen won; or what came nearest, and what moving its limit would buy."""
+    if not answer.search.limits:
+        yield (
+            f"No limit was stated, so nothing is chosen: {_named(answer.search.front)} are the whole front, of which "
+            "none is certainly worse than another in all; state limits, such as --max-accuracy-drop 1pp, and one of "
+            "them is chosen."
+        )
+    elif (won := answer.winner) is not None:
+        yield _why_it_won(answer, won)
+    elif answer.miss is not None:
+        yield _nearest(answer, answer.miss)
+    elif answer.search.holding and not answer.confirmed:
+        best = answer.search.holding[0]
+        yield (
+            f"`{best.recipe}` keeps all limits on the part of the examples that chose it and "
+            f"{_AIMS[answer.search.aim]}, but it was not measured anew before the end: these figures may be luck. Call "
+            "explore again, which goes on."
+        )
+    elif answer.confirmed:
+        yield (
+            f"{_named([each.trial for each in answer.confirmed])}: chosen, and not confirmed. Measured anew, none of "
+            "them keeps all limits for certain: what it showed before was luck. Widen a limit, give more examples or "
+            "more --time."
+        )
+    else:
+        yield "No candidate could be measured whole, so nothing is chosen."
+    yield from _told_of_parts(answer)
+
+
+def _why_it_won(answer: Answer, won: Confirmed) -> str:
+    search = answer.search
+    holding = search.holding
+    tied = [each for each in tied_with_best(holding, search.aim) if each is not won.trial]
+    beside = ""
+    if won.trial in tied_with_best(holding, search.aim) and tied:
+        beside = f"; it ties with {_named(tied)} within the intervals, and is the simplest of them"
+    earlier = [each.trial for each in answer.confirmed if not each.holds]
+    if earlier:
+        beside += f"; {_named(earlier)} were preferred, and did not keep all limits when they were measured anew"
+    return (
+        f"`{won.trial.recipe}` won: of the {len(holding)} that keep all limits it {_AIMS[search.aim]} "
+        f"({_gains(won.case)}){beside}."
+    )
+
+
+def _gains(case: Case) -> str:
+    """'-75% memory, 1.4x as fast, 0.3 pp lost'."""
+    told = []
+    for criterion, what in (("memory", "memory"), ("size", "size")):
+        found = figure(case, "memory" if criterion == "memory" else "size")
+        if found is not None:
+            told.append(f"{'+' if found.middle > 1 else '-'}{format_percentage(abs(1 - found.middle))} {what}")
+    time = figure(case, "speedup")
+    if time is not None:
+        told.append(f"{format_factor(1 / time.middle)} as fast")
+    if case.drop is not None:
+        told.append(f"{drop_cell(case, case.drop)} drop")
+    return ", ".join(told)
+
+
+def _nearest(answer: Answer, miss: Miss) -> str:
+    """What binds, and what moving it would buy."""
+    limit, case = miss.binding.limit, miss.trial.case
+    assert case is not None
+    others = [each.limit for each in broken(case) if each.limit.name != limit.name]
+    beside = f" (it breaks {', '.join(f'{each.name} {each.text}' for each in others)}, too)" if others else ""
+    start = f"No candidate keeps all limits. `{miss.trial.recipe}` comes nearest, and {limit.name} binds{beside}: "
+    if miss.needed is None:
+        return f"{start}of it no value can be told that it would keep."
+    kind = LIMITS[limit.name]
+    style = kind.format(miss.needed, unit_interval=in_unit_interval(case.metric))
+    needed = reworded(limit.name, style, miss.needed, up=kind.bounds_from_above(case))
+    return f"{start}{needed} instead of {limit.text} gives {_gains(case)}."
+
+
+def _what_did_not_pay(answer: Answer) -> str:
+    reasons: dict[str, list[str]] = {}
+    for trial in answer.search.trials:
+        if trial.case is None:
+            continue
+        out = broken(trial.case)
+        if trial.case.error is not None:
+            reasons.setdefault("could not be made or measured", []).append(str(trial.recipe))
+        elif out:
+            reasons.setdefault(f"{out[0].limit.name} {out[0].limit.text}", []).append(str(trial.recipe))
+        elif (better := dominator(trial, answer.search.front)) is not None:
+            reasons.setdefault(f"no better in anything than {better.recipe}", []).append(str(trial.recipe))
+    if not reasons:
+        return "Nothing that was measured was left out."
+    told = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
+    return f"Did not pay: {told}."
+
+
+def _elsewhere(answer: Answer, environment: Environment | None) -> str:
+    """What may differ on another machine, by what the chosen variants are."""
+    of = [answer.winner.trial] if answer.winner is not None else answer.search.front
+    int8 = any(step.multiplies_int8 for trial in of for step in trial.recipe.steps)
+    runtime = any(step.gives == "runtime" for trial in of for step in trial.recipe.steps)
+    cpu = "" if environment is None else f" ({environment.cpu}, {environment.cpu_capability})"
+    told = f"On another machine than this one{cpu} speed may differ"
+    if int8:
+        flags = [flag for flag in environment.cpu_flags if "vnni" in flag or "amx" in flag] if environment else []
+        told += f", int8 most of all, which is fast here by {' and '.join(flags) if flags else 'no int8 instructions'}"
+    told += "; size repeats, and so does memory" + (" but for pages of the runtime's libraries" if runtime else "")
+    return f"{told}; answers may flip by rounding where kernels differ."
+
+
+def _told_of_parts(answer: Answer) -> Iterator[str]:
+    chose, confirmed = answer.examples
+    if answer.is_split and answer.confirmed:
+        yield (
+            f"Chosen on {chose} examples; the confirmed figures are of {confirmed} others, in fresh processes, and "
+            f"{len(answer.confirmed)} of the finalists were measured."
+        )
+    elif not answer.is_split and chose:
+        yield (
+            f"There are {chose} examples, too few for two parts: the figures are of the same examples by which the "
+            "recipe was chosen, so its drop may be luck. Give more examples, a hundred at least."
+        )
+    elif not chose:
+        yield (
+            "There is no data: whether the answers stay right is unknown. Give --data, and --metric agreement where "
+            "there are no labels."
+        )
+
+
+def _untried(answer: Answer) -> Iterator[str]:
+    left = [(str(trial.recipe), trial.why) for trial in answer.search.trials if trial.case is None]
+    yield from format_untried(left)
+    if answer.search.is_timed:
+        whole = [trial for trial in answer.search.trials if trial.is_whole and trial.case is not None]
+        untimed = [str(each.recipe) for each in whole if each.case is not None and each.case.timing is None]
+        if untimed:
+            yield f"not timed, since they break a limit or enough of the others are better: {', '.join(untimed)}"
+
+
+def _named(trials: Sequence[Trial]) -> str:
+    names = [f"`{trial.recipe}`" for trial in trials]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "nothing"
