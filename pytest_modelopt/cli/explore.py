@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pytest_modelopt.cli.arguments import count, seconds
 from pytest_modelopt.cli.exit_codes import INTERRUPTED, PASSED, RED
@@ -212,7 +212,7 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
     from pytest_modelopt.exploring import makeup_text
     from pytest_modelopt.exploring.answer_text import Answer
     from pytest_modelopt.exploring.confirming import confirm, finalists
-    from pytest_modelopt.exploring.funnel import FINALISTS, Search, TimeIsUp
+    from pytest_modelopt.exploring.funnel import Search, TimeIsUp
     from pytest_modelopt.exploring.space import worth_trying
     from pytest_modelopt.results.figures import format_time
 
@@ -236,9 +236,12 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
             f"{cache.of_others} earlier measurements are of another model, other data, other versions or another "
             "machine, and are not used"
         )
-    search = Search(space.recipes, gauge.limits, options.aim, gauge, cache, show)
-    reserve = min(0.4 * options.time, FINALISTS * (gauge.time_limit_s + 2 * took))
-    gauge.watch.until = start + options.time - reserve
+    ends = _ends(options.time, gauge.time_limit_s, took)
+
+    def begin(stage: Literal["measuring", "timing"]) -> None:
+        gauge.watch.until = start + ends[stage]
+
+    search = Search(space.recipes, gauge.limits, options.aim, gauge, cache, show, begin)
     search.run()
     if all(trial.case is None for trial in search.trials) and search.trials:
         if search.end == "interrupt":
@@ -255,7 +258,15 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
     )
     after = [each.case.variant.examples for each in confirmed if each.case.variant is not None]
     examples = (original.examples, max(after, default=0))
-    return Answer(search, tuple(confirmed), is_cut_short, gauge.part is not None, examples)
+    return Answer(search, len(chosen), tuple(confirmed), is_cut_short, gauge.part is not None, examples)
+
+
+def _ends(whole_s: float, time_limit_s: float, original_s: float) -> dict[str, float]:
+    """When measuring and timing end, in seconds from the start: time is left to measure the finalists anew."""
+    from pytest_modelopt.exploring.funnel import FINALISTS
+
+    anew_s = min(0.4 * whole_s, original_s + FINALISTS * (original_s / 2 + time_limit_s / 4))
+    return {"measuring": 0.85 * (whole_s - anew_s), "timing": whole_s - anew_s}
 
 
 def _keep_record(path: Path, gauge: GateGauge) -> None:

@@ -13,6 +13,7 @@ from pytest_modelopt.exploring.choice import Aim, Trial
 from pytest_modelopt.exploring.funnel import TimeIsUp
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.limits.catalogue import LIMITS, is_open
+from pytest_modelopt.measuring.controller.paired_timing import IsOpen
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.side_by_side import GoesOn
 from pytest_modelopt.measuring.variant import DataPart, Variant
@@ -23,7 +24,9 @@ from pytest_modelopt.reporting.failure_text import explain
 from pytest_modelopt.reporting.messages.reasons import format_useless
 from pytest_modelopt.results.case import ORIGINAL, Case, MeasuredCase
 from pytest_modelopt.results.measurement import LayerCoverage, Measurement
+from pytest_modelopt.results.timed_pairs import TimedCall
 from pytest_modelopt.results.verdicts import Limit
+from pytest_modelopt.statistics.timing import Samples
 
 LEAST_EXAMPLES = 50
 """Of each part: with fewer, one example is more than 2 pp."""
@@ -103,23 +106,19 @@ class GateGauge:
     # --- candidates --------------------------------------------------------------------------------------------------
 
     def measure(self, recipe: Expression, goes_on: GoesOn) -> Case:
-        case = self._run(recipe, self.part, None, goes_on)
+        case = self._run(recipe, self.part, self._choosing_s, goes_on, self._is_open)
         if self.session.runner.original_failed:
             raise ValueError(explain(case, strict=False))
         return case
 
     def time(self, recipe: Expression, case: Case) -> Case:
-        limit_s = min(_CHOOSING_S, self.time_limit_s)
-        variant = replace(self._variant(recipe, self.part), time_limit_s=limit_s)
+        variant = replace(self._variant(recipe, self.part), time_limit_s=self._choosing_s)
+        return self.judge(self.session.runner.time(case, variant, self._is_open))
+
+    def _is_open(self, samples: Samples, call: TimedCall) -> bool:
+        """While candidates are chosen from: until limits are decided; where the times are compared, all the time."""
         timed = [limit for limit in self.limits if LIMITS[limit.name].is_timed]
-        matters = self.aim == "speedup" or not self.limits
-        return self.judge(
-            self.session.runner.time(
-                case,
-                variant,
-                lambda samples, call: matters or is_open(timed, samples, self.session.timed_limits, call),
-            )
-        )
+        return self.aim == "speedup" or not self.limits or is_open(timed, samples, self._timed, call)
 
     def judge(self, case: MeasuredCase) -> Case:
         return judge(replace(case, limits=tuple(self.limits)), timed_limits=self.session.timed_limits)
@@ -151,12 +150,17 @@ class GateGauge:
         return repr(replace(variant, environment=(), import_paths=(), working_directory="", time_limit_s=None))
 
     def _run(
-        self, recipe: Expression, part: DataPart | None, time_limit_s: float | None, goes_on: GoesOn | None = None
+        self,
+        recipe: Expression,
+        part: DataPart | None,
+        time_limit_s: float,
+        goes_on: GoesOn | None = None,
+        is_open: IsOpen | None = None,
     ) -> Case:
-        variant = self._variant(recipe, part)
-        variant = replace(variant, time_limit_s=time_limit_s or variant.time_limit_s)
-        name = f"{self.model.name}/{recipe.text}"
-        return self.session.run(name, self.model.name, tuple(self.limits), variant, self.model.inference, goes_on)
+        variant = replace(self._variant(recipe, part), time_limit_s=time_limit_s)
+        model = self.model
+        name = f"{model.name}/{recipe.text}"
+        return self.session.run(name, model.name, tuple(self.limits), variant, model.inference, goes_on, is_open)
 
     def _variant(self, recipe: Expression | None, part: DataPart | None) -> Variant:
         made = variant_of(self.budgets, self.model, recipe, Path.cwd(), None, self.model.workloads[0])
@@ -165,6 +169,10 @@ class GateGauge:
     @property
     def time_limit_s(self) -> float:
         return self.options.time_limit_s or self.model.workloads[0].time_limit_s or self.budgets.defaults.time_limit_s
+
+    @property
+    def _choosing_s(self) -> float:
+        return min(_CHOOSING_S, self.time_limit_s)
 
     @property
     def _timed(self) -> int:

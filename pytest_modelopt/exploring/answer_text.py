@@ -9,10 +9,21 @@ from tabulate import tabulate
 
 from pytest_modelopt.editing.first_budgets import format_untried
 from pytest_modelopt.editing.value_format import reworded
-from pytest_modelopt.exploring.choice import Aim, Miss, Trial, broken, dominator, figure, nearest_miss, tied_with_best
+from pytest_modelopt.exploring.choice import (
+    Aim,
+    Miss,
+    Trial,
+    broken,
+    dominator,
+    figure,
+    nearest_miss,
+    open_limits,
+    tied_with_best,
+)
 from pytest_modelopt.exploring.confirming import Confirmed, winner
 from pytest_modelopt.exploring.funnel import Search
 from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.limits.derived import Derived
 from pytest_modelopt.reporting.cells import NOT_MEASURED, drop_cell, memory_cell, size_cell, speedup_cell
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.figures import format_factor, format_percentage
@@ -28,6 +39,7 @@ class Answer:
     """All that an exploration found."""
 
     search: Search
+    finalists: int
     confirmed: tuple[Confirmed, ...]
     is_cut_short: bool
     """Whether the time or Ctrl-C ended it before the finalists were measured anew."""
@@ -43,7 +55,7 @@ class Answer:
     @property
     def miss(self) -> Miss | None:
         """Where nothing keeps all limits on the part that chose."""
-        if not self.search.limits or self.search.holding:
+        if not self.search.limits or self.search.holding or self.search.undecided:
             return None
         return nearest_miss(self.search.trials, 1)
 
@@ -109,15 +121,10 @@ def _chosen(answer: Answer) -> Iterator[str]:
         )
     elif (won := answer.winner) is not None:
         yield _why_it_won(answer, won)
-    elif answer.miss is not None:
+    elif not answer.confirmed and (may := answer.search.holding or answer.search.undecided):
+        yield _unconfirmed(answer, may[0])
+    elif not answer.confirmed and answer.miss is not None:
         yield _nearest(answer, answer.miss)
-    elif answer.search.holding and not answer.confirmed:
-        best = answer.search.holding[0]
-        yield (
-            f"`{best.recipe}` keeps all limits on the part of the examples that chose it and "
-            f"{_AIMS[answer.search.aim]}, but it was not measured anew before the end: these figures may be luck. Call "
-            "explore again, which goes on."
-        )
     elif answer.confirmed:
         yield (
             f"{_named([each.trial for each in answer.confirmed])}: chosen, and not confirmed. Measured anew, none of "
@@ -127,6 +134,18 @@ def _chosen(answer: Answer) -> Iterator[str]:
     else:
         yield "No candidate could be measured whole, so nothing is chosen."
     yield from _told_of_parts(answer)
+
+
+def _unconfirmed(answer: Answer, best: Trial) -> str:
+    """The best so far, where the end came before it was measured anew."""
+    left = open_limits(best.case)
+    kept = "all limits" if not left else f"all limits but {' and '.join(f'{each.name} {each.text}' for each in left)}"
+    undecided = f", which {'was' if len(left) == 1 else 'were'} not decided" if left else ""
+    aim = "" if left else f" and {_AIMS[answer.search.aim]}"
+    return (
+        f"`{best.recipe}` keeps {kept}{undecided}{aim}, on the part of the examples that chose it. It was not measured "
+        "anew before the end, so these figures may be luck: call explore again, which goes on."
+    )
 
 
 def _why_it_won(answer: Answer, won: Confirmed) -> str:
@@ -139,10 +158,10 @@ def _why_it_won(answer: Answer, won: Confirmed) -> str:
     earlier = [each.trial for each in answer.confirmed if not each.holds]
     if earlier:
         beside += f"; {_named(earlier)} were preferred, and did not keep all limits when they were measured anew"
-    return (
-        f"`{won.trial.recipe}` won: of the {len(holding)} that keep all limits it {_AIMS[search.aim]} "
-        f"({_gains(won.case)}){beside}."
-    )
+    among = f"of the {len(holding)} that keep all limits it {_AIMS[search.aim]}"
+    if len(holding) < 2:
+        among = "no other one is known to keep all limits"
+    return f"`{won.trial.recipe}` won: {among} ({_gains(won.case)}){beside}."
 
 
 def _gains(case: Case) -> str:
@@ -152,9 +171,9 @@ def _gains(case: Case) -> str:
         found = figure(case, "memory" if criterion == "memory" else "size")
         if found is not None:
             told.append(f"{'+' if found.middle > 1 else '-'}{format_percentage(abs(1 - found.middle))} {what}")
-    time = figure(case, "speedup")
-    if time is not None:
-        told.append(f"{format_factor(1 / time.middle)} as fast")
+    speedup = Derived(case).speedup
+    if speedup is not None:
+        told.append(f"{format_factor(speedup)} as fast")
     if case.drop is not None:
         told.append(f"{drop_cell(case, case.drop)} drop")
     return ", ".join(told)
@@ -211,8 +230,8 @@ def _told_of_parts(answer: Answer) -> Iterator[str]:
     chose, confirmed = answer.examples
     if answer.is_split and answer.confirmed:
         yield (
-            f"Chosen on {chose} examples; the confirmed figures are of {confirmed} others, in fresh processes, and "
-            f"{len(answer.confirmed)} of the finalists were measured."
+            f"Chosen on {chose} examples; confirmed figures are of {confirmed} others, in fresh processes: of "
+            f"{len(answer.confirmed)} of {answer.finalists} finalists, which share the error of each timed limit."
         )
     elif not answer.is_split and chose:
         yield (
@@ -233,7 +252,8 @@ def _untried(answer: Answer) -> Iterator[str]:
         whole = [trial for trial in answer.search.trials if trial.is_whole and trial.case is not None]
         untimed = [str(each.recipe) for each in whole if each.case is not None and each.case.timing is None]
         if untimed:
-            yield f"not timed, since they break a limit or enough of the others are better: {', '.join(untimed)}"
+            why = "the time was over, or they cannot win" if answer.search.end != "done" else "they cannot win"
+            yield f"not timed, since {why}: {', '.join(untimed)}"
 
 
 def _named(trials: Sequence[Trial]) -> str:

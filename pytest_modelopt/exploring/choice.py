@@ -137,13 +137,22 @@ def is_confirmed(case: Case, finalists: int) -> bool:
     return holds(case) and all(LIMITS[limit.name].passes_among(case, limit, finalists) for limit in errors)
 
 
-def open_limits(case: Case) -> tuple[Limit, ...]:
-    """Limits of level `error` that are timed, and of which nothing is known yet."""
+def open_limits(case: Case | None) -> tuple[Limit, ...]:
+    """Limits of level `error` that are neither kept nor broken: statistics could not decide, or there are no times."""
     return tuple(
         each.limit
-        for each in case.verdicts
-        if each.limit.level == "error" and LIMITS[each.limit.name].is_timed and each.outcome != "fail"
+        for each in (case.verdicts if case is not None else ())
+        if each.limit.level == "error"
+        and (each.outcome == "inconclusive" or (each.outcome == "not measured" and LIMITS[each.limit.name].is_timed))
     )
+
+
+def is_undecided(case: Case | None) -> bool:
+    """Whether limits of level `error` are open, and all others kept."""
+    if case is None or case.error is not None or broken(case):
+        return False
+    left = [each.limit for each in case.verdicts if each.limit.level == "error" and each.outcome != "pass"]
+    return bool(left) and len(left) == len(open_limits(case))
 
 
 # --- the best --------------------------------------------------------------------------------------------------------
@@ -210,5 +219,5 @@ def shortfall(verdict: Verdict) -> float:
 
 def _worst(case: Case | None) -> Verdict | None:
     verdicts = [each for each in case.verdicts if each.limit.level == "error"] if case is not None else []
-    kept_not = [each for each in verdicts if each.outcome != "pass"]
-    return max(kept_not, key=shortfall, default=None)
+    missed = [each for each in verdicts if each.outcome == "fail"]
+    return max(missed, key=shortfall, default=None)

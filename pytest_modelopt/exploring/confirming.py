@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pytest_modelopt.exploring.choice import Trial, broken, is_confirmed, ranked
+from pytest_modelopt.exploring.choice import Trial, is_confirmed, ranked
 from pytest_modelopt.exploring.funnel import FINALISTS, Search, TimeIsUp
 from pytest_modelopt.results.case import Case
 
@@ -22,19 +22,10 @@ class Confirmed:
 
 def finalists(search: Search) -> list[Trial]:
     """The candidates that are measured anew, the preferred one first: those that keep all limits by the aim, then those
-    of which times could not decide; without limits the front."""
+    of which it is not known; without limits the front."""
     if not search.limits:
         return search.front[:FINALISTS]
-    holding = search.holding
-    undecided = [trial for trial in search.trials if trial.is_whole and trial not in holding and _is_open(trial)]
-    return [*holding, *ranked(undecided, search.aim)][:FINALISTS]
-
-
-def _is_open(trial: Trial) -> bool:
-    """Whether nothing but times keeps it from holding all limits, and these could not decide."""
-    verdicts = trial.case.verdicts if trial.case is not None else ()
-    left = [each for each in verdicts if each.limit.level == "error" and each.outcome != "pass"]
-    return not broken(trial.case) and all(each.outcome == "inconclusive" for each in left)
+    return [*search.holding, *ranked(search.undecided, search.aim)][:FINALISTS]
 
 
 def confirm(

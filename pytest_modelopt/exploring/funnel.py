@@ -1,7 +1,8 @@
 """The funnel: every candidate in turn, the cheapest evidence first, until the time is over.
 
 What the recipe changed and the size are known before memory, memory before answers, answers before times. A candidate
-that breaks a limit is not measured further. Times are measured last, of those only that may still win.
+that breaks a limit is not measured further, and one that another has beaten already is not timed: so there is an
+answer early, and times are spent on what may win.
 
 Continuous knobs (`ratio`, `energy`, `batches`) of what is not dominated would come behind `_measure_all`: as further
 recipes, which take the same way.
@@ -19,6 +20,7 @@ from pytest_modelopt.exploring.choice import (
     broken,
     dominator,
     holds,
+    is_undecided,
     nearest_miss,
     open_limits,
     ranked,
@@ -43,7 +45,7 @@ class Gauge(Protocol):
     """What measures: the gate's own runner and judge, or records made by hand."""
 
     def measure(self, recipe: Expression, goes_on: GoesOn) -> Case:
-        """The case, judged, without times."""
+        """The case, judged; with times where `goes_on` allows that."""
 
     def time(self, recipe: Expression, case: Case) -> Case:
         """The same with its times, judged again."""
@@ -81,6 +83,8 @@ class Search:
     memory: Memory
     tell: Callable[[str], None] = lambda text: None
     """Shown while it runs: what is known so far."""
+    begin: Callable[[Literal["measuring", "timing"]], None] = lambda stage: None
+    """Called as a stage begins, each of which has an end of its own: who measures slowly still gets some times."""
     trials: list[Trial] = field(default_factory=list)
     end: End = "done"
 
@@ -90,14 +94,19 @@ class Search:
     def run(self) -> None:
         """Until all is tried, or `TimeIsUp` or Ctrl-C is raised in a step. What was measured by then stands."""
         try:
-            self._measure_all()
-            self._time_those_that_may_win()
-            if not self.holding:
-                self._complete_the_nearest()
-        except TimeIsUp:
-            self.end = "time"
+            self._until_its_end("measuring", self._measure_all)
+            self._until_its_end("timing", self._time_those_that_may_win)
+            if self.end == "done" and not self.holding:
+                self._until_its_end("timing", self._complete_the_nearest)
         except KeyboardInterrupt:
             self.end = "interrupt"
+
+    def _until_its_end(self, stage: Literal["measuring", "timing"], work: Callable[[], None]) -> None:
+        self.begin(stage)
+        try:
+            work()
+        except TimeIsUp:
+            self.end = "time"
 
     # --- what is known -----------------------------------------------------------------------------------------------
 
@@ -105,6 +114,11 @@ class Search:
     def holding(self) -> list[Trial]:
         """Those that keep all limits, the best by the aim first."""
         return ranked([trial for trial in self.trials if trial.is_whole and holds(trial.case)], self.aim)
+
+    @property
+    def undecided(self) -> list[Trial]:
+        """Those of which it is not known whether they keep all limits."""
+        return [trial for trial in self.trials if trial.is_whole and is_undecided(trial.case)]
 
     @property
     def is_timed(self) -> bool:
@@ -125,10 +139,13 @@ class Search:
             self.trials[number] = self._measured(trial, even_if_broken=False)
 
     def _measured(self, trial: Trial, *, even_if_broken: bool) -> Trial:
-        """All but the times, or what shows that a limit is broken; as it is remembered, where that is enough."""
+        """All of it, or what shows that it cannot win; as it is remembered, where that is enough."""
 
         def goes_on(case: MeasuredCase, stage: Stage) -> bool:
-            return stage != "timing" and (even_if_broken or not broken(self.gauge.judge(case)))
+            judged = self.gauge.judge(case)
+            if stage == "timing":
+                return self._may_win(replace(trial, case=judged, why=""))
+            return even_if_broken or not broken(judged)
 
         known = self.memory.get(trial.recipe)
         if known is not None:
@@ -140,9 +157,18 @@ class Search:
             self.memory.put(trial.recipe, case)
         return replace(trial, case=case, why=_why_not_whole(case), is_cached=False)
 
+    def _may_win(self, trial: Trial) -> bool:
+        """Whether the times of a candidate of which all else is known may make it the best of those so far."""
+        others = [other for other in self.trials if other.is_whole and other.order != trial.order]
+        if not self.is_timed or broken(trial.case):
+            return False
+        if self.aim == "speedup" or not self.limits:
+            return dominator(trial, others) is None
+        return ranked([*self.holding, trial], self.aim)[0] is trial
+
     def _time_those_that_may_win(self) -> None:
-        """By the aim's own figure, the best first, until enough of them keep all limits: those behind cannot win. Where
-        the times themselves are the aim, or there is none, all are timed, what nothing dominates first."""
+        """The rest of the times: by the aim's own figure, the best first, until there are enough finalists. Where times
+        themselves are the aim, or no limit is stated, of all, what nothing dominates first."""
         if not self.is_timed:
             return
         whole = [trial for trial in self.trials if trial.is_whole and not broken(trial.case)]

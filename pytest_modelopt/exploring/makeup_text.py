@@ -18,7 +18,7 @@ def lines(name: str, original: Measurement, layers: Sequence[LayerCoverage], spa
     """Weights and multiply-adds by kind and by layer, where the peak of memory lies, and what can pay."""
     weights = sum(layer.weight_bytes for layer in layers)
     work = sum(layer.multiply_adds for layer in layers)
-    counted = f", {format_number(work)} multiply-adds a call" if work else ""
+    counted = f", {format_number(work / 1e6)} million multiply-adds a call" if work else ""
     yield f"{name}: {format_bytes(weights)} of weights{counted}"
     by_kind: Counter[str] = Counter()
     work_of: Counter[str] = Counter()

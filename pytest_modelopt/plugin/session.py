@@ -139,8 +139,10 @@ class Session:
         variant: Variant,
         inference: Inference = "set",
         goes_on: GoesOn | None = None,
+        is_open: IsOpen | None = None,
     ) -> Case:
-        """Measure one case and judge it. `goes_on` may end it before all is measured (`Runner.measure`)."""
+        """Measure one case and judge it. `goes_on` may end it before all is measured (`Runner.measure`), and `is_open`
+        says when its timing ends: by default once all limits are decided."""
         from pytest_modelopt.diagnosis.empty_comparison import compares_nothing
         from pytest_modelopt.diagnosis.examine import examine
         from pytest_modelopt.judging.judge import judge
@@ -158,7 +160,11 @@ class Session:
             measured = self.runner.measure_original(planned, variant, self._is_open(limits), is_timed=is_timed)
         else:
             measured = self.runner.measure(
-                planned, variant, self._is_open(limits), keep=self.compares_with_base, goes_on=goes_on or always
+                planned,
+                variant,
+                is_open or self._is_open(limits),
+                keep=self.compares_with_base,
+                goes_on=goes_on or always,
             )
         self._environment = self.runner.environment
         ill_fitting = _unfit_for_scores(measured)
