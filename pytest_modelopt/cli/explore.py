@@ -93,14 +93,19 @@ def _model(options: argparse.Namespace, path: Path) -> tuple[BudgetsFile, ModelE
     """The model, and the file in which it stands, or would stand."""
     from pytest_modelopt.cli.arguments import reference
     from pytest_modelopt.config.loader import load_budgets
-    from pytest_modelopt.editing.first_budgets import Head, render
+    from pytest_modelopt.editing.first_budgets import Head, Outcome, render
     from pytest_modelopt.limits.spelling import did_you_mean
 
     if ":" in options.model:
         factory = reference(options.model)
-        name = options.name or name_of(factory)
-        head = Head((), name, model_keys(options, factory))
-        budgets = loaded(render(head, (), 0), path, options.root)
+        if options.data is None and options.example_inputs is None:
+            raise ValueError(
+                f"there is nothing to call {factory} on: give --data PACKAGE.MODULE:FUNCTION, and --metric agreement "
+                "where there are no labels; or --example-inputs alone, where its answers do not matter"
+            )
+        head = Head((), options.name or name_of(factory), model_keys(options, factory))
+        stated = (Outcome("int8-dynamic", None),)  # a model of a budgets file has a recipe
+        budgets = loaded(render(head, stated, 0), path, options.root)
         return budgets, budgets.models[0]
     given = [key for key, value in model_keys(options, "") if key != "metric" or value != "accuracy"]
     if given:

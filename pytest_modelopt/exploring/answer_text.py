@@ -15,7 +15,6 @@ from pytest_modelopt.exploring.choice import (
     Trial,
     broken,
     dominator,
-    figure,
     nearest_miss,
     open_limits,
     tied_with_best,
@@ -29,6 +28,7 @@ from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.figures import format_factor, format_percentage
 from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.record import Environment
+from pytest_modelopt.results.verdicts import Limit
 
 _AIMS: dict[Aim, str] = {"memory": "takes the least memory", "size": "is the smallest", "speedup": "is the fastest"}
 _HEADERS = ("", "recipe", "memory", "size", "speed", "drop", "measured")
@@ -103,7 +103,7 @@ def _cells(case: Case) -> tuple[str, ...]:
 def _state(trial: Trial) -> str:
     if trial.why:
         return f"stopped: {trial.why}"
-    misses = ", ".join(f"{each.limit.name} {each.limit.text}" for each in broken(trial.case))
+    misses = _limits([each.limit for each in broken(trial.case)])
     cached = " (earlier)" if trial.is_cached else ""
     return f"breaks {misses}{cached}" if misses else f"chosen part{cached}"
 
@@ -139,7 +139,7 @@ def _chosen(answer: Answer) -> Iterator[str]:
 def _unconfirmed(answer: Answer, best: Trial) -> str:
     """The best so far, where the end came before it was measured anew."""
     left = open_limits(best.case)
-    kept = "all limits" if not left else f"all limits but {' and '.join(f'{each.name} {each.text}' for each in left)}"
+    kept = f"all limits but {_limits(left)}" if left else "all limits"
     undecided = f", which {'was' if len(left) == 1 else 'were'} not decided" if left else ""
     aim = "" if left else f" and {_AIMS[answer.search.aim]}"
     return (
@@ -167,13 +167,12 @@ def _why_it_won(answer: Answer, won: Confirmed) -> str:
 def _gains(case: Case) -> str:
     """'-75% memory, 1.4x as fast, 0.3 pp lost'."""
     told = []
-    for criterion, what in (("memory", "memory"), ("size", "size")):
-        found = figure(case, "memory" if criterion == "memory" else "size")
-        if found is not None:
-            told.append(f"{'+' if found.middle > 1 else '-'}{format_percentage(abs(1 - found.middle))} {what}")
-    speedup = Derived(case).speedup
-    if speedup is not None:
-        told.append(f"{format_factor(speedup)} as fast")
+    derived = Derived(case)
+    for grown, what in ((derived.memory_growth, "memory"), (derived.size_growth, "size")):
+        if grown is not None:
+            told.append(f"{'+' if grown > 0 else '-'}{format_percentage(round(abs(grown), 5))} {what}")
+    if derived.speedup is not None:
+        told.append(f"{format_factor(derived.speedup)} as fast")
     if case.drop is not None:
         told.append(f"{drop_cell(case, case.drop)} drop")
     return ", ".join(told)
@@ -184,7 +183,9 @@ def _nearest(answer: Answer, miss: Miss) -> str:
     limit, case = miss.binding.limit, miss.trial.case
     assert case is not None
     others = [each.limit for each in broken(case) if each.limit.name != limit.name]
-    beside = f" (it breaks {', '.join(f'{each.name} {each.text}' for each in others)}, too)" if others else ""
+    beside = f" (it breaks {_limits(others)}, too)" if others else ""
+    if undecided := open_limits(case):
+        beside += f" ({_limits(undecided)} is open)"
     start = f"No candidate keeps all limits. `{miss.trial.recipe}` comes nearest, and {limit.name} binds{beside}: "
     if miss.needed is None:
         return f"{start}of it no value can be told that it would keep."
@@ -192,6 +193,10 @@ def _nearest(answer: Answer, miss: Miss) -> str:
     style = kind.format(miss.needed, unit_interval=in_unit_interval(case.metric))
     needed = reworded(limit.name, style, miss.needed, up=kind.bounds_from_above(case))
     return f"{start}{needed} instead of {limit.text} gives {_gains(case)}."
+
+
+def _limits(limits: Sequence[Limit]) -> str:
+    return ", ".join(f"{each.name} {each.text}" for each in limits)
 
 
 def _what_did_not_pay(answer: Answer) -> str:

@@ -76,14 +76,14 @@ def runnable(texts: Iterable[str], device: str, *, has_calibration: bool) -> Spa
 
 
 def explored() -> tuple[str, ...]:
-    """All that `explore` tries: each recipe alone, then the chains, and of both first what is made at once, then what
-    another runtime or a compiler makes. Otherwise in the order of the lists."""
+    """All that `explore` tries: what is made at once before what another runtime or a compiler makes, which takes many
+    times as long. Of both each recipe alone comes first, then the chains; otherwise it is the order of the lists."""
     return tuple(sorted((*USUAL, *_FURTHER), key=_effort))
 
 
 def _effort(text: str) -> tuple[bool, bool]:
     steps = parse(text).steps
-    return len(steps) > 1, any(step.imports_compiler or step.gives in ("runtime", "compiled") for step in steps)
+    return any(step.imports_compiler or step.gives in ("runtime", "compiled") for step in steps), len(steps) > 1
 
 
 def _of_the_project() -> list[str]:
