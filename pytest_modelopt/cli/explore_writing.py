@@ -49,7 +49,7 @@ def _with_model(options: argparse.Namespace, output: Path, model: ModelEntry, ou
     if before is None:
         require_that_it_can_be_written(output)
     keys = model_keys(options, options.model)
-    head = Head(comments_of(record, is_added=is_added), model.name, keys)
+    head = Head(comments_of(record, is_added=is_added, command="explore"), model.name, keys)
     write_first(output, before, head, Tried(record, (outcome,)), options.root)
     return f"{output}: {model.name} was {'added' if is_added else 'written'}, with {outcome.spelling}"
 

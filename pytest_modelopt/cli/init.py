@@ -182,15 +182,16 @@ def _head(options: argparse.Namespace, name: str) -> Head:
     return Head((), name, model_keys(options, options.factory), defaults)
 
 
-def comments_of(record: Record, *, is_added: bool) -> tuple[str, ...]:
+def comments_of(record: Record, *, is_added: bool, command: str = "init") -> tuple[str, ...]:
     from pytest_modelopt.editing.first_budgets import EXAMPLES_OF_ROOM
     from pytest_modelopt.reporting.summary import machine
 
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     on = machine(record).partition("; ")[2]
+    how = "Added" if is_added else "Written"
     examples = max((case.reference.examples for case in record.cases if case.reference is not None), default=0)
     return (
-        f"{'Added' if is_added else 'Written'} by `pytest-modelopt init` on {today}, of what was measured on {on}.",
+        f"{how} by `pytest-modelopt {command}` on {today}, of what was measured on {on}.",
         "Limits leave room: 5% of memory and size (15% of the memory of fresh processes), half of the gain in speed "
         f"that is certain, and what {EXAMPLES_OF_ROOM} of the {examples} examples come to in the score. State what you "
         "need: `pytest --modelopt` checks it, and `pytest-modelopt update` tightens it to what a run measured.",

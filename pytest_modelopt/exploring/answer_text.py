@@ -24,6 +24,7 @@ from pytest_modelopt.exploring.funnel import Search
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.derived import Derived
 from pytest_modelopt.reporting.cells import NOT_MEASURED, drop_cell, memory_cell, size_cell, speedup_cell
+from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.figures import format_factor, format_percentage
 from pytest_modelopt.results.metric import in_unit_interval
@@ -31,6 +32,8 @@ from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.verdicts import Limit
 
 _AIMS: dict[Aim, str] = {"memory": "takes the least memory", "size": "is the smallest", "speedup": "is the fastest"}
+_LONGEST = 160
+"""Characters of why a recipe could not be made or measured."""
 _HEADERS = ("", "recipe", "memory", "size", "speed", "drop", "measured")
 
 
@@ -170,7 +173,8 @@ def _gains(case: Case) -> str:
     derived = Derived(case)
     for grown, what in ((derived.memory_growth, "memory"), (derived.size_growth, "size")):
         if grown is not None:
-            told.append(f"{'+' if grown > 0 else '-'}{format_percentage(round(abs(grown), 5))} {what}")
+            sign = "+" if grown > 0 else "-" if grown else ""
+            told.append(f"{sign}{format_percentage(round(abs(grown), 5))} {what}")
     if derived.speedup is not None:
         told.append(f"{format_factor(derived.speedup)} as fast")
     if case.drop is not None:
@@ -206,7 +210,7 @@ def _what_did_not_pay(answer: Answer) -> str:
             continue
         out = broken(trial.case)
         if trial.case.error is not None:
-            reasons.setdefault("could not be made or measured", []).append(str(trial.recipe))
+            reasons.setdefault(_shortened(trial.case.error.message), []).append(str(trial.recipe))
         elif out:
             reasons.setdefault(f"{out[0].limit.name} {out[0].limit.text}", []).append(str(trial.recipe))
         elif (better := dominator(trial, answer.search.front)) is not None:
@@ -215,6 +219,11 @@ def _what_did_not_pay(answer: Answer) -> str:
         return "Nothing that was measured was left out."
     told = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
     return f"Did not pay: {told}."
+
+
+def _shortened(message: str) -> str:
+    line = plain_line(message)
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
 
 
 def _elsewhere(answer: Answer, environment: Environment | None) -> str:
@@ -257,7 +266,7 @@ def _untried(answer: Answer) -> Iterator[str]:
         whole = [trial for trial in answer.search.trials if trial.is_whole and trial.case is not None]
         untimed = [str(each.recipe) for each in whole if each.case is not None and each.case.timing is None]
         if untimed:
-            why = "the time was over, or they cannot win" if answer.search.end != "done" else "they cannot win"
+            why = "explore ended before, or they cannot win" if answer.search.end != "done" else "they cannot win"
             yield f"not timed, since {why}: {', '.join(untimed)}"
 
 

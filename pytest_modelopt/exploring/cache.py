@@ -20,6 +20,7 @@ from pytest_modelopt.optimizing.registry import BUILT_IN
 from pytest_modelopt.results import json as record_json
 from pytest_modelopt.results.atomic_files import write_text
 from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.contradictions import disagreement
 from pytest_modelopt.results.locked_folders import release, take
 from pytest_modelopt.results.record import Environment, Record
 
@@ -146,10 +147,11 @@ def _read(file: Path) -> tuple[dict[str, str], Case] | None:
         key = data.get("key")
         if not isinstance(key, dict) or set(key) != set(_KEYS) or not all(type(each) is str for each in key.values()):
             return None
-        cases = record_json.loads(data["record"]).cases
-    except (OSError, ValueError, RecursionError):
+        record = record_json.loads(data["record"])
+        agrees = not disagreement(record)
+    except (OSError, ValueError, ArithmeticError, LookupError, RecursionError):  # figures of no run, too
         return None
-    return (key, cases[0]) if len(cases) == 1 else None
+    return (key, record.cases[0]) if agrees and len(record.cases) == 1 else None
 
 
 def _digest(text: str) -> str:

@@ -33,7 +33,7 @@ from pytest_modelopt.results.verdicts import Limit
 
 FINALISTS = 3
 """So many candidates at the most are measured anew: they share the error of each timed limit."""
-NOT_REACHED = "the time was over"
+NOT_REACHED = "explore ended before"
 End = Literal["done", "time", "interrupt"]
 
 
