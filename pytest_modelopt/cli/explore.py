@@ -166,13 +166,10 @@ def _stated(options: argparse.Namespace, model: ModelEntry) -> Iterator[Limit]:
 
 
 def _space(options: argparse.Namespace, model: ModelEntry) -> Space:
-    from pytest_modelopt.cli.init_trials import canonical_once
-    from pytest_modelopt.exploring.space import Space, explored, runnable
+    from pytest_modelopt.exploring.space import explored, runnable
 
-    if options.recipe:
-        return Space(canonical_once(options.recipe))
     device = model.workloads[0].device.partition(":")[0]
-    return runnable(explored(), device, has_calibration=model.calibration is not None)
+    return runnable(options.recipe or explored(), device, has_calibration=model.calibration is not None)
 
 
 # --- the search ------------------------------------------------------------------------------------------------------
@@ -206,14 +203,13 @@ def _explore(
         show("")
     if options.write:
         _write(options, budgets, answer, gauge)
-    if answer.search.end == "interrupt":
+    if "interrupt" in (answer.search.end, answer.end):
         return INTERRUPTED
     return PASSED if answer.winner is not None or not limits else RED
 
 
 def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start: float) -> Answer:
     from pytest_modelopt import __version__
-    from pytest_modelopt.cli.progress_line import show
     from pytest_modelopt.exploring import makeup_text
     from pytest_modelopt.exploring.answer_text import Answer
     from pytest_modelopt.exploring.confirming import confirm, finalists
@@ -246,7 +242,7 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
     def begin(stage: Literal["measuring", "timing"]) -> None:
         gauge.watch.until = start + ends[stage]
 
-    search = Search(space.recipes, gauge.limits, options.aim, gauge, cache, show, begin)
+    search = Search(space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin)
     search.run()
     if all(trial.case is None for trial in search.trials) and search.trials:
         if search.end == "interrupt":
@@ -258,12 +254,12 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
         )
     gauge.watch.until = start + options.time
     chosen = finalists(search) if search.end != "interrupt" else []
-    confirmed, is_cut_short = confirm(
+    confirmed, end = confirm(
         chosen, lambda trial, left: gauge.confirm(trial, len(chosen), left), all_of_them=not gauge.limits
     )
     after = [each.case.variant.examples for each in confirmed if each.case.variant is not None]
     examples = (original.examples, max(after, default=0))
-    return Answer(search, len(chosen), tuple(confirmed), is_cut_short, gauge.part is not None, examples)
+    return Answer(search, len(chosen), tuple(confirmed), end, gauge.part is not None, examples)
 
 
 def _ends(whole_s: float, time_limit_s: float, original_s: float) -> dict[str, float]:

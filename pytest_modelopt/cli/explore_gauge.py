@@ -42,10 +42,15 @@ class Watch(Shown):
     def __init__(self, until: float) -> None:
         self.until = until
         """By the monotonic clock, in seconds."""
+        self._known = ""
+
+    def tell(self, known: str) -> None:
+        """Show from now on what is known so far."""
+        self._known = known
 
     def step(self, case: str, text: str) -> None:
         self._look()
-        super().step(case, text)
+        super().step(self._known or case, text)
 
     def beat(self, detail: str = "") -> None:
         self._look()

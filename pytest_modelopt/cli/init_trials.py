@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_modelopt.cli.init_files import Found
 from pytest_modelopt.editing.first_budgets import AS_FAST, Outcome
-from pytest_modelopt.exploring.space import USUAL, fits, kinds, runnable
+from pytest_modelopt.exploring.space import fits, kinds, runnable, usual
 from pytest_modelopt.optimizing.expression import Expression, parse
 from pytest_modelopt.reporting.cells import PROCESS_METER
 from pytest_modelopt.reporting.failure_text import explain
@@ -40,7 +40,7 @@ class Tried:
 
 def choose(device: str, *, has_calibration: bool) -> Choice:
     """Those of the project first, then the usual ones, as far as they run here."""
-    space = runnable(USUAL, device, has_calibration=has_calibration)
+    space = runnable(usual(), device, has_calibration=has_calibration)
     return Choice(space.recipes, space.impossible)
 
 

@@ -20,7 +20,7 @@ from pytest_modelopt.exploring.choice import (
     tied_with_best,
 )
 from pytest_modelopt.exploring.confirming import Confirmed, winner
-from pytest_modelopt.exploring.funnel import Search
+from pytest_modelopt.exploring.funnel import End, Search
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.derived import Derived
 from pytest_modelopt.reporting.cells import NOT_MEASURED, drop_cell, memory_cell, size_cell, speedup_cell
@@ -44,8 +44,8 @@ class Answer:
     search: Search
     finalists: int
     confirmed: tuple[Confirmed, ...]
-    is_cut_short: bool
-    """Whether the time or Ctrl-C ended it before the finalists were measured anew."""
+    end: End
+    """What ended the measuring of the finalists."""
     is_split: bool
     """Whether the finalists were measured on other examples than those by which they were chosen."""
     examples: tuple[int, int]
@@ -245,7 +245,8 @@ def _told_of_parts(answer: Answer) -> Iterator[str]:
     if answer.is_split and answer.confirmed:
         yield (
             f"Chosen on {chose} examples; confirmed figures are of {confirmed} others, in fresh processes: of "
-            f"{len(answer.confirmed)} of {answer.finalists} finalists, which share the error of each timed limit."
+            f"{len(answer.confirmed)} of {answer.finalists} finalists, which share the error of each timed limit"
+            f"{'.' if answer.end == 'done' else '; the end came before the others.'}"
         )
     elif not answer.is_split and chose:
         yield (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pytest_modelopt.exploring.choice import Trial, is_confirmed, ranked
-from pytest_modelopt.exploring.funnel import FINALISTS, Search, TimeIsUp
+from pytest_modelopt.exploring.funnel import FINALISTS, End, Search, TimeIsUp
 from pytest_modelopt.results.case import Case
 
 
@@ -33,8 +33,8 @@ def confirm(
     measure: Callable[[Trial, int], Case],
     *,
     all_of_them: bool,
-) -> tuple[list[Confirmed], bool]:
-    """The finalists that were measured anew, and whether the time or Ctrl-C ended that too early.
+) -> tuple[list[Confirmed], End]:
+    """The finalists that were measured anew, and what ended that.
 
     `measure(trial, left)` measures one of `left` that are still to come. Unless `all_of_them` are wanted, the first
     that keeps all limits is the last.
@@ -46,9 +46,11 @@ def confirm(
             done.append(Confirmed(trial, case, is_confirmed(case, len(chosen))))
             if done[-1].holds and not all_of_them:
                 break
-    except (TimeIsUp, KeyboardInterrupt):
-        return done, True
-    return done, False
+    except TimeIsUp:
+        return done, "time"
+    except KeyboardInterrupt:
+        return done, "interrupt"
+    return done, "done"
 
 
 def winner(confirmed: Sequence[Confirmed]) -> Confirmed | None:

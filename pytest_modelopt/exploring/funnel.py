@@ -191,7 +191,7 @@ class Search:
         if timed.error is None:
             self.memory.put(trial.recipe, timed)
         why = timed.error.message if timed.error is not None else ""
-        self.trials[trial.order] = replace(trial, case=timed, why=why, is_cached=False)
+        self.trials[trial.order] = replace(trial, case=timed, why=why)
 
     def _complete_the_nearest(self) -> None:
         """Nothing keeps all limits: the rest of what was left out of those that come nearest, for the answer."""

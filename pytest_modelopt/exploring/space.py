@@ -10,7 +10,7 @@ from pytest_modelopt.optimizing.registry import BUILT_IN, added
 from pytest_modelopt.results.figures import format_factor, format_percentage
 from pytest_modelopt.results.measurement import LayerCoverage
 
-USUAL = (
+_USUAL = (
     "int8-dynamic",
     "onnxruntime",
     "openvino",
@@ -62,10 +62,10 @@ class Space:
 
 
 def runnable(texts: Iterable[str], device: str, *, has_calibration: bool) -> Space:
-    """Those of the project first, then `texts`, as far as they run on this machine and device ('cpu', 'cuda')."""
+    """Those of `texts`, each once, that run on this machine and device ('cpu', 'cuda')."""
     chosen: dict[str, Expression] = {}
     impossible: list[tuple[str, str]] = []
-    for text in (*_of_the_project(), *texts):
+    for text in texts:
         recipe = parse(text)
         lacks = (_lacks(recipe, number, device, has_calibration) for number in range(len(recipe.steps)))
         if why := next(filter(None, lacks), ""):
@@ -75,10 +75,15 @@ def runnable(texts: Iterable[str], device: str, *, has_calibration: bool) -> Spa
     return Space(tuple(chosen.values()), tuple(impossible))
 
 
+def usual() -> tuple[str, ...]:
+    """What `init` tries: recipes of the project first."""
+    return (*_of_the_project(), *_USUAL)
+
+
 def explored() -> tuple[str, ...]:
-    """All that `explore` tries: what is made at once before what another runtime or a compiler makes, which takes many
-    times as long. Of both each recipe alone comes first, then the chains; otherwise it is the order of the lists."""
-    return tuple(sorted((*USUAL, *_FURTHER), key=_effort))
+    """All that `explore` tries: recipes of the project first, then what is made at once, and last what another runtime
+    or a compiler makes, which takes many times as long. Of both each recipe alone comes before the chains."""
+    return (*_of_the_project(), *sorted((*_USUAL, *_FURTHER), key=_effort))
 
 
 def _effort(text: str) -> tuple[bool, bool]:

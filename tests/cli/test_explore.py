@@ -89,6 +89,7 @@ def test_it_chooses_what_an_exhaustive_search_finds_and_goes_on_from_there(
     assert f"`{best}` won: of the 2 that keep all limits it is the smallest (" in told
     assert f"int8-dynamic (no better in anything than {best})" in told
     assert "low-rank(ratio=0.01) (max_accuracy_drop 10pp)" in told
+    assert "stopped: it breaks max_accuracy_drop 10pp" in told
     assert "fold-batchnorm (" in told  # with the reason, not a row
     record = read_judged(shop.path / "modelopt-report" / "explore.json")
     (case,) = record.cases
@@ -105,9 +106,9 @@ def test_it_chooses_what_an_exhaustive_search_finds_and_goes_on_from_there(
     )
 
     again = ["explore", "planted", "--write", "--max-accuracy-drop", "10pp", "--time-limit", "1 s", "--aim", "size"]
-    assert main([*again, "--recipe", "int8-dynamic"]) == 0
+    assert main([*again, "--recipe", "int8-dynamic", "--min-speedup", "0.1x"]) == 0
     told = capsys.readouterr().out
-    assert "chosen part (earlier)" in told
+    assert "chosen part (earlier)" in told  # its times are new: nobody asked for them before
     assert f"{file}: int8-dynamic was added to planted, with limits that hold\n" in told
     assert [each.recipe for each in load_budgets(file, relative_to=shop.path).cases] == [best, "int8-dynamic"]
 

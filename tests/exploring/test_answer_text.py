@@ -47,7 +47,7 @@ def told(
         )
         for order, case in (anew or {}).items()
     ]
-    answer = Answer(search, len(done), tuple(done), bool(ended), is_split, (chose, 170 if done else 0))
+    answer = Answer(search, len(done), tuple(done), "done", is_split, (chose, 170 if done else 0))
     return "\n".join(lines(answer, ENVIRONMENT))
 
 

@@ -175,7 +175,7 @@ def test_finalists_are_those_that_hold_then_those_of_which_nobody_knows() -> Non
 
 def confirmed_by(
     *kept: bool, all_of_them: bool = False, ends: Callable[[int], None] = lambda left: None
-) -> tuple[list[str], str, bool]:
+) -> tuple[list[str], str, str]:
     """What was measured anew, who won, and whether it was cut short, where these keep a limit of 1 pp then."""
     bounds = limits(max_accuracy_drop="1 pp")
     chosen = [trial(candidate(name), order, bounds) for order, name in enumerate((A, B, C))]
@@ -186,16 +186,16 @@ def confirmed_by(
         assert case is not None
         return case
 
-    done, is_cut = confirm(chosen, measure, all_of_them=all_of_them)
+    done, end = confirm(chosen, measure, all_of_them=all_of_them)
     won = winner(done)
-    return [str(each.trial.recipe) for each in done], "" if won is None else str(won.trial.recipe), is_cut
+    return [str(each.trial.recipe) for each in done], "" if won is None else str(won.trial.recipe), end
 
 
 def test_the_first_finalist_that_holds_anew_wins() -> None:
-    assert confirmed_by(True, True, True) == ([A], A, False)
-    assert confirmed_by(False, True, True) == ([A, B], B, False)
-    assert confirmed_by(False, False, False) == ([A, B, C], "", False)
-    assert confirmed_by(False, True, True, all_of_them=True) == ([A, B, C], B, False)
+    assert confirmed_by(True, True, True) == ([A], A, "done")
+    assert confirmed_by(False, True, True) == ([A, B], B, "done")
+    assert confirmed_by(False, False, False) == ([A, B, C], "", "done")
+    assert confirmed_by(False, True, True, all_of_them=True) == ([A, B, C], B, "done")
 
 
 def test_the_end_leaves_the_finalists_that_were_measured() -> None:
@@ -203,4 +203,4 @@ def test_the_end_leaves_the_finalists_that_were_measured() -> None:
         if left == 2:
             raise TimeIsUp
 
-    assert confirmed_by(False, True, True, ends=ends) == ([A], "", True)
+    assert confirmed_by(False, True, True, ends=ends) == ([A], "", "time")
