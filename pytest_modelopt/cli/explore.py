@@ -77,7 +77,10 @@ def run(options: argparse.Namespace) -> int:
     budgets, model = _model(options, path)
     limits = _limits(options, model)
     cache = Cache(folder_of(options.root, model.name), model.name)
-    cache.open()
+    try:
+        cache.open()
+    except OSError as error:
+        tell(f"{error.filename}: {error.strerror}: nothing that is measured is kept for another call")
     try:
         if options.fresh:
             cache.forget()
@@ -229,13 +232,17 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
     space = worth_trying(_space(options, gauge.model), layers, (seen.derived_layers if seen else None) or {})
     for line in makeup_text.lines(gauge.model.name, original, layers, space):
         tell(line)
+    if len(gauge.model.workloads) > 1:
+        tell(
+            f"explored at its first workload, {gauge.model.workloads[0].name}; what is chosen may not be best at others"
+        )
     environment = gauge.session.environment
     assert environment is not None
     cache.use(seen.digest if seen else None, original.data_fingerprint, gauge.work, __version__, environment)
     if cache.of_others:
         tell(
-            f"{cache.of_others} earlier measurements are of another model, other data, other versions or another "
-            "machine, and are not used"
+            f"{cache.of_others} earlier measurements are of another model, other data, another call or --seed, other "
+            "versions or another machine, and are not used"
         )
     ends = _ends(options.time, gauge.time_limit_s, took)
 
@@ -255,7 +262,7 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
     gauge.watch.until = start + options.time
     chosen = finalists(search) if search.end != "interrupt" else []
     confirmed, end = confirm(
-        chosen, lambda trial, left: gauge.confirm(trial, len(chosen), left), all_of_them=not gauge.limits
+        chosen, lambda trial, left: gauge.confirm(trial, chosen, left), all_of_them=not gauge.limits
     )
     after = [each.case.variant.examples for each in confirmed if each.case.variant is not None]
     examples = (original.examples, max(after, default=0))

@@ -26,6 +26,7 @@ from pytest_modelopt.results.case import ORIGINAL, Case, MeasuredCase
 from pytest_modelopt.results.measurement import LayerCoverage, Measurement
 from pytest_modelopt.results.timed_pairs import TimedCall
 from pytest_modelopt.results.verdicts import Limit
+from pytest_modelopt.results.workload import at_workload
 from pytest_modelopt.statistics.timing import Samples
 
 LEAST_EXAMPLES = 50
@@ -128,18 +129,18 @@ class GateGauge:
     def judge(self, case: MeasuredCase) -> Case:
         return judge(replace(case, limits=tuple(self.limits)), timed_limits=self.session.timed_limits)
 
-    def confirm(self, trial: Trial, finalists: int, left: int) -> Case:
-        """One of `finalists` anew, on the other part of the examples and in fresh processes; the time that there is, is
-        shared with the others that are `left`."""
+    def confirm(self, trial: Trial, finalists: Sequence[Trial], left: int) -> Case:
+        """One of the finalists anew, on the other part of the examples and in fresh processes. So many are `left`, this
+        one included, among which the time that there is, is shared."""
         session = self.session
-        if session.finalists != finalists or not session.planned:
+        if not session.collected:
             session.runner.forget_original()
-            session.finalists, session.timed_limits = finalists, self._timed * finalists
-        name = f"{self.model.name}/{trial.recipe.text}"
-        session.planned = (*session.planned, name)
+            session.collected = tuple(self._name(each.recipe) for each in finalists)
+            session.finalists, session.timed_limits = len(finalists), self._timed * len(finalists)
         seconds = max(_LEAST_S, (self.watch.until - time.monotonic()) / left / 2)
         part = None if self.part is None else replace(self.part, index=1)
         case = self._run(trial.recipe, part, min(seconds, self.time_limit_s))
+        session.planned = (*session.planned, case.id)
         session.add(case)
         return case
 
@@ -163,9 +164,11 @@ class GateGauge:
         is_open: IsOpen | None = None,
     ) -> Case:
         variant = replace(self._variant(recipe, part), time_limit_s=time_limit_s)
-        model = self.model
-        name = f"{model.name}/{recipe.text}"
+        model, name = self.model, self._name(recipe)
         return self.session.run(name, model.name, tuple(self.limits), variant, model.inference, goes_on, is_open)
+
+    def _name(self, recipe: Expression) -> str:
+        return f"{self.model.name}/{at_workload(recipe.text, self.model.workloads[0].name)}"
 
     def _variant(self, recipe: Expression | None, part: DataPart | None) -> Variant:
         made = variant_of(self.budgets, self.model, recipe, Path.cwd(), None, self.model.workloads[0])

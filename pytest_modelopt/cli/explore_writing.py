@@ -31,6 +31,12 @@ def write_choice(
     outcome = Outcome(str(won.trial.recipe), won.case, also=won.trial.case)
     if ":" in options.model:
         return _with_model(options, budgets.path, model, outcome, record)
+    if len(model.workloads) > 1:
+        raise ValueError(
+            f"{model.name} has several workloads, and {outcome.spelling} was measured at {model.workloads[0].name} "
+            "only, so nothing was written: add the recipe with limits, run `pytest --modelopt`, and let "
+            "`pytest-modelopt update` tighten them"
+        )
     if any(entry.model.name == model.name and entry.recipe == won.case.recipe for entry in budgets.cases):
         changed = set_limits(budgets, options.root, record, f"{model.name}/{won.case.recipe}")
         return f"{budgets.path}: {outcome.spelling} stands there already; {changed} of its limits were tightened"

@@ -196,7 +196,7 @@ def _nearest(answer: Answer, miss: Miss) -> str:
     kind = LIMITS[limit.name]
     style = kind.format(miss.needed, unit_interval=in_unit_interval(case.metric))
     needed = reworded(limit.name, style, miss.needed, up=kind.bounds_from_above(case))
-    return f"{start}{needed} instead of {limit.text} gives {_gains(case)}."
+    return f"{start}{needed} instead of {limit.text} gives {_gains(case)}, on the examples that chose."
 
 
 def _limits(limits: Sequence[Limit]) -> str:

@@ -121,8 +121,8 @@ class Cache:
 
     def _is_kept(self, recipe: Expression) -> bool:
         """Not where nobody can tell whether the model or the recipe is still the same."""
-        known = self.key.get("model") and all(type(step) in BUILT_IN for step in recipe.steps)
-        return bool(known) and self.environment is not None
+        is_ours = all(type(step) in BUILT_IN for step in recipe.steps)
+        return is_ours and bool(self.key.get("model")) and self.environment is not None and self._lock is not None
 
     def _is_of_the_model(self, case: Case) -> bool:
         side = case.reference

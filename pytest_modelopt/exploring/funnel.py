@@ -164,7 +164,7 @@ class Search:
             return False
         if self.aim == "speedup" or not self.limits:
             return dominator(trial, others) is None
-        return ranked([*self.holding, trial], self.aim)[0] is trial
+        return next(iter(ranked([*self.holding, trial], self.aim)), None) is trial
 
     def _time_those_that_may_win(self) -> None:
         """The rest of the times: by the aim's own figure, the best first, until there are enough finalists. Where times
