@@ -139,7 +139,8 @@ class Cache:
 def _read(file: Path) -> tuple[dict[str, str], Case] | None:
     """The key and the case of a file; None for one that nobody of us has written, or of which half is missing."""
     try:
-        if file.is_symlink() or file.stat().st_size > record_json.MAX_BYTES:
+        found = file.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > record_json.MAX_BYTES:
             return None
         data: Any = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(data, dict) or data.get("format") != _FORMAT or not isinstance(data.get("record"), str):

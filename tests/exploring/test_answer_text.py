@@ -105,6 +105,10 @@ def test_where_nothing_holds_it_is_told_what_moving_the_binding_limit_buys() -> 
         "1 pp gives -75% memory, 0% size, 1.11 pp drop, on the examples that chose."
     ) in text
     assert "Did not pay: int8-dynamic (max_accuracy_drop 1 pp); bf16 (min_memory_reduction 40%)." in text
+    both = told(candidate(A, memory=4.9, lost=5), candidate(B, memory=4.9, lost=9))
+    assert (
+        "`int8-dynamic` comes nearest, and max_accuracy_drop binds (it breaks min_memory_reduction 40%, too): " in both
+    )
 
 
 def test_without_limits_the_front_is_told_and_nothing_chosen() -> None:

@@ -70,6 +70,11 @@ def test_nothing_is_taken_of_another_model_data_work_version_or_machine(cache: C
     used(cache, **other)  # type: ignore[arg-type]
     assert cache.get(INT8) is None
     assert cache.of_others == 1
+    (file,) = cache.folder.iterdir()
+    (file.parent / cache._file(INT8).name).write_bytes(file.read_bytes())
+    assert cache.get(INT8) is None  # under its name, too
+    cache.put(INT8, CASE)
+    assert used(cache).get(INT8) is not None  # neither took the other's place
 
 
 def test_a_file_of_another_model_under_the_right_name_is_not_taken(cache: Cache) -> None:
@@ -111,8 +116,12 @@ def test_figures_that_contradict_each_other_are_no_measurement(cache: Cache) -> 
     record["cases"][0]["variant"]["score"] = 1.5
     file.write_text(json.dumps(data | {"record": json.dumps(record)}), encoding="utf-8")
     assert cache.get(INT8) is None
-    file.unlink()
-    file.symlink_to("/dev/zero")
+
+
+def test_a_link_is_not_followed(cache: Cache, tmp_path: Path) -> None:
+    cache.put(INT8, CASE)
+    (file,) = cache.folder.iterdir()
+    file.symlink_to(file.rename(tmp_path / "elsewhere.json"))
     assert cache.get(INT8) is None
 
 

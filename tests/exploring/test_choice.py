@@ -46,15 +46,15 @@ def test_one_dominates_what_is_worse_in_something_and_better_in_nothing(
 def test_memory_of_fresh_processes_counts_by_its_whole_range() -> None:
     from pytest_modelopt.results.measurement import ProcessMemory
 
-    def of_processes(recipe: str, *peaks: int) -> object:
-        made = candidate(recipe)
+    def of_processes(size: int, *peaks: int) -> object:
+        made = candidate(ONE, size=size)
         assert made.reference is not None
         assert made.variant is not None
         before = replace(made.reference, process_memory=ProcessMemory((100,), "memray"))
         after = replace(made.variant, process_memory=ProcessMemory(peaks, "memray"), runtime="OpenVINO")
         return replace(made, reference=before, variant=after)
 
-    low, wide, high = (of_processes(ONE, *peaks) for peaks in ((40, 41, 42), (41, 50, 60), (70, 71, 72)))
+    low, wide, high = (of_processes(*each) for each in ((7, 40, 41, 42), (8, 41, 50, 60), (8, 70, 71, 72)))
     assert not dominates(low, wide)  # type: ignore[arg-type]
     assert dominates(low, high)  # type: ignore[arg-type]
 
@@ -124,12 +124,12 @@ def test_finalists_share_the_error_of_a_limit_on_time() -> None:
 def test_the_nearest_miss_is_the_one_whose_limit_is_missed_by_least() -> None:
     bounds = limits(max_accuracy_drop="1 pp", min_memory_reduction="40%")
     far = trial(candidate(ONE, memory=2, lost=18), 0, bounds)  # 5 pp
-    near = trial(candidate(TWO, memory=2, lost=4), 1, bounds)  # 1.11 pp
-    two = trial(candidate(CHAIN, memory=5.9, lost=4), 2, bounds)  # misses both by little
+    near = trial(candidate(TWO, memory=2, lost=5), 1, bounds)  # 1.39 pp
+    two = trial(candidate(CHAIN, memory=4.9, lost=4), 2, bounds)  # misses both, and each by less
     miss = nearest_miss([far, near, two], 1)
     assert miss is not None
     assert miss.trial is near
     assert miss.binding.limit.name == "max_accuracy_drop"
-    assert miss.needed == pytest.approx(4 / 360, abs=1e-9)
+    assert miss.needed == pytest.approx(5 / 360, abs=1e-9)
     assert nearest_miss([trial(candidate(ONE, memory=2), 0, bounds)], 1) is None
     assert nearest_miss([replace(near, why="it breaks a limit")], 1) is None
