@@ -138,6 +138,7 @@ class GateGauge:
             session.collected = tuple(self._name(each.recipe) for each in finalists)
             session.finalists, session.timed_limits = len(finalists), self._timed * len(finalists)
         seconds = max(_LEAST_S, (self.watch.until - time.monotonic()) / left / 2)
+        self.watch.tell(f"measuring {trial.recipe} anew, {len(finalists) - left + 1} of {len(finalists)} finalists")
         part = None if self.part is None else replace(self.part, index=1)
         case = self._run(trial.recipe, part, min(seconds, self.time_limit_s))
         session.planned = (*session.planned, case.id)
