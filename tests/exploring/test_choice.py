@@ -17,7 +17,9 @@ from pytest_modelopt.exploring.choice import (
     tied_with_best,
 )
 from pytest_modelopt.judging.judge import judge
+from pytest_modelopt.limits.catalogue import is_open
 from pytest_modelopt.results.case import CaseError
+from pytest_modelopt.statistics.timing import Samples
 from tests.exploring.candidates_by_hand import candidate, limits, trial
 from tests.reporting.records_by_hand import timing
 
@@ -112,6 +114,9 @@ def test_finalists_share_the_error_of_a_limit_on_time() -> None:
     assert judged.verdicts[0].outcome == "pass"
     assert is_confirmed(judged, 1)
     assert not is_confirmed(judged, 3)
+    assert made.timing is not None
+    samples = Samples.of(made.timing.pairs, None, ())
+    assert [is_open(near, samples, 1, "whole", finalists) for finalists in (1, 3)] == [False, True]  # it is timed on
     latest = limits(max_latency="100 ms", max_accuracy_drop="1 pp")
     assert is_confirmed(judge(replace(made, limits=latest), timed_limits=1), 3)
     noisy = replace(made, timing=timing(80, 4_000_000, [2_000_000, 3_400_000]))
