@@ -44,9 +44,10 @@ MAY_KNOW: dict[str, set[str]] = {
     "diagnosis": {"judging", "limits", "optimizing", "results", "statistics"},
     "baseline": {"config", "limits", "measuring", "optimizing", "results"},
     "selftest": {"judging", "limits", "measuring", "optimizing", "reporting", "results", "statistics"},
+    "exploring": {"editing", "judging", "limits", "measuring", "optimizing", "reporting", "results"},
 }
 MAY_KNOW["testing"] = {"measuring", "optimizing"}  # one public module
-MAY_KNOW["plugin"] = set(MAY_KNOW) - {"editing", "selftest"}
+MAY_KNOW["plugin"] = set(MAY_KNOW) - {"editing", "exploring", "selftest"}
 MAY_KNOW["cli"] = set(MAY_KNOW)
 WORKER = "pytest_modelopt.measuring.worker"
 MODULES = {

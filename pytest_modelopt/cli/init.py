@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.cli import init_ci
-from pytest_modelopt.cli.arguments import metric, reference, seconds
+from pytest_modelopt.cli.arguments import reference, seconds
 from pytest_modelopt.cli.exit_codes import PASSED
+from pytest_modelopt.cli.model_options import REFERENCE, add_model_options, loaded, model_keys, name_of
 from pytest_modelopt.cli.printing import tell
 
 if TYPE_CHECKING:
@@ -36,10 +37,6 @@ of the project, and of ours those that run here and that change a layer of the m
 most.
 """
 
-_REFERENCE = "PACKAGE.MODULE:FUNCTION"
-_SAYS_NOTHING = ("load", "make", "build", "create", "get", "model", "factory")
-"""Words of a factory's name that name no model."""
-
 
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
@@ -49,35 +46,9 @@ def add_parser(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "factory", nargs="?", type=reference, metavar=_REFERENCE, help="the function that returns the model"
+        "factory", nargs="?", type=reference, metavar=REFERENCE, help="the function that returns the model"
     )
-    functions = {
-        "--data": "returns the examples to score on",
-        "--calibration": "returns examples for recipes to learn from",
-        "--example-inputs": "returns the inputs of the timed call",
-    }
-    for option, meaning in functions.items():
-        parser.add_argument(option, type=reference, metavar=_REFERENCE, help=f"the function that {meaning}")
-    parser.add_argument(
-        "--call", type=reference, metavar=_REFERENCE, help="the function (model, inputs) -> outputs that is called"
-    )
-    parser.add_argument("--optimize", metavar="PATH", help="of the module below the model that recipes change")
-    parser.add_argument(
-        "--metric",
-        type=metric,
-        default="accuracy",
-        help="what scores the answers (accuracy): a name, or a mapping as in budgets.yaml, such as "
-        "'{name: shop.scoring:iou, per_example: true, higher_is_better: true}'",
-    )
-    parser.add_argument("--name", help="of the model (default: from the factory's name)")
-    parser.add_argument(
-        "--recipe",
-        action="append",
-        default=[],
-        metavar="EXPR",
-        help="to try, such as 'prune-structured(ratio=0.5) + int8-dynamic'; may be repeated (default: those that run "
-        "here and fit the model)",
-    )
+    add_model_options(parser)
     parser.add_argument("--add", action="store_true", help="add the model to a budgets file that there is")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: the budgets file that pytest would take")
     parser.add_argument("--time-limit", type=seconds, metavar="TIME", help="of timing, per comparison (20 s)")
@@ -93,14 +64,14 @@ def run(options: argparse.Namespace) -> int:
 
     if options.factory is None or options.data is None:
         raise ValueError(
-            f"init needs {_REFERENCE} of the model and --data {_REFERENCE} (or --ci alone); where there are no labels, "
+            f"init needs {REFERENCE} of the model and --data {REFERENCE} (or --ci alone); where there are no labels, "
             "let the data be inputs alone, and say --metric agreement"
         )
     output: Path = options.output or options.default_budgets
-    before = _existing(output, options.root) if options.add else None
+    before = existing_file(output, options.root) if options.add else None
     if before is None:
-        _require_that_it_can_be_written(output)
-    name = options.name if options.name is not None else _name_of(options.factory)
+        require_that_it_can_be_written(output)
+    name = options.name if options.name is not None else name_of(options.factory)
     choice = _choice(options, output, before)
     head = _head(options, name)
     budgets = _provisional(output, before, head, choice, options.root)
@@ -113,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     if all(why for _, why in told):
         what = "no recipe and no file is" if choice.found.files else "no recipe is"
         raise ValueError("\n".join([f"{what} worth a budget here, so nothing was written:", *lines]))
-    _write(output, before, replace(head, comments=_comments(record, is_added=options.add)), tried, options.root)
+    write_first(output, before, replace(head, comments=comments_of(record, is_added=options.add)), tried, options.root)
     for line in lines:
         tell(line)
     none = why_no_answers(outcomes)
@@ -140,17 +111,10 @@ def _result(outcome: Outcome, why_not: str) -> str:
     return f"left out: {why_not}{f' ({outcome.told})' if is_measured else ''}"
 
 
-def _name_of(factory: str) -> str:
-    """'digits-vit' of `shop:load_digits_vit`, 'vision' of `shop.vision:load_model`."""
-    module, _, function = factory.partition(":")
-    words = [word for word in function.split(".")[-1].lower().split("_") if word and word not in _SAYS_NOTHING]
-    return "-".join(words) or module.split(".")[-1].replace("_", "-")
-
-
 # --- the file as it is -----------------------------------------------------------------------------------------------
 
 
-def _require_that_it_can_be_written(output: Path) -> None:
+def require_that_it_can_be_written(output: Path) -> None:
     """Before minutes are spent: that there is no file, and that there can be one. Raises ValueError."""
     import tempfile
 
@@ -171,7 +135,7 @@ def _refuse_to_overwrite(output: Path) -> None:
         )
 
 
-def _existing(output: Path, root: Path) -> Document:
+def existing_file(output: Path, root: Path) -> Document:
     """The file that takes one more model. Raises ValueError where it does not check, or takes none."""
     import os
 
@@ -213,29 +177,21 @@ def _defaults(output: Path, before: Document | None, root: Path) -> Defaults:
 def _head(options: argparse.Namespace, name: str) -> Head:
     from pytest_modelopt.editing.first_budgets import Head
 
-    keys = {
-        "factory": options.factory,
-        "data": options.data,
-        "calibration": options.calibration,
-        "example_inputs": options.example_inputs,
-        "call": options.call,
-        "optimize": options.optimize,
-        "metric": options.metric,
-    }
     given = options.time_limit is not None and not options.add
     defaults = (("time_limit", f"{options.time_limit:g} s"),) if given else ()
-    return Head((), name, tuple((key, value) for key, value in keys.items() if value), defaults)
+    return Head((), name, model_keys(options, options.factory), defaults)
 
 
-def _comments(record: Record, *, is_added: bool) -> tuple[str, ...]:
+def comments_of(record: Record, *, is_added: bool, command: str = "init") -> tuple[str, ...]:
     from pytest_modelopt.editing.first_budgets import EXAMPLES_OF_ROOM
     from pytest_modelopt.reporting.summary import machine
 
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     on = machine(record).partition("; ")[2]
+    how = "Added" if is_added else "Written"
     examples = max((case.reference.examples for case in record.cases if case.reference is not None), default=0)
     return (
-        f"{'Added' if is_added else 'Written'} by `pytest-modelopt init` on {today}, of what was measured on {on}.",
+        f"{how} by `pytest-modelopt {command}` on {today}, of what was measured on {on}.",
         "Limits leave room: 5% of memory and size (15% of the memory of fresh processes), half of the gain in speed "
         f"that is certain, and what {EXAMPLES_OF_ROOM} of the {examples} examples come to in the score. State what you "
         "need: `pytest --modelopt` checks it, and `pytest-modelopt update` tightens it to what a run measured.",
@@ -248,10 +204,6 @@ def _provisional(output: Path, before: Document | None, head: Head, choice: Choi
     Raises:
         ValueError: with what is wrong with the name, the metric or the recipes.
     """
-    import tempfile
-
-    from pytest_modelopt.config.loader import load_budgets
-    from pytest_modelopt.config.problems import BudgetsError
     from pytest_modelopt.editing.first_budgets import Outcome
 
     if before is not None and head.name in before.data["models"]:
@@ -259,16 +211,10 @@ def _provisional(output: Path, before: Document | None, head: Head, choice: Choi
         raise ValueError(f"{output}:{line}: there is a model `{head.name}` already: choose another one with --name")
     files = [Outcome(file, None, file=path) for file, path in choice.found.files]
     outcomes = (*files, *(Outcome(str(recipe), None) for recipe in choice.recipes))
-    with tempfile.TemporaryDirectory(prefix="modelopt-") as folder:
-        file = Path(folder) / output.name
-        file.write_text(_text(before, head, outcomes, 0), encoding="utf-8", newline="\n")
-        try:
-            return load_budgets(file, relative_to=output.parent, root=root, at=output)
-        except BudgetsError as error:
-            raise ValueError("\n".join(problem.message for problem in error.problems)) from None
+    return loaded(first_text(before, head, outcomes, 0), output, root)
 
 
-def _text(before: Document | None, head: Head, outcomes: tuple[Outcome, ...], timed_limits: int) -> str:
+def first_text(before: Document | None, head: Head, outcomes: tuple[Outcome, ...], timed_limits: int) -> str:
     from pytest_modelopt.editing.first_budgets import comment_lines, model_lines, render
     from pytest_modelopt.editing.model_insertion import added, opening
 
@@ -298,16 +244,17 @@ def _tried(options: argparse.Namespace, budgets: BudgetsFile, name: str) -> Trie
         show("")
 
 
-def _write(output: Path, before: Document | None, head: Head, tried: Tried, root: Path) -> None:
+def write_first(output: Path, before: Document | None, head: Head, tried: Tried, root: Path) -> None:
+    """Write the file, or add the model to what it was before, once it was seen that what was measured keeps it."""
     from pytest_modelopt.cli.file_replacement import replace_text
     from pytest_modelopt.config.document import read_document
     from pytest_modelopt.editing.model_insertion import require_only_added
     from pytest_modelopt.results.atomic_files import write_text
 
-    text = _text(before, head, tried.outcomes, tried.record.timed_limits)
+    text = first_text(before, head, tried.outcomes, tried.record.timed_limits)
 
     def check(new: Path) -> None:
-        _require_that_it_holds(new, root, head.name, tried.record)
+        require_that_it_holds(new, root, head.name, tried.record)
         if before is None:
             _refuse_to_overwrite(output)  # measuring took minutes
         else:
@@ -319,7 +266,7 @@ def _write(output: Path, before: Document | None, head: Head, tried: Tried, root
         replace_text(output, text, before.source, check=check)
 
 
-def _require_that_it_holds(new: Path, root: Path, model: str, record: Record) -> None:
+def require_that_it_holds(new: Path, root: Path, model: str, record: Record) -> None:
     """That the file checks, and that what was measured keeps it. Raises ValueError."""
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.judging.judge import judge

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pytest_modelopt.cli.init_files import Found
 from pytest_modelopt.editing.first_budgets import AS_FAST, Outcome
-from pytest_modelopt.optimizing.expression import Expression, canonical_text, parse
-from pytest_modelopt.optimizing.registry import BUILT_IN, added
+from pytest_modelopt.exploring.space import fits, kinds, runnable, usual
+from pytest_modelopt.optimizing.expression import Expression, parse
 from pytest_modelopt.reporting.cells import PROCESS_METER
 from pytest_modelopt.reporting.failure_text import explain
 from pytest_modelopt.reporting.table import blocks
@@ -18,36 +18,9 @@ from pytest_modelopt.results.source import ProgramSource
 
 if TYPE_CHECKING:
     from pytest_modelopt.config.loader import CaseEntry
-    from pytest_modelopt.optimizing.recipe import Recipe
     from pytest_modelopt.plugin.session import Session
     from pytest_modelopt.results.case import Case
     from pytest_modelopt.results.record import Record
-
-_TRIED = (
-    "int8-dynamic",
-    "onnxruntime",
-    "openvino",
-    "int8-static",
-    "onnxruntime-int8-static",
-    "openvino-int8",
-    "openvino-int8(weights_only=true)",
-    "onnxruntime-int8-dynamic",
-    "litert",
-    "litert-int8",
-    "fold-batchnorm",
-    "channels-last",
-    "bf16",
-    "fp16",
-    "int8-weight-only",
-    "compile",
-    "torchao-int8-dynamic + compile",
-    "torchao-pt2e-int8",
-    "low-rank(ratio=0.5)",
-    "prune-structured(ratio=0.3)",
-    "prune-structured(ratio=0.3) + int8-dynamic",
-)
-"""Without `--recipe`, in the order in which they are tried. Left out are those that save nothing by themselves, such as
-`prune-unstructured`."""
 
 
 @dataclass(frozen=True)
@@ -67,26 +40,8 @@ class Tried:
 
 def choose(device: str, *, has_calibration: bool) -> Choice:
     """Those of the project first, then the usual ones, as far as they run here."""
-    chosen, impossible = [], []
-    for text in (*_of_the_project(), *_TRIED):
-        recipe = parse(text)
-        why = next((lacks for step in recipe.steps if (lacks := _lacks(step, device, has_calibration))), "")
-        if why:
-            impossible.append((text, why))
-        else:
-            chosen.append(recipe)
-    return Choice(tuple(chosen), tuple(impossible))
-
-
-def _of_the_project() -> list[str]:
-    """The recipes that it adds, where they need no parameter."""
-    return [recipe.recipe_name for recipe in added() if canonical_text(recipe.recipe_name) is not None]
-
-
-def _lacks(step: Recipe, device: str, has_calibration: bool) -> str:
-    if step.calibrates and not has_calibration:
-        return "there is no --calibration"
-    return step.missing() or step.unfit(device)
+    space = runnable(usual(), device, has_calibration=has_calibration)
+    return Choice(space.recipes, space.impossible)
 
 
 def file_of(entry: CaseEntry) -> str:
@@ -138,17 +93,7 @@ def _layers(case: Case) -> set[str]:
         return set()
     seen = case.reference.observations
     derived = seen.derived_layers if seen is not None else None
-    return {layer.type for layer in case.coverage.layers} | set((derived or {}).values())
-
-
-def fits(expression: Expression, layers: set[str]) -> bool:
-    """Whether each step changes a layer that there is; one that says it in words (`every other layer`) may."""
-    return all(
-        type(step) not in BUILT_IN
-        or not step.changes
-        or any(kind in layers or not kind.isidentifier() for kind in step.changes)
-        for step in expression.steps
-    )
+    return kinds(case.coverage.layers, derived or {})
 
 
 def _told(record: Record) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`pytest-modelopt`: write, check and update budgets, list recipes, tell a record, see what a machine can judge."""
+"""`pytest-modelopt`: choose recipes, write, check and update budgets, tell a record, see what a machine can judge."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pytest_modelopt import __version__
-from pytest_modelopt.cli import comment, export, init, merge, recipes, report, schema, selftest, update, validate
+from pytest_modelopt.cli import (
+    comment,
+    explore,
+    export,
+    init,
+    merge,
+    recipes,
+    report,
+    schema,
+    selftest,
+    update,
+    validate,
+)
 from pytest_modelopt.cli.exit_codes import INTERRUPTED, PASSED, RED, WRONG_INPUT
 from pytest_modelopt.cli.printing import tell
 from pytest_modelopt.measuring.controller.termination import sigterm_as_ctrl_c
@@ -17,6 +29,7 @@ __all__ = ["PASSED", "RED", "WRONG_INPUT", "main"]
 
 _COMMANDS = (
     init,
+    explore,
     validate,
     recipes,
     schema,

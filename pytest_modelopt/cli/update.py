@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.config.document import Document
     from pytest_modelopt.config.loader import BudgetsFile
     from pytest_modelopt.editing.limit_updates import Left, Settings, Update
+    from pytest_modelopt.results.record import Record
 
 _DESCRIPTION = """\
 Sets the limits of a budgets file to what a run measured, and some headroom. A limit is only ever made tighter, unless
@@ -92,6 +93,22 @@ def run(options: argparse.Namespace) -> int:
     for name in foreign_cases(budgets, record):
         tell(f"the record's case {_plain(name)} is not in {options.budgets}")
     return PASSED
+
+
+def set_limits(budgets: BudgetsFile, root: Path, record: Record, case: str) -> int:
+    """Set the limits of one case as `update` does without options; how many were set."""
+    from pytest_modelopt.config.document import read_document
+    from pytest_modelopt.editing.limit_updates import Settings, update
+    from pytest_modelopt.editing.yaml_positions import replaced, stated_limits
+    from pytest_modelopt.reporting.timing_conditions import disturbances
+
+    document = read_document(budgets.path, str(budgets.path))
+    settings = Settings(only=frozenset([case]), disturbances=disturbances)
+    done = update(budgets, tuple(stated_limits(budgets, document)), record, settings)
+    if done.changes:
+        after = replaced(document.source, {change.place: change.text for change in done.changes})
+        _write(budgets.path, after, document, done, root)
+    return len(done.changes)
 
 
 def _settings(options: argparse.Namespace, budgets: BudgetsFile) -> Settings:

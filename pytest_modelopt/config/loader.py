@@ -53,6 +53,8 @@ class ModelEntry:
     call: str | None = None
     optimize: str = ""
     inference: Inference = "set"
+    budget: tuple[Limit, ...] = ()
+    """Those of `budget:`, which hold for every variant."""
     regression: tuple[Limit, ...] = ()
     """Of the original against the base."""
     original: tuple[Limit, ...] = ()
@@ -256,6 +258,7 @@ def _build(
         model = _model(name, model_spec, document.line(at), defaults)
         model = replace(
             model,
+            budget=_limits(model_spec.budget, (*at, "budget"), document),
             regression=_limits(model_spec.regression, (*at, "regression"), document),
             original=_limits(model_spec.original, (*at, "original"), document),
             workloads=workloads_of(model_spec, spec.defaults or schema.DefaultsSpec()),

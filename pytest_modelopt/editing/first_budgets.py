@@ -11,7 +11,7 @@ import yaml
 
 from pytest_modelopt.editing.value_format import reworded
 from pytest_modelopt.judging.headroom import judged, tightest, with_headroom
-from pytest_modelopt.limits.catalogue import LIMITS, parse_value
+from pytest_modelopt.limits.catalogue import LIMITS, is_looser, parse_value
 from pytest_modelopt.limits.units import UnitError
 from pytest_modelopt.reporting.messages.reasons import format_useless
 from pytest_modelopt.results.case import Case
@@ -61,6 +61,8 @@ class Outcome:
     """Why it was not tried."""
     file: str = ""
     """Of a candidate, from the folder of the budgets file; empty for a recipe."""
+    also: Case | None = None
+    """The same on other examples: limits on answers are those that both keep."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +125,28 @@ def _loose(name: str) -> Limit:
 
 def first_limits(outcome: Outcome, timed_limits: int) -> tuple[tuple[str, str], ...]:
     """(name, text) of limits that the case keeps for certain, with room to spare."""
-    case = outcome.case
+    found = _limits_of(outcome.case, timed_limits)
+    if outcome.also is not None and outcome.case is not None:
+        other = _limits_of(outcome.also, timed_limits)
+        found = {name: _looser(name, text, other.get(name, text), outcome.case) for name, text in found.items()}
+    return tuple(found.items())
+
+
+def _looser(name: str, one: str, other: str, case: Case) -> str:
+    if not LIMITS[name].is_about_answers:
+        return one
+    is_share = in_unit_interval(case.metric)
+    values = [parse_value(name, yaml.safe_load(text), unit_interval=is_share) for text in (one, other)]
+    return other if is_looser(name, values[1], values[0], higher_is_better=case.higher_is_better) else one
+
+
+def _limits_of(case: Case | None, timed_limits: int) -> dict[str, str]:
     if case is None or case.error is not None:
-        return ()
+        return {}
     found = {name: _of_bytes(case, name, timed_limits) for name in ("max_memory", "max_size")}
     found["min_speedup"] = _of_speed(case, timed_limits)
     found.update(_of_answers(case, timed_limits))
-    return tuple((name, text) for name, text in found.items() if text)
+    return {name: text for name, text in found.items() if text}
 
 
 def why_no_answers(outcomes: Sequence[Outcome]) -> str:
@@ -265,12 +282,17 @@ def _section(key: str, outcomes: Sequence[Outcome], timed_limits: int, indent: s
             if outcome.case is not None and outcome.case.error is None:
                 yield from _comments(f"{indent}    ", f"  ({outcome.told})")
             continue
-        yield f"{indent}    {_key(outcome.spelling)}:" + (f" # {_plain(outcome.told)}" if outcome.told else "")
-        stated = [("file", _value(outcome.file))] if outcome.file else []
-        yield from (f"{indent}      {name}: {text}" for name, text in (*stated, *first_limits(outcome, timed_limits)))
+        yield from case_lines(outcome, timed_limits, indent=f"{indent}    ")
     untried = [(outcome.spelling, outcome.untried) for outcome in outcomes if outcome.untried]
     for line in format_untried(untried):
         yield from _comments(f"{indent}    ", line)
+
+
+def case_lines(outcome: Outcome, timed_limits: int, *, indent: str) -> Iterator[str]:
+    """The recipe or the candidate with its limits, as an entry of `recipes:` or `candidates:`."""
+    yield f"{indent}{_key(outcome.spelling)}:" + (f" # {_plain(outcome.told)}" if outcome.told else "")
+    stated = [("file", _value(outcome.file))] if outcome.file else []
+    yield from (f"{indent}  {name}: {text}" for name, text in (*stated, *first_limits(outcome, timed_limits)))
 
 
 def format_untried(untried: Iterable[tuple[str, str]]) -> Iterator[str]:

@@ -1,9 +1,10 @@
-"""One more model in the text of a budgets file, in which not a character of the rest changes."""
+"""One more model, or one more recipe, in the text of a budgets file, in which not a character of the rest changes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
@@ -15,23 +16,26 @@ class Opening:
     """Where the text of a file takes one more model."""
 
     position: int
-    """Behind the last line that belongs to `models:`, comments of the last model included."""
+    """Behind the last line that belongs to the mapping, comments of its last entry included."""
     indent: str
-    """Of the models' names."""
+    """Of its keys."""
 
 
-def opening(document: Document) -> Opening:
-    """Where one more model goes, behind the others.
+def opening(document: Document, path: tuple[str, ...] = ("models",)) -> Opening:
+    """Where one more entry of a mapping goes, behind the others: one more model, by default.
 
     Raises:
-        ValueError: where `models:` is not written in lines of its own.
+        ValueError: where the mapping is not written in lines of its own, or not there.
     """
-    events = list(_models(document.source))
+    events = _value(document.source, path)
+    if not events:
+        named = ".".join(path)
+        raise ValueError(f"{document.file}: there is no `{named}:` in lines of its own, so nothing can be added to it")
     is_in_lines = isinstance(events[0], yaml.MappingStartEvent) and not events[0].flow_style
     if not is_in_lines:
         raise ValueError(
-            f"{document.file}:{document.line(('models',))}: `models:` is written in braces or as an alias, so no model "
-            "can be added: write it in lines, `models:` and below it the name of each model with an indent"
+            f"{document.file}:{document.line(path)}: `{path[-1]}:` is written in braces or as an alias, so nothing can "
+            f"be added: write it in lines, `{path[-1]}:` and below it the name of each entry with an indent"
         )
     last = max(_span(event)[1] for event in events if not _ends_a_block(event))
     position = _line_end(document.source, len(document.source[:last].rstrip()))
@@ -48,35 +52,56 @@ def added(source: str, place: Opening, lines: Iterable[str]) -> str:
     return before + ("" if before.endswith("\n") else line_end) + block + source[place.position :]
 
 
-def require_only_added(before: Document, after: Document, name: str) -> None:
-    """That `after` says what `before` says, and the model `name` beside it.
+def require_only_added(before: Document, after: Document, *path: str) -> None:
+    """That `after` says what `before` says, and beside it an entry of `models:` (its name), or of a mapping below
+    (`name, "recipes", recipe`).
 
     Raises:
         ValueError: where it does not.
     """
-    models = after.data["models"]
-    others = {**after.data, "models": {key: value for key, value in models.items() if key != name}}
-    texts = {where: text for where, text in after.texts.items() if where[:2] != ("models", name)}
-    if name not in models or (others, texts, after.problems) != (before.data, before.texts, before.problems):
-        raise ValueError("the text with the new model would say something else, too, so nothing was written")
+    at = ("models", *path)
+    texts = {where: text for where, text in after.texts.items() if where[: len(at)] != at}
+    if _without(after.data, at) != before.data or (texts, after.problems) != (before.texts, before.problems):
+        raise ValueError("the text with what is new would say something else, too, so nothing was written")
 
 
-def _models(source: str) -> Iterator[yaml.Event]:
-    """The events of the value of `models:`. The file is known to be a mapping that has this key."""
-    depth, key, is_value, inside = 0, "", False, False
-    for event in yaml.parse(source, yaml.SafeLoader):
-        if depth == 1:
-            if isinstance(event, yaml.CollectionEndEvent):
-                return
-            inside = is_value and key == "models"
-            key = event.value if isinstance(event, yaml.ScalarEvent) else ""
-            is_value = not is_value
-        if inside:
-            yield event
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+def _without(data: Any, path: tuple[str, ...]) -> Any:
+    """The mapping without the entry at this path; None where it is not there."""
+    if not isinstance(data, dict) or path[0] not in data:
+        return None
+    others = {key: value for key, value in data.items() if key != path[0]}
+    if len(path) == 1:
+        return others
+    return {key: _without(value, path[1:]) if key == path[0] else value for key, value in data.items()}
+
+
+def _value(source: str, path: tuple[str, ...]) -> list[yaml.Event]:
+    """The events of the value at this path of keys; none where it is not there, or stands behind an alias."""
+    events = list(yaml.parse(source, yaml.SafeLoader))[2:-2]  # without those of the stream and the document
+    for key in path:
+        events = dict(_entries(events)).get(key, [])
+    return events
+
+
+def _entries(mapping: list[yaml.Event]) -> Iterator[tuple[str, list[yaml.Event]]]:
+    """Each key that is text, with the events of its value; none of a node that is no mapping."""
+    if not mapping or not isinstance(mapping[0], yaml.MappingStartEvent):
+        return
+    inside = iter(mapping[1:-1])
+    for key in inside:
+        _node(key, inside)
+        value = _node(next(inside), inside)
+        if isinstance(key, yaml.ScalarEvent):
+            yield key.value, value
+
+
+def _node(first: yaml.Event, behind: Iterator[yaml.Event]) -> list[yaml.Event]:
+    """All events of the node that begins with `first`."""
+    found, depth = [first], int(isinstance(first, yaml.CollectionStartEvent))
+    while depth:
+        found.append(next(behind))
+        depth += isinstance(found[-1], yaml.CollectionStartEvent) - isinstance(found[-1], yaml.CollectionEndEvent)
+    return found
 
 
 def _ends_a_block(event: yaml.Event) -> bool:

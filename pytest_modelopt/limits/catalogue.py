@@ -99,13 +99,15 @@ def misfit(limit: Limit, metric: str | None) -> str | None:
     return None
 
 
-def is_open(limits: Sequence[Limit], samples: Samples, timed_limits: int, call: TimedCall = "whole") -> bool:
+def is_open(
+    limits: Sequence[Limit], samples: Samples, timed_limits: int, call: TimedCall = "whole", finalists: int = 1
+) -> bool:
     """Whether one of `limits`, or the ceiling of its waiver, is still undecided after these pairs, which are of `call`.
     All are timed; those of other calls are not asked."""
     ceilings = [ceiling for limit in limits if (ceiling := ceiling_of(limit)) is not None]
     kinds = [(limit, LIMITS[limit.name]) for limit in (*limits, *ceilings)]
     return any(
-        kind.is_open(limit, samples, timed_limits)
+        kind.is_open(limit, samples, timed_limits, finalists)
         for limit, kind in kinds
         if isinstance(kind, latency.TimedKind) and kind.call == call
     )

@@ -140,6 +140,11 @@ class LimitKind(ABC):
         """Why the limit means nothing against this original; None where it does, or where nobody can tell."""
         return None
 
+    def passes_among(self, case: MeasuredCase, limit: Limit, finalists: int) -> bool:
+        """Whether a limit that this case keeps is kept for certain where it is one of so many finalists, each of which
+        may be kept by luck. A figure that repeats is what it is, however many there are."""
+        return True
+
     def note(self, case: MeasuredCase, limit: Limit) -> Reason | None:
         """What is worth saying of a limit that holds."""
         return None

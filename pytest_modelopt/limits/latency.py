@@ -59,6 +59,9 @@ def interval_of(speedup: Estimate, timed_limits: int) -> tuple[float, float]:
 class TimedKind(LimitKind):
     is_timed: ClassVar[bool] = True
 
+    bounds_estimate_from_above: ClassVar[bool] = False
+    """Whether what is estimated must be at most the bound: a time, and not a ratio of times."""
+
     call: TimedCall = "whole"
     """Whose pairs decide it."""
 
@@ -99,9 +102,22 @@ class TimedKind(LimitKind):
         ends = sorted((self.figure_of(low), self.figure_of(high))) if is_known else (None, None)
         return Verdict(limit, decision, self.figure_of(estimate.figure), Reason("timed", parameters), *ends)
 
-    def is_open(self, limit: Limit, samples: Samples, timed_limits: int) -> bool:
-        """Whether the limit is still undecided after these pairs of blocks."""
-        return self.decision_of(limit, samples, timed_limits)[1] == "inconclusive"
+    def is_open(self, limit: Limit, samples: Samples, timed_limits: int, finalists: int = 1) -> bool:
+        """Whether the limit is still undecided after these pairs of blocks; of several finalists, too, where it is kept
+        at the error of one, and not at its share."""
+        estimate, decision = self.decision_of(limit, samples, timed_limits)
+        return decision == "inconclusive" or (decision == "pass" and not self.is_kept_by(limit, estimate, finalists))
+
+    def passes_among(self, case: MeasuredCase, limit: Limit, finalists: int) -> bool:
+        timing = self.timing_of(case)
+        if timing is None or not timing.pairs:
+            return False
+        return self.is_kept_by(limit, self.estimate_of(_samples(timing)), finalists)
+
+    def is_kept_by(self, limit: Limit, estimate: Estimate, finalists: int) -> bool:
+        """Whether the limit is kept at the share of ALPHA_PASS that one of so many finalists has (Bonferroni)."""
+        low, high = estimate.interval(ALPHA_PASS / finalists, ALPHA_PASS / finalists)
+        return high <= self.bound_of(limit) if self.bounds_estimate_from_above else low >= self.bound_of(limit)
 
     def figure_of(self, estimated: float) -> float:
         """What is estimated, in the limit's unit."""
@@ -153,6 +169,7 @@ class MinSpeedup(TimedKind):
 @dataclass(frozen=True)
 class MaxLatency(TimedKind):
     is_absolute: ClassVar[bool] = True
+    bounds_estimate_from_above: ClassVar[bool] = True
 
     def estimate_of(self, samples: Samples) -> Estimate:
         return variant_latency(samples)

@@ -18,7 +18,7 @@ class _OfLoading:
     def timing_of(self, case: MeasuredCase) -> Timing | None:
         return case.loading
 
-    def is_open(self, limit: Limit, samples: Samples, timed_limits: int) -> bool:
+    def is_open(self, limit: Limit, samples: Samples, timed_limits: int, finalists: int = 1) -> bool:
         return False
 
     def seconds_of_segment(self, timing: Timing, estimate: Estimate) -> float:

@@ -128,6 +128,8 @@ class Examples:
     """The file with the hashes of all inputs, in order, by which calibration examples are found in the data."""
     notes: tuple[str, ...] = ()
     """What should be known about the data, in words."""
+    call_path: str = ""
+    """The file with the first batches of all examples, where only a part of these was read: the measured call's."""
 
 
 @dataclass(frozen=True)

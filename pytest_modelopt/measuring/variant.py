@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, replace
 
@@ -35,6 +36,21 @@ class SourceTree:
     """Whether any file differs from head's."""
     is_watched: bool = True
     """Whether its worker notes which files it opens: not where its memory is compared with head's, which notes none."""
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """One of `parts` disjoint parts of the examples, drawn by the hash of their inputs: equal examples stay together,
+    and the order of the data does not matter."""
+
+    index: int
+    parts: int
+    seed: int
+
+    def holds(self, digest: bytes) -> bool:
+        """Whether the example whose inputs have this hash belongs to it."""
+        drawn = hashlib.blake2b(digest, digest_size=8, key=self.seed.to_bytes(8, "little")).digest()
+        return int.from_bytes(drawn, "little") % self.parts == self.index
 
 
 @dataclass(frozen=True)
@@ -87,6 +103,8 @@ class Variant:
     """Of timing it beside another; None: that of the run."""
     workload: str = ""
     """The name of the operating point at which it is measured."""
+    part: DataPart | None = None
+    """The examples on which it is scored; None: all. The inputs of its call are those of all examples."""
     points: tuple[Workload, ...] = ()
     """All operating points of its model on its device; none where it has only this one."""
 

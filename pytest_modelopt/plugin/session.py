@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.config.loader import BudgetsFile, CaseEntry, Defaults, ModelEntry
     from pytest_modelopt.measuring.controller.paired_timing import IsOpen
     from pytest_modelopt.measuring.controller.runner import Progress, Runner
+    from pytest_modelopt.measuring.controller.side_by_side import GoesOn
     from pytest_modelopt.measuring.variant import Variant
     from pytest_modelopt.optimizing.expression import Expression
     from pytest_modelopt.plugin.outputs import Outputs
@@ -58,6 +59,8 @@ class Session:
     saved: SavedBase | None = None
     """The base, where it is a saved record."""
     timed_limits: int = 0
+    finalists: int = 1
+    """Variants of one model among which one is chosen: they share the error of each timed limit."""
     collected: tuple[str, ...] = ()
     """Every case that is known, also those that were deselected."""
     planned: tuple[str, ...] = ()
@@ -131,13 +134,22 @@ class Session:
         return self.revision is not None or self.saved is not None
 
     def run(
-        self, case_id: str, model: str, limits: Sequence[Limit], variant: Variant, inference: Inference = "set"
+        self,
+        case_id: str,
+        model: str,
+        limits: Sequence[Limit],
+        variant: Variant,
+        inference: Inference = "set",
+        goes_on: GoesOn | None = None,
+        is_open: IsOpen | None = None,
     ) -> Case:
-        """Measure one case and judge it."""
+        """Measure one case and judge it. `goes_on` may end it before all is measured (`Runner.measure`), and `is_open`
+        says when its timing ends: by default once all limits are decided."""
         from pytest_modelopt.diagnosis.empty_comparison import compares_nothing
         from pytest_modelopt.diagnosis.examine import examine
         from pytest_modelopt.judging.judge import judge
         from pytest_modelopt.limits.catalogue import LIMITS, misfit
+        from pytest_modelopt.measuring.controller.side_by_side import always
         from pytest_modelopt.reporting.messages.comparison_findings import format_nothing_compared
 
         planned = _planned(case_id, model, limits, variant, inference)
@@ -149,7 +161,13 @@ class Session:
             is_timed = any(LIMITS[limit.name].is_timed for limit in limits)
             measured = self.runner.measure_original(planned, variant, self._is_open(limits), is_timed=is_timed)
         else:
-            measured = self.runner.measure(planned, variant, self._is_open(limits), keep=self.compares_with_base)
+            measured = self.runner.measure(
+                planned,
+                variant,
+                is_open or self._is_open(limits),
+                keep=self.compares_with_base,
+                goes_on=goes_on or always,
+            )
         self._environment = self.runner.environment
         ill_fitting = _unfit_for_scores(measured)
         if measured.error is None and ill_fitting:
@@ -199,7 +217,7 @@ class Session:
         from pytest_modelopt.limits.catalogue import LIMITS, is_open
 
         timed = [limit for limit in limits if LIMITS[limit.name].is_timed]
-        return lambda samples, call: is_open(timed, samples, self.timed_limits, call)
+        return lambda samples, call: is_open(timed, samples, self.timed_limits, call, self.finalists)
 
     def _leaves_loading_open(self, case: MeasuredCase) -> bool:
         """Whether a limit on loading, or the ceiling of its waiver, is undecided."""

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_modelopt.cli import init_trials
-from pytest_modelopt.cli.init import _name_of, _require_that_it_holds
+from pytest_modelopt.cli.init import require_that_it_holds
 from pytest_modelopt.cli.main import main
+from pytest_modelopt.cli.model_options import name_of
 from pytest_modelopt.config.loader import load_budgets
+from pytest_modelopt.exploring.space import fits
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.registry import RECIPES
 from pytest_modelopt.plugin.session import Session
@@ -166,7 +168,7 @@ def test_names_that_are_no_functions(capsys: pytest.CaptureFixture[str], argumen
     ],
 )
 def test_the_name_of_a_model(factory: str, name: str) -> None:
-    assert _name_of(factory) == name
+    assert name_of(factory) == name
 
 
 METRIC = "{name: shop:squared_error, prepare: shop:first_column, per_example: true, higher_is_better: false}"
@@ -260,7 +262,7 @@ def test_files_beside_the_folder_of_the_budgets_are_inside_of_the_project(
     assert "module `shop` cannot be imported" in capsys.readouterr().err
     new = file.with_name("new.yaml")
     new.write_text(text, encoding="utf-8")
-    _require_that_it_holds(new, shop.path, "another", record())
+    require_that_it_holds(new, shop.path, "another", record())
 
 
 def test_after_the_time_no_recipe_is_begun(
@@ -298,4 +300,4 @@ def test_the_recipes_that_are_tried_are_those_that_run_here(monkeypatch: pytest.
 )
 def test_recipes_that_change_none_of_the_layers_are_not_tried(layers: set[str], fitting: set[str]) -> None:
     asked = ("int8-dynamic", "channels-last", "bf16", "onnxruntime", "fold-batchnorm", "low-rank(ratio=0.5)")
-    assert {text for text in asked if init_trials.fits(parse(text), layers)} == fitting
+    assert {text for text in asked if fits(parse(text), layers)} == fitting

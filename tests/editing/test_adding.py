@@ -78,3 +78,37 @@ def test_a_text_that_says_anything_else_is_refused(tmp_path: Path, after: str) -
     require_only_added(before, document(tmp_path, "models:\n  m: 1\n  new: {a: 1}\n"), "new")
     with pytest.raises(ValueError, match="would say something else, too, so nothing was written"):
         require_only_added(before, document(tmp_path, after), "new")
+
+
+RECIPE = ["low-rank(ratio=0.5):", "  max_size: 1 MB"]
+BELOW = ("models", "m", "recipes")
+OF_ANOTHER = "models:\n  n:\n    recipes:\n      bf16:\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        ("models:\n  m:\n    recipes:\n      bf16:\n", "    metric: accuracy\n  n:\n    recipes: {bf16: }\n"),
+        (OF_ANOTHER + "  m:\n    recipes: # all\n      bf16: {max_size: 1 MB} # a\n", ""),
+        (
+            "recipes: 1\nmodels:\n  m:\n    m: {recipes: 1}\n    recipes:\n      bf16: &a\n        x: 1\n      y: *a\n",
+            "",
+        ),
+    ],
+)
+def test_a_recipe_goes_behind_the_others_of_its_model(tmp_path: Path, before: str, behind: str) -> None:
+    read = document(tmp_path, before + behind)
+    place = opening(read, BELOW)
+    after = added(read.source, place, [place.indent + line for line in RECIPE])
+    assert after == before + "".join(f"      {line}\n" for line in RECIPE) + behind
+    new = ("m", "recipes", "low-rank(ratio=0.5)")
+    require_only_added(read, document(tmp_path, after), *new)
+    for wrong in (after.replace("bf16", "fp16"), before + behind):
+        with pytest.raises(ValueError, match="would say something else, too"):
+            require_only_added(read, document(tmp_path, wrong), *new)
+
+
+@pytest.mark.parametrize("text", ["models:\n  m:\n    factory: a:b\n", "x: &m {recipes: {a: 1}}\nmodels:\n  m: *m\n"])
+def test_where_a_model_states_no_recipes_none_is_added(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match=r"there is no `models\.m\.recipes:` in lines of its own, so nothing can be"):
+        opening(document(tmp_path, text), BELOW)

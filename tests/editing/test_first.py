@@ -54,6 +54,17 @@ def test_limits_with_room() -> None:
     assert why_not(of) == ""
 
 
+def test_limits_on_answers_are_those_that_other_examples_keep_too() -> None:
+    """6 of 400 lost there: 9 may be, 2.25 pp of 90%. What is counted in bytes is that of the case itself."""
+    one, other = answered(400, lost=2), answered(400, lost=6)
+    assert other.variant is not None
+    other = replace(other, variant=replace(other.variant, size_bytes=3 * MIB))
+    for case_, also, size in ((one, other, "4.2 MiB"), (other, one, "3.15 MiB")):
+        limits = dict(first_budgets.first_limits(Outcome("x", case_, also=also), 1))
+        found = [limits[name] for name in ("max_accuracy_drop", "min_accuracy", "max_size")]
+        assert found == ["2.25 pp", "87.75%", size]
+
+
 @pytest.mark.parametrize(
     ("examples", "lost", "won", "drop", "floor"),
     [

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pytest_modelopt.measuring.controller import memory_left
-from pytest_modelopt.measuring.controller.answer_comparison import compare, compare_tokens, slices
 from pytest_modelopt.measuring.controller.base_variants import BaseVariants
 from pytest_modelopt.measuring.controller.case_timing import CaseTiming, asks
 from pytest_modelopt.measuring.controller.fresh_processes import measure_process_memory
 from pytest_modelopt.measuring.controller.made_again import require_same
 from pytest_modelopt.measuring.controller.paired_timing import IsOpen
 from pytest_modelopt.measuring.controller.process import WorkerFailed
+from pytest_modelopt.measuring.controller.side_by_side import (
+    Enough,
+    GoesOn,
+    alone,
+    always,
+    compared,
+    doubt,
+    of_the_original,
+    require_same_data,
+)
 from pytest_modelopt.measuring.controller.variant_cache import Kept
 from pytest_modelopt.measuring.controller.variant_measurement import Measuring
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, StepLimits, WorkerContext
-from pytest_modelopt.measuring.protocol import LEAST_HELD, Loaded, TooFewExamples
+from pytest_modelopt.measuring.protocol import Loaded, TooFewExamples
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.results.answers import Interval
 from pytest_modelopt.results.base import BaseStatus
-from pytest_modelopt.results.case import CaseError, MeasuredCase, PlannedCase, next_stage
-from pytest_modelopt.results.measurement import Measurement
+from pytest_modelopt.results.case import CaseError, MeasuredCase, PlannedCase, Stage, next_stage
+from pytest_modelopt.results.measurement import LayerCoverage, Measurement
 from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.timed_pairs import Timing
 
@@ -64,14 +74,23 @@ class Runner:
         """A path of its own in a folder that only this user can read and that is gone after `close`."""
         return self._context.new_file(purpose)
 
-    def measure(self, planned: PlannedCase, variant: Variant, is_open: IsOpen, *, keep: bool = False) -> MeasuredCase:
+    def measure(
+        self,
+        planned: PlannedCase,
+        variant: Variant,
+        is_open: IsOpen,
+        *,
+        keep: bool = False,
+        goes_on: GoesOn = always,
+    ) -> MeasuredCase:
         """The case with everything that could be measured, or with its error; verdicts are not made here.
 
         A variant without a recipe is measured beside the original like any other: as a copy of it, in its own worker.
-        `keep`: the same variant is compared with its base next, and need not be made again for that.
+        `keep`: the same variant is compared with its base next, and need not be made again for that. `goes_on` may end
+        it before all is measured; then the figures that are missing have no reason.
         """
         case = next_stage(MeasuredCase, planned)
-        return self._where_files_last(lambda: self._measure(case, variant, is_open, keep=keep))
+        return self._where_files_last(lambda: self._measure(case, variant, is_open, keep=keep, goes_on=goes_on))
 
     def _where_files_last(self, measure: Callable[[], MeasuredCase]) -> MeasuredCase:
         """The case, measured once more where something has removed the run's temporary folder meanwhile: what failed
@@ -91,16 +110,21 @@ class Runner:
             why = f"(something removed the temporary folder {folder} while the case was measured, and then {again})"
         return replace(case, error=replace(case.error, message=f"{case.error.message} {why}"))
 
-    def _measure(self, case: MeasuredCase, variant: Variant, is_open: IsOpen, *, keep: bool) -> MeasuredCase:
+    def _measure(
+        self, case: MeasuredCase, variant: Variant, is_open: IsOpen, *, keep: bool, goes_on: GoesOn = always
+    ) -> MeasuredCase:
         original = self._measured_original(variant, case.name)
         if original.error is not None:
-            return replace(case, error=_of_the_original(original.error), reference=original.measurement)
+            return replace(case, error=of_the_original(original.error), reference=original.measurement)
         try:
-            optimized = self._optimized.get(variant, case.name, lambda made: self._follow(made, original, case.name))
+            follow = partial(self._follow, original=original, case=case, goes_on=goes_on)
+            optimized = self._optimized.get(variant, case.name, follow)
             if optimized.error is not None:
-                return replace(_compared(case, original, optimized), error=optimized.error)
-            _doubt(original, optimized)
-            return self._put_side_by_side(case, original, optimized, is_open)
+                return replace(compared(case, original, optimized), error=optimized.error)
+            doubt(original, optimized)
+            return self._put_side_by_side(case, original, optimized, is_open, goes_on)
+        except Enough as enough:
+            return enough.case
         finally:
             if not keep and variant.is_at_last:
                 self._optimized.forget()
@@ -121,7 +145,7 @@ class Runner:
             return replace(case, error=original.error, reference=original.measurement)
         if _needs_process_memory(case, original):
             measure_process_memory(self._context, original, case.name)
-        return _compared(case, original, original)
+        return compared(case, original, original)
 
     def measure_against(self, case: MeasuredCase, head: Variant, base: Variant | None, is_open: IsOpen) -> MeasuredCase:
         """The case of `head` (with or without a recipe) against the same variant of another revision, on head's data.
@@ -138,22 +162,56 @@ class Runner:
         original = self._measured_original(head, case.name)
         ours = original
         if not head.is_original and original.error is None:
-            ours = self._optimized.get(head, case.name, lambda made: self._follow(made, original, case.name))
+            ours = self._optimized.get(head, case.name, lambda made: self._follow(made, original, case))
         if ours.error is None:
-            _doubt(original, ours)
+            doubt(original, ours)
         if ours.error is not None:
-            error = _of_the_original(ours.error) if ours is original and not head.is_original else ours.error
+            error = of_the_original(ours.error) if ours is original and not head.is_original else ours.error
             return replace(case, error=error, variant=ours.measurement)
         if base is None:
-            return _alone(case, ours)
+            return alone(case, ours)
         theirs = self._base.measured_variant(base, original, case.name)
         if theirs.error is not None:
             why = f"{theirs.error.message}"
             status: BaseStatus = "unusable" if theirs.is_mixed else "failed"
-            return replace(_alone(case, ours), base=replace(case.base, status=status, why=why))
-        compared = self._put_side_by_side(case, theirs, ours, is_open)
+            return replace(alone(case, ours), base=replace(case.base, status=status, why=why))
+        found = self._put_side_by_side(case, theirs, ours, is_open)
         notes = self._base.notes(base, original, case.name)
-        return replace(compared, base=replace(case.base, notes=notes), coverage=None)
+        return replace(found, base=replace(case.base, notes=notes), coverage=None)
+
+    def look(self, variant: Variant, name: str) -> tuple[Measurement, tuple[LayerCoverage, ...]]:
+        """The original with what its file and its peak are made of, and its layers. Raises WorkerFailed."""
+        original = self._measured_original(variant, name)
+        if original.error is not None:
+            raise WorkerFailed(original.error.message, original.error.output)
+        try:
+            self._measuring.look_into(original, name)
+            layers = self._context.ask(original, name, "layers", "looking at its layers", stage="compare")
+        except Failed as failed:
+            raise WorkerFailed(failed.error.message, failed.error.output) from None
+        finally:
+            self._context.end(original)  # looking may leave other strides behind; whoever needs it gets a fresh one
+        assert original.measurement is not None
+        return original.measurement, layers
+
+    def time(self, case: MeasuredCase, variant: Variant, is_open: IsOpen) -> MeasuredCase:
+        """The case with its times, which alone were missing; its variant is made anew in a worker of its own."""
+        original = self._measured_original(variant, case.name)
+        if original.error is not None:
+            return replace(case, error=of_the_original(original.error))
+        optimized = Measured(variant, measurement=case.variant, examples=original.examples)
+        try:
+            if variant.generation is not None:
+                self._share_inputs(original, optimized, case.name)
+            self._measuring.load(optimized, case.name)
+            timings = dict(self._timing.time(case, original, optimized, is_open))
+            loading = self._load(case, original, optimized)
+        except Failed as failed:
+            return replace(case, error=failed.error)
+        finally:
+            self._context.discard(optimized)
+        found = replace(case, variant=optimized.measurement, loading=loading)
+        return replace(found, timing=timings.pop("whole", None), phases=timings)
 
     def would_run(self, head: Variant, base: Variant, name: str) -> tuple[str, ...] | None:
         """The linked files of head that `base` reads while it is measured; None where it cannot be measured."""
@@ -234,17 +292,23 @@ class Runner:
 
         return self._original.get(variant.original, name, measure)
 
-    def _follow(self, optimized: Measured, original: Measured, name: str) -> None:
-        """Measure another variant on the examples of the original."""
+    def _follow(self, optimized: Measured, original: Measured, case: MeasuredCase, goes_on: GoesOn = always) -> None:
+        """Measure another variant on the examples of the original. Raises Enough where it does not go on."""
+
+        def ask(stage: Stage) -> None:
+            found = compared(case, original, optimized)
+            if not goes_on(found, stage):
+                raise Enough(found)
+
         if optimized.variant.candidate is None and original.worker is not None and original.measurement is not None:
             before = original.measurement
             if why := memory_left.of_the_same_again(before, original.worker.pid, optimized.variant.label):
                 raise Failed(CaseError("load", why))
         optimized.examples = original.examples
         if optimized.variant.generation is not None:
-            self._share_inputs(original, optimized, name)
-        self._measuring.measure(optimized, name, original.outputs)
-        _require_same_data(original, optimized)
+            self._share_inputs(original, optimized, case.name)
+        self._measuring.measure(optimized, case.name, original.outputs, ask)
+        require_same_data(original, optimized)
 
     def _share_inputs(self, original: Measured, optimized: Measured, name: str) -> None:
         """Both are given the tokens that the original generates."""
@@ -259,34 +323,38 @@ class Runner:
 
     # --- the comparison ----------------------------------------------------------------------------------------------
 
-    def _put_side_by_side(self, case: MeasuredCase, before: Measured, after: Measured, is_open: IsOpen) -> MeasuredCase:
+    def _put_side_by_side(
+        self, case: MeasuredCase, before: Measured, after: Measured, is_open: IsOpen, goes_on: GoesOn = always
+    ) -> MeasuredCase:
         """The comparison of two measured variants: what needs both of them, and their figures."""
         try:
             case = self._with_interval(case, before, after)
             if _needs_process_memory(case, before, after):
                 measure_process_memory(self._context, before, case.name)
                 measure_process_memory(self._context, after, case.name)
+            if not goes_on(compared(case, before, after), "timing"):
+                return compared(case, before, after)
             self._look_into(case, before, after)
             self._try_inputs(case, before, after)
             case = replace(case, loading=self._load(case, before, after))
             timings = dict(self._timing.time(case, before, after, is_open))
         except Failed as failed:
-            return replace(_compared(case, before, after), error=failed.error)
-        return replace(_compared(case, before, after), timing=timings.pop("whole", None), phases=timings)
+            return replace(compared(case, before, after), error=failed.error)
+        return replace(compared(case, before, after), timing=timings.pop("whole", None), phases=timings)
 
     def _load(self, case: MeasuredCase, before: Measured, after: Measured) -> Timing | None:
         if not asks(case, "max_load_time", "min_load_speedup"):
             return None
-        compared = _compared(case, before, after)
+        known = compared(case, before, after)
 
         def is_open(timing: Timing) -> bool:
-            return self._leaves_loading_open(replace(compared, loading=timing))
+            return self._leaves_loading_open(replace(known, loading=timing))
 
         return self._timing.load(case.name, before, after, is_open)
 
     def _look_into(self, case: MeasuredCase, before: Measured, after: Measured) -> None:
         """Look at what takes memory and size, where one is worse than the original's, or memory breaks a limit."""
-        case = _compared(case, before, after)
+        case = compared(case, before, after)
         then, now = case.reference, case.variant
         assert then is not None
         assert now is not None
@@ -302,7 +370,7 @@ class Runner:
             return
         if after.variant.candidate is None or not before.variant.is_original or after.answers is None:
             return
-        case = _compared(case, before, after)
+        case = compared(case, before, after)
         differs = case.agreement is not None and 2 * case.agreement.flips > case.agreement.examples
         if differs or self._breaks_answers(case):
             self._measuring.try_inputs(before, after, case.name)
@@ -331,70 +399,3 @@ def _needs_process_memory(case: MeasuredCase, *sides: Measured) -> bool:
     """Where a limit asks for it, or one side allocates where no other meter sees it; then of both, by the same one."""
     is_hidden = any(side.measurement is not None and side.measurement.outside_of_torch for side in sides)
     return is_hidden or asks(case, "max_process_memory")
-
-
-def _doubt(original: Measured, candidate: Measured) -> None:
-    """Of a candidate, at each of its operating points. As `_doubted`."""
-    if candidate.variant.candidate is not None:
-        _doubted(original, candidate)
-
-
-def _doubted(original: Measured, candidate: Measured) -> None:
-    """Where hardly anything of its weights was found, they are somewhere: of a small model the books tolerate more than
-    it weighs. Then the process meter tells."""
-    before, after = original.measurement, candidate.measurement
-    if before is None or after is None or after.outside_of_torch or after.reserved_bytes is not None:
-        return
-    held, whole = after.weights_bytes, before.weights_bytes
-    if held is not None and whole is not None and held * LEAST_HELD < whole:
-        candidate.measurement = replace(after, hidden_bytes=None)
-
-
-def _require_same_data(original: Measured, optimized: Measured) -> None:
-    before, after = original.answers, optimized.answers
-    if before is None or after is None or before.data_fingerprint == after.data_fingerprint:
-        return
-    message = (
-        f"the data differs from one load to the next ({before.examples} and {after.examples} examples, other content "
-        "or another order): the data factory must give the same examples each time"
-    )
-    raise Failed(CaseError("compare", message))
-
-
-def _of_the_original(error: CaseError) -> CaseError:
-    if error.stage == "read":
-        return error
-    return replace(error, message=f"the original cannot be measured: {error.message}")
-
-
-def _alone(case: MeasuredCase, ours: Measured) -> MeasuredCase:
-    """The case of head's variant while there is nothing beside it."""
-    assert ours.loaded is not None
-    case = _called(case, ours)
-    metric, higher = ours.loaded.metric_name, ours.loaded.higher_is_better
-    return replace(case, metric=metric, higher_is_better=higher, variant=ours.measurement)
-
-
-def _called(case: MeasuredCase, measured: Measured) -> MeasuredCase:
-    """The case with the sizes of the inputs that its call was given."""
-    called = measured.loaded.called if measured.loaded is not None else None
-    return case if called is None else replace(case, batch_size=called.batch_size, input_shapes=called.shapes)
-
-
-def _compared(case: MeasuredCase, original: Measured, optimized: Measured) -> MeasuredCase:
-    """The case with both measurements and their comparison, as far as they exist."""
-    assert original.loaded is not None
-    before, after = original.answers, optimized.answers
-    return replace(
-        _called(case, optimized),
-        metric=original.loaded.metric_name,
-        higher_is_better=original.loaded.higher_is_better,
-        reference=original.measurement,
-        variant=optimized.measurement,
-        coverage=optimized.loaded.coverage if optimized.loaded else None,
-        agreement=compare(before, after) if before and after else None,
-        tokens=compare_tokens(before, after) if before and after else None,
-        slices=slices(before, after, original.examples, higher_is_better=original.loaded.higher_is_better)
-        if before and after
-        else None,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ class Measuring:
         try:
             self.start(original, name, "reads the data")
             original.examples = self._context.ask(original, name, "read", "reading the data", path=str(path))
-            original.files += [path, Path(original.examples.hashes_path)]
+            beside = (original.examples.hashes_path, original.examples.call_path)
+            original.files += [path, *(Path(file) for file in beside if file)]
             self._preload(original)
             self._context.end(original)
             self.start(original, name, "reads the data again")
@@ -55,44 +57,60 @@ class Measuring:
             again_s = original.seconds.pop("read_again", 0.0)
             original.seconds["read"] = original.seconds.get("read", 0.0) + again_s
 
-    def measure(self, measured: Measured, name: str, reference: Path | None = None) -> None:
+    def measure(
+        self,
+        measured: Measured,
+        name: str,
+        reference: Path | None = None,
+        at_figure: Callable[[Stage], None] = lambda stage: None,
+    ) -> None:
         """Load, then size, memory and score. `measured` keeps what was found, also where a later step fails.
 
-        `reference`: what the original answered, under a metric that compares with it.
+        `reference`: what the original answered, under a metric that compares with it. `at_figure` is called once size,
+        memory and score are known; what it raises ends the measuring.
         """
         self._load(measured, name)
         unmeasured: dict[str, str] = {}
         size = self._figure(measured, name, "size", unmeasured)
-        if not measured.variant.is_at_first:
-            self._move(measured, name)
         assert measured.loaded is not None
-        memory = self._memory(measured, name, unmeasured)
-        measured.measurement = Measurement(
+        begun = measured.measurement = Measurement(
             recipe=None if measured.variant.is_original else measured.variant.label,
             size_bytes=size,
-            weights_bytes=memory.weights_bytes,
-            call_peak_bytes=memory.call_peak_bytes,
+            weights_bytes=None,
+            call_peak_bytes=None,
             score=None,
             examples=0,
             data_fingerprint=None,
-            notes=(*measured.loaded.notes, *_call_notes(measured), *_data_notes(measured)),
             unmeasured=unmeasured,
             seconds=measured.seconds,
-            runtime=memory.runtime,
-            reserved_bytes=memory.reserved_bytes,
-            call_memory=memory.call,
             provenance=measured.loaded.provenance,
             shipped=measured.loaded.shipped,
         )
         if measured.loaded.no_coverage:
             unmeasured["coverage"] = measured.loaded.no_coverage
+        at_figure("size")
+        measured.measurement = None  # one that fails before its memory is known has no figures
+        if not measured.variant.is_at_first:
+            self._move(measured, name)
+        memory = self._memory(measured, name, unmeasured)
+        measured.measurement = replace(
+            begun,
+            weights_bytes=memory.weights_bytes,
+            call_peak_bytes=memory.call_peak_bytes,
+            notes=(*measured.loaded.notes, *_call_notes(measured), *_data_notes(measured)),
+            runtime=memory.runtime,
+            reserved_bytes=memory.reserved_bytes,
+            call_memory=memory.call,
+        )
         balance_books(self._context, measured, name)
         measured.measurement = _with_told_small(measured.measurement)
+        at_figure("memory")
         unmeasured = measured.measurement.unmeasured
         if measured.variant.data is None:
             unmeasured["score"] = unmeasured["predictions"] = "no `data` was given"
         else:
             self._score(measured, name, unmeasured, reference)
+        at_figure("score")
         self._observe(measured, name)
         _name_processes(measured)
         measured.whole = measured.measurement

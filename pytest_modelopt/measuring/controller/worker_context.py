@@ -94,7 +94,8 @@ class Measured:
         """What it has written and further steps read. None of one in error."""
         if self.error is not None:
             return []
-        of_examples = [self.examples.path, self.examples.hashes_path] if self.examples is not None else []
+        read = self.examples
+        of_examples = [read.path, read.hashes_path, read.call_path] if read is not None else []
         of_saved = [self.saved.inputs, self.saved.model] if self.saved is not None else []
         found = (*of_examples, *of_saved, self.outputs, *self.inputs.values())
         return [Path(file) for file in found if file]

@@ -16,8 +16,9 @@ from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
 from pytest_modelopt.measuring.worker.memory import balance, file_makeup, process_memory, tensor_meter
 from pytest_modelopt.measuring.worker.saving import not_saved
 from pytest_modelopt.optimizing.calling import Run, call
+from pytest_modelopt.optimizing.layers import layers
 from pytest_modelopt.results.generation import CallMemory
-from pytest_modelopt.results.measurement import ProcessMeter
+from pytest_modelopt.results.measurement import Coverage, LayerCoverage, ProcessMeter
 from pytest_modelopt.results.observations import Makeup
 
 
@@ -107,3 +108,12 @@ class Footprint(LoadedVariant):
             if self._device.is_cuda or observe.is_compiled(self._call):
                 peak_bytes = None
             return file_makeup.makeup(seen(self.model), self._prepared_call(), peak_bytes)
+
+    def layers(self) -> tuple[LayerCoverage, ...]:
+        """Each layer of what recipes change: its weight bytes, and the multiply-adds of the measured call."""
+        self._set_threads()
+        part, inputs = self._part(), self._context().example_inputs
+        if part is None:
+            return layers(self.model, inputs)
+        found = layers(part.module, part.inputs_of_calls(inputs)[0])
+        return part.within(Coverage(found, ())).layers

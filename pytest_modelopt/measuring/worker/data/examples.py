@@ -94,6 +94,18 @@ class Slices:
 # --- the first reading -----------------------------------------------------------------------------------------------
 
 
+def keep(batches: Iterable[Batch], path: Path, count: int) -> str:
+    """Write the first batches that hold `count` examples to the file `path`; its name."""
+    have = 0
+    with path.open("xb") as file:
+        for batch in batches:
+            file.write(_packed(batch))
+            have += batch.examples
+            if have >= count:
+                break
+    return str(path)
+
+
 def read(batches: Iterable[Batch], path: Path, slices: Slices | None = None, most_bytes: int | None = None) -> Examples:
     """One pass over the data: its batches go to `path`, the hashes of its inputs beside it, as they come.
 
@@ -219,14 +231,21 @@ def read_batches(data: Examples) -> Iterator[Batch]:
     """The batches from the file."""
     assert data.path is not None
     first = 0
-    with Path(data.path).open("rb") as file:
-        while length := file.read(_LENGTH):
-            blob = file.read(int.from_bytes(length, "little"))
-            batch = _unpacked(blob, first)
-            yield _with_slices(batch, data)
-            first += batch.examples
+    for batch in kept_batches(data.path):
+        yield _with_slices(batch, data)
+        first += batch.examples
     if first != data.count:
         raise VariantError(f"the file of the data holds {first} examples, and {data.count} were read")
+
+
+def kept_batches(path: str) -> Iterator[Batch]:
+    """The batches in a file of `read` or `keep`."""
+    first = 0
+    with Path(path).open("rb") as file:
+        while length := file.read(_LENGTH):
+            batch = _unpacked(file.read(int.from_bytes(length, "little")), first)
+            yield batch
+            first += batch.examples
 
 
 class Pass:

@@ -14,7 +14,7 @@ import torch
 from pytest_modelopt.measuring.protocol import Examples, VariantError
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import loading
-from pytest_modelopt.measuring.worker.data import batches, examples, labels, sequences
+from pytest_modelopt.measuring.worker.data import batches, examples, labels, parts, sequences
 from pytest_modelopt.measuring.worker.data.calibration import CalibrationSeen
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
@@ -48,7 +48,11 @@ class Data:
         """Read the evaluation data into the file `path`."""
         source = self._variant.slices
         slices = None if source is None else examples.Slices(self._loader.get(source, "slices"))
-        return examples.read(self._from_source(), path, slices)
+        if self._variant.part is None:
+            return examples.read(self._from_source(), path, slices)
+        most = max((point.batch_size for point in self._variant.points), default=self._variant.batch_size)
+        call_path = examples.keep(self._all_from_source(), path.with_name(path.name + ".call"), most)
+        return replace(examples.read(self._from_source(), path, slices), call_path=call_path)
 
     def read_again(self, found: Examples) -> None:
         """Read its beginning once more: a source must give the same examples each time."""
@@ -83,7 +87,17 @@ class Data:
             return examples.read_batches(self._examples)
         return self._from_source()
 
+    def _of_the_call(self) -> Iterator[Batch]:
+        """Batches from which the inputs of the measured call are taken: the first of all examples."""
+        if self._examples is not None and self._examples.call_path:
+            return examples.kept_batches(self._examples.call_path)
+        return self._batches()
+
     def _from_source(self) -> Iterator[Batch]:
+        """The examples that are scored."""
+        return parts.of_part(self._all_from_source(), self._variant.part)
+
+    def _all_from_source(self) -> Iterator[Batch]:
         """The batches as the project gives them, made anew, unless they are tensors: a stream may be used up."""
         if self._variant.data is None:
             raise VariantError("no `data` was given, so there is nothing to score")
@@ -103,7 +117,7 @@ class Data:
         if variant.generation is not None:
             return self._prompts(variant.generation)
         if variant.example_inputs is None:
-            inputs, found = batches.first_examples(map(self._given, self._batches()), count, "data")
+            inputs, found = batches.first_examples(map(self._given, self._of_the_call()), count, "data")
             self.examples_in_call = found
             if found == count:
                 return inputs, ()
@@ -134,7 +148,7 @@ class Data:
         """Of a model that generates: ids (batch size, prompt), and notes as of other inputs."""
         variant, count = self._variant, self._variant.batch_size
         if variant.example_inputs is None:
-            ids, _ = batches.first_examples(self._batches(), count, "data")
+            ids, _ = batches.first_examples(self._of_the_call(), count, "data")
             return ids[:, : generation.prompt].clone(), ()
         ids = torch.cat(list(self._sequences_of(variant.example_inputs, generation)))
         number, notes = self._taken(len(ids), "sequences")

@@ -1,0 +1,294 @@
+"""`pytest-modelopt explore`: try recipes on a model, and choose the one that keeps its limits and serves the aim."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pytest_modelopt.cli.arguments import count, seconds
+from pytest_modelopt.cli.exit_codes import INTERRUPTED, PASSED, RED
+from pytest_modelopt.cli.model_options import add_model_options, loaded, model_keys, name_of
+from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.limits.catalogue import BUDGET_LIMITS
+
+if TYPE_CHECKING:
+    from pytest_modelopt.cli.arguments import Commands
+    from pytest_modelopt.cli.explore_gauge import GateGauge
+    from pytest_modelopt.config.loader import BudgetsFile, ModelEntry
+    from pytest_modelopt.exploring.answer_text import Answer
+    from pytest_modelopt.exploring.cache import Cache
+    from pytest_modelopt.exploring.space import Space
+    from pytest_modelopt.results.verdicts import Limit
+
+_DESCRIPTION = """\
+Tries recipes on a model of the budgets file, or on the one that PACKAGE.MODULE:FUNCTION returns, and chooses one: of
+those that keep all limits the best by --aim. Limits are those of the model's `budget:`, and those that options state.
+
+First it tells what the model is made of and which recipes can pay. Then each recipe is measured, the cheapest evidence
+first, on one half of the examples; one that breaks a limit is not measured further, and only those that may win are
+timed. The best are measured anew on the other half, in fresh processes, as the gate does it: only these figures count.
+
+Ctrl-C or the end of --time leaves the best answer so far. What was measured is kept in the user's cache folder, so that
+a second call goes on; --fresh forgets it. --write puts the recipe with its limits into the budgets file.
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "explore",
+        help="try recipes on a model, and choose the one that keeps its limits and serves the aim",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="a model of the budgets file, or PACKAGE.MODULE:FUNCTION that returns one"
+    )
+    parser.add_argument("--aim", choices=("memory", "speedup", "size"), default="memory", help="default: memory")
+    parser.add_argument("--time", type=seconds, default=600.0, metavar="TIME", help="for all of it (10 min)")
+    parser.add_argument("--write", action="store_true", help="put the recipe with its limits into the budgets file")
+    parser.add_argument("--fresh", action="store_true", help="forget what earlier calls have measured of the model")
+    parser.add_argument(
+        "--seed", type=count, default=1, metavar="N", help="which examples choose, and which confirm (1)"
+    )
+    parser.add_argument("--time-limit", type=seconds, metavar="TIME", help="of timing a finalist (20 s)")
+    parser.add_argument("--budgets", type=Path, metavar="FILE", help="default: the one that pytest would take")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        default=Path("modelopt-report/explore.json"),
+        metavar="FILE",
+        help="where the finalists go, as a record (modelopt-report/explore.json)",
+    )
+    add_model_options(parser)
+    limits = parser.add_argument_group("limits, as in a budgets file")
+    for name, kind in BUDGET_LIMITS.items():
+        limits.add_argument(f"--{name.replace('_', '-')}", metavar=kind.unit.upper(), help=kind.meaning)
+    parser.set_defaults(run=run, in_project=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    from pytest_modelopt.exploring.cache import Cache, folder_of
+
+    start = time.monotonic()
+    path: Path = options.budgets or options.default_budgets
+    budgets, model = _model(options, path)
+    limits = _limits(options, model)
+    cache = Cache(folder_of(options.root, model.name), model.name)
+    try:
+        cache.open()
+    except OSError as error:
+        tell(f"{error.filename}: {error.strerror}: nothing that is measured is kept for another call")
+    try:
+        if options.fresh:
+            cache.forget()
+        return _explore(options, budgets, model, limits, cache, start)
+    finally:
+        cache.close()
+
+
+# --- what is asked ---------------------------------------------------------------------------------------------------
+
+
+def _model(options: argparse.Namespace, path: Path) -> tuple[BudgetsFile, ModelEntry]:
+    """The model, and the file in which it stands, or would stand."""
+    from pytest_modelopt.cli.arguments import reference
+    from pytest_modelopt.config.loader import load_budgets
+    from pytest_modelopt.editing.first_budgets import Head, Outcome, render
+    from pytest_modelopt.limits.spelling import did_you_mean
+
+    if ":" in options.model:
+        factory = reference(options.model)
+        if options.data is None and options.example_inputs is None:
+            raise ValueError(
+                f"there is nothing to call {factory} on: give --data PACKAGE.MODULE:FUNCTION, and --metric agreement "
+                "where there are no labels; or --example-inputs alone, where its answers do not matter"
+            )
+        head = Head((), options.name or name_of(factory), model_keys(options, factory))
+        stated = (Outcome("int8-dynamic", None),)  # a model of a budgets file has a recipe
+        budgets = loaded(render(head, stated, 0), path, options.root)
+        return budgets, budgets.models[0]
+    given = [key for key, value in model_keys(options, "") if key != "metric" or value != "accuracy"]
+    if given:
+        raise ValueError(
+            f"--{given[0].replace('_', '-')} belongs to PACKAGE.MODULE:FUNCTION; of {options.model} {path} says it"
+        )
+    budgets = load_budgets(path.resolve(), relative_to=Path.cwd(), root=options.root)
+    models = {model.name: model for model in budgets.models}
+    if options.model not in models:
+        raise ValueError(
+            f"{path} has no model {options.model!r}{did_you_mean(options.model, list(models))}; a model that no file "
+            "has is given as PACKAGE.MODULE:FUNCTION"
+        )
+    return budgets, models[options.model]
+
+
+def _limits(options: argparse.Namespace, model: ModelEntry) -> tuple[Limit, ...]:
+    """Those of options before those of `budget:`.
+
+    Raises:
+        ValueError: for a value that is none, and for a limit that can never be measured on this model.
+    """
+    from pytest_modelopt.limits.catalogue import LIMITS, merge
+
+    stated = tuple(_stated(options, model))
+    limits = merge([stated, model.budget])
+    metric, slices = model.metric, None if model.slices is None else str(model.slices)
+    for limit in limits:
+        kind = LIMITS[limit.name]
+        why = kind.never_measured(metric, slices, model.inference)
+        if kind.is_about_answers and model.data is None:
+            why = "there is no data to answer on: give --data"
+        if why:
+            raise ValueError(f"{limit.name} {limit.text}: {why}")
+    return limits
+
+
+def _stated(options: argparse.Namespace, model: ModelEntry) -> Iterator[Limit]:
+    import yaml
+
+    from pytest_modelopt.limits.catalogue import parse_value
+    from pytest_modelopt.limits.units import UnitError
+    from pytest_modelopt.results.metric import in_unit_interval
+    from pytest_modelopt.results.verdicts import Limit
+
+    metric = model.metric.name if isinstance(model.metric.name, str) else None
+    for name in BUDGET_LIMITS:
+        text = getattr(options, name)
+        if text is None:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        try:
+            raw = yaml.safe_load(text)
+            value = parse_value(name, raw, unit_interval=in_unit_interval(metric) if metric else None)
+        except (UnitError, yaml.YAMLError) as error:
+            raise ValueError(f"{option} {text}: {error}") from None
+        yield Limit(name, value, text, "error", "command line", 1)
+
+
+def _space(options: argparse.Namespace, model: ModelEntry) -> Space:
+    from pytest_modelopt.exploring.space import explored, runnable
+
+    device = model.workloads[0].device.partition(":")[0]
+    return runnable(options.recipe or explored(), device, has_calibration=model.calibration is not None)
+
+
+# --- the search ------------------------------------------------------------------------------------------------------
+
+
+def _explore(
+    options: argparse.Namespace,
+    budgets: BudgetsFile,
+    model: ModelEntry,
+    limits: tuple[Limit, ...],
+    cache: Cache,
+    start: float,
+) -> int:
+    from pytest_modelopt.cli.explore_gauge import GateGauge, Watch
+    from pytest_modelopt.cli.progress_line import show
+    from pytest_modelopt.exploring import answer_text
+    from pytest_modelopt.plugin.options import Options
+
+    settings = Options(True, budgets.path, False, None, False, options.time_limit, None)
+    watch = Watch(start + options.time)
+    gauge = GateGauge(budgets, model, limits, options.aim, watch, settings, options.seed)
+    try:
+        answer = _searched(options, gauge, cache, start)
+        show("")
+        for line in answer_text.lines(answer, gauge.session.environment):
+            tell(line)
+        if answer.confirmed:
+            _keep_record(options.record, gauge)
+    finally:
+        gauge.close()
+        show("")
+    if options.write:
+        _write(options, budgets, answer, gauge)
+    if "interrupt" in (answer.search.end, answer.end):
+        return INTERRUPTED
+    return PASSED if answer.winner is not None or not limits else RED
+
+
+def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start: float) -> Answer:
+    from pytest_modelopt import __version__
+    from pytest_modelopt.exploring import makeup_text
+    from pytest_modelopt.exploring.answer_text import Answer
+    from pytest_modelopt.exploring.confirming import confirm, finalists
+    from pytest_modelopt.exploring.funnel import Search, TimeIsUp
+    from pytest_modelopt.exploring.space import worth_trying
+    from pytest_modelopt.results.figures import format_time
+
+    try:
+        original, layers = gauge.look()
+    except TimeIsUp:
+        raise ValueError(
+            f"{format_time(options.time)} of --time were over before the original was measured, which is the first "
+            "step: give more --time"
+        ) from None
+    took = time.monotonic() - start
+    seen = original.observations
+    space = worth_trying(_space(options, gauge.model), layers, (seen.derived_layers if seen else None) or {})
+    for line in makeup_text.lines(gauge.model.name, original, layers, space):
+        tell(line)
+    if len(gauge.model.workloads) > 1:
+        tell(
+            f"explored at its first workload, {gauge.model.workloads[0].name}; what is chosen may not be best at others"
+        )
+    environment = gauge.session.environment
+    assert environment is not None
+    cache.use(seen.digest if seen else None, original.data_fingerprint, gauge.work, __version__, environment)
+    if cache.of_others:
+        tell(
+            f"{cache.of_others} earlier measurements are of another model, other data, another call or --seed, other "
+            "versions or another machine, and are not used"
+        )
+    ends = _ends(options.time, gauge.time_limit_s, took)
+
+    def begin(stage: Literal["measuring", "timing"]) -> None:
+        gauge.watch.until = start + ends[stage]
+
+    search = Search(space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin)
+    search.run()
+    if all(trial.case is None for trial in search.trials) and search.trials:
+        if search.end == "interrupt":
+            raise KeyboardInterrupt
+        raise ValueError(
+            f"{format_time(options.time)} of --time were over before one candidate was measured: the original alone "
+            f"took {format_time(took)}, and a candidate takes about as long; give --time {format_time(5 * took + 10)} "
+            "or more"
+        )
+    gauge.watch.until = start + options.time
+    chosen = finalists(search) if search.end != "interrupt" else []
+    confirmed, end = confirm(
+        chosen, lambda trial, left: gauge.confirm(trial, chosen, left), all_of_them=not gauge.limits
+    )
+    after = [each.case.variant.examples for each in confirmed if each.case.variant is not None]
+    examples = (original.examples, max(after, default=0))
+    return Answer(search, len(chosen), tuple(confirmed), end, gauge.part is not None, examples)
+
+
+def _ends(whole_s: float, time_limit_s: float, original_s: float) -> dict[str, float]:
+    """When measuring and timing end, in seconds from the start: time is left to measure the finalists anew."""
+    from pytest_modelopt.exploring.funnel import FINALISTS
+
+    anew_s = min(0.4 * whole_s, original_s + FINALISTS * (original_s / 2 + time_limit_s / 4))
+    return {"measuring": 0.85 * (whole_s - anew_s), "timing": whole_s - anew_s}
+
+
+def _keep_record(path: Path, gauge: GateGauge) -> None:
+    from pytest_modelopt.results.json import write
+
+    write(gauge.session.record(complete=True), path)
+    tell(f"{path}: the finalists as they were measured anew (`pytest-modelopt report {path}`)")
+
+
+def _write(options: argparse.Namespace, budgets: BudgetsFile, answer: Answer, gauge: GateGauge) -> None:
+    from pytest_modelopt.cli.explore_writing import write_choice
+
+    won = answer.winner
+    if won is None:
+        tell("--write: nothing is written, since nothing was chosen and confirmed")
+        return
+    tell(write_choice(options, budgets, gauge.model, won, gauge.session.record(complete=True)))

@@ -1,0 +1,188 @@
+"""What explore measures with: the gate's own session, on one part of the examples or on the other, until a deadline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pytest_modelopt.cli.progress_line import Shown
+from pytest_modelopt.config.loader import BudgetsFile, ModelEntry
+from pytest_modelopt.exploring.choice import Aim, Trial
+from pytest_modelopt.exploring.funnel import TimeIsUp
+from pytest_modelopt.judging.judge import judge
+from pytest_modelopt.limits.catalogue import LIMITS, is_open
+from pytest_modelopt.measuring.controller.paired_timing import IsOpen
+from pytest_modelopt.measuring.controller.process import WorkerFailed
+from pytest_modelopt.measuring.controller.side_by_side import GoesOn
+from pytest_modelopt.measuring.variant import DataPart, Variant
+from pytest_modelopt.optimizing.expression import Expression
+from pytest_modelopt.plugin.options import Options
+from pytest_modelopt.plugin.session import Session, variant_of
+from pytest_modelopt.reporting.failure_text import explain
+from pytest_modelopt.reporting.messages.reasons import format_useless
+from pytest_modelopt.results.case import ORIGINAL, Case, MeasuredCase
+from pytest_modelopt.results.measurement import LayerCoverage, Measurement
+from pytest_modelopt.results.timed_pairs import TimedCall
+from pytest_modelopt.results.verdicts import Limit
+from pytest_modelopt.results.workload import at_workload
+from pytest_modelopt.statistics.timing import Samples
+
+LEAST_EXAMPLES = 50
+"""Of each part: with fewer, one example is more than 2 pp."""
+_CHOOSING_S = 4.0
+"""Of timing each candidate, while they are chosen from."""
+_LEAST_S = 2.0
+"""Of timing a finalist, whatever time is left."""
+
+
+class Watch(Shown):
+    """Progress that ends a step when the time is over."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        """By the monotonic clock, in seconds."""
+        self._known = ""
+
+    def tell(self, known: str) -> None:
+        """Show from now on what is known so far."""
+        self._known = known
+
+    def step(self, case: str, text: str) -> None:
+        self._look()
+        super().step(self._known or case, text)
+
+    def beat(self, detail: str = "") -> None:
+        self._look()
+        super().beat(detail)
+
+    def _look(self) -> None:
+        if time.monotonic() > self.until:
+            raise TimeIsUp
+
+
+@dataclass
+class GateGauge:
+    """Measures one model's candidates, at its first workload. `part` is of the examples that choose; None: all."""
+
+    budgets: BudgetsFile
+    model: ModelEntry
+    limits: Sequence[Limit]
+    aim: Aim
+    watch: Watch
+    options: Options
+    seed: int
+    part: DataPart | None = None
+
+    def __post_init__(self) -> None:
+        self.session = Session(self.options, self.budgets, Path.cwd(), self.watch, timed_limits=self._timed)
+
+    # --- the original ------------------------------------------------------------------------------------------------
+
+    def look(self) -> tuple[Measurement, tuple[LayerCoverage, ...]]:
+        """The original on the part that chooses, and its layers; of too few examples on all of them.
+
+        Raises:
+            ValueError: it cannot be measured, or is no better than guessing.
+        """
+        if self.model.data is not None:
+            self.part = DataPart(0, 2, self.seed)
+        case = self._original()
+        if self.part is not None and (case.reference is None or case.reference.examples < LEAST_EXAMPLES):
+            self.part = None
+            case = self._original()
+        if case.error is not None:
+            raise ValueError(explain(case, strict=False))
+        useless = format_useless(case, LIMITS["max_accuracy_drop"].why_useless(case))
+        if useless:
+            raise ValueError(
+                f"{self.model.name}: {useless}: every recipe would look harmless, so there is nothing to choose by. "
+                "Check the model's weights and the labels of the data first"
+            )
+        try:
+            return self.session.runner.look(self._variant(None, self.part), f"{self.model.name}/{ORIGINAL}")
+        except WorkerFailed as failed:
+            raise ValueError(f"{self.model.name}: {failed.message}") from None
+
+    def _original(self) -> Case:
+        name, variant = f"{self.model.name}/{ORIGINAL}", self._variant(None, self.part)
+        return self.session.run(name, self.model.name, (), variant, self.model.inference)
+
+    # --- candidates --------------------------------------------------------------------------------------------------
+
+    def measure(self, recipe: Expression, goes_on: GoesOn) -> Case:
+        case = self._run(recipe, self.part, self._choosing_s, goes_on, self._is_open)
+        if self.session.runner.original_failed:
+            raise ValueError(explain(case, strict=False))
+        return case
+
+    def time(self, recipe: Expression, case: Case) -> Case:
+        variant = replace(self._variant(recipe, self.part), time_limit_s=self._choosing_s)
+        return self.judge(self.session.runner.time(case, variant, self._is_open))
+
+    def _is_open(self, samples: Samples, call: TimedCall) -> bool:
+        """While candidates are chosen from: until limits are decided; where the times are compared, all the time."""
+        timed = [limit for limit in self.limits if LIMITS[limit.name].is_timed]
+        return self.aim == "speedup" or not self.limits or is_open(timed, samples, self._timed, call)
+
+    def judge(self, case: MeasuredCase) -> Case:
+        return judge(replace(case, limits=tuple(self.limits)), timed_limits=self.session.timed_limits)
+
+    def confirm(self, trial: Trial, finalists: Sequence[Trial], left: int) -> Case:
+        """One of the finalists anew, on the other part of the examples and in fresh processes. So many are `left`, this
+        one included, among which the time that there is, is shared."""
+        session = self.session
+        if not session.collected:
+            session.runner.forget_original()
+            session.collected = tuple(self._name(each.recipe) for each in finalists)
+            session.finalists, session.timed_limits = len(finalists), self._timed * len(finalists)
+        seconds = max(_LEAST_S, (self.watch.until - time.monotonic()) / left / 2)
+        self.watch.tell(f"measuring {trial.recipe} anew, {len(finalists) - left + 1} of {len(finalists)} finalists")
+        part = None if self.part is None else replace(self.part, index=1)
+        case = self._run(trial.recipe, part, min(seconds, self.time_limit_s))
+        session.planned = (*session.planned, case.id)
+        session.add(case)
+        return case
+
+    def close(self) -> None:
+        self.session.close()
+
+    # --- variants ----------------------------------------------------------------------------------------------------
+
+    @property
+    def work(self) -> str:
+        """All that decides what is measured beside the model's bytes, the data, the recipe and the machine, as text."""
+        variant = self._variant(None, self.part)
+        return repr(replace(variant, environment=(), import_paths=(), working_directory="", time_limit_s=None))
+
+    def _run(
+        self,
+        recipe: Expression,
+        part: DataPart | None,
+        time_limit_s: float,
+        goes_on: GoesOn | None = None,
+        is_open: IsOpen | None = None,
+    ) -> Case:
+        variant = replace(self._variant(recipe, part), time_limit_s=time_limit_s)
+        model, name = self.model, self._name(recipe)
+        return self.session.run(name, model.name, tuple(self.limits), variant, model.inference, goes_on, is_open)
+
+    def _name(self, recipe: Expression) -> str:
+        return f"{self.model.name}/{at_workload(recipe.text, self.model.workloads[0].name)}"
+
+    def _variant(self, recipe: Expression | None, part: DataPart | None) -> Variant:
+        made = variant_of(self.budgets, self.model, recipe, Path.cwd(), None, self.model.workloads[0])
+        return replace(made, part=part, points=())
+
+    @property
+    def time_limit_s(self) -> float:
+        return self.options.time_limit_s or self.model.workloads[0].time_limit_s or self.budgets.defaults.time_limit_s
+
+    @property
+    def _choosing_s(self) -> float:
+        return min(_CHOOSING_S, self.time_limit_s)
+
+    @property
+    def _timed(self) -> int:
+        return sum(LIMITS[limit.name].is_timed for limit in self.limits)

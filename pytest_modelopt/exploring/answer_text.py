@@ -1,0 +1,276 @@
+"""The answer of an exploration in words: the table, what was chosen and why, what did not pay, what may differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tabulate import tabulate
+
+from pytest_modelopt.editing.first_budgets import format_untried
+from pytest_modelopt.editing.value_format import reworded
+from pytest_modelopt.exploring.choice import (
+    Aim,
+    Miss,
+    Trial,
+    broken,
+    dominator,
+    nearest_miss,
+    open_limits,
+    tied_with_best,
+)
+from pytest_modelopt.exploring.confirming import Confirmed, winner
+from pytest_modelopt.exploring.funnel import End, Search
+from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.limits.derived import Derived
+from pytest_modelopt.reporting.cells import NOT_MEASURED, drop_cell, memory_cell, size_cell, speedup_cell
+from pytest_modelopt.reporting.plain_text import plain_line
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.figures import format_factor, format_percentage
+from pytest_modelopt.results.metric import in_unit_interval
+from pytest_modelopt.results.record import Environment
+from pytest_modelopt.results.verdicts import Limit
+
+_AIMS: dict[Aim, str] = {"memory": "takes the least memory", "size": "is the smallest", "speedup": "is the fastest"}
+_LONGEST = 160
+"""Characters of why a recipe could not be made or measured."""
+_HEADERS = ("", "recipe", "memory", "size", "speed", "drop", "measured")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All that an exploration found."""
+
+    search: Search
+    finalists: int
+    confirmed: tuple[Confirmed, ...]
+    end: End
+    """What ended the measuring of the finalists."""
+    is_split: bool
+    """Whether the finalists were measured on other examples than those by which they were chosen."""
+    examples: tuple[int, int]
+    """Of the part that chose, and of the one that confirmed; 0 where nothing was measured there."""
+
+    @property
+    def winner(self) -> Confirmed | None:
+        return winner(self.confirmed) if self.search.limits else None
+
+    @property
+    def miss(self) -> Miss | None:
+        """Where nothing keeps all limits on the part that chose."""
+        if not self.search.limits or self.search.holding or self.search.undecided:
+            return None
+        return nearest_miss(self.search.trials, 1)
+
+
+def lines(answer: Answer, environment: Environment | None) -> Iterator[str]:
+    yield from _table(answer)
+    yield from _chosen(answer)
+    yield _what_did_not_pay(answer)
+    yield _elsewhere(answer, environment)
+    yield from _untried(answer)
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+
+def _table(answer: Answer) -> Iterator[str]:
+    """Undominated candidates first; of a finalist its confirmed figures, and below them what the chosen part said."""
+    measured = [trial for trial in answer.search.trials if trial.case is not None and trial.case.variant is not None]
+    whole = [trial for trial in measured if trial.is_whole]
+    found = {id(trial): dominator(trial, whole) for trial in whole}
+    measured.sort(key=lambda trial: (found.get(id(trial), trial) is not None, bool(broken(trial.case)), trial.order))
+    rows: list[tuple[str, ...]] = []
+    anew = {each.trial.order: each for each in answer.confirmed}
+    for trial in measured:
+        mark = "*" if found.get(id(trial), trial) is None else ""
+        assert trial.case is not None
+        if trial.order in anew:
+            rows.append((mark, str(trial.recipe), *_cells(anew[trial.order].case), "confirmed"))
+            rows.append(("", "  as it was chosen", *_cells(trial.case), _state(trial)))
+        else:
+            rows.append((mark, str(trial.recipe), *_cells(trial.case), _state(trial)))
+    if not rows:
+        return
+    yield from tabulate(rows, _HEADERS, tablefmt="simple", disable_numparse=True).splitlines()
+    yield "* nothing is certainly better in memory, size, drop and speed together"
+
+
+def _cells(case: Case) -> tuple[str, ...]:
+    has_pairs = case.timing is not None and bool(case.timing.pairs)
+    speed = speedup_cell(case.timing, 1) if has_pairs and case.timing is not None else NOT_MEASURED
+    drop = NOT_MEASURED if case.drop is None else drop_cell(case, case.drop)
+    return memory_cell(case), size_cell(case), speed, drop
+
+
+def _state(trial: Trial) -> str:
+    if trial.why:
+        return f"stopped: {trial.why}"
+    misses = _limits([each.limit for each in broken(trial.case)])
+    cached = " (earlier)" if trial.is_cached else ""
+    return f"breaks {misses}{cached}" if misses else f"chosen part{cached}"
+
+
+# --- sentences -------------------------------------------------------------------------------------------------------
+
+
+def _chosen(answer: Answer) -> Iterator[str]:
+    """Why what was chosen won; or what came nearest, and what moving its limit would buy."""
+    if not answer.search.limits:
+        yield (
+            f"No limit was stated, so nothing is chosen: {_named(answer.search.front)} are the whole front, of which "
+            "none is certainly worse than another in all; state limits, such as --max-accuracy-drop 1pp, and one of "
+            "them is chosen."
+        )
+    elif (won := answer.winner) is not None:
+        yield _why_it_won(answer, won)
+    elif not answer.confirmed and (may := answer.search.holding or answer.search.undecided):
+        yield _unconfirmed(answer, may[0])
+    elif not answer.confirmed and answer.miss is not None:
+        yield _nearest(answer, answer.miss)
+    elif answer.confirmed:
+        yield (
+            f"{_named([each.trial for each in answer.confirmed])}: chosen, and not confirmed. Measured anew, none of "
+            "them keeps all limits for certain: what it showed before was luck. Widen a limit, give more examples or "
+            "more --time."
+        )
+    else:
+        yield "No candidate could be measured whole, so nothing is chosen."
+    yield from _told_of_parts(answer)
+
+
+def _unconfirmed(answer: Answer, best: Trial) -> str:
+    """The best so far, where the end came before it was measured anew."""
+    left = open_limits(best.case)
+    kept = f"all limits but {_limits(left)}" if left else "all limits"
+    undecided = f", which {'was' if len(left) == 1 else 'were'} not decided" if left else ""
+    aim = "" if left else f" and {_AIMS[answer.search.aim]}"
+    return (
+        f"`{best.recipe}` keeps {kept}{undecided}{aim}, on the part of the examples that chose it. It was not measured "
+        "anew before the end, so these figures may be luck: call explore again, which goes on."
+    )
+
+
+def _why_it_won(answer: Answer, won: Confirmed) -> str:
+    search = answer.search
+    holding = search.holding
+    tied = [each for each in tied_with_best(holding, search.aim) if each is not won.trial]
+    beside = ""
+    if won.trial in tied_with_best(holding, search.aim) and tied:
+        beside = f"; it ties with {_named(tied)} within the intervals, and is the simplest of them"
+    earlier = [each.trial for each in answer.confirmed if not each.holds]
+    if earlier:
+        beside += f"; {_named(earlier)} were preferred, and did not keep all limits when they were measured anew"
+    among = f"of the {len(holding)} that keep all limits it {_AIMS[search.aim]}"
+    if len(holding) < 2:
+        among = "no other one is known to keep all limits"
+    return f"`{won.trial.recipe}` won: {among} ({_gains(won.case)}){beside}."
+
+
+def _gains(case: Case) -> str:
+    """'-75% memory, 1.4x as fast, 0.3 pp lost'."""
+    told = []
+    derived = Derived(case)
+    for grown, what in ((derived.memory_growth, "memory"), (derived.size_growth, "size")):
+        if grown is not None:
+            sign = "+" if grown > 0 else "-" if grown else ""
+            told.append(f"{sign}{format_percentage(round(abs(grown), 5))} {what}")
+    if derived.speedup is not None:
+        told.append(f"{format_factor(derived.speedup)} as fast")
+    if case.drop is not None:
+        told.append(f"{drop_cell(case, case.drop)} drop")
+    return ", ".join(told)
+
+
+def _nearest(answer: Answer, miss: Miss) -> str:
+    """What binds, and what moving it would buy."""
+    limit, case = miss.binding.limit, miss.trial.case
+    assert case is not None
+    others = [each.limit for each in broken(case) if each.limit.name != limit.name]
+    beside = f" (it breaks {_limits(others)}, too)" if others else ""
+    if undecided := open_limits(case):
+        beside += f" ({_limits(undecided)} is open)"
+    start = f"No candidate keeps all limits. `{miss.trial.recipe}` comes nearest, and {limit.name} binds{beside}: "
+    if miss.needed is None:
+        return f"{start}of it no value can be told that it would keep."
+    kind = LIMITS[limit.name]
+    style = kind.format(miss.needed, unit_interval=in_unit_interval(case.metric))
+    needed = reworded(limit.name, style, miss.needed, up=kind.bounds_from_above(case))
+    return f"{start}{needed} instead of {limit.text} gives {_gains(case)}, on the examples that chose."
+
+
+def _limits(limits: Sequence[Limit]) -> str:
+    return ", ".join(f"{each.name} {each.text}" for each in limits)
+
+
+def _what_did_not_pay(answer: Answer) -> str:
+    reasons: dict[str, list[str]] = {}
+    for trial in answer.search.trials:
+        if trial.case is None:
+            continue
+        out = broken(trial.case)
+        if trial.case.error is not None:
+            reasons.setdefault(_shortened(trial.case.error.message), []).append(str(trial.recipe))
+        elif out:
+            reasons.setdefault(f"{out[0].limit.name} {out[0].limit.text}", []).append(str(trial.recipe))
+        elif (better := dominator(trial, answer.search.front)) is not None:
+            reasons.setdefault(f"no better in anything than {better.recipe}", []).append(str(trial.recipe))
+    if not reasons:
+        return "Nothing that was measured was left out."
+    told = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
+    return f"Did not pay: {told}."
+
+
+def _shortened(message: str) -> str:
+    line = plain_line(message)
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+
+
+def _elsewhere(answer: Answer, environment: Environment | None) -> str:
+    """What may differ on another machine, by what the chosen variants are."""
+    of = [answer.winner.trial] if answer.winner is not None else answer.search.front
+    int8 = any(step.multiplies_int8 for trial in of for step in trial.recipe.steps)
+    runtime = any(step.gives == "runtime" for trial in of for step in trial.recipe.steps)
+    cpu = "" if environment is None else f" ({environment.cpu}, {environment.cpu_capability})"
+    told = f"On another machine than this one{cpu} speed may differ"
+    if int8:
+        flags = [flag for flag in environment.cpu_flags if "vnni" in flag or "amx" in flag] if environment else []
+        told += f", int8 most of all, which is fast here by {' and '.join(flags) if flags else 'no int8 instructions'}"
+    told += "; size repeats, and so does memory" + (" but for pages of the runtime's libraries" if runtime else "")
+    return f"{told}; answers may flip by rounding where kernels differ."
+
+
+def _told_of_parts(answer: Answer) -> Iterator[str]:
+    chose, confirmed = answer.examples
+    if answer.is_split and answer.confirmed:
+        yield (
+            f"Chosen on {chose} examples; confirmed figures are of {confirmed} others, in fresh processes: of "
+            f"{len(answer.confirmed)} of {answer.finalists} finalists, which share the error of each timed limit"
+            f"{'.' if answer.end == 'done' else '; the end came before the others.'}"
+        )
+    elif not answer.is_split and chose:
+        yield (
+            f"There are {chose} examples, too few for two parts: the figures are of the same examples by which the "
+            "recipe was chosen, so its drop may be luck. Give more examples, a hundred at least."
+        )
+    elif not chose:
+        yield (
+            "There is no data: whether the answers stay right is unknown. Give --data, and --metric agreement where "
+            "there are no labels."
+        )
+
+
+def _untried(answer: Answer) -> Iterator[str]:
+    left = [(str(trial.recipe), trial.why) for trial in answer.search.trials if trial.case is None]
+    yield from format_untried(left)
+    if answer.search.is_timed:
+        whole = [trial for trial in answer.search.trials if trial.is_whole and trial.case is not None]
+        untimed = [str(each.recipe) for each in whole if each.case is not None and each.case.timing is None]
+        if untimed:
+            why = "explore ended before, or they cannot win" if answer.search.end != "done" else "they cannot win"
+            yield f"not timed, since {why}: {', '.join(untimed)}"
+
+
+def _named(trials: Sequence[Trial]) -> str:
+    names = [f"`{trial.recipe}`" for trial in trials]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "nothing"

@@ -1,0 +1,58 @@
+"""The last step: the finalists anew, on the other part of the examples and in fresh processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pytest_modelopt.exploring.choice import Trial, is_confirmed, ranked
+from pytest_modelopt.exploring.funnel import FINALISTS, End, Search, TimeIsUp
+from pytest_modelopt.results.case import Case
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A finalist as it was measured anew. Only these figures are reported as what it does."""
+
+    trial: Trial
+    case: Case
+    holds: bool
+    """Whether it keeps all limits there, at its share of the error."""
+
+
+def finalists(search: Search) -> list[Trial]:
+    """The candidates that are measured anew, the preferred one first: those that keep all limits by the aim, then those
+    of which it is not known; without limits the front."""
+    if not search.limits:
+        return search.front[:FINALISTS]
+    return [*search.holding, *ranked(search.undecided, search.aim)][:FINALISTS]
+
+
+def confirm(
+    chosen: Sequence[Trial],
+    measure: Callable[[Trial, int], Case],
+    *,
+    all_of_them: bool,
+) -> tuple[list[Confirmed], End]:
+    """The finalists that were measured anew, and what ended that.
+
+    `measure(trial, left)` measures one of `left` that are still to come. Unless `all_of_them` are wanted, the first
+    that keeps all limits is the last.
+    """
+    done: list[Confirmed] = []
+    try:
+        for number, trial in enumerate(chosen):
+            case = measure(trial, len(chosen) - number)
+            done.append(Confirmed(trial, case, is_confirmed(case, len(chosen))))
+            if done[-1].holds and not all_of_them:
+                break
+    except TimeIsUp:
+        return done, "time"
+    except KeyboardInterrupt:
+        return done, "interrupt"
+    return done, "done"
+
+
+def winner(confirmed: Sequence[Confirmed]) -> Confirmed | None:
+    """The preferred one of those that hold; None where none does."""
+    return next((each for each in confirmed if each.holds), None)

@@ -1,0 +1,229 @@
+"""The funnel: every candidate in turn, the cheapest evidence first, until the time is over.
+
+What the recipe changed and the size are known before memory, memory before answers, answers before times. A candidate
+that breaks a limit is not measured further, and one that another has beaten already is not timed: so there is an
+answer early, and times are spent on what may win.
+
+Continuous knobs (`ratio`, `energy`, `batches`) of what is not dominated would come behind `_measure_all`: as further
+recipes, which take the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+from pytest_modelopt.exploring.choice import (
+    Aim,
+    Trial,
+    broken,
+    dominator,
+    holds,
+    is_undecided,
+    nearest_miss,
+    open_limits,
+    ranked,
+)
+from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.measuring.controller.side_by_side import GoesOn
+from pytest_modelopt.optimizing.expression import Expression
+from pytest_modelopt.results.case import Case, MeasuredCase, Stage
+from pytest_modelopt.results.verdicts import Limit
+
+FINALISTS = 3
+"""So many candidates at the most are measured anew: they share the error of each timed limit."""
+NOT_REACHED = "explore ended before"
+End = Literal["done", "time", "interrupt"]
+
+
+class TimeIsUp(BaseException):
+    """Raised in the middle of a step, as Ctrl-C is: nothing on the way may take it for a fault of the model."""
+
+
+class Gauge(Protocol):
+    """What measures: the gate's own runner and judge, or records made by hand."""
+
+    def measure(self, recipe: Expression, goes_on: GoesOn) -> Case:
+        """The case, judged; with times where `goes_on` allows that."""
+
+    def time(self, recipe: Expression, case: Case) -> Case:
+        """The same with its times, judged again."""
+
+    def judge(self, case: MeasuredCase) -> Case:
+        """The verdicts on what is known of a case."""
+
+
+class Memory(Protocol):
+    """What was measured before: of the same model, data, versions and machine."""
+
+    def get(self, recipe: Expression) -> Case | None: ...
+
+    def put(self, recipe: Expression, case: Case) -> None: ...
+
+
+class Forgetful:
+    """A memory of nothing."""
+
+    def get(self, recipe: Expression) -> Case | None:
+        return None
+
+    def put(self, recipe: Expression, case: Case) -> None:
+        pass
+
+
+@dataclass
+class Search:
+    """One search for the best candidate. After `run`, `trials` has every recipe, and `end` says how it ended."""
+
+    recipes: Sequence[Expression]
+    limits: Sequence[Limit]
+    aim: Aim
+    gauge: Gauge
+    memory: Memory
+    tell: Callable[[str], None] = lambda text: None
+    """Shown while it runs: what is known so far."""
+    begin: Callable[[Literal["measuring", "timing"]], None] = lambda stage: None
+    """Called as a stage begins, each of which has an end of its own: who measures slowly still gets some times."""
+    trials: list[Trial] = field(default_factory=list)
+    end: End = "done"
+
+    def __post_init__(self) -> None:
+        self.trials = [Trial(recipe, order, why=NOT_REACHED) for order, recipe in enumerate(self.recipes)]
+
+    def run(self) -> None:
+        """Until all is tried, or `TimeIsUp` or Ctrl-C is raised in a step. What was measured by then stands."""
+        try:
+            self._until_its_end("measuring", self._measure_all)
+            self._until_its_end("timing", self._time_those_that_may_win)
+            if self.end == "done" and not self.holding:
+                self._until_its_end("timing", self._complete_the_nearest)
+        except KeyboardInterrupt:
+            self.end = "interrupt"
+
+    def _until_its_end(self, stage: Literal["measuring", "timing"], work: Callable[[], None]) -> None:
+        self.begin(stage)
+        try:
+            work()
+        except TimeIsUp:
+            self.end = "time"
+
+    # --- what is known -----------------------------------------------------------------------------------------------
+
+    @property
+    def holding(self) -> list[Trial]:
+        """Those that keep all limits, the best by the aim first."""
+        return ranked([trial for trial in self.trials if trial.is_whole and holds(trial.case)], self.aim)
+
+    @property
+    def undecided(self) -> list[Trial]:
+        """Those of which it is not known whether they keep all limits."""
+        return [trial for trial in self.trials if trial.is_whole and is_undecided(trial.case)]
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether times matter: to the aim, to a limit, or to the front where there is no limit."""
+        return self.aim == "speedup" or not self.limits or any(LIMITS[each.name].is_timed for each in self.limits)
+
+    @property
+    def front(self) -> list[Trial]:
+        """Those that nothing dominates among those that keep all limits; without such a one, among all."""
+        whole = self.holding or [trial for trial in self.trials if trial.is_whole]
+        return [trial for trial in whole if dominator(trial, whole) is None]
+
+    # --- the stages --------------------------------------------------------------------------------------------------
+
+    def _measure_all(self) -> None:
+        for number, trial in enumerate(self.trials):
+            self.tell(f"{number + 1} of {len(self.trials)}: {trial.recipe}; {self._known()}")
+            self.trials[number] = self._measured(trial, even_if_broken=False)
+
+    def _measured(self, trial: Trial, *, even_if_broken: bool) -> Trial:
+        """All of it, or what shows that it cannot win; as it is remembered, where that is enough."""
+
+        def goes_on(case: MeasuredCase, stage: Stage) -> bool:
+            judged = self.gauge.judge(case)
+            if stage == "timing":
+                return self._may_win(replace(trial, case=judged, why=""))
+            return even_if_broken or not broken(judged)
+
+        known = self.memory.get(trial.recipe)
+        if known is not None:
+            case = self.gauge.judge(known)
+            if _is_whole(case) or (broken(case) and not even_if_broken):
+                return replace(trial, case=case, why=_why_not_whole(case), is_cached=True)
+        case = self.gauge.measure(trial.recipe, goes_on)
+        if case.error is None:
+            self.memory.put(trial.recipe, case)
+        return replace(trial, case=case, why=_why_not_whole(case), is_cached=False)
+
+    def _may_win(self, trial: Trial) -> bool:
+        """Whether the times of a candidate of which all else is known may make it the best of those so far."""
+        others = [other for other in self.trials if other.is_whole and other.order != trial.order]
+        if not self.is_timed or broken(trial.case):
+            return False
+        if self.aim == "speedup" or not self.limits:
+            return dominator(trial, others) is None
+        return next(iter(ranked([*self.holding, trial], self.aim)), None) is trial
+
+    def _time_those_that_may_win(self) -> None:
+        """The rest of the times: by the aim's own figure, the best first, until there are enough finalists. Where times
+        themselves are the aim, or no limit is stated, of all, what nothing dominates first."""
+        if not self.is_timed:
+            return
+        whole = [trial for trial in self.trials if trial.is_whole and not broken(trial.case)]
+        if self.aim == "speedup" or not self.limits:
+            waiting = sorted(whole, key=lambda trial: (dominator(trial, whole) is not None, trial.order))
+        else:
+            waiting = ranked(whole, self.aim)
+        for trial in waiting:
+            if self.aim != "speedup" and self.limits and len(self.holding) >= FINALISTS:
+                return
+            self._time(trial)
+
+    def _time(self, trial: Trial) -> None:
+        case = trial.case
+        assert case is not None
+        if case.timing is not None:
+            return
+        self.tell(f"timing {trial.recipe}; {self._known()}")
+        timed = self.gauge.time(trial.recipe, case)
+        if timed.error is None:
+            self.memory.put(trial.recipe, timed)
+        why = timed.error.message if timed.error is not None else ""
+        self.trials[trial.order] = replace(trial, case=timed, why=why)
+
+    def _complete_the_nearest(self) -> None:
+        """Nothing keeps all limits: the rest of what was left out of those that come nearest, for the answer."""
+        stopped = [trial for trial in self.trials if trial.case is not None and broken(trial.case) and trial.why]
+        whole = [replace(trial, why="") for trial in stopped]
+        for _ in range(FINALISTS):
+            miss = nearest_miss(whole, 1)
+            if miss is None:
+                return
+            whole.remove(miss.trial)
+            self.tell(f"no candidate keeps all limits; the rest of {miss.trial.recipe}")
+            trial = self.trials[miss.trial.order] = self._measured(miss.trial, even_if_broken=True)
+            if self.is_timed and trial.is_whole and trial.case is not None and open_limits(trial.case):
+                self._time(trial)
+
+    def _known(self) -> str:
+        held = self.holding
+        if held:
+            return f"best so far {held[0].recipe}"
+        return "none keeps all limits so far" if self.limits else "no limits: the whole front"
+
+
+def _is_whole(case: Case) -> bool:
+    """Whether all but the times is known, or told why it is not."""
+    side = case.variant
+    return side is not None and side.observations is not None
+
+
+def _why_not_whole(case: Case) -> str:
+    if case.error is not None:
+        return case.error.message
+    if _is_whole(case):
+        return ""
+    names = ", ".join(f"{each.limit.name} {each.limit.text}" for each in broken(case))
+    return f"it breaks {names}"

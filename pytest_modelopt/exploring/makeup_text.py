@@ -1,0 +1,64 @@
+"""What a model is made of, and which recipes can pay on it: told before anything is tried."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from pytest_modelopt.editing.first_budgets import format_untried
+from pytest_modelopt.exploring.space import Space
+from pytest_modelopt.results.figures import format_bytes, format_number, format_percentage
+from pytest_modelopt.results.measurement import LayerCoverage, Measurement
+
+_SHOWN = 5
+"""Kinds of layers, and single layers, that are told."""
+
+
+def lines(name: str, original: Measurement, layers: Sequence[LayerCoverage], space: Space) -> Iterator[str]:
+    """Weights and multiply-adds by kind and by layer, where the peak of memory lies, and what can pay."""
+    weights = sum(layer.weight_bytes for layer in layers)
+    work = sum(layer.multiply_adds for layer in layers)
+    counted = f", {format_number(work / 1e6)} million multiply-adds a call" if work else ""
+    yield f"{name}: {format_bytes(weights)} of weights{counted}"
+    by_kind: Counter[str] = Counter()
+    work_of: Counter[str] = Counter()
+    for layer in layers:
+        by_kind[layer.type] += layer.weight_bytes
+        work_of[layer.type] += layer.multiply_adds
+    yield from _table(by_kind, work_of, weights, work, "kind")
+    of_layer = Counter({f"{layer.name} ({layer.type})": layer.weight_bytes for layer in layers})
+    work_in = Counter({f"{layer.name} ({layer.type})": layer.multiply_adds for layer in layers})
+    if len(layers) > len(by_kind):
+        yield from _table(of_layer, work_in, weights, work, "layer")
+    yield from _memory(original)
+    yield f"{len(space.recipes)} recipes can pay and are tried"
+    yield from format_untried(space.impossible)
+
+
+def _table(weights_of: Counter[str], work_of: Counter[str], weights: int, work: int, what: str) -> Iterator[str]:
+    """The largest by weights or by work, whichever is more of the whole."""
+    shares = {name: (_share(weights_of[name], weights), _share(work_of[name], work)) for name in weights_of}
+    largest = sorted(shares, key=lambda name: -max(shares[name]))
+    for name in largest[:_SHOWN]:
+        of_weights, of_work = shares[name]
+        of_calls = f", {format_percentage(of_work)} of the multiply-adds" if work else ""
+        yield f"  {what} {name}: {format_percentage(of_weights)} of the weights{of_calls}"
+    if rest := largest[_SHOWN:]:
+        yield f"  and {len(rest)} more"
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _memory(original: Measurement) -> Iterator[str]:
+    weights, call, whole = original.weights_bytes, original.call_peak_bytes, original.memory_bytes
+    if weights is None or call is None or not whole:
+        return
+    mostly = "weights" if weights >= call else "activations"
+    makeup = original.observations.makeup if original.observations is not None else None
+    where = f", in {makeup.peak_in}" if makeup is not None and makeup.peak_in else ""
+    yield (
+        f"  memory of a call {format_bytes(whole)}, mostly {mostly}: {format_bytes(weights)} of weights, and up to "
+        f"{format_bytes(call)} that the call asks for{where}"
+    )

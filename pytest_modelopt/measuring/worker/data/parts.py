@@ -1,0 +1,51 @@
+"""A part of the examples: rows of batches, drawn by the hash of their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import torch
+
+from pytest_modelopt.measuring.variant import DataPart
+from pytest_modelopt.measuring.worker.data.batches import NoExamples
+from pytest_modelopt.measuring.worker.data.hashing import hashes_of_inputs
+from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
+from pytest_modelopt.optimizing.nests import cut, joined
+
+
+def of_part(batches: Iterable[Batch], part: DataPart | None) -> Iterator[Batch]:
+    """The examples of the part, in the order of the data; None: all.
+
+    A batch of which no example can be taken out belongs to the part of its first example as a whole.
+
+    Raises:
+        NoExamples: none belongs to it.
+    """
+    if part is None:
+        yield from batches
+        return
+    first = 0
+    for batch in batches:
+        hashes = hashes_of_inputs(batch)
+        if batch.is_cut:
+            rows = [row for row, digest in enumerate(hashes) if part.holds(digest)]
+        else:
+            rows = list(range(batch.examples)) if hashes and part.holds(hashes[0]) else []
+        if rows:
+            taken = batch if len(rows) == batch.examples else _rows(batch, rows)
+            yield replace(taken, first=first)
+            first += len(rows)
+    if not first:
+        raise NoExamples(f"part {part.index + 1} of {part.parts} of the data is empty: there are too few examples")
+
+
+def _rows(batch: Batch, rows: list[int]) -> Batch:
+    inputs = joined([cut(batch.inputs, slice(row, row + 1)) for row in rows])
+    return replace(batch, inputs=inputs, targets=_targets(batch.targets, rows))
+
+
+def _targets(targets: Targets | None, rows: list[int]) -> Targets | None:
+    if isinstance(targets, torch.Tensor):
+        return targets[torch.tensor(rows)]
+    return None if targets is None else [targets[row] for row in rows]
