@@ -137,7 +137,7 @@ def weight_bytes(model: Model) -> tuple[int, int]:
     code = (
         f"import importlib, resource, torch; m, f = {model.factory!r}.split(':'); "
         "f = getattr(importlib.import_module(m), f); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
-        "print(sum(p.nbytes for p in f().state_dict(keep_vars=False).values()), before * 1024)"
+        "m = f(); print(sum(t.nbytes for t in (*m.parameters(), *m.buffers())), before * 1024)"  # tied ones once
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True)
     weights, before = done.stdout.split()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.config.loader import BudgetsFile, ModelEntry
     from pytest_modelopt.exploring.answer_text import Answer
     from pytest_modelopt.exploring.cache import Cache
+    from pytest_modelopt.exploring.funnel import Search
     from pytest_modelopt.exploring.space import Space
     from pytest_modelopt.results.verdicts import Limit
 
@@ -251,14 +252,7 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
 
     search = Search(space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin)
     search.run()
-    if all(trial.case is None for trial in search.trials) and search.trials:
-        if search.end == "interrupt":
-            raise KeyboardInterrupt
-        raise ValueError(
-            f"{format_time(options.time)} of --time were over before one candidate was measured: the original alone "
-            f"took {format_time(took)}, and a candidate takes about as long; give --time {format_time(5 * took + 10)} "
-            "or more"
-        )
+    _require_one_candidate(search, options.time, took)
     gauge.watch.until = start + options.time
     chosen = finalists(search) if search.end != "interrupt" else []
     confirmed, end = confirm(
@@ -267,6 +261,22 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
     after = [each.case.variant.examples for each in confirmed if each.case.variant is not None]
     examples = (original.examples, max(after, default=0))
     return Answer(search, len(chosen), tuple(confirmed), end, gauge.part is not None, examples)
+
+
+def _require_one_candidate(search: Search, whole_s: float, original_s: float) -> None:
+    """Raises ValueError where the time was over before one candidate was measured, and KeyboardInterrupt after
+    Ctrl-C."""
+    from pytest_modelopt.results.figures import format_time
+
+    if not search.trials or any(trial.case is not None for trial in search.trials):
+        return
+    if search.end == "interrupt":
+        raise KeyboardInterrupt
+    raise ValueError(
+        f"{format_time(whole_s)} of --time were over before one candidate was measured: the original alone took "
+        f"{format_time(original_s)}, and a candidate takes about as long; give --time "
+        f"{format_time(5 * original_s + 10)} or more"
+    )
 
 
 def _ends(whole_s: float, time_limit_s: float, original_s: float) -> dict[str, float]:
