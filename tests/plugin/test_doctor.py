@@ -22,6 +22,7 @@ Project = Callable[..., pytest.Pytester]
 
 MODELS = '''
 import os
+import traceback
 import torch
 from torch import nn
 
@@ -49,10 +50,9 @@ def wrong_labels():
 
 class DiesOnce(nn.Sequential):
     """Kills its process in the calls with which the doctor looks at it, once."""
-    calls = 0
     def forward(self, x):
-        self.calls += 1
-        if self.calls == 13 and not os.path.exists("died"):
+        callers = {os.path.basename(frame.filename) for frame in traceback.extract_stack()}
+        if "observe.py" in callers and not os.path.exists("died"):
             open("died", "w").close()
             os._exit(1)
         return super().forward(x)
@@ -197,7 +197,7 @@ def test_a_recipe_that_only_claims_is_an_error_of_its_case(tmp_path: Path, monke
 
         environment = ENVIRONMENT
 
-        def measure(self, case: Any, variant: Any, lacking: Any, *, keep: bool) -> Any:
+        def measure(self, case: Any, variant: Any, lacking: Any, **others: Any) -> Any:
             return replace(variant_with("bf16", digest="a", answers="a"), id=case.id)
 
     none: Any = None
