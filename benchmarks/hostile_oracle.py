@@ -55,8 +55,12 @@ class _Fields(dict[str, Any]):
     """Of a record, which may leave out what is nothing, or as nearly always."""
 
     def __missing__(self, name: str) -> Any:
-        usual: dict[str, Any] = {"hidden_bytes": 0, "inference": "set", "skipped": (), "idle": (), "phases": {}}
-        return usual.get(name)
+        usual: dict[str, Any] = {"hidden_bytes": 0, "inference": "set", "phases": {}}
+        return () if name in _LISTS else usual.get(name)
+
+
+_LISTS = ("collected", "planned", "skipped", "idle", "uncollected")
+"""Of names of tests."""
 
 
 def must_be_red(content: bytes) -> str:

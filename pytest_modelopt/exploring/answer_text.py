@@ -23,7 +23,7 @@ from pytest_modelopt.exploring.confirming import Confirmed, winner
 from pytest_modelopt.exploring.funnel import End, Search
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.derived import Derived
-from pytest_modelopt.reporting.cells import NOT_MEASURED, drop_cell, memory_cell, size_cell, speedup_cell
+from pytest_modelopt.reporting.cells import NOT_MEASURED, PROCESS_METER, drop_cell, memory_cell, size_cell, speedup_cell
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.figures import format_factor, format_percentage
@@ -83,7 +83,7 @@ def _table(answer: Answer) -> Iterator[str]:
     rows: list[tuple[str, ...]] = []
     anew = {each.trial.order: each for each in answer.confirmed}
     for trial in measured:
-        mark = "*" if found.get(id(trial), trial) is None else ""
+        mark = ">" if found.get(id(trial), trial) is None else ""
         assert trial.case is not None
         if trial.order in anew:
             rows.append((mark, str(trial.recipe), *_cells(anew[trial.order].case), "confirmed"))
@@ -93,7 +93,9 @@ def _table(answer: Answer) -> Iterator[str]:
     if not rows:
         return
     yield from tabulate(rows, _HEADERS, tablefmt="simple", disable_numparse=True).splitlines()
-    yield "* nothing is certainly better in memory, size, drop and speed together"
+    yield "> nothing is certainly better in memory, size, drop and speed together"
+    if any(row[2].endswith(PROCESS_METER) for row in rows):
+        yield f"{PROCESS_METER} memory of fresh processes, of both sides: torch's allocator does not see the variant's"
 
 
 def _cells(case: Case) -> tuple[str, ...]:

@@ -13,9 +13,10 @@ from pytest_modelopt.exploring.funnel import Forgetful, Search, TimeIsUp
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.measurement import ProcessMemory
 from pytest_modelopt.results.verdicts import Limit
 from tests.exploring.candidates_by_hand import ByHand, candidate, failed, limits
-from tests.reporting.records_by_hand import ENVIRONMENT
+from tests.reporting.records_by_hand import ENVIRONMENT, MIB
 
 A, B, C = "int8-dynamic", "bf16", "prune-structured(ratio=0.5)+int8-dynamic"
 BOUNDS = limits(max_accuracy_drop="1 pp", min_memory_reduction="40%")
@@ -51,6 +52,19 @@ def told(
     return "\n".join(lines(answer, ENVIRONMENT))
 
 
+def test_memory_of_fresh_processes_has_a_mark_of_its_own() -> None:
+    plain = candidate(B, memory=4)
+    assert plain.reference is not None
+    assert plain.variant is not None
+    reference = replace(plain.reference, process_memory=ProcessMemory((10 * MIB,), "memray"))
+    variant = replace(plain.variant, runtime="LiteRT", process_memory=ProcessMemory((5 * MIB,), "memray"))
+    mark = "* memory of fresh processes"
+    text = told(candidate(A, memory=2), replace(plain, reference=reference, variant=variant))
+    assert "5 MiB (-50%)*" in text
+    assert f"\n> nothing is certainly better in memory, size, drop and speed together\n{mark}" in text
+    assert mark not in told(candidate(A, memory=2), plain)
+
+
 def test_the_winner_is_told_with_its_confirmed_figures_beside_what_was_promised() -> None:
     text = told(
         candidate(A, memory=2),
@@ -59,7 +73,7 @@ def test_the_winner_is_told_with_its_confirmed_figures_beside_what_was_promised(
         anew={0: candidate(A, memory=2, lost=3)},
     )
     rows = [" ".join(line.split()) for line in text.splitlines()]
-    assert "* int8-dynamic 2 MiB (-75%) 8 MiB (0%) - 0.833 pp confirmed" in rows
+    assert "> int8-dynamic 2 MiB (-75%) 8 MiB (0%) - 0.833 pp confirmed" in rows
     assert "as it was chosen 2 MiB (-75%) 8 MiB (0%) - 0 pp chosen part" in rows
     assert "`int8-dynamic` won: of the 2 that keep all limits it takes the least memory (-75% memory, 0% size" in text
     assert (
