@@ -1,4 +1,4 @@
-"""What explore measures with: the gate's own session, on one part of the examples or on the other, until a deadline."""
+"""The gate's own session as explore uses it: on one part of the examples or on the other, until a deadline."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def _recorded(path: Path | None, name: str) -> tuple[Record | None, Measurement 
 def _tell_of_record(
     path: Path, record: Record | None, recorded: Measurement | None, name: str, sums: dict[Path, str]
 ) -> None:
-    """Put the sums of what was measured into the record, or say that nobody knows whether it was."""
+    """Put the sums of the exported files into the record, or say that the record has no measurement of them."""
     from pytest_modelopt.results.json import write
 
     if record is None or recorded is None:

@@ -17,7 +17,7 @@ _SAYS_NOTHING = ("load", "make", "build", "create", "get", "model", "factory")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """What a budgets file says of a model beside its factory."""
+    """The keys of a model in a budgets file, without its factory."""
     functions = {
         "--data": "returns the examples to score on",
         "--calibration": "returns examples for recipes to learn from",

@@ -185,7 +185,7 @@ def _gains(case: Case) -> str:
 
 
 def _nearest(answer: Answer, miss: Miss) -> str:
-    """What binds, and what moving it would buy."""
+    """The limit that binds, and the gain where it is moved."""
     limit, case = miss.binding.limit, miss.trial.case
     assert case is not None
     others = [each.limit for each in broken(case) if each.limit.name != limit.name]

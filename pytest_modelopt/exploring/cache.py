@@ -1,4 +1,4 @@
-"""What earlier explorations measured, on disk: one file for each recipe, model, data, versions and machine.
+"""The cache of earlier explorations, on disk: one file for each recipe, model, data, versions and machine.
 
 The folder is the user's alone. What stands in it is read as any record is: as data that somebody else may have written.
 Figures from it choose candidates; what is reported is measured anew.

@@ -42,7 +42,7 @@ class TimeIsUp(BaseException):
 
 
 class Gauge(Protocol):
-    """What measures: the gate's own runner and judge, or records made by hand."""
+    """A source of measurements: the gate's own runner and judge, or records made by hand."""
 
     def measure(self, recipe: Expression, goes_on: GoesOn) -> Case:
         """The case, judged; with times where `goes_on` allows that."""
@@ -55,7 +55,7 @@ class Gauge(Protocol):
 
 
 class Memory(Protocol):
-    """What was measured before: of the same model, data, versions and machine."""
+    """Measurements of earlier explorations: of the same model, data, versions and machine."""
 
     def get(self, recipe: Expression) -> Case | None: ...
 

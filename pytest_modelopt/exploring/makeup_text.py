@@ -1,4 +1,4 @@
-"""What a model is made of, and which recipes can pay on it: told before anything is tried."""
+"""The makeup of a model and the recipes that can pay on it, in words that are printed before anything is tried."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_modelopt.results.figures import format_bytes, format_number, format_
 from pytest_modelopt.results.measurement import LayerCoverage, Measurement
 
 _SHOWN = 5
-"""Kinds of layers, and single layers, that are told."""
+"""Kinds of layers, and single layers, that are printed."""
 
 
 def lines(name: str, original: Measurement, layers: Sequence[LayerCoverage], space: Space) -> Iterator[str]:

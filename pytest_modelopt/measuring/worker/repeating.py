@@ -46,7 +46,7 @@ class Probe:
         return _Watched(scorer, self._see)
 
     def _see(self, outputs: Any, inputs: Inputs, index: int) -> None:
-        """How many batches there will be, nobody knows."""
+        """Keep the first batch and a later one; the number of batches is not known in advance."""
         if index == 0:
             self._first = self._asked(outputs, inputs)
         elif (index & (index - 1)) == 0:  # 1, 2, 4, 8, ...: the last one of these is in the second half
