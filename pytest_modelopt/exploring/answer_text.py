@@ -45,7 +45,7 @@ class Answer:
     finalists: int
     confirmed: tuple[Confirmed, ...]
     end: End
-    """What ended the measuring of the finalists."""
+    """The reason why the measuring of the finalists ended."""
     is_split: bool
     """Whether the finalists were measured on other examples than those by which they were chosen."""
     examples: tuple[int, int]
@@ -57,7 +57,7 @@ class Answer:
 
     @property
     def miss(self) -> Miss | None:
-        """Where nothing keeps all limits on the part that chose."""
+        """The nearest miss, if nothing keeps all limits on the part that chose."""
         if not self.search.limits or self.search.holding or self.search.undecided:
             return None
         return nearest_miss(self.search.trials, 1)
@@ -229,7 +229,7 @@ def _shortened(message: str) -> str:
 
 
 def _elsewhere(answer: Answer, environment: Environment | None) -> str:
-    """What may differ on another machine, by what the chosen variants are."""
+    """A sentence on the figures that may differ on another machine, by the kind of the chosen variants."""
     of = [answer.winner.trial] if answer.winner is not None else answer.search.front
     int8 = any(step.multiplies_int8 for trial in of for step in trial.recipe.steps)
     runtime = any(step.gives == "runtime" for trial in of for step in trial.recipe.steps)

@@ -115,7 +115,7 @@ class Cache:
 
     @property
     def of_others(self) -> int:
-        """How many measurements in the folder are of another model, other data, other versions or another machine."""
+        """The number of measurements in the folder of another model, other data, other versions or another machine."""
         found = (_read(file) for file in self._files())
         return sum(each is not None and each[0] != self.key for each in found)
 

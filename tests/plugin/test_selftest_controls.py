@@ -189,10 +189,9 @@ def test_a_control_that_fails_makes_the_selftest_red_and_the_last_line_says_whic
     (why,) = [line for line in told if line.startswith("sabotaged: NOT ok: ")]
     assert why.startswith("sabotaged: NOT ok: m/low-rank(ratio=0.5) keeps max_accuracy_drop 100 pp with 90% of the ")
     assert "m/int8-dynamic" not in why
-    assert told[-1].startswith("NOT ok: ")  # of a busy machine it is said before that it cannot judge the limit
-    assert told[-1].endswith(
-        "the control sabotaged does not show what must be shown, so the gate means nothing on this model."
-    )
+    sabotaged = "the control sabotaged does not show what must be shown, so the gate means nothing on this model."
+    busy = "this machine cannot judge a limit of 50%: 1 of 1 slowed copies did not fail; and "
+    assert told[-1] in (f"NOT ok: {sabotaged}", f"NOT ok: {busy}{sabotaged}")  # the second on a busy machine only
 
 
 # --- judged by hand --------------------------------------------------------------------------------------------------
