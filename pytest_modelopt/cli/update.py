@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
     after = replaced(document.source, texts)
     if texts and not options.dry_run:
         _write(path, after, document, done, options.root)
-    for line in (*_difference(document.source, after, str(options.budgets)), *_told(done, options)):
+    for line in (*_difference(document.source, after, str(options.budgets)), *_format_update(done, options)):
         tell(line)
     for name in foreign_cases(budgets, record):
         tell(f"the record's case {_plain(name)} is not in {options.budgets}")
@@ -151,7 +151,7 @@ def _difference(before: str, after: str, name: str) -> Iterator[str]:
     return (line.rstrip("\r") for line in lines)
 
 
-def _told(done: Update, options: argparse.Namespace) -> Iterator[str]:
+def _format_update(done: Update, options: argparse.Namespace) -> Iterator[str]:
     if done.changes:
         yield ""
     for change in done.changes:
@@ -162,7 +162,7 @@ def _told(done: Update, options: argparse.Namespace) -> Iterator[str]:
     if done.left:
         yield ""
         yield "left as they are:"
-    yield from (_told_left(each) for each in done.left)
+    yield from (_format_left(each) for each in done.left)
     yield ""
     count = _limits(len(done.changes))
     yield f"{options.budgets}: {count} set, {done.tight} tight already, {len(done.left)} left as they are"
@@ -175,7 +175,7 @@ def _told(done: Update, options: argparse.Namespace) -> Iterator[str]:
         yield "--dry-run: nothing was written"
 
 
-def _told_left(left: Left) -> str:
+def _format_left(left: Left) -> str:
     limit = left.limit
     return f"  {limit.file}:{limit.line}: {limit.name} {_plain(limit.text)} {_plain(left.why)}"
 

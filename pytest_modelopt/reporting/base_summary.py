@@ -19,7 +19,7 @@ KINDS = {
 }
 
 
-def compared_told(against: Against) -> str:
+def format_compared(against: Against) -> str:
     """'head 1a2b3c4d5e6f with uncommitted changes against base 0f1e2d3c4b5a (merge-base:origin/main)'."""
     head = "head" if against.head is None else f"head {short_revision(against.head)}"
     changes = " with uncommitted changes" if against.has_uncommitted else ""
@@ -30,7 +30,7 @@ def compared_told(against: Against) -> str:
     return f"{head}{changes} against base {short_revision(base)}{as_asked}"
 
 
-def loosened_told(loosened: Loosening) -> str:
+def format_loosened(loosened: Loosening) -> str:
     """'digits-vit/int8-dynamic: max_memory 3 MiB -> 4 MiB (relaxed, +33%) (budgets.yaml:12)'."""
     kind = KINDS["relaxed"] if loosened.kind == "relaxed" else ""  # of the others the new text says it
     how = ", ".join(part for part in (kind, loosened.by) if part.strip())
@@ -40,13 +40,13 @@ def loosened_told(loosened: Loosening) -> str:
     )
 
 
-def removed_told(against: Against) -> str:
+def format_removed(against: Against) -> str:
     """'REMOVED 2 cases that the base has: a/b, c/d'."""
     count = len(against.removed)
     return f"REMOVED {count} case{'' if count == 1 else 's'} that the base has: {_enumerated(against.removed)}"
 
 
-def forbidden_told(record: Record) -> str:
+def format_forbidden(record: Record) -> str:
     """Why a run that forbids loosening is red: what became looser, or that nobody knows."""
     against = record.against
     if against is None:

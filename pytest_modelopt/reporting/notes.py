@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TypeVar
 
 from pytest_modelopt.judging.waivers import waiver_uses
-from pytest_modelopt.reporting.base_summary import forbidden_told
+from pytest_modelopt.reporting.base_summary import format_forbidden
 from pytest_modelopt.reporting.generation_notes import generation_notes
 from pytest_modelopt.reporting.item import Item
 from pytest_modelopt.reporting.messages.figures import format_repeat
@@ -94,7 +94,7 @@ def _missing(record: Record) -> Iterator[Item]:
             else:
                 yield Item("info", "NOTE", f"{count} {what}", text)
     if "loosened" in run.causes:
-        yield _failure("limits became less strict", forbidden_told(record))
+        yield _failure("limits became less strict", format_forbidden(record))
     if "nothing measured" in run.causes:
         yield _failure("nothing was measured", "nothing was measured, so nothing is known of any budget")
 

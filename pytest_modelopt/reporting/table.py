@@ -143,7 +143,7 @@ def block_of(record: Record, cases: list[Case]) -> Block:
             *(_original_row(record, at_one) for at_one in by_workload(cases)),
             *(_variant_row(record, case) for case in cases if case.recipe != ORIGINAL),
         ),
-        conditions=f"{scored(cases)}{_bounds_told(cases)}; {measured(cases)}{_legend(cases)}",
+        conditions=f"{scored(cases)}{_format_bounds(cases)}; {measured(cases)}{_legend(cases)}",
         is_red=any(is_red(case, record.strict) for case in cases),
     )
 
@@ -186,9 +186,9 @@ def measured(cases: list[Case]) -> str:
     what they have in common is said once: '... of batch 1 (1x64) @ online and batch 32 (32x64) @ night, 1 thread'."""
     points = by_workload(cases)
     is_timed = any(case.timing is not None for case in cases)
-    threads = dict.fromkeys(filter(None, map(_threads_told, points)))
-    apart = [f", {_threads_told(point)}" if len(threads) > 1 else "" for point in points]
-    calls = [f"{_call_told(point)}{each}" for point, each in zip(points, apart, strict=True)]
+    threads = dict.fromkeys(filter(None, map(_format_threads, points)))
+    apart = [f", {_format_threads(point)}" if len(threads) > 1 else "" for point in points]
+    calls = [f"{_format_call(point)}{each}" for point, each in zip(points, apart, strict=True)]
     named = [at_workload(told, plain_line(point[0].workload)) for told, point in zip(calls, points, strict=True)]
     if len(dict.fromkeys(calls)) == 1:
         named = [", ".join(dict.fromkeys(calls))]
@@ -199,7 +199,7 @@ def measured(cases: list[Case]) -> str:
     return f"{told}{_meter(cases)}"
 
 
-def _call_told(cases: list[Case]) -> str:
+def _format_call(cases: list[Case]) -> str:
     """'batch 1 (1x64)': examples in the call, and the sizes of its tensors, equal ones once."""
     first = next((case for case in cases if case.input_shapes), cases[0])
     sizes = list(dict.fromkeys("x".join(map(str, shape)) for shape in first.input_shapes if shape))
@@ -211,7 +211,7 @@ def _call_told(cases: list[Case]) -> str:
     return f"batch {first.batch_size}{told}{on}"
 
 
-def _threads_told(cases: list[Case]) -> str:
+def _format_threads(cases: list[Case]) -> str:
     """'1 thread', where something was timed on the CPU."""
     threads = _latest(case.timing.threads if case.timing else None for case in cases)
     if threads is None or cases[0].device != "cpu":
@@ -219,7 +219,7 @@ def _threads_told(cases: list[Case]) -> str:
     return f"{threads} thread{'' if threads == 1 else 's'}"
 
 
-def _bounds_told(cases: list[Case]) -> str:
+def _format_bounds(cases: list[Case]) -> str:
     if not any(case.agreement or case.interval for case in cases):
         return ""
     judged = ", which limits are judged by" if any(case.inference == "population" for case in cases) else ""

@@ -161,7 +161,7 @@ def _counted(records: Sequence[tuple[str, Record]]) -> tuple[list[_Measured], li
                 replaced.setdefault((before.job, job), []).append(before.case)
             latest[key] = _Measured(case, job, machine)
     notes = [
-        _told(records[before][0], records[before][1], records[after][0], cases)
+        _format_repeated(records[before][0], records[before][1], records[after][0], cases)
         for (before, after), cases in replaced.items()
     ]
     return sorted(latest.values(), key=lambda each: each.job), notes
@@ -176,7 +176,7 @@ def _check_same(name: str, case: Case, other_name: str, other: Case) -> None:
         )
 
 
-def _told(name: str, record: Record, later: str, cases: Sequence[Case]) -> str:
+def _format_repeated(name: str, record: Record, later: str, cases: Sequence[Case]) -> str:
     count = f"{len(cases)} case{' was' if len(cases) == 1 else 's were'}"
     red = [case.name for case in cases if is_red(case, record.strict)]
     shown = _enumerated(red)
