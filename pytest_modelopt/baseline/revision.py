@@ -25,6 +25,7 @@ from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.results.base import Against, Base, Loosening
 from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import MeasuredCase
+from pytest_modelopt.results.figures import format_first
 from pytest_modelopt.results.source import ProgramSource
 
 _HASH_SHOWN = 12
@@ -357,5 +358,4 @@ def _format_untracked(files: tuple[str, ...], base: str) -> str:
 
 
 def _few(paths: tuple[str, ...]) -> str:
-    more = f" and {len(paths) - _PATHS_SHOWN} more" if len(paths) > _PATHS_SHOWN else ""
-    return ", ".join(paths[:_PATHS_SHOWN]) + more
+    return format_first(paths, _PATHS_SHOWN)

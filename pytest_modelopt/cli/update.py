@@ -152,6 +152,8 @@ def _difference(before: str, after: str, name: str) -> Iterator[str]:
 
 
 def _format_update(done: Update, options: argparse.Namespace) -> Iterator[str]:
+    from pytest_modelopt.results.figures import format_count
+
     if done.changes:
         yield ""
     for change in done.changes:
@@ -164,12 +166,12 @@ def _format_update(done: Update, options: argparse.Namespace) -> Iterator[str]:
         yield "left as they are:"
     yield from (_format_left(each) for each in done.left)
     yield ""
-    count = _limits(len(done.changes))
+    count = format_count(len(done.changes), "limit")
     yield f"{options.budgets}: {count} set, {done.tight} tight already, {len(done.left)} left as they are"
     if done.rules:
         yield (
-            f"{_limits(done.rules)} against a base left: each is a rule for changes and no figure of the model "
-            "(--regression sets them, too)"
+            f"{format_count(done.rules, 'limit')} against a base left: each is a rule for changes and no figure of the "
+            "model (--regression sets them, too)"
         )
     if options.dry_run:
         yield "--dry-run: nothing was written"
@@ -178,10 +180,6 @@ def _format_update(done: Update, options: argparse.Namespace) -> Iterator[str]:
 def _format_left(left: Left) -> str:
     limit = left.limit
     return f"  {limit.file}:{limit.line}: {limit.name} {_plain(limit.text)} {_plain(left.why)}"
-
-
-def _limits(count: int) -> str:
-    return f"{count} limit{'' if count == 1 else 's'}"
 
 
 def _plain(text: str) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from itertools import islice
-
-from pytest_modelopt.reporting.names import short_revision, shortened
+from pytest_modelopt.reporting.names import first_names, short_revision, shortened
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.base import Against, Loosening
+from pytest_modelopt.results.figures import format_count
 from pytest_modelopt.results.record import Record
 
-_NAMES_SHOWN = 10
 KINDS = {
     "relaxed": "relaxed",
     "removed": "removed",
@@ -42,8 +39,7 @@ def format_loosened(loosened: Loosening) -> str:
 
 def format_removed(against: Against) -> str:
     """'REMOVED 2 cases that the base has: a/b, c/d'."""
-    count = len(against.removed)
-    return f"REMOVED {count} case{'' if count == 1 else 's'} that the base has: {_enumerated(against.removed)}"
+    return f"REMOVED {format_count(len(against.removed), 'case')} that the base has: {first_names(against.removed)}"
 
 
 def format_forbidden(record: Record) -> str:
@@ -54,9 +50,9 @@ def format_forbidden(record: Record) -> str:
     told = []
     if against.loosened:
         names = dict.fromkeys(f"{each.limit} of {each.case}" for each in against.loosened)
-        told.append(f"less strict than at the base: {_enumerated(names)}")
+        told.append(f"less strict than at the base: {first_names(names)}")
     if against.removed:
-        told.append(f"no longer there: {_enumerated(against.removed)}")
+        told.append(f"no longer there: {first_names(against.removed)}")
     if told:
         return (
             f"{'; '.join(told)}. {_DEMANDED} allows no such change: state what the base states, or let somebody who "
@@ -69,8 +65,3 @@ def format_forbidden(record: Record) -> str:
 
 
 _DEMANDED = "--modelopt-no-loosening"
-
-
-def _enumerated(names: Collection[str]) -> str:
-    shown = ", ".join(plain_line(name) for name in islice(names, _NAMES_SHOWN))
-    return f"{shown} and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else shown

@@ -25,7 +25,14 @@ from pytest_modelopt.reporting.cells import (
 from pytest_modelopt.reporting.names import machine_title
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.case import ORIGINAL, Case
-from pytest_modelopt.results.figures import format_bytes, format_number, format_percentage, format_time
+from pytest_modelopt.results.figures import (
+    format_bytes,
+    format_count,
+    format_first,
+    format_number,
+    format_percentage,
+    format_time,
+)
 from pytest_modelopt.results.measurement import Coverage, Measurement
 from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.outcome import CaseOutcome, case_outcome, is_red, warnings
@@ -202,9 +209,8 @@ def measured(cases: list[Case]) -> str:
 def _format_call(cases: list[Case]) -> str:
     """'batch 1 (1x64)': examples in the call, and the sizes of its tensors, equal ones once."""
     first = next((case for case in cases if case.input_shapes), cases[0])
-    sizes = list(dict.fromkeys("x".join(map(str, shape)) for shape in first.input_shapes if shape))
-    more = f" and {len(sizes) - _SHAPES_SHOWN} more" if len(sizes) > _SHAPES_SHOWN else ""
-    told = f" ({', '.join(sizes[:_SHAPES_SHOWN])}{more})" if sizes else ""
+    sizes = dict.fromkeys("x".join(map(str, shape)) for shape in first.input_shapes if shape)
+    told = f" ({format_first(sizes, _SHAPES_SHOWN)})" if sizes else ""
     on = "" if first.device == "cpu" else f" on {plain_line(first.device)}"
     if first.generation is not None:
         told = f", {first.generation.prompt:,} tokens of prompt and {first.generation.new_tokens:,} steps"
@@ -216,7 +222,7 @@ def _format_threads(cases: list[Case]) -> str:
     threads = _latest(case.timing.threads if case.timing else None for case in cases)
     if threads is None or cases[0].device != "cpu":
         return ""
-    return f"{threads} thread{'' if threads == 1 else 's'}"
+    return format_count(threads, "thread")
 
 
 def _format_bounds(cases: list[Case]) -> str:
