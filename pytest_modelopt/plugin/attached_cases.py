@@ -41,7 +41,8 @@ def _attached(report: pytest.TestReport) -> dict[str, Any] | None:
 
 def attached_plan(report: pytest.TestReport) -> dict[str, Any] | None:
     data = _attached(report)
-    return data and data["plan"]
+    plan: dict[str, Any] | None = None if data is None else data["plan"]
+    return plan
 
 
 def read_report(report: pytest.TestReport, session: Session) -> Report:

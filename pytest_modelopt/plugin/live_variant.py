@@ -132,9 +132,9 @@ def parse_recipe(recipe: str) -> Expression:
         pytest.fail(str(error), pytrace=False)
 
 
-def _checked(what: str, parse: Callable[[str], str], text: str) -> str:
+def _checked(what: str, parser: Callable[[str], str], text: str) -> str:
     try:
-        return parse(text)
+        return parser(text)
     except ValueError as error:
         pytest.fail(f"{what}: {error}", pytrace=False)
 

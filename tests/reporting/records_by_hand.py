@@ -132,6 +132,7 @@ def case(
     reference: Measurement | None = ORIGINAL,
     variant: Measurement | None = None,
     metric: str | None = "accuracy",
+    higher_is_better: bool = True,
     error: CaseError | None = None,
     limits: tuple[Limit, ...] | None = None,
     **fields: Any,
@@ -142,13 +143,14 @@ def case(
         model=model,
         recipe=recipe,
         metric=metric,
+        higher_is_better=higher_is_better,
         limits=tuple(each.limit for each in verdicts) if limits is None else limits,
         batch_size=1,
         reference=reference,
         variant=measurement(recipe, weights=MIB, peak=MIB, size=MIB) if variant is None and error is None else variant,
         error=error,
         verdicts=verdicts,
-        **{"higher_is_better": True, **fields},
+        **fields,
     )
 
 
