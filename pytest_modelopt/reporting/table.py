@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from pytest_modelopt.limits.latency import latencies_s
 from pytest_modelopt.reporting.cells import (
@@ -69,45 +69,39 @@ class Row:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        return (
-            self.recipe,
-            self.changed,
-            self.memory,
-            self.size,
-            self.latency,
-            self.speedup,
-            self.score,
-            self.drop,
-            self.flips,
-            self.verdict,
-        )
+        return tuple(getattr(self, name) for name in HEADERS)
+
+
+_AnyRow = TypeVar("_AnyRow")
 
 
 @dataclass(frozen=True)
-class Block:
-    """One model, scored with one metric: the original's row at each workload, then the rows of the cases in order."""
+class TableBlock(Generic[_AnyRow]):
+    """One table of a model, whatever its rows are."""
+
+    names: ClassVar[tuple[str, ...]]
+    alignments: ClassVar[tuple[str, ...]]
 
     title: str
-    """The model, and its machine where the record has several."""
+    """The model, its base where there is one, and its machine where the record has several."""
     model: str
     metric: str | None
-    rows: tuple[Row, ...]
+    rows: tuple[_AnyRow, ...]
     conditions: str
     """What the figures belong to: 'accuracy on 360 examples; latency of batch 1, 1 thread'."""
     is_red: bool
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return HEADERS
-
-    @property
-    def alignments(self) -> tuple[str, ...]:
-        return ALIGNMENTS
-
-    @property
     def headers(self) -> tuple[str, ...]:
-        """`HEADERS` as this block shows them."""
-        return headers_of(HEADERS, self.metric)
+        """`names` as this block shows them."""
+        return headers_of(self.names, self.metric)
+
+
+class Block(TableBlock[Row]):
+    """One model, scored with one metric: the original's row at each workload, then the rows of the cases in order."""
+
+    names = HEADERS
+    alignments = ALIGNMENTS
 
 
 def headers_of(names: tuple[str, ...], metric: str | None) -> tuple[str, ...]:
