@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     sums = {file: sha256_of(file) for file in files}
     for file, digest in sums.items():
         tell(f"{folder / file.name}: {file.stat().st_size:,} bytes, SHA-256 {digest}")
-    _tell_of_record(options.record or RECORD, record, recorded, entry.name, sums)
+    _add_to_record(options.record or RECORD, record, recorded, entry.name, sums)
     loader = next((file for file in files if file.suffix == ".py"), None)
     if loader is not None and not variant.is_called_otherwise:
         module = loader.stem if folder.is_absolute() else ".".join([*folder.parts, loader.stem])
@@ -114,7 +114,7 @@ def _recorded(path: Path | None, name: str) -> tuple[Record | None, Measurement 
     return record, None
 
 
-def _tell_of_record(
+def _add_to_record(
     path: Path, record: Record | None, recorded: Measurement | None, name: str, sums: dict[Path, str]
 ) -> None:
     """Put the sums of the exported files into the record, or say that the record has no measurement of them."""

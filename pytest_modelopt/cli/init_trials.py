@@ -72,7 +72,7 @@ def try_recipes(session: Session, entries: Sequence[CaseEntry], *, within_s: flo
             session.add(case)
             layers |= _layers(case)
     record = session.record(complete=True)
-    told = _told(record)
+    told = _format_figures(record)
     cases = {case.recipe: case for case in record.cases}
     outcomes = [
         Outcome(
@@ -96,7 +96,7 @@ def _layers(case: Case) -> set[str]:
     return kinds(case.coverage.layers, derived or {})
 
 
-def _told(record: Record) -> dict[str, str]:
+def _format_figures(record: Record) -> dict[str, str]:
     """What was measured, in words, by recipe."""
     told = {}
     for row in (row for block in blocks(record) for row in block.rows):

@@ -21,7 +21,7 @@ from pytest_modelopt.results.case import CaseError, Stage
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.record import Environment
-from pytest_modelopt.results.small_files import told_small_file
+from pytest_modelopt.results.small_files import format_small_file
 
 _MODULES_SHOWN = 3
 _OF_THE_CALL = ("memory", "process_memory", "timing")
@@ -142,7 +142,7 @@ class Measuring:
             runtime=memory.runtime,
             hidden_bytes=0,
             process_memory=None,
-            notes=(*(note for note in whole.notes if note != told_small_file(whole)), *_call_notes(measured)),
+            notes=(*(note for note in whole.notes if note != format_small_file(whole)), *_call_notes(measured)),
             unmeasured=reasons,
             seconds=measured.seconds,
         )
@@ -361,7 +361,7 @@ def _name_processes(measured: Measured) -> None:
 
 
 def _with_told_small(measurement: Measurement) -> Measurement:
-    told = told_small_file(measurement)
+    told = format_small_file(measurement)
     return replace(measurement, notes=(*measurement.notes, told)) if told else measurement
 
 
