@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pytest_modelopt.exploring.choice import Trial, is_confirmed, ranked
+from pytest_modelopt.exploring.choice import Trial, is_confirmed, knees, ranked
 from pytest_modelopt.exploring.funnel import FINALISTS, End, Search, TimeIsUp
 from pytest_modelopt.results.case import Case
 
@@ -22,9 +22,9 @@ class Confirmed:
 
 def finalists(search: Search) -> list[Trial]:
     """The candidates that are measured anew, the preferred one first: those that keep all limits by the aim, then those
-    of which it is not known; without limits the front."""
+    of which it is not known; without limits the knees of the front."""
     if not search.limits:
-        return search.front[:FINALISTS]
+        return knees(search.front)[:FINALISTS]
     return [*search.holding, *ranked(search.undecided, search.aim)][:FINALISTS]
 
 

@@ -31,6 +31,7 @@ def lines(name: str, original: Measurement, layers: Sequence[LayerCoverage], spa
     if len(layers) > len(by_kind):
         yield from _table(of_layer, work_in, weights, work, "layer")
     yield from _memory(original)
+    yield from _runtimes(layers, space)
     yield f"{len(space.recipes)} recipes can pay and are tried"
     yield from format_untried(space.impossible)
 
@@ -45,6 +46,19 @@ def _table(weights_of: Counter[str], work_of: Counter[str], weights: int, work: 
         yield f"  {what} {name}: {format_percentage(of_weights)} of the weights{of_calls}"
     if rest := largest[_SHOWN:]:
         yield f"  and {len(rest)} more"
+
+
+def _runtimes(layers: Sequence[LayerCoverage], space: Space) -> Iterator[str]:
+    """What each other runtime that runs here takes of the model, by its recipes of one step."""
+    weights = sum(layer.weight_bytes for layer in layers)
+    of_step = [recipe.steps[0] for recipe in space.recipes if len(recipe.steps) == 1]
+    for step in (each for each in of_step if each.gives == "runtime"):
+        if not step.changes:
+            yield f"  {step.canonical()} takes the model as a whole, in {' or '.join(step.takes)}"
+            continue
+        reached = sum(layer.weight_bytes for layer in layers if layer.type in step.changes)
+        kinds = ", ".join(sorted({layer.type for layer in layers} & set(step.changes))) or "none of its layers"
+        yield f"  {step.canonical()} changes {kinds}: {format_percentage(_share(reached, weights))} of the weights"
 
 
 def _share(part: int, whole: int) -> float:
