@@ -260,7 +260,7 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
     seen = original.observations
     derived = (seen.derived_layers if seen else None) or {}
     space = _with_knobs(options, worth_trying(_space(options, gauge.model), layers, derived))
-    for line in makeup_text.lines(gauge.model.name, original, layers, space):
+    for line in makeup_text.lines(gauge.model.name, original, layers, space, derived):
         tell(line)
     if len(gauge.model.workloads) > 1:
         tell(

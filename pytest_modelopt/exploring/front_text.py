@@ -11,6 +11,8 @@ from pytest_modelopt.results.figures import format_factor, format_number, format
 _WIDTH, _HEIGHT = 60, 12
 """Characters of the plot."""
 _MARKS = string.ascii_letters
+_LEAST = 0.005
+"""What the scale of the drop spans at least."""
 _LEFT = 10
 """Characters of the scale beside it."""
 
@@ -20,9 +22,8 @@ def plot_lines(points: Sequence[Point]) -> Iterator[str]:
     front = [(point, point.drop) for point in points if point.is_front and point.drop is not None][: len(_MARKS)]
     if len(front) < 2:
         return
-    lost = [drop.at for _, drop in front]
-    low, high = min(0.0, *lost), max(lost)
-    low, high = (low, high) if high - low > 1e-9 else (low - 0.005, high + 0.005)
+    low, high = min(0.0, *(drop.low for _, drop in front)), max(drop.high for _, drop in front)
+    low, high = (low, high) if high - low > _LEAST else (low - _LEAST, high + _LEAST)
     most = max(1.0, max(point.memory.at for point, _ in front))
     rows = [[" "] * (_WIDTH + 1) for _ in range(_HEIGHT + 1)]
 
