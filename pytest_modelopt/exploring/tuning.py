@@ -34,6 +34,8 @@ class OptunaTuner:
         """`known`: those that were tried before, of which it learns. Raises ImportError without Optuna."""
         self._families = {family.text: family for family in found}
         self._asked: Any = None
+        of_all = (limit for trial in known if trial.case is not None for limit in trial.case.limits)
+        self._limits = tuple(dict.fromkeys(limit.name for limit in of_all if limit.level == "error"))
         with _quiet() as optuna:
             sampler = optuna.samplers.TPESampler(seed=seed)
             self._study = optuna.create_study(directions=["minimize"] * len(EXACT), sampler=sampler)
@@ -60,9 +62,16 @@ class OptunaTuner:
 
     def tell(self, trial: Trial) -> None:
         with _quiet():
-            for name, value in _violations(trial).items():
+            for name, value in self._violations(trial).items():
                 self._asked.set_constraint(name, value)
             self._study.tell(self._asked, _values(trial))
+
+    def _violations(self, trial: Trial) -> dict[str, float]:
+        """By how much each limit is broken: 0 where it is kept or open. An error, or bad first answers, are 1."""
+        verdicts = trial.case.verdicts if trial.case is not None else ()
+        misses = {each.limit.name: min(1.0, shortfall(each)) for each in verdicts if each.outcome == "fail"}
+        failed = trial.case is None or trial.case.error is not None or trial.is_out_early
+        return {**{name: misses.get(name, 0.0) for name in self._limits}, "measured": 1.0 if failed else 0.0}
 
     def _propose(self, family: Family, indices: Sequence[int]) -> None:
         """Let it be asked for next, behind what was proposed before."""
@@ -97,14 +106,6 @@ def _values(trial: Trial) -> list[float]:
     found = [figure(trial.case, each) for each in EXACT]
     unknown = 0.0 if trial.is_whole else _UNKNOWN
     return [unknown if each is None else round(each.middle, _DIGITS) for each in found]
-
-
-def _violations(trial: Trial) -> dict[str, float]:
-    """By how much each limit is broken: 0 where it is kept or open; an error, or bad first answers, is 1."""
-    verdicts = [each for each in trial.case.verdicts if each.limit.level == "error"] if trial.case is not None else []
-    misses = {each.limit.name: min(1.0, shortfall(each)) if each.outcome == "fail" else 0.0 for each in verdicts}
-    failed = trial.case is None or trial.case.error is not None or trial.is_out_early
-    return {**misses, "measured": 1.0 if failed else 0.0}
 
 
 def _sizes(family: Family) -> list[int]:
