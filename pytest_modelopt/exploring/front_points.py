@@ -52,7 +52,7 @@ def points(trials: Sequence[Trial], confirmed: Sequence[Confirmed]) -> list[Poin
             continue
         is_front = trial.order in anew or (trial in kept and dominator(trial, kept) is None)
         share = Found(memory.middle, memory.low, memory.high)
-        is_share = in_unit_interval(case.metric)
+        is_share = bool(in_unit_interval(case.metric))
         name = str(trial.recipe)
         found.append(Point(name, share, _drop(case), is_share, _speed(case), trial.order in anew, is_front))
     return sorted(found, key=lambda point: (point.memory.at, point.recipe))

@@ -118,7 +118,6 @@ def test_it_chooses_what_an_exhaustive_search_finds_and_goes_on_from_there(
     assert case.variant.shipped == {".pt2": sha256_of(shipped)}
     assert abs(shipped.stat().st_size - found[best][0]) < 0.2 * found[best][0]
     assert "<svg" in (shop.path / "modelopt-report" / "explore.svg").read_text(encoding="utf-8")
-    assert f"  a  {best}: " in told
 
     monkeypatch.setattr(funnel, "MOST_TUNED", 2)
     again = ["explore", "planted", "--write", "--max-accuracy-drop", "10pp", "--time-limit", "1 s", "--aim", "size"]
@@ -126,6 +125,10 @@ def test_it_chooses_what_an_exhaustive_search_finds_and_goes_on_from_there(
     assert main([*again, *settings, "--min-speedup", "0.1x"]) == 0
     told = capsys.readouterr().out
     assert "chosen part (earlier)" in told  # its times are new: nobody asked for them before
+    # the one that breaks a limit may keep it by another setting: two of these are tried
+    tuned = [line for line in told.splitlines() if re.match(r">?\s*low-rank\(", line) and "(ratio=0.01)" not in line]
+    more = re.search(r"and (\d+) further settings of these recipes", told)
+    assert len(tuned) + (int(more[1]) if more is not None else 0) == 2
     assert f"{file}: int8-dynamic was added to planted, with limits that hold\n" in told
     assert [each.recipe for each in load_budgets(file, relative_to=shop.path).cases] == [best, "int8-dynamic"]
 

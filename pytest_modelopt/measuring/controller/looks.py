@@ -38,4 +38,5 @@ def looked(context: WorkerContext, original: Measured, candidate: Measured, name
             flips = predicted != before.predictions[number]
             was, now = bool(before.correct[number]), not flips if compares else bool(correct)
             counts = [a + b for a, b in zip(counts, (1, was and not now, now and not was, flips), strict=True)]
-        yield Agreement(*counts)
+        examples, lost, won, flipped = counts
+        yield Agreement(examples, lost, won, flipped)
