@@ -220,7 +220,7 @@ def by_explore(bench: Bench, within_s: float) -> None:
     gauge = Clocked(bench.gauge, bench.row("explore", within_s, start))
 
     def begin(stage: str) -> None:
-        bench.gauge.watch.until = start + within_s * (0.85 if stage == "measuring" else 1.0)
+        bench.gauge.watch.until = start + within_s * ({"measuring": 0.6, "tuning": 0.85, "timing": 1.0}[stage])
 
     def tuner(trials: Sequence[Trial]) -> Tuner | None:
         return tuner_of(trials, bench.linear_bytes, bench.seed)
@@ -249,7 +249,7 @@ def by_choice(bench: Bench, within_s: float, fresh: int) -> None:
     )
 
     def begin(stage: str) -> None:
-        gauge.watch.until = start + within_s * (0.6 if stage == "measuring" else 0.7)
+        gauge.watch.until = start + within_s * ({"measuring": 0.45, "tuning": 0.6, "timing": 0.7}[stage])
 
     def tuner(trials: Sequence[Trial]) -> Tuner | None:
         return tuner_of(trials, bench.linear_bytes, bench.seed)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pytest_modelopt.cli.arguments import count, seconds
 from pytest_modelopt.cli.exit_codes import INTERRUPTED, PASSED, RED
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.exploring.answer_text import Answer
     from pytest_modelopt.exploring.cache import Cache
     from pytest_modelopt.exploring.choice import Trial
-    from pytest_modelopt.exploring.funnel import Search, Tuner
+    from pytest_modelopt.exploring.funnel import Part, Search, Tuner
     from pytest_modelopt.exploring.space import Space
     from pytest_modelopt.results.verdicts import Limit
 
@@ -274,16 +274,16 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
             f"{cache.of_others} earlier measurements are of another model, other data, another call or --seed, other "
             "versions or another machine, and are not used"
         )
-    ends = _ends(options.time, gauge.time_limit_s, took)
+    tunes = _tunes(options) and tuning.is_installed()
+    ends = _ends(options.time, gauge.time_limit_s, took, tunes=tunes)
 
-    def begin(stage: Literal["measuring", "timing"]) -> None:
+    def begin(stage: Part) -> None:
         gauge.watch.until = start + ends[stage]
 
     linear = sum(each.weight_bytes for each in layers if "Linear" in (each.type, derived.get(each.type)))
 
     def tuner(trials: Sequence[Trial]) -> Tuner | None:
-        is_possible = _tunes(options) and tuning.is_installed()
-        return tuning.tuner_of(trials, linear, options.seed) if is_possible else None
+        return tuning.tuner_of(trials, linear, options.seed) if tunes else None
 
     search = Search(space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin, tuner)
     search.run()
@@ -314,12 +314,13 @@ def _require_one_candidate(search: Search, whole_s: float, original_s: float) ->
     )
 
 
-def _ends(whole_s: float, time_limit_s: float, original_s: float) -> dict[str, float]:
-    """When measuring and timing end, in seconds from the start: time is left to measure the finalists anew."""
+def _ends(whole_s: float, time_limit_s: float, original_s: float, *, tunes: bool) -> dict[Part, float]:
+    """When each part ends, in seconds from the start: time is left for settings, and to measure the finalists anew."""
     from pytest_modelopt.exploring.funnel import FINALISTS
 
     anew_s = min(0.4 * whole_s, original_s + FINALISTS * (original_s / 2 + time_limit_s / 4))
-    return {"measuring": 0.85 * (whole_s - anew_s), "timing": whole_s - anew_s}
+    search_s = whole_s - anew_s
+    return {"measuring": (0.6 if tunes else 0.85) * search_s, "tuning": 0.85 * search_s, "timing": search_s}
 
 
 def _write(options: argparse.Namespace, budgets: BudgetsFile, answer: Answer, gauge: GateGauge) -> None:

@@ -211,8 +211,8 @@ def _told_of_parts(answer: Answer) -> Iterator[str]:
     if answer.is_split and answer.confirmed:
         yield (
             f"Chosen on {chose} examples; confirmed figures are of {confirmed} others, in fresh processes: of "
-            f"{len(answer.confirmed)} of {answer.finalists} finalists, which share the error of each timed limit"
-            f"{'.' if answer.end == 'done' else '; the end came before the others.'}"
+            f"{len(answer.confirmed)} of {answer.finalists} finalists, which share the error of each limit that "
+            f"statistics decide{'.' if answer.end == 'done' else '; the end came before the others.'}"
         )
     elif not answer.is_split and chose:
         yield (

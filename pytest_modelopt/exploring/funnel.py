@@ -42,6 +42,8 @@ FINALISTS = 3
 """So many candidates at the most are measured anew: they share the error of each timed limit."""
 NOT_REACHED = "explore ended before"
 End = Literal["done", "time", "interrupt"]
+Part = Literal["measuring", "tuning", "timing"]
+"""Of a search, each with an end of its own."""
 
 
 class TimeIsUp(BaseException):
@@ -100,7 +102,7 @@ class Search:
     memory: Memory
     tell: Callable[[str], None] = lambda text: None
     """Shown while it runs: what is known so far."""
-    begin: Callable[[Literal["measuring", "timing"]], None] = lambda stage: None
+    begin: Callable[[Part], None] = lambda stage: None
     """Called as a stage begins, each of which has an end of its own: who measures slowly still gets some times."""
     tuner: Callable[[Sequence[Trial]], Tuner | None] = lambda trials: None
     """Called once all recipes were tried; None where there is nothing to tune."""
@@ -114,13 +116,14 @@ class Search:
         """Until all is tried, or `TimeIsUp` or Ctrl-C is raised in a step. What was measured by then stands."""
         try:
             self._until_its_end("measuring", self._measure_all)
+            self._until_its_end("tuning", self._tune)
             self._until_its_end("timing", self._time_those_that_may_win)
             if self.end == "done" and not self.holding:
                 self._until_its_end("timing", self._complete_the_nearest)
         except KeyboardInterrupt:
             self.end = "interrupt"
 
-    def _until_its_end(self, stage: Literal["measuring", "timing"], work: Callable[[], None]) -> None:
+    def _until_its_end(self, stage: Part, work: Callable[[], None]) -> None:
         self.begin(stage)
         try:
             work()
@@ -156,7 +159,6 @@ class Search:
         for number, trial in enumerate(self.trials):
             self.tell(f"{number + 1} of {len(self.trials)}: {trial.recipe}; {self._known()}")
             self.trials[number] = self._measured(trial, even_if_broken=False)
-        self._tune()
 
     def _tune(self) -> None:
         """Further settings, until a number of them in a row adds nothing, or there were many."""
@@ -166,12 +168,13 @@ class Search:
             recipe = tuner.ask()
             trial = next((each for each in self.trials if each.recipe == recipe), None)
             if trial is None:
-                self.tell(f"setting {len(self.trials) - len(self.recipes) + 1}: {recipe}; {self._known()}")
-                self.trials.append(Trial(recipe, len(self.trials), why=NOT_REACHED, is_tuned=True))
-                trial = self.trials[-1] = self._measured(self.trials[-1], even_if_broken=False)
-                idle = 0 if self._adds(trial) else idle + 1
-            else:
-                idle += 1
+                trial = Trial(recipe, len(self.trials), why=NOT_REACHED, is_tuned=True)
+                self.trials.append(trial)
+            idle += 1
+            if trial.case is None:
+                self.tell(f"setting {len(self.trials) - len(self.recipes)}: {recipe}; {self._known()}")
+                trial = self.trials[trial.order] = self._measured(trial, even_if_broken=False)
+                idle = 0 if self._adds(trial) else idle
             tuner.tell(trial)
 
     def _adds(self, trial: Trial) -> bool:

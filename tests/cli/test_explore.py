@@ -141,7 +141,7 @@ def test_a_time_too_short_for_one_candidate_is_told(
     assert (
         "1 ms of --time were over before the original was measured, which is the first step" in capsys.readouterr().err
     )
-    monkeypatch.setattr(explore, "_ends", lambda *times: {"measuring": 0.0, "timing": 0.0})
+    monkeypatch.setattr(explore, "_ends", lambda *times, tunes: {"measuring": 0.0, "tuning": 0.0, "timing": 0.0})
     assert main([*call, "--time", "1 min"]) == 2
     told = capsys.readouterr().err
     assert "1 min of --time were over before one candidate was measured: the original alone took " in told

@@ -92,6 +92,26 @@ def test_the_end_inside_of_a_setting_leaves_what_is_known() -> None:
     assert search.holding
 
 
+def test_settings_have_time_of_their_own() -> None:
+    """Recipes that take long must not take all of it."""
+    begun: list[str] = []
+
+    def ends(recipe: str) -> None:
+        if recipe == START[1] and begun == ["measuring"]:
+            raise TimeIsUp
+
+    gauge = ByHand(BOUNDS, ends=ends)
+    gauge.cases = Rule()
+    recipes = [parse(text) for text in ("low-rank(ratio=0.6)", START[1], START[0])]
+    search = Search(recipes, BOUNDS, "memory", gauge, Forgetful(), begin=begun.append)
+    search.tuner = lambda trials: tuner_of(trials, LINEAR_BYTES, 1)
+    search.run()
+    assert search.end == "time"
+    assert [trial.case is None for trial in search.trials[:3]] == [False, True, True]
+    assert search.holding[0].is_tuned
+    assert begun[:2] == ["measuring", "tuning"]
+
+
 def test_what_cannot_be_better_by_a_setting_is_left_alone() -> None:
     gauge = ByHand(BOUNDS, candidate("int8-dynamic", memory=2, size=2), candidate("low-rank(ratio=0.5)", memory=4))
     gauge.cases["prune-structured(ratio=0.3)"] = failed("prune-structured(ratio=0.3)", "nothing can be pruned")
