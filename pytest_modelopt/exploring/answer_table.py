@@ -33,7 +33,7 @@ def table_lines(trials: Sequence[Trial], confirmed: Sequence[Confirmed]) -> Iter
         mark = ">" if found.get(id(trial), trial) is None else ""
         assert trial.case is not None
         if trial.order in anew:
-            rows.append((mark, str(trial.recipe), *_cells(anew[trial.order].case), "confirmed"))
+            rows.append((mark, str(trial.recipe), *_cells(anew[trial.order].case), _anew(anew[trial.order])))
             rows.append(("", "  as it was chosen", *_cells(trial.case), _state(trial)))
         else:
             rows.append((mark, str(trial.recipe), *_cells(trial.case), _state(trial)))
@@ -71,6 +71,13 @@ def _cells(case: Case) -> tuple[str, ...]:
     speed = speedup_cell(case.timing, 1) if has_pairs and case.timing is not None else NOT_MEASURED
     drop = NOT_MEASURED if case.drop is None else drop_cell(case, case.drop)
     return memory_cell(case), size_cell(case), speed, drop
+
+
+def _anew(each: Confirmed) -> str:
+    if each.holds:
+        return "confirmed"
+    misses = [verdict.limit for verdict in broken(each.case)]
+    return f"anew: breaks {limit_names(misses)}" if misses else "anew: not for certain"
 
 
 def _state(trial: Trial) -> str:

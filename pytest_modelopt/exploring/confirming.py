@@ -25,7 +25,20 @@ def finalists(search: Search) -> list[Trial]:
     of which it is not known; without limits the knees of the front."""
     if not search.limits:
         return knees(search.front)[:FINALISTS]
-    return [*search.holding, *ranked(search.undecided, search.aim)][:FINALISTS]
+    return _unlike([*search.holding, *ranked(search.undecided, search.aim)])
+
+
+def _unlike(preferred: Sequence[Trial]) -> list[Trial]:
+    """The first ones, of the settings that were tuned only one of the same recipes, and not all of them tuned: what is
+    near the edge of its limits by one setting is so by its neighbours, too."""
+    chosen: list[Trial] = []
+    for trial in preferred:
+        names = {step.recipe_name for step in trial.recipe.steps}
+        if trial.is_tuned and any(names == {step.recipe_name for step in each.recipe.steps} for each in chosen):
+            continue
+        chosen.append(trial)
+    plain = [trial for trial in chosen[FINALISTS - 1 :] if not trial.is_tuned]
+    return [*chosen[: FINALISTS - 1], *(plain or chosen[FINALISTS - 1 :])[:1]]
 
 
 def confirm(

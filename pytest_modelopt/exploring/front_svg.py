@@ -12,6 +12,8 @@ from pytest_modelopt.exploring.front_points import Found, Point
 MISSING = 'no picture was drawn, since matplotlib is missing: run `pip install "pytest-modelopt[explore]"`'
 _NAMED = 12
 """Points that have a name in the picture: those of the front with the least memory."""
+_APART = 0.03
+"""Of the memory, and twice as much of the range of figures: nearer points share a name."""
 _KINDS = {"other": ("0.6", "."), "front": ("C0", "o"), "measured anew": ("C3", "D")}
 """Colour and mark of each kind of points."""
 
@@ -68,10 +70,15 @@ def _panel(axes: Any, points: Sequence[Point], figure: Callable[[Point], Found |
             capsize=2,
             linewidth=1,
         )
-    for point, found in [each for each in known if each[0].is_front][:_NAMED]:
-        place = (100 * point.memory.at, found.at)
+    named: list[tuple[float, float]] = []
+    span = max((found.at for _, found in known), default=0.0) - min((found.at for _, found in known), default=0.0)
+    for point, found in known:
+        near = any(abs(x - point.memory.at) < _APART and abs(y - found.at) <= 2 * _APART * span for x, y in named)
+        if not point.is_front or near or len(named) == _NAMED:
+            continue  # names in one place are read by nobody
+        named.append((point.memory.at, found.at))
         offset: dict[str, Any] = {"xytext": (5, 5), "textcoords": "offset points", "fontsize": 8}
-        axes.annotate(point.recipe, place, parse_math=False, **offset)
+        axes.annotate(point.recipe, (100 * point.memory.at, found.at), parse_math=False, **offset)
 
 
 def _kind(point: Point) -> str:
