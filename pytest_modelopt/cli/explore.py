@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pytest_modelopt.cli.arguments import count, seconds
 from pytest_modelopt.cli.exit_codes import INTERRUPTED, PASSED, RED
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from pytest_modelopt.config.loader import BudgetsFile, ModelEntry
     from pytest_modelopt.exploring.answer_text import Answer
     from pytest_modelopt.exploring.cache import Cache
-    from pytest_modelopt.exploring.funnel import Search
+    from pytest_modelopt.exploring.choice import Trial
+    from pytest_modelopt.exploring.funnel import Part, Search, Tuner
     from pytest_modelopt.exploring.space import Space
     from pytest_modelopt.results.verdicts import Limit
 
@@ -30,7 +33,8 @@ those that keep all limits the best by --aim. Limits are those of the model's `b
 
 First it tells what the model is made of and which recipes can pay. Then each recipe is measured, the cheapest evidence
 first, on one half of the examples; one that breaks a limit is not measured further, and only those that may win are
-timed. The best are measured anew on the other half, in fresh processes, as the gate does it: only these figures count.
+timed. Then further settings of what nothing dominates are tried, by Optuna. The best are measured anew on the other
+half, in fresh processes, as the gate does it: only these figures count.
 
 Ctrl-C or the end of --time leaves the best answer so far. What was measured is kept in the user's cache folder, so that
 a second call goes on; --fresh forgets it. --write puts the recipe with its limits into the budgets file.
@@ -50,6 +54,12 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--aim", choices=("memory", "speedup", "size"), default="memory", help="default: memory")
     parser.add_argument("--time", type=seconds, default=600.0, metavar="TIME", help="for all of it (10 min)")
     parser.add_argument("--write", action="store_true", help="put the recipe with its limits into the budgets file")
+    parser.add_argument(
+        "--tune",
+        action=argparse.BooleanOptionalAction,
+        help="try further settings of what nothing dominates (default: unless --recipe says what is tried)",
+    )
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the files of the chosen variant there")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier calls have measured of the model")
     parser.add_argument(
         "--seed", type=count, default=1, metavar="N", help="which examples choose, and which confirm (1)"
@@ -176,6 +186,19 @@ def _space(options: argparse.Namespace, model: ModelEntry) -> Space:
     return runnable(options.recipe or explored(), device, has_calibration=model.calibration is not None)
 
 
+def _tunes(options: argparse.Namespace) -> bool:
+    return not options.recipe if options.tune is None else bool(options.tune)
+
+
+def _with_knobs(options: argparse.Namespace, space: Space) -> Space:
+    """The space, with the reason where further settings of its recipes cannot be tried."""
+    from pytest_modelopt.exploring import tuning
+
+    if not _tunes(options) or tuning.is_installed():
+        return space
+    return replace(space, impossible=(*space.impossible, ("further settings of recipes", tuning.MISSING)))
+
+
 # --- the search ------------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +211,7 @@ def _explore(
     start: float,
 ) -> int:
     from pytest_modelopt.cli.explore_gauge import GateGauge, Watch
+    from pytest_modelopt.cli.explore_report import export_choice, keep_record, plot
     from pytest_modelopt.cli.progress_line import show
     from pytest_modelopt.exploring import answer_text
     from pytest_modelopt.plugin.options import Options
@@ -200,8 +224,12 @@ def _explore(
         show("")
         for line in answer_text.lines(answer, gauge.session.environment):
             tell(line)
+        plot(options.record, answer, model.name)
         if answer.confirmed:
-            _keep_record(options.record, gauge)
+            keep_record(options.record, gauge)
+        if options.export is not None:
+            gauge.watch.until = math.inf
+            export_choice(options.export, options.record, answer, gauge)
     finally:
         gauge.close()
         show("")
@@ -214,7 +242,7 @@ def _explore(
 
 def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start: float) -> Answer:
     from pytest_modelopt import __version__
-    from pytest_modelopt.exploring import makeup_text
+    from pytest_modelopt.exploring import makeup_text, tuning
     from pytest_modelopt.exploring.answer_text import Answer
     from pytest_modelopt.exploring.confirming import confirm, finalists
     from pytest_modelopt.exploring.funnel import Search, TimeIsUp
@@ -230,8 +258,9 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
         ) from None
     took = time.monotonic() - start
     seen = original.observations
-    space = worth_trying(_space(options, gauge.model), layers, (seen.derived_layers if seen else None) or {})
-    for line in makeup_text.lines(gauge.model.name, original, layers, space):
+    derived = (seen.derived_layers if seen else None) or {}
+    space = _with_knobs(options, worth_trying(_space(options, gauge.model), layers, derived))
+    for line in makeup_text.lines(gauge.model.name, original, layers, space, derived):
         tell(line)
     if len(gauge.model.workloads) > 1:
         tell(
@@ -245,12 +274,18 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
             f"{cache.of_others} earlier measurements are of another model, other data, another call or --seed, other "
             "versions or another machine, and are not used"
         )
-    ends = _ends(options.time, gauge.time_limit_s, took)
+    tunes = _tunes(options) and tuning.is_installed()
+    ends = _ends(options.time, gauge.time_limit_s, took, tunes=tunes)
 
-    def begin(stage: Literal["measuring", "timing"]) -> None:
+    def begin(stage: Part) -> None:
         gauge.watch.until = start + ends[stage]
 
-    search = Search(space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin)
+    linear = sum(each.weight_bytes for each in layers if "Linear" in (each.type, derived.get(each.type)))
+
+    def tuner(trials: Sequence[Trial]) -> Tuner | None:
+        return tuning.tuner_of(trials, linear, options.seed) if tunes else None
+
+    search = Search(space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin, tuner)
     search.run()
     _require_one_candidate(search, options.time, took)
     gauge.watch.until = start + options.time
@@ -279,19 +314,13 @@ def _require_one_candidate(search: Search, whole_s: float, original_s: float) ->
     )
 
 
-def _ends(whole_s: float, time_limit_s: float, original_s: float) -> dict[str, float]:
-    """When measuring and timing end, in seconds from the start: time is left to measure the finalists anew."""
+def _ends(whole_s: float, time_limit_s: float, original_s: float, *, tunes: bool) -> dict[Part, float]:
+    """When each part ends, in seconds from the start: time is left for settings, and to measure the finalists anew."""
     from pytest_modelopt.exploring.funnel import FINALISTS
 
     anew_s = min(0.4 * whole_s, original_s + FINALISTS * (original_s / 2 + time_limit_s / 4))
-    return {"measuring": 0.85 * (whole_s - anew_s), "timing": whole_s - anew_s}
-
-
-def _keep_record(path: Path, gauge: GateGauge) -> None:
-    from pytest_modelopt.results.json import write
-
-    write(gauge.session.record(complete=True), path)
-    tell(f"{path}: the finalists as they were measured anew (`pytest-modelopt report {path}`)")
+    search_s = whole_s - anew_s
+    return {"measuring": (0.6 if tunes else 0.85) * search_s, "tuning": 0.85 * search_s, "timing": search_s}
 
 
 def _write(options: argparse.Namespace, budgets: BudgetsFile, answer: Answer, gauge: GateGauge) -> None:

@@ -63,11 +63,13 @@ class Measuring:
         name: str,
         reference: Path | None = None,
         at_figure: Callable[[Stage], None] = lambda stage: None,
+        before_answers: Callable[[], None] = lambda: None,
     ) -> None:
         """Load, then size, memory and score. `measured` keeps what was found, also where a later step fails.
 
         `reference`: what the original answered, under a metric that compares with it. `at_figure` is called once size,
-        memory and score are known; what it raises ends the measuring.
+        memory and score are known, and `before_answers` between the last two, where there is data; what they raise ends
+        the measuring.
         """
         self._load(measured, name)
         unmeasured: dict[str, str] = {}
@@ -109,6 +111,7 @@ class Measuring:
         if measured.variant.data is None:
             unmeasured["score"] = unmeasured["predictions"] = "no `data` was given"
         else:
+            before_answers()
             self._score(measured, name, unmeasured, reference)
         at_figure("score")
         self._observe(measured, name)
