@@ -72,7 +72,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def test_the_readme_leads_to_each_page() -> None:
     links = set(_LINK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
-    assert {f"docs/{page.name}" for page in PAGES if page.parent.name == "docs"} <= links
+    assert {f"docs/{page.name}" for page in PAGES if page.parent == ROOT / "docs"} <= links
 
 
 @pytest.mark.parametrize(("where", "text"), list(blocks("yaml")), ids=lambda value: value if len(value) < 40 else "")
