@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.exploring.choice import Trial
     from pytest_modelopt.exploring.funnel import Part, Search, Tuner
     from pytest_modelopt.exploring.space import Space
+    from pytest_modelopt.results.measurement import Measurement
     from pytest_modelopt.results.verdicts import Limit
 
 _DESCRIPTION = """\
@@ -241,7 +242,6 @@ def _explore(
 
 
 def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start: float) -> Answer:
-    from pytest_modelopt import __version__
     from pytest_modelopt.exploring import makeup_text, tuning
     from pytest_modelopt.exploring.answer_text import Answer
     from pytest_modelopt.exploring.confirming import confirm, finalists
@@ -266,14 +266,7 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
         tell(
             f"explored at its first workload, {gauge.model.workloads[0].name}; what is chosen may not be best at others"
         )
-    environment = gauge.session.environment
-    assert environment is not None
-    cache.use(seen.digest if seen else None, original.data_fingerprint, gauge.work, __version__, environment)
-    if cache.of_others:
-        tell(
-            f"{cache.of_others} earlier measurements are of another model, other data, another call or --seed, other "
-            "versions or another machine, and are not used"
-        )
+    _use(cache, gauge, original)
     tunes = _tunes(options) and tuning.is_installed()
     ends = _ends(options.time, gauge.time_limit_s, took, tunes=tunes)
 
@@ -296,6 +289,20 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
     after = [each.case.variant.examples for each in confirmed if each.case.variant is not None]
     examples = (original.examples, max(after, default=0))
     return Answer(search, len(chosen), tuple(confirmed), end, gauge.part is not None, examples)
+
+
+def _use(cache: Cache, gauge: GateGauge, original: Measurement) -> None:
+    """Take what was measured of this model before, and say what of others is there."""
+    from pytest_modelopt import __version__
+
+    environment, seen = gauge.session.environment, original.observations
+    assert environment is not None
+    cache.use(seen.digest if seen else None, original.data_fingerprint, gauge.work, __version__, environment)
+    if cache.of_others:
+        tell(
+            f"{cache.of_others} earlier measurements are of another model, other data, another call or --seed, other "
+            "versions or another machine, and are not used"
+        )
 
 
 def _require_one_candidate(search: Search, whole_s: float, original_s: float) -> None:
