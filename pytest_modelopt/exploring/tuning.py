@@ -18,7 +18,7 @@ from pytest_modelopt.optimizing.expression import Expression
 
 MISSING = 'the knobs of recipes are tuned by Optuna, which is missing: run `pip install "pytest-modelopt[explore]"`'
 _UNKNOWN = 10.0
-"""In place of a figure that was not measured: of no candidate that keeps its limits."""
+"""In place of a figure that was not measured, and the largest shortfall: far from what keeps its limits."""
 _DIGITS = 4
 """Of a figure that is told: memory of other processes wavers beyond them."""
 
@@ -38,7 +38,7 @@ class OptunaTuner:
         self._limits = tuple(dict.fromkeys(limit.name for limit in of_all if limit.level == "error"))
         with _quiet() as optuna:
             sampler = optuna.samplers.TPESampler(seed=seed)
-            self._study = optuna.create_study(directions=["minimize"] * len(EXACT), sampler=sampler)
+            self.study = optuna.create_study(directions=["minimize"] * len(EXACT), sampler=sampler)
         for family in found:
             for trial in known:
                 if (indices := family.indices(trial.recipe)) is not None:
@@ -51,7 +51,7 @@ class OptunaTuner:
 
     def ask(self) -> Expression:
         with _quiet():
-            self._asked = self._study.ask()
+            self._asked = self.study.ask()
             name = self._asked.suggest_categorical("family", list(self._families))
             family = self._families[name]
             names = self._names(family)
@@ -64,19 +64,19 @@ class OptunaTuner:
         with _quiet():
             for name, value in self._violations(trial).items():
                 self._asked.set_constraint(name, value)
-            self._study.tell(self._asked, _values(trial))
+            self.study.tell(self._asked, _values(trial))
 
     def _violations(self, trial: Trial) -> dict[str, float]:
-        """By how much each limit is broken: 0 where it is kept or open. An error, or bad first answers, are 1."""
+        """The shortfall of each limit, 0 where it is kept or open; the largest for errors and bad first answers."""
         verdicts = trial.case.verdicts if trial.case is not None else ()
-        misses = {each.limit.name: min(1.0, shortfall(each)) for each in verdicts if each.outcome == "fail"}
+        misses = {each.limit.name: min(_UNKNOWN, shortfall(each)) for each in verdicts if each.outcome == "fail"}
         failed = trial.case is None or trial.case.error is not None or trial.is_out_early
-        return {**{name: misses.get(name, 0.0) for name in self._limits}, "measured": 1.0 if failed else 0.0}
+        return {**{name: misses.get(name, 0.0) for name in self._limits}, "measured": _UNKNOWN if failed else 0.0}
 
     def _propose(self, family: Family, indices: Sequence[int]) -> None:
         """Let it be asked for next, behind what was proposed before."""
         with _quiet():
-            self._study.enqueue_trial({"family": family.text, **dict(zip(self._names(family), indices, strict=True))})
+            self.study.enqueue_trial({"family": family.text, **dict(zip(self._names(family), indices, strict=True))})
 
     @staticmethod
     def _names(family: Family) -> list[str]:

@@ -89,6 +89,9 @@ def test_without_limits_the_front_is_the_answer() -> None:
     search = searched(gauge)
     assert [str(each.recipe) for each in search.front] == [A, B]
     assert [str(each.recipe) for each in finalists(search)] == [A, B]
+    knee = candidate(C, memory=3, lost=3)  # between two that give up all of one figure
+    found = searched(ByHand((), candidate(A, memory=2, lost=30), candidate(B, memory=8), knee))
+    assert [str(each.recipe) for each in finalists(found)] == [C, A, B]
 
 
 def test_where_nothing_holds_the_nearest_are_measured_whole() -> None:
