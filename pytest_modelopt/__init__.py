@@ -17,6 +17,7 @@ _PUBLIC = {
     "Coverage": "pytest_modelopt.results.measurement",
     "Form": "pytest_modelopt.optimizing.recipe",
     "Inputs": "pytest_modelopt.optimizing.calling",
+    "LayerRecipe": "pytest_modelopt.optimizing.recipe",
     "ModelOpt": "pytest_modelopt.plugin.fixtures",
     "NotMeasured": "pytest_modelopt.plugin.comparison",
     "Optimized": "pytest_modelopt.plugin.comparison",
@@ -34,6 +35,7 @@ __all__ = [
     "Coverage",
     "Form",
     "Inputs",
+    "LayerRecipe",
     "ModelOpt",
     "NotMeasured",
     "Optimized",
@@ -47,7 +49,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from pytest_modelopt.optimizing.calling import Inputs
-    from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
+    from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe, Recipe, RecipeError
     from pytest_modelopt.plugin.comparison import Comparison, NotMeasured, Optimized
     from pytest_modelopt.plugin.fixtures import ModelOpt, Optimizer
     from pytest_modelopt.results.measurement import Coverage

@@ -14,6 +14,7 @@ from pytest_modelopt.optimizing.coverage import Snapshot, Weight, compare, is_ch
 from pytest_modelopt.optimizing.describe import author_name, known_base, last_line, type_name, types_in_words
 from pytest_modelopt.optimizing.expression import unfit_for_file
 from pytest_modelopt.optimizing.foreign_runtimes import held_by
+from pytest_modelopt.optimizing.keeping import Keeping, with_kept
 from pytest_modelopt.optimizing.linear_alike import LinearAlike
 from pytest_modelopt.optimizing.multiply_adds import multiply_adds
 from pytest_modelopt.optimizing.one_step import one_step, refuse_loop
@@ -112,6 +113,8 @@ def _step(
     """What one recipe made of the model, checked; what it changed, and the seconds of the first call."""
     if not before.weights:
         raise RecipeDidNothing(_nothing_message(recipe, before, (), model))
+    context = with_kept(recipe, model, context)
+    keeping = Keeping(recipe, model, context)
     applied = _apply(recipe, model, context)
     reached = None if applied.reached is None else frozenset(map(author_name, applied.reached))
     applied = replace(applied, model=put_into_eval_mode(applied.model), reached=reached)
@@ -120,9 +123,10 @@ def _step(
     first_call_s = time.perf_counter() - start
     layers = compare(before, applied.model, reached or frozenset(), counted, source=model)
     unchanged = {layer.name for layer in layers if not layer.changed_bytes}
-    applied = replace(applied, notes=(*applied.notes, *_tied_notes(recipe, before, unchanged)))
+    applied = replace(applied, notes=(*applied.notes, *keeping.notes(), *_tied_notes(recipe, before, unchanged)))
     if not any(layer.changed_bytes for layer in layers) and not is_changed(before, applied.model, model):
         raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes, applied.model))
+    keeping.check(layers)
     return applied, layers, first_call_s
 
 

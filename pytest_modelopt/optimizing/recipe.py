@@ -7,9 +7,9 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pytest_modelopt.optimizing.calling import Inputs
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+Layer = TypeVar("Layer", bound="nn.Module")
 BARE_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
 """A value that can be written without quotes."""
 
@@ -36,6 +37,7 @@ class Context:
     batches, tensors by name in the order of the example inputs.
     `training` makes the batches of calibration with their targets, for recipes that train: a tensor, or a list with one
     entry per example.
+    `kept` are the modules that `keep` names, with all within them and all that shares their weights (`LayerRecipe`).
     """
 
     example_inputs: Inputs
@@ -45,6 +47,11 @@ class Context:
     varying: Callable[[], tuple[frozenset[int], ...]] = tuple
     batches: Callable[[], Iterable[Inputs]] = tuple
     training: Callable[[], Iterator[tuple[Inputs, torch.Tensor | list[Any]]]] | None = None
+    kept: frozenset[nn.Module] = frozenset()
+
+    def free(self, modules: Iterable[Layer]) -> list[Layer]:
+        """Those of `modules` that may be changed, in order."""
+        return [module for module in modules if module not in self.kept]
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,48 @@ class Recipe(BaseModel):
             if getattr(self, name) is not None and (name == "ratio" or getattr(self, name) != field.default)
         ]
         return f"{self.recipe_name}({', '.join(given)})" if given else self.recipe_name
+
+
+Kept = Literal["numbers", "form", "width"]
+"""What of the layers that `keep` names stays: all their numbers, their precision, or the number of their outputs."""
+
+
+class LayerRecipe(Recipe):
+    """A recipe that changes a model layer by layer, and can leave layers as they are.
+
+    `keep` names modules by their names or by glob patterns, separated by commas; a name stands for all within it.
+    `apply` finds these modules in `context.kept`, and a base of all recipes (`apply.py`) holds it to leaving them.
+    """
+
+    keeps: ClassVar[Kept] = "numbers"
+
+    keep: str = Field(
+        default="", description="names or patterns of modules that stay as they are, such as 'head,blocks.0.*'"
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Put `keep` behind the recipe's own parameters: so it is spelled, and told."""
+        super().__pydantic_init_subclass__(**kwargs)
+        cls.model_fields["keep"] = cls.model_fields.pop("keep")
+
+    @field_validator("keep")
+    @classmethod
+    def _names_modules(cls, value: str) -> str:
+        keep_patterns(value)
+        return value
+
+
+def keep_patterns(text: str) -> tuple[str, ...]:
+    """The patterns in `keep`.
+
+    Raises:
+        ValueError: if nothing stands between two commas.
+    """
+    parts = tuple(part.strip() for part in text.split(",")) if text else ()
+    if not all(parts):
+        raise ValueError("nothing stands before or after a comma; write for example keep='stem,blocks.*.depthwise'")
+    return parts
 
 
 def _is_installed(module: str) -> bool:

@@ -639,3 +639,17 @@ def test_several_models_of_one_process_do_not_disturb_each_other() -> None:
     model.load_state_dict(make("dict output")[0].state_dict())
     assert relative_error(run(variant.optimization.model, variant.inputs), run(model, variant.inputs)) < 1e-5
     assert set(run(variant.optimization.model, variant.inputs)) == {"logits", "side"}
+
+
+@pytest.mark.parametrize("recipe", ["litert-int8", "litert-int8(activations=static)"])
+def test_what_keep_names_stays_in_floating_point(recipe: str) -> None:
+    model, inputs = make("cnn")
+    train_batch_norm(model)
+    with converted_once("cnn"):
+        optimization = apply(
+            recipe.removesuffix(")") + ("," if "(" in recipe else "(") + "keep='block1,head')", model, inputs
+        )
+    changed = {layer.name for layer in optimization.coverage.layers if layer.changed_bytes}
+    whole = {layer.name for layer in made("litert-int8", "cnn").optimization.coverage.layers if layer.changed_bytes}
+    assert {"block1.conv1", "block1.conv2", "head", "stem", "block2.conv1"} <= whole
+    assert changed == {name for name in whole if not name.startswith(("block1", "head"))}

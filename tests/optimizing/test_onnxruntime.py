@@ -34,6 +34,7 @@ from pytest_modelopt.optimizing.runtimes.onnxruntime import onnxruntime as float
 from pytest_modelopt.optimizing.runtimes.onnxruntime import onnxruntime_int8_dynamic as dynamic_recipe
 from pytest_modelopt.optimizing.runtimes.onnxruntime import onnxruntime_int8_static as static_recipe
 from pytest_modelopt.optimizing.runtimes.onnxruntime.onnx_module import OnnxModule
+from tests.optimizing.keep_oracle import require_kept
 from tests.optimizing.recipe_models import (
     KINDS,
     TRAPS,
@@ -596,3 +597,21 @@ def test_the_exporters_own_session_is_what_is_run() -> None:
     session = InferenceSession(variant.program, providers=["CPUExecutionProvider"])
     (answer,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
     torch.testing.assert_close(call(variant, inputs), torch.from_numpy(answer), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind", "keep", "whole"),
+    [
+        ("onnxruntime-int8-dynamic", "mlp", "2", {"0", "2", "4"}),
+        ("onnxruntime-int8-static", "attention", "head,wide", {"embed", "qkv", "project", "wide", "narrow", "head"}),
+    ],
+)
+def test_what_keep_names_stays_in_floating_point(recipe: str, kind: str, keep: str, whole: set[str]) -> None:
+    require_kept(recipe, kind, keep, whole)
+
+
+def test_a_convolution_with_its_batch_norm_stays_in_floating_point() -> None:
+    optimization = apply("onnxruntime-int8-static(keep='block1.conv1,head')", *make("cnn"))
+    kept = {layer.name for layer in optimization.coverage.layers if not layer.changed_bytes}
+    assert {"block1.conv1", "head"} <= kept
+    assert not kept & {"stem", "depthwise", "block1.conv2", "block2.conv1", "block2.conv2"}

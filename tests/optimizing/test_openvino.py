@@ -28,6 +28,7 @@ from pytest_modelopt.optimizing.runtimes.openvino import openvino_ir
 from pytest_modelopt.optimizing.runtimes.openvino.openvino_module import OpenVinoModule, packed, unpacked
 from pytest_modelopt.optimizing.runtimes.openvino.openvino_weights import Before, Quantized
 from pytest_modelopt.optimizing.runtimes.program_file_module import load
+from tests.optimizing.keep_oracle import require_kept
 from tests.optimizing.recipe_models import (
     KINDS,
     TRAPS,
@@ -605,3 +606,14 @@ def test_the_process_meter_sees_the_variants_weights(tmp_path: Path) -> None:
     peak = in_a_process_with(home, PEAK, str(tmp_path / "model.pt"), str(tmp_path / "inputs.pt")).split()[0]
     weights = 500 * 1001 * FLOAT32
     assert weights < int(peak) < 5 * weights + 16 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind", "keep", "whole"),
+    [
+        ("openvino-int8(weights_only=true)", "mlp", "2", {"0", "2", "4"}),
+        ("openvino-int8", "attention", "head,wide", {"embed", "qkv", "project", "wide", "narrow", "head"}),
+    ],
+)
+def test_what_keep_names_stays_in_floating_point(recipe: str, kind: str, keep: str, whole: set[str]) -> None:
+    require_kept(recipe, kind, keep, whole)

@@ -301,3 +301,12 @@ class TestRefused:
     def test_no_compiler_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CXX", "no-such-compiler")
         assert "there is no no-such-compiler here: install one, or name yours" in TorchaoPt2eInt8.unfit("cpu")
+
+
+def test_what_keep_names_stays_in_floating_point(uncompiled: None) -> None:
+    optimization = apply("torchao-pt2e-int8(keep='stem,head')", *make("cnn"))
+    by_name = {layer.name: layer.changed_bytes for layer in optimization.coverage.layers}
+    assert by_name["stem"] == by_name["head"] == 0
+    assert by_name["block1.conv1"]
+    assert by_name["block2.conv2"]
+    assert "1 Linear (2.54 KiB), 1 Conv2d (1.75 KiB) left as they are: keep names them" in " ".join(optimization.notes)

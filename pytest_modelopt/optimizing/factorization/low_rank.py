@@ -13,7 +13,7 @@ from pytest_modelopt.optimizing.bisection import Replacing, in_words
 from pytest_modelopt.optimizing.describe import modules_in_words, owners_in_words, weight_owners
 from pytest_modelopt.optimizing.fused_path import turn_off_fused_path
 from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior
-from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError
+from pytest_modelopt.optimizing.recipe import Applied, Context, LayerRecipe, RecipeError
 from pytest_modelopt.optimizing.sharing import tied_parameters
 from pytest_modelopt.results.figures import format_bytes
 
@@ -24,9 +24,10 @@ SMALLEST_WEIGHT_COUNT = 4096
 """A Linear with fewer weights is left alone: there is nothing to gain, and heads of few classes lose much."""
 
 DEFAULT_RATIO = 0.5
+RANK_FROM = ("ratio", "energy", "bytes")
 
 
-class LowRank(Recipe):
+class LowRank(LayerRecipe):
     """Replace each Linear by two thinner ones, whose rank r follows from exactly one of three parameters.
 
     A weight W of out x in with the decomposition U S V^T becomes (U_r sqrt(S_r)) (sqrt(S_r) V_r^T), the nearest matrix
@@ -51,7 +52,7 @@ class LowRank(Recipe):
     @model_validator(mode="before")
     @classmethod
     def _exactly_one(cls, values: Any) -> Any:
-        given = [f"{name}={value}" for name, value in values.items() if name in cls.model_fields and value is not None]
+        given = [f"{name}={value}" for name, value in values.items() if name in RANK_FROM and value is not None]
         if len(given) > 1:
             raise ValueError(f"the rank follows from one of ratio, energy and bytes; keep one of {', '.join(given)}")
         return values if given and "ratio" in values else {"ratio": None if given else DEFAULT_RATIO, **values}
@@ -59,9 +60,9 @@ class LowRank(Recipe):
     def apply(self, model: nn.Module, context: Context) -> Applied:
         from torch import nn
 
-        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        linear = context.free(module for module in model.modules() if isinstance(module, nn.Linear))
         tied = tied_parameters(model)
-        own = own_behavior(model, context.example_inputs, of_classes(model, self.changes))
+        own = own_behavior(model, context.example_inputs, context.free(of_classes(model, self.changes)))
         kept: dict[nn.Module, str] = {
             layer: reason for layer in linear if (reason := own.get(layer) or _reason_to_keep(layer, tied))
         }

@@ -12,7 +12,7 @@ from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line, modules_in_words, user_line
 from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior
 from pytest_modelopt.optimizing.quantization.int8_static import defaults_of_absent_arguments
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe, RecipeError
 from pytest_modelopt.optimizing.sharing import replace_modules, tied_parameters
 from pytest_modelopt.optimizing.uncompiled import advice, uncompiled
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
 
-class FoldBatchNorm(Recipe):
+class FoldBatchNorm(LayerRecipe):
     """Fold each BatchNorm into the convolution or Linear whose only user it is.
 
     y = gamma (W x + b - mean) / sqrt(var + eps) + beta is the layer with the weight W gamma / sqrt(var + eps) and the
@@ -40,7 +40,7 @@ class FoldBatchNorm(Recipe):
         if not norms:
             return Applied(model, ("the model holds no batch norm",))
         model, compile_notes = uncompiled(model)
-        finder = _Finder(model, _traced(model, context.example_inputs), context.example_inputs)
+        finder = _Finder(model, _traced(model, context.example_inputs), context)
         chosen: list[tuple[nn.Module, nn.Module]] = []
         kept: dict[nn.Module, str] = {}
         for norm in norms:
@@ -115,9 +115,10 @@ def _dimensions(model: nn.Module, inputs: Inputs) -> dict[nn.Module, int]:
 class _Finder:
     """Finds for a batch norm the layer that it can be folded into, or the reason why there is none."""
 
-    def __init__(self, model: nn.Module, graph: fx.Graph, inputs: Inputs) -> None:
+    def __init__(self, model: nn.Module, graph: fx.Graph, context: Context) -> None:
         from torch.nn.utils.parametrize import is_parametrized
 
+        inputs, self._kept = context.example_inputs, context.kept
         modules = dict(model.named_modules(remove_duplicate=False))
         self._called = {node: modules[str(node.target)] for node in graph.nodes if node.op == "call_module"}
         self._calls = Counter(self._called.values())
@@ -181,6 +182,8 @@ class _Finder:
 
     def _unfit_in_general(self, module: nn.Module, what: str) -> str:
         has = "have" if what == "they" else "has"
+        if module in self._kept:
+            return "keep names them" if what == "they" else f"keep names {what}"
         if module in self._own:
             self.unlike_class[module] = self._own[module]
         if module._forward_hooks or module._forward_pre_hooks:

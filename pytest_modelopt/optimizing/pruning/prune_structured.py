@@ -20,11 +20,10 @@ from pytest_modelopt.optimizing.pruning.structured.groups import (
     last_followed,
 )
 from pytest_modelopt.optimizing.pruning.structured.heads import Attention, Found, find, remove
-from pytest_modelopt.optimizing.pruning.structured.keep_patterns import excluded_modules, patterns
 from pytest_modelopt.optimizing.pruning.structured.recovery import FUNCTION, finetune, recalibrate
 from pytest_modelopt.optimizing.pruning.structured.removal import REFUSED_BY_CODE, Surgery
 from pytest_modelopt.optimizing.pruning.structured.taylor import accumulate_gradients, clear_gradients
-from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError
+from pytest_modelopt.optimizing.recipe import Applied, Context, Kept, LayerRecipe, RecipeError
 from pytest_modelopt.optimizing.sharing import tied_parameters
 from pytest_modelopt.results.figures import format_bytes
 
@@ -35,15 +34,15 @@ _NAMED = 3
 """Layers that a note names."""
 
 
-class PruneStructured(Recipe):
+class PruneStructured(LayerRecipe):
     """Remove the share `ratio` of the channels of each layer, and at most this share of the heads of each attention.
 
     The least important go: those of smallest L2 norm over all layers they connect (`importance=magnitude`), or those
     without which the loss on `batches` batches of calibration data changes least to first order (`taylor`: the sum of
     |weight * gradient|, after Molchanov et al., arXiv:1906.10771). The channels that remain are a multiple of
-    `round_to`, and at least `round_to`. Layers that `keep` names (module names and glob patterns, separated by commas)
-    keep their output width, and so do those that share it. `finetune` names a function that trains the smaller model;
-    without it the statistics of batch norm are recomputed on `batches` calibration batches, where there are any.
+    `round_to`, and at least `round_to`. What `keep` names keeps its output width, as do layers that share it.
+    `finetune` names a function that trains the smaller model; without it the statistics of batch norm are recomputed on
+    `batches` calibration batches, where there are any.
     """
 
     recipe_name: ClassVar[str] = "prune-structured"
@@ -53,6 +52,7 @@ class PruneStructured(Recipe):
     extra: ClassVar[str | None] = "pruning"
     requires: ClassVar[tuple[str, ...]] = ("torch_pruning",)
     one_step: ClassVar[bool] = True
+    keeps: ClassVar[Kept] = "width"
     changes: ClassVar[tuple[str, ...]] = ("Linear", "Conv1d", "Conv2d", "Conv3d", "MultiheadAttention")
 
     ratio: float = Field(default=0.3, gt=0, lt=1, description="share of the channels of each layer that goes")
@@ -61,7 +61,6 @@ class PruneStructured(Recipe):
     importance: Literal["magnitude", "taylor"] = Field(
         default="magnitude", description="by norm, or by gradients on calibration data"
     )
-    keep: str = Field(default="", description="names or patterns of modules to spare, such as 'stem,blocks.0.*'")
     finetune: str = Field(
         default="", description="package.module:function, called with (model, batches) to train afterwards"
     )
@@ -72,12 +71,6 @@ class PruneStructured(Recipe):
     def _names_a_function(cls, value: str) -> str:
         if value and not FUNCTION.match(value):
             raise ValueError(f"{value!r} names no function: write finetune='package.module:function'")
-        return value
-
-    @field_validator("keep")
-    @classmethod
-    def _names_modules(cls, value: str) -> str:
-        patterns(value)
         return value
 
     @property
@@ -95,7 +88,7 @@ class _Pruning:
         self._recipe = recipe
         self._model = model
         self._context = context
-        self._excluded = excluded_modules(model, recipe.keep)
+        self._excluded = context.kept
         self._notes: list[str] = []
         self._done: list[str] = []
         """What was removed, in words."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pytest_modelopt.optimizing.describe import modules_in_words, owners_in_words, weight_owners
 from pytest_modelopt.optimizing.own_behavior import named, reparametrized
-from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe
+from pytest_modelopt.optimizing.recipe import Applied, Context, LayerRecipe
 from pytest_modelopt.optimizing.sharing import tied_parameters
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 OTHER_WEIGHT = "they work with another `weight` than the parameter of that name"
 
 
-class PruneUnstructured(Recipe):
+class PruneUnstructured(LayerRecipe):
     """Set the share `ratio` of the weights of smallest magnitude to zero, within each layer or over all layers."""
 
     recipe_name: ClassVar[str] = "prune-unstructured"
@@ -45,7 +45,7 @@ class PruneUnstructured(Recipe):
         layers: list[nn.Module] = []
         kept: dict[str, list[nn.Module]] = {}
         own: dict[nn.Module, str] = {}
-        for _, module in weight_owners(model):
+        for module in context.free(module for _, module in weight_owners(model)):
             reason = _reason_to_keep(module, tied)
             if reason is None:
                 layers.append(module)

@@ -8,7 +8,7 @@ from pytest_modelopt.optimizing.bisection import Replacing, in_words
 from pytest_modelopt.optimizing.describe import modules_in_words
 from pytest_modelopt.optimizing.fused_path import turn_off_fused_path
 from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe
 from pytest_modelopt.optimizing.sharing import tied_parameters
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ ROWS, COLUMNS = 32, 64
 """Sizes of which a weight must be a multiple, for both of torch's kernels (CUTLASS and cuSPARSELt) in 16 bits."""
 
 
-class SemiStructuredSparsity(Recipe):
+class SemiStructuredSparsity(LayerRecipe):
     """Of every four neighboring weights of a row keep the two of largest magnitude, in torch's semi-structured form."""
 
     recipe_name: ClassVar[str] = "sparse-2:4"
@@ -58,8 +58,8 @@ class SemiStructuredSparsity(Recipe):
         from pytest_modelopt.optimizing.pruning.semi_structured_linear_module import SemiStructuredLinear
 
         tied = tied_parameters(model)
-        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-        own = own_behavior(model, context.example_inputs, of_classes(model, self.changes))
+        linear = context.free(module for module in model.modules() if isinstance(module, nn.Linear))
+        own = own_behavior(model, context.example_inputs, context.free(of_classes(model, self.changes)))
         kept: dict[nn.Module, str] = {
             layer: reason for layer in linear if (reason := own.get(layer) or reason_to_keep(layer, tied))
         }

@@ -11,7 +11,7 @@ from pytest_modelopt.optimizing.bisection import Replacing, in_words
 from pytest_modelopt.optimizing.describe import modules_in_words, owners_in_words, weight_owners
 from pytest_modelopt.optimizing.fused_path import turn_off_fused_path
 from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe
 from pytest_modelopt.optimizing.sharing import tied_parameters
 from pytest_modelopt.results.figures import format_bytes
 
@@ -25,7 +25,7 @@ an x86 CPU with AVX-512 and MKL, with 8 rows and more."""
 INDEX_BYTES = 4
 
 
-class SparseCSR(Recipe):
+class SparseCSR(LayerRecipe):
     """Store each Linear of which at least the share `min_zeros` is zero in compressed sparse rows (CSR), and run it so.
 
     On one core of an x86 CPU with AVX-512, the kernel of torch 2.13 breaks even with the dense one at about 80% zeros
@@ -45,8 +45,8 @@ class SparseCSR(Recipe):
         from pytest_modelopt.optimizing.pruning.csr_linear_module import CSRLinear
 
         tied = tied_parameters(model)
-        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-        own = own_behavior(model, context.example_inputs, of_classes(model, self.changes))
+        linear = context.free(module for module in model.modules() if isinstance(module, nn.Linear))
+        own = own_behavior(model, context.example_inputs, context.free(of_classes(model, self.changes)))
         kept: dict[nn.Module, str] = {
             layer: reason for layer in linear if (reason := own.get(layer) or self._reason_to_keep(layer, tied))
         }

@@ -18,7 +18,7 @@ from pytest_modelopt.optimizing.describe import (
 from pytest_modelopt.optimizing.fused_path import turn_off_fused_path
 from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior
 from pytest_modelopt.optimizing.quantization import torch_ao
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe, RecipeError
 from pytest_modelopt.optimizing.sharing import tied_parameters
 from pytest_modelopt.results.figures import format_bytes
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class Int8Dynamic(Recipe):
+class Int8Dynamic(LayerRecipe):
     """Int8 weights for Linear, LSTM, GRU, the recurrent cells and EmbeddingBag; activations are quantized call by call,
     but for those of EmbeddingBag, which adds up rows in floating point."""
 
@@ -40,7 +40,7 @@ class Int8Dynamic(Recipe):
     def apply(self, model: nn.Module, context: Context) -> Applied:
         quantization = torch_ao.load("torch.ao.quantization", self.recipe_name)
         _, notes = torch_ao.ensure_engine(self.recipe_name)
-        candidates = of_classes(model, self.changes)
+        candidates = context.free(of_classes(model, self.changes))
         tied = tied_parameters(model)
         own = own_behavior(model, context.example_inputs, candidates)
         kept = dict(own)
@@ -50,7 +50,7 @@ class Int8Dynamic(Recipe):
         with torch_ao.quiet():
             kept |= replacing.replace(chosen)
         model = replacing.model
-        notes += (*in_words(kept, modules_in_words, "left as they are"), *_left_in_float(model, set(kept)))
+        notes += (*in_words(kept, modules_in_words, "left as they are"), *_left_in_float(model, {*kept, *context.kept}))
         return Applied(model, (*notes, *turn_off_fused_path(model)), unlike_class=named(model, own))
 
 
@@ -116,7 +116,7 @@ def _left_in_float(model: nn.Module, explained: set[nn.Module]) -> tuple[str, ..
             derived.setdefault(base, []).append(module)
         elif any(parameter.dim() > 1 for parameter in module.parameters(recurse=False)):
             others.append(module)
-    attention = [module for module in attentions if any(True for _ in module.parameters())]
+    attention = [m for m in attentions if m not in explained and any(True for _ in m.parameters())]
     notes = []
     if attention:
         sizes = format_bytes(sum(p.nbytes for m in attention for p in m.parameters() if p.dim() > 1))

@@ -19,7 +19,7 @@ from pytest_modelopt.optimizing.own_behavior import named, own_behavior
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.quantization.in_place import cut_at_observers, use_what_writes_answer
 from pytest_modelopt.optimizing.quantization.no_floats import without_observers_of_no_floats
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe, RecipeError
 from pytest_modelopt.optimizing.runtimes.exporting import refuse_other_precisions
 from pytest_modelopt.optimizing.sharing import tied_parameters
 from pytest_modelopt.optimizing.uncompiled import advice, step_by_step, uncompiled
@@ -33,7 +33,7 @@ READ = (
 )
 
 
-class Int8Static(Recipe):
+class Int8Static(LayerRecipe):
     """Int8 weights and activations through torch's FX graph mode; scales come from `batches` calibration batches."""
 
     recipe_name: ClassVar[str] = "int8-static"
@@ -56,12 +56,12 @@ class Int8Static(Recipe):
         model, compile_notes = uncompiled(model)
         with torch_ao.quiet():
             graph = _traced(model, context.example_inputs)
-            leaves = _opaque_leaves(graph)
+            leaves = context.free(_opaque_leaves(graph))
             unused = _never_called(model, graph)
-            tied = _tied_modules(graph)
-            own = own_behavior(model, context.example_inputs, _called_layers(graph))
-            read = {module: READ for module in _read_layers(graph) if module not in own}
-            kept = _fenced(graph, own | read)
+            tied = _tied_modules(graph, context.kept)
+            own = own_behavior(model, context.example_inputs, context.free(_called_layers(graph)))
+            read = {module: READ for module in context.free(_read_layers(graph)) if module not in own}
+            kept = _fenced(graph, {*own, *read, *context.kept})
             answers = _answers(model, context.example_inputs)
             prepared = _prepared(quantize_fx, graph, engine, context.example_inputs, [*tied, *kept])
             _require_the_same(answers, model, prepared, context.example_inputs)
@@ -85,15 +85,15 @@ class Int8Static(Recipe):
         return Applied(converted, notes, unlike_class=named(graph, own))
 
 
-def _tied_modules(graph: fx.GraphModule) -> list[str]:
-    """Names of the called Linear layers and convolutions whose weight another module holds too."""
+def _tied_modules(graph: fx.GraphModule, kept: Collection[nn.Module]) -> list[str]:
+    """Names of the called Linear layers and convolutions whose weight another module holds too, `kept` ones aside."""
     from torch import nn
 
     tied = tied_parameters(graph)
     return [
         name
         for name, module in graph.named_modules()
-        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and id(module.weight) in tied
+        if module not in kept and isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and id(module.weight) in tied
     ]
 
 

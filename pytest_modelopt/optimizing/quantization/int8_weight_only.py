@@ -9,7 +9,7 @@ from pytest_modelopt.optimizing.bisection import Replacing, in_words
 from pytest_modelopt.optimizing.describe import modules_in_words, own_bytes, total_bytes, type_name, types_in_words
 from pytest_modelopt.optimizing.fused_path import turn_off_fused_path
 from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe
 from pytest_modelopt.optimizing.sharing import holders, same_view
 from pytest_modelopt.results.figures import format_bytes
 
@@ -41,7 +41,7 @@ BYTES_OF_A_SCALE = 4
 SHARED = "another module shares their weight and keeps it in floating point"
 
 
-class Int8WeightOnly(Recipe):
+class Int8WeightOnly(LayerRecipe):
     """Store weights in int8 with one float scale per row, symmetric; activations and arithmetic stay in floating point.
 
     A row is what makes one output: an output channel, a gate's unit, a word of an Embedding.
@@ -54,7 +54,7 @@ class Int8WeightOnly(Recipe):
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         plan = _Plan(model, context)
-        left = _left_in_float(model, plan)
+        left = _left_in_float(model, plan, context)
         # counted before anything is replaced, since the weights are gone afterwards
         sizes = {module: total_bytes(module) for module in plan.chosen}
         matrices = {
@@ -78,7 +78,7 @@ class _Plan:
         self.chosen: list[nn.Module] = []
         self._model, self._inputs = model, context.example_inputs
         self._rows: dict[Hashable, Int8Rows] = {}
-        candidates = _candidates(model)
+        candidates = context.free(_candidates(model))
         self.own = own_behavior(model, context.example_inputs, candidates)
         for module in candidates:
             reason = self.own.get(module) or _reason_to_keep(module)
@@ -201,11 +201,11 @@ def _int8_bytes(weight: torch.Tensor) -> int:
     return weight.numel() + BYTES_OF_A_SCALE * weight.shape[0]
 
 
-def _left_in_float(model: nn.Module, plan: _Plan) -> tuple[str, ...]:
+def _left_in_float(model: nn.Module, plan: _Plan, context: Context) -> tuple[str, ...]:
     """Notes on the matrices that the technique does not reach."""
     from torch import nn
 
-    planned = {child for module in (*plan.chosen, *plan.kept) for child in module.modules()}
+    planned = {child for module in (*plan.chosen, *plan.kept, *context.kept) for child in module.modules()}
     own_forward: list[tuple[str, int]] = []
     others: list[tuple[str, int]] = []
     kinds = tuple(getattr(nn, kind) for kind in Int8WeightOnly.changes)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_modelopt.optimizing import cpu_flags
 from pytest_modelopt.optimizing.calling import call
 from pytest_modelopt.optimizing.describe import last_line, owners_in_words, type_name, user_line
 from pytest_modelopt.optimizing.finite import lost_answers
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
+from pytest_modelopt.optimizing.fused_path import fused_layers
+from pytest_modelopt.optimizing.keeping import outermost
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe, RecipeError
 from pytest_modelopt.optimizing.sharing import same_view
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class LowPrecisionRecipe(Recipe):
+class LowPrecisionRecipe(LayerRecipe):
     """Cast weights, buffers, inputs and the arithmetic to a 16-bit floating-point type, and outputs back."""
 
     changes: ClassVar[tuple[str, ...]] = (
@@ -52,16 +54,26 @@ class LowPrecisionRecipe(Recipe):
     def apply(self, model: nn.Module, context: Context) -> Applied:
         import torch
 
-        from pytest_modelopt.optimizing.quantization.low_precision_module import LowPrecision, tensors_of
+        from pytest_modelopt.optimizing.quantization.low_precision_module import (
+            LowPrecision,
+            keep_in_float32,
+            tensors_of,
+        )
 
         dtype: torch.dtype = getattr(torch, self.dtype_name)
         with torch.no_grad():
             before = tensors_of(call(model, context.example_inputs))
-        _refuse_unfit_numbers(model, dtype, self)
-        kept = _cast(model, dtype)
+        wide = {module for module in model.modules() if _is_batch_norm(module)} | context.kept
+        _refuse_unfit_numbers(model, dtype, self, wide)
+        _cast(model, dtype, wide)
+        for module in outermost(model, context.kept):
+            keep_in_float32(module, dtype)
+        for layer in context.free(fused_layers(model)):
+            if not context.kept.isdisjoint(layer.modules()):
+                vars(layer)["activation_relu_or_gelu"] = 0  # the fused kernel takes weights of one type
         variant = LowPrecision(model, dtype, tuple(tensor.dtype for tensor in before))
         self._refuse_broken(variant, before, context)
-        return Applied(variant, (_cast_note(self.dtype_name), *_float32_notes(kept)))
+        return Applied(variant, (_cast_note(self.dtype_name), *_float32_notes(context.free(wide))))
 
     def _refuse_broken(self, variant: nn.Module, before: list[torch.Tensor], context: Context) -> None:
         """Run the example, and say in words what 16 bits broke."""
@@ -86,40 +98,41 @@ class LowPrecisionRecipe(Recipe):
         )
 
 
-def _refuse_unfit_numbers(model: nn.Module, dtype: torch.dtype, recipe: LowPrecisionRecipe) -> None:
+def _refuse_unfit_numbers(
+    model: nn.Module, dtype: torch.dtype, recipe: LowPrecisionRecipe, wide: Collection[nn.Module]
+) -> None:
     """Before anything is cast, so that the model is as it was where this raises."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         module = model.get_submodule(name.rpartition(".")[0])
-        if _is_cast(tensor, module) and _is_finite(tensor) and not _is_finite(tensor.to(dtype)):
+        if _is_cast(tensor, module, wide) and _is_finite(tensor) and not _is_finite(tensor.to(dtype)):
             largest = float(tensor.detach().abs().max())
             raise RecipeError(
                 f"{recipe.recipe_name} cannot hold {name}: its largest number is {largest:.3g}; {recipe.overflow}"
             )
 
 
-def _cast(model: nn.Module, dtype: torch.dtype) -> list[nn.Module]:
-    """Cast in place, the same numbers once, so that ties stay. Returns the modules that keep float32."""
+def _cast(model: nn.Module, dtype: torch.dtype, wide: Collection[nn.Module]) -> None:
+    """Cast in place all but `wide`, the same numbers once, so that ties stay."""
     done: dict[Hashable, torch.Tensor] = {}
     before: list[torch.Tensor] = []  # kept alive, so that no address is used twice
     for module in model.modules():
         for parameter in module._parameters.values():
-            if parameter is not None and _is_cast(parameter, module):
+            if parameter is not None and _is_cast(parameter, module, wide):
                 before.append(parameter.data)
                 parameter.data = done.setdefault(same_view(parameter), parameter.data.to(dtype))
         for name, buffer in module._buffers.items():
-            if buffer is not None and _is_cast(buffer, module):
+            if buffer is not None and _is_cast(buffer, module, wide):
                 before.append(buffer)
                 module._buffers[name] = done.setdefault(same_view(buffer), buffer.to(dtype))
-    return [module for module in model.modules() if _keeps_float32(module)]
 
 
-def _is_cast(tensor: torch.Tensor, module: nn.Module) -> bool:
+def _is_cast(tensor: torch.Tensor, module: nn.Module, wide: Collection[nn.Module]) -> bool:
     from pytest_modelopt.optimizing.quantization.low_precision_module import WIDE
 
-    return tensor.dtype in WIDE and not _keeps_float32(module)
+    return tensor.dtype in WIDE and module not in wide
 
 
-def _keeps_float32(module: nn.Module) -> bool:
+def _is_batch_norm(module: nn.Module) -> bool:
     from torch import nn
 
     return isinstance(module, nn.modules.batchnorm._BatchNorm)

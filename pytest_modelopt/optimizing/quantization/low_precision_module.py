@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from torch.utils import _pytree
 
 WIDE = (torch.float32, torch.float64)
+NARROW = (torch.float16, torch.bfloat16)
 
 
 class LowPrecision(nn.Module):
@@ -39,6 +41,24 @@ class LowPrecision(nn.Module):
             if leaves[place].dtype is self.dtype and dtype.is_floating_point:
                 leaves[place] = leaves[place].to(dtype)
         return leaves
+
+
+def keep_in_float32(module: nn.Module, dtype: torch.dtype) -> None:
+    """Let a module of which the numbers stay in float32 take and give `dtype`, as those around it do."""
+    module.register_forward_pre_hook(_widened_inputs, with_kwargs=True)
+    module.register_forward_hook(functools.partial(_narrowed_outputs, dtype=dtype))
+
+
+def _widened_inputs(module: nn.Module, args: Any, kwargs: Any) -> Any:
+    return _pytree.tree_map_only(
+        torch.Tensor, lambda tensor: tensor.float() if tensor.dtype in NARROW else tensor, (args, kwargs)
+    )
+
+
+def _narrowed_outputs(module: nn.Module, args: Any, outputs: Any, dtype: torch.dtype) -> Any:
+    return _pytree.tree_map_only(
+        torch.Tensor, lambda tensor: tensor.to(dtype) if tensor.dtype in WIDE else tensor, outputs
+    )
 
 
 def tensors_of(output: Any) -> list[torch.Tensor]:

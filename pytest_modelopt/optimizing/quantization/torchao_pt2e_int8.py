@@ -6,7 +6,7 @@ import itertools
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -16,8 +16,9 @@ from pytest_modelopt.optimizing.calibrating import fewer_batches, require_calibr
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.damage_check import Witness
 from pytest_modelopt.optimizing.describe import last_line, owners_in_words
+from pytest_modelopt.optimizing.keeping import parameter_names
 from pytest_modelopt.optimizing.quantization import torch_ao
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Kept, LayerRecipe, RecipeError
 from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers
 from pytest_modelopt.optimizing.runtimes.exporting import export, refuse_other_precisions
 from pytest_modelopt.optimizing.sharing import shared_bytes
@@ -39,7 +40,7 @@ LOWERED = (
 """Where the compiler counts the int8 kernels that it put in."""
 
 
-class TorchaoPt2eInt8(Recipe):
+class TorchaoPt2eInt8(LayerRecipe):
     """Int8 weights and activations, exported, quantized by X86InductorQuantizer and compiled with frozen weights.
 
     Scales come from `batches` calibration batches. Batch norms are folded into the convolutions before them.
@@ -54,6 +55,7 @@ class TorchaoPt2eInt8(Recipe):
     one_step: ClassVar[bool] = True
     needs_calibration: ClassVar[bool] = True
     changes: ClassVar[tuple[str, ...]] = ("Conv2d", "Linear")
+    keeps: ClassVar[Kept] = "form"  # batch norms are folded into convolutions that stay in floating point, too
     gives: ClassVar[Form | None] = "compiled"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
 
@@ -83,11 +85,12 @@ class TorchaoPt2eInt8(Recipe):
             graph: Any = export(model, context, self.recipe_name).module()
             refuse_other_answers(model, graph, context.example_inputs, self.recipe_name)
             unused = _unused_weights(model, graph)
-            prepared, spared = _prepared(graph)
+            kept = parameter_names(model, context.kept)
+            prepared, spared = _prepared(graph, kept)
             seen = run_observers(prepared, context, self.recipe_name, self.batches)
             converted = _converted(prepared)
         quantized = _quantized_layers(converted)
-        notes = _left_notes(model, _held_by_graph(converted), spared, unused)
+        notes = _left_notes(model, _held_by_graph(converted) - kept, spared - kept, unused)
         if not quantized:
             return Applied(model, notes)
         with torch_ao.quiet():
@@ -105,8 +108,9 @@ class TorchaoPt2eInt8(Recipe):
         return Pt2eInt8(export(converted, context, self.recipe_name), unused)
 
 
-def _prepared(graph: fx.GraphModule) -> tuple[fx.GraphModule, set[str]]:
-    """The graph with observers, and the names of the weights that are spared because others use them as they are."""
+def _prepared(graph: fx.GraphModule, kept: Collection[str]) -> tuple[fx.GraphModule, set[str]]:
+    """The graph with observers, and the names of the weights that are spared: `kept` ones, and those that others use as
+    they are."""
     from torch import fx
     from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
@@ -116,7 +120,7 @@ def _prepared(graph: fx.GraphModule) -> tuple[fx.GraphModule, set[str]]:
     class Quantizer(x86.X86InductorQuantizer):  # type: ignore[misc]
         def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
             annotated: fx.GraphModule = super().annotate(model)
-            for node in _with_tied_weight(annotated):
+            for node in dict.fromkeys((*_with_tied_weight(annotated), *_with_weight_of(annotated, kept))):
                 node.meta.pop("quantization_annotation", None)
                 spared.add(str(node.args[1].target))
             return annotated
@@ -145,6 +149,11 @@ def _with_tied_weight(graph: fx.GraphModule) -> list[Any]:
         for node, weight in zip(_layers(graph), weights, strict=True)
         if weight.op == "get_attr" and any(shared_bytes(_attribute(graph, weight), other) for other in elsewhere)
     ]
+
+
+def _with_weight_of(graph: fx.GraphModule, names: Collection[str]) -> list[Any]:
+    """Convolutions and Linear whose weight has one of these names."""
+    return [node for node in _layers(graph) if node.args[1].op == "get_attr" and str(node.args[1].target) in names]
 
 
 def _layers(graph: fx.GraphModule) -> list[Any]:

@@ -16,7 +16,7 @@ from pytest_modelopt.optimizing.describe import last_line, modules_in_words, own
 from pytest_modelopt.optimizing.fused_path import turn_off_fused_path
 from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior, own_forward, reparametrized
 from pytest_modelopt.optimizing.quantization import torch_ao
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe
 from pytest_modelopt.optimizing.sharing import held, tied_parameters
 from pytest_modelopt.results.figures import format_bytes
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Layer: TypeAlias = nn.Linear | nn.Embedding
 
 
-class TorchaoRecipe(Recipe):
+class TorchaoRecipe(LayerRecipe):
     """What the recipes have in common that quantize weights through torchao."""
 
     extra: ClassVar[str | None] = "torchao"
@@ -54,7 +54,7 @@ class TorchaoRecipe(Recipe):
         quantizer.quantize()
         notes = (
             *in_words(quantizer.kept, modules_in_words, "left as they are"),
-            *_left_in_float(model, set(quantizer.seen), self.changes),
+            *_left_in_float(model, {*quantizer.seen, *context.kept}, self.changes),
         )
         if quantizer.quantized:
             notes += (_bits(quantizer.quantized), *self.cost_notes(context))
@@ -70,8 +70,8 @@ class _Quantizer:
         self.kept: dict[Layer, str] = {}
         self.quantized: dict[Layer, torch.Tensor] = {}
         """With their weights as they were."""
-        layers = _layers(model, recipe.changes)
-        exact = of_classes(model, recipe.changes)
+        layers = context.free(_layers(model, recipe.changes))
+        exact = context.free(of_classes(model, recipe.changes))
         self.own = own_behavior(model, context.example_inputs, exact, hooks_stay=True)
         others = {layer: why for layer in layers if (why := reparametrized(layer) or own_forward(layer))}
         self.own = others | self.own
@@ -167,7 +167,7 @@ def _quantize(linear: Layer, config: Any) -> None:
         vars(linear)["extra_repr"] = own_description
 
 
-def _left_in_float(model: nn.Module, seen: set[Layer], changes: Sequence[str]) -> tuple[str, ...]:
+def _left_in_float(model: nn.Module, seen: set[nn.Module], changes: Sequence[str]) -> tuple[str, ...]:
     """Notes on the matrices that torchao does not reach."""
     from torch import nn
 
@@ -182,9 +182,10 @@ def _left_in_float(model: nn.Module, seen: set[Layer], changes: Sequence[str]) -
         and any(_is_float_matrix(parameter) for parameter in module.parameters(recurse=False))
     ]
     notes = []
-    matrices = [p for module in attentions for p in module.parameters() if _is_float_matrix(p)]
+    told = [module for module in attentions if module not in seen]
+    matrices = [p for module in told for p in module.parameters() if _is_float_matrix(p)]
     if matrices:
-        count = f"{len(attentions)} MultiheadAttention"
+        count = f"{len(told)} MultiheadAttention"
         notes.append(
             f"{count} left as they are: torchao quantizes neither in_proj_weight nor out_proj of them, together "
             f"{format_bytes(sum(matrix.nbytes for matrix in matrices))}"

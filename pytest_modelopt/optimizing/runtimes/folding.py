@@ -14,6 +14,7 @@ from pytest_modelopt.optimizing.coverage import Numbers
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 SAME = 1e-5
 """Relative difference up to which two figures of a row are the same: float32 rounds at 6e-8, over a few operations."""
@@ -42,6 +43,25 @@ def left_in_float(
         return pool.holds(weight) or _is_scaled(weight, gone)
 
     return tuple(weight for weight in weights if not is_quantized(weight))
+
+
+def is_made_of(constant: torch.Tensor, weights: Sequence[torch.Tensor]) -> bool:
+    """Whether a matrix of a converted program is one of `weights`, or a part of one: by its numbers, in whatever order,
+    or by its rows up to a factor each."""
+    if constant.dim() < 2:
+        return False
+    return any(
+        Numbers([weight]).holds(constant) or (weight.numel() == constant.numel() and _is_scaled(weight, [constant]))
+        for weight in weights
+    )
+
+
+def matrices_of(modules: Iterable[nn.Module]) -> list[torch.Tensor]:
+    """The float32 matrices that modules hold themselves."""
+    import torch
+
+    held = (parameter for module in modules for parameter in module._parameters.values())
+    return [each.detach() for each in held if each is not None and each.dim() > 1 and each.dtype is torch.float32]
 
 
 def _bits(tensor: torch.Tensor) -> bytes:

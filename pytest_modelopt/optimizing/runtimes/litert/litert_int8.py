@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,11 +15,16 @@ from pytest_modelopt.optimizing.calibrating import calibration_batches, fewer_ba
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.coverage import compare, snapshot
 from pytest_modelopt.optimizing.describe import last_line, owners_in_words, weight_owners
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe, RecipeError
 from pytest_modelopt.optimizing.runtimes.exporting import arguments
-from pytest_modelopt.optimizing.runtimes.folding import left_in_float
+from pytest_modelopt.optimizing.runtimes.folding import is_made_of, left_in_float, matrices_of
 from pytest_modelopt.optimizing.runtimes.litert.litert import CONVERTED, convert, quiet
-from pytest_modelopt.optimizing.runtimes.litert.tflite import MASKING, float_constants, operators_after_masks
+from pytest_modelopt.optimizing.runtimes.litert.tflite import (
+    MASKING,
+    float_constants,
+    operators_after_masks,
+    operators_with,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +36,7 @@ BATCHES = 4
 """Calibration batches where the recipe says nothing else."""
 
 
-class LitertInt8(Recipe):
+class LitertInt8(LayerRecipe):
     """Int8 weights, one scale per output channel. Activations: `dynamic` quantizes them call by call, `static` with
     scales from `batches` calibration batches, `float` not at all (a smaller model, computed in float32)."""
 
@@ -74,7 +79,7 @@ class LitertInt8(Recipe):
         parameters = [parameter.detach() for parameter in model.parameters()]
         kept = left_in_float(parameters, list(float_constants(program)), list(float_constants(quantized)))
         variant = LiteRT(quantized, signature, kept)
-        return Applied(variant, (*notes, *more, *_left_note(model, variant)))
+        return Applied(variant, (*notes, *more, *_left_note(model, variant, context)))
 
     def _of_file(self, model: ProgramFile, context: Context) -> Applied:
         from pytest_modelopt.optimizing.runtimes.litert.tflite_file_module import Quantized
@@ -109,8 +114,10 @@ class LitertInt8(Recipe):
         made = quantizer.Quantizer(converted.program, recipes[self.activations]())
         ranges: dict[str, Any] | None = None
         notes: tuple[str, ...] = ()
+        if kept := matrices_of(context.kept):
+            _leave(made, operators_with(converted.program, lambda constant: is_made_of(constant, kept)))
         if self.activations == "static":
-            notes = _keep_in_float(made, converted.program)
+            notes = _keep_masks_in_float(made, converted.program)
             ranges, seen = self._ranges(made, converted, context)
             notes += fewer_batches(seen, self.batches)
         with without_progress():
@@ -154,7 +161,7 @@ def _steps(converted: LiteRT, batch: Inputs, number: int) -> Iterator[dict[str, 
         ) from error
 
 
-def _keep_in_float(made: Any, program: bytes) -> tuple[str, ...]:
+def _keep_masks_in_float(made: Any, program: bytes) -> tuple[str, ...]:
     """Leave what comes in and goes out as it is, and the operators that work with a mask's huge numbers; notes."""
     from ai_edge_quantizer import qtyping
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
@@ -163,16 +170,26 @@ def _keep_in_float(made: Any, program: bytes) -> tuple[str, ...]:
     for outer in (operation.INPUT, operation.OUTPUT):
         made.update_quantization_recipe(".*", outer, algorithm_key=AlgorithmName.NO_QUANTIZE)
     masked = operators_after_masks(program)
-    for name in masked:
-        made.update_quantization_recipe(
-            f"^{re.escape(name)};*$", operation.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE
-        )
+    _leave(made, masked)
     if not masked:
         return ()
     return (
         f"{len(masked)} operators left in floating point: they add a mask of {MASKING:,.0f} or more to small numbers, "
         "and int8 cannot hold both",
     )
+
+
+def _leave(made: Any, operators: Iterable[str]) -> None:
+    """Leave operators, by the names of their outputs, in floating point."""
+    from ai_edge_quantizer import qtyping
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    for name in operators:
+        made.update_quantization_recipe(
+            f"^{re.escape(name)};*$",
+            qtyping.TFLOperationName.ALL_SUPPORTED,
+            algorithm_key=AlgorithmName.NO_QUANTIZE,
+        )
 
 
 @contextlib.contextmanager
@@ -182,12 +199,12 @@ def without_progress() -> Iterator[None]:
         yield
 
 
-def _left_note(model: nn.Module, variant: LiteRT) -> tuple[str, ...]:
+def _left_note(model: nn.Module, variant: LiteRT, context: Context) -> tuple[str, ...]:
     same = {layer.name for layer in compare(snapshot(model), variant, source=model) if not layer.changed_bytes}
     left = [
         module
         for name, module in weight_owners(model)
-        if name in same and any(p.dim() > 1 for p in module.parameters(recurse=False))
+        if name in same and module not in context.kept and any(p.dim() > 1 for p in module.parameters(recurse=False))
     ]
     if not left:
         return ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +27,16 @@ def named_constants(program: bytes) -> Iterator[tuple[str, torch.Tensor]]:
                 yield graph.name(index), numbers
 
 
+def operators_with(program: bytes, is_wanted: Callable[[torch.Tensor], bool]) -> tuple[str, ...]:
+    """All operators that work with a constant that is wanted, by their outputs' names."""
+    names: list[str] = []
+    for graph in _graphs(program):
+        numbers = ((index, graph.numbers(tensor)) for index, tensor in enumerate(graph.tensors))
+        wanted = {index for index, found in numbers if found is not None and is_wanted(found)}
+        names += [graph.outputs(each) for each in graph.operators if not wanted.isdisjoint(each.inputs)]
+    return tuple(names)
+
+
 def operators_after_masks(program: bytes) -> tuple[str, ...]:
     """All operators that work with a mask's huge numbers, softmax at the end included, by their outputs' names.
 
@@ -44,7 +54,7 @@ def operators_after_masks(program: bytes) -> tuple[str, ...]:
         for operator in graph.operators:
             if masked.isdisjoint(operator.inputs):
                 continue
-            names.append(";".join(graph.name(output) for output in operator.outputs))
+            names.append(graph.outputs(operator))
             if not graph.ends_masks(operator):
                 masked.update(operator.outputs)
     return tuple(names)
@@ -67,6 +77,9 @@ class _Graph:
 
     def name(self, tensor: int) -> str:
         return bytes(self.tensors[tensor].name or b"").decode()
+
+    def outputs(self, operator: Any) -> str:
+        return ";".join(self.name(output) for output in operator.outputs)
 
     def numbers(self, tensor: Any) -> torch.Tensor | None:
         """The numbers that the program holds for a float32 tensor; None where it is another one or comes of a call."""

@@ -6,12 +6,13 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.describe import SHOWN_LINE_CHARACTERS, modules_in_words
+from pytest_modelopt.optimizing.keeping import parameter_names
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers
 from pytest_modelopt.optimizing.runtimes.exporting import export, refuse_projections, signature_of
@@ -81,6 +82,20 @@ class Conversion:
                     f"together {format_bytes(sum(copies))}"
                 )
         return tuple(notes)
+
+    def nodes_of(self, program: Path, kept: Collection[nn.Module]) -> list[str]:
+        """Names of the operators of the program in a file that work with weights of these modules, and of the two into
+        which ONNX Runtime's quantizers part a Gemm."""
+        import onnx
+
+        if not kept:
+            return []
+        proto, names = onnx.load(program), parameter_names(self.model, kept)
+        found = [node for node in proto.graph.node if any(self._sources_of(name) & names for name in node.input)]
+        for number, node in enumerate(found):
+            node.name = node.name or f"kept_{number}"
+        onnx.save(proto, program)
+        return [name for node in found for name in (node.name, f"{node.name}_MatMul", f"{node.name}_Add")]
 
     def _folded(self, proto: Any) -> list[torch.Tensor]:
         """The parameters that went into constants which `proto` holds in floating point."""

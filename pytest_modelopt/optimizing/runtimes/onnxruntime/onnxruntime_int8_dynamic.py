@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from pytest_modelopt.optimizing.describe import modules_in_words, total_bytes
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe
 from pytest_modelopt.optimizing.runtimes.onnxruntime.onnx_conversion import convert
 from pytest_modelopt.optimizing.runtimes.onnxruntime.onnx_quantization import (
     ReduceRange,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class OnnxRuntimeInt8Dynamic(Recipe):
+class OnnxRuntimeInt8Dynamic(LayerRecipe):
     """Int8 weights for matrix products and embeddings in ONNX Runtime; activations are quantized call by call."""
 
     recipe_name: ClassVar[str] = "onnxruntime-int8-dynamic"
@@ -58,11 +59,12 @@ class OnnxRuntimeInt8Dynamic(Recipe):
         is_reduced, notes = reduced_range(self.reduce_range)
         with held_folder() as folder:
             source, pre_notes = pre_processed(conversion, folder)
-            program = self._quantized(source, is_reduced)
-        notes = (*pre_notes, *notes, *self._left_in_float(model), *conversion.tied_notes(program))
+            program = self._quantized(source, is_reduced, conversion.nodes_of(source, context.kept))
+        left = self._left_in_float(context.free(model.modules()))
+        notes = (*pre_notes, *notes, *left, *conversion.tied_notes(program))
         return Applied(conversion.variant(program), notes)
 
-    def _quantized(self, source: Path, is_reduced: bool) -> Any:
+    def _quantized(self, source: Path, is_reduced: bool, excluded: list[str]) -> Any:
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -73,18 +75,19 @@ class OnnxRuntimeInt8Dynamic(Recipe):
                 source,
                 target,
                 op_types_to_quantize=operators,
+                nodes_to_exclude=excluded,
                 per_channel=self.per_channel,
                 reduce_range=is_reduced,
                 weight_type=QuantType.QInt8,
             )
         return onnx.load(target)
 
-    def _left_in_float(self, model: nn.Module) -> tuple[str, ...]:
+    def _left_in_float(self, modules: Iterable[nn.Module]) -> tuple[str, ...]:
         """Notes on the weights that are not quantized, by the reason."""
         from torch import nn
 
         reasons: dict[str, list[nn.Module]] = {}
-        for module in model.modules():
+        for module in modules:
             if not total_bytes(module):
                 continue
             reason = ""
@@ -101,6 +104,4 @@ class OnnxRuntimeInt8Dynamic(Recipe):
                 reason = "ONNX Runtime has no int8 form of them"
             if reason:
                 reasons.setdefault(reason, []).append(module)
-        return tuple(
-            f"{modules_in_words(modules)} left in floating point: {reason}" for reason, modules in reasons.items()
-        )
+        return tuple(f"{modules_in_words(left)} left in floating point: {reason}" for reason, left in reasons.items())

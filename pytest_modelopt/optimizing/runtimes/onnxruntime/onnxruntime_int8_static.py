@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -18,7 +18,7 @@ from pytest_modelopt.optimizing.calibrating import (
     require_calibration,
 )
 from pytest_modelopt.optimizing.describe import modules_in_words
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe, RecipeError
 from pytest_modelopt.optimizing.runtimes.exporting import arguments
 from pytest_modelopt.optimizing.runtimes.onnxruntime.onnx_conversion import Conversion, convert, in_one_line
 from pytest_modelopt.optimizing.runtimes.onnxruntime.onnx_quantization import (
@@ -43,7 +43,7 @@ BATCHES_AT_ONCE = 1
 """Calibration keeps all activations of that many batches; and batches of other sizes could not be put together."""
 
 
-class OnnxRuntimeInt8Static(Recipe):
+class OnnxRuntimeInt8Static(LayerRecipe):
     """Int8 weights and activations in ONNX Runtime; scales come from `batches` calibration batches."""
 
     recipe_name: ClassVar[str] = "onnxruntime-int8-static"
@@ -85,8 +85,10 @@ class OnnxRuntimeInt8Static(Recipe):
         is_reduced, notes = reduced_range(self.reduce_range)
         with held_folder() as folder:
             source, pre_notes = pre_processed(conversion, folder)
-            program, kept_notes = self._quantized(source, fed, is_reduced)
-        notes = (*pre_notes, *notes, *kept_notes, *self._left_in_float(model), *conversion.tied_notes(program))
+            kept = conversion.nodes_of(source, context.kept)
+            program, float_notes = self._quantized(source, fed, is_reduced, kept)
+        left = self._left_in_float(context.free(model.modules()))
+        notes = (*pre_notes, *notes, *float_notes, *left, *conversion.tied_notes(program))
         return Applied(conversion.variant(program), notes + fewer_batches(len(fed), self.batches))
 
     def _fed(self, conversion: Conversion, context: Context) -> list[dict[str, Any]]:
@@ -102,7 +104,9 @@ class OnnxRuntimeInt8Static(Recipe):
             fed.append(dict(zip(conversion.names, arrays, strict=True)))
         return fed
 
-    def _quantized(self, source: Path, fed: list[dict[str, Any]], is_reduced: bool) -> tuple[Any, tuple[str, ...]]:
+    def _quantized(
+        self, source: Path, fed: list[dict[str, Any]], is_reduced: bool, excluded: list[str]
+    ) -> tuple[Any, tuple[str, ...]]:
         """The program with int8 weights and activations, and notes on what stayed in float."""
         import onnx
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -122,7 +126,7 @@ class OnnxRuntimeInt8Static(Recipe):
                 reader,
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=_operators(),
-                nodes_to_exclude=unbounded,
+                nodes_to_exclude=[*unbounded, *excluded],
                 per_channel=self.per_channel,
                 reduce_range=is_reduced,
                 activation_type=QuantType.QUInt8,  # products of two activations have no fast kernel in QInt8
@@ -166,10 +170,10 @@ class OnnxRuntimeInt8Static(Recipe):
             )
         return nodes
 
-    def _left_in_float(self, model: nn.Module) -> tuple[str, ...]:
+    def _left_in_float(self, modules: Iterable[nn.Module]) -> tuple[str, ...]:
         from torch import nn
 
-        recurrent = [module for module in model.modules() if isinstance(module, (nn.LSTM, nn.GRU, nn.RNN))]
+        recurrent = [module for module in modules if isinstance(module, (nn.LSTM, nn.GRU, nn.RNN))]
         if not recurrent:
             return ()
         return (f"{modules_in_words(recurrent)} left in floating point: ONNX Runtime has no static int8 form of them",)

@@ -16,9 +16,11 @@ from pytest_modelopt.optimizing.calibrating import (
 )
 from pytest_modelopt.optimizing.calling import call
 from pytest_modelopt.optimizing.describe import last_line, type_name, types_in_words
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
+from pytest_modelopt.optimizing.keeping import parameter_names
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe, RecipeError
 from pytest_modelopt.optimizing.runtimes.comparing import difference as relative_difference
 from pytest_modelopt.optimizing.runtimes.exporting import arguments
+from pytest_modelopt.optimizing.runtimes.folding import matrices_of
 from pytest_modelopt.optimizing.runtimes.openvino import openvino_ir
 from pytest_modelopt.optimizing.runtimes.openvino.openvino_weights import RECURRENT, Before, Kept
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.optimizing.runtimes.openvino.openvino_module import OpenVinoModule
 
 
-class OpenVinoInt8(Recipe):
+class OpenVinoInt8(LayerRecipe):
     """Quantize with NNCF; scales come from `batches` calibration batches, and `weights_only` needs none.
 
     `preset` 'mixed' gives activations a zero point of their own, 'performance' does not; 'auto' leaves that to NNCF.
@@ -92,24 +94,26 @@ class OpenVinoInt8(Recipe):
             require_calibration(context, self.recipe_name, ", or write openvino-int8(weights_only=true)")
         converted = openvino_ir.convert(model, context, self.recipe_name)
         before = Before.of(converted.ir)
+        ignored = before.operations_of(matrices_of(context.kept))
         notes: tuple[str, ...] = ()
         with openvino_ir.quiet():
             if self.weights_only:
-                quantized = _compressed(converted.ir)
+                quantized = _compressed(converted.ir, ignored)
             else:
                 single = OpenVinoModule(packed(converted.ir), converted.signature)
-                quantized, notes = self._quantized(converted.ir, single, context)
+                quantized, notes = self._quantized(converted.ir, single, context, ignored)
         found = before.compared_with(quantized)
         kept = found.kept(model)
+        told = kept.without(parameter_names(model, context.kept))
         if not found.integers:
-            return Applied(model, (*notes, *self._kept_notes(model, kept)))
+            return Applied(model, (*notes, *self._kept_notes(model, told)))
         parameters = dict(model.named_parameters())
         tensors = tuple(parameters[name].detach() for name in (*kept.known, *kept.unknown))
         variant = OpenVinoModule(packed(quantized), converted.signature, self.precision, tensors)
         notes += (
             _difference_note(model, variant, context),
             *_recurrent_notes(found.recurrent),
-            *self._kept_notes(model, kept),
+            *self._kept_notes(model, told),
         )
         return Applied(variant, (*converted.notes, *notes, *openvino_ir.variant_notes(variant, model)))
 
@@ -124,7 +128,9 @@ class OpenVinoInt8(Recipe):
                 "activations nor recurrent layers: leave one of the two out"
             )
 
-    def _quantized(self, ir: Any, variant: OpenVinoModule, context: Context) -> tuple[Any, tuple[str, ...]]:
+    def _quantized(
+        self, ir: Any, variant: OpenVinoModule, context: Context, ignored: list[str]
+    ) -> tuple[Any, tuple[str, ...]]:
         nncf = openvino_ir.load_nncf()
         items = self._calibration(variant, context)
         notes: tuple[str, ...] = ()
@@ -143,7 +149,9 @@ class OpenVinoInt8(Recipe):
                 model_type=nncf.ModelType.TRANSFORMER if self.model == "transformer" else None,
                 subset_size=len(items),
                 advanced_parameters=advanced,
-                ignored_scope=None if self.recurrent else nncf.IgnoredScope(types=list(RECURRENT), validate=False),
+                ignored_scope=nncf.IgnoredScope(
+                    names=ignored, types=[] if self.recurrent else list(RECURRENT), validate=False
+                ),
             )
         return quantized, notes + fewer_batches(len(items), self.batches)
 
@@ -181,10 +189,10 @@ class OpenVinoInt8(Recipe):
         return tuple(notes)
 
 
-def _compressed(ir: Any) -> Any:
+def _compressed(ir: Any, ignored: list[str]) -> Any:
     nncf = openvino_ir.load_nncf()
     with openvino_ir.quiet_nncf():
-        return nncf.compress_weights(ir)
+        return nncf.compress_weights(ir, ignored_scope=nncf.IgnoredScope(names=ignored, validate=False))
 
 
 def _difference_note(model: nn.Module, variant: OpenVinoModule, context: Context) -> str:

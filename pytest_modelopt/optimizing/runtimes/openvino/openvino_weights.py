@@ -8,11 +8,12 @@ weights are then found among the float32 constants of before: by their numbers o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.coverage import Numbers
+from pytest_modelopt.optimizing.runtimes.folding import is_made_of
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,11 @@ class Before:
             if constant.get_element_type().to_string() == "f32"
         }
         return cls(constants, {op.get_friendly_name(): op.get_type_name() for op in operations})
+
+    def operations_of(self, weights: Sequence[torch.Tensor]) -> list[str]:
+        """Names of the operations that work with one of these weights."""
+        found = (place for place, constant in self.constants.items() if is_made_of(constant, weights))
+        return list(dict.fromkeys(name for name, _ in found))
 
     def compared_with(self, quantized: Any) -> Quantized:
         """What `quantized`, made of the same model, holds in integers now."""
@@ -100,6 +106,10 @@ class Kept:
 
     known: tuple[str, ...]
     unknown: tuple[str, ...]
+
+    def without(self, names: Collection[str]) -> Kept:
+        """What is told of them beside these."""
+        return Kept(*(tuple(each for each in part if each not in names) for part in (self.known, self.unknown)))
 
 
 def _constants(operations: list[Any]) -> Iterator[tuple[Place, Any]]:
