@@ -1,4 +1,4 @@
-"""What explore leaves beside its words: a record of the finalists, a picture of the front, files of the choice."""
+"""Files that `explore` writes: a record of the finalists, a picture of the front, and the chosen variant."""
 
 from __future__ import annotations
 

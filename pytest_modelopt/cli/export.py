@@ -80,7 +80,7 @@ def file_name(model: str, recipe: str) -> str:
 def write_variant(
     runner: Runner, variant: Variant, folder: Path, name: str, case: str, recorded: Measurement | None
 ) -> dict[Path, str]:
-    """Make the variant again and write its files into the folder; the sum of each, which is told.
+    """Make the variant again, write its files into the folder, and print and return the SHA-256 of each.
 
     With `recorded` only where it is what was measured then.
 

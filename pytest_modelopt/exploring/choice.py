@@ -40,7 +40,7 @@ class Trial:
     """Why it was not tried, was not measured further, or is in error."""
     is_cached: bool = False
     is_tuned: bool = False
-    """Whether it is another setting of a recipe that was tried before."""
+    """Whether Optuna proposed this setting, after all recipes of the fixed list."""
     is_out_early: bool = False
     """Whether some of its answers were enough to leave it out."""
 

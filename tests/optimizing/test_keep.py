@@ -75,9 +75,12 @@ def test_every_recipe_that_changes_layers_has_keep_and_no_other() -> None:
         parse("onnxruntime(keep=head)")
 
 
-def test_a_layer_that_shares_a_weight_is_kept_with_it() -> None:
+def test_a_layer_that_shares_a_weight_is_kept_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the rule for all recipes, too: int8-weight-only has one of its own, bf16 has none."""
+    monkeypatch.setattr(LowPrecisionRecipe, "unfit", classmethod(lambda cls, device: ""))
     assert changed(apply("int8-weight-only", *make("tied"))) == {"embed", "hidden"}
     assert changed(apply("int8-weight-only(keep=head)", *make("tied"))) == {"hidden"}
+    assert changed(apply("bf16(keep=head)", *make("tied"))) == changed(apply("bf16", *make("tied"))) - {"embed", "head"}
 
 
 def test_part_of_an_attention_keeps_all_of_it() -> None:
