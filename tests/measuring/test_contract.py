@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import types
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from torch import nn
 from torchmetrics import classification, regression
 
-from pytest_modelopt.measuring.protocol import KnownTargets
+from pytest_modelopt.measuring.protocol import KnownTargets, VariantError
+from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.measuring.worker.bench import Bench
 from pytest_modelopt.measuring.worker.data.known_targets import MOST_CLASSES, TargetsSeen
 from pytest_modelopt.measuring.worker.loading import Loader
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import make_metric
+from pytest_modelopt.optimizing.expression import parse
+from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe
+from pytest_modelopt.optimizing.registry import RECIPES
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.source import Carried
 
@@ -187,3 +197,84 @@ def test_nothing_is_asked_of_what_the_project_wrote() -> None:
     assert misfit(lambda outputs, targets: 0.0, torch.zeros(2, 7), LABELS) is None
     assert misfit("accuracy", torch.zeros(2, 7), LABELS, prepare=lambda outputs, targets: None) is None
     assert misfit("agreement", torch.zeros(2, 7), LABELS) is None
+
+
+# --- in the worker ---------------------------------------------------------------------------------------------------
+
+SOURCE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    calls = 0
+    def __init__(self, classes):
+        super().__init__()
+        self.head = nn.Linear(3, classes)
+    def forward(self, x):
+        Net.calls += 1
+        return self.head(x)
+
+def model():
+    return Net(10).eval()
+
+def of_seven():
+    return Net(7).eval()
+
+def data():
+    return torch.zeros(20, 3), torch.arange(20) % 10
+
+def inputs():
+    return torch.zeros(2, 3)
+"""
+
+
+class DropsClasses(Recipe):
+    recipe_name: ClassVar[str] = "drops-classes"
+    summary: ClassVar[str] = "for tests"
+
+    def apply(self, model: Any, context: Context) -> Applied:
+        model.head = nn.Linear(3, 7)
+        return Applied(model)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
+    """Makes a Bench in this process that has read its data, and loads the model."""
+    (tmp_path / "contract_user.py").write_text(SOURCE, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(RECIPES, "drops-classes", DropsClasses)
+    folder, threads = str(tmp_path), torch.get_num_threads()
+
+    def make(model: str, inputs: str | None = None, recipe: str | None = None) -> Bench:
+        name, steps = f"contract_user:{model}", parse(recipe) if recipe else None
+        source = None if inputs is None else f"contract_user:{inputs}"
+        variant = Variant(name, steps, "contract_user:data", None, source, MetricSpec(), (folder,), folder)
+        found = Bench(variant).read(str(tmp_path / f"examples of {model} {recipe}"))
+        sys.modules["contract_user"].Net.calls = 0
+        made = Bench(variant)
+        made.load(examples=found)
+        return made
+
+    yield make
+    sys.modules.pop("contract_user", None)
+    torch.set_num_threads(threads)
+
+
+TOLD = "target 7 of example 7 is not one of the model's 7 classes: the model answers (1, 7) float32, and the targets of"
+
+
+def test_a_factory_and_a_recipe_are_held_against_the_data(bench: Callable[..., Bench]) -> None:
+    """By the answer of the one call that is made there anyway: another one counts in models that remember calls."""
+    with pytest.raises(VariantError, match=re.escape(TOLD)):
+        bench("of_seven")
+    assert sys.modules["contract_user"].Net.calls == 1
+    made = bench("model", recipe="drops-classes")
+    with pytest.raises(VariantError, match=re.escape(TOLD)):
+        made.optimize()
+
+
+def test_inputs_of_the_projects_own_say_nothing_of_the_data(bench: Callable[..., Bench]) -> None:
+    """Their answers may have other sizes. Scoring says it then."""
+    made = bench("of_seven", inputs="inputs")
+    with pytest.raises(VariantError, match=r"target 7 of example 7 is not one of the model's 7 classes$"):
+        made.score()

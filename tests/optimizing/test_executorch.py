@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,12 +65,11 @@ def test_what_is_cut_off_or_damaged_is_refused_before_native_code_sees_it(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("name", "examples"),
-    [("open.pte", 1), ("open.pte", 8), ("open.pte", 21), ("fixed.pte", 2), ("fixed.pte", 7), ("outside.pte", 2)],
+    ("name", "examples"), [("open", 1), ("open", 8), ("open", 21), ("fixed", 2), ("fixed", 7), ("outside", 2)]
 )
 def test_a_file_answers_as_the_model_that_it_was_made_of(name: str, examples: int) -> None:
     """Larger batches in parts; an answer is not written over by the next call."""
-    program = loaded(FOLDER / name, batch(2))
+    program = loaded(FOLDER / f"{name}.pte", batch(2))
     answer = call(program, batch(examples))
     kept = answer.clone()
     call(program, batch(examples) + 1)
@@ -123,3 +124,12 @@ def test_its_memory_is_that_of_another_runtime() -> None:
     program = loaded(FOLDER / "open.pte", batch(2))
     assert runtime_of(program.engine.method) == "ExecuTorch"
     assert runtime_of(program.engine.program) == "ExecuTorch"
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in sys.modules if each.partition(".")[0] == "executorch"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if not (Path(path) / "executorch").exists()])
+    told = 'open.pte needs ExecuTorch, and executorch is not installed: run `pip install "pytest-modelopt[executorch]"`'
+    with pytest.raises(ProgramFileError, match=re.escape(told)):
+        loaded(FOLDER / "open.pte", batch(2))
