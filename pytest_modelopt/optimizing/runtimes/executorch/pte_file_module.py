@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from pytest_modelopt.optimizing.runtimes.executorch import pte
-from pytest_modelopt.optimizing.runtimes.fixed_sizes import Place, run_in_parts
+from pytest_modelopt.optimizing.runtimes.fixed_sizes_module import Place, run_in_parts
 from pytest_modelopt.optimizing.runtimes.program_file_module import Port, ProgramFile, ProgramFileError, version_of
 
 _FORWARD = "forward"

@@ -149,7 +149,7 @@ class LitertInt8(LayerRecipe):
 
 def _steps(converted: LiteRT, batch: Inputs, number: int) -> Iterator[dict[str, Any]]:
     """The calls of the program that one calibration batch makes."""
-    from pytest_modelopt.optimizing.runtimes.fixed_sizes import cut
+    from pytest_modelopt.optimizing.runtimes.fixed_sizes_module import cut
 
     args, kwargs = arguments(batch)
     try:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree
 
-from pytest_modelopt.optimizing.runtimes.fixed_sizes import Place, run_in_parts
+from pytest_modelopt.optimizing.runtimes.fixed_sizes_module import Place, run_in_parts
 from pytest_modelopt.optimizing.runtimes.litert.tflite import float_constants
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule, Signature
 

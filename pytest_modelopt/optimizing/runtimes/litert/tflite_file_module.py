@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from pytest_modelopt.optimizing.runtimes.fixed_sizes import Place
+from pytest_modelopt.optimizing.runtimes.fixed_sizes_module import Place
 from pytest_modelopt.optimizing.runtimes.litert.litert_module import Engine, LiteRT, run
 from pytest_modelopt.optimizing.runtimes.litert.tflite import named_constants
 from pytest_modelopt.optimizing.runtimes.program_file_module import Port, ProgramFile
