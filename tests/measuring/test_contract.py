@@ -192,6 +192,13 @@ class Own(regression.MeanSquaredError):
         raise AssertionError("a class of the project is not called for a question")
 
 
+def test_a_k_of_all_classes_is_told_as_such() -> None:
+    told = (
+        "top-7 is right whatever a model of 7 classes answers; write a K below 7 (the model answers (2, 7) float32, and"
+    )
+    assert str(misfit("top-7", torch.zeros(2, 7), LABELS)).startswith(told)
+
+
 def test_nothing_is_asked_of_what_the_project_wrote() -> None:
     assert misfit(Own(), torch.zeros(2, 9), known(torch.rand(4))) == ""
     assert misfit(lambda outputs, targets: 0.0, torch.zeros(2, 7), LABELS) is None

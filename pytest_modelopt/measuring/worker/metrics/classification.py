@@ -56,16 +56,14 @@ class Classification:
             )
         classes = scores.shape[1]
         if 1 < self._k >= classes:
-            raise VariantError(
-                f"{self._metric} is right whatever a model of {classes} classes answers; write a K below {classes}"
-            )
+            raise VariantError(_always_right(self._metric, classes))
         outside = ((targets < 0) | (targets >= classes)).nonzero()
         if len(outside):
             index = int(outside[0])
             raise VariantError(_none_of(int(targets[index]), batch.first + index, classes))
 
 
-def misfit(metric: str, outputs: Any, targets: KnownTargets) -> str:
+def misfit(k: int, metric: str, outputs: Any, targets: KnownTargets) -> str:
     """Why the outputs of a call cannot be scored with the targets of the data, for certain; '' where they may be."""
     scores = scored_tensor(outputs, 2)
     if scores is None:
@@ -73,8 +71,11 @@ def misfit(metric: str, outputs: Any, targets: KnownTargets) -> str:
     got = f"the model answers {shape(scores)}, and the targets of the data are {targets}"
     if scores.ndim != 2 or targets.shape or "float" in targets.dtype or "complex" in targets.dtype:
         return f"{_needs(metric)}, but {got}; {_OTHER_TASK}"
-    outside = targets.first_outside(scores.shape[1])
-    return "" if outside is None else f"{_none_of(*outside, scores.shape[1])}: {got}"
+    classes = scores.shape[1]
+    if 1 < k >= classes:
+        return f"{_always_right(metric, classes)} ({got})"
+    outside = targets.first_outside(classes)
+    return "" if outside is None else f"{_none_of(*outside, classes)}: {got}"
 
 
 _OTHER_TASK = "for another task give `metric: torchmetrics.<part>.<Class>` or `metric: package.module:function`"
@@ -82,6 +83,10 @@ _OTHER_TASK = "for another task give `metric: torchmetrics.<part>.<Class>` or `m
 
 def _needs(metric: str) -> str:
     return f"{metric} needs outputs of shape (examples, classes) and integer targets of shape (examples,)"
+
+
+def _always_right(metric: str, classes: int) -> str:
+    return f"{metric} is right whatever a model of {classes} classes answers; write a K below {classes}"
 
 
 def _none_of(target: int, example: int, classes: int) -> str:

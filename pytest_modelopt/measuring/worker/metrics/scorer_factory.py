@@ -82,7 +82,7 @@ def make_metric(spec: MetricSpec, loader: loading.Loader) -> Metric:
             summed,
             _paired(lambda: built_in(None, None), True),
             0.0,
-            None if prepare is not None else partial(misfit, spec.name),
+            None if prepare is not None else partial(misfit, spec.top_k or 1, spec.name),
         )
     found = _found(spec, loader)
     if isinstance(found, type) or _is_instance(found):
