@@ -193,9 +193,7 @@ class Own(regression.MeanSquaredError):
 
 
 def test_a_k_of_all_classes_is_told_as_such() -> None:
-    told = (
-        "top-7 is right whatever a model of 7 classes answers; write a K below 7 (the model answers (2, 7) float32, and"
-    )
+    told = "top-7 is right whatever a model of 7 classes answers; write a K below 7 (the model answers (2, 7)"
     assert str(misfit("top-7", torch.zeros(2, 7), LABELS)).startswith(told)
 
 

@@ -120,8 +120,6 @@ def _is_external(tensor: _Table | None) -> bool:
 
 
 def _number(content: bytes, kind: str, position: int) -> int:
-    if position < 0:  # Python would count from the end
-        raise struct.error
     return int(struct.unpack_from(kind, content, position)[0])
 
 
