@@ -13,10 +13,14 @@ bench-env: $(BENCH_VENV)/.installed
 
 $(VENV)/.installed: EXTRA := dev
 $(BENCH_VENV)/.installed: EXTRA := bench
+# ExecuTorch alone runs programs; what it asks for (pandas, coremltools, two pytest plugins that load by themselves) is for
+# its exporter, which tests/optimizing/make_pte_files.py uses in an environment of its own.
+$(VENV)/.installed: ALONE := executorch
 # The stamp is written last, so that an interrupted installation is done again.
 %/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $*
 	$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRA)]'
+	$(if $(ALONE),$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps $(ALONE))
 	touch $@
 
 lint: env

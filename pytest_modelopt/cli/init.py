@@ -32,7 +32,8 @@ at no more than twice the time and five points of score. The others stand there 
 Limits leave room: 5% of memory and size (15% of the memory of other runtimes), half of the certain gain in speed, and
 three examples in the score; the bound on the drop and the floor of the score say the same.
 
-It tries the files below dist that a runtime can load (.onnx, .xml, .tflite, .pt2, .pt) as candidates, then the recipes
+It tries the files below dist that a runtime can load (.onnx, .xml, .tflite, .pte,
+.pt2, .pt) as candidates, then the recipes
 of the project, and of ours those that run here and that change a layer of the model: some minutes, and --within at the
 most.
 """

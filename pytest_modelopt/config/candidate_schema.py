@@ -20,8 +20,6 @@ _CALLED_AS_THE_MODEL = (".pt2", ".pt")
 SUFFIXES = (*(runtime.suffix for runtime in runtimes().values()), *_CALLED_AS_THE_MODEL)
 """Of files that can be measured."""
 _LEFT_OUT = {
-    ".pte": "a program of ExecuTorch, whose package has no safe way to set threads (state the `.pt2` that it was made "
-    "of)",
     ".gguf": "a model for llama.cpp, whose package has no wheel and would have to be compiled",
 }
 """What else is shipped, and why it is not measured."""

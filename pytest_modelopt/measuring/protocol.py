@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pytest_modelopt.results.answers import Repeat
@@ -110,6 +111,38 @@ class Balance:
 
 
 @dataclass(frozen=True)
+class KnownTargets:
+    """The targets of all examples in short, where these are tensors of one shape and type, and so are all inputs.
+
+    Of inputs of several sizes nothing is kept: what a model answers may have their sizes, as of a model that points to
+    a position in them.
+    """
+
+    shape: tuple[int, ...]
+    """Of one example's."""
+    dtype: str
+    named: tuple[array[int], array[int]] | None
+    """The whole numbers among them, and the first example of each; None for other numbers, and for too many."""
+
+    def __str__(self) -> str:
+        """'(examples,) int64, from 0 to 9'"""
+        sizes = ", ".join(("examples", *map(str, self.shape))) + ("" if self.shape else ",")
+        span = f", from {min(self.named[0])} to {max(self.named[0])}" if self.named else ""
+        return f"({sizes}) {self.dtype}{span}"
+
+    def first_outside(self, classes: int, ignored: Sequence[int] = ()) -> tuple[int, int] | None:
+        """The first target that is none of 0 to `classes` - 1 and not ignored, and its example; None: there is none."""
+        values, examples = self.named or ((), ())
+        found = (
+            (example, value)
+            for value, example in zip(values, examples, strict=True)
+            if not 0 <= value < classes and value not in ignored
+        )
+        example, value = min(found, default=(None, None))
+        return None if example is None or value is None else (value, example)
+
+
+@dataclass(frozen=True)
 class Examples:
     """The evaluation data as it was read, once for each model: what the workers of its variants then work with."""
 
@@ -130,6 +163,8 @@ class Examples:
     """What should be known about the data, in words."""
     call_path: str = ""
     """The file with the first batches of all examples, where only a part of these was read: the measured call's."""
+    targets: KnownTargets | None = None
+    """None where nothing is known that holds for all of them."""
 
 
 @dataclass(frozen=True)

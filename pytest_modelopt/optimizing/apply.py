@@ -46,6 +46,8 @@ class Optimization:
     notes: tuple[str, ...] = ()
     first_call_s: float = 0.0
     """Of the check after the last step: compiling and other lazy preparation is in it."""
+    answer: Any = None
+    """Of that call."""
 
 
 def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> Optimization:
@@ -74,11 +76,11 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
     reached: frozenset[str] = frozenset()
     steps: list[RecipeStep] = []
     layers: tuple[LayerCoverage, ...] = ()
-    first_call_s = 0.0
+    first_call_s, answer = 0.0, None
     for recipe in recipes:
         torch.manual_seed(context.seed)
         try:
-            applied, layers, first_call_s = _step(recipe, model, before, context, counted)
+            applied, layers, first_call_s, answer = _step(recipe, model, before, context, counted)
         except RecipeError as error:
             told = explained(error, recipe.recipe_name, sealed, did_nothing=isinstance(error, RecipeDidNothing))
             if told is error or (recipe.calibrates and context.calibration is None):
@@ -98,7 +100,7 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
     coverage = Coverage(layers, tuple(steps))
     if not any(recipe.gives in WHOLE_MODEL for recipe in recipes):  # what is compiled would be compiled once more
         alike.give_back(model)
-    return Optimization(model, coverage, tuple(note for step in steps for note in step.notes), first_call_s)
+    return Optimization(model, coverage, tuple(note for step in steps for note in step.notes), first_call_s, answer)
 
 
 def _refuse_unfit(recipe: Recipe, context: Context) -> None:
@@ -109,8 +111,8 @@ def _refuse_unfit(recipe: Recipe, context: Context) -> None:
 
 def _step(
     recipe: Recipe, model: nn.Module, before: Snapshot, context: Context, counted: Mapping[str, int]
-) -> tuple[Applied, tuple[LayerCoverage, ...], float]:
-    """What one recipe made of the model, checked; what it changed, and the seconds of the first call."""
+) -> tuple[Applied, tuple[LayerCoverage, ...], float, Any]:
+    """What one recipe made of the model, checked; what it changed, and the seconds and the answer of the first call."""
     if not before.weights:
         raise RecipeDidNothing(_nothing_message(recipe, before, (), model))
     context = with_kept(recipe, model, context)
@@ -119,7 +121,7 @@ def _step(
     reached = None if applied.reached is None else frozenset(map(author_name, applied.reached))
     applied = replace(applied, model=put_into_eval_mode(applied.model), reached=reached)
     start = time.perf_counter()
-    _check_forward(applied.model, context.example_inputs, recipe)
+    answer = _check_forward(applied.model, context.example_inputs, recipe)
     first_call_s = time.perf_counter() - start
     layers = compare(before, applied.model, reached or frozenset(), counted, source=model)
     unchanged = {layer.name for layer in layers if not layer.changed_bytes}
@@ -127,7 +129,7 @@ def _step(
     if not any(layer.changed_bytes for layer in layers) and not is_changed(before, applied.model, model):
         raise RecipeDidNothing(_nothing_message(recipe, before, applied.notes, applied.model))
     keeping.check(layers)
-    return applied, layers, first_call_s
+    return applied, layers, first_call_s, answer
 
 
 def _tied_notes(recipe: Recipe, before: Snapshot, unchanged: set[str]) -> list[str]:
@@ -161,31 +163,33 @@ def _apply(recipe: Recipe, model: nn.Module, context: Context) -> Applied:
 
 
 def _check_original(model: nn.Module, inputs: Inputs) -> None:
-    error = _forward_error(model, inputs)
+    error, _ = _called(model, inputs)
     if error:
         raise RecipeError(
             f"the model does not run on its example inputs, before any recipe: {last_line(error)}"
         ) from error
 
 
-def _check_forward(model: nn.Module, inputs: Inputs, recipe: Recipe) -> None:
-    error = _forward_error(model, inputs)
+def _check_forward(model: nn.Module, inputs: Inputs, recipe: Recipe) -> Any:
+    """What it answers."""
+    error, answer = _called(model, inputs)
     if error:
         raise RecipeError(
             f"after {recipe.canonical()} the model no longer runs on its example inputs"
             f"{_where(model, inputs)}: {last_line(error)}{explanation(error)}"
         ) from error
+    return answer
 
 
-def _forward_error(model: nn.Module, inputs: Inputs) -> Exception | None:
+def _called(model: nn.Module, inputs: Inputs) -> tuple[Exception | None, Any]:
+    """What a call raised, and what it answered."""
     import torch
 
     try:
         with torch_ao.quiet(), torch.no_grad():
-            call(model, inputs)
+            return None, call(model, inputs)
     except Exception as error:
-        return error
-    return None
+        return error, None
 
 
 def _where(model: nn.Module, inputs: Inputs) -> str:
@@ -196,7 +200,7 @@ def _where(model: nn.Module, inputs: Inputs) -> str:
     enter = register_module_forward_pre_hook(lambda module, _: entered.append(module))
     leave = register_module_forward_hook(lambda _module, _inputs, _output: entered.pop() and None)
     try:
-        _forward_error(model, inputs)
+        _called(model, inputs)
     finally:
         enter.remove()
         leave.remove()

@@ -103,14 +103,14 @@ def test_files_that_pay_become_candidates_with_limits_that_hold(
 def test_only_programs_inside_of_the_project_are_found(tmp_path: Path) -> None:
     folder = tmp_path / "project" / "dist"
     (folder / "a").mkdir(parents=True)
-    for name in ("a-c.tflite", "b.onnx", "a/c.tflite", "d.txt", "f.gguf"):
+    for name in ("a-c.tflite", "b.onnx", "a/c.tflite", "d.txt", "f.gguf", "h.pte"):
         (folder / name).touch()
     with zipfile.ZipFile(folder / "g.pt2", "w") as archive:
         archive.writestr("g/data/aotinductor/model/model.so", b"")
     (tmp_path / "outside.onnx").touch()
     (folder / "e.onnx").symlink_to(tmp_path / "outside.onnx")
     assert find(tmp_path / "project") == Found(
-        (("a-c.tflite", "dist/a/c.tflite"), ("b.onnx", "dist/b.onnx")),
+        (("a-c.tflite", "dist/a/c.tflite"), ("b.onnx", "dist/b.onnx"), ("h.pte", "dist/h.pte")),
         (
             ("dist/a-c.tflite", "another file is called a-c.tflite, too; name it below `candidates:` yourself"),
             ("dist/e.onnx", "it is a link to a file outside of the project"),

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tests.optimizing.make_pte_files import FOLDER as PTE_FILES
 from tests.plugin import small_project
 
 
@@ -33,7 +34,16 @@ def write_files(folder: Path) -> None:
     _write_onnx(model, inputs, folder)
     _write_torch(model, inputs, folder)
     _write_others(model, inputs, folder)
-    for name in ("reader.onnx", "external.onnx", "reader.xml", "reader.tflite", "reader.pt2", "reader.pt"):
+    _write_executorch(folder)
+    for name in (
+        "reader.onnx",
+        "external.onnx",
+        "reader.xml",
+        "reader.tflite",
+        "reader.pte",
+        "reader.pt2",
+        "reader.pt",
+    ):
         np.save(folder / f"{name}.npy", answers_of(folder / name, shop().data()[0]))
     damaged = shop().classifier()
     with torch.no_grad():
@@ -84,6 +94,16 @@ def _write_others(model: nn.Module, inputs: torch.Tensor, folder: Path) -> None:
     (folder / "empty.onnx").touch()
 
 
+def _write_executorch(folder: Path) -> None:
+    """Those of `make_pte_files`, and damaged ones."""
+    content = {name: (PTE_FILES / f"{name}.pte").read_bytes() for name in ("reader", "fixed")}
+    (folder / "reader.pte").write_bytes(content["reader"])
+    (folder / "cut.pte").write_bytes(content["reader"][:-5000])
+    (folder / "onnx.pte").write_bytes((folder / "reader.onnx").read_bytes())
+    (folder / "backend.pte").write_bytes(content["reader"].replace(b"XnnpackBackend", b"CompanyBackend"))
+    (folder / "operator.pte").write_bytes(content["fixed"].replace(b"aten::addmm", b"ours::addmm"))
+
+
 def answers_of(file: Path, inputs: torch.Tensor) -> np.ndarray:
     """A plain loop over the runtime, one example at a time."""
     examples = [row[None].numpy() for row in inputs]
@@ -103,6 +123,11 @@ def answers_of(file: Path, inputs: torch.Tensor) -> np.ndarray:
         interpreter = Interpreter(str(file))
         runner = interpreter.get_signature_runner()
         return np.concatenate([next(iter(runner(args_0=each).values())) for each in examples])
+    if file.suffix == ".pte":
+        from executorch.extension.pybindings import _C as executorch
+
+        method = executorch._load_for_executorch(str(file))
+        return np.concatenate([method.forward((torch.from_numpy(each),))[0].numpy() for each in examples])
     program = torch.jit.load(file) if file.suffix == ".pt" else torch.export.load(file).module()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         return np.concatenate([program(torch.from_numpy(each)).numpy() for each in examples])

@@ -43,6 +43,9 @@ def damaged():
 def again():
     return classifier()
 
+def of_seven_classes():
+    return nn.Linear(64, 7).eval()
+
 def of_other_inputs():
     return nn.Linear(7, 10).eval()
 """
@@ -59,6 +62,7 @@ FORMATS = {
     "external": ("external.onnx", "weights.bin"),
     "intel": ("reader.xml", "reader.bin"),
     "mobile": ("reader.tflite",),
+    "edge": ("reader.pte",),
     "program": ("reader.pt2",),
     "script": ("reader.pt",),
 }
@@ -68,6 +72,7 @@ MADE_BY = {
     "external": "ONNX opset 20, by pytorch 2.",
     "intel": "OpenVINO IR 11, by OpenVINO 20",
     "mobile": "LiteRT, schema 3",
+    "edge": "ExecuTorch program of version 0, for XnnpackBackend",
     "program": f"torch.export, by torch {torch.__version__}",
     "script": "TorchScript, version 3",
 }
@@ -217,6 +222,15 @@ WRONG = {
         "dist/seven.pt answers (float32[1, 7]), and the original (float32[1, 10])",
     ),
     "again": ("{factory: made:again}", "the candidate again is the original once more"),
+    "pte-cut": ("{file: dist/cut.pte}", "ExecuTorch cannot load cut.pte: it is cut off: its parts take "),
+    "pte-format": ("{file: dist/onnx.pte}", "ExecuTorch cannot load onnx.pte: it has no mark of an ExecuTorch program"),
+    "pte-backend": ("{file: dist/backend.pte}", "backend.pte was made for CompanyBackend, which ExecuTorch lacks"),
+    "pte-operator": ("{file: dist/operator.pte}", "operator.pte needs the operators ours::addmm.out, which are not"),
+    "seven-classes": (
+        "{factory: made:of_seven_classes}",
+        "is not one of the model's 7 classes: the model answers (1, 7) float32, and the targets of the data are "
+        "(examples,) int64, from 5 to 9",
+    ),
     "misfit": ("{factory: made:of_other_inputs}", "mat1 and mat2 shapes cannot be multiplied"),
 }
 
@@ -229,6 +243,8 @@ def test_what_cannot_be_measured_is_the_error_of_its_own_case(make: Callable[[st
         error = cases[name].error
         assert error is not None, name
         assert told in error.message, name
+        assert error.stage == "load" or name == "again"
+        assert cases[name].variant is None or name == "again", "something was measured before"
     assert cases["healthy"].error is None
 
 

@@ -18,9 +18,8 @@ MISTAKES = {
     "{data: shop:data, original: {max_size: 1 MB}}": "m: it has neither a `factory:` nor a `file:`",
     "{file: ../a.onnx, data: shop:data, original: {max_size: 1 MB}}": "file of m: '../a.onnx' lies outside",
     "{file: a.pth, data: shop:data, original: {max_size: 1 MB}}": "is of a format that cannot be measured",
-    "{file: a.pte, data: shop:data, original: {max_size: 1 MB}}": (
-        "'a.pte' is a program of ExecuTorch, whose package has no safe way to set threads"
-    ),
+    "{file: a.gguf, data: shop:data, original: {max_size: 1 MB}}": "'a.gguf' is a model for llama.cpp",
+    "{file: a.pte, data: shop:data, recipes: {bf16: }}": "bf16 takes a model of torch, and no recipe takes .pte files",
     "{file: a.onnx, original: {max_size: 1 MB}}": "m has no `data`",
     "{factory: shop:net, sha256: ab, data: shop:data, original: {max_size: 1 MB}}": "m: `sha256:` belongs to a `file:`",
     "{file: a.onnx, data: shop:data, recipes: {int8-dynamic: }}": (

@@ -27,6 +27,8 @@ class Done:
     coverage: Coverage
     notes: tuple[str, ...]
     first_call_s: float
+    answer: Any = None
+    """Of `model`, to the inputs of the measured call."""
 
 
 def part_of(variant: Variant, model: nn.Module) -> Part | None:
@@ -48,7 +50,7 @@ def optimized(whole: nn.Module, recipes: Sequence[Recipe], context: Context, par
 
     if part is None:
         done = optimize(whole, recipes, context)
-        return Done(done.model, done.model, done.coverage, (), done.first_call_s)
+        return Done(done.model, done.model, done.coverage, (), done.first_call_s, done.answer)
     calls = part.inputs_of_calls(context.example_inputs)
     notes = part.notes(len(calls))
     done = optimize(part.module, recipes, context_of(part, context, calls))

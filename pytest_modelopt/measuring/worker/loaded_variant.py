@@ -125,7 +125,9 @@ class LoadedVariant:
             told = self._complete_inputs(is_prompt=inputs_file is None)
             given = Given(self._call_inputs())
             start = time.perf_counter()
-            quality.run_on(self._called, given.inputs)
+            answer = quality.run_on(self._called, given.inputs)
+            self._require_fit(answer)
+            del answer
         self._known = {"first_call_s": time.perf_counter() - start, "settings": settings()}
         with torch.no_grad():
             self._look_at_traces(given)
@@ -165,6 +167,18 @@ class LoadedVariant:
             self._inputs = inputs
             return (labels.NOTE,)
         return ()
+
+    def _require_fit(self, answer: Any) -> None:
+        """That what the measured call answers can be scored with the targets of the data, as far as that is certain.
+
+        Before anything is measured, and without a further call, which would count in models that remember calls.
+        """
+        known = None if self._data.examples_in_call == 0 else self._data.known_targets
+        if self._metric is None or self._metric.misfit is None or known is None:
+            return
+        why = self._metric.misfit(answer, known)
+        if why:
+            raise VariantError(why)
 
     def move(
         self, point: Workload, inputs_file: str | None = None, examples: Examples | None = None
@@ -277,12 +291,16 @@ class LoadedVariant:
         loading.seed_everything(self._variant.seed)
         context = replace(self._context(), calibration=self._data.calibration(), training=self._data.training())
         try:
-            done = optimized(self.model, recipes, context, self._part())
+            part = self._part()
+            done = optimized(self.model, recipes, context, part)
         except RecipeError as error:
             if self._data.calibration_seen.refusal is None:
                 raise VariantError(str(error)) from error
         if self._data.calibration_seen.refusal is not None:  # whatever the recipe made of it
             raise self._data.calibration_seen.refusal
+        if part is None:
+            self._require_fit(done.answer)
+        done = replace(done, answer=None)
         self._model, self._provenance = done.whole, None
         if self._variant.generation is not None:
             with torch.inference_mode(), told_of(self._variant.label):

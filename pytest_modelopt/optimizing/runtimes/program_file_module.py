@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,7 +73,7 @@ class FromFile(nn.Module):
 class ProgramFile(EngineModule, FromFile):
     """Runs a file in its runtime. Saved, it is the paths: what is shipped are the files."""
 
-    setting: ClassVar[str] = ""
+    setting = ""
     """What a user has to set to serve the file as it is measured; '' where that is nothing."""
 
     def __init__(self, file: str, signature: Signature, files: tuple[str, ...] = (), made_by: str = "") -> None:

@@ -17,6 +17,7 @@ from pytest_modelopt.measuring.protocol import Examples, VariantError, error_tex
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.data.batches import NoExamples
 from pytest_modelopt.measuring.worker.data.hashing import HASH_BYTES, Fingerprint
+from pytest_modelopt.measuring.worker.data.known_targets import TargetsSeen
 from pytest_modelopt.measuring.worker.loading import same_random_state
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
 from pytest_modelopt.optimizing.nests import cut, mapped
@@ -114,10 +115,11 @@ def read(batches: Iterable[Batch], path: Path, slices: Slices | None = None, mos
     """
     bound = _bound(path.parent) if most_bytes is None else most_bytes
     hashes_path = path.with_name(path.name + ".hashes")
-    fingerprint, first, count = Fingerprint(), list[bytes](), 0
+    fingerprint, targets, first, count = Fingerprint(), TargetsSeen(), list[bytes](), 0
     with _Written(path, bound) as kept, _Written(hashes_path, None) as hashes:
         for batch in batches:
             of_inputs, whole = fingerprint.add(batch)
+            targets.add(batch)
             first += whole[: LOOKED_AT_AGAIN - len(first)]
             count += len(whole)
             hashes.write(b"".join(of_inputs))
@@ -137,6 +139,7 @@ def read(batches: Iterable[Batch], path: Path, slices: Slices | None = None, mos
         slice_of=slices.of if slices is not None else None,
         hashes_path=str(hashes_path),
         notes=tuple(notes),
+        targets=targets.known(),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pytest_modelopt.measuring.protocol import Examples, VariantError
+from pytest_modelopt.measuring.protocol import Examples, KnownTargets, VariantError
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import loading
 from pytest_modelopt.measuring.worker.data import batches, examples, labels, parts, sequences
@@ -66,6 +66,11 @@ class Data:
         """Take the examples that `read` found from now on; None: from their source."""
         self._examples = found
         self.calibration_seen = CalibrationSeen(found)
+
+    @property
+    def known_targets(self) -> KnownTargets | None:
+        """What `read` found of the targets."""
+        return None if self._examples is None else self._examples.targets
 
     @property
     def slices(self) -> int:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from pytest_modelopt.measuring.protocol import VariantError
-from pytest_modelopt.measuring.worker.metrics.scored_outputs import class_scores
+from pytest_modelopt.measuring.protocol import KnownTargets, VariantError
+from pytest_modelopt.measuring.worker.metrics.scored_outputs import class_scores, scored_tensor, shape
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Score
 
 
@@ -51,23 +51,46 @@ class Classification:
     def _require_fit(self, scores: torch.Tensor, targets: torch.Tensor, batch: Batch) -> None:
         if scores.ndim != 2 or len(scores) != batch.examples or targets.shape != scores.shape[:1] or _is_real(targets):
             raise VariantError(
-                f"{self._metric} needs outputs of shape (examples, classes) and integer targets of shape (examples,); "
-                f"got outputs {tuple(scores.shape)} and targets {tuple(targets.shape)} {str(targets.dtype)[6:]} for "
-                f"{batch.examples} examples; for another task give `metric: torchmetrics.<part>.<Class>` or "
-                "`metric: package.module:function`"
+                f"{_needs(self._metric)}; got outputs {tuple(scores.shape)} and targets {tuple(targets.shape)} "
+                f"{str(targets.dtype)[6:]} for {batch.examples} examples; {_OTHER_TASK}"
             )
         classes = scores.shape[1]
         if 1 < self._k >= classes:
-            raise VariantError(
-                f"{self._metric} is right whatever a model of {classes} classes answers; write a K below {classes}"
-            )
+            raise VariantError(_always_right(self._metric, classes))
         outside = ((targets < 0) | (targets >= classes)).nonzero()
         if len(outside):
             index = int(outside[0])
-            raise VariantError(
-                f"target {int(targets[index])} of example {batch.first + index} is not one of the model's "
-                f"{classes} classes"
-            )
+            raise VariantError(_none_of(int(targets[index]), batch.first + index, classes))
+
+
+def misfit(k: int, metric: str, outputs: Any, targets: KnownTargets) -> str:
+    """Why the outputs of a call cannot be scored with the targets of the data, for certain; '' where they may be."""
+    scores = scored_tensor(outputs, 2)
+    if scores is None:
+        return ""
+    got = f"the model answers {shape(scores)}, and the targets of the data are {targets}"
+    if scores.ndim != 2 or targets.shape or "float" in targets.dtype or "complex" in targets.dtype:
+        return f"{_needs(metric)}, but {got}; {_OTHER_TASK}"
+    classes = scores.shape[1]
+    if 1 < k >= classes:
+        return f"{_always_right(metric, classes)} ({got})"
+    outside = targets.first_outside(classes)
+    return "" if outside is None else f"{_none_of(*outside, classes)}: {got}"
+
+
+_OTHER_TASK = "for another task give `metric: torchmetrics.<part>.<Class>` or `metric: package.module:function`"
+
+
+def _needs(metric: str) -> str:
+    return f"{metric} needs outputs of shape (examples, classes) and integer targets of shape (examples,)"
+
+
+def _always_right(metric: str, classes: int) -> str:
+    return f"{metric} is right whatever a model of {classes} classes answers; write a K below {classes}"
+
+
+def _none_of(target: int, example: int, classes: int) -> str:
+    return f"target {target} of example {example} is not one of the model's {classes} classes"
 
 
 def _is_real(tensor: torch.Tensor) -> bool:
@@ -81,7 +104,4 @@ def _tensor(targets: Any, metric: str) -> torch.Tensor:
     if isinstance(targets, (list, tuple)) and targets and all(type(target) is int for target in targets):
         return torch.tensor(targets)
     what = f"a list of {type(targets[0]).__name__}" if isinstance(targets, (list, tuple)) and targets else "none"
-    raise VariantError(
-        f"{metric} needs integer targets of shape (examples,), and the data gives {what}; for another task give "
-        "`metric: torchmetrics.<part>.<Class>` or `metric: package.module:function`"
-    )
+    raise VariantError(f"{metric} needs integer targets of shape (examples,), and the data gives {what}; {_OTHER_TASK}")

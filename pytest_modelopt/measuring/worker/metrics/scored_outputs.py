@@ -37,6 +37,16 @@ def output_tensor(outputs: Any, batch: Batch, metric: str) -> torch.Tensor:
     return _chosen(outputs, batch, metric, lambda _: True, "one tensor", "tensors of floating point")
 
 
+def scored_tensor(outputs: Any, dimensions: int | None = None) -> torch.Tensor | None:
+    """The tensor that is scored, whatever numbers it holds; None where only scoring can tell.
+
+    `dimensions`: of the one to look for among several.
+    """
+    with contextlib.suppress(VariantError):
+        return _choose(outputs, "", lambda tensor: dimensions in (None, tensor.ndim), "", "")
+    return None
+
+
 def _chosen(
     outputs: Any, batch: Batch, metric: str, fits: Callable[[torch.Tensor], bool], wanted: str, these: str
 ) -> torch.Tensor:

@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 
-from pytest_modelopt.measuring.protocol import VariantError, error_text
+from pytest_modelopt.measuring.protocol import KnownTargets, VariantError, error_text
 from pytest_modelopt.measuring.worker import loading
 from pytest_modelopt.measuring.worker.metrics import torchmetrics as classes
+from pytest_modelopt.measuring.worker.metrics import torchmetrics_contract
 from pytest_modelopt.measuring.worker.metrics.agreement import Agreement, Cosine, Sqnr
-from pytest_modelopt.measuring.worker.metrics.classification import Classification
+from pytest_modelopt.measuring.worker.metrics.classification import Classification, misfit
 from pytest_modelopt.measuring.worker.metrics.functions import PerExample, WholeSet
 from pytest_modelopt.measuring.worker.metrics.perplexity import Perplexity
 from pytest_modelopt.measuring.worker.metrics.perplexity import of_sums as perplexity_of_sums
@@ -45,6 +46,9 @@ class Metric:
     """Likewise, but wrong pairs of outputs and targets are scored, too; None for a metric without targets."""
     worst: float | None = None
     """The worst score that it can give; None where that is not known."""
+    misfit: Callable[[Any, KnownTargets], str] | None = None
+    """Why outputs cannot be scored with targets of the data, for certain, '' where they may be; None: nothing is known
+    of what the project's own function takes."""
 
     def scorer(self, keep: Path | None = None, reference: Path | None = None, *, is_paired: bool = False) -> Scorer:
         """For one pass over the data. An unlabelled metric writes what it saw to `keep`, and compares with `reference`,
@@ -70,13 +74,21 @@ def make_metric(spec: MetricSpec, loader: loading.Loader) -> Metric:
         if spec.is_unlabelled:
             return Metric(spec.name, True, built_in, prepare, called, summed)
         return Metric(
-            spec.name, True, built_in, prepare, called, summed, _paired(lambda: built_in(None, None), True), 0.0
+            spec.name,
+            True,
+            built_in,
+            prepare,
+            called,
+            summed,
+            _paired(lambda: built_in(None, None), True),
+            0.0,
+            None if prepare is not None else partial(misfit, spec.top_k or 1, spec.name),
         )
     found = _found(spec, loader)
     if isinstance(found, type) or _is_instance(found):
         made = _instance(found, spec)
         name = _class_name(spec, made)
-        sums, direction = classes.Sums(classes.fresh(made)), _direction(made, name, spec)
+        sums, direction = classes.Sums(torchmetrics_contract.fresh(made)), _direction(made, name, spec)
         kind = partial(classes.ClassMetric, sums, name, spec.activation, is_prepared=prepare is not None)
         return Metric(
             name,
@@ -87,6 +99,7 @@ def make_metric(spec: MetricSpec, loader: loading.Loader) -> Metric:
             (lambda row, examples: sums.score(row)) if sums.adds_up else None,
             _paired(kind, direction, lambda: kind(keeps_singles=False)),
             classes.worst_of(made, higher_is_better=direction),
+            None if prepare is not None else partial(torchmetrics_contract.misfit, sums.metric, name),
         )
     name = _name_of(spec.name, found)
     _refuse_for_function(spec, name)

@@ -27,6 +27,7 @@ from pytest_modelopt.measuring.worker.metrics.scored_outputs import (
     shape,
 )
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Score
+from pytest_modelopt.measuring.worker.metrics.torchmetrics_contract import classes_of, fresh, ignored_by, none_of
 from pytest_modelopt.measuring.worker.structure import own
 from pytest_modelopt.results.metric import Activation
 
@@ -115,16 +116,6 @@ def takes_probabilities(metric: Any) -> str:
         if any(isinstance(module, bases) for module in metric.modules()):
             return activation
     return ""
-
-
-def classes_of(metric: Any, predictions: Any) -> int | None:
-    """How many classes the targets may name; None where they name none."""
-    import torchmetrics.text
-
-    if isinstance(metric, torchmetrics.text.Perplexity) and isinstance(predictions, torch.Tensor):
-        return predictions.shape[-1]
-    classes = getattr(metric, "num_classes", None)
-    return classes if type(classes) is int else None
 
 
 def worst_of(metric: Any, *, higher_is_better: bool) -> float | None:
@@ -245,15 +236,11 @@ class ClassMetric:
         if classes is None or not isinstance(targets, torch.Tensor) or targets.is_floating_point():
             return
         outside = (targets < 0) | (targets >= classes)
-        ignored = getattr(self._metric, "ignore_index", None)
-        for index in ignored if isinstance(ignored, (list, tuple)) else [] if ignored is None else [ignored]:
+        for index in ignored_by(self._metric):
             outside &= targets != index
         if bool(outside.any()):
             row = int(outside.nonzero()[0][0]) if targets.ndim else 0
-            raise VariantError(
-                f"target {int(targets[outside][0])} of example {batch.first + row} is not one of the {classes} classes "
-                f"of the metric `{self._name}`; where it stands for nothing, say so: `arguments: {{ignore_index: ...}}`"
-            )
+            raise VariantError(none_of(int(targets[outside][0]), batch.first + row, classes, self._name))
 
     def _update_slice(self, index: int, predictions: Any, targets: Any) -> None:
         if index not in self._of_slices:
@@ -349,13 +336,6 @@ class Singles:
     def _stop(self, why: str) -> None:
         self._stopped = why
         self.summands = array("d")
-
-
-def fresh(metric: Any) -> Any:
-    """A copy to which no example was shown."""
-    copied = metric.clone()
-    copied.reset()
-    return copied
 
 
 def adds_up(metric: Any) -> bool:

@@ -149,11 +149,11 @@ class LitertInt8(LayerRecipe):
 
 def _steps(converted: LiteRT, batch: Inputs, number: int) -> Iterator[dict[str, Any]]:
     """The calls of the program that one calibration batch makes."""
-    from pytest_modelopt.optimizing.runtimes.litert.litert_module import cut
+    from pytest_modelopt.optimizing.runtimes.fixed_sizes_module import cut
 
     args, kwargs = arguments(batch)
     try:
-        for part in cut(converted.engine, converted.signature.flat_inputs(args, kwargs)):
+        for part in cut(converted.signature.flat_inputs(args, kwargs), converted.engine.inputs, "LiteRT"):
             yield {f"args_{index}": tensor.contiguous().numpy() for index, tensor in enumerate(part)}
     except (TypeError, ValueError) as error:
         raise RecipeError(

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torch.utils import _pytree
 
+from pytest_modelopt.optimizing.runtimes.fixed_sizes_module import Place, run_in_parts
 from pytest_modelopt.optimizing.runtimes.litert.tflite import float_constants
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule, Signature
 
 NAME = "serving_default"
 """Of the one signature that litert_torch gives to a program."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a tensor of a call lies in the interpreter."""
-
-    index: int
-    shape: tuple[int, ...]
-    dtype: torch.dtype
 
 
 @dataclass(frozen=True)
@@ -33,11 +26,6 @@ class Engine:
     interpreter: Any
     inputs: tuple[Place, ...]
     outputs: tuple[Place, ...]
-
-    @property
-    def examples(self) -> int:
-        """How many examples it takes at a time."""
-        return self.inputs[0].shape[0]
 
 
 class LiteRT(RuntimeModule):
@@ -65,7 +53,7 @@ class LiteRT(RuntimeModule):
         return Engine(interpreter, _places(runner.get_input_details()), _places(runner.get_output_details()))
 
     def run(self, engine: Engine, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        return run_in_parts(engine, inputs)
+        return run(engine, inputs)
 
     def parts(self) -> dict[str, bytes]:
         return {".tflite": self.program}
@@ -94,57 +82,9 @@ def _empty(dtype: Any) -> Any:
     return numpy.empty(0, dtype)
 
 
-def cut(engine: Engine, inputs: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """The inputs in parts that the program takes, in its types; the last part repeats an example to be full.
-
-    Raises:
-        ValueError: for sizes that the program was not converted for, or numbers that its types do not hold.
-    """
-    examples = _refuse_other_sizes(engine, inputs)
-    given = [_as(tensor, place) for tensor, place in zip(inputs, engine.inputs, strict=True)]
-    for start in range(0, examples, engine.examples):
-        stop = start + engine.examples
-        if stop <= examples:
-            yield [tensor[start:stop] for tensor in given]
-        else:
-            chosen = [*range(start, examples), *([start] * (stop - examples))]
-            yield [tensor[chosen] for tensor in given]
-
-
-def _refuse_other_sizes(engine: Engine, inputs: Sequence[torch.Tensor]) -> int:
-    """The number of examples in the call.
-
-    Raises:
-        ValueError: for sizes that the program was not converted for.
-    """
-    given = [tuple(tensor.shape) for tensor in inputs]
-    fixed = [place.shape[1:] for place in engine.inputs]
-    if [shape[1:] for shape in given] != fixed or len({shape[:1] for shape in given}) != 1 or not given[0]:
-        wanted = " and ".join(str(("examples", *shape)).replace("'", "") for shape in fixed)
-        raise ValueError(
-            f"the LiteRT program was converted for inputs of shape {wanted}, not {' and '.join(map(str, given))}: "
-            "every size but the number of examples is fixed"
-        )
-    return given[0][0]
-
-
-def _as(tensor: torch.Tensor, place: Place) -> torch.Tensor:
-    """In the type of the program's input: LiteRT counts in int32 where torch does in int64."""
-    if tensor.dtype == place.dtype:
-        return tensor
-    if tensor.dtype is torch.int64 and place.dtype is torch.int32 and tensor.numel():
-        limits = torch.iinfo(torch.int32)
-        if int(tensor.min()) < limits.min or int(tensor.max()) > limits.max:
-            raise ValueError("an input of the LiteRT program holds whole numbers beyond 32 bits")
-    return tensor.to(place.dtype)
-
-
-def run_in_parts(engine: Engine, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def run(engine: Engine, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """The outputs for a batch of any number of examples."""
-    parts = [invoke(engine, part) for part in cut(engine, inputs)]
-    if not parts:
-        return [torch.empty((0, *place.shape[1:]), dtype=place.dtype) for place in engine.outputs]
-    return [torch.cat(outputs)[: len(inputs[0])] for outputs in zip(*parts, strict=True)]
+    return run_in_parts(partial(invoke, engine), inputs, engine.inputs, engine.outputs, "LiteRT")
 
 
 def invoke(engine: Engine, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:

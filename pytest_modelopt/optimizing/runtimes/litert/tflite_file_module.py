@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from pytest_modelopt.optimizing.runtimes.litert.litert_module import Engine, LiteRT, Place, run_in_parts
+from pytest_modelopt.optimizing.runtimes.fixed_sizes_module import Place
+from pytest_modelopt.optimizing.runtimes.litert.litert_module import Engine, LiteRT, run
 from pytest_modelopt.optimizing.runtimes.litert.tflite import named_constants
 from pytest_modelopt.optimizing.runtimes.program_file_module import Port, ProgramFile
 
@@ -40,7 +41,7 @@ class File(ProgramFile):
         return [str(each["name"]) for each in engine.interpreter.get_output_details()]
 
     def run(self, engine: Engine, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        return run_in_parts(engine, inputs)
+        return run(engine, inputs)
 
     def weights(self) -> Iterator[tuple[str, str, torch.Tensor]]:
         for name, numbers in named_constants(Path(self.file).read_bytes()):

@@ -30,7 +30,7 @@ class File(ProgramFile):
     """In float32, as the recipes: a file that one of them made gates as the recipe does."""
 
     runtime: ClassVar[str] = "OpenVINO"
-    setting: ClassVar[str] = (
+    setting = (
         "floating point is computed in float32, as by the recipes; by itself OpenVINO takes bfloat16 on CPUs that have "
         f"it and gives other answers there, so serve it with INFERENCE_PRECISION_HINT={PRECISION}"
     )
