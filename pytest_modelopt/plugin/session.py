@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.baseline.revision import RevisionBase
     from pytest_modelopt.baseline.saved_record import SavedBase
     from pytest_modelopt.config.loader import BudgetsFile, CaseEntry, Defaults, ModelEntry
+    from pytest_modelopt.measuring.controller.layer_trials import LayerTrials
     from pytest_modelopt.measuring.controller.paired_timing import IsOpen
     from pytest_modelopt.measuring.controller.runner import Progress, Runner
     from pytest_modelopt.measuring.controller.side_by_side import GoesOn
@@ -176,6 +177,13 @@ class Session:
         if judged.error is None and planned.recipe != ORIGINAL and compares_nothing(judged):
             judged = replace(judged, error=CaseError("compare", format_nothing_compared(judged)), verdicts=())
         return replace(judged, findings=examine(judged, self._environment))
+
+    def layer_trials(
+        self, case_id: str, model: str, variant: Variant, inference: Inference, pass_s: float
+    ) -> LayerTrials:
+        """A worker in which the variant's recipe is tried on some layers, a pass of its data taking about `pass_s`
+        seconds. Raises WorkerFailed."""
+        return self.runner.layer_trials(_planned(case_id, model, (), variant, inference), variant, pass_s)
 
     def run_against(self, case_id: str, entry: CaseEntry) -> Case:
         """Measure one variant of budgets.yaml, or the original, beside the same at the base, and judge that."""

@@ -13,6 +13,7 @@ from pytest_modelopt.measuring.controller.base_variants import BaseVariants
 from pytest_modelopt.measuring.controller.case_timing import CaseTiming, asks
 from pytest_modelopt.measuring.controller.fresh_processes import measure_process_memory
 from pytest_modelopt.measuring.controller.made_again import require_same
+from pytest_modelopt.measuring.controller.layer_trials import LayerTrials
 from pytest_modelopt.measuring.controller.paired_timing import IsOpen
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.side_by_side import (
@@ -193,6 +194,22 @@ class Runner:
             self._context.end(original)  # looking may leave other strides behind; whoever needs it gets a fresh one
         assert original.measurement is not None
         return original.measurement, layers
+
+    def layer_trials(self, case: PlannedCase, variant: Variant, pass_s: float) -> LayerTrials:
+        """A worker, opened, in which the variant's recipe is tried on some layers. Raises WorkerFailed."""
+        original = self._measured_original(variant, case.name)
+        if original.error is not None:
+            raise WorkerFailed(original.error.message, original.error.output)
+        trials = LayerTrials(self._context, self._measuring, original, variant)
+        try:
+            trials.open(next_stage(MeasuredCase, case), pass_s)
+        except Failed as failed:
+            trials.close()
+            raise WorkerFailed(failed.error.message, failed.error.output) from None
+        except BaseException:
+            trials.close()
+            raise
+        return trials
 
     def time(self, case: MeasuredCase, variant: Variant, is_open: IsOpen) -> MeasuredCase:
         """The case with its times, which alone were missing; its variant is made anew in a worker of its own."""
