@@ -44,7 +44,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "diagnosis": {"judging", "limits", "optimizing", "results", "statistics"},
     "baseline": {"config", "limits", "measuring", "optimizing", "results"},
     "selftest": {"judging", "limits", "measuring", "optimizing", "reporting", "results", "statistics"},
-    "exploring": {"editing", "judging", "limits", "measuring", "optimizing", "reporting", "results"},
+    "exploring": {"editing", "judging", "limits", "measuring", "optimizing", "reporting", "results", "statistics"},
 }
 MAY_KNOW["testing"] = {"measuring", "optimizing"}  # one public module
 MAY_KNOW["plugin"] = set(MAY_KNOW) - {"editing", "exploring", "selftest"}

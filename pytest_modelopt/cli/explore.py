@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.exploring.cache import Cache
     from pytest_modelopt.exploring.funnel import Search
     from pytest_modelopt.exploring.space import Space
+    from pytest_modelopt.results.measurement import LayerCoverage, Measurement
     from pytest_modelopt.results.verdicts import Limit
 
 _DESCRIPTION = """\
@@ -50,6 +51,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--aim", choices=("memory", "speedup", "size"), default="memory", help="default: memory")
     parser.add_argument("--time", type=seconds, default=600.0, metavar="TIME", help="for all of it (10 min)")
     parser.add_argument("--write", action="store_true", help="put the recipe with its limits into the budgets file")
+    parser.add_argument(
+        "--sensitivity", action="store_true", help="print what --recipe (int8-dynamic) costs on each layer, and no more"
+    )
     parser.add_argument("--fresh", action="store_true", help="forget what earlier calls have measured of the model")
     parser.add_argument(
         "--seed", type=count, default=1, metavar="N", help="which examples choose, and which confirm (1)"
@@ -188,14 +192,19 @@ def _explore(
     start: float,
 ) -> int:
     from pytest_modelopt.cli.explore_gauge import GateGauge, Watch
+    from pytest_modelopt.cli.explore_sensitivity import tell_sensitivity
     from pytest_modelopt.cli.progress_line import show
     from pytest_modelopt.exploring import answer_text
     from pytest_modelopt.plugin.options import Options
 
-    settings = Options(True, budgets.path, False, None, False, options.time_limit, None)
+    settings = Options(True, budgets.path, False, None, False, options.time_limit, None, bisect_s=0.0)
     watch = Watch(start + options.time)
     gauge = GateGauge(budgets, model, limits, options.aim, watch, settings, options.seed)
     try:
+        if options.sensitivity:
+            original, _ = _looked(options, gauge)
+            _use(cache, gauge, original)
+            return tell_sensitivity(options, gauge, cache)
         answer = _searched(options, gauge, cache, start)
         show("")
         for line in answer_text.lines(answer, gauge.session.environment):
@@ -213,21 +222,14 @@ def _explore(
 
 
 def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start: float) -> Answer:
-    from pytest_modelopt import __version__
     from pytest_modelopt.exploring import makeup_text
     from pytest_modelopt.exploring.answer_text import Answer
     from pytest_modelopt.exploring.confirming import confirm, finalists
-    from pytest_modelopt.exploring.funnel import Search, TimeIsUp
+    from pytest_modelopt.exploring.funnel import Search
+    from pytest_modelopt.exploring.mixing import Mixing
     from pytest_modelopt.exploring.space import worth_trying
-    from pytest_modelopt.results.figures import format_time
 
-    try:
-        original, layers = gauge.look()
-    except TimeIsUp:
-        raise ValueError(
-            f"{format_time(options.time)} of --time were over before the original was measured, which is the first "
-            "step: give more --time"
-        ) from None
+    original, layers = _looked(options, gauge)
     took = time.monotonic() - start
     seen = original.observations
     space = worth_trying(_space(options, gauge.model), layers, (seen.derived_layers if seen else None) or {})
@@ -237,20 +239,15 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
         tell(
             f"explored at its first workload, {gauge.model.workloads[0].name}; what is chosen may not be best at others"
         )
-    environment = gauge.session.environment
-    assert environment is not None
-    cache.use(seen.digest if seen else None, original.data_fingerprint, gauge.work, __version__, environment)
-    if cache.of_others:
-        tell(
-            f"{cache.of_others} earlier measurements are of another model, other data, another call or --seed, other "
-            "versions or another machine, and are not used"
-        )
+    _use(cache, gauge, original)
     ends = _ends(options.time, gauge.time_limit_s, took)
 
     def begin(stage: Literal["measuring", "timing"]) -> None:
         gauge.watch.until = start + ends[stage]
 
-    search = Search(space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin)
+    search = Search(
+        space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin, mix=Mixing(gauge, cache)
+    )
     search.run()
     _require_one_candidate(search, options.time, took)
     gauge.watch.until = start + options.time
@@ -261,6 +258,34 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
     after = [each.case.variant.examples for each in confirmed if each.case.variant is not None]
     examples = (original.examples, max(after, default=0))
     return Answer(search, len(chosen), tuple(confirmed), end, gauge.part is not None, examples)
+
+
+def _use(cache: Cache, gauge: GateGauge, original: Measurement) -> None:
+    """Take what was measured of this model before, and say what of others is there."""
+    from pytest_modelopt import __version__
+
+    environment, seen = gauge.session.environment, original.observations
+    assert environment is not None
+    cache.use(seen.digest if seen else None, original.data_fingerprint, gauge.work, __version__, environment)
+    if cache.of_others:
+        tell(
+            f"{cache.of_others} earlier measurements are of another model, other data, another call or --seed, other "
+            "versions or another machine, and are not used"
+        )
+
+
+def _looked(options: argparse.Namespace, gauge: GateGauge) -> tuple[Measurement, tuple[LayerCoverage, ...]]:
+    """The original and its layers, within the time."""
+    from pytest_modelopt.exploring.funnel import TimeIsUp
+    from pytest_modelopt.results.figures import format_time
+
+    try:
+        return gauge.look()
+    except TimeIsUp:
+        raise ValueError(
+            f"{format_time(options.time)} of --time were over before the original was measured, which is the first "
+            "step: give more --time"
+        ) from None
 
 
 def _require_one_candidate(search: Search, whole_s: float, original_s: float) -> None:

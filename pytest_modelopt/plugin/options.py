@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 DEFAULT_BUDGETS = "budgets.yaml"
+DEFAULT_BISECT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Options:
     """A limit that head states less strictly than its base is red."""
     budgets_on_command_line: bool = False
     """Whoever runs pytest named the budgets file: it is the same path at the base, whatever ini files say."""
+    bisect_s: float | None = None
+    """For the layers through which a recipe breaks a limit on answers; 0: they are not looked for."""
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -95,6 +98,13 @@ def add_options(parser: pytest.Parser) -> None:
         "step_limit)",
     )
     group.addoption(
+        "--modelopt-bisect",
+        metavar="TIME",
+        default=None,
+        help="where a recipe breaks a limit on answers, look so long for the layers that do it, or 'off' (ini: "
+        f"modelopt_bisect; default: {DEFAULT_BISECT_S:.0f} s)",
+    )
+    group.addoption(
         "--modelopt-against",
         metavar="REV",
         default=None,
@@ -124,6 +134,7 @@ def add_options(parser: pytest.Parser) -> None:
     )
     parser.addini("modelopt_time_limit", "timing per comparison, such as '20 s'", default=None)
     parser.addini("modelopt_step_limit", "limit of any other single step of a worker, such as '10 min'", default=None)
+    parser.addini("modelopt_bisect", "time to look for layers that break a limit on answers, or 'off'", default=None)
     parser.addini("modelopt_against", "the git revision to compare with, or 'merge-base:REV'", default=None)
     parser.addini("modelopt_baseline", "the saved record to compare with, relative to the ini file", default=None)
     parser.addini("modelopt_save", "where to save the record, relative to the ini file", default=None)
@@ -150,6 +161,7 @@ def read_options(config: pytest.Config) -> Options:
         strict=bool(config.getini("modelopt_strict") if strict is None else strict),
         time_limit_s=_seconds(config, "time_limit"),
         step_limit_s=_seconds(config, "step_limit"),
+        bisect_s=_seconds(config, "bisect", off="off"),
         against=against,
         baseline=baseline,
         save=_path(config, "save")[0],
@@ -197,7 +209,8 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 -- as pytest does: links stay as the user names them
 
 
-def _seconds(config: pytest.Config, key: str) -> float | None:
+def _seconds(config: pytest.Config, key: str, off: str | None = None) -> float | None:
+    """`off`: the word for no time at all."""
     from pytest_modelopt.limits.units import UnitError, parse_time
 
     option = f"--modelopt-{key.replace('_', '-')}"
@@ -206,7 +219,10 @@ def _seconds(config: pytest.Config, key: str) -> float | None:
         given, source = config.getini(f"modelopt_{key}"), f"modelopt_{key}"
     if not given:
         return None
+    if off is not None and str(given).strip() == off:
+        return 0.0
     try:
         return parse_time(given)
     except UnitError as error:
-        raise pytest.UsageError(f"{source}: {error}") from None
+        otherwise = f"; or '{off}'" if off is not None else ""
+        raise pytest.UsageError(f"{source}: {error}{otherwise}") from None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.plugin.ended_tests import GatedTests, Report
-from pytest_modelopt.plugin.options import Options
+from pytest_modelopt.plugin.options import DEFAULT_BISECT_S, Options
 from pytest_modelopt.reporting.names import case_name
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.base import Against, Base
@@ -117,6 +117,7 @@ class Session:
             limits = StepLimits(
                 time_limit_s=options.time_limit_s or defaults.time_limit_s,
                 step_limit_s=options.step_limit_s or defaults.step_limit_s,
+                bisect_s=DEFAULT_BISECT_S if options.bisect_s is None else options.bisect_s,
             )
             breaks_memory, breaks_answers = _breaks("memory"), _breaks("score", "predictions")
             self._runner = Runner(limits, self.progress, breaks_memory, breaks_answers, self._leaves_loading_open)

@@ -69,6 +69,10 @@ class LayerTrials:
         Raises:
             Failed: the model or the recipe cannot be tried so.
         """
+        variant = self._made.variant
+        if variant.data is None or variant.generation is not None:
+            why = "there is no data to answer on" if variant.data is None else "it generates"
+            raise Failed(CaseError("compare", f"the model's layers cannot be tried one by one: {why}"))
         self._case = case
         self._measuring.load(self._made, case.name)
         answers, self._bytes = self._ask("begin_trials", examples=self._made.examples, pass_s=pass_s, keep=self._path)
@@ -89,9 +93,13 @@ class LayerTrials:
 
     def keep(self, groups: Sequence[LayerGroup]) -> Tried:
         """The recipe on all other layers."""
-        found: LayerTrial = self._ask(
-            "try_keeping", recipe=self._recipe, kept=[group.name for group in groups], reference=self._path
-        )
+        names = [group.name for group in groups]
+        try:
+            found: LayerTrial = self._ask("try_keeping", recipe=self._recipe, kept=names, reference=self._path)
+        except Failed as failed:
+            if self._made.worker is None or not self._made.worker.is_alive:
+                raise
+            return Tried(self._case, None, failed.error.message)  # its answers cannot be scored, as those of NaN
         answers, measurement = found.answers, self._before.measurement
         if answers is None or measurement is None:
             return Tried(self._case, None, found.why)
