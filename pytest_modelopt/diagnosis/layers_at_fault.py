@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_modelopt.diagnosis.evidence import Evidence
 from pytest_modelopt.optimizing.expression import RecipeError, parse
-from pytest_modelopt.results.verdicts import Finding
+from pytest_modelopt.results.verdicts import Finding, Row
 
 
 def layers_at_fault(evidence: Evidence) -> Finding | None:
@@ -15,10 +15,11 @@ def layers_at_fault(evidence: Evidence) -> Finding | None:
         recipe = str(parse(evidence.case.recipe).keeping(list(found.layers)))
     except RecipeError:  # of a record that was made with recipes of a project
         recipe = ""
+    layers: list[Row] = [{"name": name, "kind": kind} for name, kind in found.layers.items()]
     return Finding(
         "layers-at-fault",
         {
-            "layers": [{"name": name, "kind": kind} for name, kind in found.layers.items()],
+            "layers": layers,
             "recipe": recipe,
             "kept_bytes": found.kept_bytes,
             "changed_bytes": found.changed_bytes,

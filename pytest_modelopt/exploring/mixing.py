@@ -59,11 +59,13 @@ class Mixing:
             found = Sensitivity(recipe, self.cache, trials.groups, tell)
             found.measure(trials)
             kept = kept_layers(found.costs, lambda groups: self._holds(trials, groups))
-        return None if not kept else recipe.keeping([group.name for group in kept])
+            if not kept or trials.keep(kept).changes_nothing:
+                return None
+        return recipe.keeping([group.name for group in kept])
 
     def _holds(self, trials: Trials, groups: Sequence[LayerGroup]) -> bool:
         tried = trials.keep(groups)
-        return not tried.why and not _of_answers(self.gauge.judge(tried.case))
+        return tried.changes_nothing or (not tried.why and not _of_answers(self.gauge.judge(tried.case)))
 
 
 def worth_mixing(trials: Sequence[Trial], aim: Aim) -> list[Trial]:

@@ -264,3 +264,4 @@ class LayerTrial:
     weights_bytes: int | None = None
     """That the variant holds; None where its memory cannot be read."""
     why: str = ""
+    changes_nothing: bool = False

@@ -27,6 +27,8 @@ class Tried:
     saved_bytes: int | None
     why: str = ""
     """Why there are no answers."""
+    changes_nothing: bool = False
+    """Whether that is since the recipe has nothing left to change: the answers are those of the model as it is."""
 
 
 class OutOfTime(Exception):
@@ -86,6 +88,11 @@ class LayerTrials:
         self.groups = self._ask("layer_groups", recipe=self._recipe)
 
     @property
+    def load_s(self) -> float:
+        """What it took to load the model before."""
+        return self._original.seconds.get("load", 0.0)
+
+    @property
     def score(self) -> float | None:
         """Of the model as it is, on the examples of the trials."""
         assert self._before.answers is not None
@@ -102,7 +109,7 @@ class LayerTrials:
             return Tried(self._case, None, failed.error.message)  # its answers cannot be scored, as those of NaN
         answers, measurement = found.answers, self._before.measurement
         if answers is None or measurement is None:
-            return Tried(self._case, None, found.why)
+            return Tried(self._case, None, found.why, found.changes_nothing)
         after = Measured(
             self._made.variant,
             loaded=self._made.loaded,

@@ -29,6 +29,8 @@ def find(
         Failed: the model's layers cannot be tried.
     """
     trials.until = time.monotonic() + within_s
+    if trials.load_s > within_s:
+        raise OutOfTime
     trials.open(case, within_s / PASSES)
     search = _Search(trials, breaks)
     if len(trials.groups) < 2 or search.holds([]):  # on the examples of the trials it breaks no limit
@@ -40,7 +42,7 @@ def find(
             kinds.setdefault(group.kind, []).append(group)
         enough = by_kind(kinds, search.harm, search.holds) if len(kinds) > 1 else list(trials.groups)
         if enough is not None:
-            least(enough, search.holds)
+            search.narrow(enough)
     except OutOfTime:
         is_least = False
         if search.best is None:
@@ -93,6 +95,8 @@ class _Search:
         if len(groups) == len(self._trials.groups):  # then nothing is changed, which keeps every limit
             return True
         tried = self._try(groups)
+        if tried.changes_nothing:
+            return True
         if tried.why or self._breaks(tried.case):
             return False
         if groups and (self.best is None or _size(groups) < _size(self.best)):
@@ -104,8 +108,17 @@ class _Search:
         tried = self._try(groups)
         changed = tried.case.agreement
         if tried.why:
-            return float("inf")
+            return 0.0 if tried.changes_nothing else float("inf")
         return changed.flips / changed.examples if changed is not None else tried.case.drop or 0.0
+
+    def narrow(self, enough: Sequence[LayerGroup]) -> None:
+        """Find the least part of what must stay; a small layer that does as well goes before a large one."""
+        largest = max(group.weight_bytes for group in enough)
+        small = sorted(
+            (group for group in self._trials.groups if group.weight_bytes <= largest),
+            key=lambda each: each.weight_bytes,
+        )
+        least(small if self.holds(small) else enough, self.holds)
 
     def found(self, *, is_least: bool) -> LayersAtFault | None:
         if self.best is None:

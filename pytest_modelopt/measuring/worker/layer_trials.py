@@ -23,6 +23,7 @@ from pytest_modelopt.measuring.worker.called_model import alone
 from pytest_modelopt.measuring.worker.changed_part import Done, optimized, part_of
 from pytest_modelopt.measuring.worker.memory import tensor_meter
 from pytest_modelopt.measuring.worker.scoring import Scoring
+from pytest_modelopt.optimizing.apply import RecipeDidNothing
 from pytest_modelopt.optimizing.describe import type_name
 from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.optimizing.keeping import named_modules, with_those_that_share
@@ -60,7 +61,7 @@ class LayerTrials(Scoring):
         try:
             done = self._applied(recipe.keeping(kept))
         except RecipeError as error:
-            return LayerTrial(why=str(error))
+            return LayerTrial(why=str(error), changes_nothing=isinstance(error, RecipeDidNothing))
         held = _held_bytes(done.whole)
         return LayerTrial(self._scored(done.whole, reference=Path(reference)), held)
 
