@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import pytest_modelopt
+from pytest_modelopt.cli.main import _COMMANDS
 
 PACKAGE = Path(pytest_modelopt.__file__).parent
 HEAVY = {
@@ -148,6 +150,24 @@ def test_torchmetrics_is_imported_by_nothing_that_every_run_imports(module: str)
 @pytest.mark.parametrize("module", MODULES)
 def test_every_file_says_in_its_first_line_why_it_exists(module: str) -> None:
     assert ast.get_docstring(_tree(module))
+
+
+def test_each_file_that_the_documents_of_the_house_name_is_there() -> None:
+    root = PACKAGE.parent
+    files = [
+        f"/{file.relative_to(root).as_posix()}"
+        for room in ("pytest_modelopt", "tests", "benchmarks")
+        for file in (root / room).rglob("*.py")
+    ]
+    text = "".join((root / name).read_text(encoding="utf-8") for name in ("ARCHITECTURE.md", "docs/measuring.md"))
+    named = re.findall(r"`([\w/]+\.py)\b", text)
+    assert len(named) > 100
+    assert [name for name in named if not any(file.endswith(f"/{name}") for file in files)] == []
+
+
+def test_each_command_is_one_file_and_one_entry() -> None:
+    parsers = {name for name in IN_ROOMS if room_of(name) == "cli" and "def add_parser(" in MODULES[name].read_text()}
+    assert parsers == {command.__name__ for command in _COMMANDS}
 
 
 def test_each_test_is_of_one_kind_which_its_room_says(request: pytest.FixtureRequest) -> None:

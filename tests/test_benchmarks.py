@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import common, rounds
+from benchmarks import common, explore, rounds
 from benchmarks.common import Row, Store
 
 SETTINGS = {"benchmark": "false_alarms", "seed": 1}
@@ -55,3 +55,31 @@ def test_the_load_ends_with_the_benchmark() -> None:
         assert load is not None
         assert load.poll() is None
     assert load.poll() is not None
+
+
+@pytest.mark.parametrize(
+    ("places", "dominated"),
+    [
+        ([], 0.0),
+        ([(0.5, 0.0, 0.5)], 0.5 * 0.1 * 0.5),
+        ([(0.5, 0.0, 0.5), (0.75, 0.05, 0.75)], 0.5 * 0.1 * 0.5),  # one covers the other
+        ([(0.5, 0.05, 0.5), (0.25, 0.075, 0.75)], 0.5 * 0.05 * 0.5 + 0.75 * 0.025 * 0.25 - 0.5 * 0.025 * 0.25),
+        ([(0.5, 0.1, 0.5), (1.0, 0.0, 0.5)], 0.0),  # at the end of the box
+    ],
+)
+def test_the_volume_that_places_dominate_is_that_of_the_union_of_boxes(
+    places: list[explore.Place], dominated: float
+) -> None:
+    for given in (places, places[::-1]):
+        assert explore.volume(given, (1.0, 0.1, 1.0)) == pytest.approx(dominated, abs=1e-12)
+
+
+def test_the_share_that_is_reached_is_by_the_figures_of_the_exhaustive_search() -> None:
+    def row(recipe: str, memory: float | None, drop: float) -> Row:
+        return {"recipe": recipe, "memory": memory, "drop": drop, "speedup": 0.5}
+
+    known = {each["recipe"]: each for each in (row("a", 0.5, -0.01), row("b", 0.25, 0.05))}
+    assert explore.reached([row("a", 0.4, 0.0), row("b", None, 0.0)], known) == pytest.approx(1.0)
+    # of 0.5 * 0.1 + 0.75 * 0.05 - 0.5 * 0.05
+    assert explore.reached([row("b", 0.25, 0.05)], known) == pytest.approx(0.0375 / 0.0625)
+    assert explore.reached([], known) == 0.0

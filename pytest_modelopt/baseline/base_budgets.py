@@ -41,12 +41,12 @@ def find_budgets(tree: BaseTree, budgets: Path, root: Path | None) -> Found:
     same = tree.mapped(budgets)
     configured = None if root is None else _configured(tree.mapped(root))
     if configured is not None and configured.resolve() != same.resolve():
-        return Found(configured, _told(tree, configured, budgets))
+        return Found(configured, _format_moved(tree, configured, budgets))
     if same.is_file():
         return Found(same)
     moved = _moved(tree)
     if len(moved) == 1:
-        return Found(moved[0], _told(tree, moved[0], budgets))
+        return Found(moved[0], _format_moved(tree, moved[0], budgets))
     names = ", ".join(file.relative_to(tree.folder).as_posix() for file in moved[:_NAMES_SHOWN])
     why = f"head lacks {len(moved)} budgets files of {_base(tree)} ({names}), and which of them this was is not known"
     return Found(None, unknown=why if moved else "")
@@ -84,7 +84,7 @@ def _is_budgets(file: Path, tree: BaseTree) -> bool:
     return True
 
 
-def _told(tree: BaseTree, file: Path, budgets: Path) -> str:
+def _format_moved(tree: BaseTree, file: Path, budgets: Path) -> str:
     was, now = os.path.relpath(file, tree.folder), os.path.relpath(budgets, tree.repository)
     return f"the budgets file was {was} at {_base(tree)}, and is {now} now"
 

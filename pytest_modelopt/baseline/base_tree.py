@@ -98,9 +98,9 @@ def check_out(revision: str, start: Path) -> BaseTree:
         asked=revision,
         head=head.line,
         has_uncommitted=uncommitted,
-        pointers=_told(pointers),
-        changed=_told(changed),
-        missing_submodules=_told(missing),
+        pointers=_decoded(pointers),
+        changed=_decoded(changed),
+        missing_submodules=_decoded(missing),
     )
 
 
@@ -144,7 +144,7 @@ def _is_changed(tree: BaseTree) -> bool:
     if any(name.endswith((".py", ".yaml", ".yml")) for name in tree.changed):
         return True
     listings = (("ls-files", "-z"), ("ls-tree", "-r", "-z", "--name-only", "--full-tree", tree.commit))
-    tracked = {name for listing in listings for name in _told(_checked(ask(tree.repository, *listing)).items)}
+    tracked = {name for listing in listings for name in _decoded(_checked(ask(tree.repository, *listing)).items)}
     return not tracked.isdisjoint(tree.changed)
 
 
@@ -321,5 +321,5 @@ def _checked(answer: Answer) -> Answer:
     return answer
 
 
-def _told(names: list[bytes]) -> tuple[str, ...]:
+def _decoded(names: list[bytes]) -> tuple[str, ...]:
     return tuple(sorted({name.decode(errors="backslashreplace") for name in names}))

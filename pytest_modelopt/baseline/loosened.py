@@ -194,7 +194,7 @@ def _of_limit(before: _Stated, after: _Stated, old: Limit, new: Limit) -> Iterat
         was, now = before.settings[name], after.settings[name]
         if _may_be_kinder(new.name, name, was, now):
             old_text, new_text = (
-                f"{limit.text} at {name} {_told_setting(name, value)}" for limit, value in ((old, was), (new, now))
+                f"{limit.text} at {name} {_format_setting(name, value)}" for limit, value in ((old, was), (new, now))
             )
             yield entry("relaxed", old_text, new_text, f"another {name}")
     if old.level == "error" and new.level == "warn":
@@ -235,7 +235,7 @@ def _may_be_kinder(limit: str, setting: str, was: str | float | None, now: str |
     return was != now
 
 
-def _told_setting(name: str, value: str | float | None) -> str:
+def _format_setting(name: str, value: str | float | None) -> str:
     if name == "time_limit" and isinstance(value, float):
         return format_time(value)
     return "none" if value is None else str(value)

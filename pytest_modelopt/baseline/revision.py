@@ -25,6 +25,7 @@ from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.results.base import Against, Base, Loosening
 from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import MeasuredCase
+from pytest_modelopt.results.figures import format_first
 from pytest_modelopt.results.source import ProgramSource
 
 _HASH_SHOWN = 12
@@ -167,7 +168,7 @@ class RevisionBase:
         if known not in self._lacking:
             with with_heads_untracked(self.tree) as folder:
                 used = None if folder is None else would_run(_in_folder(base, folder))
-            self._lacking[known] = _told_untracked(used, self.name) if used else ""
+            self._lacking[known] = _format_untracked(used, self.name) if used else ""
         if not self._lacking[known]:
             return case
         told = f"{why}; {self._lacking[known]}"
@@ -203,10 +204,10 @@ class RevisionBase:
         if named is not None and is_tracked(self.tree, named):
             return ""  # this change adds it, and so mends the base
         if named is not None:
-            return _told_untracked((str(named.relative_to(self.tree.repository)),), self.name)
+            return _format_untracked((str(named.relative_to(self.tree.repository)),), self.name)
         with with_heads_untracked(self.tree) as folder:
             used = None if folder is None else would_run(_in_folder(base, folder))
-        return "" if used is None else _told_untracked(used, self.name)
+        return "" if used is None else _format_untracked(used, self.name)
 
     def _named(self, text: str) -> Path | None:
         """A file that an error names and the base's tree has not, as a path of head: head has it, or git ignores it."""
@@ -341,7 +342,7 @@ def _in_folder(base: Variant, folder: Path) -> Variant:
     )
 
 
-def _told_untracked(files: tuple[str, ...], base: str) -> str:
+def _format_untracked(files: tuple[str, ...], base: str) -> str:
     what = f"{_few(files)} {'is' if len(files) == 1 else 'are'}" if files else "files that it needs are"
     ways = [
         "give it a `base_setup:` in budgets.yaml, a command that makes or fetches them in its tree (`base_setup: "
@@ -357,5 +358,4 @@ def _told_untracked(files: tuple[str, ...], base: str) -> str:
 
 
 def _few(paths: tuple[str, ...]) -> str:
-    more = f" and {len(paths) - _PATHS_SHOWN} more" if len(paths) > _PATHS_SHOWN else ""
-    return ", ".join(paths[:_PATHS_SHOWN]) + more
+    return format_first(paths, _PATHS_SHOWN)

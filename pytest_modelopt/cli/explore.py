@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pytest_modelopt.cli.arguments import count, seconds
 from pytest_modelopt.cli.exit_codes import INTERRUPTED, PASSED, RED
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from pytest_modelopt.config.loader import BudgetsFile, ModelEntry
     from pytest_modelopt.exploring.answer_text import Answer
     from pytest_modelopt.exploring.cache import Cache
-    from pytest_modelopt.exploring.funnel import Search
+    from pytest_modelopt.exploring.choice import Trial
+    from pytest_modelopt.exploring.funnel import Part, Search, Tuner
     from pytest_modelopt.exploring.space import Space
     from pytest_modelopt.results.measurement import LayerCoverage, Measurement
     from pytest_modelopt.results.verdicts import Limit
@@ -31,7 +34,8 @@ those that keep all limits the best by --aim. Limits are those of the model's `b
 
 First it tells what the model is made of and which recipes can pay. Then each recipe is measured, the cheapest evidence
 first, on one half of the examples; one that breaks a limit is not measured further, and only those that may win are
-timed. The best are measured anew on the other half, in fresh processes, as the gate does it: only these figures count.
+timed. Then further settings of what nothing dominates are tried, by Optuna. The best are measured anew on the other
+half, in fresh processes, as the gate does it: only these figures count.
 
 Ctrl-C or the end of --time leaves the best answer so far. What was measured is kept in the user's cache folder, so that
 a second call goes on; --fresh forgets it. --write puts the recipe with its limits into the budgets file.
@@ -54,6 +58,12 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--sensitivity", action="store_true", help="print what --recipe (int8-dynamic) costs on each layer, and no more"
     )
+    parser.add_argument(
+        "--tune",
+        action=argparse.BooleanOptionalAction,
+        help="try further settings of what nothing dominates (default: unless --recipe says what is tried)",
+    )
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the files of the chosen variant there")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier calls have measured of the model")
     parser.add_argument(
         "--seed", type=count, default=1, metavar="N", help="which examples choose, and which confirm (1)"
@@ -180,6 +190,19 @@ def _space(options: argparse.Namespace, model: ModelEntry) -> Space:
     return runnable(options.recipe or explored(), device, has_calibration=model.calibration is not None)
 
 
+def _tunes(options: argparse.Namespace) -> bool:
+    return not options.recipe if options.tune is None else bool(options.tune)
+
+
+def _with_knobs(options: argparse.Namespace, space: Space) -> Space:
+    """The space, with the reason where further settings of its recipes cannot be tried."""
+    from pytest_modelopt.exploring import tuning
+
+    if not _tunes(options) or tuning.is_installed():
+        return space
+    return replace(space, impossible=(*space.impossible, ("further settings of recipes", tuning.MISSING)))
+
+
 # --- the search ------------------------------------------------------------------------------------------------------
 
 
@@ -192,6 +215,7 @@ def _explore(
     start: float,
 ) -> int:
     from pytest_modelopt.cli.explore_gauge import GateGauge, Watch
+    from pytest_modelopt.cli.explore_report import export_choice, keep_record, plot
     from pytest_modelopt.cli.explore_sensitivity import tell_sensitivity
     from pytest_modelopt.cli.progress_line import show
     from pytest_modelopt.exploring import answer_text
@@ -209,8 +233,12 @@ def _explore(
         show("")
         for line in answer_text.lines(answer, gauge.session.environment):
             tell(line)
+        plot(options.record, answer, model.name)
         if answer.confirmed:
-            _keep_record(options.record, gauge)
+            keep_record(options.record, gauge)
+        if options.export is not None:
+            gauge.watch.until = math.inf
+            export_choice(options.export, options.record, answer, gauge)
     finally:
         gauge.close()
         show("")
@@ -222,7 +250,7 @@ def _explore(
 
 
 def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start: float) -> Answer:
-    from pytest_modelopt.exploring import makeup_text
+    from pytest_modelopt.exploring import makeup_text, tuning
     from pytest_modelopt.exploring.answer_text import Answer
     from pytest_modelopt.exploring.confirming import confirm, finalists
     from pytest_modelopt.exploring.funnel import Search
@@ -232,21 +260,28 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
     original, layers = _looked(options, gauge)
     took = time.monotonic() - start
     seen = original.observations
-    space = worth_trying(_space(options, gauge.model), layers, (seen.derived_layers if seen else None) or {})
-    for line in makeup_text.lines(gauge.model.name, original, layers, space):
+    derived = (seen.derived_layers if seen else None) or {}
+    space = _with_knobs(options, worth_trying(_space(options, gauge.model), layers, derived))
+    for line in makeup_text.lines(gauge.model.name, original, layers, space, derived):
         tell(line)
     if len(gauge.model.workloads) > 1:
         tell(
             f"explored at its first workload, {gauge.model.workloads[0].name}; what is chosen may not be best at others"
         )
     _use(cache, gauge, original)
-    ends = _ends(options.time, gauge.time_limit_s, took)
+    tunes = _tunes(options) and tuning.is_installed()
+    ends = _ends(options.time, gauge.time_limit_s, took, tunes=tunes)
 
-    def begin(stage: Literal["measuring", "timing"]) -> None:
+    def begin(stage: Part) -> None:
         gauge.watch.until = start + ends[stage]
 
+    linear = sum(each.weight_bytes for each in layers if "Linear" in (each.type, derived.get(each.type)))
+
+    def tuner(trials: Sequence[Trial]) -> Tuner | None:
+        return tuning.tuner_of(trials, linear, options.seed) if tunes else None
+
     search = Search(
-        space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin, mix=Mixing(gauge, cache)
+        space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin, tuner, mix=Mixing(gauge, cache)
     )
     search.run()
     _require_one_candidate(search, options.time, took)
@@ -304,19 +339,13 @@ def _require_one_candidate(search: Search, whole_s: float, original_s: float) ->
     )
 
 
-def _ends(whole_s: float, time_limit_s: float, original_s: float) -> dict[str, float]:
-    """When measuring and timing end, in seconds from the start: time is left to measure the finalists anew."""
+def _ends(whole_s: float, time_limit_s: float, original_s: float, *, tunes: bool) -> dict[Part, float]:
+    """When each part ends, in seconds from the start: time is left for settings, and to measure the finalists anew."""
     from pytest_modelopt.exploring.funnel import FINALISTS
 
     anew_s = min(0.4 * whole_s, original_s + FINALISTS * (original_s / 2 + time_limit_s / 4))
-    return {"measuring": 0.85 * (whole_s - anew_s), "timing": whole_s - anew_s}
-
-
-def _keep_record(path: Path, gauge: GateGauge) -> None:
-    from pytest_modelopt.results.json import write
-
-    write(gauge.session.record(complete=True), path)
-    tell(f"{path}: the finalists as they were measured anew (`pytest-modelopt report {path}`)")
+    search_s = whole_s - anew_s
+    return {"measuring": (0.6 if tunes else 0.85) * search_s, "tuning": 0.85 * search_s, "timing": search_s}
 
 
 def _write(options: argparse.Namespace, budgets: BudgetsFile, answer: Answer, gauge: GateGauge) -> None:

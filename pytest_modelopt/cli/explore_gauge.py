@@ -142,8 +142,7 @@ class GateGauge:
             session.finalists, session.timed_limits = len(finalists), self._timed * len(finalists)
         seconds = max(_LEAST_S, (self.watch.until - time.monotonic()) / left / 2)
         self.watch.tell(f"measuring {trial.recipe} anew, {len(finalists) - left + 1} of {len(finalists)} finalists")
-        part = None if self.part is None else replace(self.part, index=1)
-        case = self._run(trial.recipe, part, min(seconds, self.time_limit_s))
+        case = self._run(trial.recipe, self._other_part, min(seconds, self.time_limit_s))
         session.planned = (*session.planned, case.id)
         session.add(case)
         return case
@@ -156,6 +155,10 @@ class GateGauge:
         """
         variant, model = self._variant(recipe, self.part), self.model
         return self.session.layer_trials(self._name(recipe), model.name, variant, model.inference, _PASS_S)
+
+    def shipped(self, recipe: Expression) -> Variant:
+        """The variant as it was measured anew, to be written."""
+        return self._variant(recipe, self._other_part)
 
     def close(self) -> None:
         self.session.close()
@@ -186,6 +189,11 @@ class GateGauge:
     def _variant(self, recipe: Expression | None, part: DataPart | None) -> Variant:
         made = variant_of(self.budgets, self.model, recipe, Path.cwd(), None, self.model.workloads[0])
         return replace(made, part=part, points=())
+
+    @property
+    def _other_part(self) -> DataPart | None:
+        """Of the examples that confirm."""
+        return None if self.part is None else replace(self.part, index=1)
 
     @property
     def time_limit_s(self) -> float:

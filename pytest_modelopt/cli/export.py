@@ -12,9 +12,12 @@ from pytest_modelopt.cli.printing import tell
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
     from pytest_modelopt.cli.arguments import Commands
     from pytest_modelopt.config.loader import BudgetsFile, CaseEntry
+    from pytest_modelopt.measuring.controller.runner import Runner
+    from pytest_modelopt.measuring.variant import Variant
     from pytest_modelopt.results.measurement import Measurement
     from pytest_modelopt.results.record import Record
 
@@ -45,37 +48,65 @@ def add_parser(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.cli.progress_line import Shown, show
     from pytest_modelopt.config.loader import load_budgets
-    from pytest_modelopt.measuring.controller.process import WorkerFailed
     from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
-    from pytest_modelopt.plugin.selection import keyword
     from pytest_modelopt.plugin.session import variant_of
-    from pytest_modelopt.results.file_sums import sha256_of
 
     stated: Path = options.budgets or options.default_budgets
     budgets = load_budgets(stated.resolve(), relative_to=Path.cwd(), root=options.root)
     entry = _entry(budgets, options.model, options.recipe)
     variant = variant_of(budgets, entry.model, entry.expression, Path.cwd())
-    name = options.name or keyword(f"{entry.model.name}-{entry.recipe}").replace("/", "_")
+    name = options.name or file_name(entry.model.name, entry.recipe)
     if Path(name).name != name:
         raise ValueError(f"--name: {name!r} is no plain name of a file; give the folder by --output")
     record, recorded = _recorded(options.record, entry.name)
-    folder: Path = options.output
-    folder.mkdir(parents=True, exist_ok=True)
     runner = Runner(StepLimits(budgets.defaults.time_limit_s, budgets.defaults.step_limit_s), Shown())
     try:
-        files = runner.export(variant, folder.resolve() / name, entry.name, recorded)
-    except WorkerFailed as failed:
-        raise ValueError(f"{entry.name}: {failed.message}" + (f"\n{failed.output}" if failed.output else "")) from None
+        sums = write_variant(runner, variant, options.output, name, entry.name, recorded)
     finally:
         show("")
         runner.close()
+    add_to_record(options.record or RECORD, record, recorded, entry.name, sums)
+    _tell_of_loader(variant, options.output, sums)
+    return PASSED
+
+
+def file_name(model: str, recipe: str) -> str:
+    """Of the files of a variant, without a suffix."""
+    from pytest_modelopt.plugin.selection import keyword
+
+    return keyword(f"{model}-{recipe}").replace("/", "_")
+
+
+def write_variant(
+    runner: Runner, variant: Variant, folder: Path, name: str, case: str, recorded: Measurement | None
+) -> dict[Path, str]:
+    """Make the variant again and write its files into the folder; the sum of each, which is told.
+
+    With `recorded` only where it is what was measured then.
+
+    Raises:
+        ValueError: it cannot be written, or is another one now.
+    """
+    from pytest_modelopt.cli.progress_line import show
+    from pytest_modelopt.measuring.controller.process import WorkerFailed
+    from pytest_modelopt.results.file_sums import sha256_of
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        files = runner.export(variant, folder.resolve() / name, case, recorded)
+    except WorkerFailed as failed:
+        raise ValueError(f"{case}: {failed.message}" + (f"\n{failed.output}" if failed.output else "")) from None
+    show("")
     if variant.is_called_otherwise:
         part = f"`{variant.optimize}`" if variant.optimize else "the model"
         tell(f"written is {part}, which recipes change; what is around it is the project's own code")
     sums = {file: sha256_of(file) for file in files}
     for file, digest in sums.items():
         tell(f"{folder / file.name}: {file.stat().st_size:,} bytes, SHA-256 {digest}")
-    _tell_of_record(options.record or RECORD, record, recorded, entry.name, sums)
+    return sums
+
+
+def _tell_of_loader(variant: Variant, folder: Path, files: Iterable[Path]) -> None:
     loader = next((file for file in files if file.suffix == ".py"), None)
     if loader is not None and not variant.is_called_otherwise:
         module = loader.stem if folder.is_absolute() else ".".join([*folder.parts, loader.stem])
@@ -83,7 +114,6 @@ def run(options: argparse.Namespace) -> int:
             f"{folder / loader.name} loads it by torch's weights_only, with the classes that it names; gate it as a "
             f"candidate by `factory: {module}:load`"
         )
-    return PASSED
 
 
 def _entry(budgets: BudgetsFile, model: str, recipe: str) -> CaseEntry:
@@ -114,7 +144,7 @@ def _recorded(path: Path | None, name: str) -> tuple[Record | None, Measurement 
     return record, None
 
 
-def _tell_of_record(
+def add_to_record(
     path: Path, record: Record | None, recorded: Measurement | None, name: str, sums: dict[Path, str]
 ) -> None:
     """Put the sums of the exported files into the record, or say that the record has no measurement of them."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pytest_modelopt.cli.init_files import Found
-from pytest_modelopt.editing.first_budgets import AS_FAST, Outcome
+from pytest_modelopt.editing.first_budgets import AS_FAST, NOT_TOO_WRONG, Outcome, why_too_wrong
+from pytest_modelopt.exploring.early_out import why_out
 from pytest_modelopt.exploring.space import fits, kinds, runnable, usual
 from pytest_modelopt.optimizing.expression import Expression, parse
 from pytest_modelopt.reporting.cells import PROCESS_METER
@@ -19,7 +20,7 @@ from pytest_modelopt.results.source import ProgramSource
 if TYPE_CHECKING:
     from pytest_modelopt.config.loader import CaseEntry
     from pytest_modelopt.plugin.session import Session
-    from pytest_modelopt.results.case import Case
+    from pytest_modelopt.results.case import Case, MeasuredCase, Stage
     from pytest_modelopt.results.record import Record
 
 
@@ -66,13 +67,18 @@ def try_recipes(session: Session, entries: Sequence[CaseEntry], *, within_s: flo
             untried[entry.recipe] = "the model has no layer that they change"
         else:
             variant = session.variant(entry)
-            case = session.run(entry.name, entry.model.name, (AS_FAST,), variant, entry.model.inference)
+            funnel = _Funnel()
+            inference = entry.model.inference
+            case = session.run(entry.name, entry.model.name, (AS_FAST,), variant, inference, funnel.goes_on)
             if session.runner.original_failed:
                 raise ValueError(explain(case, strict=False))
-            session.add(case)
             layers |= _layers(case)
+            if funnel.why:
+                untried[entry.recipe] = funnel.why
+            else:
+                session.add(case)
     record = session.record(complete=True)
-    told = _told(record)
+    told = _format_figures(record)
     cases = {case.recipe: case for case in record.cases}
     outcomes = [
         Outcome(
@@ -87,6 +93,20 @@ def try_recipes(session: Session, entries: Sequence[CaseEntry], *, within_s: flo
     return Tried(record, tuple(outcomes))
 
 
+class _Funnel:
+    """The funnel of explore, with what init asks for: what is too wrong is not timed, and perhaps not even scored."""
+
+    def __init__(self) -> None:
+        self.why = ""
+        """Why some of the answers were enough."""
+
+    def goes_on(self, case: MeasuredCase, stage: Stage | Literal["look"]) -> bool:
+        if stage == "look":
+            self.why = why_out(case, (NOT_TOO_WRONG,))
+            return not self.why
+        return stage != "timing" or not why_too_wrong(case)
+
+
 def _layers(case: Case) -> set[str]:
     """The classes of the model's layers, and those of torch that they are derived from; empty where nobody knows."""
     if case.coverage is None or case.reference is None:
@@ -96,7 +116,7 @@ def _layers(case: Case) -> set[str]:
     return kinds(case.coverage.layers, derived or {})
 
 
-def _told(record: Record) -> dict[str, str]:
+def _format_figures(record: Record) -> dict[str, str]:
     """What was measured, in words, by recipe."""
     told = {}
     for row in (row for block in blocks(record) for row in block.rows):

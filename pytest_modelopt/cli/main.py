@@ -66,7 +66,7 @@ def status_of(options: argparse.Namespace) -> int:
     try:
         status: int = options.run(options)
     except ValueError as error:  # BudgetsError, RecipeError, RecordError: already in words
-        tell(_in_words(error), sys.stderr)
+        tell(_error_text(error), sys.stderr)
         return WRONG_INPUT
     except OSError as error:
         tell(f"{error.filename}: {error.strerror}" if error.filename else str(error), sys.stderr)
@@ -74,7 +74,7 @@ def status_of(options: argparse.Namespace) -> int:
     return status
 
 
-def _in_words(error: ValueError) -> str:
+def _error_text(error: ValueError) -> str:
     """What is wrong with a record is one line, however long the text is that is wrong, and whatever it holds."""
     from pytest_modelopt.reporting.plain_text import plain_line
     from pytest_modelopt.results.json import RecordError

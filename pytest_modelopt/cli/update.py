@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
     after = replaced(document.source, texts)
     if texts and not options.dry_run:
         _write(path, after, document, done, options.root)
-    for line in (*_difference(document.source, after, str(options.budgets)), *_told(done, options)):
+    for line in (*_difference(document.source, after, str(options.budgets)), *_format_update(done, options)):
         tell(line)
     for name in foreign_cases(budgets, record):
         tell(f"the record's case {_plain(name)} is not in {options.budgets}")
@@ -151,7 +151,9 @@ def _difference(before: str, after: str, name: str) -> Iterator[str]:
     return (line.rstrip("\r") for line in lines)
 
 
-def _told(done: Update, options: argparse.Namespace) -> Iterator[str]:
+def _format_update(done: Update, options: argparse.Namespace) -> Iterator[str]:
+    from pytest_modelopt.results.figures import format_count
+
     if done.changes:
         yield ""
     for change in done.changes:
@@ -162,26 +164,22 @@ def _told(done: Update, options: argparse.Namespace) -> Iterator[str]:
     if done.left:
         yield ""
         yield "left as they are:"
-    yield from (_told_left(each) for each in done.left)
+    yield from (_format_left(each) for each in done.left)
     yield ""
-    count = _limits(len(done.changes))
+    count = format_count(len(done.changes), "limit")
     yield f"{options.budgets}: {count} set, {done.tight} tight already, {len(done.left)} left as they are"
     if done.rules:
         yield (
-            f"{_limits(done.rules)} against a base left: each is a rule for changes and no figure of the model "
-            "(--regression sets them, too)"
+            f"{format_count(done.rules, 'limit')} against a base left: each is a rule for changes and no figure of the "
+            "model (--regression sets them, too)"
         )
     if options.dry_run:
         yield "--dry-run: nothing was written"
 
 
-def _told_left(left: Left) -> str:
+def _format_left(left: Left) -> str:
     limit = left.limit
     return f"  {limit.file}:{limit.line}: {limit.name} {_plain(limit.text)} {_plain(left.why)}"
-
-
-def _limits(count: int) -> str:
-    return f"{count} limit{'' if count == 1 else 's'}"
 
 
 def _plain(text: str) -> str:

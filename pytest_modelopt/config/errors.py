@@ -53,7 +53,7 @@ def parse_metric(value: object, live: type) -> MetricSpec:
     try:
         return MetricForm.model_validate(value, context={"live": live}).spec()
     except ValidationError as error:
-        raise _told(error, "metric") from None
+        raise _as_value_error(error, "metric") from None
 
 
 def parse_call(value: object, live: type) -> Generation:
@@ -63,10 +63,10 @@ def parse_call(value: object, live: type) -> Generation:
         generation: Generation = adapter.validate_python(value, context={"live": live}).spec()
         return generation
     except ValidationError as error:
-        raise _told(error, "call") from None
+        raise _as_value_error(error, "call") from None
 
 
-def _told(error: ValidationError, what: str) -> ValueError:
+def _as_value_error(error: ValidationError, what: str) -> ValueError:
     found = error.errors(include_url=False)
     told = [explain((what, *f["loc"]), f["type"], f["input"], f.get("ctx", {}).get("error")) for f in found]
     return ValueError("; ".join(told))

@@ -273,7 +273,7 @@ class PatternSpec(CallSpec):
 
     @model_validator(mode="before")
     @classmethod
-    def _tell_limits_the_metric(cls, data: object, info: ValidationInfo) -> object:
+    def _pass_metric_to_limits(cls, data: object, info: ValidationInfo) -> object:
         """What a bare number or a point means in an accuracy limit depends on the metric of the model around it."""
         if isinstance(data, dict) and isinstance(info.context, dict):
             unstated = PERPLEXITY if isinstance(data.get("call"), dict) else cls.unstated_metric

@@ -14,7 +14,7 @@ from pytest_modelopt.judging.headroom import judged, tightest, with_headroom
 from pytest_modelopt.limits.catalogue import LIMITS, is_looser, parse_value
 from pytest_modelopt.limits.units import UnitError
 from pytest_modelopt.reporting.messages.reasons import format_useless
-from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.case import Case, MeasuredCase
 from pytest_modelopt.results.figures import format_bytes
 from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.verdicts import Limit, Verdict
@@ -39,8 +39,10 @@ EXAMPLES_OF_ROOM = 3
 """So many examples may go wrong beyond those that do: of 0 of n, 3 / n is the 95% bound for others of their kind."""
 _FEWEST = 12
 """Of fewer examples, that room would be a quarter of all of them."""
-_WRONG = 0.05
+WRONG = 0.05
 """A drop beyond this share of the best score, or of the original's where there is none, is too much."""
+NOT_TOO_WRONG = Limit("max_accuracy_drop", WRONG, f"{100 * WRONG:g} pp", "error", "init", 0)
+"""The same as a limit, of a score from 0 to 1."""
 _ROUNDING = 1e-9
 _WIDTH = 118
 _LONGEST = 4000
@@ -85,11 +87,8 @@ def why_not(outcome: Outcome, timed_limits: int) -> str:
         return outcome.untried
     if case.error is not None:
         return case.error.message
-    drop = case.drop
-    if drop is not None and case.reference is not None and case.reference.score is not None:
-        is_share = in_unit_interval(case.metric)
-        if drop > _WRONG * (1.0 if is_share else abs(case.reference.score)) + _ROUNDING:
-            return f"its score dropped by {LIMITS['max_accuracy_drop'].format(drop, unit_interval=is_share)}"
+    if too_wrong := why_too_wrong(case):
+        return too_wrong
     speed = _verdict(case, "min_speedup", _SLOWEST, timed_limits)
     if speed.outcome == "fail" or (speed.measured is not None and speed.measured < _SLOWEST):
         return f"it takes more than {1 / _SLOWEST:g} times as long as the original"
@@ -97,6 +96,17 @@ def why_not(outcome: Outcome, timed_limits: int) -> str:
         return ""
     least = f"{SAVED:.0%} (or {format_bytes(_LEAST_SAVED)})"
     return f"it saves less than {least} of memory and of size, and is not {FASTER}x as fast for certain"
+
+
+def why_too_wrong(case: MeasuredCase) -> str:
+    """Why the answers alone leave it out; '' where they do not."""
+    drop = case.drop
+    if drop is None or case.reference is None or case.reference.score is None:
+        return ""
+    is_share = in_unit_interval(case.metric)
+    if drop <= WRONG * (1.0 if is_share else abs(case.reference.score)) + _ROUNDING:
+        return ""
+    return f"its score dropped by {LIMITS['max_accuracy_drop'].format(drop, unit_interval=is_share)}"
 
 
 def _saves(case: Case, timed_limits: int) -> bool:

@@ -161,13 +161,13 @@ def _change(budgets: BudgetsFile, sharing: list[Stated], record: Record, setting
     value = _parsed(sharing[0], text, found)
     is_looser = value > limit.value if from_above else value < limit.value
     if is_broken and not settings.loosen:
-        raise _Leave(f"is broken by {_told(decisive)}; with --loosen it would become {text}")
+        raise _Leave(f"is broken by {_format_measured(decisive)}; with --loosen it would become {text}")
     if not is_broken and (is_looser or value == limit.value):
         return None
     for each in found:
         if judged(each.case, limit, value, record.timed_limits).outcome != "pass":
             raise _Leave(f"{each.case.name} would not keep {text} for certain")
-    return Change(place, limit, text, _told(decisive), len({each.case for each in sharing}))
+    return Change(place, limit, text, _format_measured(decisive), len({each.case for each in sharing}))
 
 
 def _measured(budgets: BudgetsFile, stated: Stated, record: Record, settings: Settings) -> Iterator[_Measured]:
@@ -273,7 +273,7 @@ def _typed(text: str) -> object:
     return text
 
 
-def _told(each: _Measured) -> str:
+def _format_measured(each: _Measured) -> str:
     """'3.08 MiB (digits-vit/int8-dynamic)'."""
     figure = each.end if each.verdict.measured is None else each.verdict.measured
     assert figure is not None

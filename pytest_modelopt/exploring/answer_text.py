@@ -1,40 +1,40 @@
-"""The answer of an exploration in words: the table, what was chosen and why, what did not pay, what may differ."""
+"""The answer of an exploration in words: what was chosen and why, what did not pay, what may differ."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tabulate import tabulate
-
 from pytest_modelopt.editing.first_budgets import format_untried
 from pytest_modelopt.editing.value_format import reworded
+from pytest_modelopt.exploring.answer_table import limit_names, table_lines
 from pytest_modelopt.exploring.choice import (
     Aim,
     Miss,
     Trial,
     broken,
     dominator,
+    knees,
     nearest_miss,
     open_limits,
     tied_with_best,
 )
 from pytest_modelopt.exploring.confirming import Confirmed, winner
-from pytest_modelopt.exploring.funnel import End, Search
+from pytest_modelopt.exploring.funnel import FINALISTS, End, Search
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.derived import Derived
-from pytest_modelopt.reporting.cells import NOT_MEASURED, PROCESS_METER, drop_cell, memory_cell, size_cell, speedup_cell
+from pytest_modelopt.reporting.cells import drop_cell
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.figures import format_factor, format_percentage
 from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.record import Environment
-from pytest_modelopt.results.verdicts import Limit
 
 _AIMS: dict[Aim, str] = {"memory": "takes the least memory", "size": "is the smallest", "speedup": "is the fastest"}
+_NAMED = 8
+"""Recipes that a sentence names."""
 _LONGEST = 160
 """Characters of why a recipe could not be made or measured."""
-_HEADERS = ("", "recipe", "memory", "size", "speed", "drop", "measured")
 
 
 @dataclass(frozen=True)
@@ -64,53 +64,11 @@ class Answer:
 
 
 def lines(answer: Answer, environment: Environment | None) -> Iterator[str]:
-    yield from _table(answer)
+    yield from table_lines(answer.search.trials, answer.confirmed)
     yield from _chosen(answer)
     yield _what_did_not_pay(answer)
     yield _elsewhere(answer, environment)
     yield from _untried(answer)
-
-
-# --- the table -------------------------------------------------------------------------------------------------------
-
-
-def _table(answer: Answer) -> Iterator[str]:
-    """Undominated candidates first; of a finalist its confirmed figures, and below them what the chosen part said."""
-    measured = [trial for trial in answer.search.trials if trial.case is not None and trial.case.variant is not None]
-    whole = [trial for trial in measured if trial.is_whole]
-    found = {id(trial): dominator(trial, whole) for trial in whole}
-    measured.sort(key=lambda trial: (found.get(id(trial), trial) is not None, bool(broken(trial.case)), trial.order))
-    rows: list[tuple[str, ...]] = []
-    anew = {each.trial.order: each for each in answer.confirmed}
-    for trial in measured:
-        mark = ">" if found.get(id(trial), trial) is None else ""
-        assert trial.case is not None
-        if trial.order in anew:
-            rows.append((mark, str(trial.recipe), *_cells(anew[trial.order].case), "confirmed"))
-            rows.append(("", "  as it was chosen", *_cells(trial.case), _state(trial)))
-        else:
-            rows.append((mark, str(trial.recipe), *_cells(trial.case), _state(trial)))
-    if not rows:
-        return
-    yield from tabulate(rows, _HEADERS, tablefmt="simple", disable_numparse=True).splitlines()
-    yield "> nothing is certainly better in memory, size, drop and speed together"
-    if any(row[2].endswith(PROCESS_METER) for row in rows):
-        yield f"{PROCESS_METER} memory of fresh processes, of both sides: torch's allocator does not see the variant's"
-
-
-def _cells(case: Case) -> tuple[str, ...]:
-    has_pairs = case.timing is not None and bool(case.timing.pairs)
-    speed = speedup_cell(case.timing, 1) if has_pairs and case.timing is not None else NOT_MEASURED
-    drop = NOT_MEASURED if case.drop is None else drop_cell(case, case.drop)
-    return memory_cell(case), size_cell(case), speed, drop
-
-
-def _state(trial: Trial) -> str:
-    if trial.why:
-        return f"stopped: {trial.why}"
-    misses = _limits([each.limit for each in broken(trial.case)])
-    cached = " (earlier)" if trial.is_cached else ""
-    return f"breaks {misses}{cached}" if misses else f"chosen part{cached}"
 
 
 # --- sentences -------------------------------------------------------------------------------------------------------
@@ -119,11 +77,7 @@ def _state(trial: Trial) -> str:
 def _chosen(answer: Answer) -> Iterator[str]:
     """Why what was chosen won; or what came nearest, and what moving its limit would buy."""
     if not answer.search.limits:
-        yield (
-            f"No limit was stated, so nothing is chosen: {_named(answer.search.front)} are the whole front, of which "
-            "none is certainly worse than another in all; state limits, such as --max-accuracy-drop 1pp, and one of "
-            "them is chosen."
-        )
+        yield _front(answer)
     elif (won := answer.winner) is not None:
         yield _why_it_won(answer, won)
     elif not answer.confirmed and (may := answer.search.holding or answer.search.undecided):
@@ -141,10 +95,22 @@ def _chosen(answer: Answer) -> Iterator[str]:
     yield from _told_of_parts(answer)
 
 
+def _front(answer: Answer) -> str:
+    """All of it, and its knees, where no limit was stated."""
+    front = answer.search.front
+    told = (
+        f"No limit was stated, so nothing is chosen: {_named(front)} are the whole front, of which none is certainly "
+        "worse than another in all"
+    )
+    if len(front) > FINALISTS:
+        told += f"; {_named(knees(front)[:FINALISTS])} are its knees, which give up least in all at once"
+    return f"{told}; state limits, such as --max-accuracy-drop 1pp, and one of them is chosen."
+
+
 def _unconfirmed(answer: Answer, best: Trial) -> str:
     """The best so far, where the end came before it was measured anew."""
     left = open_limits(best.case)
-    kept = f"all limits but {_limits(left)}" if left else "all limits"
+    kept = f"all limits but {limit_names(left)}" if left else "all limits"
     undecided = f", which {'was' if len(left) == 1 else 'were'} not decided" if left else ""
     aim = "" if left else f" and {_AIMS[answer.search.aim]}"
     return (
@@ -189,9 +155,9 @@ def _nearest(answer: Answer, miss: Miss) -> str:
     limit, case = miss.binding.limit, miss.trial.case
     assert case is not None
     others = [each.limit for each in broken(case) if each.limit.name != limit.name]
-    beside = f" (it breaks {_limits(others)}, too)" if others else ""
+    beside = f" (it breaks {limit_names(others)}, too)" if others else ""
     if undecided := open_limits(case):
-        beside += f" ({_limits(undecided)} is open)"
+        beside += f" ({limit_names(undecided)} is open)"
     start = f"No candidate keeps all limits. `{miss.trial.recipe}` comes nearest, and {limit.name} binds{beside}: "
     if miss.needed is None:
         return f"{start}of it no value can be told that it would keep."
@@ -201,17 +167,15 @@ def _nearest(answer: Answer, miss: Miss) -> str:
     return f"{start}{needed} instead of {limit.text} gives {_gains(case)}, on the examples that chose."
 
 
-def _limits(limits: Sequence[Limit]) -> str:
-    return ", ".join(f"{each.name} {each.text}" for each in limits)
-
-
 def _what_did_not_pay(answer: Answer) -> str:
     reasons: dict[str, list[str]] = {}
     for trial in answer.search.trials:
-        if trial.case is None:
+        if trial.case is None or trial.is_tuned:
             continue
         out = broken(trial.case)
-        if trial.case.error is not None:
+        if trial.is_out_early:
+            reasons.setdefault(trial.why, []).append(str(trial.recipe))
+        elif trial.case.error is not None:
             reasons.setdefault(_shortened(trial.case.error.message), []).append(str(trial.recipe))
         elif out:
             reasons.setdefault(f"{out[0].limit.name} {out[0].limit.text}", []).append(str(trial.recipe))
@@ -247,8 +211,8 @@ def _told_of_parts(answer: Answer) -> Iterator[str]:
     if answer.is_split and answer.confirmed:
         yield (
             f"Chosen on {chose} examples; confirmed figures are of {confirmed} others, in fresh processes: of "
-            f"{len(answer.confirmed)} of {answer.finalists} finalists, which share the error of each timed limit"
-            f"{'.' if answer.end == 'done' else '; the end came before the others.'}"
+            f"{len(answer.confirmed)} of {answer.finalists} finalists, which share the error of each limit that "
+            f"statistics decide{'.' if answer.end == 'done' else '; the end came before the others.'}"
         )
     elif not answer.is_split and chose:
         yield (
@@ -266,7 +230,7 @@ def _untried(answer: Answer) -> Iterator[str]:
     left = [(str(trial.recipe), trial.why) for trial in answer.search.trials if trial.case is None]
     yield from format_untried(left)
     if answer.search.is_timed:
-        whole = [trial for trial in answer.search.trials if trial.is_whole and trial.case is not None]
+        whole = [each for each in answer.search.trials if each.is_whole and each.case is not None and not each.is_tuned]
         untimed = [str(each.recipe) for each in whole if each.case is not None and each.case.timing is None]
         if untimed:
             why = "explore ended before, or they cannot win" if answer.search.end != "done" else "they cannot win"
@@ -275,4 +239,6 @@ def _untried(answer: Answer) -> Iterator[str]:
 
 def _named(trials: Sequence[Trial]) -> str:
     names = [f"`{trial.recipe}`" for trial in trials]
+    if len(names) > _NAMED:
+        return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "nothing"

@@ -19,7 +19,9 @@ from pytest_modelopt.results.verdicts import Limit, Verdict
 Aim = Literal["memory", "speedup", "size"]
 AIMS: tuple[Aim, ...] = get_args(Aim)
 Criterion = Literal["memory", "speedup", "size", "drop"]
-CRITERIA: tuple[Criterion, ...] = ("memory", "size", "drop", "speedup")
+EXACT: tuple[Criterion, ...] = ("memory", "size", "drop")
+"""Those whose figures repeat."""
+CRITERIA: tuple[Criterion, ...] = (*EXACT, "speedup")
 
 
 _LEAST = 0.01
@@ -37,6 +39,10 @@ class Trial:
     why: str = ""
     """Why it was not tried, was not measured further, or is in error."""
     is_cached: bool = False
+    is_tuned: bool = False
+    """Whether it is another setting of a recipe that was tried before."""
+    is_out_early: bool = False
+    """Whether some of its answers were enough to leave it out."""
 
     @property
     def is_whole(self) -> bool:
@@ -94,10 +100,18 @@ def dominates(one: Case, other: Case) -> bool:
 
     What only one of them has, or neither, such as the time before anything is timed, is not compared.
     """
-    pairs = [(figure(one, each), figure(other, each)) for each in CRITERIA]
-    known = [(mine, its) for mine, its in pairs if mine is not None and its is not None]
-    no_worse = all(mine.high <= its.low or mine == its for mine, its in known)
-    return no_worse and any(mine.high < its.low for mine, its in known)
+    return covers(one, other) and any(mine.high < its.low for mine, its in _known(one, other, CRITERIA))
+
+
+def covers(one: Case, other: Case, criteria: Sequence[Criterion] = CRITERIA) -> bool:
+    """Whether one is certainly no worse than another in all of the criteria that is known of both."""
+    return all(mine.high <= its.low or mine == its for mine, its in _known(one, other, criteria))
+
+
+def _known(one: Case, other: Case, criteria: Sequence[Criterion]) -> list[tuple[Range, Range]]:
+    """The figures that both have, in pairs."""
+    pairs = ((figure(one, each), figure(other, each)) for each in criteria)
+    return [(mine, its) for mine, its in pairs if mine is not None and its is not None]
 
 
 def dominator(trial: Trial, trials: Iterable[Trial]) -> Trial | None:
@@ -167,6 +181,22 @@ def ranked(trials: Iterable[Trial], aim: Aim) -> list[Trial]:
     best = known[0][1]
     tied = sorted((trial for trial, found in known if found.overlaps(best)), key=lambda trial: trial.simplicity)
     return [*tied, *(trial for trial, found in known if not found.overlaps(best))]
+
+
+def knees(front: Sequence[Trial]) -> list[Trial]:
+    """The front by how little each gives up in all at once, the least first, and of equals the simplest.
+
+    Each figure counts by its place between the best and the worst of the front; one that is not known counts as worst.
+    """
+    given_up = dict.fromkeys(map(id, front), 0.0)
+    for criterion in CRITERIA:
+        found = {id(trial): figure(trial.case, criterion) for trial in front}
+        known = [each.middle for each in found.values() if each is not None]
+        if not known or min(known) == max(known):
+            continue
+        for key, each in found.items():
+            given_up[key] += 1.0 if each is None else (each.middle - min(known)) / (max(known) - min(known))
+    return sorted(front, key=lambda trial: (round(given_up[id(trial)], 9), trial.simplicity))
 
 
 def tied_with_best(trials: Sequence[Trial], aim: Aim) -> list[Trial]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pytest_modelopt.exploring.choice import Trial, is_confirmed, ranked
+from pytest_modelopt.exploring.choice import Trial, is_confirmed, knees, ranked
 from pytest_modelopt.exploring.funnel import FINALISTS, End, Search, TimeIsUp
 from pytest_modelopt.results.case import Case
 
@@ -22,10 +22,23 @@ class Confirmed:
 
 def finalists(search: Search) -> list[Trial]:
     """The candidates that are measured anew, the preferred one first: those that keep all limits by the aim, then those
-    of which it is not known; without limits the front."""
+    of which it is not known; without limits the knees of the front."""
     if not search.limits:
-        return search.front[:FINALISTS]
-    return [*search.holding, *ranked(search.undecided, search.aim)][:FINALISTS]
+        return knees(search.front)[:FINALISTS]
+    return _unlike([*search.holding, *ranked(search.undecided, search.aim)])
+
+
+def _unlike(preferred: Sequence[Trial]) -> list[Trial]:
+    """The first ones, of the settings that were tuned only one of the same recipes, and not all of them tuned: what is
+    near the edge of its limits by one setting is so by its neighbours, too."""
+    chosen: list[Trial] = []
+    for trial in preferred:
+        names = {step.recipe_name for step in trial.recipe.steps}
+        if trial.is_tuned and any(names == {step.recipe_name for step in each.recipe.steps} for each in chosen):
+            continue
+        chosen.append(trial)
+    plain = [trial for trial in chosen[FINALISTS - 1 :] if not trial.is_tuned]
+    return [*chosen[: FINALISTS - 1], *(plain or chosen[FINALISTS - 1 :])[:1]]
 
 
 def confirm(

@@ -1,11 +1,11 @@
 """The funnel: every candidate in turn, the cheapest evidence first, until the time is over.
 
 What the recipe changed and the size are known before memory, memory before answers, answers before times. A candidate
-that breaks a limit is not measured further, and one that another has beaten already is not timed: so there is an
-answer early, and times are spent on what may win.
+that breaks a limit, or whose first answers are certainly too bad, is not measured further, and one that another has
+beaten already is not timed: so there is an answer early, and times are spent on what may win.
 
-Continuous knobs (`ratio`, `energy`, `batches`) of what is not dominated would come behind `_measure_all`: as further
-recipes, which take the same way.
+All recipes come first, in a fixed order, then further settings of the knobs of those that nothing dominates. These are
+proposed by the figures that repeat (memory, size, drop), so a second search of the same seed takes the same way.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from pytest_modelopt.exploring.choice import (
+    EXACT,
     Aim,
     Trial,
     broken,
+    covers,
     dominator,
     holds,
     is_undecided,
@@ -25,16 +27,23 @@ from pytest_modelopt.exploring.choice import (
     open_limits,
     ranked,
 )
+from pytest_modelopt.exploring.early_out import why_out
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.measuring.controller.side_by_side import GoesOn
 from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.results.case import Case, MeasuredCase, Stage
 from pytest_modelopt.results.verdicts import Limit
 
+PATIENCE = 12
+"""So many settings in a row that add nothing end the tuning."""
+MOST_TUNED = 100
+"""So many settings end it, whatever they add."""
 FINALISTS = 3
 """So many candidates at the most are measured anew: they share the error of each timed limit."""
 NOT_REACHED = "explore ended before"
 End = Literal["done", "time", "interrupt"]
+Part = Literal["measuring", "tuning", "timing"]
+"""Of a search, each with an end of its own."""
 
 
 class TimeIsUp(BaseException):
@@ -52,6 +61,16 @@ class Gauge(Protocol):
 
     def judge(self, case: MeasuredCase) -> Case:
         """The verdicts on what is known of a case."""
+
+
+class Tuner(Protocol):
+    """Proposes further settings of recipes, by what became of those before."""
+
+    def ask(self) -> Expression:
+        """The next one to try, perhaps one that was tried before."""
+
+    def tell(self, trial: Trial) -> None:
+        """What became of the one that was asked for last."""
 
 
 class Memory(Protocol):
@@ -83,8 +102,10 @@ class Search:
     memory: Memory
     tell: Callable[[str], None] = lambda text: None
     """Shown while it runs: what is known so far."""
-    begin: Callable[[Literal["measuring", "timing"]], None] = lambda stage: None
+    begin: Callable[[Part], None] = lambda stage: None
     """Called as a stage begins, each of which has an end of its own: who measures slowly still gets some times."""
+    tuner: Callable[[Sequence[Trial]], Tuner | None] = lambda trials: None
+    """Called once all recipes were tried; None where there is nothing to tune."""
     mix: Callable[[Search], None] = lambda search: None
     """Called once all recipes were measured: it tries some with layers that stay (`mixing.py`)."""
     trials: list[Trial] = field(default_factory=list)
@@ -99,13 +120,14 @@ class Search:
             self._until_its_end("measuring", self._measure_all)
             if self.end == "done":
                 self._until_its_end("measuring", lambda: self.mix(self))
+            self._until_its_end("tuning", self._tune)
             self._until_its_end("timing", self._time_those_that_may_win)
             if self.end == "done" and not self.holding:
                 self._until_its_end("timing", self._complete_the_nearest)
         except KeyboardInterrupt:
             self.end = "interrupt"
 
-    def _until_its_end(self, stage: Literal["measuring", "timing"], work: Callable[[], None]) -> None:
+    def _until_its_end(self, stage: Part, work: Callable[[], None]) -> None:
         self.begin(stage)
         try:
             work()
@@ -151,10 +173,40 @@ class Search:
         self.tell(f"{recipe}; {self._known()}")
         self.trials[trial.order] = self._measured(trial, even_if_broken=False)
 
+    def _tune(self) -> None:
+        """Further settings, until a number of them in a row adds nothing, or there were many."""
+        tuner = self.tuner(self.trials)
+        idle = 0
+        while tuner is not None and idle < PATIENCE and len(self.trials) - len(self.recipes) < MOST_TUNED:
+            recipe = tuner.ask()
+            trial = next((each for each in self.trials if each.recipe == recipe), None)
+            if trial is None:
+                trial = Trial(recipe, len(self.trials), why=NOT_REACHED, is_tuned=True)
+                self.trials.append(trial)
+            idle += 1
+            if trial.case is None:
+                self.tell(f"setting {len(self.trials) - len(self.recipes)}: {recipe}; {self._known()}")
+                trial = self.trials[trial.order] = self._measured(trial, even_if_broken=False)
+                idle = 0 if self._adds(trial) else idle
+            tuner.tell(trial)
+
+    def _adds(self, trial: Trial) -> bool:
+        """Whether it breaks no limit, and no other setting of the same recipes is as good in all that repeats."""
+        if trial.case is None or not trial.is_whole or broken(trial.case):
+            return False
+        names = _names(trial)
+        alike = (each for each in self.trials if each is not trial and each.is_whole and _names(each) == names)
+        return not any(each.case is not None and covers(each.case, trial.case, EXACT) for each in alike)
+
     def _measured(self, trial: Trial, *, even_if_broken: bool) -> Trial:
         """All of it, or what shows that it cannot win; as it is remembered, where that is enough."""
+        why = ""
 
-        def goes_on(case: MeasuredCase, stage: Stage) -> bool:
+        def goes_on(case: MeasuredCase, stage: Stage | Literal["look"]) -> bool:
+            nonlocal why
+            if stage == "look":
+                why = "" if even_if_broken else why_out(case, self.limits)
+                return not why
             judged = self.gauge.judge(case)
             if stage == "timing":
                 return self._may_win(replace(trial, case=judged, why=""))
@@ -166,9 +218,9 @@ class Search:
             if _is_whole(case) or (broken(case) and not even_if_broken):
                 return replace(trial, case=case, why=_why_not_whole(case), is_cached=True)
         case = self.gauge.measure(trial.recipe, goes_on)
-        if case.error is None:
+        if case.error is None and not why:
             self.memory.put(trial.recipe, case)
-        return replace(trial, case=case, why=_why_not_whole(case), is_cached=False)
+        return replace(trial, case=case, why=why or _why_not_whole(case), is_cached=False, is_out_early=bool(why))
 
     def _may_win(self, trial: Trial) -> bool:
         """Whether the times of a candidate of which all else is known may make it the best of those so far."""
@@ -209,6 +261,11 @@ class Search:
     def _complete_the_nearest(self) -> None:
         """Nothing keeps all limits: the rest of what was left out of those that come nearest, for the answer."""
         stopped = [trial for trial in self.trials if trial.case is not None and broken(trial.case) and trial.why]
+        if not stopped:  # then of those whose first answers were too bad, all answers say how bad
+            early = [trial for trial in self.trials if trial.is_out_early][:FINALISTS]
+            for trial in early:
+                self.tell(f"no candidate keeps all limits; the rest of {trial.recipe}")
+                self.trials[trial.order] = self._measured(trial, even_if_broken=True)
         whole = [replace(trial, why="") for trial in stopped]
         for _ in range(FINALISTS):
             miss = nearest_miss(whole, 1)
@@ -225,6 +282,10 @@ class Search:
         if held:
             return f"best so far {held[0].recipe}"
         return "none keeps all limits so far" if self.limits else "no limits: the whole front"
+
+
+def _names(trial: Trial) -> list[str]:
+    return [step.recipe_name for step in trial.recipe.steps]
 
 
 def _is_whole(case: Case) -> bool:

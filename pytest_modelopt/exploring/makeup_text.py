@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from pytest_modelopt.editing.first_budgets import format_untried
 from pytest_modelopt.exploring.space import Space
@@ -14,8 +15,18 @@ _SHOWN = 5
 """Kinds of layers, and single layers, that are printed."""
 
 
-def lines(name: str, original: Measurement, layers: Sequence[LayerCoverage], space: Space) -> Iterator[str]:
-    """Weights and multiply-adds by kind and by layer, where the peak of memory lies, and what can pay."""
+def lines(
+    name: str,
+    original: Measurement,
+    layers: Sequence[LayerCoverage],
+    space: Space,
+    derived: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[str]:
+    """Weights and multiply-adds by kind and by layer, where the peak of memory lies, what runtimes take, and what can
+    pay.
+
+    `derived`: as in `worth_trying`.
+    """
     weights = sum(layer.weight_bytes for layer in layers)
     work = sum(layer.multiply_adds for layer in layers)
     counted = f", {format_number(work / 1e6)} million multiply-adds a call" if work else ""
@@ -31,6 +42,7 @@ def lines(name: str, original: Measurement, layers: Sequence[LayerCoverage], spa
     if len(layers) > len(by_kind):
         yield from _table(of_layer, work_in, weights, work, "layer")
     yield from _memory(original)
+    yield from _runtimes(layers, space, derived)
     yield f"{len(space.recipes)} recipes can pay and are tried"
     yield from format_untried(space.impossible)
 
@@ -45,6 +57,20 @@ def _table(weights_of: Counter[str], work_of: Counter[str], weights: int, work: 
         yield f"  {what} {name}: {format_percentage(of_weights)} of the weights{of_calls}"
     if rest := largest[_SHOWN:]:
         yield f"  and {len(rest)} more"
+
+
+def _runtimes(layers: Sequence[LayerCoverage], space: Space, derived: Mapping[str, str]) -> Iterator[str]:
+    """What each other runtime that runs here takes of the model, by its recipes of one step."""
+    weights = sum(layer.weight_bytes for layer in layers)
+    of_step = [recipe.steps[0] for recipe in space.recipes if len(recipe.steps) == 1]
+    for step in (each for each in of_step if each.gives == "runtime"):
+        if not step.changes:
+            yield f"  {step.canonical()} takes the model as a whole, in {' or '.join(step.takes)}"
+            continue
+        of = [layer for layer in layers if {layer.type, derived.get(layer.type)} & set(step.changes)]
+        share = _share(sum(layer.weight_bytes for layer in of), weights)
+        kinds = ", ".join(sorted({layer.type for layer in of}))
+        yield f"  {step.canonical()} changes {kinds}: {format_percentage(share)} of the weights"
 
 
 def _share(part: int, whole: int) -> float:

@@ -14,7 +14,7 @@ from pytest_modelopt.results.case import ORIGINAL, MeasuredCase
 from pytest_modelopt.results.metric import UNLABELLED, in_unit_interval
 from pytest_modelopt.results.verdicts import Limit, Reason, Verdict
 from pytest_modelopt.statistics.needed import examples_for_drop, examples_for_interval
-from pytest_modelopt.statistics.proportions import drop_bounds
+from pytest_modelopt.statistics.proportions import Z_ONE_SIDED_95, drop_bounds
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,19 @@ class MaxAccuracyDrop(OverallKind):
     def passes_of(self, case: MeasuredCase, figure: Number) -> Passes:
         return of_scores(case, figure, is_drop=True)
 
-    def bounds_of(self, case: MeasuredCase, limit: Limit, figure: float) -> Bounds | Reason:
+    def bounds_of(self, case: MeasuredCase, limit: Limit, figure: float, z: float = Z_ONE_SIDED_95) -> Bounds | Reason:
         changed = case.agreement
         if changed is not None:
             examples, lost, won = changed.examples, changed.right_to_wrong, changed.wrong_to_right
             needed = examples_for_drop(lost, won, examples, limit.value)
-            return Bounds(*drop_bounds(lost, won, examples), examples, needed)
+            return Bounds(*drop_bounds(lost, won, examples, z), examples, needed)
         if case.interval is None or case.variant is None:
             return Reason("no-interval")
         # An interval that does not hold what was measured would decide against the very examples.
         low, high = min(case.interval.low, figure), max(case.interval.high, figure)
+        if z != Z_ONE_SIDED_95:  # the resampled drops are not kept, so their tails count as those of a normal
+            wider = z / Z_ONE_SIDED_95
+            low, high = figure - wider * (figure - low), figure + wider * (high - figure)
         examples = case.variant.examples
         return Bounds(low, high, examples, examples_for_interval(figure, low, high, examples, limit.value))
 
@@ -86,8 +89,8 @@ class MinAccuracy(OverallKind):
     def passes_of(self, case: MeasuredCase, figure: Number) -> Passes:
         return of_scores(case, figure, is_drop=False)
 
-    def bounds_of(self, case: MeasuredCase, limit: Limit, figure: float) -> Bounds | Reason:
-        return share_bounds_of(case, limit, figure)
+    def bounds_of(self, case: MeasuredCase, limit: Limit, figure: float, z: float = Z_ONE_SIDED_95) -> Bounds | Reason:
+        return share_bounds_of(case, limit, figure, z)
 
     def with_room(self, case: MeasuredCase, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         """Of the errors behind a score from 0 to 1, and at least one example."""

@@ -19,7 +19,13 @@ from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.metric import MetricSpec, in_unit_interval
 from pytest_modelopt.results.verdicts import Limit, Parameter, Reason, Verdict
 from pytest_modelopt.statistics.needed import examples_for_share
-from pytest_modelopt.statistics.proportions import clustered_examples, clustered_share_bounds, share_bounds
+from pytest_modelopt.statistics.proportions import (
+    Z_ONE_SIDED_95,
+    clustered_examples,
+    clustered_share_bounds,
+    share_bounds,
+    shared_z,
+)
 
 _NOTHING = 1e-9
 """A difference of two scores that is no larger is rounding."""
@@ -76,8 +82,16 @@ class OverallKind(AnswerKind):
         """What the figure may be in other passes over the same examples."""
 
     @abstractmethod
-    def bounds_of(self, case: MeasuredCase, limit: Limit, figure: float) -> Bounds | Reason:
-        """Of the population, or why there are none."""
+    def bounds_of(self, case: MeasuredCase, limit: Limit, figure: float, z: float = Z_ONE_SIDED_95) -> Bounds | Reason:
+        """Of the population, at the quantile `z`, or why there are none."""
+
+    def passes_among(self, case: MeasuredCase, limit: Limit, finalists: int) -> bool:
+        """In the population by the bound at the share of its error that one finalist has."""
+        figure = self.figure_of(case)
+        if case.inference == "set" or figure is None:
+            return True  # the verdict knows
+        bounds = self.bounds_of(case, limit, float(figure), shared_z(finalists))
+        return isinstance(bounds, Bounds) and self.decide(case, limit, bounds.low, bounds.high) == "pass"
 
     def judge(self, case: MeasuredCase, limit: Limit, timed_limits: int) -> Verdict:
         figure = self.figure_of(case)
@@ -117,7 +131,7 @@ class OverallKind(AnswerKind):
         return Verdict(limit, decision, float(passes.figure), reason, bounds.low, bounds.high)
 
 
-def share_bounds_of(case: MeasuredCase, limit: Limit, figure: float) -> Bounds | Reason:
+def share_bounds_of(case: MeasuredCase, limit: Limit, figure: float, z: float = Z_ONE_SIDED_95) -> Bounds | Reason:
     """Of a share of the examples, or of the positions of sequences, which are no examples of their own."""
     if case.tokens is not None:
         found = case.tokens
@@ -125,14 +139,14 @@ def share_bounds_of(case: MeasuredCase, limit: Limit, figure: float) -> Bounds |
         independent = clustered_examples(*counts)
         needed = examples_for_share(found.share * independent, independent, limit.value)
         sequences = None if needed is None else math.ceil(needed * found.sequences / independent)
-        return Bounds(*clustered_share_bounds(*counts), found.sequences, sequences)
+        return Bounds(*clustered_share_bounds(*counts, z), found.sequences, sequences)
     if case.agreement is None:
         return Reason("not-right-or-wrong")
     examples = case.agreement.examples
     count = round(figure * examples)
     if not 0 <= count <= examples:
         return Reason("no-share", {"score": figure, "examples": examples})
-    return Bounds(*share_bounds(count, examples), examples, examples_for_share(count, examples, limit.value))
+    return Bounds(*share_bounds(count, examples, z), examples, examples_for_share(count, examples, limit.value))
 
 
 def predicts(metric: MetricSpec) -> bool:

@@ -1,11 +1,14 @@
-"""The catalogue of limits, what each one is, and how budgets are put together."""
+"""The catalogue of limits: those that the modules of this room state, and how budgets are put together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator, Sequence
 
-from pytest_modelopt.limits import accuracy, coverage, flips, generation, growth, latency, loading, memory, size, slices
+from pytest_modelopt import limits as room
 from pytest_modelopt.limits.kind import LimitKind
+from pytest_modelopt.limits.latency import TimedKind
 from pytest_modelopt.limits.spelling import did_you_mean, nearest, shown
 from pytest_modelopt.limits.units import UnitError
 from pytest_modelopt.results.answers import Inference
@@ -14,22 +17,19 @@ from pytest_modelopt.results.timed_pairs import TimedCall
 from pytest_modelopt.results.verdicts import Level, Limit, ceiling_of
 from pytest_modelopt.statistics.timing import Samples
 
+_ORDER = ("memory", "size", "latency", "loading", "generation", "accuracy", "slices", "flips", "coverage")
+_ORDER_AGAINST_BASE = ("growth", "accuracy", "latency")
+
+
+def _stated(attribute: str, order: Sequence[str]) -> Iterator[LimitKind]:
+    """The limits in `attribute` of each module of this room that has it: families of the order first, then others."""
+    names = {module.name for module in pkgutil.iter_modules(room.__path__)} - {"catalogue"}
+    for name in (*order, *sorted(names.difference(order))):
+        yield from getattr(importlib.import_module(f"{room.__name__}.{name}"), attribute, ())
+
+
 LIMITS: dict[str, LimitKind] = {
-    kind.name: kind
-    for kind in (
-        *memory.LIMITS,
-        *size.LIMITS,
-        *latency.LIMITS,
-        *loading.LIMITS,
-        *generation.LIMITS,
-        *accuracy.LIMITS,
-        *slices.LIMITS,
-        *flips.LIMITS,
-        *coverage.LIMITS,
-        *growth.AGAINST_BASE,
-        *accuracy.AGAINST_BASE,
-        *latency.AGAINST_BASE,
-    )
+    kind.name: kind for kind in (*_stated("LIMITS", _ORDER), *_stated("AGAINST_BASE", _ORDER_AGAINST_BASE))
 }
 """Every limit by name, in the order in which budgets and tables list them."""
 
@@ -109,7 +109,7 @@ def is_open(
     return any(
         kind.is_open(limit, samples, timed_limits, finalists)
         for limit, kind in kinds
-        if isinstance(kind, latency.TimedKind) and kind.call == call
+        if isinstance(kind, TimedKind) and kind.call == call
     )
 
 

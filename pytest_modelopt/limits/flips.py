@@ -12,6 +12,7 @@ from pytest_modelopt.limits.repeated_passes import Passes, of_flips, of_token_fl
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.verdicts import Limit, Reason
+from pytest_modelopt.statistics.proportions import Z_ONE_SIDED_95
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class MaxFlips(OverallKind):
     def passes_of(self, case: MeasuredCase, figure: Number) -> Passes:
         return of_token_flips(case, figure) if case.tokens is not None else of_flips(case, figure)
 
-    def bounds_of(self, case: MeasuredCase, limit: Limit, figure: float) -> Bounds | Reason:
-        return share_bounds_of(case, limit, figure)
+    def bounds_of(self, case: MeasuredCase, limit: Limit, figure: float, z: float = Z_ONE_SIDED_95) -> Bounds | Reason:
+        return share_bounds_of(case, limit, figure, z)
 
     def why_useless(self, case: MeasuredCase) -> Reason | None:
         return constant_answers(case)

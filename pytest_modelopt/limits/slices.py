@@ -27,7 +27,7 @@ from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.verdicts import Limit, Parameter, Reason, Verdict
 from pytest_modelopt.statistics.needed import examples_for_drop
-from pytest_modelopt.statistics.proportions import drop_bounds
+from pytest_modelopt.statistics.proportions import drop_bounds, shared_z
 from pytest_modelopt.statistics.timing import Decision
 
 RISK = 0.05
@@ -102,6 +102,13 @@ class MaxSliceDrop(AnswerKind):
             # Green would claim it of all slices, and red would never leave a slice that cannot be scored.
             decision = "inconclusive"
         return Verdict(limit, decision, float(worst), Reason(code, parameters), *ends(passes.low, passes.high))
+
+    def passes_among(self, case: MeasuredCase, limit: Limit, finalists: int) -> bool:
+        """In the population by the bounds of all slices at the share of their error that one finalist has."""
+        if case.inference == "set" or case.slices is None or case.slices.right_to_wrong is None:
+            return True  # the verdict knows
+        counted = [(row.lost or 0, row.won or 0, row.examples) for row in slice_rows(case.slices)]
+        return all(drop_bounds(*row, shared_z(finalists))[1] <= limit.value for row in counted)
 
     def why_useless(self, case: MeasuredCase) -> Reason | None:
         return why_worthless(case) or below_floor(case)

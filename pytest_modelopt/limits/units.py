@@ -62,7 +62,6 @@ _PERCENT_SAID = ("percent", "per cent", "pct")
 _EXPECT_BYTES = f"a number with one of the units {', '.join(BYTE_UNITS)}, for example `6 MiB`"
 _EXPECT_PERCENTAGE = "a percentage from 0% to 100%, or a fraction from 0 to 1, for example `60%` or `0.6`"
 _EXPECT_GROWTH = "a percentage from 0% to 1000%, or a fraction from 0 to 1, for example `10%` or `0.1`"
-_EXPECT_POINTS = "percentage points, for example `1 pp`"
 _EXPECT_POINTS_OR_FRACTION = "percentage points, or a fraction below 1, for example `1 pp` or `0.01`"
 _EXPECT_OWN_UNIT = "a number of 0 or more in the metric's own unit, for example `0.5`"
 _EXPECT_POINTS_OR_OWN_UNIT = (

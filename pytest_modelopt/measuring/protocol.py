@@ -181,6 +181,15 @@ class Answers:
     """What went wrong when it was made; empty where nothing did."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """Answers to some examples, in columns; `numbers` are the places of the examples in the data."""
+
+    numbers: array[int]
+    predictions: array[int]
+    correct: bytes
+
+
 class TooFewExamples(str):
     """Why a drop has no interval, where more examples would give it one."""
 

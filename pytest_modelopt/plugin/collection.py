@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from pytest_modelopt.plugin.session import Session
 
 
+def test_id(item: pytest.Item) -> str:
+    """The node id that the test was collected with: pytest-xdist adds the name of a group to it later."""
+    return item.stash.get(TEST, item.nodeid)
+
+
 class BudgetsModule(pytest.File):
     """The budgets file, which was read when the run was configured."""
 
@@ -43,11 +48,11 @@ class ModelNode(pytest.Collector):
 
     def collect(self) -> Iterator[CaseItem]:
         session = self.config.stash[SESSION]
-        told = set[str]()
+        seen = set[str]()
         for entry in self._entries:
             device = entry.workload.device
-            if session.compares_with_base and device not in told:  # the workers of the originals are those of a device
-                told.add(device)
+            if session.compares_with_base and device not in seen:  # the workers of the originals are those of a device
+                seen.add(device)
                 for original in session.originals:
                     if (original.model, original.workload.device) == (entry.model, device):
                         yield AgainstBase.from_parent(self, name=f"{original.row}{AGAINST_BASE}", entry=original)
@@ -68,7 +73,7 @@ class CaseItem(pytest.Item):
     def measure(self) -> Case:
         session = self.config.stash[SESSION]
         model, variant = self.entry.model, session.variant(self.entry)
-        return session.run(self.stash.get(TEST, self.nodeid), model.name, self.entry.limits, variant, model.inference)
+        return session.run(test_id(self), model.name, self.entry.limits, variant, model.inference)
 
     def runtest(self) -> None:
         session = self.config.stash[SESSION]
@@ -91,7 +96,7 @@ class AgainstBase(CaseItem):
     """A variant, or the original, against the same at the base: fails when a limit of `regression:` is broken."""
 
     def measure(self) -> Case:
-        return self.config.stash[SESSION].run_against(self.stash.get(TEST, self.nodeid), self.entry)
+        return self.config.stash[SESSION].run_against(test_id(self), self.entry)
 
 
 class BrokenBudget(Exception):
@@ -108,7 +113,7 @@ def red_message(cases: Sequence[Case], session: Session) -> str:
 
 def unmeasured(item: pytest.Item, session: Session) -> Case:
     """The case that the record holds of an item that fails before it measures."""
-    case = unknown(item.stash.get(TEST, item.nodeid), session, name=item.name)
+    case = unknown(test_id(item), session, name=item.name)
     if isinstance(item, CaseItem):
         entry, base = item.entry, session.revision or session.saved
         is_against = isinstance(item, AgainstBase) and base is not None

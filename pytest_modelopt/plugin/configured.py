@@ -50,7 +50,7 @@ class _Inside:
                 "pytest does not load the plugin pytest-modelopt here: remove `-p no:modelopt`, or, where "
                 "PYTEST_DISABLE_PLUGIN_AUTOLOAD is set, add `-p pytest_modelopt.plugin` to `addopts`"
             )
-        _tell_what_was_captured(config)
+        _print_captured(config)
         config.option.modelopt = False  # it may stand in `addopts`, and no test is run here
         config._do_configure()
         try:
@@ -63,7 +63,7 @@ class _Inside:
         return self.status
 
 
-def _tell_what_was_captured(config: pytest.Config) -> None:
+def _print_captured(config: pytest.Config) -> None:
     """Write what conftest.py files have printed so far to stderr, so that it is not mixed with the command's output."""
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture is not None and capture.is_globally_capturing():

@@ -59,7 +59,7 @@ class _Test:
         elif report.outcome == "passed" and report.phase == "call":
             self.has_passed = True
 
-    def told(self) -> Iterator[Case]:
+    def final_cases(self) -> Iterator[Case]:
         """Its cases as the record holds them. A failure that no red case explains is an error of the last one."""
         cases = list(self.cases.values())
         if self.failure:
@@ -89,19 +89,19 @@ class GatedTests:
         test = self._tests.get(report.test)
         if test is None:
             return False
-        before = list(test.told())
+        before = list(test.final_cases())
         test.take(report)
-        return list(test.told()) != before
+        return list(test.final_cases()) != before
 
     @property
     def cases(self) -> list[Case]:
-        return [case for test in self._tests.values() for case in test.told()]
+        return [case for test in self._tests.values() for case in test.final_cases()]
 
     @property
     def skipped(self) -> frozenset[str]:
-        return frozenset(name for name, test in self._tests.items() if test.is_skipped and not any(test.told()))
+        return frozenset(name for name, test in self._tests.items() if test.is_skipped and not any(test.final_cases()))
 
     @property
     def idle(self) -> frozenset[str]:
         """Those that passed without measuring; one that states a budget fails instead."""
-        return frozenset(name for name, test in self._tests.items() if test.has_passed and not any(test.told()))
+        return frozenset(name for name, test in self._tests.items() if test.has_passed and not any(test.final_cases()))

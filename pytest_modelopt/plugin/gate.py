@@ -15,6 +15,7 @@ from pytest_modelopt.measuring.controller.preloading import COMPILER, METRICS
 from pytest_modelopt.measuring.controller.process import preload
 from pytest_modelopt.optimizing.registry import forget_added
 from pytest_modelopt.plugin import progress
+from pytest_modelopt.plugin.attached_cases import attach, attached_plan, read_report
 from pytest_modelopt.plugin.budgets_path import (
     CHOOSES_NOTHING,
     add_to_arguments,
@@ -24,22 +25,20 @@ from pytest_modelopt.plugin.budgets_path import (
     read_budgets,
 )
 from pytest_modelopt.plugin.chosen_base import BASE, take_base
-from pytest_modelopt.plugin.collection import BudgetsModule, CaseItem, entry_ids, red_message, unknown, unmeasured
+from pytest_modelopt.plugin.collection import BudgetsModule, CaseItem, entry_ids, red_message, test_id, unmeasured
 from pytest_modelopt.plugin.configured import register_recipes
-from pytest_modelopt.plugin.ended_tests import Report
 from pytest_modelopt.plugin.keys import CASES, ENDED, MARKER, SESSION, TEST, USED
 from pytest_modelopt.plugin.markers import may_measure, read_budget
 from pytest_modelopt.plugin.options import Options, read_options
 from pytest_modelopt.plugin.outputs import STEP_SUMMARY, Outputs
 from pytest_modelopt.plugin.selection import read_selection
 from pytest_modelopt.plugin.session import Session
-from pytest_modelopt.reporting import github_annotations, junit, terminal
-from pytest_modelopt.results.json import case_from_data, case_to_data, environment_from_data, environment_to_data
+from pytest_modelopt.plugin.terminal_summary import print_problems, print_report
+from pytest_modelopt.reporting import junit
 from pytest_modelopt.results.run_outcome import run_outcome
 from pytest_modelopt.results.verdicts import Limit
 
 _WRONG_MARKER = pytest.StashKey[str]()
-_LOG_WIDTH = 200
 _UNREAD = "lfplugin-collskip"
 """Pytest's own, which `--lf` registers once it leaves out whole files."""
 
@@ -63,12 +62,12 @@ class Gate:
         if not self._is_worker and not config.getoption("collectonly"):
             self._session.outputs = _outputs(options)
         take_base(config, self._session)
-        self._complete = self._tells = False
+        self._complete = self._reports = False
         self._budgets_reached = False
         self._cases_collected = 0
         self._items: list[pytest.Item] = []
         self._known: list[str] = []
-        self._plan_is_told = False
+        self._is_plan_sent = False
         self._chooses_nothing = chooses_nothing(config)
         if self._session.budgets is not None:
             read_selection(config, self._session.budgets)
@@ -159,8 +158,8 @@ class Gate:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note the cases that will run, and all that exist: collected, deselected or only in budgets.yaml."""
         run = self._session
-        run.planned = tuple(_test(item) for item in session.items if _is_planned(item))
-        known = (_test(item) for item in self._items if _is_planned(item))
+        run.planned = tuple(test_id(item) for item in session.items if _is_planned(item))
+        known = (test_id(item) for item in self._items if _is_planned(item))
         stated = entry_ids(run, self._config.rootpath, self._items)
         run.collected = tuple(dict.fromkeys([*known, *self._known, *run.planned, *stated]))
         preload(*(module for item in session.items for module in _imported_by(item)))
@@ -214,27 +213,21 @@ class Gate:
         for case in cases:
             item.user_properties.extend(junit.properties(case))
         report = yield
-        is_gated, tells_plan = _is_gated(item) or bool(cases), self._is_worker and not self._plan_is_told
-        if is_gated or tells_plan:
-            environment = self._session.environment
-            report.modelopt = {  # type: ignore[attr-defined]
-                "test": _test(item),
-                "unmeasured": case_to_data(unmeasured(item, self._session)) if is_gated else None,
-                "cases": [case_to_data(case) for case in cases],
-                "environment": environment and environment_to_data(environment),
-                "plan": self._plan() if tells_plan else None,
-            }
-            self._plan_is_told = True  # a worker that crashes later takes nothing of it along
+        is_gated, carries_plan = _is_gated(item) or bool(cases), self._is_worker and not self._is_plan_sent
+        if is_gated or carries_plan:
+            before = unmeasured(item, self._session) if is_gated else None
+            plan = self._plan() if carries_plan else None
+            attach(report, test_id(item), before, cases, self._session.environment, plan)
+            self._is_plan_sent = True  # a worker that crashes later takes nothing of it along
         return report
 
     @pytest.hookimpl(trylast=True)  # after pytest has written the test's result
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if self._is_worker:
             return
-        data = getattr(report, "modelopt", None)
-        if data is not None and data["plan"]:
-            self._take_plan(data["plan"])
-        found = _read_report(report, data, self._session)
+        if plan := attached_plan(report):
+            self._take_plan(plan)
+        found = read_report(report, self._session)
         self._session.take(found)
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
         if isinstance(self._progress, progress.InLog) and reporter is not None and self._config.get_verbosity() >= 0:
@@ -301,12 +294,12 @@ class Gate:
             pytest.ExitCode.NO_TESTS_COLLECTED,
         )
         is_empty = status == pytest.ExitCode.NO_TESTS_COLLECTED and bool(run.collected)
-        self._tells = (
-            (run.has_something_to_tell or run.options.whole or run.options.no_loosening or is_empty)
+        self._reports = (
+            (run.has_results or run.options.whole or run.options.no_loosening or is_empty)
             and not self._config.getoption("collectonly")
             and status != pytest.ExitCode.USAGE_ERROR
         )
-        if not self._tells:
+        if not self._reports:
             return
         record = run.record(complete=self._complete)
         if run_outcome(record).is_red and status == pytest.ExitCode.OK:
@@ -319,45 +312,28 @@ class Gate:
         return bool(self._session.entries) and self._chooses_nothing and not self._budgets_reached
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        session = self._session
         if self._config.getoption("collectonly") or self._config.get_verbosity() <= -2:
-            self._tell_problems(terminalreporter)
+            print_problems(terminalreporter, self._session)
             return
-        why = None
-        if not self._complete:
-            pass  # nobody knows what it would have come to: under pytest-xdist not even what was collected
-        elif self._is_budgets_missed():
-            why = "pytest did not collect it; see what ignores it"
-        elif session.entries and not self._chooses_nothing and not self._cases_collected:
-            why = "the paths on the command line do not include that file"
-        elif session.collected and not session.has_something_to_tell:
-            terminalreporter.write_line(
-                f"modelopt: PARTIAL: 0 of {len(session.collected)} cases ran: all were deselected", yellow=True
-            )
-        if why:
-            count, name = len(session.entries), session.options.budgets.name
-            terminalreporter.write_line(f"modelopt: none of the {count} cases of {name} ran: {why}", yellow=True)
-        if not self._tells:
-            return
-        record = session.record(complete=self._complete)
-        terminalreporter.section("model budgets")
-        for text, markup in terminal.lines(record, _width(self._config, terminalreporter)):
-            terminalreporter.write_line(text, **markup)
-        if not session.compares_with_base and session.states_regression:
-            terminalreporter.write_line(
-                "modelopt: the limits of `regression:` were not judged: there is no base (--modelopt-against REV)"
-            )
-        if session.outputs is not None and session.outputs.saved:
-            terminalreporter.write_line(f"modelopt: {session.outputs.saved}")
-        self._tell_problems(terminalreporter)
-        if os.environ.get("GITHUB_ACTIONS") == "true":
-            workspace = os.environ.get("GITHUB_WORKSPACE")
-            for line in github_annotations.annotations(record, workspace=workspace, rootdir=self._config.rootpath):
-                terminalreporter.write_line(line)
+        if why := self._why_nothing_ran():
+            terminalreporter.write_line(f"modelopt: {why}", yellow=True)
+        if self._reports:
+            print_report(terminalreporter, self._config, self._session, self._session.record(complete=self._complete))
 
-    def _tell_problems(self, terminalreporter: pytest.TerminalReporter) -> None:
-        for text in self._session.outputs.problems if self._session.outputs is not None else ():
-            terminalreporter.write_line(f"modelopt: {text}", yellow=True)
+    def _why_nothing_ran(self) -> str:
+        """Why no case ran of those that there are; empty where some did, and where nobody knows, as in a run that was
+        interrupted: under pytest-xdist not even what was collected."""
+        session = self._session
+        of_file = f"none of the {len(session.entries)} cases of {session.options.budgets.name} ran"
+        if not self._complete:
+            return ""
+        if self._is_budgets_missed():
+            return f"{of_file}: pytest did not collect it; see what ignores it"
+        if session.entries and not self._chooses_nothing and not self._cases_collected:
+            return f"{of_file}: the paths on the command line do not include that file"
+        if session.collected and not session.has_results:
+            return f"PARTIAL: 0 of {len(session.collected)} cases ran: all were deselected"
+        return ""
 
     def pytest_unconfigure(self) -> None:
         self._session.close()
@@ -371,41 +347,6 @@ def _outputs(options: Options) -> Outputs:
     outputs = Outputs(options, Path(summary) if summary else None)
     outputs.prepare()
     return outputs
-
-
-def _width(config: pytest.Config, reporter: pytest.TerminalReporter) -> int:
-    """Columns for the tables: a log has no width, so it gets one that holds them."""
-    on_terminal = reporter.isatty or "COLUMNS" in os.environ
-    return config.get_terminal_writer().fullwidth if on_terminal else _LOG_WIDTH
-
-
-def _test(item: pytest.Item) -> str:
-    return item.stash.get(TEST, item.nodeid)
-
-
-def _read_report(report: pytest.TestReport, data: dict[str, Any] | None, session: Session) -> Report:
-    """Read pytest's report of a test's phase. For a worker that crashed, pytest-xdist makes one without `data`."""
-    expected = getattr(report, "wasxfail", None)
-    crash = getattr(report.longrepr, "reprcrash", None)
-    message = f"{crash.message} ({crash.path}:{crash.lineno})" if crash is not None else report.longreprtext
-    if report.failed and message.startswith("[XPASS(strict)]"):
-        message = f"{message.strip()}: the test passes, though it is expected to fail: take its mark away"
-    if data is None:
-        is_crash = report.when not in ("setup", "call", "teardown")  # told by pytest-xdist, maybe before any plan was
-        is_ours = report.nodeid in session.planned or (is_crash and not session.collected)
-        lost = unknown(report.nodeid, session) if report.failed and is_ours else None
-        return Report(report.nodeid, "crash", report.outcome, message, expected, lost, (), session.options.strict)
-    return Report(
-        test=data["test"],
-        phase=report.when or "crash",
-        outcome=report.outcome,
-        message=message,
-        expected=expected,
-        unmeasured=data["unmeasured"] and case_from_data(data["unmeasured"]),
-        cases=[case_from_data(case) for case in data["cases"]],
-        strict=session.options.strict,
-        environment=data["environment"] and environment_from_data(data["environment"]),
-    )
 
 
 def _is_gated(item: pytest.Item) -> bool:

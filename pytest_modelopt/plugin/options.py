@@ -43,101 +43,37 @@ class Options:
     """For the layers through which a recipe breaks a limit on answers; 0: they are not looked for."""
 
 
+_SETTINGS = (
+    ("budgets", "PATH", f"the budgets file (default: {DEFAULT_BUDGETS} in the root folder)"),
+    ("report", "DIR", "write record.json and summary.md into this folder"),
+    ("strict", "", "a timed limit that stays inconclusive fails, too"),
+    ("whole", "", "a run that leaves out a case (by -k, -m, --deselect, paths or a skip), or measures nothing, fails"),
+    ("no_loosening", "", "a limit that is less strict than at the base, gone or newly waived, fails"),
+    ("time_limit", "TIME", "timing per comparison, such as '20 s' (budgets.yaml: time_limit)"),
+    ("step_limit", "TIME", "limit of any other step of a worker, such as '10 min' (budgets.yaml: step_limit)"),
+    ("bisect", "TIME", f"look so long for layers that break a limit on answers, or 'off' ({DEFAULT_BISECT_S:.0f} s)"),
+    ("against", "REV", "compare with a git revision, measured in the same run: a branch, a tag or 'merge-base:REV'"),
+    ("baseline", "FILE", "compare the exact figures with a record that --modelopt-save wrote"),
+    ("save", "FILE", "save the record of this run, for --modelopt-baseline"),
+)
+"""Name, metavar ('' of a flag) and help of each option. Paths in an ini file start from there."""
+
+
 def add_options(parser: pytest.Parser) -> None:
     """Declare `--modelopt` and the options below it, each with its ini key."""
     group = parser.getgroup("modelopt", "model budgets (pytest-modelopt)")
-    group.addoption(
-        "--modelopt",
-        action="store_true",
-        default=False,
-        help="optimize and measure the models of budgets.yaml and of tests that use the `modelopt` fixture, and assert "
-        "their budgets",
-    )
-    group.addoption(
-        "--modelopt-budgets",
-        metavar="PATH",
-        default=None,
-        help=f"the budgets file (ini: modelopt_budgets; default: {DEFAULT_BUDGETS} in the root folder)",
-    )
-    group.addoption(
-        "--modelopt-report",
-        metavar="DIR",
-        default=None,
-        help="write record.json and summary.md into this folder (ini: modelopt_report)",
-    )
-    group.addoption(
-        "--modelopt-strict",
-        action="store_true",
-        default=None,
-        help="a timed limit that stays inconclusive fails, too (ini: modelopt_strict)",
-    )
-    group.addoption(
-        "--modelopt-whole",
-        action="store_true",
-        default=None,
-        help="a run that leaves out a case (by -k, -m, --deselect, paths or a skip), or measures nothing, fails "
-        "(ini: modelopt_whole)",
-    )
-    group.addoption(
-        "--modelopt-no-loosening",
-        action="store_true",
-        default=None,
-        help="a limit that is less strict than at the base, gone or newly waived, fails (ini: modelopt_no_loosening)",
-    )
-    group.addoption(
-        "--modelopt-time-limit",
-        metavar="TIME",
-        default=None,
-        help="timing per comparison, such as '20 s' (ini: modelopt_time_limit; budgets.yaml: time_limit)",
-    )
-    group.addoption(
-        "--modelopt-step-limit",
-        metavar="TIME",
-        default=None,
-        help="limit of any other single step of a worker, such as '10 min' (ini: modelopt_step_limit; budgets.yaml: "
-        "step_limit)",
-    )
-    group.addoption(
-        "--modelopt-bisect",
-        metavar="TIME",
-        default=None,
-        help="where a recipe breaks a limit on answers, look so long for the layers that do it, or 'off' (ini: "
-        f"modelopt_bisect; default: {DEFAULT_BISECT_S:.0f} s)",
-    )
-    group.addoption(
-        "--modelopt-against",
-        metavar="REV",
-        default=None,
-        help="compare with a git revision, measured in the same run: a branch, a tag, a commit, or 'merge-base:REV' "
-        "(ini: modelopt_against)",
-    )
-    group.addoption(
-        "--modelopt-baseline",
-        metavar="FILE",
-        default=None,
-        help="compare the exact figures with a record that --modelopt-save wrote (ini: modelopt_baseline)",
-    )
-    group.addoption(
-        "--modelopt-save",
-        metavar="FILE",
-        default=None,
-        help="save the record of this run, for --modelopt-baseline (ini: modelopt_save)",
-    )
-    parser.addini("modelopt_budgets", "the budgets file, relative to the ini file", default=None)
-    parser.addini("modelopt_report", "folder for record.json and summary.md, relative to the ini file", default=None)
-    parser.addini("modelopt_strict", "a timed limit that stays inconclusive fails, too", type="bool", default=False)
-    parser.addini(
-        "modelopt_whole", "a run that leaves out a case, or measures nothing, fails", type="bool", default=False
-    )
-    parser.addini(
-        "modelopt_no_loosening", "a limit that is less strict than at the base fails", type="bool", default=False
-    )
-    parser.addini("modelopt_time_limit", "timing per comparison, such as '20 s'", default=None)
-    parser.addini("modelopt_step_limit", "limit of any other single step of a worker, such as '10 min'", default=None)
-    parser.addini("modelopt_bisect", "time to look for layers that break a limit on answers, or 'off'", default=None)
-    parser.addini("modelopt_against", "the git revision to compare with, or 'merge-base:REV'", default=None)
-    parser.addini("modelopt_baseline", "the saved record to compare with, relative to the ini file", default=None)
-    parser.addini("modelopt_save", "where to save the record, relative to the ini file", default=None)
+    text = "optimize and measure the models of budgets.yaml and of tests that use `modelopt`, and assert their budgets"
+    group.addoption("--modelopt", action="store_true", default=False, help=text)
+    for name, metavar, text in _SETTINGS:
+        option, ini = f"--modelopt-{name.replace('_', '-')}", f"modelopt_{name}"
+        described = f"{text} (ini: {ini})"
+        if metavar:
+            group.addoption(option, metavar=metavar, default=None, help=described)
+            start = ", relative to the ini file" if metavar in ("PATH", "DIR", "FILE") else ""
+            parser.addini(ini, f"as {option}{start}", default=None)
+        else:
+            group.addoption(option, action="store_true", default=None, help=described)
+            parser.addini(ini, f"as {option}", type="bool", default=False)
 
 
 def is_enabled(config: pytest.Config) -> bool:

@@ -103,17 +103,17 @@ class Outputs:
         try:
             yield
         except OSError as error:
-            self.problems.append(f"{what} could not be written: {_told(error, path)}")
+            self.problems.append(f"{what} could not be written: {_format_error(error, path)}")
 
 
 def _require(what: str, path: Path, is_writable: Callable[[Path], None], remedy: str) -> None:
     try:
         is_writable(path)
     except OSError as error:
-        raise pytest.UsageError(f"{what}: {_told(error, path)}; {remedy}") from None
+        raise pytest.UsageError(f"{what}: {_format_error(error, path)}; {remedy}") from None
 
 
-def _told(error: OSError, path: Path) -> str:
+def _format_error(error: OSError, path: Path) -> str:
     return f"{error.filename or path}: {error.strerror or error}"
 
 

@@ -19,7 +19,6 @@ from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.base import Against, Base
 from pytest_modelopt.results.case import ORIGINAL, Case, CaseError, MeasuredCase, PlannedCase, next_stage
 from pytest_modelopt.results.contradictions import disagreement_of
-from pytest_modelopt.results.metric import is_share
 from pytest_modelopt.results.record import Environment, Record
 from pytest_modelopt.results.source import ProgramSource, Source
 from pytest_modelopt.results.verdicts import Limit, ceiling_of
@@ -75,7 +74,7 @@ class Session:
     def __post_init__(self) -> None:
         self._runner: Runner | None = None
         self._tests = GatedTests()
-        self._told: dict[tuple[str, object], Case] = {}
+        self._explained: dict[tuple[str, object], Case] = {}
         self._environment: Environment | None = None
         self._started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
@@ -149,7 +148,6 @@ class Session:
         says when its timing ends: by default once all limits are decided."""
         from pytest_modelopt.diagnosis.empty_comparison import compares_nothing
         from pytest_modelopt.diagnosis.examine import examine
-        from pytest_modelopt.judging.judge import judge
         from pytest_modelopt.limits.catalogue import LIMITS, misfit
         from pytest_modelopt.measuring.controller.side_by_side import always
         from pytest_modelopt.reporting.messages.comparison_findings import format_nothing_compared
@@ -170,11 +168,7 @@ class Session:
                 keep=self.compares_with_base,
                 goes_on=goes_on or always,
             )
-        self._environment = self.runner.environment
-        ill_fitting = _unfit_for_scores(measured)
-        if measured.error is None and ill_fitting:
-            measured = replace(measured, error=CaseError("limits", ill_fitting))
-        judged = judge(_whose_figures_agree(measured), timed_limits=self.timed_limits)
+        judged = self._judged(measured)
         if judged.error is None and planned.recipe != ORIGINAL and compares_nothing(judged):
             judged = replace(judged, error=CaseError("compare", format_nothing_compared(judged)), verdicts=())
         return replace(judged, findings=examine(judged, self._environment))
@@ -213,13 +207,22 @@ class Session:
             case = self.runner.measure_against(case, head, None, is_open)
             if case.error is None:
                 case = self.saved.compared(case, self.runner.environment)
-        self._environment = self.runner.environment
-        ill_fitting = _unfit_for_scores(case)
-        if case.error is None and ill_fitting:
-            case = replace(case, error=CaseError("limits", ill_fitting))
-        case = _whose_figures_agree(case)
-        judged = judge(case, timed_limits=self.timed_limits)
+        judged = self._judged(case)
         return replace(judged, findings=examine(judged, self._environment))
+
+    def _judged(self, case: MeasuredCase) -> Case:
+        """A case that was measured, with its verdicts; in error where its limits do not fit the scores, or its figures
+        contradict each other: no command would read the record of such a run."""
+        from pytest_modelopt.judging.judge import judge
+        from pytest_modelopt.judging.score_scale import unfit_for_scores
+
+        self._environment = self.runner.environment
+        if case.error is None and (why := unfit_for_scores(case)):
+            case = replace(case, error=CaseError("limits", why))
+        if found := disagreement_of(case):
+            why = "its figures contradict each other, which is a fault of pytest-modelopt that should be reported"
+            case = replace(case, error=CaseError("compare", f"{why}: {found}"))
+        return judge(case, timed_limits=self.timed_limits)
 
     def _is_open(self, limits: Sequence[Limit]) -> IsOpen:
         """Whether the pairs of a comparison leave one of its timed limits undecided."""
@@ -246,7 +249,7 @@ class Session:
         cause: object = case.error
         if cause is None and case.base is not None and case.base.status == "unusable":
             cause = case.base.why
-        first = case if cause is None else self._told.setdefault((case.model, cause), case)
+        first = case if cause is None else self._explained.setdefault((case.model, cause), case)
         return explain(case, strict=self.options.strict, first="" if first.id == case.id else case_name(first))
 
     def close(self) -> None:
@@ -268,7 +271,7 @@ class Session:
             self.update_report()
 
     @property
-    def has_something_to_tell(self) -> bool:
+    def has_results(self) -> bool:
         return bool(self.planned or self._tests.cases or self.uncollected or self.skipped_files)
 
     @property
@@ -330,13 +333,6 @@ def _planned(case_id: str, model: str, limits: Sequence[Limit], variant: Variant
     )
 
 
-def _whose_figures_agree(case: MeasuredCase) -> MeasuredCase:
-    """The case, in error where its figures contradict each other: no command would read the record of such a run."""
-    told = disagreement_of(case)
-    why = f"its figures contradict each other, which is a fault of pytest-modelopt that should be reported: {told}"
-    return replace(case, error=CaseError("compare", why)) if told else case
-
-
 def variant_of(
     budgets: BudgetsFile,
     model: ModelEntry,
@@ -391,42 +387,3 @@ def _breaks(*figures: str) -> Callable[[MeasuredCase], bool]:
 
 def _metric_name(variant: Variant) -> str | None:
     return variant.metric.name if isinstance(variant.metric.name, str) else None
-
-
-def _unfit_for_scores(case: MeasuredCase) -> str:
-    """Why a limit does not fit the scores that a metric of the project's own gives; else empty.
-
-    `97%` means 0.97: against a score of 93.5 it would be a floor that nothing can break. A drop of 1 is one that
-    nothing can break from scores between 0 and 1.
-    """
-    from pytest_modelopt.limits.catalogue import LIMITS
-
-    sides = [side.score for side in (case.reference, case.variant) if side is not None and side.score is not None]
-    largest = max((abs(score) for score in sides), default=0.0)
-    if is_share(case.metric):
-        return ""
-    if largest <= 1:
-        drops = [limit for limit in case.limits if LIMITS[limit.name].unit == "points"]
-        return "; ".join(_allowing_every_drop(case, limit) for limit in drops if _allows_every_drop(case, limit))
-    return "; ".join(
-        f"{limit.name}: {limit.text} means {limit.value:g}, which belongs to scores from 0 to 1, but {case.metric} "
-        f"gives {largest:.4g}: write a plain number in the metric's unit"
-        for limit in case.limits
-        if LIMITS[limit.name].is_of_score and limit.text.rstrip().endswith(("pp", "%"))
-    )
-
-
-def _allows_every_drop(case: MeasuredCase, limit: Limit) -> bool:
-    """Whether a plain number is as much as the original's score can lose, as far as the worst one is known."""
-    side = case.reference
-    if side is None or side.score is None or side.observations is None or side.observations.worst_score is None:
-        return False
-    is_plain = not limit.text.rstrip().endswith("pp")
-    return is_plain and limit.value >= max(1.0, abs(side.score - side.observations.worst_score))
-
-
-def _allowing_every_drop(case: MeasuredCase, limit: Limit) -> str:
-    return (
-        f"{limit.name}: {limit.text} would allow every drop of {case.metric}; if you mean "
-        f"percentage points, write {limit.text} pp"
-    )

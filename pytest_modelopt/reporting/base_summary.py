@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from itertools import islice
-
-from pytest_modelopt.reporting.names import short_revision, shortened
+from pytest_modelopt.reporting.names import first_names, short_revision, shortened
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.base import Against, Loosening
+from pytest_modelopt.results.figures import format_count
 from pytest_modelopt.results.record import Record
 
-_NAMES_SHOWN = 10
 KINDS = {
     "relaxed": "relaxed",
     "removed": "removed",
@@ -19,7 +16,7 @@ KINDS = {
 }
 
 
-def compared_told(against: Against) -> str:
+def format_compared(against: Against) -> str:
     """'head 1a2b3c4d5e6f with uncommitted changes against base 0f1e2d3c4b5a (merge-base:origin/main)'."""
     head = "head" if against.head is None else f"head {short_revision(against.head)}"
     changes = " with uncommitted changes" if against.has_uncommitted else ""
@@ -30,7 +27,7 @@ def compared_told(against: Against) -> str:
     return f"{head}{changes} against base {short_revision(base)}{as_asked}"
 
 
-def loosened_told(loosened: Loosening) -> str:
+def format_loosened(loosened: Loosening) -> str:
     """'digits-vit/int8-dynamic: max_memory 3 MiB -> 4 MiB (relaxed, +33%) (budgets.yaml:12)'."""
     kind = KINDS["relaxed"] if loosened.kind == "relaxed" else ""  # of the others the new text says it
     how = ", ".join(part for part in (kind, loosened.by) if part.strip())
@@ -40,13 +37,12 @@ def loosened_told(loosened: Loosening) -> str:
     )
 
 
-def removed_told(against: Against) -> str:
+def format_removed(against: Against) -> str:
     """'REMOVED 2 cases that the base has: a/b, c/d'."""
-    count = len(against.removed)
-    return f"REMOVED {count} case{'' if count == 1 else 's'} that the base has: {_enumerated(against.removed)}"
+    return f"REMOVED {format_count(len(against.removed), 'case')} that the base has: {first_names(against.removed)}"
 
 
-def forbidden_told(record: Record) -> str:
+def format_forbidden(record: Record) -> str:
     """Why a run that forbids loosening is red: what became looser, or that nobody knows."""
     against = record.against
     if against is None:
@@ -54,9 +50,9 @@ def forbidden_told(record: Record) -> str:
     told = []
     if against.loosened:
         names = dict.fromkeys(f"{each.limit} of {each.case}" for each in against.loosened)
-        told.append(f"less strict than at the base: {_enumerated(names)}")
+        told.append(f"less strict than at the base: {first_names(names)}")
     if against.removed:
-        told.append(f"no longer there: {_enumerated(against.removed)}")
+        told.append(f"no longer there: {first_names(against.removed)}")
     if told:
         return (
             f"{'; '.join(told)}. {_DEMANDED} allows no such change: state what the base states, or let somebody who "
@@ -69,8 +65,3 @@ def forbidden_told(record: Record) -> str:
 
 
 _DEMANDED = "--modelopt-no-loosening"
-
-
-def _enumerated(names: Collection[str]) -> str:
-    shown = ", ".join(plain_line(name) for name in islice(names, _NAMES_SHOWN))
-    return f"{shown} and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else shown

@@ -20,8 +20,8 @@ from pytest_modelopt.reporting.cells import (
 from pytest_modelopt.reporting.names import machine_title
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.reporting.table import (
+    TableBlock,
     failed_after_measuring,
-    headers_of,
     measured,
     metric_of,
     scored,
@@ -51,33 +51,14 @@ class AgainstRow:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        return (self.recipe, self.memory, self.size, self.latency, self.score, self.flips, self.verdict)
+        return tuple(getattr(self, name) for name in HEADERS)
 
 
-@dataclass(frozen=True)
-class AgainstBlock:
+class AgainstBlock(TableBlock[AgainstRow]):
     """One model against its base: a row for each variant, the one without a recipe included."""
 
-    title: str
-    """'digits-vit against 1a2b3c4d5e6f', and the machine where the record has several."""
-    model: str
-    metric: str | None
-    rows: tuple[AgainstRow, ...]
-    conditions: str
-    is_red: bool
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return HEADERS
-
-    @property
-    def alignments(self) -> tuple[str, ...]:
-        return ALIGNMENTS
-
-    @property
-    def headers(self) -> tuple[str, ...]:
-        """`HEADERS` as this block shows them."""
-        return headers_of(HEADERS, self.metric)
+    names = HEADERS
+    alignments = ALIGNMENTS
 
 
 def against_block(record: Record, cases: list[Case]) -> AgainstBlock:

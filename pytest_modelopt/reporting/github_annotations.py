@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Literal
 
-from pytest_modelopt.reporting.base_summary import loosened_told
+from pytest_modelopt.reporting.base_summary import format_loosened
 from pytest_modelopt.reporting.item import Item
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.reporting.sentences import items
@@ -70,7 +70,7 @@ def _loosened(record: Record) -> list[Item]:
             "info",
             "NOTE",
             plain_line(f"{each.case}: {each.limit} is less strict than at the base"),
-            loosened_told(each),
+            format_loosened(each),
             file=each.file,
             line=each.line,
         )

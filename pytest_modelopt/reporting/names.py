@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.case import Case, MeasuredCase
+from pytest_modelopt.results.figures import format_first
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.record import Environment, Record
 
 _HASH_SHOWN = 12
 _NAME_LENGTH = 200
+_NAMES_SHOWN = 10
 
 
 def case_name(case: Case) -> str:
@@ -19,6 +23,11 @@ def case_name(case: Case) -> str:
 def against(case: Case) -> str:
     """' against 1a2b3c4d5e6f', '' for a comparison with the original."""
     return "" if case.base is None else f" against {plain_line(case.base.name)}"
+
+
+def first_names(names: Collection[str]) -> str:
+    """'a, b and 3 more': the first ten, of a record that may hold any number of any texts."""
+    return format_first(names, _NAMES_SHOWN, plain_line)
 
 
 def sides(case: MeasuredCase) -> tuple[str, str]:

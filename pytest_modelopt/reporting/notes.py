@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
-from itertools import islice
+from collections.abc import Iterator
 from typing import TypeVar
 
 from pytest_modelopt.judging.waivers import waiver_uses
-from pytest_modelopt.reporting.base_summary import forbidden_told
+from pytest_modelopt.reporting.base_summary import format_forbidden
 from pytest_modelopt.reporting.generation_notes import generation_notes
 from pytest_modelopt.reporting.item import Item
 from pytest_modelopt.reporting.messages.figures import format_repeat
 from pytest_modelopt.reporting.messages.waivers import format_waiver_use
-from pytest_modelopt.reporting.names import against, case_name, on_machine, sides, variant_name
+from pytest_modelopt.reporting.names import against, case_name, first_names, on_machine, sides, variant_name
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
 from pytest_modelopt.results.case import Case
-from pytest_modelopt.results.figures import format_bytes
+from pytest_modelopt.results.figures import format_bytes, format_count
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.run_outcome import run_outcome
 from pytest_modelopt.results.workload import at_workload
 
 _OF_THE_CALL = ("memory", "process_memory", "timing")
-_NAMES_SHOWN = 10
 
 
 def notes(record: Record) -> list[Item]:
@@ -68,15 +66,15 @@ def _missing(record: Record) -> Iterator[Item]:
     run = run_outcome(record)
     interrupted = _INTERRUPTED if record.merged is None else _JOB_INTERRUPTED
     if run.never_ran:
-        count = _count(len(run.never_ran), "planned case")
+        count = format_count(len(run.never_ran), "planned case")
         what = "not run" if record.merged is None else "measured by no job"
-        text = f"{count} {'was' if len(run.never_ran) == 1 else 'were'} {what}: {_enumerated(run.never_ran)}"
+        text = f"{count} {'was' if len(run.never_ran) == 1 else 'were'} {what}: {first_names(run.never_ran)}"
         yield _failure(f"{count} {what}", text if record.complete else f"{text}; {interrupted}")
     elif not record.complete:
         yield _failure("the run was interrupted", interrupted)
     if record.uncollected:
-        count = _count(len(record.uncollected), "file")
-        names = _enumerated(record.uncollected)
+        count = format_count(len(record.uncollected), "file")
+        names = first_names(record.uncollected)
         yield _failure(
             f"{count} could not be collected",
             f"{count} could not be collected, so what it measures is unknown: {names}",
@@ -86,15 +84,15 @@ def _missing(record: Record) -> Iterator[Item]:
         ("skipped", run.skipped, "take the skip away, or say `xfail(run=False)` of a case that is not to pass here"),
     ):
         if left_out:
-            count = f"{len(left_out)} of {_count(run.known, 'case')}"
-            text = f"{count} {'was' if len(left_out) == 1 else 'were'} {what}: {_enumerated(left_out)}"
+            count = f"{len(left_out)} of {format_count(run.known, 'case')}"
+            text = f"{count} {'was' if len(left_out) == 1 else 'were'} {what}: {first_names(left_out)}"
             if "not whole" in run.causes:
                 told = f"this run is meant to be whole (--modelopt-whole): {way}"
                 yield _failure(f"{count} {what}", f"{text}; {told}")
             else:
                 yield Item("info", "NOTE", f"{count} {what}", text)
     if "loosened" in run.causes:
-        yield _failure("limits became less strict", forbidden_told(record))
+        yield _failure("limits became less strict", format_forbidden(record))
     if "nothing measured" in run.causes:
         yield _failure("nothing was measured", "nothing was measured, so nothing is known of any budget")
 
@@ -109,7 +107,7 @@ _JOB_INTERRUPTED = "a job was interrupted before its end, so this report is not 
 
 def _merged(record: Record) -> Iterator[Item]:
     if record.merged is not None:
-        text = f"put together from the records of {_count(record.merged.jobs, 'job')}"
+        text = f"put together from the records of {format_count(record.merged.jobs, 'job')}"
         for told in (text, *record.merged.notes, *_on_fewer_machines(record)):
             yield Item("info", "NOTE", "merged records", plain_line(told))
 
@@ -122,9 +120,9 @@ def _on_fewer_machines(record: Record) -> Iterator[str]:
     most = max(map(len, machines.values()), default=0)
     fewer = [name for name, found in machines.items() if len(found) < most]
     if fewer:
-        were = f"{_count(len(fewer), 'case')} {'was' if len(fewer) == 1 else 'were'}"
+        were = f"{format_count(len(fewer), 'case')} {'was' if len(fewer) == 1 else 'were'}"
         yield (
-            f"{were} measured on fewer than the {most} machines of others: {_enumerated(fewer)}; where each machine "
+            f"{were} measured on fewer than the {most} machines of others: {first_names(fewer)}; where each machine "
             "runs every case, a job is missing"
         )
 
@@ -141,7 +139,7 @@ def _base_notes(record: Record) -> Iterator[Item]:
         for note in case.base.notes if case.base is not None else ():
             _add(about, (f"{case.model}{against(case)}", note), case.recipe)
     for (name, note), variants in about.items():
-        text = f"{plain_line(name)} ({_enumerated(variants)}): {plain_line(note)}"
+        text = f"{plain_line(name)} ({first_names(variants)}): {plain_line(note)}"
         yield Item("info", "NOTE", f"{plain_line(name)}: a note", text)
 
 
@@ -154,9 +152,9 @@ def _disturbed(record: Record) -> Iterator[Item]:
     disturbed = [(case, found) for case in timed if case.timing and (found := disturbances(case.timing))]
     if disturbed:
         worst, found = max(disturbed, key=lambda each: each[0].timing.delayed if each[0].timing else 0.0)
-        title = f"{len(disturbed)} of {_count(len(timed), 'comparison')} timed on a disturbed machine"
+        title = f"{len(disturbed)} of {format_count(len(timed), 'comparison')} timed on a disturbed machine"
         most = f"{_case(record, worst)}: " if len(disturbed) > 1 else ""
-        names = _enumerated([_case(record, case) for case, _ in disturbed])
+        names = first_names([_case(record, case) for case, _ in disturbed])
         yield Item("info", "NOTE", title, f"{title} ({most}{', '.join(found)}): {names}")
     for case in timed:
         assert case.timing is not None
@@ -173,7 +171,7 @@ def _notes(record: Record) -> Iterator[Item]:
             for note in measurement.notes:
                 _add(about, (case.model, note), variant_name(case, measurement))
     for (model, note), variants in about.items():
-        text = f"{plain_line(model)} ({_enumerated(variants)}): {plain_line(note)}"
+        text = f"{plain_line(model)} ({first_names(variants)}): {plain_line(note)}"
         yield Item("info", "NOTE", f"{plain_line(model)}: a note", text, model=model)
 
 
@@ -194,8 +192,10 @@ def _unlike_class(record: Record) -> Iterator[Item]:
     for (model, names, why), recipes in about.items():
         name = plain_line(model)
         are = "is left as it is" if len(names) == 1 else "are left as they are"
-        quoted = _enumerated([f"`{each}`" for each in names])  # a layer's name may be a number, which is no count
-        text = f"{name} ({_enumerated(recipes)}): {_count(len(names), 'layer')} {are}, {quoted}: {plain_line(why)}"
+        quoted = first_names([f"`{each}`" for each in names])  # a layer's name may be a number, which is no count
+        text = (
+            f"{name} ({first_names(recipes)}): {format_count(len(names), 'layer')} {are}, {quoted}: {plain_line(why)}"
+        )
         yield Item("info", "NOTE", f"{name}: layers left as they are", text, model=model)
 
 
@@ -211,7 +211,7 @@ def _repeats(record: Record) -> Iterator[Item]:
     for (model, told), variants in about.items():
         name = plain_line(model)
         text = (
-            f"{name} ({_enumerated(variants)}): answers differently each time: {told}; its score and flips are those "
+            f"{name} ({first_names(variants)}): answers differently each time: {told}; its score and flips are those "
             "of the first pass"
         )
         yield Item("info", "NOTE", f"{name}: answers differ each time", text, model=model)
@@ -238,7 +238,7 @@ def _process_memory(record: Record) -> Iterator[Item]:
             )
     for (model, meter), variants in about.items():
         name = plain_line(model)
-        text = f"{name}: process memory by {meter}: {_enumerated(variants)}"
+        text = f"{name}: process memory by {meter}: {first_names(variants)}"
         yield Item("info", "NOTE", f"{name}: process memory", text, model=model)
 
 
@@ -254,7 +254,7 @@ def _reserved(record: Record) -> Iterator[Item]:
                     f"{_row(record, case, measurement)} {format_bytes(measurement.reserved_bytes)}",
                 )
     for model, variants in about.items():
-        text = f"{plain_line(model)}: reserved on the GPU by torch's allocator: {_enumerated(variants)}"
+        text = f"{plain_line(model)}: reserved on the GPU by torch's allocator: {first_names(variants)}"
         yield Item("info", "NOTE", f"{plain_line(model)}: reserved memory", text, model=model)
 
 
@@ -273,7 +273,7 @@ def _unmeasured(record: Record) -> Iterator[Item]:
                     _add(about, (case.model, f"what the doctor looks at ({fact})", reason), variant)
     for (model, figure, reason), variants in about.items():
         name, what = plain_line(model), plain_line(figure).replace("_", " ")
-        text = f"{name} ({_enumerated(variants)}): {what} was not measured: {plain_line(reason)}"
+        text = f"{name} ({first_names(variants)}): {what} was not measured: {plain_line(reason)}"
         yield Item("info", "NOTE", f"{name}: {what} was not measured", text, model=model)
 
 
@@ -305,13 +305,3 @@ _Key = TypeVar("_Key")
 
 def _add(about: dict[_Key, dict[str, None]], key: _Key, variant: str) -> None:
     about.setdefault(key, {})[variant] = None
-
-
-def _enumerated(names: Collection[str]) -> str:
-    shown = [plain_line(name) for name in islice(names, _NAMES_SHOWN)]
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

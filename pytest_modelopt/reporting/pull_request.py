@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_modelopt.judging.waivers import waiver_uses
-from pytest_modelopt.reporting.base_summary import KINDS, compared_told, removed_told
+from pytest_modelopt.reporting.base_summary import KINDS, format_compared, format_removed
 from pytest_modelopt.reporting.base_table import FIGURES, AgainstBlock, changes, compared
 from pytest_modelopt.reporting.markdown_escaping import escape
 from pytest_modelopt.reporting.messages.waivers import format_waiver_use
@@ -22,7 +22,7 @@ from pytest_modelopt.reporting.sections import (
     run_sections,
     verdict_line,
 )
-from pytest_modelopt.reporting.sentences import told_once
+from pytest_modelopt.reporting.sentences import items_by_case
 from pytest_modelopt.reporting.tables import AnyBlock, AnyRow, tables
 from pytest_modelopt.results.base import Against
 from pytest_modelopt.results.case import Case
@@ -53,7 +53,7 @@ def sections(record: Record, title: str) -> list[Section]:
 
 
 def _compared(against: Against) -> str:
-    told = compared_told(against)
+    told = format_compared(against)
     return escape(f"{told[:1].upper()}{told[1:]}.")
 
 
@@ -76,7 +76,7 @@ def _loosened(against: Against) -> Iterator[Section]:
         table = grid(headers, rows, ("left",) * len(headers))
         yield Section("what was loosened", "\n\n".join([table, *more]), 1)
     if against.removed:
-        yield Section("removed cases", f"**{escape(removed_told(against))}**", 1)
+        yield Section("removed cases", f"**{escape(format_removed(against))}**", 1)
 
 
 def _waivers(record: Record) -> Iterator[Section]:
@@ -134,13 +134,13 @@ def _open(record: Record, blocks: Sequence[AnyBlock], open_rows: Sequence[Sequen
         table = block_table(block, [*originals, *rows])
         text = f"### {escape(block.title)}\n\n{escape(block.conditions)}\n\n{table}"
         yield Section(f"what changed of {block.title}", text, 1 if block.is_red else 2)
-        yield from _told(record, (row.case for row in rows if row.case is not None), loud=True)
+        yield from _case_sections(record, (row.case for row in rows if row.case is not None), loud=True)
 
 
-def _told(record: Record, cases: Iterable[Case], *, loud: bool) -> Iterator[Section]:
+def _case_sections(record: Record, cases: Iterable[Case], *, loud: bool) -> Iterator[Section]:
     """What is to say about cases: what is not kept (`loud`), or only notes."""
     parts = []
-    for found in told_once(record, cases):
+    for found in items_by_case(record, cases):
         told = [item for item in found if (item.severity != "info") == loud]
         if told:
             parts.append(case_section(told))
@@ -160,7 +160,7 @@ def _folded_tables(
         cases = [row.case for row in block.rows if row.case is not None]
         shown = {id(row) for row in opened}
         unopened = [row.case for row in block.rows if row.case is not None and id(row) not in shown]
-        told = [*_told(record, unopened, loud=True), *_told(record, cases, loud=False)]
+        told = [*_case_sections(record, unopened, loud=True), *_case_sections(record, cases, loud=False)]
         texts = [escape(block.conditions), block_table(block, block.rows), *(part.text for part in told)]
         yield Section(f"the table of {block.title}", folded(summary, *texts), 3)
         for case in cases:

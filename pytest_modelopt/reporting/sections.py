@@ -12,7 +12,7 @@ from pytest_modelopt.reporting.item import Item, Severity
 from pytest_modelopt.reporting.markdown_escaping import escape, fenced
 from pytest_modelopt.reporting.names import case_name, machine_title, machines, on_machine
 from pytest_modelopt.reporting.plain_text import no_command, plain_lines
-from pytest_modelopt.reporting.sentences import told_once
+from pytest_modelopt.reporting.sentences import items_by_case
 from pytest_modelopt.reporting.summary import counted, timed_limits
 from pytest_modelopt.reporting.tables import AnyBlock, AnyRow
 from pytest_modelopt.results.case import Case
@@ -121,7 +121,7 @@ def _cells(row: AnyRow) -> list[str]:
 
 def case_sections(record: Record, cases: Iterable[Case]) -> list[Section]:
     """One section for each case that there is something to say about; those that failed come first."""
-    found = [case_section(told) for told in told_once(record, cases) if told]
+    found = [case_section(told) for told in items_by_case(record, cases) if told]
     return sorted(found, key=lambda section: section.rank)
 
 

@@ -43,13 +43,13 @@ _DOING: dict[Stage, str] = {
 
 def items(record: Record) -> list[Item]:
     """Everything to say: case by case in the record's order, then what holds for models and for the whole run."""
-    return [*(item for told in told_once(record, record.cases) for item in told), *notes(record)]
+    return [*(item for told in items_by_case(record, record.cases) for item in told), *notes(record)]
 
 
-def told_once(record: Record, cases: Iterable[Case]) -> Iterator[list[Item]]:
+def items_by_case(record: Record, cases: Iterable[Case]) -> Iterator[list[Item]]:
     """What is to say about each of the cases. A cause that several of a model share is told with the first of them."""
     alike: dict[object, list[Case]] = {}
-    told = [(case, told_of(record, case), _shared_cause(record, case)) for case in cases]
+    told = [(case, items_of_case(record, case), _shared_cause(record, case)) for case in cases]
     for case, _, cause in told:
         alike.setdefault(cause, []).append(case)
     for case, found, cause in told:
@@ -81,7 +81,7 @@ def _of_all(item: Item, cases: list[Case]) -> Item:
     return replace(item, title=title, text=text)
 
 
-def told_of(record: Record, case: Case) -> list[Item]:
+def items_of_case(record: Record, case: Case) -> list[Item]:
     """Everything to say about one case of the record, with its machine where the record has several."""
     told = case_items(case, record.strict)
     on = on_machine(record, case)

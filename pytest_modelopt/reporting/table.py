@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from pytest_modelopt.limits.latency import latencies_s
 from pytest_modelopt.reporting.cells import (
@@ -25,7 +25,14 @@ from pytest_modelopt.reporting.cells import (
 from pytest_modelopt.reporting.names import machine_title
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.case import ORIGINAL, Case
-from pytest_modelopt.results.figures import format_bytes, format_number, format_percentage, format_time
+from pytest_modelopt.results.figures import (
+    format_bytes,
+    format_count,
+    format_first,
+    format_number,
+    format_percentage,
+    format_time,
+)
 from pytest_modelopt.results.measurement import Coverage, Measurement
 from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.outcome import CaseOutcome, case_outcome, is_red, warnings
@@ -62,45 +69,39 @@ class Row:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        return (
-            self.recipe,
-            self.changed,
-            self.memory,
-            self.size,
-            self.latency,
-            self.speedup,
-            self.score,
-            self.drop,
-            self.flips,
-            self.verdict,
-        )
+        return tuple(getattr(self, name) for name in HEADERS)
+
+
+_AnyRow = TypeVar("_AnyRow")
 
 
 @dataclass(frozen=True)
-class Block:
-    """One model, scored with one metric: the original's row at each workload, then the rows of the cases in order."""
+class TableBlock(Generic[_AnyRow]):
+    """One table of a model, whatever its rows are."""
+
+    names: ClassVar[tuple[str, ...]]
+    alignments: ClassVar[tuple[str, ...]]
 
     title: str
-    """The model, and its machine where the record has several."""
+    """The model, its base where there is one, and its machine where the record has several."""
     model: str
     metric: str | None
-    rows: tuple[Row, ...]
+    rows: tuple[_AnyRow, ...]
     conditions: str
     """What the figures belong to: 'accuracy on 360 examples; latency of batch 1, 1 thread'."""
     is_red: bool
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return HEADERS
-
-    @property
-    def alignments(self) -> tuple[str, ...]:
-        return ALIGNMENTS
-
-    @property
     def headers(self) -> tuple[str, ...]:
-        """`HEADERS` as this block shows them."""
-        return headers_of(HEADERS, self.metric)
+        """`names` as this block shows them."""
+        return headers_of(self.names, self.metric)
+
+
+class Block(TableBlock[Row]):
+    """One model, scored with one metric: the original's row at each workload, then the rows of the cases in order."""
+
+    names = HEADERS
+    alignments = ALIGNMENTS
 
 
 def headers_of(names: tuple[str, ...], metric: str | None) -> tuple[str, ...]:
@@ -143,7 +144,7 @@ def block_of(record: Record, cases: list[Case]) -> Block:
             *(_original_row(record, at_one) for at_one in by_workload(cases)),
             *(_variant_row(record, case) for case in cases if case.recipe != ORIGINAL),
         ),
-        conditions=f"{scored(cases)}{_bounds_told(cases)}; {measured(cases)}{_legend(cases)}",
+        conditions=f"{scored(cases)}{_format_bounds(cases)}; {measured(cases)}{_legend(cases)}",
         is_red=any(is_red(case, record.strict) for case in cases),
     )
 
@@ -186,9 +187,9 @@ def measured(cases: list[Case]) -> str:
     what they have in common is said once: '... of batch 1 (1x64) @ online and batch 32 (32x64) @ night, 1 thread'."""
     points = by_workload(cases)
     is_timed = any(case.timing is not None for case in cases)
-    threads = dict.fromkeys(filter(None, map(_threads_told, points)))
-    apart = [f", {_threads_told(point)}" if len(threads) > 1 else "" for point in points]
-    calls = [f"{_call_told(point)}{each}" for point, each in zip(points, apart, strict=True)]
+    threads = dict.fromkeys(filter(None, map(_format_threads, points)))
+    apart = [f", {_format_threads(point)}" if len(threads) > 1 else "" for point in points]
+    calls = [f"{_format_call(point)}{each}" for point, each in zip(points, apart, strict=True)]
     named = [at_workload(told, plain_line(point[0].workload)) for told, point in zip(calls, points, strict=True)]
     if len(dict.fromkeys(calls)) == 1:
         named = [", ".join(dict.fromkeys(calls))]
@@ -199,27 +200,26 @@ def measured(cases: list[Case]) -> str:
     return f"{told}{_meter(cases)}"
 
 
-def _call_told(cases: list[Case]) -> str:
+def _format_call(cases: list[Case]) -> str:
     """'batch 1 (1x64)': examples in the call, and the sizes of its tensors, equal ones once."""
     first = next((case for case in cases if case.input_shapes), cases[0])
-    sizes = list(dict.fromkeys("x".join(map(str, shape)) for shape in first.input_shapes if shape))
-    more = f" and {len(sizes) - _SHAPES_SHOWN} more" if len(sizes) > _SHAPES_SHOWN else ""
-    told = f" ({', '.join(sizes[:_SHAPES_SHOWN])}{more})" if sizes else ""
+    sizes = dict.fromkeys("x".join(map(str, shape)) for shape in first.input_shapes if shape)
+    told = f" ({format_first(sizes, _SHAPES_SHOWN)})" if sizes else ""
     on = "" if first.device == "cpu" else f" on {plain_line(first.device)}"
     if first.generation is not None:
         told = f", {first.generation.prompt:,} tokens of prompt and {first.generation.new_tokens:,} steps"
     return f"batch {first.batch_size}{told}{on}"
 
 
-def _threads_told(cases: list[Case]) -> str:
+def _format_threads(cases: list[Case]) -> str:
     """'1 thread', where something was timed on the CPU."""
     threads = _latest(case.timing.threads if case.timing else None for case in cases)
     if threads is None or cases[0].device != "cpu":
         return ""
-    return f"{threads} thread{'' if threads == 1 else 's'}"
+    return format_count(threads, "thread")
 
 
-def _bounds_told(cases: list[Case]) -> str:
+def _format_bounds(cases: list[Case]) -> str:
     if not any(case.agreement or case.interval for case in cases):
         return ""
     judged = ", which limits are judged by" if any(case.inference == "population" for case in cases) else ""

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from tabulate import tabulate
 
-from pytest_modelopt.reporting.base_summary import compared_told, loosened_told, removed_told
+from pytest_modelopt.reporting.base_summary import format_compared, format_loosened, format_removed
 from pytest_modelopt.reporting.item import Item, Label
 from pytest_modelopt.reporting.plain_text import no_command
 from pytest_modelopt.reporting.sentences import items
@@ -63,10 +63,10 @@ def _base(record: Record, width: int) -> Iterator[Line]:
     against = record.against
     if against is None:
         return
-    yield from ((line, {"bold": True}) for line in _wrapped(compared_told(against), width, hanging=_GAP))
-    told = [f"LOOSENED {loosened_told(each)}" for each in against.loosened]
+    yield from ((line, {"bold": True}) for line in _wrapped(format_compared(against), width, hanging=_GAP))
+    told = [f"LOOSENED {format_loosened(each)}" for each in against.loosened]
     markup: Markup = {"red" if record.no_loosening else "yellow": True}
-    for text in [*told, removed_told(against)] if against.removed else told:
+    for text in [*told, format_removed(against)] if against.removed else told:
         yield from ((line, markup) for line in _wrapped(text, width, hanging="     "))
     yield "", {}
 

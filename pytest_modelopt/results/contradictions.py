@@ -20,7 +20,7 @@ from pytest_modelopt.results.metric import BUILT_IN, PERPLEXITY, UNLABELLED, is_
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.once import between_workloads
 from pytest_modelopt.results.record import Record
-from pytest_modelopt.results.small_files import told_small_file
+from pytest_modelopt.results.small_files import format_small_file
 
 _ROUNDING = 1e-6
 """Of a share of examples: floats hold it to 1e-16, and a wrong count is off by one whole example."""
@@ -123,8 +123,8 @@ def _of_bytes(name: str, side: Measurement) -> Iterator[str]:
         count = getattr(side, figure)
         if count is not None and count < at_least:
             yield f"{name}.{figure} is {count}: nothing has fewer bytes than {at_least}"
-    told_small = told_small_file(side)
-    if told_small and told_small not in side.notes:
+    note = format_small_file(side)
+    if note and note not in side.notes:
         yield f"{name}.size_bytes is {side.size_bytes}, {name}.weights_bytes {side.weights_bytes}, and no note says why"
     files = side.provenance.files if side.provenance is not None else {}
     if side.size_bytes is not None and (side.size_bytes < sum(files.values()) or min(files.values(), default=0) < 0):

@@ -1,10 +1,10 @@
-"""Figures in words: the one way in which tables, sentences and notes show a number with its unit."""
+"""Figures in words: the one way in which tables, sentences and notes show a number with its unit, a count or a list."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Collection, Sequence
+from itertools import islice, pairwise
 
 
 def format_bytes(count: float, *, digits: int = 3) -> str:
@@ -40,6 +40,17 @@ def format_number(value: float, *, digits: int = 3) -> str:
     text = f"{value:.{max(0, digits - before_point)}f}"
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return "0" if text == "-0" else text
+
+
+def format_count(number: int, what: str, plural: str = "") -> str:
+    """`1 layer`, `2 layers`; `plural` is one that is not made with s."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {plural or what + 's'}"
+
+
+def format_first(names: Collection[str], shown: int, show: Callable[[str], str] = str) -> str:
+    """`a, b and 3 more`: the first of many names, each as `show` gives it."""
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(map(show, islice(names, shown))) + more
 
 
 def _scaled(value: float, units: Sequence[tuple[str, float]], digits: int) -> str:

@@ -324,7 +324,7 @@ def _validated(adapter: TypeAdapter[tuple[Any]], data: Any) -> Any:
         if count > _ERRORS_LISTED:  # pydantic lists all or none: of millions that takes minutes and all memory
             raise RecordError(f"this is not a record: {count:,} of its fields are wrong") from None
         details = error.errors(include_url=False, include_context=True)
-        told = [f"{_location(each['loc'][1:])}{_in_words(each)}" for each in details[:_ERRORS_SHOWN]]
+        told = [f"{_location(each['loc'][1:])}{_error_text(each)}" for each in details[:_ERRORS_SHOWN]]
         more = [f"and {len(details) - _ERRORS_SHOWN} more"] if len(details) > _ERRORS_SHOWN else []
         raise RecordError("; ".join(told + more)) from None
     except RecursionError as error:
@@ -341,7 +341,7 @@ def _validated(adapter: TypeAdapter[tuple[Any]], data: Any) -> Any:
     return value
 
 
-def _in_words(error: ErrorDetails) -> str:
+def _error_text(error: ErrorDetails) -> str:
     given = _shown(error["input"])
     words = {
         "missing": "is missing",

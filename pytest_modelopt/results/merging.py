@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 from pytest_modelopt.results.base import Against
 from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.figures import format_first
 from pytest_modelopt.results.merge_info import Merged
 from pytest_modelopt.results.outcome import is_red
 from pytest_modelopt.results.record import Environment, Record
@@ -161,7 +162,7 @@ def _counted(records: Sequence[tuple[str, Record]]) -> tuple[list[_Measured], li
                 replaced.setdefault((before.job, job), []).append(before.case)
             latest[key] = _Measured(case, job, machine)
     notes = [
-        _told(records[before][0], records[before][1], records[after][0], cases)
+        _format_repeated(records[before][0], records[before][1], records[after][0], cases)
         for (before, after), cases in replaced.items()
     ]
     return sorted(latest.values(), key=lambda each: each.job), notes
@@ -176,17 +177,12 @@ def _check_same(name: str, case: Case, other_name: str, other: Case) -> None:
         )
 
 
-def _told(name: str, record: Record, later: str, cases: Sequence[Case]) -> str:
+def _format_repeated(name: str, record: Record, later: str, cases: Sequence[Case]) -> str:
     count = f"{len(cases)} case{' was' if len(cases) == 1 else 's were'}"
     red = [case.name for case in cases if is_red(case, record.strict)]
-    shown = _enumerated(red)
+    shown = format_first(red, _NAMES_SHOWN)
     were_red = f"; in {name} {len(red)} of them {'was' if len(red) == 1 else 'were'} red: {shown}" if red else ""
     return f"{count} measured again on the same machine: {later} was started later than {name} and counts{were_red}"
-
-
-def _enumerated(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def _interrupted(records: Sequence[tuple[str, Record]]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_modelopt.results.measurement import Measurement
 
 
-def told_small_file(side: Measurement) -> str:
+def format_small_file(side: Measurement) -> str:
     """What a file that is smaller than the weights says of the model; '' where it is not.
 
     `torch.save` writes each storage whole and uncompressed but gradients, so only these and a model's own code make it

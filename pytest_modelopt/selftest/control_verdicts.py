@@ -87,10 +87,10 @@ def _answers(case: MeasuredCase) -> _Part:
     changed, drop = case.agreement, case.drop
     if changed is not None:
         shown = f"{changed.flips:,} of {changed.examples:,} flips"
-        shown += f", drop {_drop_in_words(case, drop)}" if drop is not None else ""
+        shown += f", drop {_format_drop(case, drop)}" if drop is not None else ""
         differs = bool(changed.flips or changed.right_to_wrong or changed.wrong_to_right)
     elif drop is not None:
-        shown, differs = f"drop {_drop_in_words(case, drop)}", not _is_rounding(case, drop)
+        shown, differs = f"drop {_format_drop(case, drop)}", not _is_rounding(case, drop)
     else:
         looks = [side.observations for side in (case.reference, case.variant) if side is not None]
         answers = [look.answers for look in looks if look is not None and look.answers is not None]
@@ -129,7 +129,7 @@ def _bytes(case: MeasuredCase) -> list[_Part]:
         if not before and not after:
             unmeasured.append(f"{what} not measured")
         elif not before or not after or max(before) < min(after) or max(after) < min(before):
-            other.append(f"{what} {_told(before)} and {_told(after)}")
+            other.append(f"{what} {_format_median(before)} and {_format_median(after)}")
     if other:
         fault = "nothing was done to the model and its bytes differ: its factory or its first call gives another one"
         return [(text, fault if index == 0 else "") for index, text in enumerate(other)]
@@ -141,7 +141,7 @@ def _one(figure: int | None) -> tuple[int, ...]:
     return () if figure is None else (figure,)
 
 
-def _told(figures: tuple[int, ...]) -> str:
+def _format_median(figures: tuple[int, ...]) -> str:
     return f"{median(figures):,.0f} B" if figures else "not measured"
 
 
@@ -164,7 +164,7 @@ def judge_lossless(case: MeasuredCase) -> Control:
                 "rounding of another class (16-bit weights, ties), and any recipe flips those"
             )
     elif drop is not None:
-        shown = f"drop {_drop_in_words(case, drop)}"
+        shown = f"drop {_format_drop(case, drop)}"
         if not _is_rounding(case, drop):
             why = f"{LOSSLESS} computes the same function, and the score moved by more than rounding"
     else:
@@ -193,7 +193,7 @@ def judge_sabotaged(case: MeasuredCase, budgets: Budgets) -> Control:
         if case.error.stage == "score":  # it answers what cannot even be scored, as NaN: that case would be red
             return Control("sabotaged", must_show, "an error", "ok", told)
         return Control("sabotaged", must_show, "an error", "NOT ok", told)
-    shown = _sabotage_in_words(case)
+    shown = _format_sabotage(case)
     if not budgets and in_unit_interval(case.metric) is not True:
         drop = case.drop
         if drop is not None and drop > 0 and not _is_rounding(case, drop):
@@ -217,7 +217,7 @@ def _demand(case: MeasuredCase, budgets: Budgets) -> str:
     return "a worse score (no case limits accuracy)"
 
 
-def _sabotage_in_words(case: MeasuredCase) -> str:
+def _format_sabotage(case: MeasuredCase) -> str:
     parts = []
     if case.reference is not None and case.variant is not None and case.variant.score is not None:
         unit = in_unit_interval(case.metric)
@@ -271,7 +271,7 @@ def _likely(case: MeasuredCase, limits: tuple[Limit, ...]) -> str:
 # --- words and rounding ----------------------------------------------------------------------------------------------
 
 
-def _drop_in_words(case: MeasuredCase, drop: float) -> str:
+def _format_drop(case: MeasuredCase, drop: float) -> str:
     return LIMITS["max_accuracy_drop"].format(drop, unit_interval=in_unit_interval(case.metric))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,6 @@ class Trial:
     """One comparison of the original with a copy of it, or with a variant."""
 
     timing: Timing
-    wall_s: float
-    """All of it, starting and loading the workers included."""
 
     @property
     def estimate(self) -> Estimate:
@@ -52,7 +49,6 @@ def trial(
     is decided; None: it takes all its time. `folder` is for the workers' output. Raises WorkerFailed where the model
     cannot be loaded or timed.
     """
-    start = time.monotonic()
 
     def is_open(samples: Samples, call: TimedCall) -> bool:
         del call  # the whole one, which alone is timed
@@ -68,7 +64,7 @@ def trial(
             timing = time_pairs(launch, plan, is_open, listener or Listener())["whole"]
         except (LockUnavailable, NotTimed) as error:
             raise WorkerFailed(str(error), "") from None
-    return Trial(timing, time.monotonic() - start)
+    return Trial(timing)
 
 
 @contextlib.contextmanager

@@ -9,10 +9,16 @@ stay honest with few or no cases: 0 changed of 300 examples does not prove that 
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 from pytest_modelopt.statistics.timing import student_quantile
 
 Z_ONE_SIDED_95 = 1.6448536269514722
+
+
+def shared_z(parts: int) -> float:
+    """The quantile of a one-sided bound where its 5% are shared equally by so many (Bonferroni)."""
+    return Z_ONE_SIDED_95 if parts == 1 else NormalDist().inv_cdf(1 - 0.05 / parts)
 
 
 def drop_bounds(
@@ -49,7 +55,7 @@ def _wilson(share: float, examples: float, z: float) -> tuple[float, float]:
     return middle - half, 1.0 if share == 1 else middle + half  # which is 1 but for rounding
 
 
-def clustered_examples(count: int, squares: int, clusters: int, size: int) -> float:
+def clustered_examples(count: int, squares: int, clusters: int, size: int, z: float = Z_ONE_SIDED_95) -> float:
     """As how many independent ones the `clusters` times `size` members count, of which `count` were hit.
 
     `squares` is the sum over the clusters of their hits squared. By the variance between the clusters: Korn, Graubard
@@ -65,13 +71,15 @@ def clustered_examples(count: int, squares: int, clusters: int, size: int) -> fl
     share, mean = count / members, count / clusters
     between = max(0.0, squares - clusters * mean * mean) / (clusters - 1) / size**2 / clusters
     alike = members if not between else min(members, share * (1 - share) / between)
-    return alike * (Z_ONE_SIDED_95 / student_quantile(0.95, clusters - 1)) ** 2
+    return alike * (z / student_quantile(NormalDist().cdf(z), clusters - 1)) ** 2
 
 
-def clustered_share_bounds(count: int, squares: int, clusters: int, size: int) -> tuple[float, float]:
+def clustered_share_bounds(
+    count: int, squares: int, clusters: int, size: int, z: float = Z_ONE_SIDED_95
+) -> tuple[float, float]:
     """As `share_bounds`, of members of clusters that are alike within: tokens of sequences. Arguments as in
     `clustered_examples`."""
-    return _wilson(count / (clusters * size), clustered_examples(count, squares, clusters, size), Z_ONE_SIDED_95)
+    return _wilson(count / (clusters * size), clustered_examples(count, squares, clusters, size, z), z)
 
 
 def drop_statistic(b: int, c: int, n: int, difference: float) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.update_by_hand import Project
-from tests.plugin import kept_modules  # noqa: F401
+from tests.plugin import imported_modules  # noqa: F401
 
 
 @pytest.fixture

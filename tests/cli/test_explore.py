@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 from collections.abc import Callable
 
 import pytest
@@ -13,9 +14,11 @@ from pytest_modelopt.cli import explore
 from pytest_modelopt.cli.judged_records import read_judged
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.config.loader import load_budgets
+from pytest_modelopt.exploring import funnel
 from pytest_modelopt.optimizing.apply import RecipeDidNothing, optimize
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context
+from pytest_modelopt.results.file_sums import sha256_of
 
 SHOP = '''
 import torch
@@ -32,12 +35,12 @@ def load_planted():
     return model
 
 def data():
-    inputs = torch.randn(400, 64, generator=torch.Generator().manual_seed(1))
+    inputs = torch.randn(3000, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         return inputs, load_planted()(inputs).argmax(1)
 
 def guesses():
-    return data()[0], torch.arange(400) % 7
+    return data()[0], torch.arange(3000) % 7
 '''
 RECIPES = ("int8-dynamic", "low-rank(ratio=0.15)", "low-rank(ratio=0.01)", "fold-batchnorm")
 ASKED = [argument for recipe in RECIPES for argument in ("--recipe", recipe)]
@@ -81,6 +84,7 @@ def test_it_chooses_what_an_exhaustive_search_finds_and_goes_on_from_there(
     assert min(found, key=lambda text: found[text][0]) == "low-rank(ratio=0.01)"  # smaller, and wrong
 
     limit = ["--max-accuracy-drop", "10pp", "--time", "5min", "--time-limit", "1 s", "--aim", "size", *ASKED]
+    limit += ["--export", "dist"]
     assert main(["explore", "planted_shop:load_planted", "--data", "planted_shop:data", "--write", *limit]) == 0
     told = capsys.readouterr().out
     # 299,527 numbers, and 298,496 products of them
@@ -88,15 +92,19 @@ def test_it_chooses_what_an_exhaustive_search_finds_and_goes_on_from_there(
     assert "not tried, since " not in told
     assert f"`{best}` won: of the 2 that keep all limits it is the smallest (" in told
     assert f"int8-dynamic (no better in anything than {best})" in told
-    assert "low-rank(ratio=0.01) (max_accuracy_drop 10pp)" in told
-    assert "stopped: it breaks max_accuracy_drop 10pp" in told
+    # of its half of the examples some are enough to see that it guesses
+    said = r"(\d+) examples, drawn at random, show at least \S+ pp: it breaks max_accuracy_drop 10pp"
+    early = re.search(f"stopped: {said}", told)
+    assert early is not None
+    assert 32 <= int(early[1]) < 1500 / 4
+    assert f"low-rank(ratio=0.01) ({early[0].removeprefix('stopped: ')})" in told
     assert "fold-batchnorm (" in told  # with the reason, not a row
     record = read_judged(shop.path / "modelopt-report" / "explore.json")
     (case,) = record.cases
     assert (case.recipe, [verdict.outcome for verdict in case.verdicts]) == (best, ["pass"])
     assert case.variant is not None
     chose = int(told.partition("Chosen on ")[2].split()[0])
-    assert chose + case.variant.examples == 400
+    assert chose + case.variant.examples == 3000
     assert abs(case.variant.size_bytes - found[best][0]) < 0.05 * found[best][0]  # type: ignore[operator]
     file = shop.path / "budgets.yaml"
     (entry,) = load_budgets(file, relative_to=shop.path).cases
@@ -105,10 +113,22 @@ def test_it_chooses_what_an_exhaustive_search_finds_and_goes_on_from_there(
         True,
     )
 
+    (shipped,) = (shop.path / "dist").glob("planted-low-rank*.pt2")
+    assert f"it is what was measured as planted/{best} in the record" in told
+    assert case.variant.shipped == {".pt2": sha256_of(shipped)}
+    assert abs(shipped.stat().st_size - found[best][0]) < 0.2 * found[best][0]
+    assert "<svg" in (shop.path / "modelopt-report" / "explore.svg").read_text(encoding="utf-8")
+
+    monkeypatch.setattr(funnel, "MOST_TUNED", 2)
     again = ["explore", "planted", "--write", "--max-accuracy-drop", "10pp", "--time-limit", "1 s", "--aim", "size"]
-    assert main([*again, "--recipe", "int8-dynamic", "--min-speedup", "0.1x"]) == 0
+    settings = ["--recipe", "int8-dynamic", "--recipe", "low-rank(ratio=0.01)", "--tune"]
+    assert main([*again, *settings, "--min-speedup", "0.1x"]) == 0
     told = capsys.readouterr().out
     assert "chosen part (earlier)" in told  # its times are new: nobody asked for them before
+    # the one that breaks a limit may keep it by another setting: two of these are tried
+    tuned = [line for line in told.splitlines() if re.match(r">?\s*low-rank\(", line) and "(ratio=0.01)" not in line]
+    more = re.search(r"and (\d+) further settings of these recipes", told)
+    assert len(tuned) + (int(more[1]) if more is not None else 0) == 2
     assert f"{file}: int8-dynamic was added to planted, with limits that hold\n" in told
     assert [each.recipe for each in load_budgets(file, relative_to=shop.path).cases] == [best, "int8-dynamic"]
 
@@ -121,7 +141,7 @@ def test_a_time_too_short_for_one_candidate_is_told(
     assert (
         "1 ms of --time were over before the original was measured, which is the first step" in capsys.readouterr().err
     )
-    monkeypatch.setattr(explore, "_ends", lambda *times: {"measuring": 0.0, "timing": 0.0})
+    monkeypatch.setattr(explore, "_ends", lambda *times, tunes: {"measuring": 0.0, "tuning": 0.0, "timing": 0.0})
     assert main([*call, "--time", "1 min"]) == 2
     told = capsys.readouterr().err
     assert "1 min of --time were over before one candidate was measured: the original alone took " in told

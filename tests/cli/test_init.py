@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,8 @@ from pytest_modelopt.exploring.space import fits
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.registry import RECIPES
 from pytest_modelopt.plugin.session import Session
+from pytest_modelopt.results.answers import Agreement
+from tests.exploring.candidates_by_hand import candidate
 from tests.reporting.records_by_hand import record
 
 SHOP = '''
@@ -85,6 +88,19 @@ def test_the_gate_passes_on_what_was_written(shop: pytest.Pytester, capsys: pyte
     told = capsys.readouterr().err
     assert "budgets.yaml exists, and init overwrites nothing: add this model to it by --add, or name another" in told
     assert file.read_text(encoding="utf-8") == text
+
+
+def test_what_is_too_wrong_is_not_timed_nor_scored_to_the_end() -> None:
+    """Five points of the score are too much: 18 of 360 are exactly that."""
+    for lost, goes_on in ((18, True), (19, False)):
+        funnel = init_trials._Funnel()
+        case = candidate("int8-dynamic", lost=lost)
+        assert funnel.goes_on(case, "score")
+        assert funnel.goes_on(case, "timing") is goes_on
+    assert funnel.goes_on(replace(case, agreement=Agreement(64, 4, 0, 4)), "look")
+    assert not funnel.why
+    assert not funnel.goes_on(replace(case, agreement=Agreement(64, 40, 0, 40)), "look")
+    assert funnel.why.startswith("64 examples, drawn at random, show at least ")
 
 
 def test_a_factory_that_fails_is_told_as_the_gate_tells_it(

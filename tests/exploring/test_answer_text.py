@@ -107,6 +107,8 @@ def test_a_finalist_that_was_luck_is_told_before_the_one_that_won() -> None:
         anew={0: candidate(A, memory=2, lost=9), 1: candidate(B, memory=4)},
     )
     assert "`bf16` won: " in text
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    assert "> int8-dynamic 2 MiB (-75%) 8 MiB (0%) - 2.5 pp anew: breaks max_accuracy_drop 1 pp" in rows
     assert "`int8-dynamic` were preferred, and did not keep all limits when they were measured anew" in text
     lost = told(candidate(A, memory=2), anew={0: candidate(A, memory=2, lost=9)})
     assert "`int8-dynamic`: chosen, and not confirmed. Measured anew, none of them keeps all limits for certain" in lost

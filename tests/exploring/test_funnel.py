@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -88,6 +89,9 @@ def test_without_limits_the_front_is_the_answer() -> None:
     search = searched(gauge)
     assert [str(each.recipe) for each in search.front] == [A, B]
     assert [str(each.recipe) for each in finalists(search)] == [A, B]
+    knee = candidate(C, memory=3, lost=3)  # between two that give up all of one figure
+    found = searched(ByHand((), candidate(A, memory=2, lost=30), candidate(B, memory=8), knee))
+    assert [str(each.recipe) for each in finalists(found)] == [C, A, B]
 
 
 def test_where_nothing_holds_the_nearest_are_measured_whole() -> None:
@@ -171,6 +175,18 @@ def test_finalists_are_those_that_hold_then_those_of_which_nobody_knows() -> Non
         candidate(C, memory=1, speedup=1.0),
     )
     assert [str(each.recipe) for each in finalists(searched(gauge))] == [B, A]
+
+
+def test_of_neighbouring_settings_one_is_a_finalist_and_a_plain_recipe_is_left_to_fall_back_on() -> None:
+    bounds = limits(max_size="9 MiB")
+    ratios = [candidate(f"low-rank(ratio=0.{number})", memory=number) for number in range(1, 5)]
+    gauge = ByHand(bounds, *ratios, candidate(A, memory=5), candidate(B, memory=6), candidate(C, memory=7))
+    search = searched(gauge)
+    assert [str(each.recipe) for each in finalists(search)] == [str(parse(each.recipe)) for each in ratios[:3]]
+    search.trials = [replace(each, is_tuned=each.order not in (3, 6)) for each in search.trials]
+    assert [str(each.recipe) for each in finalists(search)] == ["low-rank(ratio=0.1)", "low-rank(ratio=0.4)", C]
+    search.trials = [replace(each, is_tuned=True) for each in search.trials]
+    assert [str(each.recipe) for each in finalists(search)] == ["low-rank(ratio=0.1)", A, B]
 
 
 def confirmed_by(

@@ -76,3 +76,13 @@ def test_the_makeup_tells_kinds_layers_and_where_memory_lies() -> None:
     )
     assert told[-2] == "0 recipes can pay and are tried"
     assert told[-1].endswith("1.05x as fast at the most: int8-dynamic")
+
+
+def test_the_makeup_tells_what_each_runtime_takes() -> None:
+    recipes = ("onnxruntime", "onnxruntime-int8-dynamic", "int8-dynamic", "prune-structured + onnxruntime")
+    layers = (*CONVOLUTIONS, LayerCoverage("norm", "LayerNorm", 1000, 0, 0))
+    told = list(lines("net", measurement(None), layers, Space(tuple(map(parse, recipes))), DERIVED))
+    assert [line for line in told if "onnxruntime" in line] == [  # of chains their steps say it
+        "  onnxruntime takes the model as a whole, in float",
+        "  onnxruntime-int8-dynamic changes Conv2d, Linear, MyConv: 50% of the weights",
+    ]

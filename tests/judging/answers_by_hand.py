@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_modelopt.results.answers import Agreement, Repeat, Slices
 from pytest_modelopt.results.case import Case
-from tests.judging.judged import Told, judged
+from tests.judging.judged import Judged, judged
 from tests.reporting.records_by_hand import case, limit, measurement
 
 Z2 = 1.6448536269514722**2
@@ -27,7 +27,7 @@ def answered(
     return replace(made, **changes)
 
 
-def verdict(of: Case, name: str, value: float, text: str = "L") -> Told:
+def verdict(of: Case, name: str, value: float, text: str = "L") -> Judged:
     return judged(of, limit(name, value, text))
 
 

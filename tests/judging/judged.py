@@ -11,7 +11,7 @@ from pytest_modelopt.results.verdicts import Limit, Verdict
 
 
 @dataclass(frozen=True)
-class Told:
+class Judged:
     """A verdict and what reports say of it."""
 
     verdict: Verdict
@@ -30,7 +30,7 @@ class Told:
         return self.verdict.is_red
 
 
-def judged(of: Case, limit: Limit, *others: Limit, timed_limits: int = 0) -> Told:
+def judged(of: Case, limit: Limit, *others: Limit, timed_limits: int = 0) -> Judged:
     """The verdict on `limit`; `others` are limits of the case, too."""
     case = judge(replace(of, limits=(limit, *others)), timed_limits=timed_limits)
-    return Told(case.verdicts[0], format_verdict(case, case.verdicts[0]))
+    return Judged(case.verdicts[0], format_verdict(case, case.verdicts[0]))

@@ -17,19 +17,13 @@ from pytest_modelopt.reporting.cells import latency_cell, speedup_cell
 from pytest_modelopt.results.answers import Agreement, Slices
 from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.case import Case, CaseError
-from pytest_modelopt.results.measurement import Coverage, LayerCoverage, Measurement, ProcessMemory
+from pytest_modelopt.results.measurement import Coverage, LayerCoverage, ProcessMemory
 from pytest_modelopt.results.outcome import case_outcome
 from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Limit
 from pytest_modelopt.statistics.timing import ALPHA_PASS, Samples, alpha_fail, variant_latency
-from tests.judging.judged import Told, judged
-from tests.reporting.records_by_hand import by_second, reference_changed, timing, variant_changed
-
-
-def measurement(recipe: str | None, *, size: int, weights: int, peak: int, score: float | None) -> Measurement:
-    return Measurement(
-        recipe, size, weights, peak, score, 1000, "f" * 64, process_memory=ProcessMemory((7000, 7000, 7000), "memray")
-    )
+from tests.judging.judged import Judged, judged
+from tests.reporting.records_by_hand import by_second, case, measurement, reference_changed, timing, variant_changed
 
 
 def faster(*speedups: float, seconds: int = 10) -> Timing:
@@ -37,16 +31,16 @@ def faster(*speedups: float, seconds: int = 10) -> Timing:
     return timing(20 * seconds, by_second(*(round(1e6 * each) for each in speedups)), 1_000_000)
 
 
-CASE = Case(
-    id="budgets.yaml::m::r",
-    model="m",
-    recipe="r",
-    metric="accuracy",
-    higher_is_better=True,
-    limits=(),
-    batch_size=1,
-    reference=measurement(None, size=10_000, weights=9_000, peak=1_000, score=0.9),
-    variant=measurement("r", size=4_000, weights=3_500, peak=500, score=0.89),
+PROCESS_MEMORY = ProcessMemory((7000, 7000, 7000), "memray")
+CASE = case(
+    "r",
+    "m",
+    reference=measurement(
+        None, size=10_000, weights=9_000, peak=1_000, score=0.9, examples=1000, process_memory=PROCESS_MEMORY
+    ),
+    variant=measurement(
+        "r", size=4_000, weights=3_500, peak=500, score=0.89, examples=1000, process_memory=PROCESS_MEMORY
+    ),
     coverage=Coverage((LayerCoverage("a", "Linear", 700, 700), LayerCoverage("b", "Conv2d", 300, 0)), ()),
     agreement=Agreement(1000, right_to_wrong=15, wrong_to_right=5, flips=30),
     slices=Slices(("0", "1"), True, (500, 500), (0.02, 0.0), (12, 3), (2, 3)),
@@ -58,7 +52,7 @@ def limit(name: str, value: float, text: str = "L", level: Any = "error") -> Lim
     return Limit(name, value, text, level, "budgets.yaml", 7)
 
 
-def verdict(name: str, value: float, case: Case = CASE, timed_limits: int = 1) -> Told:
+def verdict(name: str, value: float, case: Case = CASE, timed_limits: int = 1) -> Judged:
     return judged(case, limit(name, value), timed_limits=timed_limits)
 
 

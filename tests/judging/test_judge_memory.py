@@ -9,25 +9,19 @@ import pytest
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.measurement import Measurement, ProcessMemory, ProcessMeter
 from pytest_modelopt.results.verdicts import Limit
-from tests.judging.judged import Told, judged
+from tests.judging.judged import Judged, judged
+from tests.reporting import records_by_hand
+from tests.reporting.records_by_hand import measurement
 
 
 def side(recipe: str | None, runs: tuple[int, ...], runtime: str | None = None, tensors: int = 600) -> Measurement:
-    return Measurement(
-        recipe=recipe,
-        size_bytes=100,
-        weights_bytes=None if runtime else tensors - 100,
-        call_peak_bytes=None if runtime else 100,
-        score=None,
-        examples=0,
-        data_fingerprint=None,
-        process_memory=ProcessMemory(runs, "memray") if runs else None,
-        runtime=runtime,
-    )
+    weights, peak = (None, None) if runtime else (tensors - 100, 100)
+    memory = ProcessMemory(runs, "memray") if runs else None
+    return measurement(recipe, size=100, weights=weights, peak=peak, score=None, process_memory=memory, runtime=runtime)
 
 
 def case(original: Measurement, variant: Measurement) -> Case:
-    return Case(id="id", model="m", recipe="r", limits=(), batch_size=1, reference=original, variant=variant)
+    return records_by_hand.case("r", "m", reference=original, variant=variant)
 
 
 IN_TORCH = case(side(None, (1000, 1010, 1005)), side("r", (500, 510, 502), tensors=300))
@@ -35,7 +29,7 @@ CONVERTED = case(side(None, (1000, 1010, 1005)), side("r", (500, 510, 502), "ONN
 BOTH_FOREIGN = case(side(None, (1000, 1010, 1005), "OpenVINO"), side("r", (500, 510, 502), "ONNX Runtime"))
 
 
-def verdict(of: Case, name: str, value: float) -> Told:
+def verdict(of: Case, name: str, value: float) -> Judged:
     return judged(of, Limit(name, value, "L", "error", "budgets.yaml", 7))
 
 

@@ -17,7 +17,7 @@ from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.outcome import case_outcome, is_red
 from pytest_modelopt.results.verdicts import Limit
 from pytest_modelopt.statistics.timing import Samples
-from tests.judging.judged import Told, judged
+from tests.judging.judged import Judged, judged
 from tests.reporting.records_by_hand import MIB, case, measurement, reference_changed, timing, variant_changed
 
 COMMIT = "1a2b3c4d5e6f"
@@ -48,7 +48,7 @@ def base(**changes: Any) -> Case:
     return reference_changed(against(), **changes)
 
 
-def verdict(of: Case, name: str, value: float, text: str = "L") -> Told:
+def verdict(of: Case, name: str, value: float, text: str = "L") -> Judged:
     return judged(of, limit(name, value, text), timed_limits=1)
 
 
@@ -422,7 +422,7 @@ def test_a_saved_record_is_named_as_the_base() -> None:
 def test_a_metric_without_labels_says_nothing_of_the_model_as_it_is() -> None:
     """The original is held against itself, which always agrees. Where it is the same to the bit, nothing was lost."""
 
-    def original(digests: tuple[str | None, str | None], flips: int, metric: str, recipe: str = "original") -> Told:
+    def original(digests: tuple[str | None, str | None], flips: int, metric: str, recipe: str = "original") -> Judged:
         before, after = (Observations(digest=digest) for digest in digests)
         made = reference_changed(against(metric=metric, recipe=recipe), score=1.0, observations=before)
         made = variant_changed(made, score=1.0, observations=after)

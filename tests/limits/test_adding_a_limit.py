@@ -1,4 +1,4 @@
-"""One more limit: a file of its own and a line in the catalogue, and every other room knows it."""
+"""One more limit with a figure of its own: two files beside the worker's meter, and every other room knows it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest_modelopt
 pytestmark = pytest.mark.e2e
 
 KIND = '''
-"""A limit on the bytes of the weights alone."""
+"""A limit on the bytes of the parameters alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ from pytest_modelopt.results.verdicts import Limit
 @dataclass(frozen=True)
 class MaxWeights(ExactKind):
     def figure_of(self, case: Case) -> Number | None:
-        return case.variant.weights_bytes if case.variant else None
+        seen = case.variant.observations if case.variant else None
+        return seen.parameter_bytes if seen else None
 
     def with_room(self, case: Case, limit: Limit, end: float, measured: float | None, headroom: float) -> float:
         return end * (1 + headroom)
@@ -52,6 +53,13 @@ def data():
     with torch.no_grad():
         return inputs, net()(inputs).argmax(1)
 """
+FIELD = """
+    parameter_bytes: int | None = None
+    training_modules: int | None = None
+"""
+METER = """
+        "parameter_bytes": sum(each.numel() * each.element_size() for each in model.parameters()),
+        "training_modules": """
 WEIGHTS = 2 * (64 * 1000 + 1000)
 """In 16 bits."""
 BUDGETS = """\
@@ -76,16 +84,21 @@ def project(tmp_path: Path) -> Path:
     copy = tmp_path / "ours" / "pytest_modelopt"
     shutil.copytree(Path(pytest_modelopt.__file__).parent, copy)
     (copy / "limits" / "weights.py").write_text(KIND, encoding="utf-8")
-    catalogue = copy / "limits" / "catalogue.py"
-    text = catalogue.read_text(encoding="utf-8")
-    text = text.replace("memory, size, slices\n", "memory, size, slices, weights\n")
-    text = text.replace("        *size.LIMITS,\n", "        *size.LIMITS,\n        *weights.LIMITS,\n")
-    catalogue.write_text(text, encoding="utf-8")
+    _insert(copy / "results" / "observations.py", FIELD)
+    _insert(copy / "measuring" / "worker" / "observe.py", METER)
     folder = tmp_path / "project"
     folder.mkdir()
     for name, content in (("mine.py", MODELS), ("budgets.yaml", BUDGETS), ("test_it.py", TEST)):
         (folder / name).write_text(content, encoding="utf-8")
     return folder
+
+
+def _insert(file: Path, lines: str) -> None:
+    """Put the lines in the place of the last of them, which the file has once."""
+    text, block = file.read_text(encoding="utf-8"), lines.removesuffix("\n")
+    last = block[block.rindex("\n") :]
+    assert text.count(last) == 1
+    file.write_text(text.replace(last, block), encoding="utf-8")
 
 
 def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -105,7 +118,7 @@ def test_every_room_knows_a_limit_that_stands_in_the_catalogue(project: Path) ->
         "broken/bf16: max_weights 100 kB is broken: 127 KiB measured, 30% more than the limit. (budgets.yaml:5)" in told
     )
     record = json.loads((project / "report" / "record.json").read_text(encoding="utf-8"))
-    assert [case["variant"]["weights_bytes"] for case in record["cases"]] == 3 * [WEIGHTS]
+    assert [case["variant"]["observations"]["parameter_bytes"] for case in record["cases"]] == 3 * [WEIGHTS]
     assert "max_weights" in (project / "report" / "summary.md").read_text(encoding="utf-8")
 
     command = ("pytest_modelopt.cli",)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_modelopt.measuring.worker.latency import Call, Stopwatch, _times_of_threads, host_clock
+from pytest_modelopt.measuring.worker.latency import Call, Stopwatch, _times_of_threads, canary_ns, host_clock
 
 MS = 1_000_000
 
@@ -40,7 +40,7 @@ class Nothing:
         return True
 
 
-def stopwatch(clock: KnownClock, canary: Call | None = None) -> Stopwatch:
+def stopwatch(clock: KnownClock, canary: Callable[[], int] | None = None) -> Stopwatch:
     made = Stopwatch(Nothing(), clock, canary)
     clock.restart()
     return made
@@ -118,7 +118,7 @@ def test_a_long_call_is_a_block_by_itself() -> None:
 def test_a_canary_is_timed_beside_each_block_and_a_block_without_one_says_so() -> None:
     calls: list[None] = []
     assert stopwatch(KnownClock(lambda number: MS)).block().canary_ns == 0
-    watch = stopwatch(KnownClock(lambda number: MS), canary=lambda: calls.append(None))
+    watch = stopwatch(KnownClock(lambda number: MS), canary=lambda: canary_ns(lambda: calls.append(None)))
     assert watch.block().canary_ns > 0
     assert len(calls) == 6
 

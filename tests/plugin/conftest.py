@@ -14,7 +14,7 @@ import torch
 from pytest_modelopt.cli.judged_records import read_judged
 from pytest_modelopt.results.json import dumps
 from pytest_modelopt.results.record_schema import record_schema
-from tests.plugin import kept_modules, metric_tasks  # noqa: F401
+from tests.plugin import imported_modules, metric_tasks  # noqa: F401
 from tests.plugin.repositories import Repository
 from tests.plugin.small_project import project  # noqa: F401
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,9 @@ def test_optimized(optimize: Optimizer) -> None:
 def test_each_name_is_there(name: str) -> None:
     assert getattr(pytest_modelopt, name) is not None
     assert name in dir(pytest_modelopt)
+    root = Path(pytest_modelopt.__file__).parent.parent
+    texts = [page.read_text(encoding="utf-8") for page in (root / "README.md", *(root / "docs").glob("*.md"))]
+    assert any(re.search(rf"\b{name}\b", text) for text in texts), "a user finds it in no document"
 
 
 def test_another_name_is_an_error() -> None:

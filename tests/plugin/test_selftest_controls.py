@@ -15,7 +15,6 @@ from pytest_modelopt.cli.selftest import control_plan
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.results.answers import Agreement, Repeat
 from pytest_modelopt.results.case import Case, CaseError
-from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.verdicts import Limit
@@ -28,7 +27,7 @@ from pytest_modelopt.selftest.control_verdicts import (
 )
 from pytest_modelopt.selftest.controls import ControlPlan, accuracy_limits, run_controls
 from tests.plugin.small_project import one_case
-from tests.reporting.records_by_hand import by_second, timing
+from tests.reporting.records_by_hand import by_second, case, measurement, timing
 
 Project = Callable[..., pytest.Pytester]
 
@@ -197,27 +196,23 @@ def test_a_control_that_fails_makes_the_selftest_red_and_the_last_line_says_whic
 # --- judged by hand --------------------------------------------------------------------------------------------------
 
 SEEN = Observations(answers="a", target_classes=4, output_classes=4, predicted_classes=4, rarer_targets=150)
-ORIGINAL = Measurement(None, 1000, 4000, 500, 0.9, 200, "x", observations=SEEN)
+ORIGINAL = measurement(None, size=1000, weights=4000, peak=500, score=0.9, examples=200, observations=SEEN)
 
 
 def a_case(
     *, lost: int = 0, won: int = 0, flips: int | None = None, metric: str | None = "accuracy", **changes: Any
 ) -> Case:
     """The original against something that lost and won so many examples of 200."""
-    case = Case(
-        id="c",
-        model="m",
-        recipe="identity",
+    made = case(
+        "identity",
+        "m",
         metric=metric,
-        higher_is_better=True,
-        limits=(),
-        batch_size=1,
         reference=ORIGINAL,
         variant=replace(ORIGINAL, score=0.9 - (lost - won) / 200),
         agreement=Agreement(200, lost, won, lost + won if flips is None else flips),
         timing=timing(variant_ns=4_000_000),
     )
-    return replace(case, **changes)
+    return replace(made, **changes)
 
 
 def test_identity_as_it_must_be() -> None:

@@ -29,23 +29,23 @@ def verdict(of: Limit, outcome: Outcome, measured: float | None = None, reason: 
 def measurement(
     recipe: str | None,
     *,
-    weights: int = 4 * MIB,
-    peak: int = 4 * MIB,
+    weights: int | None = 4 * MIB,
+    peak: int | None = 4 * MIB,
     size: int = 4 * MIB,
     score: float | None = 0.975,
-    notes: tuple[str, ...] = (),
-    unmeasured: dict[str, str] | None = None,
+    examples: int = 360,
+    **fields: Any,
 ) -> Measurement:
+    """`fields` are further ones of Measurement."""
     return Measurement(
         recipe=recipe,
         size_bytes=size,
         weights_bytes=weights,
         call_peak_bytes=peak,
         score=score,
-        examples=360,
+        examples=examples,
         data_fingerprint="00ff",
-        notes=notes,
-        unmeasured=unmeasured or {},
+        **fields,
     )
 
 
@@ -133,12 +133,11 @@ def case(
     variant: Measurement | None = None,
     metric: str | None = "accuracy",
     higher_is_better: bool = True,
-    timing: Timing | None = None,
-    coverage: Coverage | None = None,
-    agreement: Agreement | None = None,
     error: CaseError | None = None,
     limits: tuple[Limit, ...] | None = None,
+    **fields: Any,
 ) -> Case:
+    """`fields` are further ones of Case, such as `slices`."""
     return Case(
         id=f"budgets.yaml::{model}/{recipe}",
         model=model,
@@ -149,11 +148,9 @@ def case(
         batch_size=1,
         reference=reference,
         variant=measurement(recipe, weights=MIB, peak=MIB, size=MIB) if variant is None and error is None else variant,
-        coverage=coverage,
-        agreement=agreement,
-        timing=timing,
         error=error,
         verdicts=verdicts,
+        **fields,
     )
 
 
@@ -182,8 +179,11 @@ ENVIRONMENT = Environment(
 )
 
 
-def record(*cases: Case, complete: bool = True, strict: bool = False, planned: tuple[str, ...] = ()) -> Record:
-    return Record(
+def record(
+    *cases: Case, complete: bool = True, strict: bool = False, planned: tuple[str, ...] = (), **fields: Any
+) -> Record:
+    """`planned` beside the cases; `fields` are further ones of Record, or other values than those here."""
+    made = Record(
         tool_version="0.1.0",
         started="2026-11-24T03:00:00Z",
         seed=7,
@@ -194,6 +194,7 @@ def record(*cases: Case, complete: bool = True, strict: bool = False, planned: t
         cases=cases,
         environment=ENVIRONMENT,
     )
+    return replace(made, **fields)
 
 
 def broken(recipe: str, *, line: int = 23, level: Level = "error", measured: float = 3.75 * MIB) -> Case:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_modelopt.reporting.base_summary import compared_told, loosened_told
+from pytest_modelopt.reporting.base_summary import format_compared, format_loosened
 from pytest_modelopt.reporting.markdown import render
 from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.base import Against
@@ -56,7 +56,7 @@ def test_the_verdict_comes_first_then_what_was_compared() -> None:
     ],
 )
 def test_revisions_are_short_and_the_base_is_as_it_was_asked_for(of: Against, told: str) -> None:
-    assert compared_told(of) == told
+    assert format_compared(of) == told
 
 
 # --- what was loosened -----------------------------------------------------------------------------------------------
@@ -89,11 +89,11 @@ def test_of_many_loosened_limits_the_first_are_shown_and_the_rest_is_counted() -
 
 def test_a_loosened_limit_in_one_line() -> None:
     assert (
-        loosened_told(LOOSENED)
+        format_loosened(LOOSENED)
         == "digits-vit/int8-dynamic: max_memory 3 MiB -> 4 MiB (relaxed, +33%) (budgets.yaml:12)"
     )
     removed = replace(LOOSENED, kind="removed", new="removed", by="")
-    assert loosened_told(removed) == "digits-vit/int8-dynamic: max_memory 3 MiB -> removed (budgets.yaml:12)"
+    assert format_loosened(removed) == "digits-vit/int8-dynamic: max_memory 3 MiB -> removed (budgets.yaml:12)"
 
 
 # --- what changed ----------------------------------------------------------------------------------------------------

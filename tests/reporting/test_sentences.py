@@ -10,7 +10,7 @@ import pytest
 from pytest_modelopt.reporting import github_annotations
 from pytest_modelopt.reporting.failure_text import explain
 from pytest_modelopt.reporting.markdown import render
-from pytest_modelopt.reporting.sentences import items, told_once
+from pytest_modelopt.reporting.sentences import items, items_by_case
 from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.case import Case, CaseError, Expected
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, RecipeStep
@@ -194,7 +194,7 @@ def three() -> Record:
 
 def test_an_error_is_told_with_the_first_case_that_has_it() -> None:
     of = three()
-    first, second, *others = told_once(of, of.cases)
+    first, second, *others = items_by_case(of, of.cases)
     title = "digits-vit/a and b: error while loading the model or its data"
     message = "the original cannot be measured: FileNotFoundError: best.pt"
     (item,) = first

@@ -10,12 +10,13 @@ import pytest
 from pytest_modelopt.results.base import Against, Loosening
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import dumps, loads
-from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.merging import MergeError, merge
 from pytest_modelopt.results.outcome import case_outcome
 from pytest_modelopt.results.record import Environment, Record
 from pytest_modelopt.results.run_outcome import record_is_red, run_outcome
 from pytest_modelopt.results.verdicts import Limit, Outcome, Reason, Verdict
+from tests.reporting import records_by_hand
+from tests.reporting.records_by_hand import measurement
 
 LINUX = Environment(
     "3.11.9", "Linux", "Example CPU", 2, "AVX512", ("avx2",), "2.13.0", "x86", packages={"torchao": "1"}
@@ -26,24 +27,14 @@ LIMIT = Limit("max_size", 1.0, "1 B", "error", "budgets.yaml", 3)
 
 
 def case(name: str, outcome: Outcome = "pass", *, size: int = 1, **changes: Any) -> Case:
-    side = Measurement(None, size, 1, 1, 0.5, 10, None)
-    made = Case(
-        id=f"budgets.yaml::m/{name}",
-        model="m",
-        recipe=name,
-        metric="accuracy",
-        limits=(LIMIT,),
-        batch_size=1,
-        reference=side,
-        variant=side,
-        verdicts=(Verdict(LIMIT, outcome, 1.0, Reason("measured")),),
-    )
-    return replace(made, **changes)
+    side = measurement(None, size=size, weights=1, peak=1, score=0.5, examples=10)
+    verdict = Verdict(LIMIT, outcome, 1.0, Reason("measured"))
+    return replace(records_by_hand.case(name, "m", verdicts=(verdict,), reference=side, variant=side), **changes)
 
 
 def record(*cases: Case, started: str = "2026-11-24T03:00:00+00:00", **changes: Any) -> Record:
     ids = tuple(each.id for each in cases)
-    made = Record("0.1.0", started, 7, False, 3, ids, True, cases, LINUX, collected=ids)
+    made = records_by_hand.record(*cases, started=started, timed_limits=3, environment=LINUX, collected=ids)
     return replace(made, **changes)
 
 

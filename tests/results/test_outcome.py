@@ -11,9 +11,9 @@ from pytest_modelopt.results.case import Case, CaseError
 from pytest_modelopt.results.json import dumps, loads
 from pytest_modelopt.results.merging import merge
 from pytest_modelopt.results.outcome import case_outcome, is_red, warnings
-from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.run_outcome import record_is_red, run_outcome
 from pytest_modelopt.results.verdicts import Level, Limit, Outcome, Reason, Verdict
+from tests.reporting.records_by_hand import case, record
 
 
 def _case(*judged: tuple[Outcome, Level], unjudged: tuple[Level, ...] = (), error: CaseError | None = None) -> Case:
@@ -23,11 +23,7 @@ def _case(*judged: tuple[Outcome, Level], unjudged: tuple[Level, ...] = (), erro
     )
     forgotten = tuple(Limit(f"forgotten{n}", 1.0, "1", level, "budgets.yaml", n) for n, level in enumerate(unjudged))
     limits = (*(verdict.limit for verdict in verdicts), *forgotten)
-    return Case(id="id", model="m", recipe="r", limits=limits, batch_size=1, verdicts=verdicts, error=error)
-
-
-def _record(*cases: Case, planned: tuple[str, ...] = (), complete: bool = True, strict: bool = False) -> Record:
-    return Record("0.1.0", "2026-11-24T03:00:00Z", 7, strict, 0, planned, complete, cases)
+    return case("r", "m", limits=limits, verdicts=verdicts, error=error)
 
 
 def test_a_case_without_limits_says_so() -> None:
@@ -73,16 +69,16 @@ def test_a_limit_of_level_warn_never_makes_red() -> None:
 
 def test_a_record_is_red_where_one_case_is() -> None:
     good, bad = _case(("pass", "error")), _case(("fail", "error"))
-    assert record_is_red(_record(good, bad))
-    assert not record_is_red(_record(good, good))
-    assert record_is_red(_record(_case(("inconclusive", "error")), strict=True))
+    assert record_is_red(record(good, bad))
+    assert not record_is_red(record(good, good))
+    assert record_is_red(record(_case(("inconclusive", "error")), strict=True))
 
 
 def test_a_planned_case_that_was_not_run_is_red() -> None:
-    record = _record(_case(("pass", "error")), planned=("id", "other"), complete=False)
-    assert run_outcome(record).never_ran == ("other",)
-    assert run_outcome(replace(record, cases=(replace(record.cases[0], id="other#2"),))).never_ran == ("id",)
-    assert record_is_red(record)
+    of = record(_case(("pass", "error")), planned=("other",), complete=False)
+    assert run_outcome(of).never_ran == ("other",)
+    assert run_outcome(replace(of, cases=(replace(of.cases[0], id="other#2"),))).never_ran == ("budgets.yaml::m/r",)
+    assert record_is_red(of)
 
 
 # --- what became looser ----------------------------------------------------------------------------------------------
@@ -107,7 +103,7 @@ LOOSER = Loosening("m/r", "max_size", "relaxed", "1 B", "2 B", "+100%", "budgets
 def test_what_became_looser_is_red_only_where_that_is_forbidden(
     against: Against | None, is_red_where_forbidden: bool
 ) -> None:
-    told = replace(_record(_case(("pass", "error"))), against=against)
+    told = replace(record(_case(("pass", "error"))), against=against)
     assert run_outcome(told).causes == ()
     forbidden = replace(told, no_loosening=True)
     assert run_outcome(forbidden).causes == (("loosened",) if is_red_where_forbidden else ())

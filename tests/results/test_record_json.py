@@ -30,13 +30,8 @@ from pytest_modelopt.results.measurement import LayerCoverage, Measurement
 from pytest_modelopt.results.record import Environment, Record
 from pytest_modelopt.results.timed_pairs import Conditions, TimedPair, Timing, WorkerUse
 from pytest_modelopt.results.verdicts import Finding, Limit, Reason, Verdict, Waiver
+from tests.reporting.records_by_hand import record as _record
 from tests.results.any_record import any_value
-
-
-def _record(*cases: Case, **changes: Any) -> Record:
-    record = Record("0.1.0", "2026-11-24T03:00:00Z", 7, False, 1, ("a",), True, cases)
-    return replace(record, **changes)
-
 
 _CONDITIONS = Conditions(2, 0.5, 0.0, None, None, None, 0.0, WorkerUse(1, 0.0), WorkerUse(None, 0.0))
 

@@ -14,6 +14,7 @@ from pytest_modelopt.measuring.controller.case_timing import CaseTiming, asks
 from pytest_modelopt.measuring.controller.fresh_processes import measure_process_memory
 from pytest_modelopt.measuring.controller.layer_trials import LayerTrials
 from pytest_modelopt.measuring.controller.layers_at_fault import with_layers_at_fault
+from pytest_modelopt.measuring.controller.looks import looked
 from pytest_modelopt.measuring.controller.made_again import require_same
 from pytest_modelopt.measuring.controller.paired_timing import IsOpen
 from pytest_modelopt.measuring.controller.process import WorkerFailed
@@ -318,6 +319,12 @@ class Runner:
             if not goes_on(found, stage):
                 raise Enough(found)
 
+        def look() -> None:
+            found = compared(case, original, optimized)
+            for seen in looked(self._context, original, optimized, case.name) if goes_on is not always else ():
+                if not goes_on(replace(found, agreement=seen), "look"):
+                    raise Enough(found)
+
         if optimized.variant.candidate is None and original.worker is not None and original.measurement is not None:
             before = original.measurement
             if why := memory_left.of_the_same_again(before, original.worker.pid, optimized.variant.label):
@@ -325,7 +332,7 @@ class Runner:
         optimized.examples = original.examples
         if optimized.variant.generation is not None:
             self._share_inputs(original, optimized, case.name)
-        self._measuring.measure(optimized, case.name, original.outputs, ask)
+        self._measuring.measure(optimized, case.name, original.outputs, ask, look)
         require_same_data(original, optimized)
 
     def _share_inputs(self, original: Measured, optimized: Measured, name: str) -> None:

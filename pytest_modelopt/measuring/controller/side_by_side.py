@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 from pytest_modelopt.measuring.controller.answer_comparison import compare, compare_tokens, slices
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured
 from pytest_modelopt.measuring.protocol import LEAST_HELD
 from pytest_modelopt.results.case import CaseError, MeasuredCase, Stage
 
-GoesOn = Callable[[MeasuredCase, Stage], bool]
+GoesOn = Callable[[MeasuredCase, Stage | Literal["look"]], bool]
 """Whether the variant of a case is measured further, of which the figures up to `size` (with what the recipe changed),
-`memory`, `score` or, before `timing`, all but the times are known."""
+`memory`, `score` or, before `timing`, all but the times are known. At a `look`, between memory and score, the case has
+the agreement on some random examples: a part of the evidence, which no figure of the case is made of."""
 
 
-def always(case: MeasuredCase, stage: Stage) -> bool:
+def always(case: MeasuredCase, stage: Stage | Literal["look"]) -> bool:
     return True
 
 

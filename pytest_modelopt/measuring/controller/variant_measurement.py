@@ -21,7 +21,7 @@ from pytest_modelopt.results.case import CaseError, Stage
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.record import Environment
-from pytest_modelopt.results.small_files import told_small_file
+from pytest_modelopt.results.small_files import format_small_file
 
 _MODULES_SHOWN = 3
 _OF_THE_CALL = ("memory", "process_memory", "timing")
@@ -63,11 +63,13 @@ class Measuring:
         name: str,
         reference: Path | None = None,
         at_figure: Callable[[Stage], None] = lambda stage: None,
+        before_answers: Callable[[], None] = lambda: None,
     ) -> None:
         """Load, then size, memory and score. `measured` keeps what was found, also where a later step fails.
 
         `reference`: what the original answered, under a metric that compares with it. `at_figure` is called once size,
-        memory and score are known; what it raises ends the measuring.
+        memory and score are known, and `before_answers` between the last two, where there is data; what they raise ends
+        the measuring.
         """
         self._load(measured, name)
         unmeasured: dict[str, str] = {}
@@ -109,6 +111,7 @@ class Measuring:
         if measured.variant.data is None:
             unmeasured["score"] = unmeasured["predictions"] = "no `data` was given"
         else:
+            before_answers()
             self._score(measured, name, unmeasured, reference)
         at_figure("score")
         self._observe(measured, name)
@@ -142,7 +145,7 @@ class Measuring:
             runtime=memory.runtime,
             hidden_bytes=0,
             process_memory=None,
-            notes=(*(note for note in whole.notes if note != told_small_file(whole)), *_call_notes(measured)),
+            notes=(*(note for note in whole.notes if note != format_small_file(whole)), *_call_notes(measured)),
             unmeasured=reasons,
             seconds=measured.seconds,
         )
@@ -361,7 +364,7 @@ def _name_processes(measured: Measured) -> None:
 
 
 def _with_told_small(measurement: Measurement) -> Measurement:
-    told = told_small_file(measurement)
+    told = format_small_file(measurement)
     return replace(measurement, notes=(*measurement.notes, told)) if told else measurement
 
 

@@ -68,8 +68,9 @@ class Stopwatch:
     call after the other, knows only the warm model.
     """
 
-    def __init__(self, timed: Timed, clock: Clock, canary: Call | None) -> None:
-        """`canary` is a fixed piece of work of some 20 us by which the state of the machine is known."""
+    def __init__(self, timed: Timed, clock: Clock, canary: Callable[[], int] | None) -> None:
+        """`canary` gives the nanoseconds of a fixed piece of work of some 20 us, by which the state of the machine is
+        known."""
         self._canary = canary
         self._timed, self._clock, self._delay = timed, clock, Delay()
         for _ in range(2):  # lazy initialisation: thread pools, packed weights, kernel selection
@@ -117,7 +118,7 @@ class Stopwatch:
             warming_ns=warming_ns,
             switches=switches,
             delayed_ns=delayed_ns,
-            canary_ns=0 if self._canary is None else canary_ns(self._canary),
+            canary_ns=0 if self._canary is None else self._canary(),
             calls_ns=singles,
         )
 

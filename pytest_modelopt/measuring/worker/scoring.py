@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 
-from pytest_modelopt.measuring.protocol import Answers, Examples
+from pytest_modelopt.measuring.protocol import Answers, Examples, Look
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import other_inputs, quality, repeating, size
+from pytest_modelopt.measuring.worker import looks, other_inputs, quality, repeating, size
 from pytest_modelopt.measuring.worker.generation import Step
 from pytest_modelopt.measuring.worker.generation_answers import Forced, FreeRunning
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
@@ -62,6 +63,30 @@ class Scoring(LoadedVariant):
         if answers.why_unpaired:
             self._unobserved["pairing"] = answers.why_unpaired
         return replace(answers, repeat=self._second_pass(answers, probe, compared or kept), tokens=tokens)
+
+    def look(self, first: float, last: float) -> Look | None:
+        """What it answers to the examples that draw a share in [first, last); None where none can be drawn, or where
+        the metric is not right-or-wrong. Under `agreement` all are right, since nothing is compared."""
+        assert self._metric is not None
+        self._set_threads_of_answers()
+        numbers = array("q")
+
+        def batches() -> Iterator[Batch]:
+            for batch, found in looks.drawn(self._data.evaluation(), first, last):
+                numbers.extend(found)
+                yield batch
+
+        try:
+            made = batches()
+            head = next(made, None)
+            if head is None:
+                return Look(numbers, array("q"), b"")
+            found = quality.answer(self.model, itertools.chain([head], made), self._metric.scorer(), self._device)
+        except looks.NotDrawn:
+            return None
+        if found.predictions is None or found.correct is None:
+            return None
+        return Look(numbers, found.predictions, found.correct)
 
     def outputs(self, path: str) -> str:
         """Write what the model answers to all examples to `path`, for another worker; the examples' fingerprint."""

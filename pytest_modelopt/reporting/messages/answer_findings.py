@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pytest_modelopt.limits.slices import slice_rows, worst_first
 from pytest_modelopt.reporting.messages.figures import format_score
-from pytest_modelopt.reporting.messages.sentence_parts import Message, Parameters, count, enumerated
+from pytest_modelopt.reporting.messages.sentence_parts import Message, Parameters, enumerated
 from pytest_modelopt.reporting.messages.slices import format_slice
 from pytest_modelopt.reporting.plain_text import plain_lines
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.figures import format_bytes, format_number, format_percentage
+from pytest_modelopt.results.figures import format_count as count
 
 _NOT_IMPORTED = ("ModuleNotFoundError", "ImportError", "AttributeError")
 

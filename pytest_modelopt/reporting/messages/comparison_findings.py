@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pytest_modelopt.limits.baseline_sanity import constant_answers, majority_score, why_worthless
 from pytest_modelopt.reporting.messages.reasons import format_useless
-from pytest_modelopt.reporting.messages.sentence_parts import Message, Parameters, count, enumerated
+from pytest_modelopt.reporting.messages.sentence_parts import Message, Parameters, enumerated
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.figures import format_bytes, format_number, format_percentage, format_time
+from pytest_modelopt.results.figures import format_count as count
 from pytest_modelopt.results.measurement import Measurement
 
 # --- the comparison is empty -----------------------------------------------------------------------------------------

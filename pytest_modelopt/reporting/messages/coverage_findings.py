@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_modelopt.reporting.messages.sentence_parts import Message, Parameters, count, enumerated
+from pytest_modelopt.reporting.messages.sentence_parts import Message, Parameters, enumerated
 from pytest_modelopt.reporting.names import sides
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.figures import format_bytes, format_factor, format_percentage
+from pytest_modelopt.results.figures import format_count as count
 
 
 def _masks_only(case: MeasuredCase, found: Parameters) -> str:

@@ -18,7 +18,7 @@ from pytest_modelopt.reporting.messages.figures import (
 )
 from pytest_modelopt.results.answers import Slices
 from pytest_modelopt.results.case import MeasuredCase
-from pytest_modelopt.results.figures import format_points
+from pytest_modelopt.results.figures import format_count, format_first, format_points
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
 _NAMED = 3
@@ -118,10 +118,9 @@ def _in_the_population(case: MeasuredCase, verdict: Verdict, rows: Sequence[Slic
     )
 
 
-def _examples(count: int) -> str:
-    return f"{count:,} example{'' if count == 1 else 's'}"
+def _examples(number: int) -> str:
+    return format_count(number, "example")
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return f"{', '.join(names[:_NAMED])}{more}"
+    return format_first(names, _NAMED)

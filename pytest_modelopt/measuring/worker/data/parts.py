@@ -33,14 +33,16 @@ def of_part(batches: Iterable[Batch], part: DataPart | None) -> Iterator[Batch]:
         else:
             rows = list(range(batch.examples)) if hashes and part.holds(hashes[0]) else []
         if rows:
-            taken = batch if len(rows) == batch.examples else _rows(batch, rows)
-            yield replace(taken, first=first)
+            yield replace(taken(batch, rows), first=first)
             first += len(rows)
     if not first:
         raise NoExamples(f"part {part.index + 1} of {part.parts} of the data is empty: there are too few examples")
 
 
-def _rows(batch: Batch, rows: list[int]) -> Batch:
+def taken(batch: Batch, rows: list[int]) -> Batch:
+    """The batch with these rows only, of which there is at least one."""
+    if len(rows) == batch.examples:
+        return batch
     inputs = joined([cut(batch.inputs, slice(row, row + 1)) for row in rows])
     return replace(batch, inputs=inputs, targets=_targets(batch.targets, rows))
 

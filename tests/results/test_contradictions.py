@@ -19,7 +19,7 @@ from pytest_modelopt.results.contradictions import TIMED_LIMITS, disagreement, d
 from pytest_modelopt.results.json import dumps
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, ProcessMemory, RecipeStep
 from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.small_files import told_small_file
+from pytest_modelopt.results.small_files import format_small_file
 from pytest_modelopt.results.verdicts import Waiver
 from pytest_modelopt.results.wrong_pairs import Pairing
 from tests.reporting.records_by_hand import MIB, case, limit, measurement, record, timing, variant_changed
@@ -231,7 +231,7 @@ def test_a_run_has_as_many_timed_limits_as_its_tests_may_state() -> None:
 def test_a_file_that_is_smaller_than_the_weights_says_so_with_these_figures() -> None:
     small = measurement("bf16", weights=MIB, size=2)
     for side in (small, replace(small, size_bytes=1), replace(small, weights_bytes=MIB + 1)):
-        told = disagreement_of(case(variant=replace(side, notes=(told_small_file(small),))))
+        told = disagreement_of(case(variant=replace(side, notes=(format_small_file(small),))))
         assert ("and no note says why" in told) == (side is not small)
     assert not disagreement_of(case(variant=replace(small, weights_bytes=None, runtime="LiteRT")))
 

@@ -12,7 +12,7 @@ from pytest_modelopt.reporting.messages.comparison_findings import format_nothin
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.case import Case
 from tests.diagnosis.cases_by_hand import SETTINGS, SOUND, only, original_with, rules, sound, variant_with
-from tests.judging.judged import Told, judged
+from tests.judging.judged import Judged, judged
 from tests.reporting.records_by_hand import limit, measurement
 
 DROP = limit("max_accuracy_drop", 0.01, "1 pp")
@@ -28,7 +28,7 @@ def scored(original: float, variant: float, metric: str = "accuracy") -> Case:
     )
 
 
-def verdict(of: Case) -> Told:
+def verdict(of: Case) -> Judged:
     return judged(of, *of.limits)
 
 

@@ -11,7 +11,7 @@ from pytest_modelopt.results.answers import Agreement, Slices
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.wrong_pairs import Pairing
 from tests.diagnosis.cases_by_hand import original_with, rules, sound
-from tests.judging.judged import Told, judged
+from tests.judging.judged import Judged, judged
 from tests.reporting.records_by_hand import limit
 
 DROP = limit("max_accuracy_drop", 0.01, "1 pp")
@@ -32,7 +32,7 @@ def original(right: int, examples: int, *, classes: int = 10, metric: str = "acc
     return original_with(made, **{**facts, **seen})
 
 
-def verdict(of: Case, name: str = "max_accuracy_drop") -> Told:
+def verdict(of: Case, name: str = "max_accuracy_drop") -> Judged:
     return judged(of, limit(name, 0.01, "1 pp"))
 
 

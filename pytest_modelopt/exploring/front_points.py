@@ -1,0 +1,78 @@
+"""Points of the plot of an exploration: memory, drop and time of each candidate, with their intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_modelopt.exploring.choice import Trial, broken, dominator, figure
+from pytest_modelopt.exploring.confirming import Confirmed
+from pytest_modelopt.limits.latency import interval_of, speedup_of
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.metric import in_unit_interval
+from pytest_modelopt.statistics.proportions import drop_bounds
+
+
+@dataclass(frozen=True)
+class Found:
+    """A figure and the ends of its interval."""
+
+    at: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """One candidate. Memory is a share of the original's; `speed` is how many times as fast it is."""
+
+    recipe: str
+    memory: Found
+    drop: Found | None
+    """On the examples, with its one-sided 95% bounds in the population; the drop alone where there are none."""
+    is_share: bool
+    """Whether the drop is of a score from 0 to 1."""
+    speed: Found | None
+    is_confirmed: bool
+    is_front: bool
+    """Whether nothing dominates it and it breaks no limit, or it was measured anew."""
+
+
+def points(trials: Sequence[Trial], confirmed: Sequence[Confirmed]) -> list[Point]:
+    """Of all that were measured whole, the least memory first; of a finalist as it was measured anew."""
+    anew = {each.trial.order: each.case for each in confirmed if each.case.error is None}
+    whole = [trial for trial in trials if trial.is_whole]
+    kept = [trial for trial in whole if not broken(trial.case)]
+    found = []
+    for trial in whole:
+        case = anew.get(trial.order, trial.case)
+        memory = figure(case, "memory")
+        if case is None or memory is None:
+            continue
+        is_front = trial.order in anew or (trial in kept and dominator(trial, kept) is None)
+        share = Found(memory.middle, memory.low, memory.high)
+        is_share = bool(in_unit_interval(case.metric))
+        name = str(trial.recipe)
+        found.append(Point(name, share, _drop(case), is_share, _speed(case), trial.order in anew, is_front))
+    return sorted(found, key=lambda point: (point.memory.at, point.recipe))
+
+
+def _drop(case: Case) -> Found | None:
+    if case.drop is None:
+        return None
+    low = high = case.drop
+    if (seen := case.agreement) is not None:
+        low, high = drop_bounds(seen.right_to_wrong, seen.wrong_to_right, seen.examples)
+    elif case.interval is not None:
+        low, high = case.interval.low, case.interval.high
+    return Found(case.drop, min(low, case.drop), max(high, case.drop))
+
+
+def _speed(case: Case) -> Found | None:
+    if case.timing is None or not case.timing.pairs:
+        return None
+    speedup = speedup_of(case.timing)
+    low, high = interval_of(speedup, 1)
+    is_known = low > 0 and math.isfinite(high)
+    return Found(speedup.figure, low, high) if is_known else None

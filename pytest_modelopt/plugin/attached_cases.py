@@ -1,0 +1,71 @@
+"""Cases on pytest's reports, on which they travel from the process that measured to the one that owns the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from pytest_modelopt.plugin.collection import unknown
+from pytest_modelopt.plugin.ended_tests import Report
+from pytest_modelopt.plugin.session import Session
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.json import case_from_data, case_to_data, environment_from_data, environment_to_data
+from pytest_modelopt.results.record import Environment
+
+
+def attach(
+    report: pytest.TestReport,
+    test: str,
+    before: Case | None,
+    cases: Sequence[Case],
+    environment: Environment | None,
+    plan: dict[str, Any] | None,
+) -> None:
+    """Put on the report, in plain types: the test's node id, its case before it was measured, its cases, and what the
+    process of pytest-xdist plans to run."""
+    report.modelopt = {  # type: ignore[attr-defined]
+        "test": test,
+        "unmeasured": before and case_to_data(before),
+        "cases": [case_to_data(case) for case in cases],
+        "environment": environment and environment_to_data(environment),
+        "plan": plan,
+    }
+
+
+def _attached(report: pytest.TestReport) -> dict[str, Any] | None:
+    data: dict[str, Any] | None = getattr(report, "modelopt", None)
+    return data
+
+
+def attached_plan(report: pytest.TestReport) -> dict[str, Any] | None:
+    data = _attached(report)
+    plan: dict[str, Any] | None = None if data is None else data["plan"]
+    return plan
+
+
+def read_report(report: pytest.TestReport, session: Session) -> Report:
+    """Read pytest's report of a test's phase. For a worker that crashed, pytest-xdist makes one with nothing on it."""
+    data = _attached(report)
+    expected = getattr(report, "wasxfail", None)
+    crash = getattr(report.longrepr, "reprcrash", None)
+    message = f"{crash.message} ({crash.path}:{crash.lineno})" if crash is not None else report.longreprtext
+    if report.failed and message.startswith("[XPASS(strict)]"):
+        message = f"{message.strip()}: the test passes, though it is expected to fail: take its mark away"
+    if data is None:
+        is_crash = report.when not in ("setup", "call", "teardown")  # told by pytest-xdist, maybe before any plan was
+        is_ours = report.nodeid in session.planned or (is_crash and not session.collected)
+        lost = unknown(report.nodeid, session) if report.failed and is_ours else None
+        return Report(report.nodeid, "crash", report.outcome, message, expected, lost, (), session.options.strict)
+    return Report(
+        test=data["test"],
+        phase=report.when or "crash",
+        outcome=report.outcome,
+        message=message,
+        expected=expected,
+        unmeasured=data["unmeasured"] and case_from_data(data["unmeasured"]),
+        cases=[case_from_data(case) for case in data["cases"]],
+        strict=session.options.strict,
+        environment=data["environment"] and environment_from_data(data["environment"]),
+    )
