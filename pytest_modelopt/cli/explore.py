@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.exploring.choice import Trial
     from pytest_modelopt.exploring.funnel import Part, Search, Tuner
     from pytest_modelopt.exploring.space import Space
-    from pytest_modelopt.results.measurement import Measurement
+    from pytest_modelopt.results.measurement import LayerCoverage, Measurement
     from pytest_modelopt.results.verdicts import Limit
 
 _DESCRIPTION = """\
@@ -55,6 +55,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--aim", choices=("memory", "speedup", "size"), default="memory", help="default: memory")
     parser.add_argument("--time", type=seconds, default=600.0, metavar="TIME", help="for all of it (10 min)")
     parser.add_argument("--write", action="store_true", help="put the recipe with its limits into the budgets file")
+    parser.add_argument(
+        "--sensitivity", action="store_true", help="print what --recipe (int8-dynamic) costs on each layer, and no more"
+    )
     parser.add_argument(
         "--tune",
         action=argparse.BooleanOptionalAction,
@@ -213,14 +216,19 @@ def _explore(
 ) -> int:
     from pytest_modelopt.cli.explore_gauge import GateGauge, Watch
     from pytest_modelopt.cli.explore_report import export_choice, keep_record, plot
+    from pytest_modelopt.cli.explore_sensitivity import tell_sensitivity
     from pytest_modelopt.cli.progress_line import show
     from pytest_modelopt.exploring import answer_text
     from pytest_modelopt.plugin.options import Options
 
-    settings = Options(True, budgets.path, False, None, False, options.time_limit, None)
+    settings = Options(True, budgets.path, False, None, False, options.time_limit, None, bisect_s=0.0)
     watch = Watch(start + options.time)
     gauge = GateGauge(budgets, model, limits, options.aim, watch, settings, options.seed)
     try:
+        if options.sensitivity:
+            original, _ = _looked(options, gauge)
+            _use(cache, gauge, original)
+            return tell_sensitivity(options, gauge, cache)
         answer = _searched(options, gauge, cache, start)
         show("")
         for line in answer_text.lines(answer, gauge.session.environment):
@@ -245,17 +253,11 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
     from pytest_modelopt.exploring import makeup_text, tuning
     from pytest_modelopt.exploring.answer_text import Answer
     from pytest_modelopt.exploring.confirming import confirm, finalists
-    from pytest_modelopt.exploring.funnel import Search, TimeIsUp
+    from pytest_modelopt.exploring.funnel import Search
+    from pytest_modelopt.exploring.mixing import Mixing
     from pytest_modelopt.exploring.space import worth_trying
-    from pytest_modelopt.results.figures import format_time
 
-    try:
-        original, layers = gauge.look()
-    except TimeIsUp:
-        raise ValueError(
-            f"{format_time(options.time)} of --time were over before the original was measured, which is the first "
-            "step: give more --time"
-        ) from None
+    original, layers = _looked(options, gauge)
     took = time.monotonic() - start
     seen = original.observations
     derived = (seen.derived_layers if seen else None) or {}
@@ -278,7 +280,9 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
     def tuner(trials: Sequence[Trial]) -> Tuner | None:
         return tuning.tuner_of(trials, linear, options.seed) if tunes else None
 
-    search = Search(space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin, tuner)
+    search = Search(
+        space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin, tuner, mix=Mixing(gauge, cache)
+    )
     search.run()
     _require_one_candidate(search, options.time, took)
     gauge.watch.until = start + options.time
@@ -303,6 +307,20 @@ def _use(cache: Cache, gauge: GateGauge, original: Measurement) -> None:
             f"{cache.of_others} earlier measurements are of another model, other data, another call or --seed, other "
             "versions or another machine, and are not used"
         )
+
+
+def _looked(options: argparse.Namespace, gauge: GateGauge) -> tuple[Measurement, tuple[LayerCoverage, ...]]:
+    """The original and its layers, within the time."""
+    from pytest_modelopt.exploring.funnel import TimeIsUp
+    from pytest_modelopt.results.figures import format_time
+
+    try:
+        return gauge.look()
+    except TimeIsUp:
+        raise ValueError(
+            f"{format_time(options.time)} of --time were over before the original was measured, which is the first "
+            "step: give more --time"
+        ) from None
 
 
 def _require_one_candidate(search: Search, whole_s: float, original_s: float) -> None:

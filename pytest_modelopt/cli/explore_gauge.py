@@ -13,6 +13,7 @@ from pytest_modelopt.exploring.choice import Aim, Trial
 from pytest_modelopt.exploring.funnel import TimeIsUp
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.limits.catalogue import LIMITS, is_open
+from pytest_modelopt.measuring.controller.layer_trials import LayerTrials
 from pytest_modelopt.measuring.controller.paired_timing import IsOpen
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.side_by_side import GoesOn
@@ -33,6 +34,8 @@ LEAST_EXAMPLES = 50
 """Of each part: with fewer, one example is more than 2 pp."""
 _CHOOSING_S = 4.0
 """Of timing each candidate, while they are chosen from."""
+_PASS_S = 2.0
+"""Of a pass over the examples in a trial of layers: of more data, some batches are left out."""
 _LEAST_S = 2.0
 """Of timing a finalist, whatever time is left."""
 
@@ -143,6 +146,15 @@ class GateGauge:
         session.planned = (*session.planned, case.id)
         session.add(case)
         return case
+
+    def layer_trials(self, recipe: Expression) -> LayerTrials:
+        """A worker in which the recipe is tried on some layers, on the part of the examples that chooses.
+
+        Raises:
+            WorkerFailed: the recipe cannot be tried so.
+        """
+        variant, model = self._variant(recipe, self.part), self.model
+        return self.session.layer_trials(self._name(recipe), model.name, variant, model.inference, _PASS_S)
 
     def shipped(self, recipe: Expression) -> Variant:
         """The variant as it was measured anew, to be written."""

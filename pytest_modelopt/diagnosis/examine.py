@@ -8,6 +8,7 @@ from pytest_modelopt.diagnosis import (
     base_changes,
     empty_comparison,
     growth,
+    layers_at_fault,
     small_coverage,
     unfair_timing,
     wrong_alike,
@@ -48,6 +49,7 @@ RULES: tuple[Rule, ...] = (
     unfair_timing.fused_path,
     # the answers are wrong
     wrong_alike.wrong_alike,
+    layers_at_fault.layers_at_fault,
     wrong_answers.saturation,
     wrong_answers.calibration_thin,
     wrong_answers.calibration_elsewhere,

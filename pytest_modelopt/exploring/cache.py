@@ -6,6 +6,7 @@ Figures from it choose candidates; what is reported is measured anew.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -112,6 +113,19 @@ class Cache:
             write_text(json.dumps({"format": _FORMAT, "key": self.key, "record": text}), self._file(recipe))
         except (OSError, record_json.RecordError):
             return
+
+    def beside(self, recipe: Expression, kind: str) -> Path | None:
+        """The file for something else that is known of a recipe; None where nothing of it may be kept."""
+        if not self._is_kept(recipe):
+            return None
+        return self.folder / f"{_digest(json.dumps([self.key, recipe.text, kind], sort_keys=True))}.json"
+
+    def write(self, recipe: Expression, kind: str, data: dict[str, Any]) -> None:
+        """Keep that. What cannot be kept is measured again the next time."""
+        file = self.beside(recipe, kind)
+        if file is not None:
+            with contextlib.suppress(OSError):
+                write_text(json.dumps({"format": kind, "key": self.key, **data}), file)
 
     @property
     def of_others(self) -> int:

@@ -106,6 +106,8 @@ class Search:
     """Called as a stage begins, each of which has an end of its own: who measures slowly still gets some times."""
     tuner: Callable[[Sequence[Trial]], Tuner | None] = lambda trials: None
     """Called once all recipes were tried; None where there is nothing to tune."""
+    mix: Callable[[Search], None] = lambda search: None
+    """Called once all recipes were measured: it tries some with layers that stay (`mixing.py`)."""
     trials: list[Trial] = field(default_factory=list)
     end: End = "done"
 
@@ -116,6 +118,8 @@ class Search:
         """Until all is tried, or `TimeIsUp` or Ctrl-C is raised in a step. What was measured by then stands."""
         try:
             self._until_its_end("measuring", self._measure_all)
+            if self.end == "done":
+                self._until_its_end("measuring", lambda: self.mix(self))
             self._until_its_end("tuning", self._tune)
             self._until_its_end("timing", self._time_those_that_may_win)
             if self.end == "done" and not self.holding:
@@ -159,6 +163,15 @@ class Search:
         for number, trial in enumerate(self.trials):
             self.tell(f"{number + 1} of {len(self.trials)}: {trial.recipe}; {self._known()}")
             self.trials[number] = self._measured(trial, even_if_broken=False)
+
+    def try_also(self, recipe: Expression) -> None:
+        """Measure another recipe as all are, unless it was tried."""
+        if any(trial.recipe == recipe for trial in self.trials):
+            return
+        trial = Trial(recipe, len(self.trials), why=NOT_REACHED)
+        self.trials.append(trial)
+        self.tell(f"{recipe}; {self._known()}")
+        self.trials[trial.order] = self._measured(trial, even_if_broken=False)
 
     def _tune(self) -> None:
         """Further settings, until a number of them in a row adds nothing, or there were many."""

@@ -297,3 +297,15 @@ class Usage:
     """Graphs that torch.compile made after the warm-up."""
     recognized: str = ""
     """Why calls were not alike: the model knew inputs again, by the places of others before them. In words, or ''."""
+
+
+@dataclass(frozen=True)
+class LayerTrial:
+    """What came of a recipe on a copy of the model, of which some layers were kept."""
+
+    answers: Answers | None = None
+    """None where it could not be applied: `why` says it."""
+    weights_bytes: int | None = None
+    """That the variant holds; None where its memory cannot be read."""
+    why: str = ""
+    changes_nothing: bool = False

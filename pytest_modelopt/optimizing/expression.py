@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pytest_modelopt.optimizing.recipe import BARE_WORD, FORMS, Form, Recipe, RecipeError
+from pytest_modelopt.optimizing.recipe import BARE_WORD, FORMS, Form, LayerRecipe, Recipe, RecipeError, keep_patterns
 from pytest_modelopt.optimizing.registry import RECIPES, added
 
 __all__ = ["Expression", "RecipeError", "canonical_text", "parse", "step_texts"]
@@ -66,6 +66,30 @@ class Expression:
         """Whether a step works with torch's compiler or exporter."""
         return any(step.imports_compiler for step in self.steps)
 
+    @property
+    def can_keep(self) -> bool:
+        """Whether a step changes layers one by one, and can leave some."""
+        return any(isinstance(step, LayerRecipe) for step in self.steps)
+
+    def keeping(self, layers: Sequence[str]) -> Expression:
+        """The same, of which each step that can leaves these layers, too, beside those that it leaves anyway.
+
+        Raises:
+            RecipeError: the name of a layer holds a comma or a quote, so no text can state it.
+        """
+        for name in layers:
+            if any(character in name for character in ",'\""):
+                raise RecipeError(f"keep cannot name the layer {name!r}: its name holds a comma or a quote")
+        names = [_literal(name) for name in layers]
+        return Expression.of(
+            [
+                step.model_copy(update={"keep": ",".join(dict.fromkeys((*keep_patterns(step.keep), *names)))})
+                if isinstance(step, LayerRecipe)
+                else step
+                for step in self.steps
+            ]
+        )
+
     def __str__(self) -> str:
         """As a budgets file states it, with blanks around `+`."""
         return " + ".join(step.canonical() for step in self.steps)
@@ -75,6 +99,11 @@ class Expression:
         which that has not yet when it is given its variant."""
         packed = self._steps if isinstance(self._steps, bytes) else _packed(self._steps)
         return {"text": self.text, "written": self.written, "_steps": packed}
+
+
+def _literal(name: str) -> str:
+    """The pattern that matches this name only."""
+    return re.sub(r"([*?[])", r"[\1]", name)
 
 
 def _packed(steps: tuple[Recipe, ...]) -> bytes:

@@ -46,7 +46,7 @@ def kept_modules(model: nn.Module, keep: str, recipe_name: str) -> frozenset[nn.
             f"{recipe_name}: keep names modules of torch, and a model in a file has none: leave `keep` out, or name a "
             "`factory:` for the model"
         )
-    names = dict(_named_modules(model))
+    names = dict(named_modules(model))
     kept: set[nn.Module] = set()
     for pattern in keep_patterns(keep):
         matched = [module for name, module in names.items() if fnmatch.fnmatchcase(name, pattern)]
@@ -56,10 +56,10 @@ def kept_modules(model: nn.Module, keep: str, recipe_name: str) -> frozenset[nn.
             raise RecipeError(f"{recipe_name}: keep names {pattern!r}, and the model has no such module{hint}")
         for module in matched:
             kept.update(module.modules())
-    return frozenset(_with_those_that_share(model, kept))
+    return frozenset(with_those_that_share(model, kept))
 
 
-def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """All modules by the names that the author knows, the model itself left out."""
     from pytest_modelopt.optimizing.quantization.low_precision_module import LowPrecision
 
@@ -69,7 +69,8 @@ def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield author_name(name), module
 
 
-def _with_those_that_share(model: nn.Module, kept: set[nn.Module]) -> set[nn.Module]:
+def with_those_that_share(model: nn.Module, kept: set[nn.Module]) -> set[nn.Module]:
+    """`kept`, to which all is added that shares a weight, and all of an attention."""
     from torch import nn
 
     holding = holders(model)
@@ -102,7 +103,7 @@ class Keeping:
 
     def __init__(self, recipe: Recipe, model: nn.Module, context: Context) -> None:
         self._recipe = recipe
-        self._names = {name for name, module in _named_modules(model) if module in context.kept}
+        self._names = {name for name, module in named_modules(model) if module in context.kept}
         owners = [module for _, module in weight_owners(model) if module in context.kept]
         self._words = owners_in_words(owners) if owners else "no layer with weights"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 DEFAULT_BUDGETS = "budgets.yaml"
+DEFAULT_BISECT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Options:
     """A limit that head states less strictly than its base is red."""
     budgets_on_command_line: bool = False
     """Whoever runs pytest named the budgets file: it is the same path at the base, whatever ini files say."""
+    bisect_s: float | None = None
+    """For the layers through which a recipe breaks a limit on answers; 0: they are not looked for."""
 
 
 _SETTINGS = (
@@ -48,6 +51,7 @@ _SETTINGS = (
     ("no_loosening", "", "a limit that is less strict than at the base, gone or newly waived, fails"),
     ("time_limit", "TIME", "timing per comparison, such as '20 s' (budgets.yaml: time_limit)"),
     ("step_limit", "TIME", "limit of any other step of a worker, such as '10 min' (budgets.yaml: step_limit)"),
+    ("bisect", "TIME", f"look so long for layers that break a limit on answers, or 'off' ({DEFAULT_BISECT_S:.0f} s)"),
     ("against", "REV", "compare with a git revision, measured in the same run: a branch, a tag or 'merge-base:REV'"),
     ("baseline", "FILE", "compare the exact figures with a record that --modelopt-save wrote"),
     ("save", "FILE", "save the record of this run, for --modelopt-baseline"),
@@ -93,6 +97,7 @@ def read_options(config: pytest.Config) -> Options:
         strict=bool(config.getini("modelopt_strict") if strict is None else strict),
         time_limit_s=_seconds(config, "time_limit"),
         step_limit_s=_seconds(config, "step_limit"),
+        bisect_s=_seconds(config, "bisect", off="off"),
         against=against,
         baseline=baseline,
         save=_path(config, "save")[0],
@@ -140,7 +145,8 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 -- as pytest does: links stay as the user names them
 
 
-def _seconds(config: pytest.Config, key: str) -> float | None:
+def _seconds(config: pytest.Config, key: str, off: str | None = None) -> float | None:
+    """`off`: the word for no time at all."""
     from pytest_modelopt.limits.units import UnitError, parse_time
 
     option = f"--modelopt-{key.replace('_', '-')}"
@@ -149,7 +155,10 @@ def _seconds(config: pytest.Config, key: str) -> float | None:
         given, source = config.getini(f"modelopt_{key}"), f"modelopt_{key}"
     if not given:
         return None
+    if off is not None and str(given).strip() == off:
+        return 0.0
     try:
         return parse_time(given)
     except UnitError as error:
-        raise pytest.UsageError(f"{source}: {error}") from None
+        otherwise = f"; or '{off}'" if off is not None else ""
+        raise pytest.UsageError(f"{source}: {error}{otherwise}") from None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.plugin.ended_tests import GatedTests, Report
-from pytest_modelopt.plugin.options import Options
+from pytest_modelopt.plugin.options import DEFAULT_BISECT_S, Options
 from pytest_modelopt.reporting.names import case_name
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.base import Against, Base
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.baseline.revision import RevisionBase
     from pytest_modelopt.baseline.saved_record import SavedBase
     from pytest_modelopt.config.loader import BudgetsFile, CaseEntry, Defaults, ModelEntry
+    from pytest_modelopt.measuring.controller.layer_trials import LayerTrials
     from pytest_modelopt.measuring.controller.paired_timing import IsOpen
     from pytest_modelopt.measuring.controller.runner import Progress, Runner
     from pytest_modelopt.measuring.controller.side_by_side import GoesOn
@@ -115,6 +116,7 @@ class Session:
             limits = StepLimits(
                 time_limit_s=options.time_limit_s or defaults.time_limit_s,
                 step_limit_s=options.step_limit_s or defaults.step_limit_s,
+                bisect_s=DEFAULT_BISECT_S if options.bisect_s is None else options.bisect_s,
             )
             breaks_memory, breaks_answers = _breaks("memory"), _breaks("score", "predictions")
             self._runner = Runner(limits, self.progress, breaks_memory, breaks_answers, self._leaves_loading_open)
@@ -170,6 +172,13 @@ class Session:
         if judged.error is None and planned.recipe != ORIGINAL and compares_nothing(judged):
             judged = replace(judged, error=CaseError("compare", format_nothing_compared(judged)), verdicts=())
         return replace(judged, findings=examine(judged, self._environment))
+
+    def layer_trials(
+        self, case_id: str, model: str, variant: Variant, inference: Inference, pass_s: float
+    ) -> LayerTrials:
+        """A worker in which the variant's recipe is tried on some layers, a pass of its data taking about `pass_s`
+        seconds. Raises WorkerFailed."""
+        return self.runner.layer_trials(_planned(case_id, model, (), variant, inference), variant, pass_s)
 
     def run_against(self, case_id: str, entry: CaseEntry) -> Case:
         """Measure one variant of budgets.yaml, or the original, beside the same at the base, and judge that."""

@@ -69,6 +69,28 @@ class OtherInputs:
 
 
 @dataclass(frozen=True)
+class LayersAtFault:
+    """The layers that a recipe must keep for its limits on answers, found by keeping some, on some examples."""
+
+    layers: dict[str, str]
+    """Name -> kind: the class, and whether it is depthwise."""
+    kept_bytes: int
+    """Of their weights."""
+    changed_bytes: int
+    """Of the weights of all layers that the recipe changes."""
+    examples: int
+    original_score: float | None
+    broken_score: float | None
+    """With no layer kept."""
+    kept_score: float | None
+    broken_flips: int | None
+    kept_flips: int | None
+    trials: int
+    is_least: bool
+    """Whether no layer of them can be left out; False where the time was over before."""
+
+
+@dataclass(frozen=True)
 class Makeup:
     """What a variant's file and the peak of its call are made of."""
 
@@ -163,6 +185,8 @@ class Observations:
     """The worst that the metric can give, where that is known."""
     other_inputs: OtherInputs | None = None
     """Of a candidate that breaks a limit on its answers, or gives other ones than the original to most examples."""
+    layers_at_fault: LayersAtFault | None = None
+    """Of a variant that breaks a limit on its answers, where keeping layers helps."""
     calibration: Calibration | None = None
     """None for the original, and where no recipe took any."""
 

@@ -12,6 +12,8 @@ from pytest_modelopt.measuring.controller import memory_left
 from pytest_modelopt.measuring.controller.base_variants import BaseVariants
 from pytest_modelopt.measuring.controller.case_timing import CaseTiming, asks
 from pytest_modelopt.measuring.controller.fresh_processes import measure_process_memory
+from pytest_modelopt.measuring.controller.layer_trials import LayerTrials
+from pytest_modelopt.measuring.controller.layers_at_fault import with_layers_at_fault
 from pytest_modelopt.measuring.controller.looks import looked
 from pytest_modelopt.measuring.controller.made_again import require_same
 from pytest_modelopt.measuring.controller.paired_timing import IsOpen
@@ -195,6 +197,22 @@ class Runner:
         assert original.measurement is not None
         return original.measurement, layers
 
+    def layer_trials(self, case: PlannedCase, variant: Variant, pass_s: float) -> LayerTrials:
+        """A worker, opened, in which the variant's recipe is tried on some layers. Raises WorkerFailed."""
+        original = self._measured_original(variant, case.name)
+        if original.error is not None:
+            raise WorkerFailed(original.error.message, original.error.output)
+        trials = LayerTrials(self._context, self._measuring, original, variant)
+        try:
+            trials.open(next_stage(MeasuredCase, case), pass_s)
+        except Failed as failed:
+            trials.close()
+            raise WorkerFailed(failed.error.message, failed.error.output) from None
+        except BaseException:
+            trials.close()
+            raise
+        return trials
+
     def time(self, case: MeasuredCase, variant: Variant, is_open: IsOpen) -> MeasuredCase:
         """The case with its times, which alone were missing; its variant is made anew in a worker of its own."""
         original = self._measured_original(variant, case.name)
@@ -343,6 +361,7 @@ class Runner:
                 return compared(case, before, after)
             self._look_into(case, before, after)
             self._try_inputs(case, before, after)
+            self._find_layers(case, before, after)
             case = replace(case, loading=self._load(case, before, after))
             timings = dict(self._timing.time(case, before, after, is_open))
         except Failed as failed:
@@ -381,6 +400,18 @@ class Runner:
         differs = case.agreement is not None and 2 * case.agreement.flips > case.agreement.examples
         if differs or self._breaks_answers(case):
             self._measuring.try_inputs(before, after, case.name)
+
+    def _find_layers(self, case: MeasuredCase, before: Measured, after: Measured) -> None:
+        """Of a recipe that breaks a limit on answers: the layers through which it does, in a worker of its own."""
+        variant, within_s = after.variant, self._limits.bisect_s
+        if not within_s or variant.recipe is None or not variant.recipe.can_keep or variant.generation is not None:
+            return
+        if not before.variant.is_original or not variant.is_at_first or after.answers is None:
+            return
+        if not self._breaks_answers(compared(case, before, after)):
+            return
+        trials = LayerTrials(self._context, self._measuring, before, variant)
+        after.measurement = with_layers_at_fault(trials, case, self._breaks_answers, within_s, after.measurement)
 
     def _with_interval(self, case: MeasuredCase, original: Measured, optimized: Measured) -> MeasuredCase:
         """The case with the interval of its drop, or with the reason for none; as it is where each answer is right or

@@ -30,10 +30,12 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class StepLimits:
-    """`time_limit_s` of timing per comparison; `step_limit_s` for any other single request to a worker."""
+    """`time_limit_s` of timing per comparison; `step_limit_s` for any other single request to a worker; `bisect_s` to
+    look for the layers through which a limit on answers breaks, 0 for not at all."""
 
     time_limit_s: float
     step_limit_s: float
+    bisect_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from pytest_modelopt.measuring.protocol import Sample
 from pytest_modelopt.measuring.worker import loading, observe, quality
 from pytest_modelopt.measuring.worker.called_model import seen
 from pytest_modelopt.measuring.worker.footprint import Footprint
+from pytest_modelopt.measuring.worker.layer_trials import LayerTrials
 from pytest_modelopt.measuring.worker.saving import Saving
-from pytest_modelopt.measuring.worker.scoring import Scoring
 from pytest_modelopt.measuring.worker.timed_blocks import TimedBlocks
 from pytest_modelopt.results.observations import Observations
 
 
-class Bench(Scoring, Footprint, TimedBlocks, Saving):
+class Bench(LayerTrials, Footprint, TimedBlocks, Saving):
     """All operations on one variant, of which each file beside this one holds a kind."""
 
     def observe(self) -> Observations:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pytest_modelopt.limits.slices import slice_rows, worst_first
+from pytest_modelopt.reporting.messages.figures import format_score
 from pytest_modelopt.reporting.messages.sentence_parts import Message, Parameters, enumerated
 from pytest_modelopt.reporting.messages.slices import format_slice
 from pytest_modelopt.reporting.plain_text import plain_lines
 from pytest_modelopt.results.case import MeasuredCase
+from pytest_modelopt.results.figures import format_bytes, format_number, format_percentage
 from pytest_modelopt.results.figures import format_count as count
-from pytest_modelopt.results.figures import format_number, format_percentage
 
 _NOT_IMPORTED = ("ModuleNotFoundError", "ImportError", "AttributeError")
 
@@ -107,6 +108,26 @@ def _scores_flattened(case: MeasuredCase, found: Parameters) -> str:
     )
 
 
+def _layers_at_fault(case: MeasuredCase, found: Parameters) -> str:
+    named = enumerated([f"`{each['name']}` ({each['kind']})" for each in found["layers"]], 8)
+    stay = "stays" if len(found["layers"]) == 1 else "stay"
+    recipe = f"`{found['recipe']}`" if found["recipe"] else f"with `keep=` of {'it' if stay == 'stays' else 'them'} it"
+    scores = [found[name] for name in ("kept_score", "original_score", "broken_score")]
+    if None not in scores:
+        kept, original, broken = (format_score(case, score) for score in scores)
+        effect = f"{recipe} scores {kept}, where the original scores {original} and all layers changed {broken}"
+    else:
+        effect = f"{recipe} keeps the limits"
+    if found["kept_flips"] is not None and found["broken_flips"] is not None:
+        effect += f", with {found['kept_flips']:,} predictions changed instead of {found['broken_flips']:,}"
+    ended = "" if found["least"] else "; the time was over before fewer layers were tried (`--modelopt-bisect`)"
+    return (
+        f"the answers break through {named}: {effect} (measured on {found['examples']:,} examples); so "
+        f"{format_bytes(found['kept_bytes'])} of the {format_bytes(found['changed_bytes'])} that the recipe changes "
+        f"{stay} as they are{ended}"
+    )
+
+
 def _over_pruned(case: MeasuredCase, found: Parameters) -> str:
     narrow = [f"{each['name']} ({each['width']})" for each in found["layers"]]
     return (
@@ -170,6 +191,7 @@ MESSAGES: dict[str, Message] = {
     "slice-collapse": _slice_collapse,
     "churn": _churn,
     "scores-flattened": _scores_flattened,
+    "layers-at-fault": _layers_at_fault,
     "over-pruned": _over_pruned,
     "does-not-reload": _does_not_reload,
 }
