@@ -146,6 +146,64 @@ def by_itself_in_c_beside_one_that_writes() -> None:
     beside_one_that_writes()
 
 
+LIBC = ctypes.CDLL(None)
+LIBC.popen.restype = ctypes.c_void_p
+READ_FOR_ITSELF = f"cksum {FILE} > /dev/null".encode()
+
+
+def by_system(command: bytes = READ_FOR_ITSELF) -> None:
+    assert LIBC.system(command) == 0
+
+
+def by_popen() -> None:
+    assert LIBC.pclose(ctypes.c_void_p(LIBC.popen(READ_FOR_ITSELF, b"w"))) == 0
+
+
+def by_system_in_a_thread() -> None:
+    thread = threading.Thread(target=by_system)
+    thread.start()
+    thread.join()
+
+
+def by_system_beside_a_thread_and_a_child() -> None:
+    """Each of them is known."""
+    thread = threading.Thread(target=lambda: os.stat(FILE))  # noqa: PTH116
+    thread.start()
+    thread.join()
+    ended(in_a_fork(read))
+    by_system()
+
+
+def by_itself_in_c_beside_system() -> None:
+    by_itself_in_c()
+    by_system()
+
+
+def in_a_thread_of_c(work: Callable[[], None]) -> None:
+    """That Python did not start."""
+    called = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(lambda _: work())
+    thread = ctypes.c_ulong()
+    assert LIBC.pthread_create(ctypes.byref(thread), None, called, None) == 0
+    assert LIBC.pthread_join(thread, None) == 0
+
+
+def by_a_thread_of_c_beside_system() -> None:
+    in_a_thread_of_c(by_itself_in_c)
+    by_system(b"true")
+
+
+def by_the_pipe_of_popen() -> None:
+    pipe, block = ctypes.c_void_p(LIBC.popen(f"cat {FILE}".encode(), b"r")), ctypes.create_string_buffer(BYTES)
+    assert LIBC.fread(block, ctypes.c_size_t(1), ctypes.c_size_t(BYTES), pipe) == BYTES
+    assert LIBC.pclose(pipe) == 0
+
+
+def by_a_map_of_a_file_of_system() -> None:
+    by_system(f"cp {FILE} copy".encode())
+    with Path("copy").open("rb") as file:
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
 def waited_for(wait: Callable[[int], object]) -> Callable[[], None]:
     def work() -> None:
         assert wait(in_a_fork(read))
@@ -167,6 +225,10 @@ NOTHING: dict[str, Callable[[], None]] = {
     "a grandchild": with_a_grandchild,
     "one that writes": beside_one_that_writes,
     "one beside a server": beside_a_server,
+    "system": by_system,
+    "popen of C": by_popen,
+    "system, in a thread": by_system_in_a_thread,
+    "system, beside a thread and a child": by_system_beside_a_thread_and_a_child,
 }
 ALL: dict[str, Callable[[], None]] = {
     "a pipe": by_a_pipe,
@@ -180,6 +242,11 @@ ALL: dict[str, Callable[[], None]] = {
     "itself in C": by_itself_in_c,
     "a thread in C": by_a_thread_in_c,
     "itself in C, beside one that writes": by_itself_in_c_beside_one_that_writes,
+    "itself in C, beside system": by_itself_in_c_beside_system,
+    "a thread of C": lambda: in_a_thread_of_c(by_itself_in_c),
+    "a thread of C, beside system": by_a_thread_of_c_beside_system,
+    "a pipe of popen": by_the_pipe_of_popen,
+    "a map of a file of system": by_a_map_of_a_file_of_system,
 }
 
 

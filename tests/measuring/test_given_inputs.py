@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import numpy
 import pytest
 import torch
 from hypothesis import given as examples
@@ -100,6 +101,42 @@ def test_traces_are_noticed_whatever_made_them(way: str) -> None:
     with torch.inference_mode():
         model = Touching([[way]])
         assert _leaves_traces(model, given) == (way != "not at all")
+
+
+class Sample:
+    """An object that is one argument."""
+
+    def __init__(self) -> None:
+        self.scores, self.calls = torch.ones(3), 0
+
+
+BESIDE_TENSORS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
+    "a list grows": (lambda: [torch.ones(3)], lambda x: x.append("seen")),
+    "a list shrinks": (lambda: [torch.ones(3), "last"], lambda x: x.pop()),
+    "a dict in a list": (lambda: [{"image": torch.ones(3)}], lambda x: x[0].update(image=x[0]["image"] / 255)),
+    "another key": (lambda: [{"image": torch.ones(3)}], lambda x: x[0].update(size=3)),
+    "a number of an object": (Sample, lambda x: setattr(x, "calls", x.calls + 1)),
+    "a tensor of an object": (Sample, lambda x: setattr(x, "scores", x.scores * 2)),
+    "an attribute of its own": (Sample, lambda x: setattr(x, "cache", "full")),
+    "an array of numpy": (lambda: [numpy.ones(3)], lambda x: numpy.divide(x[0], 255, out=x[0])),
+    "raw bytes": (lambda: [bytearray(b"abc")], lambda x: x[0].reverse()),
+    "a set": (lambda: [{1.0, 2.0}], lambda x: x[0].pop()),
+}
+
+
+@pytest.mark.parametrize("way", BESIDE_TENSORS)
+def test_traces_beside_the_numbers_of_a_tensor_are_noticed(way: str) -> None:
+    make, write = BESIDE_TENSORS[way]
+    given = Given(make())
+    assert not given.traces()
+    write(given.inputs)
+    assert given.traces()
+
+
+def test_what_nobody_writes_into_is_no_trace() -> None:
+    every = [make() for make, _ in BESIDE_TENSORS.values()]
+    given = Given([*every, float("nan"), numpy.array([len, None]), {"b", "a"}, torch.eye(3).to_sparse()])
+    assert not given.traces()
 
 
 def test_inputs_that_a_model_keeps_are_noticed() -> None:

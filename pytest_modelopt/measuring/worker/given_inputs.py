@@ -12,7 +12,7 @@ import torch
 
 from pytest_modelopt.measuring.worker.remembered_inputs import operators
 from pytest_modelopt.optimizing.calling import Inputs, Place, fresh, on, places, places_of_calls
-from pytest_modelopt.optimizing.nests import tensors
+from pytest_modelopt.optimizing.nests import PLAIN, is_array, leaves, tensors
 
 _KEPT_BYTES = 256 << 20
 """Of copies whose addresses no other copy may get."""
@@ -20,6 +20,7 @@ _PLACES = 5_000
 """Small ones that earlier calls may have left to the allocator."""
 _OBJECT_BYTES = 1024
 """What a small tensor takes beside its numbers."""
+_CHANGEABLE = (bytearray, set, frozenset)
 
 Call = Callable[[], object]
 
@@ -29,7 +30,7 @@ class Given:
 
     def __init__(self, inputs: Inputs) -> None:
         self._untouched, self.inputs = inputs, fresh(inputs)
-        self._tensors, self._originals = tensors(self.inputs), tensors(inputs)
+        self._tensors = tensors(self.inputs)
         self._places = [_place(tensor) for tensor in self._tensors]
         self.count_uses()
 
@@ -39,8 +40,8 @@ class Given:
 
     def traces(self) -> str:
         """What the calls did to the inputs, in words; empty where another call finds what the first one did."""
-        if self._places != [_place(tensor) for tensor in self._tensors] or not all(
-            map(_are_same, self._tensors, self._originals)
+        if self._places != [_place(tensor) for tensor in self._tensors] or not _hold_the_same(
+            self.inputs, self._untouched
         ):
             return "writes into its inputs"
         return "keeps its inputs" if self._uses_now() != self._uses else ""
@@ -171,8 +172,23 @@ def _place(tensor: torch.Tensor) -> tuple[object, ...]:
     return tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.data_ptr()
 
 
-def _are_same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """To the bit: NaN equals itself."""
+def _hold_the_same(inputs: Inputs, others: Inputs) -> bool:
+    """Whether the nests have the same leaves: a model may also write into lists, objects and arrays of numpy."""
+    now, before = list(leaves(inputs)), list(leaves(others))
+    return len(now) == len(before) and all(map(_are_same, now, before))
+
+
+def _are_same(one: Any, other: Any) -> bool:
+    """To the bit: NaN equals itself. Of what is no data, such as a function, nobody asks."""
+    if type(one) is not type(other):
+        return False
+    if is_array(one):
+        same_form = (one.dtype, one.shape) == (other.dtype, other.shape)
+        return same_form and (one.dtype.hasobject or one.tobytes() == other.tobytes())
+    if not isinstance(one, torch.Tensor):
+        return not isinstance(one, (*PLAIN, *_CHANGEABLE)) or one == other or repr(one) == repr(other)
+    if one.shape != other.shape or one.dtype != other.dtype or one.layout != other.layout:
+        return False
     if one.layout is not torch.strided:
         one, other = one.to_dense(), other.to_dense()
     return torch.equal(*(each.detach().contiguous().flatten().view(torch.uint8) for each in (one, other)))

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from pytest_modelopt.measuring.installation import is_installed
-from pytest_modelopt.measuring.worker import reads_of_others
+from pytest_modelopt.measuring.worker import children_of_c, reads_of_others
 
 _opened: dict[str, None] = {}
 """In order: a process runs one variant."""
@@ -91,10 +91,10 @@ def _bytes_read() -> int:
     in C are seen by no hook, and what a process writes for them itself comes from nowhere else. 0 where the kernel does
     not tell."""
     try:
-        found = reads_of_others.counts(Path("/proc/self/io"))
+        found = children_of_c.of_process()
     except OSError:
         return 0
-    return found.get("rchar", 0) - found.get("wchar", 0) - reads_of_others.of_children()
+    return found.read - found.written - reads_of_others.of_children()
 
 
 @contextlib.contextmanager

@@ -12,11 +12,13 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-_read, _written = [0], [0]
-"""Of children that have ended, since `watch`."""
+from pytest_modelopt.measuring.worker import children_of_c
+from pytest_modelopt.measuring.worker.children_of_c import Counts
+
+_noted = [Counts()]
+"""Of children that have ended and that Python has waited for, since `watch`."""
 _shared = [0]
 """Bytes of memory that this process may share with them, as it was mapped from Python."""
 _received = [0]
@@ -25,10 +27,10 @@ _RECEIVERS = ("recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recv
 
 
 def watch() -> None:
-    """Note from now on what each child has read when it is waited for from Python. What a child of C code reads, such
-    as `system`'s, still counts as this process's."""
-    if not hasattr(os, "waitid") or not Path("/proc/self/io").exists():
+    """Note from now on what each child has read when it is waited for from Python."""
+    if not hasattr(os, "waitid") or not os.path.exists("/proc/self/io"):  # noqa: PTH110
         return
+    children_of_c.watch()
     for name in _RECEIVERS:
         setattr(socket.socket, name, _counting(getattr(socket.socket, name)))
     ssl.SSLSocket.read = _counting(ssl.SSLSocket.read)  # type: ignore[method-assign]
@@ -103,24 +105,21 @@ def note_map(descriptor: int, length: int, since: float) -> None:
 def uncounted(mapped_bytes: int) -> int:
     """Bytes that this process got without a read, since `watch`: what children have read, as far as it shares memory
     with them, and what sockets brought. `mapped_bytes`: of shared memory of which Python does not know."""
-    return min(_read[0], _shared[0] + mapped_bytes) + _received[0]
+    return min(_ended().read, _shared[0] + mapped_bytes) + _received[0]
 
 
 def of_children() -> int:
     """Bytes that ended children have read beyond what they have written, which the kernel counts as this process's."""
-    return _read[0] - _written[0]
+    ended = _ended()
+    return ended.read - ended.written
+
+
+def _ended() -> Counts:
+    """Of all children that have ended since `watch`."""
+    return _noted[0] + children_of_c.waited_for_by_c(_noted[0])
 
 
 def _note_ended(pid: int) -> None:
-    """Of a child that has ended and that nobody has waited for, with its own children. One that another user owns may
-    not be looked at: what it has read counts as ours."""
+    """One that another user owns may not be looked at: it is told as those of C are."""
     with contextlib.suppress(OSError):
-        found = counts(Path(f"/proc/{pid}/io"))
-        _read[0] += found["rchar"]
-        _written[0] += found["wchar"]
-
-
-def counts(file: Path) -> dict[str, int]:
-    """What the kernel has counted of a process. Raises OSError."""
-    lines = file.read_text(encoding="ascii").splitlines()
-    return {name: int(value) for name, _, value in (line.partition(": ") for line in lines)}
+        _noted[0] += children_of_c.of_ended(pid)
