@@ -18,7 +18,7 @@ import pytest
 
 from pytest_modelopt.measuring.controller import process
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
-from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.measuring.variant import Variant, environment_now
 from pytest_modelopt.results.metric import MetricSpec
 from tests.measuring.processes import is_running
 
@@ -149,6 +149,7 @@ def chatters():
 
 def environment():
     print(os.environ.get("OMP_WAIT_POLICY"), os.getcwd(), sys.path[0], threading.active_count())
+    print(os.environ.get("MPLCONFIGDIR"))
     raise RuntimeError("seen")
 """
 
@@ -163,7 +164,7 @@ def folder(tmp_path: Path) -> Path:
 def start(folder: Path) -> Iterator[Start]:
     workers: list[Worker] = []
 
-    def make(model: str = "users_code:model") -> Worker:
+    def make(model: str = "users_code:model", environment: tuple[tuple[str, str], ...] = ()) -> Worker:
         variant = Variant(
             model=model,
             recipe=None,
@@ -173,6 +174,7 @@ def start(folder: Path) -> Iterator[Start]:
             metric=MetricSpec(),
             import_paths=(str(folder),),
             working_directory=str(folder),
+            environment=environment,
         )
         workers.append(Worker(variant, folder, f"worker-{len(workers)}"))
         return workers[-1]
@@ -385,6 +387,15 @@ def test_workers_do_not_spin_and_start_in_the_given_folder(start: Start, folder:
     output = failure(start("users_code:environment")).output
     assert output.splitlines()[0] == f"PASSIVE {folder} {folder} 1"
     assert dict(os.environ) == before
+
+
+def test_plots_of_workers_leave_nothing_at_home(start: Start) -> None:
+    """Libraries import matplotlib, which makes a folder in the home of the user, unless the user names one."""
+    for environment in ((), environment_now()):
+        folder = failure(start("users_code:environment", environment)).output.splitlines()[1]
+        assert str(Path(folder).parent) in process._sockets
+    users = (*environment_now(), ("MPLCONFIGDIR", "/of/the/user"))
+    assert failure(start("users_code:environment", users)).output.splitlines()[1] == "/of/the/user"
 
 
 def test_closing_is_quick_and_may_come_twice(start: Start) -> None:

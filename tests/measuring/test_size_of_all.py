@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from torch import nn
 
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker import opened_files, size
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
 from pytest_modelopt.measuring.worker.program_files import load_file
 from pytest_modelopt.optimizing.expression import parse
@@ -257,6 +258,22 @@ def test_a_file_that_need_not_be_shipped_does_not(runner: Runner, tmp_path: Path
         assert side.size_bytes < 8_000
         packed = [note for note in side.notes if note.startswith(f"it is saved in {side.size_bytes:,} bytes, which is")]
         assert len(packed) == len(side.notes) == (model == "of_its_own"), "that one makes its weights when it is loaded"
+
+
+@pytest.mark.parametrize("variable", ["MPLCONFIGDIR", "NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"])
+def test_what_a_library_keeps_for_its_next_process_is_not_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """As matplotlib its list of fonts: where it is missing, it is made anew."""
+    kept, weights = tmp_path / "kept" / "fonts.json", tmp_path / "weights.json"
+    for file in (kept, weights):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(bytes(80_000))
+        os.utime(file, (0, 0))  # an earlier process has written it
+    monkeypatch.setattr(opened_files, "_opened", dict.fromkeys(map(str, (kept, weights))))
+    monkeypatch.setattr(opened_files, "_since", [1.0])
+    monkeypatch.setenv(variable, str(kept.parent))
+    assert opened_files.shipped_with(set(), set(opened_files.mapped())) == {str(weights): 80_000}
 
 
 def test_the_size_of_what_cannot_be_loaded_again_is_not_known(runner: Runner, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.measuring.worker.main import WORKER_ENVIRONMENT
+from pytest_modelopt.measuring.controller.process import worker_environment
 
 IMPORTS = """
 import contextlib, importlib, os, sys, time
@@ -45,10 +45,9 @@ def test_an_import_reports_nothing_and_leaves_nothing(tmp_path: Path, how: str, 
     home, temporary = tmp_path / "home", tmp_path / "temporary"
     home.mkdir()
     temporary.mkdir()
-    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "XDG_CACHE_HOME")}
-    environment |= {**WORKER_ENVIRONMENT, "HOME": str(home), "TMPDIR": str(temporary)}
-    # torchmetrics imports matplotlib where it is installed, and that keeps a folder of its own, as in any program.
-    environment["MPLCONFIGDIR"] = str(tmp_path / "matplotlib")
+    with worker_environment():
+        environment = {name: value for name, value in os.environ.items() if name not in ("CI", "XDG_CACHE_HOME")}
+    environment |= {"HOME": str(home), "TMPDIR": str(temporary)}
     command = [sys.executable, "-W", "ignore", "-c", IMPORTS, how, *here]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

@@ -267,7 +267,7 @@ def _start_in_time(process: Any) -> None:
     watch.daemon = True
     watch.start()
     try:
-        with _worker_environment(), _without_main_module(), _folder_for_a_socket():
+        with worker_environment(), _without_main_module(), _folder_for_a_socket():
             process.start()
     finally:
         watch.cancel()
@@ -306,18 +306,23 @@ def _forget_fork_server() -> None:
 _sockets: list[str] = []
 
 
-@contextlib.contextmanager
-def _folder_for_a_socket() -> Iterator[None]:
-    """A private folder whose path a socket can have, for what multiprocessing binds meanwhile: `TMPDIR` may be long,
-    and the folder that multiprocessing made for other uses may have gone."""
+def _private_folder() -> str:
+    """A folder of this process whose path a socket can have; a new one where it has gone."""
     if not _sockets or not os.path.isdir(_sockets[-1]):  # noqa: PTH112
         tempfile.tempdir = None  # what was found before may have gone
         parents = [Path(tempfile.gettempdir()), *map(Path, ("/tmp", "/var/tmp", "/dev/shm"))]
         fits = [each for each in parents if len(os.fsencode(each)) + 50 < _SOCKET_PATH and os.access(each, os.W_OK)]
         _sockets.append(str(hold("s", fits[0] if fits else None).path))
+    return _sockets[-1]
+
+
+@contextlib.contextmanager
+def _folder_for_a_socket() -> Iterator[None]:
+    """A private folder for what multiprocessing binds meanwhile: `TMPDIR` may be long, and the folder that
+    multiprocessing made for other uses may have gone."""
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     before = config.get("tempdir")
-    config["tempdir"] = _sockets[-1]
+    config["tempdir"] = _private_folder()
     try:
         yield
     finally:
@@ -335,9 +340,11 @@ def _context() -> Any:
 
 
 @contextlib.contextmanager
-def _worker_environment() -> Iterator[None]:
+def worker_environment() -> Iterator[None]:
     """Set the workers' environment variables, unless the user has, while the fork server or a worker starts."""
-    added = {key: value for key, value in main.WORKER_ENVIRONMENT.items() if key not in os.environ}
+    # Libraries import matplotlib where it is installed, and that makes a folder in the user's home unless it has one.
+    wanted = main.WORKER_ENVIRONMENT | {main.PLOT_FOLDER: f"{_private_folder()}/matplotlib"}
+    added = {key: value for key, value in wanted.items() if key not in os.environ}
     if preloading.libraries.names:
         added[main.LIBRARIES] = " ".join(preloading.libraries.names)
     os.environ.update(added)

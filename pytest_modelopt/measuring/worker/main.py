@@ -38,6 +38,8 @@ WORKER_ENVIRONMENT = {
     "ORT_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+PLOT_FOLDER = "MPLCONFIGDIR"
+"""Names the folder that matplotlib writes into."""
 LIBRARIES = "PYTEST_MODELOPT_LIBRARIES"
 """Names the modules that the fork server imports beside its own."""
 _MESSAGE = 4000
@@ -65,8 +67,9 @@ def main(connection: Connection, variant: Variant, output_file: str) -> None:
     warnings.resetwarnings()  # `python -W error` is meant for the tests, not for what a model's code warns about
     os.environ.pop(LIBRARIES, None)
     if variant.environment:
+        plots = {PLOT_FOLDER: os.environ[PLOT_FOLDER]} if PLOT_FOLDER in os.environ else {}
         os.environ.clear()
-        os.environ.update(WORKER_ENVIRONMENT | dict(variant.environment))
+        os.environ.update(WORKER_ENVIRONMENT | plots | dict(variant.environment))
     if "PYTHONBREAKPOINT" not in os.environ:
         sys.breakpointhook = _refuse_to_debug
     os.chdir(variant.working_directory)

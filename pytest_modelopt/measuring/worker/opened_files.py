@@ -32,6 +32,16 @@ _watched_by_kernel: list[_WatchedByKernel] = []
 _NO_WEIGHTS = (".py", ".pyc", ".pyi")
 _CACHES = ("torchinductor_", "torch_extensions", "triton_")
 """What compilers keep for the next process, in the system's temporary folder."""
+_CACHE_FOLDERS = (
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TRITON_CACHE_DIR",
+    "NUMBA_CACHE_DIR",
+    "JAX_COMPILATION_CACHE_DIR",
+    "PYTORCH_KERNEL_CACHE_PATH",
+    "CUDA_CACHE_PATH",
+    "MPLCONFIGDIR",
+)
+"""Environment variables that name a folder of what libraries make anew where it is missing."""
 SHARED_MEMORY = ("/dev/shm/", "/dev/zero", "/memfd:", "/SYSV")
 """Pages of no file that several processes may have: to the kernel they are a file."""
 
@@ -178,8 +188,8 @@ class _WatchedByKernel:
 
 
 def _is_of_nobody(path: str) -> bool:
-    """Of the installation, source, or in a cache of a compiler."""
-    caches = [os.environ.get("TORCHINDUCTOR_CACHE_DIR"), os.environ.get("TRITON_CACHE_DIR")]
+    """Of the installation, source, or in a cache of a library."""
+    caches = [os.environ.get(name) for name in _CACHE_FOLDERS]
     folder = Path(tempfile.gettempdir())
     inside = Path(path).relative_to(folder).parts[:1] if Path(path).is_relative_to(folder) else ()
     return (
