@@ -71,9 +71,7 @@ class CaseItem(pytest.Item):
         self.extra_keyword_matches.add(keyword(entry.name))
 
     def measure(self) -> Case:
-        session = self.config.stash[SESSION]
-        model, variant = self.entry.model, session.variant(self.entry)
-        return session.run(test_id(self), model.name, self.entry.limits, variant, model.inference)
+        return self.config.stash[SESSION].run_entry(test_id(self), self.entry)
 
     def runtest(self) -> None:
         session = self.config.stash[SESSION]

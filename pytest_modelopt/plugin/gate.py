@@ -34,6 +34,7 @@ from pytest_modelopt.plugin.outputs import STEP_SUMMARY, Outputs
 from pytest_modelopt.plugin.selection import read_selection
 from pytest_modelopt.plugin.session import Session
 from pytest_modelopt.plugin.terminal_summary import print_problems, print_report
+from pytest_modelopt.plugin.turns import note_turns
 from pytest_modelopt.reporting import junit
 from pytest_modelopt.results.run_outcome import run_outcome
 from pytest_modelopt.results.verdicts import Limit
@@ -162,6 +163,7 @@ class Gate:
         known = (test_id(item) for item in self._items if _is_planned(item))
         stated = entry_ids(run, self._config.rootpath, self._items)
         run.collected = tuple(dict.fromkeys([*known, *self._known, *run.planned, *stated]))
+        note_turns(self._config, session.items, run)
         preload(*(module for item in session.items for module in _imported_by(item)))
         if run.planned and not self._is_worker and not self._config.getoption("collectonly"):
             run.update_report()  # what an earlier run has left there must not pass for this one's

@@ -70,11 +70,15 @@ class Session:
     """Files that were skipped as a whole (`pytest.importorskip`), and may hold tests that measure."""
     outputs: Outputs | None = None
     """None in a worker of pytest-xdist, which writes nothing."""
+    turns: dict[str, dict[str, CaseEntry]] = field(default_factory=dict)
+    """By the id of a case, those whose timing takes turns with its own, itself included."""
 
     def __post_init__(self) -> None:
         self._runner: Runner | None = None
         self._tests = GatedTests()
         self._explained: dict[tuple[str, object], Case] = {}
+        self._in_turns: dict[str, MeasuredCase] = {}
+        """Measured together with another case; the test of each takes its own."""
         self._environment: Environment | None = None
         self._started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
@@ -134,6 +138,22 @@ class Session:
         """Whether there is a base, so that each variant is compared with itself there, too."""
         return self.revision is not None or self.saved is not None
 
+    def run_entry(self, case_id: str, entry: CaseEntry) -> Case:
+        """Measure one case of budgets.yaml and judge it; with those whose timing takes turns with its own, once."""
+        from pytest_modelopt.measuring.controller.runner import Request
+
+        requests: list[Request] = []
+        for each_id, each in self.turns.pop(case_id, {}).items():
+            self.turns.pop(each_id, None)
+            variant = self.variant(each)
+            planned = _planned(each_id, each.model.name, each.limits, variant, each.model.inference)
+            if not _misfits(each.limits, variant):
+                requests.append(Request(planned, variant, self._is_open(each.limits)))
+        if requests:
+            self._in_turns |= self.runner.measure_in_turns(requests)
+        model = entry.model
+        return self.run(case_id, model.name, entry.limits, self.variant(entry), model.inference)
+
     def run(
         self,
         case_id: str,
@@ -148,16 +168,16 @@ class Session:
         says when its timing ends: by default once all limits are decided."""
         from pytest_modelopt.diagnosis.empty_comparison import compares_nothing
         from pytest_modelopt.diagnosis.examine import examine
-        from pytest_modelopt.limits.catalogue import LIMITS, misfit
+        from pytest_modelopt.limits.catalogue import LIMITS
         from pytest_modelopt.measuring.controller.side_by_side import always
         from pytest_modelopt.reporting.messages.comparison_findings import format_nothing_compared
 
         planned = _planned(case_id, model, limits, variant, inference)
-        # A marker is read before its metric is known: `max_accuracy_drop=1` would be a limit that nothing can break.
-        misfits = [text for limit in limits if (text := misfit(limit, _metric_name(variant)))]
-        if misfits:
+        if misfits := _misfits(limits, variant):
             return next_stage(Case, planned, error=CaseError("limits", "; ".join(misfits)))
-        if planned.recipe == ORIGINAL:
+        if case_id in self._in_turns:
+            measured = self._in_turns.pop(case_id)  # a rerun measures anew
+        elif planned.recipe == ORIGINAL:
             is_timed = any(LIMITS[limit.name].is_timed for limit in limits)
             measured = self.runner.measure_original(planned, variant, self._is_open(limits), is_timed=is_timed)
         else:
@@ -383,6 +403,13 @@ def _breaks(*figures: str) -> Callable[[MeasuredCase], bool]:
         return any(verdict.outcome in ("fail", "waived") for verdict in verdicts)
 
     return breaks
+
+
+def _misfits(limits: Sequence[Limit], variant: Variant) -> list[str]:
+    """A marker is read before its metric is known: `max_accuracy_drop=1` would be a limit that nothing can break."""
+    from pytest_modelopt.limits.catalogue import misfit
+
+    return [text for limit in limits if (text := misfit(limit, _metric_name(variant)))]
 
 
 def _metric_name(variant: Variant) -> str | None:

@@ -10,8 +10,8 @@ from pytest_modelopt.measuring.controller.launches import start_again
 from pytest_modelopt.measuring.controller.load_times import IsOpen as IsLoadingOpen
 from pytest_modelopt.measuring.controller.load_times import NotLoaded, time_loading
 from pytest_modelopt.measuring.controller.machine import LockUnavailable
-from pytest_modelopt.measuring.controller.paired_timing import IsOpen, Listener, NotTimed, TimingPlan, time_pairs
-from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
+from pytest_modelopt.measuring.controller.paired_timing import IsOpen, Listener, NotTimed, PairedTiming, TimingPlan
+from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, WorkerContext
 from pytest_modelopt.results.case import CaseError, MeasuredCase
 from pytest_modelopt.results.timed_pairs import PHASES, TimedCall, Timing
@@ -24,36 +24,10 @@ class CaseTiming:
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
 
-    def time(
-        self, case: MeasuredCase, original: Measured, optimized: Measured, is_open: IsOpen
-    ) -> Mapping[TimedCall, Timing]:
-        """Nothing, with the reason in the variant's measurement, where others time on this machine without an end, or
-        where repeated calls would not time the model."""
-        name = case.name
+    def begin(self, case: MeasuredCase, original: Measured, optimized: Measured, is_open: IsOpen) -> OpenTiming:
         phases = () if optimized.variant.generation is None else PHASES
         plan = replace(self._plan(optimized), single_calls=asks(case, "max_p95_latency"), phases=phases)
-
-        def launch(number: int) -> tuple[Worker, Worker]:
-            if number > 1:
-                start = time.monotonic()
-                for measured in (original, optimized):
-                    label = measured.variant.label
-                    self._context.progress.step(name, f"starting the {label} again, for launch {number} of {LAUNCHES}")
-                    start_again(self._context, measured)
-                optimized.seconds["launch"] = optimized.seconds.get("launch", 0.0) + time.monotonic() - start
-            self._context.progress.step(name, "timing in pairs")
-            assert original.worker is not None
-            assert optimized.worker is not None
-            return original.worker, optimized.worker
-
-        try:
-            return time_pairs(launch, plan, is_open, _Shown(self._context.progress))
-        except (LockUnavailable, NotTimed) as error:
-            for figure in ("timing", *phases):
-                _lacks(optimized, figure, error)
-            return {}
-        except WorkerFailed as failed:
-            raise Failed(CaseError("timing", failed.message, failed.output)) from None
+        return OpenTiming(self._context, case.name, (original, optimized), plan, is_open)
 
     def load(self, name: str, original: Measured, optimized: Measured, is_open: IsLoadingOpen) -> Timing | None:
         """Of fresh processes; None, with the reason in the variant's measurement, where that cannot be."""
@@ -74,6 +48,59 @@ class CaseTiming:
             variant.seed,
             variant.threads,
         )
+
+
+class OpenTiming:
+    """The paired timing of a case, launch by launch."""
+
+    def __init__(
+        self, context: WorkerContext, name: str, sides: tuple[Measured, Measured], plan: TimingPlan, is_open: IsOpen
+    ) -> None:
+        self._context, self._name, self._plan = context, name, plan
+        self._original, self._optimized = sides
+        self._pairs = PairedTiming(plan, is_open, _Shown(context.progress))
+        self._launch = 0
+        self._is_timed = True
+
+    def take_launch(self) -> bool:
+        """Time the next launch, the first of which is that of the workers that are there; whether it was the last one
+        that is needed. Raises Failed."""
+        self._launch += 1
+        try:
+            if self._launch > 1:
+                self._start_again()
+            self._context.progress.step(self._name, "timing in pairs")
+            original, optimized = self._original.worker, self._optimized.worker
+            assert original is not None
+            assert optimized is not None
+            return self._pairs.take_launch(self._launch, original, optimized)
+        except (LockUnavailable, NotTimed) as error:
+            for figure in ("timing", *self._plan.phases):
+                _lacks(self._optimized, figure, error)
+            self._is_timed = False
+            return True
+        except WorkerFailed as failed:
+            raise Failed(CaseError("timing", failed.message, failed.output)) from None
+
+    def take_all(self) -> Mapping[TimedCall, Timing]:
+        """All launches that are still needed, and what they come to. Raises Failed."""
+        while not self.take_launch():
+            pass
+        return self.timings()
+
+    def timings(self) -> Mapping[TimedCall, Timing]:
+        """Nothing, with the reason in the variant's measurement, where others time on this machine without an end, or
+        where repeated calls would not time the model."""
+        return self._pairs.timings() if self._is_timed else {}
+
+    def _start_again(self) -> None:
+        start = time.monotonic()
+        for measured in (self._original, self._optimized):
+            text = f"starting the {measured.variant.label} again, for launch {self._launch} of {LAUNCHES}"
+            self._context.progress.step(self._name, text)
+            start_again(self._context, measured)
+        seconds = self._optimized.seconds
+        seconds["launch"] = seconds.get("launch", 0.0) + time.monotonic() - start
 
 
 class _Shown(Listener):

@@ -16,8 +16,7 @@ def start_again(context: WorkerContext, measured: Measured) -> None:
     The original is made by its factory in each launch, as the team ships it; the data is made by none of them.
     """
     try:
-        if measured.saved is None:
-            measured.saved = _save(context, measured)
+        keep(context, measured)
         context.end(measured)
         context.start(measured)
         if measured.saved.model is None or not _is_reloaded(context, measured, measured.saved, measured.saved.model):
@@ -25,6 +24,13 @@ def start_again(context: WorkerContext, measured: Measured) -> None:
     except BaseException:
         context.end(measured)  # half made: the next case must not find it
         raise
+
+
+def keep(context: WorkerContext, measured: Measured) -> Saved:
+    """Save what further launches start from, once; its worker may end then. Raises WorkerFailed."""
+    if measured.saved is None:
+        measured.saved = _save(context, measured)
+    return measured.saved
 
 
 def _save(context: WorkerContext, measured: Measured) -> Saved:

@@ -74,15 +74,11 @@ def time_pairs(launch: Launch, plan: TimingPlan, is_open: IsOpen, listener: List
         LockUnavailable: the machine-wide lock could not be had, so nothing was timed.
         NotTimed: calls that are repeated would time something else than the model.
     """
-    run = _Run(plan, is_open, listener)
+    pairs = PairedTiming(plan, is_open, listener)
     for number in range(1, LAUNCHES + 1):
-        original, variant = launch(number)
-        with machine.alone(plan.lock_file, machine.WAIT_LIMIT_S, listener.waiting) as waited_s:
-            run.waited_s += waited_s
-            is_last = run.time_launch(number, original, variant)
-        if is_last:
+        if pairs.take_launch(number, *launch(number)):
             break
-    return run.timings()
+    return pairs.timings()
 
 
 @dataclass
@@ -99,8 +95,8 @@ class _Series:
     is_decided: bool = False
 
 
-class _Run:
-    """Pairs so far, and what is known about the machine meanwhile."""
+class PairedTiming:
+    """One comparison: its pairs so far, and what is known about the machine meanwhile. Its launches may lie apart."""
 
     def __init__(self, plan: TimingPlan, is_open: IsOpen, listener: Listener) -> None:
         self._plan, self._is_open, self._listener = plan, is_open, listener
@@ -108,14 +104,20 @@ class _Run:
         self._series = [_Series(call) for call in ("whole", *plan.phases)]
         self._canary_at_best_ns = best_state.canary_at_best_ns(plan.threads)
         self._prepare_s = 0.0
-        self.waited_s = 0.0
+        self._waited_s = 0.0
         self._load: float | None = None
         self._passed: machine.Reading | None = None
         self._own_processor_s = 0.0
         self._usages: list[tuple[Usage, Usage]] = []
 
-    def time_launch(self, number: int, original: Worker, variant: Worker) -> bool:
-        """Take the pairs of one launch; whether it was the last one."""
+    def take_launch(self, number: int, original: Worker, variant: Worker) -> bool:
+        """Take the pairs of launch `number`, while no other comparison is timed on this machine; whether it was the
+        last one that is needed. Raises what `time_pairs` raises."""
+        with machine.alone(self._plan.lock_file, machine.WAIT_LIMIT_S, self._listener.waiting) as waited_s:
+            self._waited_s += waited_s
+            return self._take_launch(number, original, variant) or number == LAUNCHES
+
+    def _take_launch(self, number: int, original: Worker, variant: Worker) -> bool:
         if self._load is None:
             self._load = machine.load()
         self._prepare(original, variant)
@@ -255,7 +257,7 @@ class _Run:
             stolen_cores=None if stolen_s is None else stolen_s / span_s,
             throttled_s=self._passed.throttled_s,
             canary_at_best_ns=self._canary_at_best_ns,
-            waited_s=self.waited_s,
+            waited_s=self._waited_s,
             reference=_worker_use([original for original, _ in self._usages]),
             variant=_worker_use([variant for _, variant in self._usages]),
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from pytest_modelopt.measuring.controller import memory_left
 from pytest_modelopt.measuring.controller.base_variants import BaseVariants
 from pytest_modelopt.measuring.controller.case_timing import CaseTiming, asks
 from pytest_modelopt.measuring.controller.fresh_processes import measure_process_memory
+from pytest_modelopt.measuring.controller.interleaved import Turns, Waiting, with_times
 from pytest_modelopt.measuring.controller.layer_trials import LayerTrials
 from pytest_modelopt.measuring.controller.layers_at_fault import with_layers_at_fault
 from pytest_modelopt.measuring.controller.looks import looked
@@ -41,6 +42,15 @@ from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.timed_pairs import Timing
 
 __all__ = ["Progress", "Runner", "StepLimits"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A case that is to be measured."""
+
+    planned: PlannedCase
+    variant: Variant
+    is_open: IsOpen
 
 
 class Runner:
@@ -85,15 +95,30 @@ class Runner:
         *,
         keep: bool = False,
         goes_on: GoesOn = always,
+        turns: Turns | None = None,
     ) -> MeasuredCase:
         """The case with everything that could be measured, or with its error; verdicts are not made here.
 
         A variant without a recipe is measured beside the original like any other: as a copy of it, in its own worker.
         `keep`: the same variant is compared with its base next, and need not be made again for that. `goes_on` may end
-        it before all is measured; then the figures that are missing have no reason.
+        it before all is measured; then the figures that are missing have no reason. `turns`: where its times are open
+        after one launch, it waits there, and what is returned has no times yet.
         """
         case = next_stage(MeasuredCase, planned)
-        return self._where_files_last(lambda: self._measure(case, variant, is_open, keep=keep, goes_on=goes_on))
+        return self._where_files_last(
+            lambda: self._measure(case, variant, is_open, keep=keep, goes_on=goes_on, turns=turns)
+        )
+
+    def measure_in_turns(self, requests: Sequence[Request]) -> dict[str, MeasuredCase]:
+        """Cases of one model by id, as `measure` gives them; the launches of their timing take turns."""
+        turns, found = Turns(self._context), dict[str, MeasuredCase]()
+        try:
+            for each in requests:
+                found[each.planned.id] = self.measure(each.planned, each.variant, each.is_open, turns=turns)
+            found.update((case.id, case) for case in turns.finish())
+        finally:
+            turns.close()
+        return found
 
     def _where_files_last(self, measure: Callable[[], MeasuredCase]) -> MeasuredCase:
         """The case, measured once more where something has removed the run's temporary folder meanwhile: what failed
@@ -114,7 +139,14 @@ class Runner:
         return replace(case, error=replace(case.error, message=f"{case.error.message} {why}"))
 
     def _measure(
-        self, case: MeasuredCase, variant: Variant, is_open: IsOpen, *, keep: bool, goes_on: GoesOn = always
+        self,
+        case: MeasuredCase,
+        variant: Variant,
+        is_open: IsOpen,
+        *,
+        keep: bool,
+        goes_on: GoesOn = always,
+        turns: Turns | None = None,
     ) -> MeasuredCase:
         original = self._measured_original(variant, case.name)
         if original.error is not None:
@@ -125,11 +157,13 @@ class Runner:
             if optimized.error is not None:
                 return replace(compared(case, original, optimized), error=optimized.error)
             doubt(original, optimized)
-            return self._put_side_by_side(case, original, optimized, is_open, goes_on)
+            return self._put_side_by_side(case, original, optimized, is_open, goes_on, turns)
         except Enough as enough:
             return enough.case
         finally:
-            if not keep and variant.is_at_last:
+            if turns is not None and turns.holds(self._optimized.measured):
+                self._optimized.hand_over()
+            elif not keep and variant.is_at_last:
                 self._optimized.forget()
 
     def measure_original(
@@ -223,7 +257,7 @@ class Runner:
             if variant.generation is not None:
                 self._share_inputs(original, optimized, case.name)
             self._measuring.load(optimized, case.name)
-            timings = dict(self._timing.time(case, original, optimized, is_open))
+            timings = dict(self._timing.begin(case, original, optimized, is_open).take_all())
             loading = self._load(case, original, optimized)
         except Failed as failed:
             return replace(case, error=failed.error)
@@ -349,9 +383,16 @@ class Runner:
     # --- the comparison ----------------------------------------------------------------------------------------------
 
     def _put_side_by_side(
-        self, case: MeasuredCase, before: Measured, after: Measured, is_open: IsOpen, goes_on: GoesOn = always
+        self,
+        case: MeasuredCase,
+        before: Measured,
+        after: Measured,
+        is_open: IsOpen,
+        goes_on: GoesOn = always,
+        turns: Turns | None = None,
     ) -> MeasuredCase:
         """The comparison of two measured variants: what needs both of them, and their figures."""
+        anew = partial(self._where_files_last, partial(self._measure, case, after.variant, is_open, keep=False))
         try:
             case = self._with_interval(case, before, after)
             if _needs_process_memory(case, before, after):
@@ -363,10 +404,12 @@ class Runner:
             self._try_inputs(case, before, after)
             self._find_layers(case, before, after)
             case = replace(case, loading=self._load(case, before, after))
-            timings = dict(self._timing.time(case, before, after, is_open))
+            timing = self._timing.begin(case, before, after, is_open)
+            if turns is None or not turns.take(Waiting(case, before, after, timing, anew)):
+                timing.take_all()
         except Failed as failed:
             return replace(compared(case, before, after), error=failed.error)
-        return replace(compared(case, before, after), timing=timings.pop("whole", None), phases=timings)
+        return with_times(case, before, after, timing)
 
     def _load(self, case: MeasuredCase, before: Measured, after: Measured) -> Timing | None:
         if not asks(case, "max_load_time", "min_load_speedup"):

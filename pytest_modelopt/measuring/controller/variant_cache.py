@@ -36,6 +36,12 @@ class Kept:
         self.measured = kept
         return kept
 
+    def hand_over(self) -> None:
+        """End its worker and leave its files to others."""
+        if self.measured is not None:
+            self._context.end(self.measured)
+        self.measured = None
+
     def forget(self) -> None:
         """End its worker and remove its files."""
         self._discard(self.measured)

@@ -1,0 +1,50 @@
+"""Cases of budgets.yaml whose timing takes turns: those of one model that will run in this process.
+
+The first of them that runs has all of them measured, and each test takes what is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.plugin.collection import AgainstBase, CaseItem, test_id
+from pytest_modelopt.plugin.session import Session
+from pytest_modelopt.results.case import ORIGINAL
+
+_ENDS_EARLY = ("maxfail", "stepwise", "forked", "timeout")
+"""Options of pytest and its plugins under which a test may not do the work of the next ones: the run may end before
+them, or each runs in a process of its own, or within a time of its own."""
+_MAY_NOT_RUN = ("skip", "skipif", "xfail")
+
+
+def note_turns(config: pytest.Config, items: Sequence[pytest.Item], session: Session) -> None:
+    """Tell the session which of the items that will run take turns."""
+    if hasattr(config, "workerinput") or session.compares_with_base or _ends_early(config):
+        return
+    groups: dict[tuple[str, str], dict[str, CaseItem]] = {}
+    for item in items:
+        if isinstance(item, CaseItem) and _takes_turns(item):
+            groups.setdefault((item.entry.model.name, item.entry.workload.device), {})[test_id(item)] = item
+    for group in groups.values():
+        if len(group) > 1:
+            entries = {case_id: item.entry for case_id, item in group.items()}
+            session.turns.update((case_id, entries) for case_id in entries)
+
+
+def _takes_turns(item: CaseItem) -> bool:
+    """Of a model with several operating points one worker goes from point to point, and cannot wait at one of them."""
+    entry = item.entry
+    if isinstance(item, AgainstBase) or entry.recipe == ORIGINAL or entry.workload.name:
+        return False
+    if any(item.get_closest_marker(name) for name in _MAY_NOT_RUN):
+        return False
+    return any(LIMITS[limit.name].is_timed for limit in entry.limits)
+
+
+def _ends_early(config: pytest.Config) -> bool:
+    if any(config.getoption(name, None) for name in _ENDS_EARLY):
+        return True
+    return config.pluginmanager.has_plugin("timeout") and bool(config.getini("timeout"))

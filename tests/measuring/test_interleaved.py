@@ -1,0 +1,161 @@
+"""Comparisons of one model whose launches take turns, with real workers."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pytest_modelopt.measuring.controller.runner import Request, Runner, StepLimits
+from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.optimizing.expression import parse
+from pytest_modelopt.plugin.progress import Silent
+from pytest_modelopt.results.case import MeasuredCase, PlannedCase
+from pytest_modelopt.results.measurement import Measurement
+from pytest_modelopt.results.metric import MetricSpec
+
+SOURCE = """
+import os
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 512), nn.Linear(512, 4)
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x)))
+
+class Dies(Net):
+    '''Ends its process where its pruned weights are loaded again.'''
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if (self.first.weight == 0).float().mean() > 0.4:
+            os._exit(3)
+
+def model():
+    torch.manual_seed(0)
+    return Net().eval()
+
+def dies():
+    torch.manual_seed(0)
+    return Dies().eval()
+
+def data():
+    return torch.randn(100, 64, generator=torch.Generator().manual_seed(1)), torch.arange(100) % 4
+"""
+RECIPES = ("int8-dynamic", "prune-unstructured(ratio=0.5)", "low-rank(ratio=0.5)")
+
+
+class Steps(Silent):
+    """Notes which case is timed; `before` is called with the notes so far."""
+
+    def __init__(self) -> None:
+        self.timed: list[str] = []
+        self.before: Callable[[list[str]], None] = lambda timed: None
+
+    def step(self, case: str, text: str) -> None:
+        if text == "timing in pairs":
+            self.before(self.timed)
+            self.timed.append(case)
+
+
+@pytest.fixture
+def steps() -> Steps:
+    return Steps()
+
+
+@pytest.fixture
+def runner(steps: Steps) -> Iterator[Runner]:
+    made = Runner(StepLimits(time_limit_s=0.3, step_limit_s=60), steps)
+    yield made
+    made.close()
+
+
+def requests(folder: Path, model: str = "model", decided: str = "") -> list[Request]:
+    """A case for each recipe, whose limits stay open; those of `decided` do not."""
+    (folder / "of_turns.py").write_text(SOURCE, encoding="utf-8")
+    found = []
+    for recipe in RECIPES:
+        planned = PlannedCase(id=recipe, model="m", recipe=recipe, limits=(), batch_size=1)
+        variant = Variant(
+            model=f"of_turns:{model}",
+            recipe=parse(recipe),
+            data="of_turns:data",
+            calibration=None,
+            example_inputs=None,
+            metric=MetricSpec(),
+            import_paths=(str(folder),),
+            working_directory=str(folder),
+        )
+        found.append(Request(planned, variant, lambda samples, call, is_open=recipe != decided: is_open))
+    return found
+
+
+def launches(case: MeasuredCase) -> list[int]:
+    assert case.error is None, case.error
+    assert case.timing is not None
+    return sorted({pair.launch for pair in case.timing.pairs})
+
+
+def exact(side: Measurement | None) -> Measurement:
+    assert side is not None
+    return replace(side, seconds={}, observations=None)
+
+
+def test_launches_take_turns_and_figures_are_those_of_cases_measured_alone(
+    runner: Runner, steps: Steps, tmp_path: Path
+) -> None:
+    asked = requests(tmp_path, decided=RECIPES[2])
+    found = runner.measure_in_turns(asked)
+    first, second, third = (f"m/{recipe}" for recipe in RECIPES)
+    assert steps.timed == [first, second, third, *2 * [first, second]], "what is decided waits for no other launch"
+    assert [launches(found[recipe]) for recipe in RECIPES] == [[1, 2, 3], [1, 2, 3], [1]]
+    alone = [runner.measure(each.planned, each.variant, each.is_open) for each in asked]
+    for case in alone:
+        assert exact(found[case.id].variant) == exact(case.variant)
+        assert exact(found[case.id].reference) == exact(case.reference)
+        assert (found[case.id].coverage, found[case.id].agreement) == (case.coverage, case.agreement)
+
+
+def test_nothing_of_it_is_left(runner: Runner, tmp_path: Path) -> None:
+    runner.measure_in_turns(requests(tmp_path)[:2])
+    runner.forget_original()
+    assert not [file.name for file in runner.new_file("any").parent.glob("*.pt")]
+
+
+def test_a_case_whose_file_has_gone_is_measured_anew(runner: Runner, steps: Steps, tmp_path: Path) -> None:
+    asked = requests(tmp_path)[:2]
+
+    def remove_models(timed: list[str]) -> None:
+        if len(timed) == 1:  # before the first launch of the second case, while the first one waits
+            for file in runner.new_file("any").parent.glob("model-*.pt"):
+                file.unlink()
+
+    steps.before = remove_models
+    found = runner.measure_in_turns(asked)
+    first, second = (f"m/{recipe}" for recipe in RECIPES[:2])
+    assert steps.timed == [first, second, *3 * [first], *2 * [second]]
+    assert [launches(found[recipe]) for recipe in RECIPES[:2]] == [[1, 2, 3], [1, 2, 3]]
+
+
+def test_a_case_does_not_wait_where_the_disk_has_no_room(
+    runner: Runner, steps: Steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**40, 2**40 - 1000, 1000))
+    runner.measure_in_turns(requests(tmp_path)[:2])
+    assert steps.timed == [f"m/{recipe}" for recipe in RECIPES[:2] for _ in range(3)]
+
+
+def test_a_variant_that_dies_in_a_later_launch_is_its_own_case_in_error(runner: Runner, tmp_path: Path) -> None:
+    found = runner.measure_in_turns(requests(tmp_path, "dies"))
+    error = found[RECIPES[1]].error
+    assert error is not None
+    assert error.stage == "timing"
+    assert "died" in error.message
+    assert [launches(found[recipe]) for recipe in (RECIPES[0], RECIPES[2])] == [[1, 2, 3], [1, 2, 3]]

@@ -1,0 +1,82 @@
+"""Which cases of budgets.yaml take turns, and that each keeps its own outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+Project = Callable[..., pytest.Pytester]
+
+BUDGETS = """
+version: 1
+time_limit: 300 ms
+models:
+  m:
+    factory: shop:classifier
+    data: shop:data
+    original: {max_latency: 10 s}
+    recipes:
+      int8-dynamic: {min_speedup: 0.001x, max_memory: 1 B}
+      low-rank(ratio=0.5): {min_speedup: 0.001x}
+      prune-unstructured(ratio=0.5): {max_size: 1 MB}
+      bf16: {max_latency: 10 s}
+  n:
+    factory: shop:convolutions
+    data: shop:images
+    recipes:
+      bf16: {max_latency: 10 s}
+"""
+CONFTEST = """
+import pytest
+from pytest_modelopt.plugin.keys import SESSION
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session):
+    turns = session.config.stash[SESSION].turns
+    print("turns:", *(f"{case.rpartition('::')[2]}({len(turns[case])})" for case in turns))
+"""
+IN_TURNS = "turns: int8-dynamic(3) low-rank(ratio=0.5)(3) bf16(3)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], IN_TURNS),
+        (["-k", "low or bf16"], "turns: low-rank(ratio=0.5)(2) bf16(2)"),
+        (["-k", "low"], "turns:"),
+        (["-x"], "turns:"),
+        (["--maxfail=2"], "turns:"),
+        (["--sw"], "turns:"),
+    ],
+)
+def test_cases_of_one_model_with_timed_limits_take_turns(project: Project, arguments: list[str], expected: str) -> None:
+    pytester = project(BUDGETS)
+    pytester.makeconftest(CONFTEST)
+    result = pytester.runpytest("--modelopt", "--collect-only", "-q", *arguments)
+    assert [line for line in result.outlines if line.startswith("turns:")] == [expected]
+
+
+def test_a_case_that_may_be_skipped_takes_no_turn(project: Project) -> None:
+    pytester = project(BUDGETS)
+    skips = """
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "low-rank" in item.name:
+            item.add_marker(pytest.mark.skip)
+"""
+    pytester.makeconftest(CONFTEST + skips)
+    result = pytester.runpytest("--modelopt", "--collect-only", "-q")
+    assert "turns: int8-dynamic(2) bf16(2)" in result.outlines
+
+
+def test_each_test_keeps_its_own_outcome(project: Project) -> None:
+    """Also of a case that is red, of which the others know nothing."""
+    pytester = project(BUDGETS)
+    result = pytester.runpytest("--modelopt", "-v", "-k", "m and (int8 or low)", "-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1, passed=1)
+    outcomes = [line.split()[:2] for line in result.outlines if line.startswith("budgets.yaml::m::") and "%]" in line]
+    assert outcomes == [
+        ["budgets.yaml::m::int8-dynamic", "FAILED"],
+        ["budgets.yaml::m::low-rank(ratio=0.5)", "PASSED"],
+    ]
