@@ -29,10 +29,11 @@ from benchmarks import common
 from benchmarks.common import RESULTS, Row, Store
 from benchmarks.serving import Program, kept, plain_ratio
 from pytest_modelopt.limits.latency import interval_of
-from pytest_modelopt.measuring.controller.paired_timing import Listener, TimingPlan, time_pairs
+from pytest_modelopt.measuring.controller.paired_timing import Listener, PairedTiming, TimingPlan
 from pytest_modelopt.measuring.controller.process import Worker
 from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.statistics.timing import (
+    LAUNCHES,
     MIN_PAIRS,
     SEGMENT_S,
     Estimate,
@@ -46,6 +47,7 @@ SEED = 20260101
 TIME_LIMIT_S = 10.0
 FACTORS = (0.80, 0.90, 0.95, 1.05, 1.10, 1.25)
 """Limits, as shares of the true speedup."""
+TURNS = "in turns"
 LIMITS_OF_A_RUN = (1, 10)
 """Timed limits among which the risk of a false failure is shared."""
 
@@ -123,6 +125,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--condition", choices=common.CONDITIONS, default="idle", help="what runs beside it")
+    parser.add_argument("--turns", action="store_true", help="the launches of all situations of a round take turns")
     parser.add_argument("--minutes", type=float, default=100.0, help="no round begins after so many")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--situations", nargs="+", choices=list(SITUATIONS), default=list(SITUATIONS), metavar="NAME")
@@ -137,6 +140,7 @@ def _options() -> argparse.Namespace:
 def measure(store: Store, options: argparse.Namespace) -> None:
     """Rounds that the store does not hold yet, in one condition."""
     done = Counter((row["condition"], row["situation"]) for row in store.of_kind("sample"))
+    condition = TURNS if options.turns else options.condition
     for name in options.situations:
         for program in SITUATIONS[name]:
             kept(program)  # made before the clock runs: converting a model takes up to a minute
@@ -146,44 +150,42 @@ def measure(store: Store, options: argparse.Namespace) -> None:
         for number in range(options.rounds):
             if time.monotonic() - start > 60 * options.minutes:
                 return
-            names = [name for name in options.situations if done[options.condition, name] <= number]
-            for name in common.generator(SEED, options.condition, number).sample(names, len(names)):
-                row = _sample(name, options.condition, number)
-                store.append(row)
-                figure = _whole(row).figure
-                text = f"{name}: {figure:.3f}x, state {_whole(row).from_state:.1%}, plain {row['plain']:.3f}x"
-                print(f"{options.condition}, round {number + 1}: {text}", file=sys.stderr, flush=True)
+            names = [name for name in options.situations if done[condition, name] <= number]
+            names = common.generator(SEED, condition, number).sample(names, len(names))
+            for together in [names] if options.turns else [[name] for name in names]:
+                for row in _samples(together, condition, number) if together else ():
+                    store.append(row)
+                    text = f"{_whole(row).figure:.3f}x, state {_whole(row).from_state:.1%}, plain {row['plain']:.3f}x"
+                    print(f"{condition}, round {number + 1}: {row['situation']}: {text}", file=sys.stderr, flush=True)
 
 
-def _sample(name: str, condition: str, number: int) -> Row:
-    sides = SITUATIONS[name]
+def _samples(names: Sequence[str], condition: str, number: int) -> list[Row]:
+    """A comparison of each; of several, the launches take turns, as those of one model do in the gate."""
     plan = TimingPlan(TIME_LIMIT_S, 600.0, SEED + number, threads=1)
-    alive: list[Worker] = []
-
-    def end() -> None:
-        while alive:
-            alive.pop().close()
-
+    runs = {name: PairedTiming(plan, lambda samples, call: True, Listener()) for name in names}
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="modelopt-") as folder:
+        for launch in range(1, LAUNCHES + 1):
+            for name, run in runs.items():
+                alive: list[Worker] = []
+                try:
+                    alive.extend(side.start(Path(folder)) for side in SITUATIONS[name])
+                    run.take_launch(launch, *alive)
+                finally:
+                    for worker in alive:
+                        worker.close()
+    wall_s = (time.monotonic() - start) / len(names)
+    return [_row(name, condition, number, run.timings()["whole"], wall_s) for name, run in runs.items()]
 
-        def launch(launch_number: int) -> tuple[Worker, Worker]:
-            del launch_number
-            end()
-            alive.extend(side.start(Path(folder)) for side in sides)
-            return alive[0], alive[1]
 
-        try:
-            timing = time_pairs(launch, plan, lambda samples, call: True, Listener())["whole"]
-        finally:
-            end()
+def _row(name: str, condition: str, number: int, timing: Timing, wall_s: float) -> Row:
     return {
         "kind": "sample",
         "condition": condition,
         "situation": name,
         "round": number,
         "at": time.time(),
-        "wall_s": time.monotonic() - start,
+        "wall_s": wall_s,
         "load_average": common.load_average(),
         "pairs": _columns(timing),
         "seconds": timing.seconds,
@@ -191,7 +193,7 @@ def _sample(name: str, condition: str, number: int) -> Row:
         "canary_at_best": timing.conditions.canary_at_best_ns,
         "delayed": timing.delayed,
         "other_cores": timing.conditions.other_cores,
-        "plain": plain_ratio(*sides),
+        "plain": plain_ratio(*SITUATIONS[name]),
     }
 
 
@@ -246,7 +248,7 @@ def show(store: Store) -> None:
     """The tables of everything that the store holds."""
     common.print_origins(store.of_kind("run"))
     known = truths(store)
-    for condition in common.CONDITIONS:
+    for condition in (*common.CONDITIONS, TURNS):
         rows = [row for row in store.of_kind("sample") if row["condition"] == condition and row["situation"] in known]
         if not rows:
             continue

@@ -39,6 +39,8 @@ from pytest_modelopt.reporting import junit
 from pytest_modelopt.results.run_outcome import run_outcome
 from pytest_modelopt.results.verdicts import Limit
 
+_WHOLE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+"""Exit statuses of a run that nothing has interrupted."""
 _WRONG_MARKER = pytest.StashKey[str]()
 _UNREAD = "lfplugin-collskip"
 """Pytest's own, which `--lf` registers once it leaves out whole files."""
@@ -283,6 +285,8 @@ class Gate:
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         run = self._session
+        if int(exitstatus) not in _WHOLE:
+            run.add_unreported()
         run.close()
         if self._is_worker:
             self._config.workeroutput["modelopt"] = self._plan()  # type: ignore[attr-defined]
@@ -290,11 +294,7 @@ class Gate:
         if self._is_budgets_missed() and int(session.exitstatus) == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR  # pytest-xdist: only now is it known what was collected
         status = int(session.exitstatus)
-        self._complete = int(exitstatus) in (
-            pytest.ExitCode.OK,
-            pytest.ExitCode.TESTS_FAILED,
-            pytest.ExitCode.NO_TESTS_COLLECTED,
-        )
+        self._complete = int(exitstatus) in _WHOLE
         is_empty = status == pytest.ExitCode.NO_TESTS_COLLECTED and bool(run.collected)
         self._reports = (
             (run.has_results or run.options.whole or run.options.no_loosening or is_empty)

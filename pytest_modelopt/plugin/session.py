@@ -150,7 +150,7 @@ class Session:
             if not _misfits(each.limits, variant):
                 requests.append(Request(planned, variant, self._is_open(each.limits)))
         if requests:
-            self._in_turns |= self.runner.measure_in_turns(requests)
+            self.runner.measure_in_turns(requests, self._in_turns)
         model = entry.model
         return self.run(case_id, model.name, entry.limits, self.variant(entry), model.inference)
 
@@ -166,11 +166,8 @@ class Session:
     ) -> Case:
         """Measure one case and judge it. `goes_on` may end it before all is measured (`Runner.measure`), and `is_open`
         says when its timing ends: by default once all limits are decided."""
-        from pytest_modelopt.diagnosis.empty_comparison import compares_nothing
-        from pytest_modelopt.diagnosis.examine import examine
         from pytest_modelopt.limits.catalogue import LIMITS
         from pytest_modelopt.measuring.controller.side_by_side import always
-        from pytest_modelopt.reporting.messages.comparison_findings import format_nothing_compared
 
         planned = _planned(case_id, model, limits, variant, inference)
         if misfits := _misfits(limits, variant):
@@ -188,8 +185,22 @@ class Session:
                 keep=self.compares_with_base,
                 goes_on=goes_on or always,
             )
+        return self._finished(measured)
+
+    def add_unreported(self) -> None:
+        """Take the cases that were measured together with another one, and that the run ended before."""
+        found, self._in_turns = self._in_turns, {}
+        for measured in found.values():
+            self.add(self._finished(measured))
+
+    def _finished(self, measured: MeasuredCase) -> Case:
+        """With its verdicts and findings."""
+        from pytest_modelopt.diagnosis.empty_comparison import compares_nothing
+        from pytest_modelopt.diagnosis.examine import examine
+        from pytest_modelopt.reporting.messages.comparison_findings import format_nothing_compared
+
         judged = self._judged(measured)
-        if judged.error is None and planned.recipe != ORIGINAL and compares_nothing(judged):
+        if judged.error is None and measured.recipe != ORIGINAL and compares_nothing(judged):
             judged = replace(judged, error=CaseError("compare", format_nothing_compared(judged)), verdicts=())
         return replace(judged, findings=examine(judged, self._environment))
 

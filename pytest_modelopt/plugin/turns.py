@@ -5,6 +5,7 @@ The first of them that runs has all of them measured, and each test takes what i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import pytest
@@ -17,7 +18,12 @@ from pytest_modelopt.results.case import ORIGINAL
 _ENDS_EARLY = ("maxfail", "stepwise", "forked", "timeout")
 """Options of pytest and its plugins under which a test may not do the work of the next ones: the run may end before
 them, or each runs in a process of its own, or within a time of its own."""
-_MAY_NOT_RUN = ("skip", "skipif", "xfail")
+_LIMITS_OF_A_TEST = ("timeout", "faulthandler_exit_on_timeout")
+"""Settings of an ini file that end a test which takes long; `timeout` is pytest-timeout's."""
+_TIMEOUT = "PYTEST_TIMEOUT"
+"""The environment variable of pytest-timeout."""
+_OWN_TERMS = ("skip", "skipif", "xfail", "timeout")
+"""Marks of a test that may not run, or not for long."""
 
 
 def note_turns(config: pytest.Config, items: Sequence[pytest.Item], session: Session) -> None:
@@ -39,12 +45,20 @@ def _takes_turns(item: CaseItem) -> bool:
     entry = item.entry
     if isinstance(item, AgainstBase) or entry.recipe == ORIGINAL or entry.workload.name:
         return False
-    if any(item.get_closest_marker(name) for name in _MAY_NOT_RUN):
+    if any(item.get_closest_marker(name) for name in _OWN_TERMS):
         return False
     return any(LIMITS[limit.name].is_timed for limit in entry.limits)
 
 
 def _ends_early(config: pytest.Config) -> bool:
-    if any(config.getoption(name, None) for name in _ENDS_EARLY):
+    if _TIMEOUT in os.environ or any(config.getoption(name, None) for name in _ENDS_EARLY):
         return True
-    return config.pluginmanager.has_plugin("timeout") and bool(config.getini("timeout"))
+    return any(_ini(config, name) for name in _LIMITS_OF_A_TEST)
+
+
+def _ini(config: pytest.Config, name: str) -> object:
+    """None where neither pytest nor a plugin knows the name."""
+    try:
+        return config.getini(name)
+    except ValueError:
+        return None

@@ -76,6 +76,12 @@ def runner(steps: Steps) -> Iterator[Runner]:
     made.close()
 
 
+def in_turns(runner: Runner, asked: list[Request]) -> dict[str, MeasuredCase]:
+    found: dict[str, MeasuredCase] = {}
+    runner.measure_in_turns(asked, found)
+    return found
+
+
 def requests(folder: Path, model: str = "model", decided: str = "") -> list[Request]:
     """A case for each recipe, whose limits stay open; those of `decided` do not."""
     (folder / "of_turns.py").write_text(SOURCE, encoding="utf-8")
@@ -111,7 +117,7 @@ def test_launches_take_turns_and_figures_are_those_of_cases_measured_alone(
     runner: Runner, steps: Steps, tmp_path: Path
 ) -> None:
     asked = requests(tmp_path, decided=RECIPES[2])
-    found = runner.measure_in_turns(asked)
+    found = in_turns(runner, asked)
     first, second, third = (f"m/{recipe}" for recipe in RECIPES)
     assert steps.timed == [first, second, third, *2 * [first, second]], "what is decided waits for no other launch"
     assert [launches(found[recipe]) for recipe in RECIPES] == [[1, 2, 3], [1, 2, 3], [1]]
@@ -123,7 +129,7 @@ def test_launches_take_turns_and_figures_are_those_of_cases_measured_alone(
 
 
 def test_nothing_of_it_is_left(runner: Runner, tmp_path: Path) -> None:
-    runner.measure_in_turns(requests(tmp_path)[:2])
+    in_turns(runner, requests(tmp_path)[:2])
     runner.forget_original()
     assert not [file.name for file in runner.new_file("any").parent.glob("*.pt")]
 
@@ -137,7 +143,7 @@ def test_a_case_whose_file_has_gone_is_measured_anew(runner: Runner, steps: Step
                 file.unlink()
 
     steps.before = remove_models
-    found = runner.measure_in_turns(asked)
+    found = in_turns(runner, asked)
     first, second = (f"m/{recipe}" for recipe in RECIPES[:2])
     assert steps.timed == [first, second, *3 * [first], *2 * [second]]
     assert [launches(found[recipe]) for recipe in RECIPES[:2]] == [[1, 2, 3], [1, 2, 3]]
@@ -148,14 +154,30 @@ def test_a_case_does_not_wait_where_the_disk_has_no_room(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**40, 2**40 - 1000, 1000))
-    runner.measure_in_turns(requests(tmp_path)[:2])
+    in_turns(runner, requests(tmp_path)[:2])
     assert steps.timed == [f"m/{recipe}" for recipe in RECIPES[:2] for _ in range(3)]
 
 
 def test_a_variant_that_dies_in_a_later_launch_is_its_own_case_in_error(runner: Runner, tmp_path: Path) -> None:
-    found = runner.measure_in_turns(requests(tmp_path, "dies"))
+    found = in_turns(runner, requests(tmp_path, "dies"))
     error = found[RECIPES[1]].error
     assert error is not None
     assert error.stage == "timing"
     assert "died" in error.message
     assert [launches(found[recipe]) for recipe in (RECIPES[0], RECIPES[2])] == [[1, 2, 3], [1, 2, 3]]
+
+
+def test_what_interrupts_it_leaves_the_cases_as_far_as_they_were_measured(
+    runner: Runner, steps: Steps, tmp_path: Path
+) -> None:
+    def interrupt(timed: list[str]) -> None:
+        if len(timed) == 1:
+            raise KeyboardInterrupt
+
+    steps.before = interrupt
+    found: dict[str, MeasuredCase] = {}
+    with pytest.raises(KeyboardInterrupt):
+        runner.measure_in_turns(requests(tmp_path), found)
+    assert list(found) == [RECIPES[0]]
+    assert launches(found[RECIPES[0]]) == [1]
+    assert found[RECIPES[0]].variant is not None

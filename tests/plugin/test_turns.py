@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from pytest_modelopt.results import json as record_json
+
 Project = Callable[..., pytest.Pytester]
 
 BUDGETS = """
@@ -48,6 +50,7 @@ IN_TURNS = "turns: int8-dynamic(3) low-rank(ratio=0.5)(3) bf16(3)"
         (["-x"], "turns:"),
         (["--maxfail=2"], "turns:"),
         (["--sw"], "turns:"),
+        (["-o", "faulthandler_exit_on_timeout=true"], "turns:"),
     ],
 )
 def test_cases_of_one_model_with_timed_limits_take_turns(project: Project, arguments: list[str], expected: str) -> None:
@@ -80,3 +83,33 @@ def test_each_test_keeps_its_own_outcome(project: Project) -> None:
         ["budgets.yaml::m::int8-dynamic", "FAILED"],
         ["budgets.yaml::m::low-rank(ratio=0.5)", "PASSED"],
     ]
+
+
+def test_ctrl_c_keeps_the_cases_that_were_measured(project: Project) -> None:
+    """Those before the one that it interrupts, though no test has reported them yet."""
+    pytester = project(BUDGETS)
+    pytester.makeconftest("""
+import pytest
+from pytest_modelopt.plugin.keys import SESSION
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session):
+    progress = session.config.stash[SESSION].progress
+    step = progress.step
+    def interrupts(case, text):
+        if "low-rank" in case and "starting" in text:
+            raise KeyboardInterrupt
+        step(case, text)
+    progress.step = interrupts
+""")
+    arguments = ("--modelopt", "--modelopt-report=report", "-k", "m and (int8 or low)", "-p", "no:cacheprovider")
+    result = pytester.runpytest_inprocess(*arguments, no_reraise_ctrlc=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    record = record_json.read(pytester.path / "report" / "record.json")
+    (case,) = record.cases
+    assert case.id == "budgets.yaml::m::int8-dynamic"
+    assert {verdict.limit.name: verdict.outcome for verdict in case.verdicts} == {
+        "min_speedup": "pass",
+        "max_memory": "fail",
+    }
+    assert not record.complete

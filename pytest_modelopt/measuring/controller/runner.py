@@ -109,16 +109,17 @@ class Runner:
             lambda: self._measure(case, variant, is_open, keep=keep, goes_on=goes_on, turns=turns)
         )
 
-    def measure_in_turns(self, requests: Sequence[Request]) -> dict[str, MeasuredCase]:
-        """Cases of one model by id, as `measure` gives them; the launches of their timing take turns."""
-        turns, found = Turns(self._context), dict[str, MeasuredCase]()
+    def measure_in_turns(self, requests: Sequence[Request], found: dict[str, MeasuredCase]) -> None:
+        """Put cases of one model into `found`, by id, as `measure` gives them; the launches of their timing take turns.
+        What interrupts that leaves each there as far as it was measured."""
+        turns = Turns(self._context)
         try:
             for each in requests:
                 found[each.planned.id] = self.measure(each.planned, each.variant, each.is_open, turns=turns)
-            found.update((case.id, case) for case in turns.finish())
+            for case in turns.finish():
+                found[case.id] = case
         finally:
             turns.close()
-        return found
 
     def _where_files_last(self, measure: Callable[[], MeasuredCase]) -> MeasuredCase:
         """The case, measured once more where something has removed the run's temporary folder meanwhile: what failed
