@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 BENCH := $(BENCH_VENV)/bin/python -m
 
-.PHONY: env bench-env test unit gate lint bench schema clean
+.PHONY: env bench-env test unit gate lint bench release-check schema clean
 
 env: $(VENV)/.installed
 bench-env: $(BENCH_VENV)/.installed
@@ -70,6 +70,10 @@ bench: env bench-env
 	for condition in idle processor; do for benchmark in false_alarms misses time_to_verdict; do \
 		$(BENCH) benchmarks.$$benchmark --condition $$condition --rounds $(ROUNDS) || exit; \
 	done; done
+
+# All of a release but the upload: half an hour, most of it the tests of the sdist.
+release-check:
+	.ci/release-check
 
 schema: env
 	$(BIN)/python -m pytest_modelopt.config.schema

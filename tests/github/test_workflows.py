@@ -79,7 +79,8 @@ def test_actions_of_others_are_pinned_with_their_version(file: Path) -> None:
     assert len(used) == sum("uses" in step for step in steps_of(file))
     for line in used:
         assert re.fullmatch(
-            r"uses: (\./\.github/actions/model-budgets # zizmor.*|actions/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+.*)",
+            r"uses: (\./\.github/actions/model-budgets # zizmor.*"
+            r"|(actions/[a-z-]+|pypa/gh-action-pypi-publish)@[0-9a-f]{40} # v\d+\.\d+\.\d+.*)",
             line,
         )
 
@@ -93,6 +94,19 @@ def test_no_script_holds_an_expression(file: Path) -> None:
 @pytest.mark.parametrize("own", OWN, ids=name_of)
 def test_what_users_copy_is_what_runs_here(own: Path) -> None:
     assert own.read_text(encoding="utf-8") == as_own(own)
+
+
+def test_only_the_upload_of_a_release_may_say_who_it_is_and_it_builds_nothing() -> None:
+    build, publish = (read(GITHUB / "workflows" / "release.yml")["jobs"][name] for name in ("build", "publish"))
+    assert build["permissions"] == {"contents": "read"}
+    assert publish["permissions"] == {"id-token": "write"}
+    assert publish["needs"] == "build"
+    assert [step["uses"].partition("@")[0] for step in publish["steps"]] == [
+        "actions/download-artifact",
+        "pypa/gh-action-pypi-publish",
+    ]
+    given = [step["with"]["path"] for step in (*build["steps"], *publish["steps"]) if "dist" in str(step.get("with"))]
+    assert given == ["dist", "dist"], "what was tried is what is uploaded"
 
 
 def test_there_is_one_placeholder_at_most() -> None:
