@@ -6,15 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pytest_modelopt.measuring.controller import memory_left
 from pytest_modelopt.measuring.controller.base_variants import BaseVariants
 from pytest_modelopt.measuring.controller.case_timing import CaseTiming, asks
+from pytest_modelopt.measuring.controller.closer_look import CloserLook
 from pytest_modelopt.measuring.controller.fresh_processes import measure_process_memory
 from pytest_modelopt.measuring.controller.interleaved import Turns, Waiting, with_times
 from pytest_modelopt.measuring.controller.layer_trials import LayerTrials
-from pytest_modelopt.measuring.controller.layers_at_fault import with_layers_at_fault
 from pytest_modelopt.measuring.controller.looks import looked
 from pytest_modelopt.measuring.controller.made_again import require_same
 from pytest_modelopt.measuring.controller.paired_timing import IsOpen
@@ -28,13 +27,13 @@ from pytest_modelopt.measuring.controller.side_by_side import (
     doubt,
     of_the_original,
     require_same_data,
+    with_interval,
 )
 from pytest_modelopt.measuring.controller.variant_cache import Kept
 from pytest_modelopt.measuring.controller.variant_measurement import Measuring
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, StepLimits, WorkerContext
-from pytest_modelopt.measuring.protocol import Loaded, TooFewExamples
+from pytest_modelopt.measuring.protocol import Loaded
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.results.answers import Interval
 from pytest_modelopt.results.base import BaseStatus
 from pytest_modelopt.results.case import CaseError, MeasuredCase, PlannedCase, Stage, next_stage
 from pytest_modelopt.results.measurement import LayerCoverage, Measurement
@@ -66,13 +65,12 @@ class Runner:
     ) -> None:
         """`breaks_memory`, `breaks_answers`: whether the exact figures of a case break a limit on these;
         `leaves_loading_open`: whether a limit on loading is undecided."""
-        self._breaks_memory = breaks_memory
-        self._breaks_answers = breaks_answers
         self._leaves_loading_open = leaves_loading_open
         self._limits = limits
         self._progress = progress
         self._context = WorkerContext(limits, progress)
         self._measuring = Measuring(self._context, progress)
+        self._closer_look = CloserLook(self._context, self._measuring, breaks_memory, breaks_answers)
         self._timing = CaseTiming(self._context)
         self._original = Kept(self._context, self._measuring)
         self._optimized = Kept(self._context, self._measuring)
@@ -395,15 +393,13 @@ class Runner:
         """The comparison of two measured variants: what needs both of them, and their figures."""
         anew = partial(self._where_files_last, partial(self._measure, case, after.variant, is_open, keep=False))
         try:
-            case = self._with_interval(case, before, after)
+            case = with_interval(self._context, case, before, after)
             if _needs_process_memory(case, before, after):
                 measure_process_memory(self._context, before, case.name)
                 measure_process_memory(self._context, after, case.name)
             if not goes_on(compared(case, before, after), "timing"):
                 return compared(case, before, after)
-            self._look_into(case, before, after)
-            self._try_inputs(case, before, after)
-            self._find_layers(case, before, after)
+            self._closer_look.take(case, before, after)
             case = replace(case, loading=self._load(case, before, after))
             timing = self._timing.begin(case, before, after, is_open)
             if turns is None or not turns.take(Waiting(case, before, after, timing, anew)):
@@ -421,60 +417,6 @@ class Runner:
             return self._leaves_loading_open(replace(known, loading=timing))
 
         return self._timing.load(case.name, before, after, is_open)
-
-    def _look_into(self, case: MeasuredCase, before: Measured, after: Measured) -> None:
-        """Look at what takes memory and size, where one is worse than the original's, or memory breaks a limit."""
-        case = compared(case, before, after)
-        then, now = case.reference, case.variant
-        assert then is not None
-        assert now is not None
-        pairs = ((then.memory_bytes, now.memory_bytes), (then.size_bytes, now.size_bytes))
-        is_worse = any(old is not None and new is not None and new > old for old, new in pairs)
-        if is_worse or self._breaks_memory(case):
-            for measured in (before, after):
-                self._measuring.look_into(measured, case.name)
-
-    def _try_inputs(self, case: MeasuredCase, before: Measured, after: Measured) -> None:
-        """Of a candidate that gives most examples another answer than the original, or breaks a limit on answers."""
-        if after.variant.generation is not None:
-            return
-        if after.variant.candidate is None or not before.variant.is_original or after.answers is None:
-            return
-        case = compared(case, before, after)
-        differs = case.agreement is not None and 2 * case.agreement.flips > case.agreement.examples
-        if differs or self._breaks_answers(case):
-            self._measuring.try_inputs(before, after, case.name)
-
-    def _find_layers(self, case: MeasuredCase, before: Measured, after: Measured) -> None:
-        """Of a recipe that breaks a limit on answers: the layers through which it does, in a worker of its own."""
-        variant, within_s = after.variant, self._limits.bisect_s
-        if not within_s or variant.recipe is None or not variant.recipe.can_keep or variant.generation is not None:
-            return
-        if not before.variant.is_original or not variant.is_at_first or after.answers is None:
-            return
-        if not self._breaks_answers(compared(case, before, after)):
-            return
-        trials = LayerTrials(self._context, self._measuring, before, variant)
-        after.measurement = with_layers_at_fault(trials, case, self._breaks_answers, within_s, after.measurement)
-
-    def _with_interval(self, case: MeasuredCase, original: Measured, optimized: Measured) -> MeasuredCase:
-        """The case with the interval of its drop, or with the reason for none; as it is where each answer is right or
-        wrong, since the bounds of that follow from the counts."""
-        before, after = original.answers, optimized.answers
-        if before is None or after is None or (before.correct is not None and after.correct is not None):
-            return case
-        why_not = before.why_not.get("interval") or after.why_not.get("interval")
-        if why_not is None:
-            text, of = "resampling the examples", original.variant.first
-            sides: dict[str, Any] = {"before": before.summands, "after": after.summands, "width": after.width}
-            if of not in optimized.intervals:
-                found = self._context.ask(optimized, case.name, "interval", text, stage="score", **sides)
-                optimized.intervals[of] = found
-            known = optimized.intervals[of]
-            if isinstance(known, Interval):
-                return replace(case, interval=known)
-            why_not = known
-        return replace(case, no_interval=why_not, interval_lacks_examples=isinstance(why_not, TooFewExamples))
 
 
 def _needs_process_memory(case: MeasuredCase, *sides: Measured) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from pytest_modelopt.measuring.controller.answer_comparison import compare, compare_tokens, slices
-from pytest_modelopt.measuring.controller.worker_context import Failed, Measured
-from pytest_modelopt.measuring.protocol import LEAST_HELD
+from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, WorkerContext
+from pytest_modelopt.measuring.protocol import LEAST_HELD, TooFewExamples
+from pytest_modelopt.results.answers import Interval
 from pytest_modelopt.results.case import CaseError, MeasuredCase, Stage
 
 GoesOn = Callable[[MeasuredCase, Stage | Literal["look"]], bool]
@@ -94,3 +95,23 @@ def of_the_original(error: CaseError) -> CaseError:
     if error.stage == "read":
         return error
     return replace(error, message=f"the original cannot be measured: {error.message}")
+
+
+def with_interval(context: WorkerContext, case: MeasuredCase, original: Measured, optimized: Measured) -> MeasuredCase:
+    """The case with the interval of its drop, or with the reason for none; as it is where each answer is right or
+    wrong, since the bounds of that follow from the counts."""
+    before, after = original.answers, optimized.answers
+    if before is None or after is None or (before.correct is not None and after.correct is not None):
+        return case
+    why_not = before.why_not.get("interval") or after.why_not.get("interval")
+    if why_not is None:
+        text, of = "resampling the examples", original.variant.first
+        sides: dict[str, Any] = {"before": before.summands, "after": after.summands, "width": after.width}
+        if of not in optimized.intervals:
+            found = context.ask(optimized, case.name, "interval", text, stage="score", **sides)
+            optimized.intervals[of] = found
+        known = optimized.intervals[of]
+        if isinstance(known, Interval):
+            return replace(case, interval=known)
+        why_not = known
+    return replace(case, no_interval=why_not, interval_lacks_examples=isinstance(why_not, TooFewExamples))
