@@ -12,7 +12,7 @@ Project = Callable[..., pytest.Pytester]
 
 BUDGETS = """
 version: 1
-time_limit: 300 ms
+defaults: {time_limit: 300 ms}
 models:
   m:
     factory: shop:classifier
@@ -108,8 +108,6 @@ def pytest_collection_finish(session):
     record = record_json.read(pytester.path / "report" / "record.json")
     (case,) = record.cases
     assert case.id == "budgets.yaml::m::int8-dynamic"
-    assert {verdict.limit.name: verdict.outcome for verdict in case.verdicts} == {
-        "min_speedup": "pass",
-        "max_memory": "fail",
-    }
+    assert {verdict.limit.name: verdict.outcome for verdict in case.verdicts}["max_memory"] == "fail"
+    assert case.timing is not None, "of the launch that it had"
     assert not record.complete

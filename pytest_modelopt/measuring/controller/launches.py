@@ -16,11 +16,11 @@ def start_again(context: WorkerContext, measured: Measured) -> None:
     The original is made by its factory in each launch, as the team ships it; the data is made by none of them.
     """
     try:
-        keep(context, measured)
+        saved = keep(context, measured)
         context.end(measured)
         context.start(measured)
-        if measured.saved.model is None or not _is_reloaded(context, measured, measured.saved, measured.saved.model):
-            _make_again(context, measured, measured.saved)
+        if saved.model is None or not _is_reloaded(context, measured, saved, saved.model):
+            _make_again(context, measured, saved)
     except BaseException:
         context.end(measured)  # half made: the next case must not find it
         raise
