@@ -40,13 +40,10 @@ class Column:
     alignment: Alignment = "right"
     is_timed: bool = False
     """Whether its figures differ from run to run: they stand apart from those that repeat."""
-    broken: frozenset[int] = frozenset()
-    """Rows whose limit is broken."""
 
     def of_rows(self, rows: Sequence[int]) -> Column:
         """The same column of a table that has only these rows."""
-        broken = frozenset(place for place, row in enumerate(rows) if row in self.broken)
-        return Column(self.name, tuple(self.cells[row] for row in rows), self.alignment, self.is_timed, broken)
+        return Column(self.name, tuple(self.cells[row] for row in rows), self.alignment, self.is_timed)
 
 
 @dataclass(frozen=True)
@@ -72,12 +69,7 @@ def figure_column(
     `in_points`: points and scores are those of a metric from 0 to 1.
     """
     form = _form([each for each in shown if each is not None], unit, in_points)
-    return Column(
-        name,
-        tuple("" if each is None else form(each) for each in shown),
-        is_timed=is_timed,
-        broken=frozenset(row for row, each in enumerate(shown) if each is not None and each.mark == "✗"),
-    )
+    return Column(name, tuple("" if each is None else form(each) for each in shown), is_timed=is_timed)
 
 
 def _form(shown: Sequence[Shown], unit: Unit, in_points: bool) -> Callable[[Shown], str]:
@@ -169,11 +161,12 @@ def _with_leading(leading: Sequence[Column], table: Sequence[Column], *, is_firs
     return [column.of_rows(kept) for column in whole] if kept else whole
 
 
-def drawn(columns: Sequence[Column], tablefmt: str, *, header: Callable[[str], str] = str) -> str:
+def drawn(columns: Sequence[Column], tablefmt: str, *, with_header: bool = True) -> str:
     """The table in one of tabulate's formats."""
+    rows = list(zip(*(column.cells for column in columns), strict=True))
     return tabulate(
-        list(zip(*(column.cells for column in columns), strict=True)),
-        headers=[header(column.name) for column in columns],
+        rows,
+        headers=[column.name for column in columns] if with_header else (),
         tablefmt=tablefmt,
         colalign=[column.alignment for column in columns],
         disable_numparse=True,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pytest_modelopt.limits.derived import Derived
 from pytest_modelopt.reporting.cells import (
     NOT_MEASURED,
-    drop_cell,
+    bounded_drop_cell,
     flips_cell,
     latency_cell,
     memory_cell,
@@ -19,9 +19,7 @@ from pytest_modelopt.reporting.cells import (
 from pytest_modelopt.reporting.columns import Column
 from pytest_modelopt.reporting.table import Block
 from pytest_modelopt.results.case import Case
-from pytest_modelopt.results.figures import format_number, format_percentage
-from pytest_modelopt.results.metric import in_unit_interval
-from pytest_modelopt.statistics.proportions import drop_bounds
+from pytest_modelopt.results.figures import format_percentage
 
 
 def detail_columns(block: Block) -> list[Column]:
@@ -52,7 +50,7 @@ def _cells_by_name(block: Block) -> dict[str, Callable[[Case], str]]:
         "changed": _changed,
         "memory": memory_cell,
         "size": size_cell,
-        "loss" if block.is_against_base else "drop": _drop,
+        "loss" if block.is_against_base else "drop": bounded_drop_cell,
         "flips": flips_cell,
         "latency": _latency,
         **ratio,
@@ -105,22 +103,3 @@ def _speedup(case: Case, timed_limits: int) -> str:
 def _slowdown(case: Case, timed_limits: int) -> str:
     timing = Derived(case).timing
     return NOT_MEASURED if timing is None else slowdown_cell(timing, timed_limits)
-
-
-def _drop(case: Case) -> str:
-    """A negative drop is a gain."""
-    drop = case.drop
-    return NOT_MEASURED if drop is None else f"{drop_cell(case, drop)}{_bound(case)}"
-
-
-def _bound(case: Case) -> str:
-    """The one-sided 95% bound of the drop in the population, so that nobody takes 0 of 300 examples for proof."""
-    if case.agreement is not None:
-        changed = case.agreement
-        _, upper = drop_bounds(changed.right_to_wrong, changed.wrong_to_right, changed.examples)
-    elif case.interval is not None:
-        upper = case.interval.high
-    else:
-        return ""
-    in_points = in_unit_interval(case.metric)
-    return f" (< {format_number(100 * upper if in_points else upper, digits=2)})"

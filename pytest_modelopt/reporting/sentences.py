@@ -11,7 +11,9 @@ from pytest_modelopt.limits.comparable import lacks_base
 from pytest_modelopt.reporting.changed_answers import changed_line
 from pytest_modelopt.reporting.item import Item, Label, Severity
 from pytest_modelopt.reporting.messages.findings import format_finding
+from pytest_modelopt.reporting.messages.next_steps import after_error, after_verdict
 from pytest_modelopt.reporting.messages.reasons import why_no_base
+from pytest_modelopt.reporting.messages.short import format_short
 from pytest_modelopt.reporting.messages.verdicts import format_note, format_verdict
 from pytest_modelopt.reporting.names import case_name, on_machine, sides
 from pytest_modelopt.reporting.notes import notes
@@ -133,6 +135,8 @@ def _of_case(case: Case, strict: bool) -> Iterator[Item]:
                 title=f"{name} was not judged",
                 text=f"{name} {plain_line(limit.text)} was not judged, which counts as broken."
                 f" ({plain_line(limit.file)}:{limit.line})",
+                short=f"{plain_line(limit.name)} {plain_line(limit.text)}: not judged",
+                next_step="measure it again with this version",
                 model=case.model,
                 case_id=case.id,
                 file=limit.file,
@@ -157,12 +161,15 @@ def _labelled(case: Case, strict: bool) -> Iterator[tuple[Label, list[Verdict]]]
 def _error(case: Case, error: CaseError, why: tuple[str, ...]) -> Item:
     message = plain_lines(error.message)
     stated = case.limits[0] if case.limits else None
-    title = f"{case_name(case)}: error while {_DOING[error.stage].format(other=sides(case)[0])}"
+    doing = _DOING[error.stage].format(other=sides(case)[0])
+    title = f"{case_name(case)}: error while {doing}"
     return Item(
         severity="error",
         label="ERROR",
         title=title,
         text=f"{title}: {plain_line(message[0])}",
+        short=plain_line(f"error while {doing}: {message[0]}"),
+        next_step=plain_line(after_error(case)),
         why=(*(plain_line(line) for line in message[1:] if line.strip()), *why),
         output=tuple(plain_lines(error.output)) if error.output.strip() else (),
         model=case.model,
@@ -215,6 +222,8 @@ def _verdict(case: Case, verdict: Verdict, label: Label, why: tuple[str, ...]) -
         label=label,
         title=plain_line(f"{case.name}: {limit.name} {_IN_SHORT[verdict.outcome]}"),
         text=plain_line(format_verdict(case, verdict)),
+        short=plain_line(format_short(case, verdict)),
+        next_step="" if label == "NOTE" else plain_line(after_verdict(case, verdict)),
         found=() if label == "NOTE" else _found(case, limit),
         changed=_changed_examples(case, limit) if label != "NOTE" else (),
         why=why,
@@ -236,7 +245,8 @@ def _verdicts(case: Case, verdicts: list[Verdict], label: Label, why: tuple[str,
     what = _OF_SEVERAL[verdicts[0].outcome]
     counted = ", which counts as broken" if verdicts[0].outcome == "not measured" else ""
     text = f"{name}: {names} {what}{counted}: {why_no_base(case)}. ({verdicts[0].limit.file}:{verdicts[0].limit.line})"
-    return replace(item, title=f"{name}: {len(verdicts)} limits {what}", text=plain_line(text))
+    short = "; ".join(format_short(case, verdict) for verdict in verdicts)
+    return replace(item, title=f"{name}: {len(verdicts)} limits {what}", text=plain_line(text), short=plain_line(short))
 
 
 def _excess(verdict: Verdict) -> float:
