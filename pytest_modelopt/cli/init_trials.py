@@ -134,9 +134,8 @@ def _figures(case: Case, timed_limits: int) -> str:
     memory = memory_cell(case).replace(PROCESS_METER, " in fresh processes")
     speedup = NOT_MEASURED if timing is None else speedup_cell(timing, timed_limits)
     drop = bounded_drop_cell(case).replace("(< ", "(95% bound: ")
-    return (
-        f"memory {memory}, size {size_cell(case)}, {speedup} as fast, score {score_cell(case.metric, score)}, drop {drop}"
-    )
+    costs = f"memory {memory}, size {size_cell(case)}, {speedup} as fast"
+    return f"{costs}, score {score_cell(case.metric, score)}, drop {drop}"
 
 
 def canonical_once(texts: Iterable[str]) -> tuple[Expression, ...]:

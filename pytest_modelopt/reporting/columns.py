@@ -1,4 +1,4 @@
-"""A table as a list of columns: its figures in one unit and one number of digits, and which columns fit side by side."""
+"""Tables as lists of columns: figures in one unit and one number of digits, and which columns fit side by side."""
 
 from __future__ import annotations
 

@@ -97,10 +97,11 @@ _NAMES = {"max_accuracy_drop": "drop", "max_accuracy_loss": "loss"}
 
 def columns_of(block: Block, rows: Sequence[Row]) -> list[Column]:
     """The columns of some rows of a block: exact figures first, then timed ones."""
-    table = _Rows(block, rows, [_judged(row.case) if row.case is not None and row.has_figures else {} for row in rows])
+    table = _Rows(block, rows, [_judged(row.case) if row.case is not None and row.is_judged else {} for row in rows])
     asked = {name for found in table.judged for name in found}
     columns = [table.of_figure(figure) for figure in FIGURES if figure.name in asked or table.has_changed(figure)]
-    columns += [table.of_limit(name) for name in LIMITS if _column_name(name) in asked - {each.name for each in FIGURES}]
+    others = asked - {figure.name for figure in FIGURES}
+    columns += [table.of_limit(name) for name in LIMITS if _column_name(name) in others]
     busy = tuple(BUSY if row.case is not None and _is_busy(row.case) else "" for row in rows)
     if any(busy):
         columns.append(Column("machine", busy, "left", is_timed=True))
@@ -149,8 +150,10 @@ class _Rows:
         if figure.name == "speedup" and self.block.is_against_base:  # two latencies say it, and a slowdown judges it
             return False
         cases = [row.case for row in self.rows if row.case is not None and row.has_figures]
-        timed_limits = self.block.timed_limits
-        return any(figure.change in changes(case, timed_limits) and figure.of(case, "after") is not None for case in cases)
+        return any(
+            figure.change in changes(case, self.block.timed_limits) and figure.of(case, "after") is not None
+            for case in cases
+        )
 
     def of_figure(self, figure: Figure) -> Column:
         name = self.block.score_name if figure.name == "score" else figure.name

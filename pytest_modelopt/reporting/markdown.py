@@ -20,7 +20,7 @@ from pytest_modelopt.reporting.sections import (
     verdict_line,
 )
 from pytest_modelopt.reporting.sentences import items_by_case
-from pytest_modelopt.reporting.table import blocks
+from pytest_modelopt.reporting.table import Block, blocks
 from pytest_modelopt.results.record import Record
 
 
@@ -42,10 +42,14 @@ def _of_run(record: Record, title: str) -> list[Section]:
         Section("the verdict", verdict_line(record, title), 0),
         *run_sections(ran),
         *case_sections(record, record.cases, "error", "warning"),
-        *(Section(f"the table of {block.title}", block_text(block, block.rows), 1 if block.is_red else 3) for block in found),
+        *(_table(block) for block in found),
         *notes_section([*(item.text for item in machine_notes(record)), *waivers, *quiet]),
         *(part for block in found for part in details_section(block)),
         *(part for block in found for case in block.cases for part in answers_section(record, case)),
         *folded_notes([item.text for item in (*ran, *model_notes(record)) if item.severity == "info"]),
         *environment_section(record),
     ]
+
+
+def _table(block: Block) -> Section:
+    return Section(f"the table of {block.title}", block_text(block, block.rows), 1 if block.is_red else 3)

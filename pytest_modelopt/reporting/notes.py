@@ -162,7 +162,7 @@ def _disturbed(record: Record) -> Iterator[Item]:
 
 
 def _odd(record: Record) -> Iterator[Item]:
-    """What workers did against the conditions under which they were to be timed, once for all cases of which it holds."""
+    """What workers did against the conditions under which they were to be timed, once for all cases that did."""
     about: dict[str, dict[str, None]] = {}
     for case in record.cases:
         for text in oddities(case.timing, sides(case)) if case.timing is not None and case.timing.pairs else ():

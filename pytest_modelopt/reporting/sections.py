@@ -145,7 +145,7 @@ def details_section(block: Block) -> Iterator[Section]:
 
 
 def case_sections(record: Record, cases: Iterable[Case], *severities: Severity) -> list[Section]:
-    """One section for each case of which there is something of these severities to say; those that failed come first."""
+    """One section for each case with something of these severities to say; those that failed come first."""
     found = [[item for item in told if item.severity in severities] for told in items_by_case(record, cases)]
     return sorted((case_section(told) for told in found if told), key=lambda section: section.rank)
 

@@ -118,7 +118,7 @@ def _expected(case: Case, red: list[Item]) -> Item:
 
 
 def _of_case(case: Case, strict: bool) -> Iterator[Item]:
-    why = tuple(_explanation(case))
+    why = tuple(_explanation(case, strict))
     if case.error is not None:
         yield _error(case, case.error, why)
     for label, verdicts in _labelled(case, strict):
@@ -273,9 +273,9 @@ def _explains(found: Finding, name: str) -> bool:
 
 def _found_though_all_hold(case: Case, strict: bool) -> Iterator[Item]:
     """Findings that matter though no limit shows them: they may be why the limits hold."""
-    told = [verdict.limit.name for verdict in case.verdicts if _label(verdict, strict) not in (None, "NOTE")]
+    told = _told_rules(case, strict)
     for finding in case.findings:
-        if finding.is_note and not any(_explains(finding, name) for name in told):
+        if finding.is_note and finding.rule not in told:
             name = case_name(case)
             yield Item(
                 "info",
@@ -340,14 +340,14 @@ def _noted(case: Case) -> Iterator[Item]:
 # --- why -------------------------------------------------------------------------------------------------------------
 
 
-def _explanation(case: Case) -> Iterator[str]:
+def _explanation(case: Case, strict: bool) -> Iterator[str]:
     disturbed = disturbances(case.timing) if case.timing is not None and case.error is None else []
     if disturbed and any(limit.name in LIMITS and LIMITS[limit.name].is_timed for limit in case.limits):
         yield f"timed on a disturbed machine: {', '.join(disturbed)}"
     coverage = case.coverage
     if coverage is None:
         return
-    yield _changed(plain_line(case.recipe), coverage)
+    yield _changed(plain_line(case.recipe), coverage, is_rest_told="left-alone" in _told_rules(case, strict))
     for step in coverage.steps:
         if len(coverage.steps) > 1 and step.changed_bytes == 0:
             yield f"the step {plain_line(step.recipe)} changed nothing"
@@ -355,14 +355,20 @@ def _explanation(case: Case) -> Iterator[str]:
             yield f"{plain_line(step.recipe)}: {plain_line(note)}"
 
 
-def _changed(recipe: str, coverage: Coverage) -> str:
-    """What the recipe reached, and the layers that it left alone, largest first."""
+def _told_rules(case: Case, strict: bool) -> set[str]:
+    """Rules whose findings stand under a limit of the case that is not kept."""
+    open_limits = [verdict.limit.name for verdict in case.verdicts if _label(verdict, strict) not in (None, "NOTE")]
+    return {found.rule for found in case.findings if any(_explains(found, name) for name in open_limits)}
+
+
+def _changed(recipe: str, coverage: Coverage, *, is_rest_told: bool) -> str:
+    """What the recipe reached, and the layers that it left alone, largest first, unless a finding says which."""
     text = f"{recipe} changed {format_percentage(coverage.share)} of the weight bytes"
     if coverage.multiply_adds_share is not None:
         text += f" and {format_percentage(coverage.multiply_adds_share)} of the multiply-adds"
     untouched = _by_type(layer for layer in coverage.layers if layer.weight_bytes and not layer.changed_bytes)
     partly = _by_type(layer for layer in coverage.layers if 0 < layer.changed_bytes < layer.weight_bytes)
-    if untouched:
+    if untouched and not is_rest_told:
         text += f"; left alone: {untouched}"
     if partly:
         text += f"; changed in part: {partly}"

@@ -52,6 +52,10 @@ class Row:
             return False
         return self.outcome != "error" or failed_after_measuring(self.case)
 
+    @property
+    def is_judged(self) -> bool:
+        return self.has_figures and self.case is not None and self.case.error is None
+
 
 @dataclass(frozen=True)
 class Block:
@@ -152,8 +156,8 @@ def verdict_cell(case: Case, outcome: CaseOutcome) -> str:
 
 
 def failed_after_measuring(case: Case) -> bool:
-    """Whether the case has figures to show, though its test failed."""
-    return case.error is not None and case.error.stage == "test" and case.variant is not None
+    """Whether the case has figures to show, though its test failed, or its limits do not fit them."""
+    return case.error is not None and case.error.stage in ("test", "limits") and case.variant is not None
 
 
 # --- what the figures belong to --------------------------------------------------------------------------------------

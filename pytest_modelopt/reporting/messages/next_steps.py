@@ -37,7 +37,7 @@ def after_verdict(case: Case, verdict: Verdict) -> str:
         return f"change the model itself, or the base that it came from; {accept}"
     if case.variant is not None and case.variant.provenance is not None:
         return f"make the candidate anew; {accept}"
-    return f"{_other_recipe(case, kind.figure)}; {accept}"
+    return f"{_other_recipe(kind.figure)}; {accept}"
 
 
 def after_error(case: Case) -> str:
@@ -47,10 +47,8 @@ def after_error(case: Case) -> str:
     return f'mend that, and run it alone: pytest --modelopt "{case.id.partition("#")[0]}"'
 
 
-def _other_recipe(case: Case, figure: Figure) -> str:
+def _other_recipe(figure: Figure) -> str:
     if figure in _ANSWERS:
-        if "prune-structured" in case.recipe and "finetune=" not in case.recipe:
-            return "train what is left after pruning, `finetune=package.module:function` in the recipe, or prune less"
         return (
             "take a milder setting of the recipe, or see which layers cost the answers: "
             "pytest-modelopt explore --sensitivity"

@@ -1,4 +1,4 @@
-"""A broken limit in a few words, for places that have one line: pytest's short summary, annotations, JUnit's messages."""
+"""A broken limit in a few words, for places of one line: pytest's short summary, annotations, JUnit's messages."""
 
 from __future__ import annotations
 
