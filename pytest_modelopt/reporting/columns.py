@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -20,8 +20,9 @@ MISSING = "-"
 _LEADING = 2
 """Verdict and recipe stand at the beginning of each table that a list of columns is split into."""
 _MOST_DECIMALS = 3
-_MOST_MORE_DECIMALS = 3
-"""Beyond these a broken figure that is rounded to its limit is known by its mark only; its sentence has the digits."""
+_MOST_MORE_DECIMALS = 4
+"""By how many more two figures are told apart; a broken limit that is nearer yet is known by its mark."""
+_DIGITS, _SCORE_DIGITS = 3, 4
 _LONGEST_FIGURE = 10_000
 _UNITS: dict[Unit, tuple[tuple[str, float], ...]] = {
     "bytes": ((" B", 1.0), (" KiB", 1024.0), (" MiB", 1024.0**2), (" GiB", 1024.0**3)),
@@ -68,24 +69,25 @@ def figure_column(
 
     `in_points`: points and scores are those of a metric from 0 to 1.
     """
-    form = _form([each for each in shown if each is not None], unit, in_points)
+    form = _form([each for each in shown if each is not None], unit, in_points=in_points, is_timed=is_timed)
     return Column(name, tuple("" if each is None else form(each) for each in shown), is_timed=is_timed)
 
 
-def _form(shown: Sequence[Shown], unit: Unit, in_points: bool) -> Callable[[Shown], str]:
+def _form(shown: Sequence[Shown], unit: Unit, *, in_points: bool, is_timed: bool) -> Callable[[Shown], str]:
     figures = [figure for each in shown for figure in (each.before, each.after) if figure is not None]
     stated = [each.limit for each in shown if each.limit is not None]
     suffix, size = _unit([*figures, *stated], unit, in_points)
-    decimals = _decimals([figure / size for figure in figures], 4 if unit == "score" else 3)
-    unkept = [each for each in shown if each.mark in ("✗", "!") and each.after is not None]
-    for _ in range(_MOST_MORE_DECIMALS):
-        if all(_number((each.after or 0) / size, decimals) != _stated((each.limit or 0) / size) for each in unkept):
-            break
-        decimals += 1
+    least = _decimals([figure / size for figure in figures], _SCORE_DIGITS if unit == "score" else _DIGITS)
+    alike = [(first / size, second / size) for each in shown for first, second in _pairs(each, is_timed)]
+    decimals = max([least, *(_decimals_apart(first, second, least) for first, second in alike)])
 
     def text(each: Shown) -> str:
-        both = [each.before, each.after] if each.before is not None else [each.after]
-        told = " -> ".join(MISSING if figure is None else _number(figure / size, decimals) for figure in both)
+        told = MISSING if each.after is None else _number(each.after / size, decimals)
+        if each.before is not None:
+            before = _number(each.before / size, decimals)
+            if each.after is not None and before == told and not is_timed and each.before != each.after:
+                return f"{told}{suffix} ({_difference(each.after - each.before, unit, in_points)})"
+            told = f"{before} -> {told}"
         if each.limit is not None:
             told += f" of {_stated(each.limit / size)}"
         told += "" if told == MISSING else suffix
@@ -94,16 +96,42 @@ def _form(shown: Sequence[Shown], unit: Unit, in_points: bool) -> Callable[[Show
     return text
 
 
+def _pairs(each: Shown, is_timed: bool) -> Iterator[tuple[float, float]]:
+    """Figures that are not the same, and must not look it: one and its limit, and what repeats before and after."""
+    if each.after is None:
+        return
+    if each.mark in ("✗", "!") and each.limit is not None:
+        yield each.after, each.limit
+    if each.before is not None and not is_timed:
+        yield each.before, each.after
+
+
+def _decimals_apart(first: float, second: float, least: int) -> int:
+    """Decimals that tell two figures apart; `least` where they are the same, or too near for that."""
+    for decimals in range(least, least + _MOST_MORE_DECIMALS + 1):
+        if float(f"{first:.{decimals}f}") != float(f"{second:.{decimals}f}"):
+            return decimals
+    return least
+
+
+def _difference(difference: float, unit: Unit, in_points: bool) -> str:
+    """'+4 B': of two figures that are too near to be told apart in the unit of their column."""
+    suffix, size = _unit([difference], unit, in_points)
+    text = _number(difference / size, _decimals([difference / size], _DIGITS))
+    return f"{'+' if difference > 0 else ''}{text}{suffix}"
+
+
 def _unit(figures: Sequence[float], unit: Unit, in_points: bool) -> tuple[str, float]:
-    """The largest unit in which the smallest figure is at least 1, unless the largest becomes too long for it."""
+    """The largest unit in which the largest figure is at least 1, and the smallest at least 0.1."""
     if unit in ("points", "score"):
         return (" pp" if unit == "points" else "%", 0.01) if in_points else ("", 1.0)
     units = _UNITS[unit]
     sizes = [abs(figure) for figure in figures if figure]
     if not sizes or len(units) == 1:
         return units[0]
-    short = [each for each in units if max(sizes) / each[1] < _LONGEST_FIGURE] or [units[-1]]
-    return next((each for each in reversed(short) if min(sizes) >= each[1]), short[0])
+    low, high = min(sizes), max(sizes)
+    short = [each for each in units if high / each[1] < _LONGEST_FIGURE] or [units[-1]]
+    return next((each for each in reversed(short) if high >= each[1] and low >= 0.1 * each[1]), short[0])
 
 
 def _decimals(figures: Sequence[float], digits: int) -> int:

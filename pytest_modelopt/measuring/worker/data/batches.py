@@ -275,7 +275,10 @@ def _require_examples(batch: Batch, index: int, what: str) -> None:
 def checked_targets(value: Any, index: int, what: str) -> Targets:
     """A tensor, or a list of plain values; a list of numbers is a tensor, too."""
     if _are_numbers(value) and not _holds_objects(value):
-        return plain(torch.as_tensor(value))
+        targets = torch.as_tensor(value)
+        if targets.ndim == 0:
+            raise VariantError(f"the targets of the {what} are a single number, not one per example")
+        return plain(targets)
     if not isinstance(value, (tuple, list)) and not _are_numbers(value):
         raise VariantError(
             f"the targets of the {what} are a {type(value).__name__}, not a tensor or a list with one entry per example"
