@@ -149,7 +149,7 @@ class _Rows:
             return False
         if figure.name == "speedup" and self.block.is_against_base:  # two latencies say it, and a slowdown judges it
             return False
-        cases = [row.case for row in self.rows if row.case is not None and row.has_figures]
+        cases = [row.case for row in self.rows if row.case is not None and row.has_figures and not row.is_original]
         return any(
             figure.change in changes(case, self.block.timed_limits) and figure.of(case, "after") is not None
             for case in cases
@@ -204,9 +204,12 @@ class _Rows:
         if judged is None:
             return Shown(figure, before)
         limit, verdict = judged
-        after = figure if verdict is None or verdict.measured is None else verdict.measured
+        mark = _mark(limit, verdict, self.block.strict)
+        after = verdict.measured if verdict is not None else None
+        if after is None and not mark:
+            after = figure
         is_waived = verdict is not None and verdict.outcome == "waived"
-        return Shown(after, before, limit.value, _mark(limit, verdict, self.block.strict), is_waived)
+        return Shown(after, before, limit.value, mark, is_waived)
 
 
 def _mark(limit: Limit, verdict: Verdict | None, strict: bool) -> Mark:
