@@ -151,8 +151,8 @@ def _number(figure: float, decimals: int) -> str:
 
 
 def _stated(limit: float) -> str:
-    """A limit as its author wrote it, as far as that was in this unit."""
-    return format_number(limit, digits=6)
+    """A limit, in four digits: as its author wrote it, where that was in this unit."""
+    return format_number(limit, digits=4)
 
 
 # --- what fits -------------------------------------------------------------------------------------------------------
