@@ -45,7 +45,8 @@ pre {{ background: #f6f8fa; padding: 16px; overflow: auto; font-size: 85%; }}
 _SCRIPT = """<script>document.title = [...document.querySelectorAll("table")].filter(
   each => each.getClientRects().length && each.scrollWidth > each.clientWidth).length</script>"""
 """How many tables that can be seen are wider than their place: GitHub gives these a scrollbar."""
-_TERMINAL = """body { margin: 8px; background: #fff; } pre { font: 13px/1.3 "DejaVu Sans Mono", monospace; width: 80ch; }
+_TERMINAL = """body { margin: 8px; background: #fff; }
+pre { font: 13px/1.3 "DejaVu Sans Mono", monospace; width: 80ch; }
 .red { color: #b00; } .yellow { color: #960; } .green { color: #070; } .bold { font-weight: bold; }"""
 
 

@@ -37,9 +37,7 @@ def attach(
     }
 
 
-def shorten(
-    report: pytest.TestReport, call: pytest.CallInfo[None], cases: Sequence[Case], session: Session
-) -> bool:
+def shorten(report: pytest.TestReport, call: pytest.CallInfo[None], cases: Sequence[Case], session: Session) -> bool:
     """Let pytest's short summary, and the message in JUnit, name what is broken in one line; whether they do. The whole
     text stands under FAILURES."""
     crash = getattr(report.longrepr, "reprcrash", None)

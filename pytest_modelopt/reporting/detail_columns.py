@@ -31,10 +31,7 @@ def detail_columns(block: Block) -> list[Column]:
     columns = [
         Column("verdict", tuple(row.verdict for row in rows), "left"),
         Column("recipe", tuple(row.recipe for row in rows), "left"),
-        *(
-            _column(name, cell, cases, is_timed=name in _TIMED)
-            for name, cell in _cells_by_name(block).items()
-        ),
+        *(_column(name, cell, cases, is_timed=name in _TIMED) for name, cell in _cells_by_name(block).items()),
     ]
     return [column for column in columns if any(cell != NOT_MEASURED for cell in column.cells)]
 

@@ -37,8 +37,8 @@ class Figure:
     change: str = ""
     """Its name in `changes`."""
     is_timed: bool = False
-    is_on_demand: bool = False
-    """Whether a change of it is shown against a base only: against the original it is a detail."""
+    is_detail: tuple[bool, ...] = ()
+    """In which tables a change of it is a detail: against the original (False), against a base (True)."""
 
 
 def _memory(case: Case, side: Side) -> float | None:
@@ -86,10 +86,12 @@ FIGURES = (
     Figure("process memory", "bytes", _process_memory, ("max_process_memory",), "memory"),
     Figure("size", "bytes", _size, ("max_size",), "size"),
     Figure("score", "score", _score, ("min_accuracy",), "score"),
-    Figure("flips", "percentage", _flips, ("max_flips",), "answers", is_on_demand=True),
-    Figure("latency", "time", _latency, ("max_latency",), "latency", is_timed=True),
-    Figure("speedup", "factor", _speedup, ("min_speedup",), "latency", is_timed=True),
+    Figure("flips", "percentage", _flips, ("max_flips",), "answers", is_detail=(False,)),
+    Figure("latency", "time", _latency, ("max_latency",), "latency", is_timed=True, is_detail=(False,)),
+    Figure("speedup", "factor", _speedup, ("min_speedup",), "latency", is_timed=True, is_detail=(True,)),
 )
+_TOLD_BY = {"drop": ("score",), "loss": ("score",)}
+"""Figures that need no column beside one that a limit has."""
 _BY_LIMIT = {limit: figure.name for figure in FIGURES for limit in figure.limits}
 _NAMES = {"max_accuracy_drop": "drop", "max_accuracy_loss": "loss"}
 """Of the columns of limits whose own names, without `max_` and `min_`, are long."""
@@ -99,7 +101,12 @@ def columns_of(block: Block, rows: Sequence[Row]) -> list[Column]:
     """The columns of some rows of a block: exact figures first, then timed ones."""
     table = _Rows(block, rows, [_judged(row.case) if row.case is not None and row.is_judged else {} for row in rows])
     asked = {name for found in table.judged for name in found}
-    columns = [table.of_figure(figure) for figure in FIGURES if figure.name in asked or table.has_changed(figure)]
+    told = {each for name in asked for each in _TOLD_BY.get(name, ())}
+    columns = [
+        table.of_figure(figure)
+        for figure in FIGURES
+        if figure.name in asked or (figure.name not in told and table.has_changed(figure))
+    ]
     others = asked - {figure.name for figure in FIGURES}
     columns += [table.of_limit(name) for name in LIMITS if _column_name(name) in others]
     busy = tuple(BUSY if row.case is not None and _is_busy(row.case) else "" for row in rows)
@@ -145,9 +152,7 @@ class _Rows:
 
     def has_changed(self, figure: Figure) -> bool:
         """Whether it is another one than the original's, or the base's, in one of the rows."""
-        if figure.is_on_demand and not self.block.is_against_base:
-            return False
-        if figure.name == "speedup" and self.block.is_against_base:  # two latencies say it, and a slowdown judges it
+        if self.block.is_against_base in figure.is_detail:
             return False
         cases = [row.case for row in self.rows if row.case is not None and row.has_figures and not row.is_original]
         return any(

@@ -52,10 +52,10 @@ def lines(record: Record, width: int, *, verbose: bool = False, explained: Colle
     quiet = [item for item in told if item.severity == "info"]
     models, found = model_notes(record), blocks(record)
     result = [
-        _verdict(record),
+        *_verdict(record, wrap),
         *_base(record, wrap),
         *_sentences([item for item in ran if item.severity != "info"], wrap),
-        *_sentences(sorted(loud, key=lambda item: item.severity != "error"), wrap),
+        *_sentences(sorted(loud, key=lambda item: item.severity != "error"), wrap, verbose=verbose),
         ("", {}),
         *(line for block in found for line in _table(block, width)),
         *(line for block in found if verbose for line in _details(block, width)),
@@ -80,7 +80,7 @@ def _is_new(item: Item, explained: Collection[str]) -> bool:
     return item.severity != "error" or item.case_id not in explained
 
 
-def _verdict(record: Record) -> Line:
+def _verdict(record: Record, width: int) -> Iterator[Line]:
     run = run_outcome(record)
     if run.is_red:
         markup = {"red": True, "bold": True}
@@ -88,7 +88,8 @@ def _verdict(record: Record) -> Line:
         markup = {"green": True}
     else:
         markup = {"yellow": True}
-    return f"modelopt: {run.headline}. {counted(record)}", markup
+    for line in _wrapped(f"modelopt: {run.headline}. {counted(record)}", width, hanging=_GAP):
+        yield line, markup
 
 
 # --- the base --------------------------------------------------------------------------------------------------------
@@ -173,15 +174,17 @@ def _grid(columns: Sequence[Column]) -> list[Line]:
 # --- sentences -------------------------------------------------------------------------------------------------------
 
 
-def _sentences(told: Sequence[Item], width: int) -> Iterator[Line]:
+def _sentences(told: Sequence[Item], width: int, *, verbose: bool = False) -> Iterator[Line]:
+    """Each with what was found, or the next step, below it; where it is to be `verbose`, with the examples that changed
+    and what the recipe reached, too."""
     said: set[tuple[str | None, str]] = set()
     last = {(item.case_id, item.why): index for index, item in enumerate(told)}
     for index, item in enumerate(told):
         for line in _wrapped(f"{item.label} {item.text}", width, hanging=_INDENT):
             yield line, _MARKUP[item.label]
-        below = [*(item.found or (item.lead,)), *item.changed]
-        if last[item.case_id, item.why] == index:  # what is known about a case stands under the last of its items
-            below += item.why
+        below = [*(item.found or (item.lead,)), *(item.changed if verbose else ())]
+        if last[item.case_id, item.why] == index and (verbose or item.label in ("ERROR", "NOTE")):
+            below += item.why  # what is known about a case stands under the last of its items
         for each in below:
             if each and (item.case_id, each) not in said:  # once for all limits of a case
                 said.add((item.case_id, each))
@@ -207,10 +210,8 @@ def _wrapped(text: str, width: int, hanging: str) -> list[str]:
 
 def _on_demand(models: Sequence[Item], found: Sequence[Block], *, verbose: bool) -> Iterator[Line]:
     """That there is more, and how to see it."""
-    if verbose:
-        return
-    more = [f"{format_count(len(models), 'note')} about models"] if models else []
+    more = [format_count(len(models), "note")] if models else []
     if any(detail_columns(block) for block in found):
-        more.append("intervals, coverage and flips")
-    if more:
-        yield f"({', '.join(more)}: -v)", {}
+        more.append("coverage, intervals and flips")
+    if more and not verbose:
+        yield f"(-v: {', '.join(more)})", {}

@@ -39,7 +39,7 @@ def test_a_log_has_one_quiet_line_for_each_case_and_then_the_table(
             "  ----*",
             "   *original * KiB * KiB*",
             "  ✗ FAIL *int8-dynamic * KiB *✗ * of 0.9766 KiB*",
-            "(*intervals, coverage and flips: -v)",
+            "(-v: *coverage, intervals and flips)",
             "modelopt: 0 timed limits; *, torch 2.*",
             "*= short test summary info =*",
             "FAILED budgets.yaml::m::int8-dynamic - max_size 1 kB: * KiB (+*%)",

@@ -15,7 +15,7 @@ from pytest_modelopt.results.measurement import Measurement, ProcessMemory
 from pytest_modelopt.results.timed_pairs import Timing
 from tests.reporting.against_by_hand import BASE, GREW, SLOWER, against, pull_request
 from tests.reporting.drawn_tables import details, table
-from tests.reporting.records_by_hand import ENVIRONMENT, MIB, case, limit, measurement, record, timing, verdict
+from tests.reporting.records_by_hand import ENVIRONMENT, MIB, case, limit, measurement, timing, verdict
 
 
 def _block(*cases: Case) -> Block:

@@ -42,7 +42,7 @@ def many(count: int) -> Changed:
 
 
 def terminal(told: Record) -> list[str]:
-    return [text.strip() for text, _ in lines(told, 400)]
+    return [text.strip() for text, _ in lines(told, 400, verbose=True)]
 
 
 LINE = (

@@ -30,9 +30,7 @@ def test_a_foreign_variant_and_its_original_show_process_memory_and_the_table_sa
     assert told["process memory"] == ("40 MiB", "30 MiB")
     assert "memory" not in told
     (block,) = blocks(record(CONVERTED))
-    assert block.conditions.endswith(
-        "memory of batch 1; process memory: of fresh processes, by memray, for LiteRT"
-    )
+    assert block.conditions.endswith("memory of batch 1; process memory: of fresh processes, by memray, for LiteRT")
     assert details(record(CONVERTED))["memory"] == ("30 MiB (-25%)*",)
 
 

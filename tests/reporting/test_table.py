@@ -14,7 +14,6 @@ from pytest_modelopt.results.measurement import Coverage, LayerCoverage, Measure
 from tests.reporting.drawn_tables import details, table
 from tests.reporting.records_by_hand import MIB, QUIET, broken, case, limit, measurement, record, timing, verdict
 
-
 MEASURED = case(
     "int8-dynamic",
     verdicts=(verdict(limit("max_memory", 4 * MIB, "4 MiB"), "pass", 2 * MIB),),
@@ -37,7 +36,6 @@ def test_every_cell_of_a_measured_case() -> None:
         "memory": ("8 MiB", "2 of 4 MiB"),
         "size": ("4 MiB", "3 MiB"),
         "accuracy": ("98.6%", "98.2%"),
-        "latency": ("", "7.1 -> 5.0 ms"),
         "speedup": ("", "1.42x"),
     }
 
@@ -72,6 +70,10 @@ def test_only_figures_that_carry_a_limit_or_have_changed_have_a_column() -> None
     assert list(table(record(idle))) == ["verdict", "recipe"]
     smaller = case("r", variant=replace(same, size_bytes=MIB))
     assert list(table(record(smaller))) == ["verdict", "recipe", "size"]
+    worse = case("r", variant=replace(same, score=0.97))
+    assert list(table(record(worse))) == ["verdict", "recipe", "accuracy"]
+    dropped = verdict(limit("max_accuracy_drop", 0.01, "1 pp"), "pass", 0.005)
+    assert list(table(record(replace(worse, verdicts=(dropped,))))) == ["verdict", "recipe", "drop"], "one fact once"
     bounds = (
         limit("max_memory", 9 * MIB, "9 MiB"),
         limit("min_memory_reduction", 0.5, "50%"),
@@ -237,7 +239,8 @@ def test_the_interval_is_that_of_the_segments_and_too_few_pairs_have_none(
 
 
 def test_a_timing_without_pairs_is_not_measured() -> None:
-    assert not {"latency", "speedup"} & {*table(record(case(timing=timing(0)))), *details(record(case(timing=timing(0))))}
+    untimed = record(case(timing=timing(0)))
+    assert not {"latency", "speedup"} & {*table(untimed), *details(untimed)}
 
 
 def test_the_originals_latency_stands_with_each_comparison() -> None:
@@ -245,7 +248,10 @@ def test_the_originals_latency_stands_with_each_comparison() -> None:
     told = record(
         case("a", timing=timing(reference_ns=4_000_000)), case("b", timing=timing(reference_ns=3_000_000)), case("c")
     )
-    assert table(told)["latency"] == ("", "4 -> 5 ms", "3 -> 5 ms", "-")
+    assert details(told)["latency"] == ("4 ms -> 5 ms", "3 ms -> 5 ms", "-")
+    bound = limit("max_latency", 0.01, "10 ms")
+    limited = [replace(each, verdicts=(verdict(bound, "pass", 0.005),)) for each in told.cases[:2]]
+    assert table(record(*limited, told.cases[2]))["latency"] == ("", "4 -> 5 of 10 ms", "3 -> 5 of 10 ms", "-")
 
 
 def test_an_original_with_limits_of_its_own_has_its_verdict_and_its_latency() -> None:

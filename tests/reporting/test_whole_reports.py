@@ -1,4 +1,4 @@
-"""Reports from the first line to the last, as they were read and found good; and those of the records that are drawn."""
+"""Reports from the first line to the last, as they were read and found good, and those of records that are drawn."""
 
 from __future__ import annotations
 

@@ -100,8 +100,7 @@ def _raw_batches(data: Any, what: str, *, needs_targets: bool, batch_of: BatchOf
         return data
     raise VariantError(
         f"the {what} is a {type(data).__name__}; give (inputs, targets) tensors, a Dataset, a DataLoader or an "
-        "iterable of such batches"
-        + (_no_labels(data) if isinstance(data, Mapping) and needs_targets else "")
+        "iterable of such batches" + (_no_labels(data) if isinstance(data, Mapping) and needs_targets else "")
     )
 
 
