@@ -83,9 +83,9 @@ def _form(shown: Sequence[Shown], unit: Unit, *, in_points: bool, is_timed: bool
 
     def text(each: Shown) -> str:
         told = MISSING if each.after is None else _number(each.after / size, decimals)
-        if each.before is not None:
+        if each.before is not None and (is_timed or each.before != each.after):
             before = _number(each.before / size, decimals)
-            if each.after is not None and before == told and not is_timed and each.before != each.after:
+            if each.after is not None and before == told and not is_timed:
                 return f"{told}{suffix} ({_difference(each.after - each.before, unit, in_points)})"
             told = f"{before} -> {told}"
         if each.limit is not None:

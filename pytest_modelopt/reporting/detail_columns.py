@@ -47,7 +47,7 @@ def _cells_by_name(block: Block) -> dict[str, Callable[[Case], str]]:
         "changed": _changed,
         "memory": memory_cell,
         "size": size_cell,
-        "loss" if block.is_against_base else "drop": bounded_drop_cell,
+        _loss(block): bounded_drop_cell,
         "flips": flips_cell,
         "latency": _latency,
         **ratio,
@@ -58,15 +58,19 @@ def _column(name: str, cell: Callable[[Case], str], cases: Sequence[Case], *, is
     return Column(name, tuple(cell(case) for case in cases), is_timed=is_timed)
 
 
+def _loss(block: Block) -> str:
+    return "loss" if block.is_against_base else "drop"
+
+
 def legend(block: Block) -> str:
     """What the cells hold: '' where they speak for themselves."""
     cases = block.cases
-    told = ["in brackets: against the base" if block.is_against_base else "in brackets: against the original"]
+    told = [f"in brackets: the change from the {'base' if block.is_against_base else 'original'}"]
     if any(case.coverage is not None and case.coverage.multiply_adds for case in cases):
         told.append("changed: weight bytes / multiply-adds")
     if any(case.agreement or case.interval for case in cases):
         judged = ", which limits are judged by" if any(case.inference == "population" for case in cases) else ""
-        told.append(f"drop: with its 95% bound{judged}")
+        told.append(f"{_loss(block)}: with its 95% bound{judged}")
     if any(case.batch_size > 1 and Derived(case).timing for case in cases):
         told.append("latency: with examples a second of the variant")
     if any(case.foreign_runtimes for case in cases):

@@ -156,7 +156,8 @@ class _Rows:
             return False
         cases = [row.case for row in self.rows if row.case is not None and row.has_figures and not row.is_original]
         return any(
-            figure.change in changes(case, self.block.timed_limits) and figure.of(case, "after") is not None
+            figure.change in changes(case, self.block.timed_limits)
+            and (figure.of(case, "before") is not None or figure.of(case, "after") is not None)  # by this meter
             for case in cases
         )
 

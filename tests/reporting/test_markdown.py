@@ -100,7 +100,9 @@ def test_a_table_that_is_too_wide_for_a_comment_is_two() -> None:
     told = realistic().cases[1]
     (whole,) = _tables(render(record(told)))[:1]
     assert _cells(whole[0]) == ["verdict", "recipe", "memory", "size", "drop", "speedup"]
-    first, second = _tables(render(record(replace(told, recipe="a-longer-name-than-usual + " * 3))))[:2]
+    first, second = _tables(
+        render(record(replace(told, recipe="a-longer-name-than-usual + bf16 + low-rank(ratio=0.5)")))
+    )[:2]
     assert _cells(first[0]) == ["verdict", "recipe", "memory", "size", "drop"]
     assert _cells(second[0]) == ["verdict", "recipe", "speedup"]
 

@@ -98,7 +98,8 @@ def test_under_each_red_sentence_stands_one_thing_to_do() -> None:
     steps = {
         "max_memory": f"look for a recipe with a smaller peak: {explore}",
         "min_speedup": f"look for a recipe with faster calls on this machine: {explore}",
-        "max_flips": f"take a milder setting of the recipe, or see which layers cost the answers: {explore} --sensitivity",
+        "max_flips": "take a milder setting of the recipe, or see which layers cost the answers: "
+        f"{explore} --sensitivity",
         "max_size_growth": "look for it in what changed since the base; where it is meant, waive it or",
     }
     for name, step in steps.items():

@@ -53,7 +53,7 @@ def test_coverage_intervals_bounds_and_flips_are_details() -> None:
         "latency": ("7.1 ms -> 5 ms",),
         "speedup": ("1.42x [1.36, 1.5]",),  # 10 segments without spread: -4.1% and +5.7%
     }
-    assert legend(blocks(told)[0]) == "in brackets: against the original; drop: with its 95% bound"
+    assert legend(blocks(told)[0]) == "in brackets: the change from the original; drop: with its 95% bound"
 
 
 def test_of_weight_bytes_and_of_multiply_adds() -> None:
