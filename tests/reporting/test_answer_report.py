@@ -54,7 +54,8 @@ LINE = (
 def test_under_a_broken_limit_about_answers_the_examples_stand() -> None:
     of = changed()
     told = terminal(record(of))
-    assert told[told.index(LINE) - 1].startswith("FAIL digits-vit/int8-dynamic: max_flips 0% is broken")
+    assert told[told.index(LINE) - 2].startswith("FAIL digits-vit/int8-dynamic: max_flips 0% is broken")
+    assert told[told.index(LINE) - 1].startswith("Next: ")
     assert f"  {LINE}" in explain(of, strict=False).split("\n")
 
 
