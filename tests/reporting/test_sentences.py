@@ -107,6 +107,9 @@ def test_under_each_red_sentence_stands_one_thing_to_do() -> None:
         accept = "state another limit (budgets.yaml:23)"
         end = accept if name == "max_size_growth" else f"where this is good enough, {accept}"
         assert item.lead == f"Next: {step}{' ' if name == 'max_size_growth' else '; '}{end}"
+    of_file = case(verdicts=(verdict(limit("max_size", 1.0, "1"), "fail", 2.0),))
+    (item,) = items(record(replace(of_file, id="budgets.yaml::digits-vit::int8-dynamic")))
+    assert item.lead.startswith("Next: look for a recipe with smaller files: pytest-modelopt explore digits-vit; ")
     (item,) = items(record(case(verdicts=(verdict(limit("max_flips", 1.0, "1"), "not measured"),))))
     assert item.lead == "Next: give it what it lacks, or take the limit away (budgets.yaml:23)"
     (item,) = items(record(case(verdicts=(verdict(limit("min_speedup", 1.0, "1"), "inconclusive", 1.0),))))

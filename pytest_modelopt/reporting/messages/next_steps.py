@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.results.case import ORIGINAL, Case
 from pytest_modelopt.results.verdicts import Figure, Limit, Verdict
@@ -37,7 +39,7 @@ def after_verdict(case: Case, verdict: Verdict) -> str:
         return f"change the model itself, or the base that it came from; {accept}"
     if case.variant is not None and case.variant.provenance is not None:
         return f"make the candidate anew; {accept}"
-    return f"{_other_recipe(kind.figure)}; {accept}"
+    return f"{_other_recipe(case, kind.figure)}; {accept}"
 
 
 def after_error(case: Case) -> str:
@@ -47,15 +49,15 @@ def after_error(case: Case) -> str:
     return f'mend that, and run it alone: pytest --modelopt "{case.id.partition("#")[0]}"'
 
 
-def _other_recipe(figure: Figure) -> str:
+def _other_recipe(case: Case, figure: Figure) -> str:
+    explore = "pytest-modelopt explore"
+    if f"::{case.model}::" in case.id:  # a model of budgets.yaml, which the command knows by its name
+        explore += f" {shlex.quote(case.model)}"
     if figure in _ANSWERS:
-        return (
-            "take a milder setting of the recipe, or see which layers cost the answers: "
-            "pytest-modelopt explore --sensitivity"
-        )
+        return f"take a milder setting of the recipe, or see which layers cost the answers: {explore} --sensitivity"
     if figure == "coverage":
         return "take a recipe that changes the layers that were left alone"
-    return f"look for a recipe with {_CHEAPER.get(figure, 'a better figure')}: pytest-modelopt explore"
+    return f"look for a recipe with {_CHEAPER.get(figure, 'a better figure')}: {explore}"
 
 
 def _place(limit: Limit) -> str:
