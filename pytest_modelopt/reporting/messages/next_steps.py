@@ -36,7 +36,7 @@ def after_verdict(case: Case, verdict: Verdict) -> str:
         )
     accept = f"where this is good enough, state another limit ({_place(limit)})"
     if case.recipe == ORIGINAL:
-        return f"change the model itself, or the base that it came from; {accept}"
+        return f"change the model itself; {accept}"
     if case.variant is not None and case.variant.provenance is not None:
         return f"make the candidate anew; {accept}"
     return f"{_other_recipe(case, kind.figure)}; {accept}"
@@ -46,7 +46,8 @@ def after_error(case: Case) -> str:
     """The next step after a case that could not be measured; '' outside of pytest, where its name selects nothing."""
     if "::" not in case.id:
         return ""
-    return f'mend that, and run it alone: pytest --modelopt "{case.id.partition("#")[0]}"'
+    test, _, _ = case.id.partition("#")
+    return f'mend that, and run it alone: pytest --modelopt "{test}"'
 
 
 def _other_recipe(case: Case, figure: Figure) -> str:
