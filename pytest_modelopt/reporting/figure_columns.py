@@ -166,7 +166,7 @@ class _Rows:
         shown = [self._shown(row, found, figure) for row, found in zip(self.rows, self.judged, strict=True)]
         cases = [case for row in self.rows for case in (row.case, *row.compared) if case is not None]
         limits = [found[figure.name][0] for found in self.judged if figure.name in found]
-        points = any(in_points(case, limit) for case in cases for limit in limits or [None])
+        points = any(in_points(case, limit) for case in cases for limit in (None, *limits))
         return figure_column(name, figure.unit, shown, in_points=points, is_timed=figure.is_timed)
 
     def of_limit(self, name: str) -> Column:

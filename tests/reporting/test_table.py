@@ -12,7 +12,18 @@ from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.case import ORIGINAL, CaseError
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, Measurement
 from tests.reporting.drawn_tables import details, table
-from tests.reporting.records_by_hand import MIB, QUIET, broken, case, limit, measurement, record, timing, verdict
+from tests.reporting.records_by_hand import (
+    MIB,
+    QUIET,
+    broken,
+    case,
+    limit,
+    measurement,
+    record,
+    timing,
+    variant_changed,
+    verdict,
+)
 
 MEASURED = case(
     "int8-dynamic",
@@ -170,7 +181,8 @@ def test_another_metric_has_four_significant_digits_and_its_own_direction() -> N
 
 
 def test_what_was_not_measured_is_a_dash() -> None:
-    bare = case(metric=None, reference=measurement(None, score=None), variant=measurement("r", score=None, size=None))
+    bare = case(metric=None, reference=measurement(None, score=None), variant=measurement("r", score=None))
+    bare = variant_changed(bare, size_bytes=None)
     assert blocks(record(bare))[0].conditions == "no metric; memory of batch 1"
     assert table(record(bare)) == {
         "verdict": ("", "no limits"),

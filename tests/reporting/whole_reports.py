@@ -13,7 +13,7 @@ from pytest_modelopt.results.record import Record
 from tests.reporting.against_by_hand import AGAINST, GREW, LOOSENED, SLOWER, against, pull_request
 from tests.reporting.records_by_hand import MIB, case, limit, realistic, record, timing, verdict
 
-FOLDER = Path(__file__).parent / "whole_reports"
+FOLDER = Path(__file__).parent / "report_texts"
 
 
 def green() -> Record:

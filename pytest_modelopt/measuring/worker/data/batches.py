@@ -232,7 +232,7 @@ def _checked(batch: Any, index: int, what: str, *, needs_targets: bool, batch_of
 def _refuse_single_example(batch: Sequence[Any], index: int, what: str) -> None:
     """(inputs, one target), as in a list of examples: a batch has a target for each of its examples."""
     target = batch[1] if len(batch) == 2 else None
-    if isinstance(target, (int, float, str)) or (_are_numbers(target) and not target.ndim):
+    if isinstance(target, (int, float, str)) or (target is not None and _are_numbers(target) and not target.ndim):
         raise VariantError(
             f"entry {index} of the {what} is (inputs, one target), which is a single example and no batch: give all "
             "examples at once, (torch.stack(inputs), torch.tensor(targets)), or a Dataset or DataLoader of them"
