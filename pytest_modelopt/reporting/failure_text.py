@@ -40,8 +40,8 @@ def explain(case: Case, *, strict: bool, first: str = "") -> str:
     lines: list[str] = []
     said: set[str] = set()
     for item in told:
-        known = (*(item.found or (item.lead,)), *item.changed)
-        lines += [item.text, *(f"  {line}" for line in known if line and line not in said)]
+        known = (*item.told_below, *item.changed)
+        lines += [item.text, *(f"  {line}" for line in known if line not in said)]
         said.update(known)
     lines += [f"  {why}" for why in dict.fromkeys(why for item in told for why in item.why)]
     output = [line for item in told for line in item.output]

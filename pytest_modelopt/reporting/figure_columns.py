@@ -17,8 +17,13 @@ from pytest_modelopt.reporting.table import Block, Row
 from pytest_modelopt.reporting.timing_conditions import disturbances
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.measurement import Measurement
+from pytest_modelopt.results.verdicts import Figure as Kind
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
+_ORDER: tuple[Kind, ...] = (
+    *("memory", "process_memory", "cache", "size", "score", "slices", "predictions", "coverage"),
+    *("timing", "prefill", "decode", "loading"),
+)
 Side = Literal["before", "after"]
 BUSY = "busy"
 """The word in the row of a comparison that was timed on a disturbed machine."""
@@ -30,6 +35,8 @@ class Figure:
 
     name: str
     unit: Unit
+    about: Kind
+    """Where it stands: beside the limits on that kind of figure."""
     of: Callable[[Case, Side], float | None]
     """The original's or the base's, and the variant's; None: not measured, or by another meter."""
     limits: tuple[str, ...] = ()
@@ -82,13 +89,13 @@ def _side(case: Case, side: Side) -> Measurement | None:
 
 
 FIGURES = (
-    Figure("memory", "bytes", _memory, ("max_memory",), "memory"),
-    Figure("process memory", "bytes", _process_memory, ("max_process_memory",), "memory"),
-    Figure("size", "bytes", _size, ("max_size",), "size"),
-    Figure("score", "score", _score, ("min_accuracy",), "score"),
-    Figure("flips", "percentage", _flips, ("max_flips",), "answers", is_detail=(False,)),
-    Figure("latency", "time", _latency, ("max_latency",), "latency", is_timed=True, is_detail=(False,)),
-    Figure("speedup", "factor", _speedup, ("min_speedup",), "latency", is_timed=True, is_detail=(True,)),
+    Figure("memory", "bytes", "memory", _memory, ("max_memory",), "memory"),
+    Figure("process memory", "bytes", "process_memory", _process_memory, ("max_process_memory",), "memory"),
+    Figure("size", "bytes", "size", _size, ("max_size",), "size"),
+    Figure("score", "score", "score", _score, ("min_accuracy",), "score"),
+    Figure("flips", "percentage", "predictions", _flips, ("max_flips",), "answers", is_detail=(False,)),
+    Figure("latency", "time", "timing", _latency, ("max_latency",), "latency", is_timed=True, is_detail=(False,)),
+    Figure("speedup", "factor", "timing", _speedup, ("min_speedup",), "latency", is_timed=True, is_detail=(True,)),
 )
 _TOLD_BY = {"drop": ("score",), "loss": ("score",)}
 """Figures that need no column beside one that a limit has."""
@@ -103,19 +110,21 @@ def columns_of(block: Block, rows: Sequence[Row]) -> list[Column]:
     asked = {name for found in table.judged for name in found}
     told = {each for name in asked for each in _TOLD_BY.get(name, ())}
     columns = [
-        table.of_figure(figure)
+        (figure.about, table.of_figure(figure))
         for figure in FIGURES
         if figure.name in asked or (figure.name not in told and table.has_changed(figure))
     ]
     others = asked - {figure.name for figure in FIGURES}
-    columns += [table.of_limit(name) for name in LIMITS if _column_name(name) in others]
+    columns += [(LIMITS[name].figure, table.of_limit(name)) for name in LIMITS if _column_name(name) in others]
+    columns.sort(key=lambda each: (each[1].is_timed, _ORDER.index(each[0])))
+    figures = [column for _, column in columns]
     busy = tuple(BUSY if row.case is not None and _is_busy(row.case) else "" for row in rows)
-    if any(busy):
-        columns.append(Column("machine", busy, "left", is_timed=True))
+    if any(busy) and any(column.is_timed for column in figures):
+        figures.append(Column("machine", busy, "left", is_timed=True))
     return [
         Column("verdict", tuple(row.verdict for row in rows), "left"),
         Column("recipe", tuple(row.recipe for row in rows), "left"),
-        *sorted(columns, key=lambda column: column.is_timed),
+        *figures,
     ]
 
 

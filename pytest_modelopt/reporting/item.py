@@ -22,7 +22,7 @@ class Item:
     short: str = ""
     """The same in a few words that do not say of which case it is: 'max_memory 1 MiB: 1.07 MiB (+6.8%)'."""
     next_step: str = ""
-    """What to do, where nothing was found that says it."""
+    """What to do, where nothing that was found says it."""
     found: tuple[str, ...] = ()
     """What the doctor found that explains the figure of this limit."""
     changed: tuple[str, ...] = ()
@@ -41,8 +41,6 @@ class Item:
     """How far beyond its limit, as a share of the limit; infinite where nothing was measured. For sorting only."""
 
     @property
-    def lead(self) -> str:
-        """The one line that belongs under the sentence: what explains it and what to do, or the next step."""
-        if self.found:
-            return self.found[0]
-        return f"Next: {self.next_step}" if self.next_step else ""
+    def told_below(self) -> tuple[str, ...]:
+        """What belongs under the sentence: what explains it, with what to do; the next step where nothing says it."""
+        return (*self.found, f"Next: {self.next_step}") if self.next_step else self.found

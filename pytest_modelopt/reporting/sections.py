@@ -160,9 +160,11 @@ def _case(told: Sequence[Item]) -> Iterator[str]:
     said: set[str] = set()
     for item in told:
         yield f"**{item.label}** {escape(item.text)}"
-        if item.lead and item.lead not in said:
-            yield bullets([item.lead])
-        said.add(item.lead)
+        leading = dict.fromkeys((*item.told_below[:1], *(item.told_below[-1:] if item.next_step else ())))
+        shown = [line for line in leading if line not in said]
+        if shown:
+            yield bullets(shown)
+        said.update(shown)
     rest = dict.fromkeys(line for item in told for line in (*item.found, *item.why) if line not in said)
     output = [_worker_output(item.output) for item in told if item.output]
     more = [*([bullets(list(rest))] if rest else []), *output]

@@ -11,7 +11,7 @@ from pytest_modelopt.limits.comparable import lacks_base
 from pytest_modelopt.reporting.changed_answers import changed_line
 from pytest_modelopt.reporting.item import Item, Label, Severity
 from pytest_modelopt.reporting.messages.findings import format_finding
-from pytest_modelopt.reporting.messages.next_steps import after_error, after_verdict
+from pytest_modelopt.reporting.messages.next_steps import ONLY_EXPLAINS, after_error, after_verdict
 from pytest_modelopt.reporting.messages.reasons import why_no_base
 from pytest_modelopt.reporting.messages.short import format_short
 from pytest_modelopt.reporting.messages.verdicts import format_note, format_verdict
@@ -217,14 +217,16 @@ _SEVERITY: dict[Label, Severity] = {
 
 def _verdict(case: Case, verdict: Verdict, label: Label, why: tuple[str, ...]) -> Item:
     limit = verdict.limit
+    found = [] if label == "NOTE" else _found(case, limit)
+    says_next = label == "NOTE" or any(each.rule not in ONLY_EXPLAINS for each in found)
     return Item(
         severity=_SEVERITY[label],
         label=label,
         title=plain_line(f"{case.name}: {limit.name} {_IN_SHORT[verdict.outcome]}"),
         text=plain_line(format_verdict(case, verdict)),
         short=plain_line(format_short(case, verdict)),
-        next_step="" if label == "NOTE" else plain_line(after_verdict(case, verdict)),
-        found=() if label == "NOTE" else _found(case, limit),
+        next_step="" if says_next else plain_line(after_verdict(case, verdict)),
+        found=tuple(format_finding(case, each) for each in found),
         changed=_changed_examples(case, limit) if label != "NOTE" else (),
         why=why,
         model=case.model,
@@ -261,8 +263,10 @@ def _excess(verdict: Verdict) -> float:
 # --- what the doctor found --------------------------------------------------------------------------------------------
 
 
-def _found(case: Case, limit: Limit) -> tuple[str, ...]:
-    return tuple(format_finding(case, found) for found in case.findings if _explains(found, limit.name))
+def _found(case: Case, limit: Limit) -> list[Finding]:
+    """What explains its figure; what says what to do comes first."""
+    found = [each for each in case.findings if _explains(each, limit.name)]
+    return sorted(found, key=lambda each: each.rule in ONLY_EXPLAINS)
 
 
 def _explains(found: Finding, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeAlias
@@ -150,7 +151,7 @@ def _with_recipes(column: Column, form: Callable[[str], str]) -> Column:
 
 
 def _steps_apart(recipe: str) -> str:
-    return recipe.replace(" + ", "\n+ ")
+    return re.sub(r" ?\+ ?(?=[a-z])", "\n+ ", recipe)
 
 
 def _parameters_apart(recipe: str) -> str:
@@ -182,11 +183,11 @@ def _sentences(told: Sequence[Item], width: int, *, verbose: bool = False) -> It
     for index, item in enumerate(told):
         for line in _wrapped(f"{item.label} {item.text}", width, hanging=_INDENT):
             yield line, _MARKUP[item.label]
-        below = [*(item.found or (item.lead,)), *(item.changed if verbose else ())]
+        below = [*item.told_below, *(item.changed if verbose else ())]
         if last[item.case_id, item.why] == index and (verbose or item.label in ("ERROR", "NOTE")):
             below += item.why  # what is known about a case stands under the last of its items
         for each in below:
-            if each and (item.case_id, each) not in said:  # once for all limits of a case
+            if (item.case_id, each) not in said:  # once for all limits of a case
                 said.add((item.case_id, each))
                 for line in _wrapped(f"{_INDENT}{each}", width, hanging=f"{_INDENT}{_GAP}"):
                     yield line, {}

@@ -11,6 +11,8 @@ import pytest
 from pytest_modelopt.reporting import github_annotations
 from pytest_modelopt.reporting.failure_text import explain, in_short
 from pytest_modelopt.reporting.markdown import render
+from pytest_modelopt.reporting.messages.findings import MESSAGES
+from pytest_modelopt.reporting.messages.next_steps import ONLY_EXPLAINS
 from pytest_modelopt.reporting.sentences import items, items_by_case
 from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.case import Case, CaseError, Expected
@@ -89,7 +91,7 @@ def test_what_a_finding_says_of_layers_is_not_said_again_by_the_coverage() -> No
         made = case(verdicts=(verdict(limit(name, 1.0, "1 B"), "fail", 2.0),), coverage=Coverage(layers, ()))
         (item,) = items(record(replace(made, findings=(left_alone,))))
         assert item.why == (f"int8-dynamic changed 75% of the weight bytes{rest}",)
-        assert ("1 Conv2d (2 MiB" in item.lead) == (name == "max_size")
+        assert ("1 Conv2d (2 MiB" in item.told_below[0]) == (name == "max_size")
 
 
 def test_under_each_red_sentence_stands_one_thing_to_do() -> None:
@@ -106,14 +108,16 @@ def test_under_each_red_sentence_stands_one_thing_to_do() -> None:
         (item,) = items(record(case(verdicts=(verdict(limit(name, 1.0, "1"), "fail", 2.0),))))
         accept = "state another limit (budgets.yaml:23)"
         end = accept if name == "max_size_growth" else f"where this is good enough, {accept}"
-        assert item.lead == f"Next: {step}{' ' if name == 'max_size_growth' else '; '}{end}"
+        assert item.told_below == (f"Next: {step}{' ' if name == 'max_size_growth' else '; '}{end}",)
     of_file = case(verdicts=(verdict(limit("max_size", 1.0, "1"), "fail", 2.0),))
     (item,) = items(record(replace(of_file, id="budgets.yaml::digits-vit::int8-dynamic")))
-    assert item.lead.startswith("Next: look for a recipe with smaller files: pytest-modelopt explore digits-vit; ")
+    assert item.told_below[0].startswith(
+        "Next: look for a recipe with smaller files: pytest-modelopt explore digits-vit; "
+    )
     (item,) = items(record(case(verdicts=(verdict(limit("max_flips", 1.0, "1"), "not measured"),))))
-    assert item.lead == "Next: give it what it lacks, or take the limit away (budgets.yaml:23)"
+    assert item.told_below == ("Next: give it what it lacks, or take the limit away (budgets.yaml:23)",)
     (item,) = items(record(case(verdicts=(verdict(limit("min_speedup", 1.0, "1"), "inconclusive", 1.0),))))
-    assert item.lead == ""
+    assert item.told_below == ()
 
 
 @pytest.mark.parametrize(
@@ -168,6 +172,21 @@ def test_a_finding_is_told_once_where_a_case_is_read_as_a_whole() -> None:
     above = shown[shown.index("of the memory") - 1]
     assert above.startswith("FAIL digits-vit/int8-dynamic: max_memory"), "under the first limit of it"
     assert render(record(of)).count("- of the memory") == 1
+
+
+def test_a_finding_that_only_explains_leaves_the_next_step_to_say_and_comes_last() -> None:
+    layer = {"type": "Conv2d", "layers": 1, "weight_bytes": 2 * MIB, "weight_share": 0.25, "multiply_adds_share": None}
+    types: Any = [{**layer, "derived_from": None, "changed_by": ["int8-static"]}]
+    why = Finding("size-in-file", {"no_tensor_bytes": 512, "other_no_tensor_bytes": 256}, ("size",))
+    way = Finding("left-alone", {"types": types, "recipes": ["int8-dynamic"], "changes": ["Linear"]}, ("size",))
+    broken_size = case(verdicts=(verdict(limit("max_size", 1.0, "1 B"), "fail", 2.0),))
+    (item,) = items(record(replace(broken_size, findings=(why,))))
+    assert item.told_below[0].startswith("of the saved file what is no tensor in it")
+    assert item.told_below[1].startswith("Next: look for a recipe with smaller files")
+    (item,) = items(record(replace(broken_size, findings=(why, way))))
+    assert item.told_below[0].startswith("1 Conv2d (2 MiB")
+    assert len(item.told_below) == 2
+    assert MESSAGES.keys() >= ONLY_EXPLAINS
 
 
 def test_of_a_case_whose_limits_hold_only_what_matters_is_a_note() -> None:

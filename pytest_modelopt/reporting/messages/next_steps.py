@@ -1,4 +1,4 @@
-"""What to do about a broken limit of which nothing else is known: one step for each kind of figure."""
+"""What to do about a broken limit where nothing that was found says it: one step for each kind of figure."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ _CHEAPER: dict[Figure, str] = {
     "prefill": "a faster first token",
     "decode": "faster tokens",
 }
+ONLY_EXPLAINS = {
+    *("memory-in-layer", "size-in-file", "memory-moved", "runtime-changed"),
+    *("preparation", "int8-without-vnni", "fused-path", "churn", "over-pruned"),
+}
+"""Rules whose sentence says what happened and why, and not what to do."""
 _ANSWERS = ("score", "predictions", "slices")
 
 
