@@ -11,10 +11,18 @@ from pytest_modelopt.cli.init_files import Found
 from pytest_modelopt.editing.first_budgets import AS_FAST, NOT_TOO_WRONG, Outcome, why_too_wrong
 from pytest_modelopt.exploring.early_out import why_out
 from pytest_modelopt.exploring.space import fits, kinds, runnable, usual
+from pytest_modelopt.limits.derived import Derived
 from pytest_modelopt.optimizing.expression import Expression, parse
-from pytest_modelopt.reporting.cells import PROCESS_METER
+from pytest_modelopt.reporting.cells import (
+    NOT_MEASURED,
+    PROCESS_METER,
+    bounded_drop_cell,
+    memory_cell,
+    score_cell,
+    size_cell,
+    speedup_cell,
+)
 from pytest_modelopt.reporting.failure_text import explain
-from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.results.source import ProgramSource
 
 if TYPE_CHECKING:
@@ -118,16 +126,16 @@ def _layers(case: Case) -> set[str]:
 
 def _format_figures(record: Record) -> dict[str, str]:
     """What was measured, in words, by recipe."""
-    told = {}
-    for row in (row for block in blocks(record) for row in block.rows):
-        if row.case is None:
-            continue
-        memory = row.memory.replace(PROCESS_METER, " in fresh processes")
-        drop = row.drop.replace("(< ", "(95% bound: ")
-        told[row.case.recipe] = (
-            f"memory {memory}, size {row.size}, {row.speedup} as fast, score {row.score}, drop {drop}"
-        )
-    return told
+    return {case.recipe: _figures(case, record.timed_limits) for case in record.cases if case.error is None}
+
+
+def _figures(case: Case, timed_limits: int) -> str:
+    timing, score = Derived(case).timing, case.variant.score if case.variant is not None else None
+    memory = memory_cell(case).replace(PROCESS_METER, " in fresh processes")
+    speedup = NOT_MEASURED if timing is None else speedup_cell(timing, timed_limits)
+    drop = bounded_drop_cell(case).replace("(< ", "(95% bound: ")
+    costs = f"memory {memory}, size {size_cell(case)}, {speedup} as fast"
+    return f"{costs}, score {score_cell(case.metric, score)}, drop {drop}"
 
 
 def canonical_once(texts: Iterable[str]) -> tuple[Expression, ...]:

@@ -32,6 +32,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="record.json of each job")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the merged record to this file")
     parser.add_argument("--markdown", action="store_true", help="print Markdown instead of the terminal's table")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print the details of figures and notes, too")
     parser.add_argument("--strict", action="store_true", help="inconclusive counts as broken, too")
     parser.add_argument(
         "--expect", type=int, metavar="N", help="the number of jobs: fewer or more records are an error"
@@ -65,6 +66,6 @@ def run(options: argparse.Namespace) -> int:
     if options.markdown:
         tell(markdown.render(record).removesuffix("\n"))
     else:
-        for text, _ in terminal.lines(record, shutil.get_terminal_size((200, 24)).columns):
+        for text, _ in terminal.lines(record, shutil.get_terminal_size((200, 24)).columns, verbose=options.verbose):
             tell(text)
     return int(record_is_red(record))

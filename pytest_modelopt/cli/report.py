@@ -25,6 +25,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--budgets", type=Path, help="judge against this file's limits instead of the recorded ones")
     parser.add_argument("--strict", action="store_true", help="inconclusive counts as broken, too")
     parser.add_argument("--markdown", action="store_true", help="print Markdown instead of the terminal's table")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print the details of figures and notes, too")
     parser.set_defaults(run=run)
 
 
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         if options.markdown:
             text = markdown.render(record)
         else:
-            lines = terminal.lines(record, shutil.get_terminal_size((200, 24)).columns)
+            lines = terminal.lines(record, shutil.get_terminal_size((200, 24)).columns, verbose=options.verbose)
             text = "".join(f"{line}\n" for line, _ in lines)
     tell(text.removesuffix("\n"))
     return RED if record_is_red(record) else PASSED

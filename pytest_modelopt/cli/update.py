@@ -30,7 +30,7 @@ Timed limits start from the end of the printed interval that is certain (of `1.5
 estimate, since another run may read that; where others disturbed the timing they stay as they are. Process memory
 starts from its highest run, and limits on the population from their 95% bound. A value that several cases share, by
 `budget:`, by `defaults:`, by a pattern or by an alias, becomes what the worst of them needs, and only where the record
-has them all.
+has them all; it is loosened only where all of them break it.
 
 The headroom is a share of what was measured: of bytes and of time; for reductions of the bytes that are left; for a
 score of its errors; for a drop or flips of these. Where answers are counted it is at least one example more, since

@@ -49,6 +49,7 @@ RULES: tuple[Rule, ...] = (
     unfair_timing.fused_path,
     # the answers are wrong
     wrong_alike.wrong_alike,
+    wrong_answers.untrained,
     layers_at_fault.layers_at_fault,
     wrong_answers.saturation,
     wrong_answers.calibration_thin,

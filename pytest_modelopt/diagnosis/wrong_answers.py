@@ -208,3 +208,12 @@ def does_not_reload(evidence: Evidence) -> Finding | None:
     if evidence.variant.reloads is not False:
         return None
     return Finding("does-not-reload", {"error": evidence.variant.reload_error}, ("size", "process_memory", "timing"))
+
+
+def untrained(evidence: Evidence) -> Finding | None:
+    """Pruned, and not trained afterwards, by a recipe that would do it, with a score that is worse for it."""
+    recipes = [recipe.recipe_name for recipe in evidence.recipes if getattr(recipe, "finetune", None) == ""]
+    drop = evidence.case.drop
+    if not recipes or drop is None or drop <= 0:
+        return None
+    return Finding("untrained", {"recipes": recipes}, ("score", "predictions"))

@@ -14,6 +14,7 @@ from pytest_modelopt.judging.headroom import judged, tightest, with_headroom
 from pytest_modelopt.limits.catalogue import LIMITS, parse_value
 from pytest_modelopt.limits.units import UnitError
 from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.figures import format_count
 from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.metric import MetricSpec, in_unit_interval
 from pytest_modelopt.results.record import Record
@@ -160,6 +161,13 @@ def _change(budgets: BudgetsFile, sharing: list[Stated], record: Record, setting
     text = reworded(limit.name, limit.text, decisive.value, up=from_above)
     value = _parsed(sharing[0], text, found)
     is_looser = value > limit.value if from_above else value < limit.value
+    keeping = dict.fromkeys(each.case.name for each in found if each.verdict.outcome != "fail")
+    if is_broken and keeping:
+        alone = f"`{limit.name}: {text}` below its recipe"
+        raise _Leave(
+            f"is broken by {_format_measured(decisive)}, and kept by {format_count(len(keeping), 'case')} that "
+            f"{'shares' if len(keeping) == 1 else 'share'} the value, which would be loosened, too: state {alone}"
+        )
     if is_broken and not settings.loosen:
         raise _Leave(f"is broken by {_format_measured(decisive)}; with --loosen it would become {text}")
     if not is_broken and (is_looser or value == limit.value):

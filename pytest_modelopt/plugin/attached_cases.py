@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_modelopt.plugin.collection import unknown
+from pytest_modelopt.plugin.collection import in_one_line, unknown
 from pytest_modelopt.plugin.ended_tests import Report
 from pytest_modelopt.plugin.session import Session
 from pytest_modelopt.results.case import Case
@@ -22,16 +22,30 @@ def attach(
     cases: Sequence[Case],
     environment: Environment | None,
     plan: dict[str, Any] | None,
+    *,
+    is_explained: bool,
 ) -> None:
-    """Put on the report, in plain types: the test's node id, its case before it was measured, its cases, and what the
-    process of pytest-xdist plans to run."""
+    """Put on the report, in plain types: the test's node id, its case before it was measured, its cases, what the
+    process of pytest-xdist plans to run, and whether the report's text says all that makes the cases red."""
     report.modelopt = {  # type: ignore[attr-defined]
         "test": test,
         "unmeasured": before and case_to_data(before),
         "cases": [case_to_data(case) for case in cases],
         "environment": environment and environment_to_data(environment),
         "plan": plan,
+        "is_explained": is_explained,
     }
+
+
+def shorten(report: pytest.TestReport, call: pytest.CallInfo[None], cases: Sequence[Case], session: Session) -> bool:
+    """Let pytest's short summary, and the message in JUnit, name what is broken in one line; whether they do. The whole
+    text stands under FAILURES."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if call.excinfo is None or crash is None or not report.failed:
+        return False
+    line = in_one_line(call.excinfo.value, cases, session)
+    crash.message = line or crash.message
+    return bool(line)
 
 
 def _attached(report: pytest.TestReport) -> dict[str, Any] | None:
@@ -43,6 +57,12 @@ def attached_plan(report: pytest.TestReport) -> dict[str, Any] | None:
     data = _attached(report)
     plan: dict[str, Any] | None = None if data is None else data["plan"]
     return plan
+
+
+def is_explained(report: pytest.TestReport) -> bool:
+    """Whether pytest shows under FAILURES all that makes the report's cases red."""
+    data = _attached(report)
+    return data is not None and bool(data["is_explained"])
 
 
 def read_report(report: pytest.TestReport, session: Session) -> Report:

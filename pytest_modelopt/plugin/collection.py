@@ -83,7 +83,7 @@ class CaseItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, BrokenBudget):
-            return str(excinfo.value)
+            return excinfo.getrepr(style="value")
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
@@ -104,6 +104,14 @@ class BrokenBudget(Exception):
 def red_message(cases: Sequence[Case], session: Session) -> str:
     """All that is wrong with a test's cases, together; empty where nothing is."""
     return "\n\n".join(session.explain(case) for case in cases if is_red(case, session.options.strict))
+
+
+def in_one_line(failure: BaseException, cases: Sequence[Case], session: Session) -> str:
+    """What makes a test's cases red, in a few words; '' for a failure that is not `red_message` of them."""
+    from pytest_modelopt.reporting.failure_text import in_short
+
+    message = red_message(cases, session)
+    return in_short(cases, strict=session.options.strict) if message and str(failure) == message else ""
 
 
 # --- what is known before anything is measured -----------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pytest_modelopt.measuring.controller.preloading import COMPILER, METRICS
 from pytest_modelopt.measuring.controller.process import preload
 from pytest_modelopt.optimizing.registry import forget_added
 from pytest_modelopt.plugin import progress
-from pytest_modelopt.plugin.attached_cases import attach, attached_plan, read_report
+from pytest_modelopt.plugin.attached_cases import attach, attached_plan, is_explained, read_report, shorten
 from pytest_modelopt.plugin.budgets_path import (
     CHOOSES_NOTHING,
     add_to_arguments,
@@ -71,6 +71,7 @@ class Gate:
         self._items: list[pytest.Item] = []
         self._known: list[str] = []
         self._is_plan_sent = False
+        self._explained: set[str] = set()
         self._chooses_nothing = chooses_nothing(config)
         if self._session.budgets is not None:
             read_selection(config, self._session.budgets)
@@ -217,11 +218,12 @@ class Gate:
         for case in cases:
             item.user_properties.extend(junit.properties(case))
         report = yield
+        explained = shorten(report, call, cases, self._session)
         is_gated, carries_plan = _is_gated(item) or bool(cases), self._is_worker and not self._is_plan_sent
         if is_gated or carries_plan:
             before = unmeasured(item, self._session) if is_gated else None
             plan = self._plan() if carries_plan else None
-            attach(report, test_id(item), before, cases, self._session.environment, plan)
+            attach(report, test_id(item), before, cases, self._session.environment, plan, is_explained=explained)
             self._is_plan_sent = True  # a worker that crashes later takes nothing of it along
         return report
 
@@ -233,6 +235,8 @@ class Gate:
             self._take_plan(plan)
         found = read_report(report, self._session)
         self._session.take(found)
+        if is_explained(report):
+            self._explained.update(case.id for case in found.cases)
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
         if isinstance(self._progress, progress.InLog) and reporter is not None and self._config.get_verbosity() >= 0:
             for case in found.cases:
@@ -320,7 +324,8 @@ class Gate:
         if why := self._why_nothing_ran():
             terminalreporter.write_line(f"modelopt: {why}", yellow=True)
         if self._reports:
-            print_report(terminalreporter, self._config, self._session, self._session.record(complete=self._complete))
+            record = self._session.record(complete=self._complete)
+            print_report(terminalreporter, self._config, self._session, record, self._explained)
 
     def _why_nothing_ran(self) -> str:
         """Why no case ran of those that there are; empty where some did, and where nobody knows, as in a run that was

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 import pytest
 
@@ -11,13 +12,22 @@ from pytest_modelopt.reporting import github_annotations, terminal
 from pytest_modelopt.results.record import Record
 
 _LOG_WIDTH = 200
+_WITHOUT_TEXT = ("no", "line")
+"""Values of `--tb` under which FAILURES does not hold the text of a failure."""
 
 
 def print_report(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config, session: Session, record: Record
+    terminalreporter: pytest.TerminalReporter,
+    config: pytest.Config,
+    session: Session,
+    record: Record,
+    explained: Collection[str],
 ) -> None:
+    """`explained`: ids of cases that are told under FAILURES, where pytest prints these."""
     terminalreporter.section("model budgets")
-    for text, markup in terminal.lines(record, _width(config, terminalreporter)):
+    above = explained if config.getoption("tbstyle") not in _WITHOUT_TEXT else ()
+    width, verbose = _width(config, terminalreporter), config.get_verbosity() > 0
+    for text, markup in terminal.lines(record, width, verbose=verbose, explained=above):
         terminalreporter.write_line(text, **markup)
     if not session.compares_with_base and session.states_regression:
         terminalreporter.write_line(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TypeVar
 
 from pytest_modelopt.limits.derived import Derived, growth
 from pytest_modelopt.limits.latency import interval_of, latencies_s, slowdown, speedup_of
@@ -19,18 +17,13 @@ from pytest_modelopt.results.figures import (
 )
 from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.timed_pairs import Timing
+from pytest_modelopt.statistics.proportions import drop_bounds
 
 NOT_MEASURED = "-"
 PROCESS_METER = "*"
 """Marks a memory figure that is the peak of fresh processes and not of torch's allocator."""
 
 _SHARE_DIGITS = 5
-_Figure = TypeVar("_Figure")
-
-
-def or_dash(form: Callable[[_Figure], str], figure: _Figure | None) -> str:
-    """The figure in its form, or the dash of a figure that is missing."""
-    return NOT_MEASURED if figure is None else form(figure)
 
 
 def memory_cell(case: Case) -> str:
@@ -56,11 +49,6 @@ def bytes_cell(original: int | None, variant: int | None) -> str:
     sign = "" if not grown else "+" if grown > 0 else "-"
     share = format_percentage(rounded) if rounded or not sign else format_bytes(abs(variant - original))
     return f"{format_bytes(variant)} ({sign}{share})"
-
-
-def timed(case: Case) -> Timing | None:
-    """The timing of a case that has pairs."""
-    return Derived(case).timing
 
 
 def latency_cell(timing: Timing) -> str:
@@ -105,6 +93,25 @@ def score_cell(metric: str | None, score: float | None) -> str:
 def drop_cell(case: Case, drop: float) -> str:
     """A difference of scores in the metric's unit."""
     return format_points(drop) if in_unit_interval(case.metric) else format_number(drop, digits=4)
+
+
+def bounded_drop_cell(case: Case) -> str:
+    """'0.28 pp (< 1.2)': with the one-sided 95% bound of the drop in the population, so that nobody takes 0 of 300
+    examples for proof. A negative drop is a gain."""
+    drop = case.drop
+    return NOT_MEASURED if drop is None else f"{drop_cell(case, drop)}{_bound(case)}"
+
+
+def _bound(case: Case) -> str:
+    if case.agreement is not None:
+        changed = case.agreement
+        _, upper = drop_bounds(changed.right_to_wrong, changed.wrong_to_right, changed.examples)
+    elif case.interval is not None:
+        upper = case.interval.high
+    else:
+        return ""
+    in_points = in_unit_interval(case.metric)
+    return f" (< {format_number(100 * upper if in_points else upper, digits=2)})"
 
 
 def flips_cell(case: Case) -> str:

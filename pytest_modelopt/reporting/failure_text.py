@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from pytest_modelopt.reporting.item import Item
+from pytest_modelopt.reporting.names import case_name
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.reporting.sentences import case_items
 from pytest_modelopt.results.case import Case
+
+
+def in_short(cases: Sequence[Case], *, strict: bool) -> str:
+    """What makes cases of one test red, on one line that does not repeat what the test's name says:
+    'max_memory 1 MiB: 1.07 MiB (+6.8%); max_size 1 MiB: 2 MiB (+100%)'."""
+    told = [(case, item.short) for case in cases for item in _red(case, strict)]
+    several = len({case.id for case, _ in told}) > 1
+    return "; ".join(f"{case_name(case)}: {short}" if several else short for case, short in told)
 
 
 def explain(case: Case, *, strict: bool, first: str = "") -> str:
@@ -15,19 +26,21 @@ def explain(case: Case, *, strict: bool, first: str = "") -> str:
     `first`: a case with the very same error, or whose base did not run for the same reason: all that belongs to it was
     told there.
     """
-    told = [item for item in case_items(case, strict) if item.severity == "error"]
-    lines: list[str] = []
-    said: set[str] = set()
+    told = _red(case, strict)
     why_no_base = plain_line(case.base.why) if first and case.base is not None else ""
     if why_no_base:
         told = [replace(item, text=item.text.replace(why_no_base, f"as in {first}")) for item in told]
     if first:
         told = [
-            replace(item, text=f"{item.text} (as in {first})", why=(), output=()) if item.label == "ERROR" else item
+            replace(item, text=f"{item.text} (as in {first})", next_step="", why=(), output=())
+            if item.label == "ERROR"
+            else item
             for item in told
         ]
+    lines: list[str] = []
+    said: set[str] = set()
     for item in told:
-        known = (*item.found, *item.changed)
+        known = (*item.told_below, *item.changed)
         lines += [item.text, *(f"  {line}" for line in known if line not in said)]
         said.update(known)
     lines += [f"  {why}" for why in dict.fromkeys(why for item in told for why in item.why)]
@@ -35,3 +48,7 @@ def explain(case: Case, *, strict: bool, first: str = "") -> str:
     if output:
         lines += ["  the worker's last output:", *(f"    {line}" for line in output)]
     return "\n".join(lines)
+
+
+def _red(case: Case, strict: bool) -> list[Item]:
+    return [item for item in case_items(case, strict) if item.severity == "error"]

@@ -81,7 +81,7 @@ def _loosened(record: Record) -> list[Item]:
 def _annotation(command: _Command, item: Item, workspace: str | None, rootdir: str | Path) -> str:
     file = _in_workspace(item.file, workspace, rootdir)
     place = {"file": file, "line": str(item.line)} if file is not None and item.line is not None else {}
-    return _workflow_command(command, {**place, "title": item.title}, "\n".join([item.text, *item.found, *item.why]))
+    return _workflow_command(command, {**place, "title": item.title}, item.short or item.text)
 
 
 def _rest(command: _Command, rest: Sequence[Item]) -> str:

@@ -19,6 +19,10 @@ class Item:
     """A few words that stand alone: 'digits-vit/int8-dynamic: max_memory is broken'."""
     text: str
     """The whole sentence."""
+    short: str = ""
+    """The same in a few words that do not say of which case it is: 'max_memory 1 MiB: 1.07 MiB (+6.8%)'."""
+    next_step: str = ""
+    """What to do, where nothing that was found says it."""
     found: tuple[str, ...] = ()
     """What the doctor found that explains the figure of this limit."""
     changed: tuple[str, ...] = ()
@@ -35,3 +39,8 @@ class Item:
     """Whether its cause may be that of other cases of the model, too."""
     excess: float = 0.0
     """How far beyond its limit, as a share of the limit; infinite where nothing was measured. For sorting only."""
+
+    @property
+    def told_below(self) -> tuple[str, ...]:
+        """What belongs under the sentence: what explains it, with what to do; the next step where nothing says it."""
+        return (*self.found, f"Next: {self.next_step}") if self.next_step else self.found

@@ -27,7 +27,7 @@ _OF_THE_CALL = ("memory", "process_memory", "timing")
 
 def notes(record: Record) -> list[Item]:
     """What holds for the whole run and for models, in the order in which it is told."""
-    return [*run_notes(record), *waiver_notes(record), *model_notes(record)]
+    return [*run_notes(record), *waiver_notes(record), *machine_notes(record), *model_notes(record)]
 
 
 def run_notes(record: Record) -> list[Item]:
@@ -38,7 +38,6 @@ def run_notes(record: Record) -> list[Item]:
 def model_notes(record: Record) -> list[Item]:
     """What holds for models, and how their figures were measured."""
     return [
-        *_disturbed(record),
         *generation_notes(record),
         *_notes(record),
         *_unlike_class(record),
@@ -56,6 +55,12 @@ def waiver_notes(record: Record) -> list[Item]:
         for use in waiver_uses(record)
         if use.state == "unused"
     ]
+
+
+def machine_notes(record: Record) -> list[Item]:
+    """What others, and the workers themselves, did to comparisons while they were timed: one line for each kind. Rows
+    of tables say which were disturbed."""
+    return [*_disturbed(record), *_odd(record)]
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
@@ -143,7 +148,7 @@ def _base_notes(record: Record) -> Iterator[Item]:
         yield Item("info", "NOTE", f"{plain_line(name)}: a note", text)
 
 
-# --- models ----------------------------------------------------------------------------------------------------------
+# --- the machine -----------------------------------------------------------------------------------------------------
 
 
 def _disturbed(record: Record) -> Iterator[Item]:
@@ -153,14 +158,20 @@ def _disturbed(record: Record) -> Iterator[Item]:
     if disturbed:
         worst, found = max(disturbed, key=lambda each: each[0].timing.delayed if each[0].timing else 0.0)
         title = f"{len(disturbed)} of {format_count(len(timed), 'comparison')} timed on a disturbed machine"
-        most = f"{_case(record, worst)}: " if len(disturbed) > 1 else ""
-        names = first_names([_case(record, case) for case, _ in disturbed])
-        yield Item("info", "NOTE", title, f"{title} ({most}{', '.join(found)}): {names}")
-    for case in timed:
-        assert case.timing is not None
-        for text in oddities(case.timing, sides(case)):
-            name = _case(record, case)
-            yield Item("info", "NOTE", f"{name}: a note", f"{name}: {text}")
+        yield Item("info", "NOTE", title, f"busy: {title}; at worst, {_case(record, worst)}: {', '.join(found)}")
+
+
+def _odd(record: Record) -> Iterator[Item]:
+    """What workers did against the conditions under which they were to be timed, once for all cases that did."""
+    about: dict[str, dict[str, None]] = {}
+    for case in record.cases:
+        for text in oddities(case.timing, sides(case)) if case.timing is not None and case.timing.pairs else ():
+            _add(about, text, _case(record, case))
+    for text, names in about.items():
+        yield Item("info", "NOTE", "workers that did not keep to their turns", f"{first_names(names)}: {text}")
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
 
 
 def _notes(record: Record) -> Iterator[Item]:

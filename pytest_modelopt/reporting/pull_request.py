@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from pytest_modelopt.judging.waivers import waiver_uses
 from pytest_modelopt.reporting.base_summary import KINDS, format_compared, format_removed
-from pytest_modelopt.reporting.base_table import FIGURES, AgainstBlock, changes, compared
+from pytest_modelopt.reporting.changes import FIGURES, changes, compared
+from pytest_modelopt.reporting.figure_columns import columns_of
 from pytest_modelopt.reporting.markdown_escaping import escape
 from pytest_modelopt.reporting.messages.waivers import format_waiver_use
-from pytest_modelopt.reporting.notes import model_notes, run_notes
+from pytest_modelopt.reporting.notes import machine_notes, model_notes, run_notes
 from pytest_modelopt.reporting.sections import (
     Section,
     answers_section,
-    block_table,
+    block_text,
     bullets,
-    case_section,
+    case_sections,
+    details_section,
     environment_section,
     folded,
+    folded_notes,
     grid,
+    notes_section,
     run_sections,
+    table_text,
     verdict_line,
 )
-from pytest_modelopt.reporting.sentences import items_by_case
-from pytest_modelopt.reporting.tables import AnyBlock, AnyRow, tables
+from pytest_modelopt.reporting.table import Block, Row, blocks
 from pytest_modelopt.results.base import Against
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.record import Record
@@ -35,19 +39,22 @@ _WAIVERS_SHOWN = 50
 def sections(record: Record, title: str) -> list[Section]:
     """The parts of the report in the order in which they are read; `record.against` must be set."""
     assert record.against is not None
-    blocks = tables(record)
-    ran = run_notes(record)
-    open_rows = [[row for row in block.rows if _is_open(record, row)] for block in blocks]
+    found, ran = sorted(blocks(record), key=lambda block: not block.is_red), run_notes(record)
+    shown = [[row for row in block.rows if _is_open(block, row)] for block in found]
+    opened = [row.case for rows in shown for row in rows if row.case is not None]
     return [
         Section("the verdict", f"{verdict_line(record, title)}\n\n{_compared(record.against)}", 0),
         *_loosened(record.against),
         *run_sections(ran),
+        *case_sections(record, record.cases, "error"),
         *_waivers(record),
-        *_nothing_changed(record, blocks),
-        *_open(record, blocks, open_rows),
-        *_notes("What else is known of the comparison", [item.text for item in ran if item.severity == "info"]),
-        *_folded_tables(record, blocks, open_rows),
-        *_folded_notes([item.text for item in model_notes(record)]),
+        *_nothing_changed(found),
+        *_open(found, shown),
+        *case_sections(record, opened, "warning"),
+        *notes_section([item.text for item in machine_notes(record)]),
+        *notes_section([item.text for item in ran if item.severity == "info"], "What else is known of the comparison"),
+        *_folded_tables(record, found, opened),
+        *folded_notes([item.text for item in model_notes(record)]),
         *environment_section(record),
     ]
 
@@ -91,26 +98,25 @@ def _waivers(record: Record) -> Iterator[Section]:
 # --- what changed or failed ------------------------------------------------------------------------------------------
 
 
-def _is_open(record: Record, row: AnyRow) -> bool:
+def _is_open(block: Block, row: Row) -> bool:
     """Whether a row is something to look at: it failed, it is undecided, it is new, or its figures changed."""
     if row.case is None:
         return False
     if row.outcome in ("error", "fail", "inconclusive", "new"):
         return True
-    return _is_compared(row.case) and bool(changes(row.case, record.timed_limits))
+    return _is_compared(row.case) and bool(changes(row.case, block.timed_limits))
 
 
 def _is_compared(case: Case) -> bool:
     return case.base is not None and case.base.status == "compared" and case.error is None
 
 
-def _nothing_changed(record: Record, blocks: Sequence[AnyBlock]) -> Iterator[Section]:
-    rows = [row for block in blocks if isinstance(block, AgainstBlock) for row in block.rows]
-    cases = [row.case for row in rows if _is_compared(row.case)]
-    if not cases:
+def _nothing_changed(found: Sequence[Block]) -> Iterator[Section]:
+    compared = [(block, case) for block in found for case in block.cases if _is_compared(case)]
+    if not compared:
         yield Section("what changed", "Nothing was compared with the base.", 1)
-    elif not any(changes(case, record.timed_limits) for case in cases):
-        yield Section("what changed", _unchanged(cases), 1)
+    elif not any(changes(case, block.timed_limits) for block, case in compared):
+        yield Section("what changed", _unchanged([case for _, case in compared]), 1)
 
 
 def _unchanged(cases: Sequence[Case]) -> str:
@@ -126,52 +132,31 @@ def _unchanged(cases: Sequence[Case]) -> str:
     return f"{told}. Not compared for every variant: {', '.join(partly)}." if partly else f"{told}."
 
 
-def _open(record: Record, blocks: Sequence[AnyBlock], open_rows: Sequence[Sequence[AnyRow]]) -> Iterator[Section]:
-    """Tables of the rows to look at, red ones first, each with what is to say about its cases."""
-    shown = [(block, rows) for block, rows in zip(blocks, open_rows, strict=True) if rows]
-    for block, rows in sorted(shown, key=lambda each: not each[0].is_red):
-        originals = [row for row in block.rows if row.case is None]  # what the failing rows are held against
-        table = block_table(block, [*originals, *rows])
-        text = f"### {escape(block.title)}\n\n{escape(block.conditions)}\n\n{table}"
-        yield Section(f"what changed of {block.title}", text, 1 if block.is_red else 2)
-        yield from _case_sections(record, (row.case for row in rows if row.case is not None), loud=True)
-
-
-def _case_sections(record: Record, cases: Iterable[Case], *, loud: bool) -> Iterator[Section]:
-    """What is to say about cases: what is not kept (`loud`), or only notes."""
-    parts = []
-    for found in items_by_case(record, cases):
-        told = [item for item in found if (item.severity != "info") == loud]
-        if told:
-            parts.append(case_section(told))
-    yield from sorted(parts, key=lambda part: part.rank)
+def _open(found: Sequence[Block], shown: Sequence[Sequence[Row]]) -> Iterator[Section]:
+    """Tables of the rows to look at, with the original that those are held against."""
+    for block, rows in zip(found, shown, strict=True):
+        if rows:
+            originals = [row for row in block.rows if row.is_original and not any(row is each for each in rows)]
+            text = block_text(block, [*originals, *rows])
+            yield Section(f"what changed of {block.title}", text, 1 if block.is_red else 2)
 
 
 # --- all else, folded ------------------------------------------------------------------------------------------------
 
 
-def _folded_tables(
-    record: Record, blocks: Sequence[AnyBlock], open_rows: Sequence[Sequence[AnyRow]]
-) -> Iterator[Section]:
-    """Every table whole, with what was not said above: warnings of rows that did not change, and notes."""
-    for block, opened in zip(blocks, open_rows, strict=True):
-        count = sum(row.case is not None for row in block.rows)
+def _folded_tables(record: Record, found: Sequence[Block], opened: Sequence[Case]) -> Iterator[Section]:
+    """Every table whole with its details, and what was not said above: warnings of rows that did not change, notes."""
+    shown = {id(case) for case in opened}
+    for block in found:
+        count = len(block.cases)
         summary = escape(f"{block.title}: {'1 case' if count == 1 else f'all {count} cases'}")
-        cases = [row.case for row in block.rows if row.case is not None]
-        shown = {id(row) for row in opened}
-        unopened = [row.case for row in block.rows if row.case is not None and id(row) not in shown]
-        told = [*_case_sections(record, unopened, loud=True), *_case_sections(record, cases, loud=False)]
-        texts = [escape(block.conditions), block_table(block, block.rows), *(part.text for part in told)]
-        yield Section(f"the table of {block.title}", folded(summary, *texts), 3)
-        for case in cases:
+        told = [
+            *case_sections(record, [case for case in block.cases if id(case) not in shown], "warning"),
+            *case_sections(record, block.cases, "info"),
+        ]
+        table = table_text(columns_of(block, block.rows))
+        text = folded(summary, escape(block.conditions), table, *(part.text for part in told))
+        yield Section(f"the table of {block.title}", text, 3)
+        yield from details_section(block)
+        for case in block.cases:
             yield from answers_section(record, case)
-
-
-def _notes(title: str, told: Sequence[str]) -> Iterator[Section]:
-    if told:
-        yield Section(title.lower(), f"#### {title}\n\n{bullets(told)}", 2)
-
-
-def _folded_notes(told: Sequence[str]) -> Iterator[Section]:
-    if told:
-        yield Section("notes about models", folded("Notes", bullets(told)), 3)

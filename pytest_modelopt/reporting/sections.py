@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 from pytest_modelopt.reporting.changed_answers import Columns, changed_examples, counts, worst_slices
+from pytest_modelopt.reporting.columns import Column, drawn, side_by_side
+from pytest_modelopt.reporting.detail_columns import detail_columns, legend
+from pytest_modelopt.reporting.figure_columns import columns_of
 from pytest_modelopt.reporting.item import Item, Severity
 from pytest_modelopt.reporting.markdown_escaping import escape, fenced
 from pytest_modelopt.reporting.names import case_name, machine_title, machines, on_machine
 from pytest_modelopt.reporting.plain_text import no_command, plain_lines
 from pytest_modelopt.reporting.sentences import items_by_case
 from pytest_modelopt.reporting.summary import counted, timed_limits
-from pytest_modelopt.reporting.tables import AnyBlock, AnyRow
+from pytest_modelopt.reporting.table import Block, Row
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.outcome import is_red
 from pytest_modelopt.results.record import Environment, Record
@@ -27,6 +30,11 @@ _NOTE_BYTES = 16 * 1024
 _OUTPUT_LINES = 60
 _NAMES_SHOWN = 10
 _NAME_LENGTH = 100
+_WIDTH_PX = 830
+"""Of a comment on GitHub."""
+_CHARACTER_PX = 7.3
+_PADDING_PX = 27
+"""Of a cell, with its border."""
 _WORDS = ("slice", "what it means")
 """Columns of words; all others are figures."""
 _RANKS: dict[Severity, int] = {"error": 1, "warning": 2, "info": 3}
@@ -100,29 +108,46 @@ def verdict_line(record: Record, title: str) -> str:
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def block_text(block: AnyBlock) -> str:
-    """The table of one model below its title."""
-    return f"### {escape(block.title)}\n\n{escape(block.conditions)}\n\n{block_table(block, block.rows)}"
+def block_text(block: Block, rows: Sequence[Row]) -> str:
+    """Some rows of a model's table, below its title."""
+    title = f"### {escape(block.title)}\n\n{escape(block.conditions)}"
+    return f"{title}\n\n{table_text(columns_of(block, rows))}"
 
 
-def block_table(block: AnyBlock, rows: Sequence[AnyRow]) -> str:
-    """Some rows of a model's table."""
-    return grid([escape(name) for name in block.headers], [_cells(row) for row in rows], block.alignments)
+def table_text(columns: Sequence[Column]) -> str:
+    """One table where that fits into a comment, else several with all columns in one of them."""
+    tables = side_by_side(columns, _fits)
+    return "\n\n".join(drawn(list(map(_in_markdown, table)), "pipe") for table in tables)
 
 
-def _cells(row: AnyRow) -> list[str]:
-    """Only the recipe is a string of the record: the other cells are made of figures."""
-    verdict = f"**{row.verdict}**" if row.outcome in ("fail", "error") else row.verdict
-    return [escape(row.recipe), *row.cells[1:-1], verdict]
+def _fits(columns: Sequence[Column]) -> bool:
+    longest = [max(map(len, (column.name, *column.cells))) for column in columns]
+    return sum(_CHARACTER_PX * length + _PADDING_PX for length in longest) <= _WIDTH_PX
+
+
+def _in_markdown(column: Column) -> Column:
+    """The strings of a record are escaped: recipes, and a metric as a header. What is broken is bold, too."""
+    cells = [escape(cell) if column.name == "recipe" else cell for cell in column.cells]
+    bold = [cell.startswith("✗") for cell in cells]
+    made = tuple(f"**{cell}**" if is_bold else cell for cell, is_bold in zip(cells, bold, strict=True))
+    return Column(escape(column.name), made, column.alignment)
+
+
+def details_section(block: Block) -> Iterator[Section]:
+    """Coverage, intervals, bounds and flips of one model's variants, folded away."""
+    columns = detail_columns(block)
+    if columns:
+        text = folded(escape(f"{block.title}: intervals, coverage, flips"), escape(legend(block)), table_text(columns))
+        yield Section(f"the details of {block.title}", text, 4)
 
 
 # --- cases -----------------------------------------------------------------------------------------------------------
 
 
-def case_sections(record: Record, cases: Iterable[Case]) -> list[Section]:
-    """One section for each case that there is something to say about; those that failed come first."""
-    found = [case_section(told) for told in items_by_case(record, cases) if told]
-    return sorted(found, key=lambda section: section.rank)
+def case_sections(record: Record, cases: Iterable[Case], *severities: Severity) -> list[Section]:
+    """One section for each case with something of these severities to say; those that failed come first."""
+    found = [[item for item in told if item.severity in severities] for told in items_by_case(record, cases)]
+    return sorted((case_section(told) for told in found if told), key=lambda section: section.rank)
 
 
 def case_section(told: Sequence[Item]) -> Section:
@@ -131,22 +156,27 @@ def case_section(told: Sequence[Item]) -> Section:
 
 
 def _case(told: Sequence[Item]) -> Iterator[str]:
+    """Each sentence with what explains it and what to do; what else is known of the case is folded away."""
     said: set[str] = set()
     for item in told:
         yield f"**{item.label}** {escape(item.text)}"
-        found = [line for line in item.found if line not in said]
-        if found:
-            yield bullets(found)
-        said.update(found)
-    why = dict.fromkeys(line for item in told for line in item.why)
-    if why:
-        yield bullets(list(why))
-    for item in told:
-        if item.output:
-            hidden = max(0, len(item.output) - _OUTPUT_LINES)
-            more = f" ({hidden} more lines in the record)" if hidden else ""
-            tail = [no_command(line) for text in item.output[hidden:] for line in plain_lines(text)]
-            yield folded(f"the worker's last output{more}", fenced(tail))
+        leading = dict.fromkeys((*item.told_below[:1], *(item.told_below[-1:] if item.next_step else ())))
+        shown = [line for line in leading if line not in said]
+        if shown:
+            yield bullets(shown)
+        said.update(shown)
+    rest = dict.fromkeys(line for item in told for line in (*item.found, *item.why) if line not in said)
+    output = [_worker_output(item.output) for item in told if item.output]
+    more = [*([bullets(list(rest))] if rest else []), *output]
+    if more:
+        yield folded(escape(f"more about {told[0].title.partition(':')[0]}"), *more)
+
+
+def _worker_output(output: Sequence[str]) -> str:
+    hidden = max(0, len(output) - _OUTPUT_LINES)
+    more = f" ({hidden} more lines in the record)" if hidden else ""
+    tail = [no_command(line) for text in output[hidden:] for line in plain_lines(text)]
+    return f"the worker's last output{more}:\n\n{fenced(tail)}"
 
 
 def answers_section(record: Record, case: Case) -> Iterator[Section]:
@@ -181,6 +211,17 @@ def run_sections(told: Sequence[Item]) -> Iterator[Section]:
     for item in told:
         if item.severity != "info":
             yield Section(item.title, f"**{item.label}** {escape(item.text)}", _RANKS[item.severity])
+
+
+def notes_section(told: Sequence[str], title: str = "Notes") -> Iterator[Section]:
+    """Remarks that stand in the open."""
+    if told:
+        yield Section(title.lower(), f"#### {title}\n\n{bullets(told)}", 2)
+
+
+def folded_notes(told: Sequence[str]) -> Iterator[Section]:
+    if told:
+        yield Section("notes about models", folded("Notes about models", bullets(told)), 3)
 
 
 def environment_section(record: Record) -> Iterator[Section]:

@@ -11,7 +11,9 @@ from pytest_modelopt.limits.comparable import lacks_base
 from pytest_modelopt.reporting.changed_answers import changed_line
 from pytest_modelopt.reporting.item import Item, Label, Severity
 from pytest_modelopt.reporting.messages.findings import format_finding
+from pytest_modelopt.reporting.messages.next_steps import ONLY_EXPLAINS, after_error, after_verdict
 from pytest_modelopt.reporting.messages.reasons import why_no_base
+from pytest_modelopt.reporting.messages.short import format_short
 from pytest_modelopt.reporting.messages.verdicts import format_note, format_verdict
 from pytest_modelopt.reporting.names import case_name, on_machine, sides
 from pytest_modelopt.reporting.notes import notes
@@ -116,7 +118,7 @@ def _expected(case: Case, red: list[Item]) -> Item:
 
 
 def _of_case(case: Case, strict: bool) -> Iterator[Item]:
-    why = tuple(_explanation(case))
+    why = tuple(_explanation(case, strict))
     if case.error is not None:
         yield _error(case, case.error, why)
     for label, verdicts in _labelled(case, strict):
@@ -133,6 +135,8 @@ def _of_case(case: Case, strict: bool) -> Iterator[Item]:
                 title=f"{name} was not judged",
                 text=f"{name} {plain_line(limit.text)} was not judged, which counts as broken."
                 f" ({plain_line(limit.file)}:{limit.line})",
+                short=f"{plain_line(limit.name)} {plain_line(limit.text)}: not judged",
+                next_step="measure it again with this version",
                 model=case.model,
                 case_id=case.id,
                 file=limit.file,
@@ -157,12 +161,15 @@ def _labelled(case: Case, strict: bool) -> Iterator[tuple[Label, list[Verdict]]]
 def _error(case: Case, error: CaseError, why: tuple[str, ...]) -> Item:
     message = plain_lines(error.message)
     stated = case.limits[0] if case.limits else None
-    title = f"{case_name(case)}: error while {_DOING[error.stage].format(other=sides(case)[0])}"
+    doing = _DOING[error.stage].format(other=sides(case)[0])
+    title = f"{case_name(case)}: error while {doing}"
     return Item(
         severity="error",
         label="ERROR",
         title=title,
         text=f"{title}: {plain_line(message[0])}",
+        short=plain_line(f"error while {doing}: {message[0]}"),
+        next_step=plain_line(after_error(case)),
         why=(*(plain_line(line) for line in message[1:] if line.strip()), *why),
         output=tuple(plain_lines(error.output)) if error.output.strip() else (),
         model=case.model,
@@ -210,12 +217,16 @@ _SEVERITY: dict[Label, Severity] = {
 
 def _verdict(case: Case, verdict: Verdict, label: Label, why: tuple[str, ...]) -> Item:
     limit = verdict.limit
+    found = [] if label == "NOTE" else _found(case, limit)
+    says_next = label == "NOTE" or any(each.rule not in ONLY_EXPLAINS for each in found)
     return Item(
         severity=_SEVERITY[label],
         label=label,
         title=plain_line(f"{case.name}: {limit.name} {_IN_SHORT[verdict.outcome]}"),
         text=plain_line(format_verdict(case, verdict)),
-        found=() if label == "NOTE" else _found(case, limit),
+        short=plain_line(format_short(case, verdict)),
+        next_step="" if says_next else plain_line(after_verdict(case, verdict)),
+        found=tuple(format_finding(case, each) for each in found),
         changed=_changed_examples(case, limit) if label != "NOTE" else (),
         why=why,
         model=case.model,
@@ -236,7 +247,8 @@ def _verdicts(case: Case, verdicts: list[Verdict], label: Label, why: tuple[str,
     what = _OF_SEVERAL[verdicts[0].outcome]
     counted = ", which counts as broken" if verdicts[0].outcome == "not measured" else ""
     text = f"{name}: {names} {what}{counted}: {why_no_base(case)}. ({verdicts[0].limit.file}:{verdicts[0].limit.line})"
-    return replace(item, title=f"{name}: {len(verdicts)} limits {what}", text=plain_line(text))
+    short = "; ".join(format_short(case, verdict) for verdict in verdicts)
+    return replace(item, title=f"{name}: {len(verdicts)} limits {what}", text=plain_line(text), short=plain_line(short))
 
 
 def _excess(verdict: Verdict) -> float:
@@ -251,8 +263,10 @@ def _excess(verdict: Verdict) -> float:
 # --- what the doctor found --------------------------------------------------------------------------------------------
 
 
-def _found(case: Case, limit: Limit) -> tuple[str, ...]:
-    return tuple(format_finding(case, found) for found in case.findings if _explains(found, limit.name))
+def _found(case: Case, limit: Limit) -> list[Finding]:
+    """What explains its figure; what says what to do comes first."""
+    found = [each for each in case.findings if _explains(each, limit.name)]
+    return sorted(found, key=lambda each: each.rule in ONLY_EXPLAINS)
 
 
 def _explains(found: Finding, name: str) -> bool:
@@ -263,9 +277,9 @@ def _explains(found: Finding, name: str) -> bool:
 
 def _found_though_all_hold(case: Case, strict: bool) -> Iterator[Item]:
     """Findings that matter though no limit shows them: they may be why the limits hold."""
-    told = [verdict.limit.name for verdict in case.verdicts if _label(verdict, strict) not in (None, "NOTE")]
+    told = _told_rules(case, strict)
     for finding in case.findings:
-        if finding.is_note and not any(_explains(finding, name) for name in told):
+        if finding.is_note and finding.rule not in told:
             name = case_name(case)
             yield Item(
                 "info",
@@ -330,14 +344,14 @@ def _noted(case: Case) -> Iterator[Item]:
 # --- why -------------------------------------------------------------------------------------------------------------
 
 
-def _explanation(case: Case) -> Iterator[str]:
+def _explanation(case: Case, strict: bool) -> Iterator[str]:
     disturbed = disturbances(case.timing) if case.timing is not None and case.error is None else []
     if disturbed and any(limit.name in LIMITS and LIMITS[limit.name].is_timed for limit in case.limits):
         yield f"timed on a disturbed machine: {', '.join(disturbed)}"
     coverage = case.coverage
     if coverage is None:
         return
-    yield _changed(plain_line(case.recipe), coverage)
+    yield _changed(plain_line(case.recipe), coverage, is_rest_told="left-alone" in _told_rules(case, strict))
     for step in coverage.steps:
         if len(coverage.steps) > 1 and step.changed_bytes == 0:
             yield f"the step {plain_line(step.recipe)} changed nothing"
@@ -345,14 +359,20 @@ def _explanation(case: Case) -> Iterator[str]:
             yield f"{plain_line(step.recipe)}: {plain_line(note)}"
 
 
-def _changed(recipe: str, coverage: Coverage) -> str:
-    """What the recipe reached, and the layers that it left alone, largest first."""
+def _told_rules(case: Case, strict: bool) -> set[str]:
+    """Rules whose findings stand under a limit of the case that is not kept."""
+    open_limits = [verdict.limit.name for verdict in case.verdicts if _label(verdict, strict) not in (None, "NOTE")]
+    return {found.rule for found in case.findings if any(_explains(found, name) for name in open_limits)}
+
+
+def _changed(recipe: str, coverage: Coverage, *, is_rest_told: bool) -> str:
+    """What the recipe reached, and the layers that it left alone, largest first, unless a finding says which."""
     text = f"{recipe} changed {format_percentage(coverage.share)} of the weight bytes"
     if coverage.multiply_adds_share is not None:
         text += f" and {format_percentage(coverage.multiply_adds_share)} of the multiply-adds"
     untouched = _by_type(layer for layer in coverage.layers if layer.weight_bytes and not layer.changed_bytes)
     partly = _by_type(layer for layer in coverage.layers if 0 < layer.changed_bytes < layer.weight_bytes)
-    if untouched:
+    if untouched and not is_rest_told:
         text += f"; left alone: {untouched}"
     if partly:
         text += f"; changed in part: {partly}"

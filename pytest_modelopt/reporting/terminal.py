@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeAlias
 
-from tabulate import tabulate
-
 from pytest_modelopt.reporting.base_summary import format_compared, format_loosened, format_removed
+from pytest_modelopt.reporting.columns import Column, drawn, side_by_side
+from pytest_modelopt.reporting.detail_columns import detail_columns, legend
+from pytest_modelopt.reporting.figure_columns import columns_of
 from pytest_modelopt.reporting.item import Item, Label
+from pytest_modelopt.reporting.notes import machine_notes, model_notes, run_notes, waiver_notes
 from pytest_modelopt.reporting.plain_text import no_command
-from pytest_modelopt.reporting.sentences import items
+from pytest_modelopt.reporting.sentences import items_by_case
 from pytest_modelopt.reporting.summary import counted, machine
-from pytest_modelopt.reporting.tables import AnyBlock, AnyRow, tables
+from pytest_modelopt.reporting.table import Block, blocks
+from pytest_modelopt.results.figures import format_count
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.run_outcome import run_outcome
 
@@ -25,6 +27,7 @@ Line: TypeAlias = tuple[str, Markup]
 _OUTPUT_LINES = 15
 _NARROWEST = 60
 _GAP = "  "
+_INDENT = 5 * " "
 _MARKUP: dict[Label, Markup] = {
     "ERROR": {"red": True, "bold": True},
     "FAIL": {"red": True, "bold": True},
@@ -32,34 +35,69 @@ _MARKUP: dict[Label, Markup] = {
     "WARN": {"yellow": True},
     "NOTE": {},
 }
+_COLOURS: dict[str, Markup] = {"✗": {"red": True}, "!": {"yellow": True}, "?": {"yellow": True}}
+"""Of a row, by the symbol of its verdict."""
 
 
-def lines(record: Record, width: int) -> list[Line]:
+def lines(record: Record, width: int, *, verbose: bool = False, explained: Collection[str] = ()) -> list[Line]:
     """The lines to write and the markup of each (keywords of pytest's `write_line`), for a terminal of `width` columns.
 
-    Tables that do not fit take a narrower shape, all the same one: first cells are broken over several lines, then
-    columns are left out, and it is said which. What still does not fit is wider than the terminal.
+    First the verdict, then what was loosened, what is not kept, and the tables; notes about models and the details of
+    figures only where it is to be `verbose`. `explained` are ids of cases whose failure is told elsewhere: here they
+    have their rows only. A table that is too wide is drawn as several, all columns in one of them.
     """
-    told = items(record)
-    told.sort(key=lambda item: item.severity != "info" or item.case_id is not None)  # what matters stands at the end
     wrap = max(width, _NARROWEST)
-    first = _headline(record)
-    partial: list[Line] = [(f"modelopt: {first.removesuffix('; ')}", {"bold": True})] if first else []
+    told = [item for found in items_by_case(record, record.cases) for item in found]
+    loud = [item for item in told if item.severity != "info" and _is_new(item, explained)]
+    ran = run_notes(record)
+    quiet = [item for item in told if item.severity == "info"]
+    models, found = model_notes(record), blocks(record)
     result = [
-        *partial,
+        *_verdict(record, wrap),
         *_base(record, wrap),
-        *_tables(tables(record), width),
-        *_sentences(told, wrap),
-        _closing(record),
+        *_sentences([item for item in ran if item.severity != "info"], wrap),
+        *_sentences(sorted(loud, key=lambda item: item.severity != "error"), wrap, verbose=verbose),
+        ("", {}),
+        *(line for block in found for line in _table(block, width)),
+        *(line for block in found if verbose for line in _details(block, width)),
+        *_sentences(
+            [
+                *machine_notes(record),
+                *(item for item in ran if item.severity == "info"),
+                *waiver_notes(record),
+                *quiet,
+                *(models if verbose else ()),
+            ],
+            wrap,
+        ),
+        *_on_demand(models, found, verbose=verbose),
+        (f"modelopt: {machine(record)}", {}),
     ]
     return [(no_command(text), markup) for text, markup in result]
+
+
+def _is_new(item: Item, explained: Collection[str]) -> bool:
+    """Whether a case's item is not told elsewhere already; what is not red is told here only."""
+    return item.severity != "error" or item.case_id not in explained
+
+
+def _verdict(record: Record, width: int) -> Iterator[Line]:
+    run = run_outcome(record)
+    if run.is_red:
+        markup = {"red": True, "bold": True}
+    elif run.headline == "passed":
+        markup = {"green": True}
+    else:
+        markup = {"yellow": True}
+    for line in _wrapped(f"modelopt: {run.headline}. {counted(record)}", width, hanging=_GAP):
+        yield line, markup
 
 
 # --- the base --------------------------------------------------------------------------------------------------------
 
 
 def _base(record: Record, width: int) -> Iterator[Line]:
-    """What head was compared with, and what became looser on the way: above everything else."""
+    """What head was compared with, and what became looser on the way."""
     against = record.against
     if against is None:
         return
@@ -67,131 +105,102 @@ def _base(record: Record, width: int) -> Iterator[Line]:
     told = [f"LOOSENED {format_loosened(each)}" for each in against.loosened]
     markup: Markup = {"red" if record.no_loosening else "yellow": True}
     for text in [*told, format_removed(against)] if against.removed else told:
-        yield from ((line, markup) for line in _wrapped(text, width, hanging="     "))
-    yield "", {}
+        yield from ((line, markup) for line in _wrapped(text, width, hanging=_INDENT))
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """One way to lay a table out: which columns, and how their cells are broken over lines."""
-
-    form: Callable[[str, str], str]
-    left_out: tuple[str, ...] = ()
-
-    def table(self, block: AnyBlock) -> list[Line]:
-        return _table(block, [name for name in block.names if name not in self.left_out], self.form)
+def _table(block: Block, width: int) -> Iterator[Line]:
+    yield block.title, {"bold": True}
+    for line in _wrapped(f"{_GAP}{block.conditions}", max(width, _NARROWEST), hanging=2 * _GAP):
+        yield line, {}
+    yield from _drawn(columns_of(block, block.rows), width)
 
 
-def _tables(told: Sequence[AnyBlock], width: int) -> Iterator[Line]:
-    for shape in _SHAPES:
-        tables = [shape.table(block) for block in told]
-        if all(len(text) <= width for table in tables for text, _ in table):
-            break
-    for block, table in zip(told, tables, strict=True):
-        yield block.title, {"bold": True}
-        for line in _wrapped(f"{_GAP}{block.conditions}", max(width, _NARROWEST), hanging=2 * _GAP):
+def _details(block: Block, width: int) -> Iterator[Line]:
+    columns = detail_columns(block)
+    if columns:
+        yield f"{block.title}: details", {"bold": True}
+        for line in _wrapped(f"{_GAP}{legend(block)}", max(width, _NARROWEST), hanging=2 * _GAP):
             yield line, {}
-        yield from table
+        yield from _drawn(columns, width)
+
+
+def _drawn(columns: Sequence[Column], width: int) -> Iterator[Line]:
+    """One table where that fits, if need be with recipes over several lines; else several."""
+
+    def fits(some: Sequence[Column]) -> bool:
+        return all(len(text) <= width for text, _ in _grid(some))
+
+    def laid_out(form: Callable[[str], str]) -> list[list[Column]]:
+        return side_by_side([columns[0], _with_recipes(columns[1], form), *columns[2:]], fits)
+
+    tables = laid_out(str)
+    if len(tables) > 1 or not fits(tables[0]):
+        tables = laid_out(_steps_apart)
+    if not all(map(fits, tables)):
+        tables = laid_out(_parameters_apart)
+    for table in tables:
+        yield from _grid(table)
         yield "", {}
-    if told and shape.left_out:
-        yield f"(left out, as the terminal is narrow: {' and '.join(shape.left_out)})", {}
-        yield "", {}
 
 
-def _whole(_name: str, cell: str) -> str:
-    return cell
+def _with_recipes(column: Column, form: Callable[[str], str]) -> Column:
+    return Column(column.name, tuple(map(form, column.cells)), column.alignment)
 
 
-def _recipe_broken(name: str, cell: str) -> str:
-    return _broken_steps(cell) if name == "recipe" else cell
+def _steps_apart(recipe: str) -> str:
+    return re.sub(r" ?\+ ?(?=[a-z])", "\n+ ", recipe)
 
 
-def _broken_steps(recipe: str) -> str:
-    return recipe.replace(" + ", "\n+ ")
+def _parameters_apart(recipe: str) -> str:
+    return _steps_apart(recipe).replace("(", "\n(")
 
 
-def _broken(name: str, cell: str) -> str:
-    """A cell over several lines, nothing lost: each step and its parameters, a figure and what qualifies it."""
-    if name == "recipe":
-        return _broken_steps(cell).replace("(", "\n(")
-    if name in ("changed", "flips"):
-        return cell.replace(" / ", "\n/ ")
-    if name in ("speedup", "latency"):
-        return re.sub(r" (?=[(\[]|-> )", "\n", cell)  # an interval stays on its line
-    return re.sub(r" (?=[(\[])|(?<=,) ", "\n", cell)
-
-
-_SHAPES = (
-    _Shape(_whole),
-    _Shape(_recipe_broken),
-    _Shape(_broken),
-    _Shape(_broken, left_out=("changed",)),
-    _Shape(_broken, left_out=("changed", "flips")),
-    _Shape(_broken, left_out=("changed", "size", "flips")),
-)
-
-
-def _table(block: AnyBlock, names: Sequence[str], form: Callable[[str, str], str]) -> list[Line]:
-    rows: Sequence[AnyRow] = block.rows
-    columns = [block.names.index(name) for name in names]
-    cells = [[form(name, row.cells[column]) for name, column in zip(names, columns, strict=True)] for row in rows]
+def _grid(columns: Sequence[Column]) -> list[Line]:
     # The header goes in as a row: as a header, tabulate would make each column two wider than its name.
-    text = tabulate(
-        [[block.headers[column] for column in columns], *cells],
-        tablefmt="plain",
-        colalign=[block.alignments[column] for column in columns],
-        disable_numparse=True,
-    )
+    whole = [Column(each.name, (each.name, *each.cells), each.alignment) for each in columns]
+    text = drawn(whole, "plain", with_header=False)
     header, *body = (_GAP + line.rstrip() for line in text.split("\n"))
     rule = _GAP + "-" * (max(len(line) for line in (header, *body)) - len(_GAP))
     result: list[Line] = [(header, {}), (rule, {})]
-    for row, row_cells in zip(rows, cells, strict=True):
-        height = max(cell.count("\n") for cell in row_cells) + 1
-        result += [(line, _row_markup(row)) for line in body[:height]]
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        height = max(cell.count("\n") for cell in cells) + 1
+        result += [(line, _COLOURS.get(cells[0][:1], {})) for line in body[:height]]
         body = body[height:]
     return result
-
-
-def _row_markup(row: AnyRow) -> Markup:
-    if row.outcome in ("fail", "error"):
-        return {"red": True}
-    return {"yellow": True} if row.outcome in ("warn", "inconclusive") else {}
 
 
 # --- sentences -------------------------------------------------------------------------------------------------------
 
 
-def _sentences(told: Sequence[Item], width: int) -> Iterator[Line]:
+def _sentences(told: Sequence[Item], width: int, *, verbose: bool = False) -> Iterator[Line]:
+    """Each with what was found, or the next step, below it; where it is to be `verbose`, with the examples that changed
+    and what the recipe reached, too."""
     said: set[tuple[str | None, str]] = set()
+    last = {(item.case_id, item.why): index for index, item in enumerate(told)}
     for index, item in enumerate(told):
-        following = told[index + 1] if index + 1 < len(told) else None
-        for line in _wrapped(f"{item.label} {item.text}", width, hanging="     "):
+        for line in _wrapped(f"{item.label} {item.text}", width, hanging=_INDENT):
             yield line, _MARKUP[item.label]
-        for found in (*item.found, *item.changed):  # once, where several limits of a case are explained by it
-            if (item.case_id, found) not in said:
-                said.add((item.case_id, found))
-                for line in _wrapped(f"     {found}", width, hanging="       "):
-                    yield line, {}
-        # What is known about a case is said once, under the last of its items that it belongs to.
-        if not (following and following.case_id == item.case_id and following.why == item.why):
-            for each in item.why:
-                for line in _wrapped(f"     {each}", width, hanging="       "):
+        below = [*item.told_below, *(item.changed if verbose else ())]
+        if last[item.case_id, item.why] == index and (verbose or item.label in ("ERROR", "NOTE")):
+            below += item.why  # what is known about a case stands under the last of its items
+        for each in below:
+            if (item.case_id, each) not in said:  # once for all limits of a case
+                said.add((item.case_id, each))
+                for line in _wrapped(f"{_INDENT}{each}", width, hanging=f"{_INDENT}{_GAP}"):
                     yield line, {}
         for line in _output(item.output):
             yield line, {}
-    if told:
-        yield "", {}
 
 
 def _output(output: Sequence[str]) -> Iterator[str]:
     hidden = max(0, len(output) - _OUTPUT_LINES)
     if output:
-        yield "     the worker's last output" + (f" ({hidden} more lines in the record):" if hidden else ":")
+        yield f"{_INDENT}the worker's last output" + (f" ({hidden} more lines in the record):" if hidden else ":")
     for line in output[hidden:]:
-        yield f"     | {line}"
+        yield f"{_INDENT}| {line}"
 
 
 def _wrapped(text: str, width: int, hanging: str) -> list[str]:
@@ -200,20 +209,10 @@ def _wrapped(text: str, width: int, hanging: str) -> list[str]:
     ) or [""]
 
 
-def _closing(record: Record) -> Line:
-    run = run_outcome(record)
-    if run.is_red:
-        markup = {"red": True, "bold": True}
-    elif run.headline == "passed":
-        markup = {"green": True}
-    else:
-        markup = {"yellow": True}
-    return f"modelopt: {_headline(record)}{counted(record)}; {machine(record)}", markup
-
-
-def _headline(record: Record) -> str:
-    """What the counts do not say: that something is missing."""
-    run = run_outcome(record)
-    is_told_by_counts = not run.is_red or "red case" in run.causes
-    tells = run.is_partial or not run.ran or "interrupted" in run.causes or not is_told_by_counts
-    return f"{run.headline}; " if tells else ""
+def _on_demand(models: Sequence[Item], found: Sequence[Block], *, verbose: bool) -> Iterator[Line]:
+    """That there is more, and how to see it."""
+    more = [format_count(len(models), "note")] if models else []
+    if any(detail_columns(block) for block in found):
+        more.append("coverage, intervals and flips")
+    if more and not verbose:
+        yield f"(-v: {', '.join(more)})", {}

@@ -42,6 +42,27 @@ def flipped(flips: int = 40, lost: int = 40, won: int = 0) -> Agreement:
     return Agreement(360, lost, won, flips)
 
 
+def test_pruning_without_training_names_the_parameter_that_trains() -> None:
+    def scored(recipe: str, score: float) -> Case:
+        of = sound(recipe)
+        assert of.variant is not None
+        return replace(of, variant=replace(of.variant, score=score))
+
+    finding = only(scored("prune-structured(ratio=0.5) + int8-dynamic", 0.815))
+    assert (finding.rule, finding.explains, finding.is_note) == ("untrained", ANSWERS, False)
+    assert finding.text == (
+        "nothing was trained after prune-structured: train what is left, by `finetune=package.module:function` in the "
+        "recipe (called with the model and batches of `calibration`), or prune less"
+    )
+    for fine in (
+        scored("prune-structured(ratio=0.5)", 0.975),
+        scored("prune-structured(finetune='shop:train', ratio=0.5)", 0.815),
+        scored("prune-unstructured(ratio=0.5)", 0.815),
+        scored("somebodys-recipe", 0.815),
+    ):
+        assert rules(fine) == []
+
+
 def test_products_that_overflow() -> None:
     of = variant_with("onnxruntime-int8-static")
     assert of.variant is not None

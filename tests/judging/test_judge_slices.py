@@ -54,6 +54,9 @@ def test_a_broken_slice_of_few_examples_says_how_little_it_says() -> None:
         "33.3 pp, more than the limit, so it says little beyond them: it takes 20 examples of a slice before one is "
         "within it" in told.sentence
     )
+    many = text(sliced((46, 32, 0), (300, 0, 0)), "max_slice_drop", 0.02)
+    assert "class 0 lost 32 of 46 examples" in many
+    assert "a single one" not in many, "so many say more than that one is 2.17 pp"
     assert "a single one" not in text(sliced((20, 2, 0), (300, 0, 0)), "max_slice_drop", 0.05), "1/20 is within 5 pp"
 
 

@@ -168,6 +168,12 @@ def test_two_tensors_of_one_kind_in_a_list_are_not_guessed_at() -> None:
     assert len(read([INPUTS, INPUTS + 1])) == 2, "with a metric that needs targets they can only be (inputs, targets)"
 
 
+SINGLE = (
+    "(inputs, one target), which is a single example and no batch: give all examples at once, (torch.stack(inputs), "
+    "torch.tensor(targets)), or a Dataset or DataLoader of them"
+)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -181,14 +187,20 @@ def test_two_tensors_of_one_kind_in_a_list_are_not_guessed_at() -> None:
         ([(INPUTS, TARGETS), (INPUTS, TARGETS[:1])], "the data has 100 inputs but 1 targets (batch 1)"),
         (INPUTS, "the data is one tensor; give (inputs, targets): without targets only `metric: agreement`"),
         ({"x": INPUTS}, "the data is a dict; give (inputs, targets) tensors, a Dataset"),
+        (
+            {"input_ids": INPUTS, "target": TARGETS},
+            "; this dict holds `input_ids`, `target`, and no `labels`: put the targets into it under that name",
+        ),
+        ([{"x": INPUTS, "y": TARGETS}], "; this dict holds `x`, `y`, and no `labels`: put the targets into it"),
         ("digits", "the data is a str; give (inputs, targets)"),
         (None, "the data is a NoneType"),
         ([INPUTS[:5], INPUTS[:5], INPUTS[:5]], "batch 0 of the data is a Tensor; each batch must be (inputs, targets)"),
         ([(INPUTS, TARGETS, TARGETS)], "batch 0 of the data is a tuple of 3; each batch must be (inputs, targets)"),
         ([("a", TARGETS)], "the inputs of the data are a str; give a tensor"),
-        ([(INPUTS, "b")], "the targets of the data are a str, not a tensor"),
+        ([(INPUTS[0], 3), (INPUTS[1], 5), (INPUTS[2], 4)], f"entry 0 of the data is {SINGLE}"),
+        ([(INPUTS[0], torch.tensor(1)), (INPUTS[1], torch.tensor(1))], f"entry 0 of the data is {SINGLE}"),
+        ([(INPUTS, TARGETS), (INPUTS, "b")], f"entry 1 of the data is {SINGLE}"),
         ([(INPUTS, {"boxes": INPUTS})], "the targets of the data are a dict, not a tensor or a list with one entry"),
-        ([(INPUTS, torch.tensor(1))], "the targets of the data are a single number"),
         ([(torch.tensor(1.0), TARGETS)], "the inputs of the data are a single number, not one per example"),
         ((numpy.array(WORDS), TARGETS), "the inputs of the data are an array of <U7; give numbers"),
         ((INPUTS.to_sparse(), TARGETS), "the inputs of the data are a tensor in layout sparse_coo; give a dense one"),

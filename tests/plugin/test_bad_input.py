@@ -79,7 +79,7 @@ def test_a_case_that_cannot_be_measured_is_its_own_error(project: Project) -> No
     result.assert_outcomes(passed=3, failed=len(BAD))
     for name, (_, message) in BAD.items():
         result.stdout.fnmatch_lines([f"{name}/*: *{message}*"])
-    result.stdout.fnmatch_lines(["ERROR killed/*", "*the worker's last output:*", "*loading the checkpoint*"])
+    result.stdout.fnmatch_lines(["killed/*: error *", "*the worker's last output:*", "*loading the checkpoint*"])
 
 
 def test_an_original_that_fails_is_told_once_in_every_report(project: Project) -> None:
@@ -90,15 +90,15 @@ def test_an_original_that_fails_is_told_once_in_every_report(project: Project) -
     result = pytester.runpytest("--modelopt", "--modelopt-report=report", "--junitxml=junit.xml")
     result.assert_outcomes(failed=3)
     shown = result.stdout.str().partition("short test summary")[0]
-    assert shown.count("loading the checkpoint") == 2, "in FAILURES and in the report"
+    assert shown.count("loading the checkpoint") == 1, "in FAILURES only"
     assert (pytester.path / "report" / "summary.md").read_text(encoding="utf-8").count("loading the checkpoint") == 1
     junit = (pytester.path / "junit.xml").read_text(encoding="utf-8")
-    assert junit.count("loading the checkpoint") == 2, "pytest writes the text of a failure twice"
+    assert junit.count("loading the checkpoint") == 1
     messages = [element.get("message") or "" for element in ElementTree.fromstring(junit).iter("failure")]
     assert len(messages) == 3
-    for recipe, message in zip(("int8-dynamic", "bf16", "fp16"), messages, strict=True):
-        assert message.startswith(f"m/{recipe}: error while loading the model or its data: the original cannot be")
-        assert message.endswith(" (as in m/int8-dynamic)") == (recipe != "int8-dynamic")
+    for message in messages:
+        assert message.startswith("error while loading the model or its data: the original cannot be")
+    assert junit.count(" (as in m/int8-dynamic)") == 2
 
 
 def test_a_case_that_hangs_ends_at_the_step_limit(project: Project) -> None:
@@ -110,7 +110,7 @@ def test_a_case_that_hangs_ends_at_the_step_limit(project: Project) -> None:
 
 
 def test_a_model_in_training_mode_is_measured_in_eval_mode_and_it_is_said(project: Project) -> None:
-    result = project(one_case("{max_flips: 5%}", factory="shop:in_training_mode")).runpytest("--modelopt")
+    result = project(one_case("{max_flips: 5%}", factory="shop:in_training_mode")).runpytest("--modelopt", "-v")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*NOTE m (original, int8-dynamic): the model was in training mode*"])
 

@@ -171,4 +171,4 @@ def test_it(modelopt):
     (pytester.path / "test_it.py").write_text(LIVE + tests, encoding="utf-8")
     result = pytester.runpytest("--modelopt")
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["modelopt: 1 case: 1 passed*"])
+    result.stdout.fnmatch_lines(["modelopt: passed. 1 case: 1 passed*"])

@@ -40,7 +40,7 @@ def test_a_live_step(modelopt):
 def test_a_model_that_generates(project: Callable[..., pytest.Pytester]) -> None:
     pytester = project(BUDGETS)
     pytester.makepyfile(writers=Path(generating.__file__).read_text(encoding="utf-8"), test_live=TEST)
-    result = pytester.runpytest("--modelopt", "--modelopt-report", "out")
+    result = pytester.runpytest("--modelopt", "--modelopt-report", "out", "-v")
     result.assert_outcomes(passed=1, failed=1)
     record = read(pytester.path / "out" / "record.json")
     gated, live = record.cases

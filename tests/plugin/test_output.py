@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,17 +28,26 @@ def test_a_log_has_one_quiet_line_for_each_case_and_then_the_table(
     result.stdout.fnmatch_lines(
         [
             "modelopt: m/int8-dynamic: *timing * s (* pairs)",
+            "*= FAILURES =*",
+            "m/int8-dynamic: max_size 1 kB is broken: *. (budgets.yaml:7)",
             "*= model budgets =*",
+            "modelopt: FAILED. 1 case: 0 passed, 1 failed",
+            "",
             "m",
-            "  accuracy on 200 examples (*); memory and latency of batch 1 (1x64), 1 thread; "
-            "changed: * bytes / multiply-adds",
-            "  recipe *changed *memory *size *latency *speedup *accuracy *drop *flips *verdict",
-            "  original *",
-            "  int8-dynamic *KiB (-*%) * KiB (-*%) *x [[]*, *] *% * pp (< *) * / 200 *FAIL",
-            "FAIL m/int8-dynamic: max_size 1 kB is broken: *. (budgets.yaml:7)",
-            "modelopt: 1 case: 0 passed, 1 failed; 0 timed limits; *, torch 2.*",
+            "  accuracy on 200 examples; memory and latency of batch 1 (1x64), 1 thread",
+            "  verdict *recipe *memory *size *",
+            "  ----*",
+            "   *original * KiB * KiB*",
+            "  ✗ FAIL *int8-dynamic * KiB *✗ * of 0.9766 KiB*",
+            "(-v: *coverage, intervals and flips)",
+            "modelopt: 0 timed limits; *, torch 2.*",
+            "*= short test summary info =*",
+            "FAILED budgets.yaml::m::int8-dynamic - max_size 1 kB: * KiB (+*%)",
         ]
     )
+    told = " ".join(result.outlines)
+    assert told.count("max_size 1 kB is broken") == 1, "the sentence stands once"
+    assert told.count("max_size 1 kB: ") == 1, "and what it says in short"
 
 
 def test_nothing_is_said_under_qq(project: Project) -> None:
@@ -76,7 +86,8 @@ def test_github_gets_the_summary_and_annotations(project: Project, monkeypatch: 
     annotations = [line for line in result.outlines if line.startswith("::")]
     assert len(annotations) == 1
     assert annotations[0].startswith("::error file=budgets.yaml,line=7,title=")
-    assert "max_size 1 kB is broken" in annotations[0]
+    assert re.search(r"::max_size 1 kB: [\d.]+ KiB \(\+[\d,.]+%25\)$", annotations[0])
+    assert result.stdout.str().count("max_size 1 kB is broken") == 1 + annotations[0].count("max_size 1 kB is broken")
     text = summary.read_text(encoding="utf-8")
     assert text.startswith("what another step wrote\n")
     assert "**Model budgets: FAILED.**" in text

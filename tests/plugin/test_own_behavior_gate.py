@@ -73,7 +73,7 @@ def test_recipes_are_judged_by_what_they_cost_and_leave_such_layers_alone(
     recipes = ", ".join(f'"{recipe}": {{}}' for recipe in RECIPES)
     models = "".join(MODEL.format(name=name, recipes=recipes) for name in FACTORIES)
     (pytester.path / "budgets.yaml").write_text(f"version: 1\nmodels:{models}", encoding="utf-8")
-    quick = ("--modelopt-time-limit=1 ms", "-p", "no:cacheprovider")
+    quick = ("--modelopt-time-limit=1 ms", "-p", "no:cacheprovider", "-v")
     result = pytester.runpytest("--modelopt", "--modelopt-report=report", *quick)
     result.assert_outcomes(passed=len(FACTORIES) * len(RECIPES))
     record = read(pytester.path / "report" / "record.json")

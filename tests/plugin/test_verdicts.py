@@ -40,7 +40,7 @@ def test_every_limit_can_be_kept(project: Project) -> None:
     limits = ", ".join(f"{name}: {value}" for name, (value, _, _) in LIMITS.items())
     result = project(one_case(f"{{{limits}}}")).runpytest("--modelopt")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["modelopt: 1 case: 1 passed*; 2 timed limits*"])
+    result.stdout.fnmatch_lines(["modelopt: passed. 1 case: 1 passed*", "modelopt: 2 timed limits*"])
 
 
 def test_every_limit_turns_the_run_red_with_its_sentence(project: Project) -> None:
@@ -70,7 +70,7 @@ def test_an_accuracy_drop_turns_the_run_red(project: Project) -> None:
 def test_a_limit_of_level_warn_is_shown_and_does_not_fail(project: Project) -> None:
     result = project(one_case("{max_size: {limit: 1 kB, level: warn}, max_flips: 50%}")).runpytest("--modelopt")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*pass, 1 warning*", "WARN m/int8-dynamic: max_size 1 kB is broken*"])
+    result.stdout.fnmatch_lines(["WARN m/int8-dynamic: max_size 1 kB is broken*", "  ! warn *int8-dynamic*"])
 
 
 def test_an_inconclusive_limit_warns_and_fails_only_under_strict(project: Project) -> None:
@@ -116,7 +116,7 @@ def test_a_limit_that_was_not_measured_is_broken(project: Project) -> None:
 def test_a_case_without_limits_says_so(project: Project) -> None:
     result = project(one_case()).runpytest("--modelopt")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*int8-dynamic*no limits"])
+    result.stdout.fnmatch_lines(["  no limits *int8-dynamic*"])
 
 
 def test_the_exact_figures_repeat_in_another_run(project: Project) -> None:

@@ -80,8 +80,12 @@ def test_the_record_the_table_and_the_annotations_are_the_same(
     result.assert_outcomes(passed=2, failed=3, errors=1)
     result.stdout.fnmatch_lines(["*unknown limit 'max_sizes'*max_size*"])
     result.stdout.fnmatch_lines(["*= model budgets =*"])
-    result.stdout.fnmatch_lines(["*round(step=0.001)*pass*"])
-    result.stdout.fnmatch_lines(["*modelopt: 5 cases: 1 passed, 2 failed, 2 in error; 1 timed limit;*"])
+    result.stdout.fnmatch_lines(["modelopt: FAILED. 5 cases: 1 passed, 2 failed, 2 in error"])
+    result.stdout.fnmatch_lines(["*✓ pass *round(step=0.001)*"])
+    result.stdout.fnmatch_lines(["modelopt: 1 timed limit;*"])
+    summary = result.stdout.str().partition("short test summary info")[2]
+    assert "is broken" not in summary, "what is broken stands there in short, from a worker, too"
+    assert "FAILED .ci/budgets.yaml::" in summary
 
     assert len(alone.planned) == 4
     assert sorted(together.planned) == [*sorted(alone.planned), "test_wrong.py::test_wrong"]

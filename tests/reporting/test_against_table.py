@@ -6,22 +6,25 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_modelopt.reporting.base_table import HEADERS, AgainstBlock, changes, compared
+from pytest_modelopt.reporting.changes import changes, compared
 from pytest_modelopt.reporting.table import Block, blocks
-from pytest_modelopt.reporting.tables import tables
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.case import ORIGINAL, Case, CaseError
 from pytest_modelopt.results.measurement import Measurement, ProcessMemory
 from pytest_modelopt.results.timed_pairs import Timing
-from tests.reporting.against_by_hand import BASE, GREW, SAME, SLOWER, against, pull_request
-from tests.reporting.records_by_hand import ENVIRONMENT, MIB, case, limit, measurement, record, timing, verdict
+from tests.reporting.against_by_hand import BASE, GREW, SLOWER, against, pull_request
+from tests.reporting.drawn_tables import details, table
+from tests.reporting.records_by_hand import ENVIRONMENT, MIB, case, limit, measurement, timing, verdict
 
 
-def _block(*cases: Case) -> AgainstBlock:
-    (block,) = tables(pull_request(*cases))
-    assert isinstance(block, AgainstBlock)
+def _block(*cases: Case) -> Block:
+    (block,) = blocks(pull_request(*cases))
     return block
+
+
+def _table(*cases: Case) -> dict[str, tuple[str, ...]]:
+    return table(pull_request(*cases))
 
 
 def test_every_cell_of_a_compared_case() -> None:
@@ -31,52 +34,62 @@ def test_every_cell_of_a_compared_case() -> None:
         after=measurement("int8-dynamic", weights=6 * MIB, peak=4 * MIB, size=3 * MIB, score=0.982),
         timed=SLOWER,
         agreement=Agreement(1000, 12, 8, 22),
-        verdicts=(verdict(limit("max_memory_growth", 0.3, "30%"), "pass", 0.25),),
+        verdicts=(
+            verdict(limit("max_memory_growth", 0.3, "30%"), "pass", 0.25),
+            verdict(limit("max_slowdown", 0.1, "10%"), "fail", 0.25),
+        ),
     )
     block = _block(against(ORIGINAL), changed)
     assert block.title == "digits-vit against 0f1e2d3c4b5a"
     assert block.conditions == (
-        "accuracy on 360 examples; memory and latency of batch 1, 1 thread; in brackets: since 0f1e2d3c4b5a"
+        "accuracy on 360 examples; memory and latency of batch 1, 1 thread; 0f1e2d3c4b5a -> head"
     )
-    assert block.headers == ("recipe", "memory", "size", "latency", "accuracy", "flips", "verdict")
-    assert [row.cells for row in block.rows] == [
-        (
-            "original",
-            "8 MiB (0%)",
-            "4 MiB (0%)",
-            "4 ms -> 4 ms (0% [-5.36%, +4.3%])",
-            "97.5% (0 pp)",
-            "0 / 360",
-            "no limits",
-        ),
-        (
-            "int8-dynamic",
-            "10 MiB (+25%)",
-            "3 MiB (-25%)",
-            "4 ms -> 5 ms (+25% [+18.3%, +30.4%])",
-            "98.2% (loss 0.4 pp)",
-            "22 / 1000",
-            "pass",
-        ),
-    ]
-    assert {len(row.cells) for row in block.rows} == {len(HEADERS)} == {len(block.alignments)}
+    assert _table(against(ORIGINAL), changed) == {
+        "verdict": ("no limits", "✗ FAIL"),
+        "recipe": ("original", "int8-dynamic"),
+        "memory": ("8 MiB", "8 -> 10 MiB"),
+        "size": ("4 MiB", "4 -> 3 MiB"),
+        "accuracy": ("97.5%", "98.6 -> 98.2%"),
+        "flips": ("0.0%", "2.2%"),
+        "memory growth": ("-", "25 of 30%"),
+        "latency": ("4 -> 4 ms", "4 -> 5 ms"),
+        "slowdown": ("-", "✗ 25 of 10%"),
+    }
+    assert details(pull_request(against(ORIGINAL), changed)) == {
+        "verdict": ("no limits", "✗ FAIL"),
+        "recipe": ("original", "int8-dynamic"),
+        "memory": ("8 MiB (0%)", "10 MiB (+25%)"),
+        "size": ("4 MiB (0%)", "3 MiB (-25%)"),
+        "loss": ("0 pp (< 0.75)", "0.4 pp (< 1.2)"),
+        "flips": ("0 / 360", "22 / 1000"),
+        "latency": ("4 ms -> 4 ms", "4 ms -> 5 ms"),
+        "slowdown": ("0% [-5.36%, +4.3%]", "+25% [+18.3%, +30.4%]"),
+    }
+
+
+def test_what_has_not_changed_since_the_base_has_no_column() -> None:
+    assert list(_table(against())) == ["verdict", "recipe"]
+    smaller = against(before=measurement(None, size=4 * MIB), after=measurement(None, size=3 * MIB))
+    assert list(_table(smaller)) == ["verdict", "recipe", "size"]
 
 
 def test_a_gain_is_told_as_one_and_faster_is_less() -> None:
-    (row,) = _block(
-        against(
-            before=measurement(None, score=0.9),
-            after=measurement(None, score=0.9014),
-            timed=timing(200, 4_000_000, 3_200_000),  # 4 ms at the base, 3.2 ms at head
-        )
-    ).rows
-    assert (row.latency, row.score) == ("4 ms -> 3.2 ms (-20% [-24.3%, -16.6%])", "90.14% (gain 0.14 pp)")
+    made = against(
+        before=measurement(None, score=0.9),
+        after=measurement(None, score=0.9014),
+        timed=timing(200, 4_000_000, 3_200_000),  # 4 ms at the base, 3.2 ms at head
+    )
+    assert (_table(made)["latency"], _table(made)["accuracy"]) == (("4.0 -> 3.2 ms",), ("90.00 -> 90.14%",))
+    found = details(pull_request(made))
+    assert (found["slowdown"], found["loss"]) == (("-20% [-24.3%, -16.6%]",), ("-0.14 pp (< 0.75)",))
 
 
 def test_a_metric_that_is_better_when_lower_loses_when_it_rises() -> None:
     made = against(before=measurement(None, score=12.0), after=measurement(None, score=12.5), agreement=None)
-    (row,) = _block(replace(made, metric="my:perplexity", higher_is_better=False)).rows
-    assert (row.score, row.flips) == ("12.5 (loss 0.5)", "-")
+    found = replace(made, metric="my:perplexity", higher_is_better=False)
+    assert _table(found)["score"] == ("12.0 -> 12.5",)
+    assert details(pull_request(found))["loss"] == ("0.5",)
+    assert "flips" not in details(pull_request(found))
 
 
 @pytest.mark.parametrize(
@@ -90,22 +103,19 @@ def test_a_metric_that_is_better_when_lower_loses_when_it_rises() -> None:
 def test_the_interval_of_a_slowdown_has_the_smaller_end_first_and_too_few_pairs_have_none(
     pairs: int, told: str
 ) -> None:
-    (row,) = _block(against(timed=timing(pairs, 4_000_000, 5_000_000))).rows
-    assert row.latency == f"4 ms -> 5 ms ({told})"
+    made = pull_request(against(timed=timing(pairs, 4_000_000, 5_000_000)))
+    assert details(made)["slowdown"] == (told,)
 
 
 def test_a_difference_too_small_for_a_share_is_told_in_bytes() -> None:
-    (row,) = _block(
-        against(before=measurement(None, size=64 * MIB, peak=4 * MIB), after=measurement(None, size=64 * MIB + 4))
-    ).rows
-    assert row.size == "64 MiB (+4 B)"
-    (row,) = _block(against(before=measurement(None, size=64 * MIB), after=measurement(None, size=64 * MIB - 12))).rows
-    assert row.size == "64 MiB (-12 B)"
+    for more, told in ((4, "64 MiB (+4 B)"), (-12, "64 MiB (-12 B)")):
+        made = against(before=measurement(None, size=64 * MIB), after=measurement(None, size=64 * MIB + more))
+        assert _table(made)["size"] == details(pull_request(made))["size"] == (told,)
 
 
 def test_without_a_base_there_is_nothing_to_tell_but_why() -> None:
     bound = limit("max_size_growth", 0.02, "2%")
-    rows = _block(
+    cases = (
         against("a", status="new"),
         against("b", status="failed", verdicts=(verdict(bound, "inconclusive"),)),
         against("c", status="unusable", verdicts=(verdict(bound, "not measured"),)),
@@ -113,20 +123,22 @@ def test_without_a_base_there_is_nothing_to_tell_but_why() -> None:
         replace(against("e"), error=CaseError("load", "no")),
         against("f", status="new", limits=(bound,)),
         against("g", status="unusable"),
-    ).rows
-    assert [row.verdict for row in rows] == [
+        against("h", status="unpaired"),
+    )
+    found = _table(*cases)
+    assert found["verdict"] == (
         "new",
-        "no base: it fails",
-        "FAIL, no base: it cannot run",
-        "no base: it fails",
-        "error",
+        "no base",
+        "✗ FAIL",
+        "no base",
+        "✗ ERROR",
         "new",
-        "no base: it cannot run",
-    ]
-    assert [row.memory for row in rows] == ["-", "8 MiB", "8 MiB", "8 MiB", "-", "-", "8 MiB"]
-    assert rows[0].cells == ("a", "-", "-", "-", "-", "-", "new")
-    strict = replace(pull_request(rows[1].case), strict=True)
-    assert tables(strict)[0].rows[0].verdict == "FAIL, no base: it fails"
+        "no base",
+        "not compared",
+    )
+    assert found["size growth"] == ("-", "? - of 2%", "✗ - of 2%", "-", "-", "-", "-", "-")
+    strict = replace(pull_request(cases[1]), strict=True)
+    assert table(strict)["verdict"] == ("✗ FAIL",)
 
 
 def test_a_block_is_red_where_one_of_its_rows_is() -> None:
@@ -135,12 +147,11 @@ def test_a_block_is_red_where_one_of_its_rows_is() -> None:
 
 
 def test_cases_with_a_base_have_blocks_of_their_own_and_no_original_of_the_others() -> None:
-    told = tables(pull_request(case("a"), against("a"), case("b"), against("b")))
+    told = blocks(pull_request(case("a"), against("a"), case("b"), against("b")))
     assert [(block.title, [row.recipe for row in block.rows]) for block in told] == [
         ("digits-vit", ["original", "a", "b"]),
         ("digits-vit against 0f1e2d3c4b5a", ["a", "b"]),
     ]
-    assert [block.model for block in blocks(pull_request(case("a"), against("a")))] == ["digits-vit"]
 
 
 def test_each_machine_has_its_own_tables_and_each_says_which_it_is() -> None:
@@ -156,7 +167,7 @@ def test_each_machine_has_its_own_tables_and_each_says_which_it_is() -> None:
         ),
         other_machines=(other, gpu, None),
     )
-    found = tables(told)
+    found = blocks(told)
     assert [block.title for block in found] == [
         "digits-vit on machine 1 (Example CPU, AVX512)",
         "digits-vit on machine 2 (Other CPU, AVX2)",
@@ -164,13 +175,13 @@ def test_each_machine_has_its_own_tables_and_each_says_which_it_is() -> None:
         "digits-vit on machine 3 (H100, CUDA 13, Example CPU, AVX512)",
         "digits-vit on machine 4 (unknown: nothing was measured there)",
     ]
-    assert isinstance(found[1], Block)
-    assert found[1].rows[0].size == "1 MiB"
+    assert table(told, 1)["memory"] == ("8 MiB", "2 MiB")
+    assert "size" not in table(told, 1), "1 MiB on both sides of that machine"
 
 
 def test_two_bases_are_two_tables() -> None:
     told = pull_request(against("a"), replace(against("b"), base=Base("saved.json", "compared")))
-    assert [block.title for block in tables(told)] == [
+    assert [block.title for block in blocks(told)] == [
         "digits-vit against 0f1e2d3c4b5a",
         "digits-vit against saved.json",
     ]
@@ -218,20 +229,13 @@ def test_what_the_base_does_not_have_is_not_compared() -> None:
     assert compared(against(status="new")) == ()
 
 
-def test_an_ordinary_record_has_the_tables_that_it_had() -> None:
-    told = record(case("a"), case("b", "other"))
-    assert tables(told) == blocks(told)
-    assert [block.title for block in tables(told)] == ["digits-vit", "other"]
-
-
-@pytest.mark.parametrize("timed", [SAME, None])
+@pytest.mark.parametrize("timed", [SLOWER, None])
 def test_no_latency_without_pairs(timed: Timing | None) -> None:
-    (row,) = _block(against(timed=timed)).rows
-    assert (row.latency == "-") == (timed is None)
+    assert ("latency" in _table(against(timed=timed))) == (timed is not None)
 
 
 def test_a_base_has_the_name_that_the_record_gives_it() -> None:
-    (block,) = tables(pull_request(replace(against(), base=Base(f"x\n{BASE}", "compared"))))
+    (block,) = blocks(pull_request(replace(against(), base=Base(f"x\n{BASE}", "compared"))))
     assert block.title == f"digits-vit against x {BASE}"
 
 

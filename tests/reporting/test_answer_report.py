@@ -10,6 +10,7 @@ import pytest
 
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.reporting import github_annotations, junit
+from pytest_modelopt.reporting.detail_columns import legend
 from pytest_modelopt.reporting.failure_text import explain
 from pytest_modelopt.reporting.markdown import render
 from pytest_modelopt.reporting.sentences import items
@@ -20,6 +21,8 @@ from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import dumps, loads
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.verdicts import Finding
+from tests.reporting import drawn_tables
+from tests.reporting.drawn_tables import table
 from tests.reporting.hostile_texts import HOSTILE
 from tests.reporting.records_by_hand import case, limit, measurement, record
 
@@ -39,7 +42,7 @@ def many(count: int) -> Changed:
 
 
 def terminal(told: Record) -> list[str]:
-    return [text.strip() for text, _ in lines(told, 400)]
+    return [text.strip() for text, _ in lines(told, 400, verbose=True)]
 
 
 LINE = (
@@ -51,7 +54,8 @@ LINE = (
 def test_under_a_broken_limit_about_answers_the_examples_stand() -> None:
     of = changed()
     told = terminal(record(of))
-    assert told[told.index(LINE) - 1].startswith("FAIL digits-vit/int8-dynamic: max_flips 0% is broken")
+    assert told[told.index(LINE) - 2].startswith("FAIL digits-vit/int8-dynamic: max_flips 0% is broken")
+    assert told[told.index(LINE) - 1].startswith("Next: ")
     assert f"  {LINE}" in explain(of, strict=False).split("\n")
 
 
@@ -90,8 +94,9 @@ def cells(line: str) -> list[str]:
 
 
 def details(markdown: str) -> list[list[str]]:
-    """The rows of the folded tables, headers and rules included."""
-    (folded,) = [part for part in markdown.split("<details>")[1:] if "Environment" not in part]
+    """The rows of the folded tables of answers, headers and rules included."""
+    others = ("Environment", "intervals, coverage", "<summary>more about")
+    (folded,) = [part for part in markdown.split("<details>")[1:] if not any(text in part for text in others)]
     return [cells(line) for line in folded.split("\n") if line.startswith("|")]
 
 
@@ -111,7 +116,7 @@ def test_markdown_has_a_table_of_them_with_what_each_means() -> None:
 def test_a_case_that_holds_has_its_table_too_and_one_without_changes_has_none() -> None:
     assert len(details(render(record(changed(CHANGED, limit("max_flips", 0.5, "50%")))))) == 5
     for nothing in (None, Changed((), (), (), ())):
-        assert "<details><summary>digits" not in render(record(changed(nothing)))
+        assert "predictions changed" not in render(record(changed(nothing)))
 
 
 def test_the_table_of_many_says_how_many_more_there_are() -> None:
@@ -150,7 +155,7 @@ def test_the_five_worst_slices_stand_in_the_details() -> None:
 
 def test_slices_that_lost_nothing_are_not_worth_a_table() -> None:
     gained = Slices(("a", "b"), False, (180, 180), (0.0, -0.01), (0, 0), (0, 2))
-    assert "<summary>digits" not in render(record(changed(None, slices=gained)))
+    assert "the worst slices" not in render(record(changed(None, slices=gained)))
 
 
 def test_slices_of_another_metric_have_a_drop_only() -> None:
@@ -177,18 +182,21 @@ def test_no_name_of_a_slice_becomes_structure(hostile: str) -> None:
         assert line.isprintable()
 
 
+def scored(metric: str) -> Record:
+    """Scores that differ, so that they have a column."""
+    return record(case(metric=metric, variant=measurement("int8-dynamic", score=0.9)))
+
+
 def test_a_metric_cannot_break_the_header() -> None:
     for metric in ("a|b", "x" * 40, "<b>", "", "shop.metrics:mean_error"):
-        (block,) = blocks(record(replace(case(), metric=metric)))
-        assert "score" in block.headers
-        assert re.search(r"\| +score \|", render(record(replace(case(), metric=metric))))
+        assert "score" in table(scored(metric))
+        assert re.search(r"\| +score \|", render(scored(metric)))
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "top-5", "agreement", "sqnr", "WordErrorRate"])
 def test_a_short_metric_is_the_header_of_its_scores(metric: str) -> None:
-    (block,) = blocks(record(case(metric=metric)))
-    assert block.headers[6] == metric
-    assert f" {metric} |" in render(record(case(metric=metric)))
+    assert metric in table(scored(metric))
+    assert f" {metric} |" in render(scored(metric))
 
 
 def test_the_upper_end_of_an_interval_stands_beside_the_drop() -> None:
@@ -201,11 +209,10 @@ def test_the_upper_end_of_an_interval_stands_beside_the_drop() -> None:
         ),
         interval=Interval(0.4, 0.6213, "paired bootstrap", 2000, 7),
     )
-    (block,) = blocks(record(of))
-    assert block.rows[1].drop == "0.5 (< 0.62)"
-    assert "(drop: with its 95% bound)" in block.conditions
-    (block,) = blocks(record(replace(of, inference="population")))
-    assert "(drop: with its 95% bound, which limits are judged by)" in block.conditions
+    assert drawn_tables.details(record(of))["drop"] == ("0.5 (< 0.62)",)
+    assert legend(blocks(record(of))[0]).endswith("; drop: with its 95% bound")
+    judged = record(replace(of, inference="population"))
+    assert legend(blocks(judged)[0]).endswith("; drop: with its 95% bound, which limits are judged by")
 
 
 def test_counts_and_the_worst_slice_are_properties_of_the_test() -> None:

@@ -72,7 +72,8 @@ def test_a_notice_stands_where_a_limit_is_less_strict_and_an_error_where_one_is_
     told = pull_request(GREW, told=replace(AGAINST, loosened=(LOOSENED,)))
     error, notice = github_annotations.annotations(told, workspace="/w", rootdir="/w/sub")
     assert error.startswith(
-        "::error file=sub/budgets.yaml,line=31,title=digits-vit/int8-dynamic%3A max_size_growth is broken::digits-vit/"
+        "::error file=sub/budgets.yaml,line=31,title=digits-vit/int8-dynamic%3A max_size_growth is broken::"
+        "max_size_growth 2%25: "
     )
     assert notice == (
         "::notice file=sub/budgets.yaml,line=12,title=digits-vit/int8-dynamic%3A max_memory is less strict than at the "
@@ -209,13 +210,13 @@ def test_causes_that_differ_are_each_told() -> None:
     ]
 
 
-def test_the_closing_line_says_what_no_count_says() -> None:
+def test_the_first_line_says_what_no_count_says() -> None:
     """Nothing but a loosened limit makes the run red."""
     loosened = Loosening("m/bf16", "max_size", "relaxed", "1 MiB", "2 MiB", "+100%", "budgets.yaml", 3)
     against = Against("revision", "HEAD", "0" * 40, "1" * 40, True, loosened=(loosened,))
     made = replace(record(case(limits=())), against=against, no_loosening=True)
-    assert lines(made, 120)[-1][0].startswith("modelopt: FAILED; 1 case: ")
-    assert lines(replace(made, no_loosening=False), 120)[-1][0].startswith("modelopt: 1 case: ")
+    assert lines(made, 120)[0][0].startswith("modelopt: FAILED. 1 case: ")
+    assert lines(replace(made, no_loosening=False), 120)[0][0].startswith("modelopt: passed. 1 case: ")
 
 
 def test_a_base_that_did_not_run_is_explained_once() -> None:

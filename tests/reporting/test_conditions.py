@@ -71,9 +71,16 @@ def test_one_note_speaks_for_all_comparisons_that_were_disturbed() -> None:
     (note,) = [item for item in told if "disturbed" in item.title]
     assert note.label == "NOTE"
     assert note.text == (
-        "1 of 2 comparisons timed on a disturbed machine (other processes kept 0.97 of 2 cores busy, load average "
-        "0.5): digits-vit/a"
+        "busy: 1 of 2 comparisons timed on a disturbed machine; at worst, digits-vit/a: other processes kept 0.97 of 2 "
+        "cores busy, load average 0.5"
     )
+
+
+def test_what_workers_did_alike_in_several_comparisons_is_one_note() -> None:
+    spinning = timing(conditions=replace(QUIET, variant=WorkerUse(1, 0.9)))
+    told = [item.text for item in items(record(case("a", timing=spinning), case("b", timing=spinning), case("c")))]
+    assert len(told) == 1
+    assert told[0].startswith("digits-vit/a, digits-vit/b: the variant kept 0.9 cores busy when it was not its turn")
 
 
 def test_a_broken_timed_limit_says_that_the_machine_was_disturbed() -> None:

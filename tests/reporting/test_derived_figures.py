@@ -10,9 +10,9 @@ from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.plugin.comparison import Comparison, NotMeasured
 from pytest_modelopt.reporting.junit import properties
 from pytest_modelopt.reporting.messages.verdicts import format_verdict
-from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.case import Case, CaseError
+from tests.reporting.drawn_tables import details, table
 from tests.reporting.records_by_hand import case, limit, measurement, record, timing
 
 
@@ -30,8 +30,8 @@ def test_a_drop_is_what_was_counted_in_the_table_the_sentence_and_the_properties
     assert 381 / 400 - 318 / 400 != 63 / 400
     judged = judge(lost, timed_limits=0)
     assert "15.8 pp measured" in format_verdict(judged, judged.verdicts[0])
-    row = next(row for block in blocks(record(judged)) for row in block.rows if row.case is not None)
-    assert row.drop.startswith("15.8 pp")
+    assert table(record(judged))["drop"] == ("", "✗ 15.8 of 1 pp")
+    assert details(record(judged))["drop"][0].startswith("15.8 pp")
     assert dict(properties(judged))["modelopt.drop"] == Comparison(judged).accuracy_drop == 63 / 400
 
 

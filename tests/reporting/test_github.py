@@ -18,8 +18,7 @@ def test_a_broken_limit_is_an_error_at_its_line() -> None:
         record(broken("int8-dynamic")), workspace="/w/repo", rootdir="/w/repo/models"
     ) == [
         "::error file=models/budgets.yaml,line=23,title=digits-vit/int8-dynamic%3A max_memory is broken::"
-        "digits-vit/int8-dynamic: max_memory 3 MiB is broken: 3.75 MiB measured, 25%25 more than the limit."
-        " (budgets.yaml:23)"
+        "max_memory 3 MiB: 3.75 MiB (+25%25)"
     ]
 
 

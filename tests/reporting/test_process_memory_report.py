@@ -9,7 +9,8 @@ from pytest_modelopt.reporting.sentences import items
 from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.measurement import Measurement, ProcessMemory
-from tests.reporting.records_by_hand import MIB, case, measurement, record
+from tests.reporting.drawn_tables import details, table
+from tests.reporting.records_by_hand import MIB, case, limit, measurement, record, verdict
 
 
 def with_process(side: Measurement, *runs_mib: float, runtime: str | None = None) -> Measurement:
@@ -25,27 +26,44 @@ IN_TORCH = case("int8-dynamic", reference=measurement(None))
 
 
 def test_a_foreign_variant_and_its_original_show_process_memory_and_the_table_says_so() -> None:
+    told = table(record(CONVERTED))
+    assert told["process memory"] == ("40 MiB", "30 MiB")
+    assert "memory" not in told
     (block,) = blocks(record(CONVERTED))
-    assert [row.memory for row in block.rows] == ["40 MiB*", "30 MiB (-25%)*"]
-    assert block.conditions.endswith("memory of batch 1 (* memory of fresh processes by memray, for LiteRT)")
+    assert block.conditions.endswith("memory of batch 1; process memory: of fresh processes, by memray, for LiteRT")
+    assert details(record(CONVERTED))["memory"] == ("30 MiB (-25%)*",)
 
 
-def test_beside_variants_in_torch_the_original_has_a_figure_by_each_meter() -> None:
-    (block,) = blocks(record(IN_TORCH, CONVERTED))
-    assert [row.memory for row in block.rows] == ["8 MiB, 40 MiB*", "2 MiB (-75%)", "30 MiB (-25%)*"]
+def test_beside_variants_in_torch_each_meter_has_a_column_of_its_own() -> None:
+    told = table(record(IN_TORCH, CONVERTED))
+    assert (told["memory"], told["process memory"]) == (("8 MiB", "2 MiB", "-"), ("40 MiB", "-", "30 MiB"))
 
 
-def test_in_torch_alone_nothing_is_marked_though_a_limit_asked_for_process_memory() -> None:
+def test_a_limit_stands_in_the_column_of_the_meter_that_it_is_judged_by() -> None:
+    bounds = [limit("max_memory", 20 * MIB, "20 MiB"), limit("max_process_memory", 50 * MIB, "50 MiB")]
+    outcomes = (verdict(bounds[1], "pass", 30 * MIB), verdict(bounds[0], "fail", 30 * MIB))
+    told = table(record(replace(CONVERTED, limits=tuple(bounds), verdicts=outcomes)))
+    assert told["process memory"] == ("40 MiB", "✗ 30 of 20 MiB"), "of two limits the one that is broken"
+    in_torch = case(
+        "r",
+        reference=ORIGINAL,
+        variant=with_process(measurement("r", weights=MIB, peak=MIB), 12, 12, 12),
+        verdicts=(verdict(bounds[1], "pass", 12 * MIB),),
+    )
+    told = table(record(in_torch))
+    assert (told["memory"], told["process memory"]) == (("8 MiB", "2 MiB"), ("40 MiB", "12 of 50 MiB"))
+
+
+def test_in_torch_alone_nothing_is_said_of_processes() -> None:
     measured = case("r", reference=ORIGINAL, variant=with_process(measurement("r", weights=MIB, peak=MIB), 12, 12, 12))
-    (block,) = blocks(record(measured))
-    assert [row.memory for row in block.rows] == ["8 MiB", "2 MiB (-75%)"]
-    assert "*" not in block.conditions
+    told = record(measured)
+    assert table(told)["memory"] == ("8 MiB", "2 MiB")
+    assert "process" not in " ".join([*table(told), blocks(told)[0].conditions])
 
 
 def test_a_foreign_variant_without_process_memory_shows_nothing_rather_than_torchs_share() -> None:
     variant = replace(measurement("onnx"), runtime="LiteRT", weights_bytes=None, call_peak_bytes=None)
-    rows = blocks(record(case("onnx", variant=variant)))[0].rows
-    assert [row.memory for row in rows] == ["-", "-"]
+    assert not {"memory", "process memory"} & set(table(record(case("onnx", variant=variant))))
 
 
 def _told(*cases: Case) -> list[str]:
@@ -69,7 +87,7 @@ def test_why_it_was_not_measured_is_told_in_words() -> None:
 
 def test_the_mark_is_no_emphasis_in_markdown_and_stands_in_the_terminal() -> None:
     assert "30 MiB (-25%)* |" in markdown.render(record(CONVERTED)).replace("  ", " ")
-    assert any("40 MiB*" in text for text, _ in terminal.lines(record(CONVERTED), 200))
+    assert any("(-25%)*" in text for text, _ in terminal.lines(record(CONVERTED), 200, verbose=True))
 
 
 def test_junit_properties_name_the_meter_where_it_is_not_torchs_allocator() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from pytest_modelopt.reporting import github_annotations
-from pytest_modelopt.reporting.failure_text import explain
+from pytest_modelopt.reporting.failure_text import explain, in_short
 from pytest_modelopt.reporting.markdown import render
+from pytest_modelopt.reporting.messages.findings import MESSAGES
+from pytest_modelopt.reporting.messages.next_steps import ONLY_EXPLAINS
 from pytest_modelopt.reporting.sentences import items, items_by_case
 from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.case import Case, CaseError, Expected
@@ -74,6 +77,67 @@ def test_the_likely_cause_counts_what_the_recipe_left_alone() -> None:
     )
 
 
+def test_what_a_finding_says_of_layers_is_not_said_again_by_the_coverage() -> None:
+    """The doctor's sentence names the layers that were left alone, under a limit on what it explains."""
+    layers = (LayerCoverage("a", "Linear", 6 * MIB, 6 * MIB), LayerCoverage("b", "Conv2d", 2 * MIB, 0))
+    kind = {"type": "Conv2d", "layers": 1, "weight_bytes": 2 * MIB, "weight_share": 0.25, "multiply_adds_share": None}
+    found: dict[str, Any] = {
+        "types": [{**kind, "derived_from": None, "changed_by": ["int8-static"]}],
+        "recipes": ["int8-dynamic"],
+        "changes": ["Linear"],
+    }
+    left_alone = Finding("left-alone", found, ("size",))
+    for name, rest in (("max_size", ""), ("min_accuracy", "; left alone: 1 Conv2d (2 MiB)")):
+        made = case(verdicts=(verdict(limit(name, 1.0, "1 B"), "fail", 2.0),), coverage=Coverage(layers, ()))
+        (item,) = items(record(replace(made, findings=(left_alone,))))
+        assert item.why == (f"int8-dynamic changed 75% of the weight bytes{rest}",)
+        assert ("1 Conv2d (2 MiB" in item.told_below[0]) == (name == "max_size")
+
+
+def test_under_each_red_sentence_stands_one_thing_to_do() -> None:
+    """What was found, or the next step for that kind of limit; what is not decided says itself what it takes."""
+    explore = "pytest-modelopt explore"
+    steps = {
+        "max_memory": f"look for a recipe with a smaller peak: {explore}",
+        "min_speedup": f"look for a recipe with faster calls on this machine: {explore}",
+        "max_flips": "take a milder setting of the recipe, or see which layers cost the answers: "
+        f"{explore} --sensitivity",
+        "max_size_growth": "look for it in what changed since the base; where it is meant, waive it or",
+    }
+    for name, step in steps.items():
+        (item,) = items(record(case(verdicts=(verdict(limit(name, 1.0, "1"), "fail", 2.0),))))
+        accept = "state another limit (budgets.yaml:23)"
+        end = accept if name == "max_size_growth" else f"where this is good enough, {accept}"
+        assert item.told_below == (f"Next: {step}{' ' if name == 'max_size_growth' else '; '}{end}",)
+    of_file = case(verdicts=(verdict(limit("max_size", 1.0, "1"), "fail", 2.0),))
+    (item,) = items(record(replace(of_file, id="budgets.yaml::digits-vit::int8-dynamic")))
+    assert item.told_below[0].startswith(
+        "Next: look for a recipe with smaller files: pytest-modelopt explore digits-vit; "
+    )
+    (item,) = items(record(case(verdicts=(verdict(limit("max_flips", 1.0, "1"), "not measured"),))))
+    assert item.told_below == ("Next: give it what it lacks, or take the limit away (budgets.yaml:23)",)
+    (item,) = items(record(case(verdicts=(verdict(limit("min_speedup", 1.0, "1"), "inconclusive", 1.0),))))
+    assert item.told_below == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text", "measured", "told"),
+    [
+        ("max_memory", MIB, "1 MiB", 1.0676 * MIB, "max_memory 1 MiB: 1.07 MiB (+6.8%)"),
+        ("min_speedup", 1.3, "1.3x", 1.01, "min_speedup 1.3x: 1.01x (-22%)"),
+        ("min_memory_reduction", 0.6, "60%", 0.45, "min_memory_reduction 60%: 45% (-15 pp)"),
+        ("max_accuracy_drop", 0.01, "1 pp", 0.16, "max_accuracy_drop 1 pp: 16 pp (+15 pp)"),
+        ("max_memory", MIB, "1 MiB", MIB + 1, "max_memory 1 MiB: 1.000001 MiB (+0.000095%)"),
+    ],
+)
+def test_a_broken_limit_in_short(name: str, value: float, text: str, measured: float, told: str) -> None:
+    one = case(verdicts=(verdict(limit(name, value, text), "fail", measured, "measured"),))
+    assert in_short([one], strict=False) == told
+    other = replace(one, id="another", recipe="bf16")
+    both = in_short([one, case("fine"), other], strict=False)
+    assert both == f"digits-vit/int8-dynamic: {told}; digits-vit/bf16: {told}"
+
+
 def test_the_multiply_adds_of_what_was_changed_are_told_where_they_were_counted() -> None:
     layers = (LayerCoverage("a", "Linear", 250, 250, 4, 4), LayerCoverage("b", "Conv2d", 750, 750, 996, 0))
     bound = limit("max_memory", MIB, "1 MiB")
@@ -105,10 +169,24 @@ def test_a_finding_is_told_once_where_a_case_is_read_as_a_whole() -> None:
     assert explain(of, strict=False).count("of the memory") == 1
     shown = [text.strip() for text, _ in lines(record(of), 160)]
     assert shown.count("of the memory") == 1
-    assert shown[shown.index("of the memory") - 1].startswith("FAIL digits-vit/int8-dynamic: max_memory"), (
-        "under the first limit of it"
-    )
+    above = shown[shown.index("of the memory") - 1]
+    assert above.startswith("FAIL digits-vit/int8-dynamic: max_memory"), "under the first limit of it"
     assert render(record(of)).count("- of the memory") == 1
+
+
+def test_a_finding_that_only_explains_leaves_the_next_step_to_say_and_comes_last() -> None:
+    layer = {"type": "Conv2d", "layers": 1, "weight_bytes": 2 * MIB, "weight_share": 0.25, "multiply_adds_share": None}
+    types: Any = [{**layer, "derived_from": None, "changed_by": ["int8-static"]}]
+    why = Finding("size-in-file", {"no_tensor_bytes": 512, "other_no_tensor_bytes": 256}, ("size",))
+    way = Finding("left-alone", {"types": types, "recipes": ["int8-dynamic"], "changes": ["Linear"]}, ("size",))
+    broken_size = case(verdicts=(verdict(limit("max_size", 1.0, "1 B"), "fail", 2.0),))
+    (item,) = items(record(replace(broken_size, findings=(why,))))
+    assert item.told_below[0].startswith("of the saved file what is no tensor in it")
+    assert item.told_below[1].startswith("Next: look for a recipe with smaller files")
+    (item,) = items(record(replace(broken_size, findings=(why, way))))
+    assert item.told_below[0].startswith("1 Conv2d (2 MiB")
+    assert len(item.told_below) == 2
+    assert MESSAGES.keys() >= ONLY_EXPLAINS
 
 
 def test_of_a_case_whose_limits_hold_only_what_matters_is_a_note() -> None:
@@ -235,8 +313,10 @@ def test_a_failed_test_has_a_line_of_its_own() -> None:
     title = "digits-vit/b: error while loading the model or its data"
     message = "the original cannot be measured: FileNotFoundError: best.pt"
     assert explain(failed("b"), strict=False, first="digits-vit/a") == f"{title}: {message} (as in digits-vit/a)"
+    assert in_short([failed("b")], strict=False) == f"error while loading the model or its data: {message}"
     assert explain(failed("b"), strict=False).splitlines() == [
         f"{title}: {message}",
+        '  Next: mend that, and run it alone: pytest --modelopt "budgets.yaml::digits-vit/b"',
         "  the file is",
         "  missing",
         "  the worker's last output:",

@@ -108,6 +108,14 @@ def _scores_flattened(case: MeasuredCase, found: Parameters) -> str:
     )
 
 
+def _untrained(case: MeasuredCase, found: Parameters) -> str:
+    return (
+        f"nothing was trained after {enumerated(found['recipes'])}: train what is left, by "
+        "`finetune=package.module:function` in the recipe (called with the model and batches of `calibration`), or "
+        "prune less"
+    )
+
+
 def _layers_at_fault(case: MeasuredCase, found: Parameters) -> str:
     named = enumerated([f"`{each['name']}` ({each['kind']})" for each in found["layers"]], 8)
     stay = "stays" if len(found["layers"]) == 1 else "stay"
@@ -191,6 +199,7 @@ MESSAGES: dict[str, Message] = {
     "slice-collapse": _slice_collapse,
     "churn": _churn,
     "scores-flattened": _scores_flattened,
+    "untrained": _untrained,
     "layers-at-fault": _layers_at_fault,
     "over-pruned": _over_pruned,
     "does-not-reload": _does_not_reload,

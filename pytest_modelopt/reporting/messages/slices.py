@@ -20,6 +20,7 @@ from pytest_modelopt.results.answers import Slices
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.figures import format_count, format_first, format_points
 from pytest_modelopt.results.verdicts import Limit, Verdict
+from pytest_modelopt.statistics.proportions import drop_bounds
 
 _NAMED = 3
 _LONGEST_TITLE = 60
@@ -82,7 +83,7 @@ def _on_the_set(case: MeasuredCase, verdict: Verdict, rows: Sequence[SliceRow]) 
         return f"at worst {format_slice(case, worst, limit)}{f'; {small}' if small else ''}"
     assert verdict.measured is not None
     text = f"{format_slice(case, worst, limit)}{beyond_limit(case, limit, verdict.measured)}"
-    if worst in too_small(case, limit):
+    if worst in too_small(case, limit) and not _is_certain(worst, limit):
         enough = math.ceil(1 / Fraction(repr(limit.value)))
         text += (
             f"; with {_examples(worst.examples)} a single one is {format_points(1 / worst.examples)}, more than the "
@@ -96,6 +97,15 @@ def _on_the_set(case: MeasuredCase, verdict: Verdict, rows: Sequence[SliceRow]) 
     if others:
         text += f"; {len(others):,} more of {len(rows):,} slices beyond the limit: {_listed(others)}"
     return text
+
+
+def _is_certain(row: SliceRow, limit: Limit) -> bool:
+    """Whether the slice lost so many examples that their number says something beyond them: the one-sided 95% bound of
+    its drop is beyond the limit, too."""
+    if row.lost is None or row.won is None:
+        return False
+    low, _ = drop_bounds(row.lost, row.won, row.examples)
+    return low > limit.value
 
 
 def _in_the_population(case: MeasuredCase, verdict: Verdict, rows: Sequence[SliceRow]) -> str:

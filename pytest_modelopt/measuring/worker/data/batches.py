@@ -18,6 +18,8 @@ from pytest_modelopt.optimizing.nests import PLAIN, cut, held, joined, mapped, s
 SCORING_BATCH = 64
 """Examples per batch where the data does not come in batches of its own."""
 
+_NAMES_SHOWN = 8
+
 LABELS = ("labels", "label")
 """Names of the targets in a batch that is one dict."""
 
@@ -98,9 +100,14 @@ def _raw_batches(data: Any, what: str, *, needs_targets: bool, batch_of: BatchOf
         return data
     raise VariantError(
         f"the {what} is a {type(data).__name__}; give (inputs, targets) tensors, a Dataset, a DataLoader or an "
-        "iterable of such batches"
-        + (" (a dict must hold the targets as `labels`)" if isinstance(data, Mapping) and needs_targets else "")
+        "iterable of such batches" + (_no_labels(data) if isinstance(data, Mapping) and needs_targets else "")
     )
+
+
+def _no_labels(batch: Mapping[Any, Any]) -> str:
+    """What a dict without targets holds, among which they may stand under another name."""
+    names = ", ".join(f"`{name}`" for name in list(batch)[:_NAMES_SHOWN])
+    return f"; this dict holds {names or 'nothing'}, and no `labels`: put the targets into it under that name"
 
 
 def _is_whole_pair(data: Any) -> bool:
@@ -211,13 +218,25 @@ def _checked(batch: Any, index: int, what: str, *, needs_targets: bool, batch_of
             + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
             + "; each batch must be (inputs, targets), or a dict with `labels`"
             + (f": {_UNLABELLED}" if alone else "" if needs_targets else ", or (inputs,)")
+            + (_no_labels(batch) if isinstance(batch, Mapping) else "")
         )
+    _refuse_single_example(batch, index, what)
     inputs = inputs_of(batch[0], f"inputs of the {what}")
     made = Batch(inputs, None if len(batch) == 1 else checked_targets(batch[1], index, what))
     if batch_of is not None:
         return replace(made, stated=_stated_examples(batch_of, made, index, what))
     _require_examples(made, index, what)
     return made
+
+
+def _refuse_single_example(batch: Sequence[Any], index: int, what: str) -> None:
+    """(inputs, one target), as in a list of examples: a batch has a target for each of its examples."""
+    target = batch[1] if len(batch) == 2 else None
+    if isinstance(target, (int, float, str)) or (target is not None and _are_numbers(target) and not target.ndim):
+        raise VariantError(
+            f"entry {index} of the {what} is (inputs, one target), which is a single example and no batch: give all "
+            "examples at once, (torch.stack(inputs), torch.tensor(targets)), or a Dataset or DataLoader of them"
+        )
 
 
 def _stated_examples(batch_of: BatchOf, batch: Batch, index: int, what: str) -> int:
