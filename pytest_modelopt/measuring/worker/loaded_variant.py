@@ -125,6 +125,7 @@ class LoadedVariant(CalledVariant):
             higher_is_better,
             has_compiler=is_dynamo_here(),
             provenance=self._provenance,
+            digest=self._known.get("digest"),
             called=self._shape(),
         )
 
@@ -156,7 +157,7 @@ class LoadedVariant(CalledVariant):
         known = None if self._data.examples_in_call == 0 else self._data.known_targets
         if self._metric is None or self._metric.misfit is None or known is None:
             return
-        why = self._metric.misfit(answer, known)
+        why = self._metric.misfit(answer, known, self._data.examples_in_call)
         if why:
             raise VariantError(why)
 
