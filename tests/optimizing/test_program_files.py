@@ -106,6 +106,39 @@ def test_several_outputs_are_a_dict_and_one_is_a_tensor(two: str, halved: str) -
     torch.testing.assert_close(call(original(halved, x), x), x @ torch.from_numpy(WEIGHT), rtol=0.01, atol=0.05)
 
 
+def test_outputs_are_taken_by_the_names_that_the_original_gives_them(two: str, folder: Path) -> None:
+    """Both have one shape: by their order alone they would be taken for each other."""
+    answer = {"doubled": 2 * expected(batch()), "logits": expected(batch())}
+    program = load(two, "two.onnx", batch(), answer, {})
+    torch.save(program, folder / "by_name.pt")
+    for model in (program, load_saved(folder / "by_name.pt")):
+        found = call(model, batch())
+        assert list(found) == list(answer)
+        for name in answer:
+            torch.testing.assert_close(found[name], answer[name])
+    other = load(two, "two.onnx", batch(), {"first": answer["logits"], "second": answer["doubled"]}, {})
+    torch.testing.assert_close(call(other, batch())["first"], answer["logits"])
+
+
+def test_answers_in_other_numbers_or_of_another_count_are_told_with_both_sides(two: str, folder: Path) -> None:
+    nodes = [helper.make_node("Cast", ["x"], ["counted"], to=TensorProto.INT8)]
+    ports = (("x", TensorProto.FLOAT), ("counted", TensorProto.INT8))
+    given, counted = ([helper.make_tensor_value_info(name, kind, ["n", 3])] for name, kind in ports)
+    graph = helper.make_graph(nodes, "counts", given, counted)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), folder / "counts.onnx"
+    )
+    x = torch.ones(2, 3)
+    told = r"c answers \(int8\[2, 3\]\), and the original \(float32\[2, 3\]\): whole numbers in place of floating point"
+    with pytest.raises(ProgramFileError, match=told):
+        load(str(folder / "counts.onnx"), "c", x, x, {})
+    for whole in (x.long(), x.bool()):
+        assert torch.equal(call(load(str(folder / "counts.onnx"), "c", x, whole, {}), x), whole)
+    told = r"t answers \(float32\[4, 8\], float32\[4, 8\]\), and the original \(float32\[4, 8\]\)$"
+    with pytest.raises(ProgramFileError, match=told):
+        load(two, "t", batch(), expected(batch()), {})
+
+
 def test_whole_numbers_beyond_the_program_s_are_refused(two: str) -> None:
     program = original(two, batch())
     with pytest.raises(ValueError, match="the input ids holds whole numbers beyond the 32 bits"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import shlex
 from dataclasses import dataclass
 from functools import cache
 
@@ -26,6 +27,16 @@ class Runtime:
     """Distributions whose versions the record tells."""
     frames: tuple[str, ...]
     """Packages whose frames say nothing of a project, its converters included."""
+    alone: str = ""
+    """What pip installs without dependencies where that runs files; '' where the package needs what it asks for."""
+
+    @property
+    def way_in(self) -> str:
+        """How it is installed, as the end of a sentence; '' where nothing has to be."""
+        if self.extra is None:
+            return ""
+        alone = f"; to run files, `pip install --no-deps {shlex.quote(self.alone)}` is enough" if self.alone else ""
+        return f'run `pip install "pytest-modelopt[{self.extra}]"`{alone}'
 
 
 @cache

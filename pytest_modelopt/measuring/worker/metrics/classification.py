@@ -64,8 +64,8 @@ class Classification:
 
 
 def misfit(k: int, metric: str, outputs: Any, targets: KnownTargets, examples: int) -> str:
-    """Why the outputs of a call of so many examples cannot be scored with the targets of the data, for certain; '' where
-    they may be."""
+    """Why the outputs of a call of so many examples cannot be scored with the targets of the data, for certain; ''
+    where they may be."""
     scores = scored_tensor(outputs, examples, 2)
     if scores is None:
         return ""

@@ -10,4 +10,5 @@ RUNTIME = Runtime(
     file_module="pte_file_module",
     packages=("executorch",),
     frames=("executorch",),
+    alone="executorch>=1.5",
 )
