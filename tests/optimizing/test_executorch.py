@@ -127,27 +127,34 @@ def test_its_memory_is_that_of_another_runtime() -> None:
     assert runtime_of(program.engine.program) == "ExecuTorch"
 
 
-def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def forget_executorch(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [each for each in sys.modules if each.partition(".")[0] == "executorch"]:
         monkeypatch.delitem(sys.modules, name)
+
+
+def test_without_the_package_the_ways_to_install_it_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_executorch(monkeypatch)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if not (Path(path) / "executorch").exists()])
     told = (
-        'open.pte needs ExecuTorch, and executorch is not installed: run `pip install "pytest-modelopt[executorch]"`; to '
-        "run files, `pip install --no-deps 'executorch>=1.5'` is enough"
+        'open.pte needs ExecuTorch, and executorch is not installed: run `pip install "pytest-modelopt[executorch]"`; '
+        "to run files, `pip install --no-deps 'executorch>=1.5'` is enough"
     )
     with pytest.raises(ProgramFileError, match=re.escape(told)):
         loaded(FOLDER / "open.pte", batch(2))
 
 
-def test_a_package_that_does_not_fit_torch_is_not_blamed_on_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its library is linked with one version of torch: with another one it lacks a symbol."""
-
-    def start(self: ProgramFile, threads: int) -> None:
-        raise ImportError("_C.so: undefined symbol: _ZN5torch")
-
-    monkeypatch.setattr("pytest_modelopt.optimizing.runtimes.executorch.pte_file_module.File.start", start)
-    told = (
-        r"open.pte needs ExecuTorch, which is installed and cannot be imported: .*undefined symbol: _ZN5torch; install"
-    )
+def test_a_package_that_does_not_fit_torch_is_not_blamed_on_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its library is linked with one version of torch: under another one it lacks a symbol."""
+    package = tmp_path / "executorch" / "extension" / "pybindings"
+    package.mkdir(parents=True)
+    (package / "_C.py").write_text("raise ImportError('_C.so: undefined symbol: _ZN5torch')", encoding="utf-8")
+    forget_executorch(monkeypatch)
+    monkeypatch.syspath_prepend(tmp_path)
+    for folder in (package, package.parent, package.parent.parent):
+        (folder / "__init__.py").touch()
+    told = "open.pte needs ExecuTorch, which is installed and cannot be imported: .*undefined symbol: _ZN5torch; instal"
     with pytest.raises(ProgramFileError, match=told):
         loaded(FOLDER / "open.pte", batch(2))
+    forget_executorch(monkeypatch)
