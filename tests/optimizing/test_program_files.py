@@ -201,6 +201,16 @@ def test_files_that_no_recipe_takes_say_what_to_do() -> None:
     assert unfit_for_file(parse("litert-int8").steps, ".tflite") == ""
 
 
+def test_a_format_that_is_not_measured_says_why(folder: Path) -> None:
+    (folder / "small.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ProgramFileError, match=r"small.gguf is a model for llama.cpp, .* no wheel on PyPI and would"):
+        original(str(folder / "small.gguf"), torch.ones(1))
+    with pytest.raises(
+        ProgramFileError, match=r"small.h5 is of a format that cannot be measured: the suffixes are \.pt"
+    ):
+        original(str(folder / "small.h5"), torch.ones(1))
+
+
 def test_an_original_that_does_not_run_says_so(two: str) -> None:
     with pytest.raises(ProgramFileError, match=r"two.onnx does not run on the data: .*indices"):
         original(two, batch() | {"ids": torch.full((4,), ROWS + 1)})

@@ -17,7 +17,7 @@ from torch.utils import _pytree
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line
-from pytest_modelopt.optimizing.runtimes.runtime import runtimes
+from pytest_modelopt.optimizing.runtimes.runtime import not_measured, runtimes
 from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule, Fed, Signature
 
 FORMATS = {
@@ -120,7 +120,7 @@ def load(
     """
     path = Path(file)
     if path.suffix not in FORMATS:
-        raise ProgramFileError(f"{shown} has no suffix of a program that is known here: {', '.join(FORMATS)}")
+        raise ProgramFileError(f"{shown} {not_measured(path.suffix, FORMATS)}")
     module_name, runtime, way_in = FORMATS[path.suffix]
     try:
         kind: Any = importlib.import_module(f"{__package__}.{module_name}").File
