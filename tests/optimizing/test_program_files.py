@@ -205,9 +205,7 @@ def test_a_format_that_is_not_measured_says_why(folder: Path) -> None:
     (folder / "small.gguf").write_bytes(b"GGUF")
     with pytest.raises(ProgramFileError, match=r"small.gguf is a model for llama.cpp, .* no wheel on PyPI and would"):
         original(str(folder / "small.gguf"), torch.ones(1))
-    with pytest.raises(
-        ProgramFileError, match=r"small.h5 is of a format that cannot be measured: the suffixes are \.pt"
-    ):
+    with pytest.raises(ProgramFileError, match=r"small.h5 is of a format that cannot be measured: the suffixes are"):
         original(str(folder / "small.h5"), torch.ones(1))
 
 

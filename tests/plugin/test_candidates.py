@@ -278,8 +278,8 @@ MISTAKES = {
     "a: {file: ../a.onnx}": "lies outside of the project",
     "a: {file: /etc/a.onnx}": "is not a path from the folder of this file",
     "a: {file: dist/a.gguf}": (
-        "'dist/a.gguf' is a model for llama.cpp, whose package llama-cpp-python has no wheel on PyPI and would have to be "
-        "compiled; an `nn.Module` that runs it is measured by `factory:`"
+        "'dist/a.gguf' is a model for llama.cpp, whose package llama-cpp-python has no wheel on PyPI and would have to "
+        "be compiled; an `nn.Module` that runs it is measured by `factory:`"
     ),
     "a: {file: dist/a.pth}": "is of a format that cannot be measured",
     "a: {factory: made:student, sha256: 00}": "`sha256:` belongs to a `file:`",
