@@ -129,7 +129,6 @@ def _export_what_was_measured(folder: Path, capsys: pytest.CaptureFixture[str]) 
     [
         (["n", "bf16"], "has no model 'n'"),
         (["m", "bf61"], "unknown recipe 'bf61'; did you mean 'bf16'?"),
-        (["m", "half"], "the recipes are"),
         (["m", "bf16", "--record", "none.json"], "none.json"),
         (["m", "bf16", "--name", "../x"], "--name: '../x' is no plain name of a file"),
         (["m", "fold-batchnorm"], "m/fold-batchnorm: fold-batchnorm changed nothing"),

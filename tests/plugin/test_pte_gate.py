@@ -117,6 +117,8 @@ def _export_the_files_themselves(folder: Path, capsys: pytest.CaptureFixture[str
         assert f"released/{part}: {(FOLDER / part).stat().st_size:,} bytes, SHA-256 {each}" in told
     assert main(["export", "small", "outside", "--name", "other"]) == 2
     assert "outside is a file, and is written under its own name" in capsys.readouterr().err
+    assert main(["export", "small", "outsid"]) == 2
+    assert "candidates of small are open, outside, released" in capsys.readouterr().err
     (folder / "taken").mkdir()
     (folder / "taken" / "outside.ptd").write_text("mine", encoding="utf-8")
     assert main(["export", "small", "outside", "--output", "taken"]) == 2
