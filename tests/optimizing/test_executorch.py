@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.memory import process_memory
 from pytest_modelopt.optimizing.calling import call
 from pytest_modelopt.optimizing.foreign_runtimes import runtime_of
 from pytest_modelopt.optimizing.runtimes.executorch import pte
@@ -125,6 +128,24 @@ def test_its_memory_is_that_of_another_runtime() -> None:
     program = loaded(FOLDER / "open.pte", batch(2))
     assert runtime_of(program.engine.method) == "ExecuTorch"
     assert runtime_of(program.engine.program) == "ExecuTorch"
+
+
+class OfTheProject(nn.Linear):
+    """May hold an object of any class of ExecuTorch."""
+
+
+def test_what_a_file_needs_is_imported_before_its_memory_is_read_and_no_exporter(tmp_path: Path) -> None:
+    """Which would take seconds in each fresh process, and packages that only the exporter asks for."""
+    needed = []
+    for number, model in enumerate((loaded(FOLDER / "open.pte", batch(2)), OfTheProject(2, 2))):
+        size.save(model, tmp_path / f"{number}.pt")
+        needed.append(
+            process_memory._packages("ExecuTorch", process_memory._modules_named_in(tmp_path / f"{number}.pt"))
+        )
+    assert needed == [
+        ("executorch.extension.pybindings._C",),
+        ("executorch.extension.pybindings", "executorch.runtime"),
+    ]
 
 
 def forget_executorch(monkeypatch: pytest.MonkeyPatch) -> None:

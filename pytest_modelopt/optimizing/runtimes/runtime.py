@@ -28,6 +28,8 @@ class Runtime:
     """Distributions whose versions the record tells."""
     frames: tuple[str, ...]
     """Packages whose frames say nothing of a project, its converters included."""
+    engine: tuple[str, ...] = ()
+    """What has to be imported to run a file, where that is less than `objects`; empty where it is not."""
     alone: str = ""
     """What pip installs without dependencies where that runs files; '' where the package needs what it asks for."""
 
