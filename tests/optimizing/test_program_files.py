@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from openvino import opset13
 from torch import nn
 
+from pytest_modelopt.measuring.worker.program_files import parameters_of
 from pytest_modelopt.measuring.worker.size import load as load_saved
 from pytest_modelopt.optimizing import cpu_flags
 from pytest_modelopt.optimizing.apply import Optimization, optimize
@@ -118,6 +119,25 @@ def test_outputs_are_taken_by_the_names_that_the_original_gives_them(two: str, f
             torch.testing.assert_close(found[name], answer[name])
     other = load(two, "two.onnx", batch(), {"first": answer["logits"], "second": answer["doubled"]}, {})
     torch.testing.assert_close(call(other, batch())["first"], answer["logits"])
+
+
+class Two(nn.Module):
+    def forward(self, ids: torch.Tensor, scale: torch.Tensor, *, scaled: bool = True) -> None:
+        """Takes them in another order than the file."""
+
+
+def test_inputs_get_the_arguments_of_their_names_by_which_the_original_takes_them(two: str) -> None:
+    given = (batch()["ids"], batch()["scale"])
+    answer = {"logits": expected(batch()), "doubled": 2 * expected(batch())}
+    assert parameters_of(Two()) == ("ids", "scale")
+    program = load(two, "two.onnx", given, answer, {}, parameters=parameters_of(Two()))
+    torch.testing.assert_close(call(program, given)["logits"], answer["logits"])
+    with pytest.raises(ProgramFileError, match="scale is float32 and not int64"):
+        load(two, "two.onnx", given, answer, {}, parameters=("x", "y"))
+    more = load(two, "two.onnx", (given[0], torch.zeros(4), given[1]), answer, {}, parameters=("ids", "mask", "scale"))
+    torch.testing.assert_close(call(more, (given[0], torch.zeros(4), given[1]))["logits"], answer["logits"])
+    assert parameters_of(nn.Linear(1, 1)) == ("input",)
+    assert parameters_of(original(two, batch())) == ()
 
 
 def test_answers_in_other_numbers_or_of_another_count_are_told_with_both_sides(two: str, folder: Path) -> None:

@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from pytest_modelopt.measuring.worker.given_inputs import Given
 from pytest_modelopt.measuring.worker.memory import tensor_meter
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import Metric, make_metric
 from pytest_modelopt.measuring.worker.other_tree import linked_to_head, taken_from_head
-from pytest_modelopt.measuring.worker.program_files import Made, left_out, load_file, made_by
+from pytest_modelopt.measuring.worker.program_files import Made, left_out, load_file, made_by, parameters_of
 from pytest_modelopt.measuring.worker.settings import chosen, settings
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.recipe import RecipeError
@@ -200,17 +200,24 @@ class LoadedVariant(CalledVariant):
             with torch.no_grad():
                 return call(module, inputs)
 
-        program, notes, provenance = self._load_file(origin, "candidate", inputs, answer)
+        program, notes, provenance = self._load_file(origin, "candidate", inputs, answer, parameters_of(module))
         try:
             whole = program if part is None else part.put(program, self._first_inputs(), "the file")
         except RecipeError as error:
             raise VariantError(str(error)) from error
         return whole, notes, provenance
 
-    def _load_file(self, origin: ProgramSource, what: str, inputs: Inputs, answer: Callable[[], Any]) -> Made:
+    def _load_file(
+        self,
+        origin: ProgramSource,
+        what: str,
+        inputs: Inputs,
+        answer: Callable[[], Any],
+        parameters: Sequence[str] = (),
+    ) -> Made:
         if self._device.is_cuda:
             raise VariantError(f"the {what} is a file, and files run on the CPU only, not on {self._variant.device}")
-        return load_file(origin, Path(self._variant.import_paths[0]), inputs, answer)
+        return load_file(origin, Path(self._variant.import_paths[0]), inputs, answer, parameters)
 
     def optimize(self) -> Loaded:
         """Apply the recipe to the loaded model."""

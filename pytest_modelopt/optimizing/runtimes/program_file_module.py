@@ -108,10 +108,12 @@ def load(
     output: Any,
     names: Mapping[str, int | str],
     check: Callable[[Sequence[str]], None] = lambda files: None,
+    parameters: Sequence[str] = (),
 ) -> FromFile:
     """The program in `file`, which answers as the original did with `output` on `inputs`.
 
     `shown` is what messages call the file. `names` are the arguments that its inputs get, where the names differ.
+    `parameters` are the names by which the original takes positional arguments: inputs of these names get them.
     `check` is given all files that belong to it, before it is loaded.
     With `ITS_OWN` as output it is an original itself: one tensor is returned as it is, several in a dict by name.
 
@@ -129,7 +131,7 @@ def load(
         program: FromFile = kind(file, Signature.of(inputs, output))
         if isinstance(program, ProgramFile):
             program.files, program.made_by = files, made_by
-            program = _bound(program, shown, inputs, names)
+            program = _bound(program, shown, inputs, names, parameters)
             program.signature = replace(program.signature, order=_order(program.output_names(program.engine), output))
     except ProgramFileError:
         raise
@@ -183,7 +185,9 @@ def require_content(path: Path, shown: str) -> None:
 # --- the contract ----------------------------------------------------------------------------------------------------
 
 
-def _bound(program: ProgramFile, shown: str, inputs: Inputs, names: Mapping[str, int | str]) -> ProgramFile:
+def _bound(
+    program: ProgramFile, shown: str, inputs: Inputs, names: Mapping[str, int | str], parameters: Sequence[str]
+) -> ProgramFile:
     """The same with the arguments that its inputs get, which fit in number, name, type and shape."""
     ports = program.ports(program.engine)
     keys: list[int | str] = list(inputs) if isinstance(inputs, Mapping) else list(range(program.signature.positional))
@@ -194,8 +198,13 @@ def _bound(program: ProgramFile, shown: str, inputs: Inputs, names: Mapping[str,
     if unknown:
         raise ProgramFileError(f"`inputs:` names {', '.join(unknown)}, but {takes}")
     fed = []
+    known = parameters[: program.signature.positional]
+    by_name = not names and all(port.name in known for port in ports)
     for number, port in enumerate(ports):
-        index = _argument(number, port, ports, keys, names, takes, gives)
+        if by_name:
+            index = known.index(port.name)
+        else:
+            index = _argument(number, port, ports, keys, names, takes, gives)
         why = _misfit(port, tensors[index])
         if why:
             raise ProgramFileError(f"{takes}, but {gives}: {why}")
