@@ -201,10 +201,7 @@ def _bound(
     known = parameters[: program.signature.positional]
     by_name = not names and all(port.name in known for port in ports)
     for number, port in enumerate(ports):
-        if by_name:
-            index = known.index(port.name)
-        else:
-            index = _argument(number, port, ports, keys, names, takes, gives)
+        index = known.index(port.name) if by_name else _argument(number, port, ports, keys, names, takes, gives)
         why = _misfit(port, tensors[index])
         if why:
             raise ProgramFileError(f"{takes}, but {gives}: {why}")
