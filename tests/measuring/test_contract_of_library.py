@@ -13,7 +13,7 @@ from torchmetrics import audio, classification, clustering, image, nominal, regr
 from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
 from pytest_modelopt.measuring.worker.metrics.torchmetrics import ClassMetric, Sums
-from tests.measuring.test_contract import known, misfit
+from tests.measuring.contract import known, misfit
 
 EXAMPLES = 6
 GENERATOR = torch.Generator().manual_seed(0)
