@@ -13,8 +13,9 @@ bench-env: $(BENCH_VENV)/.installed
 
 $(VENV)/.installed: EXTRA := dev
 $(BENCH_VENV)/.installed: EXTRA := bench
-# ExecuTorch alone runs programs; what it asks for (pandas, coremltools, two pytest plugins that load by themselves) is for
-# its exporter, which tests/optimizing/make_pte_files.py uses in an environment of its own.
+# ExecuTorch alone runs programs. What it asks for (pandas, coremltools, two plugins of pytest that load by themselves, half
+# a second of each start) is for its exporter, which tests/optimizing/make_pte_files.py uses in an environment of its own:
+# so `pip check` names these here, as missing.
 $(VENV)/.installed: ALONE := executorch
 # The stamp is written last, so that an interrupted installation is done again.
 %/.installed: pyproject.toml constraints.txt

@@ -1,4 +1,4 @@
-"""`pytest-modelopt export`: write an optimized variant as it is measured, to be shipped."""
+"""`pytest-modelopt export`: write an optimized variant, or a candidate, as it is measured, to be shipped."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "export",
         help="write an optimized variant as it is measured: .onnx, .xml and .bin, or .tflite for the runtimes; of "
-        "torch .pt2, else .pt with the .py that loads it, else TorchScript; prints the SHA-256 of each file, for "
-        "`sha256:` of a candidate",
+        "torch .pt2, else .pt with the .py that loads it, else TorchScript; of a candidate that is a file, the file; "
+        "prints the SHA-256 of each file, for `sha256:` of a candidate",
     )
     parser.add_argument("model", help="a model of the budgets file")
-    parser.add_argument("recipe", help="a recipe, in any spelling; the file need not state it")
+    parser.add_argument("recipe", help="a recipe, in any spelling, which the file need not state; or a candidate")
     parser.add_argument("--output", type=Path, default=Path("dist"), metavar="FOLDER", help="default: dist")
     parser.add_argument("--name", help="of the files, without a suffix (default: made of model and recipe)")
     parser.add_argument("--budgets", type=Path, help="default: the one that pytest would take")
@@ -50,11 +50,15 @@ def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
     from pytest_modelopt.plugin.session import variant_of
+    from pytest_modelopt.results.source import ProgramSource
 
     stated: Path = options.budgets or options.default_budgets
     budgets = load_budgets(stated.resolve(), relative_to=Path.cwd(), root=options.root)
     entry = _entry(budgets, options.model, options.recipe)
-    variant = variant_of(budgets, entry.model, entry.expression, Path.cwd())
+    variant = variant_of(budgets, entry.model, entry.expression, Path.cwd(), entry.candidate)
+    is_file = entry.candidate is not None and isinstance(entry.candidate.origin, ProgramSource)
+    if is_file and options.name:
+        raise ValueError(f"--name: {entry.recipe} is a file, and is written under its own name; leave --name out")
     name = options.name or file_name(entry.model.name, entry.recipe)
     if Path(name).name != name:
         raise ValueError(f"--name: {name!r} is no plain name of a file; give the folder by --output")
@@ -65,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     finally:
         show("")
         runner.close()
-    add_to_record(options.record or RECORD, record, recorded, entry.name, sums)
+    add_to_record(options.record or RECORD, record, recorded, entry.name, {} if is_file else sums)
     _tell_of_loader(variant, options.output, sums)
     return PASSED
 
@@ -117,16 +121,23 @@ def _tell_of_loader(variant: Variant, folder: Path, files: Iterable[Path]) -> No
 
 
 def _entry(budgets: BudgetsFile, model: str, recipe: str) -> CaseEntry:
-    """A case for the model and the recipe, stated in the file or not. Raises ValueError."""
+    """A case for the model and the recipe, stated in the file or not, or for the candidate. Raises ValueError."""
     from pytest_modelopt.config.loader import CaseEntry
-    from pytest_modelopt.limits.spelling import did_you_mean, shown
-    from pytest_modelopt.optimizing.expression import parse
+    from pytest_modelopt.limits.spelling import did_you_mean, plain, shown
+    from pytest_modelopt.optimizing.expression import RecipeError, parse
 
     models = {each.name: each for each in budgets.models}
     if model not in models:
         raise ValueError(f"{budgets.path} has no model {shown(model)}{did_you_mean(model, list(models))}")
-    expression = parse(recipe)
     first = models[model].workloads[0]  # where each variant is made
+    candidates = {each.recipe: each for each in budgets.cases if each.model.name == model and each.candidate}
+    if recipe in candidates:
+        return replace(candidates[recipe], workload=first)
+    try:
+        expression = parse(recipe)
+    except RecipeError as error:
+        told = f"; candidates of {plain(model)} are {', '.join(map(plain, candidates))}" if candidates else ""
+        raise ValueError(f"{error}{told}") from None
     return CaseEntry(models[model], expression.text, (), models[model].line, expression=expression, workload=first)
 
 
@@ -147,7 +158,10 @@ def _recorded(path: Path | None, name: str) -> tuple[Record | None, Measurement 
 def add_to_record(
     path: Path, record: Record | None, recorded: Measurement | None, name: str, sums: dict[Path, str]
 ) -> None:
-    """Put the sums of the exported files into the record, or say that the record has no measurement of them."""
+    """Put the sums of the exported files into the record, or say that the record has no measurement of them.
+
+    `sums` is empty of a candidate that is a file: its sums stand in the record since it was measured.
+    """
     from pytest_modelopt.results.json import write
 
     if record is None or recorded is None:
@@ -156,7 +170,8 @@ def add_to_record(
             f"`pytest --modelopt --modelopt-report {path.parent}`, and export it again"
         )
         return
-    write(_with_sums(record, recorded, {file.suffix: digest for file, digest in sums.items()}), path)
+    if sums:
+        write(_with_sums(record, recorded, {file.suffix: digest for file, digest in sums.items()}), path)
     tell(f"it is what was measured as {name} in the record which has these sums now: {path}")
 
 

@@ -12,17 +12,13 @@ from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSche
 from pytest_modelopt.config.function_references import CALL_SCHEMA, parse_call
 from pytest_modelopt.config.limit_schema import CandidateLimits, Strict
 from pytest_modelopt.limits.spelling import plain, shown
-from pytest_modelopt.optimizing.runtimes.runtime import runtimes
+from pytest_modelopt.optimizing.runtimes.runtime import not_measured, runtimes
 from pytest_modelopt.results.source import Named, ProgramSource
 
 _CALLED_AS_THE_MODEL = (".pt2", ".pt")
 """Of torch.export or AOTInductor, of TorchScript: with the positions and keywords of the data."""
 SUFFIXES = (*(runtime.suffix for runtime in runtimes().values()), *_CALLED_AS_THE_MODEL)
 """Of files that can be measured."""
-_LEFT_OUT = {
-    ".gguf": "a model for llama.cpp, whose package has no wheel and would have to be compiled",
-}
-"""What else is shipped, and why it is not measured."""
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -36,15 +32,8 @@ def parse_file(value: object) -> str:
         raise ValueError(
             f"{shown(value)} is not a path from the folder of this file, with `/`; write for example {example}"
         )
-    if path.suffix in _LEFT_OUT:
-        raise ValueError(
-            f"{shown(value)} is {_LEFT_OUT[path.suffix]}; an `nn.Module` that runs it is measured by `factory:`"
-        )
     if path.suffix not in SUFFIXES:
-        raise ValueError(
-            f"{shown(value)} is of a format that cannot be measured: the suffixes are {', '.join(SUFFIXES)}; what "
-            "else Python can load is measured by `factory:`"
-        )
+        raise ValueError(f"{shown(value)} {not_measured(path.suffix, SUFFIXES)}")
     return value
 
 

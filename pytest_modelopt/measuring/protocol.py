@@ -66,7 +66,7 @@ class Loaded:
     shipped: dict[str, str] = field(default_factory=dict)
     """As in `Measurement`."""
     digest: str | None = None
-    """As in `Observations`, of what a recipe has made."""
+    """As in `Observations`, of what a recipe has made, and of a candidate."""
     has_compiler: bool = False
     """Whether the project has imported torch's compiler, or a library that does."""
     is_uncounted: bool = False

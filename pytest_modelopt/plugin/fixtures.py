@@ -228,7 +228,7 @@ class Optimizer(_Fixture):
         path, inputs = runner.new_file("optimized"), runner.new_file("optimized-inputs")
 
         def write(target: Path, measured: Measurement | None) -> tuple[Path, ...]:
-            if measured is not None and (why := unlike(measured, loaded.shipped, loaded.digest)):
+            if measured is not None and (why := unlike(measured, loaded)):
                 raise WorkerFailed(why, "")
             files = runner.export_saved(variant, path, inputs, target, name)
             if measured is not None:

@@ -18,6 +18,7 @@ from pytest_modelopt.config.schema import parse_device
 from pytest_modelopt.measuring.carried_objects import CarryError, carry
 from pytest_modelopt.measuring.variant import Variant, environment_now
 from pytest_modelopt.optimizing.expression import Expression, RecipeError, parse
+from pytest_modelopt.optimizing.runtimes.runtime import LEFT_OUT
 from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.metric import PERPLEXITY, MetricSpec
@@ -101,7 +102,11 @@ class LiveVariants:
 
     def _file(self, value: Any, what: str) -> ProgramSource | None:
         """A file, by its path from the folder of the test; None for what is none."""
-        is_path = isinstance(value, str) and ":" not in value and (what == "candidate" or value.endswith(SUFFIXES))
+        is_path = (
+            isinstance(value, str)
+            and ":" not in value
+            and (what == "candidate" or value.endswith((*SUFFIXES, *LEFT_OUT)))
+        )
         if not isinstance(value, Path) and not is_path:
             return None
         return ProgramSource(str(value)).within(self._request.node.path.parent)

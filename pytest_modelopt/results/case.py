@@ -146,7 +146,7 @@ class MeasuredCase(PlannedCase):
     def is_one_file(self) -> bool:
         """Whether both sides are files of the same content."""
         sides = (self.reference, self.variant)
-        sums = [list(side.provenance.sums.values()) for side in sides if side is not None and side.provenance]
+        sums = [sorted(side.provenance.sums.values()) for side in sides if side is not None and side.provenance]
         return len(sums) == len(sides) and bool(sums[0]) and sums[0] == sums[1]
 
     def memory_peaks_bytes(self, side: Measurement | None) -> tuple[int, ...]:

@@ -17,46 +17,12 @@ from torchmetrics import classification, regression
 from pytest_modelopt.measuring.protocol import KnownTargets, VariantError
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker.bench import Bench
-from pytest_modelopt.measuring.worker.data.known_targets import MOST_CLASSES, TargetsSeen
-from pytest_modelopt.measuring.worker.loading import Loader
-from pytest_modelopt.measuring.worker.metrics.scorer import Batch
-from pytest_modelopt.measuring.worker.metrics.scorer_factory import make_metric
+from pytest_modelopt.measuring.worker.data.known_targets import MOST_CLASSES
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe
 from pytest_modelopt.optimizing.registry import RECIPES
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.source import Carried
-
-
-class Live(Loader):
-    """Has objects as a test carries them."""
-
-    def __init__(self, **objects: Any) -> None:
-        self._objects = objects
-
-    def get(self, source: Any, what: str) -> Any:
-        return self._objects[source.key]
-
-
-def known(*targets: Any, inputs: tuple[Any, ...] = ()) -> KnownTargets | None:
-    """Of batches with these targets; the inputs have 3 numbers in each example unless others are given."""
-    seen, first = TargetsSeen(), 0
-    for index, each in enumerate(targets):
-        given = inputs[index] if inputs else torch.zeros(len(each), 3)
-        seen.add(Batch(given, each, first))
-        first += len(each)
-    return seen.known()
-
-
-def misfit(metric: Any, outputs: Any, targets: KnownTargets | None, prepare: Any = None) -> str | None:
-    """None where nothing is asked."""
-    name = metric if isinstance(metric, str) else Carried("metric")
-    direction = None if isinstance(getattr(metric, "higher_is_better", None), bool) else True
-    spec = MetricSpec(name, prepare=None if prepare is None else Carried("prepare"), higher_is_better=direction)
-    found = make_metric(spec, Live(metric=metric, prepare=prepare)).misfit
-    assert targets is not None
-    return None if found is None else found(outputs, targets)
-
+from tests.measuring.contract import known, misfit
 
 LABELS = known(torch.tensor([0, 3]), torch.tensor([9, 7, 9]))
 
@@ -190,6 +156,47 @@ def test_torchmetrics_is_asked_for_shapes(metric: Any, outputs: torch.Tensor, ta
 class Own(regression.MeanSquaredError):
     def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
         raise AssertionError("a class of the project is not called for a question")
+
+
+F1, ERROR = classification.MulticlassF1Score(num_classes=10), regression.MeanSquaredError
+
+
+@pytest.mark.parametrize(
+    ("metric", "targets", "of_one", "of_two"),
+    [
+        ("accuracy", LABELS, (10,), (2, 10)),
+        ("accuracy", LABELS, (), (2,)),
+        (F1, LABELS, (10,), (2, 10)),
+        (ERROR(), known(torch.rand(4)), (), (2,)),
+        (ERROR(num_outputs=1), known(torch.rand(4, 1)), (1,), (2, 1)),  # squeeze(0)
+        (ERROR(num_outputs=3), known(torch.rand(4, 3)), (3,), (2, 3)),
+    ],
+)
+def test_a_call_of_one_example_whose_sizes_of_1_are_dropped_says_nothing(
+    metric: Any, targets: KnownTargets, of_one: tuple[int, ...], of_two: tuple[int, ...]
+) -> None:
+    """The measured call has one example unless another number is stated; scoring has 64 in each."""
+    assert misfit(metric, torch.zeros(of_one), targets, examples=1) == ""
+    assert bool(misfit(metric, torch.zeros(of_two), targets, examples=2)) is (
+        of_two == (2,) and isinstance(metric, str)
+    )
+
+
+OTHER_FORMS: dict[str, Callable[[], Any]] = {
+    "nested": lambda: torch.nested.nested_tensor([torch.zeros(3), torch.zeros(5)]),
+    "quantized": lambda: torch.quantize_per_tensor(torch.zeros(2, 10), 1.0, 0, torch.quint8),
+    "a row for each part of an example": lambda: torch.zeros(20, 7),
+    "boxes": lambda: [{"boxes": torch.zeros(5, 4), "scores": torch.zeros(5)}] * 2,
+    "texts": lambda: ["one", "two"],
+    "nothing": lambda: None,
+}
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+@pytest.mark.filterwarnings("ignore")
+def test_outputs_of_other_forms_are_left_to_scoring(form: str) -> None:
+    for metric in ("accuracy", F1):
+        assert misfit(metric, OTHER_FORMS[form](), LABELS, examples=2) == ""
 
 
 def test_a_k_of_all_classes_is_told_as_such() -> None:

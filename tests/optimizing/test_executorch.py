@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.memory import process_memory
 from pytest_modelopt.optimizing.calling import call
 from pytest_modelopt.optimizing.foreign_runtimes import runtime_of
 from pytest_modelopt.optimizing.runtimes.executorch import pte
@@ -127,10 +130,52 @@ def test_its_memory_is_that_of_another_runtime() -> None:
     assert runtime_of(program.engine.program) == "ExecuTorch"
 
 
-def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+class OfTheProject(nn.Linear):
+    """May hold an object of any class of ExecuTorch."""
+
+
+def test_what_a_file_needs_is_imported_before_its_memory_is_read_and_no_exporter(tmp_path: Path) -> None:
+    """Which would take seconds in each fresh process, and packages that only the exporter asks for."""
+    needed = []
+    for number, model in enumerate((loaded(FOLDER / "open.pte", batch(2)), OfTheProject(2, 2))):
+        size.save(model, tmp_path / f"{number}.pt")
+        needed.append(
+            process_memory._packages("ExecuTorch", process_memory._modules_named_in(tmp_path / f"{number}.pt"))
+        )
+    assert needed == [
+        ("executorch.extension.pybindings._C",),
+        ("executorch.extension.pybindings", "executorch.runtime"),
+    ]
+
+
+def forget_executorch(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [each for each in sys.modules if each.partition(".")[0] == "executorch"]:
         monkeypatch.delitem(sys.modules, name)
+
+
+def test_without_the_package_the_ways_to_install_it_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_executorch(monkeypatch)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if not (Path(path) / "executorch").exists()])
-    told = 'open.pte needs ExecuTorch, and executorch is not installed: run `pip install "pytest-modelopt[executorch]"`'
+    told = (
+        'open.pte needs ExecuTorch, and executorch is not installed: run `pip install "pytest-modelopt[executorch]"`; '
+        "to run files, `pip install --no-deps 'executorch>=1.5'` is enough"
+    )
     with pytest.raises(ProgramFileError, match=re.escape(told)):
         loaded(FOLDER / "open.pte", batch(2))
+
+
+def test_a_package_that_does_not_fit_torch_is_not_blamed_on_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its library is linked with one version of torch: under another one it lacks a symbol."""
+    package = tmp_path / "executorch" / "extension" / "pybindings"
+    package.mkdir(parents=True)
+    (package / "_C.py").write_text("raise ImportError('_C.so: undefined symbol: _ZN5torch')", encoding="utf-8")
+    forget_executorch(monkeypatch)
+    monkeypatch.syspath_prepend(tmp_path)
+    for folder in (package, package.parent, package.parent.parent):
+        (folder / "__init__.py").touch()
+    told = "open.pte needs ExecuTorch, which is installed and cannot be imported: .*undefined symbol: _ZN5torch; instal"
+    with pytest.raises(ProgramFileError, match=told):
+        loaded(FOLDER / "open.pte", batch(2))
+    forget_executorch(monkeypatch)

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from openvino import opset13
 from torch import nn
 
+from pytest_modelopt.measuring.worker.program_files import parameters_of
 from pytest_modelopt.measuring.worker.size import load as load_saved
 from pytest_modelopt.optimizing import cpu_flags
 from pytest_modelopt.optimizing.apply import Optimization, optimize
@@ -106,6 +107,58 @@ def test_several_outputs_are_a_dict_and_one_is_a_tensor(two: str, halved: str) -
     torch.testing.assert_close(call(original(halved, x), x), x @ torch.from_numpy(WEIGHT), rtol=0.01, atol=0.05)
 
 
+def test_outputs_are_taken_by_the_names_that_the_original_gives_them(two: str, folder: Path) -> None:
+    """Both have one shape: by their order alone they would be taken for each other."""
+    answer = {"doubled": 2 * expected(batch()), "logits": expected(batch())}
+    program = load(two, "two.onnx", batch(), answer, {})
+    torch.save(program, folder / "by_name.pt")
+    for model in (program, load_saved(folder / "by_name.pt")):
+        found = call(model, batch())
+        assert list(found) == list(answer)
+        for name in answer:
+            torch.testing.assert_close(found[name], answer[name])
+    other = load(two, "two.onnx", batch(), {"first": answer["logits"], "second": answer["doubled"]}, {})
+    torch.testing.assert_close(call(other, batch())["first"], answer["logits"])
+
+
+class Two(nn.Module):
+    def forward(self, ids: torch.Tensor, scale: torch.Tensor, *, scaled: bool = True) -> None:
+        """Takes them in another order than the file."""
+
+
+def test_inputs_get_the_arguments_of_their_names_by_which_the_original_takes_them(two: str) -> None:
+    given = (batch()["ids"], batch()["scale"])
+    answer = {"logits": expected(batch()), "doubled": 2 * expected(batch())}
+    assert parameters_of(Two()) == ("ids", "scale")
+    program = load(two, "two.onnx", given, answer, {}, parameters=parameters_of(Two()))
+    torch.testing.assert_close(call(program, given)["logits"], answer["logits"])
+    with pytest.raises(ProgramFileError, match="scale is float32 and not int64"):
+        load(two, "two.onnx", given, answer, {}, parameters=("x", "y"))
+    more = load(two, "two.onnx", (given[0], torch.zeros(4), given[1]), answer, {}, parameters=("ids", "mask", "scale"))
+    torch.testing.assert_close(call(more, (given[0], torch.zeros(4), given[1]))["logits"], answer["logits"])
+    assert parameters_of(nn.Linear(1, 1)) == ("input",)
+    assert parameters_of(original(two, batch())) == ()
+
+
+def test_answers_in_other_numbers_or_of_another_count_are_told_with_both_sides(two: str, folder: Path) -> None:
+    nodes = [helper.make_node("Cast", ["x"], ["counted"], to=TensorProto.INT8)]
+    ports = (("x", TensorProto.FLOAT), ("counted", TensorProto.INT8))
+    given, counted = ([helper.make_tensor_value_info(name, kind, ["n", 3])] for name, kind in ports)
+    graph = helper.make_graph(nodes, "counts", given, counted)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), folder / "counts.onnx"
+    )
+    x = torch.ones(2, 3)
+    told = r"c answers \(int8\[2, 3\]\), and the original \(float32\[2, 3\]\): whole numbers in place of floating point"
+    with pytest.raises(ProgramFileError, match=told):
+        load(str(folder / "counts.onnx"), "c", x, x, {})
+    for whole in (x.long(), x.bool()):
+        assert torch.equal(call(load(str(folder / "counts.onnx"), "c", x, whole, {}), x), whole)
+    told = r"t answers \(float32\[4, 8\], float32\[4, 8\]\), and the original \(float32\[4, 8\]\)$"
+    with pytest.raises(ProgramFileError, match=told):
+        load(two, "t", batch(), expected(batch()), {})
+
+
 def test_whole_numbers_beyond_the_program_s_are_refused(two: str) -> None:
     program = original(two, batch())
     with pytest.raises(ValueError, match="the input ids holds whole numbers beyond the 32 bits"):
@@ -166,6 +219,14 @@ def test_files_that_no_recipe_takes_say_what_to_do() -> None:
         "file below `candidates:`"
     )
     assert unfit_for_file(parse("litert-int8").steps, ".tflite") == ""
+
+
+def test_a_format_that_is_not_measured_says_why(folder: Path) -> None:
+    (folder / "small.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ProgramFileError, match=r"small.gguf is a model for llama.cpp, .* no wheel on PyPI and would"):
+        original(str(folder / "small.gguf"), torch.ones(1))
+    with pytest.raises(ProgramFileError, match=r"small.h5 is of a format that cannot be measured: the suffixes are"):
+        original(str(folder / "small.h5"), torch.ones(1))
 
 
 def test_an_original_that_does_not_run_says_so(two: str) -> None:

@@ -235,10 +235,36 @@ WRONG = {
 }
 
 
+DROPS_CLASSES = """
+def pytest_modelopt_register_recipes(register):
+    from typing import ClassVar
+    from torch import nn
+    from pytest_modelopt import Applied, Recipe
+
+    class DropsClasses(Recipe):
+        recipe_name: ClassVar[str] = "drops-classes"
+        summary: ClassVar[str] = "leaves seven classes"
+
+        def apply(self, model, context):
+            model[4] = nn.Linear(64, 7)
+            return Applied(model)
+
+    register(DropsClasses)
+"""
+
+
 def test_what_cannot_be_measured_is_the_error_of_its_own_case(make: Callable[[str], pytest.Pytester]) -> None:
     lines = [f"      {name}: {stated}" for name, (stated, _) in WRONG.items()]
-    _, record = gated(make("\n".join([*lines, "      healthy: {file: dist/reader.onnx}"]) + "\n"))
+    lines += ["      healthy: {file: dist/reader.onnx}", "    recipes: {drops-classes: }"]
+    pytester = make("\n".join(lines) + "\n")
+    pytester.makeconftest(DROPS_CLASSES)
+    result, record = gated(pytester)
+    assert "Traceback" not in result.stdout.str()
     cases = by_recipe(record)
+    dropped = cases["drops-classes"]
+    assert dropped.error is not None
+    assert WRONG["seven-classes"][1] in dropped.error.message
+    assert dropped.variant is None
     for name, (_, told) in WRONG.items():
         error = cases[name].error
         assert error is not None, name
@@ -278,7 +304,8 @@ MISTAKES = {
     "a: {file: ../a.onnx}": "lies outside of the project",
     "a: {file: /etc/a.onnx}": "is not a path from the folder of this file",
     "a: {file: dist/a.gguf}": (
-        "'dist/a.gguf' is a model for llama.cpp, whose package has no wheel and would have to be compiled; an `nn."
+        "'dist/a.gguf' is a model for llama.cpp, whose package llama-cpp-python has no wheel on PyPI and would have to "
+        "be compiled; an `nn.Module` that runs it is measured by `factory:`"
     ),
     "a: {file: dist/a.pth}": "is of a format that cannot be measured",
     "a: {factory: made:student, sha256: 00}": "`sha256:` belongs to a `file:`",

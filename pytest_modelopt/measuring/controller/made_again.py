@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, WorkerContext
+from pytest_modelopt.measuring.protocol import Loaded
 from pytest_modelopt.results.case import CaseError
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.observations import Observations
@@ -15,7 +16,7 @@ def require_same(context: WorkerContext, made: Measured, recorded: Measurement, 
         Failed: with what differs, before anything is written.
     """
     assert made.loaded is not None
-    why = unlike(recorded, made.loaded.shipped, made.loaded.digest)
+    why = unlike(recorded, made.loaded)
     before = recorded.observations
     if not why and before is not None and before.answers is not None and before.varies is False:
         seen: Observations = context.ask(made, name, "observe", f"calling the {made.variant.label}", stage="compare")
@@ -26,15 +27,19 @@ def require_same(context: WorkerContext, made: Measured, recorded: Measurement, 
         raise Failed(CaseError("compare", f"{why}; {remedy}"))
 
 
-def unlike(recorded: Measurement, shipped: dict[str, str], digest: str | None) -> str:
-    """How a variant with these sums is another than the one that was measured; '' where it is the same.
+def unlike(recorded: Measurement, made: Loaded) -> str:
+    """How the variant that was made is another than the one that was measured; '' where it is the same.
 
-    One of another runtime is known by the sums of its files, one of torch by what it holds.
+    A candidate in a file is known by the sums of its files, what a recipe made for another runtime by those of the
+    files that are written, and a model of torch by what it holds.
     """
     before = recorded.observations
-    theirs, ours = recorded.shipped, shipped
-    if not shipped:
-        theirs, ours = ({"": sum_} if sum_ else {} for sum_ in (before.digest if before is not None else None, digest))
+    kinds = (
+        [dict(each.sums) if each is not None else {} for each in (recorded.provenance, made.provenance)],
+        [recorded.shipped, made.shipped],
+        [{"": each} if each else {} for each in (before.digest if before is not None else None, made.digest)],
+    )
+    theirs, ours = next((pair for pair in kinds if pair[1]), kinds[-1])
     if ours and ours == theirs:
         return ""
     if not ours or not theirs:

@@ -26,13 +26,17 @@ class Footprint(LoadedVariant):
     """Size and memory, by the tensor meter and by the process's own counters."""
 
     def size(self) -> int:
-        files = self._provenance.files if self._provenance is not None else {}
-        if files and not self._variant.optimize:
+        if files := self._whole_files():
             return sum(files.values())
+        beside = sum(self._provenance.files.values()) if self._provenance is not None else 0
         try:
-            return size.saved_bytes(self._alone) + sum(files.values())
+            return size.saved_bytes(self._alone) + beside
         except Exception as error:
             raise not_saved(seen(self.model), error) from error
+
+    def _whole_files(self) -> dict[str, int]:
+        """Bytes of each file of which the whole variant consists; empty where it, or what is around it, is saved."""
+        return self._provenance.files if self._provenance is not None and not self._variant.optimize else {}
 
     def memory(self) -> Memory:
         """Bytes of weights and peak bytes of one call, or the foreign runtime that keeps them to itself."""
@@ -107,7 +111,11 @@ class Footprint(LoadedVariant):
         with torch.inference_mode():
             if self._device.is_cuda or observe.is_compiled(self._call):
                 peak_bytes = None
-            return file_makeup.makeup(seen(self.model), self._prepared_call(), peak_bytes)
+            found = file_makeup.makeup(seen(self.model), self._prepared_call(), peak_bytes)
+        if files := self._whole_files():
+            parts = found.tensors or files  # another runtime does not tell its tensors
+            found = replace(found, tensors=parts, other_bytes=max(0, sum(files.values()) - sum(parts.values())))
+        return found
 
     def layers(self) -> tuple[LayerCoverage, ...]:
         """Each layer of what recipes change: its weight bytes, and the multiply-adds of the measured call."""

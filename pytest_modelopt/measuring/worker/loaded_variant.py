@@ -1,4 +1,4 @@
-"""One variant in its worker: made, loaded and optimized, with its data, its inputs and the call that is measured."""
+"""One variant in its worker: its data read, its model made, held against the data, and optimized."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,35 +16,23 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measuring.installation import is_installed
-from pytest_modelopt.measuring.protocol import LEAST_HELD, CallShape, Examples, Loaded, VariantError, error_text
+from pytest_modelopt.measuring.protocol import LEAST_HELD, Examples, Loaded, VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import environment, loading, observe, quality, shipping, size
-from pytest_modelopt.measuring.worker.called_model import alone, seen
+from pytest_modelopt.measuring.worker import environment, loading, observe, quality, shipping
+from pytest_modelopt.measuring.worker.called_model import seen
+from pytest_modelopt.measuring.worker.called_variant import CalledVariant
 from pytest_modelopt.measuring.worker.changed_part import called_as, optimized, part_of
 from pytest_modelopt.measuring.worker.content_digest import content_digest
 from pytest_modelopt.measuring.worker.data import labels
-from pytest_modelopt.measuring.worker.data.variant_data import Data
-from pytest_modelopt.measuring.worker.device import Device
-from pytest_modelopt.measuring.worker.generation import (
-    Step,
-    WholeCall,
-    greedy,
-    require_room,
-    require_steps_after,
-    told_of,
-    told_sampling,
-)
-from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
+from pytest_modelopt.measuring.worker.generation import require_steps_after, told_of
+from pytest_modelopt.measuring.worker.given_inputs import Given
 from pytest_modelopt.measuring.worker.memory import tensor_meter
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import Metric, make_metric
 from pytest_modelopt.measuring.worker.other_tree import linked_to_head, taken_from_head
-from pytest_modelopt.measuring.worker.part import Part
-from pytest_modelopt.measuring.worker.program_files import Made, left_out, load_file, made_by
-from pytest_modelopt.measuring.worker.remembered_inputs import remembers
+from pytest_modelopt.measuring.worker.program_files import Made, left_out, load_file, made_by, parameters_of
 from pytest_modelopt.measuring.worker.settings import chosen, settings
-from pytest_modelopt.optimizing.calling import ForOneCall, Inputs, call
-from pytest_modelopt.optimizing.nests import sizes, tensors
-from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from pytest_modelopt.optimizing.calling import Inputs, call
+from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.optimizing.runtimes.program_file_module import ITS_OWN
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
 from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
@@ -52,10 +40,9 @@ from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.measurement import Coverage
 from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.source import Called, ProgramSource
-from pytest_modelopt.results.workload import Workload
 
 
-class LoadedVariant:
+class LoadedVariant(CalledVariant):
     """What the operations of a worker share. `load` comes first; the others in any order.
 
     But `read` and `read_again`: they have a worker each, which does nothing else. What it leaves behind in a process
@@ -63,18 +50,11 @@ class LoadedVariant:
     """
 
     def __init__(self, variant: Variant) -> None:
-        self._variant = variant
         self._environment = dict(os.environ)
         self._modules = frozenset(sys.modules)
-        self._device = Device(variant.device)
-        self._loader = loading.Loader(variant)
-        self._model: nn.Module | None = None
-        self._inputs: Inputs | None = None
-        self._data = Data(variant, self._loader, self._device)
+        super().__init__(variant)
         self._cuda_meter: tensor_meter.CudaMeter | None = None
         self._metric: Metric | None = None
-        self._traces = self._remembers = ""
-        self._function: Callable[..., Any] | None = None
         self._provenance: Provenance | None = None
         # Noticed on the way, for `observe`.
         self._known: dict[str, Any] = {}
@@ -145,6 +125,7 @@ class LoadedVariant:
             higher_is_better,
             has_compiler=is_dynamo_here(),
             provenance=self._provenance,
+            digest=self._known.get("digest"),
             called=self._shape(),
         )
 
@@ -176,59 +157,9 @@ class LoadedVariant:
         known = None if self._data.examples_in_call == 0 else self._data.known_targets
         if self._metric is None or self._metric.misfit is None or known is None:
             return
-        why = self._metric.misfit(answer, known)
+        why = self._metric.misfit(answer, known, self._data.examples_in_call)
         if why:
             raise VariantError(why)
-
-    def move(
-        self, point: Workload, inputs_file: str | None = None, examples: Examples | None = None
-    ) -> tuple[CallShape, tuple[str, ...]]:
-        """Stand at another operating point, with other inputs and threads, and check that one call works there. What
-        the inputs are, and notes about that call.
-
-        `inputs_file`, `examples`: as in `load`.
-        """
-        self._stand_at(self._variant.at(point))
-        self._data.use(examples)
-        self._take_inputs(inputs_file)
-        part = self._part()
-        inputs = self._first_inputs() if part is None else part.inputs_of_calls(self._first_inputs())[0]
-        for module in self.model.modules():
-            if isinstance(module, ForOneCall):
-                module.stand_for(inputs)
-        had_copies = self._needs_copies
-        with torch.no_grad():
-            self._complete_inputs(is_prompt=inputs_file is None)
-            given = Given(self._call_inputs())
-            quality.run_on(self._called, given.inputs)
-            self._look_at_traces(given)
-        return self._shape(), () if had_copies else self._told_copies()
-
-    def _stand_at(self, variant: Variant) -> None:
-        self._variant = variant
-        self._data.stand_at(variant)
-        self._set_threads()
-
-    def _take_inputs(self, inputs_file: str | None) -> None:
-        self._input_notes: tuple[str, ...] = ()
-        if inputs_file is None:
-            inputs, self._input_notes = self._data.example_inputs()
-        else:
-            inputs = size.load(Path(inputs_file))
-        self._inputs = self._device.take(inputs)
-
-    def _shape(self) -> CallShape:
-        """Of the inputs as the call has them, with what was put to them."""
-        inputs, counts = self._call_inputs(), sizes(self._call_inputs())
-        is_told = len(counts) == 1 and self._variant.batch_of is None
-        examples = counts.pop() if is_told else self._data.examples_in_call or self._variant.batch_size
-        return CallShape(examples, tuple(tuple(tensor.shape) for tensor in tensors(inputs)), self._input_notes)
-
-    def _told_copies(self) -> tuple[str, ...]:
-        if not self._needs_copies:
-            return ()
-        found = self._traces or self._remembers
-        return (f"the model {found}, so each call is given a copy, which is made before its clock starts",)
 
     def _load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
         candidate = self._variant.candidate
@@ -269,17 +200,24 @@ class LoadedVariant:
             with torch.no_grad():
                 return call(module, inputs)
 
-        program, notes, provenance = self._load_file(origin, "candidate", inputs, answer)
+        program, notes, provenance = self._load_file(origin, "candidate", inputs, answer, parameters_of(module))
         try:
             whole = program if part is None else part.put(program, self._first_inputs(), "the file")
         except RecipeError as error:
             raise VariantError(str(error)) from error
         return whole, notes, provenance
 
-    def _load_file(self, origin: ProgramSource, what: str, inputs: Inputs, answer: Callable[[], Any]) -> Made:
+    def _load_file(
+        self,
+        origin: ProgramSource,
+        what: str,
+        inputs: Inputs,
+        answer: Callable[[], Any],
+        parameters: Sequence[str] = (),
+    ) -> Made:
         if self._device.is_cuda:
             raise VariantError(f"the {what} is a file, and files run on the CPU only, not on {self._variant.device}")
-        return load_file(origin, Path(self._variant.import_paths[0]), inputs, answer)
+        return load_file(origin, Path(self._variant.import_paths[0]), inputs, answer, parameters)
 
     def optimize(self) -> Loaded:
         """Apply the recipe to the loaded model."""
@@ -330,29 +268,6 @@ class LoadedVariant:
         """Files of head that this variant of another revision has used by links in its tree."""
         return () if self._variant.tree is None else linked_to_head(self._variant.tree)
 
-    @property
-    def model(self) -> nn.Module:
-        assert self._model is not None
-        return self._model
-
-    @property
-    def _alone(self) -> Any:
-        """The model without the project's `call:`: what is shipped."""
-        return alone(self.model)
-
-    def _part(self) -> Part | None:
-        return part_of(self._variant, self.model)
-
-    def _set_threads(self, threads: int | None = None) -> None:
-        """Before every operation: the user's code may have set another number meanwhile. None: those of the call."""
-        number = self._variant.threads if threads is None else threads
-        if torch.get_num_threads() != number:
-            torch.set_num_threads(number)
-
-    def _set_threads_of_answers(self) -> None:
-        """Answers do not depend on the operating point: of all of them those of the first one are scored."""
-        self._set_threads(self._variant.first.threads)
-
     @contextlib.contextmanager
     def _looking(self, what: str) -> Iterator[None]:
         """Looking must not cost the variant anything: where it fails, the reason is kept."""
@@ -365,81 +280,6 @@ class LoadedVariant:
         """Before the calls of scoring and timing, of which models keep count: made again, it is what it is now."""
         with self._looking("digest"):
             self._known["digest"] = content_digest(model)
-
-    def _call(self) -> object:
-        return call(self._called, self._call_inputs())
-
-    def _run(self, inputs: Inputs) -> Any:
-        return self._device.bring_back(quality.run(self._called, self._device.take(inputs)))
-
-    def _prepared_call(self) -> Callable[[], object]:
-        """One call, whose copy of the inputs was made before. On a GPU a copy would count: only where one is needed."""
-        copies = self._needs_copies or not self._device.is_cuda
-        return TimedCall(self._called, self._call_inputs(), copies=copies).prepared(1)
-
-    def _look_at_traces(self, given: Given) -> None:
-        """After a call on them."""
-        self._traces = given.traces()
-        self._remembers = "" if self._traces else remembers(self._called, given.inputs)
-
-    @property
-    def _needs_copies(self) -> bool:
-        return bool(self._traces or self._remembers)
-
-    def _context(self) -> Context:
-        """Of the call that is measured, without data to learn from."""
-        return Context(
-            self._first_inputs(),
-            None,
-            self._variant.seed,
-            device=self._device.torch_device.type,
-            varying=lambda: self._data.varying(self._first_inputs()),
-            batches=lambda: map(self._device.take, self._data.calls(self._first_inputs())),
-        )
-
-    def _first_inputs(self) -> Inputs:
-        """Of one forward pass, as recipes see it: of a model that generates, the prompts."""
-        inputs, generation = self._call_inputs(), self._variant.generation
-        if generation is None:
-            return inputs
-        assert isinstance(inputs, torch.Tensor)
-        return inputs[:, : generation.prompt]
-
-    def _call_inputs(self) -> Inputs:
-        """Of the measured call: of a model that generates, the prompts and the tokens that its steps are given."""
-        assert self._inputs is not None
-        return self._inputs
-
-    # --- models that generate ----------------------------------------------------------------------------------------
-
-    @property
-    def _called(self) -> Callable[..., Any]:
-        """What is called with the inputs of the measured call."""
-        return self._calling(self.model)
-
-    def _calling(self, model: nn.Module) -> Callable[..., Any]:
-        generation = self._variant.generation
-        return model if generation is None else WholeCall(Step(model, self._function), generation.prompt)
-
-    def _step_function(self) -> Callable[..., Any] | None:
-        """The project's own function that makes one step."""
-        generation = self._variant.generation
-        source = None if generation is None else self._variant.step or generation.step
-        function: Callable[..., Any] | None = None if source is None else self._loader.get(source, "step")
-        return function
-
-    def _complete_inputs(self, *, is_prompt: bool) -> tuple[str, ...]:
-        """Put the tokens of the steps behind the prompts, where no other variant has; notes."""
-        generation = self._variant.generation
-        if generation is None:
-            return ()
-        require_room(self.model, generation)
-        if is_prompt:
-            prompts = self._call_inputs()
-            assert isinstance(prompts, torch.Tensor)
-            tokens = greedy(Step(self.model, self._function), prompts, generation.new_tokens)
-            self._inputs = torch.cat([prompts, tokens], dim=1)
-        return told_sampling(self.model) if self._variant.is_original else ()
 
 
 def _nothing_to_compare(model: nn.Module, coverage: Coverage) -> tuple[str, bool]:

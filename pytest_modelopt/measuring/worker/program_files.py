@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,11 +24,13 @@ _DIGITS = 16
 """Of a sum, in a note; the record has all of it."""
 
 
-def load_file(source: ProgramSource, folder: Path, inputs: Inputs, answer: Callable[[], Any]) -> Made:
+def load_file(
+    source: ProgramSource, folder: Path, inputs: Inputs, answer: Callable[[], Any], parameters: Sequence[str] = ()
+) -> Made:
     """The program, what should be known of it, and where it comes from, by paths from `folder`.
 
     `answer` gives what the original answers to `inputs`, of which it takes the structure: a file says neither how it is
-    called nor in which structure it answers.
+    called nor in which structure it answers. `parameters`: as in `program_file_module.load`.
     """
     shown = _shown(source.file, folder)
     sums: dict[str, str] = {}
@@ -51,13 +54,22 @@ def load_file(source: ProgramSource, folder: Path, inputs: Inputs, answer: Calla
     try:
         refuse_other_inputs(inputs, shown)
         sums_of([source.file])  # before it is read at all
-        program: Any = load(source.file, shown, inputs, answer(), dict(source.inputs), check)
+        program: Any = load(source.file, shown, inputs, answer(), dict(source.inputs), check, parameters)
     except (ProgramFileError, RecipeError) as error:
         raise VariantError(str(error)) from error
     sizes = {_shown(file, folder): Path(file).stat().st_size for file in program.files}
     note = f"it is {shown} ({program.made_by}; SHA-256 {sums[shown][:_DIGITS]}...)"
     setting = filter(None, [getattr(program, "setting", "")])
     return program, (note, *setting), Provenance(shown, sizes, sums, program.made_by)
+
+
+def parameters_of(module: nn.Module) -> tuple[str, ...]:
+    """The names by which its forward takes positional arguments; none where that takes any number of them."""
+    try:
+        found = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):  # of TorchScript
+        return ()
+    return tuple(each.name for each in found if each.kind is each.POSITIONAL_OR_KEYWORD)
 
 
 def made_by(factory: Source) -> Provenance:

@@ -1,15 +1,17 @@
-"""Files of a variant that are shipped: its runtime's own format, or one of torch's that runs no pickle when loaded."""
+"""Files of a variant that are shipped: those of a candidate, its runtime's own format, or one of torch's that runs no
+pickle when it is loaded."""
 
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import hashlib
 import importlib
 import importlib.util
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from pytest_modelopt.optimizing.recipe import Context
 from pytest_modelopt.optimizing.runtimes.comparing import difference
 from pytest_modelopt.optimizing.runtimes.exporting import arguments, export
 from pytest_modelopt.optimizing.runtimes.openvino.openvino_ir import other_batches
+from pytest_modelopt.optimizing.runtimes.program_file_module import FromFile
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
 from pytest_modelopt.optimizing.runtimes.torch_file_module import exported
 
@@ -70,11 +73,14 @@ def write(model: nn.Module, path: Path, context: Context) -> tuple[Path, ...]:
     """Write the variant to `path`, which has no suffix, and return the files; what loads them first reads the first.
 
     What torch runs is exported (`.pt2`); where that cannot be done, or answers otherwise, its weights and structure are
-    written with the code that loads them (`.pt` and `.py`); else it is traced (`.pt`, TorchScript).
+    written with the code that loads them (`.pt` and `.py`); else it is traced (`.pt`, TorchScript). Of a candidate that
+    is a file, its files are copied into the folder under their own names.
 
     Raises:
         VariantError: with why none of these would be the variant that was measured.
     """
+    if isinstance(model, FromFile):
+        return _copied(model.files, path.parent)
     if isinstance(model, RuntimeModule):
         files = {path.with_name(path.name + suffix): content for suffix, content in model.parts().items()}
         for file, content in files.items():
@@ -93,6 +99,28 @@ def write(model: nn.Module, path: Path, context: Context) -> tuple[Path, ...]:
                 return tuple(Path(shutil.move(file, path.with_name(file.name))) for file in written)
         reasons.append(f"{name}: {why}")
     raise VariantError(f"the variant cannot be written as a file that others load ({'; '.join(reasons)})")
+
+
+def _copied(files: Sequence[str], folder: Path) -> tuple[Path, ...]:
+    """The files under their own names, and in the folders below that of the first one: by these they find each other.
+
+    Raises:
+        VariantError: another file is in the way, which may be another candidate; nothing is written then.
+    """
+    places = [(Path(file), folder / Path(file).relative_to(Path(files[0]).parent)) for file in files]
+    for file, place in places:
+        if place.exists() and not filecmp.cmp(file, place, shallow=False):
+            raise VariantError(
+                f"{place.name} stands there with other content, and a candidate's files keep their names: remove it, "
+                "or choose another --output"
+            )
+    for file, place in places:
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            part = place.with_name(place.name + ".part")
+            shutil.copyfile(file, part)
+            part.replace(place)
+    return tuple(place for _, place in places)
 
 
 @contextlib.contextmanager

@@ -17,18 +17,18 @@ from torch.utils import _pytree
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line
-from pytest_modelopt.optimizing.runtimes.runtime import runtimes
+from pytest_modelopt.optimizing.runtimes.runtime import not_measured, runtimes
 from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule, Fed, Signature
 
 FORMATS = {
     **{
-        runtime.suffix: (f"{folder}.{runtime.file_module}", runtime.name, runtime.extra)
+        runtime.suffix: (f"{folder}.{runtime.file_module}", runtime.name, runtime.way_in)
         for folder, runtime in runtimes().items()
     },
-    ".pt2": ("torch_file_module", "torch.export", None),
-    ".pt": ("torch_file_module", "TorchScript", None),
+    ".pt2": ("torch_file_module", "torch.export", ""),
+    ".pt": ("torch_file_module", "TorchScript", ""),
 }
-"""The module with the class `File`, the name, and the pip extra of each suffix."""
+"""The module with the class `File`, the name, and the way in, of each suffix."""
 ITS_OWN = object()
 """In place of what the original answers, where the program is the original."""
 _POINTER = b"version https://git-lfs"
@@ -108,10 +108,12 @@ def load(
     output: Any,
     names: Mapping[str, int | str],
     check: Callable[[Sequence[str]], None] = lambda files: None,
+    parameters: Sequence[str] = (),
 ) -> FromFile:
     """The program in `file`, which answers as the original did with `output` on `inputs`.
 
     `shown` is what messages call the file. `names` are the arguments that its inputs get, where the names differ.
+    `parameters` are the names by which the original takes positional arguments: inputs of these names get them.
     `check` is given all files that belong to it, before it is loaded.
     With `ITS_OWN` as output it is an original itself: one tensor is returned as it is, several in a dict by name.
 
@@ -120,8 +122,8 @@ def load(
     """
     path = Path(file)
     if path.suffix not in FORMATS:
-        raise ProgramFileError(f"{shown} has no suffix of a program that is known here: {', '.join(FORMATS)}")
-    module_name, runtime, extra = FORMATS[path.suffix]
+        raise ProgramFileError(f"{shown} {not_measured(path.suffix, FORMATS)}")
+    module_name, runtime, way_in = FORMATS[path.suffix]
     try:
         kind: Any = importlib.import_module(f"{__package__}.{module_name}").File
         files, made_by = kind.described(file)
@@ -129,32 +131,35 @@ def load(
         program: FromFile = kind(file, Signature.of(inputs, output))
         if isinstance(program, ProgramFile):
             program.files, program.made_by = files, made_by
-            program = _bound(program, shown, inputs, names)
-            if output is ITS_OWN:
-                program.signature = _answering_by_itself(program, shown, inputs)
+            program = _bound(program, shown, inputs, names, parameters)
+            program.signature = replace(program.signature, order=_order(program.output_names(program.engine), output))
     except ProgramFileError:
         raise
     except ModuleNotFoundError as error:
-        if extra is None or not error.name:
+        if not way_in or not error.name:
             raise
-        why = f"{shown} needs {runtime}, and {error.name} is not installed"
-        raise ProgramFileError(f'{why}: run `pip install "pytest-modelopt[{extra}]"`') from None
+        raise ProgramFileError(f"{shown} needs {runtime}, and {error.name} is not installed: {way_in}") from None
+    except ImportError as error:  # a library of another version than the package was built for
+        raise ProgramFileError(
+            f"{shown} needs {runtime}, which is installed and cannot be imported: {last_line(error)}; install versions "
+            "that fit each other and torch"
+        ) from error
     except Exception as error:
         raise ProgramFileError(
             f"{runtime} cannot load {shown}: {last_line(error)}; is the file whole, and of the format that its suffix "
             "says?"
         ) from error
-    found = _answer(program, shown, inputs)
+    answer = _answer(program, shown, inputs)
     if output is not ITS_OWN:
-        _require_same_outputs(found, shown, output)
+        _require_same_outputs(answer, shown, output)
+    elif isinstance(program, ProgramFile):
+        program.signature = _answering_by_itself(program, answer, inputs)
     return program
 
 
-def _answering_by_itself(program: ProgramFile, shown: str, inputs: Inputs) -> Signature:
-    with _running(shown), torch.no_grad():
-        tensors = program.run(program.engine, program.signature.flat_inputs(*_arguments(inputs)))
+def _answering_by_itself(program: ProgramFile, answer: Sequence[torch.Tensor], inputs: Inputs) -> Signature:
     names = program.output_names(program.engine)
-    output = tensors[0] if len(tensors) == 1 else dict(zip(names, tensors, strict=True))
+    output = answer[0] if len(answer) == 1 else dict(zip(names, answer, strict=True))
     return replace(Signature.of(inputs, output), ports=program.signature.ports)
 
 
@@ -180,7 +185,9 @@ def require_content(path: Path, shown: str) -> None:
 # --- the contract ----------------------------------------------------------------------------------------------------
 
 
-def _bound(program: ProgramFile, shown: str, inputs: Inputs, names: Mapping[str, int | str]) -> ProgramFile:
+def _bound(
+    program: ProgramFile, shown: str, inputs: Inputs, names: Mapping[str, int | str], parameters: Sequence[str]
+) -> ProgramFile:
     """The same with the arguments that its inputs get, which fit in number, name, type and shape."""
     ports = program.ports(program.engine)
     keys: list[int | str] = list(inputs) if isinstance(inputs, Mapping) else list(range(program.signature.positional))
@@ -191,8 +198,10 @@ def _bound(program: ProgramFile, shown: str, inputs: Inputs, names: Mapping[str,
     if unknown:
         raise ProgramFileError(f"`inputs:` names {', '.join(unknown)}, but {takes}")
     fed = []
+    known = parameters[: program.signature.positional]
+    by_name = not names and all(port.name in known for port in ports)
     for number, port in enumerate(ports):
-        index = _argument(number, port, ports, keys, names, takes, gives)
+        index = known.index(port.name) if by_name else _argument(number, port, ports, keys, names, takes, gives)
         why = _misfit(port, tensors[index])
         if why:
             raise ProgramFileError(f"{takes}, but {gives}: {why}")
@@ -261,9 +270,21 @@ def _of_batch(port: Port, examples: int) -> str:
     )
 
 
-def _answer(program: nn.Module, shown: str, inputs: Inputs) -> Any:
+def _order(names: Sequence[str], output: Any) -> tuple[int, ...] | None:
+    """The place of each tensor that the original returns by name, among outputs of the same names; None elsewhere."""
+    keys = list(output) if isinstance(output, Mapping) else []
+    if keys == list(names) or set(keys) != set(names) or len(keys) != len(names):
+        return None
+    return tuple(map(list(names).index, keys))
+
+
+def _answer(program: FromFile, shown: str, inputs: Inputs) -> list[torch.Tensor]:
+    """The tensors of its answer, in the order of the original's; of another runtime in its own types."""
     with _running(shown), torch.no_grad():
-        return call(program, inputs)
+        if isinstance(program, ProgramFile):
+            tensors = program.run(program.engine, program.signature.flat_inputs(*_arguments(inputs)))
+            return list(program.signature.ordered(tensors))
+        return _tensors(call(program, inputs))
 
 
 @contextlib.contextmanager
@@ -276,11 +297,21 @@ def _running(shown: str) -> Iterator[None]:
         raise ProgramFileError(f"{shown} does not run on the data: {last_line(error)}") from error
 
 
-def _require_same_outputs(found: Any, shown: str, output: Any) -> None:
-    sides = [[leaf for leaf in _pytree.tree_leaves(each) if isinstance(leaf, torch.Tensor)] for each in (output, found)]
-    told = [f"({', '.join(f'{_type(each.dtype)}{list(each.shape)}' for each in side)})" for side in sides]
-    if [each.shape for each in sides[0]] != [each.shape for each in sides[1]]:
-        raise ProgramFileError(f"{shown} answers {told[1]}, and the original {told[0]}")
+def _require_same_outputs(found: Sequence[torch.Tensor], shown: str, output: Any) -> None:
+    wanted = _tensors(output)
+    told = [f"({', '.join(f'{_type(each.dtype)}{list(each.shape)}' for each in side)})" for side in (found, wanted)]
+    differs = f"{shown} answers {told[0]}, and the original {told[1]}"
+    if [each.shape for each in found] != [each.shape for each in wanted]:
+        raise ProgramFileError(differs)
+    if any(ours.is_floating_point() > each.is_floating_point() for each, ours in zip(found, wanted, strict=True)):
+        raise ProgramFileError(
+            f"{differs}: whole numbers in place of floating point, as of a program whose outputs were quantized, too; "
+            "convert it with outputs of floating point"
+        )
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in _pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 
 def version_of(text: str) -> str:

@@ -52,6 +52,8 @@ class Signature:
     """Of the output's tensors."""
     ports: tuple[Fed, ...] | None = field(default=None, compare=False)
     """What each input of the runtime gets; None where all tensors of the call are given as they are."""
+    order: tuple[int, ...] | None = field(default=None, compare=False)
+    """Which output of the runtime each tensor of the answer is; None where they come in this order."""
 
     @classmethod
     def of(cls, inputs: Inputs, output: Any) -> Signature:
@@ -76,10 +78,14 @@ class Signature:
         tensors = [*args, *(kwargs[name] for name in self.keywords)]
         return tensors if self.ports is None else [port.of(tensors) for port in self.ports]
 
+    def ordered(self, outputs: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """The runtime's outputs in the order of the answer."""
+        return outputs if self.order is None else [outputs[index] for index in self.order]
+
     def output_of(self, tensors: Sequence[torch.Tensor]) -> Any:
-        """The structure that the original returns, with these tensors in it."""
+        """The structure that the original returns, with these outputs of the runtime in it."""
         remaining = iter(
-            tensor.to(dtype) for tensor, dtype in zip(tensors, self.dtypes, strict=True)
+            tensor.to(dtype) for tensor, dtype in zip(self.ordered(tensors), self.dtypes, strict=True)
         )  # runtimes answer int64 as int32 and the like
         leaves = [next(remaining) if constant == TENSOR else constant for constant in self.constants]
         return _pytree.tree_unflatten(leaves, self.output)
@@ -88,7 +94,7 @@ class Signature:
         """Saved with an empty answer in place of `output`: torch warns where the parts of a TreeSpec are loaded."""
         leaves = [torch.empty(0) if constant == TENSOR else constant for constant in self.constants]
         answer = _pytree.tree_unflatten(leaves, self.output)
-        return _loaded, (self.positional, self.keywords, answer, self.constants, self.dtypes, self.ports)
+        return _loaded, (self.positional, self.keywords, answer, self.constants, self.dtypes, self.ports, self.order)
 
 
 def _loaded(
@@ -98,8 +104,9 @@ def _loaded(
     constants: tuple[Any, ...],
     dtypes: tuple[torch.dtype, ...],
     ports: tuple[Fed, ...] | None,
+    order: tuple[int, ...] | None,
 ) -> Signature:
-    return Signature(positional, keywords, _pytree.tree_structure(answer), constants, dtypes, ports)
+    return Signature(positional, keywords, _pytree.tree_structure(answer), constants, dtypes, ports, order)
 
 
 TENSOR = "<tensor>"

@@ -100,17 +100,26 @@ def load_saved(model: Path, runtime: str | None) -> Any:
 def import_libraries(model: Path, runtime: str | None, *, and_project: bool = False) -> None:
     """Import the libraries that the saved model needs: their own memory is there with any model. `and_project`: also
     modules of other packages and of the project, as far as the file names them and they are found."""
-    objects = {each.name: each.objects for each in runtimes().values()}
-    for package in objects.get(runtime or "", ()):
+    named = _modules_named_in(model)
+    for package in _packages(runtime, named):
         if importlib.util.find_spec(package.partition(".")[0]) is not None:
             with telemetry.off():
                 importlib.import_module(package)
-    for module in sorted(_modules_named_in(model)):
+    for module in sorted(named):
         if module.partition(".")[0] in _LIBRARIES:
             importlib.import_module(module)
         elif and_project:
             with contextlib.suppress(ImportError):  # loading then says what is missing
                 importlib.import_module(module)
+
+
+def _packages(runtime: str | None, named: set[str]) -> tuple[str, ...]:
+    """Of the runtime, where the saved model names these modules: a file of it needs less than a project's own class."""
+    for folder, each in runtimes().items():
+        if each.name == runtime:
+            is_file = any(module.endswith(f".{folder}.{each.file_module}") for module in named)
+            return each.engine or each.objects if is_file else each.objects
+    return ()
 
 
 def _room_for_small_objects() -> list[bytes]:

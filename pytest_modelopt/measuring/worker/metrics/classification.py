@@ -63,9 +63,10 @@ class Classification:
             raise VariantError(_none_of(int(targets[index]), batch.first + index, classes))
 
 
-def misfit(k: int, metric: str, outputs: Any, targets: KnownTargets) -> str:
-    """Why the outputs of a call cannot be scored with the targets of the data, for certain; '' where they may be."""
-    scores = scored_tensor(outputs, 2)
+def misfit(k: int, metric: str, outputs: Any, targets: KnownTargets, examples: int) -> str:
+    """Why the outputs of a call of so many examples cannot be scored with the targets of the data, for certain; ''
+    where they may be."""
+    scores = scored_tensor(outputs, examples, 2)
     if scores is None:
         return ""
     got = f"the model answers {shape(scores)}, and the targets of the data are {targets}"

@@ -37,13 +37,16 @@ def output_tensor(outputs: Any, batch: Batch, metric: str) -> torch.Tensor:
     return _chosen(outputs, batch, metric, lambda _: True, "one tensor", "tensors of floating point")
 
 
-def scored_tensor(outputs: Any, dimensions: int | None = None) -> torch.Tensor | None:
-    """The tensor that is scored, whatever numbers it holds; None where only scoring can tell.
+def scored_tensor(outputs: Any, examples: int, dimensions: int | None = None) -> torch.Tensor | None:
+    """The tensor of a call that is scored, whatever numbers it holds; None where only scoring can tell.
 
-    `dimensions`: of the one to look for among several.
+    It has an entry for each of the call's `examples`, and a model that drops sizes of 1 (`squeeze()`) must not be taken
+    for one whose larger batches have that shape, too. `dimensions`: of the one to look for among several.
     """
     with contextlib.suppress(VariantError):
-        return _choose(outputs, "", lambda tensor: dimensions in (None, tensor.ndim), "", "")
+        found = _choose(outputs, "", lambda tensor: dimensions in (None, tensor.ndim), "", "")
+        if not found.is_nested and found.ndim > (examples == 1) and len(found) == examples:
+            return found
     return None
 
 

@@ -46,9 +46,9 @@ class Metric:
     """Likewise, but wrong pairs of outputs and targets are scored, too; None for a metric without targets."""
     worst: float | None = None
     """The worst score that it can give; None where that is not known."""
-    misfit: Callable[[Any, KnownTargets], str] | None = None
-    """Why outputs cannot be scored with targets of the data, for certain, '' where they may be; None: nothing is known
-    of what the project's own function takes."""
+    misfit: Callable[[Any, KnownTargets, int], str] | None = None
+    """Why outputs of a call of so many examples cannot be scored with targets of the data, for certain, '' where they
+    may be; None: nothing is known of what the project's own function takes."""
 
     def scorer(self, keep: Path | None = None, reference: Path | None = None, *, is_paired: bool = False) -> Scorer:
         """For one pass over the data. An unlabelled metric writes what it saw to `keep`, and compares with `reference`,

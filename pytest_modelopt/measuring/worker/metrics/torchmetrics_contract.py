@@ -16,23 +16,24 @@ _EXAMPLES = 2
 """Of zeros, by which a metric is asked: with one alone some of them drop a dimension."""
 
 
-def misfit(metric: Any, name: str, outputs: Any, targets: KnownTargets) -> str:
-    """Why the outputs of a call cannot be scored with the targets of the data, for certain; '' where they may be.
+def misfit(metric: Any, name: str, outputs: Any, targets: KnownTargets, examples: int) -> str:
+    """Why the outputs of a call of so many examples cannot be scored with the targets of the data, for certain; ''
+    where they may be.
 
     The library's own classes only: they refuse shapes, whatever the numbers are. What a class of the project does is
     not known, and it is not called for a question.
     """
-    scored = scored_tensor(outputs)
-    if scored is None or not scored.ndim or type(metric).__module__.split(".")[0] != "torchmetrics":
+    scored = scored_tensor(outputs, examples)
+    if scored is None or type(metric).__module__.split(".")[0] != "torchmetrics":
         return ""
     got = f"the model answers {shape(scored)}, and the targets of the data are {targets}"
     classes = classes_of(metric, scored)
     outside = None if classes is None else targets.first_outside(classes, ignored_by(metric))
     if outside is not None and classes is not None:
         return f"{none_of(*outside, classes, name)}; {got}"
-    given = torch.zeros((_EXAMPLES, *scored.shape[1:]), dtype=scored.dtype)
-    wanted = torch.zeros((_EXAMPLES, *targets.shape), dtype=getattr(torch, targets.dtype))
     try:
+        given = torch.zeros((_EXAMPLES, *scored.shape[1:]), dtype=scored.dtype)
+        wanted = torch.zeros((_EXAMPLES, *targets.shape), dtype=getattr(torch, targets.dtype))
         with same_random_state(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fresh(metric).update(given, wanted)
