@@ -75,6 +75,8 @@ class Sample:
     """What the measurement allows it to be; None where it repeats, or has no such bound."""
     verdict: Verdict | None = None
     """On the limit that bounds it; the first where there are several."""
+    is_of_variant: bool = True
+    """Of the variant of its case, in its comparison; False: of an original by itself."""
 
     @property
     def text(self) -> str:
@@ -216,12 +218,17 @@ def _all(record: Record) -> Iterator[Sample]:
             yield from _of_case(record, case, _labels(record, case, case.recipe, repeated), _against_original(case))
     for case in record.cases:
         if case.base is None and case.reference is not None:
-            yield from _plain(case, _labels(record, case, ORIGINAL, Counter()), alone(case, case.reference))
+            yield from _of_original(record, case, case.reference)
     for case in record.cases:
         if case.base is not None and case.error is None:
             if case.recipe == ORIGINAL and case.variant is not None:
-                yield from _plain(case, _labels(record, case, ORIGINAL, Counter()), alone(case, case.variant))
+                yield from _of_original(record, case, case.variant)
             yield from _of_case(record, case, _labels(record, case, case.recipe, repeated), _against_base(case))
+
+
+def _of_original(record: Record, case: Case, side: Measurement) -> Iterator[Sample]:
+    for sample in _plain(case, _labels(record, case, ORIGINAL, Counter()), alone(case, side)):
+        yield replace(sample, is_of_variant=False)
 
 
 def _plain(case: Case, labels: Labels, figures: Mapping[str, float | None]) -> Iterator[Sample]:
