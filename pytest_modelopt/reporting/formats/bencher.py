@@ -6,6 +6,7 @@ https://bencher.dev/docs/reference/bencher-metric-format/: benchmark -> measure 
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 from pytest_modelopt.reporting.samples import Sample, samples
@@ -18,9 +19,17 @@ def render(record: Record) -> str:
     """A benchmark for each variant, its figures by slug: 'memory-bytes', 'speedup-ratio'."""
     benchmarks: dict[str, dict[str, dict[str, float]]] = {}
     for sample in samples(record):
-        of = benchmarks.setdefault(sample.name[:_LONGEST_NAME], {})
+        of = benchmarks.setdefault(_name(sample.name), {})
         of.setdefault(sample.family.name.replace("_", "-"), _metric(sample))
     return json.dumps(benchmarks, indent=1) + "\n"
+
+
+def _name(name: str) -> str:
+    """Of a length that Bencher takes; what is cut off goes on in a digest, so that two names stay two."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:16]
+    return f"{name[: _LONGEST_NAME - 17]}-{digest}"
 
 
 def _metric(sample: Sample) -> dict[str, float]:
