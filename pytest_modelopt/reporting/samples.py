@@ -180,7 +180,11 @@ _FAMILIES = (
         ("max_size_growth",),
     ),
     Family(
-        "slowdown_ratio", "ratio", "Share by which one call takes longer than at the base.", _of_share, ("max_slowdown",)
+        "slowdown_ratio",
+        "ratio",
+        "Share by which one call takes longer than at the base.",
+        _of_share,
+        ("max_slowdown",),
     ),
     Family("loss", "", "How much worse the score is than at the base.", format_drop, ("max_accuracy_loss",)),
     Family("changed_answers", "", "Examples whose prediction differs from the base's.", _of_count),

@@ -1,4 +1,4 @@
-"""The page in a real Chromium: nothing is fetched, nothing is refused, axe-core finds nothing, and a keyboard is enough.
+"""The page in a real Chromium: nothing is fetched or refused, axe-core finds nothing, a keyboard is enough.
 
 Where there is no browser, or the extra `browser` is not installed, these are skipped: `make browser` runs them.
 """

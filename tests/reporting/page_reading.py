@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -69,7 +70,7 @@ def check_for_everybody(root: Element) -> None:
     levels = [int(tag(each)[1]) for each in root.iter() if re.fullmatch("h[1-6]", tag(each))]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
     assert [tag(each) for each in root.iter() if tag(each) in ("main", "header")] == ["header", "main"]
     assert len(named(root, "script")) == len(named(root, "style")) == 1
     assert root.get("lang") == "en"

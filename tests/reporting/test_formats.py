@@ -29,13 +29,14 @@ from tests.reporting.hostile_texts import EVERYTHING
 from tests.reporting.records_by_hand import MIB, case, limit, measurement, realistic, record, timing
 
 # https://bencher.dev/bmf.json, in short.
-_METRIC = {"type": "object", "properties": dict.fromkeys(("value", "lower_value", "upper_value"), {"type": "number"})}
+_NUMBER, _TEXT = {"type": "number"}, {"type": "string"}
+_METRIC = {"type": "object", "properties": {"value": _NUMBER, "lower_value": _NUMBER, "upper_value": _NUMBER}}
 _MEASURES = {"type": "object", "patternProperties": {".+": {**_METRIC, "required": ["value"]}}}
 BENCHER = {"type": "object", "patternProperties": {".+": _MEASURES}}
 # BenchmarkResult of github-action-benchmark: these keys are read, of these types, and values are compared as numbers.
 _ENTRY = {
     "type": "object",
-    "properties": {"value": {"type": "number"}, **dict.fromkeys(("name", "unit", "range", "extra"), {"type": "string"})},
+    "properties": {"value": _NUMBER, "name": _TEXT, "unit": _TEXT, "range": _TEXT, "extra": _TEXT},
     "required": ["name", "unit", "value"],
     "additionalProperties": False,
 }
@@ -44,7 +45,11 @@ ACTION = {"type": "array", "items": _ENTRY}
 MEASURED = judged_again(
     record(
         case(
-            limits=(limit("max_memory", 3 * MIB, "3 MiB"), limit("min_speedup", 1.5, "1.5x"), limit("max_flips", 0.02, "2%")),
+            limits=(
+                limit("max_memory", 3 * MIB, "3 MiB"),
+                limit("min_speedup", 1.5, "1.5x"),
+                limit("max_flips", 0.02, "2%"),
+            ),
             reference=measurement(None, weights=5 * MIB, peak=3 * MIB, size=4 * MIB, score=0.75),
             variant=measurement("int8-dynamic", weights=2 * MIB, peak=2 * MIB, size=3 * MIB, score=0.5),
             timing=timing(200, 4_000_000, 2_000_000),
@@ -150,7 +155,7 @@ def test_a_row_has_its_limit_and_what_became_of_it() -> None:
     assert (memory["low"], memory["started"]) == ("", "2026-11-24T03:00:00Z")
     assert float(rows["int8-dynamic", "speedup_ratio"]["low"]) > 1.5
     formula = record(case('=HYPERLINK("x")', model="@m"))
-    assert {row["recipe"] for row in _rows(formula)} == {"'=HYPERLINK(\"x\")", "original"}
+    assert {row["recipe"] for row in _rows(formula)} == {'\'=HYPERLINK("x")', "original"}
     assert {row["model"] for row in _rows(formula)} == {"'@m"}
 
 
@@ -158,7 +163,9 @@ def _junit(told: Record) -> list[Any]:
     return [test for suite in JUnitXml.fromstring(formats.render("junit", told)) for test in suite]
 
 
-@pytest.mark.parametrize("told", [*ALL, record(case()), record(case(), complete=False), record(case(), no_loosening=True)])
+@pytest.mark.parametrize(
+    "told", [*ALL, record(case()), record(case(), complete=False), record(case(), no_loosening=True)]
+)
 def test_junit_is_red_where_the_record_is(told: Record) -> None:
     results = [result for test in _junit(told) for result in test.result]
     assert any(isinstance(result, (Failure, Error)) for result in results) == record_is_red(told)

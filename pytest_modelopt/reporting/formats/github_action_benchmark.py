@@ -1,7 +1,7 @@
 """Figures that are better when they are smaller, for github-action-benchmark's tool `customSmallerIsBetter`.
 
-https://github.com/benchmark-action/github-action-benchmark: a list of entries with name, unit and value, and where it is
-known range and extra. The action takes figures of one direction at a time; `github_action_benchmark_bigger` has the
+https://github.com/benchmark-action/github-action-benchmark: a list of entries with name, unit and value, and further
+texts, range and extra. The action takes figures of one direction at a time; `github_action_benchmark_bigger` has the
 others.
 """
 

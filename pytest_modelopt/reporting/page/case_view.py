@@ -112,12 +112,13 @@ def case_view(
         sides=sides(case),
         items=tuple(items),
         why=tuple(dict.fromkeys(line for item in items for line in item.why)),
-        findings=tuple(
-            each for each in findings if each not in told and not any(each in item.text for item in items)
-        ),
+        findings=tuple(each for each in findings if each not in told and not any(each in item.text for item in items)),
         limits=(
             *(_limit(case, verdict) for verdict in case.verdicts),
-            *(LimitView(each, _bound(case, each), "not judged", "bad", "-", "", None) for each in unjudged_limits(case)),
+            *(
+                LimitView(each, _bound(case, each), "not judged", "bad", "-", "", None)
+                for each in unjudged_limits(case)
+            ),
         ),
         figures=tuple(_figure(case, each) for each in figures.values()),
         timed=tuple(_timed(case)),

@@ -102,7 +102,7 @@ def _chart(points: Sequence[Point]) -> Chart | None:
         words.append(Word(x.at(tick), top - _GAP + 18, format_percentage(tick), "middle"))
     words.append(Word((_LEFT + _RIGHT) / 2, top + 12, "memory of a call, as a share of the original's", "middle"))
     best = sum(point.is_front for point in points)
-    label = f"Memory, speed and drop of {len(points)} variants, of which {best} are on the front; the table below has them."
+    label = f"Memory, speed and drop of {len(points)} variants, of which {best} are on the front; a table follows."
     return Chart(label, _WIDTH, round(top) + 20, tuple(shapes), tuple(words))
 
 
@@ -127,7 +127,9 @@ def _panel(
     for number, point, found in known:
         at, middle = x.at(point.memory.at), y.at(found.at)
         interval = whisker(x, y, point.memory.at, found) + (
-            "" if point.memory.low == point.memory.high else line(x.at(point.memory.low), middle, x.at(point.memory.high), middle)
+            ""
+            if point.memory.low == point.memory.high
+            else line(x.at(point.memory.low), middle, x.at(point.memory.high), middle)
         )
         if interval:
             shapes.append(Shape("interval", interval))

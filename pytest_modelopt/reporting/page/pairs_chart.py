@@ -45,7 +45,9 @@ def pairs_chart(timing: Timing, sides: tuple[str, str], *, with_figures: bool) -
     middle = _middles(pairs, x)
     words += [Word(middle[launch], _TOP - 8, f"launch {launch}", "middle") for launch in launches if len(launches) < 12]
     told = _told(timing, sides, latencies, every, sum(figure > y.high for figure in figures))
-    return Chart(f"One call of either side over the time of measuring: {told}", _WIDTH, _HEIGHT, (*shapes,), (*words,)), told
+    return Chart(
+        f"One call of either side over the time of measuring: {told}", _WIDTH, _HEIGHT, (*shapes,), (*words,)
+    ), told
 
 
 def _launches(pairs: tuple[TimedPair, ...], x: Scale) -> Iterator[Shape]:

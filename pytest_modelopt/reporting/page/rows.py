@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.reporting.page.case_view import CaseView, Tone, change_of
@@ -50,8 +49,11 @@ def table(
     figures: Mapping[int, Mapping[str, Sample]],
     originals: Sequence[Sequence[Sample]],
 ) -> Table | None:
-    """`figures`: of each case, by its id and the name of the family; `originals`: samples of models without a recipe."""
-    found = [*(figures[id(view.case)] for view in views), *({each.family.name: each for each in of} for of in originals)]
+    """`figures`: of each case, by its id and the name of the family; `originals`: samples of models by themselves."""
+    found = [
+        *(figures[id(view.case)] for view in views),
+        *({each.family.name: each for each in of} for of in originals),
+    ]
     families: dict[str, Family] = {
         sample.family.name: sample.family
         for of in found

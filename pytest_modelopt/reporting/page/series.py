@@ -70,7 +70,10 @@ def series_by_model(records: Sequence[Record]) -> list[tuple[str, list[Variant]]
             of = variants.setdefault(kept.name, {}).setdefault(kept.family.name, [])
             of.append(_moment(place, record, kept))
     return [
-        (model, [Variant(name, tuple(_series(records, of) for of in families.values())) for name, families in of.items()])
+        (
+            model,
+            [Variant(name, tuple(_series(records, of) for of in families.values())) for name, families in of.items()],
+        )
         for model, of in found.items()
     ]
 
