@@ -142,7 +142,7 @@ def _bound(case: Case, limit: Limit) -> str:
 
 def _limit(case: Case, verdict: Verdict) -> LimitView:
     tones: dict[str, Tone] = {"pass": "good", "fail": "bad", "not measured": "bad"}
-    tone = tones.get(verdict.outcome, "unsure")
+    tone: Tone = tones.get(verdict.outcome, "unsure")
     if tone == "bad" and verdict.limit.level == "warn":
         tone = "unsure"
     figure, interval = "-", ""

@@ -30,7 +30,8 @@ def pairs_chart(timing: Timing, sides: tuple[str, str], *, with_figures: bool) -
     y = scale(seen, _BOTTOM, _TOP)
     if x is None or y is None:
         return None
-    shapes, words = list(_launches(pairs, x)), []
+    shapes = list(_launches(pairs, x))
+    words: list[Word] = []
     for tick in y.ticks():
         shapes.append(Shape("grid", line(_LEFT, y.at(tick), _RIGHT, y.at(tick))))
         words.append(Word(_LEFT - 6, y.at(tick) + 4, format_time(tick), "end"))
