@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -196,7 +197,7 @@ def test_junit_says_what_is_broken_and_has_the_figures() -> None:
     assert "never::ran" in of["never ran"].result[0].text
 
 
-def test_the_command_prints_them_and_writes_the_page(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_them_and_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, html = tmp_path / "record.json", tmp_path / "deep" / "page.html"
     record_json.write(MEASURED, path)
     for name in formats.names():

@@ -325,6 +325,10 @@ def _filled_with(told: Record, texts: tuple[str, ...]) -> Record:
     return made
 
 
+def _history(told: Record) -> str:
+    return page.render_history([told, realistic()])
+
+
 @pytest.mark.parametrize("name", ["filled", "realistic", "compared"])
 @pytest.mark.parametrize(
     "texts",
@@ -333,7 +337,7 @@ def _filled_with(told: Record, texts: tuple[str, ...]) -> Record:
 )
 def test_no_text_of_a_record_becomes_structure(name: str, texts: tuple[str, ...]) -> None:
     told, harmless = (_filled_with(RECORDS[name], each) for each in (texts, ("x",)))
-    for render in (page.render, lambda record: page.render_history([record, realistic()])):
+    for render in (page.render, _history):
         root = parsed(render(told))
         assert list(structure(root)) == list(structure(parsed(render(harmless))))
         check_for_everybody(root)

@@ -50,9 +50,9 @@ def table(
     originals: Sequence[Sequence[Sample]],
 ) -> Table | None:
     """`figures`: of each case, by its id and the name of the family; `originals`: samples of models by themselves."""
-    found = [
+    found: list[Mapping[str, Sample]] = [
         *(figures[id(view.case)] for view in views),
-        *({each.family.name: each for each in of} for of in originals),
+        *map(_by_name, originals),
     ]
     families: dict[str, Family] = {
         sample.family.name: sample.family
