@@ -47,11 +47,13 @@ class Family:
     """Those that bound this very figure."""
     bigger_is_better: bool | None = False
     """None: as the metric of the case says."""
+    called: str = ""
+    """What people call it, where that is not the name without its unit."""
 
     @property
     def title(self) -> str:
-        """'p95 latency': the name without its unit, for people."""
-        return self.name.removesuffix(f"_{self.unit}").replace("_", " ")
+        """'p95 latency', for people."""
+        return self.called or self.name.removesuffix(f"_{self.unit}").replace("_", " ")
 
     def is_better_when_bigger(self, case: Case) -> bool:
         return case.higher_is_better if self.bigger_is_better is None else self.bigger_is_better
@@ -200,8 +202,10 @@ def _of_limit(kind: LimitKind) -> Family:
     def form(case: Case, figure: float) -> str:
         return kind.format(figure, unit_interval=in_points(case, None))
 
+    is_counted = any(family.name == name for family in _FAMILIES)  # flips, and the share of the examples that flipped
+    called = f"share of {name.replace('_', ' ')}" if is_counted else ""
     whole = f"{name}_{unit}" if unit else name
-    return Family(whole, unit, kind.meaning, form, (kind.name,), kind.direction == "min")
+    return Family(whole, unit, kind.meaning, form, (kind.name,), kind.direction == "min", called)
 
 
 def samples(record: Record) -> list[Sample]:

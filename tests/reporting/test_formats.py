@@ -11,7 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from junitparser import Error, Failure, JUnitXml, Skipped
+from junitparser import Error, Failure, JUnitXml, Properties, Skipped
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from pytest_modelopt.cli.judged_records import judged_again
@@ -51,7 +51,7 @@ MEASURED = judged_again(
                 limit("min_speedup", 1.5, "1.5x"),
                 limit("max_flips", 0.02, "2%"),
             ),
-            reference=measurement(None, weights=5 * MIB, peak=3 * MIB, size=4 * MIB, score=0.75),
+            reference=measurement(None, weights=5 * MIB, peak=3 * MIB, size=6 * MIB, score=0.75),
             variant=measurement("int8-dynamic", weights=2 * MIB, peak=2 * MIB, size=3 * MIB, score=0.5),
             timing=timing(200, 4_000_000, 2_000_000),
             agreement=Agreement(360, 90, 0, 90),
@@ -74,7 +74,7 @@ def test_every_figure_has_one_name_and_every_limit_that_was_measured_a_figure() 
     }
     assert {each.family.name: each.value for each in found if not each.is_of_variant} == {
         "memory_bytes": 8 * MIB,
-        "size_bytes": 4 * MIB,
+        "size_bytes": 6 * MIB,
         "score": 0.75,
     }
 
@@ -92,10 +92,11 @@ def test_bencher_takes_it(told: Record) -> None:
 
 def test_bencher_is_given_figures_with_their_intervals() -> None:
     data = json.loads(formats.render("bencher", MEASURED))
-    assert data["digits-vit/original"]["size-bytes"] == {"value": 4 * MIB}
+    assert data["digits-vit/original"]["size-bytes"] == {"value": 6 * MIB}
     assert data[NAME]["memory-bytes"] == {"value": 4 * MIB}
     speedup = data[NAME]["speedup-ratio"]
-    assert speedup["lower_value"] < speedup["value"] == pytest.approx(2.0) < speedup["upper_value"]
+    assert speedup["lower_value"] < speedup["value"] < speedup["upper_value"]
+    assert speedup["value"] == pytest.approx(2.0)
     assert data[NAME]["drop"] == {"value": 0.25}
 
 
@@ -110,9 +111,11 @@ def test_github_action_benchmark_takes_it(told: Record) -> None:
 
 def test_github_action_benchmark_is_given_each_direction_by_itself() -> None:
     smaller, bigger = (json.loads(formats.render(f"github-action-benchmark{of}", MEASURED)) for of in ("", "-bigger"))
-    assert {entry["name"].rpartition(": ")[2] for entry in bigger} == {"speedup", "score"}
-    assert {entry["name"].rpartition(": ")[2] for entry in smaller} == {"memory", "size", "latency", "drop", "flips"}
-    memory = {"name": f"{NAME}: memory", "unit": "bytes", "value": 4 * MIB, "extra": "4 MiB"}
+    assert {entry["name"].rpartition(": ")[2] for entry in bigger} == {"speedup_ratio", "score"}
+    assert {entry["name"].rpartition(": ")[2] for entry in smaller} == {
+        *("memory_bytes", "size_bytes", "latency_seconds", "drop", "flips", "flips_ratio"),
+    }
+    memory = {"name": f"{NAME}: memory_bytes", "unit": "bytes", "value": 4 * MIB, "extra": "4 MiB"}
     assert memory in smaller
     worse = replace(MEASURED, cases=(replace(MEASURED.cases[0], metric="perplexity", higher_is_better=False),))
     turned = json.loads(formats.render("github-action-benchmark", worse))
@@ -182,7 +185,7 @@ def test_junit_says_what_is_broken_and_has_the_figures() -> None:
     assert (failed.classname, failed.name) == ("digits-vit", NAME)
     assert failed.result[0].message.startswith(f"{NAME}: max_memory 3 MiB is broken: 4 MiB")
     assert "max_flips" in failed.result[0].text
-    properties = {each.name: each.value for each in failed.properties()}
+    properties = {each.name: each.value for each in failed.child(Properties)}
     assert properties["modelopt.memory_bytes"] == str(4 * MIB)
     told = record(
         case("a", reference=None, error=CaseError("load", "no such file")),

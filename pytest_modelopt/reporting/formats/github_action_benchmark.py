@@ -25,7 +25,7 @@ def entries(record: Record, *, bigger: bool) -> str:
 
 def _entry(sample: Sample) -> dict[str, str | float]:
     entry: dict[str, str | float] = {
-        "name": f"{sample.name}: {sample.family.title}",
+        "name": f"{sample.name}: {sample.family.name}",
         "unit": sample.family.unit or "1",
         "value": sample.value,
         "extra": sample.text,

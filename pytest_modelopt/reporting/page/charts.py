@@ -78,7 +78,7 @@ def scale(values: Iterable[float], start: float, end: float, *, room: float = 0.
     if not finite:
         return None
     low, high = min(finite), max(finite)
-    beside = room * (high - low) or room * abs(high) or 1.0
+    beside = room * (high - low) if high > low else room * abs(high) or 1.0
     made = Scale(low - beside, high + beside, start, end)
     return made if math.isfinite(made.high - made.low) and made.high > made.low else None
 

@@ -75,7 +75,7 @@ def _points(record: Record, cases: Sequence[Case], anchors: Mapping[int, str]) -
         is_front = any(case is each for each in kept) and not any(dominates(each, case) for each in kept)
         share = Found(memory.middle, memory.low, memory.high)
         points.append(Point(case, anchors[id(case)], share, speed_found(case), drop_found(case), is_front))
-    return sorted(points, key=lambda point: (point.memory.at, point.case.recipe))
+    return sorted(points, key=lambda point: point.memory.at)
 
 
 def _chart(points: Sequence[Point]) -> Chart | None:
