@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 BENCH := $(BENCH_VENV)/bin/python -m
 
-.PHONY: env bench-env test unit gate lint bench release-check schema clean
+.PHONY: env bench-env test unit browser gate lint bench release-check schema clean
 
 env: $(VENV)/.installed
 bench-env: $(BENCH_VENV)/.installed
@@ -46,6 +46,11 @@ test: lint
 # While one works on a room that runs no model: about a minute on two cores.
 unit: env
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m unit tests
+
+# The HTML page in Debian's chromium, which `apt-get install chromium` brings; `make test` skips these where it is missing.
+browser: env
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,browser]'
+	$(BIN)/python -m pytest -m browser tests/browser
 
 # The project's own pull-request check, and what a user sees: the budgets of example_project. The tests of
 # example_project that need no gate run there, too.

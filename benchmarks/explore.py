@@ -25,13 +25,14 @@ from benchmarks import common
 from benchmarks.common import REPOSITORY, RESULTS, Row, Store
 from pytest_modelopt.cli.explore_gauge import GateGauge, Watch
 from pytest_modelopt.cli.model_options import loaded
-from pytest_modelopt.exploring.choice import Criterion, Trial, figure
+from pytest_modelopt.exploring.choice import Trial
 from pytest_modelopt.exploring.confirming import confirm, finalists
 from pytest_modelopt.exploring.funnel import Forgetful, Search, TimeIsUp, Tuner
 from pytest_modelopt.exploring.knobs import Family, families
 from pytest_modelopt.exploring.space import Space, explored, runnable, worth_trying
 from pytest_modelopt.exploring.tuning import OptunaTuner, tuner_of
 from pytest_modelopt.limits.catalogue import parse_value
+from pytest_modelopt.limits.front import Criterion, figure
 from pytest_modelopt.measuring.controller.side_by_side import GoesOn, always
 from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.plugin.options import Options

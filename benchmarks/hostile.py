@@ -34,12 +34,18 @@ from pytest_modelopt.config.loader import load_budgets
 from pytest_modelopt.config.problems import BudgetsError
 from pytest_modelopt.optimizing.expression import RecipeError, parse
 from pytest_modelopt.plugin.configured import run_in_project
+from pytest_modelopt.reporting import formats
 from pytest_modelopt.results.verdicts import ceiling_of
 
 HANG_S = 10
 """Of the processor: several times what the longest of them takes."""
 _PASSED = "**Model budgets: passed"
-_OTHERS = (["report", "--markdown"], ["merge"], ["merge", "--markdown"], ["comment"])
+_PAGE = "page.html"
+"""In the folder of the tally."""
+_OTHERS = (
+    *(["report", "--markdown"], ["merge"], ["merge", "--markdown"], ["comment"], ["report", "--html", _PAGE]),
+    *(["report", "--format", name] for name in formats.names()),
+)
 
 
 @dataclass
@@ -121,7 +127,8 @@ def records(tally: Tally, numbers: Sequence[int]) -> None:
         red = None
         for command in (["report"], rng.choice(_OTHERS)):
             name = f"records {number} {' '.join(command)}"
-            arguments = [command[0], str(file), *command[1:]]
+            rest = [str(tally.folder / each) if each == _PAGE else each for each in command[1:]]
+            arguments = [command[0], str(file), *rest]
             status, out = _told(partial(cli.main, arguments), name, content, tally)
             if status == 0 and (command[0] != "comment" or _PASSED in out):
                 red = must_be_red(content) if red is None else red

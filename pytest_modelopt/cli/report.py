@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_modelopt.cli.exit_codes import PASSED, RED
 from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.reporting import formats
 
 if TYPE_CHECKING:
     import argparse
@@ -24,14 +25,18 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("record", type=Path, help="record.json of an earlier run")
     parser.add_argument("--budgets", type=Path, help="judge against this file's limits instead of the recorded ones")
     parser.add_argument("--strict", action="store_true", help="inconclusive counts as broken, too")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown instead of the terminal's table")
     parser.add_argument("-v", "--verbose", action="store_true", help="print the details of figures and notes, too")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--markdown", action="store_true", help="print Markdown instead of the terminal's table")
+    shown.add_argument("--format", choices=formats.names(), help="print its figures in a form that other programs read")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as one HTML page, too")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.cli.judged_records import figures_of, read_judged
-    from pytest_modelopt.reporting import markdown, terminal
+    from pytest_modelopt.reporting import markdown, page, terminal
+    from pytest_modelopt.results.atomic_files import write_text
     from pytest_modelopt.results.run_outcome import record_is_red
 
     record = read_judged(options.record)
@@ -39,7 +44,11 @@ def run(options: argparse.Namespace) -> int:
         if options.budgets is not None:
             record = _with_limits_of(options.budgets, options.root, record)
         record = replace(record, strict=record.strict or options.strict)
-        if options.markdown:
+        if options.html is not None:
+            write_text(page.render(record), options.html)
+        if options.format is not None:
+            text = formats.render(options.format, record)
+        elif options.markdown:
             text = markdown.render(record)
         else:
             lines = terminal.lines(record, shutil.get_terminal_size((200, 24)).columns, verbose=options.verbose)

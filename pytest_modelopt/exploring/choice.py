@@ -1,7 +1,4 @@
-"""The choice among measured candidates: what holds, what dominates what, what is best by the aim. Pure.
-
-Each figure is a range of shares of the original's, of which less is better. Ranges that overlap are a tie.
-"""
+"""The choice among measured candidates: what holds, what dominates what, what is best by the aim. Pure."""
 
 from __future__ import annotations
 
@@ -11,18 +8,13 @@ from typing import Literal, get_args
 
 from pytest_modelopt.judging.headroom import tightest
 from pytest_modelopt.limits.catalogue import LIMITS
-from pytest_modelopt.limits.latency import interval_of, speedup_of
+from pytest_modelopt.limits.front import CRITERIA, dominates, figure
 from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
 Aim = Literal["memory", "speedup", "size"]
 AIMS: tuple[Aim, ...] = get_args(Aim)
-Criterion = Literal["memory", "speedup", "size", "drop"]
-EXACT: tuple[Criterion, ...] = ("memory", "size", "drop")
-"""Those whose figures repeat."""
-CRITERIA: tuple[Criterion, ...] = (*EXACT, "speedup")
-
 
 _LEAST = 0.01
 """A limit below this (a drop of 0, say) has no share: then the figure misses it by shares of this."""
@@ -55,63 +47,7 @@ class Trial:
         return len(self.recipe.steps), self.order
 
 
-@dataclass(frozen=True)
-class Range:
-    low: float
-    high: float
-
-    @property
-    def middle(self) -> float:
-        return (self.low + self.high) / 2
-
-    def overlaps(self, other: Range) -> bool:
-        return self.low <= other.high and other.low <= self.high
-
-
-# --- figures ---------------------------------------------------------------------------------------------------------
-
-
-def figure(case: Case | None, criterion: Criterion) -> Range | None:
-    """The figure of a case by which candidates are compared; None where it was not measured.
-
-    Memory and size as shares of the original's by the same meter, the time of a call as a share of the original's, and
-    the drop in the metric's unit.
-    """
-    if case is None:
-        return None
-    if criterion == "memory":
-        before, after = case.memory_peaks_bytes(case.reference), case.memory_peaks_bytes(case.variant)
-        if not before or not after or not min(before):
-            return None
-        return Range(min(after) / max(before), max(after) / min(before))
-    if criterion == "size":
-        then, now = (side.size_bytes if side is not None else None for side in (case.reference, case.variant))
-        return Range(now / then, now / then) if then and now is not None else None
-    if criterion == "drop":
-        return None if case.drop is None else Range(case.drop, case.drop)
-    if case.timing is None or not case.timing.pairs:
-        return None
-    low, high = interval_of(speedup_of(case.timing), 1)
-    return Range(1 / high, 1 / low) if low > 0 else None
-
-
-def dominates(one: Case, other: Case) -> bool:
-    """Whether one is certainly no worse in all that is known of both, and better in something.
-
-    What only one of them has, or neither, such as the time before anything is timed, is not compared.
-    """
-    return covers(one, other) and any(mine.high < its.low for mine, its in _known(one, other, CRITERIA))
-
-
-def covers(one: Case, other: Case, criteria: Sequence[Criterion] = CRITERIA) -> bool:
-    """Whether one is certainly no worse than another in all of the criteria that is known of both."""
-    return all(mine.high <= its.low or mine == its for mine, its in _known(one, other, criteria))
-
-
-def _known(one: Case, other: Case, criteria: Sequence[Criterion]) -> list[tuple[Range, Range]]:
-    """The figures that both have, in pairs."""
-    pairs = ((figure(one, each), figure(other, each)) for each in criteria)
-    return [(mine, its) for mine, its in pairs if mine is not None and its is not None]
+# --- dominance -------------------------------------------------------------------------------------------------------
 
 
 def dominator(trial: Trial, trials: Iterable[Trial]) -> Trial | None:

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_modelopt.exploring.choice import Trial, broken, dominator, figure
+from pytest_modelopt.exploring.choice import Trial, broken, dominator
 from pytest_modelopt.exploring.confirming import Confirmed
-from pytest_modelopt.limits.latency import interval_of, speedup_of
-from pytest_modelopt.results.case import Case
+from pytest_modelopt.limits.front import Found, drop_found, figure, speed_found
 from pytest_modelopt.results.metric import in_unit_interval
-from pytest_modelopt.statistics.proportions import drop_bounds
-
-
-@dataclass(frozen=True)
-class Found:
-    """A figure and the ends of its interval."""
-
-    at: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -54,25 +42,5 @@ def points(trials: Sequence[Trial], confirmed: Sequence[Confirmed]) -> list[Poin
         share = Found(memory.middle, memory.low, memory.high)
         is_share = bool(in_unit_interval(case.metric))
         name = str(trial.recipe)
-        found.append(Point(name, share, _drop(case), is_share, _speed(case), trial.order in anew, is_front))
+        found.append(Point(name, share, drop_found(case), is_share, speed_found(case), trial.order in anew, is_front))
     return sorted(found, key=lambda point: (point.memory.at, point.recipe))
-
-
-def _drop(case: Case) -> Found | None:
-    if case.drop is None:
-        return None
-    low = high = case.drop
-    if (seen := case.agreement) is not None:
-        low, high = drop_bounds(seen.right_to_wrong, seen.wrong_to_right, seen.examples)
-    elif case.interval is not None:
-        low, high = case.interval.low, case.interval.high
-    return Found(case.drop, min(low, case.drop), max(high, case.drop))
-
-
-def _speed(case: Case) -> Found | None:
-    if case.timing is None or not case.timing.pairs:
-        return None
-    speedup = speedup_of(case.timing)
-    low, high = interval_of(speedup, 1)
-    is_known = low > 0 and math.isfinite(high)
-    return Found(speedup.figure, low, high) if is_known else None

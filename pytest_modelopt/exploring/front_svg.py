@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_modelopt.exploring.front_points import Found, Point
+from pytest_modelopt.exploring.front_points import Point
+from pytest_modelopt.limits.front import Found
 
 MISSING = 'no picture was drawn, since matplotlib is missing: run `pip install "pytest-modelopt[explore]"`'
 _NAMED = 12

@@ -15,11 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from pytest_modelopt.exploring.choice import (
-    EXACT,
     Aim,
     Trial,
     broken,
-    covers,
     dominator,
     holds,
     is_undecided,
@@ -29,6 +27,7 @@ from pytest_modelopt.exploring.choice import (
 )
 from pytest_modelopt.exploring.early_out import why_out
 from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.limits.front import EXACT, covers
 from pytest_modelopt.measuring.controller.side_by_side import GoesOn
 from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.results.case import Case, MeasuredCase, Stage

@@ -12,8 +12,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pytest_modelopt.exploring.choice import EXACT, Trial, broken, dominator, figure, shortfall
+from pytest_modelopt.exploring.choice import Trial, broken, dominator, shortfall
 from pytest_modelopt.exploring.knobs import Family, families
+from pytest_modelopt.limits.front import EXACT, figure
 from pytest_modelopt.optimizing.expression import Expression
 
 MISSING = 'the knobs of recipes are tuned by Optuna, which is missing: run `pip install "pytest-modelopt[explore]"`'

@@ -39,6 +39,8 @@ class Options:
     """A limit that head states less strictly than its base is red."""
     budgets_on_command_line: bool = False
     """Whoever runs pytest named the budgets file: it is the same path at the base, whatever ini files say."""
+    html: Path | None = None
+    """File for the report as one page."""
     bisect_s: float | None = None
     """For the layers through which a recipe breaks a limit on answers; 0: they are not looked for."""
 
@@ -46,6 +48,7 @@ class Options:
 _SETTINGS = (
     ("budgets", "PATH", f"the budgets file (default: {DEFAULT_BUDGETS} in the root folder)"),
     ("report", "DIR", "write record.json and summary.md into this folder"),
+    ("html", "FILE", "write the report as one HTML page to this file"),
     ("strict", "", "a timed limit that stays inconclusive fails, too"),
     ("whole", "", "a run that leaves out a case (by -k, -m, --deselect, paths or a skip), or measures nothing, fails"),
     ("no_loosening", "", "a limit that is less strict than at the base, gone or newly waived, fails"),
@@ -101,6 +104,7 @@ def read_options(config: pytest.Config) -> Options:
         against=against,
         baseline=baseline,
         save=_path(config, "save")[0],
+        html=_path(config, "html")[0],
         whole=bool(config.getini("modelopt_whole") if whole is None else whole),
         no_loosening=is_compared and bool(config.getini("modelopt_no_loosening"))
         if no_loosening is None

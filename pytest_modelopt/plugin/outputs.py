@@ -1,4 +1,4 @@
-"""What a run leaves behind: the folder of its report, its record as a baseline, and the summary of a GitHub step.
+"""What a run leaves behind: the folder of its report, its page, its record as a baseline, the summary of a GitHub step.
 
 That they can be written is looked at before anything is measured. What goes wrong later costs the run nothing but that
 file: what was measured is told all the same.
@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from pytest_modelopt.plugin.options import Options
-from pytest_modelopt.reporting import files, github_annotations, markdown
+from pytest_modelopt.reporting import files, github_annotations, markdown, page
 from pytest_modelopt.reporting.files.record import NAME as RECORD_NAME
+from pytest_modelopt.reporting.page.templates import MissingExtra, require_jinja2
 from pytest_modelopt.results import json as record_json
-from pytest_modelopt.results.atomic_files import require_writable
+from pytest_modelopt.results.atomic_files import require_writable, write_text
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.run_outcome import run_outcome
 
@@ -50,17 +51,26 @@ class Outputs:
             pytest.UsageError: for what is asked for and cannot be written. Nothing is left behind.
         """
         report, save, summary = self.options.report, self.options.save, self.step_summary
+        html = self.options.html
         if report is not None:
             for each in files.report_files():
                 _require("--modelopt-report", report / each.NAME, require_writable, "name a folder that can be written")
         if save is not None:
             _require("--modelopt-save", save, require_writable, "name a file that can be written")
+        if html is not None:
+            try:
+                require_jinja2()
+            except MissingExtra as error:
+                raise pytest.UsageError(f"--modelopt-html: {error}") from None
+            _require("--modelopt-html", html, require_writable, "name a file that can be written")
         if summary is not None:
             _require(
                 STEP_SUMMARY, summary, github_annotations.require_step_summary, "unset it where there is no such file"
             )
         if report is not None:
             files.remove_report(report)
+        if html is not None:
+            html.unlink(missing_ok=True)
 
     def update(self, record: Callable[[], Record]) -> None:
         """Write the report of what was found so far, unless it is too early for that."""
@@ -74,6 +84,9 @@ class Outputs:
             self._write_report(record, self.options.report)
         if self.options.save is not None:
             self._save(record, self.options.save)
+        if self.options.html is not None:
+            with self._survived("the page (--modelopt-html)", self.options.html):
+                write_text(page.render(record), self.options.html)
         if self.step_summary is not None:
             with self._survived(f"the step summary ({STEP_SUMMARY})", self.step_summary):
                 github_annotations.append_step_summary(self.step_summary, markdown.render(record))

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from pytest_modelopt.exploring.choice import (
-    dominates,
     dominator,
     holds,
     is_confirmed,
@@ -19,6 +18,7 @@ from pytest_modelopt.exploring.choice import (
 )
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.limits.catalogue import is_open
+from pytest_modelopt.limits.front import dominates
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.case import CaseError
 from pytest_modelopt.statistics.timing import Samples

@@ -31,6 +31,7 @@ UNSET = "; unset it where there is no such file"
         (["--modelopt-save=taken"], "", f"--modelopt-save: {{here}}/taken: Is a directory{FILE}"),
         (["--modelopt-save=file/base.json"], "", f"--modelopt-save: {{here}}/file: Not a directory{FILE}"),
         (["--modelopt-save=/dev/full"], "", f"--modelopt-save: /dev/full: this is a device or a pipe, no file{FILE}"),
+        (["--modelopt-html=taken"], "", f"--modelopt-html: {{here}}/taken: Is a directory{FILE}"),
         ([], "none/step.md", f"GITHUB_STEP_SUMMARY: none/step.md: No such file or directory{UNSET}"),
         ([], "taken", f"GITHUB_STEP_SUMMARY: taken: Is a directory{UNSET}"),
     ],

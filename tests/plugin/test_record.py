@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from benchmarks.faults import processes_in
+from pytest_modelopt.cli.judged_records import read_judged
 from pytest_modelopt.cli.main import main
+from pytest_modelopt.reporting import page
 from pytest_modelopt.results.json import read
 from pytest_modelopt.results.locked_folders import clear_abandoned
 from tests.plugin.small_project import BUDGETS, one_case
@@ -54,8 +56,11 @@ def test_a_red_run_with_a_case_in_error_is_recorded_whole(project: Project) -> N
 
 def test_record_summary_and_metrics_stand_beside_each_other_and_nothing_else(project: Project) -> None:
     pytester = project(one_case())
-    result, _ = run_with_report(pytester)
+    (pytester.path / "page.html").write_text("of an earlier run", encoding="utf-8")
+    result, _ = run_with_report(pytester, "--modelopt-html", "page.html")
     result.assert_outcomes(passed=1)
+    report = pytester.path / "report" / "record.json"
+    assert (pytester.path / "page.html").read_text(encoding="utf-8") == page.render(read_judged(report))
     names = sorted(path.name for path in (pytester.path / "report").iterdir())
     assert names == ["metrics.txt", "record.json", "summary.md"]
     assert (pytester.path / "report" / "metrics.txt").read_text(encoding="utf-8").endswith("\n# EOF\n")

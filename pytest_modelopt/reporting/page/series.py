@@ -1,0 +1,144 @@
+"""Each figure over several records, with the limit that bounded it in each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.limits.front import Found
+from pytest_modelopt.reporting.names import short_revision
+from pytest_modelopt.reporting.page.case_view import Tone
+from pytest_modelopt.reporting.page.charts import Chart, Scale, Shape, Word, dot, joined, line, scale, whisker
+from pytest_modelopt.reporting.samples import Sample, samples
+from pytest_modelopt.results.record import Environment, Record
+
+_WIDTH, _HEIGHT = 720, 190
+_LEFT, _RIGHT, _TOP, _BOTTOM = 88, 700, 12, 160
+_MOST_DATES = 7
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One figure of one record."""
+
+    place: int
+    """Of the record among all, from 0."""
+    when: str
+    revision: str
+    machine: str
+    sample: Sample
+    tone: Tone
+
+    @property
+    def bound(self) -> str:
+        """'max_memory at most 3 MiB, fail'; '' where no limit bounds it."""
+        verdict = self.sample.verdict
+        if verdict is None:
+            return ""
+        word = "at most" if LIMITS[verdict.limit.name].bounds_from_above(self.sample.case) else "at least"
+        return f"{verdict.limit.name} {word} {verdict.limit.text}, {verdict.outcome}"
+
+    @property
+    def interval(self) -> str:
+        ends = self.sample.low, self.sample.high
+        form, case = self.sample.family.form, self.sample.case
+        return " to ".join("no bound" if end is None else form(case, end) for end in ends) if any(ends) else ""
+
+
+@dataclass(frozen=True)
+class Series:
+    title: str
+    moments: tuple[Moment, ...]
+    chart: Chart | None
+
+
+@dataclass(frozen=True)
+class Variant:
+    name: str
+    series: tuple[Series, ...]
+
+
+def series_by_model(records: Sequence[Record]) -> list[tuple[str, list[Variant]]]:
+    """Every model with its variants, in the order in which they first appear; `records` in the order of time."""
+    found: dict[str, dict[str, dict[str, list[Moment]]]] = {}
+    for place, record in enumerate(records):
+        for sample in samples(record):
+            # The base is another revision each time, and is what came before all the same.
+            kept = replace(sample, labels=tuple((key, "base" if key == "base" else it) for key, it in sample.labels))
+            variants = found.setdefault(dict(kept.labels)["model"], {})
+            of = variants.setdefault(kept.name, {}).setdefault(kept.family.name, [])
+            of.append(_moment(place, record, kept))
+    return [
+        (
+            model,
+            [Variant(name, tuple(_series(records, of) for of in families.values())) for name, families in of.items()],
+        )
+        for model, of in found.items()
+    ]
+
+
+def _moment(place: int, record: Record, sample: Sample) -> Moment:
+    verdict = sample.verdict
+    tone: Tone = "plain"
+    if verdict is not None:
+        tone = "good" if verdict.outcome == "pass" else "bad" if verdict.is_red else "unsure"
+    return Moment(place, record.started, revision_of(record), _machine(record.machine_of(sample.case)), sample, tone)
+
+
+def revision_of(record: Record) -> str:
+    """Of head, where the record knows it: where it was compared with a base."""
+    against = record.against
+    if against is None or against.head is None:
+        return ""
+    return f"{short_revision(against.head)}{' with uncommitted changes' if against.has_uncommitted else ''}"
+
+
+def _machine(environment: Environment | None) -> str:
+    return "unknown" if environment is None else f"{environment.gpu or environment.cpu}, torch {environment.torch}"
+
+
+def _series(records: Sequence[Record], moments: Sequence[Moment]) -> Series:
+    return Series(moments[0].sample.family.title, tuple(moments), _chart(records, moments))
+
+
+def _chart(records: Sequence[Record], moments: Sequence[Moment]) -> Chart | None:
+    """Records stand at equal distances: what matters is which came after which."""
+    bounds = [(each.place, each.sample.verdict.limit.value) for each in moments if each.sample.verdict is not None]
+    ends = [end for each in moments for end in (each.sample.low, each.sample.high) if end is not None]
+    figures = [each.sample.value for each in moments]
+    x = scale((-0.5, len(records) - 0.5), _LEFT, _RIGHT, room=0.0)
+    y = scale((*figures, *ends, *(bound for _, bound in bounds)), _BOTTOM, _TOP)
+    if x is None or y is None:
+        return None
+    shapes: list[Shape] = []
+    words = _dates(records, x)
+    first = moments[0].sample
+    for tick in y.ticks(are_bytes=first.family.unit == "bytes"):
+        shapes.append(Shape("grid", line(_LEFT, y.at(tick), _RIGHT, y.at(tick))))
+        words.append(Word(_LEFT - 6, y.at(tick) + 4, first.family.form(first.case, tick), "end"))
+    for place, bound in bounds:
+        shapes.append(Shape("bound", line(x.at(place - 0.5), y.at(bound), x.at(place + 0.5), y.at(bound))))
+    points = [(x.at(each.place), y.at(each.sample.value)) for each in moments]
+    shapes.append(Shape("level", joined(points)))
+    for each, point in zip(moments, points, strict=True):
+        of = each.sample
+        low, high = (of.value if end is None else end for end in (of.low, of.high))
+        if interval := whisker(x, y, each.place, Found(of.value, low, high)):
+            shapes.append(Shape("interval", interval))
+        kind = {"bad": "dot broken", "unsure": "dot unsure"}.get(each.tone, "dot")
+        title = ", ".join(filter(None, (each.when, each.revision, of.text, each.bound)))
+        shapes.append(Shape(kind, dot(*point), title))
+    label = f"{first.family.title} of {first.name} over {len(moments)} records, {first.text} in the first and "
+    return Chart(f"{label}{moments[-1].sample.text} in the last", _WIDTH, _HEIGHT, tuple(shapes), tuple(words))
+
+
+def _dates(records: Sequence[Record], x: Scale) -> list[Word]:
+    """The days of some of the records, and where it is known the revision below."""
+    every = -(-len(records) // _MOST_DATES)
+    words = []
+    for place in range(0, len(records), every):
+        words.append(Word(x.at(place), _BOTTOM + 15, records[place].started[:10], "middle"))
+        if revision := revision_of(records[place]):
+            words.append(Word(x.at(place), _BOTTOM + 28, revision[:12], "middle"))
+    return words
