@@ -123,7 +123,7 @@ def _base(config: pytest.Config) -> tuple[str | None, Path | None]:
         revision, record = config.getini("modelopt_against") or None, config.getini("modelopt_baseline") or None
         said = "modelopt_against and modelopt_baseline"
     if revision is not None and record is not None:
-        raise pytest.UsageError(f"{said} are two bases; a run compares with one: give one of them")
+        raise _wrong(f"{said} are two bases; a run compares with one: give one of them")
     if revision is not None:
         return str(revision), None
     return None, None if record is None else _path(config, "baseline")[0]
@@ -161,4 +161,10 @@ def _seconds(config: pytest.Config, key: str, off: str | None = None) -> float |
         return parse_time(given)
     except UnitError as error:
         otherwise = f"; or '{off}'" if off is not None else ""
-        raise pytest.UsageError(f"{source}: {error}{otherwise}") from None
+        raise _wrong(f"{source}: {error}{otherwise}") from None
+
+
+def _wrong(text: str) -> pytest.UsageError:
+    from pytest_modelopt.plugin.usage_errors import usage_error  # not imported where `--modelopt` is off
+
+    return usage_error(text, "usage-option")

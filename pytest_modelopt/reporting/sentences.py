@@ -170,6 +170,7 @@ def _error(case: Case, error: CaseError, why: tuple[str, ...]) -> Item:
         is_shared=True,
         file=stated.file if stated else None,
         line=stated.line if stated else None,
+        code=f"error-{error.stage}",
         excess=math.inf,
     )
 
@@ -222,6 +223,7 @@ def _verdict(case: Case, verdict: Verdict, label: Label, why: tuple[str, ...]) -
         case_id=case.id,
         file=limit.file,
         line=limit.line,
+        code=next((found.rule for found in case.findings if _explains(found, limit.name)), verdict.reason.code),
         excess=_excess(verdict),
     )
 
