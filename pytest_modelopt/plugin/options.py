@@ -43,7 +43,9 @@ class Options:
     """For the layers through which a recipe breaks a limit on answers; 0: they are not looked for."""
 
 
-_SETTINGS = (
+SWITCH = "optimize and measure the models of budgets.yaml and of tests that use `modelopt`, and assert their budgets"
+"""Help of `--modelopt`."""
+SETTINGS = (
     ("budgets", "PATH", f"the budgets file (default: {DEFAULT_BUDGETS} in the root folder)"),
     ("report", "DIR", "write record.json and summary.md into this folder"),
     ("strict", "", "a timed limit that stays inconclusive fails, too"),
@@ -62,9 +64,8 @@ _SETTINGS = (
 def add_options(parser: pytest.Parser) -> None:
     """Declare `--modelopt` and the options below it, each with its ini key."""
     group = parser.getgroup("modelopt", "model budgets (pytest-modelopt)")
-    text = "optimize and measure the models of budgets.yaml and of tests that use `modelopt`, and assert their budgets"
-    group.addoption("--modelopt", action="store_true", default=False, help=text)
-    for name, metavar, text in _SETTINGS:
+    group.addoption("--modelopt", action="store_true", default=False, help=SWITCH)
+    for name, metavar, text in SETTINGS:
         option, ini = f"--modelopt-{name.replace('_', '-')}", f"modelopt_{name}"
         described = f"{text} (ini: {ini})"
         if metavar:
