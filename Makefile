@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 BENCH := $(BENCH_VENV)/bin/python -m
 
-.PHONY: env bench-env test unit gate lint bench schema clean
+.PHONY: env bench-env test unit gate lint docs bench schema clean
 
 env: $(VENV)/.installed
 bench-env: $(BENCH_VENV)/.installed
@@ -71,8 +71,12 @@ bench: env bench-env
 		$(BENCH) benchmarks.$$benchmark --condition $$condition --rounds $(ROUNDS) || exit; \
 	done; done
 
+# The documentation site in site/. tests/test_site.py builds it, too: a warning is an error.
+docs: env
+	$(BIN)/python -m mkdocs build --quiet
+
 schema: env
 	$(BIN)/python -m pytest_modelopt.config.schema
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache modelopt-report
+	rm -rf $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache modelopt-report site
