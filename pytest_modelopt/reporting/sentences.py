@@ -223,7 +223,7 @@ def _verdict(case: Case, verdict: Verdict, label: Label, why: tuple[str, ...]) -
         case_id=case.id,
         file=limit.file,
         line=limit.line,
-        code=next((found.rule for found in case.findings if _explains(found, limit.name)), verdict.reason.code),
+        code=_code(case, verdict),
         excess=_excess(verdict),
     )
 
@@ -255,6 +255,12 @@ def _excess(verdict: Verdict) -> float:
 
 def _found(case: Case, limit: Limit) -> tuple[str, ...]:
     return tuple(format_finding(case, found) for found in case.findings if _explains(found, limit.name))
+
+
+def _code(case: Case, verdict: Verdict) -> str:
+    """Under which the documentation explains it: what was found first about it, or else why it is what it is."""
+    explaining = (found.rule for found in case.findings if _explains(found, verdict.limit.name))
+    return plain_line(next(explaining, verdict.reason.code))
 
 
 def _explains(found: Finding, name: str) -> bool:
