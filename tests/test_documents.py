@@ -12,9 +12,11 @@ from typing import get_args
 import pytest
 import yaml
 
-from pytest_modelopt.cli.main import parser
+from documentation.outputs import renewed
+from pytest_modelopt.cli.main import _COMMANDS, parser
 from pytest_modelopt.config.loader import load_budgets
 from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.plugin.options import SETTINGS
 from pytest_modelopt.reporting.addresses import DOCUMENTATION, REPOSITORY, TROUBLESHOOTING, UsageCode, see
 from pytest_modelopt.reporting.messages.findings import MESSAGES
 from pytest_modelopt.reporting.messages.reasons import REASONS
@@ -101,6 +103,21 @@ def test_the_table_of_limits_names_each_limit() -> None:
     for page in (ROOT / "README.md", ROOT / "docs/limits.md"):
         rows = re.findall(r"^\| (`m.*?) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
         assert sorted(re.findall(r"`(m\w+)`", " ".join(rows))) == sorted(LIMITS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_command_prints_of_a_record_is_shown_as_it_is(page: Path) -> None:
+    """`python -m documentation.outputs` writes it again."""
+    text = page.read_text(encoding="utf-8")
+    assert renewed(text) == text
+    assert page.name != "README.md" or "$ pytest-modelopt report documentation/records/" in text
+
+
+def test_the_page_of_options_and_commands_names_each() -> None:
+    text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `(--[\w-]+|pytest-modelopt \w+)", text, re.MULTILINE))
+    options = {"--modelopt", *(f"--modelopt-{name.replace('_', '-')}" for name, _, _ in SETTINGS)}
+    assert named == options | {f"pytest-modelopt {module.__name__.rpartition('.')[2]}" for module in _COMMANDS}
 
 
 def test_the_change_log_has_the_headings_of_keep_a_changelog() -> None:
