@@ -1,4 +1,4 @@
-"""Pages of reference, made from the objects that the program itself uses: limits, recipes, options, commands, schemas."""
+"""Pages of reference, made from what the program itself uses: limits, recipes, options, commands, schemas."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def limits() -> Iterator[str]:
         forms = WORDS_OF_UNITS[kind.unit]
         written = [f"`{example}`" for form in forms for example in form.get("examples", ())]
         written += [form["description"].rstrip(".").lower() for form in forms if "description" in form]
-        places = ["`regression:`"] if kind.against == "base" else ["`budget:`", "a recipe", "a workload", "a test's marker"]
+        places = (
+            ["`regression:`"] if kind.against == "base" else ["`budget:`", "a recipe", "a workload", "a test's marker"]
+        )
         places += ["a candidate"] * (kind.name in CANDIDATE_LIMITS) + ["`original:`"] * (kind.name in ORIGINAL_LIMITS)
         decided = "statistics; it may stay inconclusive" if kind.is_timed else "a figure that repeats"
         yield _list({"Written as": ", ".join(written), "Stated in": ", ".join(places), "Decided by": decided})
@@ -41,7 +43,7 @@ def limits() -> Iterator[str]:
 
 def recipes() -> Iterator[str]:
     """Each built-in recipe with its parameters and what it needs."""
-    yield "As `pytest-modelopt recipes` prints them, which also says what runs on your machine. [Which does what](../recipes.md)."
+    yield "`pytest-modelopt recipes` prints this, and what runs on your machine. [Which does what](../recipes.md)."
     for recipe in RECIPES:
         first, *more = described(recipe)
         yield f"## `{recipe.recipe_name}`"
@@ -81,7 +83,7 @@ def metrics() -> Iterator[str]:
 
 def budgets_file() -> Iterator[str]:
     """The keys of budgets.yaml, as the JSON Schema for editors has them."""
-    yield "`pytest-modelopt schema` prints the JSON Schema, for editors. [How the keys work together](../budgets-file.md)."
+    yield "`pytest-modelopt schema` prints the JSON Schema, for editors. [How keys work together](../budgets-file.md)."
     schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
     yield from _definitions({"The file": schema, **schema["$defs"]}, without=set(LIMITS))
 

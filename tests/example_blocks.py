@@ -26,7 +26,7 @@ def block(page: str, language: str, number: int = 1) -> str:
 
 
 def files(page: str) -> dict[str, str]:
-    """By path, the blocks of a page of which the line above says the path of their file, in backticks and with a colon."""
+    """By path, the blocks of a page that are files: the line above names the path in backticks, ends with a colon."""
     return dict(_NAMED.findall((ROOT / "docs" / page).read_text(encoding="utf-8")))
 
 

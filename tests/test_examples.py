@@ -1,4 +1,4 @@
-"""Every example in Python, and the way of the tutorial, run as they are written, in the project that the tutorial makes."""
+"""Every example in Python, and all of the tutorial, run as written in the project that the tutorial makes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def test_the_tutorial_goes_as_it_says(project: pytest.Pytester) -> None:
     write(project, {"budgets.yaml": TUTORIAL["budgets.yaml"]})
     red = project.runpytest(*shlex.split(report)[1:])
     assert red.ret == 1
-    (sentence,) = (text.strip() for where, text in blocks("") if where.startswith("tutorial.md") and "is broken" in text)
+    (sentence,) = (
+        text.strip() for where, text in blocks("") if where.startswith("tutorial.md") and "is broken" in text
+    )
     red.stdout.fnmatch_lines([f"*{sentence}", f"*{see('measured')}"])
     assert status(project, update) == 0
     write(project, {"tests/test_reader.py": TUTORIAL["tests/test_reader.py"]})

@@ -73,5 +73,7 @@ def test_the_address_of_each_message_is_a_heading_of_the_site(site: Path) -> Non
 
 def test_no_page_asks_another_server_for_anything(site: Path) -> None:
     for page in site.rglob("*.html"):
-        loaded = re.findall(r'<(?:link[^>]+stylesheet[^>]+href|script[^>]+src|img[^>]+src)="(https?:[^"]+)"', page.read_text("utf-8"))
+        loaded = re.findall(
+            r'<(?:link[^>]+stylesheet[^>]+href|script[^>]+src|img[^>]+src)="(https?:[^"]+)"', page.read_text("utf-8")
+        )
         assert loaded == [], page

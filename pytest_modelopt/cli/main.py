@@ -88,9 +88,7 @@ def _error_text(error: ValueError) -> str:
         return with_address(str(error), "usage-recipe")
     if isinstance(error, RecordError):
         line = plain_line(str(error))
-        return with_address(
-            line if len(line) <= _LINE_LENGTH else f"{line[: _LINE_LENGTH - 3]}...", "usage-record"
-        )
+        return with_address(line if len(line) <= _LINE_LENGTH else f"{line[: _LINE_LENGTH - 3]}...", "usage-record")
     return str(error)
 
 

@@ -27,7 +27,9 @@ def take_base(config: pytest.Config, session: Session) -> None:
         try:
             session.saved = read_saved(options.baseline, str(options.baseline), session.budgets)
         except OSError as error:
-            raise usage_error(f"--modelopt-baseline: {options.baseline}: {error.strerror or error}", "usage-record") from None
+            raise usage_error(
+                f"--modelopt-baseline: {options.baseline}: {error.strerror or error}", "usage-record"
+            ) from None
         except RecordError as error:
             raise usage_error(f"--modelopt-baseline: {no_command(plain_line(str(error)))}", "usage-record") from None
     elif options.against is not None:

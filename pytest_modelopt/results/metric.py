@@ -18,7 +18,7 @@ PERPLEXITY = "perplexity"
 TOP_K_MEANING = "the share of examples whose target is among their K most probable classes, for example `top-5`"
 BUILT_IN = {
     "accuracy": "the share of examples whose most probable class is their target",
-    "agreement": "the share of examples for which the variant predicts the class that the original predicts; no targets",
+    "agreement": "the share of examples for which the variant predicts the class that the original does; no targets",
     "cosine": "the mean over the examples of the cosine between the variant's outputs and the original's; no targets",
     "sqnr": "the power of the original's outputs over that of the differences, in decibels; no targets",
     PERPLEXITY: "of the data's own tokens, for models that generate; lower is better",

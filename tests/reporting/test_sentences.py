@@ -100,7 +100,10 @@ def test_a_finding_stands_under_the_limits_whose_figure_it_explains() -> None:
 
 
 def test_a_red_case_says_once_where_it_is_explained() -> None:
-    verdicts = (verdict(limit("min_accuracy", 1, "1"), "fail", 0.5), verdict(limit("max_size", MIB, "1 MiB"), "fail", 2))
+    verdicts = (
+        verdict(limit("min_accuracy", 1, "1"), "fail", 0.5),
+        verdict(limit("max_size", MIB, "1 MiB"), "fail", 2),
+    )
     explained = [
         (case(verdicts=verdicts), "for a reason"),
         (replace(case(verdicts=verdicts), findings=FOUND), "of the score"),
