@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 BENCH := $(BENCH_VENV)/bin/python -m
 
-.PHONY: env bench-env test unit browser gate lint bench release-check schema clean
+.PHONY: env bench-env test unit browser gate lint docs bench release-check schema clean
 
 env: $(VENV)/.installed
 bench-env: $(BENCH_VENV)/.installed
@@ -81,8 +81,12 @@ bench: env bench-env
 release-check:
 	.ci/release-check
 
+# The documentation site in site/. tests/test_site.py builds it, too: a warning is an error.
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 schema: env
 	$(BIN)/python -m pytest_modelopt.config.schema
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache modelopt-report
+	rm -rf $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache modelopt-report site

@@ -7,31 +7,33 @@ import shlex
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import yaml
 
-from pytest_modelopt.cli.main import parser
+from documentation.outputs import renewed
+from pytest_modelopt.cli.main import _COMMANDS, parser
 from pytest_modelopt.config.loader import load_budgets
+from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.plugin.options import SETTINGS
+from pytest_modelopt.reporting.addresses import DOCUMENTATION, REPOSITORY, TROUBLESHOOTING, UsageCode, see
+from pytest_modelopt.reporting.messages.findings import MESSAGES
+from pytest_modelopt.reporting.messages.reasons import REASONS
+from pytest_modelopt.reporting.messages.verdicts import FOUND
+from pytest_modelopt.results.case import Stage
+from tests.example_blocks import BLOCK, PAGES, ROOT, blocks, calls
 
 pytestmark = pytest.mark.unit
 
-ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-DOCUMENTS = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks/README.md"]
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DOCUMENTS = sorted([*PAGES, *ROOT.glob("*.md"), ROOT / "benchmarks/README.md", ROOT / "example_project/README.md"])
+BLOB = f"{REPOSITORY}/blob/main/"
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-
-
-def blocks(language: str) -> Iterator[tuple[str, str]]:
-    """(page and number, text) of each block in that language."""
-    for page in PAGES:
-        found = [text for name, text in _BLOCK.findall(page.read_text(encoding="utf-8")) if name == language]
-        yield from ((f"{page.name} {number}", text) for number, text in enumerate(found, start=1))
 
 
 def anchors(page: Path) -> set[str]:
     """As GitHub makes them of headings."""
-    headings = re.findall(r"^#+ (.+)$", _BLOCK.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -60,22 +62,82 @@ def test_the_readme_is_short() -> None:
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page: Path) -> None:
-    text = _BLOCK.sub("", page.read_text(encoding="utf-8"))
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
     for link in _LINK.findall(re.sub(r"`[^`]*`", "", text)):
-        if link.startswith(("http://", "https://")):
+        is_ours = link.startswith(BLOB)
+        if link.startswith(("http://", "https://")) and not is_ours:
             continue
-        path, _, anchor = link.partition("#")
-        target = page.parent / path if path else page
+        path, _, anchor = link.removeprefix(BLOB).partition("#")
+        target = (ROOT if is_ours else page.parent) / path if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
 
 
-def test_the_readme_leads_to_each_page() -> None:
+def test_the_readme_leads_to_each_page_from_wherever_it_is_read() -> None:
+    """PyPI shows it without the repository around it."""
     links = set(_LINK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
-    assert {f"docs/{page.name}" for page in PAGES if page.parent == ROOT / "docs"} <= links
+    assert {f"{BLOB}docs/{page.name}" for page in PAGES if page.parent == ROOT / "docs"} <= links
+    assert [link for link in links if not link.startswith("https://")] == []
 
 
-@pytest.mark.parametrize(("where", "text"), list(blocks("yaml")), ids=lambda value: value if len(value) < 40 else "")
+def test_the_project_has_one_address_for_each_thing() -> None:
+    """Wherever one stands in text that can import nothing, it is that of the constant."""
+    sources = [ROOT / "pyproject.toml", ROOT / "CITATION.cff", *(ROOT / ".github").rglob("*.yml"), *DOCUMENTS]
+    found = {file: re.findall(r"https://[\w./-]*pytest-modelopt[\w./-]*", file.read_text("utf-8")) for file in sources}
+    assert all(address.startswith((REPOSITORY, DOCUMENTATION)) for each in found.values() for address in each), found
+    assert len(found[ROOT / "pyproject.toml"]) == 4
+    assert found[ROOT / "CITATION.cff"] == [REPOSITORY]
+
+
+def test_each_message_with_a_code_is_explained() -> None:
+    """And nothing is explained that no message says any more."""
+    codes = {*FOUND, *REASONS, *MESSAGES, *get_args(UsageCode), *(f"error-{stage}" for stage in get_args(Stage))}
+    page = ROOT / "docs" / f"{TROUBLESHOOTING.removeprefix(DOCUMENTATION).rstrip('/')}.md"
+    explained = re.findall(r"^### `([\w-]+)`\n(?=\S)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(explained) == sorted(codes)
+    assert codes <= anchors(page), "as GitHub makes them"
+    assert see("left-alone").endswith("#left-alone")
+
+
+def test_the_table_of_limits_names_each_limit() -> None:
+    for page in (ROOT / "README.md", ROOT / "docs/limits.md"):
+        rows = re.findall(r"^\| (`m.*?) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert sorted(re.findall(r"`(m\w+)`", " ".join(rows))) == sorted(LIMITS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_command_prints_of_a_record_is_shown_as_it_is(page: Path) -> None:
+    """`python -m documentation.outputs` writes it again."""
+    text = page.read_text(encoding="utf-8")
+    assert renewed(text) == text
+    assert page.name != "README.md" or "$ pytest-modelopt report documentation/records/" in text
+
+
+def test_the_page_of_options_and_commands_names_each() -> None:
+    text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `(--[\w-]+|pytest-modelopt \w+)", text, re.MULTILINE))
+    options = {"--modelopt", *(f"--modelopt-{name.replace('_', '-')}" for name, _, _ in SETTINGS)}
+    assert named == options | {f"pytest-modelopt {module.__name__.rpartition('.')[2]}" for module in _COMMANDS}
+
+
+def test_the_change_log_has_the_headings_of_keep_a_changelog() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE)[0] == "[Unreleased]"
+    kinds = re.findall(r"^### (.+)$", text, re.MULTILINE)
+    assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_the_forms_of_issues_are_what_github_reads() -> None:
+    for file in (ROOT / ".github/ISSUE_TEMPLATE").iterdir():
+        form = yaml.safe_load(file.read_text(encoding="utf-8"))
+        assert form.keys() >= ({"blank_issues_enabled"} if file.stem == "config" else {"name", "description", "body"})
+
+
+READ = [(where, text) for where, text in blocks("yaml") if "own-recipe.md" not in where]
+"""Where a recipe of the project is used, tests/test_examples.py runs it."""
+
+
+@pytest.mark.parametrize(("where", "text"), READ, ids=lambda value: value if len(value) < 40 else "")
 def test_every_budgets_file_is_read_as_it_is_written(where: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / "budgets.yaml"
     for part in alternatives(text):
@@ -86,11 +148,8 @@ def test_every_budgets_file_is_read_as_it_is_written(where: str, text: str, tmp_
 
 
 def commands() -> Iterator[str]:
-    """Lines of documents that call our command: in blocks of any form."""
-    for page in PAGES:
-        for line in page.read_text(encoding="utf-8").splitlines():
-            if match := re.match(r"(?:    |\$ )?(pytest-modelopt [a-z].*)", line):
-                yield match[1]
+    """Each line that calls our command."""
+    yield from dict.fromkeys(line for page in PAGES for line in calls(page) if line.startswith("pytest-modelopt"))
 
 
 @pytest.mark.parametrize("line", list(commands()))

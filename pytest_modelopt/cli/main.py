@@ -67,7 +67,7 @@ def status_of(options: argparse.Namespace) -> int:
     """Run the command that was parsed into `options`; what is wrong is told on standard error."""
     try:
         status: int = options.run(options)
-    except ValueError as error:  # BudgetsError, RecipeError, RecordError: already in words
+    except ValueError as error:  # already in words
         tell(_error_text(error), sys.stderr)
         return WRONG_INPUT
     except OSError as error:
@@ -78,13 +78,20 @@ def status_of(options: argparse.Namespace) -> int:
 
 def _error_text(error: ValueError) -> str:
     """What is wrong with a record is one line, however long the text is that is wrong, and whatever it holds."""
+    from pytest_modelopt.config.problems import BudgetsError
+    from pytest_modelopt.optimizing.recipe import RecipeError
+    from pytest_modelopt.reporting.addresses import with_address
     from pytest_modelopt.reporting.plain_text import plain_line
     from pytest_modelopt.results.json import RecordError
 
-    if not isinstance(error, RecordError):
-        return str(error)
-    line = plain_line(str(error))
-    return line if len(line) <= _LINE_LENGTH else f"{line[: _LINE_LENGTH - 3]}..."
+    if isinstance(error, BudgetsError):
+        return with_address(str(error), "usage-budgets")
+    if isinstance(error, RecipeError):
+        return with_address(str(error), "usage-recipe")
+    if isinstance(error, RecordError):
+        line = plain_line(str(error))
+        return with_address(line if len(line) <= _LINE_LENGTH else f"{line[: _LINE_LENGTH - 3]}...", "usage-record")
+    return str(error)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -14,17 +14,22 @@ def listing(recipes: Iterable[type[Recipe]]) -> Iterator[str]:
     May import torch, to ask for the abilities of the processor and the GPU.
     """
     for recipe in recipes:
-        yield f"{recipe.recipe_name}: {recipe.summary}"
-        for name, field in recipe.model_fields.items():
-            meaning = f": {field.description}" if field.description else ""
-            given = f"{name}={_default(field.default)}" if field.default is not None else name
-            yield f"    {given} ({allowed(field.annotation, field.metadata)}){meaning}"
-        yield f"    changes {', '.join(recipe.changes) or 'the model as a whole'}"
-        if recipe.needs_calibration:
-            yield "    needs calibration data"
-        if recipe.extra:
-            yield f"    needs the extra {recipe.extra}"
+        yield from described(recipe)
         yield f"    runs here: {availability(recipe)}"
+
+
+def described(recipe: type[Recipe]) -> Iterator[str]:
+    """What is the same on every machine."""
+    yield f"{recipe.recipe_name}: {recipe.summary}"
+    for name, field in recipe.model_fields.items():
+        meaning = f": {field.description}" if field.description else ""
+        given = f"{name}={_default(field.default)}" if field.default is not None else name
+        yield f"    {given} ({allowed(field.annotation, field.metadata)}){meaning}"
+    yield f"    changes {', '.join(recipe.changes) or 'the model as a whole'}"
+    if recipe.needs_calibration:
+        yield "    needs calibration data"
+    if recipe.extra:
+        yield f"    needs the extra {recipe.extra}"
 
 
 def availability(recipe: type[Recipe]) -> str:

@@ -12,6 +12,7 @@ import pytest
 from pytest_modelopt.config.loader import BudgetsFile, load_budgets
 from pytest_modelopt.config.problems import BudgetsError
 from pytest_modelopt.plugin.options import Options
+from pytest_modelopt.plugin.usage_errors import usage_error
 
 CHOOSES_NOTHING = "modelopt_chooses_nothing"
 """In what a pytest-xdist worker is told."""
@@ -43,14 +44,15 @@ def read_budgets(options: Options, root: Path) -> BudgetsFile | None:
     """The budgets file, or None where none was named and the default does not exist."""
     if not options.budgets.is_file():
         if options.budgets_named:
-            raise pytest.UsageError(
-                f"--modelopt-budgets: there is no file {options.budgets}{elsewhere(options.budgets, root)}"
+            raise usage_error(
+                f"--modelopt-budgets: there is no file {options.budgets}{elsewhere(options.budgets, root)}",
+                "usage-option",
             )
         return None
     try:
         return load_budgets(options.budgets, relative_to=root)
     except BudgetsError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise usage_error(str(error), "usage-budgets") from None
 
 
 def chooses_nothing(config: pytest.Config) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from pytest_modelopt.optimizing.registry import added_by_conftest
 from pytest_modelopt.plugin.budgets_path import elsewhere
 from pytest_modelopt.plugin.session import Session
+from pytest_modelopt.plugin.usage_errors import usage_error
 from pytest_modelopt.reporting.plain_text import no_command, plain_line
 from pytest_modelopt.results.json import RecordError
 
@@ -26,9 +27,11 @@ def take_base(config: pytest.Config, session: Session) -> None:
         try:
             session.saved = read_saved(options.baseline, str(options.baseline), session.budgets)
         except OSError as error:
-            raise pytest.UsageError(f"--modelopt-baseline: {options.baseline}: {error.strerror or error}") from None
+            raise usage_error(
+                f"--modelopt-baseline: {options.baseline}: {error.strerror or error}", "usage-record"
+            ) from None
         except RecordError as error:
-            raise pytest.UsageError(f"--modelopt-baseline: {no_command(plain_line(str(error)))}") from None
+            raise usage_error(f"--modelopt-baseline: {no_command(plain_line(str(error)))}", "usage-record") from None
     elif options.against is not None:
         from pytest_modelopt.baseline.base_tree import TreeError
         from pytest_modelopt.baseline.revision import from_data, open_base
@@ -48,9 +51,10 @@ def take_base(config: pytest.Config, session: Session) -> None:
             )
         except TreeError as error:
             way = "" if options.budgets.is_file() else elsewhere(options.budgets, config.rootpath)
-            raise pytest.UsageError(f"--modelopt-against {options.against}: {error}{way}") from None
+            raise usage_error(f"--modelopt-against {options.against}: {error}{way}", "usage-base") from None
     elif options.no_loosening:
-        raise pytest.UsageError(
+        raise usage_error(
             "--modelopt-no-loosening has nothing to compare with: name the base by --modelopt-against REV or "
-            "--modelopt-baseline FILE"
+            "--modelopt-baseline FILE",
+            "usage-option",
         )

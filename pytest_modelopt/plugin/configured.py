@@ -12,6 +12,7 @@ import pytest
 from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.optimizing.registry import forget_added, register, register_installed
 from pytest_modelopt.plugin.options import read_options
+from pytest_modelopt.plugin.usage_errors import usage_error
 
 
 def run_in_project(options: argparse.Namespace, command: Callable[[argparse.Namespace], int]) -> int | None:
@@ -32,7 +33,7 @@ def register_recipes(config: pytest.Config) -> None:
         register_installed()
         config.hook.pytest_modelopt_register_recipes(register=register)
     except RecipeError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise usage_error(str(error), "usage-recipe") from None
 
 
 class _Inside:

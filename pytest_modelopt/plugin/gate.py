@@ -35,6 +35,7 @@ from pytest_modelopt.plugin.selection import read_selection
 from pytest_modelopt.plugin.session import Session
 from pytest_modelopt.plugin.terminal_summary import print_problems, print_report
 from pytest_modelopt.plugin.turns import note_turns
+from pytest_modelopt.plugin.usage_errors import usage_error
 from pytest_modelopt.reporting import junit
 from pytest_modelopt.results.run_outcome import run_outcome
 from pytest_modelopt.results.verdicts import Limit
@@ -141,12 +142,13 @@ class Gate:
             limits += [limit for entry in session.entries for limit in entry.regression]
         session.timed_limits = sum(LIMITS[limit.name].is_timed for limit in limits)
         if problems and not self._is_worker:  # pytest-xdist loses a worker's UsageError: there, each test fails with it
-            raise pytest.UsageError("\n".join(problems))
+            raise usage_error("\n".join(problems), "usage-budgets")
         self._cases_collected = sum(isinstance(item, CaseItem) for item in items)
         if self._is_budgets_missed() and not self._is_worker:
-            raise pytest.UsageError(
+            raise usage_error(
                 f"--modelopt: pytest did not collect {session.options.budgets}: name it on the command line, or see "
-                "what ignores it (`--ignore`, `collect_ignore`, a virtual environment)"
+                "what ignores it (`--ignore`, `collect_ignore`, a virtual environment)",
+                "usage-nothing",
             )
         gated = any(_is_gated(item) for item in items)
         if session.budgets is None and self._chooses_nothing and not gated and not self._is_worker:
@@ -154,9 +156,10 @@ class Gate:
             way = (
                 elsewhere(budgets, self._config.rootpath) or "; write a budgets file, or name it by --modelopt-budgets"
             )
-            raise pytest.UsageError(
+            raise usage_error(
                 f"--modelopt has nothing to measure: there is no {budgets} and no test uses the `modelopt` fixture or "
-                f"@pytest.mark.{MARKER}{way}"
+                f"@pytest.mark.{MARKER}{way}",
+                "usage-nothing",
             )
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:

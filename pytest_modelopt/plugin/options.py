@@ -45,7 +45,9 @@ class Options:
     """For the layers through which a recipe breaks a limit on answers; 0: they are not looked for."""
 
 
-_SETTINGS = (
+SWITCH = "optimize and measure the models of budgets.yaml and of tests that use `modelopt`, and assert their budgets"
+"""Help of `--modelopt`."""
+SETTINGS = (
     ("budgets", "PATH", f"the budgets file (default: {DEFAULT_BUDGETS} in the root folder)"),
     ("report", "DIR", "write record.json and summary.md into this folder"),
     ("html", "FILE", "write the report as one HTML page to this file"),
@@ -65,9 +67,8 @@ _SETTINGS = (
 def add_options(parser: pytest.Parser) -> None:
     """Declare `--modelopt` and the options below it, each with its ini key."""
     group = parser.getgroup("modelopt", "model budgets (pytest-modelopt)")
-    text = "optimize and measure the models of budgets.yaml and of tests that use `modelopt`, and assert their budgets"
-    group.addoption("--modelopt", action="store_true", default=False, help=text)
-    for name, metavar, text in _SETTINGS:
+    group.addoption("--modelopt", action="store_true", default=False, help=SWITCH)
+    for name, metavar, text in SETTINGS:
         option, ini = f"--modelopt-{name.replace('_', '-')}", f"modelopt_{name}"
         described = f"{text} (ini: {ini})"
         if metavar:
@@ -127,7 +128,7 @@ def _base(config: pytest.Config) -> tuple[str | None, Path | None]:
         revision, record = config.getini("modelopt_against") or None, config.getini("modelopt_baseline") or None
         said = "modelopt_against and modelopt_baseline"
     if revision is not None and record is not None:
-        raise pytest.UsageError(f"{said} are two bases; a run compares with one: give one of them")
+        raise _wrong(f"{said} are two bases; a run compares with one: give one of them")
     if revision is not None:
         return str(revision), None
     return None, None if record is None else _path(config, "baseline")[0]
@@ -165,4 +166,10 @@ def _seconds(config: pytest.Config, key: str, off: str | None = None) -> float |
         return parse_time(given)
     except UnitError as error:
         otherwise = f"; or '{off}'" if off is not None else ""
-        raise pytest.UsageError(f"{source}: {error}{otherwise}") from None
+        raise _wrong(f"{source}: {error}{otherwise}") from None
+
+
+def _wrong(text: str) -> pytest.UsageError:
+    from pytest_modelopt.plugin.usage_errors import usage_error  # not imported where `--modelopt` is off
+
+    return usage_error(text, "usage-option")

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
 from pytest_modelopt.plugin.options import Options
+from pytest_modelopt.plugin.usage_errors import usage_error
 from pytest_modelopt.reporting import files, github_annotations, markdown, page
 from pytest_modelopt.reporting.files.record import NAME as RECORD_NAME
 from pytest_modelopt.reporting.page.templates import MissingExtra, require_jinja2
@@ -123,7 +122,7 @@ def _require(what: str, path: Path, is_writable: Callable[[Path], None], remedy:
     try:
         is_writable(path)
     except OSError as error:
-        raise pytest.UsageError(f"{what}: {_format_error(error, path)}; {remedy}") from None
+        raise usage_error(f"{what}: {_format_error(error, path)}; {remedy}", "usage-output") from None
 
 
 def _format_error(error: OSError, path: Path) -> str:

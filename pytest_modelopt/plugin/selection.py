@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_modelopt.plugin.usage_errors import usage_error
+
 if TYPE_CHECKING:
     from pytest_modelopt.config.loader import BudgetsFile
 
@@ -48,7 +50,7 @@ def _arguments(text: str, folder: Path, budgets: BudgetsFile) -> list[str]:
     if found == []:
         named = text.partition("::")[2]
         near = did_you_mean(named.replace("::", "/"), [case.name for case in budgets.cases])
-        raise pytest.UsageError(f"{budgets.file} has no case {shown(named)}{near}")
+        raise usage_error(f"{budgets.file} has no case {shown(named)}{near}", "usage-case")
     return found or [text]
 
 

@@ -1,10 +1,11 @@
-"""The text of a failed test: the broken limits and what explains each, the likely cause, the worker's output."""
+"""The text of a failed test: broken limits, what explains each, the cause, its address, the worker's output."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pytest_modelopt.reporting.addresses import see
 from pytest_modelopt.reporting.item import Item
 from pytest_modelopt.reporting.names import case_name
 from pytest_modelopt.reporting.plain_text import plain_line
@@ -44,6 +45,9 @@ def explain(case: Case, *, strict: bool, first: str = "") -> str:
         lines += [item.text, *(f"  {line}" for line in known if line not in said)]
         said.update(known)
     lines += [f"  {why}" for why in dict.fromkeys(why for item in told for why in item.why)]
+    codes = [item.code for item in told if item.code]
+    if codes and not first:
+        lines.append(f"  {see(codes[0])}")
     output = [line for item in told for line in item.output]
     if output:
         lines += ["  the worker's last output:", *(f"    {line}" for line in output)]

@@ -37,6 +37,8 @@ class Item:
     line: int | None = None
     is_shared: bool = False
     """Whether its cause may be that of other cases of the model, too."""
+    code: str = ""
+    """Under which the documentation explains it; empty where nothing does."""
     excess: float = 0.0
     """How far beyond its limit, as a share of the limit; infinite where nothing was measured. For sorting only."""
 

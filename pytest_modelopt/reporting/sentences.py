@@ -177,6 +177,7 @@ def _error(case: Case, error: CaseError, why: tuple[str, ...]) -> Item:
         is_shared=True,
         file=stated.file if stated else None,
         line=stated.line if stated else None,
+        code=f"error-{error.stage}",
         excess=math.inf,
     )
 
@@ -233,6 +234,7 @@ def _verdict(case: Case, verdict: Verdict, label: Label, why: tuple[str, ...]) -
         case_id=case.id,
         file=limit.file,
         line=limit.line,
+        code=_code(case, verdict),
         excess=_excess(verdict),
     )
 
@@ -267,6 +269,12 @@ def _found(case: Case, limit: Limit) -> list[Finding]:
     """What explains its figure; what says what to do comes first."""
     found = [each for each in case.findings if _explains(each, limit.name)]
     return sorted(found, key=lambda each: each.rule in ONLY_EXPLAINS)
+
+
+def _code(case: Case, verdict: Verdict) -> str:
+    """Under which the documentation explains it: what was found first about it, or else why it is what it is."""
+    explaining = (found.rule for found in case.findings if _explains(found, verdict.limit.name))
+    return plain_line(next(explaining, verdict.reason.code))
 
 
 def _explains(found: Finding, name: str) -> bool:

@@ -15,8 +15,15 @@ UNLABELLED = ("agreement", "cosine", "sqnr")
 """Built-in metrics that hold the variant against the original's answers, and need no targets."""
 PERPLEXITY = "perplexity"
 """The built-in metric of models that generate: of the data's own tokens, better when it is lower."""
-BUILT_IN = ("accuracy", *UNLABELLED, PERPLEXITY)
-"""Besides `top-K`. All of them but `PERPLEXITY` are better when they are higher."""
+TOP_K_MEANING = "the share of examples whose target is among their K most probable classes, for example `top-5`"
+BUILT_IN = {
+    "accuracy": "the share of examples whose most probable class is their target",
+    "agreement": "the share of examples for which the variant predicts the class that the original does; no targets",
+    "cosine": "the mean over the examples of the cosine between the variant's outputs and the original's; no targets",
+    "sqnr": "the power of the original's outputs over that of the differences, in decibels; no targets",
+    PERPLEXITY: "of the data's own tokens, for models that generate; lower is better",
+}
+"""By name, in words; besides `top-K`. All of them but `PERPLEXITY` are better when they are higher."""
 IN_UNIT_INTERVAL = ("accuracy", "agreement")
 """Built-in metrics whose scores are shares of the examples, beside `top-K`."""
 

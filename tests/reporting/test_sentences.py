@@ -163,6 +163,24 @@ def test_a_finding_stands_under_the_limits_whose_figure_it_explains() -> None:
     assert [item.found for item in told] == [("of the memory",), ("of the memory",), ("of the score",)]
 
 
+def test_a_red_case_says_once_where_it_is_explained() -> None:
+    verdicts = (
+        verdict(limit("min_accuracy", 1, "1"), "fail", 0.5),
+        verdict(limit("max_size", MIB, "1 MiB"), "fail", 2),
+    )
+    explained = [
+        (case(verdicts=verdicts), "for a reason"),
+        (replace(case(verdicts=verdicts), findings=FOUND), "of the score"),
+        (replace(case(verdicts=verdicts), findings=FOUND[:1]), "for a reason"),
+        (replace(case(verdicts=verdicts[::-1]), findings=FOUND), "of the memory"),
+    ]
+    for of, code in explained:
+        told = explain(of, strict=False).splitlines()
+        addresses = [line for line in told if "://" in line]
+        assert addresses == [f"  see https://pytest-modelopt.readthedocs.io/en/latest/troubleshooting/#{code}"]
+        assert told[-1] == addresses[0]
+
+
 def test_a_finding_is_told_once_where_a_case_is_read_as_a_whole() -> None:
     memory, size = limit("max_memory", MIB, "1 MiB"), limit("max_size", MIB, "1 MiB")
     of = replace(case(verdicts=(verdict(memory, "fail", 2.0), verdict(size, "fail", 2.0))), findings=FOUND[:1])
@@ -319,6 +337,7 @@ def test_a_failed_test_has_a_line_of_its_own() -> None:
         '  Next: mend that, and run it alone: pytest --modelopt "budgets.yaml::digits-vit/b"',
         "  the file is",
         "  missing",
+        "  see https://pytest-modelopt.readthedocs.io/en/latest/troubleshooting/#error-load",
         "  the worker's last output:",
         "    loading",
     ]
