@@ -60,7 +60,7 @@ class Outputs:
             try:
                 require_jinja2()
             except MissingExtra as error:
-                raise pytest.UsageError(f"--modelopt-html: {error}") from None
+                raise usage_error(f"--modelopt-html: {error}", "usage-output") from None
             _require("--modelopt-html", html, require_writable, "name a file that can be written")
         if summary is not None:
             _require(
