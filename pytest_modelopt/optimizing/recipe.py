@@ -26,6 +26,10 @@ class RecipeError(ValueError):
     """A recipe that cannot be read or cannot be applied; the message says why, and the way out, in words."""
 
 
+class NotConverted(RecipeError):
+    """No program could be made of the model, or the one that was made answers something else than the model."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What a recipe may use beside the model.

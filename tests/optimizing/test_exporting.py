@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -151,6 +152,35 @@ def test_an_lstm_with_projections_is_named_with_what_takes_it(recipe: str, runti
     with pytest.raises(RecipeError, match=told):
         apply(recipe, model, inputs)
     apply("int8-dynamic", model, inputs)
+
+
+class OneExample(nn.Module):
+    """Gives its layer a single example without a batch dimension; what the layer answers has its steps first."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.before, self.layer, self.after = nn.Linear(12, 24), layer, nn.Linear(24, 10)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = self.before(x)
+        answer = self.layer(x, x, x) if isinstance(self.layer, nn.MultiheadAttention) else self.layer(x)
+        return self.after(answer[0] if isinstance(answer, tuple) else answer)
+
+
+UNBATCHED: dict[str, Callable[[], nn.Module]] = {
+    "LSTM": lambda: nn.LSTM(24, 24),
+    "GRU": lambda: nn.GRU(24, 24),
+    "RNN": lambda: nn.RNN(24, 24),
+    "MultiheadAttention": lambda: nn.MultiheadAttention(24, 4),
+}
+
+
+@pytest.mark.parametrize("layer", UNBATCHED)
+@pytest.mark.parametrize("recipe", ["onnxruntime", "openvino", "litert", "torchao-pt2e-int8"])
+def test_an_example_without_a_batch_dimension_is_told_with_the_layer_that_gets_it(recipe: str, layer: str) -> None:
+    told = rf"^{recipe}: a converted program leaves .*, and `layer` \({layer}\) gets one example without a batch"
+    with pytest.raises(RecipeError, match=told):
+        apply(recipe, OneExample(UNBATCHED[layer]()).eval(), torch.randn(7, 12))
 
 
 def test_what_a_converted_program_fails_on_is_told() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import author_name, root_cause, user_line
 from pytest_modelopt.optimizing.fused_path import unfused
-from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from pytest_modelopt.optimizing.recipe import Context, NotConverted, RecipeError
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +54,7 @@ def export(
         try:
             exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
-            raise RecipeError(
+            raise NotConverted(
                 f"{recipe_name} needs a model that torch.export can trace, and {type(model).__name__} is not"
                 f"{user_line(error)}: {root_cause(error)}"
             ) from error
