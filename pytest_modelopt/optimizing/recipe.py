@@ -26,8 +26,9 @@ class RecipeError(ValueError):
     """A recipe that cannot be read or cannot be applied; the message says why, and the way out, in words."""
 
 
-class NotConverted(RecipeError):
-    """No program could be made of the model, or the one that was made answers something else than the model."""
+class NoExamplesFirst(RecipeError):
+    """A converted program takes any number of examples in the first dimension of each input, and for this model that
+    dimension is something else."""
 
 
 @dataclass(frozen=True)

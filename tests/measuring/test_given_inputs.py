@@ -142,6 +142,7 @@ BESIDE_TENSORS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "another value there": (with_an_attribute, lambda x: setattr(x, "scale", 3)),
     "gradients": (lambda: torch.ones(3), lambda x: x.requires_grad_()),
     "a slot": (Slotted, lambda x: setattr(x, "scores", x.scores * 2)),
+    "numbers of a sparse matrix": (lambda: torch.eye(3).to_sparse_csr(), lambda x: x.values().mul_(2)),
 }
 
 

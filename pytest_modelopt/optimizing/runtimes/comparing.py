@@ -13,7 +13,7 @@ from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import author_name, last_line, type_name
 from pytest_modelopt.optimizing.finite import largest_difference
 from pytest_modelopt.optimizing.fused_path import unfused
-from pytest_modelopt.optimizing.recipe import NotConverted
+from pytest_modelopt.optimizing.recipe import RecipeError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +27,7 @@ _NAMED = 3
 def refuse_other_answers(
     model: nn.Module, variant: Callable[..., Any], inputs: Inputs, recipe_name: str, what: str = "the example inputs"
 ) -> None:
-    """Raise NotConverted where `variant`, which is the converted `model`, fails or answers something else than it.
+    """Raise a RecipeError where `variant`, which is the converted `model`, fails or answers something else than it.
 
     A model that answers differently each time is not judged. The error names weights that have arithmetic of their own.
     """
@@ -37,12 +37,12 @@ def refuse_other_answers(
         try:
             answer = call(variant, inputs)
         except Exception as error:
-            raise NotConverted(f"{recipe_name}: converted, the model fails on {what}: {last_line(error)}") from error
+            raise RecipeError(f"{recipe_name}: converted, the model fails on {what}: {last_line(error)}") from error
         expected = call(model, inputs)
         different = difference(answer, expected)
         if different <= LARGEST_DIFFERENCE or difference(call(model, inputs), expected) > LARGEST_DIFFERENCE:
             return
-    raise NotConverted(
+    raise RecipeError(
         f"{recipe_name}: converted, the model answers something else on {what}: its outputs differ by "
         f"{different:.1%} of the largest number; {_cause(model)}"
     )

@@ -15,7 +15,7 @@ _NAMED = 3
 
 
 def told(model: nn.Module, inputs: Inputs) -> str:
-    """Why no program for any number of examples can be made of a model that holds such layers, and what to do; '' for
+    """Why a model that holds such layers has no examples in the first dimension of its inputs, and what to do; '' for
     all others."""
     names = _layers(model, inputs)
     if not names:
@@ -23,10 +23,10 @@ def told(model: nn.Module, inputs: Inputs) -> str:
     layers = ", ".join(names[:_NAMED]) + f" and {len(names) - _NAMED} more" * (len(names) > _NAMED)
     verb = "gets" if len(names) == 1 else "get"
     return (
-        f"a converted program leaves the first dimension of each input open for the number of examples, and {layers} "
-        f"{verb} one example without a batch dimension, where the first dimension is something else, such as the steps "
-        "of a sequence: give the model batches, with the examples in the first dimension (batch_first=True in "
-        "recurrent layers and attention); recipes that stay in torch, such as int8-dynamic, take the call as it is"
+        f"a converted program takes any number of examples in the first dimension of each input, and {layers} {verb} "
+        "one example without a batch dimension, where the first dimension is something else, such as the steps of a "
+        "sequence: give the model batches, with the examples in the first dimension (batch_first=True in recurrent "
+        "layers and attention); recipes that stay in torch, such as int8-dynamic, take the call as it is"
     )
 
 
@@ -62,6 +62,6 @@ def _dimensions(module: nn.Module) -> int | None:
 
     if isinstance(module, (nn.RNNBase, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
         return 2
-    if isinstance(module, nn.RNNCellBase):
+    if isinstance(module, (nn.RNNCellBase, nn.Linear)):
         return 1
     return len(module.kernel_size) + 1 if isinstance(module, _ConvNd) else None

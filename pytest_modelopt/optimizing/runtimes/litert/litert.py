@@ -14,7 +14,7 @@ from pytest_modelopt.optimizing.calling import call
 from pytest_modelopt.optimizing.describe import modules_in_words, root_cause, user_line
 from pytest_modelopt.optimizing.finite import largest_difference
 from pytest_modelopt.optimizing.fused_path import unfused
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, NotConverted, Recipe, RecipeError
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, NoExamplesFirst, Recipe, RecipeError
 from pytest_modelopt.optimizing.runtimes import exporting
 from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers
 from pytest_modelopt.optimizing.runtimes.exporting import (
@@ -112,7 +112,7 @@ def _converted(flat: Flattened, tensors: tuple[torch.Tensor, ...], recipe_name: 
             what = f"needs a model that torch.export can trace, and {name} is not{user_line(error)}"
         else:
             what = f"cannot convert {name}: litert_torch has no form of something in it"
-        raise NotConverted(
+        raise RecipeError(
             f"{recipe_name} {what}: {root_cause(error)}; {ALTERNATIVES} convert other operators"
         ) from error
 
@@ -159,14 +159,14 @@ def _refuse_batches_that_cannot_be_cut(flat: Flattened, tensors: tuple[torch.Ten
         raise RecipeError(f"{recipe_name} needs a model that returns tensors, and {type(flat.model).__name__} does not")
     for number, (answer, more) in enumerate(zip(answers, longer, strict=True), 1):
         if answer.shape[:1] != (examples,) or more.shape[:1] != (examples + 1,):
-            raise NotConverted(
+            raise NoExamplesFirst(
                 f"{recipe_name} runs a batch in parts of {examples}, and output {number} of the model, of shape "
                 f"{tuple(answer.shape)} for {examples} examples, does not have them in its first dimension; "
                 f"{ALTERNATIVES} need no such parts"
             )
         apart, largest = largest_difference(torch.cat([answer, answer[:1]]).double(), more.double())
         if apart > BATCH_TOLERANCE * largest:
-            raise NotConverted(
+            raise NoExamplesFirst(
                 f"{recipe_name} runs a batch in parts of {examples}, and the model's answers depend on the other "
                 f"examples in the batch (output {number} moves by {apart:.2g} when the first of them is added at the "
                 "end): give it inputs with the examples in the first dimension, each answered by itself; "

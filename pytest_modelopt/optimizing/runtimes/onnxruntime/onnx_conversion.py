@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.describe import SHOWN_LINE_CHARACTERS, modules_in_words
 from pytest_modelopt.optimizing.keeping import parameter_names
-from pytest_modelopt.optimizing.recipe import Context, NotConverted, RecipeError
+from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers
 from pytest_modelopt.optimizing.runtimes.exporting import export, refuse_projections, signature_of
 from pytest_modelopt.results.figures import format_bytes
@@ -132,7 +132,7 @@ def convert(model: nn.Module, context: Context, recipe_name: str) -> Conversion:
             sources = _sources(program.model.graph)
             program.optimize()
         except Exception as error:
-            raise NotConverted(
+            raise RecipeError(
                 f"{recipe_name}: {type(model).__name__} cannot be converted to ONNX: {_first_cause(error)}"
             ) from error
     proto = program.model_proto

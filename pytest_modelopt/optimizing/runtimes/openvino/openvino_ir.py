@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line, type_name
 from pytest_modelopt.optimizing.fused_path import unfused
-from pytest_modelopt.optimizing.recipe import Context, NotConverted, RecipeError
+from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes import telemetry
 from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers
 from pytest_modelopt.optimizing.runtimes.exporting import (
@@ -162,7 +162,7 @@ def _loaded(source: Any, recipe_name: str, **arguments: Any) -> Any:
     try:
         return openvino.convert_model(source, **arguments)
     except Exception as error:
-        raise NotConverted(f"OpenVINO cannot convert the model for {recipe_name}: {_reason(error)}") from error
+        raise RecipeError(f"OpenVINO cannot convert the model for {recipe_name}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
