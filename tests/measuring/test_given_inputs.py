@@ -146,6 +146,7 @@ BESIDE_TENSORS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state:UserWarning")
 @pytest.mark.parametrize("way", BESIDE_TENSORS)
 def test_traces_beside_the_numbers_of_a_tensor_are_noticed(way: str) -> None:
     make, write = BESIDE_TENSORS[way]
@@ -155,6 +156,7 @@ def test_traces_beside_the_numbers_of_a_tensor_are_noticed(way: str) -> None:
     assert given.traces()
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state:UserWarning")
 def test_what_nobody_writes_into_is_no_trace() -> None:
     every = [make() for make, _ in BESIDE_TENSORS.values()]
     given = Given([*every, float("nan"), numpy.array([len, None]), {"b", "a"}, torch.eye(3).to_sparse()])
