@@ -19,8 +19,9 @@ from pytest_modelopt.optimizing.linear_alike import LinearAlike
 from pytest_modelopt.optimizing.multiply_adds import multiply_adds
 from pytest_modelopt.optimizing.one_step import one_step, refuse_loop
 from pytest_modelopt.optimizing.quantization import torch_ao
-from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError
+from pytest_modelopt.optimizing.recipe import Applied, Context, NoExamplesFirst, Recipe, RecipeError
 from pytest_modelopt.optimizing.registry import RECIPES
+from pytest_modelopt.optimizing.runtimes import unbatched
 from pytest_modelopt.optimizing.sealed import explained, put_into_eval_mode, sealed_modules
 from pytest_modelopt.results.figures import format_bytes
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, RecipeStep
@@ -156,6 +157,10 @@ def _apply(recipe: Recipe, model: nn.Module, context: Context) -> Applied:
                 refuse_loop(model, context.example_inputs, recipe.recipe_name)
             applied = recipe.apply(model, context)
         return replace(applied, notes=(*applied.notes, *notes)) if recipe.gives in WHOLE_MODEL else applied
+    except NoExamplesFirst as error:
+        if why := unbatched.told(model, context.example_inputs):
+            raise NoExamplesFirst(f"{recipe.canonical()}: {why}") from error
+        raise
     except RecipeError:
         raise
     except Exception as error:

@@ -94,4 +94,12 @@ def fresh(inputs: Inputs) -> Inputs:
     import torch
 
     with torch.inference_mode(False):  # ordinary tensors, as a user's loader gives them
-        return copy.deepcopy(inputs)
+        compressed = [tensor for tensor in tensors(inputs) if tensor.layout in _compressed()]
+        return copy.deepcopy(inputs, {id(tensor): tensor.detach().clone() for tensor in compressed})
+
+
+def _compressed() -> tuple[Any, ...]:
+    """Layouts of sparse tensors that `copy.deepcopy` fails on."""
+    import torch
+
+    return torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc

@@ -8,6 +8,7 @@ makes of the project's classes in the whole process.
 from __future__ import annotations
 
 import copy
+import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -39,8 +40,38 @@ def held(value: Any) -> dict[Any, Any] | None:
     if isinstance(value, (tuple, list)):
         return dict(enumerate(value))
     named = {field.name: getattr(value, field.name) for field in fields(value)} if is_dataclass(value) else {}
-    attributes = {**named, **getattr(value, "__dict__", {})}
+    attributes = {**named, **_slots(value), **getattr(value, "__dict__", {})}
     return attributes if attributes or is_dataclass(value) else None
+
+
+def _slots(value: Any) -> dict[str, Any]:
+    """The attributes that a class names in `__slots__`, those of the standard library aside: a path keeps texts of
+    itself there."""
+    if type(value).__module__.partition(".")[0] in sys.stdlib_module_names:
+        return {}
+    named = [vars(kind).get("__slots__", ()) for kind in type(value).__mro__]
+    names = [name for slots in named for name in ((slots,) if isinstance(slots, str) else slots)]
+    return {name: getattr(value, name) for name in names if name[:2] != "__" and hasattr(value, name)}
+
+
+def form(value: Any, around: tuple[int, ...] = ()) -> Any:
+    """What a nest is without its leaves: kinds of containers, keys and names of attributes, those that were given to a
+    tensor with them. To be compared by `==`."""
+    from torch.utils import _pytree
+
+    found, structure = _pytree.tree_flatten(value)
+    inner = [(leaf, {} if id(leaf) in around else _named(leaf)) for leaf in found]
+    return structure, [
+        (place, name, form(part, (*around, id(leaf))))
+        for place, (leaf, parts) in enumerate(inner)
+        for name, part in parts.items()
+    ]
+
+
+def _named(leaf: Any) -> dict[Any, Any]:
+    import torch
+
+    return vars(leaf) if isinstance(leaf, torch.Tensor) else held(leaf) or {}
 
 
 def rebuilt(value: Any, new: Mapping[Any, Any]) -> Any:

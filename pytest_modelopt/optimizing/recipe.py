@@ -26,6 +26,11 @@ class RecipeError(ValueError):
     """A recipe that cannot be read or cannot be applied; the message says why, and the way out, in words."""
 
 
+class NoExamplesFirst(RecipeError):
+    """A converted program takes any number of examples in the first dimension of each input, and for this model that
+    dimension is something else."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What a recipe may use beside the model.

@@ -110,6 +110,21 @@ class Sample:
         self.scores, self.calls = torch.ones(3), 0
 
 
+class Slotted:
+    """One that has no `__dict__`."""
+
+    __slots__ = ("scores",)
+
+    def __init__(self) -> None:
+        self.scores = torch.ones(3)
+
+
+def with_an_attribute() -> Tensor:
+    tensor: Any = torch.ones(3)
+    tensor.scale = 2
+    return cast("Tensor", tensor)
+
+
 BESIDE_TENSORS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "a list grows": (lambda: [torch.ones(3)], lambda x: x.append("seen")),
     "a list shrinks": (lambda: [torch.ones(3), "last"], lambda x: x.pop()),
@@ -121,9 +136,17 @@ BESIDE_TENSORS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "an array of numpy": (lambda: [numpy.ones(3)], lambda x: numpy.divide(x[0], 255, out=x[0])),
     "raw bytes": (lambda: [bytearray(b"abc")], lambda x: x[0].reverse()),
     "a set": (lambda: [{1.0, 2.0}], lambda x: x[0].pop()),
+    "a renamed key": (lambda: [{"image": torch.ones(3)}], lambda x: x[0].update(pixels=x[0].pop("image"))),
+    "a tuple for a list": (lambda: {"image": [torch.ones(3)]}, lambda x: x.update(image=tuple(x["image"]))),
+    "an attribute of a tensor": (lambda: torch.ones(3), lambda x: setattr(x, "embedded", x * 2)),
+    "another value there": (with_an_attribute, lambda x: setattr(x, "scale", 3)),
+    "gradients": (lambda: torch.ones(3), lambda x: x.requires_grad_()),
+    "a slot": (Slotted, lambda x: setattr(x, "scores", x.scores * 2)),
+    "numbers of a sparse matrix": (lambda: torch.eye(3).to_sparse_csr(), lambda x: x.values().mul_(2)),
 }
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state:UserWarning")
 @pytest.mark.parametrize("way", BESIDE_TENSORS)
 def test_traces_beside_the_numbers_of_a_tensor_are_noticed(way: str) -> None:
     make, write = BESIDE_TENSORS[way]
@@ -133,6 +156,7 @@ def test_traces_beside_the_numbers_of_a_tensor_are_noticed(way: str) -> None:
     assert given.traces()
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state:UserWarning")
 def test_what_nobody_writes_into_is_no_trace() -> None:
     every = [make() for make, _ in BESIDE_TENSORS.values()]
     given = Given([*every, float("nan"), numpy.array([len, None]), {"b", "a"}, torch.eye(3).to_sparse()])

@@ -100,6 +100,14 @@ class KeptOpen(Computed):
         libc = ctypes.CDLL(None)
         self.table, descriptor = torch.zeros(2), libc.open(os.fsencode(self.file), 0)
 
+class Renamed(Computed):
+    '''By another name, for as long as it takes.'''
+    def read(self):
+        other = self.file + ".tmp"
+        os.rename(self.file, other)
+        self.table = torch.from_numpy(numpy.fromfile(other, dtype=numpy.float32))
+        os.rename(other, self.file)
+
 class Database(Computed):
     def read(self):
         with contextlib.closing(sqlite3.connect(f"file:{self.file}.db?mode=rwc", uri=True)) as table:
@@ -141,6 +149,7 @@ def in_c(): return ready(InC)
 def computed(): return ready(Computed)
 def imports(): return ready(Imports)
 def kept_open(): return ready(KeptOpen)
+def renamed(): return ready(Renamed)
 def database(): return ready(Database)
 def ahead():
     file = str(HERE / "ahead.pt2")
@@ -190,7 +199,7 @@ def sides(runner: Runner, folder: Path, model: str) -> tuple[Measurement, Measur
     return case.reference, case.variant
 
 
-@pytest.mark.parametrize("model", ["reads", "reads_in_call", "maps", "in_c"])
+@pytest.mark.parametrize("model", ["reads", "reads_in_call", "maps", "in_c", "renamed"])
 def test_a_file_that_is_read_belongs_to_the_size(runner: Runner, tmp_path: Path, model: str) -> None:
     for side in sides(runner, tmp_path, model):
         read = (tmp_path / ("weights.bin.pt" if model == "reads_in_call" else "weights.bin")).stat().st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -151,6 +152,84 @@ def test_an_lstm_with_projections_is_named_with_what_takes_it(recipe: str, runti
     with pytest.raises(RecipeError, match=told):
         apply(recipe, model, inputs)
     apply("int8-dynamic", model, inputs)
+
+
+class OneExample(nn.Module):
+    """Gives its layer a single example without a batch dimension; what the layer answers has its steps first."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.before, self.layer, self.after = nn.Linear(12, 24), layer, nn.Linear(24, 10)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = self.before(x)
+        answer = self.layer(x, x, x) if isinstance(self.layer, nn.MultiheadAttention) else self.layer(x)
+        return self.after(answer[0] if isinstance(answer, tuple) else answer)
+
+
+UNBATCHED: dict[str, Callable[[], nn.Module]] = {
+    "LSTM": lambda: nn.LSTM(24, 24),
+    "GRU": lambda: nn.GRU(24, 24),
+    "RNN": lambda: nn.RNN(24, 24),
+    "MultiheadAttention": lambda: nn.MultiheadAttention(24, 4),
+}
+TAKES_ANY_LENGTH = [("openvino", "LSTM"), ("openvino", "GRU"), ("openvino", "MultiheadAttention")]
+TOLD = [
+    *((recipe, layer) for recipe in ("onnxruntime", "litert", "torchao-pt2e-int8") for layer in ("LSTM", "GRU", "RNN")),
+    ("litert", "MultiheadAttention"),
+]
+
+
+@pytest.mark.parametrize(("recipe", "layer"), [*TAKES_ANY_LENGTH, *TOLD])
+def test_an_example_without_a_batch_dimension_is_converted_for_any_length_or_told_with_its_layer(
+    recipe: str, layer: str
+) -> None:
+    torch.manual_seed(0)
+    model, longer = OneExample(UNBATCHED[layer]()).eval(), torch.randn(19, 12)
+    expected = run(model, longer)
+    if (recipe, layer) in TAKES_ANY_LENGTH:
+        assert relative_error(run(apply(recipe, model, longer[:7]).model, longer), expected) < 1e-5
+        return
+    told = rf"^{recipe}: a converted program takes .*, and `layer` \({layer}\) gets one example without a batch dimen"
+    with pytest.raises(RecipeError, match=told):
+        apply(recipe, model, longer[:7])
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "name"),
+    [
+        (lambda: nn.Conv1d(2, 4, 3), torch.randn(2, 9), "the Conv1d"),
+        (lambda: nn.Sequential(nn.Linear(6, 3)), torch.randn(6), "`0` (Linear)"),
+        (lambda: nn.GRUCell(6, 3), torch.randn(6), "the GRUCell"),
+    ],
+)
+@pytest.mark.parametrize("recipe", ["onnxruntime", "openvino"])
+def test_layers_of_other_kinds_without_a_batch_dimension_are_told(
+    recipe: str, layer: Callable[[], nn.Module], inputs: torch.Tensor, name: str
+) -> None:
+    with pytest.raises(RecipeError) as error:
+        apply(recipe, layer().eval(), inputs)
+    assert f", and {name} gets one example without a batch dimension" in str(error.value)
+
+
+@pytest.mark.parametrize("recipe", ["onnxruntime", "torchao-pt2e-int8"])
+def test_steps_in_the_first_dimension_are_told(recipe: str) -> None:
+    model = nn.Sequential(nn.LSTM(8, 8), nn.Identity()).eval()
+    with pytest.raises(RecipeError, match=r"The first dimension of each input is left open for the number of examples"):
+        apply(recipe, model, torch.randn(5, 2, 8))
+
+
+class Conditioned(nn.Linear):
+    """Takes a vector that is no example, and decides something in Python."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        style = super().forward(self.bias)
+        return x + style if float(x.sum()) > 0 else x
+
+
+def test_another_reason_keeps_its_words_beside_a_vector_that_is_no_example() -> None:
+    with pytest.raises(RecipeError, match=r"is not \(test_exporting\.py:\d+: `return x"):
+        apply("onnxruntime", Conditioned(8, 8).eval(), torch.ones(2, 8))
 
 
 def test_what_a_converted_program_fails_on_is_told() -> None:

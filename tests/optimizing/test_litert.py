@@ -341,6 +341,17 @@ class States(nn.Module):
         return self.recurrent(x)
 
 
+class Steps(nn.Module):
+    """Takes the steps of sequences in the first dimension, as torch's recurrent layers do unless they are told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.LSTM(8, 8)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.recurrent(x)[0]
+
+
 class Scaled(nn.Module):
     """One of its inputs belongs to no example."""
 
@@ -378,6 +389,16 @@ REFUSALS: dict[str, tuple[Any, Inputs, str]] = {
         lambda: Returns(lambda y, x: y - y.mean(0)),
         torch.randn(2, 8),
         "answers depend on the other examples in the batch (output 1 moves by ",
+    ),
+    "running sum": (
+        lambda: Returns(lambda y, x: y.cumsum(0)),
+        torch.randn(2, 8),
+        "answers depend on the other examples in the batch (output 1 moves by ",
+    ),
+    "steps first": (
+        Steps,
+        torch.randn(5, 2, 8),
+        "when the first of them is added at the end): give it inputs with the examples in the first dimension",
     ),
     "no tensor": (
         lambda: Returns(lambda y, x: 3),

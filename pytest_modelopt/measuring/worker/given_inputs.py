@@ -12,7 +12,7 @@ import torch
 
 from pytest_modelopt.measuring.worker.remembered_inputs import operators
 from pytest_modelopt.optimizing.calling import Inputs, Place, fresh, on, places, places_of_calls
-from pytest_modelopt.optimizing.nests import PLAIN, is_array, leaves, tensors
+from pytest_modelopt.optimizing.nests import PLAIN, form, is_array, leaves, tensors
 
 _KEPT_BYTES = 256 << 20
 """Of copies whose addresses no other copy may get."""
@@ -173,7 +173,10 @@ def _place(tensor: torch.Tensor) -> tuple[object, ...]:
 
 
 def _hold_the_same(inputs: Inputs, others: Inputs) -> bool:
-    """Whether the nests have the same leaves: a model may also write into lists, objects and arrays of numpy."""
+    """Whether the nests have the same leaves at the same places: a model may also write into lists, objects and arrays
+    of numpy, rename a key, and keep what it found as an attribute of a tensor."""
+    if form(inputs) != form(others):
+        return False
     now, before = list(leaves(inputs)), list(leaves(others))
     return len(now) == len(before) and all(map(_are_same, now, before))
 
@@ -188,6 +191,8 @@ def _are_same(one: Any, other: Any) -> bool:
     if not isinstance(one, torch.Tensor):
         return not isinstance(one, (*PLAIN, *_CHANGEABLE)) or one == other or repr(one) == repr(other)
     if one.shape != other.shape or one.dtype != other.dtype or one.layout != other.layout:
+        return False
+    if one.requires_grad != other.requires_grad or not _hold_the_same(vars(one), vars(other)):
         return False
     if one.layout is not torch.strided:
         one, other = one.to_dense(), other.to_dense()

@@ -23,6 +23,8 @@ _opened: dict[str, None] = {}
 """In order: a process runs one variant."""
 _read: Counter[str] = Counter()
 """Bytes of each as often as it was opened, by its size then: it may be gone at the end. Libraries are not read."""
+_states: dict[str, os.stat_result] = {}
+"""Of each when it was first opened: its name may be gone at the end, of a link or after `rename`."""
 _of_nobody = [0]
 """Bytes read by imports of installed packages beyond the files that were noted meanwhile."""
 _written: set[str] = set()
@@ -72,7 +74,19 @@ def shipped_with(own: set[str], mapped_before: set[str]) -> dict[str, int]:
         with contextlib.suppress(OSError):  # it has gone since
             if Path(real).is_file() and not _is_new(real):
                 found[real] = Path(real).stat().st_size
-    return found
+    return found | _gone(list(found))
+
+
+def _gone(found: list[str]) -> dict[str, int]:
+    """Bytes of each file that was opened by a name which is gone, and that is none of those found."""
+    known = {(state.st_dev, state.st_ino) for state in map(os.stat, found)}
+    gone: dict[str, int] = {}
+    for path, state in _states.items():
+        if not os.path.lexists(path) and path not in _written and not _is_of_nobody(path):
+            if (state.st_dev, state.st_ino) not in known:
+                gone[path] = state.st_size
+            known.add((state.st_dev, state.st_ino))
+    return gone
 
 
 @contextlib.contextmanager
@@ -218,6 +232,8 @@ def _note(file: Any, *, is_written: bool = False, is_library: bool = False) -> N
         _opened.setdefault(path)
         if not is_library and not _is_new(path):  # of what was written meanwhile nobody knows where it comes from
             _read[path] += _size_of(path)
+            if os.path.isfile(path):  # noqa: PTH113
+                _states.setdefault(path, os.stat(path))  # noqa: PTH116
         if is_written:
             _written.add(path)
 

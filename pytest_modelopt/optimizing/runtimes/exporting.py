@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import author_name, root_cause, user_line
 from pytest_modelopt.optimizing.fused_path import unfused
-from pytest_modelopt.optimizing.recipe import Context, RecipeError
+from pytest_modelopt.optimizing.recipe import Context, NoExamplesFirst, RecipeError
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,9 @@ KNOWN_WARNINGS = (
 )
 """How the warnings begin that torch.export raises about torch's own recurrent layers, and about weights that a hook of
 torch's computes anew in each call, as weight norm does."""
+
+_FIRST_IS_FIXED = re.compile(r"Constraints violated \(.*\.size\(\)\[0\]")
+"""What torch.export says where the trace holds for one size only of a first dimension."""
 
 
 def export(
@@ -54,10 +58,16 @@ def export(
         try:
             exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
-            raise RecipeError(
+            told = (
                 f"{recipe_name} needs a model that torch.export can trace, and {type(model).__name__} is not"
                 f"{user_line(error)}: {root_cause(error)}"
-            ) from error
+            )
+            if _FIRST_IS_FIXED.search(str(error)):
+                raise NoExamplesFirst(
+                    f"{told} The first dimension of each input is left open for the number of examples: give the model "
+                    "inputs with the examples there, and let nothing in forward fix how many they are"
+                ) from error
+            raise RecipeError(told) from error
     _refuse_computed_numbers(exported, model, recipe_name)
     return exported
 

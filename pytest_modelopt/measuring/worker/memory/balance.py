@@ -209,5 +209,6 @@ def _unexplained_in_call(run: Callable[[], object]) -> int:
     known = tensor_meter.call_peak_bytes(run)
     gc.collect()
     process_counters.give_back_free_memory()
-    growth = process_memory.resident_growth(run)
+    with process_counters.without_holes():
+        growth = process_memory.resident_growth(run)
     return 0 if growth is None else growth - known

@@ -14,7 +14,7 @@ from pytest_modelopt.optimizing.calling import call
 from pytest_modelopt.optimizing.describe import modules_in_words, root_cause, user_line
 from pytest_modelopt.optimizing.finite import largest_difference
 from pytest_modelopt.optimizing.fused_path import unfused
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, NoExamplesFirst, Recipe, RecipeError
 from pytest_modelopt.optimizing.runtimes import exporting
 from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers
 from pytest_modelopt.optimizing.runtimes.exporting import (
@@ -143,7 +143,9 @@ def _examples(tensors: tuple[torch.Tensor, ...], recipe_name: str) -> int:
 
 
 def _refuse_batches_that_cannot_be_cut(flat: Flattened, tensors: tuple[torch.Tensor, ...], recipe_name: str) -> None:
-    """Compare the answers with those for one example more: each output must grow, and the others stay as they are."""
+    """Compare the answers with those for the first example once more behind the others: each output must grow, the
+    others stay as they are, and the last answer be the first. The last is not where the model goes along the first
+    dimension, as a recurrent layer does along the steps of a sequence."""
     import torch
 
     examples = len(tensors[0])
@@ -157,16 +159,17 @@ def _refuse_batches_that_cannot_be_cut(flat: Flattened, tensors: tuple[torch.Ten
         raise RecipeError(f"{recipe_name} needs a model that returns tensors, and {type(flat.model).__name__} does not")
     for number, (answer, more) in enumerate(zip(answers, longer, strict=True), 1):
         if answer.shape[:1] != (examples,) or more.shape[:1] != (examples + 1,):
-            raise RecipeError(
+            raise NoExamplesFirst(
                 f"{recipe_name} runs a batch in parts of {examples}, and output {number} of the model, of shape "
                 f"{tuple(answer.shape)} for {examples} examples, does not have them in its first dimension; "
                 f"{ALTERNATIVES} need no such parts"
             )
-        moved, largest = largest_difference(answer.double(), more[:examples].double()) if answer.numel() else (0.0, 0.0)
-        if moved > BATCH_TOLERANCE * largest:
-            raise RecipeError(
+        apart, largest = largest_difference(torch.cat([answer, answer[:1]]).double(), more.double())
+        if apart > BATCH_TOLERANCE * largest:
+            raise NoExamplesFirst(
                 f"{recipe_name} runs a batch in parts of {examples}, and the model's answers depend on the other "
-                f"examples in the batch (output {number} moves by {moved:.2g} when one is added); "
+                f"examples in the batch (output {number} moves by {apart:.2g} when the first of them is added at the "
+                "end): give it inputs with the examples in the first dimension, each answered by itself; "
                 f"{ALTERNATIVES} need no such parts"
             )
 
