@@ -81,6 +81,13 @@ def test_a_file_answers_as_the_model_that_it_was_made_of(name: str, examples: in
         torch.testing.assert_close(answer, small()(batch(examples)))
 
 
+def test_a_program_without_a_method_is_not_whole(tmp_path: Path) -> None:
+    file = tmp_path / "none.pte"
+    file.write_bytes(bytes(4) + (FOLDER / "open.pte").read_bytes()[4:])
+    with pytest.raises(ProgramFileError, match=r"cannot load none.pte: it has no method; is the file whole\?"):
+        loaded(file, batch(2))
+
+
 def test_weights_outside_of_the_file_belong_to_it(tmp_path: Path) -> None:
     program = loaded(FOLDER / "outside.pte", batch(2))
     assert program.files == (str(FOLDER / "outside.pte"), str(FOLDER / "outside.ptd"))

@@ -140,10 +140,12 @@ def _read(file: str) -> tuple[pte.Program, pte.Method]:
     except pte.NoProgram as error:
         raise ProgramFileError(f"ExecuTorch cannot load {Path(file).name}: {error}; is the file whole?") from error
     by_name = {method.name: method for method in program.methods}
+    if not by_name:
+        raise ProgramFileError(f"ExecuTorch cannot load {Path(file).name}: it has no method; is the file whole?")
     if len(by_name) != 1 and _FORWARD not in by_name:
         told = version_of(", ".join(by_name))
         raise ProgramFileError(
-            f"{Path(file).name} has the methods {told or 'none'}, and none that is called `{_FORWARD}`: name a "
+            f"{Path(file).name} has the methods {told}, and none that is called `{_FORWARD}`: name a "
             "`factory:` of an `nn.Module` that runs the one that is meant"
         )
     return program, by_name.get(_FORWARD) or program.methods[0]
