@@ -10,6 +10,7 @@ from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.comparable import lacks_base
 from pytest_modelopt.reporting.changed_answers import changed_line
 from pytest_modelopt.reporting.item import Item, Label, Severity
+from pytest_modelopt.reporting.messages.coverage_findings import layer_types
 from pytest_modelopt.reporting.messages.findings import format_finding
 from pytest_modelopt.reporting.messages.next_steps import ONLY_EXPLAINS, after_error, after_verdict
 from pytest_modelopt.reporting.messages.reasons import why_no_base
@@ -359,12 +360,21 @@ def _explanation(case: Case, strict: bool) -> Iterator[str]:
     coverage = case.coverage
     if coverage is None:
         return
-    yield _changed(plain_line(case.recipe), coverage, is_rest_told="left-alone" in _told_rules(case, strict))
+    told = _layers_told(case, strict)
+    yield _changed(plain_line(case.recipe), coverage, is_rest_told=bool(told))
     for step in coverage.steps:
         if len(coverage.steps) > 1 and step.changed_bytes == 0:
             yield f"the step {plain_line(step.recipe)} changed nothing"
         for note in step.notes:
-            yield f"{plain_line(step.recipe)}: {plain_line(note)}"
+            if not told or not all(layers in note for layers in told):  # else a finding has said it of the same layers
+                yield f"{plain_line(step.recipe)}: {plain_line(note)}"
+
+
+def _layers_told(case: Case, strict: bool) -> list[str]:
+    """'2 Conv2d (9.69 KiB)': what a finding that is told says was left alone."""
+    found = [each for each in case.findings if each.rule == "left-alone" and each.rule in _told_rules(case, strict)]
+    types = [kind for each in found for kind in layer_types(each.parameters)]
+    return [f"{kind['layers']} {kind['type']} ({format_bytes(kind['weight_bytes'])})" for kind in types]
 
 
 def _told_rules(case: Case, strict: bool) -> set[str]:

@@ -146,7 +146,7 @@ def test_it(measured):
 """,
     )
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["ERROR test_it:missing in test_it/int8-dynamic: *has no `missing`*"])
+    result.stdout.fnmatch_lines(["test_it:missing in test_it/int8-dynamic: *has no `missing`*"])
 
 
 def test_a_rerun_measures_anew(project: Project) -> None:

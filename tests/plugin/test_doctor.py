@@ -171,7 +171,8 @@ def test_thin_calibration_is_said_though_all_limits_hold(zoo: Project) -> None:
     result.assert_outcomes(passed=1)
     told = "each calibration example is one single value *"
     result.stdout.fnmatch_lines([f"NOTE m/int8-static: {told}"])
-    assert "NOTE" in (pytester.path / "report" / "summary.md").read_text(encoding="utf-8")
+    summary = (pytester.path / "report" / "summary.md").read_text(encoding="utf-8")
+    assert "- m/int8-static: each calibration example is one single value" in summary.partition("<details>")[0]
 
 
 def test_a_look_that_kills_the_worker_costs_the_case_nothing(zoo: Project) -> None:

@@ -274,10 +274,8 @@ def test_all_readers_agree(
     run = pytester.runpytest_subprocess if needs_process else pytester.runpytest
     result = run("--modelopt", "--modelopt-report=r", "--junitxml=junit.xml", *QUICK, *arguments)
     assert result.ret == end.status
-    if not end.is_cut:
-        result.stdout.fnmatch_lines([f"modelopt: *{end.counts}*"])
-        if "PARTIAL" in end.told:
-            result.stdout.fnmatch_lines([f"modelopt: *{end.told.removesuffix('.')}*"])
+    if not end.is_cut:  # of a narrow terminal it is more than one line
+        assert f"modelopt: {end.told} {end.counts}" in " ".join(result.stdout.str().split())
     summary = (pytester.path / "r" / "summary.md").read_text(encoding="utf-8")
     assert summary.startswith(f"**Model budgets: {end.told}** {end.counts}"), summary
 

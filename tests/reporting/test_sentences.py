@@ -88,9 +88,15 @@ def test_what_a_finding_says_of_layers_is_not_said_again_by_the_coverage() -> No
     }
     left_alone = Finding("left-alone", found, ("size",))
     for name, rest in (("max_size", ""), ("min_accuracy", "; left alone: 1 Conv2d (2 MiB)")):
-        made = case(verdicts=(verdict(limit(name, 1.0, "1 B"), "fail", 2.0),), coverage=Coverage(layers, ()))
+        notes = ("1 Conv2d (2 MiB) left in floating point", "packed for x86")
+        coverage = Coverage(layers, (RecipeStep("int8-dynamic", 6 * MIB, 8 * MIB, notes),))
+        made = case(verdicts=(verdict(limit(name, 1.0, "1 B"), "fail", 2.0),), coverage=coverage)
         (item,) = items(record(replace(made, findings=(left_alone,))))
-        assert item.why == (f"int8-dynamic changed 75% of the weight bytes{rest}",)
+        assert item.why == (
+            f"int8-dynamic changed 75% of the weight bytes{rest}",
+            *(("int8-dynamic: 1 Conv2d (2 MiB) left in floating point",) if rest else ()),
+            "int8-dynamic: packed for x86",
+        )
         assert ("1 Conv2d (2 MiB" in item.told_below[0]) == (name == "max_size")
 
 

@@ -30,6 +30,11 @@ def _dense_zeros(case: MeasuredCase, found: Parameters) -> str:
 # --- what was left alone ---------------------------------------------------------------------------------------------
 
 
+def layer_types(found: Parameters) -> list[Parameters]:
+    """Of `left-alone`: the classes of the layers, with how many there are and their bytes."""
+    return list(found["types"])
+
+
 def _left_alone(case: MeasuredCase, found: Parameters) -> str:
     types, recipes, changes = found["types"], found["recipes"], found["changes"]
     is_one = len(types) == 1 and types[0]["layers"] == 1
