@@ -21,7 +21,7 @@ from pytest_modelopt.reporting.page.limit_chart import limit_chart
 from pytest_modelopt.reporting.page.pairs_chart import pairs_chart
 from pytest_modelopt.reporting.samples import Sample, alone
 from pytest_modelopt.reporting.table import verdict_cell
-from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.case import ORIGINAL, Case
 from pytest_modelopt.results.figures import format_bytes, format_percentage
 from pytest_modelopt.results.outcome import CaseOutcome, case_outcome, unjudged_limits
 from pytest_modelopt.results.record import Record
@@ -177,8 +177,11 @@ def _figure(case: Case, sample: Sample) -> Figure:
 
 
 def change_of(case: Case, name: str) -> str:
-    """'+3.1%': the share by which bytes differ from those of the other side; '' of other figures."""
+    """'+3.1%': the share by which bytes differ from those of the other side; '' of other figures, and where there is
+    no other side."""
     figures = Derived(case)
+    if case.base is None and case.recipe == ORIGINAL:
+        return ""
     grown = {"memory_bytes": figures.memory_growth, "size_bytes": figures.size_growth}.get(name)
     if grown is None:
         return ""
