@@ -15,7 +15,15 @@ from pytest_modelopt.results.generation import CallMemory, Divergence, Generatio
 from pytest_modelopt.results.json import dumps
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, Measurement, ProcessMemory, RecipeStep
 from pytest_modelopt.results.merge_info import Merged
-from pytest_modelopt.results.observations import Calibration, Makeup, Observations, OtherInputs, Ranges, Spread
+from pytest_modelopt.results.observations import (
+    Calibration,
+    LayersAtFault,
+    Makeup,
+    Observations,
+    OtherInputs,
+    Ranges,
+    Spread,
+)
 from pytest_modelopt.results.record import Environment, Record
 from pytest_modelopt.results.timed_pairs import Conditions, TimedPair, Timing, WorkerUse
 from pytest_modelopt.results.verdicts import Limit, Reason, Verdict, Waiver
@@ -50,6 +58,7 @@ _ALL_SEEN = replace(
     derived_layers={"own": "Linear"},
     untied=("head.weight = embedding.weight",),
     untied_bytes=4_096,
+    layers_at_fault=LayersAtFault({"head": "Linear"}, 4_000, 400_000, 100, 0.98, 0.9, 0.975, 40, 2, 5, True),
     settings={"threads": "1"},
     answers="e2" * 32,
     varies=False,

@@ -66,7 +66,7 @@ def test_the_filter_works_without_script(started: Any, files: dict[str, Path]) -
         assert [each.is_visible() for each in rows.all()].count(False) == 0
         shown.get_by_label("what failed", exact=True).check()
         seen = [each.inner_text() for each in rows.all() if each.is_visible()]
-        assert len(seen) == 2
+        assert len(seen) == 3
         assert all("FAIL" in text or "error" in text for text in seen)
 
 

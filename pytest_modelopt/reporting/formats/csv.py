@@ -25,7 +25,9 @@ def render(record: Record) -> str:
 
 def _row(record: Record, sample: Sample) -> list[str]:
     labels, verdict = dict(sample.labels), sample.verdict
-    judged = ("", "", "") if verdict is None else (verdict.limit.name, repr(float(verdict.limit.value)), verdict.outcome)
+    judged = (
+        ("", "", "") if verdict is None else (verdict.limit.name, repr(float(verdict.limit.value)), verdict.outcome)
+    )
     figures = ("" if each is None else repr(each) for each in (sample.value, sample.low, sample.high))
     texts = (_text(each) for each in (record.started, *(labels.get(name, "") for name in _LABELS)))
     return [*texts, sample.family.name, sample.family.unit, *figures, _text(judged[0]), *judged[1:]]

@@ -13,7 +13,7 @@ from pytest_modelopt.reporting.page.rows import table
 from pytest_modelopt.reporting.page.series import series_by_model
 from pytest_modelopt.reporting.page.templates import filled
 from pytest_modelopt.reporting.plain_text import plain_line
-from pytest_modelopt.reporting.samples import Sample, samples
+from pytest_modelopt.reporting.samples import Labels, Sample, samples
 from pytest_modelopt.reporting.sentences import items_by_case
 from pytest_modelopt.reporting.summary import counted, timed_limits
 from pytest_modelopt.results.record import Record
@@ -70,13 +70,15 @@ def render_history(records: Sequence[Record]) -> str:
 def _figures(record: Record) -> tuple[dict[int, dict[str, Sample]], list[list[Sample]]]:
     """The samples of each case by its id, and those of originals that no case is about."""
     figures: dict[int, dict[str, Sample]] = {id(case): {} for case in record.cases}
-    originals: dict[object, list[Sample]] = {}
-    for sample in samples(record):
+    originals: dict[Labels, list[Sample]] = {}
+    found = samples(record)
+    for sample in found:
         if sample.is_of_variant:
             figures[id(sample.case)][sample.family.name] = sample
         else:
             originals.setdefault(sample.labels, []).append(sample)
-    return figures, list(originals.values())
+    of_cases = {sample.labels for sample in found if sample.is_of_variant}
+    return figures, [of for labels, of in originals.items() if labels not in of_cases]
 
 
 def _base(record: Record) -> dict[str, object] | None:

@@ -20,10 +20,9 @@ from pytest_modelopt.reporting.page.charts import Chart
 from pytest_modelopt.reporting.page.limit_chart import limit_chart
 from pytest_modelopt.reporting.page.pairs_chart import pairs_chart
 from pytest_modelopt.reporting.samples import Sample, alone
-from pytest_modelopt.reporting.table import verdict_cell
-from pytest_modelopt.results.case import Case
-from pytest_modelopt.results.figures import format_bytes, format_percentage
-from pytest_modelopt.results.outcome import CaseOutcome, case_outcome, unjudged_limits
+from pytest_modelopt.results.case import ORIGINAL, Case
+from pytest_modelopt.results.figures import format_bytes, format_count, format_percentage
+from pytest_modelopt.results.outcome import CaseOutcome, case_outcome, unjudged_limits, warnings
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
@@ -96,6 +95,16 @@ def tone_of(outcome: CaseOutcome) -> Tone:
     return _TONES.get(outcome, "plain")
 
 
+def _in_words(case: Case, outcome: CaseOutcome) -> str:
+    """'pass, 2 warnings', without the sign that the page sets before it."""
+    if outcome == "warn":
+        return f"pass, {format_count(warnings(case), 'warning')}"
+    waived = sum(verdict.outcome == "waived" for verdict in case.verdicts)
+    if outcome == "pass" and waived:
+        return f"pass, {waived} waived"
+    return "FAIL" if outcome == "fail" else outcome
+
+
 def case_view(
     record: Record, case: Case, anchor: str, items: Sequence[Item], figures: Mapping[str, Sample]
 ) -> CaseView:
@@ -107,7 +116,7 @@ def case_view(
         case=case,
         name=f"{case_name(case)}{on_machine(record, case)}",
         anchor=anchor,
-        outcome=verdict_cell(case, outcome),
+        outcome=_in_words(case, outcome),
         tone=tone_of(outcome),
         sides=sides(case),
         items=tuple(items),
@@ -177,8 +186,11 @@ def _figure(case: Case, sample: Sample) -> Figure:
 
 
 def change_of(case: Case, name: str) -> str:
-    """'+3.1%': the share by which bytes differ from those of the other side; '' of other figures."""
+    """'+3.1%': the share by which bytes differ from those of the other side; '' of other figures, and where there is
+    no other side."""
     figures = Derived(case)
+    if case.base is None and case.recipe == ORIGINAL:
+        return ""
     grown = {"memory_bytes": figures.memory_growth, "size_bytes": figures.size_growth}.get(name)
     if grown is None:
         return ""

@@ -24,8 +24,6 @@ class Shape:
     """In SVG's language of paths."""
     title: str = ""
     """Shown where the pointer rests on it."""
-    link: str = ""
-    """The id of the place in the page to which it leads."""
 
 
 @dataclass(frozen=True)

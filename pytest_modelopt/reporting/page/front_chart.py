@@ -17,7 +17,7 @@ from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.workload import at_workload
 
 _WIDTH, _PANEL, _GAP = 720, 200, 26
-_LEFT, _RIGHT, _TOP = 76, 700, 12
+_LEFT, _RIGHT, _TOP = 76, 700, 22
 _MOST_POINTS = 200
 
 
@@ -123,7 +123,7 @@ def _panel(
         shapes.append(Shape("grid", line(_LEFT, y.at(tick), _RIGHT, y.at(tick))))
         words.append(Word(_LEFT - 6, y.at(tick) + 4, text, "end"))
     shapes.append(Shape("axis", line(_LEFT, y.at(neutral), _RIGHT, y.at(neutral))))
-    words.append(Word(_LEFT + 4, y.end + 12, label))
+    words.append(Word(_LEFT + 4, y.end - 8, label))
     for number, point, found in known:
         at, middle = x.at(point.memory.at), y.at(found.at)
         interval = whisker(x, y, point.memory.at, found) + (
@@ -136,7 +136,7 @@ def _panel(
         kind = "dot front" if point.is_front else "dot other"
         memory, speed, drop = point.cells
         title = f"{point.case.row}: {memory} of the memory, {speed}, drop {drop}"
-        shapes.append(Shape(kind, dot(at, middle), title, point.anchor))
+        shapes.append(Shape(kind, dot(at, middle), title))
         words.append(Word(at + 7, middle - 6, str(number)))
 
 

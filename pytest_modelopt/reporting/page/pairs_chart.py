@@ -35,7 +35,11 @@ def pairs_chart(timing: Timing, sides: tuple[str, str], *, with_figures: bool) -
     for tick in y.ticks():
         shapes.append(Shape("grid", line(_LEFT, y.at(tick), _RIGHT, y.at(tick))))
         words.append(Word(_LEFT - 6, y.at(tick) + 4, format_time(tick), "end"))
-    words += [Word(x.at(tick), _BOTTOM + 18, format_time(tick), "middle") for tick in x.ticks(8) if tick >= 0]
+    words += [
+        Word(x.at(tick), _BOTTOM + 18, format_time(tick) if tick else "0 s", "middle")
+        for tick in x.ticks(8)
+        if tick >= 0
+    ]
     for kind in ("reference", "variant"):
         points = ((x.at(pair.at_ms / 1000), y.at(getattr(pair, f"{kind}_ns") * 1e-9)) for pair in pairs)
         shapes.append(Shape(f"dots {kind}", dots(points)))

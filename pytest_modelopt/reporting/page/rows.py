@@ -49,7 +49,10 @@ def table(
     figures: Mapping[int, Mapping[str, Sample]],
     originals: Sequence[Sequence[Sample]],
 ) -> Table | None:
-    """`figures`: of each case, by its id and the name of the family; `originals`: samples of models by themselves."""
+    """The rows of each model together, the original first; None where there is no case.
+
+    `figures`: of each case, by its id and the name of the family; `originals`: samples of models by themselves.
+    """
     found: list[Mapping[str, Sample]] = [
         *(figures[id(view.case)] for view in views),
         *map(_by_name, originals),
@@ -61,14 +64,15 @@ def table(
         if sample.family.name in _ALWAYS or sample.verdict is not None
     }
     ordered = sorted(families.values(), key=lambda each: _ALWAYS.index(each.name) if each.name in _ALWAYS else 99)
-    rows = [
-        *(TableRow(of[0].name, "", "", "plain", _cells(ordered, _by_name(of))) for of in originals),
-        *(
-            TableRow(view.name, view.anchor, view.outcome, view.tone, _cells(ordered, figures[id(view.case)]))
-            for view in views
-        ),
-    ]
-    return Table(title, tuple(each.title for each in ordered), tuple(rows)) if views else None
+    rows: dict[str, list[TableRow]] = {view.case.model: [] for view in views}  # in the order of the models
+    for of in originals:
+        row = TableRow(of[0].name, "", "", "plain", _cells(ordered, _by_name(of)))
+        rows.setdefault(of[0].case.model, []).append(row)
+    for view in views:
+        cells = _cells(ordered, figures[id(view.case)])
+        rows[view.case.model].append(TableRow(view.name, view.anchor, view.outcome, view.tone, cells))
+    headers = tuple(each.title for each in ordered)
+    return Table(title, headers, tuple(row for of in rows.values() for row in of)) if views else None
 
 
 def _by_name(samples: Sequence[Sample]) -> dict[str, Sample]:

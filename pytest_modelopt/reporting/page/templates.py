@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import jinja2
 
 _FOLDER = Path(__file__).parent
+_PATH = re.compile(r"[MLhvz0-9. -]*")
 _LONGEST = 2000
 """Characters of a text that the page shows: a record may hold one of megabytes."""
 
@@ -62,6 +64,7 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     made.filters["pixel"] = lambda value: f"{value:.1f}"
+    made.filters["drawn"] = _drawn
     return made
 
 
@@ -71,6 +74,13 @@ def _text(value: object) -> object:
         return value
     text = plain_line(value[: 4 * _LONGEST])
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… (the record has all of it)"
+
+
+def _drawn(path: str) -> object:
+    """A path of a chart, however long: letters of SVG's language and numbers, and nothing else."""
+    if not _PATH.fullmatch(path):
+        raise ValueError(f"this is no path: {path[:100]!r}")
+    return _markup(path)
 
 
 def _read(name: str) -> str:
