@@ -99,6 +99,12 @@ def test_each_message_with_a_code_is_explained() -> None:
     assert see("left-alone").endswith("#left-alone")
 
 
+def test_each_usage_error_of_pytest_has_an_address() -> None:
+    files = (ROOT / "pytest_modelopt").rglob("*.py")
+    raising = [file.name for file in files if re.search(r"UsageError\(", file.read_text(encoding="utf-8"))]
+    assert raising == ["usage_errors.py"]
+
+
 def test_the_table_of_limits_names_each_limit() -> None:
     for page in (ROOT / "README.md", ROOT / "docs/limits.md"):
         rows = re.findall(r"^\| (`m.*?) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
