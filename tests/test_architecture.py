@@ -156,7 +156,7 @@ def test_each_file_that_the_documents_of_the_house_name_is_there() -> None:
     root = PACKAGE.parent
     files = [
         f"/{file.relative_to(root).as_posix()}"
-        for room in ("pytest_modelopt", "tests", "benchmarks")
+        for room in ("pytest_modelopt", "tests", "benchmarks", "documentation")
         for file in (root / room).rglob("*.py")
     ]
     text = "".join((root / name).read_text(encoding="utf-8") for name in ("ARCHITECTURE.md", "docs/measuring.md"))

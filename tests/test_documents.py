@@ -99,6 +99,12 @@ def test_each_message_with_a_code_is_explained() -> None:
     assert see("left-alone").endswith("#left-alone")
 
 
+def test_each_usage_error_of_pytest_has_an_address() -> None:
+    files = (ROOT / "pytest_modelopt").rglob("*.py")
+    raising = [file.name for file in files if re.search(r"UsageError\(", file.read_text(encoding="utf-8"))]
+    assert raising == ["usage_errors.py"]
+
+
 def test_the_table_of_limits_names_each_limit() -> None:
     for page in (ROOT / "README.md", ROOT / "docs/limits.md"):
         rows = re.findall(r"^\| (`m.*?) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
@@ -155,7 +161,7 @@ def commands() -> Iterator[str]:
 @pytest.mark.parametrize("line", list(commands()))
 def test_every_command_line_is_understood(line: str) -> None:
     """argparse ends the process where it does not understand a line."""
-    assert parser().parse_args(shlex.split(line, comments=True)[1:]).run
+    assert parser().parse_args(shlex.split(line.partition(" | ")[0], comments=True)[1:]).run
 
 
 @pytest.mark.parametrize(("where", "text"), list(blocks("python")), ids=lambda value: value if len(value) < 40 else "")

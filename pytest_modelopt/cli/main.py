@@ -80,7 +80,7 @@ def _error_text(error: ValueError) -> str:
     """What is wrong with a record is one line, however long the text is that is wrong, and whatever it holds."""
     from pytest_modelopt.config.problems import BudgetsError
     from pytest_modelopt.optimizing.recipe import RecipeError
-    from pytest_modelopt.reporting.addresses import with_address
+    from pytest_modelopt.reporting.addresses import see, with_address
     from pytest_modelopt.reporting.plain_text import plain_line
     from pytest_modelopt.results.json import RecordError
 
@@ -89,8 +89,9 @@ def _error_text(error: ValueError) -> str:
     if isinstance(error, RecipeError):
         return with_address(str(error), "usage-recipe")
     if isinstance(error, RecordError):
-        line = plain_line(str(error))
-        return with_address(line if len(line) <= _LINE_LENGTH else f"{line[: _LINE_LENGTH - 3]}...", "usage-record")
+        line, address = plain_line(str(error)), f" ({see('usage-record')})"
+        room = _LINE_LENGTH - len(address)
+        return (line if len(line) <= room else f"{line[: room - 3]}...") + address
     return str(error)
 
 

@@ -47,9 +47,10 @@ class _Inside:
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> int:
         if not config.pluginmanager.hasplugin("modelopt") and not hasattr(config.option, "modelopt"):
-            raise pytest.UsageError(
+            raise usage_error(
                 "pytest does not load the plugin pytest-modelopt here: remove `-p no:modelopt`, or, where "
-                "PYTEST_DISABLE_PLUGIN_AUTOLOAD is set, add `-p pytest_modelopt.plugin` to `addopts`"
+                "PYTEST_DISABLE_PLUGIN_AUTOLOAD is set, add `-p pytest_modelopt.plugin` to `addopts`",
+                "usage-option",
             )
         _print_captured(config)
         config.option.modelopt = False  # it may stand in `addopts`, and no test is run here

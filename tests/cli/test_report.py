@@ -24,7 +24,7 @@ def test_figures_that_nothing_can_be_made_of_are_refused(tmp_path: Path, capsys:
     assert out == ""
     assert err == (
         f"{path}: cases[0] (digits-vit/int8-dynamic): its figures contradict each other: variant.score is 1e+308, but "
-        "accuracy lies from 0 to 1\n"
+        "accuracy lies from 0 to 1 (see https://pytest-modelopt.readthedocs.io/en/latest/troubleshooting/#usage-record)\n"
     )
 
 

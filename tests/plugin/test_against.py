@@ -204,25 +204,26 @@ def test_a_pointer_of_git_lfs_in_place_of_weights_is_named(repository: Repositor
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("arguments", "expected", "code"),
     [
-        (("--modelopt-against", "nowhere"), "*--modelopt-against nowhere: git knows no revision 'nowhere'*"),
-        (("--modelopt-baseline", "missing.json"), "*--modelopt-baseline: *missing.json: No such file or directory*"),
-        (("--modelopt-baseline", "settings.py"), "*--modelopt-baseline: *settings.py: this is not a JSON record*"),
+        (("--modelopt-against", "nowhere"), "*--modelopt-against nowhere: git knows no revision 'nowhere'*", "base"),
+        (("--modelopt-baseline", "missing.json"), "*-baseline: *missing.json: No such file or directory*", "record"),
+        (("--modelopt-baseline", "settings.py"), "*-baseline: *settings.py: this is not a JSON record*", "record"),
         (
             ("--modelopt-against", "HEAD", "--modelopt-baseline", "x.json"),
             "*--modelopt-against and --modelopt-baseline are two bases*",
+            "option",
         ),
     ],
 )
 def test_a_base_that_is_not_there_is_a_usage_error(
-    repository: Repository, arguments: tuple[str, ...], expected: str
+    repository: Repository, arguments: tuple[str, ...], expected: str, code: str
 ) -> None:
     repository.budgets(model("steady"))
     repository.commit()
     result = repository.run(*arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([expected])
+    result.stderr.fnmatch_lines([expected, f"see https://*/troubleshooting/#usage-{code}"])
     assert repository.is_as_it_was()
 
 

@@ -41,7 +41,7 @@ def test_a_wrong_budgets_file_is_a_usage_error_with_its_line(
 ) -> None:
     result = project(budgets).runpytest("--modelopt")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(messages)
+    result.stderr.fnmatch_lines([*messages, "see https://*/troubleshooting/#usage-budgets"])
 
 
 # name -> (what differs from the good case, message); in this order

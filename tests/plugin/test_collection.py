@@ -85,7 +85,8 @@ def test_a_gate_with_nothing_to_measure_is_an_error_and_not_green(project: Proje
     pytester.makepyfile(test_it="def test_plain(): pass")
     result = pytester.runpytest("--modelopt")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--modelopt has nothing to measure: there is no *budgets.yaml*"])
+    expected = ["*--modelopt has nothing to measure: there is no *budgets.yaml*", "see https://*/#usage-nothing"]
+    result.stderr.fnmatch_lines(expected)
 
 
 def test_budgets_that_lie_elsewhere_are_named(pytester: pytest.Pytester) -> None:

@@ -105,7 +105,7 @@ def test_strict_holds_for_all_jobs(folder: Path) -> None:
         (["a.json", "b.json", "c.json", "--expect", "2"], "--expect 2: 3 were given: a.json, b.json, c.json\n"),
         (["a.json", "a.json"], "a.json and a.json are the same record: give each job's once\n"),
         (["a.json", "c.json"], "a.json compares nothing with a base, c.json compares "),
-        (["a.json", "bad.json"], "bad.json: the record must be a JSON object\n"),
+        (["a.json", "bad.json"], "bad.json: the record must be a JSON object (see https://"),
         (["a.json", "missing.json"], "missing.json: No such file or directory\n"),
         (["a.json", "--output", "."], ".: Is a directory\n"),
     ],

@@ -190,7 +190,7 @@ def test_a_red_case_says_once_where_it_is_explained() -> None:
 def test_a_finding_is_told_once_where_a_case_is_read_as_a_whole() -> None:
     memory, size = limit("max_memory", MIB, "1 MiB"), limit("max_size", MIB, "1 MiB")
     of = replace(case(verdicts=(verdict(memory, "fail", 2.0), verdict(size, "fail", 2.0))), findings=FOUND[:1])
-    assert explain(of, strict=False).count("of the memory") == 1
+    assert explain(of, strict=False).splitlines().count("  of the memory") == 1
     shown = [text.strip() for text, _ in lines(record(of), 160)]
     assert shown.count("of the memory") == 1
     above = shown[shown.index("of the memory") - 1]
