@@ -7,10 +7,11 @@ import functools
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import pytest
 import torch
 from torch import nn
 
+from pytest_modelopt.measuring.worker.memory.file_makeup import makeup
 from pytest_modelopt.measuring.worker.memory.tensor_meter import ForeignRuntime, weights_bytes
+from pytest_modelopt.measuring.worker.size import saved_bytes
 from pytest_modelopt.optimizing.apply import Optimization, RecipeDidNothing, optimize
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.expression import parse
@@ -27,6 +30,7 @@ from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes.folding import left_in_float
 from pytest_modelopt.optimizing.runtimes.litert import litert
 from pytest_modelopt.optimizing.runtimes.litert.tflite import float_constants
+from tests.diagnosis.cases_by_hand import sound, told
 from tests.optimizing.recipe_models import (
     KINDS,
     TRAPS,
@@ -268,6 +272,26 @@ def test_a_pruned_model_is_converted_with_its_zeros() -> None:
     zeros = sum(int((constant == 0).sum()) for constant in numbers)
     assert zeros == sum(constant.numel() for constant in numbers) // 2
     assert [step.recipe for step in optimization.coverage.steps] == ["prune-unstructured(ratio=0.5)", "litert"]
+
+
+def test_a_recurrent_layer_that_was_unrolled_is_named_where_the_file_grew() -> None:
+    """All weights are changed, and the file is larger: the operators of the layer stand there once for each step."""
+    variant, (model, x) = made("litert", "lstm"), make("lstm")
+    sizes = saved_bytes(model), saved_bytes(variant.optimization.model)
+    assert variant.optimization.coverage.share > 0.99
+    assert sizes[1] > 1.2 * sizes[0]
+    case = sound("litert", layers=variant.optimization.coverage.layers)
+    sides = (case.reference, model, sizes[0]), (case.variant, variant.optimization.model, sizes[1])
+    reference, after = (
+        replace(side, size_bytes=size, observations=replace(side.observations, makeup=makeup(of, lambda: None, None)))
+        for side, of, size in sides
+        if side is not None and side.observations is not None
+    )
+    (finding,) = [each for each in told(replace(case, reference=reference, variant=after)) if "size" in each.explains]
+    found = re.search(r": a graph of (\d+) operations, (\d+) of them of recurrent \(LSTM\)$", finding.text)
+    assert found is not None, finding.text
+    steps, operations, of_layer = x.shape[1], int(found[1]), int(found[2])
+    assert 12 * steps < of_layer < operations < of_layer + 12, "a product, four gates and the state for each step"
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------

@@ -164,6 +164,11 @@ class RuntimeModule(EngineModule):
     def parts(self) -> dict[str, bytes]:
         """The content of the files, in the runtime's own format, by suffix; the one that is loaded comes first."""
 
+    def contents(self) -> tuple[int, dict[str, int]]:
+        """Bytes of the numbers in `program`, and how many operators it has by the layer that they came from, '' for
+        those of which nobody knows. Of a format that nobody reads here all are numbers."""
+        return len(self.program), {}
+
     def __getstate__(self) -> dict[str, Any]:
         """The program as a tensor: torch.save writes bytes as text, which takes half as much again."""
         program = torch.frombuffer(bytearray(self.program), dtype=torch.uint8)

@@ -19,6 +19,7 @@ from torch.utils import _pytree
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.memory import tensor_meter
 from pytest_modelopt.optimizing.describe import author_name, type_name
+from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
 from pytest_modelopt.results.observations import Makeup
 
 _LABEL = "modelopt layer: "
@@ -28,12 +29,17 @@ _RAW = (torch.Tensor, torch.ScriptObject, bytes, bytearray, memoryview)
 
 def makeup(model: nn.Module, call: Callable[[], object], peak_bytes: int | None) -> Makeup:
     """`call` is a measured call of the model, and `peak_bytes` the peak that was measured of one; None: of no use."""
-    tensors = _tensors(model)
+    tensors, operations = _tensors(model), Counter(_operations(model))
+    for name, module in model.named_modules():
+        if isinstance(module, RuntimeModule):
+            numbers, by_layer = module.contents()
+            tensors[author_name(f"{name}.program".lstrip("."))] = numbers
+            operations.update(by_layer)
     peak_in, own = ("", 0) if peak_bytes is None else _peak_in(model, call, peak_bytes)
     other = 0
     with contextlib.suppress(Exception):  # of a model that cannot be saved there is no size to explain
         other = max(0, size.saved_bytes(model) - sum(tensors.values()))
-    return Makeup(tensors, other, _operations(model), peak_in, own)
+    return Makeup(tensors, other, dict(operations), peak_in, own)
 
 
 # --- the file --------------------------------------------------------------------------------------------------------

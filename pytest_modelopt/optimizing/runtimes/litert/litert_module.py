@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils import _pytree
 
 from pytest_modelopt.optimizing.runtimes.fixed_sizes_module import Place, run_in_parts
-from pytest_modelopt.optimizing.runtimes.litert.tflite import float_constants
+from pytest_modelopt.optimizing.runtimes.litert.tflite import contents, float_constants
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule, Signature
 
 NAME = "serving_default"
@@ -57,6 +57,9 @@ class LiteRT(RuntimeModule):
 
     def parts(self) -> dict[str, bytes]:
         return {".tflite": self.program}
+
+    def contents(self) -> tuple[int, dict[str, int]]:
+        return contents(self.program)
 
     def float_tensors(self) -> Iterator[torch.Tensor]:
         yield from float_constants(self.program)

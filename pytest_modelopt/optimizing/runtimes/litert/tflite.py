@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,25 @@ def named_constants(program: bytes) -> Iterator[tuple[str, torch.Tensor]]:
             if tensor.buffer not in seen and (numbers := graph.numbers(tensor)) is not None:
                 seen.add(tensor.buffer)
                 yield graph.name(index), numbers
+
+
+def contents(program: bytes) -> tuple[int, dict[str, int]]:
+    """Bytes of its constants, and the number of its operators by the layer that they came from."""
+    numbers, layers = 0, Counter[str]()
+    for graph in _graphs(program):
+        layers.update(_layer(graph.outputs(each)) for each in graph.operators)
+        numbers = graph.bytes_of_constants()
+    return numbers, dict(layers)
+
+
+def _layer(name: str) -> str:
+    """'encoder.rnn (LSTM)' for the tensor that litert_torch names
+    'package.Flattened/package.Model_model/package.Encoder_encoder/torch.nn.modules.rnn.LSTM_rnn;12'; '' for others."""
+    _, _, *parts = name.partition(";")[0].split("/") if "/" in name else ("", "")
+    found = [part.rpartition(".")[2].partition("_") for part in parts]
+    if not found or not all(kind and attribute for kind, _, attribute in found):
+        return ""
+    return f"{'.'.join(attribute for _, _, attribute in found)} ({found[-1][0]})"
 
 
 def operators_with(program: bytes, is_wanted: Callable[[torch.Tensor], bool]) -> tuple[str, ...]:
@@ -77,6 +97,11 @@ class _Graph:
 
     def name(self, tensor: int) -> str:
         return bytes(self.tensors[tensor].name or b"").decode()
+
+    def bytes_of_constants(self) -> int:
+        """Of all graphs of the program."""
+        held = (buffer.size if buffer.data is None else len(buffer.data) for buffer in self._model.buffers)
+        return sum(int(size or 0) for size in held)
 
     def outputs(self, operator: Any) -> str:
         return ";".join(self.name(output) for output in operator.outputs)

@@ -47,6 +47,10 @@ class OpenVinoModule(RuntimeModule):
     def parts(self) -> dict[str, bytes]:
         return dict(zip((".xml", ".bin"), unpacked(self.program), strict=True))
 
+    def contents(self) -> tuple[int, dict[str, int]]:
+        xml, constants = unpacked(self.program)
+        return len(constants), {"": sum(1 for _ in ElementTree.fromstring(xml).iter("layer"))}
+
     def float_tensors(self) -> Iterator[torch.Tensor]:
         xml, constants = unpacked(self.program)
         for data in ElementTree.fromstring(xml).iter("data"):
