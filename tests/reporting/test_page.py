@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import builtins
 import hashlib
 import itertools
 import math
 import re
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,8 @@ import pytest
 from pytest_modelopt.cli.judged_records import judged_again
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.front import Found
+from pytest_modelopt.plugin.options import Options
+from pytest_modelopt.plugin.outputs import Outputs
 from pytest_modelopt.reporting import page
 from pytest_modelopt.reporting.page import templates
 from pytest_modelopt.reporting.page.charts import Scale, scale, whisker
@@ -384,14 +386,13 @@ def test_the_finalizer_is_what_keeps_them_text() -> None:
     assert len(long) < 2100
 
 
-def test_without_jinja2_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *arguments: Any, **fields: Any) -> Any:
-        if name == "jinja2":
-            raise ModuleNotFoundError(name)
-        return real(name, *arguments, **fields)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(templates.MissingExtra, match=re.escape('run `pip install "pytest-modelopt[report]"`')):
+def test_without_jinja2_the_extra_is_named_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    remedy = re.escape('run `pip install "pytest-modelopt[report]"`')
+    with pytest.raises(templates.MissingExtra, match=remedy):
         page.render(record())
+    options = Options(True, tmp_path / "budgets.yaml", False, None, False, None, None, html=tmp_path / "page.html")
+    with pytest.raises(pytest.UsageError, match=f"--modelopt-html: .*{remedy}"):
+        Outputs(options, None).prepare()
