@@ -283,7 +283,7 @@ def test_all_readers_agree(
     red = int(end.status != 0 or end.is_cut)
     capsys.readouterr()
     assert main(["report", record]) == red
-    report = capsys.readouterr().out
+    report = " ".join(capsys.readouterr().out.split())
     assert end.counts in report
     assert main(["merge", record]) == (red if end.merged is None else end.merged)
     capsys.readouterr()
@@ -291,7 +291,7 @@ def test_all_readers_agree(
     comment = capsys.readouterr().out
     assert end.told.removesuffix(".") in comment
     assert end.counts in comment
-    for told in (summary, " ".join(report.split()), comment):
+    for told in (summary, report, comment):
         assert end.cause in told.replace("\\", "")  # Markdown escapes the underscores of names
     if end.status != 2 and not end.is_cut:  # Ctrl-C leaves JUnit without the test
         suite = ET.parse(pytester.path / "junit.xml").getroot()[0]

@@ -19,6 +19,7 @@ KIB, MIB, GIB = 1024, 1024**2, 1024**3
         ("bytes", [64 * MIB, 6 * KIB], ("64.000 MiB", "0.006 MiB")),
         ("bytes", [16 * GIB, 16 * GIB + MIB], ("16 GiB", "16 GiB")),
         ("bytes", [512, 0], ("512 B", "0 B")),
+        ("bytes", [512, 8 * MIB], ("0.5 KiB", "8192.0 KiB")),
         ("time", [0.0021, 0.00093], ("2.10 ms", "0.93 ms")),
         ("time", [12.5, 0.004], ("12.500 s", "0.004 s")),
         ("factor", [1.73, 0.5], ("1.73x", "0.50x")),
@@ -60,6 +61,10 @@ def test_a_limit_stands_behind_its_figure_and_what_is_not_kept_is_marked() -> No
         "✗ - of 3 MiB",
         "-",
     )
+
+
+def test_a_limit_far_away_has_the_unit_of_the_figures() -> None:
+    assert figure_column("size", "bytes", [Shown(13 * KIB, limit=1e9)]).cells == ("13 of 976562 KiB",)
 
 
 def test_what_belongs_together_stands_as_before_and_after() -> None:
