@@ -19,6 +19,7 @@ from pytest_modelopt.measuring.worker import shipping
 from pytest_modelopt.optimizing.apply import optimize
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context
+from pytest_modelopt.optimizing.runtimes.program_file_module import FromFile
 
 INPUTS = torch.randn(4, 64, generator=torch.Generator().manual_seed(1))
 
@@ -158,3 +159,26 @@ def test_code_of_the_project_is_not_overwritten(tmp_path: Path) -> None:
     files = shipping.write(variant("int8-dynamic"), tmp_path / "m", context())
     assert [file.name for file in files] == ["m.pt"]  # as TorchScript, which needs no code
     assert (tmp_path / "m.py").read_text(encoding="utf-8") == "mine = 1\n"
+
+
+def test_the_files_of_a_candidate_keep_their_names_and_places(tmp_path: Path) -> None:
+    """External data is found by its path from the program. What stands there already, as in its own folder, is left."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    files = (source / "m.onnx", source / "data" / "weights.bin")
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(file.name.encode())
+    program = FromFile()
+    program.file, program.files = str(files[0]), tuple(map(str, files))
+    target.mkdir()
+    for folder in (target, target, source):
+        written = shipping.write(program, folder / "another-name", context())
+        assert written == (folder / "m.onnx", folder / "data" / "weights.bin")
+        assert {file.name: file.read_bytes().decode() for file in folder.rglob("*.*")} == {
+            file.name: file.name for file in files
+        }
+    (target / "m.onnx").unlink()
+    written[1].write_bytes(b"built anew")
+    with pytest.raises(VariantError, match=r"weights.bin stands there with other content, and a candidate's files"):
+        shipping.write(program, target / "m", context())
+    assert [file.name for file in target.rglob("*.*")] == ["weights.bin"]
