@@ -110,7 +110,7 @@ def case_view(
 ) -> CaseView:
     """`items`: what is to say about it; `figures`: its samples by the name of their family."""
     outcome = case_outcome(case, record.strict)
-    told = {line for item in items for line in (*item.found, *item.why)}
+    told = {line for item in items for line in (*item.told_below, *item.why)}
     findings = dict.fromkeys(format_finding(case, each) for each in case.findings)
     return CaseView(
         case=case,
