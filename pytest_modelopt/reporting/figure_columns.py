@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.derived import Derived
@@ -20,10 +20,7 @@ from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.verdicts import Figure as Kind
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
-_ORDER: tuple[Kind, ...] = (
-    *("memory", "process_memory", "cache", "size", "score", "slices", "predictions", "coverage"),
-    *("timing", "prefill", "decode", "loading"),
-)
+_ORDER = {kind: place for place, kind in enumerate(get_args(Kind))}
 Side = Literal["before", "after"]
 BUSY = "busy"
 """The word in the row of a comparison that was timed on a disturbed machine."""
@@ -116,7 +113,7 @@ def columns_of(block: Block, rows: Sequence[Row]) -> list[Column]:
     ]
     others = asked - {figure.name for figure in FIGURES}
     columns += [(LIMITS[name].figure, table.of_limit(name)) for name in LIMITS if _column_name(name) in others]
-    columns.sort(key=lambda each: (each[1].is_timed, _ORDER.index(each[0])))
+    columns.sort(key=lambda each: (each[1].is_timed, _ORDER.get(each[0], len(_ORDER))))
     figures = [column for _, column in columns]
     busy = tuple(BUSY if row.case is not None and _is_busy(row.case) else "" for row in rows)
     if any(busy) and any(column.is_timed for column in figures):
