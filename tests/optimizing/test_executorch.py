@@ -141,7 +141,9 @@ class OfTheProject(nn.Linear):
     """May hold an object of any class of ExecuTorch."""
 
 
-def test_what_a_file_needs_is_imported_before_its_memory_is_read_and_no_exporter(tmp_path: Path) -> None:
+def test_what_a_file_needs_is_imported_before_its_memory_is_read_and_no_exporter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Which would take seconds in each fresh process, and packages that only the exporter asks for."""
     needed = []
     for number, model in enumerate((loaded(FOLDER / "open.pte", batch(2)), OfTheProject(2, 2))):
@@ -153,6 +155,10 @@ def test_what_a_file_needs_is_imported_before_its_memory_is_read_and_no_exporter
         ("executorch.extension.pybindings._C",),
         ("executorch.extension.pybindings", "executorch.runtime"),
     ]
+    ours = "pytest_modelopt.optimizing.runtimes.executorch.pte_file_module"
+    monkeypatch.delitem(sys.modules, ours)
+    process_memory.import_libraries(tmp_path / "0.pt", "ExecuTorch")
+    assert ours in sys.modules, "half a MiB of our own code is not what the model takes"
 
 
 def forget_executorch(monkeypatch: pytest.MonkeyPatch) -> None:

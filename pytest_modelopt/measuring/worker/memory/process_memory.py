@@ -30,7 +30,7 @@ from pytest_modelopt.optimizing.runtimes import telemetry
 from pytest_modelopt.optimizing.runtimes.runtime import runtimes
 from pytest_modelopt.results.measurement import ProcessMeter
 
-_LIBRARIES = ("torch", "torchao", "numpy", "keras")
+_LIBRARIES = ("torch", "torchao", "numpy", "keras", "pytest_modelopt")
 """Importing these is not what a model takes. Modules of the user's are not among them: they belong to the model."""
 _ARENA_BYTES, _ROOM_BYTES, _SMALL_BYTES = 1024**2, 8 * 1024**2, 448
 _FEW_OBJECTS_BYTES = 3 * 1024**2
