@@ -84,7 +84,8 @@ def test_the_project_has_one_address_for_each_thing() -> None:
     """Wherever one stands in text that can import nothing, it is that of the constant."""
     sources = [ROOT / "pyproject.toml", ROOT / "CITATION.cff", *(ROOT / ".github").rglob("*.yml"), *DOCUMENTS]
     found = {file: re.findall(r"https://[\w./-]*pytest-modelopt[\w./-]*", file.read_text("utf-8")) for file in sources}
-    assert all(address.startswith((REPOSITORY, DOCUMENTATION)) for each in found.values() for address in each), found
+    ours = (f"{REPOSITORY}/", DOCUMENTATION)
+    assert all(f"{address}/".startswith(ours) for each in found.values() for address in each), found
     assert len(found[ROOT / "pyproject.toml"]) == 4
     assert found[ROOT / "CITATION.cff"] == [REPOSITORY]
 
