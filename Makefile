@@ -83,7 +83,7 @@ release-check:
 
 # The documentation site in site/. tests/test_site.py builds it, too: a warning is an error.
 docs: env
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 schema: env
 	$(BIN)/python -m pytest_modelopt.config.schema

@@ -129,15 +129,16 @@ def page(name: str) -> str:
 def _definitions(definitions: Mapping[str, Schema], without: set[str]) -> Iterator[str]:
     """A heading and a table of keys for each; keys `without` are limits, which have a page of their own."""
     for name, schema in definitions.items():
-        keys = {key: each for key, each in schema.get("properties", {}).items() if key not in without}
-        if not keys:
-            continue
+        keys = {key: each for key, each in schema["properties"].items() if key not in without}
         yield f"## {name}"
         if schema.get("description"):
             yield _text(schema["description"])
-        yield _table(("key", "type", "meaning"), [(f"`{key}`", _type(each), _told(each)) for key, each in keys.items()])
-        if keys.keys() != schema["properties"].keys():
-            yield "And [limits](limits.md)."
+        if keys:
+            rows = [(f"`{key}`", _type(each), _told(each)) for key, each in keys.items()]
+            yield _table(("key", "type", "meaning"), rows)
+        stated = [key for key in schema["properties"] if key not in keys]
+        if stated:
+            yield f"Limits: {', '.join(f'[{key}](limits.md#{key})' for key in stated)}."
 
 
 def _told(schema: Schema) -> str:

@@ -107,7 +107,8 @@ class ModelOpt(_Fixture):
                 itself where nothing is said.
             inference: what limits on accuracy are about: `"set"`, these very examples, or `"population"`, all that they
                 were drawn from, by 95% bounds; default of budgets.yaml, else the set.
-            batch_size, threads: of the timed and memory-measured call; defaults of budgets.yaml, else 1.
+            batch_size: of the timed and memory-measured call; default of budgets.yaml, else 1.
+            threads: of each call; default of budgets.yaml, else 1.
             device: where both run, `"cpu"`, `"cuda"` or `"cuda:0"`; default of budgets.yaml, else the CPU.
             workload: what its row is called beside others of the test, `"night"`: `int8-dynamic @ night`.
 

@@ -36,9 +36,13 @@ def name_of(file: Path) -> str:
 # --- what can be read off the files ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", [*FILES, OWN[3], GITLAB], ids=name_of)
+FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").iterdir())
+
+
+@pytest.mark.parametrize("file", [*FILES, OWN[3], GITLAB, *FORMS, ROOT / "CITATION.cff"], ids=name_of)
 def test_it_is_what_its_host_takes(file: Path) -> None:
-    kinds = {"action.yml": "github-actions", "dependabot.yml": "dependabot"}
+    kinds = {"action.yml": "github-actions", "dependabot.yml": "dependabot", "CITATION.cff": "citation-file-format"}
+    kinds |= {form.name: "github-issue-config" if form.stem == "config" else "github-issue-forms" for form in FORMS}
     kind = "vendor.gitlab-ci" if file == GITLAB else "vendor." + kinds.get(file.name, "github-workflows")
     command: list[str | Path] = [SCRIPTS / "check-jsonschema", "--builtin-schema", kind, file]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
