@@ -19,6 +19,8 @@ FORWARDS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "put together": lambda h, x: h + torch.cat([x[:, :16] > 0, x[:, 16:] < 0], 1),
     "whole numbers": lambda h, x: h + (x > 0).sum(1, keepdim=True),
     "filled": lambda h, x: h.masked_fill(h < 0, 0.0),
+    "forbidden": lambda h, x: (h + torch.where(x > 0, -torch.inf, 0.0)).softmax(1),
+    "forbidden before a product": lambda h, x: (h + torch.where(x > 0, -torch.inf, 0.0)).softmax(1) @ h.t() @ h,
     "chosen": lambda h, x: torch.where(h > 0, h, 0.1 * h),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from pytest_modelopt.optimizing.finite import largest_difference, lost_answers
 from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.optimizing.registry import RECIPES
-from tests.optimizing.recipe_models import apply
+from tests.optimizing.recipe_models import apply, run
 
 INF = math.inf
 
@@ -32,6 +33,31 @@ class Masked(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.head(self.body(x)).masked_fill(self.forbidden, -INF), self.mask + 0.0 * x[:, :1]
+
+
+class Added(nn.Module):
+    """Adds the -inf of what is forbidden."""
+
+    mask: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 6))
+        self.register_buffer("mask", torch.tensor([0.0, -INF, 0.0, 0.0, -INF, 0.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return cast("torch.Tensor", self.body(x) + self.mask)
+
+
+@pytest.mark.parametrize("recipe", ["int8-dynamic", "int8-static", "bf16"])
+def test_what_is_forbidden_by_a_sum_stays_forbidden(recipe: str) -> None:
+    torch.manual_seed(0)
+    model, x = Added().eval(), torch.randn(16, 8)
+    before = run(model, x)
+    after = run(apply(recipe, model, x).model, x)
+    assert torch.equal(after.isneginf(), before.isneginf())
+    allowed = before.isfinite()
+    assert float((after[allowed] - before[allowed]).abs().max() / before[allowed].abs().max()) < 0.06
 
 
 class Dizzy(Masked):

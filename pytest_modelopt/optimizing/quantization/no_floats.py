@@ -1,4 +1,4 @@
-"""Masks and whole numbers in a graph of torch.fx, which torch's quantizer takes for floating-point numbers."""
+"""Masks, whole numbers and infinities in a graph of torch.fx, for which torch's quantizer has no range."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def without_observers_of_no_floats(prepared: fx.GraphModule, inputs: Inputs) -> fx.GraphModule:
-    """`prepared` without those of its observers that see no floating-point numbers on these inputs: they fail.
+    """`prepared` without those of its observers that see no floating-point numbers on these inputs, on which they fail,
+    or infinite ones: no range of int8 holds the -inf of what is forbidden beside the scores of the rest.
 
     What is not observed is not quantized: such values stay as they are, and operators on them in floating point.
     """
@@ -38,7 +39,7 @@ def without_observers_of_no_floats(prepared: fx.GraphModule, inputs: Inputs) -> 
         # where it fails, so does the next call, which tells it
         Watching(prepared).run(*args, *(kwargs[name] for name in names if name in kwargs))
     for node, value in seen.items():
-        if isinstance(value, torch.Tensor) and not value.is_floating_point():
+        if isinstance(value, torch.Tensor) and not (value.is_floating_point() and bool(value.isfinite().all())):
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
             prepared.graph.erase_node(node)
     prepared.recompile()
