@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias, get_args
 
 from pytest_modelopt.limits.catalogue import LIMITS
@@ -160,12 +161,17 @@ class _Rows:
         """Whether it is another one than the original's, or the base's, in one of the rows."""
         if self.block.is_against_base in figure.is_detail:
             return False
-        cases = [row.case for row in self.rows if row.case is not None and row.has_figures and not row.is_original]
         return any(
-            figure.change in changes(case, self.block.timed_limits)
+            figure.change in changed
             and (figure.of(case, "before") is not None or figure.of(case, "after") is not None)  # by this meter
-            for case in cases
+            for case, changed in self._changes
         )
+
+    @cached_property
+    def _changes(self) -> list[tuple[Case, tuple[str, ...]]]:
+        """What has changed in each row but the original's."""
+        cases = [row.case for row in self.rows if row.case is not None and row.has_figures and not row.is_original]
+        return [(case, changes(case, self.block.timed_limits)) for case in cases]
 
     def of_figure(self, figure: Figure) -> Column:
         name = self.block.score_name if figure.name == "score" else figure.name
