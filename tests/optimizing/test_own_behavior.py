@@ -213,12 +213,11 @@ def test_a_weight_with_arithmetic_of_its_own_stays_where_it_is(expression: str) 
     assert list(optimization.coverage.steps[0].unlike_class) == ["layer"]
 
 
-@pytest.mark.parametrize("expression", ["int8-dynamic", "int8-weight-only"])
 class Doubling(nn.Linear):
     """What reads its weight gets another one."""
 
     def __getattr__(self, name: str) -> Any:
-        found = super().__getattr__(name)
+        found: Any = super().__getattr__(name)
         return 2 * found if name == "weight" else found
 
 
@@ -232,6 +231,7 @@ def test_a_weight_that_its_class_computes_stays_and_the_others_change(expression
     assert [layer.name for layer in optimization.coverage.layers if not layer.changed_bytes] == ["layer"]
 
 
+@pytest.mark.parametrize("expression", ["int8-dynamic", "int8-weight-only"])
 def test_a_weight_whose_class_changes_nothing_is_taken(expression: str) -> None:
     model, x = make_patched("Linear", "none")
     model.layer.weight = Plainly(model.layer.weight.detach())
