@@ -213,6 +213,24 @@ def test_a_weight_with_arithmetic_of_its_own_stays_where_it_is(expression: str) 
     assert list(optimization.coverage.steps[0].unlike_class) == ["layer"]
 
 
+class Doubling(nn.Linear):
+    """What reads its weight gets another one."""
+
+    def __getattr__(self, name: str) -> Any:
+        found: Any = super().__getattr__(name)
+        return 2 * found if name == "weight" else found
+
+
+@pytest.mark.parametrize("expression", ["int8-dynamic", "int8-weight-only", "torchao-int8-weight-only"])
+def test_a_weight_that_its_class_computes_stays_and_the_others_change(expression: str) -> None:
+    model, inputs = make_patched("Linear", "none")
+    model.layer.__class__ = Doubling
+    original = run(model, inputs)
+    optimization = apply(expression, model, inputs)
+    assert relative_error(run(optimization.model, inputs), original) < 0.06
+    assert [layer.name for layer in optimization.coverage.layers if not layer.changed_bytes] == ["layer"]
+
+
 @pytest.mark.parametrize("expression", ["int8-dynamic", "int8-weight-only"])
 def test_a_weight_whose_class_changes_nothing_is_taken(expression: str) -> None:
     model, x = make_patched("Linear", "none")

@@ -90,7 +90,7 @@ class _Quantizer:
         import torch
 
         weight = layer._parameters.get("weight")
-        if weight is None:
+        if weight is None or layer.weight is not weight:
             return "their weight is computed anew for each call"
         if type(weight.data) is not torch.Tensor or not weight.is_floating_point():
             return "their weight is no plain floating-point tensor"
