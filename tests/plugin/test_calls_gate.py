@@ -37,7 +37,7 @@ def calls_project(project: Callable[..., pytest.Pytester]) -> Callable[..., pyte
 def test_a_gate_calls_the_function_and_says_so(calls_project: Callable[..., pytest.Pytester]) -> None:
     text = one_case("{max_memory: 1 MB, max_accuracy_drop: 10 pp, min_coverage: 98%}", data="shop:served_data")
     pytester = calls_project(text.replace("    data:", "    call: shop:served\n    optimize: '0'\n    data:"))
-    result = pytester.runpytest("--modelopt", "--modelopt-report=out", "-p", "no:cacheprovider")
+    result = pytester.runpytest("--modelopt", "-v", "--modelopt-report=out", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         ["*what is called is `shop:served(model, inputs)`, and recipes change its `0`", "*recipes change `0` only*"]

@@ -115,7 +115,7 @@ def by_recipe(record: Record) -> dict[str, Case]:
 def test_each_format_has_the_figures_that_its_own_runtime_gives(make: Callable[[str], pytest.Pytester]) -> None:
     lines = [f"      {name}: {{file: dist/{named}}}" for name, (named, *_) in FORMATS.items()]
     pytester = make("\n".join(lines) + "\n")
-    result, record = gated(pytester)
+    result, record = gated(pytester, "-v")
     result.assert_outcomes(passed=len(FORMATS))
     cases, folder = by_recipe(record), pytester.path / "dist"
     _, targets = candidate_files.shop().data()

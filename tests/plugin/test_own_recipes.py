@@ -36,7 +36,7 @@ def test_a_recipe_of_conftest_is_used_in_budgets_and_in_tests(project: Project) 
     )
     result = pytester.runpytest("--modelopt")
     result.assert_outcomes(passed=3)
-    result.stdout.fnmatch_lines(["*round(step=0.001)*pass*"])
+    result.stdout.fnmatch_lines(["*pass*round(step=0.001)*"])
 
 
 def test_what_one_run_added_the_next_one_does_not_know(project: Project) -> None:
