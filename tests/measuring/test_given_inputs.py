@@ -304,7 +304,7 @@ def test_a_model_that_writes_into_its_inputs_is_judged_like_its_polite_twin(pyte
     """Timed on what the calls before left, the second stage would find nothing to do, and 2.5x would pass."""
     Path("shop.py").write_text(PROJECT, encoding="utf-8")
     Path("budgets.yaml").write_text(BUDGETS, encoding="utf-8")
-    result = pytester.runpytest_subprocess("--modelopt", "--modelopt-report", "report")
+    result = pytester.runpytest_subprocess("--modelopt", "-v", "--modelopt-report", "report")
     record: dict[str, Any] = json.loads(Path("report/record.json").read_text(encoding="utf-8"))
     impolite, polite = record["cases"]
     # What it really gains is 1.2x; a machine that is busy with other tests may leave that open, but not call it 2.5x.

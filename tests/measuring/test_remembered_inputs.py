@@ -350,7 +350,7 @@ models:
 def test_a_note_says_that_a_model_remembers_its_inputs(pytester: pytest.Pytester) -> None:
     Path("shop.py").write_text(PROJECT, encoding="utf-8")
     Path("budgets.yaml").write_text(BUDGETS, encoding="utf-8")
-    result = pytester.runpytest_subprocess("--modelopt", "--modelopt-report", "report")
+    result = pytester.runpytest_subprocess("--modelopt", "-v", "--modelopt-report", "report")
     record: dict[str, Any] = json.loads(Path("report/record.json").read_text(encoding="utf-8"))
     notes = " ".join(record["cases"][0]["reference"]["notes"])
     assert "the model remembers its inputs" in notes
