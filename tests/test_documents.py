@@ -134,7 +134,7 @@ def test_the_change_log_has_the_headings_of_keep_a_changelog() -> None:
 
 
 READ = [(where, text) for where, text in blocks("yaml") if "own-recipe.md" not in where]
-"""Where a recipe of the project is used, tests/test_examples.py runs it."""
+"""Where a recipe of the project is used, tests/test_documented_examples.py runs it."""
 
 
 @pytest.mark.parametrize(("where", "text"), READ, ids=lambda value: value if len(value) < 40 else "")

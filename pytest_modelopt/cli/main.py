@@ -90,8 +90,10 @@ def _error_text(error: ValueError) -> str:
         return with_address(str(error), "usage-recipe")
     if isinstance(error, RecordError):
         line, address = plain_line(str(error)), f" ({see('usage-record')})"
-        room = _LINE_LENGTH - len(address)
-        return (line if len(line) <= room else f"{line[: room - 3]}...") + address
+        if len(line) > _LINE_LENGTH:
+            return f"{line[: _LINE_LENGTH - 3]}..."
+        # What is wrong goes before where to read of it.
+        return line + address if len(line + address) <= _LINE_LENGTH else line
     return str(error)
 
 

@@ -74,7 +74,7 @@ def steps() -> Steps:
 
 @pytest.fixture
 def runner(steps: Steps) -> Iterator[Runner]:
-    made = Runner(StepLimits(time_limit_s=2, step_limit_s=60), steps)
+    made = Runner(StepLimits(time_limit_s=1, step_limit_s=60), steps)
     yield made
     made.close()
 
