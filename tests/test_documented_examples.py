@@ -19,8 +19,8 @@ TUTORIAL = files("tutorial.md")
 OWN_RECIPE = files("own-recipe.md")
 CONFTEST = block("own-recipe.md", "python", 2)
 AT_TESTS = {
-    "tests/test_readme.py": block("README.md", "python"),
-    "tests/test_budgets_file.py": block("budgets-file.md", "python"),
+    "tests/test_of_the_readme.py": block("README.md", "python"),
+    "tests/test_of_the_page_on_budgets.py": block("budgets-file.md", "python"),
 }
 
 
