@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.config.loader import BudgetsFile, CaseEntry, Defaults, ModelEntry
     from pytest_modelopt.measuring.controller.layer_trials import LayerTrials
     from pytest_modelopt.measuring.controller.paired_timing import IsOpen
-    from pytest_modelopt.measuring.controller.runner import Progress, Runner
+    from pytest_modelopt.measuring.controller.runner import Progress, Request, Runner
     from pytest_modelopt.measuring.controller.side_by_side import GoesOn
     from pytest_modelopt.measuring.variant import Variant
     from pytest_modelopt.optimizing.expression import Expression
@@ -150,9 +150,20 @@ class Session:
             if not _misfits(each.limits, variant):
                 requests.append(Request(planned, variant, self._is_open(each.limits)))
         if requests:
-            self.runner.measure_in_turns(requests, self._in_turns)
+            self._measure_in_turns(requests)
         model = entry.model
         return self.run(case_id, model.name, entry.limits, self.variant(entry), model.inference)
+
+    def _measure_in_turns(self, requests: Sequence[Request]) -> None:
+        """The cases, for their tests. What ends the run keeps those that were measured; what ends one test only leaves
+        the others to their own tests, since some are not timed to the end."""
+        found: dict[str, MeasuredCase] = {}
+        try:
+            self.runner.measure_in_turns(requests, found)
+        except KeyboardInterrupt:
+            self._in_turns |= found
+            raise
+        self._in_turns |= found
 
     def run(
         self,

@@ -134,3 +134,33 @@ def pytest_collection_finish(session):
     assert {verdict.limit.name: verdict.outcome for verdict in case.verdicts}["max_memory"] == "fail"
     assert case.timing is not None, "of the launch that it had"
     assert not record.complete
+
+
+def test_what_ends_the_first_test_leaves_the_others_to_their_own(project: Project) -> None:
+    """They had one launch of several by then: what is judged is timed to the end."""
+    pytester = project(BUDGETS)
+    pytester.makeconftest("""
+import pytest
+from pytest_modelopt.plugin.keys import SESSION
+
+made = []
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session):
+    progress = session.config.stash[SESSION].progress
+    step = progress.step
+    def fails_once(case, text):
+        if text.startswith("optimizing"):
+            made.append(case)
+        if "int8" in case and "for launch 2" in text:
+            raise ValueError("no space left on device")
+        step(case, text)
+    progress.step = fails_once
+
+def pytest_sessionfinish():
+    print("made:", *sorted(made))
+""")
+    arguments = ("-s", "-k", "m and (int8 or low)", "-p", "no:cacheprovider", "--modelopt-time-limit", "2 s")
+    result = pytester.runpytest("--modelopt", *arguments)
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["*made: m/int8-dynamic m/low-rank(ratio=0.5) m/low-rank(ratio=0.5)"])
