@@ -46,7 +46,7 @@ def _recipes(options: argparse.Namespace) -> list[Expression]:
 
 
 def _measured(recipe: Expression, gauge: GateGauge, cache: Cache) -> tuple[Sensitivity, BaseException | None]:
-    """What is known, and what ended the measuring before all was."""
+    """The costs that were measured, and what ended the measuring early; None where nothing did."""
     from pytest_modelopt.exploring.funnel import TimeIsUp
     from pytest_modelopt.exploring.sensitivity import Sensitivity, known_groups
     from pytest_modelopt.measuring.controller.process import WorkerFailed

@@ -32,7 +32,7 @@ class Trial:
     """Why it was not tried, was not measured further, or is in error."""
     is_cached: bool = False
     is_tuned: bool = False
-    """Whether Optuna proposed this setting, after all recipes of the fixed list."""
+    """Whether Optuna proposed this setting. It does so after all recipes of the fixed list were tried."""
     is_out_early: bool = False
     """Whether some of its answers were enough to leave it out."""
 

@@ -63,7 +63,7 @@ def known_groups(cache: Cache, recipe: Expression) -> tuple[LayerGroup, ...]:
 
 
 def cost_of(group: LayerGroup, tried: Tried) -> LayerCost:
-    """What came of one trial, in which all other groups were kept."""
+    """The cost of changing one group of layers: of a trial that kept all other groups."""
     if tried.why:
         return LayerCost(group, why=tried.why)
     case, changed = tried.case, tried.case.agreement
