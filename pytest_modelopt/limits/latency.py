@@ -146,6 +146,8 @@ class TimedKind(LimitKind):
         is_kept = (estimate.figure >= bound) == (self.unit != "time")
         segments = estimate.segments_needed(bound, ALPHA_PASS if is_kept else alpha_fail(timed_limits))
         found: dict[str, Parameter] = {"cause": "spread", "spread": estimate.scale, "needed_s": None}
+        if segments is None and estimate.is_learned and timing.earlier is not None:
+            return {"cause": "between-runs", "differ": estimate.between_runs, "runs": timing.earlier.runs}
         if segments is not None:
             found["needed_s"] = max(timing.seconds, segments * self.seconds_of_segment(timing, estimate))
         elif estimate.segments < PRIOR_FREEDOM:
@@ -214,7 +216,8 @@ class MaxSlowdown(MinSpeedup):
 
 
 def _samples(timing: Timing) -> Samples:
-    return Samples.of(timing.pairs, timing.conditions.canary_at_best_ns, timing.variant_calls_ns)
+    best_ns = timing.conditions.canary_at_best_ns
+    return Samples.of(timing.pairs, best_ns, timing.variant_calls_ns, timing.earlier)
 
 
 def slowdown(speedup: float) -> float:

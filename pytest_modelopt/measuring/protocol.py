@@ -67,6 +67,8 @@ class Loaded:
     """As in `Measurement`."""
     digest: str | None = None
     """As in `Observations`, of what a recipe has made, and of a candidate."""
+    sources: str = ""
+    """A sum of the project's own modules that it has imported."""
     has_compiler: bool = False
     """Whether the project has imported torch's compiler, or a library that does."""
     is_uncounted: bool = False

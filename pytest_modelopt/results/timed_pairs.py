@@ -82,6 +82,20 @@ class Conditions:
 
 
 @dataclass(frozen=True)
+class EarlierRuns:
+    """How much the figures of one call differed between earlier runs of the same programs on the same machine, beyond
+    what the pairs of each run explain."""
+
+    runs: int
+    freedom: int
+    """Runs less one for each change of the programs: how many deviations are independent of each other."""
+    speedup: float
+    """Sum of squared deviations of its logarithm from the mean of the programs."""
+    latency: float
+    """The same of the variant's latency."""
+
+
+@dataclass(frozen=True)
 class Timing:
     """All pairs of one comparison."""
 
@@ -98,6 +112,8 @@ class Timing:
     variant_calls_ns: tuple[tuple[int, ...], ...] = ()
     """Single calls of the variant beside each pair, without the time that others had the processor; empty where no
     limit asked for them."""
+    earlier: EarlierRuns | None = None
+    """Of the same comparison; None where the machine has read it at most once, or where the programs are not known."""
 
     @property
     def delayed(self) -> float:

@@ -48,6 +48,12 @@ def _of_timing(case: MeasuredCase, name: str, timing: Timing) -> Iterator[str]:
         yield f"{name}.threads is {timing.threads}, and threads {case.threads}"
     if min(timing.seconds, timing.prepare_s) < 0 or (timing.pairs and timing.pairs[-1].at_ms > 1000 * timing.seconds):
         yield f"{name}.seconds is {timing.seconds:.10g}, which its pairs do not fit into"
+    runs = timing.earlier
+    if runs is not None and not (1 <= runs.freedom < runs.runs and min(runs.speedup, runs.latency) >= 0):
+        yield (
+            f"{name}.earlier has {runs.runs} runs, {runs.freedom} of them independent, and squares of "
+            f"{runs.speedup:.10g} and {runs.latency:.10g}"
+        )
     for index, pair in enumerate(timing.pairs):
         yield from _of_pair(f"{name}.pairs", index, pair)
         if name == "loading" and (pair.reference_calls, pair.variant_calls) != (1, 1):

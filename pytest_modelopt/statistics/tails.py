@@ -43,7 +43,13 @@ def tail_latency(samples: Samples) -> Estimate:
     sampling = _sampling_error(calls, student_quantile(1 - LOOKS * ALPHA_PASS, freedom))
     starvation = STARVED * fmean(delay for _, delay in samples.delays) if samples.delays else 0.0
     return estimated(
-        samples, figure, PRIOR_LATENCY, SENSITIVITY_LATENCY, between_pairs=sampling**2, starvation=starvation
+        samples,
+        figure,
+        PRIOR_LATENCY,
+        SENSITIVITY_LATENCY,
+        squares=samples.latency_squares,
+        between_pairs=sampling**2,
+        starvation=starvation,
     )
 
 

@@ -9,11 +9,14 @@ Pairs of one moment are no independent evidence, since a machine stays in a stat
 a *segment* of a second. With K segments whose own estimates spread by `s` (standard deviation of the logarithm), the
 estimate of the whole comparison has the variance
 
-    scale^2 * WHOLE_RUN^2  +  max(scale^2 / K, launches' variance / launches, pairs' variance / pairs)
+    whole run  +  max(scale^2 / K, launches' variance / launches, pairs' variance / pairs)
     +  (sensitivity * slowness)^2  +  starvation^2
 
-The first term is what stays the same for a whole comparison, so that nothing in it shows it; it grows with the spread,
-since a pair of programs that react differently to a moment does so to an hour. `scale^2` is the posterior mean of the
+The first term is what stays the same for a whole comparison, so that nothing in it shows it. The guess is
+`scale^2 * WHOLE_RUN^2`: it grows with the spread, since a pair of programs that react differently to a moment does so
+to an hour. Where the machine has made the same comparison before, its earlier runs show it: the posterior mean of the
+variance between them, under a prior of PRIOR_RUNS runs that spread by the guess, is taken where it is larger. It is
+never taken as less: runs within an hour may have met one state only. `scale^2` is the posterior mean of the
 segments' variance under a scaled inverse chi-squared prior (PRIOR_*), and the bound is Student's t with its degrees of
 freedom. `slowness` says how far the machine was from the best state that it is known to have: the logarithm of what a
 fixed piece of work (the canary) took beside what it takes at best, beyond CANARY_TOLERANCE. `sensitivity` says by how
@@ -58,7 +61,9 @@ cores, and 0.90x on an idle machine."""
 _FEW_PAIRS = 20
 """With fewer the pairs say nothing of how they follow the canary."""
 WHOLE_RUN = 0.5
-"""What stays the same for a whole comparison, as a share of the spread of its segments."""
+"""What stays the same for a whole comparison, as a share of the spread of its segments: a guess."""
+PRIOR_RUNS = 2
+"""For how many earlier runs that guess counts beside them."""
 
 Decision = Literal["pass", "fail", "inconclusive"]
 _Figure = Callable[[Sequence[int]], float]
@@ -88,6 +93,17 @@ class Pair(Protocol):
     def canary_ns(self) -> int: ...
 
 
+class Earlier(Protocol):
+    """What is needed of earlier runs of the same comparison (`results.timed_pairs.EarlierRuns`)."""
+
+    @property
+    def freedom(self) -> int: ...
+    @property
+    def speedup(self) -> float: ...
+    @property
+    def latency(self) -> float: ...
+
+
 @dataclass(frozen=True)
 class Samples:
     """Of each pair: seconds of one call of either side, the launch, and the seconds since the first pair began."""
@@ -104,6 +120,8 @@ class Samples:
     """The share of each pair's blocks, original and variant, for which others had the processor; empty: none."""
     variant_calls_s: Sequence[Sequence[float]] = ()
     """Single calls of the variant beside each pair; empty where they were not timed."""
+    earlier: Earlier | None = None
+    """Earlier runs of the same comparison on the machine; None where there are not two."""
 
     def __post_init__(self) -> None:
         if len({len(self.originals_s), len(self.variants_s), len(self.launches), len(self.moments_s)}) > 1:
@@ -115,6 +133,7 @@ class Samples:
         pairs: Sequence[Pair],
         canary_at_best_ns: float | None = None,
         variant_calls_ns: Sequence[Sequence[int]] = (),
+        earlier: Earlier | None = None,
     ) -> Samples:
         """Of the pairs of a comparison, in their order."""
         return cls(
@@ -129,6 +148,7 @@ class Samples:
                 for pair in pairs
             ],
             [[call / 1e9 for call in calls] for calls in variant_calls_ns],
+            earlier,
         )
 
     @property
@@ -138,6 +158,11 @@ class Samples:
             return 0.0
         sides = zip((self.originals_s, self.variants_s), zip(*self.delays, strict=True), strict=True)
         return STARVED * max(_delayed(values_s, delays) for values_s, delays in sides)
+
+    @property
+    def latency_squares(self) -> float:
+        """Of the variant's latency in earlier runs."""
+        return self.earlier.latency if self.earlier is not None else 0.0
 
     @property
     def slowness(self) -> float:
@@ -173,6 +198,15 @@ class Estimate:
     segments: int
     from_state: float
     """The part of `error` that comes from the state of the machine, which no time mends while it lasts."""
+    between_runs: float
+    """The part of `error` that stays the same for a whole comparison."""
+    is_learned: bool = False
+    """Whether earlier runs show that part, and not the spread of the segments."""
+
+    @property
+    def explained(self) -> float:
+        """The variance that the comparison itself shows: of its pairs, and of a state that the canary sees."""
+        return max(0.0, self.error**2 - self.between_runs**2)
 
     def interval(self, below: float, above: float) -> tuple[float, float]:
         """(low, high): the truth lies below `low` with probability `below` at most, above `high` with `above`."""
@@ -186,7 +220,8 @@ class Estimate:
     def segments_needed(self, limit: float, alpha: float) -> int | None:
         """About how many segments would show on which side of `limit` the figure lies; None where no number would."""
         threshold = student_quantile(1 - LOOKS * alpha, self.freedom)
-        allowed = ((self.distance(limit) / threshold) ** 2 - self.from_state**2) / self.scale**2 - WHOLE_RUN**2
+        rest = (self.distance(limit) / threshold) ** 2 - self.from_state**2 - self.between_runs**2
+        allowed = rest / self.scale**2
         return math.ceil(1 / allowed) if allowed > 1e-3 else None
 
 
@@ -206,7 +241,8 @@ def speedup(samples: Samples) -> Estimate:
     def figure(pairs: Sequence[int]) -> float:
         return _fast_log([samples.originals_s[i] for i in pairs]) - _fast_log([samples.variants_s[i] for i in pairs])
 
-    return estimated(samples, figure, PRIOR_RATIO, SENSITIVITY_RATIO)
+    squares = samples.earlier.speedup if samples.earlier is not None else 0.0
+    return estimated(samples, figure, PRIOR_RATIO, SENSITIVITY_RATIO, squares=squares)
 
 
 def variant_latency(samples: Samples) -> Estimate:
@@ -215,7 +251,7 @@ def variant_latency(samples: Samples) -> Estimate:
     def figure(pairs: Sequence[int]) -> float:
         return _fast_log([samples.variants_s[i] for i in pairs])
 
-    return estimated(samples, figure, PRIOR_LATENCY, SENSITIVITY_LATENCY)
+    return estimated(samples, figure, PRIOR_LATENCY, SENSITIVITY_LATENCY, squares=samples.latency_squares)
 
 
 def decide_at_least(estimate: Estimate, limit: float, *, alpha_fail: float) -> Decision:
@@ -292,14 +328,16 @@ def estimated(
     prior: float,
     most_sensitive: float,
     *,
+    squares: float = 0.0,
     between_pairs: float | None = None,
     starvation: float | None = None,
 ) -> Estimate:
     """The estimate of the logarithm that `figure` gives of pairs by their indices.
 
     `prior`: the standard deviation of a segment before anything is known; `most_sensitive`: the most by which it
-    follows the canary. `between_pairs`: the variance that comes of how many pairs there are, and `starvation`: the
-    error by others in the middle of the blocks, where they are not those of a mean over the fastest blocks.
+    follows the canary. `squares`: of this figure in earlier runs. `between_pairs`: the variance that comes of how many
+    pairs there are, and `starvation`: the error by others in the middle of the blocks, where they are not those of a
+    mean over the fastest blocks.
     """
     segments = [figure(segment) for segment in samples.segments()]
     launches = [figure(launch) for launch in samples.by_launch()]
@@ -313,13 +351,17 @@ def estimated(
     within = max(scale_squared / len(segments), between_launches, between_pairs)
     from_slowness = samples.slowness and samples.slowness * _sensitivity(samples, figure, most_sensitive)
     from_state = math.hypot(from_slowness, samples.starvation if starvation is None else starvation)
+    guess = scale_squared * WHOLE_RUN**2
+    freedom_of_runs = samples.earlier.freedom if samples.earlier is not None else 0
+    learned = (PRIOR_RUNS * guess + squares) / (PRIOR_RUNS + freedom_of_runs)
+    between_runs = max(guess, learned)
     return Estimate(
         figure=math.exp(figure(range(len(samples)))),
         scale=math.sqrt(scale_squared),
-        error=math.sqrt(scale_squared * WHOLE_RUN**2 + within + from_state**2)
-        if len(samples) >= MIN_PAIRS
-        else math.inf,
+        error=math.sqrt(between_runs + within + from_state**2) if len(samples) >= MIN_PAIRS else math.inf,
         freedom=freedom,
         segments=len(segments),
         from_state=from_state,
+        between_runs=math.sqrt(between_runs),
+        is_learned=learned > guess,
     )

@@ -19,7 +19,7 @@ from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.case import Case, CaseError
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, ProcessMemory
 from pytest_modelopt.results.outcome import case_outcome
-from pytest_modelopt.results.timed_pairs import Timing
+from pytest_modelopt.results.timed_pairs import EarlierRuns, Timing
 from pytest_modelopt.results.verdicts import Limit
 from pytest_modelopt.statistics.timing import ALPHA_PASS, Samples, alpha_fail, variant_latency
 from tests.judging.judged import Judged, judged
@@ -318,6 +318,17 @@ def test_a_machine_far_from_its_best_state_decides_less_and_that_is_said() -> No
     assert "a fixed piece of work took 20% longer than at best" in told.sentence
     assert "run it again when the machine is calm" in told.sentence
     assert verdict("min_speedup", 1.6, beside_a_neighbour(24_000)).outcome == "pass"
+
+
+def test_earlier_runs_that_differ_decide_less_and_that_is_said() -> None:
+    """Nine squared deviations of 20%, beside a guess that counts for two runs: 18% between runs."""
+    of = replace(faster(2.0), earlier=EarlierRuns(10, 9, speedup=9 * 0.04, latency=0.0))
+    told = verdict("min_speedup", 1.8, replace(CASE, timing=of))
+    assert told.outcome == "inconclusive"
+    assert "10 earlier runs of the same programs on this machine differ by 18% (standard deviation)" in told.sentence
+    assert "give a limit further from what is measured" in told.sentence
+    assert verdict("min_speedup", 1.0, replace(CASE, timing=of)).outcome == "pass"
+    assert verdict("max_latency", 1.4e-3, replace(CASE, timing=of)).outcome == "pass", "its latency did not differ"
 
 
 @pytest.mark.parametrize(("canary_ns", "at_best_ns"), [(24_000, None), (24_000, 0), (24_000, -5), (0, 20_000)])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
-from collections import namedtuple
+from collections import Counter, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import groupby
@@ -89,6 +91,10 @@ def stays_open(samples: Samples, call: TimedCall) -> bool:
     return True
 
 
+def is_decided(samples: Samples, call: TimedCall) -> bool:
+    return False
+
+
 def requests(folder: Path, model: str = "model") -> list[Request]:
     """A case for each recipe, whose limits stay open."""
     (folder / "of_turns.py").write_text(SOURCE, encoding="utf-8")
@@ -138,6 +144,20 @@ def test_launches_take_turns_and_figures_are_those_of_cases_measured_alone(
         assert exact(found[case.id].variant) == exact(case.variant)
         assert exact(found[case.id].reference) == exact(case.reference)
         assert (found[case.id].coverage, found[case.id].agreement) == (case.coverage, case.agreement)
+
+
+def test_earlier_runs_of_the_same_programs_belong_to_a_comparison(runner: Runner, tmp_path: Path) -> None:
+    """The project's code is part of the programs: the last run has the weights of the others, and another forward."""
+    (request, *_) = requests(tmp_path)
+    variant = replace(request.variant, time_limit_s=60.0)
+    found = [runner.measure(request.planned, variant, is_decided) for _ in range(3)]
+    (tmp_path / "of_turns.py").write_text(SOURCE.replace("torch.relu(", "torch.relu(1 * "), encoding="utf-8")
+    runner.forget_original()
+    found.append(runner.measure(request.planned, variant, is_decided))
+    timings = [case.timing for case in found if case.timing is not None]
+    assert [timing.earlier and timing.earlier.runs for timing in timings] == [None, None, 2, 3]
+    (file,) = (Path(os.environ["XDG_CACHE_HOME"]) / "pytest-modelopt" / "timings").glob("*.json")
+    assert sorted(Counter(programs for programs, *_ in json.loads(file.read_text("utf-8"))).values()) == [1, 3]
 
 
 def test_a_case_whose_file_has_gone_is_measured_anew(runner: Runner, steps: Steps, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return data
 
 
+EARLIER = {"runs": 4, "freedom": 3, "speedup": 0.5, "latency": 0.5}
 CONTRADICTIONS: dict[str, tuple[str, Any, str]] = {
     "a score below what the counts say": ("variant.score", 0.65, "reference.score 0.975 and variant.score 0.65 are"),
     "a score above": ("variant.score", 1.0, "351 and 360 right answers"),
@@ -115,6 +116,9 @@ CONTRADICTIONS: dict[str, tuple[str, Any, str]] = {
     "other threads": ("threads", 4, "timing.threads is 1, and threads 4"),
     "pairs after the end": ("timing.seconds", 0.5, "timing.seconds is 0.5, which its pairs do not fit into"),
     "a canary without time": ("timing.conditions.canary_at_best_ns", 0, "canary_at_best_ns is 0"),
+    "earlier runs of which none can differ": ("timing.earlier", EARLIER | {"runs": 1}, "timing.earlier has 1 runs"),
+    "more deviations than runs": ("timing.earlier", EARLIER | {"freedom": 4}, "4 of them independent"),
+    "squares below nothing": ("timing.earlier", EARLIER | {"latency": -0.1}, "squares of 0.5 and -0.1"),
     "faster than its block": ("timing.pairs.variant_ns.7", 2_500_000, "timing.pairs.variant_ns[7] is 2500000"),
     "a block of delays": ("timing.pairs.variant_delayed_ns.7", 10**9, "of which others had 1000000000"),
 }

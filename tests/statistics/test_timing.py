@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import NormalDist, fmean, geometric_mean, variance
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_modelopt.results.timed_pairs import EarlierRuns
 from pytest_modelopt.statistics.timing import (
     ALPHA_FAIL,
     ALPHA_PASS,
@@ -18,6 +20,7 @@ from pytest_modelopt.statistics.timing import (
     MIN_PAIRS,
     PRIOR_FREEDOM,
     PRIOR_RATIO,
+    PRIOR_RUNS,
     SENSITIVITY_RATIO,
     STARVED,
     WHOLE_RUN,
@@ -105,6 +108,37 @@ def test_the_error_by_hand() -> None:
     assert estimate.scale == pytest.approx(math.sqrt(scale_squared))
     assert estimate.error == pytest.approx(math.sqrt(scale_squared * (WHOLE_RUN**2 + 1 / 4)))
     assert estimate.freedom == PRIOR_FREEDOM + 3
+
+
+def test_earlier_runs_that_differ_by_more_than_the_guess_take_its_place() -> None:
+    """Four runs that differ by 20%: three squared deviations of 0.04, and two runs at the guess beside them."""
+    samples = constant(2.0, 10 * PAIRS_A_SECOND)
+    alone = speedup(samples)
+    guess = (alone.scale * WHOLE_RUN) ** 2
+    assert alone.between_runs**2 == pytest.approx(guess)
+    assert not alone.is_learned
+    learned = (PRIOR_RUNS * guess + 3 * 0.04) / (PRIOR_RUNS + 3)
+    estimate = speedup(replace(samples, earlier=EarlierRuns(4, 3, speedup=3 * 0.04, latency=0.0)))
+    assert (estimate.figure, estimate.scale, estimate.freedom) == (alone.figure, alone.scale, alone.freedom)
+    assert estimate.between_runs**2 == pytest.approx(learned)
+    assert estimate.is_learned
+    assert estimate.error**2 - alone.error**2 == pytest.approx(learned - guess)
+    assert estimate.explained == pytest.approx(alone.explained)
+
+
+@pytest.mark.parametrize("figure", [speedup, variant_latency])
+def test_earlier_runs_that_agree_leave_the_guess(figure: Callable[[Samples], Estimate]) -> None:
+    """They may all lie in one hour and one state; and a record may hold anything."""
+    samples = constant(2.0, 10 * PAIRS_A_SECOND)
+    agreeing = figure(replace(samples, earlier=EarlierRuns(40, 39, 0.0, 0.0)))
+    assert agreeing == figure(samples)
+
+
+def test_earlier_runs_count_for_the_figure_that_differed() -> None:
+    samples = constant(2.0, 10 * PAIRS_A_SECOND)
+    of_latency = replace(samples, earlier=EarlierRuns(4, 3, speedup=0.0, latency=0.12))
+    assert not speedup(of_latency).is_learned
+    assert variant_latency(of_latency).is_learned
 
 
 def test_launches_that_contradict_each_other_make_the_figure_uncertain() -> None:
@@ -230,17 +264,18 @@ def test_the_interval_and_the_verdict_never_disagree(
 
 
 def test_what_it_takes_is_the_number_of_segments_after_which_the_limit_is_decided() -> None:
-    estimate = Estimate(1.0, scale=0.05, error=0.03, freedom=30, segments=10, from_state=0.0)
+    estimate = Estimate(1.0, scale=0.05, error=0.03, freedom=30, segments=10, from_state=0.0, between_runs=0.025)
     needed = estimate.segments_needed(0.93, ALPHA_PASS)
     assert needed is not None
     assert needed > 1
 
     def after(segments: int) -> str:
         error = 0.05 * math.sqrt(WHOLE_RUN**2 + 1 / segments)
-        return decide_at_least(Estimate(1.0, 0.05, error, 30, segments, 0.0), 0.93, alpha_fail=0.01)
+        return decide_at_least(Estimate(1.0, 0.05, error, 30, segments, 0.0, 0.025), 0.93, alpha_fail=0.01)
 
     assert (after(needed - 1), after(needed)) == ("inconclusive", "pass")
     assert estimate.segments_needed(0.99, ALPHA_PASS) is None
+    assert replace(estimate, between_runs=0.05).segments_needed(0.93, ALPHA_PASS) is None
 
 
 @pytest.mark.parametrize(
@@ -262,7 +297,7 @@ def test_quantiles_of_students_t_are_the_published_ones(freedom: int, probabilit
 
 def test_each_end_of_the_interval_spends_half_of_its_probability_since_it_is_looked_at_again() -> None:
     """The quantile of Student's t with 10 degrees of freedom at 0.975 is 2.228, for an error probability of 5%."""
-    estimate = Estimate(2.0, scale=0.05, error=0.1, freedom=10, segments=5, from_state=0.0)
+    estimate = Estimate(2.0, scale=0.05, error=0.1, freedom=10, segments=5, from_state=0.0, between_runs=0.0)
     low, high = estimate.interval(0.05, 0.05)
     assert (low, high) == pytest.approx((2 * math.exp(-0.2228), 2 * math.exp(0.2228)), 1e-3)
 
@@ -321,6 +356,24 @@ def test_a_limit_beside_the_truth_is_rarely_judged_wrongly_and_one_that_is_not_n
     assert at[1.10].count("pass") == 0
     undecided = [at[factor].count("inconclusive") / len(runs) for factor in (0.90, 1.10)]
     assert fmean(undecided) <= 1 / 3
+
+
+def test_a_state_that_lasts_for_hours_is_judged_rightly_once_earlier_runs_have_shown_it() -> None:
+    """As on a shared host: a program reads 1.45x for hours and 1.71x afterwards, while a run repeats within 2%."""
+    coin = random.Random(4)
+    center = speedup(simulated(coin, 1.0, 0.0)).figure
+    wrong: dict[str, int] = {"blind": 0, "learned": 0}
+    for _ in range(12):
+        logs = [coin.gauss(0, 0.1) for _ in range(12)]
+        for count in range(6, len(logs)):
+            mean = fmean(logs[:count])
+            squares = sum((each - mean) ** 2 for each in logs[:count])
+            samples = simulated(coin, math.exp(logs[count]), 0.02)
+            known = replace(samples, earlier=EarlierRuns(count, count - 1, squares, 0.0))
+            for name, each in (("blind", samples), ("learned", known)):
+                wrong[name] += decided(each, 0.95 * center) == "fail" or decided(each, 1.05 * center) == "pass"
+    assert wrong["blind"] > 72 / 4
+    assert wrong["learned"] <= 72 * 0.06
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from pytest_modelopt.measuring.controller import earlier_runs
 from pytest_modelopt.measuring.controller.launches import start_again
 from pytest_modelopt.measuring.controller.load_times import IsOpen as IsLoadingOpen
 from pytest_modelopt.measuring.controller.load_times import NotLoaded, time_loading
@@ -14,6 +15,7 @@ from pytest_modelopt.measuring.controller.paired_timing import IsOpen, Listener,
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, WorkerContext
 from pytest_modelopt.results.case import CaseError, MeasuredCase
+from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.timed_pairs import PHASES, TimedCall, Timing
 from pytest_modelopt.statistics.timing import LAUNCHES
 
@@ -21,13 +23,17 @@ from pytest_modelopt.statistics.timing import LAUNCHES
 class CaseTiming:
     """Of two measured variants; what cannot be timed is told in the measurement of the second."""
 
-    def __init__(self, context: WorkerContext) -> None:
-        self._context = context
+    def __init__(self, context: WorkerContext, environment: Callable[[], Environment | None]) -> None:
+        """`environment`: the machine and the versions, once a worker runs."""
+        self._context, self._environment = context, environment
 
     def begin(self, case: MeasuredCase, original: Measured, optimized: Measured, is_open: IsOpen) -> OpenTiming:
         phases = () if optimized.variant.generation is None else PHASES
-        plan = replace(self._plan(optimized), single_calls=asks(case, "max_p95_latency"), phases=phases)
-        return OpenTiming(self._context, case.name, (original, optimized), plan, is_open)
+        comparison = earlier_runs.Comparison.of(case.name, (original, optimized), self._environment())
+        earlier = {call: runs for call in ("whole", *phases) if (runs := earlier_runs.known(comparison, call))}
+        single_calls = asks(case, "max_p95_latency")
+        plan = replace(self._plan(optimized), single_calls=single_calls, phases=phases, earlier=earlier)
+        return OpenTiming(self._context, case.name, (original, optimized), plan, is_open, comparison)
 
     def load(self, name: str, original: Measured, optimized: Measured, is_open: IsLoadingOpen) -> Timing | None:
         """Of fresh processes; None, with the reason in the variant's measurement, where that cannot be."""
@@ -54,9 +60,15 @@ class OpenTiming:
     """The paired timing of a case, launch by launch."""
 
     def __init__(
-        self, context: WorkerContext, name: str, sides: tuple[Measured, Measured], plan: TimingPlan, is_open: IsOpen
+        self,
+        context: WorkerContext,
+        name: str,
+        sides: tuple[Measured, Measured],
+        plan: TimingPlan,
+        is_open: IsOpen,
+        comparison: earlier_runs.Comparison | None,
     ) -> None:
-        self._context, self._name, self._plan = context, name, plan
+        self._context, self._name, self._plan, self._comparison = context, name, plan, comparison
         self._original, self._optimized = sides
         self._pairs = PairedTiming(plan, is_open, _Shown(context.progress))
         self._launch = 0
@@ -73,7 +85,10 @@ class OpenTiming:
             original, optimized = self._original.worker, self._optimized.worker
             assert original is not None
             assert optimized is not None
-            return self._pairs.take_launch(self._launch, original, optimized)
+            is_last = self._pairs.take_launch(self._launch, original, optimized)
+            if is_last:
+                earlier_runs.note(self._comparison, self._pairs.timings())
+            return is_last
         except (LockUnavailable, NotTimed) as error:
             for figure in ("timing", *self._plan.phases):
                 _lacks(self._optimized, figure, error)

@@ -19,7 +19,7 @@ from typing import Any
 from pytest_modelopt.measuring.controller import best_state, machine
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.protocol import Block, Usage
-from pytest_modelopt.results.timed_pairs import Conditions, TimedCall, TimedPair, Timing, WorkerUse
+from pytest_modelopt.results.timed_pairs import Conditions, EarlierRuns, TimedCall, TimedPair, Timing, WorkerUse
 from pytest_modelopt.statistics.timing import LAUNCHES, MIN_PAIRS, SEGMENT_S, Samples, latency
 
 _TICKS_S = 0.1
@@ -51,6 +51,8 @@ class TimingPlan:
     """Also of the variant's calls one by one, behind each of its blocks."""
     phases: tuple[TimedCall, ...] = ()
     """Parts of a call that are timed in pairs of their own, beside the whole call."""
+    earlier: Mapping[TimedCall, EarlierRuns] = field(default_factory=dict)
+    """Of the same comparison on this machine."""
     slowdown: float = 0.0
     """A busy wait after each of the variant's calls, as a share of that call's time: a known difference, for tests."""
 
@@ -181,7 +183,8 @@ class PairedTiming:
         if series.seconds < series.next_look_s or len(series.pairs) < MIN_PAIRS:
             return False
         series.next_look_s = max(2 * series.next_look_s, series.seconds)
-        samples = Samples.of(series.pairs, self._canary_at_best_ns, series.variant_calls_ns)
+        earlier = self._plan.earlier.get(series.call)
+        samples = Samples.of(series.pairs, self._canary_at_best_ns, series.variant_calls_ns, earlier)
         return not self._is_open(samples, series.call)
 
     def _pair(self, launch: int, series: _Series, original: Worker, variant: Worker) -> TimedPair:
@@ -242,6 +245,7 @@ class PairedTiming:
                 threads=self._plan.threads,
                 conditions=conditions,
                 variant_calls_ns=tuple(each.variant_calls_ns),
+                earlier=self._plan.earlier.get(each.call),
             )
             for each in self._series
         }

@@ -71,7 +71,7 @@ class Runner:
         self._context = WorkerContext(limits, progress)
         self._measuring = Measuring(self._context, progress)
         self._closer_look = CloserLook(self._context, self._measuring, breaks_memory, breaks_answers)
-        self._timing = CaseTiming(self._context)
+        self._timing = CaseTiming(self._context, lambda: self._measuring.environment)
         self._original = Kept(self._context, self._measuring)
         self._optimized = Kept(self._context, self._measuring)
         self._base = BaseVariants(self._context, self._measuring)

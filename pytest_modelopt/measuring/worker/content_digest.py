@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from pytest_modelopt.measuring.installation import is_installed
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.optimizing.bits import update_with_bytes
 from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule
@@ -49,6 +53,17 @@ def content_digest(model: nn.Module) -> str | None:
             update_with_bytes(whole, tensor, step)
         else:
             whole.update(size.saved_digest(tensor).encode())
+    return whole.hexdigest()
+
+
+def sources_digest() -> str:
+    """SHA-256 in hexadecimal of the project's own modules that are imported: a forward may change, and no weight."""
+    whole = hashlib.sha256()
+    for name in sorted(sys.modules):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if isinstance(file, str) and not is_installed(file):
+            with contextlib.suppress(OSError):
+                whole.update(f"{name}:{hashlib.sha256(Path(file).read_bytes()).hexdigest()};".encode())
     return whole.hexdigest()
 
 

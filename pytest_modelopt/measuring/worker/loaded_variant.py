@@ -22,7 +22,7 @@ from pytest_modelopt.measuring.worker import environment, loading, observe, qual
 from pytest_modelopt.measuring.worker.called_model import seen
 from pytest_modelopt.measuring.worker.called_variant import CalledVariant
 from pytest_modelopt.measuring.worker.changed_part import called_as, optimized, part_of
-from pytest_modelopt.measuring.worker.content_digest import content_digest
+from pytest_modelopt.measuring.worker.content_digest import content_digest, sources_digest
 from pytest_modelopt.measuring.worker.data import labels
 from pytest_modelopt.measuring.worker.generation import require_steps_after, told_of
 from pytest_modelopt.measuring.worker.given_inputs import Given
@@ -126,6 +126,7 @@ class LoadedVariant(CalledVariant):
             has_compiler=is_dynamo_here(),
             provenance=self._provenance,
             digest=self._known.get("digest"),
+            sources=sources_digest(),
             called=self._shape(),
         )
 

@@ -211,6 +211,13 @@ def _what_it_takes(verdict: Verdict) -> str:
             f"work took {_share(found['slower'])} longer than at best, beside a busy neighbour on the host or at a "
             "lower frequency; run it again when the machine is calm"
         )
+    if cause == "between-runs":
+        return (
+            f"and the limit lies inside that interval: {found['runs']} earlier runs of the same programs on this "
+            f"machine differ by {_share(found['differ'])} (standard deviation) beyond what their pairs explain, so no "
+            "time would decide a limit that is so near; give a limit further from what is measured, or a quieter "
+            "machine"
+        )
     spread, seconds = found["spread"], found["needed_s"]
     assert isinstance(spread, int | float)
     of_what = "pairs" if LIMITS[verdict.limit.name].figure == "loading" else "estimates of one second"
