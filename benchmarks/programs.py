@@ -29,9 +29,10 @@ from benchmarks import common
 from benchmarks.common import RESULTS, Row, Store
 from benchmarks.serving import Program, kept, plain_ratio
 from pytest_modelopt.limits.latency import interval_of
+from pytest_modelopt.measuring.controller.earlier_runs import Run, difference
 from pytest_modelopt.measuring.controller.paired_timing import Listener, PairedTiming, TimingPlan
 from pytest_modelopt.measuring.controller.process import Worker
-from pytest_modelopt.results.timed_pairs import Timing
+from pytest_modelopt.results.timed_pairs import EarlierRuns, Timing
 from pytest_modelopt.statistics.timing import (
     LAUNCHES,
     MIN_PAIRS,
@@ -208,7 +209,7 @@ def _pairs(row: Row) -> list[Sampled]:
 # --- judging ---------------------------------------------------------------------------------------------------------
 
 
-def judge(row: Row, limit: float, timed_limits: int) -> Judged:
+def judge(row: Row, limit: float, timed_limits: int, earlier: EarlierRuns | None = None) -> Judged:
     """As the referee looks at a comparison while it goes on, and the judge at its end."""
     pairs, next_look_s = _pairs(row), SEGMENT_S
     for count in range(1, len(pairs) + 1):
@@ -217,19 +218,28 @@ def judge(row: Row, limit: float, timed_limits: int) -> Judged:
         if not is_last and (seconds < next_look_s or count < MIN_PAIRS):
             continue
         next_look_s = max(2 * next_look_s, seconds)
-        estimate = _estimate(pairs[:count], row["canary_at_best"])
+        estimate = speedup(Samples.of(pairs[:count], row["canary_at_best"], earlier=earlier))
         outcome = decide_at_least(estimate, limit, alpha_fail=alpha_fail(timed_limits))
         if is_last or outcome != "inconclusive":
             return Judged(outcome, seconds, pairs[count - 1].launch, estimate)
     raise ValueError("a comparison without pairs")
 
 
-def _estimate(pairs: Sequence[Sampled], canary_at_best_ns: float | None) -> Estimate:
-    return speedup(Samples.of(pairs, canary_at_best_ns))
+def _whole(row: Row, earlier: EarlierRuns | None = None) -> Estimate:
+    return speedup(Samples.of(_pairs(row), row["canary_at_best"], earlier=earlier))
 
 
-def _whole(row: Row) -> Estimate:
-    return _estimate(_pairs(row), row["canary_at_best"])
+def earlier_runs(rows: Sequence[Row]) -> list[EarlierRuns | None]:
+    """What the machine had read of each comparison before it, as the gate keeps it."""
+    found: dict[int, EarlierRuns | None] = {}
+    runs: dict[str, list[Run]] = {}
+    for index in sorted(range(len(rows)), key=lambda index: float(rows[index]["at"])):
+        row = rows[index]
+        before = runs.setdefault(row["situation"], [])
+        found[index] = difference(before)
+        run = Run.of("", "whole", Samples.of(_pairs(row), row["canary_at_best"]))
+        before += [run] if run is not None else []
+    return [found[index] for index in range(len(rows))]
 
 
 def truths(store: Store) -> dict[str, float]:
@@ -256,21 +266,30 @@ def show(store: Store) -> None:
         hours = (max(row["at"] for row in rows) - min(row["at"] for row in rows)) / 3600
         print(f"\n## {condition}: {len(rows)} comparisons of {TIME_LIMIT_S:g} s within {hours:.1f} h, ", end="")
         print(f"load average {min(loads):.1f} to {max(loads):.1f}\n")
-        print(tabulate(_spreads(rows, known), headers="keys", disable_numparse=True))
+        learned, none = earlier_runs(rows), [None] * len(rows)
+        print(tabulate(_spreads(rows, learned, known), headers="keys", disable_numparse=True))
         for timed_limits in LIMITS_OF_A_RUN:
-            print(f"\n{condition}, {timed_limits} timed limit{'s' if timed_limits > 1 else ''} in the run\n")
-            print(tabulate(_verdicts(rows, known, timed_limits), headers="keys", disable_numparse=True))
+            for earlier, text in ((none, "earlier runs not known"), (learned, "with what earlier runs show")):
+                print(
+                    f"\n{condition}, {timed_limits} timed limit{'s' if timed_limits > 1 else ''} in the run, {text}\n"
+                )
+                print(tabulate(_verdicts(rows, earlier, known, timed_limits), headers="keys", disable_numparse=True))
 
 
-def _spreads(rows: Sequence[Row], known: dict[str, float]) -> list[Row]:
+def _spreads(rows: Sequence[Row], learned: Sequence[EarlierRuns | None], known: dict[str, float]) -> list[Row]:
     lines = []
     for name, truth in known.items():
-        about = [row for row in rows if row["situation"] == name]
+        indices = [index for index, row in enumerate(rows) if row["situation"] == name]
+        about = [rows[index] for index in indices]
         if not about:
             continue
         estimates = [_whole(row) for row in about]
         figures = [estimate.figure for estimate in estimates]
-        intervals = [interval_of(estimate, 1) for estimate in estimates]
+        knowing = [_whole(rows[index], learned[index]) for index in indices]
+        held, held_knowing = (
+            sum(low <= truth <= high for low, high in (interval_of(each, 1) for each in found))
+            for found in (estimates, knowing)
+        )
         lines.append(
             {
                 "program": name,
@@ -282,7 +301,8 @@ def _spreads(rows: Sequence[Row], known: dict[str, float]) -> list[Row]:
                 "its sd": f"{_spread([row['plain'] for row in about]):.1%}",
                 "1 s spreads": f"{statistics.median(each.scale for each in estimates):.1%}",
                 "error": f"{statistics.median(each.error for each in estimates):.1%}",
-                "holds truth": common.share_text(sum(low <= truth <= high for low, high in intervals), len(about)),
+                "holds truth": common.share_text(held, len(about)),
+                "with earlier runs": common.share_text(held_knowing, len(about)),
                 "from state": f"{statistics.median(each.from_state for each in estimates):.1%}",
                 "warming": f"{statistics.median(row['warming'] for row in about):.0%}",
             }
@@ -294,10 +314,15 @@ def _spread(figures: Sequence[float]) -> float:
     return statistics.stdev(map(math.log, figures)) if len(figures) > 1 else math.nan
 
 
-def _verdicts(rows: Sequence[Row], known: dict[str, float], timed_limits: int) -> list[Row]:
+def _verdicts(
+    rows: Sequence[Row], earlier: Sequence[EarlierRuns | None], known: dict[str, float], timed_limits: int
+) -> list[Row]:
     lines = []
     for factor in FACTORS:
-        judged = [judge(row, factor * known[row["situation"]], timed_limits) for row in rows]
+        judged = [
+            judge(row, factor * known[row["situation"]], timed_limits, before)
+            for row, before in zip(rows, earlier, strict=True)
+        ]
         found = Counter(each.outcome for each in judged)
         wrong = found["fail"] if factor < 1 else found["pass"]
         plain = [row["plain"] >= factor * known[row["situation"]] for row in rows]

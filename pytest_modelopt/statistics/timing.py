@@ -205,8 +205,8 @@ class Estimate:
 
     @property
     def explained(self) -> float:
-        """The variance that the comparison itself shows: of its pairs, and of a state that the canary sees."""
-        return max(0.0, self.error**2 - self.between_runs**2)
+        """The variance that the pairs show. What a state may change (`from_state`) is a bound, and no expectation."""
+        return max(0.0, self.error**2 - self.between_runs**2 - self.from_state**2)
 
     def interval(self, below: float, above: float) -> tuple[float, float]:
         """(low, high): the truth lies below `low` with probability `below` at most, above `high` with `above`."""

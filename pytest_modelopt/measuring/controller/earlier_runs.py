@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -51,7 +51,7 @@ class Comparison(NamedTuple):
         return cls(_sum([variant.working_directory, name, work, trees]), _sum(programs))
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """One run: the logarithm of each figure, and the variance of it that the run itself explains."""
 
     programs: str
@@ -61,31 +61,43 @@ class _Run(NamedTuple):
     latency: float
     latency_explained: float
 
+    @classmethod
+    def of(cls, programs: str, call: str, samples: Samples) -> Run | None:
+        """None where too few pairs say anything."""
+        found: list[Estimate] = [speedup(samples), variant_latency(samples)]
+        values = [value for each in found for value in (math.log(each.figure), each.explained)]
+        return cls(programs, call, *values) if all(map(math.isfinite, values)) else None
+
 
 def known(comparison: Comparison | None, call: TimedCall) -> EarlierRuns | None:
     """What the machine has read of the comparison; None with fewer than two runs of one state of the programs."""
     if comparison is None:
         return None
-    by_programs: dict[str, list[_Run]] = {}
-    for run in _stored(_file(comparison)):
-        if run.call == call:
-            by_programs.setdefault(run.programs, []).append(run)
-    groups = [runs for runs in by_programs.values() if len(runs) > 1]
+    return difference([run for run in _stored(_file(comparison)) if run.call == call])
+
+
+def difference(runs: Iterable[Run]) -> EarlierRuns | None:
+    """By how much runs of one call differ; None with fewer than two runs of one state of the programs."""
+    by_programs: dict[str, list[Run]] = {}
+    for run in runs:
+        by_programs.setdefault(run.programs, []).append(run)
+    groups = [found for found in by_programs.values() if len(found) > 1]
     if not groups:
         return None
-    sums = {figure: sum(_beyond_explained(runs, figure) for runs in groups) for figure in _FIGURES}
-    return EarlierRuns(sum(map(len, groups)), sum(len(runs) - 1 for runs in groups), **sums)
+    sums = {figure: sum(_beyond_explained(found, figure) for found in groups) for figure in _FIGURES}
+    return EarlierRuns(sum(map(len, groups)), sum(len(found) - 1 for found in groups), **sums)
 
 
 def note(comparison: Comparison | None, timings: Mapping[TimedCall, Timing]) -> None:
     """Keep what was read of the comparison. What cannot be kept is not known the next time."""
-    if comparison is None:
+    file = _file(comparison) if comparison is not None else None
+    if comparison is None or file is None:
         return
-    runs = [_run(comparison, call, timing) for call, timing in timings.items()]
-    file = _file(comparison)
-    if file is None:
-        return
-    kept = [*_stored(file), *(run for run in runs if run is not None)]
+    kept = _stored(file)
+    for call, timing in timings.items():
+        samples = Samples.of(timing.pairs, timing.conditions.canary_at_best_ns)
+        run = Run.of(comparison.programs, call, samples) if timing.pairs else None
+        kept += [run] if run is not None else []
     most = MOST_RUNS * len(timings)
     with contextlib.suppress(OSError):
         write_text(json.dumps(kept[-most:]), file)
@@ -100,16 +112,7 @@ def _content(side: Measured) -> list[Any] | None:
     return [loaded.digest, sorted(loaded.shipped.items()), loaded.sources]
 
 
-def _run(comparison: Comparison, call: TimedCall, timing: Timing) -> _Run | None:
-    if not timing.pairs:
-        return None
-    samples = Samples.of(timing.pairs, timing.conditions.canary_at_best_ns)
-    found: list[Estimate] = [speedup(samples), variant_latency(samples)]
-    values = [value for each in found for value in (math.log(each.figure), each.explained)]
-    return _Run(comparison.programs, call, *values) if all(map(math.isfinite, values)) else None
-
-
-def _beyond_explained(runs: list[_Run], figure: str) -> float:
+def _beyond_explained(runs: list[Run], figure: str) -> float:
     """Squared deviations from their mean, less what is expected of what each run explains; 0 where that is less."""
     values: list[float] = [getattr(run, figure) for run in runs]
     explained = fmean(getattr(run, f"{figure}_explained") for run in runs)
@@ -117,7 +120,7 @@ def _beyond_explained(runs: list[_Run], figure: str) -> float:
     return max(0.0, sum((value - mean) ** 2 for value in values) - (len(runs) - 1) * explained)
 
 
-def _stored(file: Path | None) -> list[_Run]:
+def _stored(file: Path | None) -> list[Run]:
     """What the file holds; nothing where it is none of ours, or damaged."""
     try:
         data = json.loads(file.read_text(encoding="utf-8")) if file is not None else []
@@ -126,11 +129,11 @@ def _stored(file: Path | None) -> list[_Run]:
     return list(_runs(data))
 
 
-def _runs(data: object) -> Iterator[_Run]:
+def _runs(data: object) -> Iterator[Run]:
     for each in data if isinstance(data, list) else ():
         is_run = isinstance(each, list) and [type(value) for value in each] == [str, str, *[float] * 4]
         if is_run and all(map(math.isfinite, each[2:])) and min(each[3], each[5]) >= 0:
-            yield _Run(*each)
+            yield Run(*each)
 
 
 def _make_room(folder: Path) -> None:
