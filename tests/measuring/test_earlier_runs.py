@@ -14,7 +14,6 @@ from pytest_modelopt.measuring.controller.earlier_runs import Comparison, known,
 from pytest_modelopt.results.timed_pairs import EarlierRuns, Timing
 from tests.reporting.records_by_hand import timing
 
-pytestmark = pytest.mark.unit
 HERE = Comparison("place", "programs")
 EXPLAINED_RATIO, EXPLAINED_LATENCY = 1e-4, 2.56e-4
 """Of ten seconds without any spread: a tenth of the prior's variance, 5% (8%) squared, of which 6 of 15 parts are
