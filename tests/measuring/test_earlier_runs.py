@@ -43,6 +43,8 @@ def test_what_differs_beyond_what_each_run_explains(folder: Path) -> None:
     assert found.speedup == pytest.approx(deviations - 2 * EXPLAINED_RATIO)
     assert found.latency == pytest.approx(deviations - 2 * EXPLAINED_LATENCY)
     assert known(HERE, "decode") is None
+    note(Comparison("short", "programs"), {"whole": timing(3)})
+    assert [file.name for file in folder.iterdir()] == ["place.json"], "three pairs say nothing"
     assert known(None, "whole") is None
 
 

@@ -93,11 +93,14 @@ def note(comparison: Comparison | None, timings: Mapping[TimedCall, Timing]) -> 
     file = _file(comparison) if comparison is not None else None
     if comparison is None or file is None:
         return
-    kept = _stored(file)
+    new = []
     for call, timing in timings.items():
         samples = Samples.of(timing.pairs, timing.conditions.canary_at_best_ns)
         run = Run.of(comparison.programs, call, samples) if timing.pairs else None
-        kept += [run] if run is not None else []
+        new += [run] if run is not None else []
+    if not new:
+        return
+    kept = [*_stored(file), *new]
     most = MOST_RUNS * len(timings)
     with contextlib.suppress(OSError):
         write_text(json.dumps(kept[-most:]), file)
