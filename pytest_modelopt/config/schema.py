@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -342,8 +343,9 @@ _HAS_CASES: list[dict[str, Any]] = [
 """By what is shared, or in each model: a pattern may match it or not, which no schema tells."""
 
 
+@functools.cache  # pydantic takes a third of a second for it
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of budgets.yaml, for editors."""
+    """The JSON Schema of budgets.yaml, for editors; not to be changed."""
     of_all, pattern = BudgetsSpec.model_json_schema(), PatternSpec.model_json_schema()
     of_all["$defs"] |= {**pattern.pop("$defs"), "PatternSpec": pattern}
     of_all["properties"]["models"]["patternProperties"] = {_PATTERN: {"$ref": "#/$defs/PatternSpec"}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 from pytest_modelopt.limits.kind import LimitKind
@@ -29,15 +30,35 @@ from pytest_modelopt.statistics.timing import (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class _ByIdentity:
+    """A timing as a key: what it holds never changes, and to compare or hash thousands of pairs takes long."""
+
+    timing: Timing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByIdentity) and self.timing is other.timing
+
+    def __hash__(self) -> int:
+        return id(self.timing)
+
+
+@lru_cache(maxsize=1024)
+def _estimates(key: _ByIdentity) -> tuple[Estimate, Estimate]:
+    """Speedup and latency of the variant: every table, sentence and report asks for them again."""
+    samples = _samples(key.timing)
+    return speedup(samples), variant_latency(samples)
+
+
 def speedup_of(timing: Timing) -> Estimate:
     """How many times as fast the variant is; `timing` has pairs."""
-    return speedup(_samples(timing))
+    return _estimates(_ByIdentity(timing))[0]
 
 
 def latencies_s(timing: Timing) -> tuple[float, float]:
     """Seconds of one call of the original and of the variant; their ratio is the speedup."""
-    variant = variant_latency(_samples(timing)).figure
-    return variant * speedup_of(timing).figure, variant
+    speedup, variant = _estimates(_ByIdentity(timing))
+    return variant.figure * speedup.figure, variant.figure
 
 
 def p95_latency_of(timing: Timing) -> Estimate:

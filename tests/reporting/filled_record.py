@@ -5,6 +5,7 @@ A field that is added to the record later is filled and walked over by itself.
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -135,8 +136,17 @@ def _holds_text(hint: Any) -> bool:
     return hint is str or (not _is_literal(hint) and any(_holds_text(each) for each in typing.get_args(hint)))
 
 
+@functools.cache
+def _is_of_numbers(kind: Any) -> bool:
+    """Whether no value of a dataclass holds a string: pairs of blocks, of which a record has thousands."""
+    hints = typing.get_type_hints(kind).values() if is_dataclass(kind) else [kind]
+    return all(hint in (int, float, bool) for hint in hints) and is_dataclass(kind)
+
+
 def strings(value: Any, path: tuple[str, str] = ("", "")) -> Iterator[tuple[tuple[str, str], str]]:
     """((class, field), text) of every string in a value, Literals included."""
+    if _is_of_numbers(type(value)):
+        return
     if is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
             yield from strings(getattr(value, field.name), (type(value).__name__, field.name))
@@ -166,6 +176,8 @@ def only(record: Record, path: tuple[str, str], change: Callable[[str], str]) ->
 
 def _walk(value: Any, change: Callable[[str], str]) -> Any:
     """In the order of `strings`, Literals included."""
+    if _is_of_numbers(type(value)):
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{field.name: _walk(getattr(value, field.name), change) for field in fields(value)})
     if isinstance(value, (tuple, list)):
