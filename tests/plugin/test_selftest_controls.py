@@ -177,7 +177,7 @@ def test_a_control_that_fails_makes_the_selftest_red_and_the_last_line_says_whic
     """The limit of 100 pp, which no variant can break, is the other case's; the trials are good."""
     recipes = "{max_accuracy_drop: 1 pp}\n      low-rank(ratio=0.5): {max_accuracy_drop: 100 pp}"
     monkeypatch.chdir(project(one_case(recipes)).path)
-    assert main(["selftest", "--repeats", "1", "--limit", "50%", "--slowdown", "100%"]) == 1
+    assert main(["selftest", "--repeats", "1", "--limit", "50%", "--slowdown", "100%", "--time-limit", "3 s"]) == 1
     told = capsys.readouterr().out.splitlines()
     table = {line.split()[0]: line for line in told if line.startswith("  ")}
     assert table["identity"].endswith("ok")

@@ -5,7 +5,6 @@ A field that is added to the record later is filled and walked over by itself.
 
 from __future__ import annotations
 
-import functools
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -136,11 +135,17 @@ def _holds_text(hint: Any) -> bool:
     return hint is str or (not _is_literal(hint) and any(_holds_text(each) for each in typing.get_args(hint)))
 
 
-@functools.cache
+_OF_NUMBERS: dict[Any, bool] = {}
+
+
 def _is_of_numbers(kind: Any) -> bool:
     """Whether no value of a dataclass holds a string: pairs of blocks, of which a record has thousands."""
-    hints = typing.get_type_hints(kind).values() if is_dataclass(kind) else [kind]
-    return all(hint in (int, float, bool) for hint in hints) and is_dataclass(kind)
+    if kind not in _OF_NUMBERS:
+        is_class = is_dataclass(kind)
+        _OF_NUMBERS[kind] = is_class and all(
+            hint in (int, float, bool) for hint in typing.get_type_hints(kind).values()
+        )
+    return _OF_NUMBERS[kind]
 
 
 def strings(value: Any, path: tuple[str, str] = ("", "")) -> Iterator[tuple[tuple[str, str], str]]:
