@@ -91,10 +91,6 @@ def stays_open(samples: Samples, call: TimedCall) -> bool:
     return True
 
 
-def is_decided(samples: Samples, call: TimedCall) -> bool:
-    return False
-
-
 def requests(folder: Path, model: str = "model") -> list[Request]:
     """A case for each recipe, whose limits stay open."""
     (folder / "of_turns.py").write_text(SOURCE, encoding="utf-8")
@@ -150,12 +146,19 @@ def test_earlier_runs_of_the_same_programs_belong_to_a_comparison(runner: Runner
     """The project's code is part of the programs: the last run has the weights of the others, and another forward."""
     (request, *_) = requests(tmp_path)
     variant = replace(request.variant, time_limit_s=60.0)
+    looked_at: list[int] = []
+
+    def is_decided(samples: Samples, call: TimedCall) -> bool:
+        looked_at.append(0 if samples.earlier is None else samples.earlier.freedom)
+        return False
+
     found = [runner.measure(request.planned, variant, is_decided) for _ in range(3)]
     (tmp_path / "of_turns.py").write_text(SOURCE.replace("torch.relu(", "torch.relu(1 * "), encoding="utf-8")
     runner.forget_original()
     found.append(runner.measure(request.planned, variant, is_decided))
     timings = [case.timing for case in found if case.timing is not None]
     assert [timing.earlier and timing.earlier.runs for timing in timings] == [None, None, 2, 3]
+    assert looked_at == [0, 0, 1, 2], "limits are decided with it while the pairs are taken"
     (file,) = (Path(os.environ["XDG_CACHE_HOME"]) / "pytest-modelopt" / "timings").glob("*.json")
     assert sorted(Counter(programs for programs, *_ in json.loads(file.read_text("utf-8"))).values()) == [1, 3]
 

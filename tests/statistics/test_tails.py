@@ -10,6 +10,7 @@ from itertools import chain
 
 import pytest
 
+from pytest_modelopt.results.timed_pairs import EarlierRuns
 from pytest_modelopt.statistics.tails import _sampling_error, tail_latency
 from pytest_modelopt.statistics.timing import ALPHA_PASS, STARVED, Samples
 
@@ -56,6 +57,13 @@ def test_others_in_the_middle_of_the_blocks_make_the_tail_uncertain() -> None:
     starved = replace(quiet, delays=[(0.0, 0.5)] * 100)
     assert tail_latency(starved).error ** 2 - tail_latency(quiet).error ** 2 == pytest.approx((0.5 * STARVED) ** 2)
     assert tail_latency(starved).from_state == pytest.approx(0.5 * STARVED)
+
+
+def test_earlier_runs_whose_latency_differed_make_the_tail_uncertain() -> None:
+    calm = samples([[1.0] * 10] * 100)
+    told = tail_latency(replace(calm, earlier=EarlierRuns(4, 3, speedup=0.0, latency=0.3)))
+    assert told.is_learned
+    assert told.error > 3 * tail_latency(calm).error
 
 
 @pytest.mark.parametrize("slow_share", [0.045, 0.06])

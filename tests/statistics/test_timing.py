@@ -126,6 +126,14 @@ def test_earlier_runs_that_differ_by_more_than_the_guess_take_its_place() -> Non
     assert estimate.explained == pytest.approx(alone.explained)
 
 
+def test_what_a_state_may_change_is_not_what_a_run_explains() -> None:
+    """That is a bound and no expectation: with it, earlier runs on a busy machine would never differ by anything."""
+    calm = constant(2.0, 10 * PAIRS_A_SECOND)
+    busy = replace(calm, delays=[(0.5, 0.5)] * len(calm))
+    assert speedup(busy).error > 2 * speedup(calm).error
+    assert speedup(busy).explained == pytest.approx(speedup(calm).explained)
+
+
 @pytest.mark.parametrize("figure", [speedup, variant_latency])
 def test_earlier_runs_that_agree_leave_the_guess(figure: Callable[[Samples], Estimate]) -> None:
     """They may all lie in one hour and one state; and a record may hold anything."""
