@@ -52,7 +52,7 @@ def test_pruning_without_training_names_the_parameter_that_trains() -> None:
     assert (finding.rule, finding.explains, finding.is_note) == ("untrained", ANSWERS, False)
     assert finding.text == (
         "nothing was trained after prune-structured: train what is left, by `finetune=package.module:function` in the "
-        "recipe (called with the model and batches of `calibration`), or prune less"
+        "recipe (called with the model and batches of `calibration`), or take a milder setting of the recipe"
     )
     for fine in (
         scored("prune-structured(ratio=0.5)", 0.975),

@@ -289,6 +289,27 @@ class TestFinetune:
         reloaded = saved_and_loaded(optimization.model)
         assert torch.equal(run(reloaded, inputs), run(optimization.model, inputs))
 
+    def test_thinner_layers_are_trained_and_what_keep_names_is_not(self) -> None:
+        """By the function of the project, as after pruning; of the model without it the loss is larger."""
+        model, inputs = make("mlp")
+        batches = classes(inputs, 10)
+        last = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+        before = model.get_submodule(last).weight.detach().clone()
+
+        def loss(model: nn.Module) -> float:
+            return sum(float(nn.functional.cross_entropy(run(model, x), y)) for x, y in batches)
+
+        untrained = loss(pruned("low-rank(ratio=0.1)", make("mlp")[0], batches).model)
+        optimization = pruned(f"low-rank(ratio=0.1, finetune='my_training:train', keep='{last}')", model, batches)
+        assert loss(optimization.model) < 0.8 * untrained
+        kept = optimization.model.get_submodule(last)
+        assert torch.equal(kept.weight, before)
+        assert kept.weight.requires_grad
+        assert "was trained further by my_training:train" in " ".join(optimization.notes)
+        assert parse("low-rank(finetune='a.b:c')").text == "low-rank(ratio=0.5, finetune='a.b:c')"
+        with pytest.raises(RecipeError, match=r"low-rank\(finetune=my_training:train\) needs calibration data"):
+            apply("low-rank(finetune='my_training:train')", *make("mlp"))
+
     def test_what_the_project_draws_repeats(self) -> None:
         found = []
         for noise in range(2):

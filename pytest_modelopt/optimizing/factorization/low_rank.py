@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from pytest_modelopt.optimizing.bisection import Replacing, in_words
 from pytest_modelopt.optimizing.describe import modules_in_words, owners_in_words, weight_owners
+from pytest_modelopt.optimizing.finetuning import Finetune, finetune
 from pytest_modelopt.optimizing.fused_path import turn_off_fused_path
 from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior
 from pytest_modelopt.optimizing.recipe import Applied, Context, LayerRecipe, RecipeError
@@ -37,6 +38,7 @@ class LowRank(LayerRecipe):
     `energy`: the smallest rank that keeps this share of the layer's squared singular values.
     `bytes`: all factorized layers together, biases included, take at most so many bytes; each next rank goes to the
     layer where it keeps the largest share of the layer's squared singular values per byte.
+    `finetune` names a function that trains the model with the thinner layers.
     """
 
     recipe_name: ClassVar[str] = "low-rank"
@@ -48,6 +50,7 @@ class LowRank(LayerRecipe):
         default=None, gt=0, lt=1, description="instead: share of the squared singular values that each layer keeps"
     )
     bytes: int | None = Field(default=None, ge=1, description="instead: of all factorized layers together")
+    finetune: Finetune = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -56,6 +59,10 @@ class LowRank(LayerRecipe):
         if len(given) > 1:
             raise ValueError(f"the rank follows from one of ratio, energy and bytes; keep one of {', '.join(given)}")
         return values if given and "ratio" in values else {"ratio": None if given else DEFAULT_RATIO, **values}
+
+    @property
+    def calibrates(self) -> bool:
+        return bool(self.finetune)
 
     def apply(self, model: nn.Module, context: Context) -> Applied:
         from torch import nn
@@ -87,6 +94,9 @@ class LowRank(LayerRecipe):
             kept_energies = [energies[layer] for layer in replacing.made]
             notes.insert(0, _energy_note(kept_energies, list(replacing.made.values()), self.bytes))
         notes += (*_other_layers(model), *turn_off_fused_path(model))
+        if replacing.made and self.finetune:
+            model, note = finetune(model, self.recipe_name, self.finetune, context)
+            notes.append(note)
         return Applied(model, tuple(notes), unlike_class=named(model, own))
 
     def _ranks(self, layers: Sequence[nn.Linear]) -> list[int]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from pytest_modelopt.optimizing.describe import last_line, modules_in_words, total_bytes
+from pytest_modelopt.optimizing.finetuning import Finetune, finetune
 from pytest_modelopt.optimizing.fused_path import fused_layers, turn_off_fused_path
+from pytest_modelopt.optimizing.pruning.structured.batch_norm_statistics import recalibrate
 from pytest_modelopt.optimizing.pruning.structured.groups import (
     OF_HEADS,
     UNFOLLOWED,
@@ -20,7 +22,6 @@ from pytest_modelopt.optimizing.pruning.structured.groups import (
     last_followed,
 )
 from pytest_modelopt.optimizing.pruning.structured.heads import Attention, Found, find, remove
-from pytest_modelopt.optimizing.pruning.structured.recovery import FUNCTION, finetune, recalibrate
 from pytest_modelopt.optimizing.pruning.structured.removal import REFUSED_BY_CODE, Surgery
 from pytest_modelopt.optimizing.pruning.structured.taylor import accumulate_gradients, clear_gradients
 from pytest_modelopt.optimizing.recipe import Applied, Context, Kept, LayerRecipe, RecipeError
@@ -61,17 +62,8 @@ class PruneStructured(LayerRecipe):
     importance: Literal["magnitude", "taylor"] = Field(
         default="magnitude", description="by norm, or by gradients on calibration data"
     )
-    finetune: str = Field(
-        default="", description="package.module:function, called with (model, batches) to train afterwards"
-    )
+    finetune: Finetune = ""
     batches: int = Field(default=4, ge=1, description="of calibration data, for importance=taylor and for batch norm")
-
-    @field_validator("finetune")
-    @classmethod
-    def _names_a_function(cls, value: str) -> str:
-        if value and not FUNCTION.match(value):
-            raise ValueError(f"{value!r} names no function: write finetune='package.module:function'")
-        return value
 
     @property
     def calibrates(self) -> bool:
@@ -237,5 +229,5 @@ class _Pruning:
     def _recover(self) -> tuple[str, ...]:
         if not self._recipe.finetune:
             return recalibrate(self._model, self._context.calibration, self._recipe.batches)
-        self._model, note = finetune(self._model, self._recipe.finetune, self._context)
+        self._model, note = finetune(self._model, self._recipe.recipe_name, self._recipe.finetune, self._context)
         return (note,)

@@ -112,7 +112,7 @@ def _untrained(case: MeasuredCase, found: Parameters) -> str:
     return (
         f"nothing was trained after {enumerated(found['recipes'])}: train what is left, by "
         "`finetune=package.module:function` in the recipe (called with the model and batches of `calibration`), or "
-        "prune less"
+        "take a milder setting of the recipe"
     )
 
 

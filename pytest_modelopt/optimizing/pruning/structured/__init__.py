@@ -1,1 +1,1 @@
-"""The parts of prune-structured: what may get narrower, attention heads, the scores, the knife, and the recovery."""
+"""The parts of prune-structured: what may get narrower, heads, the scores, the knife, and statistics of batch norm."""
