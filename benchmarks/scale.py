@@ -110,8 +110,8 @@ def run(folder: Path, models: int, processes: int) -> Row:
         "SCALE_CASES": str(sizes),
         "GITHUB_STEP_SUMMARY": str(summary),
     }
-    command = [sys.executable, "-m", "pytest", "--modelopt", f"--modelopt-report={report}", "-q", "-p", "no:cacheprovider"]
-    command += [f"--modelopt-html={folder / 'report.html'}", *(("-n", str(processes)) if processes else ())]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *_spread(processes)]
+    command += ["--modelopt", f"--modelopt-report={report}", f"--modelopt-html={folder / 'report.html'}"]
     start = time.time()
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     wall_s = time.time() - start
@@ -138,6 +138,10 @@ def run(folder: Path, models: int, processes: int) -> Row:
     }
 
 
+def _spread(processes: int) -> tuple[str, ...]:
+    return ("-n", str(processes)) if processes else ()
+
+
 def _write_project(folder: Path, models: int) -> None:
     widths = [128 + 32 * (number % 10) for number in range(models)]
     factories = "".join(_FACTORY.format(number=number, width=width) for number, width in enumerate(widths))
@@ -146,7 +150,12 @@ def _write_project(folder: Path, models: int) -> None:
     limits = "{max_size: 2 MiB, max_memory: 4 MiB, max_accuracy_drop: 100 pp, min_speedup: 0.01x}"
     lines = ["version: 1", "models:"]
     for number in range(models):
-        lines += [f"  m{number:02d}:", f"    factory: shop:m{number:02d}", f"    data: shop:d{number:02d}", "    recipes:"]
+        lines += [
+            f"  m{number:02d}:",
+            f"    factory: shop:m{number:02d}",
+            f"    data: shop:d{number:02d}",
+            "    recipes:",
+        ]
         lines += [f"      {recipe}: {limits}" for recipe in RECIPES]
     (folder / "budgets.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -200,9 +209,9 @@ def show(runs: Sequence[Row]) -> None:
     print("By parts of the long run: " + ", ".join(f"{slope(part):.2f}" for part in parts if len(part) > 1) + ".")
     for run in runs:
         twice = {name: count for name, count in run["originals"].items() if count != 1}
-        makes = sorted({count for count in run["makers"].values()})
+        makes = sorted(set(run["makers"].values()))
         print(
-            f"{run['cases']} cases, {run['processes'] or 1} process(es): originals measured not once: {twice or 'none'}; "
+            f"{run['cases']} cases, -n {run['processes'] or '-'}: originals measured not once: {twice or 'none'}; "
             f"processes that made a model: {makes}; comment {run['comment']:,} of {COMMENT_LIMIT:,} characters, "
             f"summary {run['summary']:,} of {SUMMARY_LIMIT:,} bytes"
         )

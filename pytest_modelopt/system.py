@@ -1,7 +1,7 @@
 """What operating systems differ in, each with what is done where one lacks it. No other module asks which one this is.
 
-Linux has all of it. macOS has no `/proc`, no affinity and no real-time signals; Windows no process groups, no numbers of
-users and no `resource` either. psutil is imported where it is asked, since importing the plugin must cost nothing.
+Linux has all of it. macOS has no `/proc`, no affinity and no real-time signals; Windows no process groups, no numbers
+of users and no `resource` either. psutil is imported where it is asked, since importing the plugin must cost nothing.
 """
 
 from __future__ import annotations
@@ -11,14 +11,20 @@ import math
 import multiprocessing
 import os
 import signal
+import socket
+import struct
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
-HAS_PROC = (PROC / "self" / "stat").exists()
-"""Whether the kernel tells of processes by files: Linux, unless a sandbox hides them."""
+HAS_INOTIFY = sys.platform == "linux"
+"""Whether the kernel tells which files are opened."""
+HAS_GROUPS = hasattr(os, "killpg")
+"""Of processes: what a process starts can be ended with it, though its parent has ended."""
 KILL: int = getattr(signal, "SIGKILL", signal.SIGTERM)
 """Ends a process whatever it wants; on Windows SIGTERM does."""
 DUMP: int | None = signal.SIGRTMIN + 5 if hasattr(signal, "SIGRTMIN") else None
@@ -40,6 +46,20 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+def has_proc() -> bool:
+    """Whether the kernel tells of processes by files: Linux, unless a sandbox hides them."""
+    return (PROC / "self" / "stat").exists()
+
+
+def _psutil() -> Any:
+    """None where it has nothing to read: on Linux without /proc it cannot even be imported without a traceback."""
+    if sys.platform == "linux" and not has_proc():
+        return None
+    import psutil
+
+    return psutil
+
+
 # --- processes -------------------------------------------------------------------------------------------------------
 
 
@@ -55,12 +75,13 @@ def user() -> int:
 
 def lead_group() -> None:
     """Make this process the first of a group of its own, with which what it starts can be ended."""
-    if hasattr(os, "setpgid"):
+    if HAS_GROUPS:
         os.setpgid(0, 0)
 
 
 def leads_group(process: int) -> bool:
-    return hasattr(os, "getpgid") and os.getpgid(process) == process
+    """Whether `end_group` ends nothing but the process and what it started."""
+    return not HAS_GROUPS or os.getpgid(process) == process
 
 
 def end_group(leader: int, how: int = KILL) -> None:
@@ -69,7 +90,7 @@ def end_group(leader: int, how: int = KILL) -> None:
     Raises:
         OSError: there is none.
     """
-    if hasattr(os, "killpg"):
+    if HAS_GROUPS:
         os.killpg(leader, how)
         return
     for process in (*descendants(leader), leader):
@@ -77,26 +98,31 @@ def end_group(leader: int, how: int = KILL) -> None:
             os.kill(process, how)
 
 
-def descendants(process: int) -> list[int]:
-    """The numbers of what the process has started and what runs by now, as far as their parents live."""
-    import psutil
-
-    try:
-        return [each.pid for each in psutil.Process(process).children(recursive=True)]
-    except psutil.Error:
-        return []
+def descendants(process: int) -> dict[int, str]:
+    """What the process has started and what runs by now, as far as their parents live: number -> command line."""
+    psutil = _psutil()
+    if psutil is None:
+        return {}
+    found = {}
+    with contextlib.suppress(psutil.Error):
+        for each in psutil.Process(process).children(recursive=True):
+            found[each.pid] = ""
+            with contextlib.suppress(psutil.Error):  # it has just ended, or is another user's
+                found[each.pid] = " ".join(each.cmdline())
+    return found
 
 
 def is_running(process: int) -> bool:
-    """Whether it has not ended; one that has stands in the list until its parent takes note."""
-    import psutil
-
+    """Whether it has not ended, or nobody knows; one that has stands in the list until its parent takes note."""
+    psutil = _psutil()
+    if psutil is None:
+        return True
     try:
         return bool(psutil.Process(process).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD))
     except psutil.NoSuchProcess:
         return False
-    except (psutil.Error, OSError):  # nobody knows
-        return bool(psutil.pid_exists(process))
+    except psutil.Error:  # another user's
+        return True
 
 
 def end_with_parent(sentinel: int) -> None:
@@ -119,6 +145,16 @@ def mark_own() -> None:
 
 def mark_of(worker: int) -> int:
     return _MARK + worker
+
+
+def end_stalls(connection: Any, after_s: int) -> None:
+    """Have reading and writing of a pipe raise BlockingIOError where they stand still for so long: a worker that was
+    stopped, or has died while a process that it forked keeps the pipe open, would be waited for without an end. Nothing
+    on Windows, whose pipes are no sockets."""
+    if sys.platform != "win32":
+        with socket.socket(fileno=os.dup(connection.fileno())) as pipe:
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                pipe.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", after_s, 0))
 
 
 def keep_from_programs(handle: int) -> None:
@@ -172,8 +208,9 @@ def cpu_quota() -> float | None:
 def processor_seconds() -> tuple[float, float] | None:
     """(busy, stolen) since the machine started, of the cores that this process may run on: a container may see those of
     its whole host. None where the system does not tell."""
-    import psutil
-
+    psutil = _psutil()
+    if psutil is None:
+        return None
     try:
         times = psutil.cpu_times(percpu=True)
         mine = [times[core] for core in sorted(allowed_cores())] or times
@@ -202,10 +239,11 @@ def faults_of_children() -> int:
 def memory_left() -> Iterator[tuple[int, int | None]]:
     """(bytes that can still be had without swapping, limit) of the machine, whose limit is None, and of each limited
     control group."""
-    with contextlib.suppress(OSError):
-        import psutil
-
-        yield int(psutil.virtual_memory().available), None
+    psutil = _psutil()
+    if psutil is not None:
+        with contextlib.suppress(OSError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what else a sandbox leaves out
+            yield int(psutil.virtual_memory().available), None
     for folder, version in control_groups("memory"):
         if version == 2:
             files, cache = ("memory.max", "memory.current"), ("active_file", "inactive_file")
@@ -220,8 +258,9 @@ def memory_left() -> Iterator[tuple[int, int | None]]:
 
 def anonymous_bytes(process: int) -> int:
     """What a process holds in memory that no file backs; 0 where nobody can say."""
-    import psutil
-
+    psutil = _psutil()
+    if psutil is None:
+        return 0
     try:
         held = psutil.Process(process)
         resident = held.memory_info()
