@@ -19,9 +19,7 @@ from pytest_modelopt.measuring import descendants
 
 FAMILY = """
 import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-print(child.pid, flush=True)
-child.wait()
+subprocess.run([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"])
 """
 
 
