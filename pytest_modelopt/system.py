@@ -187,9 +187,18 @@ def run_on(cores: list[int]) -> None:
 
 def cores() -> int:
     """Cores that this process has: of those that it may run on, as many as its control group's quota gives."""
-    allowed = len(allowed_cores()) or os.cpu_count() or 1
-    quota = cpu_quota()
+    allowed, quota = _allowed(), cpu_quota()
     return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
+
+
+def granted_share() -> float:
+    """The share of the cores that it may run on which this process has: what others keep busy of a host's 64 cores is
+    that share of what they take from a container of two."""
+    return cores() / _allowed()
+
+
+def _allowed() -> int:
+    return len(allowed_cores()) or os.cpu_count() or 1
 
 
 def cpu_quota() -> float | None:

@@ -145,7 +145,7 @@ def test_memory_and_processors_where_the_kernel_has_no_files(monkeypatch: pytest
 def test_cores_are_what_the_tightest_quota_leaves(groups: Path, own: str, above: str, expected: int) -> None:
     (groups / "jobs" / "one" / "cpu.max").write_text(f"{own}\n", encoding="ascii")
     (groups / "jobs" / "cpu.max").write_text(f"{above}\n", encoding="ascii")
-    assert system.cores() == expected
+    assert (system.cores(), system.granted_share()) == (expected, expected / 8)
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("-1", 8), ("250000", 3)])

@@ -250,10 +250,11 @@ class PairedTiming:
         assert self._passed is not None
         span_s = max(self._passed.at_s, 1e-9)
         busy_s, stolen_s = self._passed.busy_s, self._passed.stolen_s
+        others = _others(busy_s, self._own_processor_s, span_s)
         return Conditions(
             cores=system.cores(),
             load=self._load,
-            other_cores=_others(busy_s, self._own_processor_s, span_s),
+            other_cores=None if others is None else others * system.granted_share(),
             stolen_cores=None if stolen_s is None else stolen_s / span_s,
             throttled_s=self._passed.throttled_s,
             canary_at_best_ns=self._canary_at_best_ns,
