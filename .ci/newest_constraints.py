@@ -1,6 +1,7 @@
 """Rewrite constraints.txt with the newest versions that go together: `python .ci/newest_constraints.py`.
 
-pip resolves all extras anew. The comments at the head of the file stay, and each `# hold: REQUIREMENT` there is kept. Packages that only other systems install keep their line.
+pip resolves all extras anew. The comments at the head of the file stay, and each `# hold: REQUIREMENT` there is kept.
+Packages that only other systems install keep their line.
 """
 
 from __future__ import annotations
