@@ -151,7 +151,7 @@ class Worker:
             return f"{during}: {why}, by the model's code or for want of memory{left}"
         if code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            hint = " (often the kernel's out-of-memory killer)" if -code == system.KILL else ""
+            hint = " (often the kernel's out-of-memory killer)" if name == "SIGKILL" else ""
             return f"{during}: ended by {name}{hint}{left}"
         return f"{during}: exit status {code}{left}"
 
