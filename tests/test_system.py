@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -74,6 +75,16 @@ def test_what_a_process_started_is_known_where_the_kernel_has_no_files_of_it(
     assert {child: " -c import" in command for child, command in descendants.started_by(family[0]).items()} == {
         family[1]: True
     }
+
+
+@pytest.mark.parametrize(("platform", "methods"), [("darwin", ["fork", "spawn", "forkserver"]), ("win32", ["spawn"])])
+def test_neither_macos_nor_windows_has_a_fork_server(
+    monkeypatch: pytest.MonkeyPatch, platform: str, methods: list[str]
+) -> None:
+    assert system.has_fork_server()
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: methods)
+    assert not system.has_fork_server()
 
 
 def test_one_that_has_ended_and_one_that_never_was_do_not_run() -> None:
