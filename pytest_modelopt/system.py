@@ -64,8 +64,8 @@ def _psutil() -> Any:
 
 
 def has_fork_server() -> bool:
-    """Whether workers can be forked from a process that has imported torch; otherwise each imports it for itself. Not on
-    macOS, whose libraries may end a forked process that uses them again."""
+    """Whether workers can be forked from a process that has imported torch; otherwise each imports it for itself. Not
+    on macOS, whose libraries may end a forked process that uses them again."""
     return "forkserver" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
 
 
