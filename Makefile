@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 BENCH := $(BENCH_VENV)/bin/python -m
 
-.PHONY: env bench-env test unit browser gate lint docs bench release-check schema clean
+.PHONY: env bench-env test unit coverage hooks browser gate lint docs bench release-check schema clean
 
 env: $(VENV)/.installed
 bench-env: $(BENCH_VENV)/.installed
@@ -47,6 +47,17 @@ test: lint
 unit: env
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m unit tests
 
+# Which lines the unit tests run, in workers of pytest-xdist and in other processes, too.
+coverage: env
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m unit tests
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# All that .pre-commit-config.yaml asks of a commit, on all files.
+hooks: env
+	$(BIN)/pre-commit run --all-files
+
 # The HTML page in Debian's chromium, which `apt-get install chromium` brings; `make test` skips these where it is missing.
 browser: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,browser]'
@@ -58,7 +69,7 @@ gate: env
 	$(BIN)/python -m pytest --modelopt --modelopt-report modelopt-report example_project/tests budgets.yaml
 
 # All benchmarks, about two hours; benchmarks/README.md says what each one shows and how the full runs are made.
-# hostile takes an hour, startup, gate_cost and candidate_cost about a minute each, memory_spread, warmth and unchanged five; programs takes two hours for each
+# hostile takes an hour, startup, gate_cost and candidate_cost about a minute each, memory_spread, warmth and unchanged five, scale twenty; programs takes two hours for each
 # condition, false_alarms, misses and time_to_verdict are slow, too: their results go to bench-results/, and an interrupted `make bench` goes on from there.
 ROUNDS ?= 20
 bench: env bench-env
@@ -71,6 +82,7 @@ bench: env bench-env
 	$(BIN)/python -m benchmarks.call_cost
 	$(BIN)/python -m benchmarks.warmth
 	$(BIN)/python -m benchmarks.unchanged
+	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.faults
 	for condition in idle processor cache bandwidth; do $(BIN)/python -m benchmarks.programs --condition $$condition || exit; done
 	for condition in idle processor; do for benchmark in false_alarms misses time_to_verdict; do \

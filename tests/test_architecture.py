@@ -32,6 +32,13 @@ HEAVY = {
     "torchmetrics",
     "jiwer",
 }
+NOT_EVERYWHERE = {
+    *(f"os.{name}" for name in ("getuid", "geteuid", "setpgid", "getpgid", "killpg", "O_CLOEXEC", "set_inheritable")),
+    *(f"os.{name}" for name in ("sched_getaffinity", "sched_setaffinity", "nice", "wait3")),
+    *(f"signal.{name}" for name in ("SIGKILL", "SIGRTMIN", "SIGUSR1", "SIGALRM", "setitimer")),
+    "multiprocessing.get_all_start_methods",
+}
+"""Names of the standard library that Windows or macOS lack, or that say less there."""
 # From the lowest room up: a room knows rooms that stand before it only, so that no circle is possible.
 MAY_KNOW: dict[str, set[str]] = {
     "statistics": set(),
@@ -48,6 +55,9 @@ MAY_KNOW: dict[str, set[str]] = {
     "selftest": {"judging", "limits", "measuring", "optimizing", "reporting", "results", "statistics"},
     "exploring": {"editing", "judging", "limits", "measuring", "optimizing", "reporting", "results", "statistics"},
 }
+for known in MAY_KNOW.values():
+    known.add("system")  # one module, which stands below all rooms
+MAY_KNOW["system"] = set()
 MAY_KNOW["testing"] = {"measuring", "optimizing"}  # one public module
 MAY_KNOW["plugin"] = set(MAY_KNOW) - {"editing", "exploring", "selftest"}
 MAY_KNOW["cli"] = set(MAY_KNOW)
@@ -143,8 +153,19 @@ def test_torch_is_imported_by_optimizing_and_measuring_only(module: str) -> None
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_torchmetrics_is_imported_by_nothing_that_every_run_imports(module: str) -> None:
-    assert "torchmetrics" not in {name.split(".")[0] for name in at_the_top(module)}
+def test_what_few_runs_need_is_imported_by_nothing_that_every_run_imports(module: str) -> None:
+    assert not {"torchmetrics", "psutil"} & {name.split(".")[0] for name in at_the_top(module)}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "pytest_modelopt.system"])
+def test_what_not_every_system_has_is_asked_of_one_module(module: str) -> None:
+    """Its fallbacks are tested there by taking each feature away."""
+    nodes = list(ast.walk(_tree(module)))
+    asked = {ast.unparse(each) for each in nodes if isinstance(each, ast.Attribute)}
+    assert not asked & NOT_EVERYWHERE
+    assert not {"resource", "fcntl", "pwd", "grp", "termios", "psutil"} & anywhere(module)
+    texts = {each.value for each in nodes if isinstance(each, ast.Constant) and isinstance(each.value, str)}
+    assert not [text for text in texts if text.startswith(("/proc/", "/sys/"))]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import common, explore, rounds
+from benchmarks import common, explore, rounds, scale
 from benchmarks.common import Row, Store
+from tests.reporting.records_by_hand import case, measurement, record
 
 SETTINGS = {"benchmark": "false_alarms", "seed": 1}
 
@@ -83,3 +85,17 @@ def test_the_share_that_is_reached_is_by_the_figures_of_the_exhaustive_search() 
     # of 0.5 * 0.1 + 0.75 * 0.05 - 0.5 * 0.05
     assert explore.reached([row("b", 0.25, 0.05)], known) == pytest.approx(0.0375 / 0.0625)
     assert explore.reached([], known) == 0.0
+
+
+def test_an_original_that_was_measured_again_for_another_case_is_counted() -> None:
+    once, again = ({"load": seconds} for seconds in (0.25, 0.5))
+    first, second = (replace(measurement(None), seconds=seconds) for seconds in (once, again))
+    cases = [case("bf16", "a", reference=first), case("fp16", "a", reference=first), case("bf16", "b", reference=first)]
+    assert scale.originals(record(*cases)) == {"a": 1, "b": 1}
+    assert scale.originals(record(*cases, case("fp16", "b", reference=second))) == {"a": 1, "b": 2}
+    assert scale.makers("a 1\na 2\nb 3\na 1\n") == {"a": 2, "b": 1}
+
+
+def test_seconds_and_bytes_of_each_further_case() -> None:
+    assert scale.slope([7.0, 32.0, 57.0]) == pytest.approx(25 / len(scale.RECIPES))
+    assert scale.growth([0, 5000, *range(10_000, 18_000, 1000)]) == pytest.approx(1000), "after the first fifth"

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_modelopt import system
+
 _LIMIT_S = 300.0
 _ENDS_WITHIN_S = 5.0
 _LINES_SHOWN, _CHARACTERS_SHOWN = 3, 300
@@ -134,9 +136,9 @@ def run(command: list[str], environment: dict[str, str], limit_s: float, folder:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a program and what it started. Its pipes are closed unread: whoever left its session may hold them open."""
-    for how in (signal.SIGTERM, signal.SIGKILL):  # asked to end, it takes its lock files along
+    for how in (signal.SIGTERM, system.KILL):  # asked to end, it takes its lock files along
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, how)
+            system.end_group(process.pid, how)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=_ENDS_WITHIN_S)
     for pipe in (process.stdout, process.stderr):

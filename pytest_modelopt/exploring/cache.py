@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelopt import system
 from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.optimizing.registry import BUILT_IN
 from pytest_modelopt.results import json as record_json
@@ -65,7 +66,7 @@ class Cache:
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = self.folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != system.user():
             raise PermissionError(13, "this is no folder of this user, so no measurements are kept in it", self.folder)
         self.folder.chmod(0o700)
         self._lock = take(self.folder)

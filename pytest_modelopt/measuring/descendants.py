@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
-import signal
-import sys
-from pathlib import Path
+
+from pytest_modelopt import system
 
 _ROUNDS = 3
 """A process may start another one while it is looked for."""
@@ -15,27 +13,15 @@ _HELPERS = ("multiprocessing.resource_tracker", "torch/_inductor/compile_worker"
 """Processes of Python's and torch's own that do no work of a model, and end a moment after the worker."""
 _SHOWN = 80
 _LISTED = 3
-_MARK = 10**15
-"""Microseconds, 31 years, of processor time at real-time priority: a limit that limits nothing, to which the number of
-the worker is added. All that a worker starts inherits it: a daemon, too, which has another parent, another session and
-maybe none of the worker's environment."""
-
-
-def mark_own() -> None:
-    """Mark this process, a worker, and all that it will start."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, ValueError):  # a lower limit is in force: then the group must do
-            hard = resource.getrlimit(resource.RLIMIT_RTTIME)[1]
-            resource.setrlimit(resource.RLIMIT_RTTIME, (_MARK + os.getpid(), hard))
 
 
 def end_group(leader: int) -> tuple[str, ...]:
     """End the process group of a worker that still lives, and with it all that belongs to it; the command lines of what
     the worker had started there."""
     with contextlib.suppress(OSError):
-        if os.getpgid(leader) == leader:  # not yet its own group, where it is just starting: never ours
+        if system.leads_group(leader):  # not yet its own group, where it is just starting: never ours
             named = [command for process, command in started_by(leader, only_group=True).items() if process != leader]
-            os.killpg(leader, signal.SIGKILL)
+            system.end_group(leader)
             return tuple(name for name in named if name)
     return ()
 
@@ -43,15 +29,15 @@ def end_group(leader: int) -> tuple[str, ...]:
 def end_left(worker: int) -> tuple[str, ...]:
     """End what a worker that has ended left behind; their command lines."""
     named: dict[int, str] = {}
-    if sys.platform != "linux":
+    if system.HAS_GROUPS and not system.has_proc():
         with contextlib.suppress(OSError):
-            os.killpg(worker, signal.SIGKILL)
+            system.end_group(worker)
     for _ in range(_ROUNDS):
         found = started_by(worker)
         for process, command in found.items():
             named.setdefault(process, command)
             with contextlib.suppress(OSError):
-                os.kill(process, signal.SIGKILL)
+                os.kill(process, system.KILL)
         if not found:
             break
     named.pop(worker, None)  # whose fork server has died is only thought to have ended
@@ -67,37 +53,30 @@ def listed(commands: tuple[str, ...]) -> str:
     return ", ".join(f"`{name}`" for name in commands[:_LISTED]) + (", ..." if len(commands) > _LISTED else "")
 
 
-def is_running(process: int) -> bool:
-    """Whether it has not ended; one that has stands in the list until its parent takes note."""
-    try:
-        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0]
-    except OSError:
-        return sys.platform != "linux"  # nobody knows
-    return state not in (b"Z", b"X")
-
-
 def started_by(worker: int, *, only_group: bool = False) -> dict[int, str]:
     """Processes that run in the group of a worker or under its mark: number -> command, '' of helpers."""
-    mark, found = str(_MARK + worker).encode(), {}
-    for name in os.listdir("/proc") if sys.platform == "linux" else ():  # noqa: PTH208 -- each worker's end waits for it
+    if not system.has_proc():
+        return {process: _told(command) for process, command in system.descendants(worker).items()}
+    mark, found = str(system.mark_of(worker)).encode(), {}
+    for name in os.listdir(system.PROC):  # noqa: PTH208 -- each worker's end waits for it
         if not name.isdigit() or int(name) == os.getpid():
             continue
         with contextlib.suppress(OSError, ValueError):  # it has just ended, or is another user's
             state, _, group = _read(name, "stat").rpartition(b")")[2].split(maxsplit=3)[:3]
             is_ours = int(group) == worker or (not only_group and mark in _read(name, "limits").split())
             if is_ours and state not in (b"Z", b"X"):
-                found[int(name)] = _command(name)
+                found[int(name)] = _told(_read(name, "cmdline").decode("utf-8", errors="replace").replace("\0", " "))
     return found
 
 
 def _read(process: str, name: str) -> bytes:
     """A file of `/proc`, without pathlib, which took half of the time: hundreds are read where a worker ends."""
-    with open(f"/proc/{process}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+    with open(f"{system.PROC}/{process}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
         return file.readall()
 
 
-def _command(process: str) -> str:
-    words = " ".join(_read(process, "cmdline").decode("utf-8", errors="replace").replace("\0", " ").split())
+def _told(command: str) -> str:
+    words = " ".join(command.split())
     if any(helper in words for helper in _HELPERS):
         return ""
     if "multiprocessing.forkserver" in words:

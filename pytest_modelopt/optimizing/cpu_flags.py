@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 
-CPUINFO = Path("/proc/cpuinfo")
+from pytest_modelopt import system
+
+CPUINFO = system.PROC / "cpuinfo"
 
 
 def name_and_flags() -> tuple[str, frozenset[str]]:

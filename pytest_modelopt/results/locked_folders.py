@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_modelopt import system
+
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
@@ -90,7 +92,7 @@ def clear_abandoned() -> None:
 @contextlib.contextmanager
 def abandoned(path: Path) -> Iterator[None]:
     """Hold the lock of a folder whose process is gone. Raises OSError where it is not, or where it is not ours."""
-    if os.path.lexists(path) and (path.is_symlink() or not path.is_dir() or path.stat().st_uid != os.getuid()):
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_dir() or path.stat().st_uid != system.user()):
         raise PermissionError(f"{path} is not ours")
     lock = take(path)
     if lock is None:

@@ -66,6 +66,20 @@ def test_zizmor_finds_nothing() -> None:
     assert all(f"completed {file}" in done.stderr for file in FILES)
 
 
+def test_actionlint_finds_nothing() -> None:
+    """Types of expressions, names of steps and jobs, what runs on which system."""
+    done = subprocess.run([SCRIPTS / "actionlint", *WORKFLOWS], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_each_hook_runs_a_program_of_the_environment_and_fetches_none() -> None:
+    (local,) = read(ROOT / ".pre-commit-config.yaml")["repos"]
+    assert local["repo"] == "local"
+    assert {hook["language"] for hook in local["hooks"]} == {"system"}
+    programs = {hook["entry"].split()[0] for hook in local["hooks"]}
+    assert [program for program in programs if not (SCRIPTS / Path(program).name).exists()] == []
+
+
 def test_what_zizmor_is_told_to_ignore_is_the_trigger_and_the_local_action() -> None:
     ignored = [
         (file.name, line.strip()) for file in FILES for line in file.read_text().splitlines() if "zizmor:" in line

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from pytest_modelopt import system
 from pytest_modelopt.measuring.controller import machine
 from pytest_modelopt.measuring.controller.machine import Reading
 from pytest_modelopt.measuring.controller.paired_timing import _others
@@ -41,4 +42,4 @@ def test_a_busy_process_shows_in_the_counters() -> None:
     busy_s = machine.read().since(before).busy_s
     assert busy_s is not None
     assert busy_s >= 0.4
-    assert machine.cores() == len(os.sched_getaffinity(0))
+    assert system.cores() == len(os.sched_getaffinity(0))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
+from pytest_modelopt import system
 from pytest_modelopt.measuring.controller import memory_left
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.results.candidate import Provenance
@@ -23,10 +26,15 @@ MARGIN = 128 * MIB
 @pytest.fixture
 def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with 8 GiB available, in no control group."""
-    monkeypatch.setattr(memory_left, "PROC", tmp_path / "proc")
-    monkeypatch.setattr(memory_left, "CGROUPS", tmp_path / "cgroup")
-    write(tmp_path / "proc" / "meminfo", "MemTotal: 16777216 kB\nMemFree: 1 kB\nMemAvailable:    8388608 kB\n")
+    monkeypatch.setattr(system, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(system, "CGROUPS", tmp_path / "cgroup")
+    write(tmp_path / "proc" / "self" / "stat", "")
+    machine_has(monkeypatch, 8 * GIB)
     return tmp_path
+
+
+def machine_has(monkeypatch: pytest.MonkeyPatch, available: int) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
 
 
 def write(file: Path, text: str) -> None:
@@ -78,7 +86,7 @@ def test_version_1_and_a_container_that_sees_its_own_group_as_the_root(kernel: P
 
 
 def test_where_nobody_can_say_nothing_is_refused(kernel: Path) -> None:
-    (kernel / "proc" / "meminfo").unlink()
+    (kernel / "proc" / "self" / "stat").unlink()
     assert memory_left.why_not(2**60, "it is large") == ""
 
 
@@ -95,9 +103,10 @@ def test_a_saved_model_that_does_not_fit_beside_its_worker_is_told_with_the_arit
     assert memory_left.of_another_process(measurement(None, weights=GIB + MARGIN + 1, size=5 * GIB), "r") != ""
 
 
-def test_what_a_fresh_process_may_not_hold_is_not_counted(kernel: Path) -> None:
+@pytest.mark.usefixtures("kernel")
+def test_what_a_fresh_process_may_not_hold_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that are mapped from a file of the model's own are not in what is saved; programs may be mapped, too."""
-    write(kernel / "proc" / "meminfo", "MemAvailable: 0 kB\n")
+    machine_has(monkeypatch, 0)
     large = measurement(None, weights=4 * GIB, size=4 * GIB)
     assert memory_left.of_another_process(large, "r") != ""
     for other in (
@@ -116,19 +125,19 @@ def test_a_variant_of_an_original_whose_weights_no_file_backs(kernel: Path, monk
     group(kernel / "cgroup", str(GIB), GIB, 0)
     write(kernel / "proc" / "self" / "cgroup", "0::/\n")
     of_its_own = measurement(None, weights=held.nbytes)
-    assert memory_left.of_the_same_again(of_its_own, os.getpid(), "int8-dynamic") == ""  # nobody says what it holds
-    write(kernel / "proc" / str(os.getpid()) / "status", Path("/proc/self/status").read_text(encoding="utf-8"))
+    assert memory_left.of_the_same_again(of_its_own, 2**30, "int8-dynamic") == ""  # nobody says what it holds
     assert memory_left.of_the_same_again(of_its_own, os.getpid(), "int8-dynamic") == (
         "the int8-dynamic starts from the original, which its own worker holds meanwhile: 2 x 200 MiB = 400 MiB at the "
         "least; the second 200 MiB are still to come, and 0 B are available (of the 1 GiB of its control group): give "
         "the job more memory, or leave it more (fewer processes at once, `-n`)"
     )
-    write(kernel / "proc" / str(os.getpid()) / "status", "RssAnon:\t   65536 kB\nRssFile:\t 204800 kB\n")
+    mapped = SimpleNamespace(rss=264 * MIB, shared=200 * MIB)
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda process: mapped)
     assert memory_left.of_the_same_again(of_its_own, os.getpid(), "int8-dynamic") == ""
 
 
-def test_a_program_that_its_runtime_reads_whole(kernel: Path) -> None:
-    write(kernel / "proc" / "meminfo", "MemAvailable: 1024 kB\n")
+def test_a_program_that_its_runtime_reads_whole(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_has(monkeypatch, MIB)
     for suffix, told in (
         (".onnx", "reader.onnx has 1 GiB, which its worker holds at the least, and 1 MiB are"),
         (".xml", ""),

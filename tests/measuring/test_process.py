@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pytest_modelopt.measuring.controller import process
@@ -141,6 +143,15 @@ class FailsInBatches(nn.Module):
 def fails_in_batches():
     return FailsInBatches().eval()
 
+class EndsInBatches(nn.Module):
+    def forward(self, x):
+        if len(x) > 1:
+            os._exit(255)
+        return torch.zeros(len(x), 3)
+
+def ends_in_batches():
+    return EndsInBatches().eval()
+
 def chatters():
     print("\\x1b[31mred\\x1b[0m on stdout")
     print("on stderr", file=sys.stderr)
@@ -194,6 +205,18 @@ def test_a_worker_answers(start: Start) -> None:
     worker = start()
     assert worker.request("load", limit_s=60).metric_name == "accuracy"
     assert worker.request("score", limit_s=60).examples == 10
+
+
+def test_where_there_is_no_fork_server_a_worker_is_started_anew_and_ends_by_its_own_fault(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    worker = start("users_code:ends_in_batches")
+    assert psutil.Process(worker.pid).ppid() == os.getpid()
+    assert worker.request("load", limit_s=60).metric_name == "accuracy"
+    with pytest.raises(WorkerFailed, match="died during `score`: exit status 255") as failed:
+        worker.request("score", limit_s=60)
+    assert "fork server" not in failed.value.message
 
 
 def test_a_killed_worker_says_by_what_and_its_last_words(start: Start) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.measuring.controller import memory_left
+from pytest_modelopt import system
 from pytest_modelopt.results.json import read
 
 Project = Callable[..., pytest.Pytester]
@@ -63,7 +63,7 @@ def test_what_no_longer_fits_is_refused_and_the_rest_is_measured(
     pytester.makepyfile(many=MODELS.format(groups=str(tmp_path)))
     with (pytester.path / "program.onnx").open("wb") as sparse:
         sparse.truncate(144 * 2**20)
-    monkeypatch.setattr(memory_left, "CGROUPS", tmp_path)
+    monkeypatch.setattr(system, "CGROUPS", tmp_path)
     pytester.runpytest("--modelopt", "--modelopt-report", "report").assert_outcomes(passed=1, failed=3)
     first, second, program, small = read(pytester.path / "report" / "record.json").cases
     left = (

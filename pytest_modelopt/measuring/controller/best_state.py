@@ -12,6 +12,7 @@ import json
 import os
 from pathlib import Path
 
+from pytest_modelopt import system
 from pytest_modelopt.results.atomic_files import write_text
 
 _known: dict[str, int] = {}
@@ -54,7 +55,7 @@ def _stored() -> dict[str, int]:
 def _file() -> Path | None:
     """Of this start of this machine; None where nothing tells one start from another."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        boot = (system.PROC / "sys" / "kernel" / "random" / "boot_id").read_text(encoding="ascii").strip()
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except (OSError, RuntimeError):
         return None

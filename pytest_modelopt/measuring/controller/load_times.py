@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from pytest_modelopt import system
 from pytest_modelopt.measuring.controller import best_state, machine
 from pytest_modelopt.measuring.controller.fresh_processes import require_alive, saved_files
 from pytest_modelopt.measuring.controller.paired_timing import Listener, TimingPlan, share_cores
@@ -74,7 +75,7 @@ def _time(
         _first_answer(context, side, plan)
     prepare_s, coin, begun = time.monotonic() - start, random.Random(plan.seed), time.monotonic()
     conditions = Conditions(
-        machine.cores(), load, None, None, None, None, waited_s, WorkerUse(None, 0.0), WorkerUse(None, 0.0)
+        system.cores(), load, None, None, None, None, waited_s, WorkerUse(None, 0.0), WorkerUse(None, 0.0)
     )
     timing = Timing((), plan.seed, 0.0, prepare_s, plan.time_limit_s, plan.threads, conditions)
     next_look = MIN_PAIRS

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_modelopt import system
+
 WAIT_LIMIT_S = 3600.0
 """A queue of many jobs is no fault of any of them; but nothing waits without an end."""
 _FOLDER, _LOCK = "pytest-modelopt", "timing.lock"
@@ -34,7 +36,7 @@ def lock_file() -> Path:
         folder.chmod(0o777)  # whatever the umask of whoever comes first
     if folder.is_dir() and not folder.is_symlink() and os.access(folder, os.W_OK):
         return folder / _LOCK
-    return temporary / f"{_FOLDER}-{getattr(os, 'getuid', lambda: 0)()}.lock"
+    return temporary / f"{_FOLDER}-{system.user()}.lock"
 
 
 @contextlib.contextmanager
@@ -100,8 +102,8 @@ class Reading:
 
 
 def read() -> Reading:
-    """The counters now: /proc/stat, and the control group's own."""
-    busy_s, stolen_s = _processor_counters()
+    """The counters now: of the cores that this process may run on, and of its control group."""
+    busy_s, stolen_s = system.processor_seconds() or (None, None)
     return Reading(time.monotonic(), busy_s, stolen_s, _throttled_s())
 
 
@@ -113,50 +115,14 @@ def load() -> float | None:
         return None
 
 
-def cores() -> int:
-    """Cores that this process may run on."""
-    return len(_allowed_cores()) or os.cpu_count() or 1
-
-
-def _allowed_cores() -> set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-
-
-def _processor_counters() -> tuple[float | None, float | None]:
-    """(busy, stolen) seconds of the cores that this process may run on: a container may see those of its whole host."""
-    try:
-        rows = [line.split() for line in Path("/proc/stat").read_text(encoding="ascii").splitlines()]
-        allowed = {f"cpu{core}" for core in _allowed_cores()}
-        ticks = [[int(count) for count in row[1:9]] for row in rows if row and row[0] in allowed]
-        busy = sum(user + nice + system + irq + softirq for user, nice, system, _, _, irq, softirq, _ in ticks)
-        stolen = sum(row[7] for row in ticks)
-    except (OSError, ValueError, IndexError):
-        return None, None
-    per_second = os.sysconf("SC_CLK_TCK")
-    return (busy / per_second, stolen / per_second) if ticks else (None, None)
-
-
 def _throttled_s() -> float | None:
     """Seconds for which a quota stopped this process's control group, of version 2 or 1."""
-    for line in _lines(Path("/proc/self/cgroup")):
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            file, name, per_second = Path(f"/sys/fs/cgroup{path}/cpu.stat"), "throttled_usec", 1e6
-        elif "cpu" in controllers.split(","):
-            file, name, per_second = Path(f"/sys/fs/cgroup/{controllers}{path}/cpu.stat"), "throttled_time", 1e9
-        else:
-            continue
-        for counter in _lines(file):
+    for folder, version in system.control_groups("cpu"):
+        name, per_second = ("throttled_usec", 1e6) if version == 2 else ("throttled_time", 1e9)
+        for counter in system.text(folder / "cpu.stat").splitlines():
             if counter.startswith(f"{name} "):
                 return int(counter.split()[1]) / per_second
     return None
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
 
 
 def _difference(later: float | None, earlier: float | None) -> float | None:

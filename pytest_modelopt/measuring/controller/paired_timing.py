@@ -8,7 +8,6 @@ process in memory, and the core that it runs on, are drawn anew by each launch.
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pytest_modelopt import system
 from pytest_modelopt.measuring.controller import best_state, machine
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.protocol import Block, Usage
@@ -254,10 +254,11 @@ class PairedTiming:
         assert self._passed is not None
         span_s = max(self._passed.at_s, 1e-9)
         busy_s, stolen_s = self._passed.busy_s, self._passed.stolen_s
+        others = _others(busy_s, self._own_processor_s, span_s)
         return Conditions(
-            cores=machine.cores(),
+            cores=system.cores(),
             load=self._load,
-            other_cores=_others(busy_s, self._own_processor_s, span_s),
+            other_cores=None if others is None else others * system.granted_share(),
             stolen_cores=None if stolen_s is None else stolen_s / span_s,
             throttled_s=self._passed.throttled_s,
             canary_at_best_ns=self._canary_at_best_ns,
@@ -291,9 +292,9 @@ def share_cores(workers: Sequence[Worker], threads: int, step_limit_s: float) ->
     On cores of their own, a neighbour that slows one core down slows one variant down, for seconds at a time, and no
     order of the pairs mends that: identical models then read up to 1.09x in two seconds, on one core up to 1.02x.
     """
-    if not hasattr(os, "sched_getaffinity"):
+    allowed = sorted(system.allowed_cores())
+    if not allowed:
         return
-    allowed = sorted(os.sched_getaffinity(0))
     # Not from the run's seed: parallel sessions on one machine would all choose the same cores.
     cores = random.SystemRandom().sample(allowed, min(threads, len(allowed)))
     for worker in workers:

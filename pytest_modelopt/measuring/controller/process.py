@@ -7,8 +7,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import socket
-import struct
 import sys
 import tempfile
 import threading
@@ -20,6 +18,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from pytest_modelopt import system
 from pytest_modelopt.measuring import descendants, worker_output
 from pytest_modelopt.measuring.controller import preloading
 from pytest_modelopt.measuring.variant import Variant
@@ -68,7 +67,7 @@ class Worker:
             _forget_fork_server()
         context = _context()
         self._connection, theirs = context.Pipe()
-        _end_stalls(self._connection)
+        system.end_stalls(self._connection, _STALL_S)
         self._process = context.Process(
             target=main.main, args=(theirs, variant, str(self._output_file)), name=f"modelopt-{name}", daemon=True
         )
@@ -141,7 +140,7 @@ class Worker:
     def _cause_of_death(self, operation: str) -> str:
         self._process.join(5)
         code = self._process.exitcode
-        is_orphan = code == _UNKNOWN_CODE and not _lives(self._server)
+        is_orphan = code == _UNKNOWN_CODE and self._server is not None and not _lives(self._server)
         left = _named(self.kill())
         if code is None or code == main.CLOSED:
             why = "its code closes files that it did not open, or has replaced the process"
@@ -152,7 +151,7 @@ class Worker:
             return f"{during}: {why}, by the model's code or for want of memory{left}"
         if code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            hint = " (often the kernel's out-of-memory killer)" if -code == signal.SIGKILL else ""
+            hint = " (often the kernel's out-of-memory killer)" if name == "SIGKILL" else ""
             return f"{during}: ended by {name}{hint}{left}"
         return f"{during}: exit status {code}{left}"
 
@@ -163,10 +162,10 @@ class Worker:
 
     def _dump_stacks(self) -> None:
         """Let a worker that hangs write down where it is, until its log does not grow any more."""
-        if main.DUMP is None or self.pid is None:
+        if system.DUMP is None or self.pid is None:
             return
         with contextlib.suppress(OSError):
-            os.kill(self.pid, main.DUMP)
+            os.kill(self.pid, system.DUMP)
             size, deadline = -1, time.monotonic() + _DUMP_S
             while size != self._output_file.stat().st_size and time.monotonic() < deadline:
                 size = self._output_file.stat().st_size
@@ -243,14 +242,6 @@ def _named(left: tuple[str, ...]) -> str:
     return f"; it left {count} running, ended now: {descendants.listed(left)}"
 
 
-def _end_stalls(connection: Any) -> None:
-    """Let reading and writing raise BlockingIOError where they stand still: a worker that was stopped, or has died
-    while a process that it forked keeps the pipe open, would be waited for without an end."""
-    with socket.socket(fileno=os.dup(connection.fileno())) as pipe:
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            pipe.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _STALL_S, 0))
-
-
 def _start(process: Any) -> None:
     """Start a worker, by a new fork server where the old one has died or does not answer, or its socket has gone, as
     with a temporary folder that something cleans."""
@@ -282,13 +273,13 @@ def _kill_fork_server() -> None:
     server = _fork_server()
     if server is not None:
         with contextlib.suppress(OSError):
-            os.kill(server, signal.SIGKILL)
+            os.kill(server, system.KILL)
 
 
-def _lives(server: int | None) -> bool:
+def _lives(server: int) -> bool:
     """A fork server that was just killed closes its files a moment before it is seen to have ended."""
     deadline = time.monotonic() + 1
-    while server is not None and descendants.is_running(server):
+    while system.is_running(server):
         if time.monotonic() > deadline:
             return True
         time.sleep(0.02)
@@ -331,8 +322,7 @@ def _folder_for_a_socket() -> Iterator[None]:
 
 def _context() -> Any:
     """The fork server where the platform has one (workers must not inherit pytest's threads), else spawn."""
-    methods = multiprocessing.get_all_start_methods()
-    if "forkserver" not in methods:
+    if not system.has_fork_server():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(preloading.PRELOAD)

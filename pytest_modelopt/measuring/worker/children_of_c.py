@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_TASKS = "/proc/self/task"
+from pytest_modelopt import system
+
+_TASKS = f"{system.PROC}/self/task"
 _TRIES = 5
 _END_NS = 1_000_000
 """Processor time of a Python thread after it was noted."""
@@ -62,7 +64,7 @@ def watch() -> None:
 def waited_for_by_c(noted: Counts) -> Counts:
     """Of children since `watch` that are not among those that Python has waited for, `noted`. Nothing where a thread of
     C has ended as well: nobody can tell which of both has read, and what a thread reads is this process's own."""
-    if not _before or _faults_of_children() - _before[0].counts.faults <= noted.faults:
+    if not _before or system.faults_of_children() - _before[0].counts.faults <= noted.faults:
         return Counts()
     before, now = _before[0], _over()
     if now is None:
@@ -78,14 +80,14 @@ def waited_for_by_c(noted: Counts) -> Counts:
 def of_ended(pid: int) -> Counts:
     """Of a child that has ended and that nobody has waited for, with its own children. Raises OSError where another
     user owns it, and where it is gone."""
-    read = _counts(f"/proc/{pid}/io")
-    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    read = _counts(f"{system.PROC}/{pid}/io")
+    fields = Path(f"{system.PROC}/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     return read + Counts(faults=int(fields[7]) + int(fields[8]))
 
 
 def of_process() -> Counts:
     """Of this process, with its ended children. Raises OSError where the kernel does not tell."""
-    return _counts("/proc/self/io")
+    return _counts(f"{system.PROC}/self/io")
 
 
 def _counts(file: str) -> Counts:
@@ -100,15 +102,9 @@ def _noting(bootstrap: Callable[[Any], None]) -> Callable[[Any], None]:
             bootstrap(thread)
         finally:
             with contextlib.suppress(OSError):  # then it is a thread of which nobody knows
-                _threads[threading.get_native_id()] = _counts("/proc/thread-self/io"), time.thread_time_ns()
+                _threads[threading.get_native_id()] = _counts(f"{system.PROC}/thread-self/io"), time.thread_time_ns()
 
     return noted
-
-
-def _faults_of_children() -> int:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
 
 
 def _over() -> _Over | None:
@@ -130,7 +126,7 @@ def _over() -> _Over | None:
         except OSError:
             continue
         lives = sum(each, Counts())
-        over = Counts(whole.read - lives.read, whole.written - lives.written, _faults_of_children())
+        over = Counts(whole.read - lives.read, whole.written - lives.written, system.faults_of_children())
         return _Over(over, whole_ns + least, whole_ns + most, living)
     return None
 

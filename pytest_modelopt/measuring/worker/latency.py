@@ -6,13 +6,12 @@ import contextlib
 import gc
 import math
 import os
-import resource
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
+from pytest_modelopt import system
 from pytest_modelopt.measuring.protocol import Block, Usage
 from pytest_modelopt.optimizing.calling import in_one_process
 
@@ -97,14 +96,14 @@ class Stopwatch:
             start, processor = time.perf_counter_ns(), time.process_time_ns()
             self._warm_up()
             warming_ns = time.perf_counter_ns() - start
-            switches = involuntary_switches()
+            switches = system.involuntary_switches()
             readings = elapsed_ns = delayed_ns = 0
             while elapsed_ns - delayed_ns < _BLOCK_NS and elapsed_ns < _BLOCK_LIMIT_NS:
                 reading_ns, of_others_ns = self._read_and_delay_ns(self._calls_per_reading)
                 elapsed_ns += reading_ns
                 delayed_ns += of_others_ns
                 readings += 1
-            switches = involuntary_switches() - switches
+            switches = system.involuntary_switches() - switches
             singles = tuple(self._single_calls_ns()) if single_calls else ()
             self._processor_in_blocks += time.process_time_ns() - processor
             self._in_blocks += time.perf_counter_ns() - start
@@ -171,7 +170,7 @@ class Stopwatch:
             threads=threads,
             active_threads=max(active, default=None),
             processor_ns=processor_ns,
-            idle_cores=min(max(0, kept_ns, ready_ns) / max(1, idle_ns), _cores()),
+            idle_cores=min(max(0, kept_ns, ready_ns) / max(1, idle_ns), system.cores()),
             compilations=compilations,
         )
 
@@ -214,7 +213,7 @@ class Delay:
     def __init__(self) -> None:
         self._file: int | None = None
         with contextlib.suppress(OSError):
-            self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+            self._file = os.open(system.PROC / "thread-self" / "schedstat", os.O_RDONLY | system.CLOSED_WITH_A_PROGRAM)
 
     def __del__(self) -> None:
         if self._file is not None:
@@ -224,11 +223,6 @@ class Delay:
         return 0 if self._file is None else int(os.pread(self._file, 64, 0).split()[1])
 
 
-def involuntary_switches() -> int:
-    who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
-    return resource.getrusage(who).ru_nivcsw
-
-
 def _times_of_threads() -> dict[str, tuple[int, int]] | None:
     """Nanoseconds of each thread of this process on the processor, and of waiting for it while it was ready to run;
     None where the system does not tell."""
@@ -236,7 +230,7 @@ def _times_of_threads() -> dict[str, tuple[int, int]] | None:
     if hasattr(os, "sched_yield"):
         os.sched_yield()  # the kernel adds up the time of the thread that runs only when it lets go, or at a tick
     try:
-        for thread in Path("/proc/self/task").iterdir():
+        for thread in (system.PROC / "self" / "task").iterdir():
             spent, waited, _ = (thread / "schedstat").read_text(encoding="ascii").split()
             times[thread.name] = int(spent), int(waited)
     except (OSError, ValueError):
@@ -248,11 +242,6 @@ def _ready_ns_of_other_threads() -> int:
     """How long they had the processor or waited for it: on a busy machine one that spins gets little of it."""
     own = str(threading.get_native_id())
     return sum(sum(times) for thread, times in (_times_of_threads() or {}).items() if thread != own)
-
-
-def _cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _active_threads(before: dict[str, tuple[int, int]] | None, after: dict[str, tuple[int, int]] | None) -> int | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import fcntl
 import gc
 import multiprocessing
 import multiprocessing.process
@@ -22,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TextIO
 
-from pytest_modelopt.measuring import descendants
+from pytest_modelopt import system
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker.other_tree import enter
@@ -46,8 +45,6 @@ _MESSAGE = 4000
 """Characters of an error's message that are told."""
 CLOSED = 113
 """The exit status of a worker whose pipe to the pytest process was closed by the user's code."""
-DUMP = signal.SIGRTMIN + 5 if sys.platform == "linux" else None
-"""The signal at which a worker writes the stacks of all threads into its log; a number that hardly any program uses."""
 
 
 def main(connection: Connection, variant: Variant, output_file: str) -> None:
@@ -58,9 +55,9 @@ def main(connection: Connection, variant: Variant, output_file: str) -> None:
     # needs no second fork server, which would import torch anew, and nothing that can be pickled.
     multiprocessing.set_start_method(None, force=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pytest process, which then ends its workers
-    os.setpgid(0, 0)  # what it starts ends with it
-    descendants.mark_own()
-    os.set_inheritable(connection.fileno(), False)  # it is not for another program that takes this one's place
+    system.lead_group()  # what it starts ends with it
+    system.mark_own()
+    system.keep_from_programs(connection.fileno())
     _end_with_pytest()
     log = _redirect_output(output_file)
     tempfile.tempdir = None  # the fork server's may have gone, or be another test's
@@ -164,18 +161,15 @@ def _end_with_pytest() -> None:
     the worker's whole process group.
     """
     parent = multiprocessing.process.parent_process()
-    if sys.platform == "linux" and parent is not None:
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, -os.getpgrp())
-            fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
-            fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, fcntl.fcntl(parent.sentinel, fcntl.F_GETFL) | os.O_ASYNC)
+    if parent is not None:
+        system.end_with_parent(parent.sentinel)
 
 
 def _redirect_output(output_file: str) -> TextIO:
     """Point standard output and error, those of C code included, to `output_file`, and standard input to nothing.
 
     The answer is a stream to the same file that the user's code does not know. Crashes leave their stacks there, and so
-    does the signal `DUMP`.
+    does the signal `system.DUMP`.
     """
     descriptor = os.open(output_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
@@ -187,6 +181,6 @@ def _redirect_output(output_file: str) -> TextIO:
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     log = open(descriptor, "w", encoding="utf-8", errors="replace")  # noqa: SIM115, PTH123 -- until the process ends
     faulthandler.enable(log, all_threads=True)
-    if DUMP is not None:
-        faulthandler.register(DUMP, log, all_threads=True)
+    if system.DUMP is not None:
+        faulthandler.register(system.DUMP, log, all_threads=True)
     return log

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from pytest_modelopt import system
 from pytest_modelopt.measuring.installation import is_installed
 from pytest_modelopt.measuring.worker import children_of_c, reads_of_others
 
@@ -154,16 +155,16 @@ def _is_new(path: str) -> bool:
 def _note_kept_open() -> None:
     """Note the files that the process keeps open to read, by whatever name and reader it came to them."""
     with contextlib.suppress(OSError):
-        for descriptor in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        for descriptor in os.listdir(f"{system.PROC}/self/fd"):  # noqa: PTH208
             with contextlib.suppress(OSError):
-                path = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
+                path = os.readlink(f"{system.PROC}/self/fd/{descriptor}")  # noqa: PTH115
                 if path.startswith("/") and path not in _opened and _can_be_read(descriptor):
                     _note(path)
 
 
 def _can_be_read(descriptor: str) -> bool:
     """Not the log of what this process prints, for one."""
-    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:  # noqa: PTH123
+    with open(f"{system.PROC}/self/fdinfo/{descriptor}", encoding="ascii") as file:  # noqa: PTH123
         flags = next(line.split()[1] for line in file if line.startswith("flags:"))
     return int(flags, 8) & os.O_ACCMODE != os.O_WRONLY
 
@@ -178,7 +179,7 @@ class _WatchedByKernel:
     def __init__(self, paths: Iterable[str]) -> None:
         self._names: dict[int, str] = {}
         self._events = -1
-        if not sys.platform.startswith("linux"):
+        if not system.HAS_INOTIFY:
             return
         libc = ctypes.CDLL(None)
         self._events = libc.inotify_init1(self._NONBLOCKING)
@@ -289,7 +290,7 @@ def mapped() -> list[str]:
 def _maps() -> list[tuple[str, int]]:
     """Path and bytes of each part of a file that is mapped."""
     try:
-        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = (system.PROC / "self" / "maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return []
     places = ((line[line.index("/") :], line.split(" ", 1)[0].split("-")) for line in lines if "/" in line)

@@ -10,12 +10,12 @@ import os
 import socket
 import struct
 import sys
-from pathlib import Path
 from typing import Any
 
+from pytest_modelopt import system
 from pytest_modelopt.measuring.descendants import started_by
 
-_SELF = Path("/proc/self")
+_SELF = system.PROC / "self"
 _LOGS = ("/dev/log", "/run/systemd/")
 _TCP_INFO_BYTES, _RECEIVED = 192, 128
 """Bytes of Linux's `struct tcp_info` that are read, and the offset of its count of received bytes."""
@@ -61,15 +61,7 @@ def _children() -> dict[int, str]:
 
 def _ended_children() -> tuple[float, ...]:
     used = os.times()
-    return used.children_user, used.children_system, _faults_of_ended_children()
-
-
-def _faults_of_ended_children() -> int:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+    return used.children_user, used.children_system, system.faults_of_children()
 
 
 def _received() -> dict[str, int | None]:

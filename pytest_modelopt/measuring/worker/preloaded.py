@@ -13,10 +13,11 @@ import time
 import warnings
 from pathlib import Path
 
+from pytest_modelopt import system
 from pytest_modelopt.measuring.worker.main import LIBRARIES
 from pytest_modelopt.measuring.worker.settings import chosen, settings
 
-_TASKS = Path("/proc/self/task")
+_TASKS = system.PROC / "self" / "task"
 _END_S = 0.5
 """Threads that have been joined stay visible for a moment."""
 _UNCLEAN = 3

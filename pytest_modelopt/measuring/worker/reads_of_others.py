@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+from pytest_modelopt import system
 from pytest_modelopt.measuring.worker import children_of_c
 from pytest_modelopt.measuring.worker.children_of_c import Counts
 
@@ -28,7 +29,7 @@ _RECEIVERS = ("recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recv
 
 def watch() -> None:
     """Note from now on what each child has read when it is waited for from Python."""
-    if not hasattr(os, "waitid") or not os.path.exists("/proc/self/io"):  # noqa: PTH110
+    if not hasattr(os, "waitid") or not os.path.exists(f"{system.PROC}/self/io"):  # noqa: PTH110
         return
     children_of_c.watch()
     for name in _RECEIVERS:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +12,7 @@ from typing import Any
 
 import torch
 
+from pytest_modelopt import system
 from pytest_modelopt.measuring.protocol import Block, FirstAnswer, Usage
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import given_inputs, latency, loading, quality, size
@@ -100,7 +99,7 @@ class TimedBlocks(LoadedVariant):
         self._set_threads()
         loading.seed_everything(self._variant.seed)
         gc.collect()
-        delay, switches = latency.Delay(), latency.involuntary_switches()
+        delay, switches = latency.Delay(), system.involuntary_switches()
         before_ns, start_ns = delay.read_ns(), time.perf_counter_ns()
         loaded = process_memory.load_saved(Path(model), runtime)
         with torch.inference_mode():
@@ -111,7 +110,7 @@ class TimedBlocks(LoadedVariant):
             return FirstAnswer(
                 elapsed_ns,
                 max(0, delayed_ns),
-                latency.involuntary_switches() - switches,
+                system.involuntary_switches() - switches,
                 0 if self._device.is_cuda else _canary()(),
                 quality.sample(self._device.bring_back(answer)),
             )
@@ -126,9 +125,7 @@ class TimedBlocks(LoadedVariant):
 
     def pin(self, cores: list[int]) -> None:
         """Run on these cores only, with every thread that exists."""
-        for thread in Path("/proc/self/task").iterdir():
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                os.sched_setaffinity(int(thread.name), cores)
+        system.run_on(cores)
 
 
 def _canary() -> Callable[[], int]:

@@ -20,10 +20,11 @@ from typing import Any
 
 import torch
 
+from pytest_modelopt import system
 from pytest_modelopt.measuring.installation import is_installed
 from pytest_modelopt.measuring.worker import opened_files
 
-_SELF = Path("/proc/self")
+_SELF = system.PROC / "self"
 _LEAST_MAPPED = 64 * 1024
 """A library's constants are smaller."""
 _OBJECTS = re.compile(rb"# bytes in allocated blocks +=\s+([\d,]+)")
@@ -56,7 +57,7 @@ class _MallInfo(ctypes.Structure):
 @functools.cache
 def are_here() -> bool:
     """Whether the system has them: Linux with glibc, whose allocator nothing has replaced."""
-    if not sys.platform.startswith("linux") or not (_SELF / "smaps_rollup").exists():
+    if not (_SELF / "smaps_rollup").exists():
         return False
     try:
         before, block = allocated_bytes(), bytearray(2**20)

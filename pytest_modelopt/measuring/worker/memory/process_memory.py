@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from pytest_modelopt import system
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.memory import process_counters
@@ -38,8 +39,8 @@ _FEW_OBJECTS_BYTES = 3 * 1024**2
 unequal."""
 _MISSED = 1.25
 """malloc's own total counts the room between blocks, too."""
-_STATUS = Path("/proc/self/status")
-_CLEAR_REFS = Path("/proc/self/clear_refs")
+_STATUS = system.PROC / "self" / "status"
+_CLEAR_REFS = system.PROC / "self" / "clear_refs"
 
 
 def peak_bytes(model: Path, inputs: Path, runtime: str | None, run: Run = call) -> tuple[int, ProcessMeter]:
