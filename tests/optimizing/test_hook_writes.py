@@ -123,7 +123,8 @@ def test_a_hook_that_no_trace_can_follow_is_named_with_its_buffer() -> None:
 
 def test_a_program_that_writes_a_weight_is_converted() -> None:
     model = hooked(normed_in_place)
-    graph: Any = torch.export.export(model, (INPUTS,)).module()
+    with torch.no_grad():
+        graph: Any = torch.export.export(model, (INPUTS,)).module()
     with torch_ao.quiet():
         prepared, _ = torchao_pt2e_int8._prepared(graph, set())
         run(prepared, INPUTS)
