@@ -58,10 +58,11 @@ def own_behavior(
             reason = "they carry forward hooks, which would be lost; remove the hooks in the factory to have it changed"
         if reason or module in by_fused_path:
             found[module] = reason or PASSED_BY
-        elif not hooked and (twin := _plain(module)) is not None:
+        elif not hooked and (twin := plain_twin(module)) is not None:
             plain[module] = twin
-    before = {module: _weights(module) for module in modules if module not in found}
-    found |= answering_otherwise(model, inputs, plain) if before else {}
+    # of `max_norm`, which makes every call write, each recipe has a reason of its own
+    before = {m: _weights(m) for m in modules if m not in found and getattr(m, "max_norm", None) is None}
+    found |= answering_otherwise(model, inputs, plain) if before or plain else {}
     written = [module for module, weights in before.items() if _weights(module) != weights]
     return found | _written(model, inputs, written)
 
@@ -169,7 +170,7 @@ def _passed_by(model: nn.Module) -> set[nn.Module]:
     return {part for layer in fused_layers(model) if any(map(own_forward, layer.modules())) for part in layer.modules()}
 
 
-def _plain(module: nn.Module) -> nn.Module | None:
+def plain_twin(module: nn.Module) -> nn.Module | None:
     """A new object of the same class with the same settings and weights, and nothing else of the instance's own."""
     from torch import nn
 
@@ -182,7 +183,7 @@ def _plain(module: nn.Module) -> nn.Module | None:
     buffers = {name: _ordinary(tensor) for name, tensor in module._buffers.items()}
     vars(twin).update(_parameters=parameters, _buffers=buffers)
     twin._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
-    children = {name: child and _plain(child) for name, child in module._modules.items()}
+    children = {name: child and plain_twin(child) for name, child in module._modules.items()}
     vars(twin).update(_modules=children)
     if isinstance(module, nn.RNNBase):
         if not all(name in module._parameters for name in module._flat_weights_names):
