@@ -288,12 +288,17 @@ def mapped() -> list[str]:
 
 def _maps() -> list[tuple[str, int]]:
     """Path and bytes of each part of a file that is mapped."""
+    lines = (line for line in lines_of_maps() if "/" in line)
+    places = ((line[line.index("/") :], line.split(" ", 1)[0].split("-")) for line in lines)
+    return [(path, int(stop, 16) - int(start, 16)) for path, (start, stop) in places]
+
+
+def lines_of_maps() -> list[str]:
+    """What the kernel tells of each map of this process; empty where it tells nothing."""
     try:
-        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        return Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return []
-    places = ((line[line.index("/") :], line.split(" ", 1)[0].split("-")) for line in lines if "/" in line)
-    return [(path, int(stop, 16) - int(start, 16)) for path, (start, stop) in places]
 
 
 def _bytes_of_new_maps() -> int:

@@ -24,7 +24,7 @@ from torch.fx import GraphModule
 from pytest_modelopt.measuring.installation import is_installed
 from pytest_modelopt.measuring.protocol import Balance
 from pytest_modelopt.measuring.worker import opened_files, size
-from pytest_modelopt.measuring.worker.memory import process_counters, process_memory, tensor_meter
+from pytest_modelopt.measuring.worker.memory import process_counters, process_memory, tensor_meter, unmapped_memory
 from pytest_modelopt.measuring.worker.other_processes import OtherProcesses
 from pytest_modelopt.optimizing.calling import Inputs, Run, call
 from pytest_modelopt.optimizing.uncompiled import is_dynamo_here, step_by_step
@@ -118,6 +118,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
     files_before, imported_before = process_counters.mapped_files(), set(sys.modules)
     process_counters.keep_no_freed_blocks()
     process_counters.give_back_free_memory()  # else what was freed before would look like the model's, or hide it
+    unmapped_before = unmapped_memory.held()
     before, imports_before = process_counters.read(), process_counters.pages_of_imports()
     with process_counters.without_imports():
         loaded = _load_and_call(model, example, others, runtime, run)
@@ -135,6 +136,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
         objects = _room_for_objects(list(loaded.modules()), imported_before)
         padding, packed = sum(map(_packing_bytes, walk.packed)), _OF_PACKED * len(walk.packed)
         files = _unexplained_files(walk.ranges(), files_before)
+        unmapped = unmapped_memory.unmapped_bytes(unmapped_before)
         in_call = _unexplained_in_call(partial(run, loaded, example))
         del walk  # it keeps what it unpacked
         gc.collect()
@@ -152,6 +154,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
         (after.anonymous - before.anonymous - max(total, allocated), pages),
         (after.objects - before.objects, objects),
         (files, OF_FILES),
+        (unmapped, OF_FILES),
         (in_call, OF_CALL),
     )
     hidden = max((unexplained for unexplained, room in books if unexplained > room), default=0)
