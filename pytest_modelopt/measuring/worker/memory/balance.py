@@ -67,7 +67,7 @@ def balance(model: Path, inputs: Path, runtime: str | None, shipped: Sequence[st
     process_memory.import_libraries(model, runtime)
     gc.collect()
     mapped = set(opened_files.mapped())
-    opened_files.watch(process_memory.paths_named_in(model))
+    opened_files.watch(process_memory.paths_named_in(model), _folders_of_project())
     others = OtherProcesses()
     # Compiling takes seconds, and megabytes that are nobody's numbers; the weights are the same without it.
     with torch.inference_mode(), _without_compiler():
@@ -81,6 +81,12 @@ def balance(model: Path, inputs: Path, runtime: str | None, shipped: Sequence[st
         other_processes=others.named(),
         unnamed_bytes=unnamed if unnamed > (OF_READS_OF_RUNTIME if runtime or found.runtime else OF_READS) else 0,
     )
+
+
+def _folders_of_project() -> list[str]:
+    """Where Python looks for the project's modules, and where its relative names begin."""
+    places = (os.path.abspath(place) for place in (os.getcwd(), *sys.path))  # noqa: PTH100, PTH109
+    return [place for place in dict.fromkeys(places) if os.path.isdir(place) and not is_installed(f"{place}/file")]  # noqa: PTH112
 
 
 @contextlib.contextmanager
