@@ -117,7 +117,8 @@ class MemoryFile(Plain):
     '''Written, and never mapped.'''
     def start(self):
         self.engine = os.memfd_create("of_ours")
-        os.write(self.engine, bytes(4 * 2**20))
+        for _ in range(64):
+            os.write(self.engine, bytes(2**16))
 
 class Answers(Plain):
     '''Asks somebody else in each call.'''
