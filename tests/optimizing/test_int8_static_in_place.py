@@ -157,9 +157,9 @@ def test_a_function_named_like_one_that_writes_is_none() -> None:
 
 def test_a_write_that_shows_in_another_input_is_refused() -> None:
     class Twice(Middle):
-        def forward(self, x: torch.Tensor, same: torch.Tensor) -> Any:
+        def forward(self, x: torch.Tensor, same: Any = None) -> Any:
             x.div_(4)
-            return super().forward(same)
+            return super().forward(same.sub_(0.5))
 
     x = torch.randn(64, 16)
     with pytest.raises(RecipeError, match="a write in place has to show in a view or under a second name"):

@@ -98,8 +98,10 @@ def cut_at_observers(prepared: fx.GraphModule) -> fx.GraphModule:
             with graph.inserting_before(user):
                 user.replace_input_with(node, graph.call_function(copied, (observed,)))
         graph.erase_node(node)
-    graph.eliminate_dead_code()  # as the conversion does: also of a write whose answer nobody uses
-    return GraphModule(prepared, graph)
+    module = GraphModule(prepared, graph)
+    module.graph.eliminate_dead_code()  # as the conversion does: also of a write whose answer nobody uses
+    module.recompile()
+    return module
 
 
 def copied(value: Any) -> Any:
