@@ -14,6 +14,7 @@ from pytest_modelopt.optimizing.coverage import Snapshot, Weight, compare, is_ch
 from pytest_modelopt.optimizing.describe import author_name, known_base, last_line, type_name, types_in_words
 from pytest_modelopt.optimizing.expression import unfit_for_file
 from pytest_modelopt.optimizing.foreign_runtimes import held_by
+from pytest_modelopt.optimizing.hook_writes import told_hook_writes
 from pytest_modelopt.optimizing.keeping import Keeping, with_kept
 from pytest_modelopt.optimizing.linear_alike import LinearAlike
 from pytest_modelopt.optimizing.multiply_adds import multiply_adds
@@ -164,7 +165,9 @@ def _apply(recipe: Recipe, model: nn.Module, context: Context) -> Applied:
     except RecipeError:
         raise
     except Exception as error:
-        raise RecipeError(f"{recipe.canonical()} failed: {last_line(error)}") from error
+        by_hooks = told_hook_writes(model, context.example_inputs)
+        told = f"{recipe.canonical()} failed: {last_line(error)}"
+        raise RecipeError(f"{told}. {by_hooks}" if by_hooks else told) from error
 
 
 def _check_original(model: nn.Module, inputs: Inputs) -> None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line
+from pytest_modelopt.optimizing.exact_layers import OTHER_PATH, computing_as, is_other
 from pytest_modelopt.optimizing.fused_path import unfused
+from pytest_modelopt.optimizing.own_behavior import plain_twin
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.optimizing.sharing import replace_modules
@@ -57,8 +59,10 @@ class Replacing:
         """What stands in the place of each module that was replaced."""
         self._inputs = inputs
         self._make = make
-        self._answer = shape_of(run(model, inputs))
+        self._answer = _seeded_run(model, inputs)
         self._held: dict[nn.Module, dict[str, Any]] = {}
+        self._twins: dict[nn.Module, nn.Module | None] = {}
+        """Of each that was replaced, one that computes the same."""
 
     def replace(self, units: Sequence[tuple[nn.Module, ...]]) -> dict[nn.Module, str]:
         """Replace all modules of each unit or none; returns the modules that stay, with the reason."""
@@ -69,6 +73,7 @@ class Replacing:
         new: dict[nn.Module, nn.Module] = {}
         for module in (module for unit in units for module in unit):
             self._held[module] = {name: dict(part._parameters) for name, part in module.named_modules()}
+            self._twins[module] = plain_twin(module)
             self.made[module] = new[module] = self._make(module)
         self.model = replace_modules(self.model, new.get)
 
@@ -89,7 +94,27 @@ class Replacing:
             answer = shape_of(run(self.model, self._inputs))
         except Exception as error:
             return f"{NO_RUN} ({last_line(error)}{explanation(error)})"
-        return "" if answer == self._answer else "with them replaced the model answers in other shapes or types"
+        if answer != shape_of(self._answer):
+            return "with them replaced the model answers in other shapes or types"
+        return OTHER_PATH if self._takes_other_path() else ""
+
+    def _takes_other_path(self) -> bool:
+        """Whether the model answers otherwise though each layer computes what it did; one that does not repeat itself
+        tells nothing."""
+        twins = {new: twin for module, new in self.made.items() if (twin := self._twins[module]) is not None}
+        if len(twins) < len(self.made):
+            return False
+        with computing_as(twins):
+            answer = _seeded_run(self.model, self._inputs)
+            return is_other(self._answer, answer) and not is_other(answer, _seeded_run(self.model, self._inputs))
+
+
+def _seeded_run(model: nn.Module, inputs: Inputs) -> Any:
+    import torch
+
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        return run(model, inputs)
 
 
 def run(model: nn.Module, inputs: Inputs) -> Any:

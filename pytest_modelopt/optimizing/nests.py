@@ -163,17 +163,20 @@ def cut(batch: Any, rows: slice | int) -> Any:
     return batch if inner is None else rebuilt(batch, {name: cut(part, rows) for name, part in inner.items()})
 
 
-def joined(batches: list[Any]) -> Any:
-    """Several batches of one form as one, in memory of its own.
+def joined(batches: list[Any], made: dict[Any, Any] | None = None) -> Any:
+    """Several batches of one form as one, in memory of its own. `made`: parts that were joined before, by their places.
 
     Raises:
         RuntimeError, ValueError: they do not fit together.
     """
     import torch
 
-    first = batches[0]
+    first, made = batches[0], {} if made is None else made
     if isinstance(first, torch.Tensor):
-        return torch.cat(batches)
+        same = tuple(map(_place, batches))
+        if same not in made:
+            made[same] = torch.cat(batches)
+        return made[same]
     if isinstance(first, list):
         return [copy.deepcopy(entry) for batch in batches for entry in batch]
     opened = [_opened(batch) for batch in batches]
@@ -183,7 +186,16 @@ def joined(batches: list[Any]) -> Any:
         return first
     if any(inner is None or inner.keys() != opened[0].keys() for inner in opened):
         raise ValueError("they do not hold the same")
-    return rebuilt(first, {name: joined([inner[name] for inner in opened if inner]) for name in opened[0]})
+    return rebuilt(first, {name: joined([inner[name] for inner in opened if inner], made) for name in opened[0]})
+
+
+def _place(tensor: torch.Tensor) -> Any:
+    """Equal for tensors that are the same numbers in memory, whatever objects they are."""
+    import torch
+
+    if tensor.layout is not torch.strided or tensor.is_conj() or tensor.is_neg():
+        return id(tensor)
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _opened(batch: Any) -> dict[Any, Any] | None:

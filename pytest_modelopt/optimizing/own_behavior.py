@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line, total_bytes
 from pytest_modelopt.optimizing.fused_path import fused_layers, unfused
+from pytest_modelopt.optimizing.hook_writes import REMEDY, hook_writes
 from pytest_modelopt.optimizing.uncompiled import step_by_step
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ PASSED_BY = (
     "torch's fused path of their TransformerEncoderLayer passes by a `forward` of one of its parts, which would take "
     "effect step by step; delete it in the factory to have them changed"
 )
+WRITE_ONCE = "write them once in the factory"
+WEIGHTS = ("weight", "bias")
+"""How the names of weights begin that a hook has made plain attributes of."""
 CALLING = frozenset({"forward", "_call_impl", "_slow_forward", "_compiled_call_impl"})
 
 
@@ -43,6 +47,7 @@ def own_behavior(
     Where one line of code makes the layer a plain one, the reason says it. `hooks_stay`: the recipe changes the weight
     only, and the hooks are called as before.
     """
+    modules = list(modules)
     found: dict[nn.Module, str] = {}
     by_fused_path = _passed_by(model)
     plain: dict[nn.Module, nn.Module] = {}
@@ -53,9 +58,45 @@ def own_behavior(
             reason = "they carry forward hooks, which would be lost; remove the hooks in the factory to have it changed"
         if reason or module in by_fused_path:
             found[module] = reason or PASSED_BY
-        elif not hooked and (twin := _plain(module)) is not None:
+        elif not hooked and (twin := plain_twin(module)) is not None:
             plain[module] = twin
-    return found | answering_otherwise(model, inputs, plain)
+    # of `max_norm`, which makes every call write, each recipe has a reason of its own
+    before = {m: _weights(m) for m in modules if m not in found and getattr(m, "max_norm", None) is None}
+    found |= answering_otherwise(model, inputs, plain) if before or plain else {}
+    written = [module for module, weights in before.items() if _weights(module) != weights]
+    return found | _written(model, inputs, written)
+
+
+def _weights(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Which tensors are the module's weights, where their numbers are, and how often they were written to."""
+    held = {**module._parameters, **{name: value for name, value in vars(module).items() if name.startswith(WEIGHTS)}}
+    return {
+        name: (id(tensor), tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+        for name, tensor in held.items()
+        if _is_plain_tensor(tensor)
+    }
+
+
+def _is_plain_tensor(value: Any) -> bool:
+    import torch
+    from torch import nn
+
+    return type(value) in (torch.Tensor, nn.Parameter)
+
+
+def _written(model: nn.Module, inputs: Inputs, modules: list[nn.Module]) -> dict[nn.Module, str]:
+    """The reason for modules whose weights a call of the model writes: who replaces them loses that."""
+    hooks = hook_writes(model, inputs) if modules else []
+    names = {module: f"{name}." for name, module in model.named_modules()}
+    by_hooks = {
+        module: [str(hook) for hook in hooks if any(name.startswith(names[module]) for name in hook.tensors)]
+        for module in modules
+    }
+    return {
+        module: f"{(*told, 'the model writes their weights in each call')[0]}, and the weights of what would be put in "
+        f"their place are no tensors to write to: {REMEDY if told else WRITE_ONCE}"
+        for module, told in by_hooks.items()
+    }
 
 
 def of_classes(model: nn.Module, names: Iterable[str]) -> list[nn.Module]:
@@ -129,7 +170,7 @@ def _passed_by(model: nn.Module) -> set[nn.Module]:
     return {part for layer in fused_layers(model) if any(map(own_forward, layer.modules())) for part in layer.modules()}
 
 
-def _plain(module: nn.Module) -> nn.Module | None:
+def plain_twin(module: nn.Module) -> nn.Module | None:
     """A new object of the same class with the same settings and weights, and nothing else of the instance's own."""
     from torch import nn
 
@@ -142,7 +183,7 @@ def _plain(module: nn.Module) -> nn.Module | None:
     buffers = {name: _ordinary(tensor) for name, tensor in module._buffers.items()}
     vars(twin).update(_parameters=parameters, _buffers=buffers)
     twin._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
-    children = {name: child and _plain(child) for name, child in module._modules.items()}
+    children = {name: child and plain_twin(child) for name, child in module._modules.items()}
     vars(twin).update(_modules=children)
     if isinstance(module, nn.RNNBase):
         if not all(name in module._parameters for name in module._flat_weights_names):
@@ -192,13 +233,12 @@ def answering_otherwise(model: nn.Module, inputs: Inputs, plain: dict[nn.Module,
             if not same:
                 differing[module] = "a plain layer with their weights gives other answers to what they get"
 
-    if plain:
-        devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-        with torch.random.fork_rng(devices), torch.no_grad(), unfused():
-            with _watched(plain, note), step_by_step():  # a compiler would look into what watches
-                call(model, inputs)
-            while calls:  # now that no module is at work that may have patched torch for the time of its call
-                compare(*calls.pop(0))
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices), torch.no_grad(), unfused():
+        with _watched(plain, note), step_by_step():  # a compiler would look into what watches
+            call(model, inputs)
+        while calls:  # now that no module is at work that may have patched torch for the time of its call
+            compare(*calls.pop(0))
     return differing
 
 

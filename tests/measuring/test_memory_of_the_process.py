@@ -113,6 +113,13 @@ class SharedPages(Plain):
         pages[:] = bytes(range(1, 256)) * 1204 + bytes(180)
         setattr(ctypes, "_kept_" + str(id(self)), pages)
 
+class MemoryFile(Plain):
+    '''Written, and never mapped.'''
+    def start(self):
+        self.engine = os.memfd_create("of_ours")
+        for _ in range(64):
+            os.write(self.engine, bytes(2**16))
+
 class Answers(Plain):
     '''Asks somebody else in each call.'''
     def forward(self, x):
@@ -177,6 +184,7 @@ class Wide(Plain):
         self.body = nn.Sequential(nn.Linear(32, 8192), nn.ReLU(), nn.Linear(8192, 4))
 
 def wide(): return Wide().eval()
+def memory_file(): return MemoryFile().eval()
 def shared_pages(): return SharedPages().eval()
 def child(): return Child().eval()
 def child_of_each_call(): return ChildOfEachCall().eval()
@@ -283,6 +291,7 @@ def sides(
         ("fewer_small_objects", 42_000 * (64 + 32 + 64)),
         ("maps", 300 * KIB),
         ("shared_pages", 300 * KIB),
+        ("memory_file", 4 * MIB),
         ("anonymous_pages", 6 * MIB),
         ("threads", 32 * MIB),
         ("temporary", 16 * MIB),

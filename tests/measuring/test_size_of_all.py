@@ -16,6 +16,7 @@ from torch import nn
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import opened_files, size
+from pytest_modelopt.measuring.worker.kernel_watches import FoldersOfProject
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
 from pytest_modelopt.measuring.worker.program_files import load_file
 from pytest_modelopt.optimizing.expression import parse
@@ -75,6 +76,21 @@ class Computed(InC):
         return {k: v for k, v in self.__dict__.items() if k not in ("table", "file")}
     def __setstate__(self, state):
         self.__dict__.update(state, file=str(HERE / "".join(["weights", ".bin"]))); self.read()
+
+class MapsComputed(Computed):
+    '''No read, no map that is left, no name: the C library has shown it all for a moment.'''
+    def read(self):
+        libc = ctypes.CDLL(None)
+        libc.mmap.restype, libc.munmap.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t]
+        descriptor = libc.open(os.fsencode(self.file), 0)
+        address = libc.mmap(None, ctypes.c_size_t(80_000), 1, 2, descriptor, ctypes.c_long(0))
+        libc.close(descriptor)
+        self.table = torch.tensor(list((ctypes.c_float * 20_000).from_address(address))[:2])
+        libc.munmap(address, 80_000)
+
+class Elsewhere(Computed):
+    def __setstate__(self, state):
+        self.__dict__.update(state, file=str(HERE.parent / "".join(["weights", ".bin"]))); self.read()
 
 class Imports(Computed):
     '''An installed package reads much while it is imported.'''
@@ -146,7 +162,10 @@ def reads(): return ready(Reads)
 def reads_in_call(): return ready(ReadsInCall)
 def maps(): return ready(Maps)
 def in_c(): return ready(InC)
-def computed(): return ready(Computed)
+def maps_computed(): return ready(MapsComputed)
+def elsewhere():
+    (HERE.parent / "weights.bin").write_bytes(bytes(80_000))
+    return ready(Elsewhere)
 def imports(): return ready(Imports)
 def kept_open(): return ready(KeptOpen)
 def renamed(): return ready(Renamed)
@@ -171,6 +190,12 @@ def data():
     return torch.zeros(8, 4), torch.zeros(8, dtype=torch.long)
 """
 RECIPE = "prune-unstructured(ratio=0.5)"
+IN_PROJECT = pytest.param(
+    "maps_computed",
+    marks=pytest.mark.skipif(
+        not FoldersOfProject([str(Path(__file__).parent)]).is_watching, reason="the kernel tells of no own opens here"
+    ),
+)
 
 
 @pytest.fixture
@@ -199,7 +224,7 @@ def sides(runner: Runner, folder: Path, model: str) -> tuple[Measurement, Measur
     return case.reference, case.variant
 
 
-@pytest.mark.parametrize("model", ["reads", "reads_in_call", "maps", "in_c", "renamed"])
+@pytest.mark.parametrize("model", ["reads", "reads_in_call", "maps", "in_c", "renamed", IN_PROJECT])
 def test_a_file_that_is_read_belongs_to_the_size(runner: Runner, tmp_path: Path, model: str) -> None:
     for side in sides(runner, tmp_path, model):
         read = (tmp_path / ("weights.bin.pt" if model == "reads_in_call" else "weights.bin")).stat().st_size
@@ -223,7 +248,9 @@ def test_a_database_is_known_by_its_address(runner: Runner, tmp_path: Path) -> N
 
 
 def test_the_size_of_what_is_read_from_a_file_that_nobody_can_name_is_not_known(runner: Runner, tmp_path: Path) -> None:
-    for side in sides(runner, tmp_path, "computed"):
+    project = tmp_path / "project"
+    project.mkdir()
+    for side in sides(runner, project, "elsewhere"):
         assert side.size_bytes is None
         assert "KiB from files that no one can name here" in side.unmeasured["size"]
         assert side.memory_bytes is not None

@@ -153,3 +153,14 @@ def test_a_function_named_like_one_that_writes_is_none() -> None:
     model, x = Middle(lambda _, h: tripled_(h) - h).eval(), torch.randn(64, 16)
     original = run(model, x)
     assert relative_error(run(apply("int8-static", model, x).model, x), original) < 0.06
+
+
+def test_a_write_that_shows_in_another_input_is_refused() -> None:
+    class Twice(Middle):
+        def forward(self, x: torch.Tensor, same: Any = None) -> Any:
+            x.div_(4)
+            return super().forward(same.sub_(0.5))
+
+    x = torch.randn(64, 16)
+    with pytest.raises(RecipeError, match="a write in place has to show in a view or under a second name"):
+        apply("int8-static", Twice(lambda _, h: h).eval(), (x, x))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import struct
 import sys
 import tempfile
 import time
@@ -19,6 +17,7 @@ from urllib.request import url2pathname
 from pytest_modelopt import system
 from pytest_modelopt.measuring.installation import is_installed
 from pytest_modelopt.measuring.worker import children_of_c, reads_of_others
+from pytest_modelopt.measuring.worker.kernel_watches import FoldersOfProject, NamedFiles
 
 _opened: dict[str, None] = {}
 """In order: a process runs one variant."""
@@ -31,7 +30,8 @@ _of_nobody = [0]
 _written: set[str] = set()
 _since = [0.0]
 _unexplained = [0]
-_watched_by_kernel: list[_WatchedByKernel] = []
+_named: list[NamedFiles] = []
+_of_project: list[FoldersOfProject] = []
 _NO_WEIGHTS = (".py", ".pyc", ".pyi")
 _CACHES = ("torchinductor_", "torch_extensions", "triton_")
 """What compilers keep for the next process, in the system's temporary folder."""
@@ -49,11 +49,13 @@ SHARED_MEMORY = ("/dev/shm/", "/dev/zero", "/memfd:", "/SYSV")
 """Pages of no file that several processes may have: to the kernel they are a file."""
 
 
-def watch(paths: Iterable[str] = ()) -> None:
-    """Note from now on which files are opened. `paths`: files and folders that the saved variant names."""
+def watch(paths: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
+    """Note from now on which files are opened. `paths`: files and folders that the saved variant names. `folders`: the
+    project's."""
     _note_readers()  # it imports some itself
     _since[0] = time.time()
-    _watched_by_kernel.append(_WatchedByKernel(paths))
+    _named.append(NamedFiles(paths))
+    _of_project.append(FoldersOfProject(folders))
     sys.addaudithook(_note_event)
     reads_of_others.watch()
 
@@ -65,8 +67,7 @@ def noted() -> tuple[str, ...]:
 def shipped_with(own: set[str], mapped_before: set[str]) -> dict[str, int]:
     """Bytes of each file that a variant needs beside the one it is saved in: what was opened since `watch`, or mapped
     since then, and is neither of the installation, nor source, nor written by this process itself. `own` are ours."""
-    for kernel in _watched_by_kernel:
-        kernel.note()
+    _note_what_the_kernel_tells()
     found: dict[str, int] = {}
     for path in (*_opened, *(file for file in mapped() if file not in mapped_before)):
         real = os.path.realpath(path)
@@ -100,8 +101,7 @@ def counting(own: Path) -> Iterator[None]:
     yield
     read = _bytes_read() - before
     read += reads_of_others.uncounted(_bytes_of_new_maps() - mapped_before) - uncounted
-    for kernel in _watched_by_kernel:
-        kernel.note()
+    _note_what_the_kernel_tells()
     _note_kept_open()
     _unexplained[0] = read - _known(own) - own.stat().st_size - _of_nobody[0]
 
@@ -126,15 +126,28 @@ def _bytes_read() -> int:
 def read_by_nobody() -> Iterator[None]:
     """What is read meanwhile is nobody's: an installed package may ask other programs when it is imported."""
     before = _bytes_read() - _known()
+    _note_what_the_kernel_tells()
     try:
         yield
     finally:
+        for folders in _of_project:
+            list(folders.opened())
         _of_nobody[0] += max(0, _bytes_read() - _known() - before)
 
 
 def _known(without: Path | None = None) -> int:
     """Bytes of what was noted. Who opens data once may read it twice; source is read once."""
     return sum(size * (1 if path.endswith(_NO_WEIGHTS) else 2) for path, size in _read.items() if path != str(without))
+
+
+def _note_what_the_kernel_tells() -> None:
+    for files in _named:
+        for path in files.opened():
+            _note(path)
+    for folders in _of_project:
+        for path in folders.opened():
+            if path not in _opened:  # else a hook has noted it
+                _note(path)
 
 
 def _size_of(path: str) -> int:
@@ -167,39 +180,6 @@ def _can_be_read(descriptor: str) -> bool:
     with open(f"{system.PROC}/self/fdinfo/{descriptor}", encoding="ascii") as file:  # noqa: PTH123
         flags = next(line.split()[1] for line in file if line.startswith("flags:"))
     return int(flags, 8) & os.O_ACCMODE != os.O_WRONLY
-
-
-class _WatchedByKernel:
-    """Files, and those in folders, of which the kernel tells whether they are opened: readers in C are seen by no hook.
-    To be given names that the saved variant holds, since the kernel tells of other processes, too."""
-
-    _OPENED, _NONBLOCKING = 0x20, 0o4000
-    _EVENT = struct.Struct("iIII")
-
-    def __init__(self, paths: Iterable[str]) -> None:
-        self._names: dict[int, str] = {}
-        self._events = -1
-        if not system.HAS_INOTIFY:
-            return
-        libc = ctypes.CDLL(None)
-        self._events = libc.inotify_init1(self._NONBLOCKING)
-        for path in sorted(paths):
-            watch = libc.inotify_add_watch(self._events, os.fsencode(path), self._OPENED)
-            if watch >= 0:
-                self._names[watch] = path
-
-    def note(self) -> None:
-        """Note what was opened since the last time."""
-        content = b""
-        with contextlib.suppress(OSError):  # nothing, or the kernel does not look
-            while more := os.read(self._events, 2**16):
-                content += more
-        while content:
-            watch, _, _, length = self._EVENT.unpack_from(content)
-            name = os.fsdecode(content[self._EVENT.size : self._EVENT.size + length].rstrip(b"\0"))
-            content = content[self._EVENT.size + length :]
-            if watch in self._names:
-                _note(os.path.join(self._names[watch], name) if name else self._names[watch])  # noqa: PTH118
 
 
 def _is_of_nobody(path: str) -> bool:
@@ -289,12 +269,17 @@ def mapped() -> list[str]:
 
 def _maps() -> list[tuple[str, int]]:
     """Path and bytes of each part of a file that is mapped."""
+    lines = (line for line in lines_of_maps() if "/" in line)
+    places = ((line[line.index("/") :], line.split(" ", 1)[0].split("-")) for line in lines)
+    return [(path, int(stop, 16) - int(start, 16)) for path, (start, stop) in places]
+
+
+def lines_of_maps() -> list[str]:
+    """What the kernel tells of each map of this process; empty where it tells nothing."""
     try:
-        lines = (system.PROC / "self" / "maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        return (system.PROC / "self" / "maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return []
-    places = ((line[line.index("/") :], line.split(" ", 1)[0].split("-")) for line in lines if "/" in line)
-    return [(path, int(stop, 16) - int(start, 16)) for path, (start, stop) in places]
 
 
 def _bytes_of_new_maps() -> int:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pytest_modelopt.optimizing.answers import other_answers
 from pytest_modelopt.optimizing.bisection import in_words, settle
 from pytest_modelopt.optimizing.calling import Inputs, call
-from pytest_modelopt.optimizing.describe import last_line, modules_in_words, user_line
+from pytest_modelopt.optimizing.describe import modules_in_words
+from pytest_modelopt.optimizing.fx_tracing import traced
 from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior
-from pytest_modelopt.optimizing.quantization.int8_static import defaults_of_absent_arguments
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe, RecipeError
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe
 from pytest_modelopt.optimizing.sharing import replace_modules, tied_parameters
-from pytest_modelopt.optimizing.uncompiled import advice, uncompiled
+from pytest_modelopt.optimizing.uncompiled import uncompiled
 
 if TYPE_CHECKING:
     import torch
@@ -80,15 +80,9 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.Graph:
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
             return isinstance(m, kinds) or super().is_leaf_module(m, module_qualified_name)
 
-    try:
-        return Calls().trace(model, concrete_args=defaults_of_absent_arguments(model, inputs) or None)
-    except Exception as error:
-        reason = advice(error) or f"{user_line(error)}: {last_line(error)}"
-        raise RecipeError(
-            f"fold-batchnorm needs a model that torch.fx can trace, to see what each batch norm follows, and "
-            f"{type(model).__name__} is not{reason}; compile(freezing=true) folds batch "
-            "norms without such a trace"
-        ) from error
+    needs = "fold-batchnorm needs a model that torch.fx can trace, to see what each batch norm follows"
+    otherwise = "compile(freezing=true) folds batch norms without such a trace"
+    return traced(Calls, model, inputs, needs, otherwise)
 
 
 def _dimensions(model: nn.Module, inputs: Inputs) -> dict[nn.Module, int]:

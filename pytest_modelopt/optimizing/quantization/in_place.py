@@ -16,12 +16,24 @@ if TYPE_CHECKING:
 
 def use_what_writes_answer(graph: fx.Graph, model: nn.Module) -> None:
     """Let whatever comes after a write in place use the write's answer in the place of the tensor written to."""
+    _read_once_what_is_written(graph, model)
     before: set[fx.Node] = set()
     for node in graph.nodes:
         before.add(node)
         written = _written(node, model)
         if written is not None:
             written.replace_all_uses_with(node, delete_user_cb=lambda user: user not in before)
+
+
+def _read_once_what_is_written(graph: fx.Graph, model: nn.Module) -> None:
+    """Let a weight or buffer that is written to be one node: torch.fx makes one wherever the code names it."""
+    written = {_written(node, model) for node in graph.nodes}
+    names = {node.target for node in written if node is not None and node.op == "get_attr"}
+    first: dict[Any, fx.Node] = {}
+    for node in list(graph.find_nodes(op="get_attr")):
+        if node.target in names and first.setdefault(node.target, node) is not node:
+            node.replace_all_uses_with(first[node.target])
+            graph.erase_node(node)
 
 
 def _written(node: fx.Node, model: nn.Module) -> fx.Node | None:
@@ -86,7 +98,10 @@ def cut_at_observers(prepared: fx.GraphModule) -> fx.GraphModule:
             with graph.inserting_before(user):
                 user.replace_input_with(node, graph.call_function(copied, (observed,)))
         graph.erase_node(node)
-    return GraphModule(prepared, graph)
+    module = GraphModule(prepared, graph)
+    module.graph.eliminate_dead_code()  # as the conversion does: also of a write whose answer nobody uses
+    module.recompile()
+    return module
 
 
 def copied(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import contextlib
 import re
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,8 +13,11 @@ from pytest_modelopt.optimizing.answers import other_answers
 from pytest_modelopt.optimizing.bisection import in_words
 from pytest_modelopt.optimizing.calibrating import fewer_batches, require_calibration, run_observers
 from pytest_modelopt.optimizing.calling import Inputs, call
-from pytest_modelopt.optimizing.describe import last_line, modules_in_words, total_bytes, user_line
+from pytest_modelopt.optimizing.describe import last_line, modules_in_words, total_bytes
 from pytest_modelopt.optimizing.fused_path import unfused
+from pytest_modelopt.optimizing.fx_tracing import defaults_of_absent_arguments, traced_whole
+from pytest_modelopt.optimizing.hook_writes import told_hook_writes
+from pytest_modelopt.optimizing.nests import mapped
 from pytest_modelopt.optimizing.own_behavior import named, own_behavior
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.quantization.in_place import cut_at_observers, use_what_writes_answer
@@ -22,7 +25,7 @@ from pytest_modelopt.optimizing.quantization.no_floats import without_observers_
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe, RecipeError
 from pytest_modelopt.optimizing.runtimes.exporting import refuse_other_precisions
 from pytest_modelopt.optimizing.sharing import tied_parameters
-from pytest_modelopt.optimizing.uncompiled import advice, step_by_step, uncompiled
+from pytest_modelopt.optimizing.uncompiled import step_by_step, uncompiled
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -62,9 +65,9 @@ class Int8Static(LayerRecipe):
             own = own_behavior(model, context.example_inputs, context.free(_called_layers(graph)))
             read = {module: READ for module in context.free(_read_layers(graph)) if module not in own}
             kept = _fenced(graph, {*own, *read, *context.kept})
-            answers = _answers(model, context.example_inputs)
+            expected = _expected(model, context.example_inputs)
             prepared = _prepared(quantize_fx, graph, engine, context.example_inputs, [*tied, *kept])
-            _require_the_same(answers, model, prepared, context.example_inputs)
+            _require_the_same(model, prepared, expected)
             seen = run_observers(prepared, context, self.recipe_name, self.batches)
             converted = _without_fences(quantize_fx.convert_fx(prepared))
         for name, module in unused.items():
@@ -152,14 +155,10 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
     from torch.ao.quantization.fx.tracer import QuantizationTracer
     from torch.fx import GraphModule
 
+    otherwise = "int8-dynamic needs no tracing, and onnxruntime-int8-static traces otherwise"
+    needs = "int8-static needs a model that torch.fx can trace"
+    graph = traced_whole(lambda: QuantizationTracer([], []), model, inputs, needs, otherwise)
     defaults = defaults_of_absent_arguments(model, inputs)
-    try:
-        graph = QuantizationTracer([], []).trace(model, concrete_args=defaults or None)
-    except Exception as error:
-        raise RecipeError(
-            f"int8-static needs a model that torch.fx can trace, and {type(model).__name__} is not"
-            f"{_reason(model, error)}; int8-dynamic needs no tracing, and onnxruntime-int8-static traces otherwise"
-        ) from error
     specialized = re.compile(f"({'|'.join(map(re.escape, defaults))})_\\d+")
     for node in [node for node in graph.nodes if node.op == "placeholder" and specialized.fullmatch(str(node.target))]:
         if defaults:
@@ -182,36 +181,11 @@ def _let_copy(node: fx.Node) -> None:
         node.kwargs = {"shape": node.kwargs["size"]}
 
 
-def _reason(model: nn.Module, error: Exception) -> str:
-    if hasattr(
-        type(model).forward, "__wrapped__"
-    ):  # as in Hugging Face's models; torch's own message is about bytecode
-        return ": a decorator stands around its forward, which torch.fx cannot look through"
-    return advice(error) or f"{user_line(error)}: {last_line(error)}"
-
-
 def _erase_with_users(node: fx.Node) -> None:
     """Erase an argument that is fixed at its default, with the assertions that FX made of it."""
     for user in list(node.users):
         _erase_with_users(user)
     node.graph.erase_node(node)
-
-
-def defaults_of_absent_arguments(model: nn.Module, inputs: Inputs) -> dict[str, Any]:
-    """Parameters of `forward` that the inputs do not give, with their defaults."""
-    signature = inspect.signature(model.forward)
-    try:
-        if isinstance(inputs, Mapping):
-            bound = signature.bind_partial(**inputs)
-        else:
-            bound = signature.bind_partial(*(inputs if type(inputs) is tuple else (inputs,)))
-    except TypeError:
-        return {}
-    return {
-        name: parameter.default
-        for name, parameter in signature.parameters.items()
-        if name not in bound.arguments and parameter.default is not parameter.empty
-    }
 
 
 def _prepared(quantize_fx: Any, graph: fx.GraphModule, engine: str, inputs: Inputs, excluded: list[str]) -> nn.Module:
@@ -240,7 +214,28 @@ def _answers(model: nn.Module, inputs: Inputs) -> Any:
         return call(model, inputs)
 
 
-def _require_the_same(answers: Any, model: nn.Module, prepared: Any, inputs: Inputs) -> None:
+def _expected(model: nn.Module, inputs: Inputs) -> list[tuple[Inputs, Any]]:
+    """The measured inputs and others of their sizes, each with what the model answers to them.
+
+    The measured ones are called last: what a call writes into the model is then of them, and a graph that does not
+    write it, but reads it, answers the others wrong.
+    """
+    others = mapped(inputs, _other_numbers)
+    found = []
+    with contextlib.suppress(Exception):  # not every model takes any numbers
+        found.append((others, _answers(model, others)))
+    return [(inputs, _answers(model, inputs)), *found]
+
+
+def _other_numbers(value: Any) -> Any:
+    import torch
+
+    if not isinstance(value, torch.Tensor) or not value.ndim:
+        return value
+    return value * 0.5 if value.is_floating_point() else value.flip(-1)
+
+
+def _require_the_same(model: nn.Module, prepared: Any, expected: list[tuple[Inputs, Any]]) -> None:
     """What was traced answers as the model, whatever the converted graph copies.
 
     Raises:
@@ -248,24 +243,39 @@ def _require_the_same(answers: Any, model: nn.Module, prepared: Any, inputs: Inp
     """
     from torch.utils import _pytree
 
-    try:
-        traced = _answers(cut_at_observers(prepared), inputs)
-    except Exception as error:
-        raise RecipeError(
-            f"int8-static: the graph that torch.fx traced of {type(model).__name__} does not run on the measured "
-            f"inputs: {last_line(error)}"
-        ) from error
-    if len(_pytree.tree_leaves(traced)) != len(_pytree.tree_leaves(answers)):
-        return  # torch.fx gives back other containers than some models do, of which no tree is known
-    how_far = other_answers(answers, traced)
-    if how_far and not other_answers(answers, _answers(model, inputs)):
-        raise RecipeError(
-            f"int8-static: even before it is quantized, the graph that torch.fx traced of {type(model).__name__} "
-            f"answers otherwise than the model once its steps work on copies, as quantized steps do (the answers "
-            f"{how_far}): so it is where a write in place has to show in a view or under a second name, and where "
-            f"forward does more than torch.fx sees; write such lines out of place, or take int8-dynamic, which needs "
-            f"no tracing"
-        )
+    name = type(model).__name__
+    for number, (inputs, answers) in enumerate(expected):
+        try:
+            traced = _answers(cut_at_observers(prepared), inputs)
+        except Exception as error:
+            raise RecipeError(
+                f"int8-static: the graph that torch.fx traced of {name} does not run on "
+                f"{'inputs with other numbers' if number else 'the measured inputs'}: {last_line(error)}"
+            ) from error
+        if len(_pytree.tree_leaves(traced)) != len(_pytree.tree_leaves(answers)):
+            return  # torch.fx gives back other containers than some models do, of which no tree is known
+        how_far = other_answers(answers, traced)
+        if how_far and not other_answers(answers, _answers(model, inputs)):
+            raise RecipeError(f"int8-static: {(_frozen if number else _copying)(model, inputs, how_far)}")
+
+
+def _copying(model: nn.Module, _: Inputs, how_far: str) -> str:
+    return (
+        f"even before it is quantized, the graph that torch.fx traced of {type(model).__name__} "
+        f"answers otherwise than the model once its steps work on copies, as quantized steps do (the answers "
+        f"{how_far}): so it is where a write in place has to show in a view or under a second name, and where "
+        f"forward does more than torch.fx sees; write such lines out of place, or take int8-dynamic, which needs "
+        f"no tracing"
+    )
+
+
+def _frozen(model: nn.Module, inputs: Inputs, how_far: str) -> str:
+    by_hooks = told_hook_writes(model, inputs) or "Compute it from the inputs in forward, and keep it nowhere"
+    return (
+        f"the graph that torch.fx traced of {type(model).__name__} answers otherwise than the model to inputs with "
+        f"other numbers (the answers {how_far}): a call of the model writes what it then reads, and the graph reads "
+        f"what was written last. {by_hooks}; or take int8-dynamic, which needs no tracing"
+    )
 
 
 def _opaque_leaves(graph: fx.GraphModule) -> list[nn.Module]:

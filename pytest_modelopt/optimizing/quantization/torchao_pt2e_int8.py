@@ -192,9 +192,11 @@ def _unused_weights(model: nn.Module, graph: fx.GraphModule) -> dict[str, nn.Par
 
 def _converted(prepared: fx.GraphModule) -> fx.GraphModule:
     """The graph with int8 weights, and without the float ones that it does not use any more."""
+    import torch
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
-    converted: fx.GraphModule = convert_pt2e(prepared)
+    with torch.no_grad():  # it computes what is constant, in which the model may write a weight
+        converted: fx.GraphModule = convert_pt2e(prepared)
     for node in converted.graph.nodes:
         if node.op == "get_attr" and not node.users:
             converted.graph.erase_node(node)

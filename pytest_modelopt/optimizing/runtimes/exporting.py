@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import author_name, root_cause, user_line
 from pytest_modelopt.optimizing.fused_path import unfused
+from pytest_modelopt.optimizing.hook_writes import told_hook_writes
 from pytest_modelopt.optimizing.recipe import Context, NoExamplesFirst, RecipeError
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def export(
                 f"{recipe_name} needs a model that torch.export can trace, and {type(model).__name__} is not"
                 f"{user_line(error)}: {root_cause(error)}"
             )
+            if by_hooks := told_hook_writes(model, inputs):
+                told = f"{told} {by_hooks}"
             if _FIRST_IS_FIXED.search(str(error)):
                 raise NoExamplesFirst(
                     f"{told} The first dimension of each input is left open for the number of examples: give the model "

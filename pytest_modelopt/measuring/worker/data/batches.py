@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
 from pytest_modelopt.optimizing.calling import Inputs
-from pytest_modelopt.optimizing.nests import PLAIN, cut, held, joined, mapped, sizes, tensors
+from pytest_modelopt.optimizing.nests import PLAIN, cut, held, mapped, sizes, tensors
+from pytest_modelopt.optimizing.own_memory import joined_in_own_memory
 
 SCORING_BATCH = 64
 """Examples per batch where the data does not come in batches of its own."""
@@ -408,7 +409,7 @@ def first_examples(source_batches: Iterable[Batch], count: int, what: str) -> tu
     if have < count:
         raise VariantError(f"`batch_size` is {count} but the {what} holds only {have} examples")
     try:
-        return joined(collected), count
+        return joined_in_own_memory(collected), count
     except (RuntimeError, ValueError) as error:
         raise VariantError(
             f"the first examples of the {what} cannot be put into one batch of {count}: {error_text(error)}; "

@@ -20,7 +20,8 @@ from pytest_modelopt.measuring.worker.data.hashing import HASH_BYTES, Fingerprin
 from pytest_modelopt.measuring.worker.data.known_targets import TargetsSeen
 from pytest_modelopt.measuring.worker.loading import same_random_state
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
-from pytest_modelopt.optimizing.nests import cut, mapped
+from pytest_modelopt.optimizing.nests import cut
+from pytest_modelopt.optimizing.own_memory import in_own_memory
 from pytest_modelopt.results.figures import format_bytes
 
 MOST_BYTES = 4 * 1024**3
@@ -199,7 +200,7 @@ class _Written:
 def _packed(batch: Batch) -> bytes:
     """A batch behind its length. Tensors are copied: a view would be saved with all that it is a view of."""
     buffer = io.BytesIO()
-    content = {"inputs": _copied(batch.inputs), "targets": _copied(batch.targets), "stated": batch.stated}
+    content = {"inputs": in_own_memory(batch.inputs), "targets": in_own_memory(batch.targets), "stated": batch.stated}
     if has_objects := not _is_data(batch.inputs):
         size.write(content, buffer)  # of the project's own classes
     else:
@@ -221,10 +222,6 @@ def _is_data(value: Any) -> bool:
     if type(value) is dict:
         return all(type(key) in (str, int) and _is_data(part) for key, part in value.items())
     return type(value) in (torch.Tensor, str, bool, int, float, type(None))
-
-
-def _copied(value: Any) -> Any:
-    return mapped(value, lambda leaf: leaf.cpu().clone() if isinstance(leaf, torch.Tensor) else leaf)
 
 
 # --- what the workers of a model's variants do -----------------------------------------------------------------------

@@ -24,7 +24,7 @@ from torch.fx import GraphModule
 from pytest_modelopt.measuring.installation import is_installed
 from pytest_modelopt.measuring.protocol import Balance
 from pytest_modelopt.measuring.worker import opened_files, size
-from pytest_modelopt.measuring.worker.memory import process_counters, process_memory, tensor_meter
+from pytest_modelopt.measuring.worker.memory import process_counters, process_memory, tensor_meter, unmapped_memory
 from pytest_modelopt.measuring.worker.other_processes import OtherProcesses
 from pytest_modelopt.optimizing.calling import Inputs, Run, call
 from pytest_modelopt.optimizing.uncompiled import is_dynamo_here, step_by_step
@@ -67,7 +67,7 @@ def balance(model: Path, inputs: Path, runtime: str | None, shipped: Sequence[st
     process_memory.import_libraries(model, runtime)
     gc.collect()
     mapped = set(opened_files.mapped())
-    opened_files.watch(process_memory.paths_named_in(model))
+    opened_files.watch(process_memory.paths_named_in(model), _folders_of_project())
     others = OtherProcesses()
     # Compiling takes seconds, and megabytes that are nobody's numbers; the weights are the same without it.
     with torch.inference_mode(), _without_compiler():
@@ -81,6 +81,12 @@ def balance(model: Path, inputs: Path, runtime: str | None, shipped: Sequence[st
         other_processes=others.named(),
         unnamed_bytes=unnamed if unnamed > (OF_READS_OF_RUNTIME if runtime or found.runtime else OF_READS) else 0,
     )
+
+
+def _folders_of_project() -> list[str]:
+    """Where Python looks for the project's modules, and where its relative names begin."""
+    places = (os.path.abspath(place) for place in (os.getcwd(), *sys.path))  # noqa: PTH100, PTH109
+    return [place for place in dict.fromkeys(places) if os.path.isdir(place) and not is_installed(f"{place}/file")]  # noqa: PTH112
 
 
 @contextlib.contextmanager
@@ -118,6 +124,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
     files_before, imported_before = process_counters.mapped_files(), set(sys.modules)
     process_counters.keep_no_freed_blocks()
     process_counters.give_back_free_memory()  # else what was freed before would look like the model's, or hide it
+    unmapped_before = unmapped_memory.held()
     before, imports_before = process_counters.read(), process_counters.pages_of_imports()
     with process_counters.without_imports():
         loaded = _load_and_call(model, example, others, runtime, run)
@@ -135,6 +142,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
         objects = _room_for_objects(list(loaded.modules()), imported_before)
         padding, packed = sum(map(_packing_bytes, walk.packed)), _OF_PACKED * len(walk.packed)
         files = _unexplained_files(walk.ranges(), files_before)
+        unmapped = unmapped_memory.unmapped_bytes(unmapped_before)
         in_call = _unexplained_in_call(partial(run, loaded, example))
         del walk  # it keeps what it unpacked
         gc.collect()
@@ -152,6 +160,7 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
         (after.anonymous - before.anonymous - max(total, allocated), pages),
         (after.objects - before.objects, objects),
         (files, OF_FILES),
+        (unmapped, OF_FILES),
         (in_call, OF_CALL),
     )
     hidden = max((unexplained for unexplained, room in books if unexplained > room), default=0)

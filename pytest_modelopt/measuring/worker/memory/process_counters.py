@@ -28,6 +28,8 @@ _SELF = system.PROC / "self"
 _LEAST_MAPPED = 64 * 1024
 """A library's constants are smaller."""
 _OBJECTS = re.compile(rb"# bytes in allocated blocks +=\s+([\d,]+)")
+_OF_NO_FILE = ("Anonymous:", "Private_Hugetlb:", "Shared_Hugetlb:")
+"""What the kernel calls resident pages of no file; huge ones that are reserved stand by themselves."""
 _OF_PAGES, _OF_THREADS_PAGES = 4 * 1024**2, 128 * 1024  # of each thread
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _RETURNED_BLOCK = -1, -3, 128 * 1024
 """Parameters of glibc's mallopt, and the bytes that are their values when a process starts."""
@@ -106,7 +108,7 @@ def allocated_bytes() -> int:
 
 def _anonymous() -> int:
     lines = (_SELF / "smaps_rollup").read_text(encoding="ascii").splitlines()
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(_OF_NO_FILE))
 
 
 def small_objects() -> int:

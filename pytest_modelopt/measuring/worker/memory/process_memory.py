@@ -25,7 +25,7 @@ import torch
 from pytest_modelopt import system
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker import size
-from pytest_modelopt.measuring.worker.memory import process_counters
+from pytest_modelopt.measuring.worker.memory import process_counters, unmapped_memory
 from pytest_modelopt.optimizing.calling import Run, call
 from pytest_modelopt.optimizing.runtimes import telemetry
 from pytest_modelopt.optimizing.runtimes.runtime import runtimes
@@ -59,12 +59,14 @@ def peak_bytes(model: Path, inputs: Path, runtime: str | None, run: Run = call) 
     gc.collect()
     room = _room_for_small_objects()
     objects, pages = process_counters.small_objects(), process_counters.anonymous()
+    unmapped_before, unmapped = unmapped_memory.held(), 0
 
     def load_and_call() -> object:
         loaded = load_saved(model, runtime)
         with torch.inference_mode():
             answer = run(loaded, example)
-        nonlocal objects, pages
+        nonlocal objects, pages, unmapped
+        unmapped = unmapped_memory.unmapped_bytes(unmapped_before)
         objects = process_counters.small_objects() - objects
         pages = process_counters.anonymous() - pages
         return loaded, answer  # both are alive while the meter stops
@@ -75,6 +77,7 @@ def peak_bytes(model: Path, inputs: Path, runtime: str | None, run: Run = call) 
     if runtime is None and pages > peak + process_counters.room_for_pages():
         peak = pages  # an allocator that looks mmap up for itself is out of memray's reach
     del room
+    peak += unmapped
     if peak <= 0:
         raise VariantError(f"the peak of the process did not rise above what it was before, as {meter} reads it")
     return peak, meter
