@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from pytest_modelopt.results.verdicts import Limit
 
 
+_EXPERIMENT = "pytest-modelopt"
+
+
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser("report", help="judge a record again and tell it; exit status 1 where it is red")
     parser.add_argument("record", type=Path, help="record.json of an earlier run")
@@ -30,12 +34,19 @@ def add_parser(commands: Commands) -> None:
     shown.add_argument("--markdown", action="store_true", help="print Markdown instead of the terminal's table")
     shown.add_argument("--format", choices=formats.names(), help="print its figures in a form that other programs read")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as one HTML page, too")
+    parser.add_argument(
+        "--mlflow",
+        nargs="?",
+        const=_EXPERIMENT,
+        metavar="EXPERIMENT",
+        help=f"write the figures, tags and the page to MLflow, too (default: the experiment {_EXPERIMENT})",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.cli.judged_records import figures_of, read_judged
-    from pytest_modelopt.reporting import markdown, page, terminal
+    from pytest_modelopt.reporting import markdown, mlflow_runs, page, terminal
     from pytest_modelopt.results.atomic_files import write_text
     from pytest_modelopt.results.run_outcome import record_is_red
 
@@ -46,6 +57,9 @@ def run(options: argparse.Namespace) -> int:
         record = replace(record, strict=record.strict or options.strict)
         if options.html is not None:
             write_text(page.render(record), options.html)
+        if options.mlflow is not None:
+            told = f"MLflow: run {mlflow_runs.log(record, options.mlflow)} in the experiment {options.mlflow}"
+            print(told, file=sys.stderr)
         if options.format is not None:
             text = formats.render(options.format, record)
         elif options.markdown:
