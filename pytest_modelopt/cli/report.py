@@ -89,7 +89,10 @@ def _with_limits_of(budgets_file: Path, root: Path, record: Record) -> Record:
     stated = _stated(budgets)
     unknown = [case.name for case in record.cases if (case.name, case.base is not None) not in stated]
     if unknown:
-        raise ValueError(f"{budgets_file} has no limits for these cases of the record: {', '.join(unknown)}")
+        raise ValueError(
+            f"{budgets_file} has no limits for these cases of the record: {', '.join(unknown)}; name the file that "
+            "it was made with"
+        )
     inference = {model.name: model.inference for model in budgets.models}
     counted = [limits for (_, is_against), limits in stated.items() if record.against is not None or not is_against]
     cases = tuple(

@@ -103,7 +103,7 @@ def other_passes(case: MeasuredCase, verdict: Verdict) -> str:
         return ""
     low, high = found["passes_low"], found["passes_high"]
     if not isinstance(low, float) or not isinstance(high, float):
-        return ", and nobody knows it of other passes"
+        return ", and unknown in other passes"
     ends = (format_figure(case, verdict.limit, end, kept=False) for end in (low, high))
     return f", and {' to '.join(ends)} in other passes"
 

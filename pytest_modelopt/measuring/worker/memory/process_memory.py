@@ -77,7 +77,10 @@ def peak_bytes(model: Path, inputs: Path, runtime: str | None, run: Run = call) 
         peak = pages  # an allocator that looks mmap up for itself is out of memray's reach
     del room
     if peak <= 0:
-        raise VariantError(f"the peak of the process did not rise above what it was before, as {meter} reads it")
+        raise VariantError(
+            f"the peak of the process did not rise above what it was before, as {meter} reads it: the model is too "
+            "small for this meter"
+        )
     return peak, meter
 
 
