@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 BENCH := $(BENCH_VENV)/bin/python -m
 
-.PHONY: env bench-env test unit coverage hooks browser gate lint docs bench release-check schema clean
+.PHONY: env bench-env test unit coverage hooks browser mlflow gate lint docs bench release-check schema clean
 
 env: $(VENV)/.installed
 bench-env: $(BENCH_VENV)/.installed
@@ -63,6 +63,13 @@ browser: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,browser]'
 	$(BIN)/python -m pytest -m browser tests/browser
 
+# Runs on a real server of MLflow, whose 50 packages stay out of the environment that tests and gates.
+mlflow: env
+	test -d .venv-mlflow || $(PYTHON) -m venv .venv-mlflow
+	$(BIN)/python -c 'import site; print(*site.getsitepackages(), sep="\n")' > $$(.venv-mlflow/bin/python -c 'import site; print(site.getsitepackages()[0])')/ours.pth
+	.venv-mlflow/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mlflow]' mlflow
+	.venv-mlflow/bin/python -m pytest -m mlflow tests/reporting/test_mlflow.py
+
 # The project's own pull-request check, and what a user sees: the budgets of example_project. The tests of
 # example_project that need no gate run there, too.
 gate: env
@@ -101,4 +108,4 @@ schema: env
 	$(BIN)/python -m pytest_modelopt.config.schema
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache modelopt-report site
+	rm -rf $(VENV) $(BENCH_VENV) .venv-mlflow .pytest_cache .mypy_cache .ruff_cache modelopt-report site

@@ -1,14 +1,16 @@
 """Pictures of the reports, to be looked at: a comment as GitHub shows it, and a terminal of 80 columns.
 
-    python -m benchmarks.pictures FOLDER [RECORD...]
+    python -m benchmarks.pictures FOLDER [RECORD...] [--only comment]
 
 draws every record of benchmarks/records, or those that are named, with Chromium (Debian: `apt-get install chromium`),
-and says of each comment whether its tables fit. Needs the extra `dev`.
+and says of each comment whether its tables fit. Needs the extra `dev`. Each picture holds the digest of what it shows:
+that in docs/pictures, which README.md shows, is held against its record by a test.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import html
 import re
 import shutil
@@ -19,6 +21,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 from PIL import Image, ImageChops
+from PIL.PngImagePlugin import PngInfo
 
 from pytest_modelopt.cli.comment import comment
 from pytest_modelopt.cli.judged_records import read_judged
@@ -29,6 +32,8 @@ RECORDS = Path(__file__).parent / "records"
 COMMENT_PX = 830
 """Of the text of a comment in a pull request's conversation."""
 COLUMNS = 80
+DIGEST = "digest of the page"
+"""The name of the text in a picture."""
 _HEIGHT_PX = 4000
 _MARGIN_PX = 16
 _FONTS = '-apple-system, "Segoe UI", "Noto Sans", Helvetica, Arial, sans-serif'
@@ -56,6 +61,11 @@ def comment_page(record: Record) -> str:
     return f"<!doctype html><meta charset=utf-8><style>{_STYLE}</style>{text}{_SCRIPT}"
 
 
+def digest(page: str) -> str:
+    """Of what a picture shows."""
+    return hashlib.sha256(page.encode()).hexdigest()
+
+
 def terminal_page(record: Record) -> str:
     """HTML of what a terminal shows."""
     shown = [
@@ -69,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("records", nargs="*", type=Path, default=sorted(RECORDS.glob("*.json")))
+    parser.add_argument("--only", choices=("comment", "terminal"))
     options = parser.parse_args()
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
@@ -77,6 +88,8 @@ def main() -> None:
     for path in options.records:
         record = read_judged(path)
         for name, page in (("comment", comment_page(record)), ("terminal", terminal_page(record))):
+            if options.only not in (None, name):
+                continue
             picture = options.folder / f"{path.stem}-{name}.png"
             title = _draw(browser, page, picture)
             print(f"{picture}" + (f": {title} tables are too wide" if name == "comment" else ""))
@@ -95,7 +108,10 @@ def _draw(browser: str, page: str, picture: Path) -> str:
         whole = drawn.convert("RGB")
     box = ImageChops.difference(whole, Image.new("RGB", whole.size, "white")).getbbox()
     if box is not None:
-        whole.crop((0, 0, whole.width, min(whole.height, box[3] + _MARGIN_PX))).save(picture)
+        whole = whole.crop((0, 0, whole.width, min(whole.height, box[3] + _MARGIN_PX)))
+    told = PngInfo()
+    told.add_text(DIGEST, digest(page))
+    whole.quantize(64).save(picture, optimize=True, pnginfo=told)
     title = re.search("<title>(.*?)</title>", dumped)
     return title[1] if title is not None else ""
 

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from PIL import Image
 
+from benchmarks import pictures
 from documentation.outputs import renewed
+from pytest_modelopt.cli.judged_records import read_judged
 from pytest_modelopt.cli.main import _COMMANDS, parser
 from pytest_modelopt.config.loader import load_budgets
 from pytest_modelopt.limits.catalogue import LIMITS
@@ -161,3 +164,14 @@ def test_every_command_line_is_understood(line: str) -> None:
 @pytest.mark.parametrize(("where", "text"), list(blocks("python")), ids=lambda value: value if len(value) < 40 else "")
 def test_every_python_example_compiles(where: str, text: str) -> None:
     compile(text, where, "exec")
+
+
+def test_the_picture_in_the_readme_shows_what_a_comment_says_today() -> None:
+    """`python -m benchmarks.pictures docs/pictures benchmarks/records/memory.json --only comment` draws it again."""
+    (address,) = re.findall(r"!\[[^\]]+\]\((\S+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    path = address.removeprefix(f"{REPOSITORY}/raw/main/")
+    name = Path(path).stem.removesuffix("-comment")
+    with Image.open(ROOT / path) as picture:
+        shown, width = picture.info[pictures.DIGEST], picture.width
+    assert shown == pictures.digest(pictures.comment_page(read_judged(pictures.RECORDS / f"{name}.json")))
+    assert width == pictures.COMMENT_PX + 2 * 16

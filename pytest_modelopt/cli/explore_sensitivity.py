@@ -41,7 +41,10 @@ def _recipes(options: argparse.Namespace) -> list[Expression]:
     recipes = [parse(text) for text in options.recipe or [DEFAULT]]
     for recipe in recipes:
         if not recipe.can_keep:
-            raise ValueError(f"--sensitivity: {recipe} changes the model as a whole, and cannot keep layers")
+            raise ValueError(
+                f"--sensitivity: {recipe} changes the model as a whole, and not layer by layer; take another "
+                "--recipe, as int8-dynamic"
+            )
     return recipes
 
 

@@ -125,7 +125,9 @@ def require_that_it_can_be_written(output: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"{output} cannot be written: {folder}: {error.strerror}") from None
+        raise ValueError(
+            f"{output} cannot be written: {folder}: {error.strerror}: name another place with --output"
+        ) from None
 
 
 def _refuse_to_overwrite(output: Path) -> None:
@@ -151,7 +153,10 @@ def existing_file(output: Path, root: Path) -> Document:
     opening(document)
     for path in (output.resolve(), output.resolve().parent):
         if not os.access(path, os.W_OK):
-            raise ValueError(f"{output} cannot be changed: {path} cannot be written")
+            raise ValueError(
+                f"{output} cannot be changed: {path} cannot be written: give yourself the right to, or name another "
+                "file with --output"
+            )
     return document
 
 
@@ -281,4 +286,7 @@ def require_that_it_holds(new: Path, root: Path, model: str, record: Record) -> 
         for verdict in case.verdicts:
             if verdict.outcome != "pass":
                 told = format_verdict(case, verdict)
-                raise ValueError(f"a limit that was made would not hold, so nothing was written: {told}")
+                raise ValueError(
+                    f"a limit that was made would not hold, so nothing was written: {told}: run init again, on a "
+                    "quieter machine"
+                )

@@ -62,7 +62,10 @@ def run(options: argparse.Namespace) -> int:
     files = {root / target: _text(source) for source, target in _WRITTEN[options.ci].items()}
     there = [str(file.relative_to(root)) for file in files if _exists(file)]
     if there:
-        raise ValueError(f"{', '.join(there)}: already there, and init overwrites nothing, so nothing was written")
+        raise ValueError(
+            f"{', '.join(there)}: already there, and init overwrites nothing, so nothing was written: change them "
+            "by hand, or move them away"
+        )
     is_left = _exists(root / place)
     if not is_left:
         files[root / place] = _text(shared)

@@ -71,7 +71,10 @@ def status_of(options: argparse.Namespace) -> int:
         tell(_error_text(error), sys.stderr)
         return WRONG_INPUT
     except OSError as error:
-        tell(f"{error.filename}: {error.strerror}" if error.filename else str(error), sys.stderr)
+        from pytest_modelopt.reporting.addresses import with_address
+
+        told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        tell(with_address(told, "usage-file"), sys.stderr)
         return WRONG_INPUT
     return status
 
@@ -94,7 +97,7 @@ def _error_text(error: ValueError) -> str:
             return f"{line[: _LINE_LENGTH - 3]}..."
         # What is wrong goes before where to read of it.
         return line + address if len(line + address) <= _LINE_LENGTH else line
-    return str(error)
+    return with_address(str(error), "usage-command")
 
 
 class _Parser(argparse.ArgumentParser):

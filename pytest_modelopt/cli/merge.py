@@ -56,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
     if options.expect is not None and len(paths) != options.expect:
         given = ", ".join(map(str, paths))
         raise ValueError(
-            f"--expect {options.expect}: {len(paths)} {'was' if len(paths) == 1 else 'were'} given: {given}"
+            f"--expect {options.expect}: {len(paths)} {'was' if len(paths) == 1 else 'were'} given: {given}; name "
+            "the records of all jobs"
         )
     merged = merge([(str(path), read_judged(path)) for path in paths])
     with figures_of("the merged record"):

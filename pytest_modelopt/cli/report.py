@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from pytest_modelopt.results.verdicts import Limit
 
 
+_EXPERIMENT = "pytest-modelopt"
+
+
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser("report", help="judge a record again and tell it; exit status 1 where it is red")
     parser.add_argument("record", type=Path, help="record.json of an earlier run")
@@ -30,12 +34,19 @@ def add_parser(commands: Commands) -> None:
     shown.add_argument("--markdown", action="store_true", help="print Markdown instead of the terminal's table")
     shown.add_argument("--format", choices=formats.names(), help="print its figures in a form that other programs read")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as one HTML page, too")
+    parser.add_argument(
+        "--mlflow",
+        nargs="?",
+        const=_EXPERIMENT,
+        metavar="EXPERIMENT",
+        help=f"write the figures, tags and the page to MLflow, too (default: the experiment {_EXPERIMENT})",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.cli.judged_records import figures_of, read_judged
-    from pytest_modelopt.reporting import markdown, page, terminal
+    from pytest_modelopt.reporting import markdown, mlflow_runs, page, terminal
     from pytest_modelopt.results.atomic_files import write_text
     from pytest_modelopt.results.run_outcome import record_is_red
 
@@ -46,6 +57,9 @@ def run(options: argparse.Namespace) -> int:
         record = replace(record, strict=record.strict or options.strict)
         if options.html is not None:
             write_text(page.render(record), options.html)
+        if options.mlflow is not None:
+            told = f"MLflow: run {mlflow_runs.log(record, options.mlflow)} in the experiment {options.mlflow}"
+            print(told, file=sys.stderr)
         if options.format is not None:
             text = formats.render(options.format, record)
         elif options.markdown:
@@ -75,7 +89,10 @@ def _with_limits_of(budgets_file: Path, root: Path, record: Record) -> Record:
     stated = _stated(budgets)
     unknown = [case.name for case in record.cases if (case.name, case.base is not None) not in stated]
     if unknown:
-        raise ValueError(f"{budgets_file} has no limits for these cases of the record: {', '.join(unknown)}")
+        raise ValueError(
+            f"{budgets_file} has no limits for these cases of the record: {', '.join(unknown)}; name the file that "
+            "it was made with"
+        )
     inference = {model.name: model.inference for model in budgets.models}
     counted = [limits for (_, is_against), limits in stated.items() if record.against is not None or not is_against]
     cases = tuple(

@@ -44,7 +44,10 @@ def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.selftest.trials import run as run_trials
 
     if options.slowdown <= options.limit:
-        raise ValueError("--slowdown must be larger than --limit: a slowed copy has to break the limit")
+        raise ValueError(
+            "--slowdown must be larger than --limit, since a slowed copy has to break the limit: raise the one or "
+            "lower the other"
+        )
     controls_of = control_plan(options)
     variant, name = controls_of.variant, controls_of.name
     plan = Plan(

@@ -66,7 +66,9 @@ def _outside(document: Document, at: Location, name: str, stated: object) -> Ite
     file = _mapping(stated).get("file")
     from_root = posixpath.normpath(posixpath.join(posixpath.dirname(document.from_root), str(file)))
     if from_root.startswith(".."):
-        yield document.problem((*at, "file"), f"file of {name}: {shown(file)} lies outside of the project")
+        yield document.problem(
+            (*at, "file"), f"file of {name}: {shown(file)} lies outside of the project; put the file into it"
+        )
 
 
 def data_problems(document: Document) -> Iterator[Problem]:

@@ -149,7 +149,7 @@ def _change(budgets: BudgetsFile, sharing: list[Stated], record: Record, setting
     is_broken = any(each.verdict.outcome == "fail" for each in found)
     for each in found:
         if each.end is None:
-            raise _Leave(f"{each.case.name} keeps no value of it for certain: remove the limit, or mend the variant")
+            raise _Leave(f"{each.case.name} keeps no value of it for certain: remove the limit, or change the variant")
         if each.value is None and not limit.value and not is_broken:
             return None
         if each.value is None:

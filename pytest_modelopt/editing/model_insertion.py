@@ -62,7 +62,10 @@ def require_only_added(before: Document, after: Document, *path: str) -> None:
     at = ("models", *path)
     texts = {where: text for where, text in after.texts.items() if where[: len(at)] != at}
     if _without(after.data, at) != before.data or (texts, after.problems) != (before.texts, before.problems):
-        raise ValueError("the text with what is new would say something else, too, so nothing was written")
+        raise ValueError(
+            "with the new entry the file would state something else, too (an alias or an indent that others use), "
+            "so nothing was written: add it by hand"
+        )
 
 
 def _without(data: Any, path: tuple[str, ...]) -> Any:

@@ -75,7 +75,10 @@ def require_only(before: Document, after: Document, texts: Mapping[Place, str]) 
     new = {span: text for place, text in texts.items() for span in before.spans.values() if _is_inside(place, span)}
     expected = {location: new.get(before.spans[location], text) for location, text in before.texts.items()}
     if (after.texts, after.lines, after.problems) != (expected, before.lines, before.problems):
-        raise ValueError("the updated text would say something else, too, so nothing was written")
+        raise ValueError(
+            "with the new values the file would state something else, too (an alias or an indent that others use), "
+            "so nothing was written: change it by hand"
+        )
 
 
 def replaced(source: str, texts: Mapping[Place, str]) -> str:

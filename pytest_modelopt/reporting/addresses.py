@@ -20,9 +20,12 @@ UsageCode = Literal[
     "usage-output",
     "usage-case",
     "usage-nothing",
+    "usage-command",
+    "usage-file",
 ]
 """By what is wrong: a budgets file or marker, a recipe, an option, the base, a record, a file that is to be written,
-the name of a case; or there is nothing to measure."""
+the name of a case; or there is nothing to measure, a command cannot do what it is asked for, or a file that it is given
+cannot be read."""
 
 
 def with_address(text: str, code: UsageCode) -> str:

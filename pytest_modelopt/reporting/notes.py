@@ -82,7 +82,8 @@ def _missing(record: Record) -> Iterator[Item]:
         names = first_names(record.uncollected)
         yield _failure(
             f"{count} could not be collected",
-            f"{count} could not be collected, so what it measures is unknown: {names}",
+            f"{count} could not be collected, so what it measures is unknown: {names}; pytest says above what is "
+            "wrong with it",
         )
     for what, left_out, way in (
         ("deselected", run.deselected, "take the paths, `-k`, `-m` and `--deselect` away"),
@@ -99,15 +100,17 @@ def _missing(record: Record) -> Iterator[Item]:
     if "loosened" in run.causes:
         yield _failure("limits became less strict", format_forbidden(record))
     if "nothing measured" in run.causes:
-        yield _failure("nothing was measured", "nothing was measured, so nothing is known of any budget")
+        yield _failure(
+            "nothing was measured", "nothing was measured, so no budget is known to hold: pytest's own output says why"
+        )
 
 
 def _failure(title: str, text: str) -> Item:
     return Item("error", "FAIL", title, text, excess=math.inf)
 
 
-_INTERRUPTED = "the run was interrupted before its end, so this report is not the whole story"
-_JOB_INTERRUPTED = "a job was interrupted before its end, so this report is not the whole story"
+_INTERRUPTED = "the run was interrupted before its end, so cases may be missing here: run it again"
+_JOB_INTERRUPTED = "a job was interrupted before its end, so cases may be missing here: run that job again"
 
 
 def _merged(record: Record) -> Iterator[Item]:

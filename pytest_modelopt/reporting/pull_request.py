@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pytest_modelopt.judging.waivers import waiver_uses
 from pytest_modelopt.reporting.base_summary import KINDS, format_compared, format_removed
-from pytest_modelopt.reporting.changes import FIGURES, changes, compared
+from pytest_modelopt.reporting.changes import is_open, nothing_changed, with_originals
 from pytest_modelopt.reporting.figure_columns import columns_of
 from pytest_modelopt.reporting.markdown_escaping import escape
 from pytest_modelopt.reporting.messages.waivers import format_waiver_use
@@ -40,7 +40,7 @@ def sections(record: Record, title: str) -> list[Section]:
     """The parts of the report in the order in which they are read; `record.against` must be set."""
     assert record.against is not None
     found, ran = sorted(blocks(record), key=lambda block: not block.is_red), run_notes(record)
-    shown = [[row for row in block.rows if _is_open(block, row)] for block in found]
+    shown = [[row for row in block.rows if is_open(block, row)] for block in found]
     opened = [row.case for rows in shown for row in rows if row.case is not None]
     return [
         Section("the verdict", f"{verdict_line(record, title)}\n\n{_compared(record.against)}", 0),
@@ -98,46 +98,16 @@ def _waivers(record: Record) -> Iterator[Section]:
 # --- what changed or failed ------------------------------------------------------------------------------------------
 
 
-def _is_open(block: Block, row: Row) -> bool:
-    """Whether a row is something to look at: it failed, it is undecided, it is new, or its figures changed."""
-    if row.case is None:
-        return False
-    if row.outcome in ("error", "fail", "inconclusive", "new"):
-        return True
-    return _is_compared(row.case) and bool(changes(row.case, block.timed_limits))
-
-
-def _is_compared(case: Case) -> bool:
-    return case.base is not None and case.base.status == "compared" and case.error is None
-
-
 def _nothing_changed(found: Sequence[Block]) -> Iterator[Section]:
-    compared = [(block, case) for block in found for case in block.cases if _is_compared(case)]
-    if not compared:
-        yield Section("what changed", "Nothing was compared with the base.", 1)
-    elif not any(changes(case, block.timed_limits) for block, case in compared):
-        yield Section("what changed", _unchanged([case for _, case in compared]), 1)
-
-
-def _unchanged(cases: Sequence[Case]) -> str:
-    known = [set(compared(case)) for case in cases]
-    exact = [name for name in FIGURES if name != "latency" and any(name in names for names in known)]
-    partly = [name for name in FIGURES if any(name in names for names in known) and not all(name in n for n in known)]
-    same = " and ".join([", ".join(exact[:-1]), exact[-1]] if len(exact) > 1 else exact)
-    told = f"Nothing changed: {len(cases)} variant{' was' if len(cases) == 1 else 's were'} compared with the base"
-    if exact:
-        told += f", and {'its' if len(cases) == 1 else 'their'} {same} {'is' if len(exact) == 1 else 'are'} the same"
-    if any("latency" in names for names in known):
-        told += "; no timing shows that one became slower or faster"
-    return f"{told}. Not compared for every variant: {', '.join(partly)}." if partly else f"{told}."
+    if told := nothing_changed(found):
+        yield Section("what changed", told, 1)
 
 
 def _open(found: Sequence[Block], shown: Sequence[Sequence[Row]]) -> Iterator[Section]:
     """Tables of the rows to look at, with the original that those are held against."""
     for block, rows in zip(found, shown, strict=True):
         if rows:
-            originals = [row for row in block.rows if row.is_original and not any(row is each for each in rows)]
-            text = block_text(block, [*originals, *rows])
+            text = block_text(block, with_originals(block, rows))
             yield Section(f"what changed of {block.title}", text, 1 if block.is_red else 2)
 
 

@@ -169,7 +169,8 @@ def _case(told: Sequence[Item]) -> Iterator[str]:
     output = [_worker_output(item.output) for item in told if item.output]
     more = [*([bullets(list(rest))] if rest else []), *output]
     if more:
-        yield folded(escape(f"more about {told[0].title.partition(':')[0]}"), *more)
+        and_output = ", with the worker's last output" if output else ""
+        yield folded(escape(f"more about {told[0].title.partition(':')[0]}{and_output}"), *more)
 
 
 def _worker_output(output: Sequence[str]) -> str:

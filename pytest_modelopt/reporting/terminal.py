@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 from pytest_modelopt.reporting.base_summary import format_compared, format_loosened, format_removed
+from pytest_modelopt.reporting.changes import is_open, nothing_changed, with_originals
 from pytest_modelopt.reporting.columns import Column, drawn, side_by_side
 from pytest_modelopt.reporting.detail_columns import detail_columns, legend
 from pytest_modelopt.reporting.figure_columns import columns_of
@@ -43,7 +45,8 @@ def lines(record: Record, width: int, *, verbose: bool = False, explained: Colle
     """The lines to write and the markup of each (keywords of pytest's `write_line`), for a terminal of `width` columns.
 
     First the verdict, then what was loosened, what is not kept, and the tables; notes about models and the details of
-    figures only where it is to be `verbose`. `explained` are ids of cases whose failure is told elsewhere: here they
+    figures only where it is to be `verbose`. Against a base the tables hold what failed or changed, and what else there
+    is only where it is to be `verbose`. `explained` are ids of cases whose failure is told elsewhere: here they
     have their rows only. A table that is too wide is drawn as several, all columns in one of them.
     """
     wrap = max(width, _NARROWEST)
@@ -52,13 +55,15 @@ def lines(record: Record, width: int, *, verbose: bool = False, explained: Colle
     ran = run_notes(record)
     quiet = [item for item in told if item.severity == "info"]
     models, found = model_notes(record), blocks(record)
+    shown = found if verbose or record.against is None else list(filter(None, map(_opened, found)))
     result = [
         *_verdict(record, wrap),
         *_base(record, wrap),
         *_sentences([item for item in ran if item.severity != "info"], wrap),
         *_sentences(sorted(loud, key=lambda item: item.severity != "error"), wrap, verbose=verbose),
         ("", {}),
-        *(line for block in found for line in _table(block, width)),
+        *(line for block in shown for line in _table(block, width)),
+        *_nothing_changed(record, found, wrap),
         *(line for block in found if verbose for line in _details(block, width)),
         *_sentences(
             [
@@ -70,7 +75,7 @@ def lines(record: Record, width: int, *, verbose: bool = False, explained: Colle
             ],
             wrap,
         ),
-        *_on_demand(models, found, verbose=verbose),
+        *_on_demand(models, found, folded=_cases(found) - _cases(shown), verbose=verbose),
         (f"modelopt: {machine(record)}", {}),
     ]
     return [(no_command(text), markup) for text, markup in result]
@@ -116,6 +121,22 @@ def _table(block: Block, width: int) -> Iterator[Line]:
     for line in _wrapped(f"{_GAP}{block.conditions}", max(width, _NARROWEST), hanging=2 * _GAP):
         yield line, {}
     yield from _drawn(columns_of(block, block.rows), width)
+
+
+def _opened(block: Block) -> Block | None:
+    """With the rows that need to be looked at; None where there are none."""
+    rows = [row for row in block.rows if is_open(block, row)]
+    return replace(block, rows=tuple(with_originals(block, rows))) if rows else None
+
+
+def _nothing_changed(record: Record, found: Sequence[Block], width: int) -> Iterator[Line]:
+    told = nothing_changed(found) if record.against is not None else ""
+    if told:
+        yield from ((line, {}) for line in [*_wrapped(told, width, hanging=_GAP), ""])
+
+
+def _cases(found: Sequence[Block]) -> int:
+    return sum(len(block.cases) for block in found)
 
 
 def _details(block: Block, width: int) -> Iterator[Line]:
@@ -209,9 +230,12 @@ def _wrapped(text: str, width: int, hanging: str) -> list[str]:
     ) or [""]
 
 
-def _on_demand(models: Sequence[Item], found: Sequence[Block], *, verbose: bool) -> Iterator[Line]:
-    """That there is more, and how to see it."""
-    more = [format_count(len(models), "note")] if models else []
+def _on_demand(models: Sequence[Item], found: Sequence[Block], *, folded: int, verbose: bool) -> Iterator[Line]:
+    """That there is more, and how to see it. `folded`: cases without a row."""
+    more = (
+        [f"{format_count(folded, 'case')} that hold{'s' if folded == 1 else ''} and did not change"] if folded else []
+    )
+    more += [format_count(len(models), "note")] if models else []
     if any(detail_columns(block) for block in found):
         more.append("coverage, intervals and flips")
     if more and not verbose:

@@ -209,7 +209,7 @@ def test_where_the_new_file_would_not_check_nothing_is_kept(project: Project, mo
         yaml_positions, "replaced", lambda source, texts: source.replace("3 MiB", "2.1 MiB, max_size: 1 B")
     )
     assert project.update(status=2) == text
-    assert "the updated text would say something else, too, so nothing was written" in project.err
+    assert "with the new values the file would state something else, too" in project.err
     assert sorted(file.name for file in project.folder.iterdir()) == ["budgets.yaml", "modelopt-report"]
 
 

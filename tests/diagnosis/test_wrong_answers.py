@@ -241,9 +241,9 @@ def test_a_file_that_could_not_be_imported_is_no_other_model() -> None:
     finding = only(not_reloaded("ModuleNotFoundError: No module named 'shop.layers'"))
     assert (finding.rule, finding.explains) == ("does-not-reload", ("size", "process_memory", "timing"))
     assert finding.text == (
-        "saved, it could not be loaded in a fresh process (ModuleNotFoundError: No module named 'shop.layers'): "
-        "nobody knows if it would answer as before: what its classes are defined in must be importable under the "
+        "saved, it could not be loaded in a fresh process (ModuleNotFoundError: No module named 'shop.layers'), "
+        "so whether it answers as before is unknown: what its classes are defined in must be importable under the "
         "same name wherever it is loaded, from the repository or an installed package"
     )
     text = only(not_reloaded("the worker ended with SIGSEGV\nTraceback")).text
-    assert text.endswith("(the worker ended with SIGSEGV): nobody knows if it would answer as before")
+    assert text.endswith("(the worker ended with SIGSEGV), so whether it answers as before is unknown")

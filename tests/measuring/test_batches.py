@@ -177,7 +177,7 @@ SINGLE = (
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([], "the data is empty: no example to measure on"),
+        ([], "the data is empty, so there is no example to measure on: give at least one"),
         ((INPUTS[:0], TARGETS[:0]), "the data is empty"),
         ((INPUTS[:0], []), "the data is empty"),
         (TensorDataset(INPUTS[:0], TARGETS[:0]), "the data is empty"),

@@ -8,6 +8,7 @@ programs needs none of these, and so are the tests. The files come out the same,
 
 from __future__ import annotations
 
+import lzma
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from torch import nn
 FOLDER = Path(__file__).parent / "programs"
 WIDTH, CLASSES, MOST = 12, 5, 8
 """Of the small programs; the open one takes up to 8 examples."""
+LARGE_WIDTH = 1024
 
 
 def small() -> nn.Module:
@@ -28,6 +30,15 @@ class Image(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return image + image
+
+
+def large() -> nn.Module:
+    """Eight MiB of weights, one number for each layer, so that the file is small once it is compressed."""
+    layers = [nn.Linear(LARGE_WIDTH, LARGE_WIDTH), nn.Linear(LARGE_WIDTH, LARGE_WIDTH), nn.Linear(LARGE_WIDTH, CLASSES)]
+    with torch.no_grad():
+        for number, layer in enumerate(layers, 1):
+            layer.weight.fill_(number / LARGE_WIDTH), layer.bias.fill_(number)
+    return nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2]).eval()
 
 
 def _write(
@@ -57,4 +68,8 @@ if __name__ == "__main__":
     _write("fixed", small(), torch.zeros(2, WIDTH))
     _write("outside", small(), torch.zeros(2, WIDTH), weights_outside=True)
     _write("image", Image(), torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last))
+    _write("large", large(), torch.zeros(1, LARGE_WIDTH), for_xnnpack=True)
+    whole = FOLDER / "large.pte"
+    (FOLDER / "large.pte.xz").write_bytes(lzma.compress(whole.read_bytes()))
+    whole.unlink()
     _write("reader", shop().classifier(), torch.zeros(2, 64), most=16, for_xnnpack=True)

@@ -324,7 +324,7 @@ def test_other_sizes_and_other_arguments_are_refused_in_words() -> None:
         model(tokens=tokens[:, :8], mask=torch.ones(3, 9))
     with pytest.raises(ValueError, match="every size but the number of examples is fixed"):
         model(tokens=tokens, mask=torch.ones(2, 9))
-    with pytest.raises(ValueError, match="whole numbers beyond 32 bits"):
+    with pytest.raises(ValueError, match="whole numbers beyond the 32 bits"):
         model(tokens=tokens + 2**31, mask=torch.ones(3, 9))
     with pytest.raises(TypeError, match=r"exactly the arguments that it was converted with: \(tokens=, mask=\)"):
         model(tokens)

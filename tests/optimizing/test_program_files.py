@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import platform
 import sys
 import zipfile
@@ -264,6 +265,62 @@ def test_native_code_for_another_machine_is_not_loaded(
         archive.writestr("m/data/aotinductor/model/a.wrapper.so", b"\x7fELF")
     with pytest.raises(ProgramFileError, match=told):
         original(str(tmp_path / "package.pt2"), torch.ones(1))
+
+
+class OfTwo(nn.Module):
+    """Answers two examples of a call, as native code does that was compiled for two: the others' places hold what was
+    in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        found = torch.randn(x.size(0), 8)
+        found[:2] = self.linear(x[:2])
+        return {"logits": found}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_program_for_a_fixed_number_of_examples_gets_so_many_at_a_time(tmp_path: Path) -> None:
+    model, fixed, x = OfTwo().eval(), nn.Linear(WIDTH, CLASSES).eval(), torch.randn(5, WIDTH)
+    torch.jit.save(torch.jit.trace(model, x, strict=False, check_trace=False), tmp_path / "two.pt")  # type: ignore[no-untyped-call]
+    torch.export.save(torch.export.export(fixed, (x[:2],)), tmp_path / "two.pt2")
+    torch.jit.save(torch.jit.trace(fixed, x[:1]), tmp_path / "any.pt")  # type: ignore[no-untyped-call]
+    for name, expected_ in (("two.pt", model.linear), ("two.pt2", fixed), ("any.pt", fixed)):
+        program = original(str(tmp_path / name), x[:2])
+        torch.save(program, tmp_path / "saved")
+        for each in (program, load_saved(tmp_path / "saved")):
+            assert vars(each)["at_a_time"] == (0 if name == "any.pt" else 2)
+            for examples in (5, 2, 1):
+                answer = call(each, x[:examples])
+                found = answer["logits"] if name == "two.pt" else answer
+                torch.testing.assert_close(found, expected_(x[:examples]))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "is empty: build it again"),
+        (b"PK\x03\x04" + bytes(60), "is cut off after 64 bytes: build or copy it again"),
+        (pickle.dumps({"weight": 1}), "is a pickle and no program, and is not loaded"),
+        (b"solid model", "is neither a program of torch.export nor TorchScript, which are archives"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pt", ".pt2"])
+def test_what_is_no_archive_of_torch_is_called_what_it_is(
+    tmp_path: Path, suffix: str, content: bytes, told: str
+) -> None:
+    (tmp_path / f"a{suffix}").write_bytes(content)
+    with pytest.raises(ProgramFileError, match=f"^a{suffix} {told}"):
+        original(str(tmp_path / f"a{suffix}"), torch.ones(1))
+
+
+def test_an_archive_without_a_program_is_no_pickle(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pt2", "w") as archive:
+        archive.writestr("readme.txt", "nothing")
+    with pytest.raises(ProgramFileError, match=r"^a.pt2 is an archive without a program of torch"):
+        original(str(tmp_path / "a.pt2"), torch.ones(1))
 
 
 class Trap:

@@ -6,6 +6,7 @@ are errors.
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import sys
 import types
@@ -16,7 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from pytest_modelopt.measuring.worker.size import save
+from pytest_modelopt.optimizing.runtimes.program_file_module import FORMATS, ITS_OWN, load
 from tests.optimizing.make_pte_files import FOLDER as PTE_FILES
+from tests.optimizing.make_pte_files import LARGE_WIDTH, large
 from tests.plugin import small_project
 
 
@@ -45,6 +49,7 @@ def write_files(folder: Path) -> None:
         "reader.pt",
     ):
         np.save(folder / f"{name}.npy", answers_of(folder / name, shop().data()[0]))
+    _write_large(folder / "large")
     damaged = shop().classifier()
     with torch.no_grad():
         damaged[0].weight.copy_(torch.randn(512, 64))
@@ -102,6 +107,24 @@ def _write_executorch(folder: Path) -> None:
     (folder / "onnx.pte").write_bytes((folder / "reader.onnx").read_bytes())
     (folder / "backend.pte").write_bytes(content["reader"].replace(b"XnnpackBackend", b"CompanyBackend"))
     (folder / "operator.pte").write_bytes(content["fixed"].replace(b"aten::addmm", b"ours::addmm"))
+
+
+def _write_large(folder: Path) -> None:
+    """A model of several MiB in each format, and each as the gate saves it for a fresh process."""
+    import litert_torch
+    import openvino
+
+    folder.mkdir()
+    model, inputs = large(), torch.zeros(1, LARGE_WIDTH)
+    torch.onnx.export(model, (inputs,), folder / "a.onnx", verbose=False, external_data=False)
+    openvino.save_model(openvino.convert_model(model, example_input=inputs), folder / "a.xml")
+    litert_torch.convert(model, (inputs,)).export(str(folder / "a.tflite"))
+    torch.export.save(torch.export.export(model, (inputs,)), folder / "a.pt2")
+    torch.jit.save(torch.jit.trace(model, inputs), folder / "a.pt")  # type: ignore[no-untyped-call]
+    (folder / "a.pte").write_bytes(lzma.decompress((PTE_FILES / "large.pte.xz").read_bytes()))
+    save(inputs, folder / "inputs")
+    for file in (folder / f"a{suffix}" for suffix in FORMATS):
+        save(load(str(file), file.name, inputs, ITS_OWN, {}), file.with_suffix(f"{file.suffix}.saved"))
 
 
 def answers_of(file: Path, inputs: torch.Tensor) -> np.ndarray:

@@ -52,7 +52,7 @@ BAD = {
     "no-module": ({"factory": "shop:no_module"}, "returned a OrderedDict, not a torch.nn.Module"),
     "killed": ({"factory": "shop:kills_itself"}, "the worker process died during `load`: ended by SIGKILL"),
     "nan": ({"factory": "shop:not_a_number"}, "outputs are not finite"),
-    "empty": ({"data": "shop:empty"}, "the data is empty: no example to measure on"),
+    "empty": ({"data": "shop:empty"}, "the data is empty, so there is no example to measure on: give at least one"),
     "too-few": ({"data": "shop:too_few_targets"}, "the data has 200 inputs but 199 targets"),
     "misfit": ({"data": "shop:misfit"}, "the model does not accept the data: RuntimeError*(input (1, 7) float32)"),
     "middle": ({"data": "shop:raises_in_the_middle"}, "reading its data: the data raised OSError: gone when batch 1"),

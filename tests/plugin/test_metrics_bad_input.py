@@ -49,7 +49,7 @@ BAD = {
         "regression",
         "tasks:no_example",
         "{name: 'tasks:column', per_example: true}",
-        "the data is empty: no example to measure on*",
+        "the data is empty, so there is no example to measure on*",
     ),
     "direction": (
         "labels",

@@ -227,3 +227,18 @@ def test_a_base_that_did_not_run_is_explained_once() -> None:
     assert "models/best.pt" in whole
     assert "models/best.pt" not in short
     assert "as in m/original against 1a2b3c4d5e6f" in short
+
+
+def test_the_terminal_shows_what_changed_and_under_v_all_rows() -> None:
+    """As the comment does: what holds and is what it was at the base has no row."""
+    told = pull_request(against(ORIGINAL), GREW, against("bf16"))
+    short, whole = ("\n".join(text for text, _ in lines(told, 100, verbose=is_all)) for is_all in (False, True))
+    rows = ("original", "bf16")
+    assert [f" {name} " in whole for name in rows] == [True, True]
+    assert [f" {name} " in short for name in rows] == [False, False]
+    assert "✗ FAIL   int8-dynamic" in short
+    assert "(-v: 2 cases that hold and did not change" in short
+    assert "did not change" not in whole
+    same = "\n".join(text for text, _ in lines(pull_request(against("bf16")), 100))
+    assert "Nothing changed: 1 variant was compared with the base" in same
+    assert "verdict " not in same

@@ -82,7 +82,8 @@ def test_what_is_red_comes_before_the_tables_with_one_thing_to_do_and_the_rest_i
         "- Next: look for a recipe with a smaller peak",
         "<summary>more about digits-vit/int8-dynamic</summary>",
         "**ERROR** keyword-cnn/bf16",
-        '- Next: mend that, and run it alone: pytest --modelopt "budgets.yaml::keyword-cnn/bf16"',
+        "- Next: correct that (see the worker's last output, too), then run this case alone: "
+        'pytest --modelopt "budgets.yaml::keyword-cnn/bf16"',
         "**WARN** digits-vit/prune-structured(ratio=0.5)",
         "**INCONCLUSIVE** keyword-cnn/int8-static",
         "### digits-vit",

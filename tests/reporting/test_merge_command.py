@@ -87,7 +87,7 @@ def test_an_interrupted_job_is_named_and_red(folder: Path, capsys: pytest.Captur
     names = _write(a=record(kept("x")), b=replace(record(kept("y")), complete=False))
     assert main(["merge", *names]) == 1
     out = capsys.readouterr().out
-    assert "FAIL a job was interrupted before its end, so this report is not the whole story\n" in out
+    assert "FAIL a job was interrupted before its end, so cases may be missing here: run that job again\n" in out
     assert "NOTE b.json is of a run that was interrupted: leave it out where another job took its place\n" in out
 
 

@@ -340,7 +340,8 @@ def test_a_failed_test_has_a_line_of_its_own() -> None:
     assert in_short([failed("b")], strict=False) == f"error while loading the model or its data: {message}"
     assert explain(failed("b"), strict=False).splitlines() == [
         f"{title}: {message}",
-        '  Next: mend that, and run it alone: pytest --modelopt "budgets.yaml::digits-vit/b"',
+        "  Next: correct that (see the worker's last output, too), then run this case alone: "
+        'pytest --modelopt "budgets.yaml::digits-vit/b"',
         "  the file is",
         "  missing",
         "  see https://pytest-modelopt.readthedocs.io/en/latest/troubleshooting/#error-load",

@@ -37,6 +37,13 @@ _ANSWER_BYTES = 2**30
 """No answer is longer."""
 _STALL_S = 60
 """How long a message may stand still of which a part has come, or that nobody takes."""
+_HINTS: dict[str, str] = {
+    "SIGKILL": " (often the kernel's out-of-memory killer)",
+    "SIGSEGV": " (native code used memory that is not its own)",
+    "SIGILL": " (native code made for another processor)",
+    "SIGABRT": " (native code gave up)",
+}
+"""What a signal that ends a worker often means."""
 _START_S = 120
 """How long the fork server may take for one worker, its own start included."""
 
@@ -151,8 +158,7 @@ class Worker:
             return f"{during}: {why}, by the model's code or for want of memory{left}"
         if code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            hint = " (often the kernel's out-of-memory killer)" if name == "SIGKILL" else ""
-            return f"{during}: ended by {name}{hint}{left}"
+            return f"{during}: ended by {name}{_HINTS.get(name, '')}{left}"
         return f"{during}: exit status {code}{left}"
 
     def _shorten_log(self) -> None:

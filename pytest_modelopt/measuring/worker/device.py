@@ -27,7 +27,10 @@ class Device:
             why = "this build of torch has no CUDA" if torch.version.cuda is None else "torch finds no GPU"
             raise VariantError(f"device: {name} was asked for, but {why} (torch {torch.__version__}); write `cpu`")
         if self.torch_device.index >= torch.cuda.device_count():
-            raise VariantError(f"device: {name} was asked for, but torch finds {torch.cuda.device_count()} GPUs only")
+            raise VariantError(
+                f"device: {name} was asked for, but torch finds {torch.cuda.device_count()} GPUs only: write "
+                "`cuda:0`, or `cpu`"
+            )
         torch.cuda.set_device(self.torch_device)
 
     def take(self, values: _Values) -> _Values:

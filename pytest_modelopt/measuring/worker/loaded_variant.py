@@ -218,7 +218,8 @@ class LoadedVariant(CalledVariant):
     ) -> Made:
         if self._device.is_cuda:
             raise VariantError(f"the {what} is a file, and files run on the CPU only, not on {self._variant.device}")
-        return load_file(origin, Path(self._variant.import_paths[0]), inputs, answer, parameters)
+        head = Path(self._variant.tree.head) if self._variant.tree is not None else None
+        return load_file(origin, Path(self._variant.import_paths[0]), inputs, answer, parameters, head)
 
     def optimize(self) -> Loaded:
         """Apply the recipe to the loaded model."""

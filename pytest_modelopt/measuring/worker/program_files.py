@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,12 +26,18 @@ _DIGITS = 16
 
 
 def load_file(
-    source: ProgramSource, folder: Path, inputs: Inputs, answer: Callable[[], Any], parameters: Sequence[str] = ()
+    source: ProgramSource,
+    folder: Path,
+    inputs: Inputs,
+    answer: Callable[[], Any],
+    parameters: Sequence[str] = (),
+    head: Path | None = None,
 ) -> Made:
     """The program, what should be known of it, and where it comes from, by paths from `folder`.
 
     `answer` gives what the original answers to `inputs`, of which it takes the structure: a file says neither how it is
-    called nor in which structure it answers. `parameters`: as in `program_file_module.load`.
+    called nor in which structure it answers. `parameters`: as in `program_file_module.load`. `head`: of a file at the
+    base, the tree into which links may lead, too.
     """
     shown = _shown(source.file, folder)
     sums: dict[str, str] = {}
@@ -41,6 +48,7 @@ def load_file(
         for file in files:
             path = _shown(file, folder)
             if path not in sums:
+                _require_inside(Path(file), path, repository_of(folder), head)
                 require_content(Path(file), path)
                 sums[path] = sha256_of(Path(file))
             found[_shown(file, Path(source.file).parent)] = sums[path]
@@ -81,6 +89,23 @@ def left_out(candidate: Candidate) -> list[str]:
     """Notes on the limits of `budget:` that do not bind it."""
     why = "does not bind it: that is about what a recipe changes, and a candidate is a model of its own"
     return [f"`{limit}` of `budget:` {why}" for limit in candidate.left_out]
+
+
+def repository_of(folder: Path) -> Path:
+    """The folder of the git repository around `folder`, or itself where there is none."""
+    return next((each for each in (folder, *folder.parents) if (each / ".git").exists()), folder)
+
+
+def _require_inside(file: Path, shown: str, root: Path, head: Path | None) -> None:
+    """That a path within the project does not lead out of it by a link: a change that names one would have the gate
+    read what its author cannot."""
+    absolute = Path(os.path.abspath(file))  # noqa: PTH100 -- links stay
+    roots = [each.resolve() for each in (root, head) if each is not None]
+    if absolute.is_relative_to(root) and not any(absolute.resolve().is_relative_to(each) for each in roots):
+        raise ProgramFileError(
+            f"{shown} is a link, or lies behind one, that leads out of the repository, and is not followed: put the "
+            "file itself there"
+        )
 
 
 def _require_same_sums(stated: dict[str, str], found: dict[str, str], shown: str) -> None:

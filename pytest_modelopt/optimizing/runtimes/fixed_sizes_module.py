@@ -75,5 +75,8 @@ def _as(tensor: torch.Tensor, place: Place, runtime: str) -> torch.Tensor:
     if tensor.dtype is torch.int64 and place.dtype is torch.int32 and tensor.numel():
         limits = torch.iinfo(torch.int32)
         if int(tensor.min()) < limits.min or int(tensor.max()) > limits.max:
-            raise ValueError(f"an input of the {runtime} program holds whole numbers beyond 32 bits")
+            raise ValueError(
+                f"an input of the {runtime} program holds whole numbers beyond the 32 bits that it takes: give "
+                "smaller ones"
+            )
     return tensor.to(place.dtype)

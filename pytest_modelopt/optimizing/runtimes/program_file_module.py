@@ -69,6 +69,9 @@ class FromFile(nn.Module):
         only the loaded program tells. Nothing is loaded."""
         return (file,), ""
 
+    def look_at_batches(self, inputs: Inputs) -> None:
+        """Where only a call tells how many examples it takes: find out, and take any number from then on."""
+
 
 class ProgramFile(EngineModule, FromFile):
     """Runs a file in its runtime. Saved, it is the paths: what is shipped are the files."""
@@ -150,6 +153,7 @@ def load(
             "says?"
         ) from error
     answer = _answer(program, shown, inputs)
+    program.look_at_batches(inputs)
     if output is not ITS_OWN:
         _require_same_outputs(answer, shown, output)
     elif isinstance(program, ProgramFile):
@@ -191,7 +195,7 @@ def _bound(
     """The same with the arguments that its inputs get, which fit in number, name, type and shape."""
     ports = program.ports(program.engine)
     keys: list[int | str] = list(inputs) if isinstance(inputs, Mapping) else list(range(program.signature.positional))
-    tensors = program.signature.flat_inputs(*_arguments(inputs))
+    tensors = program.signature.flat_inputs(*arguments(inputs))
     takes = f"{shown} takes ({', '.join(map(str, ports))})"
     gives = f"the data gives ({', '.join(_given(key, tensor) for key, tensor in zip(keys, tensors, strict=True))})"
     unknown = [name for name in names if name not in {port.name for port in ports}]
@@ -210,7 +214,8 @@ def _bound(
     return program
 
 
-def _arguments(inputs: Inputs) -> tuple[Sequence[Any], Mapping[str, Any]]:
+def arguments(inputs: Inputs) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """Of a call, by position and by name."""
     if isinstance(inputs, Mapping):
         return (), inputs
     return (inputs if type(inputs) is tuple else (inputs,)), {}
@@ -282,7 +287,7 @@ def _answer(program: FromFile, shown: str, inputs: Inputs) -> list[torch.Tensor]
     """The tensors of its answer, in the order of the original's; of another runtime in its own types."""
     with _running(shown), torch.no_grad():
         if isinstance(program, ProgramFile):
-            tensors = program.run(program.engine, program.signature.flat_inputs(*_arguments(inputs)))
+            tensors = program.run(program.engine, program.signature.flat_inputs(*arguments(inputs)))
             return list(program.signature.ordered(tensors))
         return _tensors(call(program, inputs))
 

@@ -33,7 +33,10 @@ class Fed:
             return tensor
         limits = torch.iinfo(torch.int32)
         if tensor.numel() and (int(tensor.min()) < limits.min or int(tensor.max()) > limits.max):
-            raise ValueError(f"the input {self.name} holds whole numbers beyond the 32 bits of the program's input")
+            raise ValueError(
+                f"the input {self.name} holds whole numbers beyond the 32 bits of the program's input: give smaller "
+                "numbers, or export it for int64"
+            )
         return tensor.to(torch.int32)
 
 

@@ -152,7 +152,7 @@ def _does_not_reload(case: MeasuredCase, found: Parameters) -> str:
             "forward needs"
         )
     why = plain_lines(found["error"])[0]
-    text = f"saved, it could not be loaded in a fresh process ({why}): nobody knows if it would answer as before"
+    text = f"saved, it could not be loaded in a fresh process ({why}), so whether it answers as before is unknown"
     if why.startswith(_NOT_IMPORTED):
         text += (
             ": what its classes are defined in must be importable under the same name wherever it is loaded, from the "

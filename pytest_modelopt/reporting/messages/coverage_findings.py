@@ -87,10 +87,10 @@ def _way_out(found: Parameters, changes: Sequence[str]) -> str:
 def _little_work(case: MeasuredCase, found: Parameters) -> str:
     share = found["multiply_adds_share"]
     return (
-        f"the layers that {case.recipe} changed do {format_percentage(share)} of the multiply-adds "
-        f"({format_percentage(found['weight_share'])} of the weight bytes): if these took no time at all, and all "
-        f"others what they take now, a call would be {format_factor(1 / (1 - share))} as fast; change the layers that "
-        "do the work"
+        f"{case.recipe} changed only layers that do {format_percentage(share)} of the multiply-adds "
+        f"({format_percentage(found['weight_share'])} of the weight bytes): even if these took no time at all, the "
+        f"speedup would be at most {format_factor(1 / (1 - share))}; take a recipe that changes the layers that do the "
+        "work"
     )
 
 

@@ -32,7 +32,8 @@ def beyond_limit(case: MeasuredCase, limit: Limit, figure: float) -> str:
         return f", {format_percentage(distance / limit.value)} {side} than the limit"
     if unit == "percentage":
         side = "above" if figure > limit.value else "below"
-        return f", {format_number(100 * distance)} percentage points {side} the limit"
+        points = format_number(100 * distance)
+        return f", {points} percentage point{'' if points == '1' else 's'} {side} the limit"
     return f", {(format_points if in_points(case, limit) else format_number)(distance)} beyond the limit"
 
 
@@ -102,7 +103,7 @@ def other_passes(case: MeasuredCase, verdict: Verdict) -> str:
         return ""
     low, high = found["passes_low"], found["passes_high"]
     if not isinstance(low, float) or not isinstance(high, float):
-        return ", and nobody knows it of other passes"
+        return ", and unknown in other passes"
     ends = (format_figure(case, verdict.limit, end, kept=False) for end in (low, high))
     return f", and {' to '.join(ends)} in other passes"
 

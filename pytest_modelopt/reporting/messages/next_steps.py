@@ -52,7 +52,9 @@ def after_error(case: Case) -> str:
     if "::" not in case.id:
         return ""
     test, _, _ = case.id.partition("#")
-    return f'mend that, and run it alone: pytest --modelopt "{test}"'
+    has_output = case.error is not None and case.error.output.strip()
+    where = " (see the worker's last output, too)" if has_output else ""
+    return f'correct that{where}, then run this case alone: pytest --modelopt "{test}"'
 
 
 def _other_recipe(case: Case, figure: Figure) -> str:

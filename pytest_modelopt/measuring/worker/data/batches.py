@@ -69,7 +69,7 @@ def batches(data: Any, what: str = "data", *, needs_targets: bool = True, batch_
             f"the {what} raised {error_text(error)} when batch {number} was asked for, after {first} examples"
         ) from error
     if not first:
-        raise NoExamples(f"the {what} is empty: no example to measure on")
+        raise NoExamples(f"the {what} is empty, so there is no example to measure on: give at least one")
 
 
 def _one_form(before: str, form: str, which: str) -> str:

@@ -38,7 +38,7 @@ def batches(data: Any, generation: Generation, what: str = "data") -> Iterator[B
     if rows:
         yield _batch(rows, targets, first, generation, what)
     elif not first:
-        raise NoExamples(f"the {what} is empty: no sequence to measure on")
+        raise NoExamples(f"the {what} is empty, so there is no sequence to measure on: give at least one")
 
 
 def _batch(rows: Sequence[torch.Tensor], targets: list[Any], first: int, generation: Generation, what: str) -> Batch:

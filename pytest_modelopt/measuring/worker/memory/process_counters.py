@@ -202,21 +202,37 @@ def without_imports() -> Iterator[None]:
         machinery._load_unlocked = load
 
 
+def own_libraries() -> int:
+    """Resident bytes of libraries that are loaded from outside of the installation: a compiled program keeps its
+    numbers in one, and what the loader maps no meter of allocations sees."""
+    parts, loaded = [], set[str]()
+    for head, file, resident in _mappings():
+        if file and not is_installed(file):
+            parts.append((file, resident))
+            loaded |= {file} if "x" in head else set()
+    return sum(resident for file, resident in parts if file in loaded and resident >= _LEAST_MAPPED)
+
+
 def mapped_files() -> dict[tuple[int, int], int]:
     """(start, stop) -> resident bytes of each part of a file that is mapped as data, and of shared memory; not of
     installed files, nor of libraries' constants."""
     found: dict[tuple[int, int], int] = {}
-    place: tuple[int, int] | None = None
-    for line in (_SELF / "smaps").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        head, _, rest = line.partition(" ")
-        if "-" in head:
-            start, _, stop = head.partition("-")
-            _, _, file = rest.partition("/")
-            is_shared = f"/{file}".startswith(opened_files.SHARED_MEMORY)
-            is_data = bool(file) and "x" not in rest[:4] and (is_shared or not is_installed("/" + file))
-            place = (int(start, 16), int(stop, 16)) if is_data else None
-        elif head == "Rss:" and place is not None:
-            resident = 1024 * int(rest.split()[0])
-            if resident >= _LEAST_MAPPED:
-                found[place] = resident
+    for head, file, resident in _mappings():
+        place, mode = head.split(" ", 1)
+        is_shared = file.startswith(opened_files.SHARED_MEMORY)
+        if file and "x" not in mode and (is_shared or not is_installed(file)) and resident >= _LEAST_MAPPED:
+            start, _, stop = place.partition("-")
+            found[int(start, 16), int(stop, 16)] = resident
     return found
+
+
+def _mappings() -> Iterator[tuple[str, str, int]]:
+    """('7f00-7f10 r-xp', file or '', resident bytes) of each part of the memory."""
+    head = file = ""
+    for line in (_SELF / "smaps").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        first, _, rest = line.partition(" ")
+        if "-" in first:
+            _, slash, name = rest.partition("/")
+            head, file = f"{first} {rest[:4]}", slash + name
+        elif first == "Rss:":
+            yield head, file, 1024 * int(rest.split()[0])

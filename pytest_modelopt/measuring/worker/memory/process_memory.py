@@ -33,6 +33,8 @@ from pytest_modelopt.results.measurement import ProcessMeter
 
 _LIBRARIES = ("torch", "torchao", "numpy", "keras", "pytest_modelopt")
 """Importing these is not what a model takes. Modules of the user's are not among them: they belong to the model."""
+_FOR_PROGRAMS = ("torch.export._trace", "torch.export.pt2_archive._package", "torch._inductor.package.package")
+"""What torch imports when it first loads a `.pt2`: 100 MB of pages, whatever the program is."""
 _ARENA_BYTES, _ROOM_BYTES, _SMALL_BYTES = 1024**2, 8 * 1024**2, 448
 _FEW_OBJECTS_BYTES = 3 * 1024**2
 """What is imported while any model is loaded leaves fewer, and not the same in each process: equal models would read
@@ -79,7 +81,10 @@ def peak_bytes(model: Path, inputs: Path, runtime: str | None, run: Run = call) 
     del room
     peak += unmapped
     if peak <= 0:
-        raise VariantError(f"the peak of the process did not rise above what it was before, as {meter} reads it")
+        raise VariantError(
+            f"the peak of the process did not rise above what it was before, as {meter} reads it: the model is too "
+            "small for this meter"
+        )
     return peak, meter
 
 
@@ -109,6 +114,10 @@ def import_libraries(model: Path, runtime: str | None, *, and_project: bool = Fa
         if importlib.util.find_spec(package.partition(".")[0]) is not None:
             with telemetry.off():
                 importlib.import_module(package)
+    if any(path.endswith(".pt2") for path in paths_named_in(model)):
+        for module in _FOR_PROGRAMS:
+            with contextlib.suppress(ModuleNotFoundError):  # of another version of torch
+                importlib.import_module(module)
     for module in sorted(named):
         if module.partition(".")[0] in _LIBRARIES:
             importlib.import_module(module)
@@ -177,16 +186,23 @@ def _by_memray(call_once: Callable[[], object], folder: Path) -> int:
     # In the run's own folder, which is removed however this process ends.
     with tempfile.TemporaryDirectory(prefix="memray-", dir=folder) as name:
         file = Path(name) / "allocations.bin"
-        before = process_counters.read().allocated if process_counters.are_here() else None
+        before = _counted()
         with memray.Tracker(file):
             kept = call_once()
-        gained = 0 if before is None else process_counters.read().allocated - before
+        gained, libraries = (now - then for now, then in zip(_counted(), before, strict=True))
         del kept
         reader = memray.FileReader(file)
         peak = int(reader.metadata.peak_memory)
         reader.close()
     # Libraries that look malloc up for themselves are out of its reach.
-    return gained if gained > _MISSED * peak else peak
+    return (gained if gained > _MISSED * peak else peak) + max(0, libraries)
+
+
+def _counted() -> tuple[int, int]:
+    """Bytes of malloc, and of libraries that are the model's own; zeros where there are no counters."""
+    if not process_counters.are_here():
+        return 0, 0
+    return process_counters.read().allocated, process_counters.own_libraries()
 
 
 def _by_high_water_mark(call_once: Callable[[], object], folder: Path) -> int:

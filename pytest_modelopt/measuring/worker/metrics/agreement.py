@@ -120,7 +120,10 @@ class Sqnr:
             own = "the original differs from itself by nothing: sqnr is of the variants only"
             return Score(why_not={"score": own, **why_not})
         if self._signal == 0:
-            raise VariantError("sqnr has no meaning here: all outputs of the original are zero")
+            raise VariantError(
+                "sqnr has no meaning here, since all outputs of the original are zero: check its weights, or take "
+                "`metric: agreement`"
+            )
         ratio = math.inf if self._noise == 0 else 10 * math.log10(self._signal / self._noise)
         if ratio <= MOST_DB:
             return Score(ratio, why_not=why_not)

@@ -45,7 +45,8 @@ class File(ProgramFile):
         for place in dict.fromkeys(places):
             if PurePath(place).is_absolute() or ".." in PurePath(place).parts:
                 raise ProgramFileError(
-                    f"{Path(file).name} keeps weights in {version_of(place)}, which ONNX allows in its own folder only"
+                    f"{Path(file).name} keeps weights in {version_of(place)}, which ONNX allows in its own folder "
+                    "only: save it with its weights beside it"
                 )
             beside.append(str(Path(file).parent / place))
         return (file, *beside), f"ONNX opset {opset}" + (f", by {producer}" if producer else "")

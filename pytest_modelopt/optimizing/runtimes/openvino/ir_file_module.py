@@ -40,7 +40,9 @@ class File(ProgramFile):
         """With the weights, which stand beside it under the same name."""
         weights = Path(file).with_suffix(".bin")
         if not weights.exists():
-            raise ProgramFileError(f"{Path(file).name} has no {weights.name} beside it, which holds its weights")
+            raise ProgramFileError(
+                f"{Path(file).name} has no {weights.name} beside it, which holds its weights: put it there"
+            )
         root = ElementTree.parse(file).getroot()
         versions = (each.get("value") for each in root.iter("Runtime_version"))
         maker = next((version_of(each) for each in versions if each), "")
