@@ -58,34 +58,42 @@ class Found:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("packages", nargs="*", help="of these plugins only; then no data are written")
+    parser.add_argument("packages", nargs="*", help="of these plugins only")
     chosen = parser.parse_args().packages
     reference = _found(None, "on")
-    rows = [_row(use, reference) for use in USES if not chosen or use.package in chosen]
-    if not chosen:
-        DATA.write_text(json.dumps({**_origin(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
-        PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    return int(any(row["differs"] for row in rows))
+    for use in USES:
+        if not chosen or use.package in chosen:
+            row = _row(use, reference)
+            print(json.dumps(row), flush=True)
+            rows = [each for each in read_rows() if _key(each) != _key(row)]
+            DATA.write_text(json.dumps(sorted([*rows, row], key=_key), indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    return int(any(row["differs"] for row in read_rows()))
+
+
+def read_rows() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else []
+    return rows
+
+
+def _key(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["package"], row["arguments"], row["pytest"]
 
 
 def with_table(page: str) -> str:
     """The text of docs/other-plugins.md with the table of the data that the repository keeps."""
-    data = json.loads(DATA.read_text(encoding="utf-8"))
-    versions = (f"{name} {data[name]}" for name in ("python", "pytest", "torch"))
-    cells = [[f"{row['package']} {row['version']}", f"`{row['arguments']}`", *_told(row)] for row in data["rows"]]
-    headers = ["plugin", "arguments", "off: its tests", "on: its tests", "on: the gate"]
-    table = tabulate(cells, headers, tablefmt="github")
-    return _TABLE.sub(lambda _: f"{data['date']}, {', '.join(versions)}:\n\n{table}\n", page)
+    cells = [
+        [f"{row['package']} {row['version']}", f"`{row['arguments']}`", *_told(row), row["pytest"], row["date"]]
+        for row in read_rows()
+    ]
+    headers = ["plugin", "arguments", "off: its tests", "on: its tests", "on: the gate", "pytest", "run on"]
+    return _TABLE.sub(lambda _: f"{tabulate(cells, headers, tablefmt='github')}\n", page)
 
 
 def _told(row: dict[str, Any]) -> list[str]:
+    if row["broken"]:
+        return ["fail by themselves", "fail by themselves", "cannot run"]
     return ["differs" if what in row["differs"] else "same" for what in ("off", "on", "gate")]
-
-
-def _origin() -> dict[str, str]:
-    versions = {name: metadata.version(name) for name in ("pytest", "torch", "pytest-modelopt")}
-    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    return {"date": today, "python": platform.python_version(), **versions}
 
 
 def _row(use: Use, reference: Found) -> dict[str, Any]:
@@ -98,23 +106,26 @@ def _row(use: Use, reference: Found) -> dict[str, Any]:
     }
     differs: dict[str, Any] = {what: pair for what, pair in sides.items() if pair[0] != pair[1]}
     for what, found in (("off", off), ("on", on), ("gate", on)):
-        if found.problems or not absent.sample:
-            differs.setdefault(what, found.problems or "no test of its own ran")
-    row = {
+        if found.problems:
+            differs[what] = found.problems
+    broken = not any(test.endswith(" passed") for test in absent.sample)
+    return {
         "package": use.package,
         "version": metadata.version(use.package),
-        "arguments": " ".join(use.runs[0]),
-        "differs": differs,
+        "arguments": "; ".join(map(" ".join, use.runs)) or "no arguments",
+        "broken": broken,  # without ours, too: this plugin does not work with this pytest
+        "differs": {} if broken else differs,
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in ("pytest", "torch", "pytest-modelopt")},
     }
-    print(json.dumps(row), flush=True)
-    return row
 
 
 def _found(use: Use | None, ours: Ours) -> Found:
     found = Found()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:  # coverage writes when a process ends
         folder = Path(name)
-        for file, text in (PROJECT | (use.files if use else {})).items():
+        for file, text in {**PROJECT, **(use.files if use else {})}.items():
             (folder / file).write_text(text, encoding="utf-8")
         (folder / "test_sample.py").write_text(use.sample if use else "", encoding="utf-8")
         (folder / "pytest.ini").write_text(f"[pytest]\n{use.ini if use else ''}", encoding="utf-8")

@@ -143,6 +143,10 @@ async def test_fails():
     assert 1 == 2
 """
 SUBTESTS = """
+def test_passes(subtests):
+    with subtests.test("one"):
+        pass
+
 def test_parts(subtests):
     for number in range(3):
         with subtests.test(number=number):

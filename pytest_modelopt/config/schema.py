@@ -237,6 +237,7 @@ class PatternSpec(CallSpec):
     metric: Annotated[MetricForm, WithJsonSchema(METRIC_SCHEMA)] = Field(
         default_factory=lambda: MetricForm(name="accuracy"),
         description="What scores the answers; `perplexity` where the model generates.",
+        json_schema_extra={"default": "accuracy"},  # versions of pydantic differ on what a factory gives
     )
     slices: Reference = Field(
         default="",
