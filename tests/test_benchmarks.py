@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import common, explore, rounds
+from benchmarks import common, explore, other_plugins, rounds
 from benchmarks.common import Row, Store
 
 SETTINGS = {"benchmark": "false_alarms", "seed": 1}
@@ -83,3 +83,12 @@ def test_the_share_that_is_reached_is_by_the_figures_of_the_exhaustive_search() 
     # of 0.5 * 0.1 + 0.75 * 0.05 - 0.5 * 0.05
     assert explore.reached([row("b", 0.25, 0.05)], known) == pytest.approx(0.0375 / 0.0625)
     assert explore.reached([], known) == 0.0
+
+
+def test_the_page_on_other_plugins_shows_the_rows_that_were_run() -> None:
+    """`nox -s plugins` writes both."""
+    page = other_plugins.PAGE.read_text(encoding="utf-8")
+    rows = other_plugins.read_rows()
+    assert other_plugins.with_table(page) == page
+    assert {row["package"] for row in rows} == {use.package for use in other_plugins.USES}
+    assert not [row for row in rows if row["differs"]]
