@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import common, explore, rounds, scale
+from benchmarks import common, explore, other_plugins, rounds, scale
 from benchmarks.common import Row, Store
+from benchmarks.plugin_uses import USES
 from tests.reporting.records_by_hand import case, measurement, record
 
 SETTINGS = {"benchmark": "false_alarms", "seed": 1}
@@ -99,3 +100,12 @@ def test_an_original_that_was_measured_again_for_another_case_is_counted() -> No
 def test_seconds_and_bytes_of_each_further_case() -> None:
     assert scale.slope([7.0, 32.0, 57.0]) == pytest.approx(25 / len(scale.RECIPES))
     assert scale.growth([0, 5000, *range(10_000, 18_000, 1000)]) == pytest.approx(1000), "after the first fifth"
+
+
+def test_the_page_on_other_plugins_shows_the_rows_that_were_run() -> None:
+    """`nox -s plugins` writes both."""
+    page = other_plugins.PAGE.read_text(encoding="utf-8")
+    rows = other_plugins.read_rows()
+    assert other_plugins.with_table(page) == page
+    assert {row["package"] for row in rows} == {use.package for use in USES}
+    assert not [row for row in rows if row["differs"]]

@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from pytest_modelopt.config.call_form import CallForm, generates
+from pytest_modelopt.config.call_form import CallForm
 from pytest_modelopt.config.candidate_schema import ONE_ORIGIN, CandidateSpec, Origin
 from pytest_modelopt.config.function_references import (
     CALL_SCHEMA,
@@ -236,8 +236,9 @@ class PatternSpec(CallSpec):
         examples=["encoder"],
     )
     metric: Annotated[MetricForm, WithJsonSchema(METRIC_SCHEMA)] = Field(
-        default_factory=lambda data: MetricForm(name=PERPLEXITY if generates(data.get("call")) else "accuracy"),
+        default_factory=lambda: MetricForm(name="accuracy"),
         description="What scores the answers; `perplexity` where the model generates.",
+        json_schema_extra={"default": "accuracy"},  # versions of pydantic differ on what a factory gives
     )
     slices: Reference = Field(
         default="",
@@ -275,10 +276,15 @@ class PatternSpec(CallSpec):
     @model_validator(mode="before")
     @classmethod
     def _pass_metric_to_limits(cls, data: object, info: ValidationInfo) -> object:
-        """What a bare number or a point means in an accuracy limit depends on the metric of the model around it."""
+        """What a bare number or a point means in an accuracy limit depends on the metric of the model around it.
+
+        A model that generates gets its default here: pydantic before 2.10 has no default that depends on other fields,
+        and one of later versions is an error of its own where another field is wrong.
+        """
+        if isinstance(data, dict) and isinstance(data.get("call"), dict):
+            data = {"metric": PERPLEXITY, **data}
         if isinstance(data, dict) and isinstance(info.context, dict):
-            unstated = PERPLEXITY if isinstance(data.get("call"), dict) else cls.unstated_metric
-            stated = data.get("metric", unstated)
+            stated = data.get("metric", cls.unstated_metric)
             name = stated.get("name") if isinstance(stated, dict) else stated
             info.context["metric"] = name if isinstance(name, str) else None
         return data

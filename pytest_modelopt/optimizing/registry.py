@@ -9,6 +9,8 @@ import re
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import GenericAlias
+from typing import TypeGuard
 
 from pytest_modelopt.optimizing.recipe import Recipe, RecipeError
 from pytest_modelopt.results.case import ORIGINAL
@@ -29,10 +31,15 @@ def _built_in() -> tuple[type[Recipe], ...]:
             value
             for module in modules
             for value in vars(module).values()
-            if inspect.isclass(value) and issubclass(value, Recipe) and value.__module__ == module.__name__
+            if _is_recipe(value) and value.__module__ == module.__name__
         ]
         found += sorted((each for each in classes if "recipe_name" in vars(each)), key=_order)
     return tuple(found)
+
+
+def _is_recipe(value: object) -> TypeGuard[type[Recipe]]:
+    """Before Python 3.11 `list[int]` passes for a class, and `issubclass` raises TypeError for it."""
+    return isinstance(value, type) and not isinstance(value, GenericAlias) and issubclass(value, Recipe)
 
 
 def _order(recipe: type[Recipe]) -> tuple[bool, bool, str]:
@@ -57,7 +64,7 @@ def register(recipe: type[Recipe]) -> None:
     Raises:
         RecipeError: if it is not a whole recipe, or its name is taken.
     """
-    if not (inspect.isclass(recipe) and issubclass(recipe, Recipe)):
+    if not _is_recipe(recipe):
         raise RecipeError(f"{recipe!r} is not a subclass of pytest_modelopt.Recipe")
     label = f"{recipe.__module__}.{recipe.__qualname__}"
     for attribute in ("recipe_name", "summary"):

@@ -176,6 +176,13 @@ class Gate:
 
     # --- tests -------------------------------------------------------------------------------------------------------
 
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """End the workers before hooks around the loop go on: pytest-cov combines there what processes have written."""
+        result = yield
+        self._session.close()
+        return result
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         item.stash[CASES] = []  # a rerun measures anew

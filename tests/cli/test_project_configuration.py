@@ -17,6 +17,7 @@ from tests.reporting.records_by_hand import case, limit, record
 CONFTEST = '''
 print("conftest.py prints")
 import os
+import warnings
 import shop.layers  # in src/, by `pythonpath`
 from typing import ClassVar
 from pytest_modelopt import Applied, Recipe
@@ -35,6 +36,7 @@ class Round(Recipe):
 
 def pytest_configure(config):
     os.environ["SHOP"] = "open"
+    warnings.warn("as plugins of others do under a newer pytest")
 
 def pytest_modelopt_register_recipes(register):
     assert os.environ["SHOP"] == "open"

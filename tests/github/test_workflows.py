@@ -195,3 +195,14 @@ def test_what_runs_the_strangers_record_may_write_nothing() -> None:
     checkout = next(step for step in render["steps"] if "checkout" in step.get("uses", ""))
     assert checkout["with"] == {"persist-credentials": "false"}  # no ref: the default branch
     assert not any("checkout" in step.get("uses", "") for step in steps_of(COMMENT))
+
+
+def test_each_session_of_nox_runs_and_none_is_missing() -> None:
+    """nox itself is installed in an environment of its own."""
+    matrix = read(GITHUB / "workflows/versions.yml")["jobs"]["sessions"]["strategy"]["matrix"]
+    named = [*matrix["session"], *(entry["session"] for entry in matrix["include"])]
+    text = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    sessions = set(re.findall(r"^@nox\.session.*\n(?:@.*\n)*def (\w+)", text, re.MULTILINE))
+    assert {re.split(r"[-(]", name)[0] for name in named} == sessions
+    pythons = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert [name for name in named if name.startswith("unit-")] == [f"unit-{version}" for version in pythons]

@@ -30,6 +30,8 @@ HERE = Path(__file__).parent
 INPUTS = torch.randn(300, 16, generator=torch.Generator().manual_seed(1))
 
 def model():
+    with open(HERE / "workers", "a") as file:
+        file.write(f"{os.getpid()}\\n")
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4)).eval()
 
@@ -86,6 +88,27 @@ models:
 """
 
 
+CONFTEST = """
+import os
+from pathlib import Path
+import pytest
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop():
+    result = yield
+    Path("left").write_text(" ".join(pid for pid in Path("workers").read_text().split() if is_alive(int(pid))))
+    return result
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+"""
+"""At this point pytest-cov combines what the processes of the run have written, each at its end."""
+
+
 def asked(folder: Path) -> Counter[int]:
     return Counter(int(line) for line in (folder / "asked").read_text(encoding="utf-8").split())
 
@@ -93,6 +116,7 @@ def asked(folder: Path) -> Counter[int]:
 def run(project: Project, data: str, *, passed: int = 0, failed: int = 0) -> tuple[pytest.Pytester, list[Case]]:
     pytester = project(BUDGETS.format(data=data))
     pytester.makepyfile(counted=SOURCE)
+    pytester.makeconftest(CONFTEST)
     pytester.runpytest("--modelopt", "--modelopt-report", "report").assert_outcomes(passed=passed, failed=failed)
     return pytester, list(read(pytester.path / "report" / "record.json").cases)
 
@@ -101,6 +125,7 @@ def test_three_recipes_read_each_example_once_and_look_at_the_first_again(projec
     pytester, cases = run(project, "counted", passed=3)
     assert asked(pytester.path) == Counter({index: 2 if index < 256 else 1 for index in range(300)})
     assert (pytester.path / "made").read_text(encoding="utf-8").split() == ["made"] * 2
+    assert (pytester.path / "left").read_text(encoding="utf-8") == "", "workers end with the last test"
     fingerprints = {side.data_fingerprint for case in cases for side in (case.reference, case.variant) if side}
     assert len(fingerprints) == 1
     assert None not in fingerprints

@@ -158,6 +158,7 @@ def test_a_row_has_its_limit_and_what_became_of_it() -> None:
     assert (memory["limit"], float(memory["limit_value"]), memory["outcome"]) == ("max_memory", 3 * MIB, "fail")
     assert (memory["low"], memory["started"]) == ("", "2026-11-24T03:00:00Z")
     assert float(rows["int8-dynamic", "speedup_ratio"]["low"]) > 1.5
+    assert {row["started"] for row in _rows(replace(MEASURED, started="a\0b"))} == {"a\ufffdb"}
     formula = record(case('=HYPERLINK("x")', model="@m"))
     assert {row["recipe"] for row in _rows(formula)} == {'\'=HYPERLINK("x")', "original"}
     assert {row["model"] for row in _rows(formula)} == {"'@m"}

@@ -130,9 +130,15 @@ def test_the_figures_that_are_changed_below_agree() -> None:
 
 @pytest.mark.parametrize(("path", "value", "told"), CONTRADICTIONS.values(), ids=CONTRADICTIONS.keys())
 def test_the_record_is_refused_by_every_command(
-    path: str, value: Any, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    path: str,
+    value: Any,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    file = tmp_path / "record.json"
+    monkeypatch.chdir(tmp_path)  # the name of the file takes room in a line that is cut
+    file = Path("record.json")
     file.write_text(json.dumps(changed(path, value)), encoding="utf-8")
     for command in (["report"], ["merge"], ["comment"], ["update", "--budgets", "none.yaml"]):
         assert main([command[0], str(file), *command[1:]]) == 2

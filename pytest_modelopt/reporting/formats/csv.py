@@ -34,4 +34,5 @@ def _row(record: Record, sample: Sample) -> list[str]:
 
 
 def _text(text: str) -> str:
+    text = text.replace("\0", "\ufffd")  # which no reader takes, and before Python 3.11 no writer
     return f"'{text}" if text.startswith(_FORMULA) else text
