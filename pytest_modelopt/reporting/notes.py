@@ -161,7 +161,8 @@ def _disturbed(record: Record) -> Iterator[Item]:
     if disturbed:
         worst, found = max(disturbed, key=lambda each: each[0].timing.delayed if each[0].timing else 0.0)
         title = f"{len(disturbed)} of {format_count(len(timed), 'comparison')} timed on a disturbed machine"
-        yield Item("info", "NOTE", title, f"busy: {title}; at worst, {_case(record, worst)}: {', '.join(found)}")
+        text = f"busy: {title}, which changes times and no other figure"
+        yield Item("info", "NOTE", title, f"{text}; at worst, {_case(record, worst)}: {', '.join(found)}")
 
 
 def _odd(record: Record) -> Iterator[Item]:

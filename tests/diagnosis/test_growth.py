@@ -39,8 +39,8 @@ def test_the_layer_that_raised_the_peak() -> None:
     finding = found(with_makeup(sound(), call_peak_bytes=9 * MIB))["memory-in-layer"]
     assert finding.explains == ("memory",)
     assert finding.text == (
-        "its peak of 9 MiB in a call is reached in `body.0` (Int8Linear) in aten::mul, which takes 3 MiB of it itself, "
-        "the original's of 4 MiB in `body.1` (ReLU) in aten::relu"
+        "beside what it holds, a call takes 9 MiB at its peak, 3 MiB of it for `body.0` (Int8Linear) in aten::mul (a "
+        "call of the original takes 4 MiB at its peak, in `body.1` (ReLU) in aten::relu)"
     )
 
 

@@ -138,7 +138,7 @@ def test_the_layer_that_reaches_the_peak_is_named_under_the_limit(
     monkeypatch.setenv("COLUMNS", "400")
     result = zoo(case("{max_memory: 1 kB}")).runpytest("--modelopt")
     result.assert_outcomes(failed=1)
-    sentence = "its peak of * in a call is reached in `2` (Conv2d) in aten::conv2d, which takes * of it itself, *"
+    sentence = "beside what it holds, a call takes * at its peak, * of it for `2` (Conv2d) in aten::conv2d (a call of *"
     result.stdout.fnmatch_lines(["m/int8-dynamic: max_memory 1 kB is broken: *", f"  {sentence}"])
 
 

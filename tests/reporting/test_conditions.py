@@ -71,8 +71,8 @@ def test_one_note_speaks_for_all_comparisons_that_were_disturbed() -> None:
     (note,) = [item for item in told if "disturbed" in item.title]
     assert note.label == "NOTE"
     assert note.text == (
-        "busy: 1 of 2 comparisons timed on a disturbed machine; at worst, digits-vit/a: other processes kept 0.97 of 2 "
-        "cores busy, load average 0.5"
+        "busy: 1 of 2 comparisons timed on a disturbed machine, which changes times and no other figure; at worst, "
+        "digits-vit/a: other processes kept 0.97 of 2 cores busy, load average 0.5"
     )
 
 

@@ -155,11 +155,12 @@ def _memory_in_layer(case: MeasuredCase, found: Parameters) -> str:
         )
     if "peak_in" in found:
         text = (
-            f"its peak of {format_bytes(found['call_peak_bytes'])} in a call is reached in {found['peak_in']}, which "
-            f"takes {format_bytes(found['peak_own_bytes'])} of it itself"
+            f"beside what it holds, a call takes {format_bytes(found['call_peak_bytes'])} at its peak, "
+            f"{format_bytes(found['peak_own_bytes'])} of it for {found['peak_in']}"
         )
         if found["other_peak_in"]:
-            text += f", the {other}'s of {format_bytes(found['other_call_peak_bytes'])} in {found['other_peak_in']}"
+            peak = format_bytes(found["other_call_peak_bytes"])
+            text += f" (a call of the {other} takes {peak} at its peak, in {found['other_peak_in']})"
         texts.append(text)
     return "; ".join(texts)
 
