@@ -72,11 +72,10 @@ def labelled(model):
 _CONFTEST = '''
 """Notes how large each process of pytest is when a case has ended."""
 import json, os, time
-from pathlib import Path
+import psutil
 
 def pytest_runtest_logfinish(nodeid):
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    row = [os.getpid(), time.time(), pages * os.sysconf("SC_PAGE_SIZE"), nodeid.split("::")[1]]
+    row = [os.getpid(), time.time(), psutil.Process().memory_info().rss, nodeid.split("::")[1]]
     with open(os.environ["SCALE_CASES"], "a") as file:
         file.write(json.dumps(row) + "\\n")
 '''
