@@ -115,7 +115,7 @@ def _below(folders: Iterable[str]) -> list[str]:
     """These folders and those in them, the outer ones first, as far as that is looked through at once."""
     found: dict[str, None] = {}
     waiting, entries = deque(folders), 0
-    while waiting and len(found) < _MOST_FOLDERS and entries < _MOST_ENTRIES:
+    while waiting and len(found) < _MOST_FOLDERS:
         folder = waiting.popleft()
         if folder in found or is_installed(f"{folder}/file"):
             continue
