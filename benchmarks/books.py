@@ -34,7 +34,7 @@ from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 
 RUNS = 20
-BOOKS = ("freed", "allocated", "pages", "objects", "files", "in a call")
+BOOKS = ("freed", "allocated", "pages", "objects", "files", "in a call", "unmapped")
 RECIPES = (
     "int8-dynamic",
     "int8-static",

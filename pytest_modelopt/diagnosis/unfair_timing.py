@@ -144,10 +144,11 @@ def size_is_not_peak(evidence: Evidence) -> Finding | None:
         return None
     assert before.weights_bytes is not None
     assert before.size_bytes is not None
+    assert before.call_peak_bytes is not None
     assert after.call_peak_bytes is not None
     assert after.weights_bytes is not None
     if after.call_peak_bytes >= 0.5 * after.memory_bytes:
-        cause = "call"
+        cause = "call" if after.call_peak_bytes <= before.call_peak_bytes else "larger call"
     elif after.weights_bytes <= _BESIDE_FILE * after.size_bytes:
         return None
     else:
@@ -161,6 +162,7 @@ def size_is_not_peak(evidence: Evidence) -> Finding | None:
             "call_peak_bytes": after.call_peak_bytes,
             "weights_bytes": after.weights_bytes,
             "size_bytes": after.size_bytes,
+            "original_call_peak_bytes": before.call_peak_bytes,
             "original_weights_bytes": before.weights_bytes,
             "original_size_bytes": before.size_bytes,
         },

@@ -25,6 +25,9 @@ ADVICE = re.compile(
 """How the sentences begin in which torch's errors send their reader elsewhere."""
 
 
+WITHIN_GRAPH = re.compile(r"\n+While executing %")
+
+
 def own_bytes(module: nn.Module) -> int:
     """Bytes of the parameters that a module holds itself, not through its children."""
     return sum(parameter.nbytes for parameter in module._parameters.values() if parameter is not None)
@@ -86,8 +89,8 @@ def weight_owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def last_line(error: BaseException) -> str:
-    """`TypeError: what it said`, one line of it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """`TypeError: what it said`, one line of it, without the node of a graph at which torch.fx adds that it came up."""
+    lines = [line.strip() for line in WITHIN_GRAPH.split(str(error))[0].splitlines() if line.strip()]
     return _in_words(error, lines[-1] if lines else "")
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pytest_modelopt.optimizing.apply import optimize
-from pytest_modelopt.optimizing.describe import root_cause
+from pytest_modelopt.optimizing.describe import last_line, root_cause
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers
@@ -274,3 +274,10 @@ def test_a_class_without_arithmetic_is_not_named() -> None:
     model.layer.weight = Plainly(model.layer.weight.detach())
     with pytest.raises(RecipeError, match="usually forward decides"):
         refuse_other_answers(model, lambda x: model(x) + 1, inputs, "onnxruntime")
+
+
+def test_an_error_within_a_graph_is_told_without_the_graph() -> None:
+    graph: Any = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 2)))
+    with pytest.raises(RuntimeError, match="While executing") as raised:
+        torch.fx.Interpreter(graph).run(torch.zeros(1, 3))
+    assert last_line(raised.value) == "RuntimeError: mat1 and mat2 shapes cannot be multiplied (1x3 and 4x2)"

@@ -110,7 +110,7 @@ def test_a_traced_graph_does_what_a_hook_of_the_whole_model_does(make: Callable[
     assert wrong("int8-static", whole)[0] <= INT8
 
 
-def test_a_hook_that_no_trace_can_follow_is_named_with_its_buffer() -> None:
+def test_a_hook_that_no_trace_can_follow_is_named_with_its_buffer(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
         RecipeError, match=r"`scaled_by_number` of Body writes `scale` in each call.*compute it in forw"
     ):
@@ -119,6 +119,7 @@ def test_a_hook_that_no_trace_can_follow_is_named_with_its_buffer() -> None:
         apply("int8-static", nn.Sequential(hooked(scaled_by_number)).eval(), INPUTS)
     with pytest.raises(RecipeError, match="`scaled_by_number` of Body writes `scale`"):
         apply("onnxruntime", hooked(scaled_by_number), INPUTS)
+    assert "def forward" not in capsys.readouterr().err, "torch prints its graph beside the error"
 
 
 def test_a_program_that_writes_a_weight_is_converted() -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import struct
+from collections import deque
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from pytest_modelopt import system
 from pytest_modelopt.measuring.installation import is_installed
 
-_MOST_FOLDERS = 4096
+_MOST_FOLDERS, _MOST_ENTRIES = 4096, 100_000
 _NO_FOLDERS = frozenset({"__pycache__", "node_modules"})
 
 
@@ -111,13 +112,18 @@ def _read_all(descriptor: int) -> bytes:
 
 
 def _below(folders: Iterable[str]) -> list[str]:
-    """These folders and all in them, up to a number."""
+    """These folders and those in them, the outer ones first, as far as that is looked through at once."""
     found: dict[str, None] = {}
-    for top in folders:
-        for folder, inner, _ in os.walk(top):
-            inner[:] = [name for name in inner if not name.startswith(".") and name not in _NO_FOLDERS]
-            if folder in found or is_installed(str(Path(folder, "file"))) or len(found) >= _MOST_FOLDERS:
-                inner.clear()
-            else:
-                found[folder] = None
+    waiting, entries = deque(folders), 0
+    while waiting and len(found) < _MOST_FOLDERS:
+        folder = waiting.popleft()
+        if folder in found or is_installed(f"{folder}/file"):
+            continue
+        found[folder] = None
+        with contextlib.suppress(OSError), os.scandir(folder) as inside:
+            for entry in itertools.islice(inside, _MOST_ENTRIES - entries):
+                entries += 1
+                is_left_out = entry.name.startswith(".") or entry.name in _NO_FOLDERS
+                if not is_left_out and entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
     return list(found)

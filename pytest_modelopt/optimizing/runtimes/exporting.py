@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -56,8 +59,10 @@ def export(
     with torch.no_grad(), unfused(), warnings.catch_warnings():
         for message in KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
+        printed = io.StringIO()
         try:
-            exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+            with contextlib.redirect_stderr(printed):  # where it fails, torch prints the graph as far as it came
+                exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
             told = (
                 f"{recipe_name} needs a model that torch.export can trace, and {type(model).__name__} is not"
@@ -71,6 +76,7 @@ def export(
                     "inputs with the examples there, and let nothing in forward fix how many they are"
                 ) from error
             raise RecipeError(told) from error
+        sys.stderr.write(printed.getvalue())
     _refuse_computed_numbers(exported, model, recipe_name)
     return exported
 

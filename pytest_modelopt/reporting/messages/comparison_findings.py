@@ -159,6 +159,11 @@ def _what_holds_it(found: Parameters) -> str:
             "activations and scratch memory of the call, which smaller weights leave as they are; a smaller batch or "
             "input, or a recipe that changes activations, lowers it"
         )
+    if found["cause"] == "larger call":
+        return (
+            f"beside its weights a call of the variant takes {format_bytes(found['call_peak_bytes'])}, and one of the "
+            f"original {format_bytes(found['original_call_peak_bytes'])}: what the recipe put in needs more in a call"
+        )
     if found["cause"] == "copy":
         return (
             f"in memory it keeps {kept} of weights though {saved} are saved: a second copy is alive, packed or unpacked"

@@ -160,8 +160,8 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
         (after.anonymous - before.anonymous - max(total, allocated), pages),
         (after.objects - before.objects, objects),
         (files, OF_FILES),
-        (unmapped, OF_FILES),
         (in_call, OF_CALL),
+        (unmapped, OF_FILES),
     )
     hidden = max((unexplained for unexplained, room in books if unexplained > room), default=0)
     return Balance(hidden, books=books, packing_bytes=padding)
