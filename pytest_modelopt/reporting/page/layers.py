@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_modelopt.reporting.page.charts import Chart, Shape, box, line
+from pytest_modelopt.reporting.page.charts import Chart, Shape, line
 from pytest_modelopt.reporting.page.templates import filled
 
 _WIDTH, _HEIGHT = 160, 18
@@ -40,5 +40,8 @@ def _with_harms(table: LayerTable) -> zip[tuple[tuple[str, ...], float]]:
 
 def _bar(name: str, harm: float) -> Chart:
     length = harm * (_WIDTH - 2)
-    shapes = (Shape("axis", line(1, 1, 1, _HEIGHT - 1)), Shape("allowed", box(1, 3, length, _HEIGHT - 6)))
+    shapes = (
+        Shape("axis", line(1, 1, 1, _HEIGHT - 1)),
+        Shape("interval", line(1, _HEIGHT / 2, 1 + length, _HEIGHT / 2)),
+    )
     return Chart(f"harm of {name}: {100 * harm:.0f}% of the worst layer's", _WIDTH, _HEIGHT, shapes)
