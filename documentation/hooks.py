@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BLOB = f"{REPOSITORY}/blob/main/"
 """Before the path of a file of the repository, in links that work from anywhere."""
+RAW = f"{REPOSITORY}/raw/main/"
+"""The same of a picture."""
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -45,4 +47,4 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if page.file.src_uri.startswith("reference/"):
         return markdown
     out = re.sub(r"\]\(\.\./([^)\s]+)\)", rf"]({BLOB}\1)", markdown)
-    return out.replace(f"]({BLOB}docs/", "](")
+    return out.replace(f"]({BLOB}docs/", "](").replace(f"]({RAW}docs/", "](")

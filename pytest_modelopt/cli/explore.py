@@ -58,6 +58,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--sensitivity", action="store_true", help="print what --recipe (int8-dynamic) costs on each layer, and no more"
     )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="with --sensitivity: write it as one HTML page, too")
     parser.add_argument(
         "--tune",
         action=argparse.BooleanOptionalAction,
@@ -225,6 +226,10 @@ def _explore(
     watch = Watch(start + options.time)
     gauge = GateGauge(budgets, model, limits, options.aim, watch, settings, options.seed)
     try:
+        if options.html is not None and not options.sensitivity:
+            raise ValueError(
+                "--html belongs to --sensitivity; `report RECORD --html FILE` makes a page of the finalists"
+            )
         if options.sensitivity:
             original, _ = _looked(options, gauge)
             _use(cache, gauge, original)

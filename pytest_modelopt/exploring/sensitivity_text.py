@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from tabulate import tabulate
 
 from pytest_modelopt.exploring.sensitivity import Sensitivity
+from pytest_modelopt.reporting.page.layers import LayerTable
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.figures import format_bytes, format_number, format_percentage, format_points
 from pytest_modelopt.results.layer_costs import LayerCost
 
 _BAR = 20
 """Characters of the longest bar."""
-_HEADERS = ("layer", "kind", "flips", "drop", "saves", "work", "harm")
+_HEADERS = ("layer", "kind", "flips", "drop", "saves", "work")
 _LONGEST = 120
 NOT_MEASURED = "-"
 
 
+_LEGEND = (
+    "flips: examples whose prediction changed; drop with its bounds, each at 95%; saves: bytes, counted; work: the "
+    "layer's share of the multiply-adds in these layers, which is an estimate of the time that it can save"
+)
+
+
 def lines(found: Sensitivity, *, unit_interval: bool) -> Iterator[str]:
     """`unit_interval`: the metric is one from 0 to 1, whose drops are told in percentage points."""
+    made = table(found, unit_interval=unit_interval)
+    if made.rows:
+        yield made.title
+        rows = [(*row, "#" * round(_BAR * harm)) for row, harm in zip(made.rows, made.harms, strict=True)]
+        yield from tabulate(rows, (*made.headers, "harm"), tablefmt="simple", disable_numparse=True).splitlines()
+    yield from made.notes
+
+
+def table(found: Sensitivity, *, unit_interval: bool) -> LayerTable:
+    """The layers that were scored, and what is to say of the others."""
     scored = [cost for cost in found.ranked if not cost.why]
     examples = max((cost.examples for cost in scored), default=0)
-    if scored:
-        yield f"{found.recipe} on each layer alone, all others as they are, on {examples:,} examples; the worst first:"
-        yield from _table(scored, sum(group.multiply_adds for group in found.groups), unit_interval=unit_interval)
-        yield (
-            "flips: examples whose prediction changed; drop with its bounds, each at 95%; saves: bytes, counted; work: "
-            "the layer's share of the multiply-adds in these layers, which is an estimate of the time that it can save"
-        )
+    work = sum(group.multiply_adds for group in found.groups)
+    worst = max((cost.harm for cost in scored), default=0.0)
+    return LayerTable(
+        f"{found.recipe} on each layer alone, all others as they are, on {examples:,} examples; the worst first:",
+        _HEADERS,
+        tuple(_row(cost, work, unit_interval=unit_interval) for cost in scored),
+        tuple(cost.harm / worst if worst else 0.0 for cost in scored),
+        (*((_LEGEND,) if scored else ()), *_not_scored(found)),
+    )
+
+
+def _not_scored(found: Sensitivity) -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
     for cost in found.ranked:
         if cost.why:
@@ -39,21 +61,15 @@ def lines(found: Sensitivity, *, unit_interval: bool) -> Iterator[str]:
         yield plain_line(f"not reached: {', '.join(group.name for group in found.left)}; a second call goes on there")
 
 
-def _table(costs: Sequence[LayerCost], work: int, *, unit_interval: bool) -> Iterator[str]:
-    worst = max(cost.harm for cost in costs)
-    rows = [
-        (
-            plain_line(cost.group.name + (f" and {len(cost.group.names) - 1} more" if cost.group.names[1:] else "")),
-            plain_line(cost.group.kind),
-            NOT_MEASURED if cost.flips is None else f"{cost.flips:,}",
-            _drop(cost, unit_interval=unit_interval),
-            NOT_MEASURED if cost.saved_bytes is None else _saved(cost.saved_bytes),
-            format_percentage(cost.group.multiply_adds / work) if work else NOT_MEASURED,
-            "#" * round(_BAR * cost.harm / worst) if worst else "",
-        )
-        for cost in costs
-    ]
-    yield from tabulate(rows, _HEADERS, tablefmt="simple", disable_numparse=True).splitlines()
+def _row(cost: LayerCost, work: int, *, unit_interval: bool) -> tuple[str, ...]:
+    return (
+        plain_line(cost.group.name + (f" and {len(cost.group.names) - 1} more" if cost.group.names[1:] else "")),
+        plain_line(cost.group.kind),
+        NOT_MEASURED if cost.flips is None else f"{cost.flips:,}",
+        _drop(cost, unit_interval=unit_interval),
+        NOT_MEASURED if cost.saved_bytes is None else _saved(cost.saved_bytes),
+        format_percentage(cost.group.multiply_adds / work) if work else NOT_MEASURED,
+    )
 
 
 def _drop(cost: LayerCost, *, unit_interval: bool) -> str:

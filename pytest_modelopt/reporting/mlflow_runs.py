@@ -31,6 +31,7 @@ def log(record: Record, experiment: str) -> str:
         ValueError: the package is not installed, or the server refuses or does not answer.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # this command speaks to the user's own server only
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where the report goes
     try:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException

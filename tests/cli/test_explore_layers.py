@@ -22,8 +22,11 @@ def test_the_planted_layer_is_kept_and_told(
     assert "int8-dynamic (max_accuracy_drop 5pp)" in told
 
     monkeypatch.setattr(explore_gauge.GateGauge, "layer_trials", None)  # all of it is known: no worker is asked again
-    assert main([*call, "--sensitivity"]) == 0
+    assert main([*call, "--sensitivity", "--html", "layers.html"]) == 0
     told = capsys.readouterr().out
+    page = (pytester.path / "layers.html").read_text(encoding="utf-8")
+    assert page.index('<tr><th scope="row">planted.layer') < page.index('<tr><th scope="row">embed')
+    assert "harm of planted.layer: 100% of the worst layer&#39;s" in page
     rows = [line for line in told.splitlines() if " Linear " in line]
     assert rows[0].startswith("planted.layer")
     assert rows[0].endswith("#" * 20)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import html5lib
 import pytest
 
 from pytest_modelopt.exploring.cache import Cache
@@ -17,10 +18,13 @@ from pytest_modelopt.exploring.sensitivity_text import lines
 from pytest_modelopt.measuring.controller.layer_trials import Tried
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.optimizing.expression import Expression, parse
+from pytest_modelopt.reporting.page.layers import LayerTable, render_layers
+from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.layer_costs import LayerCost, LayerGroup
 from tests.exploring.candidates_by_hand import ByHand, candidate, limits
+from tests.reporting.hostile_texts import EVERYTHING
 from tests.reporting.records_by_hand import ENVIRONMENT
 
 RECIPE = parse("int8-dynamic")
@@ -186,3 +190,18 @@ def test_only_what_is_out_for_its_answers_alone_is_mixed() -> None:
     search.run()
     found = [str(trial.recipe) for trial in worth_mixing(search.trials, "memory")]
     assert found == ["prune-structured(ratio=0.5)", "int8-dynamic"]
+
+
+def test_the_page_holds_what_is_printed_and_a_strangers_names_as_text() -> None:
+    hostile = f"a{EVERYTHING}"
+    made = LayerTable("int8-dynamic on each layer", ("layer", "kind"), ((hostile, "Linear"), ("b", "x")), (1.0, 0.25))
+    page = html5lib.parse(render_layers(hostile, [made, LayerTable("none", ("layer", "kind"), (), ())]), "etree")
+    elements = [each.tag.rpartition("}")[2] for each in page.iter() if isinstance(each.tag, str)]
+    assert [elements.count(name) for name in ("script", "img", "table", "svg")] == [1, 0, 1, 2]
+    assert not [each for each in page.iter() if each.get("href", "#")[0] != "#"]
+    headers = page.iter("{http://www.w3.org/1999/xhtml}th")
+    cells = ["".join(each.itertext()) for each in headers if each.get("scope") == "row"]
+    assert cells == [plain_line(hostile), "b"]
+    lengths = [each.get("aria-label") for each in page.iter("{http://www.w3.org/2000/svg}svg")]
+    assert lengths[1] == "harm of b: 25% of the worst layer's"
+    assert "No layer was scored." in "".join(page.itertext())

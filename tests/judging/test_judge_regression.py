@@ -105,6 +105,9 @@ def test_a_growth_that_breaks_its_limit_by_a_hair_does_not_look_like_none() -> N
     assert told(head(size_bytes=1_020_001), "max_size_growth", 0.02, "2%") == (
         f"is broken: 2.0001% more than at {COMMIT} (996 KiB, was 977 KiB), 0.0001 percentage points above the limit"
     )
+    assert told(head(size_bytes=1_030_000), "max_size_growth", 0.02, "2%").endswith(
+        ", 1 percentage point above the limit"
+    )
     assert "(976.563 KiB, was 976.562 KiB)" in told(head(size_bytes=1_000_001), "max_size_growth", 0.0)
 
 

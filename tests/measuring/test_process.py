@@ -227,7 +227,7 @@ def test_a_killed_worker_says_by_what_and_its_last_words(start: Start) -> None:
 
 def test_a_segmentation_fault_is_named(start: Start) -> None:
     failed = failure(start("users_code:segfault"))
-    assert "ended by SIGSEGV" in failed.message
+    assert "ended by SIGSEGV (native code used memory that is not its own)" in failed.message
     assert re.search(r'users_code.py", line \d+ in segfault$', failed.output)
     assert "site-packages" not in failed.output
 

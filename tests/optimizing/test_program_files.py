@@ -306,6 +306,7 @@ def test_a_program_for_a_fixed_number_of_examples_gets_so_many_at_a_time(tmp_pat
         (pickle.dumps({"weight": 1}), "is a pickle and no program, and is not loaded"),
         (b"solid model", "is neither a program of torch.export nor TorchScript, which are archives"),
     ],
+    ids=["empty", "cut", "pickle", "other"],
 )
 @pytest.mark.parametrize("suffix", [".pt", ".pt2"])
 def test_what_is_no_archive_of_torch_is_called_what_it_is(

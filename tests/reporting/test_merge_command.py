@@ -101,8 +101,8 @@ def test_strict_holds_for_all_jobs(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["a.json", "--expect", "2"], "--expect 2: 1 was given: a.json\n"),
-        (["a.json", "b.json", "c.json", "--expect", "2"], "--expect 2: 3 were given: a.json, b.json, c.json\n"),
+        (["a.json", "--expect", "2"], "--expect 2: 1 was given: a.json; name the records of all jobs\n"),
+        (["a.json", "b.json", "c.json", "--expect", "2"], "--expect 2: 3 were given: a.json, b.json, c.json; name "),
         (["a.json", "a.json"], "a.json and a.json are the same record: give each job's once\n"),
         (["a.json", "c.json"], "a.json compares nothing with a base, c.json compares "),
         (["a.json", "bad.json"], "bad.json: the record must be a JSON object (see https://"),
@@ -110,7 +110,7 @@ def test_strict_holds_for_all_jobs(folder: Path) -> None:
         (["a.json", "--output", "."], ".: Is a directory\n"),
     ],
 )
-def test_wrong_input_is_told_in_a_line(
+def test_wrong_input_is_told_in_a_line_with_its_address(
     arguments: list[str], told: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _write(a=record(kept("x")), b=record(kept("y")), c=pull_request(kept("z")))
@@ -119,7 +119,9 @@ def test_wrong_input_is_told_in_a_line(
     out, err = capsys.readouterr()
     assert out == ""
     assert told in err
-    assert err.count("\n") == 1
+    line, *address = err.splitlines()
+    assert told.rstrip("\n") in line
+    assert ("troubleshooting/#usage-" in line) or [each[:12] for each in address] == ["see https://"]
 
 
 # --- several machines, told ------------------------------------------------------------------------------------------
