@@ -95,7 +95,7 @@ def lowest_extras(session: nox.Session) -> None:
 def pytest(session: nox.Session, version: str) -> None:
     """A version of pytest, with torch. `pre`: a release that is to come, which CI lets fail."""
     asked = {"8.0": ["pytest==8.0.*"], "newest": ["pytest"], "pre": ["--pre", "pytest"]}[version]
-    session.install("--editable", ".[pruning,metrics]", *group("tests"), *asked)
+    session.install("--editable", ".[pruning,metrics,memory]", *group("tests"), *asked)
     run_sample(session)
 
 
@@ -104,7 +104,7 @@ def pytest(session: nox.Session, version: str) -> None:
 def torch(session: nox.Session, version: str) -> None:
     """A version of torch, with the newest of all else."""
     asked = "torch" if version == "newest" else f"torch=={version}.*"
-    session.install("--editable", ".[pruning,metrics]", *group("tests"), asked)
+    session.install("--editable", ".[pruning,metrics,memory]", *group("tests"), asked)
     run_sample(session)
 
 
