@@ -57,7 +57,9 @@ def install_lowest(session: nox.Session, stated: list[str]) -> None:
     asked = Path(session.create_tmp(), "stated.txt")
     asked.write_text("\n".join([*stated, *session.posargs]), encoding="utf-8")
     lowest = asked.with_name("lowest.txt")
-    session.run("uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", f"{asked}", "-o", f"{lowest}")
+    session.run_install(
+        "uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", f"{asked}", "-o", f"{lowest}"
+    )
     session.install("--requirement", f"{lowest}", *group("tests"))
     session.run("python", "-m", "pip", "freeze")
 
@@ -81,7 +83,9 @@ def lowest_extras(session: nox.Session) -> None:
     """The lowest versions of all extras. Requirements behind `--` are added, such as another torch."""
     extras = PROJECT["project"]["optional-dependencies"]
     names = ("pruning", "torchao", "onnxruntime", "openvino", "litert", "memory", "metrics", "report", "explore")
-    install_lowest(session, [*PROJECT["project"]["dependencies"], *(each for name in names for each in extras[name])])
+    stated = [*PROJECT["project"]["dependencies"], *(each for name in names for each in extras[name])]
+    # uv passes over `Requires-Python: <3.11` of later ones, and pip does not.
+    install_lowest(session, [*stated, "backports-strenum<1.3"])
     session.install("--no-deps", "--editable", ".")
     run_sample(session, *RUNTIMES)
 
@@ -91,7 +95,7 @@ def lowest_extras(session: nox.Session) -> None:
 def pytest(session: nox.Session, version: str) -> None:
     """A version of pytest, with torch. `pre`: a release that is to come, which CI lets fail."""
     asked = {"8.0": ["pytest==8.0.*"], "newest": ["pytest"], "pre": ["--pre", "pytest"]}[version]
-    session.install("--editable", ".", *group("tests"), *asked)
+    session.install("--editable", ".[pruning,metrics,memory]", *group("tests"), *asked)
     run_sample(session)
 
 
@@ -99,7 +103,8 @@ def pytest(session: nox.Session, version: str) -> None:
 @nox.parametrize("version", [TORCH_FLOOR, "newest"])
 def torch(session: nox.Session, version: str) -> None:
     """A version of torch, with the newest of all else."""
-    session.install("--editable", ".", *group("tests"), "torch" if version == "newest" else f"torch=={version}.*")
+    asked = "torch" if version == "newest" else f"torch=={version}.*"
+    session.install("--editable", ".[pruning,metrics,memory]", *group("tests"), asked)
     run_sample(session)
 
 

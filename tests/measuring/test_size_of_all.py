@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
 import hashlib
+import io
 import os
 import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -370,3 +373,25 @@ def test_a_model_that_was_loaded_is_as_large_as_before(tmp_path: Path) -> None:
     model = nn.Sequential(*blocks)
     size.save(model, tmp_path / "model.pt")
     assert size.saved_bytes(size.load(tmp_path / "model.pt")) == size.saved_bytes(model)
+
+
+def test_a_reader_that_seeks_reads_little_more_than_it_wants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Python's own buffer has 128 KiB, as from 3.14 on."""
+    path = tmp_path / "weights.bin"
+    path.write_bytes(bytes(300_000))
+    large, opened = 2**17, io.open
+
+    def open_as_later(file: Any, mode: str = "r", buffering: int = -1, *more: Any, **named: Any) -> Any:
+        return opened(file, mode, large if buffering == -1 else buffering, *more, **named)
+
+    monkeypatch.setattr(io, "DEFAULT_BUFFER_SIZE", large)
+    for module in (io, builtins):
+        monkeypatch.setattr(module, "open", open_as_later)
+    opened_files._read_in_small_parts()
+    for opening in (Path.open, open):
+        with opening(path, "rb") as file:
+            file.read(1)
+            assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == 8192
+    with path.open("rb", buffering=2**16) as asked:
+        asked.read(1)
+        assert os.lseek(asked.fileno(), 0, os.SEEK_CUR) == 2**16

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
+import io
 import os
 import sys
 import tempfile
@@ -33,6 +35,8 @@ _unexplained = [0]
 _named: list[NamedFiles] = []
 _of_project: list[FoldersOfProject] = []
 _NO_WEIGHTS = (".py", ".pyc", ".pyi")
+_BUFFER_SIZE = 8192
+"""Of files, in bytes."""
 _CACHES = ("torchinductor_", "torch_extensions", "triton_")
 """What compilers keep for the next process, in the system's temporary folder."""
 _CACHE_FOLDERS = (
@@ -53,6 +57,7 @@ def watch(paths: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
     """Note from now on which files are opened. `paths`: files and folders that the saved variant names. `folders`: the
     project's."""
     _note_readers()  # it imports some itself
+    _read_in_small_parts()
     _since[0] = time.time()
     _named.append(NamedFiles(paths))
     _of_project.append(FoldersOfProject(folders))
@@ -217,6 +222,19 @@ def _note(file: Any, *, is_written: bool = False, is_library: bool = False) -> N
                 _states.setdefault(path, os.stat(path))  # noqa: PTH116
         if is_written:
             _written.add(path)
+
+
+def _read_in_small_parts() -> None:
+    """Let files be read as before Python 3.14, which reads 128 KiB after each seek: `torch.load`, which seeks for each
+    tensor, then reads a file several times over, and that would look like what nobody can name."""
+    if io.DEFAULT_BUFFER_SIZE <= _BUFFER_SIZE:
+        return
+    opened = io.open
+
+    def open_file(file: Any, mode: str = "r", buffering: int = -1, *more: Any, **named: Any) -> Any:
+        return opened(file, mode, _BUFFER_SIZE if buffering == -1 and "r" in mode else buffering, *more, **named)
+
+    io.open = builtins.open = open_file
 
 
 def _note_readers() -> None:
