@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import tracemalloc
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from pytest_modelopt.results.measurement import LayerCoverage, Measurement
 from pytest_modelopt.results.record import Environment, Record
 from pytest_modelopt.results.timed_pairs import Conditions, TimedPair, Timing, WorkerUse
 from pytest_modelopt.results.verdicts import Finding, Limit, Reason, Verdict, Waiver
+from tests.reporting.records_by_hand import case
 from tests.reporting.records_by_hand import record as _record
 from tests.results.any_record import any_value
 
@@ -349,3 +351,13 @@ def test_a_record_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> 
     with pytest.raises(RecordError):
         write(bad, path)
     assert read(path) == _record()
+
+
+def test_the_text_of_many_cases_takes_little_more_memory_than_itself() -> None:
+    """Together with the parts that it is joined from. All cases as data at once would take five times as much."""
+    many = _record(*(case(model=f"model-{number}") for number in range(100)))
+    tracemalloc.start()
+    text = dumps(many)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 2 * len(text) < peak < 3 * len(text)
