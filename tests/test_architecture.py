@@ -183,11 +183,8 @@ def test_every_file_says_in_its_first_line_why_it_exists(module: str) -> None:
 
 def test_each_file_that_the_documents_of_the_house_name_is_there() -> None:
     root = PACKAGE.parent
-    files = [
-        f"/{file.relative_to(root).as_posix()}"
-        for room in ("pytest_modelopt", "tests", "benchmarks", "documentation")
-        for file in (root / room).rglob("*.py")
-    ]
+    rooms = [root / room for room in ("pytest_modelopt", "tests", "benchmarks", "documentation")]
+    files = [f"/{file.relative_to(root).as_posix()}" for room in rooms for file in room.rglob("*.py")] + ["/noxfile.py"]
     text = "".join((root / name).read_text(encoding="utf-8") for name in ("ARCHITECTURE.md", "docs/measuring.md"))
     named = re.findall(r"`([\w/]+\.py)\b", text)
     assert len(named) > 100
