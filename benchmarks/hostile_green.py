@@ -52,7 +52,6 @@ _ALL_SEEN = replace(
     packed_modules=2,
     torchao_tensors=1,
     fused_layers=1,
-    channels_last_weights=1,
     float_bytes={"torch.float32": 1_000},
     narrow_layers={"head": 1},
     derived_layers={"own": "Linear"},

@@ -231,13 +231,6 @@ def processor_seconds() -> tuple[float, float] | None:
     return (busy, sum(getattr(each, "steal", 0.0) for each in mine)) if mine else None
 
 
-def involuntary_switches() -> int:
-    """How often this thread (macOS: this process) had to make way for another; 0 where nothing counts that."""
-    if resource is None:
-        return 0
-    return resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)).ru_nivcsw
-
-
 def faults_of_children() -> int:
     """Pages that children have touched which have ended and were waited for; 0 where nothing counts them."""
     return 0 if resource is None else resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt

@@ -126,7 +126,7 @@ def test_without_counters_there_are_none(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(system, "PROC", Path("/nowhere"))
     monkeypatch.delattr(os, "getuid")
     system.mark_own()
-    assert (system.involuntary_switches(), system.faults_of_children(), system.user()) == (0, 0, 0)
+    assert (system.faults_of_children(), system.user()) == (0, 0)
     assert (system.processor_seconds(), list(system.memory_left()), system.anonymous_bytes(os.getpid())) == (
         None,
         [],

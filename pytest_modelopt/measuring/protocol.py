@@ -260,8 +260,6 @@ class Block:
     """All timed calls together."""
     warming_ns: int
     """The untimed calls before them."""
-    switches: int
-    """How often the processor was taken away."""
     delayed_ns: int
     """How long it was ready to go on but others had the processor; part of `elapsed_ns`."""
     canary_ns: int
@@ -277,7 +275,6 @@ class FirstAnswer:
     elapsed_ns: int
     delayed_ns: int
     """How long its thread was ready to go on but others had the processor; part of `elapsed_ns`."""
-    switches: int
     canary_ns: int
     """What a fixed piece of work took after it; 0 on a GPU."""
     answer: Sample

@@ -39,9 +39,7 @@ _COLUMNS = tuple(field.name for field in fields(TimedPair))
 _TIMINGS = ("timing", "loading")
 """Of a case."""
 _FLAGS = ("variant_first",)
-_COUNTS = tuple(
-    name for name in _COLUMNS if name.endswith(("at_ms", "_warming_ns", "canary_ns", "_switches", "_delayed_ns"))
-)
+_COUNTS = tuple(name for name in _COLUMNS if name.endswith(("at_ms", "_warming_ns", "canary_ns", "_delayed_ns")))
 _IN_ORDER = ("launch", "at_ms")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 

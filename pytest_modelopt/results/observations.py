@@ -137,7 +137,6 @@ class Observations:
     """Weights that are tensors of torchao."""
     fused_layers: int | None = None
     """TransformerEncoderLayers that take torch's fused path in eval mode."""
-    channels_last_weights: int | None = None
     float_bytes: dict[str, int] | None = None
     """Bytes of floating-point parameters by dtype."""
     narrow_layers: dict[str, int] | None = None

@@ -38,9 +38,6 @@ class TimedPair:
     variant_warming_ns: int
     canary_ns: int
     """What a fixed piece of work took beside the two blocks, by which the state of the machine is known; 0 on a GPU."""
-    reference_switches: int
-    """How often the operating system took the processor away from the block (involuntary context switches)."""
-    variant_switches: int
     reference_delayed_ns: int
     """How long the block was ready to go on while others had the processor; part of `reference_block_ns`."""
     variant_delayed_ns: int

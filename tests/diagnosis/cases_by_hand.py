@@ -30,7 +30,6 @@ SOUND = Observations(
     packed_modules=0,
     torchao_tensors=0,
     fused_layers=0,
-    channels_last_weights=0,
     float_bytes={"float32": 4000},
     narrow_layers={},
     derived_layers={},

@@ -152,7 +152,7 @@ def test_the_processes_go_on_until_it_is_decided(
     sides = [load_times._Side(Measured(None), {}, Sample("", array("d")), False) for _ in range(2)]  # type: ignore[arg-type]
 
     def first_answer(context: object, side: object, plan: object) -> FirstAnswer:
-        return FirstAnswer(1000 if side is sides[0] else 200, 100, 0, 7, Sample("", array("d")))
+        return FirstAnswer(1000 if side is sides[0] else 200, 100, 7, Sample("", array("d")))
 
     monkeypatch.setattr(load_times, "_first_answer", first_answer)
     monkeypatch.setattr(best_state, "note_canary", lambda threads, canary_ns: canary_ns)

@@ -117,8 +117,6 @@ def _pair(index: int, launch: int, reference_ns: int, variant_ns: int) -> TimedP
         reference_warming_ns=4_000_000,
         variant_warming_ns=4_000_000,
         canary_ns=0,
-        reference_switches=0,
-        variant_switches=0,
         reference_delayed_ns=0,
         variant_delayed_ns=0,
     )

@@ -54,8 +54,6 @@ def _timed_case(pairs: int = 2) -> Case:
             40 * n,
             0,
             0,
-            n % 3,
-            0,
             n % 5,
         )
         for n in range(pairs)
@@ -215,7 +213,7 @@ def test_half_a_character_does_not_make_a_record_unreadable() -> None:
         (lambda d: d["cases"][0]["timing"]["pairs"].update(variant_ns=[True, 1]), r"pairs\.variant_ns: .* whole"),
         (lambda d: d["cases"][0]["timing"]["pairs"].update(variant_first=[0, 1]), r"pairs\.variant_first: .* true"),
         (lambda d: d["cases"][0]["timing"]["pairs"].update(launch=[0, 1]), r"pairs\.launch: .* least 1"),
-        (lambda d: d["cases"][0]["timing"]["pairs"].update(variant_switches=[-1, 0]), r"_switches: .* least 0"),
+        (lambda d: d["cases"][0]["timing"]["pairs"].update(variant_delayed_ns=[-1, 0]), r"_delayed_ns: .* least 0"),
         (lambda d: d["cases"][0]["timing"]["pairs"].update(variant_ns="ab"), r"pairs\.variant_ns: must be a list"),
         (lambda d: d["cases"][0]["timing"]["pairs"].update(variant_calls=[0, 1]), r"pairs\.variant_calls: .* least 1"),
         (lambda d: d["cases"][0]["timing"]["pairs"].update(variant_block_ns=[1, 0]), r"_block_ns: .* least 1"),

@@ -137,8 +137,6 @@ def _pair(number: int, at_ms: int, one: FirstAnswer, other: FirstAnswer, variant
         reference_warming_ns=0,
         variant_warming_ns=0,
         canary_ns=(one.canary_ns + other.canary_ns) // 2,
-        reference_switches=one.switches,
-        variant_switches=other.switches,
         reference_delayed_ns=one.delayed_ns,
         variant_delayed_ns=other.delayed_ns,
     )

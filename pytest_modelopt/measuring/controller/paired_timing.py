@@ -212,8 +212,6 @@ class PairedTiming:
             reference_warming_ns=one.warming_ns,
             variant_warming_ns=other.warming_ns,
             canary_ns=(one.canary_ns + other.canary_ns) // 2,
-            reference_switches=one.switches,
-            variant_switches=other.switches,
             reference_delayed_ns=one.delayed_ns,
             variant_delayed_ns=other.delayed_ns,
         )

@@ -96,14 +96,12 @@ class Stopwatch:
             start, processor = time.perf_counter_ns(), time.process_time_ns()
             self._warm_up()
             warming_ns = time.perf_counter_ns() - start
-            switches = system.involuntary_switches()
             readings = elapsed_ns = delayed_ns = 0
             while elapsed_ns - delayed_ns < _BLOCK_NS and elapsed_ns < _BLOCK_LIMIT_NS:
                 reading_ns, of_others_ns = self._read_and_delay_ns(self._calls_per_reading)
                 elapsed_ns += reading_ns
                 delayed_ns += of_others_ns
                 readings += 1
-            switches = system.involuntary_switches() - switches
             singles = tuple(self._single_calls_ns()) if single_calls else ()
             self._processor_in_blocks += time.process_time_ns() - processor
             self._in_blocks += time.perf_counter_ns() - start
@@ -115,7 +113,6 @@ class Stopwatch:
             calls=readings * self._calls_per_reading,
             elapsed_ns=elapsed_ns,
             warming_ns=warming_ns,
-            switches=switches,
             delayed_ns=delayed_ns,
             canary_ns=0 if self._canary is None else self._canary(),
             calls_ns=singles,

@@ -128,18 +128,11 @@ def _weights(model: nn.Module) -> Facts:
         "mask_bytes": sum(mask.nbytes for mask in masked),
         "float_bytes": float_bytes,
         "torchao_tensors": sum(_of_torchao(tensor) for tensor in (*parameters.values(), *model.buffers())),
-        "channels_last_weights": sum(_is_channels_last(parameter) for parameter in parameters.values()),
     }
 
 
 def _of_torchao(tensor: torch.Tensor) -> bool:
     return type(tensor).__module__.startswith("torchao")
-
-
-def _is_channels_last(tensor: torch.Tensor) -> bool:
-    if tensor.dim() != 4 or tensor.layout is not torch.strided or tensor.is_contiguous():
-        return False
-    return tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _matrices(model: nn.Module) -> Facts:

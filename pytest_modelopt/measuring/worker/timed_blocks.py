@@ -99,7 +99,7 @@ class TimedBlocks(LoadedVariant):
         self._set_threads()
         loading.seed_everything(self._variant.seed)
         gc.collect()
-        delay, switches = latency.Delay(), system.involuntary_switches()
+        delay = latency.Delay()
         before_ns, start_ns = delay.read_ns(), time.perf_counter_ns()
         loaded = process_memory.load_saved(Path(model), runtime)
         with torch.inference_mode():
@@ -110,7 +110,6 @@ class TimedBlocks(LoadedVariant):
             return FirstAnswer(
                 elapsed_ns,
                 max(0, delayed_ns),
-                system.involuntary_switches() - switches,
                 0 if self._device.is_cuda else _canary()(),
                 quality.sample(self._device.bring_back(answer)),
             )
