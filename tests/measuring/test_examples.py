@@ -18,9 +18,12 @@ import torch
 from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.worker.data import batches
 from pytest_modelopt.measuring.worker.data.examples import (
+    _LENGTH,
     Pass,
     Positions,
     Slices,
+    _packed,
+    _unpacked,
     compare_with_first,
     read,
     read_batches,
@@ -382,3 +385,14 @@ def test_half_a_hash_is_not_enough(tmp_path: Path) -> None:
     file = tmp_path / "hashes"
     file.write_bytes(b"a" * 16 + b"b" * 16)
     assert Positions(str(file)).find([b"a" * 8 + b"b" * 8, b"b" * 16]) == [None, 1]
+
+
+def test_inputs_that_share_memory_share_it_in_the_file_and_in_the_measured_call() -> None:
+    x = torch.arange(24.0).reshape(6, 4)
+    batch = Batch((x, x[:, 1:]), torch.arange(6))
+    written = _unpacked(_packed(batch)[_LENGTH:], 0)
+    measured, _ = batches.first_examples([batch], 2, "data")
+    for first, other in (written.inputs, measured):
+        first.fill_(7)
+        assert (other == 7).all()
+    assert x[0, 0] == 0
