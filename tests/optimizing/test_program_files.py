@@ -298,6 +298,22 @@ def test_a_program_for_a_fixed_number_of_examples_gets_so_many_at_a_time(tmp_pat
                 torch.testing.assert_close(found, expected_(x[:examples]))
 
 
+class Running(nn.Module):
+    """Each step's answer is the sum of those until then: what comes first is no number of examples."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.cumsum(0)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_sequence_is_no_batch_and_is_never_cut(tmp_path: Path) -> None:
+    x = torch.randn(5, WIDTH)
+    torch.jit.save(torch.jit.trace(Running(), x), tmp_path / "sequence.pt")  # type: ignore[no-untyped-call]
+    program = original(str(tmp_path / "sequence.pt"), x[:3])
+    assert vars(program)["at_a_time"] == 0
+    torch.testing.assert_close(call(program, x), x.cumsum(0))
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

@@ -69,32 +69,42 @@ class File(FromFile):
         Raises:
             ProgramFileError: it takes fewer.
         """
-        args, kwargs = arguments(inputs)
-        examples = _examples((args, kwargs))
+        call = arguments(inputs)
+        examples, is_native = _examples(call), self.made_by.startswith(_NATIVE)
         if not examples:
             return
-        zeros = _pytree.tree_map_only(torch.Tensor, torch.zeros_like, (args, kwargs))
-        both = _pytree.tree_map_only(
-            torch.Tensor, lambda each: torch.cat([each, torch.zeros_like(each)]), (args, kwargs)
-        )
-        with torch.no_grad():
-            alone = [_numbers(self.program(*given, **named)) for given, named in ((args, kwargs), zeros)]
-            try:
-                together = _numbers(self.program(*both[0], **both[1]))
-            except Exception:  # a program of torch.export says so
-                together = []
-        expected = [torch.cat(pair) for pair in zip(*alone, strict=True)]
-        if len(together) == len(expected) and all(map(_alike, together, expected)):
+        alone = self._answers(call)
+        expected = [torch.cat(pair) for pair in zip(alone, self._answers(_each(call, torch.zeros_like)), strict=True)]
+        try:
+            together = self._answers(_each(call, lambda each: torch.cat([each, torch.zeros_like(each)])))
+        except Exception:  # a program of torch.export says so
+            together = None
+        if together is not None and _are_alike(together, expected):
             return
-        self.at_a_time = examples
-        given, named = _pytree.tree_map_only(torch.Tensor, lambda each: each.flip(0), (args, kwargs))
-        with torch.no_grad():
-            reversed_ = [each.flip(0) for each in _numbers(self.program(*given, **named))]
-        if self.made_by.startswith(_NATIVE) and not all(map(_alike, reversed_, alone[0])):
+        if examples == 1:
+            self.at_a_time = int(is_native or together is None)
+        elif self._answers_each_by_itself(call, alone):
+            self.at_a_time = examples
+        elif is_native:
             raise ProgramFileError(
                 f"{Path(self.file).name} was compiled for fewer examples than the {examples} of a call, and answers "
                 "only the first ones: compile it with an open first size, or set `batch_size:`"
             )
+
+    def _answers_each_by_itself(self, call: Any, alone: list[torch.Tensor]) -> bool:
+        """Whether no example's answer depends on its place or on the last one: a sequence is no batch."""
+        turned = [each.flip(0) for each in self._answers(_each(call, lambda each: each.flip(0)))]
+        without = self._answers(_each(call, lambda each: torch.cat([each[:-1], torch.zeros_like(each[-1:])])))
+        return _are_alike(turned, alone) and _are_alike([each[:-1] for each in without], [each[:-1] for each in alone])
+
+    def _answers(self, call: Any) -> list[torch.Tensor]:
+        with torch.no_grad():
+            return _numbers(self.program(*call[0], **call[1]))
+
+
+def _each(call: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The call with each of its tensors changed."""
+    return _pytree.tree_map_only(torch.Tensor, change, call)
 
 
 def in_parts(program: Callable[..., Any], at_a_time: int, args: Any, kwargs: Any) -> Any:
@@ -104,9 +114,7 @@ def in_parts(program: Callable[..., Any], at_a_time: int, args: Any, kwargs: Any
     answers, layout = [], None
     for start in range(0, examples, at_a_time):
         chosen = torch.arange(start, start + at_a_time).clamp(max=examples - 1)
-        given, named = _pytree.tree_map_only(
-            torch.Tensor, partial(torch.index_select, dim=0, index=chosen), (args, kwargs)
-        )
+        given, named = _each((args, kwargs), partial(torch.index_select, dim=0, index=chosen))
         leaves, layout = _pytree.tree_flatten(program(*given, **named))
         answers.append(leaves)
     assert layout is not None
@@ -125,6 +133,10 @@ def _examples(call: Any) -> int:
 
 def _numbers(value: Any) -> list[torch.Tensor]:
     return [leaf for leaf in _pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def _are_alike(found: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:
+    return len(found) == len(expected) and all(map(_alike, found, expected))
 
 
 def _alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
