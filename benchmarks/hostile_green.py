@@ -124,7 +124,7 @@ def _timing(quarters: int = 4) -> Timing:
     """Of a call of 4 ms and 1 ms, or of so many quarters of it."""
     call, variant_call = quarters * 1_000_000, quarters * 250_000
     pairs = [
-        TimedPair(1 + n // 20, 50 * n, n % 2 == 0, call, variant_call, 3, 10, 3 * call, 10 * variant_call, *[0] * 7)
+        TimedPair(1 + n // 20, 50 * n, n % 2 == 0, call, variant_call, 3, 10, 3 * call, 10 * variant_call, *[0] * 5)
         for n in range(_PAIRS)
     ]
     use = WorkerUse(1, 0.0)
