@@ -25,7 +25,7 @@ from pytest_modelopt.results.observations import (
     Spread,
 )
 from pytest_modelopt.results.record import Environment, Record
-from pytest_modelopt.results.timed_pairs import Conditions, TimedPair, Timing, WorkerUse
+from pytest_modelopt.results.timed_pairs import Conditions, EarlierRuns, TimedPair, Timing, WorkerUse
 from pytest_modelopt.results.verdicts import Limit, Reason, Verdict, Waiver
 from pytest_modelopt.results.workload import at_workload
 from pytest_modelopt.results.wrong_pairs import Pairing
@@ -318,7 +318,8 @@ def _not_made_by_recipes() -> list[Case]:
     program = _side("shipped", size, 389 / 400, provenance=shipped, **as_file)
     told: Data = {"call": "shop.serving:answer", "optimize": "encoder", "device": "cpu"}
     timing = _timing()
-    busy = replace(timing, conditions=replace(timing.conditions, canary_at_best_ns=11_000_000))
+    earlier = EarlierRuns(4, 3, speedup=0.01, latency=0.02)
+    busy = replace(timing, conditions=replace(timing.conditions, canary_at_best_ns=11_000_000), earlier=earlier)
     return [
         _case(
             "reader",

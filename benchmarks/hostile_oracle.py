@@ -201,7 +201,7 @@ def _is_certain(case: Data, of: str = "timing") -> bool:
     alike = all(len(set(pairs[column])) == 1 for column in ("reference_ns", "variant_ns", "canary_ns"))
     steps = {after - before for before, after in pairwise(pairs["at_ms"])}
     undisturbed = not any(any(column) for name, column in pairs.items() if name.endswith("_delayed_ns"))
-    told_of_nothing = conditions["canary_at_best_ns"] is None and timing["earlier"] is None
+    told_of_nothing = conditions["canary_at_best_ns"] is None and timing.get("earlier") is None
     return alike and undisturbed and steps == {50} and told_of_nothing
 
 
