@@ -13,6 +13,7 @@ from pytest_modelopt.optimizing.own_behavior import plain_twin
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.optimizing.sharing import replace_modules
+from pytest_modelopt.optimizing.uncompiled import step_by_step
 
 if TYPE_CHECKING:
     from torch import nn
@@ -110,9 +111,10 @@ class Replacing:
 
 
 def _seeded_run(model: nn.Module, inputs: Inputs) -> Any:
+    """Without torch.compile, which looks through whatever stands in for a layer."""
     import torch
 
-    with torch.random.fork_rng([]):
+    with torch.random.fork_rng([]), step_by_step():
         torch.manual_seed(0)
         return run(model, inputs)
 

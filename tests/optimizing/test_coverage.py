@@ -192,7 +192,9 @@ def test_functions_that_torch_compile_has_made_are_refused_with_the_way_out(reci
         def forward(self, x: torch.Tensor) -> Any:
             return self.run(x)
 
-    with pytest.raises(RecipeError, match=r"Calls is not: it calls a function that torch\.compile has made; leave"):
+    line = r"\(test_coverage.py:\d+: `return self.run\(x\)`\)"
+    told = rf"Calls is not {line}: it calls a function that torch\.compile has made; leave"
+    with pytest.raises(RecipeError, match=told):
         apply(recipe, Calls().eval(), torch.randn(4, 8))
 
 
