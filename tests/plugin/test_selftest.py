@@ -23,7 +23,7 @@ def test_it_tells_false_failures_misses_spreads_and_the_smallest_limit(
     project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project(one_case()).path)
-    assert main(["selftest", *QUICK]) == 0
+    assert main(["selftest", *QUICK, "--time-limit", "8 s"]) == 0
     everything = capsys.readouterr().out.splitlines()
     assert everything[0] == "m (budgets.yaml): can the gate pass, and can it fail?"
     told = everything[everything.index("Against a limit of 30% slower, in 3 launches each:") - 1 :]
