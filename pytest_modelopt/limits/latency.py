@@ -43,7 +43,7 @@ class _ByIdentity:
         return id(self.timing)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _estimates(key: _ByIdentity) -> tuple[Estimate, Estimate]:
     """Speedup and latency of the variant: every table, sentence and report asks for them again."""
     samples = _samples(key.timing)

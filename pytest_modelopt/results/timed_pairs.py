@@ -78,6 +78,10 @@ class Conditions:
     variant: WorkerUse
 
 
+FURTHEST = 32.0
+"""The largest logarithm of a time in seconds, or of a ratio of two: a day is 32 such steps longer than a nanosecond."""
+
+
 @dataclass(frozen=True)
 class EarlierRuns:
     """How much the figures of one call differed between earlier runs of the same programs on the same machine, beyond

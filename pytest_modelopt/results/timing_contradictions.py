@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from statistics import fmean
 
 from pytest_modelopt.results.case import MeasuredCase
-from pytest_modelopt.results.timed_pairs import PHASES, TimedPair, Timing
+from pytest_modelopt.results.timed_pairs import FURTHEST, PHASES, EarlierRuns, TimedPair, Timing
 
 _APART = 3
 """How many times as long as another one something must have taken, the fastest time of the one and the slowest of the
@@ -48,12 +48,8 @@ def _of_timing(case: MeasuredCase, name: str, timing: Timing) -> Iterator[str]:
         yield f"{name}.threads is {timing.threads}, and threads {case.threads}"
     if min(timing.seconds, timing.prepare_s) < 0 or (timing.pairs and timing.pairs[-1].at_ms > 1000 * timing.seconds):
         yield f"{name}.seconds is {timing.seconds:.10g}, which its pairs do not fit into"
-    runs = timing.earlier
-    if runs is not None and not (1 <= runs.freedom < runs.runs and min(runs.speedup, runs.latency) >= 0):
-        yield (
-            f"{name}.earlier has {runs.runs} runs, {runs.freedom} of them independent, and squares of "
-            f"{runs.speedup:.10g} and {runs.latency:.10g}"
-        )
+    if timing.earlier is not None:
+        yield from _of_earlier_runs(name, timing.earlier)
     for index, pair in enumerate(timing.pairs):
         yield from _of_pair(f"{name}.pairs", index, pair)
         if name == "loading" and (pair.reference_calls, pair.variant_calls) != (1, 1):
@@ -64,6 +60,17 @@ def _of_timing(case: MeasuredCase, name: str, timing: Timing) -> Iterator[str]:
     least = min(pair.variant_ns for pair in timing.pairs) if timing.pairs else 0
     if 2 * fmean(calls) < least:  # the same calls, right after those of the block
         yield f"{name}.variant_calls_ns takes {fmean(calls):.0f} on average, and no pair's call less than {least}"
+
+
+def _of_earlier_runs(name: str, earlier: EarlierRuns) -> Iterator[str]:
+    """The same programs were timed at least twice, and no two times differ by more than any times do."""
+    runs, freedom, squares = earlier.runs, earlier.freedom, (earlier.speedup, earlier.latency)
+    is_counted = 1 <= freedom < runs <= 2 * freedom
+    if not (is_counted and 0 <= min(squares) <= max(squares) <= runs * FURTHEST**2):
+        yield (
+            f"{name}.earlier has {runs} runs, {freedom} of them independent, and squares of {squares[0]:.10g} and "
+            f"{squares[1]:.10g}"
+        )
 
 
 def _of_pair(path: str, index: int, pair: TimedPair) -> Iterator[str]:

@@ -82,6 +82,7 @@ def test_the_oldest_go_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         '[["programs", "whole", 1, 2]]',
         json.dumps([["programs", "whole", 0.5, 0.1, "x", 0.1]] * 2),
         json.dumps([["programs", "whole", 0.5, -0.1, 0.5, 0.1]] * 2),
+        json.dumps([["programs", "whole", 1e300, 0.1, 0.5, 0.1], ["programs", "whole", -1e300, 0.1, 0.5, 0.1]]),
         '[["programs", "whole", NaN, 0.1, 0.5, 0.1], ["programs", "whole", Infinity, 0.1, 0.5, 0.1]]',
         "[" * 100_000,
     ],

@@ -118,6 +118,8 @@ CONTRADICTIONS: dict[str, tuple[str, Any, str]] = {
     "a canary without time": ("timing.conditions.canary_at_best_ns", 0, "canary_at_best_ns is 0"),
     "earlier runs of which none can differ": ("timing.earlier", EARLIER | {"runs": 1}, "timing.earlier has 1 runs"),
     "more deviations than runs": ("timing.earlier", EARLIER | {"freedom": 4}, "4 of them independent"),
+    "runs of which most stand alone": ("timing.earlier", EARLIER | {"freedom": 1}, "4 runs, 1 of them independent"),
+    "squares beyond any time": ("timing.earlier", EARLIER | {"speedup": 1e308}, "squares of 1e+308 and 0.5"),
     "squares below nothing": ("timing.earlier", EARLIER | {"latency": -0.1}, "squares of 0.5 and -0.1"),
     "faster than its block": ("timing.pairs.variant_ns.7", 2_500_000, "timing.pairs.variant_ns[7] is 2500000"),
     "a block of delays": ("timing.pairs.variant_delayed_ns.7", 10**9, "of which others had 1000000000"),

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from pytest_modelopt.measuring.controller.worker_context import Measured
 from pytest_modelopt.results.atomic_files import write_text
 from pytest_modelopt.results.record import Environment
-from pytest_modelopt.results.timed_pairs import EarlierRuns, TimedCall, Timing
+from pytest_modelopt.results.timed_pairs import FURTHEST, EarlierRuns, TimedCall, Timing
 from pytest_modelopt.statistics.timing import Estimate, Samples, speedup, variant_latency
 
 MOST_RUNS = 40
@@ -32,7 +32,7 @@ _FIGURES = ("speedup", "latency")
 
 
 class Comparison(NamedTuple):
-    """Which runs are of the same comparison, and which of the same programs."""
+    """`place` is the same for all runs of a case, `programs` for those in which both programs were the same."""
 
     place: str
     programs: str
@@ -70,14 +70,14 @@ class Run(NamedTuple):
 
 
 def known(comparison: Comparison | None, call: TimedCall) -> EarlierRuns | None:
-    """What the machine has read of the comparison; None with fewer than two runs of one state of the programs."""
+    """By how much earlier runs of the comparison differ; None unless the same programs were timed at least twice."""
     if comparison is None:
         return None
     return difference([run for run in _stored(_file(comparison)) if run.call == call])
 
 
 def difference(runs: Iterable[Run]) -> EarlierRuns | None:
-    """By how much runs of one call differ; None with fewer than two runs of one state of the programs."""
+    """By how much runs of one call differ; None unless the same programs were timed at least twice."""
     by_programs: dict[str, list[Run]] = {}
     for run in runs:
         by_programs.setdefault(run.programs, []).append(run)
@@ -135,7 +135,7 @@ def _stored(file: Path | None) -> list[Run]:
 def _runs(data: object) -> Iterator[Run]:
     for each in data if isinstance(data, list) else ():
         is_run = isinstance(each, list) and [type(value) for value in each] == [str, str, *[float] * 4]
-        if is_run and all(map(math.isfinite, each[2:])) and min(each[3], each[5]) >= 0:
+        if is_run and all(abs(value) <= FURTHEST for value in each[2:]) and min(each[3], each[5]) >= 0:
             yield Run(*each)
 
 
