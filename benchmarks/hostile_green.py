@@ -128,7 +128,8 @@ def _timing(quarters: int = 4) -> Timing:
         for n in range(_PAIRS)
     ]
     use = WorkerUse(1, 0.0)
-    return Timing(tuple(pairs), 7, _PAIRS / 20, 0.1, 20.0, 1, Conditions(2, 0.1, 0.0, 0.0, 0.0, None, 0.0, use, use))
+    conditions = Conditions(2, 0.1, 0.0, 0.0, 0.0, None, 0.0, use, use, "0f3a", ((1, 20), (30, 50)))
+    return Timing(tuple(pairs), 7, _PAIRS / 20, 0.1, 20.0, 1, conditions)
 
 
 def _loading() -> Timing:

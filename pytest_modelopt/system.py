@@ -7,6 +7,7 @@ of users and no `resource` either. psutil is imported where it is asked, since i
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import multiprocessing
 import os
@@ -46,6 +47,11 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+HAS_SHARED_LOCKS = fcntl is not None
+"""Of files, which several processes hold at once."""
+NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
+
+
 def has_proc() -> bool:
     """Whether the kernel tells of processes by files: Linux, unless a sandbox hides them."""
     return (PROC / "self" / "stat").exists()
@@ -67,6 +73,26 @@ def has_fork_server() -> bool:
     """Whether workers can be forked from a process that has imported torch; otherwise each imports it for itself. Not
     on macOS, whose libraries may end a forked process that uses them again."""
     return "forkserver" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
+
+
+def try_lock(descriptor: int, *, shared: bool) -> bool:
+    """Lock an open file, without waiting; False where others hold it."""
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def unlock(descriptor: int) -> None:
+    """Give up what `try_lock` has locked."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def host() -> str:
+    """By which records tell one machine, since it was started, from another: a digest that names nobody."""
+    started = text(PROC / "sys" / "kernel" / "random" / "boot_id") or socket.gethostname()
+    return hashlib.sha256(started.encode()).hexdigest()[:12]
 
 
 def user() -> int:

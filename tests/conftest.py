@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.measuring.controller import best_state, machine, preloading, process
+from pytest_modelopt.measuring.controller import best_state, host_lock, preloading, process
 
 pytest_plugins = ["pytester"]
 
@@ -75,7 +75,7 @@ def _own_lock(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
         monkeypatch.delenv(name, raising=False)
     lock = tmp_path_factory.getbasetemp() / "timing.lock"
-    monkeypatch.setattr(machine, "lock_file", lambda: Path(lock))
+    monkeypatch.setattr(host_lock, "lock_file", lambda: Path(lock))
 
 
 @pytest.fixture(autouse=True)

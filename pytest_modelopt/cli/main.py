@@ -14,6 +14,7 @@ from pytest_modelopt.cli import (
     export,
     history,
     init,
+    lock,
     merge,
     recipes,
     report,
@@ -40,6 +41,7 @@ _COMMANDS = (
     update,
     export,
     merge,
+    lock,
     comment,
 )
 """In the order in which `--help` lists them."""

@@ -76,6 +76,10 @@ class Conditions:
     """Seconds that this comparison waited for others to finish theirs, before its own clock ran."""
     reference: WorkerUse
     variant: WorkerUse
+    host: str = ""
+    """Which machine it was, since it was started (`system.host`); '' where nobody knows."""
+    held_ms: tuple[tuple[int, int], ...] = ()
+    """From when to when this comparison had the machine for itself, for each launch, in milliseconds since 1970."""
 
 
 FURTHEST = 32.0

@@ -48,6 +48,9 @@ def _of_timing(case: MeasuredCase, name: str, timing: Timing) -> Iterator[str]:
         yield f"{name}.threads is {timing.threads}, and threads {case.threads}"
     if min(timing.seconds, timing.prepare_s) < 0 or (timing.pairs and timing.pairs[-1].at_ms > 1000 * timing.seconds):
         yield f"{name}.seconds is {timing.seconds:.10g}, which its pairs do not fit into"
+    moments = [moment for span in timing.conditions.held_ms for moment in span]
+    if moments != sorted(moments) or (moments and moments[0] < 0):
+        yield f"{name}.conditions.held_ms are {timing.conditions.held_ms}, which do not follow each other"
     if timing.earlier is not None:
         yield from _of_earlier_runs(name, timing.earlier)
     for index, pair in enumerate(timing.pairs):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_modelopt.limits.latency import speedup_of
-from pytest_modelopt.measuring.controller.machine import LockUnavailable
+from pytest_modelopt.measuring.controller.host_lock import LockUnavailable
 from pytest_modelopt.measuring.controller.paired_timing import Listener, NotTimed, TimingPlan, time_pairs
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.variant import SEED, Variant

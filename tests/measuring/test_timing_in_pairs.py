@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from pytest_modelopt import system
 from pytest_modelopt.judging.judge import judge
-from pytest_modelopt.measuring.controller import machine
+from pytest_modelopt.measuring.controller import host_lock
 from pytest_modelopt.measuring.controller.launches import start_again
 from pytest_modelopt.measuring.controller.paired_timing import Listener
 from pytest_modelopt.measuring.controller.process import WorkerFailed
@@ -324,7 +326,7 @@ def test_the_next_case_finds_a_whole_original_after_a_launch_that_failed(
 HOLDS = """
 import sys, time
 from pathlib import Path
-from pytest_modelopt.measuring.controller.machine import alone
+from pytest_modelopt.measuring.controller.host_lock import alone
 with alone(Path(sys.argv[1]), 60, lambda seconds: None):
     print("held", flush=True)
     time.sleep(60)
@@ -351,23 +353,23 @@ def test_timing_waits_for_another_and_goes_on_when_that_has_died(holder: subproc
         if len(waits) == 2:
             holder.kill()
 
-    with machine.alone(tmp_path / "lock", 60, kill_at_the_second) as waited_s:
+    with host_lock.alone(tmp_path / "lock", 60, kill_at_the_second) as held:
         assert len(waits) >= 2
-        assert waited_s >= waits[1]
+        assert held.waited_s >= waits[1]
 
 
 def test_waiting_too_long_says_for_what_and_what_to_do(holder: subprocess.Popen[str], tmp_path: Path) -> None:
     with (
-        pytest.raises(machine.LockUnavailable, match=r"have been timing for .*they hold .*lock; run fewer jobs"),
-        machine.alone(tmp_path / "lock", 0.1, lambda seconds: None),
+        pytest.raises(host_lock.LockUnavailable, match=r"have been timing for .*they hold .*lock; run fewer jobs"),
+        host_lock.alone(tmp_path / "lock", 0.1, lambda seconds: None),
     ):
         pytest.fail("two hold the lock")
 
 
 def test_a_lock_that_cannot_be_made_is_an_error_of_the_case(tmp_path: Path) -> None:
     with (
-        pytest.raises(machine.LockUnavailable, match="cannot be used"),
-        machine.alone(tmp_path, 1, lambda seconds: None),  # a folder
+        pytest.raises(host_lock.LockUnavailable, match="cannot be used"),
+        host_lock.alone(tmp_path, 1, lambda seconds: None),  # a folder
     ):
         pytest.fail("held")
 
@@ -375,7 +377,7 @@ def test_a_lock_that_cannot_be_made_is_an_error_of_the_case(tmp_path: Path) -> N
 def test_without_the_lock_timed_limits_are_not_measured_and_the_others_stand(
     variant: Callable[..., Variant], runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "lock_file", lambda: tmp_path)  # a folder
+    monkeypatch.setattr(host_lock, "lock_file", lambda: tmp_path)  # a folder
     limits = tuple(
         Limit(name, value, "L", "error", "budgets.yaml", 7) for name, value in (("max_size", 1e9), ("min_speedup", 0.1))
     )
@@ -388,7 +390,7 @@ def test_without_the_lock_timed_limits_are_not_measured_and_the_others_stand(
     assert "the file that keeps timings apart cannot be used" in format_verdict(measured, speed)
 
 
-LOCK_FILE = machine.lock_file  # as it is: the tests have one of their own
+LOCK_FILE = host_lock.lock_file  # as it is: the tests have one of their own
 
 
 def test_the_lock_is_one_for_the_machine_whatever_tmpdir_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -413,11 +415,11 @@ def test_users_wait_for_each_other(first: str) -> None:
         Path(folder).chmod(0o777)
         path = Path(folder) / "timing.lock"
         if first == "root":
-            with machine.alone(path, 60, lambda seconds: None):
+            with host_lock.alone(path, 60, lambda seconds: None):
                 pass
         done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
         assert done.stdout == "held\n", done.stderr
-        with machine.alone(path, 60, lambda seconds: None):
+        with host_lock.alone(path, 60, lambda seconds: None):
             pass
 
 
@@ -425,7 +427,7 @@ def test_pairs_are_taken_while_the_lock_is_held(
     variant: Callable[..., Variant], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A holder that lets go after the third look: what was waited stands in the record."""
-    monkeypatch.setattr(machine, "lock_file", lambda: tmp_path / "lock")
+    monkeypatch.setattr(host_lock, "lock_file", lambda: tmp_path / "lock")
     script = HOLDS.replace("time.sleep(60)", "sys.stdin.readline()")
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path / "lock")], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
@@ -455,6 +457,33 @@ def test_pairs_are_taken_while_the_lock_is_held(
     assert listener.waits >= 3
     assert listener.free == 0
     assert done.timing.conditions.waited_s > 0.5
+
+
+def test_a_step_waits_while_another_is_timed(
+    holder: subprocess.Popen[str],
+    variant: Callable[..., Variant],
+    runner: Runner,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The wait is shown and is no time of the step; from when to when the case was timed stands in the record."""
+    monkeypatch.setattr(host_lock, "lock_file", lambda: tmp_path / "lock")
+    shown: list[str] = []
+
+    def beat(detail: str = "") -> None:
+        shown.append(detail)
+        if len(shown) == 4:
+            holder.kill()
+
+    monkeypatch.setattr(runner._progress, "beat", beat)
+    planned = PlannedCase(id="id", model="m", recipe="int8-dynamic", limits=(), batch_size=1)
+    before = time.time()
+    measured = runner.measure(planned, variant(recipe="int8-dynamic"), lambda samples, call: False)
+    assert all(re.fullmatch(r"waiting \d+ s for a timing on this machine", text) for text in shown[:4])
+    assert measured.timing is not None
+    assert measured.timing.conditions.host == system.host()
+    [(start, end)] = measured.timing.conditions.held_ms
+    assert 1000 * before < start <= end <= 1000 * time.time()
 
 
 # --- threads, and the machine ----------------------------------------------------------------------------------------

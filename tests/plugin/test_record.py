@@ -102,6 +102,16 @@ def test_without_the_option_no_file_is_written(project: Project) -> None:
 SLOW = "import time, shop\ndef model():\n    open('slow-started', 'w').close()\n    time.sleep(300)\n"
 
 
+AFTER_THE_OTHER = """
+import pathlib, time
+def pytest_runtest_setup(item):
+    record = pathlib.Path("report/record.json")
+    while "::slow::" in item.nodeid and not (record.exists() and '"verdicts"' in record.read_text()):
+        time.sleep(0.1)
+"""
+"""The other case is not timed while the slow model is loaded."""
+
+
 @pytest.fixture
 def _interruptible() -> Iterator[None]:
     """A run that was started in the background ignores Ctrl-C, and so would all that it starts."""
@@ -129,6 +139,7 @@ def test_an_interrupted_run_leaves_the_record_of_what_it_had(
     slow = "  slow:\n    factory: slow:model\n    data: shop:data\n    recipes:\n      int8-dynamic:\n"
     pytester = project(one_case() + slow)
     (pytester.path / "slow.py").write_text(SLOW, encoding="utf-8")
+    (pytester.path / "conftest.py").write_text(AFTER_THE_OTHER, encoding="utf-8")
     # Elsewhere: the working folder of this process, and of its fork server, is pytester's.
     folder = Path(shutil.copytree(pytester.path, tmp_path_factory.mktemp("p") / "project"))
     if how is signal.SIGTERM:  # as of a job in the background, where Ctrl-C cannot end pytest-xdist's workers

@@ -143,11 +143,8 @@ class LayerTrials:
             raise OutOfTime
         limit_s = min(left, self._context.limits.step_limit_s)
         self._context.progress.step(self._case.name, f"looking for the layers that {self._recipe.text} harms")
-        assert self._made.worker is not None
         try:
-            return self._made.worker.request(
-                operation, limit_s=limit_s, heartbeat=lambda: self._context.progress.beat(), **arguments
-            )
+            return self._context.request(self._made.worker, operation, limit_s, **arguments)
         except WorkerFailed as failed:
             if time.monotonic() >= self.until:
                 raise OutOfTime from None

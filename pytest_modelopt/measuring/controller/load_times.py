@@ -13,9 +13,10 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pytest_modelopt import system
-from pytest_modelopt.measuring.controller import best_state, machine
+from pytest_modelopt.measuring.controller import best_state, host_lock, machine
 from pytest_modelopt.measuring.controller.fresh_processes import require_alive, saved_files
 from pytest_modelopt.measuring.controller.paired_timing import Listener, TimingPlan, share_cores
 from pytest_modelopt.measuring.controller.process import WorkerFailed
@@ -63,8 +64,10 @@ def time_loading(
     with saved_files(context, sides[0], name) as first, saved_files(context, sides[1], name) as second:
         before, after = _side(context, sides[0], first), _side(context, sides[1], second)
         context.progress.step(name, "timing fresh processes in pairs")
-        with machine.alone(plan.lock_file, machine.WAIT_LIMIT_S, listener.waiting) as waited_s:
-            return _time(context, before, after, plan, is_open, waited_s)
+        with host_lock.alone(plan.lock_file, host_lock.WAIT_LIMIT_S, listener.waiting) as held:
+            timing = _time(context, before, after, plan, is_open, held.waited_s)
+            conditions = replace(timing.conditions, host=system.host(), held_ms=(held.span_ms,))
+            return replace(timing, conditions=conditions)
 
 
 def _time(
@@ -111,9 +114,8 @@ def _first_answer(context: WorkerContext, side: _Side, plan: TimingPlan) -> Firs
         try:
             share_cores((worker,), plan.threads, plan.step_limit_s)
             runtime = measured.measurement.runtime
-            found: FirstAnswer = context.request(
-                worker, "first_answer", **side.files, runtime=runtime, compiles=side.compiles
-            )
+            asked: dict[str, Any] = {**side.files, "runtime": runtime, "compiles": side.compiles}
+            found: FirstAnswer = context.request(worker, "first_answer", **asked)
         finally:
             worker.close()
     except WorkerFailed as failed:

@@ -1,75 +1,12 @@
-"""The machine while pairs are timed: what others took of it, and the lock that keeps other timings away meanwhile."""
+"""The machine while pairs are timed: what others took of it."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from pytest_modelopt import system
-
-WAIT_LIMIT_S = 3600.0
-"""A queue of many jobs is no fault of any of them; but nothing waits without an end."""
-_FOLDER, _LOCK = "pytest-modelopt", "timing.lock"
-_ASK_AGAIN_S = 0.25
-
-
-class LockUnavailable(Exception):
-    """The machine-wide lock could not be had; the message says why, and what to do."""
-
-
-def lock_file() -> Path:
-    """One file for the whole machine: not in $TMPDIR, which tox and job runners set anew for each run.
-
-    It lies in a folder that everybody may write to: in /tmp itself neither the kernel nor filelock lets one user take a
-    lock in the file of another. The file holds nothing, and no link is followed. Where there is no such folder, users
-    have a file each.
-    """
-    temporary = Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
-    folder = temporary / _FOLDER
-    with contextlib.suppress(OSError):
-        folder.mkdir()
-        folder.chmod(0o777)  # whatever the umask of whoever comes first
-    if folder.is_dir() and not folder.is_symlink() and os.access(folder, os.W_OK):
-        return folder / _LOCK
-    return temporary / f"{_FOLDER}-{system.user()}.lock"
-
-
-@contextlib.contextmanager
-def alone(path: Path, limit_s: float, on_wait: Callable[[float], None]) -> Iterator[float]:
-    """Hold the lock on `path`; the value is the seconds waited for it. `on_wait(seconds so far)` is called meanwhile.
-
-    It ends with the process that holds it, so that a killed run never blocks the next one.
-
-    Raises:
-        LockUnavailable: after `limit_s`, or where the file cannot be made.
-    """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path, mode=0o666)  # jobs of other users wait, too
-    start = time.monotonic()
-    while True:
-        try:
-            lock.acquire(timeout=_ASK_AGAIN_S, poll_interval=0.02)
-            break
-        except Timeout:
-            waited = time.monotonic() - start
-            on_wait(waited)
-            if waited >= limit_s:
-                raise LockUnavailable(
-                    f"others on this machine have been timing for {waited:.0f} s: they hold {path}; run fewer jobs "
-                    "at a time"
-                ) from None
-        except OSError as error:
-            raise LockUnavailable(f"the file that keeps timings apart cannot be used: {path}: {error}") from error
-    try:
-        yield time.monotonic() - start
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True)

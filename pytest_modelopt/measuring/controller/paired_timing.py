@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_modelopt import system
-from pytest_modelopt.measuring.controller import best_state, machine
+from pytest_modelopt.measuring.controller import best_state, host_lock, machine
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.protocol import Block, Usage
 from pytest_modelopt.results.timed_pairs import Conditions, EarlierRuns, TimedCall, TimedPair, Timing, WorkerUse
@@ -44,7 +44,7 @@ class TimingPlan:
     step_limit_s: float
     seed: int
     threads: int
-    lock_file: Path = field(default_factory=lambda: machine.lock_file())
+    lock_file: Path = field(default_factory=lambda: host_lock.lock_file())
     launches_at_least: int = 1
     """More than 1: also where all limits are decided."""
     single_calls: bool = False
@@ -107,6 +107,7 @@ class PairedTiming:
         self._canary_at_best_ns = best_state.canary_at_best_ns(plan.threads)
         self._prepare_s = 0.0
         self._waited_s = 0.0
+        self._held_ms: list[tuple[int, int]] = []
         self._load: float | None = None
         self._passed: machine.Reading | None = None
         self._own_processor_s = 0.0
@@ -115,9 +116,11 @@ class PairedTiming:
     def take_launch(self, number: int, original: Worker, variant: Worker) -> bool:
         """Take the pairs of launch `number`, while no other comparison is timed on this machine; whether it was the
         last one that is needed. Raises what `time_pairs` raises."""
-        with machine.alone(self._plan.lock_file, machine.WAIT_LIMIT_S, self._listener.waiting) as waited_s:
-            self._waited_s += waited_s
-            return self._take_launch(number, original, variant) or number == LAUNCHES
+        with host_lock.alone(self._plan.lock_file, host_lock.WAIT_LIMIT_S, self._listener.waiting) as held:
+            self._waited_s += held.waited_s
+            is_last = self._take_launch(number, original, variant) or number == LAUNCHES
+            self._held_ms.append(held.span_ms)
+            return is_last
 
     def _take_launch(self, number: int, original: Worker, variant: Worker) -> bool:
         if self._load is None:
@@ -263,6 +266,8 @@ class PairedTiming:
             waited_s=self._waited_s,
             reference=_worker_use([original for original, _ in self._usages]),
             variant=_worker_use([variant for _, variant in self._usages]),
+            host=system.host(),
+            held_ms=tuple(self._held_ms),
         )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from pytest_modelopt.measuring.controller import host_lock
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.protocol import Answers, Examples, Loaded, Sample
 from pytest_modelopt.measuring.variant import Variant
@@ -119,6 +120,7 @@ class WorkerContext:
         self.progress = progress
         self._folder: HeldFolder | None = None
         self._workers_started = self._files_named = 0
+        self._waited_s = 0.0
 
     @property
     def folder(self) -> Path:
@@ -172,26 +174,35 @@ class WorkerContext:
             measured.outputs.unlink(missing_ok=True)
             measured.outputs = None
 
-    def request(self, worker: Worker | None, operation: str, **arguments: Any) -> Any:
-        """The worker's answer, within the limit of a step. Raises WorkerFailed."""
+    def request(self, worker: Worker | None, operation: str, limit_s: float | None = None, **arguments: Any) -> Any:
+        """The worker's answer, by default within the limit of a step, which begins while nothing is timed on this
+        machine. Raises WorkerFailed."""
         assert worker is not None
-        return worker.request(
-            operation, limit_s=self.limits.step_limit_s, heartbeat=lambda: self.progress.beat(), **arguments
-        )
+        try:
+            with host_lock.shared(host_lock.lock_file(), host_lock.WAIT_LIMIT_S, self._waiting) as waited_s:
+                self._waited_s += waited_s
+                limit_s = self.limits.step_limit_s if limit_s is None else limit_s
+                return worker.request(operation, limit_s=limit_s, heartbeat=lambda: self.progress.beat(), **arguments)
+        except host_lock.LockUnavailable as error:
+            raise WorkerFailed(str(error), "") from None
+
+    def _waiting(self, seconds: float) -> None:
+        self.progress.beat(f"waiting {seconds:.0f} s for a timing on this machine")
 
     def ask(
         self, measured: Measured, name: str, operation: str, text: str, stage: Stage | None = None, **arguments: Any
     ) -> Any:
         """A step of case `name`: shown as `text`, timed, and the end of the variant where it fails (`Failed`)."""
         self.progress.step(name, text)
-        start = time.monotonic()
+        start, waited_before = time.monotonic(), self._waited_s
         try:
             return self.request(measured.worker, operation, **arguments)
         except WorkerFailed as failed:
             where: Any = stage or operation
             raise Failed(CaseError(where, failed.message, failed.output)) from None
         finally:
-            measured.seconds[operation] = measured.seconds.get(operation, 0.0) + time.monotonic() - start
+            spent = time.monotonic() - start - (self._waited_s - waited_before)
+            measured.seconds[operation] = measured.seconds.get(operation, 0.0) + spent
 
     def close(self) -> None:
         """Remove the folder, and what workers that were ended have left. May be called twice."""
