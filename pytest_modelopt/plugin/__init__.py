@@ -31,7 +31,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_modelopt.plugin.sigterm_hooks import Ending
 
         config.pluginmanager.register(Ending(config), "modelopt-ending")
-        config.pluginmanager.register(Gate(config), "modelopt-gate")
+        gate = Gate(config)
+        config.pluginmanager.register(gate, "modelopt-gate")
+        if (fleet := gate.fleet_run()) is not None:
+            config.pluginmanager.register(fleet, "modelopt-fleet")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_modelopt.config.problems import BudgetsError
-from pytest_modelopt.plugin.keys import CASES, SESSION, TEST
+from pytest_modelopt.plugin.keys import CASES, MARKER, SESSION, TEST, USED
 from pytest_modelopt.plugin.markers import read_budget
 from pytest_modelopt.plugin.selection import AGAINST_BASE, keyword
 from pytest_modelopt.results.base import Base
@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 def test_id(item: pytest.Item) -> str:
     """The node id that the test was collected with: pytest-xdist adds the name of a group to it later."""
     return item.stash.get(TEST, item.nodeid)
+
+
+def is_gated(item: pytest.Item) -> bool:
+    """Whether the test may measure, as far as that is known before it runs."""
+    fixtures = getattr(item, "fixturenames", ())
+    return (
+        isinstance(item, CaseItem)
+        or item.get_closest_marker(MARKER) is not None
+        or any(name in fixtures for name in ("modelopt", "optimize"))
+        or item.stash.get(USED, False)
+    )
 
 
 class BudgetsModule(pytest.File):

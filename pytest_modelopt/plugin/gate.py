@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -25,9 +25,17 @@ from pytest_modelopt.plugin.budgets_path import (
     read_budgets,
 )
 from pytest_modelopt.plugin.chosen_base import BASE, take_base
-from pytest_modelopt.plugin.collection import BudgetsModule, CaseItem, entry_ids, red_message, test_id, unmeasured
+from pytest_modelopt.plugin.collection import (
+    BudgetsModule,
+    CaseItem,
+    entry_ids,
+    is_gated,
+    red_message,
+    test_id,
+    unmeasured,
+)
 from pytest_modelopt.plugin.configured import register_recipes
-from pytest_modelopt.plugin.keys import CASES, ENDED, MARKER, SESSION, TEST, USED
+from pytest_modelopt.plugin.keys import CASES, ENDED, JOB, MARKER, SESSION, TEST
 from pytest_modelopt.plugin.markers import may_measure, read_budget
 from pytest_modelopt.plugin.options import Options, read_options
 from pytest_modelopt.plugin.outputs import STEP_SUMMARY, Outputs
@@ -40,6 +48,9 @@ from pytest_modelopt.reporting import junit
 from pytest_modelopt.results.run_outcome import run_outcome
 from pytest_modelopt.results.verdicts import Limit
 
+if TYPE_CHECKING:
+    from pytest_modelopt.plugin.fleet_run import FleetRun
+
 _WHOLE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 """Exit statuses of a run that nothing has interrupted."""
 _WRONG_MARKER = pytest.StashKey[str]()
@@ -48,11 +59,12 @@ _UNREAD = "lfplugin-collskip"
 
 
 class Gate:
-    """Registered for one run. In a pytest-xdist worker it measures; where the terminal is, it also reports."""
+    """Registered for one run. In a pytest-xdist worker, or a job of a fleet, it measures; where the terminal is, it
+    also reports."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._is_worker = hasattr(config, "workerinput")
+        self._is_worker = hasattr(config, "workerinput") or JOB in config.stash
         options = read_options(config)
         register_recipes(config)
         self._progress: progress.Silent | progress.OnTerminal | progress.InLog = progress.Silent()
@@ -79,6 +91,15 @@ class Gate:
             if self._chooses_nothing and not self._is_worker:
                 add_to_arguments(config, options.budgets)
         self._opened = closed_folders(config, options.budgets) if self._chooses_nothing else []
+
+    def fleet_run(self) -> FleetRun | None:
+        """What places the tests on machines of a fleet, where that was asked for. Raises pytest.UsageError."""
+        address = self._session.options.ray
+        if address is None or self._is_worker:
+            return None
+        from pytest_modelopt.plugin.fleet_run import FleetRun
+
+        return FleetRun(self._config, self._session, address)
 
     def pytest_sessionstart(self) -> None:
         """Only now is it known what the terminal is."""
@@ -150,7 +171,7 @@ class Gate:
                 "what ignores it (`--ignore`, `collect_ignore`, a virtual environment)",
                 "usage-nothing",
             )
-        gated = any(_is_gated(item) for item in items)
+        gated = any(is_gated(item) for item in items)
         if session.budgets is None and self._chooses_nothing and not gated and not self._is_worker:
             budgets = session.options.budgets
             way = (
@@ -229,9 +250,9 @@ class Gate:
             item.user_properties.extend(junit.properties(case))
         report = yield
         explained = shorten(report, call, cases, self._session)
-        is_gated, carries_plan = _is_gated(item) or bool(cases), self._is_worker and not self._is_plan_sent
-        if is_gated or carries_plan:
-            before = unmeasured(item, self._session) if is_gated else None
+        is_ours, carries_plan = is_gated(item) or bool(cases), self._is_worker and not self._is_plan_sent
+        if is_ours or carries_plan:
+            before = unmeasured(item, self._session) if is_ours else None
             plan = self._plan() if carries_plan else None
             attach(report, test_id(item), before, cases, self._session.environment, plan, is_explained=explained)
             self._is_plan_sent = True  # a worker that crashes later takes nothing of it along
@@ -303,7 +324,7 @@ class Gate:
             run.add_unreported()
         run.close()
         if self._is_worker:
-            self._config.workeroutput["modelopt"] = self._plan()  # type: ignore[attr-defined]
+            getattr(self._config, "workeroutput", {})["modelopt"] = self._plan()
             return
         if self._is_budgets_missed() and int(session.exitstatus) == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR  # pytest-xdist: only now is it known what was collected
@@ -364,16 +385,6 @@ def _outputs(options: Options) -> Outputs:
     outputs = Outputs(options, Path(summary) if summary else None)
     outputs.prepare()
     return outputs
-
-
-def _is_gated(item: pytest.Item) -> bool:
-    fixtures = getattr(item, "fixturenames", ())
-    return (
-        isinstance(item, CaseItem)
-        or item.get_closest_marker(MARKER) is not None
-        or any(name in fixtures for name in ("modelopt", "optimize"))
-        or item.stash.get(USED, False)
-    )
 
 
 def _imported_by(item: pytest.Item) -> list[str]:

@@ -23,3 +23,5 @@ TEST: pytest.StashKey[str] = pytest.StashKey()
 """On an item: its node id as it was collected. pytest-xdist adds the name of a group to it later."""
 USED: pytest.StashKey[bool] = pytest.StashKey()
 """On an item: it asked for one of our fixtures, maybe while it ran."""
+JOB: pytest.StashKey[bool] = pytest.StashKey()
+"""On the config: this pytest runs a job of a fleet, whose reports another process tells."""

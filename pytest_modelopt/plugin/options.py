@@ -41,6 +41,8 @@ class Options:
     """Whoever runs pytest named the budgets file: it is the same path at the base, whatever ini files say."""
     html: Path | None = None
     """File for the report as one page."""
+    ray: str | None = None
+    """Address of the Ray cluster on which tests that measure run; None: they run here."""
     bisect_s: float | None = None
     """For the layers through which a recipe breaks a limit on answers; 0: they are not looked for."""
 
@@ -60,6 +62,11 @@ SETTINGS = (
     ("against", "REV", "compare with a git revision, measured in the same run: a branch, a tag or 'merge-base:REV'"),
     ("baseline", "FILE", "compare the exact figures with a record that --modelopt-save wrote"),
     ("save", "FILE", "save the record of this run, for --modelopt-baseline"),
+    (
+        "ray",
+        "ADDRESS",
+        "measure on the machines of a Ray cluster: its address, 'auto', or 'local' (this machine)",
+    ),
 )
 """Name, metavar ('' of a flag) and help of each option. Paths in an ini file start from there."""
 
@@ -78,6 +85,11 @@ def add_options(parser: pytest.Parser) -> None:
         else:
             group.addoption(option, action="store_true", default=None, help=described)
             parser.addini(ini, f"as {option}", type="bool", default=False)
+    parser.addini(
+        "modelopt_fleet_exclude",
+        "patterns of paths in the project that do not travel to machines of a fleet",
+        "linelist",
+    )
 
 
 def is_enabled(config: pytest.Config) -> bool:
@@ -105,6 +117,7 @@ def read_options(config: pytest.Config) -> Options:
         against=against,
         baseline=baseline,
         save=_path(config, "save")[0],
+        ray=config.getoption("--modelopt-ray") or config.getini("modelopt_ray") or None,
         html=_path(config, "html")[0],
         whole=bool(config.getini("modelopt_whole") if whole is None else whole),
         no_loosening=is_compared and bool(config.getini("modelopt_no_loosening"))

@@ -80,6 +80,10 @@ class Session:
         self._in_turns: dict[str, MeasuredCase] = {}
         """Measured together with another case; the test of each takes its own."""
         self._environment: Environment | None = None
+        self._machines: list[Environment] = []
+        """Those that measured, each once; one where all tests run here."""
+        self.notes: list[str] = []
+        """How the run went, for its record: what became of jobs."""
         self._started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
     # --- measuring ---------------------------------------------------------------------------------------------------
@@ -308,7 +312,11 @@ class Session:
 
     def take(self, report: Report) -> None:
         """Take what a test's report says into the record; it is written soon, whatever comes next."""
-        self._environment = self._environment or report.environment
+        if report.environment is not None:
+            if report.environment not in self._machines:
+                self._machines.append(report.environment)
+            machine = self._machines.index(report.environment)
+            report = replace(report, cases=[replace(case, machine=machine) for case in report.cases])
         if self._tests.take(report):
             self.update_report()
 
@@ -336,7 +344,9 @@ class Session:
             planned=(*self.planned, *self.skipped_files),
             complete=complete,
             cases=tuple(cases),
-            environment=self._environment,
+            environment=self._machines[0] if self._machines else self._environment,
+            other_machines=tuple(self._machines[1:]),
+            notes=tuple(self.notes),
             collected=(*self.collected, *self.skipped_files),
             skipped=(*(name for name in self.planned if name in self._tests.skipped), *self.skipped_files),
             idle=tuple(name for name in self.planned if name in self._tests.idle),

@@ -18,6 +18,7 @@ UsageCode = Literal[
     "usage-base",
     "usage-record",
     "usage-output",
+    "usage-fleet",
     "usage-case",
     "usage-nothing",
     "usage-command",

@@ -32,7 +32,7 @@ def notes(record: Record) -> list[Item]:
 
 def run_notes(record: Record) -> list[Item]:
     """What holds for the whole run: what is missing from it, and under what conditions its parts were compared."""
-    return [*_missing(record), *_merged(record), *_against(record), *_base_notes(record)]
+    return [*_missing(record), *_how_it_went(record), *_merged(record), *_against(record), *_base_notes(record)]
 
 
 def model_notes(record: Record) -> list[Item]:
@@ -111,6 +111,11 @@ def _failure(title: str, text: str) -> Item:
 
 _INTERRUPTED = "the run was interrupted before its end, so cases may be missing here: run it again"
 _JOB_INTERRUPTED = "a job was interrupted before its end, so cases may be missing here: run that job again"
+
+
+def _how_it_went(record: Record) -> Iterator[Item]:
+    for note in record.notes:
+        yield Item("info", "NOTE", "machines of the fleet", plain_line(note))
 
 
 def _merged(record: Record) -> Iterator[Item]:

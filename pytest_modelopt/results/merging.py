@@ -73,10 +73,12 @@ def merge(records: Sequence[tuple[str, Record]]) -> Record:
         environment=environments[0] if environments else all_records[0].environment,
         other_machines=tuple(environments[1:]),
         against=_against([record.against for record in all_records]),
+        notes=(),
         merged=Merged(
             jobs=sum(record.merged.jobs if record.merged else 1 for record in all_records),
             notes=(
                 *(note for record in all_records if record.merged for note in record.merged.notes),
+                *(f"{name}: {note}" for name, record in records for note in record.notes),
                 *_interrupted(records),
                 *notes,
             ),

@@ -53,8 +53,8 @@ class Record:
     cases: tuple[Case, ...]
     environment: Environment | None = None
     other_machines: tuple[Environment | None, ...] = ()
-    """Of a merged record: the machines of its other jobs, in the order of `Case.machine`. None: one that measured
-    nothing, so that nobody knows what it is."""
+    """Of a merged record, or of a run on a fleet: its other machines, in the order of `Case.machine`. None: one that
+    measured nothing, so that nobody knows what it is."""
     collected: tuple[str, ...] = ()
     """Every case that the run knew, also those that were deselected: together, the jobs of one commit must run all."""
     skipped: tuple[str, ...] = ()
@@ -71,6 +71,8 @@ class Record:
     """What head was compared with; None where it was not."""
     merged: Merged | None = None
     """Of a record that was put together from those of several jobs; None for the record of one run."""
+    notes: tuple[str, ...] = ()
+    """Sentences about how the run went: which jobs of a fleet were lost and ran again."""
     schema_version: Literal[9] = SCHEMA_VERSION
 
     def machine_of(self, case: Case) -> Environment | None:

@@ -1,0 +1,1 @@
+"""Cases that run on other machines: what travels, what runs there, and the engine that places it."""

@@ -1,0 +1,47 @@
+"""What an engine that places jobs on machines does for the gate; `on_ray.py` is the one that there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from pytest_modelopt.fleet.job import Event, Job
+
+
+class EngineError(Exception):
+    """Why jobs cannot be placed; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One of the cluster: what the engine knows it by, and a name for people."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """One event of a job, or why the job is lost: the process that ran it, or its machine, has ended."""
+
+    job: Job
+    event: Event
+    machine: Machine | None
+    """None while nobody knows it."""
+    lost: str = ""
+
+
+class Engine(Protocol):
+    """Places jobs, and tells their events as they come."""
+
+    name: str
+
+    def submit(self, job: Job, avoid: Machine | None = None) -> None:
+        """Run the job on a machine that nothing else of ours uses meanwhile, and if there is a choice not on `avoid`."""
+
+    def told(self, wait_s: float) -> Iterator[Told]:
+        """Events that have come within `wait_s` seconds. Of a job that is lost this is told, and nothing after it."""
+
+    def close(self) -> None:
+        """End all jobs, and leave the cluster. May be called twice."""

@@ -1,0 +1,132 @@
+"""Jobs on a Ray cluster (extra `fleet`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pytest_modelopt.fleet.engine import EngineError, Machine, Told
+from pytest_modelopt.fleet.job import Event, Job, run_job
+from pytest_modelopt.fleet.project import MANIFEST, Project, place
+
+LOCAL = "local"
+"""Address of a cluster that is started for one run, on this machine."""
+TIMING = "timing"
+"""The resource of which a machine has 1, and a job takes all: so no second one is placed there."""
+_REMEDY = f"""start each machine of it with `ray start --resources='{{"{TIMING}": 1}}'`"""
+
+
+class RayEngine:
+    """One run's jobs. The project travels once to each machine; Ray keeps it there as a runtime environment."""
+
+    name = "Ray"
+
+    def __init__(self, address: str, project: Project) -> None:
+        """Connect to the cluster at `address`, 'auto' or 'local'.
+
+        Raises:
+            EngineError: without Ray, without a cluster there, or where none of its machines times.
+        """
+        try:
+            import ray
+        except ImportError:
+            raise EngineError("Ray is not installed: pip install 'pytest-modelopt[fleet]'") from None
+        self._ray = ray
+        self._running: dict[Any, tuple[Job, Machine | None]] = {}
+        """By the stream of a job's events: the job, and the machine on which it runs."""
+        with tempfile.TemporaryDirectory(prefix="pytest-modelopt-project-") as name:
+            project.stage(Path(name))
+            self._connect(address, name)
+        try:
+            if not self._nodes():
+                raise EngineError(f"no machine of the Ray cluster at {address} has the resource `{TIMING}`: {_REMEDY}")
+            self._content = {
+                digest: ray.put((project.root / path).read_bytes()) for path, digest in project.large.items()
+            }
+        except BaseException:
+            self.close()
+            raise
+        self._run = ray.remote(_run)
+
+    def _connect(self, address: str, working_dir: str) -> None:
+        ray = self._ray
+        own: dict[str, Any] = {"address": address}
+        if address == LOCAL:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            own |= {"resources": {TIMING: 1}, "include_dashboard": False}
+        settings = {"working_dir": working_dir}
+        try:
+            with warnings.catch_warnings():  # a run may make errors of them
+                warnings.simplefilter("ignore")
+                ray.init(
+                    **own, runtime_env=settings, log_to_driver=False, logging_level="ERROR", namespace="pytest-modelopt"
+                )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise EngineError(
+                f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}; start one by `ray start --head`, "
+                f"or name '{LOCAL}' for one of this machine alone"
+            ) from None
+
+    def submit(self, job: Job, avoid: Machine | None = None) -> None:
+        asked: dict[str, Any] = {"num_cpus": 1, "resources": {TIMING: 1}, "max_retries": 0, "num_returns": "streaming"}
+        if job.on_gpu:
+            asked["num_gpus"] = 1
+        if avoid is not None and any(node != avoid.id for node in self._nodes()):
+            asked["label_selector"] = {"ray.io/node-id": f"!in({avoid.id})"}
+        self._running[self._run.options(**asked).remote(job, self._content)] = (job, None)
+
+    def told(self, wait_s: float) -> Iterator[Told]:
+        ray = self._ray
+        ready, _ = ray.wait(list(self._running), num_returns=1, timeout=wait_s) if self._running else ([], [])
+        for stream in ready:
+            job, machine = self._running[stream]
+            try:
+                event: Event = ray.get(next(stream))
+            except StopIteration:
+                del self._running[stream]
+                continue
+            except ray.exceptions.RayError as error:
+                del self._running[stream]
+                yield Told(job, {}, machine, lost=_reason(error))
+                continue
+            machine = Machine(*event.pop("machine"))
+            self._running[stream] = job, machine
+            yield Told(job, event, machine)
+
+    def close(self) -> None:
+        """A job that is closed ends its pytest, which ends its workers."""
+        ray = self._ray
+        running, self._running = self._running, {}
+        for stream in running:
+            with contextlib.suppress(Exception):
+                ray.cancel(stream)
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+
+    def _nodes(self) -> list[str]:
+        """The machines that live and time."""
+        return [node["NodeID"] for node in self._ray.nodes() if node["Alive"] and node["Resources"].get(TIMING)]
+
+
+def _run(job: Job, content: dict[str, Any]) -> Iterator[Event]:
+    """In a process of Ray on the machine that it has chosen; its folder is the copy of the project there."""
+    import ray
+
+    root = Path.cwd()
+    context = ray.get_runtime_context()
+    machine = context.get_node_id(), f"{ray.util.get_node_ip_address()} ({context.get_node_id()[:8]})"
+    if (root / MANIFEST).exists():
+        place(root, lambda digest: ray.get(content[digest]))
+    for event in run_job(job, root):
+        yield {**event, "machine": machine}
+
+
+def _reason(error: Exception) -> str:
+    """What became of a job, in words."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'without a reason'}"

@@ -1,0 +1,213 @@
+"""A run whose tests that measure are placed on a fleet; pytest reports them here, as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_modelopt.fleet.engine import Engine, EngineError, Told
+from pytest_modelopt.fleet.job import ROOT, Job, carried_environment
+from pytest_modelopt.fleet.project import Project, ProjectError, read_project
+from pytest_modelopt.plugin.attached_cases import attach
+from pytest_modelopt.plugin.collection import CaseItem, is_gated, test_id, unmeasured
+from pytest_modelopt.plugin.session import Session
+from pytest_modelopt.plugin.usage_errors import usage_error
+from pytest_modelopt.results.figures import format_count
+
+AGAIN = 2
+"""How often a job that was lost with its machine runs again."""
+_MINE = ("--modelopt-ray", "--modelopt-resume", "--modelopt-report", "--modelopt-html", "--modelopt-save")
+"""Options of the process that reports, which a job's pytest is not given."""
+
+
+class FleetRun:
+    """Registered beside the gate. Tests that measure nothing run here, as without it."""
+
+    def __init__(self, config: pytest.Config, session: Session, address: str) -> None:
+        """Raises pytest.UsageError for what does not go together with a fleet."""
+        self._config, self._session, self._address = config, session, address
+        self._items: dict[str, pytest.Item] = {}
+        self._phases: dict[str, list[pytest.TestReport]] = {}
+        """Reports of tests that have not come to their end: those of a machine that is lost count for nothing."""
+        self._lost: dict[str, int] = {}
+        self._jobs: list[Job] = []
+        for option, why in (
+            ("numprocesses", "-n: pytest-xdist would place the tests, too"),
+            ("--modelopt-against", "--modelopt-against: the base is checked out on this machine only"),
+        ):
+            if config.getoption(option, None):
+                raise usage_error(
+                    f"--modelopt-ray does not go together with {why}; take one of them away", "usage-fleet"
+                )
+        if not config.invocation_params.dir.is_relative_to(config.rootpath):
+            raise usage_error(
+                f"--modelopt-ray: pytest was called in {config.invocation_params.dir}, outside of the project at "
+                f"{config.rootpath}, which alone travels: call it within, or name the project by --rootdir",
+                "usage-fleet",
+            )
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        if session.testsfailed or session.config.option.collectonly:
+            return None  # as pytest tells it
+        placed = [item for item in session.items if is_gated(item)]
+        if not placed:
+            return None
+        engine = self._engine()
+        try:
+            for job in self._made_jobs(placed):
+                engine.submit(job)
+            here = [item for item in session.items if test_id(item) not in self._items]
+            for item, following in zip_longest(here, here[1:]):
+                self._config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                self._stop(session)
+                self._take(engine, session, wait_s=0.0)
+            while self._items:
+                self._take(engine, session, wait_s=0.2)
+        finally:
+            engine.close()
+        return True
+
+    # --- what travels ------------------------------------------------------------------------------------------------
+
+    def _engine(self) -> Engine:
+        from pytest_modelopt.fleet.on_ray import RayEngine
+
+        try:
+            project = self._project()
+            return RayEngine(self._address, project)
+        except (ProjectError, EngineError) as error:
+            raise usage_error(f"--modelopt-ray {self._address}: {error}", "usage-fleet") from None
+
+    def _project(self) -> Project:
+        root, options = self._config.rootpath, self._session.options
+        written = [path for path in (options.report, options.html, options.save) if path and path.is_relative_to(root)]
+        excluded = [
+            *self._config.getini("modelopt_fleet_exclude"),
+            *(path.relative_to(root).as_posix() for path in written),
+        ]
+        return read_project(root, excluded)
+
+    def _made_jobs(self, items: Sequence[pytest.Item]) -> list[Job]:
+        """Cases of one model on one device are one job, whose original is measured once, and tests of one file."""
+        root = self._config.rootpath
+        groups: dict[tuple[str, str], list[pytest.Item]] = {}
+        for item in items:
+            self._items[test_id(item)] = item
+            of_model = (item.entry.model.name, item.entry.workload.device) if isinstance(item, CaseItem) else None
+            groups.setdefault(of_model or (item.nodeid.partition("::")[0], ""), []).append(item)
+        arguments = tuple(_relative(text, root) for text in self._arguments())
+        folder = self._config.invocation_params.dir.relative_to(root).as_posix()
+        environment = carried_environment(root)
+        return [
+            Job(name, tuple(map(test_id, each)), arguments, folder, environment, on_gpu=device.startswith("cuda"))
+            for (name, device), each in groups.items()
+        ]
+
+    def _arguments(self) -> list[str]:
+        """Of pytest's command line, so that a job collects what this process did: a limit's share of the error depends
+        on all that there are. Those of this process alone go."""
+        kept: list[str] = []
+        given = iter(map(str, self._config.invocation_params.args))
+        for text in given:
+            name, has_value, _ = text.partition("=")
+            if name not in _MINE:
+                kept.append(text)
+            elif not has_value:
+                next(given, None)
+        return kept
+
+    # --- what comes back ---------------------------------------------------------------------------------------------
+
+    def _take(self, engine: Engine, session: pytest.Session, wait_s: float) -> None:
+        for told in engine.told(wait_s):
+            if told.lost:
+                self._again(engine, told)
+            elif "report" in told.event:
+                self._phase(told.event["report"])
+            elif "missing" in told.event:
+                for test in told.event["missing"]:
+                    self._fail(test, f"pytest{_on(told)} did not collect it: the project is another one there")
+            elif "end" in told.event:
+                self._ended(engine, told)
+            self._stop(session)
+
+    def _phase(self, data: dict[str, Any]) -> None:
+        """A report of one phase; those of a test are told together, once it has come to its end."""
+        hook = self._config.hook
+        report = hook.pytest_report_from_serializable(config=self._config, data=data)
+        phases = self._phases.setdefault(report.nodeid, [])
+        phases.append(report)
+        if report.when != "teardown" or report.nodeid not in self._items:
+            return
+        hook.pytest_runtest_logstart(nodeid=report.nodeid, location=report.location)
+        for each in phases:
+            hook.pytest_runtest_logreport(report=each)
+        hook.pytest_runtest_logfinish(nodeid=report.nodeid, location=report.location)
+        del self._items[report.nodeid], self._phases[report.nodeid]
+
+    def _ended(self, engine: Engine, told: Told) -> None:
+        """Its pytest has ended: each of its tests was told, unless it was killed or could not run."""
+        status, output = told.event["end"], told.event["output"]
+        if not self._left(told.job):
+            return
+        if status < 0:
+            self._again(engine, Told(told.job, {}, told.machine, lost=f"its pytest was ended by signal {-status}"))
+            return
+        for test in self._left(told.job):
+            self._fail(test, f"pytest{_on(told)} ended with status {status} before it:\n{output}")
+
+    def _again(self, engine: Engine, told: Told) -> None:
+        """A job that is lost runs again elsewhere, without the tests that came to their end."""
+        left = self._left(told.job)
+        if not left:
+            return
+        for test in left:
+            self._phases.pop(test, None)
+        times = self._lost[told.job.name] = self._lost.get(told.job.name, 0) + 1
+        what = f"{told.job.name} was lost{_on(told)} ({told.lost})"
+        if times > AGAIN:
+            for test in left:
+                self._fail(test, f"{what}, for the {times}rd time, so it is not tried again")
+            return
+        note = f"{what}: {format_count(len(left), 'test')} of it run again ({times} of {AGAIN})"
+        self._session.notes.append(note)
+        if (reporter := self._config.pluginmanager.getplugin("terminalreporter")) is not None:
+            reporter.ensure_newline()
+            reporter.write_line(f"modelopt: {note}", yellow=True)
+        done = [test for test in told.job.tests if test not in left]
+        engine.submit(told.job.without(done), avoid=told.machine)
+
+    def _left(self, job: Job) -> list[str]:
+        return [test for test in job.tests if test in self._items]
+
+    def _fail(self, test: str, why: str) -> None:
+        """Report a test that no machine has run."""
+        item = self._items.pop(test)
+        report = pytest.TestReport(item.nodeid, item.location, {item.name: 1}, "failed", why, "call")
+        attach(report, test, unmeasured(item, self._session), [], None, None, is_explained=False)
+        self._config.hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        self._config.hook.pytest_runtest_logreport(report=report)
+        self._config.hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+    @staticmethod
+    def _stop(session: pytest.Session) -> None:
+        """As pytest's own loop does after each test."""
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+
+
+def _on(told: Told) -> str:
+    return f" on {told.machine.name}" if told.machine is not None else ""
+
+
+def _relative(text: str, root: Path) -> str:
+    """An argument in which the project's folder may stand."""
+    option, equals, value = text.rpartition("=") if text.startswith("-") else ("", "", text)
+    return f"{option}{equals}{ROOT}{value.removeprefix(str(root))}" if value.startswith(str(root)) else text
