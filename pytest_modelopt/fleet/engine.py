@@ -38,7 +38,7 @@ class Engine(Protocol):
     name: str
 
     def submit(self, job: Job, avoid: Machine | None = None) -> None:
-        """Run the job on a machine that nothing else of ours uses meanwhile, and if there is a choice not on `avoid`."""
+        """Run the job on a machine that no other job of ours uses, and if there is a choice not on `avoid`."""
 
     def told(self, wait_s: float) -> Iterator[Told]:
         """Events that have come within `wait_s` seconds. Of a job that is lost this is told, and nothing after it."""

@@ -1,0 +1,131 @@
+"""A run on a real Ray cluster of two machines' worth of processes, one of which dies while it measures."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pytest_modelopt.results.json import read
+from tests.plugin.test_fleet_run import exact
+
+ray = pytest.importorskip("ray", reason="the extra `fleet` is not installed")
+
+Project = Callable[..., pytest.Pytester]
+BUDGETS = """
+version: 1
+models:
+  first:
+    factory: weighty:classifier
+    data: shop:data
+    recipes:
+      int8-dynamic: {max_memory: 1 kB}
+      low-rank(ratio=0.5): {min_speedup: 0.01x}
+  second:
+    factory: weighty:classifier
+    data: shop:data
+    recipes:
+      int8-dynamic: {max_memory: 1 MB}
+      bf16:
+  doomed:
+    factory: weighty:doomed
+    data: shop:data
+    recipes:
+      int8-dynamic: {max_accuracy_drop: 10 pp}
+"""
+WEIGHTY = """
+import os, pathlib, time
+import shop
+HERE = pathlib.Path(__file__).parent
+LOG = pathlib.Path(os.environ["TORCH_LOG_OF_TEST"])
+def note(what):
+    with LOG.open("a") as log:
+        print(what, HERE, os.environ.get("OMP_NUM_THREADS"), len(os.sched_getaffinity(0)), file=log)
+def classifier():
+    assert len((HERE / "weights.bin").read_bytes()) == 5_000_000
+    note("loaded")
+    return shop.classifier()
+def doomed():
+    if "started" not in LOG.read_text():  # the machine on which this runs dies now
+        with LOG.open("a") as log:
+            print("started", os.environ["RAY_RAYLET_PID"], file=log)
+        time.sleep(60)
+    note("again")
+    return shop.classifier()
+"""
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Two machines, the second of which may die; and the head, which measures nothing."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    for _ in range(2):
+        made.add_node(num_cpus=1, resources={"timing": 1})
+    yield made
+    made.shutdown()
+
+
+def test_the_record_is_that_of_a_run_here_though_a_machine_dies(
+    project: Project, cluster: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytester = project(BUDGETS, timed=True)
+    pytester.makepyfile(weighty=WEIGHTY)
+    (pytester.path / "weights.bin").write_bytes(bytes(5_000_000))
+    log = tmp_path / "log"
+    log.write_text("", encoding="utf-8")
+    monkeypatch.setenv("TORCH_LOG_OF_TEST", str(log))
+    command = [sys.executable, "-m", "pytest", "--modelopt", "--modelopt-report", "report", "-p", "no:cacheprovider"]
+    process = subprocess.Popen(
+        [*command, "--modelopt-ray", cluster.address],
+        cwd=pytester.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    end = time.monotonic() + 120
+    while not (started := re.search(r"started (\d+)\n", log.read_text(encoding="utf-8"))):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, "the doomed model was never loaded"
+        time.sleep(0.05)
+    raylet = psutil.Process(int(started[1]))
+    for each in (raylet, *raylet.children(recursive=True)):  # as of a machine that is switched off
+        each.kill()
+    output, _ = process.communicate(timeout=300)
+    record = read(pytester.path / "report" / "record.json")
+
+    assert process.returncode == pytest.ExitCode.TESTS_FAILED, output
+    [note] = record.notes
+    assert note.startswith("doomed was lost on ")
+    assert note.endswith("1 test of it run again (1 of 2)")
+    assert note in output
+    serial = subprocess.run(
+        [*command, "--modelopt-report", "serial"], cwd=pytester.path, capture_output=True, text=True, check=False
+    )
+    assert serial.returncode == pytest.ExitCode.TESTS_FAILED, serial.stdout
+    expected = read(pytester.path / "serial" / "record.json")
+    assert list(map(exact, record.cases)) == list(map(exact, expected.cases))
+    assert record.complete
+    assert record.timed_limits == expected.timed_limits == 1
+    assert record.environment == expected.environment
+    for model in ("first", "second"):
+        seconds = {str(case.reference.seconds) for case in record.cases if case.model == model and case.reference}
+        assert len(seconds) == 1, "the original is measured once"
+    spans = sorted(span for case in record.cases if case.timing for span in case.timing.conditions.held_ms)
+    assert len(spans) >= 5
+    assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(spans)), "one at a time"
+    lines = [line.split() for line in log.read_text(encoding="utf-8").splitlines() if not line.startswith("started")]
+    assert {line[1] for line in lines} > {str(pytester.path)}, "the first run read a copy, the second one the project"
+    threads, cores = str(os.environ.get("OMP_NUM_THREADS")), str(len(os.sched_getaffinity(0)))
+    assert {tuple(line[2:]) for line in lines} == {(threads, cores)}, "as without Ray"
