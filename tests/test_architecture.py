@@ -50,6 +50,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "reporting": {"judging", "limits", "results", "statistics"},
     "config": {"limits", "optimizing", "results"},
     "editing": {"config", "judging", "limits", "optimizing", "reporting", "results"},
+    "fleet": {"results"},
     "diagnosis": {"judging", "limits", "optimizing", "results", "statistics"},
     "baseline": {"config", "limits", "measuring", "optimizing", "results"},
     "selftest": {"judging", "limits", "measuring", "optimizing", "reporting", "results", "statistics"},

@@ -57,7 +57,7 @@ def read_project(root: Path, excluded: Sequence[str] = ()) -> Project:
     Files that git ignores travel, too: weights often are among them.
 
     Raises:
-        ProjectError: for a link that leads out of the folder, which would be broken elsewhere.
+        ProjectError: for a link that leads nowhere, or out of the folder, which would be broken elsewhere.
     """
     small: dict[str, str] = {}
     large: dict[str, str] = {}
@@ -68,6 +68,8 @@ def read_project(root: Path, excluded: Sequence[str] = ()) -> Project:
                 f"{path} is a link out of {root}, to {file.resolve()}, which other machines do not have: copy the file "
                 "into the project, or leave it out by the ini key modelopt_fleet_exclude"
             )
+        if not file.exists():
+            raise ProjectError(f"{path} leads nowhere: remove the link, or mend it")
         of_size = large if file.stat().st_size >= _LARGE_BYTES else small
         of_size[path] = sha256_of(file)
     return Project(root, small, large)

@@ -11,9 +11,10 @@ import pytest
 
 from pytest_modelopt.fleet.engine import Engine, EngineError, Told
 from pytest_modelopt.fleet.job import ROOT, Job, carried_environment
-from pytest_modelopt.fleet.project import Project, ProjectError, read_project
+from pytest_modelopt.fleet.project import Project, ProjectError
 from pytest_modelopt.plugin.attached_cases import attach
 from pytest_modelopt.plugin.collection import CaseItem, is_gated, test_id, unmeasured
+from pytest_modelopt.plugin.resuming import travelling
 from pytest_modelopt.plugin.session import Session
 from pytest_modelopt.plugin.usage_errors import usage_error
 from pytest_modelopt.results.figures import format_count
@@ -54,7 +55,8 @@ class FleetRun:
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         if session.testsfailed or session.config.option.collectonly:
             return None  # as pytest tells it
-        placed = [item for item in session.items if is_gated(item)]
+        resumed = self._session.resumed
+        placed = [item for item in session.items if is_gated(item) and test_id(item) not in resumed]
         if not placed:
             return None
         engine = self._engine()
@@ -84,13 +86,10 @@ class FleetRun:
             raise usage_error(f"--modelopt-ray {self._address}: {error}", "usage-fleet") from None
 
     def _project(self) -> Project:
-        root, options = self._config.rootpath, self._session.options
-        written = [path for path in (options.report, options.html, options.save) if path and path.is_relative_to(root)]
-        excluded = [
-            *self._config.getini("modelopt_fleet_exclude"),
-            *(path.relative_to(root).as_posix() for path in written),
-        ]
-        return read_project(root, excluded)
+        """Raises ProjectError."""
+        project = travelling(self._config, self._session)
+        self._session.project = project.digest
+        return project
 
     def _made_jobs(self, items: Sequence[pytest.Item]) -> list[Job]:
         """Cases of one model on one device are one job, whose original is measured once, and tests of one file."""

@@ -75,6 +75,10 @@ class Gate:
             progress=self._progress,
         )
         config.stash[SESSION] = self._session
+        if options.resume is not None and not self._is_worker:
+            from pytest_modelopt.plugin.resuming import take_resumed
+
+            take_resumed(config, self._session)  # before the report takes its place
         if not self._is_worker and not config.getoption("collectonly"):
             self._session.outputs = _outputs(options)
         take_base(config, self._session)
@@ -254,7 +258,8 @@ class Gate:
         if is_ours or carries_plan:
             before = unmeasured(item, self._session) if is_ours else None
             plan = self._plan() if carries_plan else None
-            attach(report, test_id(item), before, cases, self._session.environment, plan, is_explained=explained)
+            machine = self._session.machine_of(test_id(item))
+            attach(report, test_id(item), before, cases, machine, plan, is_explained=explained)
             self._is_plan_sent = True  # a worker that crashes later takes nothing of it along
         return report
 

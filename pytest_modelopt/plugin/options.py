@@ -41,6 +41,8 @@ class Options:
     """Whoever runs pytest named the budgets file: it is the same path at the base, whatever ini files say."""
     html: Path | None = None
     """File for the report as one page."""
+    resume: Path | None = None
+    """The record of an interrupted run, which this one goes on from."""
     ray: str | None = None
     """Address of the Ray cluster on which tests that measure run; None: they run here."""
     bisect_s: float | None = None
@@ -117,6 +119,7 @@ def read_options(config: pytest.Config) -> Options:
         against=against,
         baseline=baseline,
         save=_path(config, "save")[0],
+        resume=_path(config, "resume")[0],
         ray=config.getoption("--modelopt-ray") or config.getini("modelopt_ray") or None,
         html=_path(config, "html")[0],
         whole=bool(config.getini("modelopt_whole") if whole is None else whole),

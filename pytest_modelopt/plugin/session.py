@@ -70,6 +70,10 @@ class Session:
     """Files that were skipped as a whole (`pytest.importorskip`), and may hold tests that measure."""
     outputs: Outputs | None = None
     """None in a worker of pytest-xdist, which writes nothing."""
+    resumed: dict[str, tuple[Case, Environment]] = field(default_factory=dict)
+    """By its id, a case that an interrupted run has measured, and the machine that did."""
+    project: str = ""
+    """Digest of the project's files; '' where nobody had to know."""
     turns: dict[str, dict[str, CaseEntry]] = field(default_factory=dict)
     """By the id of a case, those whose timing takes turns with its own, itself included."""
 
@@ -146,9 +150,13 @@ class Session:
         """Measure one case of budgets.yaml and judge it; with those whose timing takes turns with its own, once."""
         from pytest_modelopt.measuring.controller.runner import Request
 
+        if case_id in self.resumed:
+            return self._judged_again(case_id)
         requests: list[Request] = []
         for each_id, each in self.turns.pop(case_id, {}).items():
             self.turns.pop(each_id, None)
+            if each_id in self.resumed:
+                continue
             variant = self.variant(each)
             planned = _planned(each_id, each.model.name, each.limits, variant, each.model.inference)
             if not _misfits(each.limits, variant):
@@ -157,6 +165,23 @@ class Session:
             self._measure_in_turns(requests)
         model = entry.model
         return self.run(case_id, model.name, entry.limits, self.variant(entry), model.inference)
+
+    def _judged_again(self, case_id: str) -> Case:
+        """The case of an interrupted run."""
+        from pytest_modelopt.diagnosis.examine import examine
+        from pytest_modelopt.judging.judge import judge
+
+        case, machine = self.resumed[case_id]
+        judged = judge(case, timed_limits=self.timed_limits)
+        return replace(judged, findings=examine(judged, machine))
+
+    @property
+    def environment(self) -> Environment | None:
+        return self._environment
+
+    def machine_of(self, test: str) -> Environment | None:
+        """The one on which the test has measured."""
+        return self.resumed[test][1] if test in self.resumed else self._environment
 
     def _measure_in_turns(self, requests: Sequence[Request]) -> None:
         """The cases, for their tests. What ends the run keeps those that were measured; what ends one test only leaves
@@ -324,10 +349,6 @@ class Session:
     def has_results(self) -> bool:
         return bool(self.planned or self._tests.cases or self.uncollected or self.skipped_files)
 
-    @property
-    def environment(self) -> Environment | None:
-        return self._environment
-
     def record(self, *, complete: bool) -> Record:
         """What was found so far, cases in the order in which they were planned."""
         from pytest_modelopt import __version__
@@ -347,6 +368,7 @@ class Session:
             environment=self._machines[0] if self._machines else self._environment,
             other_machines=tuple(self._machines[1:]),
             notes=tuple(self.notes),
+            project=self.project,
             collected=(*self.collected, *self.skipped_files),
             skipped=(*(name for name in self.planned if name in self._tests.skipped), *self.skipped_files),
             idle=tuple(name for name in self.planned if name in self._tests.idle),

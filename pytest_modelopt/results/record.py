@@ -73,6 +73,8 @@ class Record:
     """Of a record that was put together from those of several jobs; None for the record of one run."""
     notes: tuple[str, ...] = ()
     """Sentences about how the run went: which jobs of a fleet were lost and ran again."""
+    project: str = ""
+    """Of a run on a fleet: SHA-256 of its project's files, by which a later run knows whether it can go on from it."""
     schema_version: Literal[9] = SCHEMA_VERSION
 
     def machine_of(self, case: Case) -> Environment | None:

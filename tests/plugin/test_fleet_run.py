@@ -179,7 +179,7 @@ def test_what_ends_the_pytest_of_a_job_is_told_of_its_tests(
     assert why in case.error.message
 
 
-def test_the_first_failure_ends_the_run_where_that_is_asked_for(
+def test_a_run_that_the_first_failure_ended_is_gone_on_with(
     fleet_project: pytest.Pytester, engine: Callable[..., list[EngineHere]]
 ) -> None:
     engines = engine()
@@ -187,9 +187,38 @@ def test_the_first_failure_ends_the_run_where_that_is_asked_for(
     result.assert_outcomes(failed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*stopping after 1 failures*"])
-    assert len(record.cases) == 1
+    [first] = record.cases
     assert len(record.planned) == 3
     assert list(engines[0].told(0.0)) == [], "nothing runs on"
+
+    goes_on = ("--modelopt-resume", "report/record.json", "budgets.yaml")
+    result, whole = run(fleet_project, "--modelopt-ray", "auto", *goes_on)
+    result.assert_outcomes(passed=1, failed=2)
+    assert [test for job, _ in engines[1].submitted for test in job.tests] == list(record.planned[1:])
+    assert whole.cases[0] == first, "the figures of the first run, its times among them"
+    assert whole.project == record.project
+    assert whole.environment == record.environment
+    assert whole.other_machines == ()
+
+    result, again = run(fleet_project, *goes_on)  # without a fleet, and with nothing left to measure but an error
+    result.assert_outcomes(passed=1, failed=2)
+    assert again.cases[:2] == whole.cases[:2]
+
+    with (fleet_project.path / "shop.py").open("a", encoding="utf-8") as module:
+        module.write("# another one\n")
+    refused = fleet_project.runpytest("--modelopt", *goes_on)
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines(["*record.json: files of the project have changed since; run without it"])
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [("none.json", "none.json: No such file or directory"), ("shop.py", "shop.py: not JSON*")],
+)
+def test_what_cannot_be_gone_on_with_is_named(fleet_project: pytest.Pytester, file: str, why: str) -> None:
+    result = fleet_project.runpytest("--modelopt", "--modelopt-resume", file)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*--modelopt-resume: *{why}"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,68 @@
+"""A run that goes on from the record of one that was interrupted: cases of budgets.yaml that stand there are taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pytest_modelopt import __version__
+from pytest_modelopt.config.text_mismatch import misstated
+from pytest_modelopt.fleet.project import Project, ProjectError, read_project
+from pytest_modelopt.plugin.session import Session
+from pytest_modelopt.plugin.usage_errors import usage_error
+from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.json import RecordError, read
+from pytest_modelopt.results.record import Environment, Record
+
+
+def take_resumed(config: pytest.Config, session: Session) -> None:
+    """Note the cases that the record of `--modelopt-resume` has measured without an error.
+
+    Raises:
+        pytest.UsageError: for a record of another state of the project, another version, or none at all.
+    """
+    from pytest_modelopt.measuring.variant import SEED
+
+    path = session.options.resume
+    if path is None:
+        return
+    try:
+        record = read(path)
+    except OSError as error:
+        raise usage_error(f"--modelopt-resume: {path}: {error.strerror or error}", "usage-record") from None
+    except RecordError as error:
+        raise usage_error(f"--modelopt-resume: {error}", "usage-record") from None
+    try:
+        session.project = travelling(config, session).digest
+    except ProjectError as error:
+        raise usage_error(f"--modelopt-resume: {error}", "usage-fleet") from None
+    if not record.project:
+        why = "no run on a fleet wrote it (--modelopt-ray), so nobody knows of which state of the project it is"
+    elif record.project != session.project:
+        why = "files of the project have changed since"
+    elif (record.tool_version, record.seed) != (__version__, SEED):
+        why = f"pytest-modelopt {record.tool_version} wrote it, and this is {__version__}"
+    else:
+        session.resumed = {case.id: found for case in record.cases if (found := _usable(path, record, case))}
+        return
+    raise usage_error(f"--modelopt-resume: {path}: {why}; run without it", "usage-record")
+
+
+def _usable(path: Path, record: Record, case: Case) -> tuple[Case, Environment] | None:
+    """The case and its machine, without what the record claims of its verdicts."""
+    machine = record.machine_of(case)
+    if case.error is not None or machine is None or case.base is not None:
+        return None
+    if why := misstated(case):
+        raise usage_error(f"--modelopt-resume: {path}: {case.name}: {why}", "usage-record")
+    return replace(case, verdicts=(), findings=()), machine
+
+
+def travelling(config: pytest.Config, session: Session) -> Project:
+    """The project's files, but what this run writes. Raises ProjectError."""
+    root, options = config.rootpath, session.options
+    written = [path for path in (options.report, options.html, options.save) if path and path.is_relative_to(root)]
+    outputs = (path.relative_to(root).as_posix() for path in written)
+    return read_project(root, [*config.getini("modelopt_fleet_exclude"), *outputs])
