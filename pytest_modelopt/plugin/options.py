@@ -64,6 +64,7 @@ SETTINGS = (
     ("against", "REV", "compare with a git revision, measured in the same run: a branch, a tag or 'merge-base:REV'"),
     ("baseline", "FILE", "compare the exact figures with a record that --modelopt-save wrote"),
     ("save", "FILE", "save the record of this run, for --modelopt-baseline"),
+    ("resume", "FILE", "take the cases that this record of a run on a fleet has, and measure the others"),
     (
         "ray",
         "ADDRESS",

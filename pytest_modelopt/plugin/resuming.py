@@ -12,6 +12,7 @@ from pytest_modelopt.config.text_mismatch import misstated
 from pytest_modelopt.fleet.project import Project, ProjectError, read_project
 from pytest_modelopt.plugin.session import Session
 from pytest_modelopt.plugin.usage_errors import usage_error
+from pytest_modelopt.reporting.plain_text import no_command, plain_line
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import RecordError, read
 from pytest_modelopt.results.record import Environment, Record
@@ -33,7 +34,7 @@ def take_resumed(config: pytest.Config, session: Session) -> None:
     except OSError as error:
         raise usage_error(f"--modelopt-resume: {path}: {error.strerror or error}", "usage-record") from None
     except RecordError as error:
-        raise usage_error(f"--modelopt-resume: {error}", "usage-record") from None
+        raise usage_error(f"--modelopt-resume: {no_command(plain_line(str(error)))}", "usage-record") from None
     try:
         session.project = travelling(config, session).digest
     except ProjectError as error:
@@ -43,7 +44,8 @@ def take_resumed(config: pytest.Config, session: Session) -> None:
     elif record.project != session.project:
         why = "files of the project have changed since"
     elif (record.tool_version, record.seed) != (__version__, SEED):
-        why = f"pytest-modelopt {record.tool_version} wrote it, and this is {__version__}"
+        wrote = no_command(plain_line(record.tool_version))
+        why = f"pytest-modelopt {wrote} wrote it, and this is {__version__}"
     else:
         session.resumed = {case.id: found for case in record.cases if (found := _usable(path, record, case))}
         return
@@ -56,7 +58,8 @@ def _usable(path: Path, record: Record, case: Case) -> tuple[Case, Environment] 
     if case.error is not None or machine is None or case.base is not None:
         return None
     if why := misstated(case):
-        raise usage_error(f"--modelopt-resume: {path}: {case.name}: {why}", "usage-record")
+        told = no_command(plain_line(f"{case.name}: {why}"))
+        raise usage_error(f"--modelopt-resume: {path}: {told}", "usage-record")
     return replace(case, verdicts=(), findings=()), machine
 
 

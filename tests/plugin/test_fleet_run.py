@@ -75,7 +75,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., lis
         made: list[EngineHere] = []
 
         def make(self: FleetRun) -> EngineHere:
-            made.append(EngineHere(tmp_path / "copy", self._project(), loses or {}))
+            made.append(EngineHere(tmp_path / f"copy{len(made)}", self._project(), loses or {}))
             return made[-1]
 
         monkeypatch.setattr(FleetRun, "_engine", make)
@@ -162,7 +162,7 @@ AT_THE_TEST = "import os\ndef pytest_runtest_call(item):\n    if 'live' in item.
         ),
         (
             "import os\ndef pytest_collection_modifyitems(config, items):\n"
-            "    if config.rootpath.name == 'copy': items.clear()\n",
+            "    if config.rootpath.name == 'copy0': items.clear()\n",
             "did not collect it: the project is another one there",
         ),
     ],
@@ -213,7 +213,7 @@ def test_a_run_that_the_first_failure_ended_is_gone_on_with(
 
 @pytest.mark.parametrize(
     ("file", "why"),
-    [("none.json", "none.json: No such file or directory"), ("shop.py", "shop.py: not JSON*")],
+    [("none.json", "none.json: No such file or directory"), ("shop.py", "shop.py: this is not a JSON record*")],
 )
 def test_what_cannot_be_gone_on_with_is_named(fleet_project: pytest.Pytester, file: str, why: str) -> None:
     result = fleet_project.runpytest("--modelopt", "--modelopt-resume", file)
