@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -18,7 +19,9 @@ from tabulate import tabulate
 from benchmarks import common
 from benchmarks.common import REPOSITORY, Row
 from pytest_modelopt.cli.comment import comment
+from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.results import json as record_json
+from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.record import Record
 
 RECIPES = (
@@ -85,18 +88,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=20, help=f"with {len(RECIPES)} cases each (%(default)s)")
     parser.add_argument("--processes", type=int, default=4, help="of pytest-xdist, in the last run (%(default)s)")
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="a further run, on this Ray cluster (`local`: of this machine)"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep what the runs wrote here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.keep or Path(temporary)).absolute()
         plans = [(FEW, 0), (options.models, 0), (options.models, options.processes)]
         runs = [run(folder / f"{models}-{processes}", models, processes) for models, processes in plans]
+        if options.ray:
+            placed = run(folder / "ray", options.models, 0, options.ray)
+            told = beside_ray(folder / f"{options.models}-0", runs[1], folder / "ray", placed)
     common.print_origins([common.origin()])
     show(runs)
+    if options.ray:
+        print(told)
 
 
-def run(folder: Path, models: int, processes: int) -> Row:
-    """One gate of so many models, in its own folder; 0 processes: without pytest-xdist."""
+def beside_ray(here: Path, serial: Row, there: Path, placed: Row) -> str:
+    """What the run on a cluster came to beside the one in one process."""
+    one, other = (record_json.read(folder / "report" / "record.json") for folder in (here, there))
+    same = sum(exact(case) == exact(each) for case, each in zip(one.cases, other.cases, strict=True))
+    spans = sorted(span for case in other.cases if case.timing for span in case.timing.conditions.held_ms)
+    overlaps = sum(earlier[1] > later[0] for earlier, later in itertools.pairwise(spans))
+    more_s = (placed["wall_s"] - serial["wall_s"]) / placed["cases"]
+    return (
+        f"on Ray: {placed['wall_s']:.0f} s beside {serial['wall_s']:.0f} s ({more_s:+.2f} s for each case), "
+        f"{same} of {len(one.cases)} cases with the same exact figures and outcomes, originals measured "
+        f"{sorted(set(placed['originals'].values()))} times, {overlaps} of {len(spans)} timings beside another one"
+    )
+
+
+def exact(case: Case) -> tuple[object, ...]:
+    """What repeats from run to run; of timed limits only that they were judged."""
+    side = case.variant and (case.variant.memory_bytes, case.variant.size_bytes, case.variant.score)
+    outcomes = [(each.limit.name, LIMITS[each.limit.name].is_timed or each.outcome) for each in case.verdicts]
+    return case.id, side, case.coverage, case.drop, case.error, outcomes
+
+
+def run(folder: Path, models: int, processes: int, ray: str = "") -> Row:
+    """One gate of so many models, in its own folder; 0 processes: without pytest-xdist. `ray`: on this cluster."""
     folder.mkdir(parents=True)
     _write_project(folder, models)
     report, made, sizes = folder / "report", folder / "made", folder / "cases"
@@ -111,6 +143,7 @@ def run(folder: Path, models: int, processes: int) -> Row:
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *_spread(processes)]
     command += ["--modelopt", f"--modelopt-report={report}", f"--modelopt-html={folder / 'report.html'}"]
+    command += [f"--modelopt-ray={ray}"] if ray else []
     start = time.time()
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     wall_s = time.time() - start

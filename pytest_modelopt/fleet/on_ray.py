@@ -69,7 +69,7 @@ class RayEngine:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise EngineError(
                 f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}; start one by `ray start --head`, "
-                f"or name '{LOCAL}' for one of this machine alone"
+                f"or name '{LOCAL}' for one of this machine alone; where it asks for a token, set RAY_AUTH_MODE=token"
             ) from None
 
     def submit(self, job: Job, avoid: Machine | None = None) -> None:
