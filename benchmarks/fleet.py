@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class Machine:
         self.working = 0
         self._since = 0.0
 
-    def work(self, seconds: float, *, alone: bool) -> Iterator[Any]:
+    def work(self, seconds: float, *, alone: bool) -> Generator[Any, Any, None]:
         """One step, in which others share the machine or not."""
         asked = self.world.now
         with self.turn.request() as turn:
@@ -79,7 +79,7 @@ class Machine:
         yield from self._step(seconds)
         yield self.shares.put(1)
 
-    def _step(self, seconds: float) -> Iterator[Any]:
+    def _step(self, seconds: float) -> Generator[Any, Any, None]:
         if self.working == 0:
             self._since = self.world.now
         self.working += 1
@@ -109,8 +109,8 @@ def simulate(jobs: Sequence[Sequence[Steps]], machines: int, slots: int) -> Outc
     free = simpy.Store(world)
     free.items.extend(machine for _ in range(slots) for machine in fleet)
 
-    def run(job: Sequence[Steps]) -> Iterator[Any]:
-        machine = yield free.get()
+    def run(job: Sequence[Steps]) -> Generator[Any, Any, None]:
+        machine: Machine = yield free.get()
         yield from machine.work(_START_S + job[0].original_s, alone=False)
         for case in job:
             yield from machine.work(case.prepare_s, alone=False)

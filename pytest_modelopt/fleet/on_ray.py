@@ -66,11 +66,13 @@ class RayEngine:
                 ray.init(
                     **own, runtime_env=settings, log_to_driver=False, logging_level="ERROR", namespace="pytest-modelopt"
                 )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except ConnectionError as error:
             raise EngineError(
-                f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}; start one by `ray start --head`, "
-                f"or name '{LOCAL}' for one of this machine alone; where it asks for a token, set RAY_AUTH_MODE=token"
+                f"there is no Ray cluster at {address}: {_first_line(error)}; start one by `ray start --head`, or name "
+                f"'{LOCAL}' for one of this machine alone; where it asks for a token, set RAY_AUTH_MODE=token"
             ) from None
+        except (RuntimeError, ValueError) as error:  # a version, the size of what travels, a second connection
+            raise EngineError(f"the Ray cluster at {address} cannot be used: {_first_line(error)}") from None
 
     def submit(self, job: Job, avoid: Machine | None = None) -> None:
         asked: dict[str, Any] = {"num_cpus": 1, "resources": {TIMING: 1}, "max_retries": 0, "num_returns": "streaming"}
@@ -128,5 +130,8 @@ def _run(job: Job, content: dict[str, Any]) -> Iterator[Event]:
 
 def _reason(error: Exception) -> str:
     """What became of a job, in words."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'without a reason'}"
+    return f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "without a reason")
