@@ -15,6 +15,7 @@ import pytest
 from pytest_modelopt.fleet.job import EVENTS, FOLDER, TESTS
 from pytest_modelopt.plugin.collection import test_id
 from pytest_modelopt.plugin.keys import JOB
+from pytest_modelopt.plugin.usage_errors import usage_error
 
 _folder = os.environ.pop(FOLDER, "")  # no pytest that a test starts takes itself for the job's
 _started_by = os.dup(0) if _folder else None  # pytest puts another standard input in its place
@@ -23,7 +24,7 @@ _started_by = os.dup(0) if _folder else None  # pytest puts another standard inp
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     if not _folder:
-        raise pytest.UsageError(f"{__name__} is loaded by jobs of a fleet only: take `-p {__name__}` away")
+        raise usage_error(f"{__name__} is loaded by jobs of a fleet only: take `-p {__name__}` away", "usage-fleet")
     config.stash[JOB] = True
     config.pluginmanager.register(_Job(config, Path(_folder)), "modelopt-fleet-job")
     threading.Thread(target=_end_with_whoever_started_us, daemon=True).start()
