@@ -285,10 +285,10 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
     def tuner(trials: Sequence[Trial]) -> Tuner | None:
         return tuning.tuner_of(trials, linear, options.seed) if tunes else None
 
-    search = Search(
-        space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin, tuner, mix=Mixing(gauge, cache)
-    )
+    mixing = Mixing(gauge, cache)
+    search = Search(space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin, tuner, mix=mixing)
     search.run()
+    gauge.sensitivity = mixing.known(search)
     _require_one_candidate(search, options.time, took)
     gauge.watch.until = start + options.time
     chosen = finalists(search) if search.end != "interrupt" else []

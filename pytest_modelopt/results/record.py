@@ -11,6 +11,7 @@ from typing import Literal
 
 from pytest_modelopt.results.base import Against
 from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.layer_costs import RecipeSensitivity
 from pytest_modelopt.results.merge_info import Merged
 
 SCHEMA_VERSION: Literal[9] = 9
@@ -71,6 +72,8 @@ class Record:
     """What head was compared with; None where it was not."""
     merged: Merged | None = None
     """Of a record that was put together from those of several jobs; None for the record of one run."""
+    sensitivity: tuple[RecipeSensitivity, ...] = ()
+    """Of `explore`: what recipes cost on each layer alone, as far as it was measured."""
     schema_version: Literal[9] = SCHEMA_VERSION
 
     def machine_of(self, case: Case) -> Environment | None:

@@ -9,6 +9,7 @@ from pytest_modelopt.reporting.names import machine_title, machines
 from pytest_modelopt.reporting.notes import notes
 from pytest_modelopt.reporting.page.case_view import case_view
 from pytest_modelopt.reporting.page.front_chart import fronts
+from pytest_modelopt.reporting.page.layers import layer_tables
 from pytest_modelopt.reporting.page.rows import table
 from pytest_modelopt.reporting.page.series import series_by_model
 from pytest_modelopt.reporting.page.templates import filled
@@ -51,6 +52,7 @@ def render(record: Record) -> str:
         tables=[each for each in tables if each is not None],
         views=sorted(views, key=lambda view: ("bad", "unsure", "good", "plain").index(view.tone)),
         fronts=fronts(record, anchors),
+        sensitivity=layer_tables(record.sensitivity),
         machines=[(machine_title(record, number), each) for number, each in enumerate(machines(record))],
         record=record,
         timed_limits=timed_limits(record),
