@@ -72,7 +72,7 @@ def read_report(report: pytest.TestReport, session: Session) -> Report:
     crash = getattr(report.longrepr, "reprcrash", None)
     message = f"{crash.message} ({crash.path}:{crash.lineno})" if crash is not None else report.longreprtext
     if report.failed and message.startswith("[XPASS(strict)]"):
-        message = f"{message.strip()}: the test passes, though it is expected to fail: take its mark away"
+        message = f"{message.strip()}: the test passes, though it is expected to fail: remove its mark"
     if data is None:
         is_crash = report.when not in ("setup", "call", "teardown")  # told by pytest-xdist, maybe before any plan was
         is_ours = report.nodeid in session.planned or (is_crash and not session.collected)

@@ -208,7 +208,7 @@ class Cached(nn.Module):
 def test_cached(modelopt):
     result = modelopt(Cached().eval(), "int8-dynamic", example_inputs=torch.ones(1, 64))
     assert result.size_reduction > 0.5
-    with pytest.raises(RuntimeError, match="the original knows inputs by their content and answers them from a cache"):
+    with pytest.raises(RuntimeError, match="the original recognizes inputs by their content, and answers from a cache"):
         result.speedup
 """,
     )
