@@ -228,7 +228,7 @@ class Gate:
         for case in cases:
             item.user_properties.extend(junit.properties(case))
         report = yield
-        explained = shorten(report, call, cases, self._session)
+        explained = shorten(report, call, item, cases, self._session)
         is_gated, carries_plan = _is_gated(item) or bool(cases), self._is_worker and not self._is_plan_sent
         if is_gated or carries_plan:
             before = unmeasured(item, self._session) if is_gated else None

@@ -76,7 +76,8 @@ def figure_column(
 def _form(shown: Sequence[Shown], unit: Unit, *, in_points: bool, is_timed: bool) -> Callable[[Shown], str]:
     figures = [figure for each in shown for figure in (each.before, each.after) if figure is not None]
     stated = [each.limit for each in shown if each.limit is not None]
-    suffix, size = _unit(figures or stated, unit, in_points)
+    smaller = [limit for limit in stated if not figures or limit < max(figures)]
+    suffix, size = _unit([*figures, *smaller], unit, in_points)
     least = _decimals([figure / size for figure in figures], _SCORE_DIGITS if unit == "score" else _DIGITS)
     alike = [(first / size, second / size) for each in shown for first, second in _pairs(each, is_timed)]
     decimals = max([least, *(_decimals_apart(first, second, least) for first, second in alike)])

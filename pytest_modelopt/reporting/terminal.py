@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
+from pytest_modelopt.reporting.addresses import see
 from pytest_modelopt.reporting.base_summary import format_compared, format_loosened, format_removed
 from pytest_modelopt.reporting.changes import is_open, nothing_changed, with_originals
 from pytest_modelopt.reporting.columns import Column, drawn, side_by_side
@@ -198,8 +199,9 @@ def _grid(columns: Sequence[Column]) -> list[Line]:
 
 def _sentences(told: Sequence[Item], width: int, *, verbose: bool = False) -> Iterator[Line]:
     """Each with what was found, or the next step, below it; where it is to be `verbose`, with the examples that changed
-    and what the recipe reached, too."""
+    and what the recipe reached, too. A red case has one address, where it is explained."""
     said: set[tuple[str | None, str]] = set()
+    addressed: set[str | None] = set()
     last = {(item.case_id, item.why): index for index, item in enumerate(told)}
     for index, item in enumerate(told):
         for line in _wrapped(f"{item.label} {item.text}", width, hanging=_INDENT):
@@ -212,6 +214,9 @@ def _sentences(told: Sequence[Item], width: int, *, verbose: bool = False) -> It
                 said.add((item.case_id, each))
                 for line in _wrapped(f"{_INDENT}{each}", width, hanging=f"{_INDENT}{_GAP}"):
                     yield line, {}
+        if item.severity == "error" and item.code and item.case_id not in addressed:
+            addressed.add(item.case_id)
+            yield f"{_INDENT}{see(item.code)}", {}
         for line in _output(item.output):
             yield line, {}
 
