@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from pytest_modelopt.reporting.addresses import see
+from pytest_modelopt.reporting.addresses import TROUBLESHOOTING
 from pytest_modelopt.reporting.base_summary import format_compared, format_loosened, format_removed
 from pytest_modelopt.reporting.changes import is_open, nothing_changed, with_originals
 from pytest_modelopt.reporting.columns import Column, drawn, side_by_side
@@ -31,6 +31,7 @@ _OUTPUT_LINES = 15
 _NARROWEST = 60
 _GAP = "  "
 _INDENT = 5 * " "
+_HEADING = re.compile("[a-z0-9-]+")
 _MARKUP: dict[Label, Markup] = {
     "ERROR": {"red": True, "bold": True},
     "FAIL": {"red": True, "bold": True},
@@ -62,6 +63,7 @@ def lines(record: Record, width: int, *, verbose: bool = False, explained: Colle
         *_base(record, wrap),
         *_sentences([item for item in ran if item.severity != "info"], wrap),
         *_sentences(sorted(loud, key=lambda item: item.severity != "error"), wrap, verbose=verbose),
+        *_explained(loud, wrap),
         ("", {}),
         *(line for block in shown for line in _table(block, width)),
         *_nothing_changed(record, found, wrap),
@@ -199,9 +201,8 @@ def _grid(columns: Sequence[Column]) -> list[Line]:
 
 def _sentences(told: Sequence[Item], width: int, *, verbose: bool = False) -> Iterator[Line]:
     """Each with what was found, or the next step, below it; where it is to be `verbose`, with the examples that changed
-    and what the recipe reached, too. A red case has one address, where it is explained."""
+    and what the recipe reached, too."""
     said: set[tuple[str | None, str]] = set()
-    addressed: set[str | None] = set()
     last = {(item.case_id, item.why): index for index, item in enumerate(told)}
     for index, item in enumerate(told):
         for line in _wrapped(f"{item.label} {item.text}", width, hanging=_INDENT):
@@ -214,11 +215,19 @@ def _sentences(told: Sequence[Item], width: int, *, verbose: bool = False) -> It
                 said.add((item.case_id, each))
                 for line in _wrapped(f"{_INDENT}{each}", width, hanging=f"{_INDENT}{_GAP}"):
                     yield line, {}
-        if item.severity == "error" and item.code and item.case_id not in addressed:
-            addressed.add(item.case_id)
-            yield f"{_INDENT}{see(item.code)}", {}
         for line in _output(item.output):
             yield line, {}
+
+
+def _explained(told: Sequence[Item], width: int) -> Iterator[Line]:
+    """Where the red ones are explained: one address, and the heading of each case there."""
+    red = [item for item in reversed(told) if item.severity == "error" and _HEADING.fullmatch(item.code)]
+    codes = {item.case_id: item.code for item in red}
+    if codes:
+        headings = ", ".join(dict.fromkeys(reversed(codes.values())))
+        yield from (
+            (line, {}) for line in _wrapped(f"Explained: {TROUBLESHOOTING} ({headings})", width, hanging=_INDENT)
+        )
 
 
 def _output(output: Sequence[str]) -> Iterator[str]:

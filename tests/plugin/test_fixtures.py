@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -154,6 +155,9 @@ def test_lock(modelopt):
     )
 
 
+_NO_DATA = '    modelopt(net(), "int8-dynamic")'
+
+
 def test_mistakes_in_a_call_are_said(project: Project) -> None:
     result = run(
         project,
@@ -188,6 +192,10 @@ def test_data(modelopt):
             "*the data is one tensor; give (inputs, targets)*",
         ]
     )
+    result.stdout.no_fnmatch_line("*During handling*")
+    told = " ".join(result.stdout.str().split())
+    called = Path("test_it.py").read_text(encoding="utf-8").splitlines().index(_NO_DATA) + 1
+    assert f"give `data=` (or at least `example_inputs=`) (test_it.py:{called})" in told
 
 
 def test_a_model_that_knows_the_content_of_its_inputs_is_not_timed_and_all_else_is_measured(project: Project) -> None:

@@ -223,6 +223,11 @@ def test_a_case_in_error_has_dashes() -> None:
     ]
 
 
+def test_a_test_that_failed_before_it_named_a_recipe_has_no_table() -> None:
+    failed = case("", model="test_it", reference=None, variant=None, error=CaseError("test", "no such name"))
+    assert [block.model for block in blocks(record(failed, case("r")))] == ["digits-vit"]
+
+
 @pytest.mark.parametrize("stage", ["test", "limits"])
 def test_a_case_that_was_measured_keeps_its_figures_whatever_was_wrong_later(stage: str) -> None:
     """A limit in a unit that its metric does not have is a mistake of the budget, and blanks nothing."""
