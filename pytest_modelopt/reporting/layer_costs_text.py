@@ -14,11 +14,11 @@ from pytest_modelopt.results.layer_costs import LayerCost, RecipeSensitivity
 _BAR = 20
 """Characters of the longest bar."""
 _HEADERS = ("layer", "kind", "flips", "drop", "saves", "work")
-_LONGEST = 120
+_LONGEST = 300
 NOT_MEASURED = "-"
 
 
-_LEGEND = (
+LEGEND = (
     "flips: examples whose prediction changed; drop with its bounds, each at 95%; saves: bytes, counted; work: the "
     "layer's share of the multiply-adds in these layers, which is an estimate of the time that it can save"
 )
@@ -43,6 +43,7 @@ def lines(found: RecipeSensitivity) -> Iterator[str]:
         yield f"{made.title}; the worst first:"
         rows = [(*row, "#" * round(_BAR * harm)) for row, harm in zip(made.rows, made.harms, strict=True)]
         yield from tabulate(rows, (*made.headers, "harm"), tablefmt="simple", disable_numparse=True).splitlines()
+        yield LEGEND
     yield from made.notes
 
 
@@ -57,7 +58,7 @@ def table(found: RecipeSensitivity) -> LayerTable:
         _HEADERS,
         tuple(_row(cost, work, unit_interval=found.unit_interval) for cost in scored),
         tuple(cost.harm / worst if worst else 0.0 for cost in scored),
-        (*((_LEGEND,) if scored else ()), *_not_scored(found)),
+        tuple(_not_scored(found)),
     )
 
 

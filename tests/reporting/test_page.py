@@ -316,9 +316,9 @@ def test_of_an_explore_the_layers_stand_below_the_front_the_worst_first() -> Non
         "m/int8-dynamic on each layer alone, all others as they are, on 100 examples"
     )
     assert _cells(section)[:3] == [
-        ["layer", "kind", "flips", "drop", "saves", "work", "harm"],
-        ["head", "Linear", "20", "10 pp (5 pp to 15 pp)", "-2 KiB", "75%", ""],
-        ["<b> and 1 more", "Linear", "5", "2 pp (-1 pp to 5 pp)", "30 B", "25%", ""],
+        ["layer", "harm", "kind", "flips", "drop", "saves", "work"],
+        ["head", "", "Linear", "20", "10 pp (5 pp to 15 pp)", "-2 KiB", "75%"],
+        ["<b> and 1 more", "", "Linear", "5", "2 pp (-1 pp to 5 pp)", "30 B", "25%"],
     ]
     bars = [each.get("aria-label", "") for each in named(section, "svg")]
     assert bars[:2] == [

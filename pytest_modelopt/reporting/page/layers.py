@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_modelopt.reporting.layer_costs_text import LayerTable, table
+from pytest_modelopt.reporting.layer_costs_text import LEGEND, LayerTable, table
 from pytest_modelopt.reporting.page.charts import Chart, Shape, line
 from pytest_modelopt.reporting.page.templates import filled
 from pytest_modelopt.results.layer_costs import RecipeSensitivity
@@ -32,7 +32,8 @@ def render_layers(model: str, tables: Sequence[LayerTable]) -> str:
     Raises:
         MissingExtra: Jinja2 is not installed.
     """
-    return filled("layers.html", title=f"Layers of {model}", model=model, tables=list(map(_drawn, tables)))
+    drawn = list(map(_drawn, tables))
+    return filled("layers.html", title=f"Layers of {model}", model=model, tables=drawn, legend=LEGEND)
 
 
 def layer_tables(found: Sequence[RecipeSensitivity]) -> list[DrawnTable]:
