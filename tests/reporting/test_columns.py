@@ -68,7 +68,10 @@ def test_a_limit_far_away_has_the_unit_of_the_figures() -> None:
 
 
 def test_a_small_limit_has_a_unit_in_which_it_can_be_read() -> None:
-    """Not 0.09766 MiB."""
+    """Neither 0.09766 nor 0.3086 MiB."""
+    assert figure_column("size", "bytes", [Shown(1170 * KIB), Shown(301 * KIB, limit=316 * KIB)]).cells[1] == (
+        "301 of 316 KiB"
+    )
     figures = [Shown(1170 * KIB), Shown(301 * KIB, limit=100 * KIB, mark="✗")]
     assert figure_column("size", "bytes", figures).cells == ("1170 KiB", "✗ 301 of 100 KiB")
 
