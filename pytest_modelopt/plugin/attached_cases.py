@@ -78,6 +78,12 @@ def is_explained(report: pytest.TestReport) -> bool:
     return data is not None and bool(data["is_explained"])
 
 
+def forget(report: pytest.TestReport) -> None:
+    """Take from the report what was read of it: pytest keeps all reports to the end, and the session has the cases."""
+    if _attached(report) is not None:
+        del report.modelopt
+
+
 def read_report(report: pytest.TestReport, session: Session) -> Report:
     """Read pytest's report of a test's phase. For a worker that crashed, pytest-xdist makes one with nothing on it."""
     data = _attached(report)

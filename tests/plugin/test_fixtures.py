@@ -38,7 +38,22 @@ def test_live(modelopt):
     result.stdout.fnmatch_lines(["Net in test_live"])
 
 
+_KEPT = """
+from pytest_modelopt.plugin.keys import CASES
+
+def pytest_sessionfinish(session):
+    session.config.seen = session.items
+
+def pytest_terminal_summary(terminalreporter, config):
+    reports = [each for of in terminalreporter.stats.values() for each in of]
+    kept = [each for each in reports if hasattr(each, "modelopt")] + [each for each in config.seen if each.stash[CASES]]
+    terminalreporter.write_line(f"{len(kept)} of {len(reports)} reports and {len(config.seen)} tests hold a case")
+"""
+
+
 def test_factories_by_function_and_by_name(project: Project) -> None:
+    """Neither pytest's reports nor its items hold a second copy of a case: both stay to the end of the run."""
+    Path("conftest.py").write_text(_KEPT, encoding="utf-8")
     result = run(
         project,
         """
@@ -50,6 +65,7 @@ def test_name(modelopt):
 """,
     )
     result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["0 of 6 reports and 2 tests hold a case"])
 
 
 def test_all_broken_limits_of_a_test_are_reported_together_when_it_ends(project: Project) -> None:
