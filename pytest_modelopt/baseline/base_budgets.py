@@ -48,7 +48,9 @@ def find_budgets(tree: BaseTree, budgets: Path, root: Path | None) -> Found:
     if len(moved) == 1:
         return Found(moved[0], _format_moved(tree, moved[0], budgets))
     names = ", ".join(file.relative_to(tree.folder).as_posix() for file in moved[:_NAMES_SHOWN])
-    why = f"head lacks {len(moved)} budgets files of {_base(tree)} ({names}), and which of them this was is not known"
+    why = (
+        f"{len(moved)} budgets files of {_base(tree)} are not in head ({names}), and it is not known which one this was"
+    )
     return Found(None, unknown=why if moved else "")
 
 

@@ -287,7 +287,7 @@ def _by(old: Limit, new: Limit) -> str:
     unit, distance = LIMITS[new.name].unit, abs(new.value - old.value)
     if unit in ("bytes", "time"):
         if old.value == 0:
-            return f"{new.text}, was nothing"
+            return f"{new.text}, was 0"
         return f"{'+' if new.value > old.value else '-'}{format_percentage(distance / old.value)}"
     if unit == "factor":
         return f"{format_factor(distance)} {'less' if new.value < old.value else 'more'}"

@@ -352,8 +352,8 @@ def _format_untracked(files: tuple[str, ...], base: str) -> str:
     if any(file.endswith((".py", *EXTENSION_SUFFIXES)) for file in files):
         ways[1] = "commit it, or let the code do without it"
     return (
-        f"{what} not in the tree of {base}, since git does not track such files and no revision has them: the base may "
-        f"be healthy, its check is not; {', or '.join(ways)}"
+        f"{what} not in the tree of {base}, since git does not track such files and no revision has them, so the base "
+        f"could not be checked, whether it works or not; {', or '.join(ways)}"
     )
 
 

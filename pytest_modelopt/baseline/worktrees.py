@@ -93,7 +93,10 @@ def open_container(repository: Path) -> Container:
             f"the base cannot be checked out into {parent}: {error}; set TMPDIR to a folder that can be written to"
         ) from None
     if lock is None:
-        raise TreeError(f"the base cannot be checked out into {parent}: no file can be locked there; set TMPDIR")
+        raise TreeError(
+            f"the base cannot be checked out into {parent}: no file can be locked there; set TMPDIR to a "
+            "folder where files can be locked"
+        )
     atexit.unregister(_remove_all)
     atexit.register(_remove_all)
     _open[folder] = Container(folder, lock)

@@ -52,8 +52,12 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "model", metavar="MODEL", help="a model of the budgets file, or PACKAGE.MODULE:FUNCTION that returns one"
     )
-    parser.add_argument("--aim", choices=("memory", "speedup", "size"), default="memory", help="default: memory")
-    parser.add_argument("--time", type=seconds, default=600.0, metavar="TIME", help="for all of it (10 min)")
+    parser.add_argument(
+        "--aim", choices=("memory", "speedup", "size"), default="memory", help="what to gain most of (memory)"
+    )
+    parser.add_argument(
+        "--time", type=seconds, default=600.0, metavar="TIME", help="the longest that all of it may take (10 min)"
+    )
     parser.add_argument("--write", action="store_true", help="put the recipe with its limits into the budgets file")
     parser.add_argument(
         "--sensitivity", action="store_true", help="print what --recipe (int8-dynamic) costs on each layer, and no more"
@@ -67,16 +71,20 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the files of the chosen variant there")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier calls have measured of the model")
     parser.add_argument(
-        "--seed", type=count, default=1, metavar="N", help="which examples choose, and which confirm (1)"
+        "--seed", type=count, default=1, metavar="N", help="decides which examples choose, and which confirm (1)"
     )
-    parser.add_argument("--time-limit", type=seconds, metavar="TIME", help="of timing a finalist (20 s)")
-    parser.add_argument("--budgets", type=Path, metavar="FILE", help="default: the one that pytest would take")
+    parser.add_argument(
+        "--time-limit", type=seconds, metavar="TIME", help="the longest that timing a finalist may take (20 s)"
+    )
+    parser.add_argument(
+        "--budgets", type=Path, metavar="FILE", help="the budgets file (default: the one that pytest would take)"
+    )
     parser.add_argument(
         "--record",
         type=Path,
         default=Path("modelopt-report/explore.json"),
         metavar="FILE",
-        help="where the finalists go, as a record (modelopt-report/explore.json)",
+        help="the file of the finalists, as a record (modelopt-report/explore.json)",
     )
     add_model_options(parser)
     limits = parser.add_argument_group("limits, as in a budgets file")
@@ -285,10 +293,10 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
     def tuner(trials: Sequence[Trial]) -> Tuner | None:
         return tuning.tuner_of(trials, linear, options.seed) if tunes else None
 
-    search = Search(
-        space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin, tuner, mix=Mixing(gauge, cache)
-    )
+    mixing = Mixing(gauge, cache)
+    search = Search(space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin, tuner, mix=mixing)
     search.run()
+    gauge.sensitivity = mixing.known(search)
     _require_one_candidate(search, options.time, took)
     gauge.watch.until = start + options.time
     chosen = finalists(search) if search.end != "interrupt" else []

@@ -11,6 +11,7 @@ from pytest_modelopt.cli.progress_line import Shown
 from pytest_modelopt.config.loader import BudgetsFile, ModelEntry
 from pytest_modelopt.exploring.choice import Aim, Trial
 from pytest_modelopt.exploring.funnel import TimeIsUp
+from pytest_modelopt.exploring.sensitivity import Sensitivity
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.limits.catalogue import LIMITS, is_open
 from pytest_modelopt.measuring.controller.layer_trials import LayerTrials
@@ -24,7 +25,10 @@ from pytest_modelopt.plugin.session import Session, variant_of
 from pytest_modelopt.reporting.failure_text import explain
 from pytest_modelopt.reporting.messages.reasons import format_useless
 from pytest_modelopt.results.case import ORIGINAL, Case, MeasuredCase
+from pytest_modelopt.results.layer_costs import RecipeSensitivity
 from pytest_modelopt.results.measurement import LayerCoverage, Measurement
+from pytest_modelopt.results.metric import in_unit_interval
+from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.timed_pairs import TimedCall
 from pytest_modelopt.results.verdicts import Limit
 from pytest_modelopt.results.workload import at_workload
@@ -77,6 +81,8 @@ class GateGauge:
     options: Options
     seed: int
     part: DataPart | None = None
+    sensitivity: Sequence[Sensitivity] = ()
+    """What was measured of layers."""
 
     def __post_init__(self) -> None:
         self.session = Session(self.options, self.budgets, Path.cwd(), self.watch, timed_limits=self._timed)
@@ -155,6 +161,16 @@ class GateGauge:
         """
         variant, model = self._variant(recipe, self.part), self.model
         return self.session.layer_trials(self._name(recipe), model.name, variant, model.inference, _PASS_S)
+
+    def told(self, found: Sensitivity) -> RecipeSensitivity:
+        """What is known of the layers, as the record holds it."""
+        metric = self.model.metric.name
+        is_share = in_unit_interval(metric if isinstance(metric, str) else None) is True
+        return found.told(self.model.name, unit_interval=is_share)
+
+    def record(self) -> Record:
+        """The finalists as they were measured anew, and what recipes cost on each layer."""
+        return replace(self.session.record(complete=True), sensitivity=tuple(map(self.told, self.sensitivity)))
 
     def shipped(self, recipe: Expression) -> Variant:
         """The variant as it was measured anew, to be written."""

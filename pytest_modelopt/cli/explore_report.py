@@ -15,7 +15,7 @@ from pytest_modelopt.results.json import write
 
 
 def keep_record(path: Path, gauge: GateGauge) -> None:
-    write(gauge.session.record(complete=True), path)
+    write(gauge.record(), path)
     tell(f"{path}: the finalists as they were measured anew (`pytest-modelopt report {path}`)")
 
 
@@ -48,7 +48,7 @@ def export_choice(folder: Path, record: Path, answer: Answer, gauge: GateGauge) 
     if won is None:
         tell("--export: nothing is written, since nothing was chosen and confirmed")
         return
-    measured = gauge.session.record(complete=True)
+    measured = gauge.record()
     variant, name = gauge.shipped(won.trial.recipe), file_name(gauge.model.name, won.case.recipe)
     sums = write_variant(gauge.session.runner, variant, folder, name, won.case.name, won.case.variant)
     add_to_record(record, measured, won.case.variant, won.case.name, sums)

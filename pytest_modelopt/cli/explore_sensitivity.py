@@ -20,24 +20,22 @@ DEFAULT = "int8-dynamic"
 def tell_sensitivity(options: argparse.Namespace, gauge: GateGauge, cache: Cache) -> int:
     """Measure and print it for each --recipe, until the time is over or Ctrl-C; the exit status."""
     from pytest_modelopt.cli.progress_line import show
-    from pytest_modelopt.exploring import sensitivity_text
-    from pytest_modelopt.reporting.page.layers import LayerTable, render_layers
+    from pytest_modelopt.reporting import layer_costs_text
+    from pytest_modelopt.reporting.page.layers import render_layers
     from pytest_modelopt.reporting.page.templates import require_jinja2
     from pytest_modelopt.results.atomic_files import write_text
-    from pytest_modelopt.results.metric import in_unit_interval
 
-    metric = gauge.model.metric.name
-    is_share = in_unit_interval(metric if isinstance(metric, str) else None) is True
     if options.html is not None:
         require_jinja2()
-    tables: list[LayerTable] = []
+    tables: list[layer_costs_text.LayerTable] = []
     end: BaseException | None = None
     for recipe in _recipes(options):
         found, end = _measured(recipe, gauge, cache)
         show("")
-        for line in sensitivity_text.lines(found, unit_interval=is_share):
+        told = gauge.told(found)
+        for line in layer_costs_text.lines(told):
             tell(line)
-        tables.append(sensitivity_text.table(found, unit_interval=is_share))
+        tables.append(layer_costs_text.table(told))
         if end is not None:
             break
     if options.html is not None:

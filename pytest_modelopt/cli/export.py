@@ -31,9 +31,11 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("model", help="a model of the budgets file")
     parser.add_argument("recipe", help="a recipe, in any spelling, which the file need not state; or a candidate")
-    parser.add_argument("--output", type=Path, default=Path("dist"), metavar="FOLDER", help="default: dist")
-    parser.add_argument("--name", help="of the files, without a suffix (default: made of model and recipe)")
-    parser.add_argument("--budgets", type=Path, help="default: the one that pytest would take")
+    parser.add_argument(
+        "--output", type=Path, default=Path("dist"), metavar="FOLDER", help="the folder of the files (default: dist)"
+    )
+    parser.add_argument("--name", help="the name of the files, without a suffix (default: made of model and recipe)")
+    parser.add_argument("--budgets", type=Path, help="the budgets file (default: the one that pytest would take)")
     parser.add_argument(
         "--record",
         type=Path,
@@ -172,7 +174,7 @@ def add_to_record(
         return
     if sums:
         write(_with_sums(record, recorded, {file.suffix: digest for file, digest in sums.items()}), path)
-    tell(f"it is what was measured as {name} in the record which has these sums now: {path}")
+    tell(f"it is what was measured as {name} and the record has these sums now: {path}")
 
 
 def _with_sums(record: Record, measured: Measurement, sums: dict[str, str]) -> Record:

@@ -51,10 +51,14 @@ def add_parser(commands: Commands) -> None:
     )
     add_model_options(parser)
     parser.add_argument("--add", action="store_true", help="add the model to a budgets file that there is")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: the budgets file that pytest would take")
-    parser.add_argument("--time-limit", type=seconds, metavar="TIME", help="of timing, per comparison (20 s)")
     parser.add_argument(
-        "--within", type=seconds, default=600.0, metavar="TIME", help="nothing is begun after that (10 min)"
+        "--output", type=Path, metavar="FILE", help="the file that is written (default: the one that pytest would take)"
+    )
+    parser.add_argument(
+        "--time-limit", type=seconds, metavar="TIME", help="the longest that timing may take, per comparison (20 s)"
+    )
+    parser.add_argument(
+        "--within", type=seconds, default=600.0, metavar="TIME", help="no recipe is begun after that (10 min)"
     )
     parser.set_defaults(run=run, in_project=True)
     init_ci.add_argument(parser)
@@ -91,7 +95,10 @@ def run(options: argparse.Namespace) -> int:
     none = why_no_answers(outcomes)
     if none:
         tell(f"no limits on the answers: {none}")
-    tell(f"{output}: {f'{name} was added' if options.add else 'written'}, with {_counted(told)}")
+    tell(
+        f"{output}: {f'{name} was added' if options.add else 'written'}, with {_counted(told)}: check it by "
+        "`pytest --modelopt`"
+    )
     return PASSED
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -72,6 +73,9 @@ def status_of(options: argparse.Namespace) -> int:
     except ValueError as error:  # already in words
         tell(_error_text(error), sys.stderr)
         return WRONG_INPUT
+    except BrokenPipeError:  # who reads the output has seen enough, as `head`; what is left of it goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
     except OSError as error:
         from pytest_modelopt.reporting.addresses import with_address
 

@@ -28,7 +28,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--call", type=reference, metavar=REFERENCE, help="the function (model, inputs) -> outputs that is called"
     )
-    parser.add_argument("--optimize", metavar="PATH", help="of the module below the model that recipes change")
+    parser.add_argument("--optimize", metavar="PATH", help="the module below the model that recipes change")
     parser.add_argument(
         "--metric",
         type=metric,
@@ -36,13 +36,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="what scores the answers (accuracy): a name, or a mapping as in budgets.yaml, such as "
         "'{name: shop.scoring:iou, per_example: true, higher_is_better: true}'",
     )
-    parser.add_argument("--name", help="of the model (default: from the factory's name)")
+    parser.add_argument("--name", help="the name of the model (default: from the factory's name)")
     parser.add_argument(
         "--recipe",
         action="append",
         default=[],
         metavar="EXPR",
-        help="to try, such as 'prune-structured(ratio=0.5) + int8-dynamic'; may be repeated (default: those that run "
+        help="a recipe to try, such as 'prune-structured(ratio=0.5) + int8-dynamic'; may be repeated "
+        "(default: those that run "
         "here and fit the model)",
     )
 

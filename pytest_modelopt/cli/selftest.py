@@ -25,12 +25,34 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("model", nargs="?", help="a model of the budgets file (default: its first one)")
     parser.add_argument(
-        "--budgets", type=Path, help="default: the one that pytest would take, or else a model of our own"
+        "--budgets",
+        type=Path,
+        help="the budgets file (default: the one that pytest would take), or else a model of our own",
     )
-    parser.add_argument("--repeats", type=count, default=20, metavar="K", help="comparisons of each kind (20)")
-    parser.add_argument("--limit", type=share, default=0.1, metavar="PERCENT", help="at most this much slower (10%%)")
-    parser.add_argument("--slowdown", type=share, default=0.15, metavar="PERCENT", help="of the slowed copies (15%%)")
-    parser.add_argument("--time-limit", type=seconds, default=20.0, metavar="TIME", help="per comparison (20 s)")
+    parser.add_argument(
+        "--repeats", type=count, default=20, metavar="K", help="the number of comparisons of each kind (20)"
+    )
+    parser.add_argument(
+        "--limit",
+        type=share,
+        default=0.1,
+        metavar="PERCENT",
+        help="the limit to judge: at most this much slower (10%%)",
+    )
+    parser.add_argument(
+        "--slowdown",
+        type=share,
+        default=0.15,
+        metavar="PERCENT",
+        help="by how much the slowed copies are slower (15%%)",
+    )
+    parser.add_argument(
+        "--time-limit",
+        type=seconds,
+        default=20.0,
+        metavar="TIME",
+        help="the longest that timing may take, per comparison (20 s)",
+    )
     parser.set_defaults(run=run, in_project=True)
 
 

@@ -53,9 +53,9 @@ def add_parser(commands: Commands) -> None:
         default=RECORD,
         help=f"record.json of an earlier run (default: {RECORD})",
     )
-    parser.add_argument("--budgets", type=Path, help="default: the one that pytest would take")
+    parser.add_argument("--budgets", type=Path, help="the budgets file (default: the one that pytest would take)")
     parser.add_argument(
-        "--headroom", type=headroom, default=0.05, metavar="PERCENT", help="beyond what was measured (5%%)"
+        "--headroom", type=headroom, default=0.05, metavar="PERCENT", help="the room beyond what was measured (5%%)"
     )
     parser.add_argument("--loosen", action="store_true", help="move limits that are broken, too")
     parser.add_argument(

@@ -22,7 +22,7 @@ def add_parser(commands: Commands) -> None:
         help="check a budgets file without importing anything that it names; exit status 1 where a run is certain to "
         "be red",
     )
-    parser.add_argument("file", nargs="?", type=Path, help="default: the one that pytest would take")
+    parser.add_argument("file", nargs="?", type=Path, help="the budgets file (default: the one that pytest would take)")
     parser.set_defaults(run=run, in_project=True)
 
 

@@ -87,7 +87,8 @@ def _chosen(answer: Answer) -> Iterator[str]:
     elif answer.confirmed:
         yield (
             f"{_named([each.trial for each in answer.confirmed])}: chosen, and not confirmed. Measured anew, none of "
-            "them keeps all limits for certain: what it showed before was luck. Widen a limit, give more examples or "
+            "them keeps all limits for certain: what was seen before may have been luck. Widen a limit, give "
+            "more examples or "
             "more --time."
         )
     else:
@@ -160,7 +161,7 @@ def _nearest(answer: Answer, miss: Miss) -> str:
         beside += f" ({limit_names(undecided)} is open)"
     start = f"No candidate keeps all limits. `{miss.trial.recipe}` comes nearest, and {limit.name} binds{beside}: "
     if miss.needed is None:
-        return f"{start}of it no value can be told that it would keep."
+        return f"{start}no value of this limit is known that it would keep."
     kind = LIMITS[limit.name]
     style = kind.format(miss.needed, unit_interval=in_unit_interval(case.metric))
     needed = reworded(limit.name, style, miss.needed, up=kind.bounds_from_above(case))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pytest_modelopt.exploring.cache import Cache
 from pytest_modelopt.exploring.choice import Aim, Trial, broken, ranked
 from pytest_modelopt.exploring.funnel import Search
-from pytest_modelopt.exploring.sensitivity import Sensitivity, Trials
+from pytest_modelopt.exploring.sensitivity import Sensitivity, Trials, known_groups
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.measuring.controller.least_kept import fewest_first, least, remembered
 from pytest_modelopt.measuring.controller.process import WorkerFailed
@@ -43,6 +43,8 @@ class Mixing:
 
     gauge: Gauge
     cache: Cache
+    found: list[Sensitivity] = field(default_factory=list)
+    """What was measured of layers, whatever ended it."""
 
     def __call__(self, search: Search) -> None:
         for trial in worth_mixing(search.trials, search.aim)[:MOST_RECIPES]:
@@ -57,11 +59,19 @@ class Mixing:
     def _mixed(self, recipe: Expression, tell: Callable[[str], None]) -> Expression | None:
         with self.gauge.layer_trials(recipe) as trials:
             found = Sensitivity(recipe, self.cache, trials.groups, tell)
+            self.found.append(found)
             found.measure(trials)
             kept = kept_layers(found.costs, lambda groups: self._holds(trials, groups))
             if not kept or trials.keep(kept).changes_nothing:
                 return None
         return recipe.keeping([group.name for group in kept])
+
+    def known(self, search: Search) -> list[Sensitivity]:
+        """What is known of the layers under the recipes that were tried: measured now, or by an earlier call."""
+        now = {each.recipe for each in self.found}
+        before = [trial.recipe for trial in search.trials if trial.recipe.can_keep and trial.recipe not in now]
+        earlier = [Sensitivity(recipe, self.cache, known_groups(self.cache, recipe)) for recipe in before]
+        return [each for each in (*self.found, *earlier) if each.costs]
 
     def _holds(self, trials: Trials, groups: Sequence[LayerGroup]) -> bool:
         tried = trials.keep(groups)

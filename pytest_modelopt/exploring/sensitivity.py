@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pytest_modelopt.exploring.cache import Cache
 from pytest_modelopt.measuring.controller.layer_trials import Tried
 from pytest_modelopt.optimizing.expression import Expression
-from pytest_modelopt.results.layer_costs import LayerCost, LayerGroup
+from pytest_modelopt.results.layer_costs import LayerCost, LayerGroup, RecipeSensitivity
 from pytest_modelopt.statistics.proportions import drop_bounds
 
 _FORMAT = "sensitivity 1"
@@ -35,7 +35,7 @@ class Sensitivity:
 
     def __post_init__(self) -> None:
         known = [cost for cost in _read(self.cache, self.recipe) if cost.group in self.groups]
-        self.costs: list[LayerCost] = [cost for cost in known if cost.examples or cost.why]
+        self.costs: list[LayerCost] = [cost for cost in known if cost.is_known]
 
     @property
     def left(self) -> list[LayerGroup]:
@@ -51,10 +51,10 @@ class Sensitivity:
             self.costs.append(cost_of(group, trials.keep(others)))
             _write(self.cache, self.recipe, [*self.costs, *map(LayerCost, self.left)])
 
-    @property
-    def ranked(self) -> list[LayerCost]:
-        """The worst first; last those that were not scored."""
-        return sorted(self.costs, key=lambda cost: (bool(cost.why), -cost.harm, -(cost.drop or 0.0), cost.group.name))
+    def told(self, model: str, *, unit_interval: bool) -> RecipeSensitivity:
+        """What is known by now, for reports and the record. `unit_interval`: the metric is one from 0 to 1."""
+        costs = (*self.costs, *map(LayerCost, self.left))
+        return RecipeSensitivity(model, str(self.recipe), unit_interval, costs)
 
 
 def known_groups(cache: Cache, recipe: Expression) -> tuple[LayerGroup, ...]:

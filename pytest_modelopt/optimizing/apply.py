@@ -226,13 +226,14 @@ def _nothing_message(recipe: Recipe, before: Snapshot, notes: Sequence[str], mod
     parts = [
         f"{name} changed nothing: the model holds {types_in_words((kind, size) for _, kind, size in layers)}",
     ]
-    if recipe.changes:
-        parts.append(f"{name} changes {_enumerated(recipe.changes)} only")
-    if {weight.type for weight in before.weights} & set(recipe.changes):
+    has_fitting = bool({weight.type for weight in before.weights} & set(recipe.changes))
+    if has_fitting and notes:
         parts.extend(notes)
+    elif recipe.changes:
+        parts.append(f"{name} changes {_enumerated(recipe.changes)} only")
     bases = {type_name(module): known_base(module) for module in model.modules()}
     fitting = _fitting(recipe, {kind: bases.get(kind, "") for _, kind, _ in layers})
-    if not fitting and not {weight.type for weight in before.weights} & set(recipe.changes):
+    if not fitting and not has_fitting:
         fitting = _converting()
     return "; ".join([*parts, *fitting])
 

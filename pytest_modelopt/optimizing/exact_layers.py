@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 OTHER_PATH = (
-    "with them replaced the model answers otherwise, even where what replaces them computes exactly what they did: its "
+    "with them replaced the model answers differently, even where the new layers compute exactly the same: its "
     "forward asks for their class or an attribute (`isinstance(layer, nn.Linear)`, `hasattr(layer, ...)`) and goes "
     "another way; decide that once in `__init__` and keep the answer in an attribute of the model"
 )

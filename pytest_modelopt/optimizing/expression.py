@@ -200,7 +200,7 @@ def recipe_class(name: str) -> type[Recipe]:
     if len(words) > 1 and all(word in RECIPES for word in words):
         raise RecipeError(f"recipes are joined with '+': write {' + '.join(words)}")
     near = _nearest(name.lower().replace("_", "-"), RECIPES)
-    raise RecipeError(f"unknown recipe {name!r}{near}; the recipes are {_listed(RECIPES)}")
+    raise RecipeError(f"unknown recipe {name!r}{near or f'; the recipes are {_listed(RECIPES)}'}")
 
 
 def _arguments(arguments: str, recipe_class: type[Recipe], text: str) -> Iterator[tuple[str, Value]]:

@@ -39,7 +39,7 @@ def told_hook_writes(model: nn.Module, inputs: Inputs) -> str:
     To be asked where a recipe has failed: it costs a call, and a look at all numbers around each hook.
     """
     told = " and ".join(map(str, hook_writes(model, inputs)[:_MOST_TOLD]))
-    return told and f"Of the model, {told}, and what the recipe makes of it cannot do so: {REMEDY}"
+    return told and f"In the model, {told}, and the variant cannot do so: {REMEDY}"
 
 
 def hook_writes(model: nn.Module, inputs: Inputs) -> list[HookWrites]:

@@ -72,7 +72,7 @@ def refuse_loop(model: nn.Module, inputs: Inputs, recipe_name: str) -> None:
     if passes < FEW_PASSES:
         return
     if _watched(model, inputs, moves=True)[1] != tokens:
-        how, way_out = "taking its next tokens from what came out", "make what is one step the model of the gate"
+        how, way_out = "taking its next tokens from what came out", "give the gate a model whose forward is one step"
     elif passes >= MANY_PASSES and _operators(model, inputs) >= MANY_OPERATORS:
         how, way_out = "as a loop over a sequence does", "nn.LSTM and nn.GRU, say, take the sequence as a whole"
     else:

@@ -30,8 +30,8 @@ MOST_BYTES_OF_CALLS = 512 * 1024**2
 HARMLESS = frozenset({"extra_repr", "reset_parameters"})
 """Methods that no call uses."""
 PASSED_BY = (
-    "torch's fused path of their TransformerEncoderLayer passes by a `forward` of one of its parts, which would take "
-    "effect step by step; delete it in the factory to have them changed"
+    "one of the parts of their TransformerEncoderLayer has a `forward` of its own, which torch's fused path does not "
+    "call and a changed layer would; delete it in the factory to have them changed"
 )
 WRITE_ONCE = "write them once in the factory"
 WEIGHTS = ("weight", "bias")

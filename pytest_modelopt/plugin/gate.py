@@ -15,7 +15,7 @@ from pytest_modelopt.measuring.controller.preloading import COMPILER, METRICS
 from pytest_modelopt.measuring.controller.process import preload
 from pytest_modelopt.optimizing.registry import forget_added
 from pytest_modelopt.plugin import progress
-from pytest_modelopt.plugin.attached_cases import attach, attached_plan, is_explained, read_report, shorten
+from pytest_modelopt.plugin.attached_cases import attach, attached_plan, forget, is_explained, read_report, shorten
 from pytest_modelopt.plugin.budgets_path import (
     CHOOSES_NOTHING,
     add_to_arguments,
@@ -253,7 +253,7 @@ class Gate:
         for case in cases:
             item.user_properties.extend(junit.properties(case))
         report = yield
-        explained = shorten(report, call, cases, self._session)
+        explained = shorten(report, call, item, cases, self._session)
         is_ours, carries_plan = is_gated(item) or bool(cases), self._is_worker and not self._is_plan_sent
         if is_ours or carries_plan:
             before = unmeasured(item, self._session) if is_ours else None
@@ -261,6 +261,8 @@ class Gate:
             machine = self._session.machine_of(test_id(item))
             attach(report, test_id(item), before, cases, machine, plan, is_explained=explained)
             self._is_plan_sent = True  # a worker that crashes later takes nothing of it along
+        if call.when == "teardown":
+            item.stash[CASES] = []  # pytest keeps all items to the end
         return report
 
     @pytest.hookimpl(trylast=True)  # after pytest has written the test's result
@@ -273,6 +275,7 @@ class Gate:
         self._session.take(found)
         if is_explained(report):
             self._explained.update(case.id for case in found.cases)
+        forget(report)
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
         if isinstance(self._progress, progress.InLog) and reporter is not None and self._config.get_verbosity() >= 0:
             for case in found.cases:

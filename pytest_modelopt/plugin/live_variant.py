@@ -134,14 +134,14 @@ def parse_recipe(recipe: str) -> Expression:
     try:
         return parse(recipe)
     except RecipeError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 def _checked(what: str, parser: Callable[[str], str], text: str) -> str:
     try:
         return parser(text)
     except ValueError as error:
-        pytest.fail(f"{what}: {error}", pytrace=False)
+        raise pytest.fail.Exception(f"{what}: {error}", pytrace=False) from None
 
 
 def _require_functions(sources: Mapping[str, Any]) -> None:
@@ -176,7 +176,7 @@ def _stated_call(call: Any) -> tuple[Generation | None, dict[str, Any]]:
     try:
         return None if call is None else parse_call(call, Carried), {"step": step} if callable(step) else {}
     except ValueError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 def _stated_metric(metric: Any, *, generates: bool) -> tuple[MetricSpec, dict[str, Any]]:
@@ -193,7 +193,7 @@ def _stated_metric(metric: Any, *, generates: bool) -> tuple[MetricSpec, dict[st
             pytest.fail(f"metric: {why}", pytrace=False)
         return spec, live
     except ValueError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 def name_of(model: Any) -> str:

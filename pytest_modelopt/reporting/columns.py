@@ -76,7 +76,8 @@ def figure_column(
 def _form(shown: Sequence[Shown], unit: Unit, *, in_points: bool, is_timed: bool) -> Callable[[Shown], str]:
     figures = [figure for each in shown for figure in (each.before, each.after) if figure is not None]
     stated = [each.limit for each in shown if each.limit is not None]
-    suffix, size = _unit(figures or stated, unit, in_points)
+    smaller = [limit for limit in stated if not figures or limit < max(figures)]
+    suffix, size = _unit(figures or stated, unit, in_points, smaller)
     least = _decimals([figure / size for figure in figures], _SCORE_DIGITS if unit == "score" else _DIGITS)
     alike = [(first / size, second / size) for each in shown for first, second in _pairs(each, is_timed)]
     decimals = max([least, *(_decimals_apart(first, second, least) for first, second in alike)])
@@ -121,15 +122,16 @@ def _difference(difference: float, unit: Unit, in_points: bool) -> str:
     return f"{'+' if difference > 0 else ''}{text}{suffix}"
 
 
-def _unit(figures: Sequence[float], unit: Unit, in_points: bool) -> tuple[str, float]:
-    """The largest unit in which the largest figure is at least 1, and the smallest at least 0.1."""
+def _unit(figures: Sequence[float], unit: Unit, in_points: bool, limits: Sequence[float] = ()) -> tuple[str, float]:
+    """The largest unit in which the largest figure is at least 1, the smallest at least 0.1, and each of the `limits`
+    at least 1, as their authors write them: 316 KiB, and not 0.3086 MiB."""
     if unit in ("points", "score"):
         return (" pp" if unit == "points" else "%", 0.01) if in_points else ("", 1.0)
     units = _UNITS[unit]
     sizes = [abs(figure) for figure in figures if figure]
     if not sizes or len(units) == 1:
         return units[0]
-    low, high = min(sizes), max(sizes)
+    low, high = min([*sizes, *(0.1 * limit for limit in limits if limit)]), max(sizes)
     short = [each for each in units if high / each[1] < _LONGEST_FIGURE] or [units[-1]]
     return next((each for each in reversed(short) if high >= each[1] and low >= 0.1 * each[1]), short[0])
 

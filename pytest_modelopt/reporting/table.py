@@ -88,8 +88,9 @@ class Block:
 
 def blocks(record: Record) -> list[Block]:
     """One for each (machine, model, metric, device, base), and for each batch size of a model without workloads, in the
-    order of their first cases."""
-    return [_block(record, cases) for cases in _grouped(record.cases)]
+    order of their first cases. None for tests that failed before they named a recipe: all is said by their error."""
+    told = (cases for cases in _grouped(record.cases) if any(each.row or _sides(each) for each in cases))
+    return [_block(record, cases) for cases in told]
 
 
 def _grouped(cases: Iterable[Case]) -> list[list[Case]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
+from pytest_modelopt.reporting.addresses import TROUBLESHOOTING
 from pytest_modelopt.reporting.base_summary import format_compared, format_loosened, format_removed
 from pytest_modelopt.reporting.changes import is_open, nothing_changed, with_originals
 from pytest_modelopt.reporting.columns import Column, drawn, side_by_side
@@ -30,6 +31,7 @@ _OUTPUT_LINES = 15
 _NARROWEST = 60
 _GAP = "  "
 _INDENT = 5 * " "
+_HEADING = re.compile("[a-z0-9-]+")
 _MARKUP: dict[Label, Markup] = {
     "ERROR": {"red": True, "bold": True},
     "FAIL": {"red": True, "bold": True},
@@ -61,6 +63,7 @@ def lines(record: Record, width: int, *, verbose: bool = False, explained: Colle
         *_base(record, wrap),
         *_sentences([item for item in ran if item.severity != "info"], wrap),
         *_sentences(sorted(loud, key=lambda item: item.severity != "error"), wrap, verbose=verbose),
+        *_explained(loud, wrap),
         ("", {}),
         *(line for block in shown for line in _table(block, width)),
         *_nothing_changed(record, found, wrap),
@@ -214,6 +217,17 @@ def _sentences(told: Sequence[Item], width: int, *, verbose: bool = False) -> It
                     yield line, {}
         for line in _output(item.output):
             yield line, {}
+
+
+def _explained(told: Sequence[Item], width: int) -> Iterator[Line]:
+    """Where the red ones are explained: one address, and the heading of each case there."""
+    red = [item for item in reversed(told) if item.severity == "error" and _HEADING.fullmatch(item.code)]
+    codes = {item.case_id: item.code for item in red}
+    if codes:
+        headings = ", ".join(dict.fromkeys(reversed(codes.values())))
+        yield from (
+            (line, {}) for line in _wrapped(f"Explained: {TROUBLESHOOTING} ({headings})", width, hanging=_INDENT)
+        )
 
 
 def _output(output: Sequence[str]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping
 
@@ -21,16 +22,31 @@ def contradiction(case: Case) -> str:
 
 def contradiction_of_record(record: Record) -> str:
     """The first thing that cannot be among the parts of a record, as `contradiction` tells it of one case."""
+    return next(itertools.chain(_of_machines(record), _of_sensitivity(record)), "")
+
+
+def _of_machines(record: Record) -> Iterator[str]:
     machines = 1 + len(record.other_machines)
-    return next(
-        (
-            f"cases[{index}].machine: must be from 0 to {machines - 1}, since the record has {machines} "
-            f"machine{'' if machines == 1 else 's'}, not {case.machine}"
-            for index, case in enumerate(record.cases)
-            if case.machine >= machines
-        ),
-        "",
-    )
+    for index, case in enumerate(record.cases):
+        if case.machine >= machines:
+            yield (
+                f"cases[{index}].machine: must be from 0 to {machines - 1}, since the record has {machines} "
+                f"machine{'' if machines == 1 else 's'}, not {case.machine}"
+            )
+
+
+def _of_sensitivity(record: Record) -> Iterator[str]:
+    for index, of in enumerate(record.sensitivity):
+        for number, cost in enumerate(of.costs):
+            path = f"sensitivity[{index}].costs[{number}]"
+            if not cost.group.names:
+                yield f"{path}.group.names: must not be empty"
+            counts = {"group.weight_bytes": cost.group.weight_bytes, "group.multiply_adds": cost.group.multiply_adds}
+            for name, count in {**counts, "examples": cost.examples}.items():
+                if count < 0:
+                    yield f"{path}.{name}: must be at least 0, not {count}"
+            if cost.flips is not None and not 0 <= cost.flips <= cost.examples:
+                yield f"{path}.flips: must be from 0 to {cost.examples}, not {cost.flips}"
 
 
 def _contradictions(case: Case) -> Iterator[str]:

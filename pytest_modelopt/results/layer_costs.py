@@ -43,9 +43,37 @@ class LayerCost:
     """Why it was not scored: the recipe changes nothing there without others, or refuses."""
 
     @property
+    def is_known(self) -> bool:
+        """Whether it was tried."""
+        return bool(self.examples or self.why)
+
+    @property
     def harm(self) -> float:
         """By how much answers suffer, as a number that orders groups of one model: the share of flipped examples, and
         where a metric has none, the drop."""
         if self.flips is not None and self.examples:
             return self.flips / self.examples
         return max(0.0, self.drop or 0.0)
+
+
+@dataclass(frozen=True)
+class RecipeSensitivity:
+    """What a recipe costs on each layer alone, as `explore` has measured it on the examples by which it chooses."""
+
+    model: str
+    recipe: str
+    unit_interval: bool
+    """Whether the metric is one from 0 to 1, whose drops are told in percentage points."""
+    costs: tuple[LayerCost, ...]
+    """One of each group of layers that the recipe changes; of those that were not reached without figures."""
+
+    @property
+    def ranked(self) -> list[LayerCost]:
+        """What was tried, the worst first; last those that were not scored."""
+        tried = [cost for cost in self.costs if cost.is_known]
+        return sorted(tried, key=lambda cost: (bool(cost.why), -cost.harm, -(cost.drop or 0.0), cost.group.name))
+
+    @property
+    def left(self) -> list[LayerGroup]:
+        """Those of which nothing is known yet."""
+        return [cost.group for cost in self.costs if not cost.is_known]

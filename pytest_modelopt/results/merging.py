@@ -72,6 +72,7 @@ def merge(records: Sequence[tuple[str, Record]]) -> Record:
         cases=tuple(cases),
         environment=environments[0] if environments else all_records[0].environment,
         other_machines=tuple(environments[1:]),
+        sensitivity=tuple(dict.fromkeys(each for record in all_records for each in record.sensitivity)),
         against=_against([record.against for record in all_records]),
         notes=(),
         merged=Merged(

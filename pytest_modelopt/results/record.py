@@ -11,6 +11,7 @@ from typing import Literal
 
 from pytest_modelopt.results.base import Against
 from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.layer_costs import RecipeSensitivity
 from pytest_modelopt.results.merge_info import Merged
 
 SCHEMA_VERSION: Literal[9] = 9
@@ -75,6 +76,8 @@ class Record:
     """Sentences about how the run went: which jobs of a fleet were lost and ran again."""
     project: str = ""
     """Of a run on a fleet: SHA-256 of its project's files, by which a later run knows whether it can go on from it."""
+    sensitivity: tuple[RecipeSensitivity, ...] = ()
+    """Of `explore`: what recipes cost on each layer alone, as far as it was measured."""
     schema_version: Literal[9] = SCHEMA_VERSION
 
     def machine_of(self, case: Case) -> Environment | None:

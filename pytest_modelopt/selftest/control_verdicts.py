@@ -106,7 +106,10 @@ def _why_it_differs(case: MeasuredCase) -> str:
     if repeat is None:
         return "nothing was done to the model and it answers differently: its factory gives other weights each time"
     told = f": {repeat.flips:,} of {repeat.examples:,} predictions change between two passes" if repeat.flips else ""
-    return f"the original answers differently each time{told}; no limit on accuracy means anything until it does not"
+    return (
+        f"the original answers differently each time{told}; limits on accuracy mean nothing until it "
+        "repeats its answers"
+    )
 
 
 def _why_no_score(case: MeasuredCase) -> str:
@@ -236,7 +239,7 @@ def _passed(case: MeasuredCase, name: str, verdicts: tuple[Verdict, ...]) -> str
     who = name or f"the limit {OTHERWISE.name} {OTHERWISE.text}"
     red_anyway = [format_verdict(case, verdict) for verdict in verdicts if verdict.outcome == "not measured"]
     if red_anyway:
-        return f"{who} is red for whatever variant, which proves nothing: {red_anyway[0]}"
+        return f"{who} is red for every variant, which proves nothing: {red_anyway[0]}"
     held = " and ".join(
         f"leaves {verdict.limit.name} {verdict.limit.text} undecided"
         if verdict.outcome == "inconclusive"

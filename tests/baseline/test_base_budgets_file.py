@@ -67,7 +67,7 @@ def test_a_file_that_was_moved_is_the_one_that_is_gone_and_of_two_nobody_knows(t
     assert _found(one, "budgets.yaml")[0] == "ci/old.yaml"
     (tmp_path / "two").mkdir()
     two = _tree(tmp_path / "two", {"a.yaml": BUDGETS, "b.yaml": BUDGETS}, {"budgets.yaml": BUDGETS})
-    why = "head lacks 2 budgets files of 000000000000 (a.yaml, b.yaml), and which of them this was is not known"
+    why = "2 budgets files of 000000000000 are not in head (a.yaml, b.yaml), and it is not known which one this was"
     assert _found(two, "budgets.yaml") == (None, "", why)
     (tmp_path / "none").mkdir()
     none = _tree(tmp_path / "none", {"other.yaml": BUDGETS}, {"other.yaml": BUDGETS, "new/budgets.yaml": BUDGETS})

@@ -51,7 +51,7 @@ def of_base(text: str) -> str:
 
 RELAXED = [
     ("max_memory: 3 MiB", "max_memory: 4 MiB", "+33.3%"),
-    ("max_size: 0 B", "max_size: 4 MiB", "4 MiB, was nothing"),
+    ("max_size: 0 B", "max_size: 4 MiB", "4 MiB, was 0"),
     ("max_process_memory: 100 B", "max_process_memory: 101 B", "+1%"),
     ("min_memory_reduction: 60%", "min_memory_reduction: 50%", "10 pp"),
     ("min_size_reduction: 0.6", "min_size_reduction: 0.595", "0.5 pp"),

@@ -14,6 +14,9 @@ import pytest
 
 from benchmarks.page_pictures import LOOKS, Look, browser, chromium, opened
 from pytest_modelopt.reporting import page
+from pytest_modelopt.reporting.layer_costs_text import table
+from pytest_modelopt.reporting.page.layers import render_layers
+from pytest_modelopt.results.layer_costs import LayerCost, LayerGroup, RecipeSensitivity
 from tests.reporting.against_by_hand import AGAINST, GREW
 from tests.reporting.filled_record import filled_record, with_strings
 from tests.reporting.hostile_texts import EVERYTHING
@@ -21,7 +24,20 @@ from tests.reporting.records_by_hand import realistic
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
-REPORT = replace(realistic(), cases=(*realistic().cases, GREW), against=AGAINST)
+LAYERS = RecipeSensitivity(
+    "reader",
+    "int8-dynamic",
+    True,
+    (
+        LayerCost(
+            LayerGroup(("encoder.layers.0.self_attn.out_proj", "tied"), "Linear", 40, 30), 30, 360, 9, 0.02, 0, 1
+        ),
+        LayerCost(LayerGroup(("head",), "Linear", 40, 90), -2048, 360, 20, 0.1, 0.05, 0.15),
+        LayerCost(LayerGroup(("norm",), "LayerNorm", 4, 0), why="it changed nothing"),
+        LayerCost(LayerGroup(("last",), "Linear", 4, 0)),
+    ),
+)
+REPORT = replace(realistic(), cases=(*realistic().cases, GREW), against=AGAINST, sensitivity=(LAYERS,))
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +56,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     pages = {
         "report": page.render(REPORT),
         "history": page.render_history([realistic(), REPORT]),
+        "layers": render_layers("reader", [table(LAYERS)]),
         "hostile": page.render(with_strings(filled_record(), lambda text: f"{text}{EVERYTHING}")),
     }
     for name, html in pages.items():
@@ -47,7 +64,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / f"{name}.html" for name in pages}
 
 
-@pytest.mark.parametrize("name", ["report", "history", "hostile"])
+@pytest.mark.parametrize("name", ["report", "history", "layers", "hostile"])
 @pytest.mark.parametrize("look", ["light", "dark", "narrow"])
 def test_axe_finds_nothing_and_nothing_is_fetched(started: Any, files: dict[str, Path], name: str, look: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
@@ -58,6 +75,7 @@ def test_axe_finds_nothing_and_nothing_is_fetched(started: Any, files: dict[str,
         assert found.violations_count == 0, found.generate_report()
         assert wrong == []
         assert shown.evaluate("document.documentElement.scrollWidth") <= LOOKS[look].width
+        assert shown.evaluate(_CUT) == []
 
 
 def test_the_filter_works_without_script(started: Any, files: dict[str, Path]) -> None:
@@ -94,6 +112,9 @@ def test_a_keyboard_sorts_searches_and_opens(started: Any, files: dict[str, Path
         assert wrong == []
 
 
+_CUT = """[...document.querySelectorAll("td .verdict")]
+  .filter(each => each.scrollWidth > each.clientWidth && each.clientWidth).map(each => each.textContent)"""
+"""Verdicts that are wider than their cell, and so stand over the next one."""
 _VALUES = "cells => cells.map(each => each.dataset.value)"
 
 

@@ -20,6 +20,11 @@ def test_the_planted_layer_is_kept_and_told(
     told = capsys.readouterr().out
     assert "`int8-dynamic(keep=planted.layer)` won: no other one is known to keep all limits" in told
     assert "int8-dynamic (max_accuracy_drop 5pp)" in told
+    assert main(["report", "modelopt-report/explore.json", "--html", "explore.html"]) == 0
+    page = (pytester.path / "explore.html").read_text(encoding="utf-8")
+    _, _, of_layers = page.partition('<section aria-labelledby="sensitivity">')
+    assert of_layers.index('<tr><th scope="row">planted.layer') < of_layers.index('<tr><th scope="row">embed')
+    capsys.readouterr()
 
     monkeypatch.setattr(explore_gauge.GateGauge, "layer_trials", None)  # all of it is known: no worker is asked again
     assert main([*call, "--sensitivity", "--html", "layers.html"]) == 0

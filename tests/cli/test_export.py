@@ -47,7 +47,10 @@ def reader():
     return Reader().eval()
 """
 OTHERS = {
-    "made.py": (MADE.replace("SCALE = 1", "SCALE = 2"), "holds what was measured and answers otherwise: the code"),
+    "made.py": (
+        MADE.replace("SCALE = 1", "SCALE = 2"),
+        "the weights that were measured and answers differently: the code",
+    ),
     "shop.py": (
         MODELS.replace("seed(0)", "seed(5)", 1),
         "made again, the variant is not what was measured: its",
@@ -105,7 +108,9 @@ def _export_what_was_measured(folder: Path, capsys: pytest.CaptureFixture[str]) 
     found = [case.variant.shipped for case in read(record).cases if case.recipe == "int8-dynamic" and case.variant]
     assert found == [sums]
     assert sums.keys() == {".pt", ".py"}
-    assert "which has these sums now: modelopt-report/record.json" in capsys.readouterr().out.replace("\n", " ")
+    assert "and the record has these sums now: modelopt-report/record.json" in capsys.readouterr().out.replace(
+        "\n", " "
+    )
     candidate = ["export", "m", "pt", "--record", str(record), "--output", "released"]
     assert main(candidate) == 0  # by what it holds: its factory names the files of another export
     sums = {file.suffix: hashlib.sha256(file.read_bytes()).hexdigest() for file in released.glob("m[-_]pt.*")}

@@ -67,7 +67,7 @@ def test_the_gate_passes_on_what_was_written(shop: pytest.Pytester, capsys: pyte
     asked = [argument for recipe in recipes for argument in ("--recipe", recipe)]
     assert main(["init", "shop:load_small_net", "--data", "shop:data", "--time-limit", "1 s", *asked]) == 0
     told = capsys.readouterr().out
-    assert "budgets.yaml: written, with 1 of 2 recipes\n" in told
+    assert "budgets.yaml: written, with 1 of 2 recipes: check it by `pytest --modelopt`\n" in told
     file = shop.path / "budgets.yaml"
     text = file.read_text(encoding="utf-8")
     (case,) = load_budgets(file, relative_to=shop.path).cases
@@ -210,7 +210,10 @@ def test_a_second_model_with_a_metric_of_its_own_is_added(
     file.write_text(FILE, encoding="utf-8")
     call = ["init", "shop:load_wide_net", "--data", "shop:values", "--metric", METRIC, "--recipe", "int8-dynamic"]
     assert main([*call, "--add"]) == 0
-    assert "budgets.yaml: wide-net was added, with 1 of 1 recipes\n" in capsys.readouterr().out
+    assert (
+        "budgets.yaml: wide-net was added, with 1 of 1 recipes: check it by `pytest --modelopt`\n"
+        in capsys.readouterr().out
+    )
     text = file.read_text(encoding="utf-8")
     ahead, behind = FILE[: FILE.index("waivers")], "waivers: []  # none\n"
     assert text.startswith(f"{ahead}  # Added by `pytest-modelopt init` on 20")

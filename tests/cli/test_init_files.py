@@ -84,7 +84,7 @@ def test_files_that_pay_become_candidates_with_limits_that_hold(
     call = ["init", "shop:load_net", "--data", "shop:data", "--time-limit", "1 ms", "--recipe", "int8-static"]
     assert main(call) == 0
     told = capsys.readouterr().out
-    assert "budgets.yaml: written, with 0 of 1 recipes and 1 of 4 files\n" in told
+    assert "budgets.yaml: written, with 0 of 1 recipes and 1 of 4 files: check it by `pytest --modelopt`\n" in told
     assert "checkpoint.pt holds a pickle and no program, and is not loaded" in told
     assert not (folder / "unpickled").exists()
     assert "other-seven.pt: left out: dist/other/seven.pt answers (float32[1, 7]), and the original (" in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,15 @@ def test_what_a_terminal_has_no_letters_for_is_a_question_mark_and_no_error(monk
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
     tell("modèle 模")
     assert written.getvalue() == b"mod?le ?\n"
+
+
+def test_who_has_seen_enough_ends_a_command_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `pytest-modelopt schema | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["schema"]) == 130
+    assert capsys.readouterr().err == ""

@@ -79,7 +79,7 @@ FAULTS: dict[str, Run] = {
     "moved from -1..1 to 0..1": lambda x: 2 * x - 1,
     "normalized by the mean and the deviation of the data": lambda x: x * by_channel(x)[1] + by_channel(x)[0],
     "normalized by ImageNet's mean and deviation": lambda x: x * DEVIATION + MEAN,
-    "freed of ImageNet's mean and deviation": lambda x: (x - MEAN) / DEVIATION,
+    "with ImageNet's normalization undone": lambda x: (x - MEAN) / DEVIATION,
     "given with their channels reversed (BGR for RGB)": lambda x: x.flip(1),
     "given with their channels last (NHWC for NCHW)": lambda x: x.permute(0, 3, 1, 2),
     "given with their channels second (NCHW for NHWC)": lambda x: x.permute(0, 2, 3, 1),
@@ -113,7 +113,7 @@ MIXED: dict[tuple[str, ...], Run] = {
         "normalized by ImageNet's mean and deviation",
         "given with their channels reversed (BGR for RGB)",
     ): lambda x: x.flip(1) * DEVIATION + MEAN,
-    ("freed of ImageNet's mean and deviation", "multiplied by 255"): lambda x: (x / 255 - MEAN) / DEVIATION,
+    ("with ImageNet's normalization undone", "multiplied by 255"): lambda x: (x / 255 - MEAN) / DEVIATION,
     (
         "divided by 255",
         "normalized by ImageNet's mean and deviation",

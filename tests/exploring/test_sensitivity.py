@@ -14,11 +14,11 @@ from pytest_modelopt.exploring.cache import Cache
 from pytest_modelopt.exploring.funnel import Forgetful, Search, TimeIsUp
 from pytest_modelopt.exploring.mixing import Mixing, kept_layers, worth_mixing
 from pytest_modelopt.exploring.sensitivity import Sensitivity, cost_of, known_groups
-from pytest_modelopt.exploring.sensitivity_text import lines
 from pytest_modelopt.measuring.controller.layer_trials import Tried
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.optimizing.expression import Expression, parse
-from pytest_modelopt.reporting.page.layers import LayerTable, render_layers
+from pytest_modelopt.reporting.layer_costs_text import LayerTable, lines
+from pytest_modelopt.reporting.page.layers import render_layers
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.case import Case
@@ -72,14 +72,15 @@ def test_each_layer_alone_the_worst_first_with_counted_bytes_and_bounds(cache: C
     found = Sensitivity(RECIPE, cache, trials.groups)
     found.measure(trials)
     assert trials.asked[0] == ("planted", "decoder", "head"), "the largest is tried first, and all others are kept"
-    assert [cost.group.name for cost in found.ranked] == ["planted", "decoder", "encoder", "head"]
-    worst = found.ranked[0]
+    known = found.told("m", unit_interval=True)
+    assert [cost.group.name for cost in known.ranked] == ["planted", "decoder", "encoder", "head"]
+    worst = known.ranked[0]
     assert (worst.flips, worst.examples, worst.saved_bytes) == (121, 360, 300)
     assert worst.drop is not None
     assert worst.low is not None
     assert worst.high is not None
     assert worst.low < worst.drop == 120 / 360 < worst.high
-    told = list(lines(found, unit_interval=True))
+    told = list(lines(known))
     assert told[0] == "int8-dynamic on each layer alone, all others as they are, on 360 examples; the worst first:"
     assert told[3].split()[:4] == ["planted", "Linear", "121", "33.3"]
     assert told[3].endswith("#" * 20)
@@ -97,7 +98,8 @@ def test_what_was_measured_before_the_end_stands_and_a_second_call_goes_on(
     with pytest.raises(error):
         found.measure(trials)
     assert [cost.group.name for cost in found.costs] == ["encoder", "decoder"]
-    assert "not reached: planted, head; a second call goes on there" in list(lines(found, unit_interval=True))
+    told = list(lines(found.told("m", unit_interval=True)))
+    assert "not reached: planted, head; the same command goes on there" in told
     again = Trials()
     then = Sensitivity(RECIPE, cache, known_groups(cache, RECIPE))
     then.measure(again)
@@ -161,9 +163,13 @@ MIXED = "int8-dynamic(keep=planted)"
 
 def test_a_recipe_that_breaks_a_limit_on_answers_is_mixed_and_wins(cache: Cache) -> None:
     gauge = Gauge(candidate("int8-dynamic", memory=2, lost=123), candidate(MIXED, memory=3, lost=3))
-    search = Search([RECIPE], gauge.bounds, "memory", gauge, Forgetful(), mix=Mixing(gauge, cache))
+    mixing = Mixing(gauge, cache)
+    search = Search([RECIPE], gauge.bounds, "memory", gauge, Forgetful(), mix=mixing)
     search.run()
     assert [str(trial.recipe) for trial in search.trials] == ["int8-dynamic", MIXED]
+    assert [(str(each.recipe), len(each.costs)) for each in mixing.known(search)] == [("int8-dynamic", 4)]
+    later = Mixing(gauge, cache)
+    assert [each.costs for each in later.known(search)] == [each.costs for each in mixing.known(search)]
     assert [str(trial.recipe) for trial in search.holding] == [MIXED]
     assert search.end == "done"
 

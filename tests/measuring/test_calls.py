@@ -115,7 +115,7 @@ def test_a_pipeline_that_is_no_module_is_saved_and_loaded_with_its_call(called: 
     [
         ({"call": "answer", "optimize": "encodr"}, "the model has no `encodr`; did you mean `encoder`?"),
         ({"call": "answer", "optimize": "training"}, "`optimize: training` is a bool, not a torch.nn.Module; modules"),
-        ({"call": "answer"}, "the call never calls the model itself, of which recipes must know what it gets"),
+        ({"call": "answer"}, "the call never calls the model itself, so the inputs that recipes need are not known"),
         ({"call": "raises", "optimize": "encoder"}, "`call` called_user:raises raised TypeError"),
         ({"call": "raises", "optimize": "encoder"}, "(called_user.py:"),
         ({"call": "nothing"}, "call `called_user:nothing`: `called_user` has no `nothing`"),
@@ -157,7 +157,7 @@ def test_a_batch_with_offsets_is_used_whole_and_a_note_says_so(called: Made) -> 
     shape = original.load().called
     assert shape is not None
     notes = shape.notes
-    assert any("the timed call is the whole first one, of 4" in note for note in notes), notes
+    assert any("the timed call has the whole first one, of 4" in note for note in notes), notes
 
 
 @pytest.mark.parametrize(("model", "data"), [("asking", "asked"), ("collated_model", "collated")])

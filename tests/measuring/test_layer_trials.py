@@ -79,7 +79,7 @@ def test_a_layer_that_must_not_be_quantized_is_found_and_it_alone_is_kept(
         found = Sensitivity(parse(recipe), Cache(tmp_path, "m"), trials.groups)
         found.measure(trials)
         assert not found.left
-        worst, *others = found.ranked
+        worst, *others = found.told("m", unit_interval=True).ranked
         assert worst.group.name == layer
         assert worst.examples == 240
         assert worst.flips is not None

@@ -96,7 +96,7 @@ def test_a_saved_model_that_does_not_fit_beside_its_worker_is_told_with_the_arit
     large = measurement(None, weights=4 * GIB + 205 * MIB, size=5 * GIB)
     assert memory_left.of_another_process(large, "original") == (
         "the original does not fit twice: its worker holds it, and a fresh process that loads what was saved holds it "
-        "again, 2 x 4.2 GiB = 8.4 GiB at the least; the second 4.2 GiB are still to come, and 1 GiB are available (of "
+        "again, 2 x 4.2 GiB = 8.4 GiB at the least; the second 4.2 GiB are still needed, and 1 GiB are available (of "
         "the 6 GiB of its control group): give the job more memory, or leave it more (fewer processes at once, `-n`)"
     )
     assert memory_left.of_another_process(measurement(None, weights=GIB + MARGIN, size=5 * GIB), "r") == ""
@@ -128,7 +128,7 @@ def test_a_variant_of_an_original_whose_weights_no_file_backs(kernel: Path, monk
     assert memory_left.of_the_same_again(of_its_own, 2**30, "int8-dynamic") == ""  # nobody says what it holds
     assert memory_left.of_the_same_again(of_its_own, os.getpid(), "int8-dynamic") == (
         "the int8-dynamic starts from the original, which its own worker holds meanwhile: 2 x 200 MiB = 400 MiB at the "
-        "least; the second 200 MiB are still to come, and 0 B are available (of the 1 GiB of its control group): give "
+        "least; the second 200 MiB are still needed, and 0 B are available (of the 1 GiB of its control group): give "
         "the job more memory, or leave it more (fewer processes at once, `-n`)"
     )
     mapped = SimpleNamespace(rss=264 * MIB, shared=200 * MIB)

@@ -65,7 +65,7 @@ def test_sqnr_is_the_signal_to_noise_ratio_over_everything(tmp_path: Path) -> No
     original, variant = compared(Sqnr, before, after, tmp_path)
     assert variant.score == pytest.approx(float(expected), abs=1e-9)
     assert original.score is None
-    assert "differs from itself by nothing" in original.why_not["score"]
+    assert "does not differ from itself" in original.why_not["score"]
     assert "nothing can drop" in variant.why_not["interval"]
 
 

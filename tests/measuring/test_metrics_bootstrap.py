@@ -104,8 +104,8 @@ def test_nearly_nothing_changed_is_no_reason_for_certainty(changed: int) -> None
     after = array("d", [0.0] * changed + [1.0] * (450 - changed))
     found = paired_bootstrap(before, after, 1, mean, higher_is_better=True, seed=1)
     assert found == (
-        f"{changed} of 450 examples are scored differently, and 5 are needed for an interval: about other examples "
-        "these say nothing"
+        f"{changed} of 450 examples are scored differently, and 5 are needed for an interval: so few "
+        "say nothing about other examples"
     )
     assert isinstance(found, TooFewExamples)
     after = array("d", [0.0] * FEWEST_CHANGED + [1.0] * (450 - FEWEST_CHANGED))
@@ -131,4 +131,4 @@ def test_more_examples_than_can_be_resampled_are_told() -> None:
 def test_sides_that_do_not_fit_each_other_are_told() -> None:
     for before, after in ((array("d"), array("d")), (array("d", [1.0]), array("d", [1.0, 2.0]))):
         found = paired_bootstrap(before, after, 1, mean, higher_is_better=True, seed=1)
-        assert found == "the two variants' scores do not come from the same sums"
+        assert found == "the two scores are not made of the same sums over the examples, so these cannot be resampled"

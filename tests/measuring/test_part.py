@@ -116,7 +116,7 @@ def failing(model: Any, inputs: Any) -> Any:
         (failing, "encoder", "(test_part.py:"),
         (listed, "encoder", "the model holds `encoder` in a second place to which no attribute leads"),
         (unused_too, "", "has no attribute 'unused'"),
-        (unused_too, "", "name the module that recipes shall change by `optimize:`, of which a call reaches `encoder`"),
+        (unused_too, "", "name the module that recipes change by `optimize:`, of which a call reaches `encoder`"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")

@@ -189,7 +189,7 @@ def test_what_it_imports_may_be_declared() -> None:
         (ImportsMore(), "it imports numpy, which `requires` does not name"),
         (LacksAPackage(), "round cannot be checked on this machine: round needs two_towers: run `pip install"),
         (HoldsALock(), "in a worker, as in a run: the model cannot be saved"),
-        (LeavesOneThatForgets(), "saved and loaded in another process, the variant answers something else"),
+        (LeavesOneThatForgets(), "saved and loaded in another process, the variant answers differently"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Recipe) else "",
 )

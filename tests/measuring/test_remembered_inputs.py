@@ -174,7 +174,7 @@ def test_copies_that_find_no_new_place_end_and_are_told(monkeypatch: pytest.Monk
     places_of_calls.add(("id", 1))
     timed = TimedCall(made("id", 1), torch.randn(1, 8), copies=True, at_new_addresses=True)
     timed.prepared(1)()
-    assert timed.recognized().endswith("and there are too many places where some were")
+    assert timed.recognized().endswith("and too many addresses were used for a check of that")
 
 
 @pytest.mark.parametrize("way", NOTICED)
@@ -207,9 +207,7 @@ def test_a_model_that_knows_contents_cannot_be_timed_by_calls_that_are_repeated(
             call_on(model, copy)
         assert model.worked == worked
         told = knows_content(model, inputs)
-    assert told.startswith(
-        "knows inputs by their content and answers them from a cache (operators that it runs on what"
-    )
+    assert told.startswith("recognizes inputs by their content, and answers from a cache (it runs ")
 
 
 class Drawing(Working):
@@ -311,7 +309,7 @@ def test_a_model_that_knows_places_for_longer_than_copies_are_kept_is_found_out(
         return
     found, works = (int(word.rstrip(",);")) for word in told.split() if word.rstrip(",);").isdigit())
     assert found < works
-    assert told.startswith("knows inputs by their place in memory for longer than copies are kept")
+    assert told.startswith("recognizes inputs by their address in memory, for longer than copies are kept")
 
 
 # --- as a user meets it ----------------------------------------------------------------------------------------------

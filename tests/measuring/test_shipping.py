@@ -132,7 +132,7 @@ def test_what_would_answer_otherwise_is_not_left(tmp_path: Path) -> None:
     told = str(caught.value)
     assert told.startswith("the variant cannot be written as a file that others load (torch.export: ")
     assert "which can run any code" in told
-    assert "TorchScript: what is loaded answers otherwise on a batch of twice as many examples" in told
+    assert "TorchScript: loaded again, it answers differently on a batch of twice as many examples" in told
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == mine
 
 
@@ -150,7 +150,7 @@ class Counted(nn.Module):
 def test_whole_numbers_are_compared_too() -> None:
     assert shipping._otherwise(Counted(0), Counted(0), context()) == ""
     told = shipping._otherwise(Counted(0), Counted(1), context())
-    assert told.startswith("what is loaded answers otherwise on ")
+    assert told.startswith("loaded again, it answers differently on ")
     assert told.endswith(", in whole numbers")
 
 

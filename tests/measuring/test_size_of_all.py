@@ -256,7 +256,7 @@ def test_the_size_of_what_is_read_from_a_file_that_nobody_can_name_is_not_known(
     project.mkdir()
     for side in sides(runner, project, "elsewhere"):
         assert side.size_bytes is None
-        assert "KiB from files that no one can name here" in side.unmeasured["size"]
+        assert "KiB from files whose paths are not known" in side.unmeasured["size"]
         assert side.memory_bytes is not None
         assert side.hidden_bytes == 0
 

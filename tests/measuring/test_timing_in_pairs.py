@@ -495,7 +495,9 @@ def test_a_model_that_sets_the_threads_itself_is_refused(variant: Callable[..., 
 
 
 def test_a_model_that_has_known_inputs_again_is_not_timed(variant: Callable[..., Variant], tmp_path: Path) -> None:
-    with pytest.raises(WorkerFailed, match=r"^the original knows inputs by their place in memory for longer than copi"):
+    with pytest.raises(
+        WorkerFailed, match=r"^the original recognizes inputs by their address in memory, for longer than"
+    ):
         timed(variant("knows_places"), tmp_path)
 
 

@@ -136,7 +136,7 @@ def test_the_root_is_the_exception_that_torch_wrapped_and_not_one_of_the_models_
 def test_a_weight_with_arithmetic_of_its_own_is_named(recipe: str) -> None:
     model, inputs = make_patched("Linear", "none")
     model.layer.weight = Flipping(model.layer.weight.detach())
-    told = rf"^{recipe}: converted, the model answers something else on .*`layer\.weight` \(a Flipping\)"
+    told = rf"^{recipe}: converted, the model answers differently on .*`layer\.weight` \(a Flipping\)"
     with pytest.raises(RecipeError, match=told):
         apply(recipe, model, inputs)
 

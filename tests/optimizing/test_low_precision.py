@@ -62,7 +62,7 @@ class TestWhereItIsEmulated:
 
     def test_says_that_the_features_cannot_be_read(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(cpu_flags, "CPUINFO", tmp_path / "absent")
-        assert "cannot be read, for want of" in Fp16.unfit("cpu")
+        assert "cannot be read, since there is no" in Fp16.unfit("cpu")
 
     def test_the_record_reads_the_same_features(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         with_cpuinfo(monkeypatch, tmp_path, X86.format("avx512_bf16 sse4_2"))

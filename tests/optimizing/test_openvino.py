@@ -459,7 +459,7 @@ def test_a_model_that_cannot_be_converted_is_told_why(why: str) -> None:
 
 
 def test_a_trace_that_froze_a_length_is_found_out() -> None:
-    with pytest.raises(RecipeError, match="answers something else on longer inputs: its outputs differ by"):
+    with pytest.raises(RecipeError, match="answers differently on longer inputs: its outputs differ by"):
         with_inputs("openvino", Decides(), torch.randn(2, 5, 8), {1})
 
 

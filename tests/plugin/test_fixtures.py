@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -37,7 +38,22 @@ def test_live(modelopt):
     result.stdout.fnmatch_lines(["Net in test_live"])
 
 
+_KEPT = """
+from pytest_modelopt.plugin.keys import CASES
+
+def pytest_sessionfinish(session):
+    session.config.seen = session.items
+
+def pytest_terminal_summary(terminalreporter, config):
+    reports = [each for of in terminalreporter.stats.values() for each in of]
+    kept = [each for each in reports if hasattr(each, "modelopt")] + [each for each in config.seen if each.stash[CASES]]
+    terminalreporter.write_line(f"{len(kept)} of {len(reports)} reports and {len(config.seen)} tests hold a case")
+"""
+
+
 def test_factories_by_function_and_by_name(project: Project) -> None:
+    """Neither pytest's reports nor its items hold a second copy of a case: both stay to the end of the run."""
+    Path("conftest.py").write_text(_KEPT, encoding="utf-8")
     result = run(
         project,
         """
@@ -49,6 +65,7 @@ def test_name(modelopt):
 """,
     )
     result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["0 of 6 reports and 2 tests hold a case"])
 
 
 def test_all_broken_limits_of_a_test_are_reported_together_when_it_ends(project: Project) -> None:
@@ -154,6 +171,9 @@ def test_lock(modelopt):
     )
 
 
+_NO_DATA = '    modelopt(net(), "int8-dynamic")'
+
+
 def test_mistakes_in_a_call_are_said(project: Project) -> None:
     result = run(
         project,
@@ -188,6 +208,10 @@ def test_data(modelopt):
             "*the data is one tensor; give (inputs, targets)*",
         ]
     )
+    result.stdout.no_fnmatch_line("*During handling*")
+    told = " ".join(result.stdout.str().split())
+    called = Path("test_it.py").read_text(encoding="utf-8").splitlines().index(_NO_DATA) + 1
+    assert f"give `data=` (or at least `example_inputs=`) (test_it.py:{called})" in told
 
 
 def test_a_model_that_knows_the_content_of_its_inputs_is_not_timed_and_all_else_is_measured(project: Project) -> None:
@@ -208,7 +232,7 @@ class Cached(nn.Module):
 def test_cached(modelopt):
     result = modelopt(Cached().eval(), "int8-dynamic", example_inputs=torch.ones(1, 64))
     assert result.size_reduction > 0.5
-    with pytest.raises(RuntimeError, match="the original knows inputs by their content and answers them from a cache"):
+    with pytest.raises(RuntimeError, match="the original recognizes inputs by their content, and answers from a cache"):
         result.speedup
 """,
     )

@@ -356,7 +356,7 @@ def test_a_limit_that_is_red_for_whatever_variant_proves_nothing() -> None:
     constant = replace(ORIGINAL, observations=replace(SEEN, predicted_classes=1))
     control = judge_sabotaged(a_case(lost=100, reference=constant), ONE_POINT)
     assert control.outcome == "NOT ok"
-    assert control.why.startswith("m/int8-dynamic is red for whatever variant, which proves nothing: ")
+    assert control.why.startswith("m/int8-dynamic is red for every variant, which proves nothing: ")
     assert "the original predicts the same class for every example" in control.why
 
 

@@ -67,7 +67,7 @@ def test_what_no_longer_fits_is_refused_and_the_rest_is_measured(
     pytester.runpytest("--modelopt", "--modelopt-report", "report").assert_outcomes(passed=1, failed=3)
     first, second, program, small = read(pytester.path / "report" / "record.json").cases
     left = (
-        "the second 144 MiB are still to come, and 0 B are available (of the 1 GiB of its control group): give the job"
+        "the second 144 MiB are still needed, and 0 B are available (of the 1 GiB of its control group): give the job"
     )
     assert first.error is not None
     assert first.error.message.startswith(

@@ -70,9 +70,17 @@ def filled_record() -> Record:
         *(replace(broken, base=each, verdicts=()) for each in bases),
         *(replace(broken, verdicts=(each,)) for each in outcomes),
     ]
+    (layers,) = made.sensitivity
+    scored = replace(layers, costs=tuple(replace(cost, why="") for cost in layers.costs))
     named = [replace(case, id=f"id{index}", recipe=f"recipe{index}") for index, case in enumerate(cases)]
     return replace(
-        made, cases=tuple(named), complete=False, strict=False, timed_limits=1, other_machines=(made.environment,)
+        made,
+        cases=tuple(named),
+        complete=False,
+        strict=False,
+        timed_limits=1,
+        other_machines=(made.environment,),
+        sensitivity=(layers, scored),
     )
 
 

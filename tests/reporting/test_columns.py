@@ -67,6 +67,15 @@ def test_a_limit_far_away_has_the_unit_of_the_figures() -> None:
     assert figure_column("size", "bytes", [Shown(13 * KIB, limit=1e9)]).cells == ("13 of 976562 KiB",)
 
 
+def test_a_small_limit_has_a_unit_in_which_it_can_be_read() -> None:
+    """Neither 0.09766 nor 0.3086 MiB."""
+    assert figure_column("size", "bytes", [Shown(1170 * KIB), Shown(301 * KIB, limit=316 * KIB)]).cells[1] == (
+        "301 of 316 KiB"
+    )
+    figures = [Shown(1170 * KIB), Shown(301 * KIB, limit=100 * KIB, mark="✗")]
+    assert figure_column("size", "bytes", figures).cells == ("1170 KiB", "✗ 301 of 100 KiB")
+
+
 def test_what_belongs_together_stands_as_before_and_after() -> None:
     shown = [Shown(0.00117, before=0.00203), Shown(0.005, before=0.004, limit=0.0045, mark="✗")]
     slower = figure_column("size", "bytes", [Shown(16 * GIB + MIB, before=16 * GIB)])

@@ -30,6 +30,7 @@ from pytest_modelopt.reporting.page.pairs_chart import pairs_chart
 from pytest_modelopt.results.answers import Agreement, Changed, Slices
 from pytest_modelopt.results.base import Loosening
 from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.layer_costs import LayerCost, LayerGroup, RecipeSensitivity
 from pytest_modelopt.results.record import Record
 from tests.reporting.against_by_hand import AGAINST, GREW, pull_request
 from tests.reporting.filled_record import filled_record, with_strings
@@ -297,6 +298,41 @@ def test_on_the_front_stands_what_nothing_is_certain_to_beat() -> None:
     assert marks[1].title == "c: 25% of the memory, 1.33x [" + marks[1].title.split("[")[1]
     assert found[0].points[2].cells[0::2] == ("50%", "0.833 pp")
     assert fronts(record(told.cases[0]), {id(told.cases[0]): "case-1"}) == []
+
+
+def test_of_an_explore_the_layers_stand_below_the_front_the_worst_first() -> None:
+    costs = [
+        LayerCost(LayerGroup(("<b>", "tied"), "Linear", 40, 30), 30, 100, 5, 0.02, -0.01, 0.05),
+        LayerCost(LayerGroup(("head",), "Linear", 40, 90), -2048, 100, 20, 0.1, 0.05, 0.15),
+        LayerCost(LayerGroup(("norm",), "LayerNorm", 4, 0), why="it changed nothing"),
+        LayerCost(LayerGroup(("last",), "Linear", 4, 0)),
+        *(LayerCost(LayerGroup((f"n{index}",), "Linear", 0, 0), 0, 100, 0) for index in range(600)),
+    ]
+    told = record(case(), sensitivity=(RecipeSensitivity("m", "int8-dynamic", True, tuple(costs)),))
+    root = parsed(page.render(told))
+    check_for_everybody(root)
+    section = next(each for each in named(root, "section") if each.get("aria-labelledby") == "sensitivity")
+    assert text_of(named(section, "h3")[0]) == (
+        "m/int8-dynamic on each layer alone, all others as they are, on 100 examples"
+    )
+    assert _cells(section)[:3] == [
+        ["layer", "harm", "kind", "flips", "drop", "saves", "work"],
+        ["head", "", "Linear", "20", "10 pp (5 pp to 15 pp)", "-2 KiB", "75%"],
+        ["<b> and 1 more", "", "Linear", "5", "2 pp (-1 pp to 5 pp)", "30 B", "25%"],
+    ]
+    bars = [each.get("aria-label", "") for each in named(section, "svg")]
+    assert bars[:2] == [
+        "harm of head: 100% of the worst layer's",
+        "harm of <b> and 1 more: 25% of the worst layer's",
+    ]
+    assert len(bars) == 500
+    said = text_of(section)
+    for sentence in (
+        "And 102 more, which cost less.",
+        "not scored alone: norm (it changed nothing)",
+        "not reached: last; the same command goes on there",
+    ):
+        assert sentence in said
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_what_a_finding_says_of_layers_is_not_said_again_by_the_coverage() -> No
 
 def test_under_each_red_sentence_stands_one_thing_to_do() -> None:
     """What was found, or the next step for that kind of limit; what is not decided says itself what it takes."""
-    explore = "pytest-modelopt explore"
+    explore = "pytest-modelopt explore MODEL"
     steps = {
         "max_memory": f"look for a recipe with a smaller peak: {explore}",
         "min_speedup": f"look for a recipe with faster calls on this machine: {explore}",

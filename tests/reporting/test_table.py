@@ -208,7 +208,7 @@ def test_an_original_that_could_not_be_scored_has_no_number_of_examples() -> Non
     """Its data was read, and nobody can say that there was none."""
     failed = case(reference=unscored(None), error=CaseError("score", "no such class"))
     assert blocks(record(failed))[0].conditions == "accuracy; memory of batch 1"
-    nothing = case(reference=unscored(None, 360, score="sqnr is of the variants only"), metric="sqnr")
+    nothing = case(reference=unscored(None, 360, score="only variants have an sqnr"), metric="sqnr")
     assert blocks(record(nothing))[0].conditions.startswith("sqnr on 360 examples; ")
 
 
@@ -221,6 +221,11 @@ def test_a_case_in_error_has_dashes() -> None:
         ("8 MiB", "-", "2 MiB"),
         ("4 MiB", "-", "1 MiB"),
     ]
+
+
+def test_a_test_that_failed_before_it_named_a_recipe_has_no_table() -> None:
+    failed = case("", model="test_it", reference=None, variant=None, error=CaseError("test", "no such name"))
+    assert [block.model for block in blocks(record(failed, case("r")))] == ["digits-vit"]
 
 
 @pytest.mark.parametrize("stage", ["test", "limits"])

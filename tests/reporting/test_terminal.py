@@ -86,6 +86,19 @@ def test_what_is_told_elsewhere_has_its_row_only() -> None:
     assert [line for line in shown if line.startswith("  ✗ FAIL   int8-dynamic")]
     assert [line for line in shown if line.startswith("WARN digits-vit/w: max_memory 3 MiB is broken")]
     assert [line for line in shown if line.startswith("FAIL 1 planned case was not run")]
+    assert not [line for line in shown if line.startswith("Explained:")]
+
+
+def test_one_line_says_where_all_red_cases_are_explained() -> None:
+    """The heading of each case once; a code that no heading can be is none of ours."""
+    failed = case("e", reference=None, error=CaseError("load", "no such file"))
+    several = (broken("a"), broken("b"), failed, broken("w", level="warn"))
+    shown = _text(lines(record(*several), 200))
+    address = "Explained: https://pytest-modelopt.readthedocs.io/en/latest/troubleshooting/"
+    assert [line for line in shown if line.startswith("Explained")] == [f"{address} (measured, error-load)"]
+    assert shown.index(f"{address} (measured, error-load)") < shown.index("digits-vit")
+    stranger = case("s", verdicts=(verdict(limit("max_memory", 1.0, "1 B"), "fail", 2.0, "see http://x"),))
+    assert not [line for line in _text(lines(record(stranger), 200)) if line.startswith("Explained")]
 
 
 def test_details_and_notes_about_models_are_shown_on_demand() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from pytest_modelopt.results.answers import Agreement, Changed, Repeat, Slices
+from pytest_modelopt.results.layer_costs import LayerCost, LayerGroup
 from pytest_modelopt.results.timed_pairs import TimedPair, Timing
 from pytest_modelopt.results.verdicts import Waiver
 
@@ -50,6 +51,15 @@ def _slices(draw: st.DrawFn) -> Slices:
     return Slices(names, draw(st.booleans()), examples, drops, lost if counted else None, won if counted else None)
 
 
+@st.composite
+def _layer_costs(draw: st.DrawFn) -> LayerCost:
+    names = draw(st.lists(st.text(max_size=20), min_size=1, max_size=3).map(tuple))
+    sizes, examples, figure = st.integers(0, 2**63 - 1), draw(st.integers(9, 2**63 - 1)), any_value(float | None)
+    group = LayerGroup(names, draw(st.text(max_size=20)), draw(sizes), draw(sizes))
+    saved, flips = draw(st.none() | _NUMBERS), draw(st.none() | _FEW)
+    return LayerCost(group, saved, examples, flips, draw(figure), draw(figure), draw(figure), draw(st.text(max_size=9)))
+
+
 def _repeats() -> st.SearchStrategy[Repeat]:
     return st.builds(Repeat, st.integers(9, 2**63 - 1), st.none() | st.floats(-9, 9), st.none() | _FEW)
 
@@ -77,6 +87,7 @@ def _timings(draw: st.DrawFn) -> Timing:
 
 _CONSISTENT: dict[Any, Callable[[], st.SearchStrategy[Any]]] = {
     Agreement: _agreements,
+    LayerCost: _layer_costs,
     Slices: _slices,
     Repeat: _repeats,
     Timing: _timings,

@@ -10,6 +10,7 @@ import pytest
 from pytest_modelopt.results.base import Against, Loosening
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import dumps, loads
+from pytest_modelopt.results.layer_costs import RecipeSensitivity
 from pytest_modelopt.results.merging import MergeError, merge
 from pytest_modelopt.results.outcome import case_outcome
 from pytest_modelopt.results.record import Environment, Record
@@ -118,7 +119,12 @@ def test_a_red_case_of_any_job_is_red() -> None:
 
 
 def test_a_case_of_two_machines_is_kept_twice_and_each_says_where() -> None:
-    merged = of(record(case("x", size=1), case("y")), record(case("x", size=2), case("y"), environment=MAC))
+    layers = [RecipeSensitivity("m", name, True, ()) for name in ("x", "y")]
+    merged = of(
+        record(case("x", size=1), case("y"), sensitivity=(layers[0],)),
+        record(case("x", size=2), case("y"), environment=MAC, sensitivity=tuple(layers)),
+    )
+    assert merged.sensitivity == tuple(layers)
     assert [(each.recipe, each.machine) for each in merged.cases] == [("x", 0), ("x", 1), ("y", 0), ("y", 1)]
     assert [merged.machine_of(each) for each in merged.cases] == [LINUX, MAC, LINUX, MAC]
     assert [each.variant.size_bytes for each in merged.cases if each.recipe == "x" and each.variant] == [1, 2]

@@ -27,6 +27,7 @@ from pytest_modelopt.results.json import (
     read,
     write,
 )
+from pytest_modelopt.results.layer_costs import LayerCost, LayerGroup, RecipeSensitivity
 from pytest_modelopt.results.measurement import LayerCoverage, Measurement
 from pytest_modelopt.results.record import Environment, Record
 from pytest_modelopt.results.timed_pairs import Conditions, TimedPair, Timing, WorkerUse
@@ -271,6 +272,30 @@ def test_a_machine_below_the_first_is_refused_also_in_transport() -> None:
     with pytest.raises(RecordError, match=r"^machine: must be at least 0, not -1"):
         case_from_data({**case_to_data(_timed_case()), "machine": -1})
     assert case_from_data(case_to_data(replace(_timed_case(), machine=7))).machine == 7
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"flips": 9}, "flips: must be from 0 to 8, not 9"),
+        ({"flips": -1}, "flips: must be from 0 to 8, not -1"),
+        ({"examples": -1}, "examples: must be at least 0, not -1"),
+        ({"saved_bytes": 1e3}, r"saved_bytes: must be a whole number, not 1000\.0"),
+        ({"group": {"names": []}}, r"group\.names: must not be empty"),
+        ({"group": {"multiply_adds": -1}}, r"group\.multiply_adds: must be at least 0, not -1"),
+        ({"group": {"weight_bytes": -1}}, r"group\.weight_bytes: must be at least 0, not -1"),
+    ],
+)
+def test_what_layers_cannot_cost_is_refused(wrong: dict[str, Any], told: str) -> None:
+    cost = LayerCost(LayerGroup(("a",), "Linear", 4, 4), 3, 8, 2)
+    record = replace(_record(_timed_case()), sensitivity=(RecipeSensitivity("m", "r", True, (cost,)),))
+
+    def change(data: Any) -> None:
+        of = data["sensitivity"][0]["costs"][0]
+        of.update({**wrong, "group": {**of["group"], **wrong.get("group", {})}})
+
+    with pytest.raises(RecordError, match=rf"^sensitivity\[0\]\.costs\[0\]\.{told}"):
+        loads(_changed(change, record))
 
 
 def test_a_case_in_error_may_compare_with_a_base_and_hold_no_measurement() -> None:

@@ -18,8 +18,8 @@ from pytest_modelopt.results.figures import format_bytes
 from pytest_modelopt.results.measurement import Measurement, ProcessMemory, ProcessMeter
 
 _UNNAMED = (
-    "loading and calling it reads {} from files that no one can name here, by a reader that is not Python's or in "
-    "another process: keep the file's path, as text, in an attribute of the model that is saved with it"
+    "loading and calling it reads {} from files whose paths are not known, since native code or another process reads "
+    "them: keep each file's path, as text, in an attribute of the model that is saved with it, so that the file counts"
 )
 _PACKED = (
     "its memory counts the numbers in its packed weights; torch's kernels keep {} more for them on this processor, as "
@@ -55,10 +55,10 @@ def balance_books(context: WorkerContext, measured: Measured, name: str) -> None
     finally:
         measured.seconds["memory"] = measured.seconds.get("memory", 0.0) + time.monotonic() - start
     if found.other_processes:
-        why = f"it leaves work to other processes, whose memory and files nobody sees here: {found.other_processes}"
+        why = f"it leaves work to other processes, whose memory and files are not measured: {found.other_processes}"
         measured.measurement = _unknown(before, why)
         return
-    notes = [f"its memory is what torch's allocator sees: {found.why_not}"] if found.why_not else []
+    notes = [f"its memory is only what torch's allocator sees, unchecked: {found.why_not}"] if found.why_not else []
     if found.packing_bytes > max(_PACKED_TOLD_BYTES, _PACKED_TOLD_SHARE * (before.memory_bytes or 0)):
         notes.append(_PACKED.format(format_bytes(found.packing_bytes)))
     if found.files:

@@ -21,7 +21,10 @@ def require_same(context: WorkerContext, made: Measured, recorded: Measurement, 
     if not why and before is not None and before.answers is not None and before.varies is False:
         seen: Observations = context.ask(made, name, "observe", f"calling the {made.variant.label}", stage="compare")
         if seen.answers != before.answers:
-            why = "made again, the variant holds what was measured and answers otherwise: the code of its model differs"
+            why = (
+                "made again, the variant has the weights that were measured and answers differently: the code of its "
+                "model has changed"
+            )
     if why:
         remedy = "make it where the record was made (revision, versions, processor), or measure again"
         raise Failed(CaseError("compare", f"{why}; {remedy}"))
@@ -44,6 +47,6 @@ def unlike(recorded: Measurement, made: Loaded) -> str:
         return ""
     if not ours or not theirs:
         why = None if before is None else before.unobserved.get("digest")
-        return f"nobody can say whether the variant is what was measured: it has no sum ({why or 'not looked at'})"
+        return f"it is not known whether the variant is what was measured: it has no sum ({why or 'not looked at'})"
     told = (" and ".join(f"{suffix} {each}".lstrip() for suffix, each in sums.items()) for sums in (ours, theirs))
     return "made again, the variant is not what was measured: its sum is {}, and that of the record {}".format(*told)

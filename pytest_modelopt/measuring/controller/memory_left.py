@@ -41,7 +41,7 @@ def of_another_process(measurement: Measurement, label: str) -> str:
     return why_not(
         needed,
         f"the {label} does not fit twice: its worker holds it, and a fresh process that loads what was saved holds it "
-        f"again, 2 x {size} = {format_bytes(2 * needed)} at the least; the second {size} are still to come",
+        f"again, 2 x {size} = {format_bytes(2 * needed)} at the least; the second {size} are still needed",
     )
 
 
@@ -53,7 +53,7 @@ def of_the_same_again(original: Measurement, pid: int | None, label: str) -> str
     return why_not(
         needed,
         f"the {label} starts from the original, which its own worker holds meanwhile: 2 x {size} = "
-        f"{format_bytes(2 * needed)} at the least; the second {size} are still to come",
+        f"{format_bytes(2 * needed)} at the least; the second {size} are still needed",
     )
 
 

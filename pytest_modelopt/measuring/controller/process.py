@@ -121,7 +121,10 @@ class Worker:
         return status, value
 
     def _misuse(self, operation: str, error: Exception) -> str:
-        why = f"its code writes into the pipe to pytest, and it was ended{_named(self.kill())}"
+        why = (
+            "the model's code wrote into the pipe between the worker and pytest, and the worker was "
+            f"ended{_named(self.kill())}"
+        )
         return f"the worker's answer to `{operation}` cannot be read ({type(error).__name__}): {why}"
 
     def _await_answer(self, deadline: float, operation: str, limit_s: float, heartbeat: Heartbeat | None) -> None:
@@ -150,7 +153,7 @@ class Worker:
         is_orphan = code == _UNKNOWN_CODE and self._server is not None and not _lives(self._server)
         left = _named(self.kill())
         if code is None or code == main.CLOSED:
-            why = "its code closes files that it did not open, or has replaced the process"
+            why = "the model's code closed files that it had not opened, or replaced the process"
             return f"the worker's pipe to pytest was closed during `{operation}`, and it was ended: {why}{left}"
         during = f"the worker process died during `{operation}`"
         if is_orphan:

@@ -258,7 +258,7 @@ def _in_workers(recipe: Recipe, kind: str) -> list[str]:
             ended.callback(fresh_one.close)
             ask(fresh_one, "reload", **files)
             if not answered.is_like(ask(fresh_one, "answer")):
-                return ["saved and loaded in another process, the variant answers something else"]
+                return ["saved and loaded in another process, the variant answers differently"]
         except WorkerFailed as failed:
             return [f"in a worker, as in a run: {failed.message}"]
     return []

@@ -146,7 +146,10 @@ class WorkerContext:
         try:
             folder = self.folder
         except OSError as error:
-            raise WorkerFailed(f"there is no temporary folder for a worker (`TMPDIR`): {error}", "") from None
+            raise WorkerFailed(
+                f"no temporary folder can be made for a worker: {error}; set `TMPDIR` to a folder that can be written",
+                "",
+            ) from None
         return Worker(variant, folder, f"worker-{self._workers_started}")
 
     def start(self, measured: Measured) -> None:

@@ -110,7 +110,9 @@ class TimedCall:
         if self._kept is None:
             return ""
         if self._has_old_places:
-            return "may know inputs by their place in memory, and there are too many places where some were"
+            return (
+                "may recognize inputs by their address in memory, and too many addresses were used for a check of that"
+            )
         left, found = set(self._come_again), self._works
         for _ in range(_PLACES if left else 0):
             copy = fresh(self._inputs)
@@ -121,13 +123,17 @@ class TimedCall:
             if not left:
                 break
         if left:
-            return "may know inputs by their place in memory, and none came again by which that could be seen"
+            return (
+                "may recognize inputs by their address in memory, and no address came again by which that "
+                "could be checked"
+            )
         if found >= self._works:
             return ""
         return (
-            f"knows inputs by their place in memory for longer than copies are kept ({_KEPT_BYTES >> 20} MiB of them), "
-            f"and answers from a cache there (operators that it runs at a place that came again: {found}, at a new "
-            f"one: {self._works}), so that timed calls would time a lookup; turn it off in the factory"
+            "recognizes inputs by their address in memory, for longer than copies are kept "
+            f"({_KEPT_BYTES >> 20} MiB of "
+            f"them), and answers from a cache (it runs {found} operators at an address that came again, and "
+            f"{self._works} at a new one), so timed calls would time a lookup: turn the cache off in the factory"
         )
 
     def _note(self, inputs: Inputs) -> set[str]:

@@ -217,7 +217,10 @@ class LoadedVariant(CalledVariant):
         parameters: Sequence[str] = (),
     ) -> Made:
         if self._device.is_cuda:
-            raise VariantError(f"the {what} is a file, and files run on the CPU only, not on {self._variant.device}")
+            raise VariantError(
+                f"the {what} is a file, and files run on the CPU only, not on {self._variant.device}: write "
+                "`device: cpu`"
+            )
         head = Path(self._variant.tree.head) if self._variant.tree is not None else None
         return load_file(origin, Path(self._variant.import_paths[0]), inputs, answer, parameters, head)
 

@@ -202,7 +202,7 @@ CHANGES: dict[str, Change] = {
     "moved from -1..1 to 0..1": lambda tensor: (tensor + 1) / 2,
     "normalized by the mean and the deviation of the data": _standardized,
     "normalized by ImageNet's mean and deviation": _of_imagenet(undone=False),
-    "freed of ImageNet's mean and deviation": _of_imagenet(undone=True),
+    "with ImageNet's normalization undone": _of_imagenet(undone=True),
     "given with their channels reversed (BGR for RGB)": lambda tensor: tensor.flip(1) if _is_colour(tensor) else None,
     "given with their channels last (NHWC for NCHW)": _of_images(lambda tensor: tensor.permute(0, 2, 3, 1)),
     "given with their channels second (NCHW for NHWC)": _of_images(lambda tensor: tensor.permute(0, 3, 1, 2)),

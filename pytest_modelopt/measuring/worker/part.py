@@ -173,8 +173,9 @@ class Part:
         if self._path:
             return f"`optimize: {self._path}`: the call never calls it, or only its methods; {way_out}"
         return (
-            "the call never calls the model itself, of which recipes must know what it gets; name the module that they "
-            f"shall change by `optimize:` ({way_out})"
+            "the call never calls the model itself, so the inputs that recipes need are not known: name the "
+            "module that "
+            f"they change by `optimize:` ({way_out})"
         )
 
     def _advice(self) -> str:
@@ -182,7 +183,7 @@ class Part:
             return ""
         reached = f", of which a call reaches {_listed(self._reached)}" if self._reached else ""
         return (
-            "; where it needs more of the model than to call it, name the module that recipes shall change by "
+            "; where the call uses more of the model than its forward, name the module that recipes change by "
             f"`optimize:`{reached}"
         )
 

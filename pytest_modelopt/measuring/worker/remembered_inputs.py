@@ -38,7 +38,7 @@ def remembers(model: Callable[..., Any], inputs: Inputs) -> str:
                 return ""
     except Exception:  # looking must not cost the model anything
         return ""
-    return f"remembers its inputs (operators that it runs on the same ones again: {found[0]}, on a copy: {found[1]})"
+    return f"remembers its inputs (it runs {found[0]} operators on the same ones again, and {found[1]} on a copy)"
 
 
 def knows_content(model: Callable[..., Any], inputs: Inputs) -> str:
@@ -60,8 +60,8 @@ def knows_content(model: Callable[..., Any], inputs: Inputs) -> str:
     if counts[0] != counts[1] or counts[0][1] != seen:
         return ""
     return (
-        f"knows inputs by their content and answers them from a cache (operators that it runs on what it has seen: "
-        f"{seen}, on others: {counts[0][0]}), so that timed calls would time a lookup; turn it off in the factory"
+        f"recognizes inputs by their content, and answers from a cache (it runs {seen} operators on inputs that it has "
+        f"seen, and {counts[0][0]} on others), so timed calls would time a lookup: turn the cache off in the factory"
     )
 
 

@@ -154,9 +154,9 @@ def _otherwise(model: nn.Module, loaded: Callable[..., Any], context: Context) -
         answer = call(loaded, batch)
         apart = difference(answer, expected)
         if apart > LARGEST_DIFFERENCE:
-            return f"what is loaded answers otherwise on {what}, by {apart:.1%} of the largest number"
+            return f"loaded again, it answers differently on {what}, by {apart:.1%} of the largest number"
         if not all(map(_is_same_count, tree_leaves(answer), tree_leaves(expected))):
-            return f"what is loaded answers otherwise on {what}, in whole numbers"
+            return f"loaded again, it answers differently on {what}, in whole numbers"
     return ""
 
 

@@ -14,7 +14,7 @@ from pytest_modelopt.optimizing.sharing import tied_parameters
 if TYPE_CHECKING:
     from torch import nn
 
-OTHER_WEIGHT = "they work with another `weight` than the parameter of that name"
+OTHER_WEIGHT = "they compute with another tensor than their parameter `weight`"
 
 
 class PruneUnstructured(LayerRecipe):

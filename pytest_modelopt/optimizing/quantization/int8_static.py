@@ -155,7 +155,7 @@ def _traced(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
     from torch.ao.quantization.fx.tracer import QuantizationTracer
     from torch.fx import GraphModule
 
-    otherwise = "int8-dynamic needs no tracing, and onnxruntime-int8-static traces otherwise"
+    otherwise = "int8-dynamic needs no tracing, and onnxruntime-int8-static traces in another way"
     needs = "int8-static needs a model that torch.fx can trace"
     graph = traced_whole(lambda: QuantizationTracer([], []), model, inputs, needs, otherwise)
     defaults = defaults_of_absent_arguments(model, inputs)
@@ -262,7 +262,7 @@ def _require_the_same(model: nn.Module, prepared: Any, expected: list[tuple[Inpu
 def _copying(model: nn.Module, _: Inputs, how_far: str) -> str:
     return (
         f"even before it is quantized, the graph that torch.fx traced of {type(model).__name__} "
-        f"answers otherwise than the model once its steps work on copies, as quantized steps do (the answers "
+        f"answers differently from the model once its steps work on copies, as quantized steps do (the answers "
         f"{how_far}): so it is where a write in place has to show in a view or under a second name, and where "
         f"forward does more than torch.fx sees; write such lines out of place, or take int8-dynamic, which needs "
         f"no tracing"
@@ -272,7 +272,7 @@ def _copying(model: nn.Module, _: Inputs, how_far: str) -> str:
 def _frozen(model: nn.Module, inputs: Inputs, how_far: str) -> str:
     by_hooks = told_hook_writes(model, inputs) or "Compute it from the inputs in forward, and keep it nowhere"
     return (
-        f"the graph that torch.fx traced of {type(model).__name__} answers otherwise than the model to inputs with "
+        f"the graph that torch.fx traced of {type(model).__name__} answers differently from the model to inputs with "
         f"other numbers (the answers {how_far}): a call of the model writes what it then reads, and the graph reads "
         f"what was written last. {by_hooks}; or take int8-dynamic, which needs no tracing"
     )

@@ -240,9 +240,10 @@ def _cost_notes(
     notes = []
     if in_blocks:
         notes.append(
-            f"{modules_in_words(in_blocks)} compute in floating point, for which a call puts at most "
-            f"{BLOCK_WEIGHTS:,} weights of a Linear and the rows that an Embedding looks up back into it at a time: "
-            f"made for size; large layers stay about as fast, small ones get slower"
+            f"{modules_in_words(in_blocks)} compute in floating point: a call turns at most {BLOCK_WEIGHTS:,} "
+            "weights of "
+            "a Linear, and the rows that an Embedding looks up, back into it at a time. This is made for size: large "
+            "layers stay about as fast, small ones get slower"
         )
     if rebuilt:
         largest = max(sizes[module] for module in rebuilt)

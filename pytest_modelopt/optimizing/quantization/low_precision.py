@@ -44,7 +44,7 @@ class LowPrecisionRecipe(LayerRecipe):
         if not flags:
             return (
                 f"{cls.recipe_name} needs a CPU that computes in {cls.dtype_name} ({needs}), and the features of this "
-                f"one cannot be read, for want of {cpu_flags.CPUINFO}"
+                f"one cannot be read, since there is no {cpu_flags.CPUINFO}"
             )
         return (
             f"{cls.recipe_name} needs a CPU that computes in {cls.dtype_name} ({needs}), and {name} does not: torch "

@@ -43,7 +43,7 @@ def refuse_other_answers(
         if different <= LARGEST_DIFFERENCE or difference(call(model, inputs), expected) > LARGEST_DIFFERENCE:
             return
     raise RecipeError(
-        f"{recipe_name}: converted, the model answers something else on {what}: its outputs differ by "
+        f"{recipe_name}: converted, the model answers differently on {what}: its outputs differ by "
         f"{different:.1%} of the largest number; {_cause(model)}"
     )
 

@@ -58,9 +58,9 @@ def after_error(case: Case) -> str:
 
 
 def _other_recipe(case: Case, figure: Figure) -> str:
-    explore = "pytest-modelopt explore"
-    if f"::{case.model}::" in case.id:  # a model of budgets.yaml, which the command knows by its name
-        explore += f" {shlex.quote(case.model)}"
+    # The command knows a model of budgets.yaml by its name.
+    by_name = f"::{case.model}::" in case.id
+    explore = f"pytest-modelopt explore {shlex.quote(case.model) if by_name else 'MODEL'}"
     if figure in _ANSWERS:
         return f"take a milder setting of the recipe, or see which layers cost the answers: {explore} --sensitivity"
     if figure == "coverage":

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_modelopt.reporting.base_summary import format_compared, format_loosened, format_removed
+from pytest_modelopt.reporting.layer_costs_text import LEGEND
 from pytest_modelopt.reporting.names import machine_title, machines
 from pytest_modelopt.reporting.notes import notes
 from pytest_modelopt.reporting.page.case_view import case_view
 from pytest_modelopt.reporting.page.front_chart import fronts
+from pytest_modelopt.reporting.page.layers import layer_tables
 from pytest_modelopt.reporting.page.rows import table
 from pytest_modelopt.reporting.page.series import series_by_model
 from pytest_modelopt.reporting.page.templates import filled
@@ -51,6 +53,8 @@ def render(record: Record) -> str:
         tables=[each for each in tables if each is not None],
         views=sorted(views, key=lambda view: ("bad", "unsure", "good", "plain").index(view.tone)),
         fronts=fronts(record, anchors),
+        sensitivity=layer_tables(record.sensitivity),
+        layers_legend=LEGEND,
         machines=[(machine_title(record, number), each) for number, each in enumerate(machines(record))],
         record=record,
         timed_limits=timed_limits(record),

@@ -1,27 +1,29 @@
-"""The page of what a recipe costs on each layer alone, as `explore --sensitivity` has measured it."""
+"""What a recipe costs on each layer alone, as `explore` measured it: a page of its own, and a part of the report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pytest_modelopt.reporting.layer_costs_text import LEGEND, LayerTable, table
 from pytest_modelopt.reporting.page.charts import Chart, Shape, line
 from pytest_modelopt.reporting.page.templates import filled
+from pytest_modelopt.results.layer_costs import RecipeSensitivity
 
 _WIDTH, _HEIGHT = 160, 18
+_ROWS_SHOWN = 500
 
 
 @dataclass(frozen=True)
-class LayerTable:
-    """Of one recipe."""
+class DrawnTable:
+    """The table of one recipe with a bar for each row."""
 
     title: str
     headers: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    """A layer each, the worst first; the first cell is its name."""
-    harms: tuple[float, ...]
-    """Of each row: from 0 to 1, the share of the worst one's."""
-    notes: tuple[str, ...] = ()
+    rows: tuple[tuple[tuple[str, ...], Chart], ...]
+    more: int
+    """Rows that are left out."""
+    notes: tuple[str, ...]
 
 
 def render_layers(model: str, tables: Sequence[LayerTable]) -> str:
@@ -30,12 +32,19 @@ def render_layers(model: str, tables: Sequence[LayerTable]) -> str:
     Raises:
         MissingExtra: Jinja2 is not installed.
     """
-    drawn = [(table, [(row, _bar(row[0], harm)) for row, harm in _with_harms(table)]) for table in tables]
-    return filled("layers.html", title=f"Layers of {model}", model=model, tables=drawn)
+    drawn = list(map(_drawn, tables))
+    return filled("layers.html", title=f"Layers of {model}", model=model, tables=drawn, legend=LEGEND)
 
 
-def _with_harms(table: LayerTable) -> zip[tuple[tuple[str, ...], float]]:
-    return zip(table.rows, table.harms, strict=True)
+def layer_tables(found: Sequence[RecipeSensitivity]) -> list[DrawnTable]:
+    """Those of a record, each with its model before its recipe."""
+    return [_drawn(table(each), f"{each.model}/") for each in found]
+
+
+def _drawn(made: LayerTable, before: str = "") -> DrawnTable:
+    rows = tuple((row, _bar(row[0], harm)) for row, harm in zip(made.rows, made.harms, strict=True))
+    shown = rows[:_ROWS_SHOWN]
+    return DrawnTable(before + made.title, made.headers, shown, len(rows) - len(shown), made.notes)
 
 
 def _bar(name: str, harm: float) -> Chart:

@@ -126,8 +126,8 @@ class Data:
             self.examples_in_call = found
             if found == count:
                 return inputs, ()
-            told = f"examples cannot be taken out of its batches: the timed call is the whole first one, of {found}"
-            return inputs, (f"`batch_size` is {count}, and of the data {told}",)
+            told = f"the batches cannot be cut: the timed call has the whole first one, of {found} examples"
+            return inputs, (f"`batch_size` is {count}, and {told}",)
         made = self._loader.make(variant.example_inputs, "example_inputs")
         given = Batch(batches.inputs_of(made, "example_inputs"), None)
         have = given.examples if len(sizes(given.inputs)) == 1 and variant.batch_of is None else None
@@ -158,7 +158,7 @@ class Data:
         ids = torch.cat(list(self._sequences_of(variant.example_inputs, generation)))
         number, notes = self._taken(len(ids), "sequences")
         if number > len(ids):
-            raise VariantError(f"`batch_size` is {number} but the example_inputs holds only {len(ids)} examples")
+            raise VariantError(f"`batch_size` is {number}, but `example_inputs` holds only {len(ids)} examples")
         return ids[:number, : generation.prompt].clone(), notes
 
     def _sequences_of(self, source: Source, generation: Generation) -> Iterator[torch.Tensor]:

@@ -109,7 +109,7 @@ def _without_compiler() -> Iterator[None]:
 
 def _uncounted(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None, run: Run) -> Balance:
     run(_load_and_call(model, example, others, runtime, run), example)
-    return Balance(0, why_not="this system has no counters of a process by which it could be checked")
+    return Balance(0, why_not="this system does not tell what a process holds")
 
 
 def _load_and_call(model: Path, example: Inputs, others: OtherProcesses, runtime: str | None, run: Run) -> nn.Module:

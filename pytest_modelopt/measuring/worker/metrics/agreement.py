@@ -117,7 +117,7 @@ class Sqnr:
         no_drop = "sqnr gives the original no score of its own, so nothing can drop"
         why_not = {"slices": no_drop, "interval": no_drop}
         if self._is_original:
-            own = "the original differs from itself by nothing: sqnr is of the variants only"
+            own = "the original does not differ from itself, so only variants have an sqnr"
             return Score(why_not={"score": own, **why_not})
         if self._signal == 0:
             raise VariantError(
@@ -127,9 +127,9 @@ class Sqnr:
         ratio = math.inf if self._noise == 0 else 10 * math.log10(self._signal / self._noise)
         if ratio <= MOST_DB:
             return Score(ratio, why_not=why_not)
-        note = f"its outputs are the original's, number for number: {MOST_DB:g} dB stand for that"
+        note = f"its outputs are the original's, number for number, which counts as {MOST_DB:g} dB"
         if self._noise:
-            note = f"its outputs are the original's but for less than {MOST_DB:g} dB can tell: it counts as that"
+            note = f"its outputs differ from the original's by less than {MOST_DB:g} dB can tell, and count as that"
         return Score(MOST_DB, notes=(note,), why_not=why_not)
 
 

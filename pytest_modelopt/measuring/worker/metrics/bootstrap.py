@@ -33,7 +33,7 @@ def paired_bootstrap(
     sums over any examples.
     """
     if not width or not before or len(before) != len(after):
-        return "the two variants' scores do not come from the same sums"
+        return "the two scores are not made of the same sums over the examples, so these cannot be resampled"
     pair = [torch.frombuffer(side, dtype=torch.float64).reshape(-1, width) for side in (before, after)]
     examples = len(pair[0])
     if examples > MOST_EXAMPLES:
@@ -42,7 +42,7 @@ def paired_bootstrap(
     if changed < FEWEST_CHANGED:
         return TooFewExamples(
             f"{changed} of {examples:,} examples are scored differently, and {FEWEST_CHANGED} are needed for an "
-            "interval: about other examples these say nothing"
+            "interval: so few say nothing about other examples"
         )
     was, now = _resampled(pair, from_sums, seed).unbind(dim=1)
     drops = was - now if higher_is_better else now - was

@@ -88,7 +88,10 @@ def dependency_graph(model: nn.Module, inputs: Inputs) -> Any:
     def differentiable(output: Any) -> list[torch.Tensor]:
         found = [tensor for tensor in tensors(output) if tensor.grad_fn is not None]
         if not found:
-            raise RecipeError("prune-structured finds no output that gradients reach: it cannot tell the layers' order")
+            raise RecipeError(
+                "prune-structured finds the order of the layers by gradients, and no output has any: see "
+                "that forward does not detach it or run under torch.no_grad()"
+            )
         return found
 
     with all_gradients(model):

@@ -1,64 +1,77 @@
-"""What each layer costs and gives under a recipe, in words: a table with a bar for each, the worst first."""
+"""What each layer costs and gives under a recipe: as a table, and in words with a bar for each, the worst first."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from pytest_modelopt.exploring.sensitivity import Sensitivity
-from pytest_modelopt.reporting.page.layers import LayerTable
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.figures import format_bytes, format_number, format_percentage, format_points
-from pytest_modelopt.results.layer_costs import LayerCost
+from pytest_modelopt.results.layer_costs import LayerCost, RecipeSensitivity
 
 _BAR = 20
 """Characters of the longest bar."""
 _HEADERS = ("layer", "kind", "flips", "drop", "saves", "work")
-_LONGEST = 120
+_LONGEST = 300
 NOT_MEASURED = "-"
 
 
-_LEGEND = (
+LEGEND = (
     "flips: examples whose prediction changed; drop with its bounds, each at 95%; saves: bytes, counted; work: the "
     "layer's share of the multiply-adds in these layers, which is an estimate of the time that it can save"
 )
 
 
-def lines(found: Sensitivity, *, unit_interval: bool) -> Iterator[str]:
-    """`unit_interval`: the metric is one from 0 to 1, whose drops are told in percentage points."""
-    made = table(found, unit_interval=unit_interval)
+@dataclass(frozen=True)
+class LayerTable:
+    """Of one recipe."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    """A layer each, the worst first; the first cell is its name."""
+    harms: tuple[float, ...]
+    """Of each row: from 0 to 1, the share of the worst one's."""
+    notes: tuple[str, ...] = ()
+
+
+def lines(found: RecipeSensitivity) -> Iterator[str]:
+    made = table(found)
     if made.rows:
-        yield made.title
+        yield f"{made.title}; the worst first:"
         rows = [(*row, "#" * round(_BAR * harm)) for row, harm in zip(made.rows, made.harms, strict=True)]
         yield from tabulate(rows, (*made.headers, "harm"), tablefmt="simple", disable_numparse=True).splitlines()
+        yield LEGEND
     yield from made.notes
 
 
-def table(found: Sensitivity, *, unit_interval: bool) -> LayerTable:
+def table(found: RecipeSensitivity) -> LayerTable:
     """The layers that were scored, and what is to say of the others."""
     scored = [cost for cost in found.ranked if not cost.why]
     examples = max((cost.examples for cost in scored), default=0)
-    work = sum(group.multiply_adds for group in found.groups)
+    work = sum(cost.group.multiply_adds for cost in found.costs)
     worst = max((cost.harm for cost in scored), default=0.0)
     return LayerTable(
-        f"{found.recipe} on each layer alone, all others as they are, on {examples:,} examples; the worst first:",
+        f"{found.recipe} on each layer alone, all others as they are, on {examples:,} examples",
         _HEADERS,
-        tuple(_row(cost, work, unit_interval=unit_interval) for cost in scored),
+        tuple(_row(cost, work, unit_interval=found.unit_interval) for cost in scored),
         tuple(cost.harm / worst if worst else 0.0 for cost in scored),
-        (*((_LEGEND,) if scored else ()), *_not_scored(found)),
+        tuple(_not_scored(found)),
     )
 
 
-def _not_scored(found: Sensitivity) -> Iterator[str]:
+def _not_scored(found: RecipeSensitivity) -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
     for cost in found.ranked:
         if cost.why:
             reasons.setdefault(_shortened(cost.why), []).append(cost.group.name)
     for why, names in reasons.items():
-        yield plain_line(f"not by itself: {', '.join(names)} ({why})")
-    if found.left:
-        yield plain_line(f"not reached: {', '.join(group.name for group in found.left)}; a second call goes on there")
+        yield plain_line(f"not scored alone: {', '.join(names)} ({why})")
+    left = [group.name for group in found.left]
+    if left:
+        yield plain_line(f"not reached: {', '.join(left)}; the same command goes on there")
 
 
 def _row(cost: LayerCost, work: int, *, unit_interval: bool) -> tuple[str, ...]:
