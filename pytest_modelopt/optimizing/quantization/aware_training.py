@@ -84,7 +84,7 @@ def _converted(layer: nn.Module, kind: type[nn.Module], convert: Converter) -> n
     if twin is None:
         raise RecipeError("their weights are not those that their class knows by name")
     twin.__class__ = kind
-    return convert(twin).train(layer.training)
+    return convert(twin)
 
 
 def _aware(kind: type[nn.Module], convert: Converter) -> type[nn.Module]:
