@@ -163,8 +163,8 @@ def test_what_is_dropped_at_random_inside_a_layer_is_dropped_in_both_forms() -> 
         """The answer, and a gradient, which tells what was dropped."""
         torch.manual_seed(1)
         answer = layer(inputs)[0]
-        (gradient,) = torch.autograd.grad(answer.sum(), [layer.weight_hh_l0])
-        return answer, gradient
+        (gradient,) = torch.autograd.grad(answer.sum(), [layer.get_parameter("weight_hh_l0")])
+        return answer.detach(), gradient
 
     plain, gradient = called()
     assert answer_as_quantized([layer], convert) == {}
