@@ -221,7 +221,7 @@ def by_explore(bench: Bench, within_s: float) -> None:
     gauge = Clocked(bench.gauge, bench.row("explore", within_s, start))
 
     def begin(stage: str) -> None:
-        bench.gauge.watch.until = start + within_s * ({"measuring": 0.6, "tuning": 0.85, "timing": 1.0}[stage])
+        bench.gauge.watch.until = start + within_s * ({"measuring": 0.6, "tuning": 0.85}.get(stage, 1.0))
 
     def tuner(trials: Sequence[Trial]) -> Tuner | None:
         return tuner_of(trials, bench.linear_bytes, bench.seed)
@@ -250,7 +250,7 @@ def by_choice(bench: Bench, within_s: float, fresh: int) -> None:
     )
 
     def begin(stage: str) -> None:
-        gauge.watch.until = start + within_s * ({"measuring": 0.45, "tuning": 0.6, "timing": 0.7}[stage])
+        gauge.watch.until = start + within_s * ({"measuring": 0.45, "tuning": 0.6}.get(stage, 0.7))
 
     def tuner(trials: Sequence[Trial]) -> Tuner | None:
         return tuner_of(trials, bench.linear_bytes, bench.seed)

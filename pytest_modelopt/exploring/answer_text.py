@@ -80,6 +80,11 @@ def _chosen(answer: Answer) -> Iterator[str]:
         yield _front(answer)
     elif (won := answer.winner) is not None:
         yield _why_it_won(answer, won)
+        if function := won.trial.recipe.training:
+            yield (
+                f"It was trained further by {function}, so its answers are not comparable with those of an original "
+                "that was not; explore tries that last, and only what is near its limits."
+            )
     elif not answer.confirmed and (may := answer.search.holding or answer.search.undecided):
         yield _unconfirmed(answer, may[0])
     elif not answer.confirmed and answer.miss is not None:

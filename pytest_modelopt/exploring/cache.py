@@ -135,9 +135,15 @@ class Cache:
         return sum(each is not None and each[0] != self.key for each in found)
 
     def _is_kept(self, recipe: Expression) -> bool:
-        """Not where nobody can tell whether the model or the recipe is still the same."""
+        """Not where nobody can tell whether the model or the recipe is still the same, or what trains it."""
         is_ours = all(type(step) in BUILT_IN for step in recipe.steps)
-        return is_ours and bool(self.key.get("model")) and self.environment is not None and self._lock is not None
+        return (
+            is_ours
+            and not recipe.training
+            and bool(self.key.get("model"))
+            and self.environment is not None
+            and self._lock is not None
+        )
 
     def _is_of_the_model(self, case: Case) -> bool:
         side = case.reference

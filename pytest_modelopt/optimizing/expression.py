@@ -92,6 +92,21 @@ class Expression:
             ]
         )
 
+    def trained_by(self, function: str) -> Expression | None:
+        """The same, of which the last step that can has `package.module:function` train the model; None where none can,
+        or one does already."""
+        can = [number for number, step in enumerate(self.steps) if "finetune" in type(step).model_fields]
+        if not can or self.training:
+            return None
+        steps = list(self.steps)
+        steps[can[-1]] = steps[can[-1]].model_copy(update={"finetune": function})
+        return Expression.of(steps)
+
+    @property
+    def training(self) -> str:
+        """The function of the project that trains the model, as `package.module:function`; '' where none does."""
+        return next(filter(None, (getattr(step, "finetune", "") for step in self.steps)), "")
+
     def __str__(self) -> str:
         """As a budgets file states it, with blanks around `+`."""
         return " + ".join(step.canonical() for step in self.steps)

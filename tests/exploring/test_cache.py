@@ -160,3 +160,9 @@ def test_each_model_of_each_project_has_a_folder_in_the_users_cache(
     folders = {folder_of(tmp_path / project, model) for project in ("a", "b") for model in ("m", "n")}
     assert len(folders) == 4
     assert {folder.parent for folder in folders} == {tmp_path / "pytest-modelopt" / "explore"}
+
+
+def test_what_a_function_of_the_project_has_trained_is_not_kept(cache: Cache) -> None:
+    """Its code may be another one the next time."""
+    for text, is_kept in (("int8-dynamic", True), ("int8-dynamic(finetune='shop.training:tune')", False)):
+        assert (cache.beside(parse(text), "sensitivity 1") is not None) == is_kept
