@@ -21,7 +21,7 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
-from benchmarks import common
+from benchmarks import common, traps
 from benchmarks.common import REPOSITORY, RESULTS, Row, Store
 from pytest_modelopt.cli.explore_gauge import GateGauge, Watch
 from pytest_modelopt.cli.model_options import loaded
@@ -335,8 +335,8 @@ def _runs(rows: Sequence[Row]) -> list[list[Row]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=NAMES)
-    parser.add_argument("way", choices=("exhaustive", "explore", "random", "optuna", "choice", "show"))
+    parser.add_argument("model", choices=dict.fromkeys((*NAMES, *traps.TRAPS)))
+    parser.add_argument("way", choices=("exhaustive", "explore", "random", "optuna", "choice", "traps", "show"))
     parser.add_argument("--time", type=float, default=120.0, metavar="SECONDS", help="of this call (120)")
     parser.add_argument("--every", type=int, default=6, metavar="N", help="settings of the grid that count (6)")
     parser.add_argument("--recipe", action="append", default=[], help="of the space (default: all)")
@@ -344,6 +344,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if options.way == "traps":
+        traps.run(options.model, options.seed, options.out or RESULTS / "explore-traps.jsonl")
+        return
     if options.way == "show":
         show(Store(options.out or RESULTS / f"explore-{options.model}.jsonl"))
         return
