@@ -21,11 +21,11 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
-from benchmarks import common, traps
+from benchmarks import common, confirmed, traps
 from benchmarks.common import REPOSITORY, RESULTS, Row, Store
 from pytest_modelopt.cli.explore_gauge import GateGauge, Watch
 from pytest_modelopt.cli.model_options import loaded
-from pytest_modelopt.exploring.choice import Trial
+from pytest_modelopt.exploring.choice import AIMS, Trial
 from pytest_modelopt.exploring.confirming import confirm, finalists
 from pytest_modelopt.exploring.funnel import Forgetful, Search, TimeIsUp, Tuner
 from pytest_modelopt.exploring.knobs import Family, families
@@ -57,6 +57,7 @@ models:
   bert-base:
     {factory: "benchmarks.explore:bert", data: "benchmarks.explore:tokens", metric: agreement, recipes: {bf16: }}
 """
+WAYS = ("exhaustive", "explore", "random", "optuna", "choice", "confirmed", "traps", "show")
 NAMES = tuple(re.findall(r"^  ([a-z-]+):$", MODELS, re.MULTILINE))
 WORST_DROP = 0.1
 """The end of the volume: a candidate that loses more dominates nothing. Memory and time end at the original's."""
@@ -336,16 +337,22 @@ def _runs(rows: Sequence[Row]) -> list[list[Row]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=dict.fromkeys((*NAMES, *traps.TRAPS)))
-    parser.add_argument("way", choices=("exhaustive", "explore", "random", "optuna", "choice", "traps", "show"))
+    parser.add_argument("way", choices=WAYS)
     parser.add_argument("--time", type=float, default=120.0, metavar="SECONDS", help="of this call (120)")
     parser.add_argument("--every", type=int, default=6, metavar="N", help="settings of the grid that count (6)")
     parser.add_argument("--recipe", action="append", default=[], help="of the space (default: all)")
     parser.add_argument("--fresh", type=int, default=0, metavar="N", help="fresh runs of what was confirmed")
+    parser.add_argument("--timed", action="store_true", help="`confirmed` gates timed limits, too: on an idle machine")
+    parser.add_argument("--aim", choices=AIMS, default="memory", help="of `confirmed` (memory)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.way == "traps":
         traps.run(options.model, options.seed, options.out or RESULTS / "explore-traps.jsonl")
+        return
+    if options.way == "confirmed":
+        given = {"time_s": options.time, "recipes": options.recipe, "fresh": options.fresh, "timed": options.timed}
+        confirmed.run(options.model, MODELS, options.aim, **given)
         return
     if options.way == "show":
         show(Store(options.out or RESULTS / f"explore-{options.model}.jsonl"))
