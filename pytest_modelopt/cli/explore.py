@@ -366,7 +366,7 @@ def _require_one_candidate(search: Search, whole_s: float, original_s: float) ->
     if search.end == "interrupt":
         raise KeyboardInterrupt
     raise ValueError(
-        f"{format_time(whole_s)} of --time were over before one candidate was measured: the original alone took "
+        f"--time {format_time(whole_s)} is too short for one candidate, of which none was measured: the original took "
         f"{format_time(original_s)}, and a candidate takes about as long; give --time "
         f"{format_time(5 * original_s + 10)} or more"
     )

@@ -82,9 +82,10 @@ class Cache:
             self._lock = None
 
     def forget(self) -> None:
-        """Remove all that was measured of the model."""
+        """Remove all that was measured of the model. A folder is nothing of ours, and is never read."""
         for file in self._files():
-            file.unlink(missing_ok=True)
+            if file.is_symlink() or not file.is_dir():
+                file.unlink(missing_ok=True)
 
     def use(self, model: str | None, data: str | None, work: str, tool: str, environment: Environment) -> None:
         """Take what belongs to this model (the digest of its bytes), data, way of working, versions and machine."""

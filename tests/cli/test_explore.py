@@ -162,7 +162,7 @@ def test_a_time_too_short_for_one_candidate_is_told(
     monkeypatch.setattr(explore, "_ends", lambda *times, **parts: defaultdict(float))
     assert main([*call, "--time", "1 min"]) == 2
     told = capsys.readouterr().err
-    assert "1 min of --time were over before one candidate was measured: the original alone took " in told
+    assert "--time 1 min is too short for one candidate, of which none was measured: the original took " in told
     assert "s, and a candidate takes about as long; give --time " in told
 
 

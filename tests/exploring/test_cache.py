@@ -141,7 +141,10 @@ def test_two_explorations_of_a_model_do_not_run_at_once(cache: Cache) -> None:
     cache.close()
     second.open()
     assert used(second).get(INT8) is not None
+    (second.folder / "a folder.json").mkdir()  # nothing of ours
+    (second.folder / "dead.json").symlink_to("nowhere")
     second.forget()
+    assert [each.name for each in second.folder.iterdir()] == ["a folder.json"]
     assert second.get(INT8) is None
     second.close()
 
