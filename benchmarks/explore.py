@@ -236,8 +236,10 @@ def by_explore(bench: Bench, within_s: float) -> None:
     start = time.monotonic()
     gauge = bench.clocked("explore", within_s, start)
 
+    ends = {"measuring": 0.7} if bench.exact else {"measuring": 0.6, "tuning": 0.85}
+
     def begin(stage: str) -> None:
-        bench.gauge.watch.until = start + within_s * ({"measuring": 0.6, "tuning": 0.85}.get(stage, 1.0))
+        bench.gauge.watch.until = start + within_s * ends.get(stage, 1.0)
 
     def tuner(trials: Sequence[Trial]) -> Tuner | None:
         return tuner_of(trials, bench.linear_bytes, bench.seed)
