@@ -1,8 +1,9 @@
 """What `explore` finds in a time, beside exhaustive search over the same space, random search and Optuna alone.
 
 Each way measures by the gate's own gauge, on the part of the examples that chooses, until its time is over. What it
-reaches is the volume that its candidates dominate in memory, drop and time of a call, as a share of what those of the
-exhaustive search dominate. Rows go to bench-results/explore-MODEL.jsonl; the same command goes on from there.
+reaches is the volume that its candidates dominate in memory, drop and time of a call (`--exact`: size instead of time),
+as a share of what those of the exhaustive search dominate. Rows go to bench-results/explore-MODEL.jsonl; the same
+command goes on from there. Those of the exhaustive searches that are done stand in benchmarks/explore_data.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tabulate import tabulate
 from torch import nn
 
-from benchmarks import common
+from benchmarks import common, confirmed, traps
 from benchmarks.common import REPOSITORY, RESULTS, Row, Store
 from pytest_modelopt.cli.explore_gauge import GateGauge, Watch
 from pytest_modelopt.cli.model_options import loaded
-from pytest_modelopt.exploring.choice import Trial
+from pytest_modelopt.exploring.choice import AIMS, Trial
 from pytest_modelopt.exploring.confirming import confirm, finalists
 from pytest_modelopt.exploring.funnel import Forgetful, Search, TimeIsUp, Tuner
 from pytest_modelopt.exploring.knobs import Family, families
@@ -36,7 +37,7 @@ from pytest_modelopt.limits.front import Criterion, figure
 from pytest_modelopt.measuring.controller.side_by_side import GoesOn, always
 from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.plugin.options import Options
-from pytest_modelopt.results.case import Case, MeasuredCase
+from pytest_modelopt.results.case import Case, MeasuredCase, Stage
 from pytest_modelopt.results.verdicts import Limit
 
 MODELS = """
@@ -57,10 +58,13 @@ models:
   bert-base:
     {factory: "benchmarks.explore:bert", data: "benchmarks.explore:tokens", metric: agreement, recipes: {bf16: }}
 """
+WAYS = ("exhaustive", "explore", "random", "optuna", "choice", "confirmed", "traps", "show")
 NAMES = tuple(re.findall(r"^  ([a-z-]+):$", MODELS, re.MULTILINE))
 WORST_DROP = 0.1
 """The end of the volume: a candidate that loses more dominates nothing. Memory and time end at the original's."""
 COORDINATES: tuple[Criterion, ...] = ("memory", "drop", "speedup")
+EXACT: tuple[Criterion, ...] = ("memory", "drop", "size")
+"""With `--exact`: figures that repeat, so other work on the machine does not matter."""
 LIMITS = {"max_accuracy_drop": "1 pp", "min_memory_reduction": "40%"}
 """Of the runs that choose and confirm."""
 
@@ -105,9 +109,10 @@ def _area(places: Sequence[tuple[float, float]], worst: tuple[float, float]) -> 
 
 def place_of(row: Row) -> Place | None:
     """None for what was not measured whole. A drop below 0 is luck on these examples, and counts as 0."""
-    if any(row[each] is None for each in COORDINATES):
+    memory, drop, third = row["memory"], row["drop"], row.get("speedup", row.get("size"))
+    if memory is None or drop is None or third is None:
         return None
-    return row["memory"], max(0.0, row["drop"]), row["speedup"]
+    return memory, max(0.0, drop), third
 
 
 def reached(found: Sequence[Row], known: dict[str, Row]) -> float:
@@ -128,13 +133,20 @@ class Clocked:
 
     inner: GateGauge
     keep: Callable[[Expression, Case], None]
+    exact: bool
+    """Whether nothing is timed."""
 
     def measure(self, recipe: Expression, goes_on: GoesOn) -> Case:
-        case = self.inner.measure(recipe, goes_on)
+        def untimed(case: MeasuredCase, stage: Stage | Literal["look"]) -> bool:
+            return stage != "timing" and goes_on(case, stage)
+
+        case = self.inner.measure(recipe, untimed if self.exact else goes_on)
         self.keep(recipe, case)
         return case
 
     def time(self, recipe: Expression, case: Case) -> Case:
+        if self.exact:
+            return case
         timed = self.inner.time(recipe, case)
         self.keep(recipe, timed)
         return timed
@@ -153,10 +165,14 @@ class Bench:
     linear_bytes: int
     store: Store
     seed: int
+    exact: bool
+
+    def clocked(self, way: str, within_s: float, start: float) -> Clocked:
+        return Clocked(self.gauge, self.row(way, within_s, start), self.exact)
 
     def row(self, way: str, within_s: float, start: float) -> Callable[[Expression, Case], None]:
         def keep(recipe: Expression, case: Case) -> None:
-            found = {each: figure(case, each) for each in COORDINATES}
+            found = {each: figure(case, each) for each in (EXACT if self.exact else COORDINATES)}
             self.store.append(
                 {
                     "kind": "trial",
@@ -209,7 +225,7 @@ def run(bench: Bench, way: str, within_s: float, measured: Callable[[Clocked], I
     start = time.monotonic()
     bench.gauge.watch.until = start + within_s
     try:
-        for _ in measured(Clocked(bench.gauge, bench.row(way, within_s, start))):
+        for _ in measured(bench.clocked(way, within_s, start)):
             if time.monotonic() > start + within_s:
                 return
     except TimeIsUp:
@@ -218,10 +234,12 @@ def run(bench: Bench, way: str, within_s: float, measured: Callable[[Clocked], I
 
 def by_explore(bench: Bench, within_s: float) -> None:
     start = time.monotonic()
-    gauge = Clocked(bench.gauge, bench.row("explore", within_s, start))
+    gauge = bench.clocked("explore", within_s, start)
+
+    ends = {"measuring": 0.7} if bench.exact else {"measuring": 0.6, "tuning": 0.85}
 
     def begin(stage: str) -> None:
-        bench.gauge.watch.until = start + within_s * ({"measuring": 0.6, "tuning": 0.85, "timing": 1.0}[stage])
+        bench.gauge.watch.until = start + within_s * ends.get(stage, 1.0)
 
     def tuner(trials: Sequence[Trial]) -> Tuner | None:
         return tuner_of(trials, bench.linear_bytes, bench.seed)
@@ -250,7 +268,7 @@ def by_choice(bench: Bench, within_s: float, fresh: int) -> None:
     )
 
     def begin(stage: str) -> None:
-        gauge.watch.until = start + within_s * ({"measuring": 0.45, "tuning": 0.6, "timing": 0.7}[stage])
+        gauge.watch.until = start + within_s * ({"measuring": 0.45, "tuning": 0.6}.get(stage, 0.7))
 
     def tuner(trials: Sequence[Trial]) -> Tuner | None:
         return tuner_of(trials, bench.linear_bytes, bench.seed)
@@ -284,9 +302,14 @@ def opened(options: argparse.Namespace) -> Bench:
     asked = options.recipe or explored()
     space = worth_trying(runnable(asked, "cpu", has_calibration=model.calibration is not None), layers, derived)
     linear = sum(each.weight_bytes for each in layers if "Linear" in (each.type, derived.get(each.type)))
-    store = Store(options.out or RESULTS / f"explore-{model.name}.jsonl")
-    store.begin({"model": model.name, "recipes": options.recipe, "every": options.every})
-    return Bench(gauge, space, _families(space, linear), linear, store, options.seed)
+    store = Store(_file(options))
+    store.begin({"model": model.name, "recipes": options.recipe, "every": options.every, "exact": options.exact})
+    return Bench(gauge, space, _families(space, linear), linear, store, options.seed, options.exact)
+
+
+def _file(options: argparse.Namespace) -> Path:
+    found: Path = options.out or RESULTS / f"explore-{options.model}{'-exact' if options.exact else ''}.jsonl"
+    return found
 
 
 def _families(space: Space, linear_bytes: int) -> list[Family]:
@@ -335,17 +358,27 @@ def _runs(rows: Sequence[Row]) -> list[list[Row]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=NAMES)
-    parser.add_argument("way", choices=("exhaustive", "explore", "random", "optuna", "choice", "show"))
+    parser.add_argument("model", choices=dict.fromkeys((*NAMES, *traps.TRAPS)))
+    parser.add_argument("way", choices=WAYS)
     parser.add_argument("--time", type=float, default=120.0, metavar="SECONDS", help="of this call (120)")
     parser.add_argument("--every", type=int, default=6, metavar="N", help="settings of the grid that count (6)")
     parser.add_argument("--recipe", action="append", default=[], help="of the space (default: all)")
     parser.add_argument("--fresh", type=int, default=0, metavar="N", help="fresh runs of what was confirmed")
+    parser.add_argument("--timed", action="store_true", help="`confirmed` gates timed limits, too: on an idle machine")
+    parser.add_argument("--aim", choices=AIMS, default="memory", help="of `confirmed` (memory)")
+    parser.add_argument("--exact", action="store_true", help="nothing is timed: memory, size and drop")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if options.way == "traps":
+        traps.run(options.model, options.seed, options.out or RESULTS / "explore-traps.jsonl")
+        return
+    if options.way == "confirmed":
+        given = {"time_s": options.time, "recipes": options.recipe, "fresh": options.fresh, "timed": options.timed}
+        confirmed.run(options.model, MODELS, options.aim, **given)
+        return
     if options.way == "show":
-        show(Store(options.out or RESULTS / f"explore-{options.model}.jsonl"))
+        show(Store(_file(options)))
         return
     bench = opened(options)
     try:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
+import torch
 
-from benchmarks import common, explore, other_plugins, rounds, scale
+from benchmarks import common, confirmed, explore, other_plugins, rounds, scale, traps
 from benchmarks.common import Row, Store
 from benchmarks.plugin_uses import USES
+from pytest_modelopt.optimizing.apply import optimize
+from pytest_modelopt.optimizing.expression import parse
+from pytest_modelopt.optimizing.recipe import Context
 from tests.reporting.records_by_hand import case, measurement, record
 
 SETTINGS = {"benchmark": "false_alarms", "seed": 1}
@@ -109,3 +115,41 @@ def test_the_page_on_other_plugins_shows_the_rows_that_were_run() -> None:
     assert other_plugins.with_table(page) == page
     assert {row["package"] for row in rows} == {use.package for use in USES}
     assert not [row for row in rows if row["differs"]]
+
+
+def test_of_searches_that_time_nothing_size_is_the_third_figure() -> None:
+    assert explore.place_of({"memory": 0.5, "drop": -0.01, "size": 0.25}) == (0.5, 0.0, 0.25)
+    assert explore.place_of({"memory": 0.5, "drop": 0.0, "size": None}) is None
+
+
+def test_broken_limits_are_counted_apart_from_timed_ones() -> None:
+    kept = {"max_size 4 MiB": "pass", "max_accuracy_drop 1 pp": "pass", "min_speedup 1.3x": "fail"}
+    rows = [{"outcomes": kept}, {"outcomes": kept | {"max_size 4 MiB": "fail"}}]
+    assert confirmed._counted(rows, is_timed=False) == "3 pass, 1 fail"
+    assert confirmed._counted(rows, is_timed=True) == "2 fail"
+    lines = ["    recipes:", "        min_speedup: 1.3x", "        max_size: 4 MiB"]
+    assert [confirmed._is_timed(line) for line in lines] == [False, True, False]
+
+
+@pytest.mark.parametrize("name", ["digits-vit", "spoken-digits", "documents-gpt"])
+def test_a_trap_changes_no_answer_until_its_layer_is_quantized(name: str, one_thread: None) -> None:
+    """Of the models of the example; of the last one, whose other layers cost some answers, too, it is most of them."""
+    trap = traps.TRAPS[name]
+    module, _, function = trap.data.partition(":")
+    data = getattr(importlib.import_module(module), function)()
+    inputs = (data if isinstance(data, torch.Tensor) else data[0])[:100]
+
+    def answers(recipe: str) -> torch.Tensor:
+        model = traps.planted(name)
+        if recipe:
+            model = optimize(model, parse(recipe).steps, Context(inputs[:1], None, 0)).model
+        with torch.no_grad():
+            return cast("torch.Tensor", model(inputs).argmax(1))
+
+    with torch.no_grad():
+        original = trap.load()(inputs).argmax(1)
+    assert torch.equal(answers(""), original)
+    expressions = ("int8-dynamic", f"int8-dynamic(keep='{trap.layer}')")
+    broken, kept = (int((answers(each) != original).sum()) for each in expressions)
+    assert broken >= 6
+    assert kept <= broken // 3

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.cli.arguments import count, seconds
+from pytest_modelopt.cli.arguments import count, reference, seconds
 from pytest_modelopt.cli.exit_codes import INTERRUPTED, PASSED, RED
-from pytest_modelopt.cli.model_options import add_model_options, loaded, model_keys, name_of
+from pytest_modelopt.cli.model_options import REFERENCE, add_model_options, loaded, model_keys, name_of
 from pytest_modelopt.cli.printing import tell
 from pytest_modelopt.limits.catalogue import BUDGET_LIMITS
 
@@ -68,6 +68,13 @@ def add_parser(commands: Commands) -> None:
         action=argparse.BooleanOptionalAction,
         help="try further settings of what nothing dominates (default: unless --recipe says what is tried)",
     )
+    parser.add_argument(
+        "--finetune",
+        type=reference,
+        metavar=REFERENCE,
+        help="the function (model, batches) -> None that trains what is near its limits on answers, tried last "
+        "(default: the one that `finetune=` of the model's recipes names)",
+    )
     parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the files of the chosen variant there")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier calls have measured of the model")
     parser.add_argument(
@@ -118,7 +125,6 @@ def run(options: argparse.Namespace) -> int:
 
 def _model(options: argparse.Namespace, path: Path) -> tuple[BudgetsFile, ModelEntry]:
     """The model, and the file in which it stands, or would stand."""
-    from pytest_modelopt.cli.arguments import reference
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.editing.first_budgets import Head, Outcome, render
     from pytest_modelopt.limits.spelling import did_you_mean
@@ -203,6 +209,25 @@ def _tunes(options: argparse.Namespace) -> bool:
     return not options.recipe if options.tune is None else bool(options.tune)
 
 
+def _training(options: argparse.Namespace, budgets: BudgetsFile, model: ModelEntry) -> str:
+    """The function that trains, `package.module:function`: as the option says it, or as the model's recipes do where
+    they name one and what is tried is left to explore.
+
+    Raises:
+        ValueError: there is nothing to train on.
+    """
+    named = {
+        case.expression.training
+        for case in budgets.cases
+        if case.model.name == model.name and case.expression is not None and case.expression.training
+    }
+    if options.finetune is not None:
+        if model.calibration is None:
+            raise ValueError(f"--finetune {options.finetune}: there is nothing to train on: give --calibration")
+        return str(options.finetune)
+    return named.pop() if len(named) == 1 and model.calibration is not None and not options.recipe else ""
+
+
 def _with_knobs(options: argparse.Namespace, space: Space) -> Space:
     """The space, with the reason where further settings of its recipes cannot be tried."""
     from pytest_modelopt.exploring import tuning
@@ -269,7 +294,9 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
     from pytest_modelopt.exploring.funnel import Search
     from pytest_modelopt.exploring.mixing import Mixing
     from pytest_modelopt.exploring.space import worth_trying
+    from pytest_modelopt.exploring.training import Training
 
+    training = _training(options, gauge.budgets, gauge.model)
     original, layers = _looked(options, gauge)
     took = time.monotonic() - start
     seen = original.observations
@@ -283,7 +310,7 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
         )
     _use(cache, gauge, original)
     tunes = _tunes(options) and tuning.is_installed()
-    ends = _ends(options.time, gauge.time_limit_s, took, tunes=tunes)
+    ends = _ends(options.time, gauge.time_limit_s, took, tunes=tunes, trains=bool(training))
 
     def begin(stage: Part) -> None:
         gauge.watch.until = start + ends[stage]
@@ -295,6 +322,8 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
 
     mixing = Mixing(gauge, cache)
     search = Search(space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin, tuner, mix=mixing)
+    if training:
+        search.train = Training(training)
     search.run()
     gauge.sensitivity = mixing.known(search)
     _require_one_candidate(search, options.time, took)
@@ -346,19 +375,24 @@ def _require_one_candidate(search: Search, whole_s: float, original_s: float) ->
     if search.end == "interrupt":
         raise KeyboardInterrupt
     raise ValueError(
-        f"{format_time(whole_s)} of --time were over before one candidate was measured: the original alone took "
+        f"--time {format_time(whole_s)} is too short for one candidate, of which none was measured: the original took "
         f"{format_time(original_s)}, and a candidate takes about as long; give --time "
         f"{format_time(5 * original_s + 10)} or more"
     )
 
 
-def _ends(whole_s: float, time_limit_s: float, original_s: float, *, tunes: bool) -> dict[Part, float]:
-    """When each part ends, in seconds from the start: time is left for settings, and to measure the finalists anew."""
+def _ends(whole_s: float, time_limit_s: float, original_s: float, *, tunes: bool, trains: bool) -> dict[Part, float]:
+    """When each part ends, in seconds from the start: time is left for settings, for training, and to measure the
+    finalists anew."""
     from pytest_modelopt.exploring.funnel import FINALISTS
 
     anew_s = min(0.4 * whole_s, original_s + FINALISTS * (original_s / 2 + time_limit_s / 4))
     search_s = whole_s - anew_s
-    return {"measuring": (0.6 if tunes else 0.85) * search_s, "tuning": 0.85 * search_s, "timing": search_s}
+    measuring, tuning = (0.6, 0.85) if tunes else (0.85, 0.85)
+    if trains:
+        measuring, tuning = 0.6 * measuring, 0.6 * tuning
+    shares: dict[Part, float] = {"measuring": measuring, "tuning": tuning, "training": 0.85, "timing": 1.0}
+    return {part: share * search_s for part, share in shares.items()}
 
 
 def _write(options: argparse.Namespace, budgets: BudgetsFile, answer: Answer, gauge: GateGauge) -> None:

@@ -74,7 +74,10 @@ def calibration_thin(evidence: Evidence) -> Finding | None:
 def calibration_elsewhere(evidence: Evidence) -> Finding | None:
     """Calibration saw other numbers than are evaluated: the ranges that a static recipe fixes are not theirs."""
     seen, lost = evidence.variant.calibration, evidence.case.drop
-    fixes_ranges = any(recipe.multiplies_int8 and recipe.calibrates for recipe in evidence.recipes)
+    fixes_ranges = any(
+        recipe.multiplies_int8 and recipe.calibrates and not getattr(recipe, "finetune", "")
+        for recipe in evidence.recipes
+    )
     if seen is None or lost is None or lost <= 0 or not fixes_ranges:
         return None
     inputs: list[Row] = []
@@ -211,8 +214,12 @@ def does_not_reload(evidence: Evidence) -> Finding | None:
 
 
 def untrained(evidence: Evidence) -> Finding | None:
-    """Pruned, and not trained afterwards, by a recipe that would do it, with a score that is worse for it."""
-    recipes = [recipe.recipe_name for recipe in evidence.recipes if getattr(recipe, "finetune", None) == ""]
+    """Pruned, and not trained afterwards, by a recipe that would do it, with a score that is worse for it.
+
+    What quantizes could train, too, and is not told so: without training it usually loses little.
+    """
+    pruning = [recipe for recipe in evidence.recipes if recipe.gives is None]
+    recipes = [recipe.recipe_name for recipe in pruning if getattr(recipe, "finetune", None) == ""]
     drop = evidence.case.drop
     if not recipes or drop is None or drop <= 0:
         return None

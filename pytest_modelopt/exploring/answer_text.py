@@ -23,6 +23,7 @@ from pytest_modelopt.exploring.confirming import Confirmed, winner
 from pytest_modelopt.exploring.funnel import FINALISTS, End, Search
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.derived import Derived
+from pytest_modelopt.limits.front import figure
 from pytest_modelopt.reporting.cells import drop_cell
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.case import Case
@@ -80,6 +81,11 @@ def _chosen(answer: Answer) -> Iterator[str]:
         yield _front(answer)
     elif (won := answer.winner) is not None:
         yield _why_it_won(answer, won)
+        if function := won.trial.recipe.training:
+            yield (
+                f"It was trained further by {function}, so its answers are not comparable with those of an original "
+                "that was not; explore tries that last, and only what is near its limits."
+            )
     elif not answer.confirmed and (may := answer.search.holding or answer.search.undecided):
         yield _unconfirmed(answer, may[0])
     elif not answer.confirmed and answer.miss is not None:
@@ -133,7 +139,17 @@ def _why_it_won(answer: Answer, won: Confirmed) -> str:
     among = f"of the {len(holding)} that keep all limits it {_AIMS[search.aim]}"
     if len(holding) < 2:
         among = "no other one is known to keep all limits"
-    return f"`{won.trial.recipe}` won: {among} ({_gains(won.case)}){beside}."
+    return f"`{won.trial.recipe}` won: {among} ({_gains(won.case)}){beside}.{_in_vain(won.case, search.aim)}"
+
+
+def _in_vain(case: Case, aim: Aim) -> str:
+    """That the model as it is would do, where nothing is gained by the aim: of a time for certain."""
+    found = figure(case, aim)
+    if found is None or (found.low if aim == "speedup" else found.middle) < 1:
+        return ""
+    return (
+        f" By {aim} it gains nothing over the model as it is: leave that as it is, or state what you need as a limit."
+    )
 
 
 def _gains(case: Case) -> str:

@@ -82,9 +82,10 @@ class Cache:
             self._lock = None
 
     def forget(self) -> None:
-        """Remove all that was measured of the model."""
+        """Remove all that was measured of the model. A folder is nothing of ours, and is never read."""
         for file in self._files():
-            file.unlink(missing_ok=True)
+            if file.is_symlink() or not file.is_dir():
+                file.unlink(missing_ok=True)
 
     def use(self, model: str | None, data: str | None, work: str, tool: str, environment: Environment) -> None:
         """Take what belongs to this model (the digest of its bytes), data, way of working, versions and machine."""
@@ -135,9 +136,15 @@ class Cache:
         return sum(each is not None and each[0] != self.key for each in found)
 
     def _is_kept(self, recipe: Expression) -> bool:
-        """Not where nobody can tell whether the model or the recipe is still the same."""
+        """Not where nobody can tell whether the model or the recipe is still the same, or what trains it."""
         is_ours = all(type(step) in BUILT_IN for step in recipe.steps)
-        return is_ours and bool(self.key.get("model")) and self.environment is not None and self._lock is not None
+        return (
+            is_ours
+            and not recipe.training
+            and bool(self.key.get("model"))
+            and self.environment is not None
+            and self._lock is not None
+        )
 
     def _is_of_the_model(self, case: Case) -> bool:
         side = case.reference

@@ -35,6 +35,8 @@ class Trial:
     """Whether Optuna proposed this setting. It does so after all recipes of the fixed list were tried."""
     is_out_early: bool = False
     """Whether some of its answers were enough to leave it out."""
+    drop_seen: float | None = None
+    """Of one that was left out so: the drop on these answers, a share of them."""
 
     @property
     def is_whole(self) -> bool:

@@ -5,7 +5,8 @@ that breaks a limit, or whose first answers are certainly too bad, is not measur
 beaten already is not timed: so there is an answer early, and times are spent on what may win.
 
 All recipes come first, in a fixed order, then further settings of the knobs of those that nothing dominates. These are
-proposed by the figures that repeat (memory, size, drop), so a second search of the same seed takes the same way.
+proposed by the figures that repeat (memory, size, drop), so a second search of the same seed takes the same way. What
+is near its limits is trained last, where the project gives a function.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ FINALISTS = 3
 """So many candidates at the most are measured anew: they share the error of each timed limit."""
 NOT_REACHED = "explore ended before"
 End = Literal["done", "time", "interrupt"]
-Part = Literal["measuring", "tuning", "timing"]
+Part = Literal["measuring", "tuning", "training", "timing"]
 """Of a search, each with an end of its own."""
 
 
@@ -107,6 +108,8 @@ class Search:
     """Called once all recipes were tried; None where there is nothing to tune."""
     mix: Callable[[Search], None] = lambda search: None
     """Called once all recipes were measured: it tries some with layers that stay (`mixing.py`)."""
+    train: Callable[[Search], None] = lambda search: None
+    """Called behind all that, before times: it tries some that the project's own function trains (`training.py`)."""
     trials: list[Trial] = field(default_factory=list)
     end: End = "done"
 
@@ -120,6 +123,7 @@ class Search:
             if self.end == "done":
                 self._until_its_end("measuring", lambda: self.mix(self))
             self._until_its_end("tuning", self._tune)
+            self._until_its_end("training", lambda: self.train(self))
             self._until_its_end("timing", self._time_those_that_may_win)
             if self.end == "done" and not self.holding:
                 self._until_its_end("timing", self._complete_the_nearest)
@@ -175,8 +179,8 @@ class Search:
     def _tune(self) -> None:
         """Further settings, until a number of them in a row adds nothing, or there were many."""
         tuner = self.tuner(self.trials)
-        idle = 0
-        while tuner is not None and idle < PATIENCE and len(self.trials) - len(self.recipes) < MOST_TUNED:
+        idle = tuned = 0
+        while tuner is not None and idle < PATIENCE and tuned < MOST_TUNED:
             recipe = tuner.ask()
             trial = next((each for each in self.trials if each.recipe == recipe), None)
             if trial is None:
@@ -184,7 +188,8 @@ class Search:
                 self.trials.append(trial)
             idle += 1
             if trial.case is None:
-                self.tell(f"setting {len(self.trials) - len(self.recipes)}: {recipe}; {self._known()}")
+                tuned += 1
+                self.tell(f"setting {tuned}: {recipe}; {self._known()}")
                 trial = self.trials[trial.order] = self._measured(trial, even_if_broken=False)
                 idle = 0 if self._adds(trial) else idle
             tuner.tell(trial)
@@ -199,11 +204,12 @@ class Search:
 
     def _measured(self, trial: Trial, *, even_if_broken: bool) -> Trial:
         """All of it, or what shows that it cannot win; as it is remembered, where that is enough."""
-        why = ""
+        why, drop_seen = "", None
 
         def goes_on(case: MeasuredCase, stage: Stage | Literal["look"]) -> bool:
-            nonlocal why
+            nonlocal why, drop_seen
             if stage == "look":
+                drop_seen = _drop_of(case)
                 why = "" if even_if_broken else why_out(case, self.limits)
                 return not why
             judged = self.gauge.judge(case)
@@ -219,7 +225,14 @@ class Search:
         case = self.gauge.measure(trial.recipe, goes_on)
         if case.error is None and not why:
             self.memory.put(trial.recipe, case)
-        return replace(trial, case=case, why=why or _why_not_whole(case), is_cached=False, is_out_early=bool(why))
+        return replace(
+            trial,
+            case=case,
+            why=why or _why_not_whole(case),
+            is_cached=False,
+            is_out_early=bool(why),
+            drop_seen=drop_seen if why else None,
+        )
 
     def _may_win(self, trial: Trial) -> bool:
         """Whether the times of a candidate of which all else is known may make it the best of those so far."""
@@ -281,6 +294,12 @@ class Search:
         if held:
             return f"best so far {held[0].recipe}"
         return "none keeps all limits so far" if self.limits else "no limits: the whole front"
+
+
+def _drop_of(case: MeasuredCase) -> float | None:
+    """The drop on the examples of a look, a share of them."""
+    seen = case.agreement
+    return (seen.right_to_wrong - seen.wrong_to_right) / seen.examples if seen is not None and seen.examples else None
 
 
 def _names(trial: Trial) -> list[str]:

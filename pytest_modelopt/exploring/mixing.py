@@ -23,6 +23,7 @@ from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.results.case import Case, MeasuredCase
 from pytest_modelopt.results.layer_costs import LayerCost, LayerGroup
+from pytest_modelopt.results.verdicts import Verdict
 
 MOST_RECIPES = 3
 """So many recipes at the most are mixed, those with the best figures of the aim: each takes some passes a layer."""
@@ -111,4 +112,8 @@ def _dear(cost: LayerCost) -> float:
 
 def _of_answers(case: Case) -> list[str]:
     """The limits on answers that the case breaks."""
-    return [each.limit.name for each in broken(case) if LIMITS[each.limit.name].figure in OF_ANSWERS]
+    return [each.limit.name for each in broken(case) if is_of_answers(each)]
+
+
+def is_of_answers(verdict: Verdict) -> bool:
+    return LIMITS[verdict.limit.name].figure in OF_ANSWERS

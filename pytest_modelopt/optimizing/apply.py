@@ -80,8 +80,12 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
     layers: tuple[LayerCoverage, ...] = ()
     first_call_s, answer = 0.0, None
     for recipe in recipes:
-        torch.manual_seed(context.seed)
         try:
+            model, told_of_training, after = _trained(recipe, model, before, context)
+            if after is not before:
+                original = after if original is before else original.trained(before, after)
+                before = after
+            torch.manual_seed(context.seed)
             applied, layers, first_call_s, answer = _step(recipe, model, before, context, counted)
         except RecipeError as error:
             told = explained(error, recipe.recipe_name, sealed, did_nothing=isinstance(error, RecipeDidNothing))
@@ -91,7 +95,7 @@ def optimize(model: nn.Module, recipes: Sequence[Recipe], context: Context) -> O
             raise told from (error if str(told).startswith(str(error)) else None)
         reached |= applied.reached or frozenset()
         unlike_class = {author_name(name): why for name, why in applied.unlike_class.items()}
-        notes = (*taken, *applied.notes) if of_linear and recipe is of_linear[0] else applied.notes
+        notes = (*(taken if of_linear and recipe is of_linear[0] else ()), *applied.notes, *told_of_training)
         changed_bytes = sum(layer.changed_bytes for layer in layers)
         steps.append(RecipeStep(recipe.canonical(), changed_bytes, before.weight_bytes, notes, unlike_class))
         if before is not original:
@@ -109,6 +113,21 @@ def _refuse_unfit(recipe: Recipe, context: Context) -> None:
     reason = recipe.missing() or recipe.unfit(context.device)
     if reason:
         raise RecipeError(reason)
+
+
+def _trained(
+    recipe: Recipe, model: nn.Module, before: Snapshot, context: Context
+) -> tuple[nn.Module, tuple[str, ...], Snapshot]:
+    """The model after a training that comes before the recipe, the notes on it, and the weights from there on."""
+    if not recipe.calibrates or not before.weights:
+        return model, (), before
+    context = with_kept(recipe, model, context)
+    keeping = Keeping(recipe, model, context)
+    trained, notes = recipe.train(model, context)
+    if not notes:
+        return model, (), before
+    keeping.check(compare(before, trained))
+    return trained, notes, snapshot(trained)
 
 
 def _step(

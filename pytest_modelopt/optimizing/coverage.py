@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.bits import Bits, bits_of
@@ -58,6 +58,19 @@ class Snapshot:
     @property
     def weight_bytes(self) -> int:
         return sum(weight.nbytes for weight in self.weights)
+
+    def trained(self, before: Snapshot, after: Snapshot) -> Snapshot:
+        """The same with the weights as a training has left them, which `before` and `after` were taken around: of
+        those that it found as they are here."""
+        found = {weight.name: weight.bits for weight in before.weights}
+        left = {weight.name: weight.bits for weight in after.weights}
+        weights = (
+            replace(weight, bits=left.get(weight.name, weight.bits))
+            if weight.name in found and weight.bits.are(found[weight.name])
+            else weight
+            for weight in self.weights
+        )
+        return replace(self, weights=tuple(weights))
 
     def layers(self) -> tuple[tuple[str, str, int], ...]:
         """(name, type, weight bytes) of each module that owns weights, in the model's order."""

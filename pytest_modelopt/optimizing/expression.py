@@ -28,6 +28,8 @@ __all__ = ["Expression", "RecipeError", "canonical_text", "parse", "step_texts"]
 Value = int | float | bool | str
 
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\Z")
+_MOST_HINTS = 6
+"""Recipes that are named because they have a parameter which another one lacks."""
 _LONGEST_NUMBER = 300
 """Characters of a whole number: of thousands, Python makes none."""
 WHOLE_NUMBER = re.compile(r"[+-]?\d+\Z")
@@ -89,6 +91,21 @@ class Expression:
                 for step in self.steps
             ]
         )
+
+    def trained_by(self, function: str) -> Expression | None:
+        """The same, of which the last step that can has `package.module:function` train the model; None where none can,
+        or one does already."""
+        can = [number for number, step in enumerate(self.steps) if "finetune" in type(step).model_fields]
+        if not can or self.training:
+            return None
+        steps = list(self.steps)
+        steps[can[-1]] = steps[can[-1]].model_copy(update={"finetune": function})
+        return Expression.of(steps)
+
+    @property
+    def training(self) -> str:
+        """The function of the project that trains the model, as `package.module:function`; '' where none does."""
+        return next(filter(None, (getattr(step, "finetune", "") for step in self.steps)), "")
 
     def __str__(self) -> str:
         """As a budgets file states it, with blanks around `+`."""
@@ -219,13 +236,20 @@ def _arguments(arguments: str, recipe_class: type[Recipe], text: str) -> Iterato
             raise RecipeError(_positional_message(key, recipe_class))
         if key not in parameters:
             takes = f"{name} takes {_listed(parameters)}" if parameters else f"{name} takes no parameters"
-            raise RecipeError(f"{name} has no parameter {key!r}{_nearest(key, parameters)}; {takes}")
+            near = _nearest(key, parameters) or _taken_by(key)
+            raise RecipeError(f"{name} has no parameter {key!r}{near}; {takes}")
         if key in seen:
             raise RecipeError(f"{name} is given {key!r} twice in {text!r}")
         if not value:
             raise RecipeError(f"{key!r} of {name} has no value in {text!r}")
         seen.add(key)
         yield key, _value(value, key, name)
+
+
+def _taken_by(key: str) -> str:
+    """Which recipes have the parameter that another one lacks; '' where none has, or too many to be a hint."""
+    having = [name for name, recipe in RECIPES.items() if key in recipe.model_fields]
+    return f", which {_listed(having)} take{'s' if len(having) == 1 else ''}" if 0 < len(having) <= _MOST_HINTS else ""
 
 
 def _positional_message(value: str, recipe_class: type[Recipe]) -> str:

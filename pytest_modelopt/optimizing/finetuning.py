@@ -6,7 +6,7 @@ import importlib
 import random
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -54,9 +54,9 @@ def finetune(model: nn.Module, recipe: str, name: str, context: Context) -> tupl
     function = _imported(recipe, name)
     _seed(context.seed)
     model.train()
-    kept = [each for module in context.kept for each in module.parameters(recurse=False) if each.requires_grad]
+    kept = _trainable(model, context.kept)
     try:
-        for parameter in kept:
+        for parameter in kept.values():
             parameter.requires_grad_(False)
         with torch.enable_grad():
             returned = function(model, context.training)
@@ -66,19 +66,28 @@ def finetune(model: nn.Module, recipe: str, name: str, context: Context) -> tupl
             f"function(model, batches), where batches() gives (inputs, targets)"
         ) from error
     finally:
-        for parameter in kept:
+        for parameter in kept.values():
             parameter.requires_grad_(True)
     if returned is not None and not isinstance(returned, torch.nn.Module):
         raise RecipeError(
             f"{recipe}: finetune {name} returned a {type(returned).__name__}; it trains the model in place and "
             f"returns None, or returns a model"
         )
-    model = model if returned is None else returned
+    if returned is not None:
+        model = returned
+        for own_name, parameter in model.named_parameters():  # of a copy, say of the best epoch
+            parameter.requires_grad_(parameter.requires_grad or own_name in kept)
     clear_gradients(model)
     return model.eval(), (
         f"the variant was trained further by {name}: its accuracy is not comparable with that of an original that was "
         f"not"
     )
+
+
+def _trainable(model: nn.Module, modules: Collection[nn.Module]) -> dict[str, nn.Parameter]:
+    """The parameters of these modules that need a gradient, by name."""
+    own = {id(each) for module in modules for each in module.parameters(recurse=False)}
+    return {name: each for name, each in model.named_parameters() if id(each) in own and each.requires_grad}
 
 
 def _imported(recipe: str, name: str) -> Callable[[nn.Module, Any], Any]:

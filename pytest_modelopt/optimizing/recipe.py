@@ -129,6 +129,16 @@ class Recipe(BaseModel):
             RecipeError: if the recipe cannot be applied to this model on this machine.
         """
 
+    def train(self, model: nn.Module, context: Context) -> tuple[nn.Module, tuple[str, ...]]:
+        """The model trained for what `apply` makes of it, where the recipe is told to, and notes on that.
+
+        What the recipe changes is counted from there on. A recipe that trains afterwards does so in `apply`.
+
+        Raises:
+            RecipeError: if it cannot be trained.
+        """
+        return model, ()
+
     @property
     def calibrates(self) -> bool:
         """Whether it needs calibration data with these parameters."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import re
+from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
@@ -14,7 +15,7 @@ from pytest_modelopt.cli import explore
 from pytest_modelopt.cli.judged_records import read_judged
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.config.loader import load_budgets
-from pytest_modelopt.exploring import funnel
+from pytest_modelopt.exploring import funnel, mixing
 from pytest_modelopt.optimizing.apply import RecipeDidNothing, optimize
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context
@@ -38,6 +39,15 @@ def data():
     inputs = torch.randn(3000, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         return inputs, load_planted()(inputs).argmax(1)
+
+def more():
+    inputs = torch.randn(64, 64, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        return inputs, load_planted()(inputs).argmax(1)
+
+def tune(model, batches):
+    """Trains nothing: whatever it is given stays near its limit."""
+    assert next(batches())[1].tolist() == more()[1].tolist()
 
 def guesses():
     return data()[0], torch.arange(3000) % 7
@@ -84,7 +94,7 @@ def test_it_chooses_what_an_exhaustive_search_finds_and_goes_on_from_there(
     assert min(found, key=lambda text: found[text][0]) == "low-rank(ratio=0.01)"  # smaller, and wrong
 
     limit = ["--max-accuracy-drop", "10pp", "--time", "5min", "--time-limit", "1 s", "--aim", "size", *ASKED]
-    limit += ["--export", "dist"]
+    limit += ["--export", "dist", "--calibration", "planted_shop:more"]
     assert main(["explore", "planted_shop:load_planted", "--data", "planted_shop:data", "--write", *limit]) == 0
     told = capsys.readouterr().out
     # 299,527 numbers, and 298,496 products of them
@@ -120,15 +130,23 @@ def test_it_chooses_what_an_exhaustive_search_finds_and_goes_on_from_there(
     assert "<svg" in (shop.path / "modelopt-report" / "explore.svg").read_text(encoding="utf-8")
 
     monkeypatch.setattr(funnel, "MOST_TUNED", 2)
-    again = ["explore", "planted", "--write", "--max-accuracy-drop", "10pp", "--time-limit", "1 s", "--aim", "size"]
+    monkeypatch.setattr(mixing, "MOST_RECIPES", 0)
+    again = ["explore", "planted", "--write", "--max-accuracy-drop", "20pp", "--time-limit", "1 s", "--aim", "size"]
     settings = ["--recipe", "int8-dynamic", "--recipe", "low-rank(ratio=0.01)", "--tune"]
-    assert main([*again, *settings, "--min-speedup", "0.1x"]) == 0
+    near = ["--recipe", "low-rank(ratio=0.12)", "--finetune", "planted_shop:tune"]
+    assert main([*again, *settings, *near, "--min-speedup", "0.1x"]) == 0
     told = capsys.readouterr().out
     assert "chosen part (earlier)" in told  # its times are new: nobody asked for them before
     # the one that breaks a limit may keep it by another setting: two of these are tried
-    tuned = [line for line in told.splitlines() if re.match(r">?\s*low-rank\(", line) and "(ratio=0.01)" not in line]
+    rows = [line for line in told.splitlines() if re.match(r">?\s*low-rank\(", line)]
+    tuned = [line for line in rows if not re.search(r"\(ratio=0\.(01|12)\b", line)]
     more = re.search(r"and (\d+) further settings of these recipes", told)
     assert len(tuned) + (int(more[1]) if more is not None else 0) == 2
+    # 7 pp beyond its limit, and smaller than what holds: it is trained, and then no better; 50 pp beyond is not near
+    trained = [line.split()[-4:] for line in rows if "finetune='planted_shop:tune'" in line]
+    plain = [line.split()[-4:] for line in rows if "(ratio=0.12) " in line]
+    assert trained == plain
+    assert len(plain) == 1
     assert f"{file}: int8-dynamic was added to planted, with limits that hold\n" in told
     assert [each.recipe for each in load_budgets(file, relative_to=shop.path).cases] == [best, "int8-dynamic"]
 
@@ -141,10 +159,10 @@ def test_a_time_too_short_for_one_candidate_is_told(
     assert (
         "1 ms of --time were over before the original was measured, which is the first step" in capsys.readouterr().err
     )
-    monkeypatch.setattr(explore, "_ends", lambda *times, tunes: {"measuring": 0.0, "tuning": 0.0, "timing": 0.0})
+    monkeypatch.setattr(explore, "_ends", lambda *times, **parts: defaultdict(float))
     assert main([*call, "--time", "1 min"]) == 2
     told = capsys.readouterr().err
-    assert "1 min of --time were over before one candidate was measured: the original alone took " in told
+    assert "--time 1 min is too short for one candidate, of which none was measured: the original took " in told
     assert "s, and a candidate takes about as long; give --time " in told
 
 

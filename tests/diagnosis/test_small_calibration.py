@@ -99,5 +99,6 @@ def test_evaluated_numbers_in_a_small_part_of_what_calibration_saw() -> None:
 def test_where_nothing_was_lost_or_no_range_is_fixed_it_is_no_fault() -> None:
     assert rules(lost((SHIFTED,), score=0.975)) == []
     assert rules(lost((SHIFTED,), recipe="prune-structured(ratio=0.5)")) == ["untrained"]
+    assert rules(lost((SHIFTED,), recipe="int8-dynamic(finetune='shop:train')")) == []
     assert rules(lost(())) == []
     assert rules(lost((replace(SHIFTED, seen=(1.0, 1.0)),))) == []

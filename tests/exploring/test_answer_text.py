@@ -65,6 +65,16 @@ def test_memory_of_fresh_processes_has_a_mark_of_its_own() -> None:
     assert mark not in told(candidate(A, memory=2), plain)
 
 
+def test_where_the_winner_gains_nothing_by_the_aim_the_model_as_it_is_would_do() -> None:
+    said = (
+        " By memory it gains nothing over the model as it is: leave that as it is, or state what you need as a limit."
+    )
+    only_drop = limits(max_accuracy_drop="1 pp")
+    for memory, is_said in ((8, True), (9, True), (7.9, False)):
+        cases = (candidate(A, memory=memory, size=2), candidate(B, memory=10))
+        assert (said in told(*cases, bounds=only_drop, anew={0: cases[0]})) is is_said
+
+
 def test_the_winner_is_told_with_its_confirmed_figures_beside_what_was_promised() -> None:
     text = told(
         candidate(A, memory=2),

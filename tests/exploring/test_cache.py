@@ -141,7 +141,10 @@ def test_two_explorations_of_a_model_do_not_run_at_once(cache: Cache) -> None:
     cache.close()
     second.open()
     assert used(second).get(INT8) is not None
+    (second.folder / "a folder.json").mkdir()  # nothing of ours
+    (second.folder / "dead.json").symlink_to("nowhere")
     second.forget()
+    assert [each.name for each in second.folder.iterdir()] == ["a folder.json"]
     assert second.get(INT8) is None
     second.close()
 
@@ -160,3 +163,9 @@ def test_each_model_of_each_project_has_a_folder_in_the_users_cache(
     folders = {folder_of(tmp_path / project, model) for project in ("a", "b") for model in ("m", "n")}
     assert len(folders) == 4
     assert {folder.parent for folder in folders} == {tmp_path / "pytest-modelopt" / "explore"}
+
+
+def test_what_a_function_of_the_project_has_trained_is_not_kept(cache: Cache) -> None:
+    """Its code may be another one the next time."""
+    for text, is_kept in (("int8-dynamic", True), ("int8-dynamic(finetune='shop.training:tune')", False)):
+        assert (cache.beside(parse(text), "sensitivity 1") is not None) == is_kept

@@ -91,7 +91,7 @@ def looked(*others: Case) -> tuple[Search, Looking]:
 def test_the_search_leaves_it_out_with_the_reason_and_tries_other_settings_of_it() -> None:
     search, gauge = looked(candidate("int8-dynamic", memory=4))
     bad = search.trials[0]
-    assert bad.is_out_early
+    assert (bad.is_out_early, bad.drop_seen) == (True, 50 / 64)
     assert bad.why.startswith("64 examples, drawn at random, show at least ")
     assert bad.why.endswith(": it breaks max_accuracy_drop 1 pp")
     assert list(gauge.asked) == ["int8-dynamic"]

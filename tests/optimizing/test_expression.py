@@ -48,7 +48,12 @@ def test_texts_with_the_same_meaning_have_one_spelling(text: str, spelling: str)
         ("squeeze", "unknown recipe 'squeeze'; the recipes are int8-dynamic, "),
         ("int8_static", "did you mean 'int8-static'?"),
         ("low-rank(rato=0.5)", "low-rank has no parameter 'rato'; did you mean 'ratio'?; low-rank takes ratio"),
-        ("int8-dynamic(bits=4)", "int8-dynamic has no parameter 'bits'; int8-dynamic takes keep"),
+        ("int8-dynamic(bits=4)", "int8-dynamic has no parameter 'bits'; int8-dynamic takes finetune, keep"),
+        (
+            "int8-static(finetune='a:b')",
+            "int8-static has no parameter 'finetune', which int8-dynamic, int8-weight-only, torchao-int8-dynamic, "
+            "torchao-int8-weight-only, prune-structured, low-rank take; int8-static takes batches, keep",
+        ),
         ("channels-last(bits=4)", "channels-last takes no parameters"),
         ("prune-unstructured(0.5)", "given by name: write prune-unstructured(ratio=0.5)"),
         ("low-rank(ratio)", "'ratio' of low-rank has no value: write low-rank(ratio=0.5)"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_modelopt.optimizing.bisection import Replacing, in_words
@@ -18,15 +19,18 @@ from pytest_modelopt.optimizing.describe import (
 from pytest_modelopt.optimizing.fused_path import turn_off_fused_path
 from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior
 from pytest_modelopt.optimizing.quantization import torch_ao
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe, RecipeError
+from pytest_modelopt.optimizing.quantization.aware_training import TrainsQuantized
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form, RecipeError
 from pytest_modelopt.optimizing.sharing import tied_parameters
 from pytest_modelopt.results.figures import format_bytes
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from pytest_modelopt.optimizing.quantization.aware_training import Converter
 
-class Int8Dynamic(LayerRecipe):
+
+class Int8Dynamic(TrainsQuantized):
     """Int8 weights for Linear, LSTM, GRU, the recurrent cells and EmbeddingBag; activations are quantized call by call,
     but for those of EmbeddingBag, which adds up rows in floating point."""
 
@@ -40,18 +44,35 @@ class Int8Dynamic(LayerRecipe):
     def apply(self, model: nn.Module, context: Context) -> Applied:
         quantization = torch_ao.load("torch.ao.quantization", self.recipe_name)
         _, notes = torch_ao.ensure_engine(self.recipe_name)
+        chosen, kept, own = self._plan(model, context)
+        replacing = Replacing(model, context.example_inputs, lambda module: _packed(quantization, module))
+        with torch_ao.quiet():
+            kept |= replacing.replace([(module,) for module in chosen])
+        model = replacing.model
+        notes += (*in_words(kept, modules_in_words, "left as they are"), *_left_in_float(model, {*kept, *context.kept}))
+        return Applied(model, (*notes, *turn_off_fused_path(model)), unlike_class=named(model, own))
+
+    def to_quantize(self, model: nn.Module, context: Context) -> tuple[Sequence[nn.Module], Converter]:
+        quantization = torch_ao.load("torch.ao.quantization", self.recipe_name)
+        torch_ao.ensure_engine(self.recipe_name)
+
+        def packed(module: nn.Module) -> nn.Module:
+            if getattr(module, "dropout", 0):
+                raise RecipeError("torch's packed form draws its dropout otherwise, so that gradients would not fit")
+            return _packed(quantization, module)
+
+        return self._plan(model, context)[0], packed
+
+    def _plan(
+        self, model: nn.Module, context: Context
+    ) -> tuple[list[nn.Module], dict[nn.Module, str], dict[nn.Module, str]]:
+        """The modules to pack, those that stay with the reason, and of these the ones unlike their class."""
         candidates = context.free(of_classes(model, self.changes))
         tied = tied_parameters(model)
         own = own_behavior(model, context.example_inputs, candidates)
         kept = dict(own)
         kept |= {module: why for module in candidates if module not in kept and (why := _reason_to_keep(module, tied))}
-        chosen = [(module,) for module in candidates if module not in kept]
-        replacing = Replacing(model, context.example_inputs, lambda module: _packed(quantization, module))
-        with torch_ao.quiet():
-            kept |= replacing.replace(chosen)
-        model = replacing.model
-        notes += (*in_words(kept, modules_in_words, "left as they are"), *_left_in_float(model, {*kept, *context.kept}))
-        return Applied(model, (*notes, *turn_off_fused_path(model)), unlike_class=named(model, own))
+        return [module for module in candidates if module not in kept], kept, own
 
 
 def _packed(quantization: Any, module: nn.Module) -> nn.Module:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from pytest_modelopt.optimizing.bisection import Replacing, in_words
 from pytest_modelopt.optimizing.describe import modules_in_words, own_bytes, total_bytes, type_name, types_in_words
 from pytest_modelopt.optimizing.fused_path import turn_off_fused_path
 from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior
-from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe
+from pytest_modelopt.optimizing.quantization.aware_training import TrainsQuantized
+from pytest_modelopt.optimizing.recipe import Applied, Context, Form
 from pytest_modelopt.optimizing.sharing import holders, same_view
 from pytest_modelopt.results.figures import format_bytes
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from pytest_modelopt.optimizing.quantization.aware_training import Converter
     from pytest_modelopt.optimizing.quantization.int8_weight_only_module import Int8Rows
 
 IN_BLOCKS = ("Linear", "Embedding", "EmbeddingBag")
@@ -41,7 +43,7 @@ BYTES_OF_A_SCALE = 4
 SHARED = "another module shares their weight and keeps it in floating point"
 
 
-class Int8WeightOnly(LayerRecipe):
+class Int8WeightOnly(TrainsQuantized):
     """Store weights in int8 with one float scale per row, symmetric; activations and arithmetic stay in floating point.
 
     A row is what makes one output: an output channel, a gate's unit, a word of an Embedding.
@@ -68,6 +70,9 @@ class Int8WeightOnly(LayerRecipe):
             *_cost_notes(plan.chosen, sizes, matrices),
         )
         return Applied(model, (*notes, *turn_off_fused_path(model)), unlike_class=named(model, plan.own))
+
+    def to_quantize(self, model: nn.Module, context: Context) -> tuple[Sequence[nn.Module], Converter]:
+        return _Plan(model, context).chosen, lambda module: _int8(module, {})
 
 
 class _Plan:
@@ -113,38 +118,36 @@ class _Plan:
                     others = [other for weight in _weights(one).values() for other in self._holders[id(weight)]]
                     sharing += [other for other in dict.fromkeys(others) if other not in sharing]
                 units.append(tuple(sharing))
-        replacing = Replacing(self._model, self._inputs, self._int8)
+        replacing = Replacing(self._model, self._inputs, lambda module: _int8(module, self._rows))
         self.kept |= replacing.replace(units)
         self.chosen = [module for module in self.chosen if module not in self.kept]
         return replacing.model
 
-    def _int8(self, module: nn.Module) -> nn.Module:
-        """The int8 form of a module."""
-        from torch import nn
 
-        from pytest_modelopt.optimizing.quantization.int8_weight_only_module import (
-            Int8Embedding,
-            Int8EmbeddingBag,
-            Int8Linear,
-            Int8Rebuilt,
-        )
+def _int8(module: nn.Module, rows: dict[Hashable, Int8Rows]) -> nn.Module:
+    """The int8 form of a module. `rows` has one object for each weight, whoever shares it."""
+    from torch import nn
 
-        quantized = {name: self._quantized(weight) for name, weight in _weights(module).items()}
-        if isinstance(module, nn.Linear):
-            return Int8Linear(module, quantized["weight"])
-        if isinstance(module, nn.Embedding):
-            return Int8Embedding(module, quantized["weight"])
-        if isinstance(module, nn.EmbeddingBag):
-            return Int8EmbeddingBag(module, quantized["weight"])
-        return Int8Rebuilt(module, quantized)
+    from pytest_modelopt.optimizing.quantization.int8_weight_only_module import (
+        Int8Embedding,
+        Int8EmbeddingBag,
+        Int8Linear,
+        Int8Rebuilt,
+        Int8Rows,
+    )
 
-    def _quantized(self, weight: torch.Tensor) -> Int8Rows:
-        """One object for each weight, whoever shares it."""
-        from pytest_modelopt.optimizing.quantization.int8_weight_only_module import Int8Rows
-
-        if same_view(weight) not in self._rows:
-            self._rows[same_view(weight)] = Int8Rows(weight)
-        return self._rows[same_view(weight)]
+    quantized: dict[str, Int8Rows] = {}
+    for name, weight in _weights(module).items():
+        if same_view(weight) not in rows:
+            rows[same_view(weight)] = Int8Rows(weight)
+        quantized[name] = rows[same_view(weight)]
+    if isinstance(module, nn.Linear):
+        return Int8Linear(module, quantized["weight"])
+    if isinstance(module, nn.Embedding):
+        return Int8Embedding(module, quantized["weight"])
+    if isinstance(module, nn.EmbeddingBag):
+        return Int8EmbeddingBag(module, quantized["weight"])
+    return Int8Rebuilt(module, quantized)
 
 
 def _candidates(model: nn.Module) -> list[nn.Module]:

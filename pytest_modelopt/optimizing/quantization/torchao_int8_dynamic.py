@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from pytest_modelopt.optimizing import cpu_flags
+from pytest_modelopt.optimizing.quantization.aware_training import TrainsQuantized
 from pytest_modelopt.optimizing.quantization.torchao_tensors import TorchaoRecipe
 from pytest_modelopt.optimizing.recipe import Context
 
 
-class TorchaoInt8Dynamic(TorchaoRecipe):
+class TorchaoInt8Dynamic(TorchaoRecipe, TrainsQuantized):
     """Int8 weights with a scale per output, int8 activations with a scale per row, through torchao's Int8Tensor."""
 
     recipe_name: ClassVar[str] = "torchao-int8-dynamic"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from pytest_modelopt.optimizing.quantization.aware_training import TrainsQuantized
 from pytest_modelopt.optimizing.quantization.torchao_tensors import TorchaoRecipe
 from pytest_modelopt.optimizing.recipe import Context
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.optimizing.quantization.torchao_tensors import Layer
 
 
-class TorchaoInt8WeightOnly(TorchaoRecipe):
+class TorchaoInt8WeightOnly(TorchaoRecipe, TrainsQuantized):
     """Int8 weights with a scale per row, or for each `group` of weights in a row, through torchao's Int8Tensor.
 
     A row is what makes one output, or the vector of one word. Activations stay in floating point.

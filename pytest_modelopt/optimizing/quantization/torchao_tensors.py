@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from pytest_modelopt.optimizing.quantization.aware_training import Converter
+
     Layer: TypeAlias = nn.Linear | nn.Embedding
 
 
@@ -59,6 +61,16 @@ class TorchaoRecipe(LayerRecipe):
         if quantizer.quantized:
             notes += (_bits(quantizer.quantized), *self.cost_notes(context))
         return Applied(model, (*notes, *turn_off_fused_path(model)), unlike_class=named(model, quantizer.own))
+
+    def to_quantize(self, model: nn.Module, context: Context) -> tuple[Sequence[nn.Module], Converter]:
+        """For recipes of it that train (`aware_training.py`)."""
+        config = self.config(context)
+
+        def quantized(layer: Any) -> nn.Module:
+            _quantize(layer, config)
+            return layer  # type: ignore[no-any-return]
+
+        return list(_Quantizer(model, self, context).quantized), quantized
 
 
 class _Quantizer:
