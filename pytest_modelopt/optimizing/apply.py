@@ -151,6 +151,10 @@ def _tied_notes(recipe: Recipe, before: Snapshot, unchanged: set[str]) -> list[s
 
 def _apply(recipe: Recipe, model: nn.Module, context: Context) -> Applied:
     try:
+        if context.step is not None and recipe.gives == "runtime":
+            from pytest_modelopt.optimizing.runtimes.exporting_steps import export_steps
+
+            return export_steps(recipe, model, context)
         if not recipe.one_step:
             return recipe.apply(model, context)
         with one_step(model, context.example_inputs) as notes:

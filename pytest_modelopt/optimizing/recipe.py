@@ -7,7 +7,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -16,6 +16,9 @@ from pytest_modelopt.optimizing.calling import Inputs
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    Step: TypeAlias = Callable[[torch.Tensor, Any], tuple[torch.Tensor, Any]]
+    """(ids, cache) -> (logits of the last position, cache); the first cache is None."""
 
 Layer = TypeVar("Layer", bound="nn.Module")
 BARE_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
@@ -43,6 +46,8 @@ class Context:
     `training` makes the batches of calibration with their targets, for recipes that train: a tensor, or a list with one
     entry per example.
     `kept` are the modules that `keep` names, with all within them and all that shares their weights (`LayerRecipe`).
+    `step` makes the function (ids, cache) -> (logits, cache) of a model that is called so; None: it has no cache.
+    `others` are further inputs on which a converted program must answer as the model does.
     """
 
     example_inputs: Inputs
@@ -53,6 +58,8 @@ class Context:
     batches: Callable[[], Iterable[Inputs]] = tuple
     training: Callable[[], Iterator[tuple[Inputs, torch.Tensor | list[Any]]]] | None = None
     kept: frozenset[nn.Module] = frozenset()
+    step: Callable[[nn.Module], Step] | None = None
+    others: tuple[Inputs, ...] = ()
 
     def free(self, modules: Iterable[Layer]) -> list[Layer]:
         """Those of `modules` that may be changed, in order."""

@@ -167,6 +167,10 @@ class CalledVariant:
         generation = self._variant.generation
         return model if generation is None else WholeCall(Step(model, self._function), generation.prompt)
 
+    def _step_of(self) -> Callable[[nn.Module], Callable[..., Any]] | None:
+        """Makes the steps of a model as exporters trace them."""
+        return None if self._variant.generation is None else lambda model: Step(model, self._function).plain
+
     def _step_function(self) -> Callable[..., Any] | None:
         """The project's own function that makes one step."""
         generation = self._variant.generation

@@ -53,8 +53,7 @@ class Step:
             VariantError: the model failed, or returned something else.
         """
         try:
-            logits, cache = self._made(ids, cache)
-            return (logits[:, -1] if logits.ndim == 3 else _checked(logits, ids)), cache
+            return self.plain(ids, cache)
         except VariantError:
             raise
         except Exception as error:
@@ -63,6 +62,11 @@ class Step:
                 f"to {int(ids.max())} {'without a cache' if cache is None else 'with a cache'}: "
                 f"{error_text(error)}{self._told_rows(error)}"
             ) from error
+
+    def plain(self, ids: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+        """The same, and whatever the model raises: for exporters, which give tensors without numbers."""
+        logits, cache = self._made(ids, cache)
+        return (logits[:, -1] if logits.ndim == 3 else _checked(logits, ids)), cache
 
     def _made(self, ids: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
         if self._kind == "transformers":

@@ -34,7 +34,7 @@ from pytest_modelopt.measuring.worker.settings import chosen, settings
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.optimizing.runtimes.program_file_module import ITS_OWN
-from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
+from pytest_modelopt.optimizing.runtimes.runtime_module import HoldsPrograms
 from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
 from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.measurement import Coverage
@@ -226,10 +226,11 @@ class LoadedVariant(CalledVariant):
         assert self._variant.recipe is not None
         recipes = self._variant.recipe.steps
         self._set_threads()
-        if self._variant.generation is not None:
+        if self._variant.generation is not None and self._part() is not None:
             require_steps_after(recipes)
         loading.seed_everything(self._variant.seed)
-        context = replace(self._context(), calibration=self._data.calibration(), training=self._data.training())
+        drawn, trained = self._data.calibration(), self._data.training()
+        context = replace(self._context(), calibration=drawn, training=trained, step=self._step_of())
         try:
             part = self._part()
             done = optimized(self.model, recipes, context, part)
@@ -287,7 +288,7 @@ class LoadedVariant(CalledVariant):
 def _nothing_to_compare(model: nn.Module, coverage: Coverage) -> tuple[str, bool]:
     """Why nobody can say what a recipe changed, where hardly anything of the weights is left in tensors, '' else; and
     whether hardly anything is left in other memory, too. One bit for each float would be more."""
-    if isinstance(model, RuntimeModule):  # knows what its program holds
+    if isinstance(model, HoldsPrograms):  # knows what its program holds
         return "", False
     try:
         walk = tensor_meter.Walk(model, passes_runtimes=True)
