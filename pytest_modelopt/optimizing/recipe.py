@@ -117,6 +117,8 @@ class Recipe(BaseModel):
     """Whether it takes an exported program (torch.export) as it is."""
     one_step: ClassVar[bool] = False
     """Whether it follows the forward pass, in which a decoder must then keep and return no cache."""
+    fixes_sizes: ClassVar[bool] = False
+    """Whether its variants take inputs of the sizes of the example inputs only, which a cache that grows has not."""
     int8_products: ClassVar[bool] = False
     """Whether its variants multiply int8 numbers, and not only store them."""
     changes: ClassVar[tuple[str, ...]] = ()

@@ -15,6 +15,7 @@ from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker.bench import Bench
 from pytest_modelopt.optimizing.expression import parse
+from pytest_modelopt.optimizing.runtimes.exported_step_module import ExportedStep
 from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.metric import MetricSpec
 from tests.measuring import generating
@@ -87,6 +88,21 @@ def test_the_cache_is_counted_in_the_form_in_which_the_model_keeps_it(recipe: st
     memory = bench(recipe=recipe).memory()
     assert memory.call is not None
     assert memory.call.cache_bytes == 2 * LAYERS * 2 * (PROMPT + NEW) * WIDTH * of_number
+
+
+@pytest.mark.parametrize("recipe", ["onnxruntime-int8-dynamic", "openvino"])
+def test_a_step_is_exported_once_with_its_cache_object(recipe: str) -> None:
+    """One program makes the prompt, too, with an empty cache; int8 changes little of so small a model."""
+    if missing := parse(recipe).steps[0].missing():
+        pytest.skip(missing)
+    made = bench(recipe=recipe)
+    assert isinstance(made.model, ExportedStep)
+    assert list(made.model.programs()) == ["step"]
+    with torch.inference_mode():
+        log = gpt2()(IDS).logits[:, PROMPT - 1 : -1].double().log_softmax(dim=-1)
+    losses = -log.gather(2, IDS[:, PROMPT:, None])
+    close = 1e-4 if recipe == "openvino" else 0.01
+    assert made.score().score == pytest.approx(math.exp(float(losses.mean())), rel=close)
 
 
 def test_a_cache_is_not_the_next_calls() -> None:

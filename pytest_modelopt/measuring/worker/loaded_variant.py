@@ -24,7 +24,7 @@ from pytest_modelopt.measuring.worker.called_variant import CalledVariant
 from pytest_modelopt.measuring.worker.changed_part import called_as, optimized, part_of
 from pytest_modelopt.measuring.worker.content_digest import content_digest, sources_digest
 from pytest_modelopt.measuring.worker.data import labels
-from pytest_modelopt.measuring.worker.generation import require_steps_after, told_of
+from pytest_modelopt.measuring.worker.generation import require_whole, told_of
 from pytest_modelopt.measuring.worker.given_inputs import Given
 from pytest_modelopt.measuring.worker.memory import tensor_meter
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import Metric, make_metric
@@ -226,8 +226,8 @@ class LoadedVariant(CalledVariant):
         assert self._variant.recipe is not None
         recipes = self._variant.recipe.steps
         self._set_threads()
-        if self._variant.generation is not None and self._part() is not None:
-            require_steps_after(recipes)
+        if self._variant.generation is not None and self._variant.optimize:
+            require_whole(recipes, self._variant.optimize)
         loading.seed_everything(self._variant.seed)
         drawn, trained = self._data.calibration(), self._data.training()
         context = replace(self._context(), calibration=drawn, training=trained, step=self._step_of())

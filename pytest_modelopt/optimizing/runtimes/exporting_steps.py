@@ -66,6 +66,11 @@ def export_steps(recipe: Recipe, model: nn.Module, context: Context) -> Applied:
         RecipeError: the cache has a form that no program takes, or the step cannot be converted.
     """
     assert context.step is not None
+    if recipe.fixes_sizes:
+        raise RecipeError(
+            f"{recipe.recipe_name} converts for fixed sizes, and the cache of a model that generates grows with each "
+            "step: onnxruntime and openvino leave its size open"
+        )
     step = context.step(model)
     seen = _seen(step, context.example_inputs, recipe.recipe_name)
     traced = Pass(model, step, seen.form).eval()
@@ -90,8 +95,9 @@ def _seen(step: Step, prompts: torch.Tensor, recipe_name: str) -> _Seen:
         )
     if changed := list(filter(None, starmap(_changed, zip(rest, _rest(longer), strict=False)))):
         raise RecipeError(
-            f"{recipe_name} exports one step, whose program takes tensors only, and in the cache {changed[0]}, "
-            "which is no tensor: keep it in a tensor, or take a recipe that stays in torch, such as int8-dynamic"
+            f"{recipe_name} exports one step, whose program takes tensors only, and the cache holds a value that is no "
+            f"tensor and changes with the step ({changed[0]}): keep it in a tensor, or take a recipe that stays in "
+            "torch, such as int8-dynamic"
         )
     for one, two in zip(held, of_twice, strict=True):
         if one.ndim and _apart(one, two) != {0}:
@@ -192,4 +198,4 @@ def _rest(cache: Any) -> list[Any]:
 
 
 def _changed(before: Any, after: Any) -> str:
-    return "" if type(before) is type(after) and before == after else f"{before!r} becomes {after!r}"
+    return "" if type(before) is type(after) and before == after else f"from {before!r} to {after!r}"
