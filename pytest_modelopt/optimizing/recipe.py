@@ -44,7 +44,8 @@ class Context:
     project's batches, the first one (the examples) aside; empty where none does. `batches` makes the inputs of these
     batches, tensors by name in the order of the example inputs.
     `training` makes the batches of calibration with their targets, for recipes that train: a tensor, or a list with one
-    entry per example.
+    entry per example. Unless `targets_are_its_own`, the model is a part of what is called, and the targets belong to
+    the answer of the whole.
     `kept` are the modules that `keep` names, with all within them and all that shares their weights (`LayerRecipe`).
     `step` makes the function (ids, cache) -> (logits, cache) of a model that is called so; None: it has no cache.
     `others` are further inputs on which a converted program must answer as the model does.
@@ -57,6 +58,7 @@ class Context:
     varying: Callable[[], tuple[frozenset[int], ...]] = tuple
     batches: Callable[[], Iterable[Inputs]] = tuple
     training: Callable[[], Iterator[tuple[Inputs, torch.Tensor | list[Any]]]] | None = None
+    targets_are_its_own: bool = True
     kept: frozenset[nn.Module] = frozenset()
     step: Callable[[nn.Module], Step] | None = None
     others: tuple[Inputs, ...] = ()

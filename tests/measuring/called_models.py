@@ -64,6 +64,21 @@ def pipeline():
 def of_pipeline(pipeline, texts):
     return answer(pipeline.net, texts)
 
+def held_out():
+    said = ["a cat ran slow", "the mat", "old dog sat", "red log"] * 2
+    with torch.no_grad():
+        return said, answer(reader(), said)["scores"].argmax(1)
+
+def distill(encoder, batches):
+    """Train the encoder alone, after that of the original, on what it gets in the call; keeps what it was given."""
+    teacher, optimizer = reader().encoder, torch.optim.Adam(encoder.parameters(), lr=1e-2)
+    for _ in range(20):
+        for embedded, targets in batches():
+            distill.seen = tuple(embedded.shape), targets.tolist()
+            optimizer.zero_grad()
+            (encoder(embedded) - teacher(embedded)).square().mean().backward()
+            optimizer.step()
+
 def raises(model, texts):
     return {"scores": model.encoder(texts)}
 

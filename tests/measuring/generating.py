@@ -93,6 +93,22 @@ def short() -> nn.Module:
     return Short().eval()
 
 
+def held_out() -> torch.Tensor:
+    return torch.randint(VOCABULARY, (8, 40), generator=torch.Generator().manual_seed(2))
+
+
+def train(model: Any, batches: Any) -> None:
+    """On each next token of the sequences as they come."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(5):
+        for ids, targets in batches():
+            assert torch.equal(targets, ids[:, -targets.shape[1] :]), "the tokens after the prompt"
+            optimizer.zero_grad()
+            logits = model(ids)[0][:, :-1]
+            functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+
 class NoTuple(GPT):
     def forward(self, ids: torch.Tensor, cache: Any = None) -> Any:
         return super().forward(ids, cache)[0]

@@ -110,6 +110,25 @@ def test_a_pipeline_that_is_no_module_is_saved_and_loaded_with_its_call(called: 
     assert made.size() == again.size() < whole / 2
 
 
+def test_a_part_is_trained_on_what_it_gets_with_the_targets_of_the_whole_call(called: Made) -> None:  # noqa: F811
+    """The function gets the module that the recipe has changed."""
+    recipe = "low-rank(ratio=0.9{})"
+    fields = {**PIPELINE, "calibration": f"{NAME}:held_out"}
+
+    def apart(made: Bench) -> float:
+        user: Any = importlib.import_module(NAME)
+        with torch.no_grad():
+            embedded = user.reader().embed(user.tokenized(user.held_out()[0]))
+            return float((made._alone.encoder(embedded) - user.reader().encoder(embedded)).square().mean())
+
+    plain = apart(called("reader", "texts", recipe.format(""), **fields))
+    trained = called("reader", "texts", recipe.format(f", finetune='{NAME}:distill'"), **fields)
+    assert apart(trained) < plain / 2
+    user: Any = importlib.import_module(NAME)
+    said, targets = user.held_out()
+    assert user.distill.seen == ((len(said), 4, 64), targets.tolist())
+
+
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
@@ -124,6 +143,13 @@ def test_a_pipeline_that_is_no_module_is_saved_and_loaded_with_its_call(called: 
 def test_what_goes_wrong_is_said_in_words(called: Made, fields: dict[str, str], told: str) -> None:  # noqa: F811
     with pytest.raises(VariantError, match=re.escape(told)):
         called("reader", "texts", "int8-dynamic", **fields)
+
+
+def test_gradients_of_a_part_need_targets_of_its_own(called: Made) -> None:  # noqa: F811
+    pytest.importorskip("torch_pruning")
+    recipe = "prune-structured(ratio=0.3, importance=taylor)"
+    with pytest.raises(VariantError, match="belong to the answer of the whole call: use importance=magnitude"):
+        called("reader", "texts", recipe, calibration=f"{NAME}:held_out", **PIPELINE)
 
 
 def test_an_object_without_optimize_is_refused(called: Made) -> None:  # noqa: F811

@@ -54,12 +54,13 @@ def make() -> Iterator[Make]:
         new_tokens: int = NEW,
         step: str | None = None,
         batch_size: int = 2,
+        calibration: str | None = None,
     ) -> Bench:
         variant = Variant(
             model=f"{MODULE}:{model}",
             recipe=parse(recipe) if recipe else None,
             data=f"{MODULE}:{data}",
-            calibration=None,
+            calibration=calibration,
             example_inputs=None,
             metric=MetricSpec(metric, prepare=prepare),
             import_paths=tuple(sys.path),
@@ -368,6 +369,17 @@ def test_a_part_of_a_model_that_generates_is_not_exported(make: Make) -> None:
     bench._variant = replace(bench._variant, recipe=recipe, optimize="blocks")
     with pytest.raises(VariantError, match="`optimize: blocks` names a part of it, whose sizes differ from step to"):
         bench.optimize()
+
+
+def test_a_recipe_trains_by_the_projects_function_on_whole_sequences(make: Make) -> None:
+    finetune = f"low-rank(ratio=0.9, finetune='{MODULE}:train')"
+    plain, trained = (
+        make(recipe=recipe, calibration=f"{MODULE}:held_out").score().score
+        for recipe in ("low-rank(ratio=0.9)", finetune)
+    )
+    assert plain is not None
+    assert trained is not None
+    assert trained < plain * 0.9, "a head that is sure of itself unlearns that on random tokens"
 
 
 def test_a_recipe_that_loses_the_cache_is_told_as_its_doing(make: Make) -> None:

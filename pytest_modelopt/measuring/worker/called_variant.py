@@ -141,6 +141,7 @@ class CalledVariant:
             device=self._device.torch_device.type,
             varying=lambda: self._data.varying(self._first_inputs()),
             batches=lambda: map(self._device.take, self._data.calls(self._first_inputs())),
+            step=None if self._variant.generation is None else lambda model: Step(model, self._function).plain,
         )
 
     def _first_inputs(self) -> Inputs:
@@ -166,10 +167,6 @@ class CalledVariant:
     def _calling(self, model: nn.Module) -> Callable[..., Any]:
         generation = self._variant.generation
         return model if generation is None else WholeCall(Step(model, self._function), generation.prompt)
-
-    def _step_of(self) -> Callable[[nn.Module], Callable[..., Any]] | None:
-        """Makes the steps of a model as exporters trace them."""
-        return None if self._variant.generation is None else lambda model: Step(model, self._function).plain
 
     def _step_function(self) -> Callable[..., Any] | None:
         """The project's own function that makes one step."""

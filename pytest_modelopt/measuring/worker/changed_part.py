@@ -14,7 +14,7 @@ from pytest_modelopt.measuring.worker.called_model import CalledModel
 from pytest_modelopt.measuring.worker.data import batches
 from pytest_modelopt.measuring.worker.part import Part
 from pytest_modelopt.optimizing.calling import Inputs
-from pytest_modelopt.optimizing.recipe import Context, Recipe, RecipeError
+from pytest_modelopt.optimizing.recipe import Context, Recipe
 from pytest_modelopt.results.measurement import Coverage
 
 
@@ -66,18 +66,19 @@ def context_of(part: Part, context: Context, calls: Sequence[Inputs]) -> Context
         for inputs in itertools.chain(calls, map(part.first_inputs, others)):
             yield batches.in_order_of(calls[0], inputs)
 
-    def train() -> Iterator[tuple[Inputs, Any]]:
-        raise RecipeError(
-            f"a recipe that trains needs targets of {part.name} itself, and those of the data belong to the whole "
-            "call: use what needs no targets (importance=magnitude, no finetune)"
-        )
+    drawn, trained = context.calibration, context.training
 
-    drawn = context.calibration
+    def train() -> Iterator[tuple[Inputs, Any]]:
+        for inputs, targets in trained() if trained is not None else ():
+            yield part.first_inputs(inputs), targets
+
     return replace(
         context,
         example_inputs=calls[0],
         calibration=None if drawn is None else lambda: map(part.first_inputs, drawn()),
-        training=None if context.training is None else train,
+        training=None if trained is None else train,
+        targets_are_its_own=False,
+        step=None,
         varying=lambda: batches.varying_dimensions(every_call()),
         batches=every_call,
     )

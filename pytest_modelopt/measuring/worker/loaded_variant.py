@@ -229,8 +229,7 @@ class LoadedVariant(CalledVariant):
         if self._variant.generation is not None and self._variant.optimize:
             require_whole(recipes, self._variant.optimize)
         loading.seed_everything(self._variant.seed)
-        drawn, trained = self._data.calibration(), self._data.training()
-        context = replace(self._context(), calibration=drawn, training=trained, step=self._step_of())
+        context = replace(self._context(), calibration=self._data.calibration(), training=self._data.training())
         try:
             part = self._part()
             done = optimized(self.model, recipes, context, part)
