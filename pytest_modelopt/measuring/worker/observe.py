@@ -233,6 +233,7 @@ def _place(weight: torch.Tensor) -> tuple[int, int]:
 def _answers(call: Callable[[], Any]) -> Facts:
     with torch.inference_mode():
         first, before = KeptAnswer(output := call()), _hash(output)
+        del output  # before the next one is made
         return {"answers": before, "varies": not first.is_like(call())}
 
 
