@@ -61,6 +61,22 @@ class Pipeline:
 def pipeline():
     return Pipeline()
 
+class Slotted:
+    """Likewise, in a slot, and in training mode."""
+    __slots__ = ("net",)
+    def __init__(self):
+        self.net = reader().train()
+
+def slotted():
+    return Slotted()
+
+KNOWN_ANSWERS = {}
+def from_cache(model, texts):
+    key = tuple(texts)
+    if key not in KNOWN_ANSWERS:
+        KNOWN_ANSWERS[key] = answer(model, texts)
+    return KNOWN_ANSWERS[key]
+
 def of_pipeline(pipeline, texts):
     return answer(pipeline.net, texts)
 

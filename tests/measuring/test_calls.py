@@ -17,6 +17,7 @@ from torch.autograd.profiler import profile
 from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.bench import Bench
+from pytest_modelopt.measuring.worker.part import Part
 from pytest_modelopt.results.metric import MetricSpec
 from tests.measuring.called_models import NAME, called  # noqa: F401
 
@@ -129,6 +130,25 @@ def test_a_part_is_trained_on_what_it_gets_with_the_targets_of_the_whole_call(ca
     assert user.distill.seen == ((len(said), 4, 64), targets.tolist())
 
 
+def test_modules_in_slots_are_modules_of_a_pipeline(called: Made) -> None:  # noqa: F811
+    made = called("slotted", "texts", call="of_pipeline", optimize="net.encoder")
+    assert not made._alone.net.training
+    made._variant = _with_recipe(made, "int8-weight-only")
+    done = made.optimize()
+    assert any("recipes change `net.encoder` only (129 KiB of 134 KiB of the weights)" in note for note in done.notes)
+    new = nn.Identity()
+    Part(made.model, "net.encoder").put(new, made._call_inputs(), "hand")
+    assert made._alone.net.encoder is new
+
+
+def test_texts_that_are_answered_from_a_cache_are_not_timed(called: Made) -> None:  # noqa: F811
+    made = called("reader", "texts", call="from_cache", optimize="encoder", batch_size=2)
+    assert made.prepare_timing().startswith("knows inputs by their content and answers them from a cache")
+    made._variant = _with_recipe(made, "int8-dynamic")
+    with pytest.raises(VariantError, match="a call reaches no module at all, as where it answers from a cache"):
+        made.optimize()
+
+
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
@@ -153,6 +173,8 @@ def test_gradients_of_a_part_need_targets_of_its_own(called: Made) -> None:  # n
 
 
 def test_an_object_without_optimize_is_refused(called: Made) -> None:  # noqa: F811
+    with pytest.raises(VariantError, match=r"not a torch.nn.Module \(it holds `net`: name by `call:` a function"):
+        called("pipeline", "texts")
     with pytest.raises(VariantError, match=r"returned a Pipeline, not a torch.nn.Module .* `optimize:` must name"):
         called("pipeline", "texts", call="of_pipeline")
 

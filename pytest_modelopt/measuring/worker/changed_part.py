@@ -14,7 +14,8 @@ from pytest_modelopt.measuring.worker.called_model import CalledModel
 from pytest_modelopt.measuring.worker.data import batches
 from pytest_modelopt.measuring.worker.part import Part
 from pytest_modelopt.optimizing.calling import Inputs
-from pytest_modelopt.optimizing.recipe import Context, Recipe
+from pytest_modelopt.optimizing.nests import in_words, tensors
+from pytest_modelopt.optimizing.recipe import Context, Recipe, RecipeError
 from pytest_modelopt.results.measurement import Coverage
 
 
@@ -58,12 +59,31 @@ def optimized(whole: nn.Module, recipes: Sequence[Recipe], context: Context, par
     return Done(whole, done.model, part.within(done.coverage), notes, done.first_call_s)
 
 
+def _require_same_arguments(part: Part, first: Inputs, later: Inputs) -> None:
+    """For recipes that convert or compile, which ask for all calls."""
+    one, other = ({*inputs} if isinstance(inputs, dict) else {len(tensors(inputs))} for inputs in (first, later))
+    if one != other:
+        raise RecipeError(
+            f"{part.name} is called with other arguments from call to call (" + _apart(first, later) + "), and what "
+            "converts or compiles takes one set of them: name by `optimize:` a module below that always gets the "
+            "same, or take a recipe that keeps the module, such as int8-dynamic"
+        )
+
+
+def _apart(first: Inputs, later: Inputs) -> str:
+    if isinstance(first, dict) and isinstance(later, dict):
+        names = [f"`{name}`" for name in {**first, **later} if (name in first) != (name in later)]
+        return f"{', '.join(names)} {'are' if len(names) > 1 else 'is'} not in all of them"
+    return f"{in_words(first)}; {in_words(later)}"
+
+
 def context_of(part: Part, context: Context, calls: Sequence[Inputs]) -> Context:
     """What recipes may use for the part, `calls` being what it gets in the measured call."""
 
     def every_call() -> Iterator[Inputs]:
         others = itertools.islice(context.batches(), 1, None)  # the first is the measured call
         for inputs in itertools.chain(calls, map(part.first_inputs, others)):
+            _require_same_arguments(part, calls[0], inputs)
             yield batches.in_order_of(calls[0], inputs)
 
     drawn, trained = context.calibration, context.training
