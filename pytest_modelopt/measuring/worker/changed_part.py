@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker.called_model import CalledModel
 from pytest_modelopt.measuring.worker.data import batches
 from pytest_modelopt.measuring.worker.part import Part
-from pytest_modelopt.optimizing.calling import Inputs
+from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.nests import in_words, tensors
 from pytest_modelopt.optimizing.recipe import Context, Recipe, RecipeError
 from pytest_modelopt.results.measurement import Coverage
@@ -57,6 +59,27 @@ def optimized(whole: nn.Module, recipes: Sequence[Recipe], context: Context, par
     done = optimize(part.module, recipes, context_of(part, context, calls))
     whole = part.put(done.model, context.example_inputs, " + ".join(recipe.canonical() for recipe in recipes))
     return Done(whole, done.model, part.within(done.coverage), notes, done.first_call_s)
+
+
+def context_of_steps(model: nn.Module, function: Callable[..., Any] | None, context: Context) -> Context:
+    """What recipes may use for a model that generates by a function of the project: where it cannot be called with the
+    prompts alone, as one with an encoder, what it gets in the first step of the function."""
+    if function is None or _runs_on(model, context.example_inputs):
+        return context
+    part = Part(CalledModel(model, lambda module, ids: function(module, ids, None), "step"), "")
+    with contextlib.suppress(RecipeError):  # a step that calls modules below only
+        calls = part.inputs_of_calls(context.example_inputs)
+        return replace(context_of(part, context, calls), step=context.step)
+    return context
+
+
+def _runs_on(model: nn.Module, inputs: Inputs) -> bool:
+    try:
+        with torch.no_grad():
+            call(model, inputs)
+    except Exception:
+        return False
+    return True
 
 
 def _require_same_arguments(part: Part, first: Inputs, later: Inputs) -> None:

@@ -21,7 +21,7 @@ from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import environment, loading, observe, quality, shipping
 from pytest_modelopt.measuring.worker.called_model import seen
 from pytest_modelopt.measuring.worker.called_variant import CalledVariant
-from pytest_modelopt.measuring.worker.changed_part import called_as, optimized, part_of
+from pytest_modelopt.measuring.worker.changed_part import called_as, context_of_steps, optimized, part_of
 from pytest_modelopt.measuring.worker.content_digest import content_digest, sources_digest
 from pytest_modelopt.measuring.worker.data import labels
 from pytest_modelopt.measuring.worker.generation import require_whole, told_of
@@ -32,7 +32,7 @@ from pytest_modelopt.measuring.worker.other_tree import linked_to_head, taken_fr
 from pytest_modelopt.measuring.worker.program_files import Made, left_out, load_file, made_by, parameters_of
 from pytest_modelopt.measuring.worker.settings import chosen, settings
 from pytest_modelopt.optimizing.calling import Inputs, call
-from pytest_modelopt.optimizing.recipe import RecipeError
+from pytest_modelopt.optimizing.recipe import Context, Recipe, RecipeError
 from pytest_modelopt.optimizing.runtimes.program_file_module import ITS_OWN
 from pytest_modelopt.optimizing.runtimes.runtime_module import HoldsPrograms
 from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
@@ -221,6 +221,13 @@ class LoadedVariant(CalledVariant):
         head = Path(self._variant.tree.head) if self._variant.tree is not None else None
         return load_file(origin, Path(self._variant.import_paths[0]), inputs, answer, parameters, head)
 
+    def _whole_context(self, model: nn.Module, recipes: Sequence[Recipe]) -> Context:
+        """What recipes may use, with data to learn from."""
+        context = replace(self._context(), calibration=self._data.calibration(), training=self._data.training())
+        if any(recipe.gives == "runtime" for recipe in recipes):  # they export the step itself
+            return context
+        return context_of_steps(model, self._function, context)
+
     def optimize(self) -> Loaded:
         """Apply the recipe to the loaded model."""
         assert self._variant.recipe is not None
@@ -229,8 +236,8 @@ class LoadedVariant(CalledVariant):
         if self._variant.generation is not None and self._variant.optimize:
             require_whole(recipes, self._variant.optimize)
         loading.seed_everything(self._variant.seed)
-        context = replace(self._context(), calibration=self._data.calibration(), training=self._data.training())
         try:
+            context = self._whole_context(self.model, recipes)
             part = self._part()
             done = optimized(self.model, recipes, context, part)
         except RecipeError as error:
