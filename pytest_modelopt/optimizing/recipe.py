@@ -35,6 +35,16 @@ class NoExamplesFirst(RecipeError):
 
 
 @dataclass(frozen=True)
+class Steps:
+    """How a model is called that generates: `make` makes its function (ids, cache) -> (logits, cache). `prompts` are
+    the ids (sequences, tokens) of the first call, and `calibration` gives batches of longer ones."""
+
+    make: Callable[[nn.Module], Step]
+    prompts: torch.Tensor
+    calibration: Callable[[], Iterator[torch.Tensor]] | None = None
+
+
+@dataclass(frozen=True)
 class Context:
     """What a recipe may use beside the model.
 
@@ -47,7 +57,7 @@ class Context:
     entry per example. Unless `targets_are_its_own`, the model is a part of what is called, and the targets belong to
     the answer of the whole.
     `kept` are the modules that `keep` names, with all within them and all that shares their weights (`LayerRecipe`).
-    `step` makes the function (ids, cache) -> (logits, cache) of a model that is called so; None: it has no cache.
+    `steps` are those of a model that generates; None: it does not.
     `others` are further inputs on which a converted program must answer as the model does.
     """
 
@@ -60,7 +70,7 @@ class Context:
     training: Callable[[], Iterator[tuple[Inputs, torch.Tensor | list[Any]]]] | None = None
     targets_are_its_own: bool = True
     kept: frozenset[nn.Module] = frozenset()
-    step: Callable[[nn.Module], Step] | None = None
+    steps: Steps | None = None
     others: tuple[Inputs, ...] = ()
 
     def free(self, modules: Iterable[Layer]) -> list[Layer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from pathlib import Path
@@ -44,7 +45,17 @@ def t5() -> nn.Module:
     return model
 
 
-def bench(model: str = "gpt2", recipe: str | None = None, new_tokens: int = NEW) -> Bench:
+def step_with_encoder(model: Any, ids: torch.Tensor, cache: Any) -> Any:
+    """The prompt goes to the encoder, whose answer stands in the cache; the first token of the text is 0."""
+    encoded, kept = (model.encoder(ids)[0], None) if cache is None else cache
+    ids = torch.zeros_like(ids[:, :1]) if cache is None else ids
+    names = inspect.signature(model.forward).parameters
+    given = {"cache" if "cache" in names else "past_key_values": kept}
+    output = model(encoder_outputs=(encoded,), decoder_input_ids=ids, use_cache=True, **given)
+    return output.logits, (encoded, output.past_key_values)
+
+
+def bench(model: str = "gpt2", recipe: str | None = None, new_tokens: int = NEW, step: str | None = None) -> Bench:
     variant = Variant(
         model=f"{__name__}:{model}",
         recipe=parse(recipe) if recipe else None,
@@ -55,11 +66,11 @@ def bench(model: str = "gpt2", recipe: str | None = None, new_tokens: int = NEW)
         import_paths=tuple(sys.path),
         working_directory=str(Path.cwd()),
         batch_size=2,
-        generation=Generation(new_tokens, PROMPT),
+        generation=Generation(new_tokens, PROMPT, step),
     )
     made = Bench(variant)
     notes = made.load().notes
-    if recipe is None:
+    if recipe is None and model == "gpt2":
         assert notes[0].startswith("the model is set to sample (`do_sample`), and generates greedily here")
     if recipe is not None:
         made.optimize()
@@ -103,6 +114,15 @@ def test_a_step_is_exported_once_with_its_cache_object(recipe: str) -> None:
     losses = -log.gather(2, IDS[:, PROMPT:, None])
     close = 1e-4 if recipe == "openvino" else 0.01
     assert made.score().score == pytest.approx(math.exp(float(losses.mean())), rel=close)
+
+
+def test_recipes_take_a_model_with_an_encoder_as_its_step_calls_it() -> None:
+    """Its forward does not run on the prompts alone."""
+    original = bench("t5", step=f"{__name__}:step_with_encoder")
+    packed = bench("t5", "int8-dynamic", step=f"{__name__}:step_with_encoder")
+    kinds = {type(module) for name, module in packed.model.named_modules() if name.endswith("SelfAttention.q")}
+    assert kinds == {torch.ao.nn.quantized.dynamic.Linear}
+    assert packed.score().score == pytest.approx(original.score().score, rel=0.05)
 
 
 def test_a_cache_is_not_the_next_calls() -> None:

@@ -22,7 +22,7 @@ from pytest_modelopt.measuring.worker.part import Part
 from pytest_modelopt.measuring.worker.remembered_inputs import remembers
 from pytest_modelopt.optimizing.calling import ForOneCall, Inputs, call
 from pytest_modelopt.optimizing.nests import sizes, tensors
-from pytest_modelopt.optimizing.recipe import Context
+from pytest_modelopt.optimizing.recipe import Context, Steps
 from pytest_modelopt.results.workload import Workload
 
 
@@ -134,14 +134,17 @@ class CalledVariant:
 
     def _context(self) -> Context:
         """Of the call that is measured, without data to learn from."""
+        first, steps = self._first_inputs(), None
+        if self._variant.generation is not None:
+            steps = Steps(lambda model: Step(model, self._function).plain, first)
         return Context(
-            self._first_inputs(),
+            first,
             None,
             self._variant.seed,
             device=self._device.torch_device.type,
             varying=lambda: self._data.varying(self._first_inputs()),
             batches=lambda: map(self._device.take, self._data.calls(self._first_inputs())),
-            step=None if self._variant.generation is None else lambda model: Step(model, self._function).plain,
+            steps=steps,
         )
 
     def _first_inputs(self) -> Inputs:

@@ -69,7 +69,7 @@ def context_of_steps(model: nn.Module, function: Callable[..., Any] | None, cont
     part = Part(CalledModel(model, lambda module, ids: function(module, ids, None), "step"), "")
     with contextlib.suppress(RecipeError):  # a step that calls modules below only
         calls = part.inputs_of_calls(context.example_inputs)
-        return replace(context_of(part, context, calls), step=context.step)
+        return replace(context_of(part, context, calls), steps=context.steps)
     return context
 
 
@@ -121,7 +121,7 @@ def context_of(part: Part, context: Context, calls: Sequence[Inputs]) -> Context
         calibration=None if drawn is None else lambda: map(part.first_inputs, drawn()),
         training=None if trained is None else train,
         targets_are_its_own=False,
-        step=None,
+        steps=None,
         varying=lambda: batches.varying_dimensions(every_call()),
         batches=every_call,
     )

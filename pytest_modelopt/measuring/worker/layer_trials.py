@@ -74,7 +74,7 @@ class LayerTrials(Scoring):
                 f"{error_text(error)}"
             ) from error
         loading.seed_everything(self._variant.seed)
-        context = self._whole_context(whole, recipe.steps)
+        context = self._whole_context(whole)
         return optimized(whole, recipe.steps, context, part_of(self._variant, whole))
 
     def _changed(self, done: Done) -> list[LayerCoverage]:

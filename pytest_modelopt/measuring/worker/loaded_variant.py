@@ -32,7 +32,7 @@ from pytest_modelopt.measuring.worker.other_tree import linked_to_head, taken_fr
 from pytest_modelopt.measuring.worker.program_files import Made, left_out, load_file, made_by, parameters_of
 from pytest_modelopt.measuring.worker.settings import chosen, settings
 from pytest_modelopt.optimizing.calling import Inputs, call
-from pytest_modelopt.optimizing.recipe import Context, Recipe, RecipeError
+from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes.program_file_module import ITS_OWN
 from pytest_modelopt.optimizing.runtimes.runtime_module import HoldsPrograms
 from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
@@ -221,11 +221,12 @@ class LoadedVariant(CalledVariant):
         head = Path(self._variant.tree.head) if self._variant.tree is not None else None
         return load_file(origin, Path(self._variant.import_paths[0]), inputs, answer, parameters, head)
 
-    def _whole_context(self, model: nn.Module, recipes: Sequence[Recipe]) -> Context:
+    def _whole_context(self, model: nn.Module) -> Context:
         """What recipes may use, with data to learn from."""
         context = replace(self._context(), calibration=self._data.calibration(), training=self._data.training())
-        if any(recipe.gives == "runtime" for recipe in recipes):  # they export the step itself
+        if context.steps is None:
             return context
+        context = replace(context, steps=replace(context.steps, calibration=context.calibration))
         return context_of_steps(model, self._function, context)
 
     def optimize(self) -> Loaded:
@@ -237,7 +238,7 @@ class LoadedVariant(CalledVariant):
             require_whole(recipes, self._variant.optimize)
         loading.seed_everything(self._variant.seed)
         try:
-            context = self._whole_context(self.model, recipes)
+            context = self._whole_context(self.model)
             part = self._part()
             done = optimized(self.model, recipes, context, part)
         except RecipeError as error:

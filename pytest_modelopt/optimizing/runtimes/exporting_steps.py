@@ -14,7 +14,7 @@ from pytest_modelopt.optimizing.describe import author_name
 from pytest_modelopt.optimizing.fused_path import unfused
 from pytest_modelopt.optimizing.nests import PLAIN, leaves, tensors
 from pytest_modelopt.optimizing.one_step import refuse_loop
-from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError
+from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError, Steps
 from pytest_modelopt.optimizing.runtimes.comparing import LARGEST_DIFFERENCE, difference
 from pytest_modelopt.optimizing.runtimes.exported_step_module import CacheForm, ExportedStep
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
@@ -59,21 +59,22 @@ class _Seen:
     growing: tuple[frozenset[int], ...]
 
 
-def export_steps(recipe: Recipe, model: nn.Module, context: Context) -> Applied:
+def export_steps(recipe: Recipe, model: nn.Module, context: Context, steps: Steps) -> Applied:
     """What the recipe makes of the model's step: one program, where that can make the first call, too, or two.
 
     Raises:
         RecipeError: the cache has a form that no program takes, or the step cannot be converted.
     """
-    assert context.step is not None
     if recipe.fixes_sizes:
         raise RecipeError(
             f"{recipe.recipe_name} converts for fixed sizes, and the cache of a model that generates grows with each "
             "step: onnxruntime and openvino leave its size open"
         )
-    step = context.step(model)
-    seen = _seen(step, context.example_inputs, recipe.recipe_name)
-    traced = Pass(model, step, seen.form).eval()
+    step = steps.make(model)
+    context = replace(context, steps=None, calibration=steps.calibration)
+    seen = _seen(step, steps.prompts, recipe.recipe_name)
+    named: type[Pass] = type(type(model).__name__, (Pass,), {})  # errors name what the user knows
+    traced = named(model, step, seen.form).eval()
     refuse_loop(traced, (seen.token, *seen.held), recipe.recipe_name)
     whole = _whole(recipe, traced, context, seen)
     return _in_two(recipe, traced, context, seen) if whole is None else whole
@@ -165,7 +166,6 @@ def _applied(
 
     own = replace(
         context,
-        step=None,
         example_inputs=inputs,
         calibration=None if drawn is None else calibration,
         varying=lambda: lengths,
@@ -183,8 +183,8 @@ def _program(applied: Applied) -> RuntimeModule:
 
 
 def _copied(cache: Any) -> list[torch.Tensor]:
-    """The tensors of a cache, into which a step may write, in memory of their own."""
-    return [tensor.clone() for tensor in tensors(cache)]
+    """The tensors of a cache, into which a step may write, in memory of their own and in the order of a program's."""
+    return [tensor.clone(memory_format=torch.contiguous_format) for tensor in tensors(cache)]
 
 
 def _apart(one: torch.Tensor, other: torch.Tensor) -> frozenset[int]:
