@@ -101,19 +101,18 @@ def test_the_cache_is_counted_in_the_form_in_which_the_model_keeps_it(recipe: st
     assert memory.call.cache_bytes == 2 * LAYERS * 2 * (PROMPT + NEW) * WIDTH * of_number
 
 
-@pytest.mark.parametrize("recipe", ["onnxruntime-int8-dynamic", "openvino"])
-def test_a_step_is_exported_once_with_its_cache_object(recipe: str) -> None:
+def test_a_step_is_exported_once_with_its_cache_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One program makes the prompt, too, with an empty cache; int8 changes little of so small a model."""
-    if missing := parse(recipe).steps[0].missing():
-        pytest.skip(missing)
-    made = bench(recipe=recipe)
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    made = bench(recipe="onnxruntime-int8-dynamic")
     assert isinstance(made.model, ExportedStep)
     assert list(made.model.programs()) == ["step"]
+    assert not list(tmp_path.iterdir()), "ONNX Runtime leaves a file where its shape inference fails"
     with torch.inference_mode():
         log = gpt2()(IDS).logits[:, PROMPT - 1 : -1].double().log_softmax(dim=-1)
     losses = -log.gather(2, IDS[:, PROMPT:, None])
-    close = 1e-4 if recipe == "openvino" else 0.01
-    assert made.score().score == pytest.approx(math.exp(float(losses.mean())), rel=close)
+    assert made.score().score == pytest.approx(math.exp(float(losses.mean())), rel=0.01)
 
 
 def test_recipes_take_a_model_with_an_encoder_as_its_step_calls_it() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from pytest_modelopt.optimizing.nests import mapped, tensors
 from pytest_modelopt.optimizing.runtimes.runtime_module import HoldsPrograms, RuntimeModule
+
+if TYPE_CHECKING:
+    from pytest_modelopt.optimizing.recipe import Step
 
 
 class CacheForm:
@@ -67,3 +70,17 @@ class ExportedStep(nn.Module, HoldsPrograms):
             for name, program in self.programs().items()
             for suffix, content in program.parts().items()
         }
+
+
+class Pass(nn.Module):
+    """forward(ids, *tensors of the cache) -> (logits, *tensors of the cache); ids alone is the first call."""
+
+    def __init__(self, model: nn.Module, step: Step, form: CacheForm) -> None:
+        super().__init__()
+        self._orig_mod = model  # a name that `describe.author_name` leaves out
+        self._step, self._form = step, form
+
+    def forward(self, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        ids, *held = given
+        logits, cache = self._step(ids, self._form.filled(held) if held else None)
+        return (logits, *tensors(cache))

@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
 from pytest_modelopt.optimizing.describe import author_name
 from pytest_modelopt.optimizing.fused_path import unfused
 from pytest_modelopt.optimizing.nests import PLAIN, leaves, tensors
 from pytest_modelopt.optimizing.one_step import refuse_loop
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError, Steps
 from pytest_modelopt.optimizing.runtimes.comparing import LARGEST_DIFFERENCE, difference
-from pytest_modelopt.optimizing.runtimes.exported_step_module import CacheForm, ExportedStep
-from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from pytest_modelopt.optimizing.recipe import Step
+    from pytest_modelopt.optimizing.runtimes.exported_step_module import CacheForm, Pass
+    from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
 
 LEAST = 2
 """Tokens in the cache and behind it with which a program for any number of both is traced: torch.export takes a 1 for a
@@ -29,20 +29,6 @@ TWICE = (
     "the model makes its first call otherwise than those with a cache, so there are two programs, one for prompts and "
     "one for single tokens, and each holds all weights"
 )
-
-
-class Pass(nn.Module):
-    """forward(ids, *tensors of the cache) -> (logits, *tensors of the cache); ids alone is the first call."""
-
-    def __init__(self, model: nn.Module, step: Step, form: CacheForm) -> None:
-        super().__init__()
-        self._orig_mod = model  # a name that `describe.author_name` leaves out
-        self._step, self._form = step, form
-
-    def forward(self, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        ids, *held = given
-        logits, cache = self._step(ids, self._form.filled(held) if held else None)
-        return (logits, *tensors(cache))
 
 
 @dataclass(frozen=True)
@@ -70,6 +56,8 @@ def export_steps(recipe: Recipe, model: nn.Module, context: Context, steps: Step
             f"{recipe.recipe_name} converts for fixed sizes, and the cache of a model that generates grows with each "
             "step: onnxruntime and openvino leave its size open"
         )
+    from pytest_modelopt.optimizing.runtimes.exported_step_module import Pass
+
     step = steps.make(model)
     context = replace(context, steps=None, calibration=steps.calibration)
     seen = _seen(step, steps.prompts, recipe.recipe_name)
@@ -81,6 +69,10 @@ def export_steps(recipe: Recipe, model: nn.Module, context: Context, steps: Step
 
 
 def _seen(step: Step, prompts: torch.Tensor, recipe_name: str) -> _Seen:
+    import torch
+
+    from pytest_modelopt.optimizing.runtimes.exported_step_module import CacheForm
+
     with torch.no_grad(), unfused():
         logits, cache = step(prompts, None)
         held, form, rest = _copied(cache), CacheForm(cache), _rest(cache)
@@ -113,6 +105,10 @@ def _seen(step: Step, prompts: torch.Tensor, recipe_name: str) -> _Seen:
 def _whole(recipe: Recipe, traced: Pass, context: Context, seen: _Seen) -> Applied | None:
     """One program for any number of tokens behind a cache of any length, an empty one included; None where the model
     has a call of its own for prompts, or the program does not answer as it does."""
+    import torch
+
+    from pytest_modelopt.optimizing.runtimes.exported_step_module import ExportedStep
+
     ids, half = seen.prompts, seen.prompts.shape[1] // 2
     if half < LEAST or any(len(dimensions) != 1 for dimensions in seen.growing):
         return None
@@ -137,6 +133,8 @@ def _whole(recipe: Recipe, traced: Pass, context: Context, seen: _Seen) -> Appli
 
 
 def _in_two(recipe: Recipe, traced: Pass, context: Context, seen: _Seen) -> Applied:
+    from pytest_modelopt.optimizing.runtimes.exported_step_module import ExportedStep
+
     others = ((seen.token, *seen.later),)
     lengths = (frozenset[int](), *seen.growing)
     step = _applied(recipe, traced, context, (seen.token, *seen.held), lengths, others, seen.prompts.shape[1])
@@ -156,6 +154,8 @@ def _applied(
     behind: int = 0,
 ) -> Applied:
     """The recipe on a pass with these inputs, whose sizes along `lengths` vary; `behind`: tokens in the cache."""
+    import torch
+
     drawn = context.calibration
 
     def calibration() -> Iterator[Any]:
@@ -178,12 +178,16 @@ def _applied(
 
 
 def _program(applied: Applied) -> RuntimeModule:
+    from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
+
     assert isinstance(applied.model, RuntimeModule)
     return applied.model
 
 
 def _copied(cache: Any) -> list[torch.Tensor]:
     """The tensors of a cache, into which a step may write, in memory of their own and in the order of a program's."""
+    import torch
+
     return [tensor.clone(memory_format=torch.contiguous_format) for tensor in tensors(cache)]
 
 
