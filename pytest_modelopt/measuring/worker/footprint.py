@@ -61,6 +61,8 @@ class Footprint(LoadedVariant):
                 return Memory(None, None, foreign.runtime, call=self._call_memory(is_foreign=True))
         except tensor_meter.Unaccounted as error:
             raise VariantError(str(error)) from error
+        if found.call_peak_bytes == 0 and (why := self._knows_content()):
+            raise VariantError(f"the model {why}; and its calls take no memory")
         return found
 
     def _call_memory(self, *, is_foreign: bool = False) -> CallMemory | None:

@@ -249,7 +249,7 @@ class LoadedVariant(CalledVariant):
         if part is None:
             self._require_fit(done.answer)
         done = replace(done, answer=None)
-        self._model, self._provenance = done.whole, None
+        self._model, self._provenance, self._content = done.whole, None, ""
         if self._variant.generation is not None:
             with torch.inference_mode(), told_of(self._variant.label):
                 quality.run(self._called, self._call_inputs())
