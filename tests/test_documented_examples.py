@@ -76,6 +76,10 @@ def test_the_tutorial_goes_as_it_says(project: pytest.Pytester) -> None:
 def test_the_budgets_and_tests_of_the_readme_hold_for_that_model(project: pytest.Pytester) -> None:
     write(project, {"budgets.yaml": block("README.md", "yaml"), **AT_TESTS})
     project.runpytest("--modelopt").assert_outcomes(passed=6)
+    long_document = "\n\ndef long_document():\n    return held_out()[0][:100]\n"
+    data = TUTORIAL["mypackage/data.py"] + long_document
+    write(project, {"budgets.yaml": block("workloads.md", "yaml"), "mypackage/data.py": data})
+    assert status(project, "pytest-modelopt validate") == 0
 
 
 def test_a_recipe_of_the_project_is_used_and_checked(project: pytest.Pytester) -> None:

@@ -142,7 +142,9 @@ def _step(
     reached = None if applied.reached is None else frozenset(map(author_name, applied.reached))
     applied = replace(applied, model=put_into_eval_mode(applied.model), reached=reached)
     start = time.perf_counter()
-    answer = _check_forward(applied.model, context.example_inputs, recipe)
+    steps = context.steps if recipe.gives == "runtime" else None
+    inputs = context.example_inputs if steps is None else steps.prompts
+    answer = _check_forward(applied.model, inputs, recipe)
     first_call_s = time.perf_counter() - start
     layers = compare(before, applied.model, reached or frozenset(), counted, source=model)
     unchanged = {layer.name for layer in layers if not layer.changed_bytes}
@@ -170,6 +172,10 @@ def _tied_notes(recipe: Recipe, before: Snapshot, unchanged: set[str]) -> list[s
 
 def _apply(recipe: Recipe, model: nn.Module, context: Context) -> Applied:
     try:
+        if context.steps is not None and recipe.gives == "runtime":
+            from pytest_modelopt.optimizing.runtimes.exporting_steps import export_steps
+
+            return export_steps(recipe, model, context, context.steps)
         if not recipe.one_step:
             return recipe.apply(model, context)
         with one_step(model, context.example_inputs) as notes:

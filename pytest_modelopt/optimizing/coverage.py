@@ -187,9 +187,9 @@ def _is_within(name: str, reached: frozenset[str]) -> bool:
 
 
 def _changed_weights(before: Sequence[Weight], model: nn.Module, source: nn.Module | None) -> list[Weight]:
-    from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
+    from pytest_modelopt.optimizing.runtimes.runtime_module import HoldsPrograms
 
-    if isinstance(model, RuntimeModule):
+    if isinstance(model, HoldsPrograms):
         assert source is not None
         return _absent_numbers(before, model.float_tensors(), _still_there(before, source))
     kept = _still_there(before, model)

@@ -40,8 +40,13 @@ def held(value: Any) -> dict[Any, Any] | None:
     if isinstance(value, (tuple, list)):
         return dict(enumerate(value))
     named = {field.name: getattr(value, field.name) for field in fields(value)} if is_dataclass(value) else {}
-    attributes = {**named, **_slots(value), **getattr(value, "__dict__", {})}
-    return attributes if attributes or is_dataclass(value) else None
+    found = {**named, **attributes(value)}
+    return found if found or is_dataclass(value) else None
+
+
+def attributes(value: Any) -> dict[str, Any]:
+    """Of an object, in its dict and in slots."""
+    return {**_slots(value), **getattr(value, "__dict__", {})}
 
 
 def _slots(value: Any) -> dict[str, Any]:

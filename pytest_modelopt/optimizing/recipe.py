@@ -7,7 +7,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -16,6 +16,9 @@ from pytest_modelopt.optimizing.calling import Inputs
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    Step: TypeAlias = Callable[[torch.Tensor, Any], tuple[torch.Tensor, Any]]
+    """(ids, cache) -> (logits of the last position, cache); the first cache is None."""
 
 Layer = TypeVar("Layer", bound="nn.Module")
 BARE_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
@@ -32,6 +35,16 @@ class NoExamplesFirst(RecipeError):
 
 
 @dataclass(frozen=True)
+class Steps:
+    """How a model is called that generates: `make` makes its function (ids, cache) -> (logits, cache). `prompts` are
+    the ids (sequences, tokens) of the first call, and `calibration` gives batches of longer ones."""
+
+    make: Callable[[nn.Module], Step]
+    prompts: torch.Tensor
+    calibration: Callable[[], Iterator[torch.Tensor]] | None = None
+
+
+@dataclass(frozen=True)
 class Context:
     """What a recipe may use beside the model.
 
@@ -41,8 +54,11 @@ class Context:
     project's batches, the first one (the examples) aside; empty where none does. `batches` makes the inputs of these
     batches, tensors by name in the order of the example inputs.
     `training` makes the batches of calibration with their targets, for recipes that train: a tensor, or a list with one
-    entry per example.
+    entry per example. Unless `targets_are_its_own`, the model is a part of what is called, and the targets belong to
+    the answer of the whole.
     `kept` are the modules that `keep` names, with all within them and all that shares their weights (`LayerRecipe`).
+    `steps` are those of a model that generates; None: it does not.
+    `others` are further inputs on which a converted program must answer as the model does.
     """
 
     example_inputs: Inputs
@@ -52,7 +68,10 @@ class Context:
     varying: Callable[[], tuple[frozenset[int], ...]] = tuple
     batches: Callable[[], Iterable[Inputs]] = tuple
     training: Callable[[], Iterator[tuple[Inputs, torch.Tensor | list[Any]]]] | None = None
+    targets_are_its_own: bool = True
     kept: frozenset[nn.Module] = frozenset()
+    steps: Steps | None = None
+    others: tuple[Inputs, ...] = ()
 
     def free(self, modules: Iterable[Layer]) -> list[Layer]:
         """Those of `modules` that may be changed, in order."""
@@ -110,6 +129,8 @@ class Recipe(BaseModel):
     """Whether it takes an exported program (torch.export) as it is."""
     one_step: ClassVar[bool] = False
     """Whether it follows the forward pass, in which a decoder must then keep and return no cache."""
+    fixes_sizes: ClassVar[bool] = False
+    """Whether its variants take inputs of the sizes of the example inputs only, which a cache that grows has not."""
     int8_products: ClassVar[bool] = False
     """Whether its variants multiply int8 numbers, and not only store them."""
     changes: ClassVar[tuple[str, ...]] = ()

@@ -43,7 +43,8 @@ class CallMemory:
     """Tokens of each sequence in it then."""
     sequences: int
     prefill_peak_bytes: int | None = None
-    """Peak of what the allocator handed out during the prefill, the cache that it leaves included; None on a GPU."""
+    """Peak of what the allocator handed out during the prefill, the cache that it leaves included; None on a GPU
+    and in another runtime."""
     step_peak_bytes: int | None = None
     """Likewise of the last step, beside the cache that it was given."""
 

@@ -61,8 +61,39 @@ class Pipeline:
 def pipeline():
     return Pipeline()
 
+class Slotted:
+    """Likewise, in a slot, and in training mode."""
+    __slots__ = ("net",)
+    def __init__(self):
+        self.net = reader().train()
+
+def slotted():
+    return Slotted()
+
+KNOWN_ANSWERS = {}
+def from_cache(model, texts):
+    key = tuple(texts)
+    if key not in KNOWN_ANSWERS:
+        KNOWN_ANSWERS[key] = answer(model, texts)
+    return KNOWN_ANSWERS[key]
+
 def of_pipeline(pipeline, texts):
     return answer(pipeline.net, texts)
+
+def held_out():
+    said = ["a cat ran slow", "the mat", "old dog sat", "red log"] * 2
+    with torch.no_grad():
+        return said, answer(reader(), said)["scores"].argmax(1)
+
+def distill(encoder, batches):
+    """Train the encoder alone, after that of the original, on what it gets in the call; keeps what it was given."""
+    teacher, optimizer = reader().encoder, torch.optim.Adam(encoder.parameters(), lr=1e-2)
+    for _ in range(20):
+        for embedded, targets in batches():
+            distill.seen = tuple(embedded.shape), targets.tolist()
+            optimizer.zero_grad()
+            (encoder(embedded) - teacher(embedded)).square().mean().backward()
+            optimizer.step()
 
 def raises(model, texts):
     return {"scores": model.encoder(texts)}

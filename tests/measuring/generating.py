@@ -93,6 +93,22 @@ def short() -> nn.Module:
     return Short().eval()
 
 
+def held_out() -> torch.Tensor:
+    return torch.randint(VOCABULARY, (8, 40), generator=torch.Generator().manual_seed(2))
+
+
+def train(model: Any, batches: Any) -> None:
+    """On each next token of the sequences as they come."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(5):
+        for ids, targets in batches():
+            assert torch.equal(targets, ids[:, -targets.shape[1] :]), "the tokens after the prompt"
+            optimizer.zero_grad()
+            logits = model(ids)[0][:, :-1]
+            functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+
 class NoTuple(GPT):
     def forward(self, ids: torch.Tensor, cache: Any = None) -> Any:
         return super().forward(ids, cache)[0]
@@ -180,3 +196,59 @@ def continued_by_hand(model: nn.Module, ids: torch.Tensor, new_tokens: int) -> t
 def prompts() -> torch.Tensor:
     """Three of the project's own."""
     return data()[:3]
+
+
+class Nested(GPT):
+    """Two layers, whose cache is a tuple of dicts, each with a tuple of its keys and values and a name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks.append(Block())
+
+    def forward(self, ids: torch.Tensor, cache: Any = None) -> tuple[torch.Tensor, Any]:
+        logits, kept = super().forward(ids, None if cache is None else [layer["held"] for layer in cache])
+        return logits, tuple({"name": "attention", "held": tuple(layer)} for layer in kept)
+
+
+def nested() -> nn.Module:
+    torch.manual_seed(0)
+    return Nested().eval()
+
+
+class Counting(GPT):
+    """Keeps a number beside the tensors, which grows."""
+
+    def forward(self, ids: torch.Tensor, cache: Any = None) -> tuple[torch.Tensor, Any]:
+        logits, kept = super().forward(ids, None if cache is None else cache["layers"])
+        return logits, {"layers": kept, "seen": ids.shape[1] + (0 if cache is None else cache["seen"])}
+
+
+def counting() -> nn.Module:
+    return Counting().eval()
+
+
+class Growing(GPT):
+    """Keeps the keys and values of each call in tensors of their own."""
+
+    def forward(self, ids: torch.Tensor, cache: Any = None) -> tuple[torch.Tensor, Any]:
+        given = None if cache is None else [(torch.cat([k for k, _ in cache], 2), torch.cat([v for _, v in cache], 2))]
+        before = 0 if given is None else given[0][0].shape[2]
+        logits, kept = super().forward(ids, given)
+        return logits, [*(cache or ()), tuple(part[:, :, before:] for part in kept[0])]
+
+
+def growing() -> nn.Module:
+    return Growing().eval()
+
+
+class TokensFirst(GPT):
+    """The cache has the tokens in its first dimension."""
+
+    def forward(self, ids: torch.Tensor, cache: Any = None) -> tuple[torch.Tensor, Any]:
+        given = None if cache is None else [(k.permute(1, 2, 0, 3), v.permute(1, 2, 0, 3)) for k, v in cache]
+        logits, kept = super().forward(ids, given)
+        return logits, [(k.permute(2, 0, 1, 3), v.permute(2, 0, 1, 3)) for k, v in kept]
+
+
+def tokens_first() -> nn.Module:
+    return TokensFirst().eval()

@@ -17,6 +17,7 @@ from torch.autograd.profiler import profile
 from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.bench import Bench
+from pytest_modelopt.measuring.worker.part import Part
 from pytest_modelopt.results.metric import MetricSpec
 from tests.measuring.called_models import NAME, called  # noqa: F401
 
@@ -110,6 +111,47 @@ def test_a_pipeline_that_is_no_module_is_saved_and_loaded_with_its_call(called: 
     assert made.size() == again.size() < whole / 2
 
 
+def test_a_part_is_trained_on_what_it_gets_with_the_targets_of_the_whole_call(called: Made) -> None:  # noqa: F811
+    """The function gets the module that the recipe has changed."""
+    recipe = "low-rank(ratio=0.9{})"
+    fields = {**PIPELINE, "calibration": f"{NAME}:held_out"}
+
+    def apart(made: Bench) -> float:
+        user: Any = importlib.import_module(NAME)
+        with torch.no_grad():
+            embedded = user.reader().embed(user.tokenized(user.held_out()[0]))
+            return float((made._alone.encoder(embedded) - user.reader().encoder(embedded)).square().mean())
+
+    plain = apart(called("reader", "texts", recipe.format(""), **fields))
+    trained = called("reader", "texts", recipe.format(f", finetune='{NAME}:distill'"), **fields)
+    assert apart(trained) < plain / 2
+    user: Any = importlib.import_module(NAME)
+    said, targets = user.held_out()
+    assert user.distill.seen == ((len(said), 4, 64), targets.tolist())
+
+
+def test_modules_in_slots_are_modules_of_a_pipeline(called: Made) -> None:  # noqa: F811
+    made = called("slotted", "texts", call="of_pipeline", optimize="net.encoder")
+    assert not made._alone.net.training
+    made._variant = _with_recipe(made, "int8-weight-only")
+    done = made.optimize()
+    assert any("recipes change `net.encoder` only (129 KiB of 134 KiB of the weights)" in note for note in done.notes)
+    new = nn.Identity()
+    Part(made.model, "net.encoder").put(new, made._call_inputs(), "hand")
+    assert made._alone.net.encoder is new
+
+
+def test_texts_that_are_answered_from_a_cache_are_not_measured(called: Made) -> None:  # noqa: F811
+    made = called("reader", "texts", call="from_cache", optimize="encoder", batch_size=2)
+    with pytest.raises(VariantError, match=r"answers them from a cache .* and its calls take no memory"):
+        made.memory()
+    for _ in range(2):  # however often it is asked
+        assert made.prepare_timing().startswith("knows inputs by their content and answers them from a cache")
+    made._variant = _with_recipe(made, "int8-dynamic")
+    with pytest.raises(VariantError, match="a call reaches no module at all, as where it answers from a cache"):
+        made.optimize()
+
+
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
@@ -126,7 +168,16 @@ def test_what_goes_wrong_is_said_in_words(called: Made, fields: dict[str, str], 
         called("reader", "texts", "int8-dynamic", **fields)
 
 
+def test_gradients_of_a_part_need_targets_of_its_own(called: Made) -> None:  # noqa: F811
+    pytest.importorskip("torch_pruning")
+    recipe = "prune-structured(ratio=0.3, importance=taylor)"
+    with pytest.raises(VariantError, match="belong to the answer of the whole call: use importance=magnitude"):
+        called("reader", "texts", recipe, calibration=f"{NAME}:held_out", **PIPELINE)
+
+
 def test_an_object_without_optimize_is_refused(called: Made) -> None:  # noqa: F811
+    with pytest.raises(VariantError, match=r"not a torch.nn.Module \(it holds `net`: name by `call:` a function"):
+        called("pipeline", "texts")
     with pytest.raises(VariantError, match=r"returned a Pipeline, not a torch.nn.Module .* `optimize:` must name"):
         called("pipeline", "texts", call="of_pipeline")
 

@@ -19,8 +19,10 @@ from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker.bench import Bench
 from pytest_modelopt.measuring.worker.generation import Step, TimedDecode
+from pytest_modelopt.measuring.worker.generation_answers import Forced
 from pytest_modelopt.measuring.worker.memory.tensor_meter import call_peak_bytes
 from pytest_modelopt.optimizing.expression import parse
+from pytest_modelopt.optimizing.runtimes.exported_step_module import ExportedStep
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.results.case import PlannedCase
 from pytest_modelopt.results.generation import Generation
@@ -52,12 +54,13 @@ def make() -> Iterator[Make]:
         new_tokens: int = NEW,
         step: str | None = None,
         batch_size: int = 2,
+        calibration: str | None = None,
     ) -> Bench:
         variant = Variant(
             model=f"{MODULE}:{model}",
             recipe=parse(recipe) if recipe else None,
             data=f"{MODULE}:{data}",
-            calibration=None,
+            calibration=calibration,
             example_inputs=None,
             metric=MetricSpec(metric, prepare=prepare),
             import_paths=tuple(sys.path),
@@ -314,10 +317,73 @@ def test_a_model_that_is_set_to_sample_generates_greedily_and_says_so(make: Make
     assert note.startswith("the model is set to sample (`do_sample`) and to search 4 beams (`num_beams`)")
 
 
-def test_a_runtime_that_keeps_no_cache_is_refused_in_a_sentence(make: Make) -> None:
-    pytest.importorskip("onnxruntime")
-    with pytest.raises(VariantError, match=r"onnxruntime exports one step of the model without its cache"):
-        make(recipe="onnxruntime")
+@pytest.mark.parametrize(
+    ("recipe", "model", "step", "files"),
+    [
+        ("onnxruntime", "nested", None, [".prompt.onnx", ".step.onnx"]),
+        ("openvino", "streaming", f"{MODULE}:step", [".step.xml", ".step.bin"]),
+    ],
+)
+def test_an_exported_step_takes_and_gives_the_cache(
+    make: Make, tmp_path: Path, recipe: str, model: str, step: str | None, files: list[str]
+) -> None:
+    """For more sequences than it was traced with, caches of each length from none or the prompt's on; its files too."""
+    if missing := parse(recipe).steps[0].missing():
+        pytest.skip(missing)
+    bench = make(model, recipe=recipe, step=step)
+    made = bench.model
+    assert isinstance(made, ExportedStep)
+    assert list(made.parts()) == files
+    original = getattr(generating, model)()
+    hand = by_hand(original if step is None else original.inner, IDS, PROMPT)
+    found = Forced(Step(made), Generation(NEW, PROMPT))(IDS)
+    assert torch.allclose(found["losses"].float(), hand.losses, atol=1e-4)
+    assert torch.equal(found["most_probable"], hand.top)
+    memory = bench.memory().call
+    assert memory is not None
+    layers = len(original.inner.blocks if step else original.blocks)
+    assert memory.cache_bytes == 2 * layers * 2 * CONTEXT * WIDTH * 4
+    for save, name in ((bench.save, "model"), (bench.save_inputs, "inputs")):
+        save(str(tmp_path / name))
+    again = Bench(bench._variant)
+    again.reload(str(tmp_path / "model"), str(tmp_path / "inputs"))
+    assert again.answer().is_like(bench.answer())
+    assert again.answer().is_like(bench.answer()), "no call has a cache of the one before it"
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "told"),
+    [
+        ("counting", "onnxruntime", r"a value that is no tensor and changes with the step \(from 12 to 13\)"),
+        ("tokens_first", "openvino", r"a tensor of shape \(12, 2, 4, 8\) whose first dimension is not that of 2 seq"),
+        ("growing", "onnxruntime", "this cache holds 2 tensors after the prompt and 4 one token later"),
+        ("gpt", "litert", "litert converts for fixed sizes, and the cache of a model that generates grows"),
+    ],
+)
+def test_a_cache_that_no_program_takes_is_refused_at_once(make: Make, model: str, recipe: str, told: str) -> None:
+    if missing := parse(recipe).steps[0].missing():
+        pytest.skip(missing)
+    with pytest.raises(VariantError, match=told):
+        make(model, recipe=recipe)
+
+
+def test_a_part_of_a_model_that_generates_is_not_exported(make: Make) -> None:
+    bench = make()
+    recipe = parse("onnxruntime")
+    bench._variant = replace(bench._variant, recipe=recipe, optimize="blocks")
+    with pytest.raises(VariantError, match="`optimize: blocks` names a part of it, whose sizes differ from step to"):
+        bench.optimize()
+
+
+def test_a_recipe_trains_by_the_projects_function_on_whole_sequences(make: Make) -> None:
+    finetune = f"low-rank(ratio=0.9, finetune='{MODULE}:train')"
+    plain, trained = (
+        make(recipe=recipe, calibration=f"{MODULE}:held_out").score().score
+        for recipe in ("low-rank(ratio=0.9)", finetune)
+    )
+    assert plain is not None
+    assert trained is not None
+    assert trained < plain * 0.9, "a head that is sure of itself unlearns that on random tokens"
 
 
 def test_a_recipe_that_loses_the_cache_is_told_as_its_doing(make: Make) -> None:

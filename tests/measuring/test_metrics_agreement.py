@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,21 @@ def test_agreement_is_the_share_of_the_same_predictions(tmp_path: Path) -> None:
     assert variant.predictions is not None
     assert list(variant.predictions) == [0, 1, 3, 3, 1]
     assert (variant.targets, variant.classes) == (None, 4)
+
+
+def test_an_answer_is_gone_before_the_next_call(tmp_path: Path) -> None:
+    """Of a language model it is as large as the weights."""
+    given: list[weakref.ref[torch.Tensor]] = []
+
+    class Watching(torch.nn.Module):
+        def forward(self, index: torch.Tensor) -> torch.Tensor:
+            assert [each() for each in given] == [None] * len(given)
+            output = torch.eye(4)[index % 4]
+            given.append(weakref.ref(output))
+            return output
+
+    answer(Watching(), None, Agreement(tmp_path / "outputs.pt", None), size=2, examples=6)
+    assert len(given) == 3
 
 
 def test_cosine_is_the_mean_over_the_examples(tmp_path: Path) -> None:

@@ -176,6 +176,10 @@ WRONG = [
         MetricSpec("torchmetrics.detection.MeanAveragePrecision"),
         "MeanAveragePrecision` needs torchvision, without which torchmetrics leaves it out: run `pip install",
     ),
+    (
+        MetricSpec("torchmetrics.detection.mean_ap.MeanAveragePrecision"),
+        "MeanAveragePrecision` needs a package that is not installed: `MAP` metric requires that `pycocotools`",
+    ),
     (MetricSpec("metric_user:no"), "metric `metric_user:no`: `metric_user` has no `no`"),
     (MetricSpec("metric_user:error", prepare="metric_user:frist"), "prepare `metric_user:frist`: `metric_user` has no"),
 ]

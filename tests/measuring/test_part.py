@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measuring.worker.called_model import CalledModel
+from pytest_modelopt.measuring.worker.changed_part import context_of
 from pytest_modelopt.measuring.worker.part import Part
-from pytest_modelopt.optimizing.recipe import RecipeError
+from pytest_modelopt.optimizing.recipe import Context, RecipeError
 
 
 class Encoder(nn.Module):
@@ -102,6 +103,18 @@ def unused_too(model: Any, inputs: Any) -> Any:
 
 def failing(model: Any, inputs: Any) -> Any:
     return inputs["words"]
+
+
+def test_what_converts_a_module_asks_for_the_same_arguments_in_each_call() -> None:
+    def masked_once(model: Any, inputs: Any) -> Any:
+        return model.encoder(x=inputs, mask=torch.ones(4)) + model.encoder(x=inputs)
+
+    part = Part(called(masked_once), "encoder")
+    context = context_of(part, Context(X, None, 0), part.inputs_of_calls(X))
+    with pytest.raises(
+        RecipeError, match=r"`encoder` is called with other arguments .* \(`mask` is not in all of them\)"
+    ):
+        context.varying()
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def _of_variants(
     recipe: Recipe, made: list[Optimization], original: nn.Module, inputs: torch.Tensor, was: Observations
 ) -> list[str]:
     """What two variants, made alike, show of the promises."""
-    from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
+    from pytest_modelopt.optimizing.runtimes.runtime_module import HoldsPrograms
 
     one, other = (_seen(each.model, inputs) for each in made)
     broken = []
@@ -165,7 +165,7 @@ def _of_variants(
     if recipe.changes and not set(recipe.changes) & set(reached.values()):
         kinds = ", ".join(sorted(set(reached.values())))
         broken.append(f"it changes weights of {kinds}, and `changes` names {', '.join(recipe.changes)} only")
-    if _same(was, one) and not one.compiled and not isinstance(made[0].model, RuntimeModule):
+    if _same(was, one) and not one.compiled and not isinstance(made[0].model, HoldsPrograms):
         broken.append(f"it claims to reach {', '.join(sorted(reached))}, and the model is as it was")
     return broken
 

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from pytest_modelopt.optimizing.nests import attributes
+
 _DEPTH = 3
 """Of objects within objects, in which modules of a plain object are looked for."""
 _NO_PIPELINES = (type, types.ModuleType, types.FunctionType, types.MethodType, functools.partial)
@@ -52,8 +54,8 @@ def modules_in(value: Any, depth: int = _DEPTH) -> nn.Module:
     """The modules that an object holds in its attributes, or in those of objects in there, under these names."""
     found = nn.Module()
     found.training = False
-    for name, held in getattr(value, "__dict__", {}).items():
-        if not isinstance(held, (nn.Module, *_NO_PIPELINES)) and depth and hasattr(held, "__dict__"):
+    for name, held in attributes(value).items():
+        if not isinstance(held, (nn.Module, *_NO_PIPELINES)) and depth and attributes(held):
             held = modules_in(held, depth - 1)
             if not held._modules:
                 continue

@@ -19,10 +19,10 @@ from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.generation import Step, WholeCall, greedy, require_room, told_sampling
 from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
 from pytest_modelopt.measuring.worker.part import Part
-from pytest_modelopt.measuring.worker.remembered_inputs import remembers
+from pytest_modelopt.measuring.worker.remembered_inputs import knows_content, remembers
 from pytest_modelopt.optimizing.calling import ForOneCall, Inputs, call
 from pytest_modelopt.optimizing.nests import sizes, tensors
-from pytest_modelopt.optimizing.recipe import Context
+from pytest_modelopt.optimizing.recipe import Context, Steps
 from pytest_modelopt.results.workload import Workload
 
 
@@ -36,7 +36,7 @@ class CalledVariant:
         self._model: nn.Module | None = None
         self._inputs: Inputs | None = None
         self._data = Data(variant, self._loader, self._device)
-        self._traces = self._remembers = ""
+        self._traces = self._remembers = self._content = ""
         self._function: Callable[..., Any] | None = None
 
     def move(
@@ -122,6 +122,12 @@ class CalledVariant:
         self._traces = given.traces()
         self._remembers = "" if self._traces else remembers(self._called, given.inputs)
 
+    def _knows_content(self) -> str:
+        """As `knows_content` tells, which can find it once only: the others that it tries are then known, too."""
+        with torch.inference_mode():
+            self._content = self._content or knows_content(self._called, self._call_inputs())
+        return self._content
+
     @property
     def _needs_copies(self) -> bool:
         return bool(self._traces or self._remembers)
@@ -134,13 +140,17 @@ class CalledVariant:
 
     def _context(self) -> Context:
         """Of the call that is measured, without data to learn from."""
+        first, steps = self._first_inputs(), None
+        if self._variant.generation is not None:
+            steps = Steps(lambda model: Step(model, self._function).plain, first)
         return Context(
-            self._first_inputs(),
+            first,
             None,
             self._variant.seed,
             device=self._device.torch_device.type,
             varying=lambda: self._data.varying(self._first_inputs()),
             batches=lambda: map(self._device.take, self._data.calls(self._first_inputs())),
+            steps=steps,
         )
 
     def _first_inputs(self) -> Inputs:

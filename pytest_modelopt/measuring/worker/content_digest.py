@@ -16,7 +16,7 @@ from torch import nn
 from pytest_modelopt.measuring.installation import is_installed
 from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.optimizing.bits import update_with_bytes
-from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule
+from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule, HoldsPrograms
 
 MOST_BYTES = 2 * 1024**3
 """Of the numbers that are read: beyond, every k-th MiB of each tensor and its last one, with k so that they are no more
@@ -30,7 +30,7 @@ def content_digest(model: nn.Module) -> str | None:
 
     What keeps its weights to itself (packed layers, TorchScript, weights of torchao) comes in by what is saved of it.
     """
-    if isinstance(model, EngineModule):
+    if isinstance(model, (EngineModule, HoldsPrograms)):
         return None
     whole, inside = hashlib.sha256(), list[str]()
     for name, module in model.named_modules(remove_duplicate=False):

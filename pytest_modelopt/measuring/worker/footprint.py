@@ -57,13 +57,17 @@ class Footprint(LoadedVariant):
                     "called: give a factory whose model starts afresh in each forward pass"
                 )
         except tensor_meter.ForeignRuntime as foreign:
-            return Memory(None, None, foreign.runtime)
+            with torch.inference_mode():
+                return Memory(None, None, foreign.runtime, call=self._call_memory(is_foreign=True))
         except tensor_meter.Unaccounted as error:
             raise VariantError(str(error)) from error
+        if found.call_peak_bytes == 0 and (why := self._knows_content()):
+            raise VariantError(f"the model {why}; and its calls take no memory")
         return found
 
-    def _call_memory(self) -> CallMemory | None:
-        """What the memory of a call that generates is made of. After a first call."""
+    def _call_memory(self, *, is_foreign: bool = False) -> CallMemory | None:
+        """What the memory of a call that generates is made of. After a first call. `is_foreign`: another runtime makes
+        the steps, and its peaks are not to be seen."""
         generation, ids = self._variant.generation, self._call_inputs()
         if generation is None:
             return None
@@ -75,7 +79,7 @@ class Footprint(LoadedVariant):
         def last_step() -> None:
             made.append(step(last, cache)[1])
 
-        if self._device.is_cuda:
+        if self._device.is_cuda or is_foreign:
             last_step()
             peaks: tuple[int | None, int | None] = None, None
         else:

@@ -15,6 +15,7 @@ from torch import nn
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker.given_inputs import Call
 from pytest_modelopt.optimizing.recipe import Recipe
+from pytest_modelopt.optimizing.runtimes.exported_step_module import ExportedStep
 from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule
 from pytest_modelopt.results.generation import Generation
 
@@ -36,8 +37,8 @@ class Step:
     def __init__(self, model: nn.Module, function: Callable[..., Any] | None = None) -> None:
         """Raises VariantError for a model that has no steps."""
         self._model = model
-        self._function = function
-        self._kind, module = ("function", model) if function is not None else _kind_of(model)
+        self._function = None if isinstance(model, ExportedStep) else function  # which knows the module in torch only
+        self._kind, module = ("function", model) if self._function is not None else _kind_of(model)
         self._options: dict[str, Any] = {}
         if self._kind == "transformers":
             takes = inspect.signature(module.forward).parameters
@@ -53,8 +54,7 @@ class Step:
             VariantError: the model failed, or returned something else.
         """
         try:
-            logits, cache = self._made(ids, cache)
-            return (logits[:, -1] if logits.ndim == 3 else _checked(logits, ids)), cache
+            return self.plain(ids, cache)
         except VariantError:
             raise
         except Exception as error:
@@ -63,6 +63,11 @@ class Step:
                 f"to {int(ids.max())} {'without a cache' if cache is None else 'with a cache'}: "
                 f"{error_text(error)}{self._told_rows(error)}"
             ) from error
+
+    def plain(self, ids: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+        """The same, and whatever the model raises: for exporters, which give tensors without numbers."""
+        logits, cache = self._made(ids, cache)
+        return (logits[:, -1] if logits.ndim == 3 else _checked(logits, ids)), cache
 
     def _made(self, ids: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
         if self._kind == "transformers":
@@ -102,9 +107,9 @@ def _kind_of(model: nn.Module) -> tuple[Kind, nn.Module]:
     """How its steps are called, by the forward of the module, or of the first one in wrappers that take anything."""
     if isinstance(model, EngineModule):
         raise VariantError(
-            f"{model.runtime} runs one step as it was exported, without a cache, and does not run the loop: under "
-            "`call: {generate: ...}` it cannot be measured; give a candidate whose forward is "
-            "(ids, cache) -> (logits, cache), or measure the model by its forward pass"
+            f"{model.runtime} runs a file as it is, and nothing says which of its inputs and outputs are the cache: "
+            "under `call: {generate: ...}` it cannot be measured; give a candidate whose forward is "
+            "(ids, cache) -> (logits, cache) and runs the file, or measure the model by its forward pass"
         )
     for module in model.modules():
         by_name = inspect.signature(module.forward).parameters
@@ -137,13 +142,14 @@ def require_room(model: nn.Module, generation: Generation) -> None:
                 )
 
 
-def require_steps_after(recipes: Iterable[Recipe]) -> None:
-    """Raises VariantError for a recipe that hands one step over to another runtime, before it takes minutes."""
+def require_whole(recipes: Iterable[Recipe], part: str) -> None:
+    """Raises VariantError for a recipe that exports one step, where it gets the module at `part` only."""
     for recipe in recipes:
         if recipe.gives == "runtime":
             raise VariantError(
-                f"{recipe.recipe_name} exports one step of the model without its cache, so it cannot be measured under "
-                "`call: {generate: ...}`: take a recipe that keeps the module, or measure the model by its forward pass"
+                f"{recipe.recipe_name} exports one step of a model that generates, with its cache, and "
+                f"`optimize: {part}` names a part of it, whose sizes differ from step to step: leave `optimize` out, "
+                "or take a recipe that stays in torch, such as int8-dynamic"
             )
 
 

@@ -74,7 +74,7 @@ class LayerTrials(Scoring):
                 f"{error_text(error)}"
             ) from error
         loading.seed_everything(self._variant.seed)
-        context = replace(self._context(), calibration=self._data.calibration(), training=self._data.training())
+        context = self._whole_context(whole)
         return optimized(whole, recipe.steps, context, part_of(self._variant, whole))
 
     def _changed(self, done: Done) -> list[LayerCoverage]:

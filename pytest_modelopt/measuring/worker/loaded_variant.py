@@ -21,10 +21,10 @@ from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import environment, loading, observe, quality, shipping
 from pytest_modelopt.measuring.worker.called_model import seen
 from pytest_modelopt.measuring.worker.called_variant import CalledVariant
-from pytest_modelopt.measuring.worker.changed_part import called_as, optimized, part_of
+from pytest_modelopt.measuring.worker.changed_part import called_as, context_of_steps, optimized, part_of
 from pytest_modelopt.measuring.worker.content_digest import content_digest, sources_digest
 from pytest_modelopt.measuring.worker.data import labels
-from pytest_modelopt.measuring.worker.generation import require_steps_after, told_of
+from pytest_modelopt.measuring.worker.generation import require_whole, told_of
 from pytest_modelopt.measuring.worker.given_inputs import Given
 from pytest_modelopt.measuring.worker.memory import tensor_meter
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import Metric, make_metric
@@ -32,9 +32,9 @@ from pytest_modelopt.measuring.worker.other_tree import linked_to_head, taken_fr
 from pytest_modelopt.measuring.worker.program_files import Made, left_out, load_file, made_by, parameters_of
 from pytest_modelopt.measuring.worker.settings import chosen, settings
 from pytest_modelopt.optimizing.calling import Inputs, call
-from pytest_modelopt.optimizing.recipe import RecipeError
+from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes.program_file_module import ITS_OWN
-from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
+from pytest_modelopt.optimizing.runtimes.runtime_module import HoldsPrograms
 from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
 from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.measurement import Coverage
@@ -224,16 +224,24 @@ class LoadedVariant(CalledVariant):
         head = Path(self._variant.tree.head) if self._variant.tree is not None else None
         return load_file(origin, Path(self._variant.import_paths[0]), inputs, answer, parameters, head)
 
+    def _whole_context(self, model: nn.Module) -> Context:
+        """What recipes may use, with data to learn from."""
+        context = replace(self._context(), calibration=self._data.calibration(), training=self._data.training())
+        if context.steps is None:
+            return context
+        context = replace(context, steps=replace(context.steps, calibration=context.calibration))
+        return context_of_steps(model, self._function, context)
+
     def optimize(self) -> Loaded:
         """Apply the recipe to the loaded model."""
         assert self._variant.recipe is not None
         recipes = self._variant.recipe.steps
         self._set_threads()
-        if self._variant.generation is not None:
-            require_steps_after(recipes)
+        if self._variant.generation is not None and self._variant.optimize:
+            require_whole(recipes, self._variant.optimize)
         loading.seed_everything(self._variant.seed)
-        context = replace(self._context(), calibration=self._data.calibration(), training=self._data.training())
         try:
+            context = self._whole_context(self.model)
             part = self._part()
             done = optimized(self.model, recipes, context, part)
         except RecipeError as error:
@@ -244,7 +252,7 @@ class LoadedVariant(CalledVariant):
         if part is None:
             self._require_fit(done.answer)
         done = replace(done, answer=None)
-        self._model, self._provenance = done.whole, None
+        self._model, self._provenance, self._content = done.whole, None, ""
         if self._variant.generation is not None:
             with torch.inference_mode(), told_of(self._variant.label):
                 quality.run(self._called, self._call_inputs())
@@ -290,7 +298,7 @@ class LoadedVariant(CalledVariant):
 def _nothing_to_compare(model: nn.Module, coverage: Coverage) -> tuple[str, bool]:
     """Why nobody can say what a recipe changed, where hardly anything of the weights is left in tensors, '' else; and
     whether hardly anything is left in other memory, too. One bit for each float would be more."""
-    if isinstance(model, RuntimeModule):  # knows what its program holds
+    if isinstance(model, HoldsPrograms):  # knows what its program holds
         return "", False
     try:
         walk = tensor_meter.Walk(model, passes_runtimes=True)

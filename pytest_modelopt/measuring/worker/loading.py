@@ -188,6 +188,12 @@ def load_model(loader: Loader, source: Source, what: str = "model") -> tuple[nn.
             hint = " (a class: return an instance)"
         elif variant.call is not None:
             hint = " (of an object that holds modules `optimize:` must name the one that recipes change)"
+        elif what == "model" and modules_in(model)._modules:
+            names = ", ".join(f"`{name}`" for name in modules_in(model)._modules)
+            hint = (
+                f" (it holds {names}: name by `call:` a function (model, inputs) -> outputs that calls it, and by "
+                "`optimize:` the module that recipes change)"
+            )
         raise VariantError(f"the {what} factory returned a {type(model).__name__}, not a torch.nn.Module{hint}")
     training = in_training(model)
     which = f"the {what} was" if model in training else f"parts of the {what} were"

@@ -21,7 +21,7 @@ from pytest_modelopt.measuring.worker.repeating import KeptAnswer, dense
 from pytest_modelopt.optimizing.bits import update_with_bytes
 from pytest_modelopt.optimizing.describe import author_name, known_base, type_name
 from pytest_modelopt.optimizing.fused_path import is_fused
-from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule
+from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule, HoldsPrograms
 from pytest_modelopt.optimizing.sealed import in_training
 from pytest_modelopt.optimizing.sharing import held_beside, sharing
 from pytest_modelopt.results.observations import Observations
@@ -194,7 +194,7 @@ def _ties(model: nn.Module, before: Ties) -> Facts:
     untied, size = [], 0
     for names in before:
         owners = [modules.get(name.rpartition(".")[0]) for name in names]
-        if isinstance(model, EngineModule) or any(owner is None for owner in owners):
+        if isinstance(model, (EngineModule, HoldsPrograms)) or any(owner is None for owner in owners):
             continue
         if any("[" in name and name not in beside for name in names):
             continue
@@ -233,6 +233,7 @@ def _place(weight: torch.Tensor) -> tuple[int, int]:
 def _answers(call: Callable[[], Any]) -> Facts:
     with torch.inference_mode():
         first, before = KeptAnswer(output := call()), _hash(output)
+        del output  # before the next one is made
         return {"answers": before, "varies": not first.is_like(call())}
 
 

@@ -16,12 +16,16 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from pytest_modelopt.measuring.worker.called_model import CalledModel, alone, modules_in, seen
 from pytest_modelopt.optimizing.calling import Inputs, call, fresh
 from pytest_modelopt.optimizing.describe import last_line, total_bytes, user_line
+from pytest_modelopt.optimizing.nests import attributes
 from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.optimizing.uncompiled import step_by_step
 from pytest_modelopt.results.figures import format_bytes
 from pytest_modelopt.results.measurement import Coverage
 
 _NAMED = 5
+
+
+_REACHES_NONE = "a call reaches no module at all, as where it answers from a cache that an earlier call has filled"
 
 
 class _Reached(BaseException):
@@ -169,7 +173,7 @@ class Part:
         return copied
 
     def _never_called(self) -> str:
-        way_out = f"a call reaches {_listed(self._reached)}" if self._reached else "a call reaches no module at all"
+        way_out = f"a call reaches {_listed(self._reached)}" if self._reached else _REACHES_NONE
         if self._path:
             return f"`optimize: {self._path}`: the call never calls it, or only its methods; {way_out}"
         return (
@@ -198,7 +202,7 @@ class Part:
         for name in self._path.split(".")[:-1]:
             owner = getattr(owner, name)
         if not isinstance(owner, nn.Module):
-            for name, held in list(vars(owner).items()):
+            for name, held in attributes(owner).items():
                 if held is self.module:
                     setattr(owner, name, new)
         self.module = new

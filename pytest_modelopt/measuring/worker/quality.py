@@ -35,6 +35,7 @@ def answer(
             outputs = device.bring_back(run(model, device.take(batch.inputs)))
             scorer.add(outputs, batch)
             numbers.add(outputs)
+            del outputs  # which may be larger than the weights, before the next call makes others
             count += batch.examples
         score = scorer.score(slices)
     return Answers(

@@ -66,9 +66,12 @@ def knows_content(model: Callable[..., Any], inputs: Inputs) -> str:
 
 
 def _others(inputs: Inputs, number: int) -> Inputs | None:
-    """Inputs of the same form with other numbers: floating-point ones a little larger, else rows moved on; None where
-    there are none."""
+    """Inputs of the same form with other numbers: floating-point ones a little larger, else rows moved on; without
+    tensors, texts with their words moved on. None where there are none."""
     given = tensors(inputs)
+    if not given:
+        made = mapped(inputs, lambda leaf: _moved_on(leaf, number) if isinstance(leaf, str) else leaf)
+        return None if made == inputs else made
     is_float = any(tensor.is_floating_point() for tensor in given)
 
     def changed(tensor: Any) -> Any:
@@ -81,6 +84,14 @@ def _others(inputs: Inputs, number: int) -> Inputs | None:
     with torch.inference_mode(False), torch.no_grad():
         made = mapped(inputs, changed)
         return None if all(map(torch.equal, given, tensors(made))) else made
+
+
+def _moved_on(text: str, number: int) -> str:
+    """The same words, or the characters of a single one, in another order."""
+    words = text.split(" ")
+    parts, between = (words, " ") if len(words) > 1 else (list(text), "")
+    by = number % max(1, len(parts))
+    return between.join(parts[by:] + parts[:by])
 
 
 def operators(model: Callable[..., Any], inputs: Inputs) -> int:

@@ -29,7 +29,7 @@ from pytest_modelopt.optimizing.runtimes.comparing import difference
 from pytest_modelopt.optimizing.runtimes.exporting import arguments, export
 from pytest_modelopt.optimizing.runtimes.openvino.openvino_ir import other_batches
 from pytest_modelopt.optimizing.runtimes.program_file_module import FromFile
-from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule
+from pytest_modelopt.optimizing.runtimes.runtime_module import HoldsPrograms
 from pytest_modelopt.optimizing.runtimes.torch_file_module import exported
 
 LARGEST_DIFFERENCE = 1e-4
@@ -64,7 +64,7 @@ _Written = tuple[list[Path], Callable[..., Any]]
 
 def sums(model: nn.Module) -> dict[str, str]:
     """SHA-256 of each file that `write` makes of a variant on another runtime, by suffix; empty for one of torch's."""
-    if not isinstance(model, RuntimeModule):
+    if not isinstance(model, HoldsPrograms):
         return {}
     return {suffix: hashlib.sha256(content).hexdigest() for suffix, content in model.parts().items()}
 
@@ -81,7 +81,7 @@ def write(model: nn.Module, path: Path, context: Context) -> tuple[Path, ...]:
     """
     if isinstance(model, FromFile):
         return _copied(model.files, path.parent)
-    if isinstance(model, RuntimeModule):
+    if isinstance(model, HoldsPrograms):
         files = {path.with_name(path.name + suffix): content for suffix, content in model.parts().items()}
         for file, content in files.items():
             file.write_bytes(content)

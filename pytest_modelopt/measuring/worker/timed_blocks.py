@@ -20,7 +20,6 @@ from pytest_modelopt.measuring.worker.generation import Step, TimedDecode
 from pytest_modelopt.measuring.worker.given_inputs import Given
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
 from pytest_modelopt.measuring.worker.memory import process_memory
-from pytest_modelopt.measuring.worker.remembered_inputs import knows_content
 from pytest_modelopt.measuring.worker.settings import compilations
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
@@ -47,9 +46,8 @@ class TimedBlocks(LoadedVariant):
                 given = Given(self._call_inputs())
                 quality.run_on(self._called, given.inputs)
                 self._look_at_traces(given)
-        with torch.inference_mode():
-            if knows := knows_content(self._called, self._call_inputs()):
-                return knows
+        if knows := self._knows_content():
+            return knows
         canary = None if self._device.is_cuda else _canary()
         self._calls = []
         for name in ("whole", *phases):

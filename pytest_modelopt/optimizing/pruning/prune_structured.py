@@ -115,6 +115,11 @@ class _Pruning:
                 "prune-structured(importance=taylor) needs calibration data with targets: add "
                 "`calibration: package.module:function`, which returns (inputs, targets), or use importance=magnitude"
             )
+        if not self._context.targets_are_its_own:
+            raise RecipeError(
+                "prune-structured(importance=taylor) needs targets of the module that it changes, and those of the "
+                "calibration data belong to the answer of the whole call: use importance=magnitude"
+            )
         asked = self._recipe.batches
         seen = accumulate_gradients(self._model, self._context.training, asked)
         short = f" (of {asked} asked for: the calibration data holds no more)" if seen < asked else ""

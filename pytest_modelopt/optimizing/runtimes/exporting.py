@@ -135,8 +135,9 @@ def inputs_to_trace(context: Context, varying: tuple[frozenset[int], ...]) -> In
 
 
 def _doubled_ones(tensor: torch.Tensor, dimensions: set[int]) -> torch.Tensor:
+    """In memory of its own: of a view, torch.export writes checks about the tensor that it was cut from."""
     times = [2 if d in dimensions and size == 1 else 1 for d, size in enumerate(tensor.shape)]
-    return tensor.repeat(times) if 2 in times else tensor
+    return tensor.repeat(times)
 
 
 def _of_each(inputs: Inputs, tensors: list[torch.Tensor]) -> Inputs:

@@ -152,20 +152,24 @@ class EngineModule(nn.Module):
         return self.signature.output_of(self.run(self.engine, inputs))
 
 
-class RuntimeModule(EngineModule):
+class HoldsPrograms:
+    """What a recipe for another runtime leaves behind: one program, or several that work together."""
+
+    @abstractmethod
+    def float_tensors(self) -> Iterator[torch.Tensor]:
+        """Every tensor that the programs hold in float32, in whatever shape and order."""
+
+    @abstractmethod
+    def parts(self) -> dict[str, bytes]:
+        """The content of the files, in the runtime's own format, by suffix; the one that is loaded comes first."""
+
+
+class RuntimeModule(EngineModule, HoldsPrograms):
     """Runs `program`, a model in the format of another runtime. Saved, it is that program and the signature."""
 
     def __init__(self, program: bytes, signature: Signature) -> None:
         super().__init__(signature)
         self.program = program
-
-    @abstractmethod
-    def float_tensors(self) -> Iterator[torch.Tensor]:
-        """Every tensor that `program` holds in float32, in whatever shape and order."""
-
-    @abstractmethod
-    def parts(self) -> dict[str, bytes]:
-        """The content of the files, in the runtime's own format, by suffix; the one that is loaded comes first."""
 
     def contents(self) -> tuple[int, dict[str, int]]:
         """Bytes of the numbers in `program`, and how many operators it has by the layer that they came from, '' for

@@ -180,6 +180,8 @@ def _instance(found: Any, spec: MetricSpec) -> Any:
         return found.to("cpu")
     try:
         return found(**dict(spec.arguments))
+    except ImportError as error:
+        raise VariantError(f"the metric `{stated}` needs a package that is not installed: {error}") from None
     except Exception as error:
         given = ", ".join(f"{name}={_shown(value)}" for name, value in spec.arguments)
         raise VariantError(

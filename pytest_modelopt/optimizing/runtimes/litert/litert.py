@@ -60,6 +60,7 @@ class Litert(Recipe):
     extra: ClassVar[str | None] = "litert"
     requires: ClassVar[tuple[str, ...]] = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
     one_step: ClassVar[bool] = True
+    fixes_sizes: ClassVar[bool] = True
     imports_compiler: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     takes: ClassVar[tuple[Form, ...]] = ("float",)

@@ -46,6 +46,7 @@ class LitertInt8(LayerRecipe):
     extra: ClassVar[str | None] = "litert"
     requires: ClassVar[tuple[str, ...]] = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
     one_step: ClassVar[bool] = True
+    fixes_sizes: ClassVar[bool] = True
     imports_compiler: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     changes: ClassVar[tuple[str, ...]] = tuple(kind for kind in CONVERTED if kind != "Conv3d")

@@ -140,7 +140,8 @@ def convert(model: nn.Module, context: Context, recipe_name: str) -> Conversion:
     names = tuple(value.name for value in proto.graph.input)
     signature = signature_of(model, context.example_inputs)
     converted = OnnxModule(proto.SerializeToString(), signature, names)
-    refuse_other_answers(model, converted, context.example_inputs, recipe_name)
+    for inputs in (context.example_inputs, *context.others):
+        refuse_other_answers(model, converted, inputs, recipe_name)
     return Conversion(model, proto, signature, names, sources)
 
 

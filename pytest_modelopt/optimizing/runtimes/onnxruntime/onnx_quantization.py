@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -24,11 +25,13 @@ def pre_processed(conversion: Conversion, folder: Path) -> tuple[Path, tuple[str
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
     # Given as a file: of a program in memory it would move the weights out, to a file that it never writes.
+    folder = folder.resolve()
     source, target = folder / "converted.onnx", folder / "pre-processed.onnx"
     onnx.save(conversion.proto, source)
     with unchanged_logging():
         try:
-            quant_pre_process(source, target)
+            with _working_in(folder):  # where its shape inference fails, it leaves a file behind
+                quant_pre_process(source, target)
         except Exception as error:
             quant_pre_process(source, target, skip_symbolic_shape=True)
             return target, (
@@ -36,6 +39,16 @@ def pre_processed(conversion: Conversion, folder: Path) -> tuple[Path, tuple[str
                 f"stays in floating point: {last_line(error)}",
             )
     return target, ()
+
+
+@contextlib.contextmanager
+def _working_in(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 @contextlib.contextmanager

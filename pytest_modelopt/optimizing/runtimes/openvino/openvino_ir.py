@@ -234,6 +234,7 @@ def other_batches(context: Context) -> Iterator[tuple[str, Inputs]]:
     if any(dimensions - first for dimensions in varying):
         yield "shorter inputs", of_each(_halved)
         yield "longer inputs", of_each(_doubled)
+    yield from (("a call with another cache", others) for others in context.others)
 
 
 def _halved(tensor: torch.Tensor, dimensions: frozenset[int]) -> torch.Tensor:
