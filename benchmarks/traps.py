@@ -189,7 +189,8 @@ def _explored(gauge: GateGauge, text: str) -> Row:
     with gauge.layer_trials(recipe) as trials:
         found = Sensitivity(recipe, forgotten, trials.groups)
         found.measure(trials)
-    worst = [(cost.group.name, round(cost.harm, 4)) for cost in found.ranked if not cost.why][:2]
+        ranked = found.told(gauge.model.name, unit_interval=True).ranked
+    worst = [(cost.group.name, round(cost.harm, 4)) for cost in ranked if not cost.why][:2]
     best = next(iter(search.holding), None)
     return {
         "recipe": text,
