@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import socket
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ LOCAL = "local"
 """Address of a cluster that is started for one run, on this machine."""
 TIMING = "timing"
 """The resource of which a machine has 1, and a job takes all: so no second one is placed there."""
+_ANSWER_S = 10.0
 _REMEDY = f"""start each machine of it with `ray start --resources='{{"{TIMING}": 1}}'`"""
 
 
@@ -30,12 +33,10 @@ class RayEngine:
         """Connect to the cluster at `address`, 'auto' or 'local'.
 
         Raises:
-            EngineError: without Ray, without a cluster there, or where none of its machines times.
+            EngineError: without a cluster there, or where none of its machines times.
         """
-        try:
-            import ray
-        except ImportError:
-            raise EngineError("Ray is not installed: pip install 'pytest-modelopt[fleet]'") from None
+        import ray
+
         self._ray = ray
         self._running: dict[Any, tuple[Job, Machine | None]] = {}
         """By the stream of a job's events: the job, and the machine on which it runs."""
@@ -55,11 +56,13 @@ class RayEngine:
 
     def _connect(self, address: str, working_dir: str) -> None:
         ray = self._ray
+        _require_answer(address)
         own: dict[str, Any] = {"address": address}
         if address == LOCAL:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             own |= {"resources": {TIMING: 1}, "include_dashboard": False}
         settings = {"working_dir": working_dir}
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             with warnings.catch_warnings():  # a run may make errors of them
                 warnings.simplefilter("ignore")
@@ -67,12 +70,11 @@ class RayEngine:
                     **own, runtime_env=settings, log_to_driver=False, logging_level="ERROR", namespace="pytest-modelopt"
                 )
         except ConnectionError as error:
-            raise EngineError(
-                f"there is no Ray cluster at {address}: {_first_line(error)}; start one by `ray start --head`, or name "
-                f"'{LOCAL}' for one of this machine alone; where it asks for a token, set RAY_AUTH_MODE=token"
-            ) from None
+            raise _no_cluster(address, error) from None
         except (RuntimeError, ValueError) as error:  # a version, the size of what travels, a second connection
             raise EngineError(f"the Ray cluster at {address} cannot be used: {_first_line(error)}") from None
+        finally:
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own leaves at once, and a report half told
 
     def submit(self, job: Job, avoid: Machine | None = None) -> None:
         asked: dict[str, Any] = {"num_cpus": 1, "resources": {TIMING: 1}, "max_retries": 0, "num_returns": "streaming"}
@@ -126,6 +128,24 @@ def _run(job: Job, content: dict[str, Any]) -> Iterator[Event]:
         place(root, lambda digest: ray.get(content[digest]))
     for event in run_job(job, root):
         yield {**event, "machine": machine}
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself would try for minutes. Raises EngineError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str, error: Exception) -> EngineError:
+    return EngineError(
+        f"there is no Ray cluster at {address}: {_first_line(error)}; start one by `ray start --head`, or name "
+        f"'{LOCAL}' for one of this machine alone; where it asks for a token, set RAY_AUTH_MODE=token"
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ class FleetRun:
         """Reports of tests that have not come to their end: those of a machine that is lost count for nothing."""
         self._lost: dict[str, int] = {}
         self._jobs: list[Job] = []
+        if find_spec("ray") is None:
+            raise usage_error(
+                "--modelopt-ray: Ray is not installed: pip install 'pytest-modelopt[fleet]'", "usage-fleet"
+            )
         for option, why in (
             ("numprocesses", "-n: pytest-xdist would place the tests, too"),
             ("--modelopt-against", "--modelopt-against: the base is checked out on this machine only"),

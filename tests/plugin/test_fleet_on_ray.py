@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
+from pytest_modelopt.fleet import project as travelling
+from pytest_modelopt.fleet.engine import EngineError
+from pytest_modelopt.fleet.on_ray import RayEngine
 from pytest_modelopt.results.json import read
 from tests.plugin.test_fleet_run import exact
 
@@ -129,3 +134,17 @@ def test_the_record_is_that_of_a_run_here_though_a_machine_dies(
     assert {line[1] for line in lines} > {str(pytester.path)}, "the first run read a copy, the second one the project"
     threads, cores = str(os.environ.get("OMP_NUM_THREADS")), str(len(os.sched_getaffinity(0)))
     assert {tuple(line[2:]) for line in lines} == {(threads, cores)}, "as without Ray"
+
+    before = signal.getsignal(signal.SIGTERM)
+    engine = RayEngine(cluster.address, travelling.Project(pytester.path, {}, {}))
+    engine.close()
+    assert signal.getsignal(signal.SIGTERM) is before, "a run that is terminated still tells its report"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "localhost:{port}", "[::1]:{port}"])
+def test_where_no_cluster_is_this_is_told_at_once(address: str) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        at = address.format(port=unused.getsockname()[1])
+        with pytest.raises(EngineError, match=rf"^there is no Ray cluster at {re.escape(at)}: .*`ray start --head`"):
+            RayEngine(at, travelling.Project(Path(), {}, {}))
