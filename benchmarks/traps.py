@@ -132,7 +132,7 @@ TRAPS = {
         ("int8-static", "int8-weight-only"),
         "benchmarks.zoo:training_images",
     ),
-    "attention": Trap(zoo.attention, "benchmarks.zoo:images", "blocks.1.narrow", silent("blocks.1.wide"), INT8),
+    "attention": Trap(zoo.attention, "benchmarks.zoo:images", "blocks.0.narrow", silent("blocks.0.wide"), INT8),
     "recurrent": Trap(zoo.recurrent, "example_project.speech:test_data", "head", _silent_in_lstm, INT8),
     "plain": Trap(zoo.plain, "benchmarks.zoo:images", "3", silent("1"), INT8),
 }
