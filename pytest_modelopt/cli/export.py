@@ -174,7 +174,7 @@ def add_to_record(
         return
     if sums:
         write(_with_sums(record, recorded, {file.suffix: digest for file, digest in sums.items()}), path)
-    tell(f"it is what was measured as {name} and the record has these sums now: {path}")
+    tell(f"it is what was measured as {name}, and the record has these sums now: {path}")
 
 
 def _with_sums(record: Record, measured: Measurement, sums: dict[str, str]) -> Record:

@@ -124,7 +124,7 @@ def test_it_chooses_what_an_exhaustive_search_finds_and_goes_on_from_there(
     )
 
     (shipped,) = (shop.path / "dist").glob("planted-low-rank*.pt2")
-    assert f"it is what was measured as planted/{best} in the record" in told
+    assert f"it is what was measured as planted/{best}, and the record" in told
     assert case.variant.shipped == {".pt2": sha256_of(shipped)}
     assert abs(shipped.stat().st_size - found[best][0]) < 0.2 * found[best][0]
     assert "<svg" in (shop.path / "modelopt-report" / "explore.svg").read_text(encoding="utf-8")

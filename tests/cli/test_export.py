@@ -116,7 +116,7 @@ def _export_what_was_measured(folder: Path, capsys: pytest.CaptureFixture[str]) 
     sums = {file.suffix: hashlib.sha256(file.read_bytes()).hexdigest() for file in released.glob("m[-_]pt.*")}
     assert [case.variant.shipped for case in read(record).cases if case.recipe == "pt" and case.variant] == [sums]
     assert sums.keys() == {".pt", ".py"}
-    assert "it is what was measured as m/pt in the record" in capsys.readouterr().out.replace("\n", " ")
+    assert "it is what was measured as m/pt, and the record" in capsys.readouterr().out.replace("\n", " ")
     other = ["export", "m", "bf16", "--record", str(record)]
     assert main(other) == 2
     assert "record.json has no figures of m/bf16: measure it with" in capsys.readouterr().err.replace("\n", " ")

@@ -131,7 +131,7 @@ def _export_what_was_measured(folder: Path, capsys: pytest.CaptureFixture[str]) 
     before = record.read_text(encoding="utf-8")
     export = ["export", "small", "released", "--record", str(record), "--output", "again"]
     assert main(export) == 0
-    assert "it is what was measured as small/released in the record" in " ".join(capsys.readouterr().out.split())
+    assert "it is what was measured as small/released, and the record" in " ".join(capsys.readouterr().out.split())
     assert json.loads(record.read_text(encoding="utf-8")) == json.loads(before)
     weights = folder / "released" / "outside.ptd"
     content = bytearray(weights.read_bytes())

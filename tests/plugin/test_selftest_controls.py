@@ -244,7 +244,7 @@ def test_identity_with_one_fault(case: Case, why: str) -> None:
     control = judge_identity(case, 0.1)
     assert control.outcome == "NOT ok"
     assert why in control.why
-    assert ";" not in control.why.replace("; no limit", "").replace("; give it", "")  # this fault and no other
+    assert ";" not in control.why.replace("; limits on", "").replace("; give it", "")  # this fault and no other
 
 
 def test_a_fault_in_time_needs_evidence() -> None:
