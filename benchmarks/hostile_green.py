@@ -88,6 +88,8 @@ def green() -> list[Data]:
             replace(_waived(), machine=1),
             other_machines=(replace(_MACHINE, cpu="another CPU"),),
             merged=Merged(2, ("one case measured again",)),
+            notes=("one job was lost and ran again",),
+            project="0f3a",
             whole=True,
             skipped=(),
             idle=("test_m.py::test_that_skips",),

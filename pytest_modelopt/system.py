@@ -47,8 +47,6 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-HAS_SHARED_LOCKS = fcntl is not None
-"""Of files, which several processes hold at once."""
 NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -73,6 +71,11 @@ def has_fork_server() -> bool:
     """Whether workers can be forked from a process that has imported torch; otherwise each imports it for itself. Not
     on macOS, whose libraries may end a forked process that uses them again."""
     return "forkserver" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
+
+
+def has_shared_locks() -> bool:
+    """Whether several processes can hold the lock of a file at once."""
+    return fcntl is not None
 
 
 def try_lock(descriptor: int, *, shared: bool) -> bool:

@@ -261,7 +261,9 @@ def test_a_worker_answers_whatever_became_of_its_streams_and_who_else_came_back(
 def test_a_worker_whose_pipe_is_closed_is_ended_and_it_is_said(start: Start, factory: str) -> None:
     worker = start(f"users_code:{factory}")
     message = failure(worker).message
-    assert message.startswith("the worker's pipe to pytest was closed during `load`, and it was ended: its code")
+    assert message.startswith(
+        "the worker's pipe to pytest was closed during `load`, and it was ended: the model's code"
+    )
     assert not worker.is_alive
 
 

@@ -89,7 +89,7 @@ def shared(path: Path, limit_s: float, on_wait: Callable[[float], None]) -> Iter
     Raises:
         LockUnavailable: after `limit_s`.
     """
-    if path in _alone or not system.HAS_SHARED_LOCKS:
+    if path in _alone or not system.has_shared_locks():
         yield 0.0
         return
     waiting = _Waiting(path, limit_s, on_wait)
@@ -136,7 +136,7 @@ class _Waiting:
     @contextlib.contextmanager
     def shares(self, *, shared: bool) -> Iterator[None]:
         """The second file."""
-        if not system.HAS_SHARED_LOCKS:
+        if not system.has_shared_locks():
             yield
             return
         file = self._path.with_name(f"{self._path.name}-shares")

@@ -62,7 +62,7 @@ class Footprint(LoadedVariant):
         except tensor_meter.Unaccounted as error:
             raise VariantError(str(error)) from error
         if found.call_peak_bytes == 0 and (why := self._knows_content()):
-            raise VariantError(f"the model {why}; and its calls take no memory")
+            raise VariantError(f"its calls take no memory: the model {why}")
         return found
 
     def _call_memory(self, *, is_foreign: bool = False) -> CallMemory | None:
