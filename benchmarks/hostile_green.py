@@ -13,6 +13,7 @@ from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.case import Case, Expected
 from pytest_modelopt.results.generation import CallMemory, Divergence, Generation, TokenAgreement
 from pytest_modelopt.results.json import dumps
+from pytest_modelopt.results.layer_costs import LayerCost, LayerGroup, RecipeSensitivity
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, Measurement, ProcessMemory, RecipeStep
 from pytest_modelopt.results.merge_info import Merged
 from pytest_modelopt.results.observations import (
@@ -90,11 +91,23 @@ def green() -> list[Data]:
             merged=Merged(2, ("one case measured again",)),
             notes=("one job was lost and ran again",),
             project="0f3a",
+            sensitivity=(_SENSITIVITY,),
             whole=True,
             skipped=(),
             idle=("test_m.py::test_that_skips",),
         ),
     ]
+
+
+_SENSITIVITY = RecipeSensitivity(
+    "m",
+    "int8-dynamic",
+    unit_interval=True,
+    costs=(
+        LayerCost(LayerGroup(("body.0", "body.1"), "Linear", 4096, 1024), 3072, 200, 3, 0.01, -0.01, 0.03),
+        LayerCost(LayerGroup(("head",), "Linear", 1024, 256), why="it changes nothing there"),
+    ),
+)
 
 
 def _data(*cases: Case, **fields: Any) -> Data:
