@@ -85,7 +85,7 @@ class Session:
         """Measured together with another case; the test of each takes its own."""
         self._environment: Environment | None = None
         self._machines: list[Environment] = []
-        """Those that measured, each once; one where all tests run here."""
+        """Those of a fleet that measured, each once."""
         self.notes: list[str] = []
         """How the run went, for its record: what became of jobs."""
         self._started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -337,7 +337,7 @@ class Session:
 
     def take(self, report: Report) -> None:
         """Take what a test's report says into the record; it is written soon, whatever comes next."""
-        if report.environment is not None:
+        if report.environment is not None and (self.options.ray or self.resumed):
             if report.environment not in self._machines:
                 self._machines.append(report.environment)
             machine = self._machines.index(report.environment)

@@ -305,8 +305,8 @@ def _found_though_all_hold(case: Case, strict: bool) -> Iterator[Item]:
 
 _WITHOUT_BASE = {
     "new": "it is new, so nothing of it is judged",
-    "unpaired": "which one of the base it was is not known",
-    "failed": "the base itself fails at it, so nothing is known of what changed",
+    "unpaired": "it is not known which model of the base it was",
+    "failed": "the base fails here, too, so what changed is not known",
     "unusable": "the base could not be brought to run",
 }
 

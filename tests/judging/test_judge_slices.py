@@ -51,8 +51,8 @@ def test_a_broken_slice_of_few_examples_says_how_little_it_says() -> None:
     assert told.outcome == "fail"
     assert (
         "class 0 lost 1 of 3 examples and won 0 (33.3 pp), 28.3 pp beyond the limit; with 3 examples a single one is "
-        "33.3 pp, more than the limit, so it says little beyond them: it takes 20 examples of a slice before one is "
-        "within it" in told.sentence
+        "33.3 pp, more than the limit, so a single wrong answer breaks it: give the slice at least 20 examples"
+        in told.sentence
     )
     many = text(sliced((46, 32, 0), (300, 0, 0)), "max_slice_drop", 0.02)
     assert "class 0 lost 32 of 46 examples" in many
@@ -65,7 +65,7 @@ def test_a_kept_limit_names_the_slices_on_which_it_says_nothing() -> None:
     assert told.outcome == "pass"
     assert told.sentence.endswith(
         "holds: at worst class 1 lost 1 of 300 examples and won 0 (0.333 pp); 2 of 4 slices have so few examples that "
-        "a single one is more than 5 pp, so that nothing was lost there says nothing: class 0 (3), class 2 (19). "
+        "a single one is more than 5 pp, so a drop of 0 there proves nothing: class 0 (3), class 2 (19). "
         "(budgets.yaml:23)"
     )
     assert "says nothing" not in text(sliced((3, 0, 0), (300, 0, 0)), "max_slice_drop", 0.0), "no limit is that small"

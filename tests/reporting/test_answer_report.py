@@ -251,7 +251,7 @@ def test_slices_that_are_too_small_are_told_though_their_limit_holds() -> None:
     assert (item.severity, item.label) == ("info", "NOTE")
     assert item.text == (
         "digits-vit/int8-dynamic: max_slice_drop holds, but 1 of 2 slices has so few examples that a single one is "
-        "more than 5 pp, so that nothing was lost there says nothing: class 0 (3)"
+        "more than 5 pp, so a drop of 0 there proves nothing: class 0 (3)"
     )
     enough = replace(slices, examples=(20, 340))
     assert items(record(changed(None, bound, slices=enough))) == []

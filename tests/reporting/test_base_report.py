@@ -124,7 +124,7 @@ UNDECIDED = verdict(limit("max_size_growth", 0.1, "10%"), "inconclusive")
         (against(status="new"), "NOTE {}: it is new, so nothing of it is judged"),
         (
             against(status="failed", why="ImportError: x"),
-            "NOTE {}: the base itself fails at it, so nothing is known of what changed (ImportError: x)",
+            "NOTE {}: the base fails here, too, so what changed is not known (ImportError: x)",
         ),
         (
             against(status="unusable", why="Git LFS pointers"),

@@ -67,7 +67,7 @@ def _way_out(found: Parameters, changes: Sequence[str]) -> str:
     why = _WHY.get(kind, "")
     if base == "Linear" and base in changes:
         why = (
-            f"{kind} is derived from {base} and was not taken as one: it answers otherwise than a Linear with its "
+            f"{kind} is derived from {base} and was not taken as one: it does not answer as a Linear with its "
             "weight does, holds more than that, or its weight is used by something else, too"
         )
     elif base in changes:

@@ -53,7 +53,7 @@ def format_small_slices(case: MeasuredCase, limit: Limit) -> str:
     have = "slices has" if len(small) == 1 else "slices have"
     return (
         f"{len(small):,} of {len(case.slices.names):,} {have} so few examples that a single one is more than "
-        f"{limit.text}, so that nothing was lost there says nothing: {_listed(names)}"
+        f"{limit.text}, so a drop of 0 there proves nothing: {_listed(names)}"
     )
 
 
@@ -87,7 +87,7 @@ def _on_the_set(case: MeasuredCase, verdict: Verdict, rows: Sequence[SliceRow]) 
         enough = math.ceil(1 / Fraction(repr(limit.value)))
         text += (
             f"; with {_examples(worst.examples)} a single one is {format_points(1 / worst.examples)}, more than the "
-            f"limit, so it says little beyond them: it takes {enough:,} examples of a slice before one is within it"
+            f"limit, so a single wrong answer breaks it: give the slice at least {enough:,} examples"
         )
     others = [
         f"{slice_title(case.slices, row.name)} ({format_drop(case, float(row.drop), limit)} of {row.examples:,})"
