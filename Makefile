@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 BENCH := $(BENCH_VENV)/bin/python -m
 
-.PHONY: env bench-env test unit coverage hooks browser mlflow gate lint docs bench release-check schema clean
+.PHONY: env bench-env test slow unit coverage hooks browser mlflow gate lint docs bench release-check schema clean
 
 env: $(VENV)/.installed
 bench-env: $(BENCH_VENV)/.installed
@@ -41,7 +41,12 @@ LIMITED := $(if $(shell command -v timeout 2>/dev/null),timeout --foreground --s
 test: lint
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m compileall -q pytest_modelopt
 	-PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --modelopt --modelopt-time-limit '1 ms' -q budgets.yaml::spoken-digits::int8-dynamic > /dev/null
-	$(if $(LIMITED),$(LIMITED) $(TEST_LIMIT)) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 tests
+	$(if $(LIMITED),$(LIMITED) $(TEST_LIMIT)) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -m 'not slow' tests
+
+# What takes half a minute or more each: selftests, a compiler, faults of all kinds, whole searches. .github/workflows/levels.yml
+# runs them with the others.
+slow: env
+	$(BIN)/python -m pytest -n 2 --dist load -m slow tests
 
 # While one works on a room that runs no model: about a minute on two cores.
 unit: env

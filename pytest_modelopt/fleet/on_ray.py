@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ class RayEngine:
         import ray
 
         self._ray = ray
+        self._environment = dict(os.environ)
         self._running: dict[Any, tuple[Job, Machine | None]] = {}
         """By the stream of a job's events: the job, and the machine on which it runs."""
         with tempfile.TemporaryDirectory(prefix="pytest-modelopt-project-") as name:
@@ -62,9 +64,8 @@ class RayEngine:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             own |= {"resources": {TIMING: 1}, "include_dashboard": False}
         settings = {"working_dir": working_dir}
-        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
-            with warnings.catch_warnings():  # a run may make errors of them
+            with _process_kept(), warnings.catch_warnings():  # a run may make errors of them
                 warnings.simplefilter("ignore")
                 ray.init(
                     **own, runtime_env=settings, log_to_driver=False, logging_level="ERROR", namespace="pytest-modelopt"
@@ -73,8 +74,6 @@ class RayEngine:
             raise _no_cluster(address, error) from None
         except (RuntimeError, ValueError) as error:  # a version, the size of what travels, a second connection
             raise EngineError(f"the Ray cluster at {address} cannot be used: {_first_line(error)}") from None
-        finally:
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own leaves at once, and a report half told
 
     def submit(self, job: Job, avoid: Machine | None = None) -> None:
         asked: dict[str, Any] = {"num_cpus": 1, "resources": {TIMING: 1}, "max_retries": 0, "num_returns": "streaming"}
@@ -111,6 +110,8 @@ class RayEngine:
                 ray.cancel(stream)
         with contextlib.suppress(Exception):
             ray.shutdown()
+        for name in {name for name in os.environ if name.startswith("RAY_")} - set(self._environment):
+            del os.environ[name]
 
     def _nodes(self) -> list[str]:
         """The machines that live and time."""
@@ -128,6 +129,22 @@ def _run(job: Job, content: dict[str, Any]) -> Iterator[Event]:
         place(root, lambda digest: ray.get(content[digest]))
     for event in run_job(job, root):
         yield {**event, "machine": machine}
+
+
+@contextlib.contextmanager
+def _process_kept() -> Iterator[None]:
+    """What Ray would change in the process that connects, for as long as that lives: its handler of SIGTERM leaves at
+    once, with a report half told, and its debugger takes the place of Python's in each process that is started."""
+    on_sigterm, on_exception = signal.getsignal(signal.SIGTERM), sys.excepthook
+    debugger = os.environ.get("PYTHONBREAKPOINT")
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)
+        sys.excepthook = on_exception
+        os.environ.pop("PYTHONBREAKPOINT", None)
+        if debugger is not None:
+            os.environ["PYTHONBREAKPOINT"] = debugger
 
 
 def _require_answer(address: str) -> None:

@@ -80,6 +80,7 @@ def exhaustive(
     return found
 
 
+@pytest.mark.slow
 def test_it_chooses_what_an_exhaustive_search_finds_and_goes_on_from_there(
     shop: pytest.Pytester, capsys: pytest.CaptureFixture[str], one_thread: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

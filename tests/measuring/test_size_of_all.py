@@ -261,6 +261,7 @@ def test_the_size_of_what_is_read_from_a_file_that_nobody_can_name_is_not_known(
         assert side.hidden_bytes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling ahead of time needs a compiler")
 def test_a_package_that_was_compiled_ahead_of_time_belongs_to_size_and_memory(runner: Runner, tmp_path: Path) -> None:
     weights = 4 * (4 * 300_000 + 300_000 + 300_000 * 2 + 2)

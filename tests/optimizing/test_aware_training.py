@@ -13,6 +13,7 @@ from torch import nn
 
 from pytest_modelopt.optimizing.apply import optimize
 from pytest_modelopt.optimizing.expression import parse
+from pytest_modelopt.optimizing.fused_path import unfused
 from pytest_modelopt.optimizing.quantization.aware_training import TrainsQuantized, answer_as_quantized
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from tests.optimizing.recipe_models import Optimized, apply, make, outputs, run, saved_and_loaded
@@ -71,12 +72,18 @@ def with_finetune(recipe: str, function: str) -> str:
     return f"{recipe.removesuffix(')')}{', ' if '(' in recipe else '('}finetune='aware:{function}')"
 
 
+@pytest.fixture
+def _unfused() -> Iterator[None]:
+    with unfused():
+        yield
+
+
+@pytest.mark.usefixtures("_unfused")
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("kind", ["mlp", "encoder", "lstm", "cnn"])
 def test_the_training_sees_bit_by_bit_what_ships_and_without_a_step_it_is_the_plain_variant(
-    recipe: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    recipe: str, kind: str
 ) -> None:
-    monkeypatch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)
     plain_model, inputs = make(kind)
     plain = apply(recipe, plain_model, inputs)
     before = [type(module).__name__ for module in plain.model.modules()]

@@ -39,6 +39,7 @@ def damage_program(file: Path) -> None:
     onnx.save(program, file)
 
 
+@pytest.mark.slow
 def test_whole_weights_keep_the_budgets_of_the_example_and_damaged_ones_break_them(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.slow
 def test_no_other_case_is_lost() -> None:
     """In one run, since each takes seconds to start."""
     found = faults.run(FAULTS)

@@ -138,10 +138,12 @@ def test_the_record_is_that_of_a_run_here_though_a_machine_dies(
     threads, cores = str(os.environ.get("OMP_NUM_THREADS")), str(len(os.sched_getaffinity(0)))
     assert {tuple(line[2:]) for line in lines} == {(threads, cores)}, "as without Ray"
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = dict(os.environ), signal.getsignal(signal.SIGTERM), sys.excepthook
     engine = RayEngine(cluster.address, travelling.Project(pytester.path, {}, {}))
+    assert "PYTHONBREAKPOINT" not in os.environ
+    assert (signal.getsignal(signal.SIGTERM), sys.excepthook) == before[1:]
     engine.close()
-    assert signal.getsignal(signal.SIGTERM) is before, "a run that is terminated still tells its report"
+    assert (dict(os.environ), signal.getsignal(signal.SIGTERM), sys.excepthook) == before, "this process is as it was"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "localhost:{port}", "[::1]:{port}"])

@@ -19,6 +19,7 @@ Project = Callable[..., pytest.Pytester]
 QUICK = ["--repeats", "1", "--limit", "30%", "--slowdown", "100%"]
 
 
+@pytest.mark.slow
 def test_it_tells_false_failures_misses_spreads_and_the_smallest_limit(
     project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -38,6 +39,7 @@ def test_it_tells_false_failures_misses_spreads_and_the_smallest_limit(
     assert told[-1] == ("ok: this machine can judge a limit of 30%, and on this model the gate can pass and can fail.")
 
 
+@pytest.mark.slow
 def test_without_a_budgets_file_it_takes_a_model_of_our_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,6 +171,7 @@ def test_data_and_a_model_that_cannot_show_the_sabotage(controls: Callable[..., 
 # --- on the command line ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_control_that_fails_makes_the_selftest_red_and_the_last_line_says_which(
     project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.plugin.repositories import Repository, model, outcomes
 
 CHECKS = 6
@@ -11,6 +13,7 @@ STRICT = "{max_memory_growth: 0%, max_size_growth: 0%, max_accuracy_loss: 0 pp, 
 """Equal figures are equal, so no growth at all is allowed; a call of this model takes microseconds."""
 
 
+@pytest.mark.slow
 def test_a_change_of_the_readme_only_is_green_in_all_of_six_runs(repository: Repository) -> None:
     repository.budgets(model("steady", STRICT, "bf16: {}"), time_limit="3 s")
     repository.write("README.md", "before")
