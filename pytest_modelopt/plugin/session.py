@@ -337,6 +337,7 @@ class Session:
 
     def take(self, report: Report) -> None:
         """Take what a test's report says into the record; it is written soon, whatever comes next."""
+        self._environment = self._environment or report.environment
         if report.environment is not None and (self.options.ray or self.resumed):
             if report.environment not in self._machines:
                 self._machines.append(report.environment)
