@@ -12,6 +12,7 @@ from pytest_modelopt.config.text_mismatch import misstated
 from pytest_modelopt.fleet.project import Project, ProjectError, read_project
 from pytest_modelopt.plugin.session import Session
 from pytest_modelopt.plugin.usage_errors import usage_error
+from pytest_modelopt.reporting import files
 from pytest_modelopt.reporting.plain_text import no_command, plain_line
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import RecordError, read
@@ -53,19 +54,20 @@ def take_resumed(config: pytest.Config, session: Session) -> None:
 
 
 def _usable(path: Path, record: Record, case: Case) -> tuple[Case, Environment] | None:
-    """The case and its machine, without what the record claims of its verdicts."""
+    """The case and its machine, without what the record claims of its verdicts and of its test."""
     machine = record.machine_of(case)
     if case.error is not None or machine is None or case.base is not None:
         return None
     if why := misstated(case):
         told = no_command(plain_line(f"{case.name}: {why}"))
         raise usage_error(f"--modelopt-resume: {path}: {told}", "usage-record")
-    return replace(case, verdicts=(), findings=()), machine
+    return replace(case, verdicts=(), findings=(), expected=None), machine
 
 
 def travelling(config: pytest.Config, session: Session) -> Project:
     """The project's files, but what this run writes. Raises ProjectError."""
     root, options = config.rootpath, session.options
-    written = [path for path in (options.report, options.html, options.save) if path and path.is_relative_to(root)]
+    report = [options.report / each.NAME for each in files.report_files()] if options.report else []
+    written = [path for path in (*report, options.html, options.save) if path and path.is_relative_to(root)]
     outputs = (path.relative_to(root).as_posix() for path in written)
     return read_project(root, [*config.getini("modelopt_fleet_exclude"), *outputs])

@@ -151,7 +151,7 @@ class Session:
         from pytest_modelopt.measuring.controller.runner import Request
 
         if case_id in self.resumed:
-            return self._judged_again(case_id)
+            return self._judged_again(case_id, entry)
         requests: list[Request] = []
         for each_id, each in self.turns.pop(case_id, {}).items():
             self.turns.pop(each_id, None)
@@ -166,13 +166,13 @@ class Session:
         model = entry.model
         return self.run(case_id, model.name, entry.limits, self.variant(entry), model.inference)
 
-    def _judged_again(self, case_id: str) -> Case:
-        """The case of an interrupted run."""
+    def _judged_again(self, case_id: str, entry: CaseEntry) -> Case:
+        """The case of an interrupted run, by the limits of budgets.yaml: a record may claim others."""
         from pytest_modelopt.diagnosis.examine import examine
         from pytest_modelopt.judging.judge import judge
 
         case, machine = self.resumed[case_id]
-        judged = judge(case, timed_limits=self.timed_limits)
+        judged = judge(replace(case, limits=tuple(entry.limits)), timed_limits=self.timed_limits)
         return replace(judged, findings=examine(judged, machine))
 
     @property

@@ -178,6 +178,13 @@ def test_a_run_that_the_first_failure_ended_is_gone_on_with(
     assert len(record.planned) == 2
     assert list(engines[0].told(0.0)) == [], "nothing runs on"
 
+    file = fleet_project.path / "report" / "record.json"
+    claimed = file.read_text(encoding="utf-8").replace('"text": "1 kB"', '"text": "1 GB"')
+    claimed = claimed.replace('"value": 1000.0', '"value": 1000000000.0')
+    claimed = claimed.replace('"expected": null', '"expected": {"outcome": "xfailed", "reason": "claimed"}')
+    file.write_text(claimed, encoding="utf-8")
+    assert read(file).cases[0].expected is not None
+    assert read(file).cases[0].limits[0].value == 1e9, "else the limits of the record are not tried"
     goes_on = ("--modelopt-resume", "report/record.json", "budgets.yaml")
     result, whole = run(fleet_project, "--modelopt-ray", "auto", *goes_on)
     result.assert_outcomes(failed=2)
