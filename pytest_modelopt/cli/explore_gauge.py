@@ -82,7 +82,7 @@ class GateGauge:
     seed: int
     part: DataPart | None = None
     sensitivity: Sequence[Sensitivity] = ()
-    """What was measured of layers."""
+    """The costs by layer that were measured."""
 
     def __post_init__(self) -> None:
         self.session = Session(self.options, self.budgets, Path.cwd(), self.watch, timed_limits=self._timed)
@@ -163,7 +163,7 @@ class GateGauge:
         return self.session.layer_trials(self._name(recipe), model.name, variant, model.inference, _PASS_S)
 
     def told(self, found: Sensitivity) -> RecipeSensitivity:
-        """What is known of the layers, as the record holds it."""
+        """The known costs by layer, as the record holds them."""
         metric = self.model.metric.name
         is_share = in_unit_interval(metric if isinstance(metric, str) else None) is True
         return found.told(self.model.name, unit_interval=is_share)

@@ -45,7 +45,7 @@ class Mixing:
     gauge: Gauge
     cache: Cache
     found: list[Sensitivity] = field(default_factory=list)
-    """What was measured of layers, whatever ended it."""
+    """The costs by layer that were measured before the search ended."""
 
     def __call__(self, search: Search) -> None:
         for trial in worth_mixing(search.trials, search.aim)[:MOST_RECIPES]:
@@ -68,7 +68,7 @@ class Mixing:
         return recipe.keeping([group.name for group in kept])
 
     def known(self, search: Search) -> list[Sensitivity]:
-        """What is known of the layers under the recipes that were tried: measured now, or by an earlier call."""
+        """The known costs by layer under the recipes that were tried, measured now or by an earlier call."""
         now = {each.recipe for each in self.found}
         before = [trial.recipe for trial in search.trials if trial.recipe.can_keep and trial.recipe not in now]
         earlier = [Sensitivity(recipe, self.cache, known_groups(self.cache, recipe)) for recipe in before]

@@ -1,4 +1,4 @@
-"""What an engine that places jobs on machines does for the gate; `on_ray.py` is the one that there is."""
+"""The interface of an engine that places jobs on machines; `on_ray.py` implements it."""
 
 from __future__ import annotations
 
