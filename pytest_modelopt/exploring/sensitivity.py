@@ -52,7 +52,7 @@ class Sensitivity:
             _write(self.cache, self.recipe, [*self.costs, *map(LayerCost, self.left)])
 
     def told(self, model: str, *, unit_interval: bool) -> RecipeSensitivity:
-        """The costs that are known so far, for reports and the record. `unit_interval`: the metric is one from 0 to 1."""
+        """The costs known so far, for reports and the record. `unit_interval`: the metric is one from 0 to 1."""
         costs = (*self.costs, *map(LayerCost, self.left))
         return RecipeSensitivity(model, str(self.recipe), unit_interval, costs)
 
