@@ -89,22 +89,15 @@ models:
 
 
 CONFTEST = """
-import os
 from pathlib import Path
 import pytest
+from pytest_modelopt import system
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop():
     result = yield
-    Path("left").write_text(" ".join(pid for pid in Path("workers").read_text().split() if is_alive(int(pid))))
+    Path("left").write_text(" ".join(pid for pid in Path("workers").read_text().split() if system.is_running(int(pid))))
     return result
-
-def is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 """
 """At this point pytest-cov combines what the processes of the run have written, each at its end."""
 

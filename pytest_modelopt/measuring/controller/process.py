@@ -227,6 +227,8 @@ class Worker:
         if self._is_killed:  # its number may be another process's by now
             return ()
         self._is_killed = True
+        if self._process.exitcode == _UNKNOWN_CODE:  # a fork server without other workers ends before it tells
+            _lives(self.pid)
         return (*ended, *descendants.end_left(self.pid))
 
 
@@ -285,10 +287,10 @@ def _kill_fork_server() -> None:
             os.kill(server, system.KILL)
 
 
-def _lives(server: int) -> bool:
-    """A fork server that was just killed closes its files a moment before it is seen to have ended."""
+def _lives(process: int) -> bool:
+    """A process that ends closes its files a moment before it is seen to have ended."""
     deadline = time.monotonic() + 1
-    while system.is_running(server):
+    while system.is_running(process):
         if time.monotonic() > deadline:
             return True
         time.sleep(0.02)
