@@ -320,6 +320,17 @@ def control_groups(controller: str) -> Iterator[tuple[Path, int]]:
         yield root, version
 
 
+def gpus() -> tuple[str, ...]:
+    """Names of the NVIDIA GPUs, as the driver says them by files; empty where it does not."""
+    names = []
+    for file in sorted((PROC / "driver" / "nvidia" / "gpus").glob("*/information")):
+        for line in text(file).splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "Model":
+                names.append(value.strip())
+    return tuple(names)
+
+
 def text(file: Path) -> str:
     """What the kernel says in a file; '' where it has none."""
     try:

@@ -10,7 +10,8 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from pytest_modelopt.config.loader import BudgetsFile
+from pytest_modelopt.config.loader import BudgetsFile, CaseEntry
+from pytest_modelopt.config.targets import strictest
 from pytest_modelopt.limits.catalogue import LIMITS, is_looser
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.base import Loosening, LooseningKind
@@ -25,6 +26,7 @@ from pytest_modelopt.results.figures import (
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.source import Named
+from pytest_modelopt.results.target import Fingerprint, fingerprint_of, format_kind
 from pytest_modelopt.results.verdicts import Limit, Waiver
 from pytest_modelopt.results.workload import Workload, without_workload
 
@@ -55,12 +57,14 @@ def loosened(
     `higher_is_better` says of models by name what a measurement knows of their metrics and the file does not: without
     it any change of `min_accuracy` in such a metric is listed, with a word that its direction is not known.
     """
-    return _loosened(_of_file(base), _of_file(head, higher_is_better or {}), head)
+    found = _loosened(_of_file(base), _of_file(head, higher_is_better or {}), head)
+    return (*found, *_of_targets(base, head))
 
 
 def loosened_from_record(base: Record, head: BudgetsFile) -> tuple[Loosening, ...]:
     """The same against the limits of a saved record. Cases of tests are left out: their markers state them."""
-    return _loosened(_of_record(base), _of_file(head), head)
+    machine = None if base.environment is None else fingerprint_of(base.environment)
+    return _loosened(_of_record(base), _of_file(head, machine=machine), head)
 
 
 def loosened_limits(
@@ -87,16 +91,20 @@ def removed_from_record(base: Record, head: BudgetsFile) -> tuple[str, ...]:
 # --- what is stated --------------------------------------------------------------------------------------------------
 
 
-def _of_file(file: BudgetsFile, higher_is_better: Mapping[str, bool] | None = None) -> dict[str, _Stated]:
+def _of_file(
+    file: BudgetsFile, higher_is_better: Mapping[str, bool] | None = None, machine: Fingerprint | None = None
+) -> dict[str, _Stated]:
+    """With the limits that hold on one machine, or with those of each target, beside those that hold everywhere."""
     known = higher_is_better or {}
     found = {}
     for entry in (*file.originals, *file.cases):
         model, workload = entry.model, entry.workload
         batch = () if workload.takes == "all" else ("batch_size",)
+        limits = entry.everywhere if machine is None else entry.limits_on(machine)
         found[entry.name] = _Stated(
             case=entry.name,
             model=model.name,
-            limits=_by_name((*entry.limits, *entry.regression)),
+            limits={**(_of_each_target(entry) if machine is None else {}), **_by_name((*limits, *entry.regression))},
             inference=model.inference,
             metric=model.metric,
             higher_is_better=known.get(model.name, model.metric.known_direction),
@@ -112,6 +120,31 @@ def _of_file(file: BudgetsFile, higher_is_better: Mapping[str, bool] | None = No
             },
         )
     return found
+
+
+def _of_each_target(entry: CaseEntry) -> dict[str, Limit]:
+    """What a case has to keep on a machine of each target, where that is more than everywhere: 'min_speedup on arm'."""
+    found = {}
+    for at in entry.at_targets:
+        for limit in strictest((*at.limits, *entry.everywhere), entry.model.metric.known_direction):
+            if limit in at.limits:
+                found[f"{limit.name} on {at.target.name}"] = limit
+    return found
+
+
+def _of_targets(base: BudgetsFile, head: BudgetsFile) -> Iterator[Loosening]:
+    """Targets of which other machines are one now, perhaps fewer, or that a run may lack now."""
+    now = {target.name: target for target in head.targets}
+    for was in base.targets:
+        at = now.get(was.name)
+
+        def entry(what: str, old: str, new: str, by: str = "", name: str = was.name) -> Loosening:
+            return Loosening(f"target {name}", what, "relaxed", old, new, by, head.file or head.path.name, 1)
+
+        if was.is_required and (at is None or not at.is_required):
+            yield entry("required", "true", "false" if at is not None else "no such target")
+        if at is not None and replace(at, is_required=was.is_required) != was:
+            yield entry("machines", format_kind(was), format_kind(at), "its limits hold on other machines")
 
 
 def _examples(data: Named | None, workload: Workload) -> dict[str, str | None]:
@@ -166,12 +199,12 @@ def _now(before: _Stated, base: Mapping[str, _Stated], head: Mapping[str, _State
 
 def _of_case(before: _Stated, after: _Stated | None, file: str) -> Iterator[Loosening]:
     for name, old in before.limits.items():
-        new = after.limits.get(name) if after is not None else None
+        new = (after.limits.get(name) or after.limits.get(old.name)) if after is not None else None
         if after is None or new is None:
             line = after.line if after is not None else 1
             yield Loosening(before.case, name, "removed", old.text, "removed", "", file, line)
         else:
-            yield from _of_limit(before, after, old, new)
+            yield from (replace(each, limit=name) for each in _of_limit(before, after, old, new))
 
 
 def _of_limit(before: _Stated, after: _Stated, old: Limit, new: Limit) -> Iterator[Loosening]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pytest_modelopt.cli.arguments import Commands
     from pytest_modelopt.config.loader import BudgetsFile
+    from pytest_modelopt.results.case import Case
     from pytest_modelopt.results.record import Record
     from pytest_modelopt.results.verdicts import Limit
 
@@ -84,6 +85,7 @@ def _with_limits_of(budgets_file: Path, root: Path, record: Record) -> Record:
     from pytest_modelopt.cli.judged_records import judged_again
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.limits.catalogue import LIMITS
+    from pytest_modelopt.results.target import fingerprint_of
 
     budgets = load_budgets(budgets_file.resolve(), relative_to=Path.cwd(), root=root)
     stated = _stated(budgets)
@@ -94,10 +96,17 @@ def _with_limits_of(budgets_file: Path, root: Path, record: Record) -> Record:
             "it was made with"
         )
     inference = {model.name: model.inference for model in budgets.models}
-    counted = [limits for (_, is_against), limits in stated.items() if record.against is not None or not is_against]
-    cases = tuple(
-        replace(case, limits=stated[case.name, case.base is not None], inference=inference[case.model])
-        for case in record.cases
-    )
+    entries = {entry.name: entry for entry in budgets.cases}
+
+    def limits_of(case: Case) -> tuple[Limit, ...]:
+        machine = record.machine_of(case)
+        if case.base is not None or machine is None or case.name not in entries:
+            return stated[case.name, case.base is not None]
+        return entries[case.name].limits_on(fingerprint_of(machine))
+
+    cases = tuple(replace(case, limits=limits_of(case), inference=inference[case.model]) for case in record.cases)
+    counted = [entry.of_all_machines for entry in budgets.cases]
+    if record.against is not None:
+        counted += [limits for (_, is_against), limits in stated.items() if is_against]
     timed_limits = sum(LIMITS[limit.name].is_timed for limits in counted for limit in limits)
-    return judged_again(replace(record, cases=cases, timed_limits=timed_limits))
+    return judged_again(replace(record, cases=cases, timed_limits=timed_limits, targets=budgets.targets))

@@ -12,6 +12,7 @@ from pytest_modelopt.config.limit_schema import LimitSpec
 from pytest_modelopt.config.metric_form import MetricForm
 from pytest_modelopt.config.schema import BudgetsSpec, DefaultsSpec, Location, ModelSpec, WorkloadSpec
 from pytest_modelopt.config.sharing import OF_DEFAULTS
+from pytest_modelopt.config.target_schema import TargetSpec
 from pytest_modelopt.config.waiver_schema import WaiverForm
 from pytest_modelopt.limits.catalogue import (
     BUDGET_LIMITS,
@@ -108,10 +109,12 @@ def subject(location: Location) -> str:
     whose = model
     if len(rest) > 1 and rest[0] in ("recipes", "candidates"):
         whose, rest = f"{model}/{rest[1]}", rest[2:]
-    if rest[:1] == ["original"] and rest[1:2] == ["workloads"]:
+    if rest[:1] == ["original"] and rest[1:2] in (["workloads"], ["targets"]):
         whose, rest = f"{model}/original", rest[1:]
     if len(rest) > 1 and rest[0] == "workloads":
         whose, rest = at_workload(whose, rest[1]), rest[2:]
+    if len(rest) > 1 and rest[0] == "targets":
+        whose, rest = f"{whose} on the target {rest[1]}", rest[2:]
     named = [key for key in rest if key not in ("budget", "regression") or len(rest) == 1]
     return " of ".join([*reversed(named), whose])
 
@@ -120,7 +123,7 @@ def _compared_with(location: Location) -> Literal["", "original", "base"]:
     """With what the limits are compared that the mapping there holds; empty where it holds none."""
     if len(location) < 3 or location[0] != "models":
         return ""
-    if len(location) > 3 and location[-2] == "workloads":
+    if len(location) > 3 and location[-2] in ("workloads", "targets"):
         return "original"
     if location[2:] in (("budget",), ("original",)) or (
         location[2] in ("recipes", "candidates") and len(location) == 4
@@ -139,7 +142,7 @@ def _unknown_key(parent: Location, key: str) -> str:
     side = _compared_with(parent)
     if side:
         return f"{subject(parent)}: {_unknown_among_limits(parent, key, below_regression=side == 'base')}"
-    if key in LIMITS:
+    if key in LIMITS and parent[:1] != ("targets",):
         where = "a recipe, or below `budget` of a model" if key in BUDGET_LIMITS else "`regression:` of a model"
         return f"{subject(parent)}: `{key}` is a limit; move it below {where}"
     spec: type[BaseModel] = LimitSpec
@@ -149,6 +152,8 @@ def _unknown_key(parent: Location, key: str) -> str:
         spec = WaiverForm
     elif parent == ("defaults",):
         spec = DefaultsSpec
+    elif parent[0] == "targets":
+        spec = TargetSpec
     elif _states_metric(parent):
         spec = MetricForm
     elif len(parent) == 2 and parent[0] == "models":
@@ -170,7 +175,7 @@ def _unknown_among_limits(parent: Location, key: str, *, below_regression: bool)
         return unknown_limit(key, ORIGINAL_LIMITS)
     if parent[2] == "candidates" and key not in LIMITS:
         return f"unknown key {shown(key)}{did_you_mean(key, CandidateSpec.model_fields)}"
-    near = nearest(key, [*LIMITS, "regression", "workloads"]) if len(parent) == 4 else None
-    if near in ("regression", "workloads"):
+    near = nearest(key, [*LIMITS, "regression", "workloads", "targets"]) if len(parent) == 4 else None
+    if near in ("regression", "workloads", "targets"):
         return f"unknown key {shown(key)}; did you mean {near!r}?"
     return unknown_limit(key, REGRESSION_LIMITS if below_regression else BUDGET_LIMITS)

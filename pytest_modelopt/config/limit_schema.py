@@ -111,9 +111,15 @@ def _limit_fields(kinds: Iterable[LimitKind]) -> dict[str, Any]:
     return {kind.name: _limit_field(kind) for kind in kinds}
 
 
-def _at_workloads(spec: Any) -> Any:
-    description = "Limits at a workload of the model, by its name, which go before all others."
-    return dict[str, spec], Field(default_factory=dict, description=description)
+def _at_places(spec: Any) -> dict[str, Any]:
+    found = {
+        "workloads": "Limits at a workload of the model, by its name, which go before all others there.",
+        "targets": "Limits on the machines of a target, by its name, beside those that hold everywhere.",
+    }
+    return {
+        key: (dict[str, spec], Field(default_factory=dict, description=description))
+        for key, description in found.items()
+    }
 
 
 if TYPE_CHECKING:
@@ -122,6 +128,7 @@ if TYPE_CHECKING:
         """Limits of the model as it is."""
 
         workloads: dict[str, Strict] = {}
+        targets: dict[str, Strict] = {}
 
     class RecipeSpec(OriginalSpec):
         """Limits of one recipe, against its original and against its base."""
@@ -152,7 +159,7 @@ else:
         "Original",
         __base__=_Absolute,
         __doc__="Limits of the model as it is, by name.",
-        workloads=_at_workloads(_Absolute),
+        **_at_places(_Absolute),
     )
     _OfAny = create_model(
         "OfAny", __base__=Strict, __doc__="Limits by name.", **_limit_fields(CANDIDATE_LIMITS.values())
@@ -166,8 +173,6 @@ else:
         __base__=BudgetSpec,
         __doc__="Limits of one recipe by name.",
         regression=_REGRESSION,
-        workloads=_at_workloads(BudgetSpec),
+        **_at_places(BudgetSpec),
     )
-    CandidateLimits = create_model(
-        "CandidateLimits", __base__=_OfAny, regression=_REGRESSION, workloads=_at_workloads(_OfAny)
-    )
+    CandidateLimits = create_model("CandidateLimits", __base__=_OfAny, regression=_REGRESSION, **_at_places(_OfAny))

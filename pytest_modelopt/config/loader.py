@@ -19,6 +19,7 @@ from pytest_modelopt.config.errors import explain
 from pytest_modelopt.config.limit_schema import LimitSpec, OriginalSpec
 from pytest_modelopt.config.problems import BudgetsError, Problem
 from pytest_modelopt.config.schema import Location
+from pytest_modelopt.config.targets import AtTarget, limits_on, target_problems
 from pytest_modelopt.config.waiver_list import StatedWaiver, stated_waivers, waiver_problems
 from pytest_modelopt.config.workloads import same_twice, workload_problems, workloads_of
 from pytest_modelopt.limits.catalogue import LIMITS, merge, parse_inference
@@ -28,7 +29,9 @@ from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.record import Target
 from pytest_modelopt.results.source import Named, ProgramSource
+from pytest_modelopt.results.target import Fingerprint, is_for
 from pytest_modelopt.results.verdicts import Limit, Waiver
 from pytest_modelopt.results.workload import Workload, at_workload
 
@@ -87,6 +90,7 @@ class CaseEntry:
     model: ModelEntry
     recipe: str
     limits: tuple[Limit, ...]
+    """Those that hold on the machine on which the file was read."""
     line: int
     regression: tuple[Limit, ...] = ()
     """Of this variant against the same at the base."""
@@ -95,6 +99,18 @@ class CaseEntry:
     """The recipe, where it is one."""
     workload: Workload = field(default_factory=Workload)
     """At which it is measured."""
+    everywhere: tuple[Limit, ...] = ()
+    """Limits that were stated without a target."""
+    at_targets: tuple[AtTarget, ...] = ()
+
+    def limits_on(self, machine: Fingerprint) -> tuple[Limit, ...]:
+        """Those that hold on another machine."""
+        return limits_on(machine, self.everywhere, self.at_targets, self.model.metric.known_direction)
+
+    @property
+    def of_all_machines(self) -> tuple[Limit, ...]:
+        """Every limit that holds on some machine."""
+        return (*self.everywhere, *(limit for at in self.at_targets for limit in at.limits))
 
     @property
     def row(self) -> str:
@@ -118,6 +134,7 @@ class BudgetsFile:
     waivers: tuple[StatedWaiver, ...] = ()
     base_setup: tuple[str, ...] = ()
     """The command that makes in the tree of a base what git ignores; empty where there is none."""
+    targets: tuple[Target, ...] = ()
 
     @property
     def originals(self) -> tuple[CaseEntry, ...]:
@@ -161,7 +178,7 @@ def load_budgets(
     recipes, recipe_problems = _recipes(document)
     problems = [*document.problems, *_name_problems(document), *recipe_problems]
     problems += [*candidate_problems(document), *data_problems(document), *workload_problems(document)]
-    problems += call_problems(document)
+    problems += [*call_problems(document), *target_problems(document)]
     try:
         schema.validate_patterns(document.patterns)
     except ValidationError as error:
@@ -251,6 +268,7 @@ def _build(
     path: Path, spec: schema.BudgetsSpec, recipes: dict[Location, Expression], document: Document
 ) -> BudgetsFile:
     defaults = _defaults(spec.defaults)
+    targets = tuple(stated.target(name) for name, stated in spec.targets.items())
     models: list[ModelEntry] = []
     cases: list[CaseEntry] = []
     for name, model_spec in spec.models.items():
@@ -267,9 +285,27 @@ def _build(
         rows = list(_rows(model, model_spec, recipes, document))
         for device in dict.fromkeys(workload.device for workload in model.workloads):  # each has workers of its own
             points = [workload for workload in model.workloads if workload.device == device]
-            cases += [_at(workload, row, model_spec, document) for row in rows for workload in points]
-    budgets = BudgetsFile(path, defaults, tuple(models), tuple(cases), document.file, base_setup=spec.base_setup)
-    return _with_waivers(budgets, spec, document)
+            cases += [_at(workload, row, model_spec, targets, document) for row in rows for workload in points]
+    budgets = BudgetsFile(
+        path,
+        defaults,
+        tuple(models),
+        tuple(cases),
+        document.file,
+        base_setup=spec.base_setup,
+        targets=targets,
+    )
+    return _on_this_machine(_with_waivers(budgets, spec, document))
+
+
+def _on_this_machine(budgets: BudgetsFile) -> BudgetsFile:
+    """With the limits that hold here."""
+    if not budgets.targets:
+        return budgets
+    from pytest_modelopt.optimizing.this_machine import fingerprint
+
+    here = fingerprint()
+    return replace(budgets, cases=tuple(replace(case, limits=case.limits_on(here)) for case in budgets.cases))
 
 
 _Row: TypeAlias = "tuple[CaseEntry, OriginalSpec | None, Location]"
@@ -307,18 +343,29 @@ def _rows(
         yield CaseEntry(model, candidate, limits, document.line(here), regression, origin), stated, here
 
 
-def _at(workload: Workload, row: _Row, spec: schema.ModelSpec, document: Document) -> CaseEntry:
+def _at(
+    workload: Workload, row: _Row, spec: schema.ModelSpec, targets: tuple[Target, ...], document: Document
+) -> CaseEntry:
     """The case at a workload: what is stated of the two together goes before what the workload states, and that before
     what holds wherever it runs. The original has its own limits only."""
     entry, stated, here = row
-    at: Location = ("workloads", workload.name)
-    own = _limits(stated.workloads.get(workload.name) if stated is not None else None, (*here, *at), document)
-    of_point = _limits(spec.workloads.get(workload.name), ("models", entry.model.name, *at), document)
-    if entry.recipe == ORIGINAL:
-        of_point = ()
-    if entry.candidate is not None:
-        of_point = tuple(limit for limit in of_point if not LIMITS[limit.name].is_about_recipe)
-    return replace(entry, limits=merge([own, of_point, entry.limits]), workload=workload)
+    model: Location = ("models", entry.model.name)
+
+    def limits_at(kind: Literal["workloads", "targets"], name: str) -> tuple[Limit, ...]:
+        """Those that the case itself states there, before those that the model does."""
+        of_case, of_model = (getattr(each, kind).get(name) if each is not None else None for each in (stated, spec))
+        own = _limits(of_case, (*here, kind, name), document)
+        shared = _limits(of_model, (*model, kind, name), document)
+        if entry.recipe == ORIGINAL:
+            shared = ()
+        if entry.candidate is not None:
+            shared = tuple(limit for limit in shared if not LIMITS[limit.name].is_about_recipe)
+        return merge([own, shared])
+
+    limits = merge([limits_at("workloads", workload.name), entry.limits])
+    of_targets = (AtTarget(each, limits_at("targets", each.name)) for each in targets if is_for(each, workload.device))
+    at_targets = tuple(at for at in of_targets if at.limits)
+    return replace(entry, limits=limits, everywhere=limits, at_targets=at_targets, workload=workload)
 
 
 def _with_waivers(budgets: BudgetsFile, spec: schema.BudgetsSpec, document: Document) -> BudgetsFile:
@@ -332,6 +379,8 @@ def _with_waivers(budgets: BudgetsFile, spec: schema.BudgetsSpec, document: Docu
             case,
             model=models[case.model.name],
             limits=_waived(case.name, case.limits, by_limit),
+            everywhere=_waived(case.name, case.everywhere, by_limit),
+            at_targets=tuple(replace(at, limits=_waived(case.name, at.limits, by_limit)) for at in case.at_targets),
             regression=_waived(case.name, case.regression, by_limit),
         )
         for case in budgets.cases

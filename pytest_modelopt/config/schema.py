@@ -44,6 +44,7 @@ from pytest_modelopt.config.limit_schema import (
     Strict,
 )
 from pytest_modelopt.config.metric_form import METRIC_SCHEMA, MetricForm
+from pytest_modelopt.config.target_schema import TargetSpec
 from pytest_modelopt.config.waiver_schema import WaiverForm
 from pytest_modelopt.limits.catalogue import INFERENCES, parse_inference
 from pytest_modelopt.limits.spelling import shown
@@ -261,6 +262,13 @@ class PatternSpec(CallSpec):
         json_schema_extra={"minProperties": 1, "propertyNames": {"pattern": r"^(?!.*::)[^/@#]+$"}},
         examples=[{"online": {"batch_size": 1}, "night": {"batch_size": 32, "threads": 2, "min_speedup": "1.5x"}}],
     )
+    targets: dict[str, BudgetSpec] = Field(
+        default_factory=dict,
+        description="Limits of this model on the machines of a target of the file, by its name: for every recipe and "
+        "every candidate there.",
+        json_schema_extra={"minProperties": 1},
+        examples=[{"server": {"min_speedup": "1.5x"}}],
+    )
     regression: RegressionSpec | None = Field(
         default=None,
         description="Limits against the base, for the original and for every recipe: checked under `--modelopt-against`"
@@ -315,6 +323,13 @@ class BudgetsSpec(Strict):
     models: Annotated[dict[str, ModelSpec], BeforeValidator(_not_empty("my-model"))] = Field(
         description="The models by name.",
         json_schema_extra={"minProperties": 1, "propertyNames": {"pattern": r"^(?!.*::)[^/]+$"}},
+    )
+    targets: Annotated[dict[str, TargetSpec], BeforeValidator(_not_empty("server"))] = Field(
+        default_factory=dict,
+        description="Kinds of machines by name, each with the limits that hold there. A limit that is stated without a "
+        "target holds everywhere.",
+        json_schema_extra={"minProperties": 1, "propertyNames": {"pattern": r"^(?!.*::)[^/@#]+$"}},
+        examples=[{"server": {"instructions": ["avx512_vnni"], "required": True, "min_speedup": "1.3x"}}],
     )
     base_setup: Command = Field(
         default=(),

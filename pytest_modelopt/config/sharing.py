@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_modelopt.config.problems import BudgetsError
+from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.spelling import did_you_mean, shown
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 OF_DEFAULTS = ("budget", "metric", "recipes")
 """Keys of a model that `defaults:` may state for all."""
 _LIMITS = ("budget", "regression", "original")
+_PLACES = ("workloads", "targets")
+"""Below which limits hold at one workload, or on some machines."""
 _OF_ONE_MODEL = ("factory", "file", "sha256", "inputs", "candidates")
 _WILDCARDS = "*?["
 _MOST_COPIES = 100_000
@@ -81,12 +84,19 @@ class _Expansion:
         matched: set[str] = set()
         defaults = self._document.data.get("defaults")
         of_all = {key: defaults[key] for key in OF_DEFAULTS if key in defaults} if isinstance(defaults, dict) else {}
+        targets = _mapping(self._document.data.get("targets"))
+        of_targets = {
+            name: {key: each[key] for key in LIMITS if key in each}
+            for name, stated in targets.items()
+            if (each := _mapping(stated))
+        }
         for name, entry in models.items():
             patterns = [each for each in self._document.patterns if fnmatch.fnmatchcase(name, each)]
             matched.update(patterns)
             layers = [_Layer(("models", each), self._document.patterns[each]) for each in reversed(patterns)]
             if isinstance(entry, dict):
-                self._fill(("models", name), entry, [*layers, _Layer(("defaults",), of_all)])
+                of_file = _Layer((), {"targets": of_targets})
+                self._fill(("models", name), entry, [*layers, _Layer(("defaults",), of_all), of_file])
         for pattern, entry in self._document.patterns.items():
             self._check(pattern, entry, models, is_matched=pattern in matched)
 
@@ -115,8 +125,10 @@ class _Expansion:
                     self._recipes(here, there, entry, value, closer)
                 elif key in _LIMITS and isinstance(value, dict):
                     stated = set(_mapping(entry.get(key)))
-                    own = self._limits(here, there, entry, key, value, {"workloads"})
+                    own = self._limits(here, there, entry, key, value, set(_PLACES))
                     self._points(here, there, own, value, stated)
+                elif key == "targets" and isinstance(value, dict):
+                    self._points(at, layer.at, entry, layer.data, set(), (key,))
                 elif key == "workloads" and key not in entry and isinstance(value, dict):
                     kept = (_without(point, closer["budget"]) for point in value.values())
                     entry[key] = dict(zip(value, kept, strict=True))
@@ -134,7 +146,7 @@ class _Expansion:
         for recipe, limits in stated.items():
             at, of = (*here, recipe), (*there, recipe)
             stated_here = set(_mapping(recipes.get(recipe)))
-            apart = {*closer["budget"], "regression", "workloads"}
+            apart = {*closer["budget"], "regression", *_PLACES}
             own = self._limits(at, of, recipes, recipe, _mapping(limits), apart)
             self._points(at, of, own, _mapping(limits), closer["budget"] | stated_here)
             if own is None and recipe not in recipes:  # a mistake, which is told where it stands
@@ -151,20 +163,22 @@ class _Expansion:
         own: dict[str, Any] | None,
         stated: Mapping[str, Any],
         closer: set[str],
+        places: Sequence[str] = _PLACES,
     ) -> None:
-        """Limits of a recipe, or of the original, at single workloads, limit by limit."""
-        points = stated.get("workloads")
-        if own is None or not isinstance(points, dict):
-            return
-        at, of = (*here, "workloads"), (*there, "workloads")
-        known = self._mapping_in(at, of, own, "workloads")
-        for name, limits in points.items() if known is not None else ():
-            if isinstance(limits, dict):
+        """Limits at single workloads, and on the machines of targets, limit by limit."""
+        for key in places:
+            points = stated.get(key)
+            if own is None or not isinstance(points, dict) or not points:
+                continue
+            at, of = (*here, key), (*there, key)
+            known = self._mapping_in(at, of, own, key)
+            for name, limits in points.items() if known is not None else ():
                 assert known is not None
-                self._limits((*at, name), (*of, name), known, name, limits, closer)
-            elif known is not None and name not in known:
-                known[name] = limits
-                self._copy((*of, name), (*at, name))
+                if isinstance(limits, dict):
+                    self._limits((*at, name), (*of, name), known, name, limits, closer)
+                elif name not in known:
+                    known[name] = limits
+                    self._copy((*of, name), (*at, name))
 
     def _limits(
         self, here: Location, there: Location, holder: dict[str, Any], key: str, stated: Any, closer: set[str]

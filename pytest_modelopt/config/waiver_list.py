@@ -165,10 +165,13 @@ def _limits_of(document: Document, expressions: Mapping[Location, Expression]) -
         known = {expression.text: recipes[key] for key, expression in at.items() if expression is not None}
         for workload, point in _workloads(entry).items():
             of_point = _limits(point, metric)
-            own = {**_limits(entry.get("original"), metric), **_nested(entry.get("original"), workload, metric)}
+            original = entry.get("original")
+            own = {**_on_targets(original, metric), **_limits(original, metric), **_nested(original, workload, metric)}
             found[at_workload(f"{model}/{ORIGINAL}", workload)] = {**own, **regression}
             for name, stated in [*known.items(), *_candidates(entry).items()]:
-                own = {**shared, **_limits(stated, metric), **of_point, **_nested(stated, workload, metric)}
+                on_targets = {**_on_targets(entry, metric), **_on_targets(stated, metric)}
+                everywhere = {**shared, **_limits(stated, metric), **of_point, **_nested(stated, workload, metric)}
+                own = {**on_targets, **everywhere}
                 if name in _candidates(entry):
                     own = {limit: each for limit, each in own.items() if not LIMITS[limit].is_about_recipe}
                 of_base = _limits(stated.get("regression"), metric) if isinstance(stated, dict) else {}
@@ -186,6 +189,13 @@ def _nested(stated: object, workload: str, metric: MetricSpec) -> dict[str, _Sta
     """The limits that a case states of itself at a workload."""
     found = stated.get("workloads") if isinstance(stated, dict) else None
     return _limits(found.get(workload), metric) if isinstance(found, dict) else {}
+
+
+def _on_targets(stated: object, metric: MetricSpec) -> dict[str, _Stated]:
+    """The limits that it states on machines of any target."""
+    found = stated.get("targets") if isinstance(stated, dict) else None
+    points = found.values() if isinstance(found, dict) else ()
+    return {name: limit for point in points for name, limit in _limits(point, metric).items()}
 
 
 def _candidates(entry: object) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePath
 
-from pytest_modelopt.config.loader import BudgetsFile
+from pytest_modelopt.config.loader import BudgetsFile, CaseEntry
 from pytest_modelopt.editing.value_format import reworded
 from pytest_modelopt.editing.yaml_positions import Place, Stated
 from pytest_modelopt.judging.headroom import judged, tightest, with_headroom
@@ -18,6 +18,7 @@ from pytest_modelopt.results.figures import format_count
 from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.metric import MetricSpec, in_unit_interval
 from pytest_modelopt.results.record import Record
+from pytest_modelopt.results.target import fingerprint_of
 from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Limit, Verdict
 
@@ -185,6 +186,10 @@ def _measured(budgets: BudgetsFile, stated: Stated, record: Record, settings: Se
     ]
     if not named:
         raise _Leave(f"{stated.case} is not in the record")
+    if stated.entry.at_targets and not stated.is_regression:
+        named = [case for case in named if stated.limit in _limits_there(stated.entry, record, case)]
+        if not named:
+            raise _Leave(f"holds of {stated.case} on no machine of the record, or a stricter one does")
     judged_here = [case for case in named if not _is_of_a_test(budgets, case, stated)]
     if not judged_here:
         raise _Leave(f"the record judged {stated.case} by a limit that is stated elsewhere")
@@ -193,6 +198,12 @@ def _measured(budgets: BudgetsFile, stated: Stated, record: Record, settings: Se
         end = tightest(case, stated.limit, verdict.measured, record.timed_limits)
         value = None if end is None else with_headroom(case, stated.limit, end, verdict.measured, settings.headroom)
         yield _Measured(case, stated, verdict, end, value)
+
+
+def _limits_there(entry: CaseEntry, record: Record, case: Case) -> tuple[Limit, ...]:
+    """Those that hold on the machine on which the case was measured."""
+    machine = record.machine_of(case)
+    return () if machine is None else entry.limits_on(fingerprint_of(machine))
 
 
 def _certain(case: Case, stated: Stated, settings: Settings) -> Verdict:

@@ -42,9 +42,14 @@ def stated_limits(budgets: BudgetsFile, document: Document) -> Iterator[Stated]:
         model: Location = ("models", entry.model.name)
         own, at = _own(entry, model), ("workloads", entry.workload.name)
         shared: tuple[Location, ...] = ((*model, *at), own, (*model, "budget"))
-        for limit in entry.limits:
+        for limit in entry.everywhere:
             mappings = ((*own, *at), *((own,) if entry.recipe == ORIGINAL else shared))
             yield Stated(entry.name, limit, entry, False, _place(document, limit, *mappings))
+        for there in entry.at_targets:
+            of_target = ("targets", there.target.name)
+            for limit in there.limits:
+                places = ((*own, *of_target), (*model, *of_target))
+                yield Stated(entry.name, limit, entry, False, _place(document, limit, *places))
         for limit in entry.regression if entry.recipe != ORIGINAL else ():
             of_base = ((*own, "regression"), own, (*model, "regression"))
             yield Stated(entry.name, limit, entry, True, _place(document, limit, *of_base))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pytest_modelopt.config.loader import BudgetsFile, load_budgets
 from pytest_modelopt.config.problems import BudgetsError
 from pytest_modelopt.plugin.options import Options
 from pytest_modelopt.plugin.usage_errors import usage_error
+from pytest_modelopt.results.record import Target
 
 CHOOSES_NOTHING = "modelopt_chooses_nothing"
 """In what a pytest-xdist worker is told."""
@@ -43,6 +45,7 @@ def elsewhere(budgets: Path, root: Path) -> str:
 def read_budgets(options: Options, root: Path) -> BudgetsFile | None:
     """The budgets file, or None where none was named and the default does not exist."""
     if not options.budgets.is_file():
+        _require_targets(options, ())
         if options.budgets_named:
             raise usage_error(
                 f"--modelopt-budgets: there is no file {options.budgets}{elsewhere(options.budgets, root)}",
@@ -50,9 +53,31 @@ def read_budgets(options: Options, root: Path) -> BudgetsFile | None:
             )
         return None
     try:
-        return load_budgets(options.budgets, relative_to=root)
+        budgets = load_budgets(options.budgets, relative_to=root)
     except BudgetsError as error:
         raise usage_error(str(error), "usage-budgets") from None
+    _require_targets(options, budgets.targets)
+    return budgets
+
+
+def _require_targets(options: Options, stated: Sequence[Target]) -> None:
+    """That the targets of `--modelopt-targets` are there, and this machine is one of each, unless a fleet measures."""
+    from pytest_modelopt.limits.spelling import did_you_mean, shown
+    from pytest_modelopt.optimizing.this_machine import fingerprint
+    from pytest_modelopt.results.target import format_kind, lacks
+
+    known = {target.name: target for target in stated}
+    for name in options.targets:
+        if name not in known:
+            why = f"{options.budgets.name} has no target {shown(name)}{did_you_mean(name, known)}"
+            raise usage_error(f"--modelopt-targets: {why}", "usage-option")
+        found = lacks(known[name], fingerprint())
+        if found and options.ray is None:
+            raise usage_error(
+                f"--modelopt-targets {name}: this machine is none: it {' and '.join(found)}; the target is "
+                f"{format_kind(known[name])} ({options.budgets.name}): run this job on such a machine",
+                "usage-option",
+            )
 
 
 def chooses_nothing(config: pytest.Config) -> bool:

@@ -153,7 +153,7 @@ class Gate:
         """Read every marker before anything runs, and count the timed limits before anything is deselected."""
         session = self._session
         problems: list[str] = []
-        limits: list[Limit] = [limit for entry in session.entries for limit in entry.limits]
+        limits: list[Limit] = [limit for entry in session.entries for limit in entry.of_all_machines]
         for item in items:
             if isinstance(item, CaseItem) or item.get_closest_marker(MARKER) is None:
                 continue

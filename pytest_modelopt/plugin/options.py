@@ -45,6 +45,8 @@ class Options:
     """The record of an interrupted run, which this one goes on from."""
     ray: str | None = None
     """Address of the Ray cluster on which tests that measure run; None: they run here."""
+    targets: tuple[str, ...] = ()
+    """The targets that this run is about; none for all."""
     bisect_s: float | None = None
     """For the layers through which a recipe breaks a limit on answers; 0: they are not looked for."""
 
@@ -65,6 +67,7 @@ SETTINGS = (
     ("baseline", "FILE", "compare the exact figures with a record that --modelopt-save wrote"),
     ("save", "FILE", "save the record of this run, for --modelopt-baseline"),
     ("resume", "FILE", "take the cases that this record of a run on a fleet has, and measure the others"),
+    ("targets", "NAMES", "this run is about these targets of budgets.yaml only, with commas, and fails without them"),
     (
         "ray",
         "ADDRESS",
@@ -122,6 +125,7 @@ def read_options(config: pytest.Config) -> Options:
         save=_path(config, "save")[0],
         resume=_path(config, "resume")[0],
         ray=config.getoption("--modelopt-ray") or config.getini("modelopt_ray") or None,
+        targets=_names(config.getoption("--modelopt-targets") or config.getini("modelopt_targets")),
         html=_path(config, "html")[0],
         whole=bool(config.getini("modelopt_whole") if whole is None else whole),
         no_loosening=is_compared and bool(config.getini("modelopt_no_loosening"))
@@ -161,6 +165,10 @@ def _path(config: pytest.Config, key: str) -> tuple[Path | None, bool]:
         folder = config.inipath.parent if config.inipath else config.rootpath
         return _absolute(folder / given), True
     return None, False
+
+
+def _names(given: str | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in (given or "").split(",") if name.strip()))
 
 
 def _absolute(path: Path) -> Path:

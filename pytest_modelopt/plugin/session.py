@@ -170,9 +170,11 @@ class Session:
         """The case of an interrupted run, by the limits of budgets.yaml: a record may claim others."""
         from pytest_modelopt.diagnosis.examine import examine
         from pytest_modelopt.judging.judge import judge
+        from pytest_modelopt.results.target import fingerprint_of
 
         case, machine = self.resumed[case_id]
-        judged = judge(replace(case, limits=tuple(entry.limits)), timed_limits=self.timed_limits)
+        limits = entry.limits_on(fingerprint_of(machine))
+        judged = judge(replace(case, limits=limits), timed_limits=self.timed_limits)
         return replace(judged, findings=examine(judged, machine))
 
     @property
@@ -377,6 +379,8 @@ class Session:
             whole=self.options.whole,
             no_loosening=self.options.no_loosening,
             against=self._against(),
+            targets=self.budgets.targets if self.budgets else (),
+            of_targets=self.options.targets,
         )
 
     def _against(self) -> Against | None:

@@ -9,6 +9,7 @@ from pytest_modelopt.results.case import Case, MeasuredCase
 from pytest_modelopt.results.figures import format_first
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.record import Environment, Record
+from pytest_modelopt.results.target import targets_of
 
 _HASH_SHOWN = 12
 _NAME_LENGTH = 200
@@ -69,7 +70,14 @@ def machine_title(record: Record, machine: int) -> str:
         return f"machine {machine + 1} (unknown: nothing was measured there)"
     gpu = (environment.gpu,) if environment.gpu is not None else ()
     facts = ", ".join(map(plain_line, (*gpu, environment.cpu, environment.cpu_capability)))
-    return f"machine {machine + 1} ({facts})"
+    return f"machine {machine + 1}{on_its_targets(record, machine, ', ')} ({facts})"
+
+
+def on_its_targets(record: Record, machine: int, before: str) -> str:
+    """'target server' or 'targets server and vnni' behind `before`; '' where the machine is none."""
+    found = targets_of(record, machine)
+    word = "target" if len(found) == 1 else "targets"
+    return f"{before}{word} {' and '.join(map(plain_line, found))}" if found else ""
 
 
 def on_machine(record: Record, case: Case) -> str:

@@ -14,6 +14,7 @@ from pytest_modelopt.reporting.messages.figures import format_repeat
 from pytest_modelopt.reporting.messages.waivers import format_waiver_use
 from pytest_modelopt.reporting.names import against, case_name, first_names, on_machine, sides, variant_name
 from pytest_modelopt.reporting.plain_text import plain_line
+from pytest_modelopt.reporting.target_notes import target_notes
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.figures import format_bytes, format_count
@@ -97,6 +98,7 @@ def _missing(record: Record) -> Iterator[Item]:
                 yield _failure(f"{count} {what}", f"{text}; {told}")
             else:
                 yield Item("info", "NOTE", f"{count} {what}", text)
+    yield from target_notes(record)
     if "loosened" in run.causes:
         yield _failure("limits became less strict", format_forbidden(record))
     if "nothing measured" in run.causes:

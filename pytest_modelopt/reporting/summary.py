@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from pytest_modelopt.reporting.names import on_its_targets
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.outcome import case_outcome
 from pytest_modelopt.results.record import Record
@@ -46,7 +47,7 @@ def machine(record: Record) -> str:
     environment = record.environment
     cpu, kernels, torch = map(plain_line, (environment.cpu, environment.cpu_capability, environment.torch))
     gpu = f"{plain_line(environment.gpu)}, " if environment.gpu is not None else ""
-    return f"{timed_limits(record)}; {gpu}{cpu} ({kernels}), torch {torch}"
+    return f"{timed_limits(record)}; {gpu}{cpu} ({kernels}), torch {torch}{on_its_targets(record, 0, ', ')}"
 
 
 def timed_limits(record: Record) -> str:

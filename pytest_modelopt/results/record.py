@@ -34,6 +34,28 @@ class Environment:
     gpu: str | None = None
     """Name of the GPU and the CUDA version that torch was built for, where models ran on one."""
     packages: dict[str, str] = field(default_factory=dict)
+    architecture: str = ""
+    """As `platform.machine()` says it: 'x86_64', 'aarch64'; '' where nobody noted it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of machines on which cases are to be measured; what is empty may be anything."""
+
+    name: str
+    architecture: str = ""
+    instructions: tuple[str, ...] = ()
+    """Of the processor, by the names of `Environment.cpu_flags`."""
+    device: str = ""
+    """On which its cases run: 'cpu' or 'cuda'."""
+    gpu: str = ""
+    """A part of the GPU's name."""
+    cores: int = 0
+    """At least so many."""
+    runtime: dict[str, str] = field(default_factory=dict)
+    """Versions of packages, 'onnxruntime' -> '>=1.20', as pip takes them."""
+    is_required: bool = False
+    """Whether a run that has no such machine is red."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +100,11 @@ class Record:
     """Of a run on a fleet: SHA-256 of its project's files, by which a later run knows whether it can go on from it."""
     sensitivity: tuple[RecipeSensitivity, ...] = ()
     """Of `explore`: what recipes cost on each layer alone, as far as it was measured."""
+    targets: tuple[Target, ...] = ()
+    """Those of the budgets file: which machine is one of them follows from its `Environment`."""
+    of_targets: tuple[str, ...] = ()
+    """The targets that this run alone is about (`--modelopt-targets`), each of which its machine must be; of other
+    required ones another job has to measure the cases. Empty for a run that is about all."""
     schema_version: Literal[9] = SCHEMA_VERSION
 
     def machine_of(self, case: Case) -> Environment | None:

@@ -9,7 +9,16 @@ from pytest_modelopt.results.base import Against
 from pytest_modelopt.results.outcome import case_outcome, is_red
 from pytest_modelopt.results.record import Record
 
-Cause = Literal["red case", "interrupted", "never ran", "not collected", "not whole", "nothing measured", "loosened"]
+Cause = Literal[
+    "red case",
+    "interrupted",
+    "never ran",
+    "not collected",
+    "not whole",
+    "nothing measured",
+    "loosened",
+    "target missing",
+]
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ def run_outcome(record: Record) -> RunOutcome:
     Red are a case that is red, an interruption, a planned test that never ran, a file that could not be collected, and
     a record that knows of nothing. What was expected to fail is told and not red. What was deselected or skipped is
     told, and red in a run that is meant to be whole, which must also have measured something. What became looser since
-    the base is told, and red where that was demanded, as is then not to know it.
+    the base is told, and red where that was demanded, as is then not to know it. So is a target without a machine.
     """
     ran = {name for case in record.cases for name in (case.id, case.id.rpartition("#")[0])}
     skipped = tuple(name for name in record.skipped if name not in ran)
@@ -77,6 +86,7 @@ def run_outcome(record: Record) -> RunOutcome:
         "not whole": is_whole and bool(deselected or skipped),
         "nothing measured": not record.cases and (is_whole or not (skipped or idle)),
         "loosened": record.no_loosening and not _is_as_strict(record.against),
+        "target missing": _lacks_target(record),
     }
     found: tuple[Cause, ...] = tuple(cause for cause, holds in causes.items() if holds)
     return RunOutcome(
@@ -93,6 +103,15 @@ def run_outcome(record: Record) -> RunOutcome:
 
 def record_is_red(record: Record) -> bool:
     return run_outcome(record).is_red
+
+
+def _lacks_target(record: Record) -> bool:
+    """Whether a case was not measured on a target that is demanded."""
+    if not record.cases or not record.targets:
+        return False
+    from pytest_modelopt.results.target import on_targets
+
+    return any(each.is_demanded and each.is_missing for each in on_targets(record))
 
 
 def _is_as_strict(against: Against | None) -> bool:
