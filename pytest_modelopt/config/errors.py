@@ -101,6 +101,8 @@ def subject(location: Location) -> str:
         return " of ".join([*reversed(keys[2:]), f"waiver {int(location[1]) + 1}"])
     if keys[-1] == "limit" and _compared_with(location[:-2]):
         keys.pop()
+    if keys[0] == "targets" and len(keys) > 1:
+        return " of ".join([*reversed(keys[2:]), f"the target {keys[1]}"])
     if keys[-1] == "name" and _states_metric(location[:-1]):
         keys.pop()
     if keys[0] != "models" or len(keys) == 1:
@@ -121,6 +123,8 @@ def subject(location: Location) -> str:
 
 def _compared_with(location: Location) -> Literal["", "original", "base"]:
     """With what the limits are compared that the mapping there holds; empty where it holds none."""
+    if len(location) == 2 and location[0] == "targets":
+        return "original"
     if len(location) < 3 or location[0] != "models":
         return ""
     if len(location) > 3 and location[-2] in ("workloads", "targets"):
@@ -142,7 +146,7 @@ def _unknown_key(parent: Location, key: str) -> str:
     side = _compared_with(parent)
     if side:
         return f"{subject(parent)}: {_unknown_among_limits(parent, key, below_regression=side == 'base')}"
-    if key in LIMITS and parent[:1] != ("targets",):
+    if key in LIMITS:
         where = "a recipe, or below `budget` of a model" if key in BUDGET_LIMITS else "`regression:` of a model"
         return f"{subject(parent)}: `{key}` is a limit; move it below {where}"
     spec: type[BaseModel] = LimitSpec
@@ -152,8 +156,6 @@ def _unknown_key(parent: Location, key: str) -> str:
         spec = WaiverForm
     elif parent == ("defaults",):
         spec = DefaultsSpec
-    elif parent[0] == "targets":
-        spec = TargetSpec
     elif _states_metric(parent):
         spec = MetricForm
     elif len(parent) == 2 and parent[0] == "models":
@@ -167,6 +169,8 @@ def _unknown_among_limits(parent: Location, key: str, *, below_regression: bool)
     wrong_place = misplaced(key, below_regression=below_regression)
     if wrong_place:
         return wrong_place
+    if parent[0] == "targets":
+        return f"unknown key {shown(key)}{did_you_mean(key, TargetSpec.model_fields)}"
     if parent[2] == "workloads" and key not in LIMITS:
         return f"unknown key {shown(key)}{did_you_mean(key, WorkloadSpec.model_fields)}"
     if parent[2] == "original":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from pytest_modelopt.fleet.job import Event, Job
+from pytest_modelopt.results.target import Fingerprint
 
 
 class EngineError(Exception):
@@ -36,6 +37,10 @@ class Engine(Protocol):
     """Places jobs, and tells their events as they come."""
 
     name: str
+
+    def machines(self, ask: Callable[[], Fingerprint]) -> list[tuple[Machine, Fingerprint]]:
+        """Those of the cluster on which jobs may run, each with what `ask` says there. Raises EngineError where one
+        does not answer."""
 
     def submit(self, job: Job, avoid: Machine | None = None) -> None:
         """Run the job on a machine that no other job of ours uses, and if there is a choice not on `avoid`."""

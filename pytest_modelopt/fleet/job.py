@@ -51,6 +51,8 @@ class Job:
     """Where pytest was called, relative to the project's folder."""
     environment: Mapping[str, str]
     on_gpu: bool = False
+    machines: tuple[str, ...] = ()
+    """Ids of the machines on which it may run; any of the fleet where none is named."""
 
     def without(self, tests: Sequence[str]) -> Job:
         """The job with the tests that are left."""

@@ -9,19 +9,22 @@ import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pytest_modelopt.fleet.engine import EngineError, Machine, Told
 from pytest_modelopt.fleet.job import Event, Job, run_job
 from pytest_modelopt.fleet.project import MANIFEST, Project, place
+from pytest_modelopt.results.target import Fingerprint
 
 LOCAL = "local"
 """Address of a cluster that is started for one run, on this machine."""
 TIMING = "timing"
 """The resource of which a machine has 1, and a job takes all: so no second one is placed there."""
 _ANSWER_S = 10.0
+_START_S = 120.0
+"""For the first process of Ray on each machine, which the project travels to."""
 _REMEDY = f"""start each machine of it with `ray start --resources='{{"{TIMING}": 1}}'`"""
 
 
@@ -75,12 +78,24 @@ class RayEngine:
         except (RuntimeError, ValueError) as error:  # a version, the size of what travels, a second connection
             raise EngineError(f"the Ray cluster at {address} cannot be used: {_first_line(error)}") from None
 
+    def machines(self, ask: Callable[[], Fingerprint]) -> list[tuple[Machine, Fingerprint]]:
+        ray = self._ray
+        on = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        task = ray.remote(_answer).options(num_cpus=0)
+        told = [task.options(scheduling_strategy=on(node, soft=False)).remote(ask) for node in self._nodes()]
+        try:
+            return [(Machine(*machine), found) for machine, found in ray.get(told, timeout=_START_S)]
+        except ray.exceptions.RayError as error:
+            raise EngineError(f"a machine of the Ray cluster does not answer: {_reason(error)}") from None
+
     def submit(self, job: Job, avoid: Machine | None = None) -> None:
         asked: dict[str, Any] = {"num_cpus": 1, "resources": {TIMING: 1}, "max_retries": 0, "num_returns": "streaming"}
         if job.on_gpu:
             asked["num_gpus"] = 1
-        if avoid is not None and any(node != avoid.id for node in self._nodes()):
-            asked["label_selector"] = {"ray.io/node-id": f"!in({avoid.id})"}
+        nodes = [node for node in self._nodes() if not job.machines or node in job.machines]
+        others = [node for node in nodes if avoid is None or node != avoid.id]
+        if job.machines or (others and avoid is not None):
+            asked["label_selector"] = {"ray.io/node-id": f"in({','.join(others or nodes or job.machines)})"}
         self._running[self._run.options(**asked).remote(job, self._content)] = (job, None)
 
     def told(self, wait_s: float) -> Iterator[Told]:
@@ -118,13 +133,23 @@ class RayEngine:
         return [node["NodeID"] for node in self._ray.nodes() if node["Alive"] and node["Resources"].get(TIMING)]
 
 
+def _answer(ask: Callable[[], Fingerprint]) -> tuple[tuple[str, str], Fingerprint]:
+    """In a process of Ray on a machine: its id and its name, and what it says of itself."""
+    return _this(), ask()
+
+
+def _this() -> tuple[str, str]:
+    import ray
+
+    node = ray.get_runtime_context().get_node_id()
+    return node, f"{ray.util.get_node_ip_address()} ({node[:8]})"
+
+
 def _run(job: Job, content: dict[str, Any]) -> Iterator[Event]:
     """In a process of Ray on the machine that it has chosen; its folder is the copy of the project there."""
     import ray
 
-    root = Path.cwd()
-    context = ray.get_runtime_context()
-    machine = context.get_node_id(), f"{ray.util.get_node_ip_address()} ({context.get_node_id()[:8]})"
+    root, machine = Path.cwd(), _this()
     if (root / MANIFEST).exists():
         place(root, lambda digest: ray.get(content[digest]))
     for event in run_job(job, root):

@@ -39,7 +39,8 @@ class _Test:
     """One test, in its last attempt."""
 
     unmeasured: Case
-    cases: dict[str, Case] = field(default_factory=dict)
+    cases: dict[tuple[str, int], Case] = field(default_factory=dict)
+    """By id and machine."""
     failure: str = ""
     expected: Expected | None = None
     is_skipped: bool = False
@@ -47,7 +48,7 @@ class _Test:
     strict: bool = False
 
     def take(self, report: Report) -> None:
-        self.cases |= {case.id: case for case in report.cases}
+        self.cases |= {(case.id, case.machine): case for case in report.cases}
         self.strict = report.strict
         if report.outcome == "failed":
             self.failure = self.failure or f"{_DURING[report.phase]}{report.message}"
@@ -80,7 +81,7 @@ class GatedTests:
         self._tests: dict[str, _Test] = {}
 
     def add(self, case: Case) -> None:
-        self._tests[case.id] = _Test(case, {case.id: case})
+        self._tests[case.id] = _Test(case, {(case.id, case.machine): case})
 
     def take(self, report: Report) -> bool:
         """Whether the report says something that belongs to the record."""

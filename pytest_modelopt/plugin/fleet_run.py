@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
@@ -12,13 +13,17 @@ import pytest
 
 from pytest_modelopt.fleet.engine import Engine, EngineError, Told
 from pytest_modelopt.fleet.job import ROOT, Job, carried_environment
+from pytest_modelopt.fleet.placement import places
 from pytest_modelopt.fleet.project import Project, ProjectError
 from pytest_modelopt.plugin.attached_cases import attach
 from pytest_modelopt.plugin.collection import CaseItem, is_gated, test_id, unmeasured
+from pytest_modelopt.plugin.fleet_reports import PlacedTest
 from pytest_modelopt.plugin.resuming import travelling
 from pytest_modelopt.plugin.session import Session
 from pytest_modelopt.plugin.usage_errors import usage_error
 from pytest_modelopt.results.figures import format_count
+from pytest_modelopt.results.record import Target
+from pytest_modelopt.results.target import is_for
 
 AGAIN = 2
 """How often a job that was lost with its machine runs again."""
@@ -32,9 +37,8 @@ class FleetRun:
     def __init__(self, config: pytest.Config, session: Session, address: str) -> None:
         """Raises pytest.UsageError for what does not go together with a fleet."""
         self._config, self._session, self._address = config, session, address
-        self._items: dict[str, pytest.Item] = {}
-        self._phases: dict[str, list[pytest.TestReport]] = {}
-        """Reports of tests that have not come to their end: those of a machine that is lost count for nothing."""
+        self._tests: dict[str, PlacedTest] = {}
+        """By node id, those that have not been reported."""
         self._lost: dict[str, int] = {}
         self._jobs: list[Job] = []
         if find_spec("ray") is None:
@@ -66,14 +70,14 @@ class FleetRun:
             return None
         engine = self._engine()
         try:
-            for job in self._made_jobs(placed):
+            for job in self._made_jobs(placed, engine):
                 engine.submit(job)
-            here = [item for item in session.items if test_id(item) not in self._items]
+            here = [item for item in session.items if test_id(item) not in self._tests]
             for item, following in zip_longest(here, here[1:]):
                 self._config.hook.pytest_runtest_protocol(item=item, nextitem=following)
                 self._stop(session)
                 self._take(engine, session, wait_s=0.0)
-            while self._items:
+            while self._tests:
                 self._take(engine, session, wait_s=0.2)
         finally:
             engine.close()
@@ -96,21 +100,37 @@ class FleetRun:
         self._session.project = project.digest
         return project
 
-    def _made_jobs(self, items: Sequence[pytest.Item]) -> list[Job]:
-        """Cases of one model on one device are one job, whose original is measured once, and tests of one file."""
+    def _made_jobs(self, items: Sequence[pytest.Item], engine: Engine) -> list[Job]:
+        """Cases of one model on one device are one job, whose original is measured once, and tests of one file; on each
+        place where a target wants them."""
+        from pytest_modelopt.optimizing.this_machine import fingerprint
+
         root = self._config.rootpath
-        groups: dict[tuple[str, str], list[pytest.Item]] = {}
+        groups: dict[tuple[str, str], list[str]] = {}
         for item in items:
-            self._items[test_id(item)] = item
+            self._tests[test_id(item)] = PlacedTest(item)
             of_model = (item.entry.model.name, item.entry.workload.device) if isinstance(item, CaseItem) else None
-            groups.setdefault(of_model or (item.nodeid.partition("::")[0], ""), []).append(item)
+            groups.setdefault(of_model or (item.nodeid.partition("::")[0], ""), []).append(test_id(item))
         arguments = tuple(_relative(text, root) for text in self._arguments())
         folder = self._config.invocation_params.dir.relative_to(root).as_posix()
         environment = carried_environment(root)
-        return [
-            Job(name, tuple(map(test_id, each)), arguments, folder, environment, on_gpu=device.startswith("cuda"))
-            for (name, device), each in groups.items()
-        ]
+        targets = self._targets()
+        machines = engine.machines(fingerprint) if targets else []
+        jobs = []
+        for (name, device), tests in groups.items():
+            for place in places(machines, [target for target in targets if is_for(target, device)]):
+                on = f" on {' and '.join(place.targets)}" if place.targets else ""
+                job = Job(name + on, tuple(tests), arguments, folder, environment, device.startswith("cuda"))
+                jobs.append(replace(job, machines=place.machines))
+                for test in tests:
+                    self._tests[test].waiting.add(job.name)
+        return jobs
+
+    def _targets(self) -> list[Target]:
+        """Those that this run is about."""
+        stated = self._session.budgets.targets if self._session.budgets else ()
+        only = self._session.options.targets
+        return [target for target in stated if not only or target.name in only]
 
     def _arguments(self) -> list[str]:
         """Of pytest's command line, so that a job collects what this process did: a limit's share of the error depends
@@ -132,27 +152,27 @@ class FleetRun:
             if told.lost:
                 self._again(engine, told)
             elif "report" in told.event:
-                self._phase(told.event["report"])
+                self._phase(told.job, told.event["report"])
             elif "missing" in told.event:
                 for test in told.event["missing"]:
-                    self._fail(test, f"pytest{_on(told)} did not collect it: the project is another one there")
+                    self._fail(
+                        told.job, test, f"pytest{_on(told)} did not collect it: the project is another one there"
+                    )
             elif "end" in told.event:
                 self._ended(engine, told)
             self._stop(session)
 
-    def _phase(self, data: dict[str, Any]) -> None:
-        """A report of one phase; those of a test are told together, once it has come to its end."""
-        hook = self._config.hook
-        report = hook.pytest_report_from_serializable(config=self._config, data=data)
-        phases = self._phases.setdefault(report.nodeid, [])
-        phases.append(report)
-        if report.when != "teardown" or report.nodeid not in self._items:
-            return
-        hook.pytest_runtest_logstart(nodeid=report.nodeid, location=report.location)
-        for each in phases:
-            hook.pytest_runtest_logreport(report=each)
-        hook.pytest_runtest_logfinish(nodeid=report.nodeid, location=report.location)
-        del self._items[report.nodeid], self._phases[report.nodeid]
+    def _phase(self, job: Job, data: dict[str, Any]) -> None:
+        """A report of one phase; those of a test are told together, once it has come to its end everywhere."""
+        report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
+        test = self._tests.get(report.nodeid)
+        if test is not None:
+            test.take(job.name, report)
+            self._report(report.nodeid)
+
+    def _report(self, test: str) -> None:
+        if not self._tests[test].waiting:
+            self._tests.pop(test).report(self._config, self._session)
 
     def _ended(self, engine: Engine, told: Told) -> None:
         """Its pytest has ended: each of its tests was told, unless it was killed or could not run."""
@@ -163,7 +183,7 @@ class FleetRun:
             self._again(engine, Told(told.job, {}, told.machine, lost=f"its pytest was ended by signal {-status}"))
             return
         for test in self._left(told.job):
-            self._fail(test, f"pytest{_on(told)} ended with status {status} before it:\n{output}")
+            self._fail(told.job, test, f"pytest{_on(told)} ended with status {status} before it:\n{output}")
 
     def _again(self, engine: Engine, told: Told) -> None:
         """A job that is lost runs again elsewhere, without the tests that came to their end."""
@@ -171,12 +191,12 @@ class FleetRun:
         if not left:
             return
         for test in left:
-            self._phases.pop(test, None)
+            self._tests[test].begun.pop(told.job.name, None)
         times = self._lost[told.job.name] = self._lost.get(told.job.name, 0) + 1
         what = f"{told.job.name} was lost{_on(told)} ({told.lost})"
         if times > AGAIN:
             for test in left:
-                self._fail(test, f"{what}, for the {times}rd time, so it is not tried again")
+                self._fail(told.job, test, f"{what}, for the {times}rd time, so it is not tried again")
             return
         note = f"{what}: {format_count(len(left), 'test')} of it run again ({times} of {AGAIN})"
         self._session.notes.append(note)
@@ -187,16 +207,16 @@ class FleetRun:
         engine.submit(told.job.without(done), avoid=told.machine)
 
     def _left(self, job: Job) -> list[str]:
-        return [test for test in job.tests if test in self._items]
+        return [test for test in job.tests if test in self._tests and job.name in self._tests[test].waiting]
 
-    def _fail(self, test: str, why: str) -> None:
+    def _fail(self, job: Job, test: str, why: str) -> None:
         """Report a test that no machine has run."""
-        item = self._items.pop(test)
+        placed = self._tests[test]
+        item = placed.item
         report = pytest.TestReport(item.nodeid, item.location, {item.name: 1}, "failed", why, "call")
         attach(report, test, unmeasured(item, self._session), [], None, None, is_explained=False)
-        self._config.hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        self._config.hook.pytest_runtest_logreport(report=report)
-        self._config.hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        placed.end(job.name, [report])
+        self._report(test)
 
     @staticmethod
     def _stop(session: pytest.Session) -> None:

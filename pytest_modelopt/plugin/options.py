@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_modelopt.plugin.keys import JOB
+
 DEFAULT_BUDGETS = "budgets.yaml"
 DEFAULT_BISECT_S = 10.0
 
@@ -125,7 +127,7 @@ def read_options(config: pytest.Config) -> Options:
         save=_path(config, "save")[0],
         resume=_path(config, "resume")[0],
         ray=config.getoption("--modelopt-ray") or config.getini("modelopt_ray") or None,
-        targets=_names(config.getoption("--modelopt-targets") or config.getini("modelopt_targets")),
+        targets=() if config.stash.get(JOB, False) else _targets(config),
         html=_path(config, "html")[0],
         whole=bool(config.getini("modelopt_whole") if whole is None else whole),
         no_loosening=is_compared and bool(config.getini("modelopt_no_loosening"))
@@ -167,8 +169,10 @@ def _path(config: pytest.Config, key: str) -> tuple[Path | None, bool]:
     return None, False
 
 
-def _names(given: str | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in (given or "").split(",") if name.strip()))
+def _targets(config: pytest.Config) -> tuple[str, ...]:
+    """Of a job of a fleet, whoever placed it has chosen the machine."""
+    given = config.getoption("--modelopt-targets") or config.getini("modelopt_targets") or ""
+    return tuple(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
 
 
 def _absolute(path: Path) -> Path:

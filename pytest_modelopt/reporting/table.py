@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pytest_modelopt.reporting.names import machine_title
+from pytest_modelopt.reporting.names import machine_title, on_its_targets, on_machine
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.case import ORIGINAL, Case
 from pytest_modelopt.results.figures import format_count, format_first
@@ -88,30 +88,36 @@ class Block:
 
 def blocks(record: Record) -> list[Block]:
     """One for each (machine, model, metric, device, base), and for each batch size of a model without workloads, in the
-    order of their first cases. None for tests that failed before they named a recipe: all is said by their error."""
-    told = (cases for cases in _grouped(record.cases) if any(each.row or _sides(each) for each in cases))
+    order of their first cases; where there are targets, the machines of a case stand below each other in one. None for
+    tests that failed before they named a recipe: all is said by their error."""
+    told = (cases for cases in _grouped(record) if any(each.row or _sides(each) for each in cases))
     return [_block(record, cases) for cases in told]
 
 
-def _grouped(cases: Iterable[Case]) -> list[list[Case]]:
+def _grouped(record: Record) -> list[list[Case]]:
     """Cases whose figures belong into one table, in the order of their first ones."""
     groups: dict[tuple[object, ...], list[Case]] = {}
-    for case in cases:
+    order: dict[str, int] = {}
+    for case in record.cases:
+        order.setdefault(case.id, len(order))
+    for case in sorted(record.cases, key=lambda case: order[case.id]) if record.targets else record.cases:
         base = None if case.base is None else case.base.name
         # Against a base all are scored by one metric, which is not known of those that were not measured there.
         metric = case.metric if base is None else None
         batch_size = None if case.workload else case.batch_size  # workloads stand in one table
-        key = (case.machine, case.model, metric, batch_size, case.device, case.generation, base)
+        machine = None if record.targets else case.machine
+        key = (machine, case.model, metric, batch_size, case.device, case.generation, base)
         groups.setdefault(key, []).append(case)
     return list(groups.values())
 
 
 def _block(record: Record, cases: list[Case]) -> Block:
     first = cases[0]
-    machine = machine_title(record, first.machine)
+    machine = "" if record.targets else machine_title(record, first.machine)
     model, base = plain_line(first.model), None if first.base is None else plain_line(first.base.name)
     metric = metric_of(cases)
-    originals = [] if base is not None else [_original_row(record, at_one) for at_one in _by_workload(cases)]
+    points = [point for at_one in _by_workload(cases) for point in _by_machine(at_one)]
+    originals = [] if base is not None else [_original_row(record, point) for point in points]
     variants = [case for case in cases if base is not None or case.recipe != ORIGINAL]
     return Block(
         title=model + (f" against {base}" if base is not None else "") + (f" on {machine}" if machine else ""),
@@ -134,7 +140,7 @@ def _original_row(record: Record, cases: list[Case]) -> Row:
     own = next((case for case in cases if case.recipe == ORIGINAL), None)
     outcome = None if own is None else case_outcome(own, record.strict)
     return Row(
-        recipe=at_workload(ORIGINAL, plain_line(cases[0].workload)),
+        recipe=at_workload(ORIGINAL, plain_line(cases[0].workload)) + _on_target(record, cases[0]),
         verdict="" if own is None or outcome is None else verdict_cell(own, outcome),
         case=own,
         outcome=outcome,
@@ -144,7 +150,14 @@ def _original_row(record: Record, cases: list[Case]) -> Row:
 
 def _variant_row(record: Record, case: Case) -> Row:
     outcome = case_outcome(case, record.strict)
-    return Row(plain_line(case.row) or "-", verdict_cell(case, outcome), case, outcome)
+    return Row((plain_line(case.row) or "-") + _on_target(record, case), verdict_cell(case, outcome), case, outcome)
+
+
+def _on_target(record: Record, case: Case) -> str:
+    """' on target arm', ' on machine 2'; '' for a record of one machine, and without targets."""
+    if not record.targets or not record.other_machines:
+        return ""
+    return on_its_targets(record, case.machine, " on ") or on_machine(record, case)
 
 
 def verdict_cell(case: Case, outcome: CaseOutcome) -> str:
@@ -195,6 +208,13 @@ def _by_workload(cases: Iterable[Case]) -> list[list[Case]]:
     for case in cases:
         found.setdefault(case.workload, []).append(case)
     return list(found.values())
+
+
+def _by_machine(cases: Iterable[Case]) -> list[list[Case]]:
+    found: dict[int, list[Case]] = {}
+    for case in cases:
+        found.setdefault(case.machine, []).append(case)
+    return [found[machine] for machine in sorted(found)]
 
 
 def _measured(cases: list[Case]) -> str:

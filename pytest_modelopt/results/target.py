@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from packaging.specifiers import SpecifierSet
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from pytest_modelopt.results.record import Environment, Record, Target
@@ -61,8 +61,8 @@ def lacks(target: Target, machine: Fingerprint) -> tuple[str, ...]:
         found.append(f"lacks {' and '.join(missing)}")
     if target.cores > machine.cores:
         found.append(f"has {machine.cores} of {target.cores} cores")
-    if target.gpu and target.gpu.lower() not in machine.gpu.lower():
-        found.append(f"has {machine.gpu or 'no NVIDIA GPU'} and not {target.gpu}")
+    if target.device == "cuda" and (not machine.gpu or target.gpu.lower() not in machine.gpu.lower()):
+        found.append(f"has {machine.gpu} and not {target.gpu}" if machine.gpu else "has no NVIDIA GPU")
     for name, asked in target.runtime.items():
         version = machine.versions.get(name)
         if version is None:
@@ -75,7 +75,7 @@ def lacks(target: Target, machine: Fingerprint) -> tuple[str, ...]:
 def _fits(version: str, asked: str) -> bool:
     try:
         return SpecifierSet(asked).contains(Version(version), prereleases=True)
-    except InvalidVersion:
+    except (InvalidSpecifier, InvalidVersion):  # a record may claim anything
         return False
 
 

@@ -14,7 +14,7 @@ from pytest_modelopt.config.loader import BudgetsFile, load_budgets
 from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.verdicts import Limit
-from tests.reporting.records_by_hand import case, record
+from tests.reporting.records_by_hand import ENVIRONMENT, case, record
 
 TODAY = datetime.date(2026, 11, 26)
 
@@ -447,3 +447,72 @@ def test_a_call_with_some_of_the_inputs_is_not_the_one_with_all_of_them(
         return pointed(f"a: {{{point}}}").replace("    workloads:", inputs)
 
     assert [list(row[3:5]) for row in entries(tmp_path, stated(base), stated(head))] == ([told] if told else [])
+
+
+# --- targets ---------------------------------------------------------------------------------------------------------
+
+
+def at_target(targets: str, limits: str, of_model: str = "") -> str:
+    return f"version: 1\ntargets: {{{targets}}}\nmodels:\n  vit:\n    factory: shop:model\n    data: shop:data\n" + (
+        f"    targets: {{{of_model}}}\n    recipes:\n      int8-dynamic: {{{limits}}}\n"
+    )
+
+
+ARM = "arm: {architecture: aarch64}"
+AT_ARM = "arm: {max_size: 1 B}"
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "found"),
+    [
+        (
+            (ARM, "", AT_ARM),
+            (ARM, "", "arm: {max_size: 2 B}"),
+            [("vit/int8-dynamic", "max_size on arm", "relaxed", "2 B")],
+        ),
+        ((ARM, "", AT_ARM), (ARM, ""), [("vit/int8-dynamic", "max_size on arm", "removed", "removed")]),
+        ((ARM, "", AT_ARM), (ARM, "max_size: 3 B"), [("vit/int8-dynamic", "max_size on arm", "relaxed", "3 B")]),
+        ((ARM, "", AT_ARM), (ARM, "max_size: 1 B"), []),  # it holds there, too
+        ((ARM, "max_size: 1 B"), (ARM, "max_size: 1 B", "arm: {max_size: 2 B}"), []),  # the stricter one holds
+        (
+            (ARM, "max_size: 1 B", "arm: {max_size: 2 B}"),
+            (ARM, "", "arm: {max_size: 2 B}"),
+            [("vit/int8-dynamic", "max_size", "removed", "removed")],
+        ),
+        (
+            (ARM, "", AT_ARM),
+            ("x: {cores: 2}", "", "x: {max_size: 1 B}"),
+            [("vit/int8-dynamic", "max_size on arm", "removed", "removed")],
+        ),
+        (
+            ("arm: {architecture: aarch64, required: true}", ""),
+            (ARM, ""),
+            [("target arm", "required", "relaxed", "false")],
+        ),
+        (
+            ("arm: {architecture: aarch64, required: true}", ""),
+            ("x: {cores: 2}", ""),
+            [("target arm", "required", "relaxed", "no such target")],
+        ),
+        (
+            (ARM, ""),
+            ("arm: {architecture: aarch64, cores: 64}", ""),
+            [("target arm", "machines", "relaxed", "aarch64, 64 cores")],
+        ),
+        ((ARM, ""), ("arm: {architecture: aarch64, required: true}", ""), []),
+    ],
+)
+def test_what_holds_on_a_target_is_compared_there(
+    tmp_path: Path, base: tuple[str, ...], head: tuple[str, ...], found: list[tuple[str, ...]]
+) -> None:
+    rows = entries(tmp_path, at_target(*base), at_target(*head))
+    assert [(row[0], row[1], row[2], row[4]) for row in rows] == found
+
+
+def test_a_record_is_compared_with_what_holds_on_its_machine(tmp_path: Path) -> None:
+    stated = Limit("max_size", 1.0, "1 B", "error", "budgets.yaml", 7)
+    arm = replace(ENVIRONMENT, architecture="aarch64")
+    of_arm = record(case("int8-dynamic", "vit", limits=(stated,)), environment=arm)
+    assert loosened_from_record(of_arm, load(tmp_path, at_target(ARM, "", AT_ARM))) == ()
+    [found] = loosened_from_record(of_arm, load(tmp_path, at_target("x: {cores: 999}", "", "x: {max_size: 1 B}")))
+    assert found.kind == "removed"

@@ -148,7 +148,7 @@ def test_editors_get_a_sentence_for_every_limit() -> None:
     assert {name: field["description"] for name, field in described.items()} == {
         name: kind.meaning for name, kind in REGRESSION_LIMITS.items()
     }
-    assert set(json_schema()["$defs"]["Recipe"]["properties"]) == {*BUDGET_LIMITS, "regression", "workloads"}
+    assert set(json_schema()["$defs"]["Recipe"]["properties"]) == {*BUDGET_LIMITS, "regression", "workloads", "targets"}
 
 
 def nodes(value: Any) -> list[dict[str, Any]]:

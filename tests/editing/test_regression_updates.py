@@ -6,14 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_modelopt.config.document import read_document
-from pytest_modelopt.config.loader import BudgetsFile, CaseEntry, Defaults, ModelEntry
+from pytest_modelopt.config.loader import BudgetsFile, load_budgets
 from pytest_modelopt.editing.limit_updates import Settings, update
 from pytest_modelopt.editing.yaml_positions import Stated, stated_limits
-from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.results.base import Base
-from pytest_modelopt.results.metric import MetricSpec
+from pytest_modelopt.results.target import fingerprint_of
 from pytest_modelopt.results.verdicts import Limit, Reason, Verdict
-from tests.reporting.records_by_hand import MIB, case, limit, measurement, record
+from tests.reporting.records_by_hand import ENVIRONMENT, MIB, case, limit, measurement, record
 
 TEXT = """version: 1
 models:
@@ -35,18 +34,10 @@ def growth(text: str, value: float, line: int, name: str = "max_memory_growth") 
     return limit(name, value, text, line)
 
 
-def read(tmp_path: Path) -> tuple[BudgetsFile, tuple[Stated, ...]]:
-    """The file as it is read once it takes such limits."""
+def read(tmp_path: Path, text: str = TEXT) -> tuple[BudgetsFile, tuple[Stated, ...]]:
     path = tmp_path / "budgets.yaml"
-    path.write_text(TEXT)
-    shared = growth("2%", 0.02, 12), growth("4%", 0.04, 13, "max_size_growth")
-    model = ModelEntry("m", "shop:net", "shop:data", None, None, MetricSpec(), 3, regression=shared)
-    int8, bf16, own = parse("int8-dynamic"), parse("bf16"), (growth("3%", 0.03, 9),)
-    cases = (
-        CaseEntry(model, int8.text, (limit("max_memory", 3 * MIB, "3 MiB", 8),), 7, own, expression=int8),
-        CaseEntry(model, bf16.text, (), 10, shared, expression=bf16),
-    )
-    budgets = BudgetsFile(path, Defaults(), (model,), cases)
+    path.write_text(text)
+    budgets = load_budgets(path, relative_to=tmp_path)
     return budgets, tuple(stated_limits(budgets, read_document(path, "budgets.yaml")))
 
 
@@ -61,6 +52,7 @@ def test_where_they_stand(tmp_path: Path) -> None:
     assert told == [
         ("m/int8-dynamic", "max_memory", False, "3 MiB"),
         ("m/int8-dynamic", "max_memory_growth", True, "3%"),
+        ("m/int8-dynamic", "max_size_growth", True, "4%"),
         ("m/original", "max_memory_growth", True, "2%"),
         ("m/original", "max_size_growth", True, "4%"),
         ("m/bf16", "max_memory_growth", True, "2%"),
@@ -111,3 +103,41 @@ def test_what_grew_by_more_than_it_was_can_be_allowed(tmp_path: Path) -> None:
         Settings(loosen=True, regression=True),
     )
     assert [change.text for change in done.changes] == ["163%"]
+
+
+OF_TARGETS = """version: 1
+targets:
+  server: {instructions: avx512_vnni}
+  arm: {architecture: aarch64, max_memory: 4 MiB}
+models:
+  m:
+    factory: shop:net
+    data: shop:data
+    recipes:
+      int8-dynamic: {max_memory: 3 MiB, targets: {server: {max_memory: 2 MiB}}}
+"""
+
+
+def test_a_limit_at_a_target_is_set_to_what_was_measured_there(tmp_path: Path) -> None:
+    """On the server 2 MiB hold, on the Arm machine the 3 MiB of everywhere, which are stricter than its own 4."""
+    budgets, stated = read(tmp_path, OF_TARGETS)
+    [entry] = budgets.cases
+    places = [(each.limit.text, each.place and OF_TARGETS[each.place.start : each.place.end]) for each in stated]
+    assert places == [("3 MiB", "3 MiB"), ("2 MiB", "2 MiB"), ("4 MiB", "4 MiB")]
+    arm = replace(ENVIRONMENT, architecture="aarch64", cpu_flags=())
+    cases = []
+    for number, (machine, peak) in enumerate([(ENVIRONMENT, 1.0), (arm, 2.0)]):
+        [bound] = entry.limits_on(fingerprint_of(machine))
+        kept = Verdict(bound, "pass", peak * MIB, Reason("measured"))
+        variant = measurement("int8-dynamic", peak=int(peak * MIB), weights=0)
+        cases.append(replace(case(model="m", verdicts=(kept,), variant=variant), machine=number))
+    found = update(budgets, stated, record(*cases, other_machines=(arm,)), Settings())
+    assert [(change.limit.text, change.text) for change in found.changes] == [
+        ("3 MiB", "2.1 MiB"),
+        ("2 MiB", "1.05 MiB"),
+    ]
+    [left] = found.left
+    assert (left.limit.text, left.why) == (
+        "4 MiB",
+        "holds of m/int8-dynamic on no machine of the record, or a stricter one does",
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pytest_modelopt.fleet.engine import Machine, Told
 from pytest_modelopt.fleet.job import Event, Job, run_job
 from pytest_modelopt.fleet.project import Project, place
+from pytest_modelopt.results.target import Fingerprint
 
 
 @dataclass
@@ -21,6 +23,8 @@ class EngineHere:
     loses: dict[tuple[str, int], int] = field(default_factory=dict)
     """By the name of a job and its attempt, from 1: after how many reports of tests it is lost."""
     name: str = "this machine"
+    architectures: tuple[str, ...] = ()
+    """Of the machines that there are, each with that as its id. A job runs with it as `MACHINE` in its environment."""
     submitted: list[tuple[Job, Machine | None]] = field(default_factory=list)
     reports: int = 0
 
@@ -32,8 +36,12 @@ class EngineHere:
         self._waiting: list[tuple[Job, Machine]] = []
         self._events: Iterator[Event] | None = None
 
+    def machines(self, ask: Callable[[], Fingerprint]) -> list[tuple[Machine, Fingerprint]]:
+        here = ask()
+        return [(Machine(each, each), replace(here, architecture=each)) for each in self.architectures]
+
     def submit(self, job: Job, avoid: Machine | None = None) -> None:
-        number = str(1 + len(self.submitted))
+        number = job.machines[0] if job.machines else str(1 + len(self.submitted))
         self.submitted.append((job, avoid))
         self._waiting.append((job, Machine(number, f"machine {number}")))
 
@@ -42,6 +50,7 @@ class EngineHere:
             return
         job, machine = self._waiting[0]
         if self._events is None:
+            os.environ["MACHINE"] = machine.id
             self._events, self.reports = run_job(job, self.copy), 0
         attempt = sum(each.name == job.name for each, _ in self.submitted)
         if self.reports == self.loses.get((job.name, attempt), -1):

@@ -332,12 +332,13 @@ class Measuring:
             raise Failed(CaseError("load", _told_mixed(found)))
 
     def start(self, measured: Measured, name: str, what_it_does: str) -> None:
-        """Give it a fresh worker, the first of which is asked for the environment."""
+        """Give it a fresh worker, the first of which is asked for the environment, and the first on a GPU for that."""
         self._progress.step(name, f"starting a worker that {what_it_does}")
         start = time.monotonic()
         self._context.start(measured)
         measured.seconds["start"] = measured.seconds.get("start", 0.0) + time.monotonic() - start
-        if self.environment is None:
+        lacks_gpu = self.environment is not None and self.environment.gpu is None
+        if self.environment is None or (lacks_gpu and measured.variant.device != "cpu"):
             self.environment = self._context.ask(
                 measured, name, "environment", "starting the first worker", stage="start"
             )
