@@ -170,11 +170,9 @@ class Session:
         """The case of an interrupted run, by the limits of budgets.yaml: a record may claim others."""
         from pytest_modelopt.diagnosis.examine import examine
         from pytest_modelopt.judging.judge import judge
-        from pytest_modelopt.results.target import fingerprint_of
 
         case, machine = self.resumed[case_id]
-        limits = entry.limits_on(fingerprint_of(machine))
-        judged = judge(replace(case, limits=limits), timed_limits=self.timed_limits)
+        judged = judge(replace(case, limits=entry.limits), timed_limits=self.timed_limits)
         return replace(judged, findings=examine(judged, machine))
 
     @property

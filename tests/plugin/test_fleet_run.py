@@ -5,6 +5,7 @@ Most of its tests are gated and measure nothing, so that no job imports torch; t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from pytest_modelopt.plugin.fleet_run import FleetRun
 from pytest_modelopt.results.json import read
+from pytest_modelopt.results.run_outcome import run_outcome
 from tests.plugin.engine_here import EngineHere
 from tests.plugin.fleet_exact import exact
 
@@ -66,11 +68,12 @@ def fleet_project(project: Project) -> pytest.Pytester:
 def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[EngineHere]]:
     """Takes the place of Ray's; gives those that runs have made."""
 
-    def use(loses: dict[tuple[str, int], int] | None = None) -> list[EngineHere]:
+    def use(loses: dict[tuple[str, int], int] | None = None, architectures: tuple[str, ...] = ()) -> list[EngineHere]:
         made: list[EngineHere] = []
 
         def make(self: FleetRun) -> EngineHere:
-            made.append(EngineHere(tmp_path / f"copy{len(made)}", self._project(), loses or {}))
+            copy = tmp_path / f"copy{len(made)}"
+            made.append(EngineHere(copy, self._project(), loses or {}, architectures=architectures))
             return made[-1]
 
         monkeypatch.setattr(FleetRun, "_engine", make)
@@ -228,3 +231,66 @@ def test_what_does_not_go_together_is_said_before_anything_runs(
     result = fleet_project.runpytest("--modelopt", "--modelopt-ray", "auto", *arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert why in result.stderr.str() + result.stdout.str()
+
+
+OF_TARGETS = """
+version: 1
+targets:
+  riscv: {architecture: riscv64, required: true, max_size: 1 B}
+  power: {architecture: ppc64le, required: true}
+  sparc: {architecture: sparc64, required: true}
+  mainframe: {architecture: s390x}
+  any: {cores: 1}
+models:
+  classifier:
+    factory: shop:classifier
+    data: shop:data
+    recipes:
+      int8-dynamic: {max_size: 1 MB}
+"""
+OTHER_MACHINE = """
+import os, platform
+if "MACHINE" in os.environ:
+    platform.machine = lambda: os.environ["MACHINE"]
+"""
+"""In every process of a job: what the operating system would say on its machine."""
+
+
+def test_a_case_is_measured_and_judged_on_a_machine_of_each_target(
+    project: Project, engine: Callable[..., list[EngineHere]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(OTHER_MACHINE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
+    monkeypatch.delenv("MACHINE", raising=False)
+    pytester = project(OF_TARGETS)
+    pytester.makepyfile(test_it="def test_idle(modelopt): pass")
+    lost = {("classifier on sparc and any", attempt): 0 for attempt in (1, 2, 3)}
+    engines = engine(lost, architectures=("ppc64le", "riscv64", "sparc64", "x86_64"))
+    result, record = run(pytester, "--modelopt-ray", "auto")
+    result.assert_outcomes(failed=1, passed=1)
+    kinds = {"riscv": "riscv64", "power": "ppc64le", "sparc": "sparc64"}
+    assert {job.name: job.machines for job, _ in engines[0].submitted} == {
+        f"{tests} on {kind} and any": (machine,)
+        for tests in ("classifier", "test_it.py")
+        for kind, machine in kinds.items()
+    }
+    found = {machine.architecture: case for case in record.cases if (machine := record.machine_of(case))}
+    assert {each: [limit.text for limit in case.limits] for each, case in found.items()} == {
+        "ppc64le": ["1 MB"],
+        "riscv64": ["1 B"],
+    }
+    assert [verdict.outcome for each in ("ppc64le", "riscv64") for verdict in found[each].verdicts] == ["pass", "fail"]
+    assert run_outcome(record).causes == ("red case", "target missing")
+    result.stdout.fnmatch_lines(
+        [
+            "*also failed: classifier on sparc and any*",
+            "*for the 3rd time, so it is not tried again",
+            "FAIL the target sparc is sparc64: no machine of this run is one (machine 1 is *",
+            "*original on targets power and any *",
+            "*original on targets riscv and any *",
+            "*pass*int8-dynamic on targets power and any *",
+            "*FAIL*int8-dynamic on targets riscv and any *",
+            "NOTE the target mainframe is s390x: no machine of this run is one *; its limits were not checked",
+        ]
+    )
