@@ -25,7 +25,7 @@ from pytest_modelopt.results.observations import (
     Ranges,
     Spread,
 )
-from pytest_modelopt.results.record import Environment, Record
+from pytest_modelopt.results.record import Environment, Record, Target
 from pytest_modelopt.results.timed_pairs import Conditions, EarlierRuns, TimedPair, Timing, WorkerUse
 from pytest_modelopt.results.verdicts import Limit, Reason, Verdict, Waiver
 from pytest_modelopt.results.workload import at_workload
@@ -36,7 +36,7 @@ Data = dict[str, Any]
 _MIB = 1024**2
 _EXAMPLES, _PAIRS = 400, 60
 _MACHINE = Environment(
-    "3.11.9", "Linux", "a CPU", 2, "AVX512", ("avx2",), "2.13.0", "x86", "a GPU", {"onnxruntime": "1.32.0"}
+    "3.11.9", "Linux", "a CPU", 2, "AVX512", ("avx2",), "2.13.0", "x86", "a GPU", {"onnxruntime": "1.32.0"}, "x86_64"
 )
 _SEEN = Observations(target_classes=4, rarer_targets=280, output_classes=4, predicted_classes=4, most_predicted=130)
 _ALL_SEEN = replace(
@@ -91,6 +91,11 @@ def green() -> list[Data]:
             merged=Merged(2, ("one case measured again",)),
             notes=("one job was lost and ran again",),
             project="0f3a",
+            targets=(
+                Target("all", "x86_64", ("avx2",), "cpu", cores=1, runtime={"torch": ">=2"}, is_required=True),
+                Target("gpu", device="cuda", gpu="H100"),
+            ),
+            of_targets=("all",),
             sensitivity=(_SENSITIVITY,),
             whole=True,
             skipped=(),

@@ -140,8 +140,12 @@ defaults:
   budget: {max_accuracy_drop: 1 pp, min_coverage: 50%}
   recipes: {int8-dynamic: {min_speedup: 1.3x}}
 base_setup: [python, tools/make_weights.py]
+targets:
+  server: {architecture: x86_64, instructions: [avx2], cores: 2, required: true, max_memory: 8 MiB, min_speedup: 1.1x}
+  gpu: {device: cuda, gpu: H100, runtime: {torch: ">=2.6", onnxruntime: ">=1.20"}}
 models:
   "reader-*":
+    targets: {server: {max_memory: 7 MiB}}
     data: shop.zoo:held_out
     example_inputs: {name: shop.zoo:image, arguments: {width: 64}}
     budget: {max_memory: 6 MiB, min_memory_reduction: 20%, max_slice_drop: 5 pp}
@@ -162,7 +166,11 @@ models:
       long: {example_inputs: shop.models:document, max_memory: 40 MiB, time_limit: 10 s}
     original: {max_memory: 6 MiB, max_process_memory: 80 MiB, workloads: {night: {max_memory: 20 MiB}}}
     recipes:
-      int8-dynamic: {<<: *own, min_size_reduction: 40%, workloads: {online: {min_speedup: 2x, max_latency: 5 ms}}}
+      int8-dynamic:
+        <<: *own
+        min_size_reduction: 40%
+        workloads: {online: {min_speedup: 2x, max_latency: 5 ms}}
+        targets: {gpu: {max_latency: 1 ms}}
     candidates:
       student: {factory: {name: shop.zoo:make, arguments: {width: 8}}, workloads: {night: {min_speedup: 3x}}}
   writer:

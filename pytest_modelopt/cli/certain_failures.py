@@ -125,7 +125,7 @@ def _of_case(case: CaseEntry, budgets: BudgetsFile, root: Path, *, lacks_gpu: bo
         )
         if lacking:
             yield Cause(case.line, f"{name} cannot run: {lacking}")
-    for limit in case.limits:
+    for limit in case.of_all_machines:
         why = LIMITS[limit.name].never_measured(case.model.metric, case.model.slices, case.model.inference)
         if case.model.generation is not None and LIMITS[limit.name].figure == "predictions":
             why = ""  # the next tokens of its sequences are compared whatever scores them

@@ -36,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
     budgets = load_budgets(path.resolve(), relative_to=Path.cwd(), root=options.root)
     tell(f"{path}: {len(budgets.models)} models, {len(budgets.cases)} cases")
     for case in budgets.cases:
-        tell(f"  {case.name}: {_listed(case.limits) or 'no limits'}{_against_base(case.regression)}")
+        there = "".join(f"; on the target {at.target.name}: {_listed(at.limits)}" for at in case.at_targets)
+        tell(f"  {case.name}: {_listed(case.everywhere) or 'no limits'}{there}{_against_base(case.regression)}")
     for original in budgets.originals:
         if original.regression and original not in budgets.cases:
             tell(f"  {original.name}: no limits{_against_base(original.regression)}")

@@ -32,8 +32,8 @@ def take_resumed(config: pytest.Config, session: Session) -> None:
         return
     if session.budgets is not None and session.budgets.targets:
         raise usage_error(
-            f"--modelopt-resume does not go together with `targets:` of {session.options.budgets.name}: a case may have "
-            "to be measured on several machines; run without it",
+            f"--modelopt-resume does not go together with `targets:` of {session.options.budgets.name}: a case may "
+            "have to be measured on several machines; run without it",
             "usage-record",
         )
     try:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
-
 from pytest_modelopt.results.record import Environment, Record, Target
 
 
@@ -73,6 +70,9 @@ def lacks(target: Target, machine: Fingerprint) -> tuple[str, ...]:
 
 
 def _fits(version: str, asked: str) -> bool:
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+    from packaging.version import InvalidVersion, Version
+
     try:
         return SpecifierSet(asked).contains(Version(version), prereleases=True)
     except (InvalidSpecifier, InvalidVersion):  # a record may claim anything

@@ -183,7 +183,7 @@ def test_where_pytest_cannot_be_configured_it_is_said(folder: Path, file: str, t
 BLOCKED = """
 import sys
 ALLOWED = {"pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection", "yaml", "_yaml",
-           "tabulate", "wcwidth", "pytest_modelopt"}
+           "tabulate", "wcwidth", "packaging", "pytest_modelopt"}
 class Only:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
@@ -204,9 +204,7 @@ sys.path.insert(0, %r)
         (("schema",), 0),
     ],
 )
-def test_what_needs_no_project_needs_pydantic_pyyaml_and_tabulate_only(
-    folder: Path, arguments: tuple[str, ...], status: int
-) -> None:
+def test_what_needs_no_project_needs_four_packages_only(folder: Path, arguments: tuple[str, ...], status: int) -> None:
     """No pytest, no torch, no recipe of an installed package: where a comment is written, nothing else need be."""
     code = BLOCKED % str(Path(pytest_modelopt.__file__).parents[1])
     done = command(folder, *arguments, code=code)

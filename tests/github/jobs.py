@@ -44,7 +44,7 @@ _CHANGED = {
         ),
         (
             "          python -m pip install --no-deps pytest-modelopt\n"
-            "          python -m pip install pydantic pyyaml tabulate\n",
+            "          python -m pip install packaging pydantic pyyaml tabulate\n",
             "          python -m pip install --no-deps .\n"
             "          python -m pip install --constraint constraints.txt pydantic pyyaml tabulate\n",
         ),
