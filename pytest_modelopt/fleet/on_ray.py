@@ -81,7 +81,7 @@ class RayEngine:
     def machines(self, ask: Callable[[], Fingerprint]) -> list[tuple[Machine, Fingerprint]]:
         ray = self._ray
         on = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        task = ray.remote(_answer).options(num_cpus=0)
+        task = ray.remote(num_cpus=0)(_answer)
         told = [task.options(scheduling_strategy=on(node, soft=False)).remote(ask) for node in self._nodes()]
         try:
             return [(Machine(*machine), found) for machine, found in ray.get(told, timeout=_START_S)]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_modelopt.fleet.engine import Engine, EngineError, Told
+from pytest_modelopt.fleet.engine import Engine, EngineError, Machine, Told
 from pytest_modelopt.fleet.job import ROOT, Job, carried_environment
 from pytest_modelopt.fleet.placement import places
 from pytest_modelopt.fleet.project import Project, ProjectError
@@ -23,7 +23,7 @@ from pytest_modelopt.plugin.session import Session
 from pytest_modelopt.plugin.usage_errors import usage_error
 from pytest_modelopt.results.figures import format_count
 from pytest_modelopt.results.record import Target
-from pytest_modelopt.results.target import is_for
+from pytest_modelopt.results.target import Fingerprint, is_for
 
 AGAIN = 2
 """How often a job that was lost with its machine runs again."""
@@ -103,8 +103,6 @@ class FleetRun:
     def _made_jobs(self, items: Sequence[pytest.Item], engine: Engine) -> list[Job]:
         """Cases of one model on one device are one job, whose original is measured once, and tests of one file; on each
         place where a target wants them."""
-        from pytest_modelopt.optimizing.this_machine import fingerprint
-
         root = self._config.rootpath
         groups: dict[tuple[str, str], list[str]] = {}
         for item in items:
@@ -115,7 +113,7 @@ class FleetRun:
         folder = self._config.invocation_params.dir.relative_to(root).as_posix()
         environment = carried_environment(root)
         targets = self._targets()
-        machines = engine.machines(fingerprint) if targets else []
+        machines = self._machines(engine) if targets else []
         jobs = []
         for (name, device), tests in groups.items():
             for place in places(machines, [target for target in targets if is_for(target, device)]):
@@ -125,6 +123,14 @@ class FleetRun:
                 for test in tests:
                     self._tests[test].waiting.add(job.name)
         return jobs
+
+    def _machines(self, engine: Engine) -> list[tuple[Machine, Fingerprint]]:
+        from pytest_modelopt.optimizing.this_machine import fingerprint
+
+        try:
+            return engine.machines(fingerprint)
+        except EngineError as error:
+            raise usage_error(f"--modelopt-ray {self._address}: {error}", "usage-fleet") from None
 
     def _targets(self) -> list[Target]:
         """Those that this run is about."""
