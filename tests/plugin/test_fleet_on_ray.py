@@ -29,6 +29,8 @@ ray = pytest.importorskip("ray", reason="the extra `fleet` is not installed")
 Project = Callable[..., pytest.Pytester]
 BUDGETS = """
 version: 1
+targets:
+  each: {cores: 1, required: true, max_size: 1 GB}
 models:
   first:
     factory: weighty:classifier
@@ -77,6 +79,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)  # a cluster in processes has no place for a token
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     for _ in range(2):
         made.add_node(num_cpus=1, resources={"timing": 1})
@@ -115,7 +118,7 @@ def test_the_record_is_that_of_a_run_here_though_a_machine_dies(
 
     assert process.returncode == pytest.ExitCode.TESTS_FAILED, output
     [note] = record.notes
-    assert note.startswith("doomed was lost on ")
+    assert note.startswith("doomed on each was lost on ")
     assert note.endswith("1 test of it run again (1 of 2)")
     assert note in output
     serial = subprocess.run(
