@@ -474,6 +474,7 @@ AT_ARM = "arm: {max_size: 1 B}"
         ((ARM, "", AT_ARM), (ARM, "max_size: 3 B"), [("vit/int8-dynamic", "max_size on arm", "relaxed", "3 B")]),
         ((ARM, "", AT_ARM), (ARM, "max_size: 1 B"), []),  # it holds there, too
         ((ARM, "max_size: 1 B"), (ARM, "max_size: 1 B", "arm: {max_size: 2 B}"), []),  # the stricter one holds
+        ((ARM, "max_size: 1 B", "arm: {max_size: 2 B}"), (ARM, "max_size: 1 B", "arm: {max_size: 3 B}"), []),
         (
             (ARM, "max_size: 1 B", "arm: {max_size: 2 B}"),
             (ARM, "", "arm: {max_size: 2 B}"),

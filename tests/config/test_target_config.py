@@ -53,6 +53,7 @@ def test_limits_hold_everywhere_and_those_of_a_target_on_its_machines(tmp_path: 
     assert on(LAPTOP, recipe) == {"max_memory": "4 MB (15)", "min_coverage": "9% (11)"}
     assert on(replace(SERVER, instructions=frozenset()), recipe) == {"max_memory": "6 MB (15)"}, "of two the stricter"
     assert on(replace(LAPTOP, architecture="riscv64"), recipe) == {"max_memory": "6 MB (15)"}
+    assert on(replace(SERVER, gpu="NVIDIA H100"), recipe) == on(SERVER, recipe), "it runs beside the GPU"
     assert on(SERVER, found["m/original"]) == {"max_memory": "4 MB (12)"}
     assert on(LAPTOP, found["m/original"]) == {"max_memory": "8 MB (12)"}
     assert on(LAPTOP, found["m/student"]) == {"max_memory": "3 MB (11)", "max_size": "2 MB (13)"}, "no coverage"
