@@ -6,7 +6,7 @@ import ctypes
 import gc
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,18 @@ def pytest_configure(config: pytest.Config) -> None:
     """`make test` ends a run that takes too long by Ctrl-C's signal, which one in the background would ignore."""
     if not hasattr(config, "workerinput") and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the test modules as pytest has rewritten them, also where PYTHONDONTWRITEBYTECODE is set, as in many images:
+    to rewrite them takes each process of pytest-xdist as long as to import all libraries. Tests run as that variable
+    says: in what they write twice within a second Python would take the first for the second."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        return (yield)
+    finally:
+        sys.dont_write_bytecode = before
 
 
 WHOLE_RUNS = {"plugin", "cli", "baseline", "github"}
