@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_modelopt.measuring.controller import best_state, host_lock, preloading, process
+from tests.kinds import REAL_MODELS, WHOLE_RUNS
 
 pytest_plugins = ["pytester"]
 
@@ -34,10 +35,10 @@ def pytest_collection() -> Generator[None, object, object]:
         sys.dont_write_bytecode = before
 
 
-WHOLE_RUNS = {"plugin", "cli", "baseline", "github"}
-"""Rooms whose tests run pytest, a command or a workflow's script."""
-REAL_MODELS = {"measuring", "optimizing"}
-"""Rooms whose tests run models of torch and the other runtimes, some in workers."""
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m unit` imports no room that has no such test: their libraries take longer to import than its tests to run."""
+    is_other = collection_path.parent == Path(__file__).parent and collection_path.name in WHOLE_RUNS | REAL_MODELS
+    return True if is_other and config.getoption("markexpr") == "unit" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
