@@ -177,6 +177,21 @@ def mark_of(worker: int) -> int:
     return _MARK + worker
 
 
+def is_of(worker: int, process: int, *, only_group: bool) -> bool:
+    """Whether the process runs in the worker's group or, unless `only_group`, under its mark. For Linux only.
+
+    Raises:
+        OSError: it has ended.
+    """
+    is_in_group = os.getpgid(process) == worker
+    if is_in_group or only_group:
+        return is_in_group
+    try:
+        return bool(resource.prlimit(process, resource.RLIMIT_RTTIME)[0] == mark_of(worker))
+    except PermissionError:  # another user's, and in some sandboxes any: the file, which takes ten times as long
+        return str(mark_of(worker)).encode() in (PROC / str(process) / "limits").read_bytes().split()
+
+
 def end_stalls(connection: Any, after_s: int) -> None:
     """Have reading and writing of a pipe raise BlockingIOError where they stand still for so long: a worker that was
     stopped, or has died while a process that it forked keeps the pipe open, would be waited for without an end. Nothing

@@ -6,12 +6,13 @@ import ctypes
 import gc
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from pytest_modelopt.measuring.controller import best_state, host_lock, preloading, process
+from tests.kinds import REAL_MODELS, WHOLE_RUNS
 
 pytest_plugins = ["pytester"]
 
@@ -22,10 +23,22 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-WHOLE_RUNS = {"plugin", "cli", "baseline", "github"}
-"""Rooms whose tests run pytest, a command or a workflow's script."""
-REAL_MODELS = {"measuring", "optimizing"}
-"""Rooms whose tests run models of torch and the other runtimes, some in workers."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the test modules as pytest has rewritten them, also where PYTHONDONTWRITEBYTECODE is set, as in many images:
+    to rewrite them takes each process of pytest-xdist as long as to import all libraries. Tests run as that variable
+    says: in what they write twice within a second Python would take the first for the second."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        return (yield)
+    finally:
+        sys.dont_write_bytecode = before
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m unit` imports no room that has no such test: their libraries take longer to import than its tests to run."""
+    is_other = collection_path.parent == Path(__file__).parent and collection_path.name in WHOLE_RUNS | REAL_MODELS
+    return True if is_other and config.getoption("markexpr") == "unit" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

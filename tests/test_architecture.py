@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 
 import pytest_modelopt
 from pytest_modelopt.cli.main import _COMMANDS
+from tests.kinds import REAL_MODELS, WHOLE_RUNS
 
 PACKAGE = Path(pytest_modelopt.__file__).parent
 HEAVY = {
@@ -80,7 +81,7 @@ def runs_in_a_worker(module: str) -> bool:
     return module.startswith(f"{WORKER}.") or module.endswith("_module")
 
 
-def _imported(nodes: list[ast.stmt] | Iterator[ast.AST]) -> Iterator[str]:
+def _imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -100,15 +101,23 @@ def at_the_top(module: str) -> frozenset[str]:
 @cache
 def anywhere(module: str) -> frozenset[str]:
     """What the module imports, inside functions too; what stands under TYPE_CHECKING is not imported."""
-    tree = _tree(module)
-    for block in [node for node in ast.walk(tree) if isinstance(node, ast.If)]:
+    of_types: set[ast.AST] = set()
+    for block in (node for node in _nodes(module) if isinstance(node, ast.If)):
         if isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING":
-            block.body = [ast.Pass()]
-    return frozenset(_imported(ast.walk(tree)))
+            of_types.update(node for statement in block.body for node in ast.walk(statement))
+    return frozenset(_imported(node for node in _nodes(module) if node not in of_types))
 
 
+@cache
 def _tree(module: str) -> ast.Module:
     return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+@cache
+def _nodes(module: str) -> tuple[ast.AST, ...]:
+    """Of the kinds that are asked for here."""
+    kinds = (ast.Import, ast.ImportFrom, ast.If, ast.Attribute, ast.Constant)
+    return tuple(node for node in ast.walk(_tree(module)) if isinstance(node, kinds))
 
 
 def chains(module: str) -> dict[str, tuple[str, ...]]:
@@ -127,7 +136,7 @@ def chains(module: str) -> dict[str, tuple[str, ...]]:
 
 @pytest.mark.parametrize("module", IN_ROOMS)
 def test_a_room_knows_only_the_rooms_below_it(module: str) -> None:
-    names = set(_imported(ast.walk(_tree(module))))  # types that are only named are known, too
+    names = set(_imported(_nodes(module)))  # types that are only named are known, too
     known = {room_of(name) for name in names if name.startswith("pytest_modelopt.")}
     assert known <= MAY_KNOW[room_of(module)] | {room_of(module)}
 
@@ -166,7 +175,7 @@ def test_what_not_every_system_has_is_asked_of_one_module() -> None:
 
 def _not_everywhere(module: str) -> Iterator[str]:
     yield from {"resource", "fcntl", "pwd", "grp", "termios", "psutil"} & anywhere(module)
-    for node in ast.walk(_tree(module)):
+    for node in _nodes(module):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             yield from NOT_EVERYWHERE & {f"{node.value.id}.{node.attr}"}
         elif (
@@ -202,8 +211,9 @@ def test_each_test_is_of_one_kind_which_its_room_says(request: pytest.FixtureReq
     kinds = {item: names & {mark.name for mark in item.iter_markers()} for item in request.session.items}
     assert {len(found) for found in kinds.values()} == {1}
     assert kinds[request.node] == {"unit"}
-    assert all(found == {"e2e"} for item, found in kinds.items() if item.path.parent.name in ("plugin", "cli"))
-    assert all(found == {"runtime"} for item, found in kinds.items() if item.path.parent.name == "measuring")
+    # `-m unit` does not even import these rooms.
+    assert all(found == {"e2e"} for item, found in kinds.items() if item.path.parent.name in WHOLE_RUNS)
+    assert all(found == {"runtime"} for item, found in kinds.items() if item.path.parent.name in REAL_MODELS)
 
 
 def test_no_module_of_the_tests_has_two_names() -> None:

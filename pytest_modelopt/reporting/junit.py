@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from pytest_modelopt.limits.derived import Derived
 from pytest_modelopt.limits.slices import slice_rows, worst_first
 from pytest_modelopt.reporting.changed_answers import counts_right
@@ -24,7 +26,8 @@ def properties(case: Case) -> list[tuple[str, str | float | int]]:
     found = [
         (f"modelopt.finding.{plain_line(finding.rule)}", format_finding(case, finding)) for finding in case.findings
     ]
-    return [*((f"modelopt.{name}", figure) for name, figure in figures.items() if figure is not None), *found]
+    stated = ((sys.intern(f"modelopt.{name}"), figure) for name, figure in figures.items() if figure is not None)
+    return [*stated, *found]  # pytest keeps them to the end
 
 
 def _against_original(case: Case) -> dict[str, str | float | int | None]:

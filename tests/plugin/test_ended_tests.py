@@ -8,6 +8,7 @@ import pytest
 
 from pytest_modelopt.plugin.ended_tests import GatedTests, Phase, Report
 from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.json import case_from_data, case_to_data
 from tests.reporting.records_by_hand import MIB, broken, case, limit, verdict
 
 UNKNOWN = replace(case("int8-dynamic"), id="t", variant=None, reference=None, timing=None, verdicts=())
@@ -66,3 +67,19 @@ def test_skipped_and_idle_tests_leave_no_case() -> None:
     skipped, idle = ended(report("setup", "skipped")), ended(report("setup"), report("call"), report("teardown"))
     assert (skipped.cases, skipped.skipped, skipped.idle) == ([], frozenset({"t"}), frozenset())
     assert (idle.cases, idle.skipped, idle.idle) == ([], frozenset(), frozenset({"t"}))
+
+
+def test_the_original_of_many_cases_is_kept_once() -> None:
+    """As each report brings it: a copy, which pytest-xdist has carried. Another measurement stays another one."""
+    cases = [replace(case(recipe), id=recipe) for recipe in ("bf16", "fp16", "low-rank", "int8-dynamic")]
+    assert cases[0].reference is not None
+    cases[3] = replace(cases[3], reference=replace(cases[0].reference, size_bytes=1))
+    tests = GatedTests()
+    for each in cases:
+        carried = case_from_data(case_to_data(each))
+        tests.take(replace(report("setup"), test=each.id))
+        tests.take(replace(report("call", "passed", carried), test=each.id))
+    assert tests.cases == cases
+    first, second, third, other = (told.reference for told in tests.cases)
+    assert first is second is third
+    assert other is not first

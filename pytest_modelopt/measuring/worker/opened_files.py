@@ -189,14 +189,15 @@ def _can_be_read(descriptor: str) -> bool:
 
 def _is_of_nobody(path: str) -> bool:
     """Of the installation, source, or in a cache of a library."""
+    return path.endswith(_NO_WEIGHTS) or is_installed(path) or _is_in_a_cache(Path(path))
+
+
+def _is_in_a_cache(path: Path) -> bool:
     caches = [os.environ.get(name) for name in _CACHE_FOLDERS]
     folder = Path(tempfile.gettempdir())
-    inside = Path(path).relative_to(folder).parts[:1] if Path(path).is_relative_to(folder) else ()
-    return (
-        path.endswith(_NO_WEIGHTS)
-        or is_installed(path)
-        or any(part.startswith(_CACHES) for part in inside)
-        or any(cache and Path(path).is_relative_to(cache) for cache in caches)
+    inside = path.relative_to(folder).parts[:1] if path.is_relative_to(folder) else ()
+    return any(part.startswith(_CACHES) for part in inside) or any(
+        cache and path.is_relative_to(cache) for cache in caches
     )
 
 

@@ -6,6 +6,7 @@ What leads to head all the same is noticed: a base that runs head's code, or rea
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -47,6 +48,11 @@ def enter(tree: SourceTree) -> None:
 
 def in_tree(path: str, tree: SourceTree) -> str:
     """The place in the other tree of a path in head's; any other path, also of an environment in there, as it is."""
+    _real_folder.cache_clear()
+    return _in_tree(path, tree)
+
+
+def _in_tree(path: str, tree: SourceTree) -> str:
     inside = _inside(Path(path), tree) if path else None
     return path if inside is None else str(Path(tree.folder, inside))
 
@@ -57,13 +63,14 @@ def taken_from_head(tree: SourceTree) -> tuple[str, ...]:
     A file that only head has, such as a data set that git ignores, is nobody's revision. What was installed as a copy
     of head's folder is head's, too.
     """
+    _real_folder.cache_clear()
     copies = _installed_copies(tree)
     modules = {
         f"{name} ({file})": None
         for name, module in list(sys.modules.items())
         if isinstance(file := getattr(module, "__file__", None), str)
         and os.path.isabs(file)  # noqa: PTH117 -- that of `torch.ops` is just '_ops.py'
-        and (_inside(Path(file), tree) or os.path.realpath(file) in copies)
+        and (_inside(Path(file), tree) or _real(file) in copies)
     }
     files = [
         file
@@ -95,7 +102,7 @@ def _entries(entry: str, tree: SourceTree) -> Iterator[str]:
 
 
 def _existing_in_tree(path: str, tree: SourceTree) -> str:
-    there = in_tree(path, tree) if os.path.isabs(path) else path  # noqa: PTH117
+    there = _in_tree(path, tree) if os.path.isabs(path) else path  # noqa: PTH117
     return there if Path(there).exists() else path
 
 
@@ -132,9 +139,21 @@ def _inside(path: Path, tree: SourceTree) -> Path | None:
     named = _below(whole, Path(tree.head))
     if named is not None:
         return named
-    real = _below(whole.resolve(), Path(tree.head).resolve())
+    real = _below(Path(_real(str(whole))), Path(_real_folder(tree.head)))
     # A package that is installed as a link to head's folder is head's; a cache in there that links lead to is not.
     return None if real is not None and _is_installed(whole) and not Path(tree.folder, real).exists() else real
+
+
+def _real(path: str) -> str:
+    """What `os.path.realpath` says of an absolute path. Thousands of modules lie in a few hundred folders."""
+    folder, name = os.path.split(path)
+    return os.path.realpath(path) if os.path.islink(path) else os.path.join(_real_folder(folder), name)  # noqa: PTH114, PTH118
+
+
+@functools.cache
+def _real_folder(path: str) -> str:
+    """Known until another module asks again: folders may become links meanwhile."""
+    return os.path.realpath(path)
 
 
 def _below(path: Path, top: Path) -> Path | None:

@@ -146,10 +146,10 @@ def _balance(model: Path, example: Inputs, others: OtherProcesses, runtime: str 
         in_call = _unexplained_in_call(partial(run, loaded, example))
         del walk  # it keeps what it unpacked
         gc.collect()
-        held = process_counters.read()
+        held = process_counters.allocated()
         del loaded
         gc.collect()
-        freed = held.allocated - process_counters.read().allocated
+        freed = held - process_counters.allocated()
     allocated = after.allocated - before.allocated
     pages = process_counters.room_for_pages() + 4 * OF_MODULE * modules + packed
     pages += _room_for_pages_of_imports(process_counters.pages_of_imports() - imports_before)

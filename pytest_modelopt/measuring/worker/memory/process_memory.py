@@ -202,7 +202,7 @@ def _counted() -> tuple[int, int]:
     """Bytes of malloc, and of libraries that are the model's own; zeros where there are no counters."""
     if not process_counters.are_here():
         return 0, 0
-    return process_counters.read().allocated, process_counters.own_libraries()
+    return process_counters.allocated(), process_counters.own_libraries()
 
 
 def _by_high_water_mark(call_once: Callable[[], object], folder: Path) -> int:
