@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,4 +46,18 @@ class Item:
     @property
     def told_below(self) -> tuple[str, ...]:
         """What belongs under the sentence: what explains it, with what to do; the next step where nothing says it."""
-        return (*self.found, f"Next: {self.next_step}") if self.next_step else self.found
+        return (*self.found, *self.next_line)
+
+    @property
+    def next_line(self) -> tuple[str, ...]:
+        """'Next: ...'; none where something that was found says it."""
+        return (f"Next: {self.next_step}",) if self.next_step else ()
+
+
+def each_once(told: Sequence[Item], lines: Callable[[Item], Iterable[str]]) -> list[tuple[Item, list[str]]]:
+    """The items with their lines; a line that several of one case have stands under the last of these, for them all."""
+    last = {(item.case_id, line): index for index, item in enumerate(told) for line in lines(item)}
+    return [
+        (item, [line for line in dict.fromkeys(lines(item)) if last[item.case_id, line] == index])
+        for index, item in enumerate(told)
+    ]

@@ -28,6 +28,8 @@ from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.verdicts import Finding, Limit, Verdict
 
 _TYPES_SHOWN = 4
+_SAID_BY = {"memory-moved": "memory-in-layer"}
+"""Findings, and the one that says the same by name where it was made, too."""
 
 _DOING: dict[Stage, str] = {
     "start": "starting its worker process",
@@ -266,15 +268,21 @@ def _excess(verdict: Verdict) -> float:
 # --- what the doctor found --------------------------------------------------------------------------------------------
 
 
+def told_findings(case: Case) -> list[Finding]:
+    """Without those whose facts another one tells, too."""
+    rules = {each.rule for each in case.findings}
+    return [each for each in case.findings if _SAID_BY.get(each.rule) not in rules]
+
+
 def _found(case: Case, limit: Limit) -> list[Finding]:
     """What explains its figure; what says what to do comes first."""
-    found = [each for each in case.findings if _explains(each, limit.name)]
+    found = [each for each in told_findings(case) if _explains(each, limit.name)]
     return sorted(found, key=lambda each: each.rule in ONLY_EXPLAINS)
 
 
 def _code(case: Case, verdict: Verdict) -> str:
     """Under which the documentation explains it: what was found first about it, or else why it is what it is."""
-    explaining = (found.rule for found in case.findings if _explains(found, verdict.limit.name))
+    explaining = (found.rule for found in told_findings(case) if _explains(found, verdict.limit.name))
     return plain_line(next(explaining, verdict.reason.code))
 
 
@@ -287,7 +295,7 @@ def _explains(found: Finding, name: str) -> bool:
 def _found_though_all_hold(case: Case, strict: bool) -> Iterator[Item]:
     """Findings that matter though no limit shows them: they may be why the limits hold."""
     told = _told_rules(case, strict)
-    for finding in case.findings:
+    for finding in told_findings(case):
         if finding.is_note and finding.rule not in told:
             name = case_name(case)
             yield Item(
