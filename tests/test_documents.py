@@ -20,10 +20,7 @@ from pytest_modelopt.config.loader import load_budgets
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.plugin.options import SETTINGS
 from pytest_modelopt.reporting.addresses import DOCUMENTATION, REPOSITORY, TROUBLESHOOTING, UsageCode, see
-from pytest_modelopt.reporting.messages.findings import MESSAGES
-from pytest_modelopt.reporting.messages.reasons import REASONS
-from pytest_modelopt.reporting.messages.verdicts import FOUND
-from pytest_modelopt.results.case import Stage
+from pytest_modelopt.reporting.sentences import EXPLAINED
 from tests.example_blocks import BLOCK, PAGES, ROOT, blocks, calls
 
 pytestmark = pytest.mark.unit
@@ -94,7 +91,7 @@ def test_the_project_has_one_address_for_each_thing() -> None:
 
 def test_each_message_with_a_code_is_explained() -> None:
     """And nothing is explained that no message says any more."""
-    codes = {*FOUND, *REASONS, *MESSAGES, *get_args(UsageCode), *(f"error-{stage}" for stage in get_args(Stage))}
+    codes = {*EXPLAINED, *get_args(UsageCode)}
     page = ROOT / "docs" / f"{TROUBLESHOOTING.removeprefix(DOCUMENTATION).rstrip('/')}.md"
     explained = re.findall(r"^### `([\w-]+)`\n(?=\S)", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(explained) == sorted(codes)

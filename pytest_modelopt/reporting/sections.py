@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
+from pytest_modelopt.reporting.addresses import TROUBLESHOOTING
 from pytest_modelopt.reporting.changed_answers import Columns, changed_examples, counts, worst_slices
 from pytest_modelopt.reporting.columns import Column, drawn, side_by_side
 from pytest_modelopt.reporting.detail_columns import detail_columns, legend
 from pytest_modelopt.reporting.figure_columns import columns_of
-from pytest_modelopt.reporting.item import Item, Severity, each_once
+from pytest_modelopt.reporting.item import Item, Severity, each_once, headings
 from pytest_modelopt.reporting.markdown_escaping import escape, fenced
 from pytest_modelopt.reporting.names import case_name, machine_title, machines, on_machine
 from pytest_modelopt.reporting.plain_text import no_command, plain_lines
@@ -145,9 +146,12 @@ def details_section(block: Block) -> Iterator[Section]:
 
 
 def case_sections(record: Record, cases: Iterable[Case], *severities: Severity) -> list[Section]:
-    """One section for each case with something of these severities to say; those that failed come first."""
+    """One section for each case with something of these severities to say; those that failed come first, and what
+    leads to the explanation of each comes last."""
     found = [[item for item in told if item.severity in severities] for told in items_by_case(record, cases)]
-    return sorted((case_section(told) for told in found if told), key=lambda section: section.rank)
+    told = sorted((case_section(told) for told in found if told), key=lambda section: section.rank)
+    links = [f"[{each}]({TROUBLESHOOTING}#{each})" for each in headings(item for of in found for item in of)]
+    return [*told, *([Section("where it is explained", f"Explained: {', '.join(links)}", 1)] if links else [])]
 
 
 def case_section(told: Sequence[Item]) -> Section:

@@ -14,7 +14,7 @@ from pytest_modelopt.reporting.changes import is_open, nothing_changed, with_ori
 from pytest_modelopt.reporting.columns import Column, drawn, side_by_side
 from pytest_modelopt.reporting.detail_columns import detail_columns, legend
 from pytest_modelopt.reporting.figure_columns import columns_of
-from pytest_modelopt.reporting.item import Item, Label, each_once
+from pytest_modelopt.reporting.item import Item, Label, each_once, headings
 from pytest_modelopt.reporting.notes import machine_notes, model_notes, run_notes, waiver_notes
 from pytest_modelopt.reporting.plain_text import no_command
 from pytest_modelopt.reporting.sentences import items_by_case
@@ -31,7 +31,6 @@ _OUTPUT_LINES = 15
 _NARROWEST = 60
 _GAP = "  "
 _INDENT = 5 * " "
-_HEADING = re.compile("[a-z0-9-]+")
 _MARKUP: dict[Label, Markup] = {
     "ERROR": {"red": True, "bold": True},
     "FAIL": {"red": True, "bold": True},
@@ -219,13 +218,9 @@ def _sentences(told: Sequence[Item], width: int, *, verbose: bool = False) -> It
 
 def _explained(told: Sequence[Item], width: int) -> Iterator[Line]:
     """Where the red ones are explained: one address, and the heading of each case there."""
-    red = [item for item in reversed(told) if item.severity == "error" and _HEADING.fullmatch(item.code)]
-    codes = {item.case_id: item.code for item in red}
-    if codes:
-        headings = ", ".join(dict.fromkeys(reversed(codes.values())))
-        yield from (
-            (line, {}) for line in _wrapped(f"Explained: {TROUBLESHOOTING} ({headings})", width, hanging=_INDENT)
-        )
+    found = ", ".join(headings(told))
+    if found:
+        yield from ((line, {}) for line in _wrapped(f"Explained: {TROUBLESHOOTING} ({found})", width, hanging=_INDENT))
 
 
 def _output(output: Sequence[str]) -> Iterator[str]:

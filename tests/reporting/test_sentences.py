@@ -171,14 +171,16 @@ def test_a_finding_stands_under_the_limits_whose_figure_it_explains() -> None:
 
 def test_a_red_case_says_once_where_it_is_explained() -> None:
     verdicts = (
-        verdict(limit("min_accuracy", 1, "1"), "fail", 0.5),
-        verdict(limit("max_size", MIB, "1 MiB"), "fail", 2),
+        verdict(limit("min_accuracy", 1, "1"), "fail", 0.5, "measured"),
+        verdict(limit("max_size", MIB, "1 MiB"), "fail", 2, "measured"),
     )
+    of_size, of_score = Finding("size-in-file", {}, ("size",)), Finding("untrained", {"recipes": ["x"]}, ("score",))
     explained = [
-        (case(verdicts=verdicts), "for a reason"),
-        (replace(case(verdicts=verdicts), findings=FOUND), "of the score"),
-        (replace(case(verdicts=verdicts), findings=FOUND[:1]), "for a reason"),
-        (replace(case(verdicts=verdicts[::-1]), findings=FOUND), "of the memory"),
+        (case(verdicts=verdicts), "measured"),
+        (replace(case(verdicts=verdicts), findings=(of_size, of_score)), "untrained"),
+        (replace(case(verdicts=verdicts), findings=(of_size,)), "measured"),
+        (replace(case(verdicts=verdicts[::-1]), findings=(of_size, of_score)), "size-in-file"),
+        (replace(case(verdicts=verdicts), findings=FOUND), "measured"),  # of another version, or of a stranger
     ]
     for of, code in explained:
         told = explain(of, strict=False).splitlines()
