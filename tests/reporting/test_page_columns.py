@@ -66,3 +66,25 @@ def test_what_two_limits_have_in_common_stands_once_and_below_both() -> None:
     assert said.count("beside what it holds, a call takes 16 B") == 1
     assert "of its memory" not in said
     assert re.search(r"max_memory_growth 10%.*beside what it holds.*Next: ", said)
+
+
+def test_an_axis_has_one_unit_and_no_figure_that_cannot_be() -> None:
+    """Two records of one day, of which the days would tell nothing; a flip is a whole one, and a score ends at 100%."""
+    records = [read_judged(RECORDS / f"{name}.json") for name in ("speed", "green")]
+    root = parsed(page.render_history(records))
+    charts = {each.get("aria-label", "").split(" over ")[0]: each for each in named(root, "svg")}
+    of = {name: [text_of(word) for word in named(chart, "text")] for name, chart in charts.items()}
+    assert of["flips of digits-vit/int8-dynamic"][2:] == ["0", "1"]
+    assert of["score of digits-vit/int8-dynamic"][2:] == ["95%", "100%"]
+    assert [each.started[11:16] for each in records[::-1]] == of["flips of digits-vit/int8-dynamic"][:2]
+    for name, words in of.items():
+        units = {re.sub(r"[\d.-]", "", word).strip() for word in words[2:]}
+        assert len(units) == 1, name
+
+
+def test_a_partial_run_is_not_drawn_as_one_that_passed() -> None:
+    kept = case(verdicts=(verdict(limit("max_size", 4.0 * MIB, "4 MiB"), "pass", 1.0),))
+    one = replace(record(kept), collected=(kept.id, "budgets.yaml::m::bf16"))
+    header = named(parsed(page.render(one)), "header")[0]
+    assert "PARTIAL" in text_of(header)
+    assert header.get("class") == "unsure"

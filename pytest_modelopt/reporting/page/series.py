@@ -13,6 +13,7 @@ from pytest_modelopt.reporting.page.case_view import Tone
 from pytest_modelopt.reporting.page.charts import Chart, Scale, Shape, Word, dot, joined, line, scale, whisker
 from pytest_modelopt.reporting.page.uniform import uniform
 from pytest_modelopt.reporting.samples import Sample, samples
+from pytest_modelopt.results.metric import is_share
 from pytest_modelopt.results.record import Environment, Record
 
 _WIDTH, _HEIGHT = 720, 190
@@ -124,9 +125,10 @@ def _chart(records: Sequence[Record], moments: Sequence[Moment]) -> Chart | None
     shapes: list[Shape] = []
     words = _dates(records, x)
     first = moments[0].sample
-    for tick in y.ticks(are_bytes=first.family.unit == "bytes"):
+    ticks = [tick for tick in y.ticks(are_bytes=first.family.unit == "bytes") if _is_possible(first, tick, figures)]
+    for tick, text in zip(ticks, uniform(first.family, [first], list(map(Shown, ticks))), strict=True):
         shapes.append(Shape("grid", line(_LEFT, y.at(tick), _RIGHT, y.at(tick))))
-        words.append(Word(_LEFT - 6, y.at(tick) + 4, first.family.form(first.case, tick), "end"))
+        words.append(Word(_LEFT - 6, y.at(tick) + 4, text, "end"))
     for place, bound in bounds:
         shapes.append(Shape("bound", line(x.at(place - 0.5), y.at(bound), x.at(place + 0.5), y.at(bound))))
     points = [(x.at(each.place), y.at(each.sample.value)) for each in moments]
@@ -143,12 +145,22 @@ def _chart(records: Sequence[Record], moments: Sequence[Moment]) -> Chart | None
     return Chart(f"{label}{moments[-1].text} in the last", _WIDTH, _HEIGHT, tuple(shapes), tuple(words))
 
 
+def _is_possible(of: Sample, tick: float, figures: Sequence[float]) -> bool:
+    """Whether such a figure can be: a scale has room beyond what was measured, and nothing has minus one byte."""
+    if tick < 0 <= min(figures):
+        return False
+    if of.family.column is None:
+        return tick == round(tick)
+    return of.family.name != "score" or not is_share(of.case.metric) or tick <= 1
+
+
 def _dates(records: Sequence[Record], x: Scale) -> list[Word]:
-    """The days of some of the records, and where it is known the revision below."""
+    """The days of some of the records, of one day the times, and where it is known the revision below."""
     every = -(-len(records) // _MOST_DATES)
+    told = slice(11, 16) if len(records) > 1 and len({each.started[:10] for each in records}) == 1 else slice(10)
     words = []
     for place in range(0, len(records), every):
-        words.append(Word(x.at(place), _BOTTOM + 15, records[place].started[:10], "middle"))
+        words.append(Word(x.at(place), _BOTTOM + 15, records[place].started[told], "middle"))
         if revision := revision_of(records[place]):
             words.append(Word(x.at(place), _BOTTOM + 28, revision[:12], "middle"))
     return words
