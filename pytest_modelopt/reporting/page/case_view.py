@@ -105,7 +105,7 @@ def _in_words(case: Case, outcome: CaseOutcome) -> str:
     waived = sum(verdict.outcome == "waived" for verdict in case.verdicts)
     if outcome == "pass" and waived:
         return f"pass, {waived} waived"
-    return "FAIL" if outcome == "fail" else outcome
+    return outcome.upper() if outcome in ("fail", "error") else outcome
 
 
 def case_view(
