@@ -1,4 +1,4 @@
-"""Pictures of the page of a record in a real Chromium: light, dark, narrow and printed, to be looked at.
+"""Pictures of a page in a real Chromium: light, dark, narrow, without script and printed, to be looked at.
 
     python -m benchmarks.page_pictures RECORD FOLDER
 
@@ -71,14 +71,13 @@ def opened(started: Any, file: Path, look: Look) -> Iterator[tuple[Any, list[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("record", type=Path, nargs="+", help="one record: the report; several: the history")
+    told = "one record: the report; several: the history; or a page, as `explore --sensitivity --html` writes it"
+    parser.add_argument("record", type=Path, nargs="+", help=told)
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    records = [read_judged(path) for path in options.record]
     options.folder.mkdir(parents=True, exist_ok=True)
     file = (options.folder / "page.html").resolve()
-    html = page.render(records[0]) if len(records) == 1 else page.render_history(records)
-    file.write_text(html, encoding="utf-8")
+    file.write_text(_page(options.record), encoding="utf-8")
     with browser() as started:
         for name, look in LOOKS.items():
             with opened(started, file, look) as (shown, wrong):
@@ -86,6 +85,13 @@ def main() -> None:
                 print(f"{name}.png: {wrong or 'nothing fetched, no error'}")
         with opened(started, file, Look()) as (shown, _):
             shown.pdf(path=options.folder / "printed.pdf")
+
+
+def _page(files: list[Path]) -> str:
+    if files[0].suffix == ".html":
+        return files[0].read_text(encoding="utf-8")
+    records = [read_judged(path) for path in files]
+    return page.render(records[0]) if len(records) == 1 else page.render_history(records)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,7 @@ from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.optimizing.registry import BUILT_IN
 from pytest_modelopt.plugin import options
 from pytest_modelopt.reporting.addresses import UsageCode
-from pytest_modelopt.reporting.messages.findings import MESSAGES
-from pytest_modelopt.reporting.messages.reasons import REASONS
-from pytest_modelopt.reporting.messages.verdicts import FOUND
-from pytest_modelopt.results.case import Stage
+from pytest_modelopt.reporting.sentences import EXPLAINED
 from tests.example_blocks import ROOT
 
 pytestmark = pytest.mark.e2e
@@ -67,8 +64,7 @@ def test_each_public_name_has_its_reference(site: Path) -> None:
 
 
 def test_the_address_of_each_message_is_a_heading_of_the_site(site: Path) -> None:
-    stages = {f"error-{stage}" for stage in get_args(Stage)}
-    assert anchors(site, "troubleshooting") >= {*FOUND, *REASONS, *MESSAGES, *get_args(UsageCode), *stages}
+    assert anchors(site, "troubleshooting") >= {*EXPLAINED, *get_args(UsageCode)}
 
 
 def test_no_page_asks_another_server_for_anything(site: Path) -> None:

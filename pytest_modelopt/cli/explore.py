@@ -96,7 +96,8 @@ def add_parser(commands: Commands) -> None:
     add_model_options(parser)
     limits = parser.add_argument_group("limits, as in a budgets file")
     for name, kind in BUDGET_LIMITS.items():
-        limits.add_argument(f"--{name.replace('_', '-')}", metavar=kind.unit.upper(), help=kind.meaning)
+        told = kind.meaning.replace("%", "%%")
+        limits.add_argument(f"--{name.replace('_', '-')}", metavar=kind.unit.upper(), help=told)
     parser.set_defaults(run=run, in_project=True)
 
 

@@ -14,13 +14,12 @@ from pytest_modelopt.exploring.space import fits, kinds, runnable, usual
 from pytest_modelopt.limits.derived import Derived
 from pytest_modelopt.optimizing.expression import Expression, parse
 from pytest_modelopt.reporting.cells import (
-    NOT_MEASURED,
     PROCESS_METER,
-    bounded_drop_cell,
-    memory_cell,
+    bounded_drop_cells,
+    memory_cells,
     score_cell,
-    size_cell,
-    speedup_cell,
+    size_cells,
+    speedup_cells,
 )
 from pytest_modelopt.reporting.failure_text import explain
 from pytest_modelopt.results.source import ProgramSource
@@ -131,10 +130,10 @@ def _format_figures(record: Record) -> dict[str, str]:
 
 def _figures(case: Case, timed_limits: int) -> str:
     timing, score = Derived(case).timing, case.variant.score if case.variant is not None else None
-    memory = memory_cell(case).replace(PROCESS_METER, " in fresh processes")
-    speedup = NOT_MEASURED if timing is None else speedup_cell(timing, timed_limits)
-    drop = bounded_drop_cell(case).replace("(< ", "(95% bound: ")
-    costs = f"memory {memory}, size {size_cell(case)}, {speedup} as fast"
+    (memory,), (size,), (speedup,) = memory_cells([case]), size_cells([case]), speedup_cells([timing], timed_limits)
+    memory = memory.replace(PROCESS_METER, " in fresh processes")
+    drop = bounded_drop_cells([case])[0].replace("(< ", "(95% bound: ")
+    costs = f"memory {memory}, size {size}, {speedup} as fast"
     return f"{costs}, score {score_cell(case.metric, score)}, drop {drop}"
 
 

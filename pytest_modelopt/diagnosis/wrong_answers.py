@@ -19,6 +19,8 @@ _MUCH = 10
 _MANY_OUTSIDE = 0.05
 _FEW_STEPS = 16
 """Part of a range from which four of the eight bits are lost."""
+_ZEROES_ONLY = ("prune-unstructured", "sparse-2:4")
+"""Recipes that prune and have no `finetune` of their own."""
 _RISK = 0.05
 """Of naming any class in a case in which none lost more than the limit."""
 
@@ -201,6 +203,7 @@ def flattened(evidence: Evidence) -> Finding | None:
             "original_distinct": before.distinct,
             "original_extremes": before.extremes,
             "original_deviation": before.deviation,
+            "is_quantized": not evidence.recipes or any(recipe.gives is not None for recipe in evidence.recipes),
         },
         ("score", "predictions"),
         is_note=True,
@@ -214,13 +217,14 @@ def does_not_reload(evidence: Evidence) -> Finding | None:
 
 
 def untrained(evidence: Evidence) -> Finding | None:
-    """Pruned, and not trained afterwards, by a recipe that would do it, with a score that is worse for it.
+    """Pruned, and not trained afterwards, with a score that is worse for it.
 
     What quantizes could train, too, and is not told so: without training it usually loses little.
     """
     pruning = [recipe for recipe in evidence.recipes if recipe.gives is None]
-    recipes = [recipe.recipe_name for recipe in pruning if getattr(recipe, "finetune", None) == ""]
+    trains = [recipe.recipe_name for recipe in pruning if getattr(recipe, "finetune", None) == ""]
+    zeroes = [recipe.recipe_name for recipe in evidence.recipes if recipe.recipe_name in _ZEROES_ONLY]
     drop = evidence.case.drop
-    if not recipes or drop is None or drop <= 0:
+    if not (trains or zeroes) or drop is None or drop <= 0:
         return None
-    return Finding("untrained", {"recipes": recipes}, ("score", "predictions"))
+    return Finding("untrained", {"recipes": trains or zeroes, "takes_finetune": bool(trains)}, ("score", "predictions"))

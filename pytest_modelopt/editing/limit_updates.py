@@ -165,12 +165,14 @@ def _change(budgets: BudgetsFile, sharing: list[Stated], record: Record, setting
     keeping = dict.fromkeys(each.case.name for each in found if each.verdict.outcome != "fail")
     if is_broken and keeping:
         alone = f"`{limit.name}: {text}` below its recipe"
+        count = format_count(len(keeping), "case")
+        share = "shares" if len(keeping) == 1 else "share"
         raise _Leave(
-            f"is broken by {_format_measured(decisive)}, and kept by {format_count(len(keeping), 'case')} that "
-            f"{'shares' if len(keeping) == 1 else 'share'} the value, which would be loosened, too: state {alone}"
+            f"is broken: {_format_measured(decisive)} was measured, and it is kept by {count} that {share} the value, "
+            f"which would be loosened, too: state {alone}"
         )
     if is_broken and not settings.loosen:
-        raise _Leave(f"is broken by {_format_measured(decisive)}; with --loosen it would become {text}")
+        raise _Leave(f"is broken: {_format_measured(decisive)} was measured; with --loosen it would become {text}")
     if not is_broken and (is_looser or value == limit.value):
         return None
     for each in found:

@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from pytest_modelopt.exploring.choice import Trial, broken, dominator
 from pytest_modelopt.exploring.confirming import Confirmed
-from pytest_modelopt.reporting.cells import NOT_MEASURED, PROCESS_METER, drop_cell, memory_cell, size_cell, speedup_cell
+from pytest_modelopt.reporting.cells import PROCESS_METER, drop_cells, memory_cells, size_cells, speedup_cells
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.verdicts import Limit
 
@@ -26,19 +26,21 @@ def table_lines(trials: Sequence[Trial], confirmed: Sequence[Confirmed]) -> Iter
     anew = {each.trial.order: each for each in confirmed}
     measured.sort(key=lambda trial: (found.get(id(trial), trial) is not None, bool(broken(trial.case)), trial.order))
     shown = _shown([trial for trial in measured if trial.is_tuned], found, set(anew))
-    rows: list[tuple[str, ...]] = []
+    told: list[tuple[str, str, Case, str]] = []
     for trial in measured:
         if trial.is_tuned and trial.order not in shown:
             continue
         mark = ">" if found.get(id(trial), trial) is None else ""
         assert trial.case is not None
         if trial.order in anew:
-            rows.append((mark, str(trial.recipe), *_cells(anew[trial.order].case), _anew(anew[trial.order])))
-            rows.append(("", "  as it was chosen", *_cells(trial.case), _state(trial)))
+            told.append((mark, str(trial.recipe), anew[trial.order].case, _anew(anew[trial.order])))
+            told.append(("", "  as it was chosen", trial.case, _state(trial)))
         else:
-            rows.append((mark, str(trial.recipe), *_cells(trial.case), _state(trial)))
-    if not rows:
+            told.append((mark, str(trial.recipe), trial.case, _state(trial)))
+    if not told:
         return
+    marks, recipes, cases, states = zip(*told, strict=True)
+    rows = [*zip(marks, recipes, *_figures(cases), states, strict=True)]
     yield from tabulate(rows, _HEADERS, tablefmt="simple", disable_numparse=True).splitlines()
     yield "> nothing is certainly better in memory, size, drop and speed together"
     left_out = sum(trial.is_tuned for trial in measured) - len(shown)
@@ -66,11 +68,10 @@ def _size(case: Case | None) -> int:
     return (case.variant.size_bytes or 0) if case is not None and case.variant is not None else 0
 
 
-def _cells(case: Case) -> tuple[str, ...]:
-    has_pairs = case.timing is not None and bool(case.timing.pairs)
-    speed = speedup_cell(case.timing, 1) if has_pairs and case.timing is not None else NOT_MEASURED
-    drop = NOT_MEASURED if case.drop is None else drop_cell(case, case.drop)
-    return memory_cell(case), size_cell(case), speed, drop
+def _figures(cases: Sequence[Case]) -> tuple[list[str], ...]:
+    """Memory, size, speed and drop, a column each."""
+    timings = [case.timing if case.timing is not None and case.timing.pairs else None for case in cases]
+    return memory_cells(cases), size_cells(cases), speedup_cells(timings, 1), drop_cells(cases)
 
 
 def _anew(each: Confirmed) -> str:

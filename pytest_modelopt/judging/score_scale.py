@@ -23,7 +23,7 @@ def unfit_for_scores(case: MeasuredCase) -> str:
         return "; ".join(_allowing_every_drop(case, limit) for limit in drops if _allows_every_drop(case, limit))
     return "; ".join(
         f"{limit.name}: {limit.text} means {limit.value:g}, which belongs to scores from 0 to 1, but {case.metric} "
-        f"gives {largest:.4g}: write a plain number in the metric's unit"
+        f"gives {largest:.4g}: write a plain number in the metric's unit ({limit.file}:{limit.line})"
         for limit in case.limits
         if LIMITS[limit.name].is_of_score and limit.text.rstrip().endswith(("pp", "%"))
     )
@@ -41,5 +41,5 @@ def _allows_every_drop(case: MeasuredCase, limit: Limit) -> bool:
 def _allowing_every_drop(case: MeasuredCase, limit: Limit) -> str:
     return (
         f"{limit.name}: {limit.text} would allow every drop of {case.metric}; if you mean "
-        f"percentage points, write {limit.text} pp"
+        f"percentage points, write {limit.text} pp ({limit.file}:{limit.line})"
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pytest_modelopt.limits.slices import slice_rows, worst_first
-from pytest_modelopt.reporting.messages.figures import format_drop
+from pytest_modelopt.reporting.columns import alike
+from pytest_modelopt.reporting.messages.figures import in_points
 from pytest_modelopt.reporting.messages.slices import slice_title
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.case import Case
@@ -91,13 +92,15 @@ def worst_slices(case: Case) -> Columns | None:
         return None
     counted = case.slices.right_to_wrong is not None
     headers = ("slice", "examples", *(("right to wrong", "wrong to right") if counted else ()), "drop")
+    shown = lost[:SLICES_SHOWN]
+    drops = alike([float(row.drop or 0) for row in shown], "points", in_points=in_points(case, None))
     rows = tuple(
         (
             slice_title(case.slices, row.name),
             f"{row.examples:,}",
             *((f"{row.lost:,}", f"{row.won:,}") if row.lost is not None and row.won is not None else ()),
-            format_drop(case, float(row.drop or 0)),
+            drop,
         )
-        for row in lost[:SLICES_SHOWN]
+        for row, drop in zip(shown, drops, strict=True)
     )
     return Columns(headers, rows, max(0, len(lost) - SLICES_SHOWN))

@@ -73,6 +73,11 @@ def figure_column(
     return Column(name, tuple("" if each is None else form(each) for each in shown), is_timed=is_timed)
 
 
+def alike(figures: Sequence[float | None], unit: Unit, *, in_points: bool = False) -> list[str]:
+    """Figures, in base units, as a column has them: in one unit, and with one number of digits."""
+    return list(figure_column("", unit, [Shown(figure) for figure in figures], in_points=in_points).cells)
+
+
 def _form(shown: Sequence[Shown], unit: Unit, *, in_points: bool, is_timed: bool) -> Callable[[Shown], str]:
     figures = [figure for each in shown for figure in (each.before, each.after) if figure is not None]
     stated = [each.limit for each in shown if each.limit is not None]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 from pytest_modelopt.limits.derived import Derived
 from pytest_modelopt.reporting.cells import (
     NOT_MEASURED,
-    bounded_drop_cell,
+    bounded_drop_cells,
     flips_cell,
-    latency_cell,
-    memory_cell,
-    size_cell,
-    slowdown_cell,
-    speedup_cell,
+    latency_cells,
+    memory_cells,
+    size_cells,
+    slowdown_cells,
+    speedup_cells,
     throughput,
 )
 from pytest_modelopt.reporting.columns import Column
@@ -31,7 +31,7 @@ def detail_columns(block: Block) -> list[Column]:
     columns = [
         Column("verdict", tuple(row.verdict for row in rows), "left"),
         Column("recipe", tuple(row.recipe for row in rows), "left"),
-        *(_column(name, cell, cases, is_timed=name in _TIMED) for name, cell in _cells_by_name(block).items()),
+        *(Column(name, tuple(cells), is_timed=name in _TIMED) for name, cells in _cells_by_name(block, cases).items()),
     ]
     return [column for column in columns if any(cell != NOT_MEASURED for cell in column.cells)]
 
@@ -39,23 +39,21 @@ def detail_columns(block: Block) -> list[Column]:
 _TIMED = ("latency", "speedup", "slowdown")
 
 
-def _cells_by_name(block: Block) -> dict[str, Callable[[Case], str]]:
-    ratio: dict[str, Callable[[Case], str]] = {"speedup": lambda case: _speedup(case, block.timed_limits)}
+def _cells_by_name(block: Block, cases: Sequence[Case]) -> dict[str, Iterable[str]]:
+    timings = [Derived(case).timing for case in cases]
+    ratio: dict[str, Iterable[str]] = {"speedup": speedup_cells(timings, block.timed_limits)}
     if block.is_against_base:
-        ratio = {"slowdown": lambda case: _slowdown(case, block.timed_limits)}
+        ratio = {"slowdown": slowdown_cells(timings, block.timed_limits)}
+    latencies = zip(latency_cells(timings), map(throughput, cases), strict=True)
     return {
-        "changed": _changed,
-        "memory": memory_cell,
-        "size": size_cell,
-        _loss(block): bounded_drop_cell,
-        "flips": flips_cell,
-        "latency": _latency,
+        "changed": map(_changed, cases),
+        "memory": memory_cells(cases),
+        "size": size_cells(cases),
+        _loss(block): bounded_drop_cells(cases),
+        "flips": map(flips_cell, cases),
+        "latency": (f"{latency}{rate}" for latency, rate in latencies),
         **ratio,
     }
-
-
-def _column(name: str, cell: Callable[[Case], str], cases: Sequence[Case], *, is_timed: bool) -> Column:
-    return Column(name, tuple(cell(case) for case in cases), is_timed=is_timed)
 
 
 def _loss(block: Block) -> str:
@@ -89,18 +87,3 @@ def _changed(case: Case) -> str:
         return NOT_MEASURED
     shares = [case.coverage.share, case.coverage.multiply_adds_share]
     return " / ".join(format_percentage(round(share, 4)) for share in shares if share is not None)
-
-
-def _latency(case: Case) -> str:
-    timing = Derived(case).timing
-    return NOT_MEASURED if timing is None else f"{latency_cell(timing)}{throughput(case)}"
-
-
-def _speedup(case: Case, timed_limits: int) -> str:
-    timing = Derived(case).timing
-    return NOT_MEASURED if timing is None else speedup_cell(timing, timed_limits)
-
-
-def _slowdown(case: Case, timed_limits: int) -> str:
-    timing = Derived(case).timing
-    return NOT_MEASURED if timing is None else slowdown_cell(timing, timed_limits)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pytest_modelopt.reporting.addresses import see
-from pytest_modelopt.reporting.item import Item
+from pytest_modelopt.reporting.item import Item, each_once
 from pytest_modelopt.reporting.names import case_name
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.reporting.sentences import case_items
@@ -39,15 +38,12 @@ def explain(case: Case, *, strict: bool, first: str = "") -> str:
             for item in told
         ]
     lines: list[str] = []
-    said: set[str] = set()
-    for item in told:
-        known = (*item.told_below, *item.changed)
-        lines += [item.text, *(f"  {line}" for line in known if line not in said)]
-        said.update(known)
+    for item, known in each_once(told, lambda each: (*each.told_below, *each.changed)):
+        lines += [item.text, *(f"  {line}" for line in known)]
     lines += [f"  {why}" for why in dict.fromkeys(why for item in told for why in item.why)]
-    codes = [item.code for item in told if item.code]
-    if codes and not first:
-        lines.append(f"  {see(codes[0])}")
+    addresses = [item.address for item in told if item.address]
+    if addresses and not first:
+        lines.append(f"  see {addresses[0]}")
     output = [line for item in told for line in item.output]
     if output:
         lines += ["  the worker's last output:", *(f"    {line}" for line in output)]

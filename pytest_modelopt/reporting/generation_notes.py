@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_modelopt.limits.latency import latencies_s
-from pytest_modelopt.reporting.cells import speedup_cell
+from pytest_modelopt.reporting.cells import speedup_cells
 from pytest_modelopt.reporting.item import Item
 from pytest_modelopt.reporting.names import case_name, on_machine
 from pytest_modelopt.results.case import ORIGINAL, Case
@@ -44,9 +44,9 @@ def _parts(case: Case, timed_limits: int) -> Iterator[str]:
     prefill, decode = _timed(case, "prefill"), _timed(case, "decode")
     first, rates = first_token_latencies_s(case), tokens_per_second(case)
     if prefill is not None and first is not None:
-        yield f"first token {' -> '.join(map(format_time, first))}, {speedup_cell(prefill, timed_limits)}"
+        yield f"first token {' -> '.join(map(format_time, first))}, {speedup_cells([prefill], timed_limits)[0]}"
     if decode is not None and rates is not None:
-        yield f"{' -> '.join(map(format_number, rates))} tokens/s, {speedup_cell(decode, timed_limits)}"
+        yield f"{' -> '.join(map(format_number, rates))} tokens/s, {speedup_cells([decode], timed_limits)[0]}"
     if case.variant is not None and case.variant.call_memory is not None:
         yield _memory(case.variant)
     found = case.tokens.divergence if case.tokens is not None else None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from pytest_modelopt.reporting.addresses import TROUBLESHOOTING
 
 Severity = Literal["error", "warning", "info"]
 Label = Literal["ERROR", "FAIL", "INCONCLUSIVE", "WARN", "NOTE"]
@@ -43,6 +46,39 @@ class Item:
     """How far beyond its limit, as a share of the limit; infinite where nothing was measured. For sorting only."""
 
     @property
+    def heading(self) -> str:
+        """Of the page that explains red ones; '' where there is none."""
+        return self.code if self.severity == "error" else ""
+
+    @property
+    def address(self) -> str:
+        """Of that heading."""
+        return f"{TROUBLESHOOTING}#{self.heading}" if self.heading else ""
+
+    @property
     def told_below(self) -> tuple[str, ...]:
         """What belongs under the sentence: what explains it, with what to do; the next step where nothing says it."""
-        return (*self.found, f"Next: {self.next_step}") if self.next_step else self.found
+        return (*self.found, *self.next_line)
+
+    @property
+    def next_line(self) -> tuple[str, ...]:
+        """'Next: ...'; none where something that was found says it."""
+        return (f"Next: {self.next_step}",) if self.next_step else ()
+
+
+def each_once(told: Sequence[Item], lines: Callable[[Item], Iterable[str]]) -> list[tuple[Item, list[str]]]:
+    """The items with their lines; a line that several of one case have stands under the last of these, for them all."""
+    last = {(item.case_id, line): index for index, item in enumerate(told) for line in lines(item)}
+    return [
+        (item, [line for line in dict.fromkeys(lines(item)) if last[item.case_id, line] == index])
+        for index, item in enumerate(told)
+    ]
+
+
+def headings(told: Iterable[Item]) -> list[str]:
+    """Of the page that explains the red ones: the first of each case, each once."""
+    first: dict[str | None, str] = {}
+    for item in told:
+        if item.heading:
+            first.setdefault(item.case_id, item.heading)
+    return [*dict.fromkeys(first.values())]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tabulate import tabulate
 
+from pytest_modelopt.reporting.columns import MISSING as NOT_MEASURED
+from pytest_modelopt.reporting.columns import alike
 from pytest_modelopt.reporting.plain_text import plain_line
-from pytest_modelopt.results.figures import format_bytes, format_number, format_percentage, format_points
 from pytest_modelopt.results.layer_costs import LayerCost, RecipeSensitivity
 
 _BAR = 20
 """Characters of the longest bar."""
 _HEADERS = ("layer", "kind", "flips", "drop", "saves", "work")
 _LONGEST = 300
-NOT_MEASURED = "-"
 
 
 LEGEND = (
@@ -56,7 +56,7 @@ def table(found: RecipeSensitivity) -> LayerTable:
     return LayerTable(
         f"{found.recipe} on each layer alone, all others as they are, on {examples:,} examples",
         _HEADERS,
-        tuple(_row(cost, work, unit_interval=found.unit_interval) for cost in scored),
+        tuple(_rows(scored, work, unit_interval=found.unit_interval)),
         tuple(cost.harm / worst if worst else 0.0 for cost in scored),
         tuple(_not_scored(found)),
     )
@@ -74,28 +74,21 @@ def _not_scored(found: RecipeSensitivity) -> Iterator[str]:
         yield plain_line(f"not reached: {', '.join(left)}; the same command goes on there")
 
 
-def _row(cost: LayerCost, work: int, *, unit_interval: bool) -> tuple[str, ...]:
-    return (
-        plain_line(cost.group.name + (f" and {len(cost.group.names) - 1} more" if cost.group.names[1:] else "")),
-        plain_line(cost.group.kind),
-        NOT_MEASURED if cost.flips is None else f"{cost.flips:,}",
-        _drop(cost, unit_interval=unit_interval),
-        NOT_MEASURED if cost.saved_bytes is None else _saved(cost.saved_bytes),
-        format_percentage(cost.group.multiply_adds / work) if work else NOT_MEASURED,
-    )
-
-
-def _drop(cost: LayerCost, *, unit_interval: bool) -> str:
-    if cost.drop is None:
-        return NOT_MEASURED
-    word = format_points if unit_interval else format_number
-    if cost.low is None or cost.high is None:
-        return word(cost.drop)
-    return f"{word(cost.drop)} ({word(cost.low)} to {word(cost.high)})"
-
-
-def _saved(saved: int) -> str:
-    return format_bytes(saved) if saved >= 0 else f"-{format_bytes(-saved)}"
+def _rows(costs: Sequence[LayerCost], work: int, *, unit_interval: bool) -> Iterator[tuple[str, ...]]:
+    ends = [(cost.drop, cost.low, cost.high) for cost in costs]
+    drops = iter(alike([each for of in ends for each in of], "points", in_points=unit_interval))
+    saved = alike([cost.saved_bytes for cost in costs], "bytes")
+    shares = alike([cost.group.multiply_adds / work if work else None for cost in costs], "percentage")
+    for cost, bytes_saved, share in zip(costs, saved, shares, strict=True):
+        drop, low, high = next(drops), next(drops), next(drops)
+        yield (
+            plain_line(cost.group.name + (f" and {len(cost.group.names) - 1} more" if cost.group.names[1:] else "")),
+            plain_line(cost.group.kind),
+            NOT_MEASURED if cost.flips is None else f"{cost.flips:,}",
+            drop if NOT_MEASURED in (low, high) else f"{drop} ({low} to {high})",
+            bytes_saved,
+            share,
+        )
 
 
 def _shortened(text: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.derived import Derived
-from pytest_modelopt.limits.kind import LimitKind
+from pytest_modelopt.limits.kind import LimitKind, Unit
 from pytest_modelopt.limits.latency import interval_of, speedup_of
 from pytest_modelopt.reporting.messages.figures import format_drop, format_score, in_points
 from pytest_modelopt.reporting.plain_text import plain_line
@@ -49,6 +49,8 @@ class Family:
     """None: as the metric of the case says."""
     called: str = ""
     """What people call it, where that is not the name without its unit."""
+    column: Unit | None = None
+    """How a table writes figures of different cases alike; None: each as it is, since they are counted."""
 
     @property
     def title(self) -> str:
@@ -113,7 +115,15 @@ def _of_count(case: Case, figure: float) -> str:
     return format_number(figure)
 
 
-_FAMILIES = (
+_COLUMNS: dict[_Form, Unit] = {
+    _of_bytes: "bytes",
+    _of_time: "time",
+    _of_factor: "factor",
+    _of_share: "percentage",
+    format_score: "score",
+    format_drop: "points",
+}
+_ALL = (
     Family("memory_bytes", "bytes", "Peak memory of one call, weights included.", _of_bytes, ("max_memory",)),
     Family(
         "process_memory_bytes",
@@ -191,7 +201,8 @@ _FAMILIES = (
     Family("loss", "", "How much worse the score is than at the base.", format_drop, ("max_accuracy_loss",)),
     Family("changed_answers", "", "Examples whose prediction differs from the base's.", _of_count),
 )
-_BOUND = {limit: family for family in _FAMILIES for limit in family.limits}
+FAMILIES = {family.name: replace(family, column=_COLUMNS.get(family.form)) for family in _ALL}
+_BOUND = {limit: family for family in FAMILIES.values() for limit in family.limits}
 
 
 def _of_limit(kind: LimitKind) -> Family:
@@ -202,10 +213,10 @@ def _of_limit(kind: LimitKind) -> Family:
     def form(case: Case, figure: float) -> str:
         return kind.format(figure, unit_interval=in_points(case, None))
 
-    is_counted = any(family.name == name for family in _FAMILIES)  # flips, and the share of the examples that flipped
+    is_counted = name in FAMILIES  # flips, and the share of the examples that flipped
     called = f"share of {name.replace('_', ' ')}" if is_counted else ""
     whole = f"{name}_{unit}" if unit else name
-    return Family(whole, unit, kind.meaning, form, (kind.name,), kind.direction == "min", called)
+    return Family(whole, unit, kind.meaning, form, (kind.name,), kind.direction == "min", called, kind.unit)
 
 
 def samples(record: Record) -> list[Sample]:
@@ -214,7 +225,7 @@ def samples(record: Record) -> list[Sample]:
     for sample in _all(record):
         if math.isfinite(sample.value):
             found.setdefault((sample.family.name, sample.labels), sample)
-    order = {family.name: number for number, family in enumerate(_FAMILIES)}
+    order = {name: number for number, name in enumerate(FAMILIES)}
     return sorted(found.values(), key=lambda each: (order.get(each.family.name, len(order)), each.family.name))
 
 
@@ -240,7 +251,7 @@ def _of_original(record: Record, case: Case, side: Measurement) -> Iterator[Samp
 
 
 def _plain(case: Case, labels: Labels, figures: Mapping[str, float | None]) -> Iterator[Sample]:
-    for family in _FAMILIES:
+    for family in FAMILIES.values():
         figure = figures.get(family.name)
         if figure is not None:
             yield Sample(family, labels, case, figure)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
+from pytest_modelopt.reporting.addresses import TROUBLESHOOTING
 from pytest_modelopt.reporting.changed_answers import Columns, changed_examples, counts, worst_slices
 from pytest_modelopt.reporting.columns import Column, drawn, side_by_side
 from pytest_modelopt.reporting.detail_columns import detail_columns, legend
 from pytest_modelopt.reporting.figure_columns import columns_of
-from pytest_modelopt.reporting.item import Item, Severity
+from pytest_modelopt.reporting.item import Item, Severity, each_once, headings
 from pytest_modelopt.reporting.markdown_escaping import escape, fenced
 from pytest_modelopt.reporting.names import case_name, machine_title, machines, on_machine
 from pytest_modelopt.reporting.plain_text import no_command, plain_lines
@@ -145,9 +146,12 @@ def details_section(block: Block) -> Iterator[Section]:
 
 
 def case_sections(record: Record, cases: Iterable[Case], *severities: Severity) -> list[Section]:
-    """One section for each case with something of these severities to say; those that failed come first."""
+    """One section for each case with something of these severities to say; those that failed come first, and what
+    leads to the explanation of each comes last."""
     found = [[item for item in told if item.severity in severities] for told in items_by_case(record, cases)]
-    return sorted((case_section(told) for told in found if told), key=lambda section: section.rank)
+    told = sorted((case_section(told) for told in found if told), key=lambda section: section.rank)
+    links = [f"[{each}]({TROUBLESHOOTING}#{each})" for each in headings(item for of in found for item in of)]
+    return [*told, *([Section("where it is explained", f"Explained: {', '.join(links)}", 1)] if links else [])]
 
 
 def case_section(told: Sequence[Item]) -> Section:
@@ -158,13 +162,11 @@ def case_section(told: Sequence[Item]) -> Section:
 def _case(told: Sequence[Item]) -> Iterator[str]:
     """Each sentence with what explains it and what to do; what else is known of the case is folded away."""
     said: set[str] = set()
-    for item in told:
+    for item, leading in each_once(told, lambda each: (*each.found[:1], *each.next_line)):
         yield f"**{item.label}** {escape(item.text)}"
-        leading = dict.fromkeys((*item.told_below[:1], *(item.told_below[-1:] if item.next_step else ())))
-        shown = [line for line in leading if line not in said]
-        if shown:
-            yield bullets(shown)
-        said.update(shown)
+        if leading:
+            yield bullets(leading)
+        said.update(leading)
     rest = dict.fromkeys(line for item in told for line in (*item.found, *item.why) if line not in said)
     output = [_worker_output(item.output) for item in told if item.output]
     more = [*([bullets(list(rest))] if rest else []), *output]

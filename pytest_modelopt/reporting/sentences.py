@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import get_args
 
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.comparable import lacks_base
 from pytest_modelopt.reporting.changed_answers import changed_line
 from pytest_modelopt.reporting.item import Item, Label, Severity
 from pytest_modelopt.reporting.messages.coverage_findings import layer_types
-from pytest_modelopt.reporting.messages.findings import format_finding
+from pytest_modelopt.reporting.messages.findings import MESSAGES, format_finding
 from pytest_modelopt.reporting.messages.next_steps import ONLY_EXPLAINS, after_error, after_verdict
-from pytest_modelopt.reporting.messages.reasons import why_no_base
+from pytest_modelopt.reporting.messages.reasons import REASONS, why_no_base
 from pytest_modelopt.reporting.messages.short import format_short
-from pytest_modelopt.reporting.messages.verdicts import format_note, format_verdict
+from pytest_modelopt.reporting.messages.verdicts import FOUND, format_note, format_verdict
 from pytest_modelopt.reporting.names import case_name, on_machine, sides
 from pytest_modelopt.reporting.notes import notes
 from pytest_modelopt.reporting.plain_text import plain_line, plain_lines
@@ -27,7 +28,11 @@ from pytest_modelopt.results.outcome import unjudged_limits
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.verdicts import Finding, Limit, Verdict
 
+EXPLAINED = frozenset({*FOUND, *REASONS, *MESSAGES, *(f"error-{stage}" for stage in get_args(Stage))})
+"""Codes of what a case may say: each is a heading of the documentation."""
 _TYPES_SHOWN = 4
+_SAID_BY = {"memory-moved": "memory-in-layer"}
+"""Findings, and the one that says the same by name where it was made, too."""
 
 _DOING: dict[Stage, str] = {
     "start": "starting its worker process",
@@ -266,16 +271,25 @@ def _excess(verdict: Verdict) -> float:
 # --- what the doctor found --------------------------------------------------------------------------------------------
 
 
+def told_findings(case: Case) -> list[Finding]:
+    """Without those whose facts another one tells, too."""
+    rules = {each.rule for each in case.findings}
+    return [each for each in case.findings if _SAID_BY.get(each.rule) not in rules]
+
+
 def _found(case: Case, limit: Limit) -> list[Finding]:
     """What explains its figure; what says what to do comes first."""
-    found = [each for each in case.findings if _explains(each, limit.name)]
+    found = [each for each in told_findings(case) if _explains(each, limit.name)]
     return sorted(found, key=lambda each: each.rule in ONLY_EXPLAINS)
 
 
 def _code(case: Case, verdict: Verdict) -> str:
-    """Under which the documentation explains it: what was found first about it, or else why it is what it is."""
-    explaining = (found.rule for found in case.findings if _explains(found, verdict.limit.name))
-    return plain_line(next(explaining, verdict.reason.code))
+    """Under which the documentation explains it: what was found first about it, or else why it is what it is.
+
+    '' where a record has a word of its own there.
+    """
+    explaining = [found.rule for found in told_findings(case) if _explains(found, verdict.limit.name)]
+    return next((code for code in (*explaining, verdict.reason.code) if code in EXPLAINED), "")
 
 
 def _explains(found: Finding, name: str) -> bool:
@@ -287,7 +301,7 @@ def _explains(found: Finding, name: str) -> bool:
 def _found_though_all_hold(case: Case, strict: bool) -> Iterator[Item]:
     """Findings that matter though no limit shows them: they may be why the limits hold."""
     told = _told_rules(case, strict)
-    for finding in case.findings:
+    for finding in told_findings(case):
         if finding.is_note and finding.rule not in told:
             name = case_name(case)
             yield Item(

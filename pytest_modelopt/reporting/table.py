@@ -181,7 +181,9 @@ def _scored(cases: list[Case]) -> str:
     """'accuracy on 360 examples': with what, and on how much."""
     metric = metric_of(cases)
     if metric is None:
-        return "no data, so no score" if any(_had_no_data(case) for case in cases) else "no metric"
+        if any(_had_no_data(case) for case in cases):
+            return "no data, so no score"
+        return "no metric" if any(case.error is None for case in cases) else "not scored"
     examples = _latest(side.examples or None for case in cases for side in _sides(case))
     on = "" if examples is None else f" on {examples} example{'' if examples == 1 else 's'}"
     return f"{plain_line(metric)}{on}"

@@ -14,7 +14,7 @@ from pytest_modelopt.reporting.changes import is_open, nothing_changed, with_ori
 from pytest_modelopt.reporting.columns import Column, drawn, side_by_side
 from pytest_modelopt.reporting.detail_columns import detail_columns, legend
 from pytest_modelopt.reporting.figure_columns import columns_of
-from pytest_modelopt.reporting.item import Item, Label
+from pytest_modelopt.reporting.item import Item, Label, each_once, headings
 from pytest_modelopt.reporting.notes import machine_notes, model_notes, run_notes, waiver_notes
 from pytest_modelopt.reporting.plain_text import no_command
 from pytest_modelopt.reporting.sentences import items_by_case
@@ -31,7 +31,6 @@ _OUTPUT_LINES = 15
 _NARROWEST = 60
 _GAP = "  "
 _INDENT = 5 * " "
-_HEADING = re.compile("[a-z0-9-]+")
 _MARKUP: dict[Label, Markup] = {
     "ERROR": {"red": True, "bold": True},
     "FAIL": {"red": True, "bold": True},
@@ -202,32 +201,26 @@ def _grid(columns: Sequence[Column]) -> list[Line]:
 def _sentences(told: Sequence[Item], width: int, *, verbose: bool = False) -> Iterator[Line]:
     """Each with what was found, or the next step, below it; where it is to be `verbose`, with the examples that changed
     and what the recipe reached, too."""
-    said: set[tuple[str | None, str]] = set()
-    last = {(item.case_id, item.why): index for index, item in enumerate(told)}
-    for index, item in enumerate(told):
+
+    def below(item: Item) -> tuple[str, ...]:
+        has_all = verbose or item.label in ("ERROR", "NOTE")
+        return (*item.told_below, *(item.changed if verbose else ()), *(item.why if has_all else ()))
+
+    for item, known in each_once(told, below):
         for line in _wrapped(f"{item.label} {item.text}", width, hanging=_INDENT):
             yield line, _MARKUP[item.label]
-        below = [*item.told_below, *(item.changed if verbose else ())]
-        if last[item.case_id, item.why] == index and (verbose or item.label in ("ERROR", "NOTE")):
-            below += item.why  # what is known about a case stands under the last of its items
-        for each in below:
-            if (item.case_id, each) not in said:  # once for all limits of a case
-                said.add((item.case_id, each))
-                for line in _wrapped(f"{_INDENT}{each}", width, hanging=f"{_INDENT}{_GAP}"):
-                    yield line, {}
+        for each in known:
+            for line in _wrapped(f"{_INDENT}{each}", width, hanging=f"{_INDENT}{_GAP}"):
+                yield line, {}
         for line in _output(item.output):
             yield line, {}
 
 
 def _explained(told: Sequence[Item], width: int) -> Iterator[Line]:
     """Where the red ones are explained: one address, and the heading of each case there."""
-    red = [item for item in reversed(told) if item.severity == "error" and _HEADING.fullmatch(item.code)]
-    codes = {item.case_id: item.code for item in red}
-    if codes:
-        headings = ", ".join(dict.fromkeys(reversed(codes.values())))
-        yield from (
-            (line, {}) for line in _wrapped(f"Explained: {TROUBLESHOOTING} ({headings})", width, hanging=_INDENT)
-        )
+    found = ", ".join(headings(told))
+    if found:
+        yield from ((line, {}) for line in _wrapped(f"Explained: {TROUBLESHOOTING} ({found})", width, hanging=_INDENT))
 
 
 def _output(output: Sequence[str]) -> Iterator[str]:

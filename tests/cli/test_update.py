@@ -184,8 +184,14 @@ def test_a_broken_limit_is_told_and_left_unless_loosen_moves_it(project: Project
     project.measured(text, {CASE: case(timing=TIMED)})
     assert project.update() == text
     told = project.out
-    assert "max_memory 1.5 MiB is broken by 2 MiB (m/int8-dynamic); with --loosen it would become 2.1 MiB" in told
-    assert "min_size_reduction 90% is broken by 75% (m/int8-dynamic); with --loosen it would become 73.7%" in told
+    assert (
+        "max_memory 1.5 MiB is broken: 2 MiB (m/int8-dynamic) was measured; with --loosen it would become 2.1 MiB"
+        in told
+    )
+    assert (
+        "min_size_reduction 90% is broken: 75% (m/int8-dynamic) was measured; with --loosen it would become 73.7%"
+        in told
+    )
     assert "0 limits set, 0 tight already, 3 left as they are" in told
     assert project.update("--loosen") == one("{max_memory: 2.1 MiB, min_size_reduction: 73.7%, min_speedup: 1.21x}")
 

@@ -79,15 +79,15 @@ def test_a_value_that_others_keep_is_not_loosened_for_the_sake_of_one(project: P
         project.measured(SHARED, three(2, 4.5, 4.9))
         assert "max_memory: 4 MiB" in project.update(*options)
         assert (
-            "max_memory 4 MiB is broken by 4.5 MiB (m/bf16), and kept by 1 case that shares the value, which would be "
-            "loosened, too: state `max_memory: 4.73 MiB` below its recipe"
+            "max_memory 4 MiB is broken: 4.5 MiB (m/bf16) was measured, and it is kept by 1 case that shares the "
+            "value, which would be loosened, too: state `max_memory: 4.73 MiB` below its recipe"
         ) in project.out
 
 
 def test_a_value_that_all_who_share_it_break_is_loosened_where_that_is_asked_for(project: Project) -> None:
     project.measured(SHARED, three(4.2, 4.5, 4.9))
     assert "max_memory: 4 MiB" in project.update()
-    assert "is broken by 4.5 MiB (m/bf16); with --loosen it would become 4.73 MiB" in project.out
+    assert "is broken: 4.5 MiB (m/bf16) was measured; with --loosen it would become 4.73 MiB" in project.out
     project.measured(SHARED, three(4.2, 4.5, 4.9))
     assert "max_memory: 4.73 MiB" in project.update("--loosen")
 

@@ -54,10 +54,18 @@ def test_pruning_without_training_names_the_parameter_that_trains() -> None:
         "nothing was trained after prune-structured: train what is left, by `finetune=package.module:function` in the "
         "recipe (called with the model and batches of `calibration`), or take a milder setting of the recipe"
     )
+    zeroes = only(scored("prune-unstructured(ratio=0.5)", 0.815))
+    assert zeroes.text == (
+        "nothing was trained after prune-unstructured, which takes no `finetune`: set fewer weights to zero, or let "
+        "your own training do it and gate its model as a candidate; prune-structured trains what is left, by "
+        "`finetune=package.module:function`"
+    )
+    both = only(scored("prune-structured(ratio=0.5) + prune-unstructured(ratio=0.5)", 0.815))
+    assert both.text.startswith("nothing was trained after prune-structured: train what is left")
     for fine in (
         scored("prune-structured(ratio=0.5)", 0.975),
+        scored("prune-unstructured(ratio=0.5)", 0.975),
         scored("prune-structured(finetune='shop:train', ratio=0.5)", 0.815),
-        scored("prune-unstructured(ratio=0.5)", 0.815),
         scored("somebodys-recipe", 0.815),
     ):
         assert rules(fine) == []
@@ -198,6 +206,13 @@ def test_scores_of_which_little_is_left(before: Spread, after: Spread, told: str
     finding = only(original_with(variant_with(spread=after), spread=before))
     assert (finding.rule, finding.explains, finding.is_note) == ("scores-flattened", ANSWERS, True)
     assert told in finding.text
+    assert finding.text.endswith("; leave the layer that makes them in floating point, or calibrate on other examples")
+
+
+def test_flat_scores_after_pruning_are_not_those_of_a_coarse_number() -> None:
+    pruned = variant_with("prune-structured(ratio=0.5)", spread=replace(FULL, deviation=0.1))
+    text = only(original_with(pruned, spread=FULL)).text
+    assert text.endswith("; leave the layer that makes them as it is (`keep=`), or take a milder setting of the recipe")
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_the_winner_is_told_with_its_confirmed_figures_beside_what_was_promised(
     )
     rows = [" ".join(line.split()) for line in text.splitlines()]
     assert "> int8-dynamic 2 MiB (-75%) 8 MiB (0%) - 0.833 pp confirmed" in rows
-    assert "as it was chosen 2 MiB (-75%) 8 MiB (0%) - 0 pp chosen part" in rows
+    assert "as it was chosen 2 MiB (-75%) 8 MiB (0%) - 0.000 pp chosen part" in rows
     assert "`int8-dynamic` won: of the 2 that keep all limits it takes the least memory (-75% memory, 0% size" in text
     assert (
         "Chosen on 180 examples; confirmed figures are of 170 others, in fresh processes: of 1 of 1 finalists" in text

@@ -82,10 +82,10 @@ def test_each_layer_alone_the_worst_first_with_counted_bytes_and_bounds(cache: C
     assert worst.low < worst.drop == 120 / 360 < worst.high
     told = list(lines(known))
     assert told[0] == "int8-dynamic on each layer alone, all others as they are, on 360 examples; the worst first:"
-    assert told[3].split()[:4] == ["planted", "Linear", "121", "33.3"]
+    assert told[3].split()[:4] == ["planted", "Linear", "121", "33.333"]
     assert told[3].endswith("#" * 20)
     assert "300 B" in told[3]
-    assert "6.21%" in told[3]  # 400 of 6,440 weights, and so of the multiply-adds
+    assert "6.211%" in told[3]  # 400 of 6,440 weights, and so of the multiply-adds
     assert "which is an estimate of the time" in told[-1]
 
 

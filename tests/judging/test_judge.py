@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.limits.latency import interval_of, latencies_s, speedup_of
-from pytest_modelopt.reporting.cells import latency_cell, speedup_cell
+from pytest_modelopt.reporting.cells import latency_cells, speedup_cells
 from pytest_modelopt.results.answers import Agreement, Slices
 from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.case import Case, CaseError
@@ -240,14 +240,14 @@ def test_more_pairs_of_the_same_seconds_are_no_more_evidence() -> None:
         few,
         pairs=tuple(replace(pair, at_ms=pair.at_ms + 5 * n) for pair in few.pairs for n in range(10)),
     )
-    assert speedup_cell(many, 1) == speedup_cell(few, 1)
+    assert speedup_cells([many], 1) == speedup_cells([few], 1)
     assert len(many.pairs) == 10 * len(few.pairs)
 
 
 def test_slow_blocks_change_no_figure_while_a_fifth_is_fast() -> None:
     """What disturbs a machine makes programs slower: four of five blocks of the original took three times as long."""
     disturbed = timing(200, [2_000_000, *(4 * [6_000_000])], 1_000_000)
-    assert latency_cell(disturbed) == "2 ms -> 1 ms"
+    assert latency_cells([disturbed]) == ["2 -> 1 ms"]
     assert verdict("min_speedup", 1.8, replace(CASE, timing=disturbed)).outcome == "pass"
     assert verdict("min_speedup", 2.3, replace(CASE, timing=disturbed)).outcome == "fail"
 

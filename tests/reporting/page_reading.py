@@ -10,6 +10,8 @@ from xml.etree.ElementTree import Element
 
 import html5lib
 
+from pytest_modelopt.reporting.addresses import TROUBLESHOOTING
+
 FREE = ("aria-label", "data-value", "content")
 """Attributes that hold words or figures of the record."""
 
@@ -50,7 +52,9 @@ def check_for_everybody(root: Element) -> None:
         for attribute, value in each.attrib.items():
             assert not attribute.startswith("on"), "a handler"
             assert attribute not in ("src", "style", "srcset", "action", "xlink:href"), attribute
-            if attribute in ("href", "aria-labelledby"):
+            if attribute == "href" and value.startswith(f"{TROUBLESHOOTING}#"):
+                assert name == "a", "nobody is taken there unasked"
+            elif attribute in ("href", "aria-labelledby"):
                 assert value.removeprefix("#") in ids, value
         assert name not in ("iframe", "object", "embed", "img", "link", "base", "form", "foreignObject"), name
         if name == "svg":

@@ -60,10 +60,10 @@ def test_every_cell_of_a_compared_case() -> None:
         "recipe": ("original", "int8-dynamic"),
         "memory": ("8 MiB (0%)", "10 MiB (+25%)"),
         "size": ("4 MiB (0%)", "3 MiB (-25%)"),
-        "loss": ("0 pp (< 0.75)", "0.4 pp (< 1.2)"),
+        "loss": ("0.0 pp (< 0.75)", "0.4 pp (< 1.2)"),
         "flips": ("0 / 360", "22 / 1000"),
-        "latency": ("4 ms -> 4 ms", "4 ms -> 5 ms"),
-        "slowdown": ("0% [-5.36%, +4.3%]", "+25% [+18.3%, +30.4%]"),
+        "latency": ("4 -> 4 ms", "4 -> 5 ms"),
+        "slowdown": ("0.00% [-5.36%, +4.30%]", "+25.00% [+18.30%, +30.37%]"),
     }
 
 
@@ -81,7 +81,7 @@ def test_a_gain_is_told_as_one_and_faster_is_less() -> None:
     )
     assert (_table(made)["latency"], _table(made)["accuracy"]) == (("4.0 -> 3.2 ms",), ("90.00 -> 90.14%",))
     found = details(pull_request(made))
-    assert (found["slowdown"], found["loss"]) == (("-20% [-24.3%, -16.6%]",), ("-0.14 pp (< 0.75)",))
+    assert (found["slowdown"], found["loss"]) == (("-20.0% [-24.3%, -16.6%]",), ("-0.14 pp (< 0.75)",))
 
 
 def test_a_metric_that_is_better_when_lower_loses_when_it_rises() -> None:
@@ -96,8 +96,8 @@ def test_a_metric_that_is_better_when_lower_loses_when_it_rises() -> None:
     ("pairs", "told"),
     [  # the ends of test_table.py, turned around: 1 / 0.984 and 1 / 0.691
         (3, "+25%"),
-        (4, "+25% [+1.61%, +44.7%]"),
-        (200, "+25% [+18.3%, +30.4%]"),
+        (4, "+25.00% [+1.61%, +44.65%]"),
+        (200, "+25.0% [+18.3%, +30.4%]"),
     ],
 )
 def test_the_interval_of_a_slowdown_has_the_smaller_end_first_and_too_few_pairs_have_none(

@@ -144,10 +144,10 @@ def test_the_five_worst_slices_stand_in_the_details() -> None:
     markdown = render(record(changed(None, slices=SLICED)))
     assert details(markdown)[:1] + details(markdown)[2:] == [
         ["slice", "examples", "right to wrong", "wrong to right", "drop"],
-        ["class 6", "40", "7", "1", "15 pp"],
+        ["class 6", "40", "7", "1", "15.0 pp"],
         ["class 5", "40", "5", "0", "12.5 pp"],
-        ["class 7", "80", "8", "0", "10 pp"],
-        ["class 1", "40", "4", "0", "10 pp"],
+        ["class 7", "80", "8", "0", "10.0 pp"],
+        ["class 1", "40", "4", "0", "10.0 pp"],
         ["class 4", "40", "3", "0", "7.5 pp"],
     ]
     assert "\n\nand 2 more in the record\n\n" in markdown

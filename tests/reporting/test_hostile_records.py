@@ -15,9 +15,11 @@ import pytest
 from markdown_it import MarkdownIt
 
 from pytest_modelopt.cli.comment import MARKER, comment
+from pytest_modelopt.reporting.addresses import TROUBLESHOOTING
 from pytest_modelopt.reporting.files import metrics
 from pytest_modelopt.reporting.markdown import render
 from pytest_modelopt.reporting.plain_text import plain_line
+from pytest_modelopt.reporting.sentences import EXPLAINED
 from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.record import Record
 from tests.reporting.filled_record import filled_record, only, string_fields, strings, with_strings
@@ -28,6 +30,10 @@ assert _READER.linkify is not None
 _READER.linkify.add("//", None)  # GitHub links no address that begins like this
 _OUR_HTML = re.compile(r"(<details><summary>[^<>]*</summary>|</details>)\n?")
 _COMMENT = "<!-- -->"
+_EXPLAINED = re.compile(
+    rf"\[({'|'.join(sorted(EXPLAINED, key=len, reverse=True))})\]\({re.escape(TROUBLESHOOTING)}#\1\)"
+)
+"""Our links: to headings that we know."""
 _LIVE = re.compile(r"@(?!<!-- -->)\w|(?<!&)#(?!<!-- -->)\d|\bgh-\d|(?<!\w)www\.|://", re.IGNORECASE)
 ALL_HOSTILE = (
     *HOSTILE,
@@ -59,7 +65,7 @@ def _numbered(*texts: str) -> Record:
 def _structure(markdown: str) -> Counter[str]:
     """How many of each kind of block and of markup a reader sees; AssertionError for what is not ours."""
     found: Counter[str] = Counter()
-    for token in _READER.parse(markdown):
+    for token in _READER.parse(_EXPLAINED.sub("", markdown)):
         if token.type == "html_block":
             assert _OUR_HTML.fullmatch(token.content.replace(_COMMENT, "")), token.content
         found[f"{token.type} {token.tag}"] += 1
@@ -74,7 +80,7 @@ def _structure(markdown: str) -> Counter[str]:
 
 def _check(markdown: str, harmless: str) -> None:
     assert _structure(markdown) == _structure(harmless)
-    outside = re.sub(r"(?ms)^(`{3,})text\n.*?\n\1$", "CODE", markdown)
+    outside = re.sub(r"(?ms)^(`{3,})text\n.*?\n\1$", "CODE", _EXPLAINED.sub("", markdown))
     assert not _LIVE.search(outside)
     assert all(character == "\n" or character.isprintable() for character in markdown)
     assert not [line for line in markdown.split("\n") if line.startswith("::") or "##[" in line]

@@ -61,8 +61,8 @@ def test_coverage_intervals_bounds_and_flips_are_details() -> None:
         "size": ("3 MiB (-25%)",),
         "drop": ("0.4 pp (< 1.2)",),
         "flips": ("22 / 1000",),
-        "latency": ("7.1 ms -> 5 ms",),
-        "speedup": ("1.42x [1.36, 1.5]",),  # 10 segments without spread: -4.1% and +5.7%
+        "latency": ("7.1 -> 5.0 ms",),
+        "speedup": ("1.42x [1.36, 1.50]",),  # 10 segments without spread: -4.1% and +5.7%
     }
     assert legend(blocks(told)[0]) == "in brackets: the change from the original; drop: with its 95% bound"
 
@@ -241,10 +241,10 @@ def test_a_case_that_was_measured_keeps_its_figures_whatever_was_wrong_later(sta
     ("pairs", "timed_limits", "shown"),
     [
         (3, 1, "0.8x"),
-        (4, 1, "0.8x [0.691, 0.984]"),  # one segment: error 5.59%; t of 6 freedoms at 0.98 and 0.995: 2.612 and 3.707
-        (200, 1, "0.8x [0.767, 0.845]"),  # ten: error 1.871%; t of 15 freedoms: 2.249 and 2.947
-        (200, 10, "0.8x [0.767, 0.863]"),  # the risk of a false FAIL is shared among ten: t at 0.9995 is 4.073
-        (2000, 1, "0.8x [0.79, 0.813]"),  # a hundred: error 0.610%; t of 105 freedoms: 2.079 and 2.623
+        (4, 1, "0.800x [0.691, 0.984]"),  # one segment: error 5.59%; t of 6 freedoms at 0.98 and 0.995: 2.612 and 3.707
+        (200, 1, "0.800x [0.767, 0.845]"),  # ten: error 1.871%; t of 15 freedoms: 2.249 and 2.947
+        (200, 10, "0.800x [0.767, 0.863]"),  # the risk of a false FAIL is shared among ten: t at 0.9995 is 4.073
+        (2000, 1, "0.800x [0.790, 0.813]"),  # a hundred: error 0.610%; t of 105 freedoms: 2.079 and 2.623
     ],
 )
 def test_the_interval_is_that_of_the_segments_and_too_few_pairs_have_none(
@@ -265,7 +265,7 @@ def test_the_originals_latency_stands_with_each_comparison() -> None:
     told = record(
         case("a", timing=timing(reference_ns=4_000_000)), case("b", timing=timing(reference_ns=3_000_000)), case("c")
     )
-    assert details(told)["latency"] == ("4 ms -> 5 ms", "3 ms -> 5 ms", "-")
+    assert details(told)["latency"] == ("4 -> 5 ms", "3 -> 5 ms", "-")
     bound = limit("max_latency", 0.01, "10 ms")
     limited = [replace(each, verdicts=(verdict(bound, "pass", 0.005),)) for each in told.cases[:2]]
     assert table(record(*limited, told.cases[2]))["latency"] == ("", "4 -> 5 of 10 ms", "3 -> 5 of 10 ms", "-")

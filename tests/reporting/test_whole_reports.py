@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from pytest_modelopt.cli.judged_records import read_judged
+from pytest_modelopt.reporting import page as html
+from pytest_modelopt.reporting.addresses import TROUBLESHOOTING
 from pytest_modelopt.reporting.markdown import render
+from pytest_modelopt.reporting.sentences import EXPLAINED
 from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.run_outcome import record_is_red
 from tests.reporting.whole_reports import FOLDER, REPORTS
@@ -37,3 +41,7 @@ def test_what_is_broken_by_how_much_and_what_to_do_stand_above_the_tables(path: 
     assert bool(red) == record_is_red(record)
     for index in red:
         assert any(text.startswith("     ") for text in above[index + 1 :]), "a thing to do"
+    links = re.findall(rf"\[([a-z0-9-]+)\]\({re.escape(TROUBLESHOOTING)}#\1\)", markdown)
+    assert bool(links) == bool(red)
+    assert set(links) <= EXPLAINED
+    assert html.render(record).count(f'<a href="{TROUBLESHOOTING}#') == len(red)

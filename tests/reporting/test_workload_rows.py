@@ -50,7 +50,7 @@ def test_each_point_has_a_row_of_each_variant_in_one_table() -> None:
         "accuracy on 360 examples; memory and latency of batch 1 (1x3x8, 1), 1 thread @ online; batch 32 (32x3x8, 32), "
         "2 threads @ night"
     )
-    assert details(told)["latency"][1] == "4 ms -> 5 ms (6400/s)"
+    assert details(told)["latency"][1] == "4 -> 5 ms (6400/s)"
     assert "latency: with examples a second of the variant" in legend(block)
 
 

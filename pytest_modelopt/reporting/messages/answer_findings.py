@@ -85,6 +85,10 @@ def _churn(case: MeasuredCase, found: Parameters) -> str:
     )
 
 
+_KEEP_QUANTIZED = "leave the layer that makes them in floating point, or calibrate on other examples"
+_KEEP = "leave the layer that makes them as it is (`keep=`), or take a milder setting of the recipe"
+
+
 def _scores_flattened(case: MeasuredCase, found: Parameters) -> str:
     values, texts = found["values"], []
     if "few values" in found["signs"]:
@@ -104,13 +108,20 @@ def _scores_flattened(case: MeasuredCase, found: Parameters) -> str:
         )
     return (
         f"the variant's scores {' and '.join(texts)}: thresholds, ranks and confidences that are taken from them no "
-        "longer mean what they did; leave the layer that makes them in floating point, or calibrate on other examples"
+        f"longer mean what they did; {_KEEP_QUANTIZED if found.get('is_quantized', True) else _KEEP}"
     )
 
 
 def _untrained(case: MeasuredCase, found: Parameters) -> str:
+    recipes = enumerated(found["recipes"])
+    if not found.get("takes_finetune", True):
+        return (
+            f"nothing was trained after {recipes}, which takes no `finetune`: set fewer weights to zero, or let your "
+            "own training do it and gate its model as a candidate; prune-structured trains what is left, by "
+            "`finetune=package.module:function`"
+        )
     return (
-        f"nothing was trained after {enumerated(found['recipes'])}: train what is left, by "
+        f"nothing was trained after {recipes}: train what is left, by "
         "`finetune=package.module:function` in the recipe (called with the model and batches of `calibration`), or "
         "take a milder setting of the recipe"
     )

@@ -6,7 +6,7 @@ import shlex
 
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.results.case import ORIGINAL, Case
-from pytest_modelopt.results.verdicts import Figure, Limit, Verdict
+from pytest_modelopt.results.verdicts import Figure, Verdict
 
 _CHEAPER: dict[Figure, str] = {
     "memory": "a smaller peak",
@@ -32,14 +32,14 @@ def after_verdict(case: Case, verdict: Verdict) -> str:
     if verdict.outcome == "inconclusive":
         return ""
     if verdict.outcome == "not measured" or limit.name not in LIMITS:
-        return f"give it what it lacks, or take the limit away ({_place(limit)})"
+        return "give it what it lacks, or take the limit away"
     kind = LIMITS[limit.name]
     if kind.against == "base":
         return (
             f"look for it in what changed since {case.base.name if case.base else 'the base'}; where it is meant, "
-            f"waive it or state another limit ({_place(limit)})"
+            "waive it or state another limit"
         )
-    accept = f"where this is good enough, state another limit ({_place(limit)})"
+    accept = "where this is good enough, state another limit"
     if case.recipe == ORIGINAL:
         return f"change the model itself; {accept}"
     if case.variant is not None and case.variant.provenance is not None:
@@ -66,7 +66,3 @@ def _other_recipe(case: Case, figure: Figure) -> str:
     if figure == "coverage":
         return "take a recipe that changes the layers that were left alone"
     return f"look for a recipe with {_CHEAPER.get(figure, 'a better figure')}: {explore}"
-
-
-def _place(limit: Limit) -> str:
-    return f"{limit.file}:{limit.line}"

@@ -45,7 +45,7 @@ def render(record: Record) -> str:
         "report.html",
         title=f"{TITLE}: {run.headline}",
         headline=run.headline,
-        tone="bad" if run.is_red else "good" if run.word == "passed" else "unsure",
+        tone="bad" if run.is_red else "good" if run.headline == "passed" else "unsure",
         counted=counted(record),
         base=_base(record),
         of_run=[item for item in told if item.severity != "info"],

@@ -8,18 +8,20 @@ from typing import Literal
 
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.derived import Derived
-from pytest_modelopt.limits.latency import latencies_s
 from pytest_modelopt.limits.slices import slice_rows, worst_first
 from pytest_modelopt.reporting.changed_answers import Columns, counts, counts_right
-from pytest_modelopt.reporting.item import Item
-from pytest_modelopt.reporting.messages.figures import format_drop, in_points
+from pytest_modelopt.reporting.columns import Shown, alike
+from pytest_modelopt.reporting.item import Item, each_once
+from pytest_modelopt.reporting.messages.figures import in_points
 from pytest_modelopt.reporting.messages.findings import format_finding
 from pytest_modelopt.reporting.messages.slices import slice_title
 from pytest_modelopt.reporting.names import case_name, on_machine, sides
 from pytest_modelopt.reporting.page.charts import Chart
 from pytest_modelopt.reporting.page.limit_chart import limit_chart
 from pytest_modelopt.reporting.page.pairs_chart import pairs_chart
-from pytest_modelopt.reporting.samples import Sample, alone
+from pytest_modelopt.reporting.page.uniform import both, moved, uniform
+from pytest_modelopt.reporting.samples import Sample
+from pytest_modelopt.reporting.sentences import told_findings
 from pytest_modelopt.results.case import ORIGINAL, Case
 from pytest_modelopt.results.figures import format_bytes, format_count, format_percentage
 from pytest_modelopt.results.outcome import CaseOutcome, case_outcome, unjudged_limits, warnings
@@ -75,7 +77,8 @@ class CaseView:
     outcome: str
     tone: Tone
     sides: tuple[str, str]
-    items: tuple[Item, ...]
+    items: tuple[tuple[Item, list[str]], ...]
+    """With what stands below each."""
     why: tuple[str, ...]
     findings: tuple[str, ...]
     """Those that no item tells."""
@@ -102,7 +105,7 @@ def _in_words(case: Case, outcome: CaseOutcome) -> str:
     waived = sum(verdict.outcome == "waived" for verdict in case.verdicts)
     if outcome == "pass" and waived:
         return f"pass, {waived} waived"
-    return "FAIL" if outcome == "fail" else outcome
+    return outcome.upper() if outcome in ("fail", "error") else outcome
 
 
 def case_view(
@@ -111,7 +114,7 @@ def case_view(
     """`items`: what is to say about it; `figures`: its samples by the name of their family."""
     outcome = case_outcome(case, record.strict)
     told = {line for item in items for line in (*item.told_below, *item.why)}
-    findings = dict.fromkeys(format_finding(case, each) for each in case.findings)
+    findings = dict.fromkeys(format_finding(case, each) for each in told_findings(case))
     return CaseView(
         case=case,
         name=f"{case_name(case)}{on_machine(record, case)}",
@@ -119,7 +122,7 @@ def case_view(
         outcome=_in_words(case, outcome),
         tone=tone_of(outcome),
         sides=sides(case),
-        items=tuple(items),
+        items=tuple(each_once(items, lambda item: (*item.told_below, *item.changed))),
         why=tuple(dict.fromkeys(line for item in items for line in item.why)),
         findings=tuple(each for each in findings if each not in told and not any(each in item.text for item in items)),
         limits=(
@@ -171,18 +174,16 @@ def _limit(case: Case, verdict: Verdict) -> LimitView:
 
 
 def _figure(case: Case, sample: Sample) -> Figure:
-    """What it was at the other side, where that has one by itself or a latency."""
-    name = sample.family.name
-    figures = Derived(case)
-    before = alone(case, case.reference).get(name) if case.reference is not None else None
-    if name == "latency_seconds" and figures.timing is not None:
-        before = latencies_s(figures.timing)[0]
-    return Figure(
-        sample.family.title,
-        "" if before is None else sample.family.form(case, before),
-        sample.text,
-        change_of(case, name),
-    )
+    """With what it was at the other side, where that has one by itself or a latency."""
+    family = moved(sample)
+    if family is None:
+        sides: tuple[float | None, float | None] = (both(case, sample.family)[0], sample.value)
+        change = change_of(case, sample.family.name)
+    else:
+        sides, change = both(case, family), sample.text
+    shown = family or sample.family
+    texts = uniform(shown, [sample], [None if each is None else Shown(each) for each in sides])
+    return Figure(shown.title, texts[0], texts[1], change)
 
 
 def change_of(case: Case, name: str) -> str:
@@ -219,18 +220,25 @@ def _layers(case: Case) -> Columns | None:
     if case.coverage is None:
         return None
     ordered = sorted(case.coverage.layers, key=lambda layer: -layer.weight_bytes)
+    weights = alike([layer.weight_bytes for layer in ordered], "bytes")
+    changed = alike([_share(layer.changed_bytes, layer.weight_bytes) for layer in ordered], "percentage")
+    worked = alike([_share(each.changed_multiply_adds, each.multiply_adds) for each in ordered], "percentage")
     rows = [
         (
             layer.name,
             layer.type,
-            format_bytes(layer.weight_bytes),
-            format_percentage(layer.changed_bytes / layer.weight_bytes) if layer.weight_bytes else "-",
+            weight,
+            share,
             f"{layer.multiply_adds:,}" if layer.multiply_adds else "-",
-            format_percentage(layer.changed_multiply_adds / layer.multiply_adds) if layer.multiply_adds else "-",
+            by_changed,
         )
-        for layer in ordered
+        for layer, weight, share, by_changed in zip(ordered, weights, changed, worked, strict=True)
     ]
     return _table(("layer", "class", "weights", "changed", "multiply-adds", "by changed weights"), rows)
+
+
+def _share(part: int | None, whole: int | None) -> float | None:
+    return part / whole if whole and part is not None else None
 
 
 def _steps(case: Case) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
@@ -270,13 +278,14 @@ def _slices(case: Case) -> Columns | None:
     rows = slice_rows(case.slices)
     counted = counts_right(case) and case.slices.right_to_wrong is not None
     ordered = [*worst_first(rows), *(row for row in rows if row.drop is None)]
+    drops = [None if row.drop is None else float(row.drop) for row in ordered]
     told = [
         (
             slice_title(case.slices, row.name),
             f"{row.examples:,}",
             *((f"{row.lost:,}", f"{row.won:,}") if counted and row.lost is not None and row.won is not None else ()),
-            "-" if row.drop is None else format_drop(case, float(row.drop)),
+            drop,
         )
-        for row in ordered
+        for row, drop in zip(ordered, alike(drops, "points", in_points=in_points(case, None)), strict=True)
     ]
     return _table(("slice", "examples", *(("right to wrong", "wrong to right") if counted else ()), "drop"), told)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_modelopt.limits.front import Found, dominates, drop_found, figure, speed_found
-from pytest_modelopt.reporting.cells import drop_cell
+from pytest_modelopt.reporting.cells import drop_cells, interval_cells
+from pytest_modelopt.reporting.columns import alike
 from pytest_modelopt.reporting.names import machine_title
 from pytest_modelopt.reporting.page.charts import Chart, Scale, Shape, Word, dot, line, scale, whisker
 from pytest_modelopt.results.case import ORIGINAL, Case
@@ -32,13 +33,8 @@ class Point:
     drop: Found | None
     is_front: bool
     """Whether it keeps its limits, and no other one that does is for certain no worse in all and better in one."""
-
-    @property
-    def cells(self) -> tuple[str, str, str]:
-        """Memory, speed and drop in words."""
-        speed = "-" if self.speed is None else f"{format_factor(self.speed.at)} {_ends(self.speed)}"
-        drop = "-" if self.drop is None else drop_cell(self.case, self.drop.at)
-        return format_percentage(self.memory.at), speed, drop
+    cells: tuple[str, str, str] = ("", "", "")
+    """Memory, speed and drop in words."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,13 @@ def _points(record: Record, cases: Sequence[Case], anchors: Mapping[int, str]) -
         is_front = any(case is each for each in kept) and not any(dominates(each, case) for each in kept)
         share = Found(memory.middle, memory.low, memory.high)
         points.append(Point(case, anchors[id(case)], share, speed_found(case), drop_found(case), is_front))
-    return sorted(points, key=lambda point: point.memory.at)
+    points.sort(key=lambda point: point.memory.at)
+    columns = (
+        alike([each.memory.at for each in points], "percentage"),
+        interval_cells([each.speed for each in points]),
+        drop_cells([each.case for each in points]),
+    )
+    return [replace(each, cells=cells) for each, cells in zip(points, zip(*columns, strict=True), strict=True)]
 
 
 def _chart(points: Sequence[Point]) -> Chart | None:
@@ -138,7 +140,3 @@ def _panel(
         title = f"{point.case.row}: {memory} of the memory, {speed}, drop {drop}"
         shapes.append(Shape(kind, dot(at, middle), title))
         words.append(Word(at + 7, middle - 6, str(number)))
-
-
-def _ends(found: Found) -> str:
-    return f"[{format_factor(found.low)}, {format_factor(found.high)}]"

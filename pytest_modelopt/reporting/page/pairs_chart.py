@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from pytest_modelopt.limits.latency import latencies_s
+from pytest_modelopt.reporting.columns import alike
 from pytest_modelopt.reporting.page.charts import Chart, Scale, Shape, Word, box, dots, line, scale
 from pytest_modelopt.results.figures import format_count, format_time
 from pytest_modelopt.results.timed_pairs import TimedPair, Timing
@@ -32,14 +33,10 @@ def pairs_chart(timing: Timing, sides: tuple[str, str], *, with_figures: bool) -
         return None
     shapes = list(_launches(pairs, x))
     words: list[Word] = []
-    for tick in y.ticks():
+    for tick, text in _ticks(y.ticks()):
         shapes.append(Shape("grid", line(_LEFT, y.at(tick), _RIGHT, y.at(tick))))
-        words.append(Word(_LEFT - 6, y.at(tick) + 4, format_time(tick), "end"))
-    words += [
-        Word(x.at(tick), _BOTTOM + 18, format_time(tick) if tick else "0 s", "middle")
-        for tick in x.ticks(8)
-        if tick >= 0
-    ]
+        words.append(Word(_LEFT - 6, y.at(tick) + 4, text, "end"))
+    words += [Word(x.at(tick), _BOTTOM + 18, text, "middle") for tick, text in _ticks(x.ticks(8))]
     for kind in ("reference", "variant"):
         points = ((x.at(pair.at_ms / 1000), y.at(getattr(pair, f"{kind}_ns") * 1e-9)) for pair in pairs)
         shapes.append(Shape(f"dots {kind}", dots(points)))
@@ -53,6 +50,12 @@ def pairs_chart(timing: Timing, sides: tuple[str, str], *, with_figures: bool) -
     return Chart(
         f"One call of either side over the time of measuring: {told}", _WIDTH, _HEIGHT, (*shapes,), (*words,)
     ), told
+
+
+def _ticks(times_s: Sequence[float]) -> Iterator[tuple[float, str]]:
+    """Those that are times, each with its text."""
+    times = [time for time in times_s if time >= 0]
+    yield from zip(times, alike(times, "time"), strict=True)
 
 
 def _launches(pairs: tuple[TimedPair, ...], x: Scale) -> Iterator[Shape]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.reporting.columns import Mark, Shown
 from pytest_modelopt.reporting.page.case_view import CaseView, Tone, change_of
+from pytest_modelopt.reporting.page.uniform import both, moved, uniform
 from pytest_modelopt.reporting.samples import Family, Sample
 
 _ALWAYS = (
@@ -14,6 +15,7 @@ _ALWAYS = (
     *("memory_growth_ratio", "size_growth_ratio", "slowdown_ratio", "loss", "changed_answers"),
 )
 """Further figures have a column where a limit bounds them."""
+_MARKS: dict[Tone, Mark] = {"bad": "✗", "unsure": "!", "good": "", "plain": ""}
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Cell:
     value: float | None = None
     """By which rows are sorted."""
     more: str = ""
-    """How it changed, and the bound: '-65%, at most 3 MiB'."""
+    """How it changed: '-65%', '134 -> 150 KiB'."""
     tone: Tone = "plain"
 
 
@@ -49,7 +51,7 @@ def table(
     figures: Mapping[int, Mapping[str, Sample]],
     originals: Sequence[Sequence[Sample]],
 ) -> Table | None:
-    """The rows of each model together, the original first; None where there is no case.
+    """The rows of each model together, the original first, in columns of one unit; None where there is no case.
 
     `figures`: of each case, by its id and the name of the family; `originals`: samples of models by themselves.
     """
@@ -64,13 +66,15 @@ def table(
         if sample.family.name in _ALWAYS or sample.verdict is not None
     }
     ordered = sorted(families.values(), key=lambda each: _ALWAYS.index(each.name) if each.name in _ALWAYS else 99)
+    columns = [_column(family, [of.get(family.name) for of in found]) for family in ordered]
+    cells = dict(zip(map(id, found), zip(*columns, strict=True), strict=True)) if columns else {}
     rows: dict[str, list[TableRow]] = {view.case.model: [] for view in views}  # in the order of the models
-    for of in originals:
-        row = TableRow(of[0].name, "", "", "plain", _cells(ordered, _by_name(of)))
+    for of, named in zip(originals, found[len(views) :], strict=True):
+        row = TableRow(of[0].name, "", "", "plain", cells.get(id(named), ()))
         rows.setdefault(of[0].case.model, []).append(row)
-    for view in views:
-        cells = _cells(ordered, figures[id(view.case)])
-        rows[view.case.model].append(TableRow(view.name, view.anchor, view.outcome, view.tone, cells))
+    for view, named in zip(views, found, strict=False):
+        row = TableRow(view.name, view.anchor, view.outcome, view.tone, cells.get(id(named), ()))
+        rows[view.case.model].append(row)
     headers = tuple(each.title for each in ordered)
     return Table(title, headers, tuple(row for of in rows.values() for row in of)) if views else None
 
@@ -79,18 +83,32 @@ def _by_name(samples: Sequence[Sample]) -> dict[str, Sample]:
     return {sample.family.name: sample for sample in samples}
 
 
-def _cells(families: Sequence[Family], of: Mapping[str, Sample]) -> tuple[Cell, ...]:
-    return tuple(_cell(of.get(family.name)) for family in families)
+def _column(family: Family, of: Sequence[Sample | None]) -> list[Cell]:
+    known = [sample for sample in of if sample is not None]
+    bounded = [None if sample is None or sample.verdict is None else sample.verdict for sample in of]
+    tones: list[Tone] = [
+        "plain" if each is None else "good" if each.outcome == "pass" else "bad" if each.is_red else "unsure"
+        for each in bounded
+    ]
+    limits = [None if each is None else each.limit.value for each in bounded]
+    shown = [
+        Shown(None if sample is None else sample.value, limit=limit, mark=_MARKS[tone])
+        for sample, limit, tone in zip(of, limits, tones, strict=True)
+    ]
+    texts = uniform(family, known, shown)
+    changes = _changes(known)
+    return [
+        Cell(text) if sample is None else Cell(text, sample.value, changes.get(id(sample), ""), tone)
+        for sample, text, tone in zip(of, texts, tones, strict=True)
+    ]
 
 
-def _cell(sample: Sample | None) -> Cell:
-    if sample is None:
-        return Cell("-")
-    verdict = sample.verdict
-    change = change_of(sample.case, sample.family.name) if sample.is_of_variant else ""
-    if verdict is None:
-        return Cell(sample.text, sample.value, change)
-    limit = verdict.limit
-    sign = "≤" if LIMITS[limit.name].bounds_from_above(sample.case) else "≥"
-    tone: Tone = "good" if verdict.outcome == "pass" else "bad" if verdict.is_red else "unsure"
-    return Cell(sample.text, sample.value, ", ".join(filter(None, (change, f"{sign} {limit.text}"))), tone)
+def _changes(of: Sequence[Sample]) -> dict[int, str]:
+    """How the figures of a column changed, by the id of the sample."""
+    family = moved(of[0])
+    if family is None:
+        told = [change_of(each.case, each.family.name) if each.is_of_variant else "" for each in of]
+    else:
+        sides = [both(each.case, family) for each in of]
+        told = uniform(family, of, [None if None in pair else Shown(pair[1], pair[0]) for pair in sides])
+    return {id(each): text for each, text in zip(of, told, strict=True)}

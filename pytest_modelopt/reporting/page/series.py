@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.front import Found
+from pytest_modelopt.reporting.columns import Shown
 from pytest_modelopt.reporting.names import short_revision
 from pytest_modelopt.reporting.page.case_view import Tone
 from pytest_modelopt.reporting.page.charts import Chart, Scale, Shape, Word, dot, joined, line, scale, whisker
+from pytest_modelopt.reporting.page.uniform import uniform
 from pytest_modelopt.reporting.samples import Sample, samples
+from pytest_modelopt.results.metric import is_share
 from pytest_modelopt.results.record import Environment, Record
 
 _WIDTH, _HEIGHT = 720, 190
@@ -29,6 +32,9 @@ class Moment:
     machine: str
     sample: Sample
     tone: Tone
+    text: str = ""
+    """The figure, in the unit of all moments."""
+    interval: str = ""
 
     @property
     def bound(self) -> str:
@@ -38,12 +44,6 @@ class Moment:
             return ""
         word = "at most" if LIMITS[verdict.limit.name].bounds_from_above(self.sample.case) else "at least"
         return f"{verdict.limit.name} {word} {verdict.limit.text}, {verdict.outcome}"
-
-    @property
-    def interval(self) -> str:
-        ends = self.sample.low, self.sample.high
-        form, case = self.sample.family.form, self.sample.case
-        return " to ".join("no bound" if end is None else form(case, end) for end in ends) if any(ends) else ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,18 @@ def _machine(environment: Environment | None) -> str:
 
 
 def _series(records: Sequence[Record], moments: Sequence[Moment]) -> Series:
-    return Series(moments[0].sample.family.title, tuple(moments), _chart(records, moments))
+    of = [each.sample for each in moments]
+    figures = [None if each is None else Shown(each) for one in of for each in (one.value, one.low, one.high)]
+    texts = uniform(of[0].family, of, figures)
+    told = [
+        replace(each, text=texts[3 * number], interval=_interval(*texts[3 * number + 1 : 3 * number + 3]))
+        for number, each in enumerate(moments)
+    ]
+    return Series(of[0].family.title, tuple(told), _chart(records, told))
+
+
+def _interval(low: str, high: str) -> str:
+    return f"{low or 'no bound'} to {high or 'no bound'}" if low or high else ""
 
 
 def _chart(records: Sequence[Record], moments: Sequence[Moment]) -> Chart | None:
@@ -114,9 +125,10 @@ def _chart(records: Sequence[Record], moments: Sequence[Moment]) -> Chart | None
     shapes: list[Shape] = []
     words = _dates(records, x)
     first = moments[0].sample
-    for tick in y.ticks(are_bytes=first.family.unit == "bytes"):
+    ticks = [tick for tick in y.ticks(are_bytes=first.family.unit == "bytes") if _is_possible(first, tick, figures)]
+    for tick, text in zip(ticks, uniform(first.family, [first], list(map(Shown, ticks))), strict=True):
         shapes.append(Shape("grid", line(_LEFT, y.at(tick), _RIGHT, y.at(tick))))
-        words.append(Word(_LEFT - 6, y.at(tick) + 4, first.family.form(first.case, tick), "end"))
+        words.append(Word(_LEFT - 6, y.at(tick) + 4, text, "end"))
     for place, bound in bounds:
         shapes.append(Shape("bound", line(x.at(place - 0.5), y.at(bound), x.at(place + 0.5), y.at(bound))))
     points = [(x.at(each.place), y.at(each.sample.value)) for each in moments]
@@ -127,18 +139,28 @@ def _chart(records: Sequence[Record], moments: Sequence[Moment]) -> Chart | None
         if interval := whisker(x, y, each.place, Found(of.value, low, high)):
             shapes.append(Shape("interval", interval))
         kind = {"bad": "dot broken", "unsure": "dot unsure"}.get(each.tone, "dot")
-        title = ", ".join(filter(None, (each.when, each.revision, of.text, each.bound)))
+        title = ", ".join(filter(None, (each.when, each.revision, each.text, each.bound)))
         shapes.append(Shape(kind, dot(*point), title))
-    label = f"{first.family.title} of {first.name} over {len(moments)} records, {first.text} in the first and "
-    return Chart(f"{label}{moments[-1].sample.text} in the last", _WIDTH, _HEIGHT, tuple(shapes), tuple(words))
+    label = f"{first.family.title} of {first.name} over {len(moments)} records, {moments[0].text} in the first and "
+    return Chart(f"{label}{moments[-1].text} in the last", _WIDTH, _HEIGHT, tuple(shapes), tuple(words))
+
+
+def _is_possible(of: Sample, tick: float, figures: Sequence[float]) -> bool:
+    """Whether such a figure can be: a scale has room beyond what was measured, and nothing has minus one byte."""
+    if tick < 0 <= min(figures):
+        return False
+    if of.family.column is None:
+        return tick == round(tick)
+    return of.family.name != "score" or not is_share(of.case.metric) or tick <= 1
 
 
 def _dates(records: Sequence[Record], x: Scale) -> list[Word]:
-    """The days of some of the records, and where it is known the revision below."""
+    """The days of some of the records, of one day the times, and where it is known the revision below."""
     every = -(-len(records) // _MOST_DATES)
+    told = slice(11, 16) if len(records) > 1 and len({each.started[:10] for each in records}) == 1 else slice(10)
     words = []
     for place in range(0, len(records), every):
-        words.append(Word(x.at(place), _BOTTOM + 15, records[place].started[:10], "middle"))
+        words.append(Word(x.at(place), _BOTTOM + 15, records[place].started[told], "middle"))
         if revision := revision_of(records[place]):
             words.append(Word(x.at(place), _BOTTOM + 28, revision[:12], "middle"))
     return words
