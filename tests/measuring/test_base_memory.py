@@ -15,7 +15,7 @@ NOTICES = '''
 import torch
 from pathlib import Path
 from torch import nn
-from pytest_modelopt.measuring.worker import opened_files
+from pytest_modelopt.measuring.worker.watches import opened_files
 
 def note(where):
     """Whether this process notes the files that it opens, of which this is one."""

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_modelopt.measuring.worker import content_digest as of_content
-from pytest_modelopt.measuring.worker.content_digest import content_digest
+from pytest_modelopt.measuring.worker.files import content_digest as of_content
+from pytest_modelopt.measuring.worker.files.content_digest import content_digest
 from pytest_modelopt.optimizing.apply import optimize
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context

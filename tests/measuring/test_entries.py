@@ -17,10 +17,10 @@ from torch.nn.utils.rnn import pack_sequence
 from transformers.utils import ModelOutput
 
 from pytest_modelopt.measuring.protocol import VariantError
+from pytest_modelopt.measuring.worker.calls.structure import own, tensors_in, texts_in
 from pytest_modelopt.measuring.worker.metrics.entries import joined, pick
 from pytest_modelopt.measuring.worker.metrics.functions import PerExample, WholeSet
 from pytest_modelopt.measuring.worker.metrics.scored_outputs import Prepared
-from pytest_modelopt.measuring.worker.structure import own, tensors_in, texts_in
 from tests.measuring.answering import answer
 
 NAMES = ["cat", "dog", "cow", "hen"]

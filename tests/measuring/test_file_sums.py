@@ -17,7 +17,7 @@ from openvino import opset13
 
 from pytest_modelopt.config.candidate_schema import parse_sha256
 from pytest_modelopt.measuring.protocol import VariantError
-from pytest_modelopt.measuring.worker.program_files import Made, load_file
+from pytest_modelopt.measuring.worker.files.program_files import Made, load_file
 from pytest_modelopt.optimizing.runtimes.program_file_module import ITS_OWN
 from pytest_modelopt.results.source import ProgramSource
 

@@ -17,9 +17,9 @@ from pytest_modelopt.measuring.controller.answer_comparison import compare_token
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.measuring.worker.answers.generation_answers import Forced
 from pytest_modelopt.measuring.worker.bench import Bench
-from pytest_modelopt.measuring.worker.generation import Step, TimedDecode
-from pytest_modelopt.measuring.worker.generation_answers import Forced
+from pytest_modelopt.measuring.worker.calls.generation import Step, TimedDecode
 from pytest_modelopt.measuring.worker.memory.tensor_meter import call_peak_bytes
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.runtimes.exported_step_module import ExportedStep

@@ -19,9 +19,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pytest_modelopt.measuring.worker import quality
-from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
-from pytest_modelopt.measuring.worker.latency import Stopwatch, host_clock
+from pytest_modelopt.measuring.worker.answers import quality
+from pytest_modelopt.measuring.worker.calls.given_inputs import Given, TimedCall
+from pytest_modelopt.measuring.worker.calls.latency import Stopwatch, host_clock
 from pytest_modelopt.optimizing.calling import Inputs, call, call_on, fresh
 
 WAYS: dict[str, Callable[[Tensor], object]] = {

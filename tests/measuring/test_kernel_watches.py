@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.measuring.worker import kernel_watches
-from pytest_modelopt.measuring.worker.kernel_watches import FoldersOfProject
+from pytest_modelopt.measuring.worker.watches import kernel_watches
+from pytest_modelopt.measuring.worker.watches.kernel_watches import FoldersOfProject
 
 
 def open_in_c(*files: Path) -> None:

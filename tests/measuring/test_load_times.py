@@ -18,7 +18,7 @@ from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.controller.worker_context import Measured, WorkerContext
 from pytest_modelopt.measuring.protocol import FirstAnswer, Sample
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.memory.process_memory import import_libraries
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.plugin.progress import Silent

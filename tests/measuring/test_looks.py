@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.measuring.worker.answers.looks import NotDrawn, drawn
 from pytest_modelopt.measuring.worker.bench import Bench
-from pytest_modelopt.measuring.worker.looks import NotDrawn, drawn
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
 from pytest_modelopt.results.metric import MetricSpec
 

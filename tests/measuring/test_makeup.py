@@ -13,7 +13,7 @@ from torch import nn
 
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.variant import Variant, environment_now
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.memory.file_makeup import makeup
 from pytest_modelopt.measuring.worker.memory.tensor_meter import call_peak_bytes
 from pytest_modelopt.optimizing.expression import parse

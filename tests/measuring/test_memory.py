@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from pytest_modelopt.measuring.worker.files.size import saved_bytes
 from pytest_modelopt.measuring.worker.memory.tensor_meter import Unaccounted, call_peak_bytes, weights_bytes
-from pytest_modelopt.measuring.worker.size import saved_bytes
 from pytest_modelopt.optimizing.apply import optimize
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context

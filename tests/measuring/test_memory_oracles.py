@@ -13,7 +13,7 @@ from torch import nn
 
 from pytest_modelopt.measuring.controller.process import Worker
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.memory.tensor_meter import call_peak_bytes, weights_bytes
 from pytest_modelopt.optimizing.apply import optimize
 from pytest_modelopt.optimizing.expression import parse

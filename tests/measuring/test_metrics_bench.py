@@ -12,8 +12,8 @@ import torch
 
 from pytest_modelopt.measuring.controller.worker_context import Measured, StepLimits, WorkerContext
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.bench import Bench
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.results.answers import Interval

@@ -20,7 +20,7 @@ from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.controller.worker_context import Measured, WorkerContext
 from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.memory.process_memory import load_saved
 from pytest_modelopt.measuring.worker.memory.tensor_meter import ForeignRuntime, weights_bytes
 from pytest_modelopt.optimizing.expression import Expression, parse

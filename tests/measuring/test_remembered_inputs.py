@@ -16,9 +16,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
-from pytest_modelopt.measuring.worker.latency import Stopwatch, host_clock
-from pytest_modelopt.measuring.worker.remembered_inputs import knows_content, remembers
+from pytest_modelopt.measuring.worker.calls.given_inputs import Given, TimedCall
+from pytest_modelopt.measuring.worker.calls.latency import Stopwatch, host_clock
+from pytest_modelopt.measuring.worker.calls.remembered_inputs import knows_content, remembers
 from pytest_modelopt.optimizing.calling import Inputs, call_on, places_of_calls
 
 
@@ -147,7 +147,7 @@ def test_a_model_that_knows_its_inputs_again_works_in_every_timed_call(
     assert model.worked == model.calls > 0
 
 
-GIVEN = "pytest_modelopt.measuring.worker.given_inputs"
+GIVEN = "pytest_modelopt.measuring.worker.calls.given_inputs"
 
 
 @pytest.mark.parametrize("way", ["id", "address"])

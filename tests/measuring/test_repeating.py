@@ -13,10 +13,10 @@ from torch import nn
 
 from pytest_modelopt.measuring.protocol import Answers, VariantError
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import repeating
+from pytest_modelopt.measuring.worker.answers import repeating
+from pytest_modelopt.measuring.worker.answers.quality import sample
+from pytest_modelopt.measuring.worker.answers.repeating import KeptAnswer
 from pytest_modelopt.measuring.worker.bench import Bench
-from pytest_modelopt.measuring.worker.quality import sample
-from pytest_modelopt.measuring.worker.repeating import KeptAnswer
 from pytest_modelopt.results.metric import MetricSpec
 
 SOURCE = """

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pytest_modelopt.measuring.protocol import Sample
-from pytest_modelopt.measuring.worker.quality import SAMPLED, sample
+from pytest_modelopt.measuring.worker.answers.quality import SAMPLED, sample
 from pytest_modelopt.optimizing.quantization import torch_ao
 
 BASE = Sample("float32(3,)", array("d", [1.0, -100.0, 0.0]))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measuring.carried_objects import carry
-from pytest_modelopt.measuring.worker.size import load, save, saved_bytes, what_is_not_saved
+from pytest_modelopt.measuring.worker.files.size import load, save, saved_bytes, what_is_not_saved
 
 COMPILED: list[int] = []
 

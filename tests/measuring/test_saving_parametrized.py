@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.utils._pytree import tree_leaves
 
 from pytest_modelopt.measuring.carried_objects import carry
-from pytest_modelopt.measuring.worker.size import load, save, saved_bytes
+from pytest_modelopt.measuring.worker.files.size import load, save, saved_bytes
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "Linear": lambda: parametrizations.weight_norm(nn.Linear(8, 8)),

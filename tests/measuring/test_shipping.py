@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measuring.protocol import VariantError
-from pytest_modelopt.measuring.worker import shipping
+from pytest_modelopt.measuring.worker.files import shipping
 from pytest_modelopt.optimizing.apply import optimize
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context

@@ -134,7 +134,7 @@ class KnowsPlaces(Net):
         return self.table[x.data_ptr()]
 
 def knows_places():
-    from pytest_modelopt.measuring.worker import given_inputs
+    from pytest_modelopt.measuring.worker.calls import given_inputs
     given_inputs._KEPT_BYTES = 20_000  # in this process
     return KnowsPlaces().eval()
 

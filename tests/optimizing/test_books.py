@@ -10,7 +10,7 @@ import pytest
 from pytest_modelopt.measuring.controller.process import Worker
 from pytest_modelopt.measuring.protocol import Balance
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.results.metric import MetricSpec
 from tests.optimizing.recipe_models import KINDS, TRAPS, apply, make
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.memory import process_memory
 from pytest_modelopt.optimizing.calling import call
 from pytest_modelopt.optimizing.foreign_runtimes import runtime_of

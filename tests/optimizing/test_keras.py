@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.optimizing.apply import RecipeDidNothing
 from pytest_modelopt.optimizing.recipe import RecipeError
 from tests.optimizing.recipe_models import apply, relative_error, run, saved_and_loaded

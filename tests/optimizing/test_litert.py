@@ -20,9 +20,9 @@ import pytest
 import torch
 from torch import nn
 
+from pytest_modelopt.measuring.worker.files.size import saved_bytes
 from pytest_modelopt.measuring.worker.memory.file_makeup import makeup
 from pytest_modelopt.measuring.worker.memory.tensor_meter import ForeignRuntime, weights_bytes
-from pytest_modelopt.measuring.worker.size import saved_bytes
 from pytest_modelopt.optimizing.apply import Optimization, RecipeDidNothing, optimize
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.expression import parse
@@ -608,7 +608,7 @@ FRESH = """
 import sys
 from pathlib import Path
 from pytest_modelopt.measuring.worker.memory import process_memory
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.files import size
 import torch
 
 torch.set_num_threads(1)

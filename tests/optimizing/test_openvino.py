@@ -596,7 +596,7 @@ PEAK = """
 
 def test_the_process_meter_sees_the_variants_weights(tmp_path: Path) -> None:
     """At least the weights; at most five times: file, parsed model, weights, a packed copy, one in passing."""
-    from pytest_modelopt.measuring.worker import size
+    from pytest_modelopt.measuring.worker.files import size
 
     inputs = torch.zeros(8, 1000)
     size.save(with_inputs("openvino", nn.Sequential(nn.Linear(1000, 500)), inputs).model, tmp_path / "model.pt")

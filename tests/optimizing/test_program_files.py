@@ -20,8 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 from openvino import opset13
 from torch import nn
 
-from pytest_modelopt.measuring.worker.program_files import parameters_of
-from pytest_modelopt.measuring.worker.size import load as load_saved
+from pytest_modelopt.measuring.worker.files.program_files import parameters_of
+from pytest_modelopt.measuring.worker.files.size import load as load_saved
 from pytest_modelopt.optimizing import cpu_flags
 from pytest_modelopt.optimizing.apply import Optimization, optimize
 from pytest_modelopt.optimizing.calling import Inputs, call

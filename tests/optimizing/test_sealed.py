@@ -14,7 +14,7 @@ from torch import nn
 
 from pytest_modelopt.measuring.controller.preloading import PRELOAD
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.loading import Loader, load_model
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
 from pytest_modelopt.measuring.worker.observe import observe

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measuring.worker import observe
+from pytest_modelopt.measuring.worker.files.size import saved_bytes
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
-from pytest_modelopt.measuring.worker.size import saved_bytes
 from pytest_modelopt.optimizing.apply import RecipeDidNothing, optimize
 from pytest_modelopt.optimizing.coverage import compare, snapshot
 from pytest_modelopt.optimizing.multiply_adds import multiply_adds

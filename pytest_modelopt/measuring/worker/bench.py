@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 
 from pytest_modelopt.measuring.protocol import Sample
-from pytest_modelopt.measuring.worker import loading, observe, quality
-from pytest_modelopt.measuring.worker.called_model import seen
+from pytest_modelopt.measuring.worker import loading, observe
+from pytest_modelopt.measuring.worker.answers import quality
+from pytest_modelopt.measuring.worker.calls.called_model import seen
+from pytest_modelopt.measuring.worker.calls.timed_blocks import TimedBlocks
+from pytest_modelopt.measuring.worker.files.saving import Saving
 from pytest_modelopt.measuring.worker.footprint import Footprint
 from pytest_modelopt.measuring.worker.layer_trials import LayerTrials
-from pytest_modelopt.measuring.worker.saving import Saving
-from pytest_modelopt.measuring.worker.timed_blocks import TimedBlocks
 from pytest_modelopt.results.observations import Observations
 
 

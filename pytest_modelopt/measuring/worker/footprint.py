@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.protocol import Balance, Memory, VariantError
-from pytest_modelopt.measuring.worker import loading, observe, size
-from pytest_modelopt.measuring.worker.called_model import seen
-from pytest_modelopt.measuring.worker.generation import Step, forced
+from pytest_modelopt.measuring.worker import loading, observe
+from pytest_modelopt.measuring.worker.calls.called_model import seen
+from pytest_modelopt.measuring.worker.calls.generation import Step, forced
+from pytest_modelopt.measuring.worker.files import size
+from pytest_modelopt.measuring.worker.files.saving import not_saved
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
 from pytest_modelopt.measuring.worker.memory import balance, file_makeup, process_memory, tensor_meter
-from pytest_modelopt.measuring.worker.saving import not_saved
 from pytest_modelopt.optimizing.calling import Run, call
 from pytest_modelopt.optimizing.layers import layers
 from pytest_modelopt.results.generation import CallMemory

@@ -18,11 +18,12 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measuring.protocol import Answers, Examples, LayerTrial, VariantError, error_text
-from pytest_modelopt.measuring.worker import loading, quality
-from pytest_modelopt.measuring.worker.called_model import alone
-from pytest_modelopt.measuring.worker.changed_part import Done, optimized, part_of
+from pytest_modelopt.measuring.worker import loading
+from pytest_modelopt.measuring.worker.answers import quality
+from pytest_modelopt.measuring.worker.answers.scoring import Scoring
+from pytest_modelopt.measuring.worker.calls.called_model import alone
+from pytest_modelopt.measuring.worker.calls.changed_part import Done, optimized, part_of
 from pytest_modelopt.measuring.worker.memory import tensor_meter
-from pytest_modelopt.measuring.worker.scoring import Scoring
 from pytest_modelopt.optimizing.apply import RecipeDidNothing
 from pytest_modelopt.optimizing.describe import type_name
 from pytest_modelopt.optimizing.expression import Expression

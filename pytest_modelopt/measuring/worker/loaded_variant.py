@@ -18,18 +18,20 @@ from torch import nn
 from pytest_modelopt.measuring.installation import is_installed
 from pytest_modelopt.measuring.protocol import LEAST_HELD, Examples, Loaded, VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import environment, loading, observe, quality, shipping
-from pytest_modelopt.measuring.worker.called_model import seen
-from pytest_modelopt.measuring.worker.called_variant import CalledVariant
-from pytest_modelopt.measuring.worker.changed_part import called_as, context_of_steps, optimized, part_of
-from pytest_modelopt.measuring.worker.content_digest import content_digest, sources_digest
+from pytest_modelopt.measuring.worker import environment, loading, observe
+from pytest_modelopt.measuring.worker.answers import quality
+from pytest_modelopt.measuring.worker.calls.called_model import seen
+from pytest_modelopt.measuring.worker.calls.called_variant import CalledVariant
+from pytest_modelopt.measuring.worker.calls.changed_part import called_as, context_of_steps, optimized, part_of
+from pytest_modelopt.measuring.worker.calls.generation import require_whole, told_of
+from pytest_modelopt.measuring.worker.calls.given_inputs import Given
 from pytest_modelopt.measuring.worker.data import labels
-from pytest_modelopt.measuring.worker.generation import require_whole, told_of
-from pytest_modelopt.measuring.worker.given_inputs import Given
+from pytest_modelopt.measuring.worker.files import shipping
+from pytest_modelopt.measuring.worker.files.content_digest import content_digest, sources_digest
+from pytest_modelopt.measuring.worker.files.program_files import Made, left_out, load_file, made_by, parameters_of
 from pytest_modelopt.measuring.worker.memory import tensor_meter
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import Metric, make_metric
 from pytest_modelopt.measuring.worker.other_tree import linked_to_head, taken_from_head
-from pytest_modelopt.measuring.worker.program_files import Made, left_out, load_file, made_by, parameters_of
 from pytest_modelopt.measuring.worker.settings import chosen, settings
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.recipe import Context, RecipeError

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from pytest_modelopt.measuring.function_lookup import in_src
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker.called_model import CalledModel, modules_in
+from pytest_modelopt.measuring.worker.calls.called_model import CalledModel, modules_in
 from pytest_modelopt.optimizing.sealed import in_training, put_into_eval_mode
 from pytest_modelopt.results.source import Called, Carried, Source
 

@@ -16,8 +16,8 @@ from torch import nn
 from torch.autograd.profiler import profile
 
 from pytest_modelopt.measuring.protocol import error_text
-from pytest_modelopt.measuring.worker.content_digest import is_packed
-from pytest_modelopt.measuring.worker.repeating import KeptAnswer, dense
+from pytest_modelopt.measuring.worker.answers.repeating import KeptAnswer, dense
+from pytest_modelopt.measuring.worker.files.content_digest import is_packed
 from pytest_modelopt.optimizing.bits import update_with_bytes
 from pytest_modelopt.optimizing.describe import author_name, known_base, type_name
 from pytest_modelopt.optimizing.fused_path import is_fused

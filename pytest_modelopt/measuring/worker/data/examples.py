@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 import torch
 
 from pytest_modelopt.measuring.protocol import Examples, VariantError, error_text
-from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.data.batches import NoExamples
 from pytest_modelopt.measuring.worker.data.hashing import HASH_BYTES, Fingerprint
 from pytest_modelopt.measuring.worker.data.known_targets import TargetsSeen
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.loading import same_random_state
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
 from pytest_modelopt.optimizing.nests import cut

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measuring.protocol import VariantError, error_text
-from pytest_modelopt.measuring.worker.given_inputs import Call
+from pytest_modelopt.measuring.worker.calls.given_inputs import Call
 from pytest_modelopt.optimizing.recipe import Recipe
 from pytest_modelopt.optimizing.runtimes.exported_step_module import ExportedStep
 from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule

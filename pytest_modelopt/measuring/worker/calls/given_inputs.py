@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pytest_modelopt.measuring.worker.remembered_inputs import operators
+from pytest_modelopt.measuring.worker.calls.remembered_inputs import operators
 from pytest_modelopt.optimizing.calling import Inputs, Place, fresh, on, places, places_of_calls
 from pytest_modelopt.optimizing.nests import PLAIN, form, is_array, leaves, tensors
 

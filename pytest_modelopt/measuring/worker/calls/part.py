@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from pytest_modelopt.measuring.worker.called_model import CalledModel, alone, modules_in, seen
+from pytest_modelopt.measuring.worker.calls.called_model import CalledModel, alone, modules_in, seen
 from pytest_modelopt.optimizing.calling import Inputs, call, fresh
 from pytest_modelopt.optimizing.describe import last_line, total_bytes, user_line
 from pytest_modelopt.optimizing.nests import attributes

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from pytest_modelopt.measuring.protocol import VariantError
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.optimizing.calling import call
 from pytest_modelopt.optimizing.describe import last_line
 from pytest_modelopt.optimizing.quantization import torch_ao

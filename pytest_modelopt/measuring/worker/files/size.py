@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from pytest_modelopt.measuring.worker import compiled_saving
-from pytest_modelopt.measuring.worker.called_model import modules_in
+from pytest_modelopt.measuring.worker.calls.called_model import modules_in
+from pytest_modelopt.measuring.worker.files import compiled_saving
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.quantization import torch_ao
 
@@ -58,7 +58,7 @@ def saved_bytes(model: Any) -> int:
     and what is shipped must load again. cloudpickle writes importable classes by name, as pickle does, and carries
     those that only exist in a test (whose code, with the path of its file, then counts, too). TorchScript has a format
     of its own, and no other. What the model reads from other files when it is loaded is not in it: see
-    `pytest_modelopt.measuring.worker.opened_files`.
+    `pytest_modelopt.measuring.worker.watches.opened_files`.
     """
     counter = _Counter()
     make_parametrized_picklable(model)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measuring.installation import is_installed
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.optimizing.bits import update_with_bytes
 from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule, HoldsPrograms
 

@@ -15,9 +15,10 @@ import torch
 
 from pytest_modelopt.measuring.protocol import Answers, Examples, Look
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import looks, other_inputs, quality, repeating, size
-from pytest_modelopt.measuring.worker.generation import Step
-from pytest_modelopt.measuring.worker.generation_answers import Forced, FreeRunning
+from pytest_modelopt.measuring.worker.answers import looks, other_inputs, quality, repeating
+from pytest_modelopt.measuring.worker.answers.generation_answers import Forced, FreeRunning
+from pytest_modelopt.measuring.worker.calls.generation import Step
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
 from pytest_modelopt.measuring.worker.metrics.bootstrap import paired_bootstrap
 from pytest_modelopt.measuring.worker.metrics.perplexity import Perplexity

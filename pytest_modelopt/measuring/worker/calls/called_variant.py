@@ -11,15 +11,17 @@ from torch import nn
 
 from pytest_modelopt.measuring.protocol import CallShape, Examples
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import loading, quality, size
-from pytest_modelopt.measuring.worker.called_model import alone
-from pytest_modelopt.measuring.worker.changed_part import part_of
+from pytest_modelopt.measuring.worker import loading
+from pytest_modelopt.measuring.worker.answers import quality
+from pytest_modelopt.measuring.worker.calls.called_model import alone
+from pytest_modelopt.measuring.worker.calls.changed_part import part_of
+from pytest_modelopt.measuring.worker.calls.generation import Step, WholeCall, greedy, require_room, told_sampling
+from pytest_modelopt.measuring.worker.calls.given_inputs import Given, TimedCall
+from pytest_modelopt.measuring.worker.calls.part import Part
+from pytest_modelopt.measuring.worker.calls.remembered_inputs import knows_content, remembers
 from pytest_modelopt.measuring.worker.data.variant_data import Data
 from pytest_modelopt.measuring.worker.device import Device
-from pytest_modelopt.measuring.worker.generation import Step, WholeCall, greedy, require_room, told_sampling
-from pytest_modelopt.measuring.worker.given_inputs import Given, TimedCall
-from pytest_modelopt.measuring.worker.part import Part
-from pytest_modelopt.measuring.worker.remembered_inputs import knows_content, remembers
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.optimizing.calling import ForOneCall, Inputs, call
 from pytest_modelopt.optimizing.nests import sizes, tensors
 from pytest_modelopt.optimizing.recipe import Context, Steps

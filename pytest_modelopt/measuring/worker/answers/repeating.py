@@ -15,11 +15,11 @@ from typing import Any, TypeAlias
 import torch
 
 from pytest_modelopt.measuring.protocol import ROUNDING, Answers, VariantError
+from pytest_modelopt.measuring.worker.answers.quality import run
+from pytest_modelopt.measuring.worker.calls.structure import tensors_in, texts_in
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.loading import seed_everything
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Score, Scorer
-from pytest_modelopt.measuring.worker.quality import run
-from pytest_modelopt.measuring.worker.structure import tensors_in, texts_in
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.results.answers import Repeat
 

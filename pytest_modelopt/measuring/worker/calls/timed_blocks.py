@@ -15,9 +15,12 @@ import torch
 from pytest_modelopt import system
 from pytest_modelopt.measuring.protocol import Block, FirstAnswer, Usage
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import given_inputs, latency, loading, quality, size
-from pytest_modelopt.measuring.worker.generation import Step, TimedDecode
-from pytest_modelopt.measuring.worker.given_inputs import Given
+from pytest_modelopt.measuring.worker import loading
+from pytest_modelopt.measuring.worker.answers import quality
+from pytest_modelopt.measuring.worker.calls import given_inputs, latency
+from pytest_modelopt.measuring.worker.calls.generation import Step, TimedDecode
+from pytest_modelopt.measuring.worker.calls.given_inputs import Given
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
 from pytest_modelopt.measuring.worker.memory import process_memory
 from pytest_modelopt.measuring.worker.settings import compilations

@@ -18,8 +18,8 @@ from urllib.request import url2pathname
 
 from pytest_modelopt import system
 from pytest_modelopt.measuring.installation import is_installed
-from pytest_modelopt.measuring.worker import children_of_c, reads_of_others
-from pytest_modelopt.measuring.worker.kernel_watches import FoldersOfProject, NamedFiles
+from pytest_modelopt.measuring.worker.watches import children_of_c, reads_of_others
+from pytest_modelopt.measuring.worker.watches.kernel_watches import FoldersOfProject, NamedFiles
 
 _opened: dict[str, None] = {}
 """In order: a process runs one variant."""

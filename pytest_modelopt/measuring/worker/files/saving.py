@@ -7,11 +7,12 @@ from pathlib import Path
 from torch import nn
 
 from pytest_modelopt.measuring.protocol import VariantError, error_text
-from pytest_modelopt.measuring.worker import loading, shipping, size
-from pytest_modelopt.measuring.worker.called_model import seen
-from pytest_modelopt.measuring.worker.changed_part import context_of
+from pytest_modelopt.measuring.worker import loading
+from pytest_modelopt.measuring.worker.calls.called_model import seen
+from pytest_modelopt.measuring.worker.calls.changed_part import context_of
+from pytest_modelopt.measuring.worker.calls.part import bare
+from pytest_modelopt.measuring.worker.files import shipping, size
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
-from pytest_modelopt.measuring.worker.part import bare
 
 
 class Saving(LoadedVariant):

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from pytest_modelopt.measuring.worker.calls.structure import mapped, tensors_in
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
-from pytest_modelopt.measuring.worker.structure import mapped, tensors_in
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.results.observations import OtherInputs
 

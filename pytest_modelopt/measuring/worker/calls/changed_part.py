@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker.called_model import CalledModel
+from pytest_modelopt.measuring.worker.calls.called_model import CalledModel
+from pytest_modelopt.measuring.worker.calls.part import Part
 from pytest_modelopt.measuring.worker.data import batches
-from pytest_modelopt.measuring.worker.part import Part
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.nests import in_words, tensors
 from pytest_modelopt.optimizing.recipe import Context, Recipe, RecipeError

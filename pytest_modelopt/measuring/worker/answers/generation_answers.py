@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.protocol import VariantError
-from pytest_modelopt.measuring.worker.generation import Step, greedy
+from pytest_modelopt.measuring.worker.calls.generation import Step, greedy
 from pytest_modelopt.results.generation import Generation
 
 KEPT_BYTES = 128 << 20

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_modelopt import system
-from pytest_modelopt.measuring.worker import children_of_c
-from pytest_modelopt.measuring.worker.children_of_c import Counts
+from pytest_modelopt.measuring.worker.watches import children_of_c
+from pytest_modelopt.measuring.worker.watches.children_of_c import Counts
 
 _noted = [Counts()]
 """Of children that have ended and that Python has waited for, since `watch`."""

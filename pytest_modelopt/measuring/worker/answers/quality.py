@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.protocol import Answers, Sample, VariantError, error_text
-from pytest_modelopt.measuring.worker.called_model import CalledModel
+from pytest_modelopt.measuring.worker.calls.called_model import CalledModel
+from pytest_modelopt.measuring.worker.calls.structure import tensors_in
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Scorer
-from pytest_modelopt.measuring.worker.structure import tensors_in
 from pytest_modelopt.optimizing.calling import Inputs, fresh, in_one_process, on
 from pytest_modelopt.optimizing.describe import user_line
 from pytest_modelopt.optimizing.nests import in_words
