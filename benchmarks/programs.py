@@ -29,9 +29,9 @@ from benchmarks import common
 from benchmarks.common import RESULTS, Row, Store
 from benchmarks.serving import Program, kept, plain_ratio
 from pytest_modelopt.limits.latency import interval_of
-from pytest_modelopt.measuring.controller.earlier_runs import Run, difference
-from pytest_modelopt.measuring.controller.paired_timing import Listener, PairedTiming, TimingPlan
 from pytest_modelopt.measuring.controller.process import Worker
+from pytest_modelopt.measuring.controller.timing.earlier_runs import Run, difference
+from pytest_modelopt.measuring.controller.timing.paired_timing import Listener, PairedTiming, TimingPlan
 from pytest_modelopt.results.timed_pairs import EarlierRuns, Timing
 from pytest_modelopt.statistics.timing import (
     LAUNCHES,

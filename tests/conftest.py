@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.measuring.controller import best_state, host_lock, preloading, process
+from pytest_modelopt.measuring.controller import preloading, process
+from pytest_modelopt.measuring.controller.timing import best_state, host_lock
 
 pytest_plugins = ["pytester"]
 

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError: where the lock is not to be had within the time.
     """
-    from pytest_modelopt.measuring.controller import host_lock
+    from pytest_modelopt.measuring.controller.timing import host_lock
 
     path, limit_s = host_lock.lock_file(), options.wait or host_lock.WAIT_LIMIT_S
     told: list[float] = []

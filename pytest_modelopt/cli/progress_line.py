@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pytest_modelopt.measuring.controller.paired_timing import Listener
+from pytest_modelopt.measuring.controller.timing.paired_timing import Listener
 
 
 def show(text: str) -> None:

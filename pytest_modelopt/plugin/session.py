@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from pytest_modelopt.baseline.saved_record import SavedBase
     from pytest_modelopt.config.loader import BudgetsFile, CaseEntry, Defaults, ModelEntry
     from pytest_modelopt.measuring.controller.layer_trials import LayerTrials
-    from pytest_modelopt.measuring.controller.paired_timing import IsOpen
     from pytest_modelopt.measuring.controller.runner import Progress, Request, Runner
     from pytest_modelopt.measuring.controller.side_by_side import GoesOn
+    from pytest_modelopt.measuring.controller.timing.paired_timing import IsOpen
     from pytest_modelopt.measuring.variant import Variant
     from pytest_modelopt.optimizing.expression import Expression
     from pytest_modelopt.plugin.outputs import Outputs

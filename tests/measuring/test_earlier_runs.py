@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pytest_modelopt.measuring.controller import earlier_runs
-from pytest_modelopt.measuring.controller.earlier_runs import Comparison, known, note
+from pytest_modelopt.measuring.controller.timing import earlier_runs
+from pytest_modelopt.measuring.controller.timing.earlier_runs import Comparison, known, note
 from pytest_modelopt.results.timed_pairs import EarlierRuns, Timing
 from tests.reporting.records_by_hand import timing
 

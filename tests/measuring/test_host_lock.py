@@ -18,12 +18,12 @@ import pytest
 
 from pytest_modelopt import system
 from pytest_modelopt.cli.main import main
-from pytest_modelopt.measuring.controller import host_lock
+from pytest_modelopt.measuring.controller.timing import host_lock
 
 HOLDS = """
 import sys
 from pathlib import Path
-from pytest_modelopt.measuring.controller import host_lock
+from pytest_modelopt.measuring.controller.timing import host_lock
 with getattr(host_lock, sys.argv[2])(Path(sys.argv[1]), 60, lambda seconds: None):
     print("held", flush=True)
     sys.stdin.readline()
@@ -180,7 +180,7 @@ def test_without_shared_locks_timings_exclude_each_other_still(
 SAYS_WHETHER_FREE = """
 import sys
 from pathlib import Path
-from pytest_modelopt.measuring.controller import host_lock
+from pytest_modelopt.measuring.controller.timing import host_lock
 def give_up(seconds): sys.exit(3)
 with getattr(host_lock, sys.argv[2])(Path(sys.argv[1]), 60, give_up): pass
 """

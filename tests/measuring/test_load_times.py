@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_modelopt.measuring.controller import best_state, load_times
-from pytest_modelopt.measuring.controller.load_times import MOST_PAIRS
-from pytest_modelopt.measuring.controller.paired_timing import TimingPlan
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
+from pytest_modelopt.measuring.controller.timing import best_state, load_times
+from pytest_modelopt.measuring.controller.timing.load_times import MOST_PAIRS
+from pytest_modelopt.measuring.controller.timing.paired_timing import TimingPlan
 from pytest_modelopt.measuring.controller.worker_context import Measured, WorkerContext
 from pytest_modelopt.measuring.protocol import FirstAnswer, Sample
 from pytest_modelopt.measuring.variant import Variant

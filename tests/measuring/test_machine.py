@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from pytest_modelopt import system
-from pytest_modelopt.measuring.controller import machine
-from pytest_modelopt.measuring.controller.machine import Reading
-from pytest_modelopt.measuring.controller.paired_timing import _others
+from pytest_modelopt.measuring.controller.timing import machine
+from pytest_modelopt.measuring.controller.timing.machine import Reading
+from pytest_modelopt.measuring.controller.timing.paired_timing import _others
 
 
 def test_what_came_to_pass_between_two_readings() -> None:

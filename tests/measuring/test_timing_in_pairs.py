@@ -18,11 +18,11 @@ from filelock import FileLock, Timeout
 
 from pytest_modelopt import system
 from pytest_modelopt.judging.judge import judge
-from pytest_modelopt.measuring.controller import host_lock
 from pytest_modelopt.measuring.controller.launches import start_again
-from pytest_modelopt.measuring.controller.paired_timing import Listener
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
+from pytest_modelopt.measuring.controller.timing import host_lock
+from pytest_modelopt.measuring.controller.timing.paired_timing import Listener
 from pytest_modelopt.measuring.controller.worker_context import Measured, WorkerContext
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.optimizing.expression import parse
@@ -326,7 +326,7 @@ def test_the_next_case_finds_a_whole_original_after_a_launch_that_failed(
 HOLDS = """
 import sys, time
 from pathlib import Path
-from pytest_modelopt.measuring.controller.host_lock import alone
+from pytest_modelopt.measuring.controller.timing.host_lock import alone
 with alone(Path(sys.argv[1]), 60, lambda seconds: None):
     print("held", flush=True)
     time.sleep(60)

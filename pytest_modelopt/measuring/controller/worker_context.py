@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from pytest_modelopt.measuring.controller import host_lock
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
+from pytest_modelopt.measuring.controller.timing import host_lock
 from pytest_modelopt.measuring.protocol import Answers, Examples, Loaded, Sample
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.results.answers import Interval

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_modelopt import system
-from pytest_modelopt.measuring.controller import best_state, host_lock, machine
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
+from pytest_modelopt.measuring.controller.timing import best_state, host_lock, machine
 from pytest_modelopt.measuring.protocol import Block, Usage
 from pytest_modelopt.results.timed_pairs import Conditions, EarlierRuns, TimedCall, TimedPair, Timing, WorkerUse
 from pytest_modelopt.statistics.timing import LAUNCHES, MIN_PAIRS, SEGMENT_S, Samples, latency

@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from pytest_modelopt.measuring.controller.case_timing import OpenTiming
 from pytest_modelopt.measuring.controller.launches import keep
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.side_by_side import compared
+from pytest_modelopt.measuring.controller.timing.case_timing import OpenTiming
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, WorkerContext
 from pytest_modelopt.results.case import CaseError, MeasuredCase
 

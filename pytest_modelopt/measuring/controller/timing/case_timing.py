@@ -6,13 +6,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from pytest_modelopt.measuring.controller import earlier_runs
-from pytest_modelopt.measuring.controller.host_lock import LockUnavailable
 from pytest_modelopt.measuring.controller.launches import start_again
-from pytest_modelopt.measuring.controller.load_times import IsOpen as IsLoadingOpen
-from pytest_modelopt.measuring.controller.load_times import NotLoaded, time_loading
-from pytest_modelopt.measuring.controller.paired_timing import IsOpen, Listener, NotTimed, PairedTiming, TimingPlan
 from pytest_modelopt.measuring.controller.process import WorkerFailed
+from pytest_modelopt.measuring.controller.timing import earlier_runs
+from pytest_modelopt.measuring.controller.timing.host_lock import LockUnavailable
+from pytest_modelopt.measuring.controller.timing.load_times import IsOpen as IsLoadingOpen
+from pytest_modelopt.measuring.controller.timing.load_times import NotLoaded, time_loading
+from pytest_modelopt.measuring.controller.timing.paired_timing import (
+    IsOpen,
+    Listener,
+    NotTimed,
+    PairedTiming,
+    TimingPlan,
+)
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, WorkerContext
 from pytest_modelopt.results.case import CaseError, MeasuredCase
 from pytest_modelopt.results.record import Environment

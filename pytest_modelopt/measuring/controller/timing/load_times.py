@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_modelopt import system
-from pytest_modelopt.measuring.controller import best_state, host_lock, machine
 from pytest_modelopt.measuring.controller.fresh_processes import require_alive, saved_files
-from pytest_modelopt.measuring.controller.paired_timing import Listener, TimingPlan, share_cores
 from pytest_modelopt.measuring.controller.process import WorkerFailed
+from pytest_modelopt.measuring.controller.timing import best_state, host_lock, machine
+from pytest_modelopt.measuring.controller.timing.paired_timing import Listener, TimingPlan, share_cores
 from pytest_modelopt.measuring.controller.worker_context import Measured, WorkerContext
 from pytest_modelopt.measuring.protocol import FirstAnswer, Sample
 from pytest_modelopt.results.timed_pairs import Conditions, TimedPair, Timing, WorkerUse
