@@ -30,7 +30,7 @@ from pytest_modelopt.measuring.worker.data.examples import (
 )
 from pytest_modelopt.measuring.worker.data.hashing import Fingerprint, hashes_of_inputs
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
-from pytest_modelopt.optimizing import nests
+from pytest_modelopt.optimizing.modules import nests
 
 INPUTS = torch.arange(300.0).reshape(100, 3)
 TARGETS = torch.arange(100) % 3

@@ -13,7 +13,7 @@ from torch import nn
 
 from pytest_modelopt.optimizing.apply import optimize
 from pytest_modelopt.optimizing.expression import parse
-from pytest_modelopt.optimizing.fused_path import unfused
+from pytest_modelopt.optimizing.modules.fused_path import unfused
 from pytest_modelopt.optimizing.quantization.aware_training import TrainsQuantized, answer_as_quantized
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from tests.optimizing.recipe_models import Optimized, apply, make, outputs, run, saved_and_loaded

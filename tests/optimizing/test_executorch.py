@@ -15,7 +15,7 @@ from torch import nn
 from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.memory import process_memory
 from pytest_modelopt.optimizing.calling import call
-from pytest_modelopt.optimizing.foreign_runtimes import runtime_of
+from pytest_modelopt.optimizing.modules.foreign_runtimes import runtime_of
 from pytest_modelopt.optimizing.runtimes.executorch import pte
 from pytest_modelopt.optimizing.runtimes.program_file_module import ITS_OWN, ProgramFile, ProgramFileError, load
 from tests.optimizing.make_pte_files import FOLDER, MOST, WIDTH, small

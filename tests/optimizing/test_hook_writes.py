@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_modelopt.optimizing.hook_writes import hook_writes
+from pytest_modelopt.optimizing.modules.hook_writes import hook_writes
 from pytest_modelopt.optimizing.quantization import torch_ao, torchao_pt2e_int8
 from pytest_modelopt.optimizing.recipe import RecipeError
 from tests.optimizing.recipe_models import apply, relative_error, run

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from pytest_modelopt.optimizing.linear_alike import LinearAlike
+from pytest_modelopt.optimizing.modules.linear_alike import LinearAlike
 from tests.optimizing.recipe_models import MyLinear, apply, relative_error, run, saved_and_loaded
 
 FLOAT32 = 4

@@ -16,8 +16,8 @@ import torch
 from pytest_modelopt.measuring.worker.data.batches import inputs_of
 from pytest_modelopt.measuring.worker.data.hashing import described, hashes_of_inputs
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
-from pytest_modelopt.optimizing import nests
 from pytest_modelopt.optimizing.calling import fresh
+from pytest_modelopt.optimizing.modules import nests
 
 Point = namedtuple("Point", "x y")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_modelopt.optimizing.one_step import one_step, refuse_loop
+from pytest_modelopt.optimizing.modules.one_step import one_step, refuse_loop
 from pytest_modelopt.optimizing.recipe import RecipeError
 from tests.optimizing.recipe_models import run
 

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.parametrize import is_parametrized
 
 from pytest_modelopt.optimizing.bisection import settle
-from pytest_modelopt.optimizing.own_behavior import own_behavior
+from pytest_modelopt.optimizing.modules.own_behavior import own_behavior
 from tests.optimizing.patched_models import LAYERS, PATCHES, Flipping, Plainly, flipped, make_patched
 from tests.optimizing.recipe_models import apply, make, outputs, relative_error, run, saved_and_loaded
 
@@ -255,7 +255,7 @@ def test_a_layer_is_compared_when_no_parent_is_at_work_any_more(
             finally:
                 F.linear = linear
 
-    monkeypatch.setattr("pytest_modelopt.optimizing.own_behavior.MOST_BYTES_OF_CALLS", most_bytes)
+    monkeypatch.setattr("pytest_modelopt.optimizing.modules.own_behavior.MOST_BYTES_OF_CALLS", most_bytes)
     layers = [nn.Linear(64, 64), nn.ReLU(inplace=True), nn.Linear(64, 64), nn.Linear(64, 64)]
     model = nn.Sequential(Patching(*layers[:3]), layers[3]).eval()
     found = own_behavior(model, torch.randn(6, 64), layers)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_modelopt.optimizing.nests import cut, joined, tensors
-from pytest_modelopt.optimizing.own_memory import in_own_memory, joined_in_own_memory
+from pytest_modelopt.optimizing.modules.nests import cut, joined, tensors
+from pytest_modelopt.optimizing.modules.own_memory import in_own_memory, joined_in_own_memory
 
 VIEWS = (
     lambda x: x,

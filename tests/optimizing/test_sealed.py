@@ -18,8 +18,8 @@ from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.loading import Loader, load_model
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
 from pytest_modelopt.measuring.worker.observe import observe
+from pytest_modelopt.optimizing.modules.sealed import WAY_OUT, in_training, put_into_eval_mode
 from pytest_modelopt.optimizing.recipe import RecipeError
-from pytest_modelopt.optimizing.sealed import WAY_OUT, in_training, put_into_eval_mode
 from pytest_modelopt.results.metric import MetricSpec
 from tests.optimizing.recipe_models import apply, relative_error, run
 

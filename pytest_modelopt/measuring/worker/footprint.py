@@ -17,7 +17,7 @@ from pytest_modelopt.measuring.worker.files.saving import not_saved
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
 from pytest_modelopt.measuring.worker.memory import balance, file_makeup, process_memory, tensor_meter
 from pytest_modelopt.optimizing.calling import Run, call
-from pytest_modelopt.optimizing.layers import layers
+from pytest_modelopt.optimizing.modules.layers import layers
 from pytest_modelopt.results.generation import CallMemory
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, ProcessMeter
 from pytest_modelopt.results.observations import Makeup

@@ -34,10 +34,10 @@ from pytest_modelopt.measuring.worker.metrics.scorer_factory import Metric, make
 from pytest_modelopt.measuring.worker.other_tree import linked_to_head, taken_from_head
 from pytest_modelopt.measuring.worker.settings import chosen, settings
 from pytest_modelopt.optimizing.calling import Inputs, call
+from pytest_modelopt.optimizing.modules.uncompiled import is_dynamo_here
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes.program_file_module import ITS_OWN
 from pytest_modelopt.optimizing.runtimes.runtime_module import HoldsPrograms
-from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
 from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.measurement import Coverage
 from pytest_modelopt.results.record import Environment

@@ -22,7 +22,7 @@ from pytest_modelopt.measuring.function_lookup import in_src
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker.calls.called_model import CalledModel, modules_in
-from pytest_modelopt.optimizing.sealed import in_training, put_into_eval_mode
+from pytest_modelopt.optimizing.modules.sealed import in_training, put_into_eval_mode
 from pytest_modelopt.results.source import Called, Carried, Source
 
 _OF_NETWORK = {

@@ -23,7 +23,7 @@ from pytest_modelopt.measuring.worker.data.variant_data import Data
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.optimizing.calling import ForOneCall, Inputs, call
-from pytest_modelopt.optimizing.nests import sizes, tensors
+from pytest_modelopt.optimizing.modules.nests import sizes, tensors
 from pytest_modelopt.optimizing.recipe import Context, Steps
 from pytest_modelopt.results.workload import Workload
 

@@ -9,8 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_modelopt.optimizing.calling import Inputs, call_on, fresh
-from pytest_modelopt.optimizing.nests import mapped, tensors
-from pytest_modelopt.optimizing.uncompiled import step_by_step
+from pytest_modelopt.optimizing.modules.nests import mapped, tensors
+from pytest_modelopt.optimizing.modules.uncompiled import step_by_step
 
 
 def remembers(model: Callable[..., Any], inputs: Inputs) -> str:

@@ -25,7 +25,7 @@ from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
 from pytest_modelopt.measuring.worker.memory import process_memory
 from pytest_modelopt.measuring.worker.settings import compilations
 from pytest_modelopt.optimizing.calling import Inputs
-from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
+from pytest_modelopt.optimizing.modules.uncompiled import is_dynamo_here
 from pytest_modelopt.results.timed_pairs import TimedCall
 
 

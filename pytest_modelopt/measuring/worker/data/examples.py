@@ -20,8 +20,8 @@ from pytest_modelopt.measuring.worker.data.known_targets import TargetsSeen
 from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.loading import same_random_state
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
-from pytest_modelopt.optimizing.nests import cut
-from pytest_modelopt.optimizing.own_memory import in_own_memory
+from pytest_modelopt.optimizing.modules.nests import cut
+from pytest_modelopt.optimizing.modules.own_memory import in_own_memory
 from pytest_modelopt.results.figures import format_bytes
 
 MOST_BYTES = 4 * 1024**3

@@ -10,7 +10,7 @@ import torch
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker.data.batches import SCORING_BATCH, NoExamples, checked_targets, plain
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
-from pytest_modelopt.optimizing import nests
+from pytest_modelopt.optimizing.modules import nests
 from pytest_modelopt.results.generation import Generation
 
 _FORMS = (

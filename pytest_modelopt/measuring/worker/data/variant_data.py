@@ -19,7 +19,7 @@ from pytest_modelopt.measuring.worker.data.calibration import CalibrationSeen
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
 from pytest_modelopt.optimizing.calling import Inputs
-from pytest_modelopt.optimizing.nests import sizes
+from pytest_modelopt.optimizing.modules.nests import sizes
 from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.source import Source
 

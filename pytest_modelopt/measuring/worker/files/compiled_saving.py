@@ -9,8 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from pytest_modelopt.optimizing.sealed import EXPORTED, kind_of
-from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
+from pytest_modelopt.optimizing.modules.sealed import EXPORTED, kind_of
+from pytest_modelopt.optimizing.modules.uncompiled import is_dynamo_here
 
 Reduced = tuple[Callable[..., Any], tuple[Any, ...]]
 

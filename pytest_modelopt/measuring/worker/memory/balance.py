@@ -28,7 +28,7 @@ from pytest_modelopt.measuring.worker.memory import process_counters, process_me
 from pytest_modelopt.measuring.worker.watches import opened_files
 from pytest_modelopt.measuring.worker.watches.other_processes import OtherProcesses
 from pytest_modelopt.optimizing.calling import Inputs, Run, call
-from pytest_modelopt.optimizing.uncompiled import is_dynamo_here, step_by_step
+from pytest_modelopt.optimizing.modules.uncompiled import is_dynamo_here, step_by_step
 
 # Measured on models of 3 to 50 modules; see the test of the ordinary models.
 KIB, MIB = 1024, 1024**2

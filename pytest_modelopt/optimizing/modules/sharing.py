@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
+from pytest_modelopt.optimizing.modules.uncompiled import is_dynamo_here
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import own_bytes, type_name, weight_owners
-from pytest_modelopt.optimizing.fused_path import unfused
+from pytest_modelopt.optimizing.modules.fused_path import unfused
+from pytest_modelopt.optimizing.modules.uncompiled import step_by_step
 from pytest_modelopt.optimizing.recipe import RecipeError
-from pytest_modelopt.optimizing.uncompiled import step_by_step
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import author_name
-from pytest_modelopt.optimizing.fused_path import unfused
-from pytest_modelopt.optimizing.sealed import sealed_modules
-from pytest_modelopt.optimizing.uncompiled import step_by_step
+from pytest_modelopt.optimizing.modules.fused_path import unfused
+from pytest_modelopt.optimizing.modules.sealed import sealed_modules
+from pytest_modelopt.optimizing.modules.uncompiled import step_by_step
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.answers import other_answers
-from pytest_modelopt.optimizing.own_behavior import same_answers
+from pytest_modelopt.optimizing.modules.own_behavior import same_answers
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,9 +13,9 @@ from pytest_modelopt.optimizing.answers import other_answers
 from pytest_modelopt.optimizing.bisection import run, settle
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.describe import own_bytes, types_in_words
-from pytest_modelopt.optimizing.own_behavior import answering_otherwise, same_answers
-from pytest_modelopt.optimizing.sharing import tied_parameters
-from pytest_modelopt.optimizing.uncompiled import step_by_step
+from pytest_modelopt.optimizing.modules.own_behavior import answering_otherwise, same_answers
+from pytest_modelopt.optimizing.modules.sharing import tied_parameters
+from pytest_modelopt.optimizing.modules.uncompiled import step_by_step
 
 if TYPE_CHECKING:
     import torch

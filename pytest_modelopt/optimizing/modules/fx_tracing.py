@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.describe import last_line, user_line
-from pytest_modelopt.optimizing.hook_writes import told_hook_writes
+from pytest_modelopt.optimizing.modules.hook_writes import told_hook_writes
+from pytest_modelopt.optimizing.modules.uncompiled import advice
 from pytest_modelopt.optimizing.recipe import RecipeError
-from pytest_modelopt.optimizing.uncompiled import advice
 
 if TYPE_CHECKING:
     from torch import fx, nn

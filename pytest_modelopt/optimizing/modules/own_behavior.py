@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line, total_bytes
-from pytest_modelopt.optimizing.fused_path import fused_layers, unfused
-from pytest_modelopt.optimizing.hook_writes import REMEDY, hook_writes
-from pytest_modelopt.optimizing.uncompiled import step_by_step
+from pytest_modelopt.optimizing.modules.fused_path import fused_layers, unfused
+from pytest_modelopt.optimizing.modules.hook_writes import REMEDY, hook_writes
+from pytest_modelopt.optimizing.modules.uncompiled import step_by_step
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.coverage import compare, snapshot
-from pytest_modelopt.optimizing.linear_alike import LinearAlike
-from pytest_modelopt.optimizing.multiply_adds import multiply_adds
+from pytest_modelopt.optimizing.modules.linear_alike import LinearAlike
+from pytest_modelopt.optimizing.modules.multiply_adds import multiply_adds
 from pytest_modelopt.results.measurement import LayerCoverage
 
 if TYPE_CHECKING:
