@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_modelopt.cli.progress_line import Shown
+from pytest_modelopt.cli.shared.progress_line import Shown
 from pytest_modelopt.config.loader import BudgetsFile, ModelEntry
 from pytest_modelopt.exploring.choice import Aim, Trial
 from pytest_modelopt.exploring.funnel import TimeIsUp

@@ -14,7 +14,7 @@ from pytest_modelopt.fleet.engine import Engine, EngineError, Told
 from pytest_modelopt.fleet.job import ROOT, Job, carried_environment
 from pytest_modelopt.fleet.project import Project, ProjectError
 from pytest_modelopt.plugin.attached_cases import attach
-from pytest_modelopt.plugin.collection import CaseItem, is_gated, test_id, unmeasured
+from pytest_modelopt.plugin.collecting.collection import CaseItem, is_gated, test_id, unmeasured
 from pytest_modelopt.plugin.resuming import travelling
 from pytest_modelopt.plugin.session import Session
 from pytest_modelopt.plugin.usage_errors import usage_error

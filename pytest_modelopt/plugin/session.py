@@ -18,7 +18,7 @@ from pytest_modelopt.reporting.names import case_name
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.base import Against, Base
 from pytest_modelopt.results.case import ORIGINAL, Case, CaseError, MeasuredCase, PlannedCase, next_stage
-from pytest_modelopt.results.contradictions import disagreement_of
+from pytest_modelopt.results.consistency.contradictions import disagreement_of
 from pytest_modelopt.results.record import Environment, Record
 from pytest_modelopt.results.source import ProgramSource, Source
 from pytest_modelopt.results.verdicts import Limit, ceiling_of

@@ -10,7 +10,7 @@ import pytest
 from pytest_modelopt.limits.catalogue import LIMITS, is_open
 from pytest_modelopt.results.answers import Repeat
 from pytest_modelopt.results.case import Case
-from pytest_modelopt.results.contradictions import disagreement_of
+from pytest_modelopt.results.consistency.contradictions import disagreement_of
 from pytest_modelopt.results.generation import CallMemory, Divergence, Generation, TokenAgreement
 from pytest_modelopt.results.json import RecordError, case_from_data, case_to_data
 from pytest_modelopt.results.timed_pairs import TimedCall

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScheduling
 
-from pytest_modelopt.plugin.distribution import models_together
+from pytest_modelopt.plugin.collecting.distribution import models_together
 
 NODES = 3
 Sent = list[tuple[str, list[int]]]

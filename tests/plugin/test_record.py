@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from benchmarks.faults import processes_in
-from pytest_modelopt.cli.judged_records import read_judged
 from pytest_modelopt.cli.main import main
+from pytest_modelopt.cli.shared.judged_records import read_judged
 from pytest_modelopt.reporting import page
+from pytest_modelopt.results.files.locked_folders import clear_abandoned
 from pytest_modelopt.results.json import read
-from pytest_modelopt.results.locked_folders import clear_abandoned
 from tests.plugin.small_project import BUDGETS, one_case
 
 Project = Callable[..., pytest.Pytester]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_modelopt.plugin.selection import _EXPRESSION, _keyword
+from pytest_modelopt.plugin.collecting.selection import _EXPRESSION, _keyword
 from tests.plugin.small_project import collected
 
 Project = Callable[..., pytest.Pytester]

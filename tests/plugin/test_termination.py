@@ -110,7 +110,7 @@ def test_another_thread_can_neither_install_nor_remove_it() -> None:
 
 HOLDS = """
 import sys, time
-from pytest_modelopt.results.locked_folders import hold
+from pytest_modelopt.results.files.locked_folders import hold
 folder = hold()
 (folder.path / "data.pt").write_text("evaluation data")
 print(folder.path, flush=True)
@@ -123,7 +123,7 @@ def test_what_a_killed_process_left_is_cleared_and_what_a_live_one_holds_is_not(
 ) -> None:
     import tempfile
 
-    from pytest_modelopt.results.locked_folders import clear_abandoned, held_folder
+    from pytest_modelopt.results.files.locked_folders import clear_abandoned, held_folder
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     theirs = tmp_path / "pytest-modelopt-run-user"

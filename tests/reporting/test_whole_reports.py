@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.cli.judged_records import read_judged
+from pytest_modelopt.cli.shared.judged_records import read_judged
 from pytest_modelopt.reporting.markdown import render
 from pytest_modelopt.reporting.terminal import lines
 from pytest_modelopt.results.run_outcome import record_is_red

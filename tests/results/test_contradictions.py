@@ -15,11 +15,11 @@ from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.results.answers import Agreement, Changed, Interval, Repeat, Slices
 from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.case import Case
-from pytest_modelopt.results.contradictions import TIMED_LIMITS, disagreement, disagreement_of
+from pytest_modelopt.results.consistency.contradictions import TIMED_LIMITS, disagreement, disagreement_of
+from pytest_modelopt.results.consistency.small_files import format_small_file
 from pytest_modelopt.results.json import dumps
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, ProcessMemory, RecipeStep
 from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.small_files import format_small_file
 from pytest_modelopt.results.verdicts import Waiver
 from pytest_modelopt.results.wrong_pairs import Pairing
 from tests.reporting.records_by_hand import MIB, case, limit, measurement, record, timing, variant_changed

@@ -20,7 +20,7 @@ from pytest_modelopt.optimizing.calling import call, fresh
 from pytest_modelopt.optimizing.expression import Expression, parse
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.optimizing.registry import RECIPES
-from pytest_modelopt.results.locked_folders import held_folder
+from pytest_modelopt.results.files.locked_folders import held_folder
 from pytest_modelopt.results.metric import MetricSpec
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pytest_modelopt.measuring.protocol import Answers, Examples, Loaded, Sample
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.results.answers import Interval
 from pytest_modelopt.results.case import CaseError, Stage
-from pytest_modelopt.results.locked_folders import HeldFolder, clear_abandoned, hold
+from pytest_modelopt.results.files.locked_folders import HeldFolder, clear_abandoned, hold
 from pytest_modelopt.results.measurement import Measurement
 
 

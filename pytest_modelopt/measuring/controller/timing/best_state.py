@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 
 from pytest_modelopt import system
-from pytest_modelopt.results.atomic_files import write_text
+from pytest_modelopt.results.files.atomic_files import write_text
 
 _known: dict[str, int] = {}
 

@@ -19,7 +19,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from pytest_modelopt.measuring.controller.worker_context import Measured
-from pytest_modelopt.results.atomic_files import write_text
+from pytest_modelopt.results.files.atomic_files import write_text
 from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.timed_pairs import FURTHEST, EarlierRuns, TimedCall, Timing
 from pytest_modelopt.statistics.timing import Estimate, Samples, speedup, variant_latency

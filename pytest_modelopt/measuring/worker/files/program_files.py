@@ -16,7 +16,7 @@ from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.optimizing.runtimes.exporting import refuse_other_inputs
 from pytest_modelopt.optimizing.runtimes.program_file_module import ProgramFileError, load, require_content
 from pytest_modelopt.results.candidate import Candidate, Provenance
-from pytest_modelopt.results.file_sums import sha256_of
+from pytest_modelopt.results.files.file_sums import sha256_of
 from pytest_modelopt.results.source import Carried, ProgramSource, Source
 
 Made: TypeAlias = tuple[nn.Module, tuple[str, ...], Provenance | None]

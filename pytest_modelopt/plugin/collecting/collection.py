@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_modelopt.config.problems import BudgetsError
+from pytest_modelopt.plugin.collecting.selection import AGAINST_BASE, keyword
 from pytest_modelopt.plugin.keys import CASES, MARKER, SESSION, TEST, USED
 from pytest_modelopt.plugin.markers import read_budget
-from pytest_modelopt.plugin.selection import AGAINST_BASE, keyword
 from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.case import ORIGINAL, Case
 from pytest_modelopt.results.outcome import is_red

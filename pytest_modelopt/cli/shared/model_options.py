@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.cli.arguments import metric, reference
+from pytest_modelopt.cli.shared.arguments import metric, reference
 
 if TYPE_CHECKING:
     from pytest_modelopt.config.loader import BudgetsFile

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from pytest_modelopt.limits.catalogue import LIMITS
-from pytest_modelopt.plugin.collection import AgainstBase, CaseItem, test_id
+from pytest_modelopt.plugin.collecting.collection import AgainstBase, CaseItem, test_id
 from pytest_modelopt.plugin.session import Session
 from pytest_modelopt.results.case import ORIGINAL
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pytest_modelopt.results.atomic_files import write_text
+from pytest_modelopt.results.files.atomic_files import write_text
 
 
 def replace_text(path: Path, text: str, before: str, *, check: Callable[[Path], None]) -> None:

@@ -12,15 +12,15 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from pytest_modelopt.results import generation_contradictions, timing_contradictions
 from pytest_modelopt.results.answers import MOST_CHANGED, Agreement, Changed, Repeat, Slices
 from pytest_modelopt.results.case import MeasuredCase
+from pytest_modelopt.results.consistency import generation_contradictions, timing_contradictions
+from pytest_modelopt.results.consistency.once import between_workloads
+from pytest_modelopt.results.consistency.small_files import format_small_file
 from pytest_modelopt.results.measurement import Coverage, Measurement
 from pytest_modelopt.results.metric import BUILT_IN, PERPLEXITY, UNLABELLED, is_share
 from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.once import between_workloads
 from pytest_modelopt.results.record import Record
-from pytest_modelopt.results.small_files import format_small_file
 
 _ROUNDING = 1e-6
 """Of a share of examples: floats hold it to 1e-16, and a wrong count is off by one whole example."""
