@@ -182,3 +182,12 @@ def test_pairs_of_a_part_are_checked_as_those_of_the_whole() -> None:
     wrong = replace(of.phases["decode"], pairs=(replace(first, variant_ns=1), *of.phases["decode"].pairs[1:]))
     assert "phases.decode.pairs.variant_ns[0] is 1" in disagreement_of(replace(of, phases={"decode": wrong}))
     assert disagreement_of(replace(of, variant=replace(of.variant, score=0.9))).startswith("variant.score is 0.9")  # type: ignore[type-var]
+
+
+def test_room_for_flips_is_a_position_of_a_sequence_at_least() -> None:
+    """One of eight positions in each of 100 sequences."""
+    assert LIMITS["max_flips"].with_room(generating(), limit("max_flips", 0.5, "L"), 0.0, 0.0, 0.05) == 1 / 800
+    assert (
+        LIMITS["max_accuracy_drop"].with_room(generating(), limit("max_accuracy_drop", 0.5, "L"), 0.0, 0.0, 0.05)
+        is None
+    )
