@@ -118,7 +118,7 @@ class TestCompiled:
             "model, inputs, answer = torch.load('variant.pt', weights_only=False); "
             "assert torch.equal(model(inputs), answer)"
         )
-        setup = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
+        setup = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r}); "
         done = subprocess.run(
             [sys.executable, "-c", setup + loads], cwd=tmp_path, capture_output=True, text=True, check=False
         )

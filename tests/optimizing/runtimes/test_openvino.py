@@ -582,7 +582,7 @@ def test_a_fresh_process_answers_the_same_makes_the_same_bytes_and_sends_nothing
     home.mkdir()
     torch.save(variant, saved, pickle_module=cloudpickle)
     torch.save(run(variant, inputs), answer)
-    script = FRESH.format(folder=str(Path(__file__).parents[2]), saved=str(saved), answer=str(answer))
+    script = FRESH.format(folder=str(Path(__file__).parents[3]), saved=str(saved), answer=str(answer))
     assert in_a_process_with(home, script) == ""
 
 

@@ -1,6 +1,6 @@
 """A gate where the system has little: no `/proc`, no affinity, no process groups, no `resource`.
 
-Workers without a fork server: `tests/measuring/test_process.py`. Each feature alone: `tests/test_system.py`.
+Workers without a fork server: `tests/measuring/controller/test_process.py`. Each feature alone: `tests/test_system.py`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def test_each_limit_has_its_verdict_or_the_reason_why_there_is_none(
 ) -> None:
     pytester = project(one_case(LIMITS), timed=True)
     (pytester.path / "sitecustomize.py").write_text(POORER, encoding="utf-8")
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     monkeypatch.setenv("PYTHONPATH", f"{pytester.path}:{root}")
     result = pytester.runpytest_subprocess("--modelopt", "--modelopt-report", "report", "-p", "no:cacheprovider")
     (case,) = read(pytester.path / "report" / "record.json").cases

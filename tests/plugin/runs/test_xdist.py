@@ -143,7 +143,7 @@ MODEL = """
 
 
 def test_each_model_is_measured_by_one_process(project: Project) -> None:
-    """tests/plugin/test_distribution.py shows where other tests go."""
+    """tests/plugin/runs/test_distribution.py shows where other tests go."""
     pytester = project("version: 1\nmodels:" + "".join(MODEL.format(name=name) for name in ("one", "two")))
     pytester.makepyfile(counted=COUNTED)
     result = pytester.runpytest("--modelopt", "--modelopt-time-limit", "1ms", "-n", "2", "-p", "no:cacheprovider")

@@ -185,7 +185,7 @@ def test_memray_finds_hardly_a_higher_peak_than_the_tensor_meter(kind: str, tmp_
 
 @pytest.mark.parametrize("recipe", [None, "int8-dynamic", "prune-structured(ratio=0.5) + int8-dynamic"])
 def test_separate_worker_processes_read_the_same_to_the_byte(recipe: str | None, tmp_path: Path) -> None:
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     variant = Variant(
         model="example_project.vision:load_model",
         recipe=parse(recipe) if recipe else None,

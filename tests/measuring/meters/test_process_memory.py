@@ -31,7 +31,7 @@ from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.verdicts import Limit
 from tests.measuring import foreign_models
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MODELS = foreign_models.__name__
 RUNTIMES = {"onnx_runtime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
 MIB = 1024 * 1024

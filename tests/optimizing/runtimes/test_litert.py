@@ -669,7 +669,7 @@ def test_programs_repeat_to_the_byte_and_the_process_stays_as_it_was() -> None:
 
 
 def _python(script: str, *arguments: str) -> str:
-    paths = [str(Path(__file__).parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep), *sys.path]
+    paths = [str(Path(__file__).parents[3]), *os.environ.get("PYTHONPATH", "").split(os.pathsep), *sys.path]
     environment: Mapping[str, str] = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     command = [sys.executable, "-W", "error", "-c", script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
