@@ -142,3 +142,9 @@ def test_nothing_drops_from_an_original_that_has_no_score_of_its_own() -> None:
 def test_flips_and_classes_need_a_metric_that_is_right_or_wrong(metric: str, is_measured: bool) -> None:
     for name in ("max_flips", "max_slice_drop"):
         assert (LIMITS[name].never_measured(MetricSpec(metric), None, "set") == "") == is_measured
+
+
+def test_slices_of_another_metric_are_judged_on_the_examples_only() -> None:
+    slices, metric = LIMITS["max_slice_drop"], MetricSpec("perplexity")
+    assert slices.never_measured(metric, "shop.data:kinds", "set") == ""
+    assert "single slices get no interval" in slices.never_measured(metric, "shop.data:kinds", "population")
