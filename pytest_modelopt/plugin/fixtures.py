@@ -210,8 +210,8 @@ class Optimizer(_Fixture):
         optimize: str | None = None,
     ) -> Optimized:
         """Make the variant in a worker process, save it, and say what changed. Arguments as in `modelopt`."""
-        from pytest_modelopt.measuring.controller.made_again import unlike
         from pytest_modelopt.measuring.controller.process import WorkerFailed
+        from pytest_modelopt.measuring.controller.remade_variant import unlike
         from pytest_modelopt.plugin.comparison import Optimized
         from pytest_modelopt.results.files.file_sums import sha256_of
 

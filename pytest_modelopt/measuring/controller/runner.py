@@ -9,12 +9,12 @@ from pathlib import Path
 
 from pytest_modelopt.measuring.controller import memory_left
 from pytest_modelopt.measuring.controller.base_variants import BaseVariants
-from pytest_modelopt.measuring.controller.closer_look import CloserLook
+from pytest_modelopt.measuring.controller.follow_up import CloserLook
 from pytest_modelopt.measuring.controller.fresh_processes import measure_process_memory
 from pytest_modelopt.measuring.controller.layer_trials import LayerTrials
 from pytest_modelopt.measuring.controller.looks import looked
-from pytest_modelopt.measuring.controller.made_again import require_same
 from pytest_modelopt.measuring.controller.process import WorkerFailed
+from pytest_modelopt.measuring.controller.remade_variant import require_same
 from pytest_modelopt.measuring.controller.side_by_side import (
     Enough,
     GoesOn,

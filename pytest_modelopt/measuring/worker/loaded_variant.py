@@ -18,7 +18,7 @@ from torch import nn
 from pytest_modelopt.measuring.installation import is_installed
 from pytest_modelopt.measuring.protocol import LEAST_HELD, Examples, Loaded, VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import environment, loading, observe
+from pytest_modelopt.measuring.worker import environment, observe, source_loading
 from pytest_modelopt.measuring.worker.answers import quality
 from pytest_modelopt.measuring.worker.calls.called_model import seen
 from pytest_modelopt.measuring.worker.calls.called_variant import CalledVariant
@@ -173,7 +173,7 @@ class LoadedVariant(CalledVariant):
         if isinstance(candidate.origin, ProgramSource):
             model, notes, self._provenance = self._load_candidate_file(candidate.origin)
         else:
-            model, notes = loading.load_model(self._loader, candidate.origin, "candidate")
+            model, notes = source_loading.load_model(self._loader, candidate.origin, "candidate")
             self._provenance = made_by(candidate.origin)
         return model, (*notes, *left_out(candidate))
 
@@ -183,7 +183,7 @@ class LoadedVariant(CalledVariant):
             if self._variant.is_called_otherwise:
                 raise VariantError("`call` and `optimize` need a model of a factory, and this one is a file")
             return self._load_file(origin, "model", self._first_inputs(), lambda: ITS_OWN)
-        model, notes = loading.load_model(self._loader, origin)
+        model, notes = source_loading.load_model(self._loader, origin)
         told = called_as(self._variant, model) if self._variant.is_original else ()
         return model, (*told, *notes), made_by(origin) if isinstance(origin, Called) else None
 
@@ -241,7 +241,7 @@ class LoadedVariant(CalledVariant):
         self._set_threads()
         if self._variant.generation is not None and self._variant.optimize:
             require_whole(recipes, self._variant.optimize)
-        loading.seed_everything(self._variant.seed)
+        source_loading.seed_everything(self._variant.seed)
         try:
             context = self._whole_context(self.model)
             part = self._part()

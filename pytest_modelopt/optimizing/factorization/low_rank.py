@@ -14,7 +14,7 @@ from pytest_modelopt.optimizing.describe import modules_in_words, owners_in_word
 from pytest_modelopt.optimizing.finetuning import Finetune, finetune
 from pytest_modelopt.optimizing.modules.fused_path import turn_off_fused_path
 from pytest_modelopt.optimizing.modules.own_behavior import named, of_classes, own_behavior
-from pytest_modelopt.optimizing.modules.sharing import tied_parameters
+from pytest_modelopt.optimizing.modules.shared_tensors import tied_parameters
 from pytest_modelopt.optimizing.recipe import Applied, Context, LayerRecipe, RecipeError
 from pytest_modelopt.results.figures import format_bytes
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line, modules_in_words, user_line
-from pytest_modelopt.optimizing.modules.sharing import same_view
+from pytest_modelopt.optimizing.modules.shared_tensors import same_view
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
 
 if TYPE_CHECKING:

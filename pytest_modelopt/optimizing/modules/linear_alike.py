@@ -14,7 +14,7 @@ from pytest_modelopt.optimizing.bisection import run, settle
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.describe import own_bytes, types_in_words
 from pytest_modelopt.optimizing.modules.own_behavior import answering_otherwise, same_answers
-from pytest_modelopt.optimizing.modules.sharing import tied_parameters
+from pytest_modelopt.optimizing.modules.shared_tensors import tied_parameters
 from pytest_modelopt.optimizing.modules.uncompiled import step_by_step
 
 if TYPE_CHECKING:

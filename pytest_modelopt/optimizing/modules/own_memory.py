@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelopt.optimizing.modules.nests import joined, mapped, tensors
+from pytest_modelopt.optimizing.modules.nested_values import joined, mapped, tensors
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from pydantic import Field
 from pytest_modelopt.optimizing.describe import last_line, modules_in_words, total_bytes
 from pytest_modelopt.optimizing.finetuning import Finetune, finetune
 from pytest_modelopt.optimizing.modules.fused_path import fused_layers, turn_off_fused_path
-from pytest_modelopt.optimizing.modules.sharing import tied_parameters
+from pytest_modelopt.optimizing.modules.shared_tensors import tied_parameters
 from pytest_modelopt.optimizing.pruning.structured.batch_norm_statistics import recalibrate
 from pytest_modelopt.optimizing.pruning.structured.groups import (
     OF_HEADS,

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pytest_modelopt.optimizing.describe import modules_in_words, owners_in_words, weight_owners
 from pytest_modelopt.optimizing.modules.own_behavior import named, reparametrized
-from pytest_modelopt.optimizing.modules.sharing import tied_parameters
+from pytest_modelopt.optimizing.modules.shared_tensors import tied_parameters
 from pytest_modelopt.optimizing.recipe import Applied, Context, LayerRecipe
 
 if TYPE_CHECKING:

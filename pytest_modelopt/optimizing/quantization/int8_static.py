@@ -17,9 +17,9 @@ from pytest_modelopt.optimizing.describe import last_line, modules_in_words, tot
 from pytest_modelopt.optimizing.modules.fused_path import unfused
 from pytest_modelopt.optimizing.modules.fx_tracing import defaults_of_absent_arguments, traced_whole
 from pytest_modelopt.optimizing.modules.hook_writes import told_hook_writes
-from pytest_modelopt.optimizing.modules.nests import mapped
+from pytest_modelopt.optimizing.modules.nested_values import mapped
 from pytest_modelopt.optimizing.modules.own_behavior import named, own_behavior
-from pytest_modelopt.optimizing.modules.sharing import tied_parameters
+from pytest_modelopt.optimizing.modules.shared_tensors import tied_parameters
 from pytest_modelopt.optimizing.modules.uncompiled import step_by_step, uncompiled
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.quantization.in_place import cut_at_observers, use_what_writes_answer

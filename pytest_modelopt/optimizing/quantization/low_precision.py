@@ -11,7 +11,7 @@ from pytest_modelopt.optimizing.describe import last_line, owners_in_words, type
 from pytest_modelopt.optimizing.finite import lost_answers
 from pytest_modelopt.optimizing.keeping import outermost
 from pytest_modelopt.optimizing.modules.fused_path import fused_layers
-from pytest_modelopt.optimizing.modules.sharing import same_view
+from pytest_modelopt.optimizing.modules.shared_tensors import same_view
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe, RecipeError
 
 if TYPE_CHECKING:

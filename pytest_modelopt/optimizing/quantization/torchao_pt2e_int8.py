@@ -17,7 +17,7 @@ from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.damage_check import Witness
 from pytest_modelopt.optimizing.describe import last_line, owners_in_words
 from pytest_modelopt.optimizing.keeping import parameter_names
-from pytest_modelopt.optimizing.modules.sharing import shared_bytes
+from pytest_modelopt.optimizing.modules.shared_tensors import shared_bytes
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Kept, LayerRecipe, RecipeError
 from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pytest_modelopt.results.answers import MOST_CHANGED, Agreement, Changed, Repeat, Slices
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.consistency import generation_contradictions, timing_contradictions
-from pytest_modelopt.results.consistency.once import between_workloads
+from pytest_modelopt.results.consistency.shared_figures import between_workloads
 from pytest_modelopt.results.consistency.small_files import format_small_file
 from pytest_modelopt.results.measurement import Coverage, Measurement
 from pytest_modelopt.results.metric import BUILT_IN, PERPLEXITY, UNLABELLED, is_share

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.measuring.controller.made_again import unlike
+from pytest_modelopt.measuring.controller.remade_variant import unlike
 from pytest_modelopt.measuring.protocol import Loaded
 from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.json import read, write

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.worker.data import batches
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
-from pytest_modelopt.optimizing.modules.nests import tensors
+from pytest_modelopt.optimizing.modules.nested_values import tensors
 
 INPUTS = torch.arange(300.0).reshape(100, 3)
 TARGETS = torch.arange(100) % 3

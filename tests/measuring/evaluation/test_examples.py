@@ -30,7 +30,7 @@ from pytest_modelopt.measuring.worker.data.examples import (
 )
 from pytest_modelopt.measuring.worker.data.hashing import Fingerprint, hashes_of_inputs
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
-from pytest_modelopt.optimizing.modules import nests
+from pytest_modelopt.optimizing.modules import nested_values
 
 INPUTS = torch.arange(300.0).reshape(100, 3)
 TARGETS = torch.arange(100) % 3
@@ -38,7 +38,7 @@ TARGETS = torch.arange(100) % 3
 
 def cut(inputs: Any, targets: Any, size: int) -> Iterator[Batch]:
     for start in range(0, len(targets), size):
-        yield Batch(nests.cut(inputs, slice(start, start + size)), targets[start : start + size], start)
+        yield Batch(nested_values.cut(inputs, slice(start, start + size)), targets[start : start + size], start)
 
 
 def fingerprint(inputs: Any, targets: Any, size: int = 64) -> str:

@@ -14,13 +14,13 @@ import torchmetrics
 from pytest_modelopt.measuring.carried_objects import carry
 from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker.loading import Loader
 from pytest_modelopt.measuring.worker.metrics.agreement import Sqnr
 from pytest_modelopt.measuring.worker.metrics.classification import Classification
 from pytest_modelopt.measuring.worker.metrics.functions import PerExample, WholeSet
 from pytest_modelopt.measuring.worker.metrics.scored_outputs import Prepared
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import Metric, make_metric
 from pytest_modelopt.measuring.worker.metrics.torchmetrics import ClassMetric
+from pytest_modelopt.measuring.worker.source_loading import Loader
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.source import Carried
 from tests.measuring.answering import answer

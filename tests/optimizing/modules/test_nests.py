@@ -17,7 +17,7 @@ from pytest_modelopt.measuring.worker.data.batches import inputs_of
 from pytest_modelopt.measuring.worker.data.hashing import described, hashes_of_inputs
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
 from pytest_modelopt.optimizing.calling import fresh
-from pytest_modelopt.optimizing.modules import nests
+from pytest_modelopt.optimizing.modules import nested_values
 
 Point = namedtuple("Point", "x y")
 
@@ -79,17 +79,17 @@ def same(one: Any, other: Any) -> bool:
 def test_a_nest_is_walked_copied_and_hashed_as_by_hand(seed: int) -> None:
     drawn = random.Random(seed)
     value = nest(drawn)
-    leaves, expected = list(nests.leaves(value)), flat(value)
+    leaves, expected = list(nested_values.leaves(value)), flat(value)
     assert all(map(same, leaves, expected)), (leaves, expected)
     assert len(leaves) == len(expected)
     copied, checked = fresh(value), inputs_of([value], "inputs")
     assert same(copied, value)
     assert same(checked, [value])
     assert described(copied) == described(value)
-    assert all(a is not b for a, b in zip(nests.tensors(copied), nests.tensors(value), strict=True))
-    larger = nests.mapped(value, lambda leaf: leaf + 1 if isinstance(leaf, torch.Tensor) else leaf)
-    changed = any(tensor.numel() for tensor in nests.tensors(value))
-    assert [t.shape for t in nests.tensors(larger)] == [t.shape for t in nests.tensors(value)]
+    assert all(a is not b for a, b in zip(nested_values.tensors(copied), nested_values.tensors(value), strict=True))
+    larger = nested_values.mapped(value, lambda leaf: leaf + 1 if isinstance(leaf, torch.Tensor) else leaf)
+    changed = any(tensor.numel() for tensor in nested_values.tensors(value))
+    assert [t.shape for t in nested_values.tensors(larger)] == [t.shape for t in nested_values.tensors(value)]
     assert same(larger, value) == (not changed)
     assert (described(larger) == described(value)) == (not changed)
     assert same(copied, value), "what was mapped is another one"
@@ -146,18 +146,18 @@ def test_hashes_are_the_same_in_another_process() -> None:
     ],
 )
 def test_what_says_how_many_examples_a_batch_has(batch: Any, sizes: set[int]) -> None:
-    assert nests.sizes(batch) == sizes
+    assert nested_values.sizes(batch) == sizes
 
 
 def test_a_batch_is_cut_and_joined_again() -> None:
     batch = {"x": torch.arange(8.0).reshape(4, 2), "r": Record(["a", "b", "c", "d"], (torch.arange(4), None)), "k": 7}
-    parts = [nests.cut(batch, slice(start, start + 2)) for start in (0, 2)]
+    parts = [nested_values.cut(batch, slice(start, start + 2)) for start in (0, 2)]
     assert parts[1]["r"].name == ["c", "d"]
     assert parts[1]["k"] == 7
-    assert same(nests.joined(parts), batch)
-    assert nests.cut(batch, 3)["r"].name == "d"
+    assert same(nested_values.joined(parts), batch)
+    assert nested_values.cut(batch, 3)["r"].name == "d"
     assert hashes_of_inputs(Batch(batch, None)) == [
         digest for part in parts for digest in hashes_of_inputs(Batch(part, None))
     ]
     with pytest.raises(ValueError, match="belongs to some of them"):
-        nests.joined([parts[0], {**parts[1], "k": 8}])
+        nested_values.joined([parts[0], {**parts[1], "k": 8}])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_modelopt.optimizing.modules.nests import cut, joined, tensors
+from pytest_modelopt.optimizing.modules.nested_values import cut, joined, tensors
 from pytest_modelopt.optimizing.modules.own_memory import in_own_memory, joined_in_own_memory
 
 VIEWS = (

@@ -15,9 +15,9 @@ from torch import nn
 from pytest_modelopt.measuring.controller.preloading import PRELOAD
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker.files import size
-from pytest_modelopt.measuring.worker.loading import Loader, load_model
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
 from pytest_modelopt.measuring.worker.observe import observe
+from pytest_modelopt.measuring.worker.source_loading import Loader, load_model
 from pytest_modelopt.optimizing.modules.sealed import WAY_OUT, in_training, put_into_eval_mode
 from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.results.metric import MetricSpec

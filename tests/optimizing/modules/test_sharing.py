@@ -17,7 +17,7 @@ from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
 from pytest_modelopt.optimizing.apply import RecipeDidNothing, optimize
 from pytest_modelopt.optimizing.coverage import compare, snapshot
 from pytest_modelopt.optimizing.modules.multiply_adds import multiply_adds
-from pytest_modelopt.optimizing.modules.sharing import shared_bytes, sharing, tied_parameters
+from pytest_modelopt.optimizing.modules.shared_tensors import shared_bytes, sharing, tied_parameters
 from pytest_modelopt.optimizing.quantization.int8_dynamic import Int8Dynamic
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe
 from tests.optimizing.recipe_models import apply, relative_error, run

@@ -16,7 +16,7 @@ from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Scorer
 from pytest_modelopt.optimizing.calling import Inputs, fresh, in_one_process, on
 from pytest_modelopt.optimizing.describe import user_line
-from pytest_modelopt.optimizing.modules.nests import in_words
+from pytest_modelopt.optimizing.modules.nested_values import in_words
 from pytest_modelopt.results.observations import Spread
 
 

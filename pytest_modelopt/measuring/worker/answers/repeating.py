@@ -18,8 +18,8 @@ from pytest_modelopt.measuring.protocol import ROUNDING, Answers, VariantError
 from pytest_modelopt.measuring.worker.answers.quality import run
 from pytest_modelopt.measuring.worker.calls.structure import tensors_in, texts_in
 from pytest_modelopt.measuring.worker.device import Device
-from pytest_modelopt.measuring.worker.loading import seed_everything
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Score, Scorer
+from pytest_modelopt.measuring.worker.source_loading import seed_everything
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.results.answers import Repeat
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from pytest_modelopt.optimizing.modules.nests import attributes
+from pytest_modelopt.optimizing.modules.nested_values import attributes
 
 _DEPTH = 3
 """Of objects within objects, in which modules of a plain object are looked for."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from pytest_modelopt.measuring.protocol import CallShape, Examples
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import loading
+from pytest_modelopt.measuring.worker import source_loading
 from pytest_modelopt.measuring.worker.answers import quality
 from pytest_modelopt.measuring.worker.calls.called_model import alone
 from pytest_modelopt.measuring.worker.calls.changed_part import part_of
@@ -23,7 +23,7 @@ from pytest_modelopt.measuring.worker.data.variant_data import Data
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.optimizing.calling import ForOneCall, Inputs, call
-from pytest_modelopt.optimizing.modules.nests import sizes, tensors
+from pytest_modelopt.optimizing.modules.nested_values import sizes, tensors
 from pytest_modelopt.optimizing.recipe import Context, Steps
 from pytest_modelopt.results.workload import Workload
 
@@ -34,7 +34,7 @@ class CalledVariant:
     def __init__(self, variant: Variant) -> None:
         self._variant = variant
         self._device = Device(variant.device)
-        self._loader = loading.Loader(variant)
+        self._loader = source_loading.Loader(variant)
         self._model: nn.Module | None = None
         self._inputs: Inputs | None = None
         self._data = Data(variant, self._loader, self._device)

@@ -16,7 +16,7 @@ from pytest_modelopt.measuring.worker.calls.called_model import CalledModel
 from pytest_modelopt.measuring.worker.calls.part import Part
 from pytest_modelopt.measuring.worker.data import batches
 from pytest_modelopt.optimizing.calling import Inputs, call
-from pytest_modelopt.optimizing.modules.nests import in_words, tensors
+from pytest_modelopt.optimizing.modules.nested_values import in_words, tensors
 from pytest_modelopt.optimizing.recipe import Context, Recipe, RecipeError
 from pytest_modelopt.results.measurement import Coverage
 

@@ -12,7 +12,7 @@ import torch
 
 from pytest_modelopt.measuring.worker.calls.remembered_inputs import operators
 from pytest_modelopt.optimizing.calling import Inputs, Place, fresh, on, places, places_of_calls
-from pytest_modelopt.optimizing.modules.nests import PLAIN, form, is_array, leaves, tensors
+from pytest_modelopt.optimizing.modules.nested_values import PLAIN, form, is_array, leaves, tensors
 
 _KEPT_BYTES = 256 << 20
 """Of copies whose addresses no other copy may get."""

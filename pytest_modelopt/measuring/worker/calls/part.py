@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from pytest_modelopt.measuring.worker.calls.called_model import CalledModel, alone, modules_in, seen
 from pytest_modelopt.optimizing.calling import Inputs, call, fresh
 from pytest_modelopt.optimizing.describe import last_line, total_bytes, user_line
-from pytest_modelopt.optimizing.modules.nests import attributes
+from pytest_modelopt.optimizing.modules.nested_values import attributes
 from pytest_modelopt.optimizing.modules.uncompiled import step_by_step
 from pytest_modelopt.optimizing.recipe import RecipeError
 from pytest_modelopt.results.figures import format_bytes

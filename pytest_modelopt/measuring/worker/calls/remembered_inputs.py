@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_modelopt.optimizing.calling import Inputs, call_on, fresh
-from pytest_modelopt.optimizing.modules.nests import mapped, tensors
+from pytest_modelopt.optimizing.modules.nested_values import mapped, tensors
 from pytest_modelopt.optimizing.modules.uncompiled import step_by_step
 
 

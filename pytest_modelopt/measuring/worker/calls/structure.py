@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from pytest_modelopt.optimizing.modules.nests import held, is_array, leaves, rebuilt
-from pytest_modelopt.optimizing.modules.nests import mapped as mapped_nest
+from pytest_modelopt.optimizing.modules.nested_values import held, is_array, leaves, rebuilt
+from pytest_modelopt.optimizing.modules.nested_values import mapped as mapped_nest
 
 __all__ = ["is_array", "is_sequence", "mapped", "own", "parts", "rebuilt", "tensors_in", "texts_in"]
 

@@ -15,7 +15,7 @@ import torch
 from pytest_modelopt import system
 from pytest_modelopt.measuring.protocol import Block, FirstAnswer, Usage
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import loading
+from pytest_modelopt.measuring.worker import source_loading
 from pytest_modelopt.measuring.worker.answers import quality
 from pytest_modelopt.measuring.worker.calls import given_inputs, latency
 from pytest_modelopt.measuring.worker.calls.generation import Step, TimedDecode
@@ -91,14 +91,14 @@ class TimedBlocks(LoadedVariant):
         """From the start of loading the saved model to its answer, libraries imported before. For a fresh worker.
         `compiles`: the variant uses torch's compiler."""
         self._set_threads()
-        loading.restore_environment(Path(model))
+        source_loading.restore_environment(Path(model))
         given = self._device.take(size.load(Path(inputs)))
         self._function = self._step_function()
         process_memory.import_libraries(Path(model), runtime, and_project=True)
         if compiles:
             importlib.import_module("torch._dynamo")
         self._set_threads()
-        loading.seed_everything(self._variant.seed)
+        source_loading.seed_everything(self._variant.seed)
         gc.collect()
         delay = latency.Delay()
         before_ns, start_ns = delay.read_ns(), time.perf_counter_ns()

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
 from pytest_modelopt.optimizing.calling import Inputs
-from pytest_modelopt.optimizing.modules.nests import PLAIN, cut, held, mapped, sizes, tensors
+from pytest_modelopt.optimizing.modules.nested_values import PLAIN, cut, held, mapped, sizes, tensors
 from pytest_modelopt.optimizing.modules.own_memory import joined_in_own_memory
 
 SCORING_BATCH = 64

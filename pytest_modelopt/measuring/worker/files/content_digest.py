@@ -15,7 +15,7 @@ from torch import nn
 
 from pytest_modelopt.measuring.installation import is_installed
 from pytest_modelopt.measuring.worker.files import size
-from pytest_modelopt.optimizing.modules.bits import update_with_bytes
+from pytest_modelopt.optimizing.modules.tensor_digest import update_with_bytes
 from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule, HoldsPrograms
 
 MOST_BYTES = 2 * 1024**3

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from pytest_modelopt.measuring.protocol import VariantError, error_text
-from pytest_modelopt.measuring.worker import loading
+from pytest_modelopt.measuring.worker import source_loading
 from pytest_modelopt.measuring.worker.calls.called_model import seen
 from pytest_modelopt.measuring.worker.calls.changed_part import context_of
 from pytest_modelopt.measuring.worker.calls.part import bare
@@ -24,7 +24,7 @@ class Saving(LoadedVariant):
             size.save(self.model, Path(path))
         except Exception as error:
             raise not_saved(seen(self.model), error) from error
-        loading.keep_environment(Path(path), self._environment)
+        source_loading.keep_environment(Path(path), self._environment)
 
     def export(self, path: str) -> tuple[str, ...]:
         """Write the variant as it is shipped to `path`, without a suffix; under `call:` and `optimize:` the module that
@@ -42,7 +42,7 @@ class Saving(LoadedVariant):
     def reload(self, path: str, inputs_file: str) -> None:
         """Stand where the worker stood that saved the model and its inputs."""
         self._set_threads()
-        loading.restore_environment(Path(path))
+        source_loading.restore_environment(Path(path))
         self._inputs = self._device.take(size.load(Path(inputs_file)))
         self._function = self._step_function()
         self._model = size.load(Path(path))

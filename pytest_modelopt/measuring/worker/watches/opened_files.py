@@ -18,7 +18,7 @@ from urllib.request import url2pathname
 
 from pytest_modelopt import system
 from pytest_modelopt.measuring.installation import is_installed
-from pytest_modelopt.measuring.worker.watches import children_of_c, reads_of_others
+from pytest_modelopt.measuring.worker.watches import c_children, reads_of_others
 from pytest_modelopt.measuring.worker.watches.kernel_watches import FoldersOfProject, NamedFiles
 
 _opened: dict[str, None] = {}
@@ -121,7 +121,7 @@ def _bytes_read() -> int:
     in C are seen by no hook, and what a process writes for them itself comes from nowhere else. 0 where the kernel does
     not tell."""
     try:
-        found = children_of_c.of_process()
+        found = c_children.of_process()
     except OSError:
         return 0
     return found.read - found.written - reads_of_others.of_children()

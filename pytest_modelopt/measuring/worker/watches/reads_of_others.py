@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_modelopt import system
-from pytest_modelopt.measuring.worker.watches import children_of_c
-from pytest_modelopt.measuring.worker.watches.children_of_c import Counts
+from pytest_modelopt.measuring.worker.watches import c_children
+from pytest_modelopt.measuring.worker.watches.c_children import Counts
 
 _noted = [Counts()]
 """Of children that have ended and that Python has waited for, since `watch`."""
@@ -31,7 +31,7 @@ def watch() -> None:
     """Note from now on what each child has read when it is waited for from Python."""
     if not hasattr(os, "waitid") or not os.path.exists(f"{system.PROC}/self/io"):  # noqa: PTH110
         return
-    children_of_c.watch()
+    c_children.watch()
     for name in _RECEIVERS:
         setattr(socket.socket, name, _counting(getattr(socket.socket, name)))
     ssl.SSLSocket.read = _counting(ssl.SSLSocket.read)  # type: ignore[method-assign]
@@ -117,10 +117,10 @@ def of_children() -> int:
 
 def _ended() -> Counts:
     """Of all children that have ended since `watch`."""
-    return _noted[0] + children_of_c.waited_for_by_c(_noted[0])
+    return _noted[0] + c_children.waited_for_by_c(_noted[0])
 
 
 def _note_ended(pid: int) -> None:
     """One that another user owns may not be looked at: it is told as those of C are."""
     with contextlib.suppress(OSError):
-        _noted[0] += children_of_c.of_ended(pid)
+        _noted[0] += c_children.of_ended(pid)

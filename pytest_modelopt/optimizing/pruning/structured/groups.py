@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line
-from pytest_modelopt.optimizing.modules.sharing import tied_parameters
+from pytest_modelopt.optimizing.modules.shared_tensors import tied_parameters
 from pytest_modelopt.optimizing.pruning.structured.observing import tensors
 from pytest_modelopt.optimizing.recipe import RecipeError
 

@@ -18,7 +18,7 @@ from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line
 from pytest_modelopt.optimizing.modules.fused_path import unfused
 from pytest_modelopt.optimizing.modules.own_behavior import own_forward
-from pytest_modelopt.optimizing.modules.sharing import replace_modules
+from pytest_modelopt.optimizing.modules.shared_tensors import replace_modules
 from pytest_modelopt.optimizing.pruning.structured.observing import MIXED_UP, Backup, narrow, observe, zeroed
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelopt.optimizing.modules.sharing import held
+from pytest_modelopt.optimizing.modules.shared_tensors import held
 
 if TYPE_CHECKING:
     import torch
