@@ -210,7 +210,7 @@ def _pairs(row: Row) -> list[Sampled]:
 
 
 def judge(row: Row, limit: float, timed_limits: int, earlier: EarlierRuns | None = None) -> Judged:
-    """As the referee looks at a comparison while it goes on, and the judge at its end."""
+    """As paired timing looks at a comparison while it goes on, and the judge at its end."""
     pairs, next_look_s = _pairs(row), SEGMENT_S
     for count in range(1, len(pairs) + 1):
         is_last = count == len(pairs)

@@ -56,7 +56,7 @@ CASE = case(
     variant=VARIANT,
     coverage=Coverage((LayerCoverage("a", "Linear", 700, 700), LayerCoverage("b", "Conv2d", 300, 0)), ()),
     agreement=Agreement(1000, right_to_wrong=15, wrong_to_right=5, flips=30),
-    slices=Slices(("0", "1"), True, (500, 500), (0.02, 0.0), (12, 3), (2, 3)),
+    slices=Slices(("0", "1"), True, (500, 500), (0.02000000000000001, 0.0), (12, 3), (2, 3)),
     timing=CALLS,
     loading=timing(40, 300 * MS, 100 * MS),
     phases={"prefill": timing(200, 3 * MS, 2 * MS), "decode": timing(200, 2 * MS, 4 * MS)},

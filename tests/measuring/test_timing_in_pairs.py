@@ -270,19 +270,19 @@ def test_a_variant_that_does_not_come_back_as_it_was_is_made_anew_and_says_so(
 
 
 def test_why_a_variant_could_not_be_loaded_again_is_recorded(variant: Callable[..., Variant]) -> None:
-    workshop = WorkerContext(StepLimits(time_limit_s=1, step_limit_s=60), Silent())
+    context = WorkerContext(StepLimits(time_limit_s=1, step_limit_s=60), Silent())
     measured = Measured(variant("at_home", recipe="int8-dynamic"))
     try:
-        workshop.start(measured)
+        context.start(measured)
         for operation in ("load", "optimize"):
-            workshop.request(measured.worker, operation)
-        seen: Observations = workshop.request(measured.worker, "observe")
+            context.request(measured.worker, operation)
+        seen: Observations = context.request(measured.worker, "observe")
         measured.measurement = Measurement("int8-dynamic", 1, 1, 1, None, 0, None, observations=seen)
-        start_again(workshop, measured)
+        start_again(context, measured)
         seen = measured.measurement.observations or Observations()
     finally:
-        workshop.discard(measured)
-        workshop.close()
+        context.discard(measured)
+        context.close()
     assert (seen.reloads, seen.reload_error) == (False, "ImportError: no module named shop")
 
 

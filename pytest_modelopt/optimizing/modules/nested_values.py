@@ -1,4 +1,4 @@
-"""Nests: tensors, texts, numbers and None in lists, tuples, dicts, dataclasses and other objects, walked by pytree.
+"""Nested values: tensors, texts, numbers and None in lists, tuples, dicts, dataclasses and other objects.
 
 torch's pytree opens the containers that it knows. What it takes for a leaf and is none (a dataclass, a mapping of a
 class of its own, an object with attributes) is opened here, and not registered with it: that would change what torch

@@ -88,10 +88,10 @@ def test_layers_that_cannot_be_followed_are_named_and_kept(
     whole = dict(make_model().named_modules())
     widths = {name: len(module.weight) for name, module in model.named_modules() if hasattr(module, "weight")}
     assert {name: width for name, width in widths.items() if width < len(whole[name].weight)} == narrowed
-    spared, notes = pruned(f"prune-structured(ratio=0.5, keep='{kept}')")
+    smaller, notes = pruned(f"prune-structured(ratio=0.5, keep='{kept}')")
     assert "cannot follow" not in notes
     x = torch.randn(2, 3, 12, 12)
-    assert torch.equal(run(model, x), run(spared, x))
+    assert torch.equal(run(model, x), run(smaller, x))
 
 
 class FixedWidths(nn.Module):

@@ -158,7 +158,7 @@ class TestDamage:
         with pytest.raises(RecipeError, match="since its int8 program has run, the model in floating point answers"):
             optimize(model, parse("torchao-pt2e-int8").steps, context)
 
-    def test_a_model_that_answers_at_random_is_no_witness(self, model: nn.Module) -> None:
+    def test_a_model_that_answers_at_random_shows_no_damage(self, model: nn.Module) -> None:
         class Noisy(nn.Module):
             def __init__(self) -> None:
                 super().__init__()

@@ -1,4 +1,4 @@
-"""The referee: lets two workers take turns in coin-flipped order until the timed limits are decided.
+"""Paired timing: two workers take turns in coin-flipped order until the timed limits are decided.
 
 Each turn is a block of warm calls (latency.py), and both workers run on the same core. The statistics of the pairs
 stand in statistics/timing.py: they are looked at when the time spent on them has doubled, and at the end of the time

@@ -1,4 +1,4 @@
-"""Time a block of calls inside the worker. The referee decides whose turn it is; this only holds the stopwatch."""
+"""The stopwatch of a worker: it times a block of calls when the controller asks for one."""
 
 from __future__ import annotations
 
