@@ -16,9 +16,17 @@ PYTHONS = [version.rpartition(" ")[2] for version in PROJECT["project"]["classif
 ROOMS = ("config", "diagnosis", "editing", "exploring", "judging", "limits", "reporting", "results", "statistics")
 """Whose tests need no torch."""
 NEEDS_TORCH = ("tests/diagnosis/test_wrong_alike.py",)
-SAMPLE = ("plugin/test_off.py", "plugin/test_verdicts.py", "measuring/test_memory.py", "optimizing/test_recipes.py")
+SAMPLE = (
+    "plugin/runs/test_off.py",
+    "plugin/test_verdicts.py",
+    "measuring/meters/test_memory.py",
+    "optimizing/test_recipes.py",
+)
 """Tests that need torch and no other runtime: the plugin off, whole gates, the meter and recipes."""
-RUNTIMES = tuple(f"optimizing/test_{name}.py" for name in ("onnxruntime", "openvino", "torchao", "litert"))
+RUNTIMES = (
+    *(f"optimizing/runtimes/test_{name}.py" for name in ("onnxruntime", "openvino", "litert")),
+    "optimizing/quantization/test_torchao.py",
+)
 TORCH_FLOOR = "2.6"
 VENV = ["--system-site-packages"] if os.environ.get("MODELOPT_SYSTEM_PACKAGES") else []
 

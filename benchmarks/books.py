@@ -27,7 +27,7 @@ from benchmarks.common import origin, print_origins
 from example_project import speech, vision
 from pytest_modelopt.measuring.controller.preloading import PRELOAD
 from pytest_modelopt.measuring.protocol import Balance
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.memory import balance
 from pytest_modelopt.optimizing.apply import optimize
 from pytest_modelopt.optimizing.expression import parse

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from benchmarks.common import origin, print_origins
 from example_project.vision import load_model, test_data
-from pytest_modelopt.measuring.worker.given_inputs import Call, TimedCall
+from pytest_modelopt.measuring.worker.calls.given_inputs import Call, TimedCall
 from pytest_modelopt.optimizing.calling import fresh
 
 TURNS = 300

@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from benchmarks import common
 from benchmarks.common import REPOSITORY, RESULTS, Row, Store
-from pytest_modelopt.cli.judged_records import read_judged
+from pytest_modelopt.cli.shared.judged_records import read_judged
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.results.verdicts import Verdict
 

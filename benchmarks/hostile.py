@@ -29,7 +29,7 @@ from benchmarks.hostile_oracle import amount, must_be_red
 from benchmarks.hostile_records import hostile
 from benchmarks.hostile_text import budgets, expression, is_harmless
 from pytest_modelopt.cli import main as cli
-from pytest_modelopt.cli.exit_codes import INTERRUPTED
+from pytest_modelopt.cli.shared.exit_codes import INTERRUPTED
 from pytest_modelopt.config.loader import load_budgets
 from pytest_modelopt.config.problems import BudgetsError
 from pytest_modelopt.optimizing.expression import RecipeError, parse

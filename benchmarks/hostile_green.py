@@ -215,7 +215,7 @@ def _of_other_metrics() -> list[Case]:
             40.9,
             _limits(max_accuracy_drop="0.5"),
             inference="population",
-            interval=Interval(0.05, 0.2, "paired bootstrap", 2000, 7),
+            interval=Interval(0.05, 0.2),
         ),
         of(
             "accuracy",
@@ -312,7 +312,7 @@ def _generating(workload: str, batch_size: int) -> Case:
         generation=_GENERATION,
         reference=_side(None, 8 * _MIB, 10.0, **of_sequences),
         variant=_side("int8-dynamic", 2 * _MIB, 10.05, **of_sequences),
-        interval=Interval(0.01, 0.09, "paired bootstrap", 2000, 7),
+        interval=Interval(0.01, 0.09),
         timing=_timing(),
         phases={"prefill": _timing(1), "decode": _timing(3)},
         tokens=TokenAgreement(_SEQUENCES, _GENERATION.new_tokens, 20, 30, Divergence(0.01, 0.2, 640)),

@@ -31,7 +31,7 @@ from torch import nn
 from benchmarks.common import REPOSITORY, origin, print_origins
 from example_project.vision import load_model, test_data
 from pytest_modelopt.measuring.controller.preloading import PRELOAD
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.memory import process_memory, tensor_meter
 from pytest_modelopt.optimizing.apply import optimize
 from pytest_modelopt.optimizing.calling import call

@@ -29,7 +29,7 @@ from tabulate import tabulate
 
 from benchmarks.common import REPOSITORY
 from benchmarks.plugin_uses import PROJECT, USES, Use
-from pytest_modelopt.cli.judged_records import read_judged
+from pytest_modelopt.cli.shared.judged_records import read_judged
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.results.case import Case
 

@@ -24,7 +24,7 @@ from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 
 from pytest_modelopt.cli.comment import comment
-from pytest_modelopt.cli.judged_records import read_judged
+from pytest_modelopt.cli.shared.judged_records import read_judged
 from pytest_modelopt.reporting import terminal
 from pytest_modelopt.results.record import Record
 

@@ -29,9 +29,9 @@ from benchmarks import common
 from benchmarks.common import RESULTS, Row, Store
 from benchmarks.serving import Program, kept, plain_ratio
 from pytest_modelopt.limits.latency import interval_of
-from pytest_modelopt.measuring.controller.earlier_runs import Run, difference
-from pytest_modelopt.measuring.controller.paired_timing import Listener, PairedTiming, TimingPlan
 from pytest_modelopt.measuring.controller.process import Worker
+from pytest_modelopt.measuring.controller.timing.earlier_runs import Run, difference
+from pytest_modelopt.measuring.controller.timing.paired_timing import Listener, PairedTiming, TimingPlan
 from pytest_modelopt.results.timed_pairs import EarlierRuns, Timing
 from pytest_modelopt.statistics.timing import (
     LAUNCHES,
@@ -210,7 +210,7 @@ def _pairs(row: Row) -> list[Sampled]:
 
 
 def judge(row: Row, limit: float, timed_limits: int, earlier: EarlierRuns | None = None) -> Judged:
-    """As the referee looks at a comparison while it goes on, and the judge at its end."""
+    """As paired timing looks at a comparison while it goes on, and the judge at its end."""
     pairs, next_look_s = _pairs(row), SEGMENT_S
     for count in range(1, len(pairs) + 1):
         is_last = count == len(pairs)

@@ -122,7 +122,7 @@ def _served(program: Program, seconds: float) -> list[int]:
 def _loaded(program: Program) -> Callable[[], object]:
     import torch
 
-    from pytest_modelopt.measuring.worker import size
+    from pytest_modelopt.measuring.worker.files import size
 
     model, inputs = (size.load(path) for path in kept(program))
     torch.set_num_threads(1)

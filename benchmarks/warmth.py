@@ -20,8 +20,8 @@ from tabulate import tabulate
 from benchmarks import common, sized
 from benchmarks.common import Row
 from benchmarks.serving import Program, kept, served_alone
-from pytest_modelopt.measuring.controller.paired_timing import Listener, TimingPlan, time_pairs
 from pytest_modelopt.measuring.controller.process import Worker
+from pytest_modelopt.measuring.controller.timing.paired_timing import Listener, TimingPlan, time_pairs
 from pytest_modelopt.results.figures import format_time
 from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.statistics.timing import Samples, latency, speedup

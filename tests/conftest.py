@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.measuring.controller import best_state, host_lock, preloading, process
+from pytest_modelopt.measuring.controller import preloading, process
+from pytest_modelopt.measuring.controller.timing import best_state, host_lock
 from tests.kinds import REAL_MODELS, WHOLE_RUNS
 
 pytest_plugins = ["pytester"]
@@ -47,10 +48,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Files whose tests take long come first, so that no process is left alone with one at the end.
     """
     for item in items:
-        room = item.path.parent.name
+        room = room_of(item)
         if not any(map(item.get_closest_marker, ("unit", "runtime", "e2e"))):
             item.add_marker("e2e" if room in WHOLE_RUNS else "runtime" if room in REAL_MODELS else "unit")
-    items.sort(key=lambda item: (item.path.parent.name != "plugin", item.path.name != "test_unchanged.py"))
+    items.sort(key=lambda item: (room_of(item) != "plugin", item.path.name != "test_unchanged.py"))
+
+
+def room_of(item: pytest.Item) -> str:
+    """The folder right below this one in which the test stands."""
+    return next((folder.name for folder in item.path.parents if folder.parent == Path(__file__).parent), "")
 
 
 @pytest.fixture(autouse=True, scope="module")

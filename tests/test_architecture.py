@@ -229,3 +229,29 @@ def test_no_module_of_the_tests_has_two_names() -> None:
             assert first not in bare, f"{file}: import it as tests.<room>.{first}"
             twice = [each for each in others if first == "tests" and each.startswith(("test_", "conftest"))]
             assert not twice, f"{file}: {twice[0]} is imported by pytest; what others use of it belongs into a helper"
+
+
+def test_a_folder_within_a_room_of_tests_is_of_the_rooms_kind(request: pytest.FixtureRequest) -> None:
+    here, kind_of = Path(__file__).parent, {"plugin": "e2e", "cli": "e2e", "measuring": "runtime"}
+    inside = [item for item in request.session.items if here in item.path.parents]
+    for item in inside:
+        kind = kind_of.get(item.path.relative_to(here).parts[0])
+        assert kind is None or item.get_closest_marker(kind), item.nodeid
+
+
+def test_no_folder_has_many_more_than_twenty_modules_flat() -> None:
+    """`reporting/` is the last one."""
+    rooms = [folder for root in (PACKAGE, Path(__file__).parent) for folder in root.rglob("*") if folder.is_dir()]
+    flat = {folder: len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) for folder in rooms}
+    assert {folder.name for folder, count in flat.items() if count > 22} <= {"reporting"}
+
+
+def test_a_function_named_is_gives_a_bool() -> None:
+    functions = [node for module in MODULES for node in ast.walk(_tree(module)) if isinstance(node, ast.FunctionDef)]
+    gives = {
+        each.name: ast.unparse(each.returns)
+        for each in functions
+        if each.returns and each.name.lstrip("_")[:3] == "is_"
+    }
+    assert len(gives) > 50
+    assert {name: of for name, of in gives.items() if not of.startswith(("bool", "TypeGuard"))} == {}

@@ -15,8 +15,8 @@ from PIL import Image
 
 from benchmarks import pictures
 from documentation.outputs import renewed
-from pytest_modelopt.cli.judged_records import read_judged
 from pytest_modelopt.cli.main import _COMMANDS, main, parser
+from pytest_modelopt.cli.shared.judged_records import read_judged
 from pytest_modelopt.config.loader import load_budgets
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.plugin.options import SETTINGS

@@ -1,6 +1,6 @@
 """Git worktrees of ours in the system's temporary folder, which are removed whatever becomes of the run.
 
-Each run has one folder there, which it holds as `results/locked_folders.py` says.
+Each run has one folder there, which it holds as `results/files/locked_folders.py` says.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.baseline.git import TreeError, ask, ask_with_filters
-from pytest_modelopt.results.atomic_files import write_text
-from pytest_modelopt.results.locked_folders import abandoned, lock_of, release, remove_tree, take
+from pytest_modelopt.results.files.atomic_files import write_text
+from pytest_modelopt.results.files.locked_folders import abandoned, lock_of, release, remove_tree, take
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.printing import tell
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         ValueError: for a record that is refused.
         OSError: if the file cannot be read.
     """
-    from pytest_modelopt.cli.judged_records import figures_of
+    from pytest_modelopt.cli.shared.judged_records import figures_of
     from pytest_modelopt.results.json import read
 
     record = read(options.record)
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
 def comment(record: Record, title: str = "Model budgets") -> str:
     """The whole comment. Verdicts and findings of the record are not believed, but made anew."""
-    from pytest_modelopt.cli.judged_records import judged_again
+    from pytest_modelopt.cli.shared.judged_records import judged_again
     from pytest_modelopt.reporting.markdown import render
 
     room = LIMIT - len(f"{MARKER}\n\n{CLAIMED}\n")

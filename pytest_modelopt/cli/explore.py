@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.cli.arguments import count, reference, seconds
-from pytest_modelopt.cli.exit_codes import INTERRUPTED, PASSED, RED
-from pytest_modelopt.cli.model_options import REFERENCE, add_model_options, loaded, model_keys, name_of
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.arguments import count, reference, seconds
+from pytest_modelopt.cli.shared.exit_codes import INTERRUPTED, PASSED, RED
+from pytest_modelopt.cli.shared.model_options import REFERENCE, add_model_options, loaded, model_keys, name_of
+from pytest_modelopt.cli.shared.printing import tell
 from pytest_modelopt.limits.catalogue import BUDGET_LIMITS
 
 if TYPE_CHECKING:
-    from pytest_modelopt.cli.arguments import Commands
     from pytest_modelopt.cli.explore_gauge import GateGauge
+    from pytest_modelopt.cli.shared.arguments import Commands
     from pytest_modelopt.config.loader import BudgetsFile, ModelEntry
     from pytest_modelopt.exploring.answer_text import Answer
     from pytest_modelopt.exploring.cache import Cache
@@ -252,7 +252,7 @@ def _explore(
     from pytest_modelopt.cli.explore_gauge import GateGauge, Watch
     from pytest_modelopt.cli.explore_report import export_choice, keep_record, plot
     from pytest_modelopt.cli.explore_sensitivity import tell_sensitivity
-    from pytest_modelopt.cli.progress_line import show
+    from pytest_modelopt.cli.shared.progress_line import show
     from pytest_modelopt.exploring import answer_text
     from pytest_modelopt.plugin.options import Options
 

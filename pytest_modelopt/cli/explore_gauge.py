@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_modelopt.cli.progress_line import Shown
+from pytest_modelopt.cli.shared.progress_line import Shown
 from pytest_modelopt.config.loader import BudgetsFile, ModelEntry
 from pytest_modelopt.exploring.choice import Aim, Trial
 from pytest_modelopt.exploring.funnel import TimeIsUp
@@ -15,9 +15,9 @@ from pytest_modelopt.exploring.sensitivity import Sensitivity
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.limits.catalogue import LIMITS, is_open
 from pytest_modelopt.measuring.controller.layer_trials import LayerTrials
-from pytest_modelopt.measuring.controller.paired_timing import IsOpen
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.side_by_side import GoesOn
+from pytest_modelopt.measuring.controller.timing.paired_timing import IsOpen
 from pytest_modelopt.measuring.variant import DataPart, Variant
 from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.plugin.options import Options

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pytest_modelopt.cli.explore_gauge import GateGauge
 from pytest_modelopt.cli.export import add_to_record, file_name, write_variant
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.printing import tell
 from pytest_modelopt.exploring import front_svg
 from pytest_modelopt.exploring.answer_text import Answer
 from pytest_modelopt.exploring.front_points import points

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.cli.exit_codes import INTERRUPTED, PASSED
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.exit_codes import INTERRUPTED, PASSED
+from pytest_modelopt.cli.shared.printing import tell
 
 if TYPE_CHECKING:
     from pytest_modelopt.cli.explore_gauge import GateGauge
@@ -19,11 +19,11 @@ DEFAULT = "int8-dynamic"
 
 def tell_sensitivity(options: argparse.Namespace, gauge: GateGauge, cache: Cache) -> int:
     """Measure and print it for each --recipe, until the time is over or Ctrl-C; the exit status."""
-    from pytest_modelopt.cli.progress_line import show
+    from pytest_modelopt.cli.shared.progress_line import show
     from pytest_modelopt.reporting import layer_costs_text
     from pytest_modelopt.reporting.page.layers import render_layers
     from pytest_modelopt.reporting.page.templates import require_jinja2
-    from pytest_modelopt.results.atomic_files import write_text
+    from pytest_modelopt.results.files.atomic_files import write_text
 
     if options.html is not None:
         require_jinja2()

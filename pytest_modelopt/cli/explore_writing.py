@@ -6,10 +6,10 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_modelopt.cli.file_replacement import replace_text
 from pytest_modelopt.cli.init import comments_of, existing_file, require_that_it_can_be_written, write_first
 from pytest_modelopt.cli.init_trials import Tried
-from pytest_modelopt.cli.model_options import model_keys
+from pytest_modelopt.cli.shared.file_replacement import replace_text
+from pytest_modelopt.cli.shared.model_options import model_keys
 from pytest_modelopt.cli.update import set_limits
 from pytest_modelopt.config.document import read_document
 from pytest_modelopt.config.loader import BudgetsFile, ModelEntry, load_budgets

@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.cli.exit_codes import PASSED
-from pytest_modelopt.cli.judged_records import RECORD, read_judged
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.exit_codes import PASSED
+from pytest_modelopt.cli.shared.judged_records import RECORD, read_judged
+from pytest_modelopt.cli.shared.printing import tell
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
-    from pytest_modelopt.cli.arguments import Commands
+    from pytest_modelopt.cli.shared.arguments import Commands
     from pytest_modelopt.config.loader import BudgetsFile, CaseEntry
     from pytest_modelopt.measuring.controller.runner import Runner
     from pytest_modelopt.measuring.variant import Variant
@@ -48,7 +48,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from pytest_modelopt.cli.progress_line import Shown, show
+    from pytest_modelopt.cli.shared.progress_line import Shown, show
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
     from pytest_modelopt.plugin.session import variant_of
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 
 def file_name(model: str, recipe: str) -> str:
     """Of the files of a variant, without a suffix."""
-    from pytest_modelopt.plugin.selection import keyword
+    from pytest_modelopt.plugin.collecting.selection import keyword
 
     return keyword(f"{model}-{recipe}").replace("/", "_")
 
@@ -93,9 +93,9 @@ def write_variant(
     Raises:
         ValueError: it cannot be written, or is another one now.
     """
-    from pytest_modelopt.cli.progress_line import show
+    from pytest_modelopt.cli.shared.progress_line import show
     from pytest_modelopt.measuring.controller.process import WorkerFailed
-    from pytest_modelopt.results.file_sums import sha256_of
+    from pytest_modelopt.results.files.file_sums import sha256_of
 
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.cli.exit_codes import PASSED
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.exit_codes import PASSED
+from pytest_modelopt.cli.shared.printing import tell
 
 if TYPE_CHECKING:
     import argparse
 
-    from pytest_modelopt.cli.arguments import Commands
+    from pytest_modelopt.cli.shared.arguments import Commands
 
 _DESCRIPTION = """
 Draw each figure of each variant over the records of several runs, in the order in which these were started, with the
@@ -30,10 +30,10 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the page; the exit status is 0, whatever the records say."""
-    from pytest_modelopt.cli.judged_records import figures_of, read_judged
+    from pytest_modelopt.cli.shared.judged_records import figures_of, read_judged
     from pytest_modelopt.reporting import page
-    from pytest_modelopt.results.atomic_files import write_text
     from pytest_modelopt.results.figures import format_count
+    from pytest_modelopt.results.files.atomic_files import write_text
 
     records = [read_judged(path) for path in options.records]
     with figures_of("the records"):

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.cli import init_ci
-from pytest_modelopt.cli.arguments import reference, seconds
-from pytest_modelopt.cli.exit_codes import PASSED
-from pytest_modelopt.cli.model_options import REFERENCE, add_model_options, loaded, model_keys, name_of
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.arguments import reference, seconds
+from pytest_modelopt.cli.shared.exit_codes import PASSED
+from pytest_modelopt.cli.shared.model_options import REFERENCE, add_model_options, loaded, model_keys, name_of
+from pytest_modelopt.cli.shared.printing import tell
 
 if TYPE_CHECKING:
-    from pytest_modelopt.cli.arguments import Commands
     from pytest_modelopt.cli.init_trials import Choice, Tried
+    from pytest_modelopt.cli.shared.arguments import Commands
     from pytest_modelopt.config.document import Document
     from pytest_modelopt.config.loader import BudgetsFile, Defaults
     from pytest_modelopt.editing.first_budgets import Head, Outcome
@@ -240,7 +240,7 @@ def first_text(before: Document | None, head: Head, outcomes: tuple[Outcome, ...
 
 def _tried(options: argparse.Namespace, budgets: BudgetsFile, name: str) -> Tried:
     from pytest_modelopt.cli.init_trials import try_recipes
-    from pytest_modelopt.cli.progress_line import Shown, show
+    from pytest_modelopt.cli.shared.progress_line import Shown, show
     from pytest_modelopt.plugin.options import Options
     from pytest_modelopt.plugin.session import Session
     from pytest_modelopt.results.figures import format_time
@@ -259,10 +259,10 @@ def _tried(options: argparse.Namespace, budgets: BudgetsFile, name: str) -> Trie
 
 def write_first(output: Path, before: Document | None, head: Head, tried: Tried, root: Path) -> None:
     """Write the file, or add the model to what it was before, once it was seen that what was measured keeps it."""
-    from pytest_modelopt.cli.file_replacement import replace_text
+    from pytest_modelopt.cli.shared.file_replacement import replace_text
     from pytest_modelopt.config.document import read_document
     from pytest_modelopt.editing.model_insertion import require_only_added
-    from pytest_modelopt.results.atomic_files import write_text
+    from pytest_modelopt.results.files.atomic_files import write_text
 
     text = first_text(before, head, tried.outcomes, tried.record.timed_limits)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest_modelopt
-from pytest_modelopt.cli.exit_codes import PASSED
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.exit_codes import PASSED
+from pytest_modelopt.cli.shared.printing import tell
 
 _TEMPLATES = Path(pytest_modelopt.__file__).with_name("ci")
 _WRITTEN = {

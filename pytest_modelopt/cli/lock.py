@@ -6,12 +6,12 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.printing import tell
 
 if TYPE_CHECKING:
     import argparse
 
-    from pytest_modelopt.cli.arguments import Commands
+    from pytest_modelopt.cli.shared.arguments import Commands
 
 _DESCRIPTION = """
 Run a command while it holds the lock of this machine under which models are timed. --shared is for what may run beside
@@ -27,7 +27,7 @@ def add_parser(commands: Commands) -> None:
         description=_DESCRIPTION,
         usage="pytest-modelopt lock (--shared | --exclusive) [--wait TIME] -- COMMAND ...",
     )
-    from pytest_modelopt.cli.arguments import seconds
+    from pytest_modelopt.cli.shared.arguments import seconds
 
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--shared", action="store_true", help="beside others that share it, and never beside a timing")
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError: where the lock is not to be had within the time.
     """
-    from pytest_modelopt.measuring.controller import host_lock
+    from pytest_modelopt.measuring.controller.timing import host_lock
 
     path, limit_s = host_lock.lock_file(), options.wait or host_lock.WAIT_LIMIT_S
     told: list[float] = []

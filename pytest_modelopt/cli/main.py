@@ -24,8 +24,8 @@ from pytest_modelopt.cli import (
     update,
     validate,
 )
-from pytest_modelopt.cli.exit_codes import INTERRUPTED, PASSED, RED, WRONG_INPUT
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.exit_codes import INTERRUPTED, PASSED, RED, WRONG_INPUT
+from pytest_modelopt.cli.shared.printing import tell
 from pytest_modelopt.measuring.controller.termination import sigterm_as_ctrl_c
 
 __all__ = ["PASSED", "RED", "WRONG_INPUT", "main"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.printing import tell
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError: for records that cannot be read or do not belong together, or that are not as many as expected.
     """
-    from pytest_modelopt.cli.judged_records import figures_of, judged_again, read_judged
+    from pytest_modelopt.cli.shared.judged_records import figures_of, judged_again, read_judged
     from pytest_modelopt.reporting import markdown, terminal
     from pytest_modelopt.results.json import write
     from pytest_modelopt.results.merging import merge

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.cli.exit_codes import PASSED
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.exit_codes import PASSED
+from pytest_modelopt.cli.shared.printing import tell
 
 if TYPE_CHECKING:
     import argparse
 
-    from pytest_modelopt.cli.arguments import Commands
+    from pytest_modelopt.cli.shared.arguments import Commands
 
 
 def add_parser(commands: Commands) -> None:

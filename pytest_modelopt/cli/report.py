@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.cli.exit_codes import PASSED, RED
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.exit_codes import PASSED, RED
+from pytest_modelopt.cli.shared.printing import tell
 from pytest_modelopt.reporting import formats
 
 if TYPE_CHECKING:
     import argparse
 
-    from pytest_modelopt.cli.arguments import Commands
+    from pytest_modelopt.cli.shared.arguments import Commands
     from pytest_modelopt.config.loader import BudgetsFile
     from pytest_modelopt.results.case import Case
     from pytest_modelopt.results.record import Record
@@ -46,9 +46,9 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from pytest_modelopt.cli.judged_records import figures_of, read_judged
+    from pytest_modelopt.cli.shared.judged_records import figures_of, read_judged
     from pytest_modelopt.reporting import markdown, mlflow_runs, page, terminal
-    from pytest_modelopt.results.atomic_files import write_text
+    from pytest_modelopt.results.files.atomic_files import write_text
     from pytest_modelopt.results.run_outcome import record_is_red
 
     record = read_judged(options.record)
@@ -82,7 +82,7 @@ def _stated(budgets: BudgetsFile) -> dict[tuple[str, bool], tuple[Limit, ...]]:
 
 def _with_limits_of(budgets_file: Path, root: Path, record: Record) -> Record:
     """The record judged by the limits of a budgets file."""
-    from pytest_modelopt.cli.judged_records import judged_again
+    from pytest_modelopt.cli.shared.judged_records import judged_again
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.limits.catalogue import LIMITS
     from pytest_modelopt.results.target import fingerprint_of

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest_modelopt
-from pytest_modelopt.cli.exit_codes import PASSED
+from pytest_modelopt.cli.shared.exit_codes import PASSED
 
 if TYPE_CHECKING:
     import argparse
 
-    from pytest_modelopt.cli.arguments import Commands
+    from pytest_modelopt.cli.shared.arguments import Commands
 
 
 def add_parser(commands: Commands) -> None:

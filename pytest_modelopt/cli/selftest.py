@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.cli.arguments import count, seconds, share
-from pytest_modelopt.cli.exit_codes import PASSED, RED
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.arguments import count, seconds, share
+from pytest_modelopt.cli.shared.exit_codes import PASSED, RED
+from pytest_modelopt.cli.shared.printing import tell
 
 if TYPE_CHECKING:
     import argparse
 
-    from pytest_modelopt.cli.arguments import Commands
+    from pytest_modelopt.cli.shared.arguments import Commands
     from pytest_modelopt.selftest.controls import ControlPlan
 
 
@@ -57,9 +57,9 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from pytest_modelopt.cli.progress_line import Shown, show
+    from pytest_modelopt.cli.shared.progress_line import Shown, show
     from pytest_modelopt.measuring.controller.process import WorkerFailed
-    from pytest_modelopt.results.locked_folders import held_folder
+    from pytest_modelopt.results.files.locked_folders import held_folder
     from pytest_modelopt.selftest.controls import run_controls
     from pytest_modelopt.selftest.selftest_text import control_lines, lines
     from pytest_modelopt.selftest.trials import Plan

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.cli.arguments import headroom
-from pytest_modelopt.cli.exit_codes import PASSED
-from pytest_modelopt.cli.judged_records import RECORD, figures_of, read_judged
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.arguments import headroom
+from pytest_modelopt.cli.shared.exit_codes import PASSED
+from pytest_modelopt.cli.shared.judged_records import RECORD, figures_of, read_judged
+from pytest_modelopt.cli.shared.printing import tell
 
 if TYPE_CHECKING:
-    from pytest_modelopt.cli.arguments import Commands
+    from pytest_modelopt.cli.shared.arguments import Commands
     from pytest_modelopt.config.document import Document
     from pytest_modelopt.config.loader import BudgetsFile
     from pytest_modelopt.editing.limit_updates import Left, Settings, Update
@@ -134,7 +134,7 @@ def _cases_named(name: str, budgets: BudgetsFile) -> list[str]:
 
 def _write(path: Path, text: str, before: Document, done: Update, root: Path) -> None:
     """Replace the file, once it was seen that it checks and that nothing else changed."""
-    from pytest_modelopt.cli.file_replacement import replace_text
+    from pytest_modelopt.cli.shared.file_replacement import replace_text
     from pytest_modelopt.config.document import read_document
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.editing.yaml_positions import require_only

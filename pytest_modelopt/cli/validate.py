@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.cli.exit_codes import PASSED, RED
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.exit_codes import PASSED, RED
+from pytest_modelopt.cli.shared.printing import tell
 
 if TYPE_CHECKING:
     import argparse
 
-    from pytest_modelopt.cli.arguments import Commands
+    from pytest_modelopt.cli.shared.arguments import Commands
     from pytest_modelopt.results.verdicts import Limit
 
 
@@ -27,7 +27,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from pytest_modelopt.cli.certain_failures import causes
+    from pytest_modelopt.cli.shared.certain_failures import causes
     from pytest_modelopt.config.document import read_document
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.reporting.plain_text import plain_line

@@ -20,10 +20,10 @@ from pytest_modelopt import system
 from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.optimizing.registry import BUILT_IN
 from pytest_modelopt.results import json as record_json
-from pytest_modelopt.results.atomic_files import write_text
 from pytest_modelopt.results.case import Case
-from pytest_modelopt.results.contradictions import disagreement
-from pytest_modelopt.results.locked_folders import release, take
+from pytest_modelopt.results.consistency.contradictions import disagreement
+from pytest_modelopt.results.files.atomic_files import write_text
+from pytest_modelopt.results.files.locked_folders import release, take
 from pytest_modelopt.results.record import Environment, Record
 
 if TYPE_CHECKING:

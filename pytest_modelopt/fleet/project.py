@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from pytest_modelopt.results.file_sums import sha256_of
+from pytest_modelopt.results.files.file_sums import sha256_of
 
 _LARGE_BYTES = 4 * 1024**2
 """A file from here on travels by itself, once for each machine that needs it."""

@@ -40,7 +40,6 @@ def _lacks(case: MeasuredCase, side: Measurement | None, figure: Figure) -> bool
         "size": side.size_bytes is not None,
         "score": side.score is not None,
         "timing": case.timing is not None and bool(case.timing.pairs),
-        "loading": case.loading is not None,
     }
     if has[figure]:
         return False

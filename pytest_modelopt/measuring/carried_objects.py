@@ -27,7 +27,7 @@ def carry(objects: Mapping[str, Any], path: Path, *, by_value: Sequence[ModuleTy
     import cloudpickle
     import torch
 
-    from pytest_modelopt.measuring.worker.size import make_parametrized_picklable, write
+    from pytest_modelopt.measuring.worker.files.size import make_parametrized_picklable, write
 
     for value in objects.values():
         if isinstance(value, torch.nn.Module):
@@ -46,7 +46,7 @@ def carry(objects: Mapping[str, Any], path: Path, *, by_value: Sequence[ModuleTy
 
 
 def _explain(objects: Mapping[str, Any], error: Exception, path: Path) -> str:
-    from pytest_modelopt.measuring.worker.size import write
+    from pytest_modelopt.measuring.worker.files.size import write
 
     culprit = next(iter(objects))
     for name, value in objects.items():

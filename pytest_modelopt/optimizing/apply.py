@@ -13,17 +13,17 @@ from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.coverage import Snapshot, Weight, compare, is_changed, snapshot
 from pytest_modelopt.optimizing.describe import author_name, known_base, last_line, type_name, types_in_words
 from pytest_modelopt.optimizing.expression import unfit_for_file
-from pytest_modelopt.optimizing.foreign_runtimes import held_by
-from pytest_modelopt.optimizing.hook_writes import told_hook_writes
 from pytest_modelopt.optimizing.keeping import Keeping, with_kept
-from pytest_modelopt.optimizing.linear_alike import LinearAlike
-from pytest_modelopt.optimizing.multiply_adds import multiply_adds
-from pytest_modelopt.optimizing.one_step import one_step, refuse_loop
+from pytest_modelopt.optimizing.modules.foreign_runtimes import held_by
+from pytest_modelopt.optimizing.modules.hook_writes import told_hook_writes
+from pytest_modelopt.optimizing.modules.linear_alike import LinearAlike
+from pytest_modelopt.optimizing.modules.multiply_adds import multiply_adds
+from pytest_modelopt.optimizing.modules.one_step import one_step, refuse_loop
+from pytest_modelopt.optimizing.modules.sealed import explained, put_into_eval_mode, sealed_modules
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import Applied, Context, NoExamplesFirst, Recipe, RecipeError
 from pytest_modelopt.optimizing.registry import RECIPES
 from pytest_modelopt.optimizing.runtimes import unbatched
-from pytest_modelopt.optimizing.sealed import explained, put_into_eval_mode, sealed_modules
 from pytest_modelopt.results.figures import format_bytes
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, RecipeStep
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line
-from pytest_modelopt.optimizing.exact_layers import OTHER_PATH, computing_as, is_other
-from pytest_modelopt.optimizing.fused_path import unfused
-from pytest_modelopt.optimizing.own_behavior import plain_twin
+from pytest_modelopt.optimizing.modules.exact_layers import OTHER_PATH, computing_as, is_other
+from pytest_modelopt.optimizing.modules.fused_path import unfused
+from pytest_modelopt.optimizing.modules.own_behavior import plain_twin
+from pytest_modelopt.optimizing.modules.shared_tensors import replace_modules
+from pytest_modelopt.optimizing.modules.uncompiled import step_by_step
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import RecipeError
-from pytest_modelopt.optimizing.sharing import replace_modules
-from pytest_modelopt.optimizing.uncompiled import step_by_step
 
 if TYPE_CHECKING:
     from torch import nn

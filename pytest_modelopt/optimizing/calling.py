@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
-from pytest_modelopt.optimizing.nests import tensors
+from pytest_modelopt.optimizing.modules.nested_values import tensors
 
 Inputs: TypeAlias = Any
 """One batch: a tuple (positional arguments), a dict (keyword arguments), or anything else as one argument: a tensor, a

@@ -17,10 +17,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelopt.optimizing.bits import Bits, bits_of
 from pytest_modelopt.optimizing.describe import author_name, type_name
+from pytest_modelopt.optimizing.modules.shared_tensors import held, held_beside, shared_bytes, sharing
+from pytest_modelopt.optimizing.modules.tensor_digest import Bits, bits_of
 from pytest_modelopt.optimizing.recipe import RecipeError
-from pytest_modelopt.optimizing.sharing import held, held_beside, shared_bytes, sharing
 from pytest_modelopt.results.measurement import LayerCoverage
 
 if TYPE_CHECKING:

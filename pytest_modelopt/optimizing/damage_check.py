@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class Witness:
+class DamageCheck:
     """Remembers what `model` answers to `batches`. Of one that answers at random it can say nothing."""
 
     def __init__(self, model: nn.Module, batches: list[Inputs]) -> None:

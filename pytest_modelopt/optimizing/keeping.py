@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.optimizing.describe import author_name, owners_in_words, weight_owners
+from pytest_modelopt.optimizing.modules.shared_tensors import holders
 from pytest_modelopt.optimizing.recipe import Context, LayerRecipe, Recipe, RecipeError, keep_patterns
-from pytest_modelopt.optimizing.sharing import holders
 from pytest_modelopt.results.measurement import LayerCoverage
 
 if TYPE_CHECKING:

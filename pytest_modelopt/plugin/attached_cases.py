@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_modelopt.plugin.collection import in_one_line, unknown
+from pytest_modelopt.plugin.collecting.collection import in_one_line, unknown
 from pytest_modelopt.plugin.ended_tests import Report
 from pytest_modelopt.plugin.session import Session
 from pytest_modelopt.results.case import Case

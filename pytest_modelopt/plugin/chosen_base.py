@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.optimizing.registry import added_by_conftest
-from pytest_modelopt.plugin.budgets_path import elsewhere
+from pytest_modelopt.plugin.collecting.budgets_path import elsewhere
 from pytest_modelopt.plugin.session import Session
 from pytest_modelopt.plugin.usage_errors import usage_error
 from pytest_modelopt.reporting.plain_text import no_command, plain_line

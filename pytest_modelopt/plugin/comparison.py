@@ -198,7 +198,7 @@ class Optimized:
 
     def load(self) -> nn.Module:
         """The optimized module, loaded into this process."""
-        from pytest_modelopt.measuring.worker.size import load
+        from pytest_modelopt.measuring.worker.files.size import load
 
         model: nn.Module = load(self.path)
         return model

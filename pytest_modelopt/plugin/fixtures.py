@@ -183,7 +183,7 @@ class ModelOpt(_Fixture):
             raise pytest.fail.Exception(f"inference: {error}", pytrace=False) from None
 
     def _measure(self, variant: Variant, name: str, budget: Budget, inference: Inference) -> Comparison:
-        from pytest_modelopt.plugin.collection import test_id
+        from pytest_modelopt.plugin.collecting.collection import test_id
         from pytest_modelopt.plugin.comparison import Comparison
 
         cases = self._item.stash.setdefault(CASES, [])
@@ -210,10 +210,10 @@ class Optimizer(_Fixture):
         optimize: str | None = None,
     ) -> Optimized:
         """Make the variant in a worker process, save it, and say what changed. Arguments as in `modelopt`."""
-        from pytest_modelopt.measuring.controller.made_again import unlike
         from pytest_modelopt.measuring.controller.process import WorkerFailed
+        from pytest_modelopt.measuring.controller.remade_variant import unlike
         from pytest_modelopt.plugin.comparison import Optimized
-        from pytest_modelopt.results.file_sums import sha256_of
+        from pytest_modelopt.results.files.file_sums import sha256_of
 
         if data is None and example_inputs is None:
             pytest.fail("optimize(model, recipe, ...): give `example_inputs=` or `data=`", pytrace=False)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.fleet.job import EVENTS, FOLDER, TESTS
-from pytest_modelopt.plugin.collection import test_id
+from pytest_modelopt.plugin.collecting.collection import test_id
 from pytest_modelopt.plugin.keys import JOB
 from pytest_modelopt.plugin.usage_errors import usage_error
 

@@ -16,7 +16,7 @@ from pytest_modelopt.fleet.job import ROOT, Job, carried_environment
 from pytest_modelopt.fleet.placement import places
 from pytest_modelopt.fleet.project import Project, ProjectError
 from pytest_modelopt.plugin.attached_cases import attach
-from pytest_modelopt.plugin.collection import CaseItem, is_gated, test_id, unmeasured
+from pytest_modelopt.plugin.collecting.collection import CaseItem, is_gated, test_id, unmeasured
 from pytest_modelopt.plugin.fleet_reports import PlacedTest
 from pytest_modelopt.plugin.resuming import travelling
 from pytest_modelopt.plugin.session import Session

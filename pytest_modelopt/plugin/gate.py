@@ -16,7 +16,8 @@ from pytest_modelopt.measuring.controller.process import preload
 from pytest_modelopt.optimizing.registry import forget_added
 from pytest_modelopt.plugin import progress
 from pytest_modelopt.plugin.attached_cases import attach, attached_plan, forget, is_explained, read_report, shorten
-from pytest_modelopt.plugin.budgets_path import (
+from pytest_modelopt.plugin.chosen_base import BASE, take_base
+from pytest_modelopt.plugin.collecting.budgets_path import (
     CHOOSES_NOTHING,
     add_to_arguments,
     chooses_nothing,
@@ -24,8 +25,7 @@ from pytest_modelopt.plugin.budgets_path import (
     elsewhere,
     read_budgets,
 )
-from pytest_modelopt.plugin.chosen_base import BASE, take_base
-from pytest_modelopt.plugin.collection import (
+from pytest_modelopt.plugin.collecting.collection import (
     BudgetsModule,
     CaseItem,
     entry_ids,
@@ -34,15 +34,15 @@ from pytest_modelopt.plugin.collection import (
     test_id,
     unmeasured,
 )
+from pytest_modelopt.plugin.collecting.selection import read_selection
+from pytest_modelopt.plugin.collecting.turns import note_turns
 from pytest_modelopt.plugin.configured import register_recipes
 from pytest_modelopt.plugin.keys import CASES, ENDED, JOB, MARKER, SESSION, TEST
 from pytest_modelopt.plugin.markers import may_measure, read_budget
 from pytest_modelopt.plugin.options import Options, read_options
 from pytest_modelopt.plugin.outputs import STEP_SUMMARY, Outputs
-from pytest_modelopt.plugin.selection import read_selection
 from pytest_modelopt.plugin.session import Session
 from pytest_modelopt.plugin.terminal_summary import print_problems, print_report
-from pytest_modelopt.plugin.turns import note_turns
 from pytest_modelopt.plugin.usage_errors import usage_error
 from pytest_modelopt.reporting import junit
 from pytest_modelopt.results.run_outcome import run_outcome
@@ -295,7 +295,7 @@ class Gate:
         """Only for `-n 4` by itself: who chose another `--dist` knows how tests are to be distributed."""
         if config.getoption("dist") != "load" or not self._session.entries:
             return None
-        from pytest_modelopt.plugin.distribution import models_together
+        from pytest_modelopt.plugin.collecting.distribution import models_together
 
         return models_together(config, log, self._session.options.budgets.name)
 

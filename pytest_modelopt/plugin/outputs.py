@@ -18,7 +18,7 @@ from pytest_modelopt.reporting import files, github_annotations, markdown, page
 from pytest_modelopt.reporting.files.record import NAME as RECORD_NAME
 from pytest_modelopt.reporting.page.templates import MissingExtra, require_jinja2
 from pytest_modelopt.results import json as record_json
-from pytest_modelopt.results.atomic_files import require_writable, write_text
+from pytest_modelopt.results.files.atomic_files import require_writable, write_text
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.run_outcome import run_outcome
 

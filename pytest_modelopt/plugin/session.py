@@ -18,7 +18,7 @@ from pytest_modelopt.reporting.names import case_name
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.base import Against, Base
 from pytest_modelopt.results.case import ORIGINAL, Case, CaseError, MeasuredCase, PlannedCase, next_stage
-from pytest_modelopt.results.contradictions import disagreement_of
+from pytest_modelopt.results.consistency.contradictions import disagreement_of
 from pytest_modelopt.results.record import Environment, Record
 from pytest_modelopt.results.source import ProgramSource, Source
 from pytest_modelopt.results.verdicts import Limit, ceiling_of
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from pytest_modelopt.baseline.saved_record import SavedBase
     from pytest_modelopt.config.loader import BudgetsFile, CaseEntry, Defaults, ModelEntry
     from pytest_modelopt.measuring.controller.layer_trials import LayerTrials
-    from pytest_modelopt.measuring.controller.paired_timing import IsOpen
     from pytest_modelopt.measuring.controller.runner import Progress, Request, Runner
     from pytest_modelopt.measuring.controller.side_by_side import GoesOn
+    from pytest_modelopt.measuring.controller.timing.paired_timing import IsOpen
     from pytest_modelopt.measuring.variant import Variant
     from pytest_modelopt.optimizing.expression import Expression
     from pytest_modelopt.plugin.outputs import Outputs
@@ -160,7 +160,7 @@ class Session:
             variant = self.variant(each)
             planned = _planned(each_id, each.model.name, each.limits, variant, each.model.inference)
             if not _misfits(each.limits, variant):
-                requests.append(Request(planned, variant, self._is_open(each.limits)))
+                requests.append(Request(planned, variant, self._open_test(each.limits)))
         if requests:
             self._measure_in_turns(requests)
         model = entry.model
@@ -216,12 +216,12 @@ class Session:
             measured = self._in_turns.pop(case_id)  # a rerun measures anew
         elif planned.recipe == ORIGINAL:
             is_timed = any(LIMITS[limit.name].is_timed for limit in limits)
-            measured = self.runner.measure_original(planned, variant, self._is_open(limits), is_timed=is_timed)
+            measured = self.runner.measure_original(planned, variant, self._open_test(limits), is_timed=is_timed)
         else:
             measured = self.runner.measure(
                 planned,
                 variant,
-                is_open or self._is_open(limits),
+                is_open or self._open_test(limits),
                 keep=self.compares_with_base,
                 goes_on=goes_on or always,
             )
@@ -259,7 +259,7 @@ class Session:
         model, limits = entry.model, entry.regression
         head = self.variant(entry)
         case = next_stage(MeasuredCase, _planned(case_id, model.name, limits, head, model.inference))
-        is_open = self._is_open(limits)
+        is_open = self._open_test(limits)
         if self.revision is not None:
             revision = self.revision
             base = revision.variant(head, model, variant_of)
@@ -295,7 +295,7 @@ class Session:
             case = replace(case, error=CaseError("compare", f"{why}: {found}"))
         return judge(case, timed_limits=self.timed_limits)
 
-    def _is_open(self, limits: Sequence[Limit]) -> IsOpen:
+    def _open_test(self, limits: Sequence[Limit]) -> IsOpen:
         """Whether the pairs of a comparison leave one of its timed limits undecided."""
         from pytest_modelopt.limits.catalogue import LIMITS, is_open
 

@@ -63,13 +63,11 @@ class Interval:
     """Bounds of the drop in the population that the examples were drawn from, in the metric's unit.
 
     Each of the two holds alone with 95% (one-sided). Right-or-wrong metrics need none: theirs follow from `Agreement`.
+    A paired bootstrap of the run's seed gives them.
     """
 
     low: float
     high: float
-    method: Literal["paired bootstrap"]
-    resamples: int
-    seed: int
 
 
 @dataclass(frozen=True)

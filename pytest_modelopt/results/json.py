@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from pytest_modelopt.results.atomic_files import write_text
 from pytest_modelopt.results.case import Case
-from pytest_modelopt.results.contradictions import disagreement
-from pytest_modelopt.results.invariants import contradiction, contradiction_of_record
+from pytest_modelopt.results.consistency.contradictions import disagreement
+from pytest_modelopt.results.consistency.invariants import contradiction, contradiction_of_record
+from pytest_modelopt.results.files.atomic_files import write_text
 from pytest_modelopt.results.record import SCHEMA_VERSION, Environment, Record
 from pytest_modelopt.results.timed_pairs import TimedPair, Timing
 

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.latency import interval_of, speedup_of
-from pytest_modelopt.measuring.worker.sabotage import SHARE
+from pytest_modelopt.measuring.worker.failing_control import SHARE
 from pytest_modelopt.reporting.messages.verdicts import format_verdict
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.figures import format_factor, format_percentage

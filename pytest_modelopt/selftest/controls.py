@@ -13,7 +13,7 @@ from pytest_modelopt.limits.catalogue import BUDGET_LIMITS, is_open
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.runner import Progress, Runner, StepLimits
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker.sabotage import Sabotage
+from pytest_modelopt.measuring.worker.failing_control import Sabotage
 from pytest_modelopt.optimizing.expression import Expression, parse
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.case import MeasuredCase, PlannedCase

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_modelopt.limits.latency import speedup_of
-from pytest_modelopt.measuring.controller.host_lock import LockUnavailable
-from pytest_modelopt.measuring.controller.paired_timing import Listener, NotTimed, TimingPlan, time_pairs
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
+from pytest_modelopt.measuring.controller.timing.host_lock import LockUnavailable
+from pytest_modelopt.measuring.controller.timing.paired_timing import Listener, NotTimed, TimingPlan, time_pairs
 from pytest_modelopt.measuring.variant import SEED, Variant
 from pytest_modelopt.results.timed_pairs import TimedCall, Timing
 from pytest_modelopt.statistics.timing import Decision, Estimate, Samples, alpha_fail, decide_at_least, speedup

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import geometric_mean, median, stdev
 
 from pytest_modelopt.limits.latency import interval_of
-from pytest_modelopt.measuring.controller.paired_timing import Listener
 from pytest_modelopt.measuring.controller.process import Worker
+from pytest_modelopt.measuring.controller.timing.paired_timing import Listener
 from pytest_modelopt.measuring.variant import SEED, Variant
 from pytest_modelopt.results.record import Environment
 from pytest_modelopt.selftest.control_verdicts import Control

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from pytest_modelopt.cli import explore
-from pytest_modelopt.cli.judged_records import read_judged
 from pytest_modelopt.cli.main import main
+from pytest_modelopt.cli.shared.judged_records import read_judged
 from pytest_modelopt.config.loader import load_budgets
 from pytest_modelopt.exploring import funnel, mixing
 from pytest_modelopt.optimizing.apply import RecipeDidNothing, optimize
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.optimizing.recipe import Context
-from pytest_modelopt.results.file_sums import sha256_of
+from pytest_modelopt.results.files.file_sums import sha256_of
 
 SHOP = '''
 import torch

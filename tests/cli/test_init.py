@@ -10,7 +10,7 @@ import pytest
 from pytest_modelopt.cli import init_trials
 from pytest_modelopt.cli.init import require_that_it_holds
 from pytest_modelopt.cli.main import main
-from pytest_modelopt.cli.model_options import name_of
+from pytest_modelopt.cli.shared.model_options import name_of
 from pytest_modelopt.config.loader import load_budgets
 from pytest_modelopt.exploring.space import fits
 from pytest_modelopt.optimizing.expression import parse

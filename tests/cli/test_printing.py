@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_modelopt.cli.main import main
-from pytest_modelopt.cli.printing import tell
+from pytest_modelopt.cli.shared.printing import tell
 from pytest_modelopt.results.json import dumps
 from tests.reporting.records_by_hand import MIB, case, limit, record
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.cli import certain_failures
 from pytest_modelopt.cli.main import main
+from pytest_modelopt.cli.shared import certain_failures
 from pytest_modelopt.optimizing.registry import RECIPES
 
 SHOP = """

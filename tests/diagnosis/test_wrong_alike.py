@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pytest_modelopt.diagnosis import wrong_alike
-from pytest_modelopt.measuring.worker.other_inputs import CHANGES, EXAMPLES, answers, combinations, compare
+from pytest_modelopt.measuring.worker.answers.other_inputs import CHANGES, EXAMPLES, answers, combinations, compare
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.case import Case

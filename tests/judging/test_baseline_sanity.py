@@ -104,6 +104,55 @@ def test_a_floor_is_the_variants_own() -> None:
     assert verdict(original(52, 500), "min_accuracy").outcome == "pass"
 
 
+@pytest.mark.parametrize("higher_is_better", [True, False])
+@pytest.mark.parametrize(
+    ("reference", "variant", "outcome"), [(0, 0, "pass"), (-1, 0, "pass"), (-1, -1, "not measured")]
+)
+def test_a_drop_is_judged_where_one_of_the_two_reaches_the_floor(
+    reference: float, variant: float, outcome: str, higher_is_better: bool
+) -> None:
+    """As far as they are better than the floor; at it is not below it."""
+    made, sign = (
+        sound(metric="shop:score", higher_is_better=higher_is_better, agreement=None),
+        1 if higher_is_better else -1,
+    )
+    assert made.reference is not None
+    assert made.variant is not None
+    made = replace(
+        made,
+        reference=replace(made.reference, score=5.0 + sign * reference),
+        variant=replace(made.variant, score=5.0 + sign * variant),
+    )
+    assert judged(made, limit("max_accuracy_drop", 9.0, "9"), limit("min_accuracy", 5.0, "5")).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("of", "outcome"),
+    [
+        (original(0, 20, classes=2, predicted_classes=2), "not measured"),
+        (original(0, 20, classes=2, metric="agreement"), "pass"),  # of its own answers it is none
+        (original_with(replace(original(1, 2), metric="shop:score", agreement=None), worst_score=0.5), "not measured"),
+        (original_with(replace(original(1, 2), metric="shop:score", agreement=None), worst_score=0.0), "pass"),
+    ],
+)
+def test_from_the_worst_score_nothing_can_drop(of: Case, outcome: str) -> None:
+    told = verdict(of)
+    assert told.outcome == outcome
+    assert (told.verdict.reason.code == "original-worst") == (outcome != "pass")
+
+
+@pytest.mark.parametrize(("rarer", "outcome"), [(4, "pass"), (5, "not measured")])
+def test_one_answer_for_all_shows_with_five_examples_of_other_classes(rarer: int, outcome: str) -> None:
+    of = original(500 - rarer, 500, classes=2, rarer_targets=rarer, predicted_classes=1)
+    assert verdict(of, "max_flips").outcome == outcome
+
+
+def test_as_many_guesses_as_classes_but_one_need_more_examples_than_thirty() -> None:
+    """Wilson's bound of 30 of 30 is 91.7%, and 19 of 20 guesses are right on 95%; of 100 it is 97.4%."""
+    assert verdict(original(30, 30, classes=20, metric="top-19")).outcome == "not measured"
+    assert verdict(original(100, 100, classes=20, metric="top-19")).outcome == "pass"
+
+
 # --- the most frequent class -----------------------------------------------------------------------------------------
 
 

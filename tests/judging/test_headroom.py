@@ -77,7 +77,7 @@ def test_of_a_population_the_bound_counts() -> None:
     of = answered(450, inference="population")
     for name in ("max_flips", "max_accuracy_drop"):
         assert end_of(of, name) == pytest.approx(Z2 / (450 + Z2), rel=1e-6)
-    of = replace(of, agreement=None, metric="shop:r2", interval=Interval(-0.01, 0.02, "paired bootstrap", 2000, 1))
+    of = replace(of, agreement=None, metric="shop:r2", interval=Interval(-0.01, 0.02))
     assert end_of(of, "max_accuracy_drop") == pytest.approx(0.02, rel=1e-8)
 
 

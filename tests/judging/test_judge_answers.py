@@ -118,7 +118,7 @@ def scored(interval: Interval | None, why: str = "", **changes: Any) -> Case:
     return replace(of, interval=interval, no_interval=why, inference="population", **changes)
 
 
-BOOTSTRAP = Interval(0.4, 0.62, "paired bootstrap", 2000, 7)
+BOOTSTRAP = Interval(0.4, 0.62)
 
 
 @pytest.mark.parametrize(

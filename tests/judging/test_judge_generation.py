@@ -10,7 +10,7 @@ import pytest
 from pytest_modelopt.limits.catalogue import LIMITS, is_open
 from pytest_modelopt.results.answers import Repeat
 from pytest_modelopt.results.case import Case
-from pytest_modelopt.results.contradictions import disagreement_of
+from pytest_modelopt.results.consistency.contradictions import disagreement_of
 from pytest_modelopt.results.generation import CallMemory, Divergence, Generation, TokenAgreement
 from pytest_modelopt.results.json import RecordError, case_from_data, case_to_data
 from pytest_modelopt.results.timed_pairs import TimedCall
@@ -182,3 +182,12 @@ def test_pairs_of_a_part_are_checked_as_those_of_the_whole() -> None:
     wrong = replace(of.phases["decode"], pairs=(replace(first, variant_ns=1), *of.phases["decode"].pairs[1:]))
     assert "phases.decode.pairs.variant_ns[0] is 1" in disagreement_of(replace(of, phases={"decode": wrong}))
     assert disagreement_of(replace(of, variant=replace(of.variant, score=0.9))).startswith("variant.score is 0.9")  # type: ignore[type-var]
+
+
+def test_room_for_flips_is_a_position_of_a_sequence_at_least() -> None:
+    """One of eight positions in each of 100 sequences."""
+    assert LIMITS["max_flips"].with_room(generating(), limit("max_flips", 0.5, "L"), 0.0, 0.0, 0.05) == 1 / 800
+    assert (
+        LIMITS["max_accuracy_drop"].with_room(generating(), limit("max_accuracy_drop", 0.5, "L"), 0.0, 0.0, 0.05)
+        is None
+    )

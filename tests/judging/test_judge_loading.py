@@ -10,7 +10,7 @@ from pytest_modelopt.judging.judge import judge
 from pytest_modelopt.limits.catalogue import LIMITS, is_open, parse_value
 from pytest_modelopt.reporting.messages.verdicts import format_verdict
 from pytest_modelopt.results.case import Case
-from pytest_modelopt.results.contradictions import disagreement_of
+from pytest_modelopt.results.consistency.contradictions import disagreement_of
 from pytest_modelopt.results.json import RecordError, case_from_data, case_to_data
 from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Verdict

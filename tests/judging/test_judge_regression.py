@@ -210,7 +210,7 @@ def test_a_loss_in_the_population_is_bounded_as_a_drop_is() -> None:
         lost(0, inference="population"),
         metric="shop:m",
         agreement=None,
-        interval=Interval(-1, 2, "paired bootstrap", 9, 1),
+        interval=Interval(-1, 2),
     )
     assert verdict(own, "max_accuracy_loss", 2.0).outcome == "pass"
     assert verdict(own, "max_accuracy_loss", 1.9).outcome == "inconclusive"

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_modelopt.results.answers import Slices
+from pytest_modelopt.limits.catalogue import LIMITS
+from pytest_modelopt.limits.slices import beyond, slice_rows
+from pytest_modelopt.results.answers import Inference, Slices
 from pytest_modelopt.results.case import Case
-from tests.judging.answers_by_hand import answered, sliced, text, varying, verdict
-from tests.reporting.records_by_hand import case, measurement
+from tests.judging.answers_by_hand import answered, classes, sliced, text, varying, verdict
+from tests.reporting.records_by_hand import case, limit, measurement
 
 THREE = sliced((200, 1, 0), (205, 0, 2), (45, 4, 1))
 
@@ -29,6 +31,21 @@ def test_the_worst_slice_is_named_with_its_size_and_both_counts() -> None:
 @pytest.mark.parametrize(("value", "outcome"), [(0.075, "pass"), (0.0749, "fail")])
 def test_a_slice_exactly_at_the_limit_holds_whatever_floats_make_of_it(value: float, outcome: str) -> None:
     assert verdict(sliced((40, 3, 0), (60, 0, 0)), "max_slice_drop", value).outcome == outcome
+
+
+def test_a_slice_at_the_limit_is_none_of_those_beyond_it() -> None:
+    rows = slice_rows(classes((40, 3, 0), (60, 6, 0)))
+    assert [row.name for row in beyond(rows, limit("max_slice_drop", 0.075, "7.5 pp"))] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("inference", "value", "is_said"), [("set", 0.02, True), ("set", 0.025, False), ("population", 0.02, False)]
+)
+def test_that_one_example_is_more_than_the_limit_is_said_of_these_examples(
+    inference: Inference, value: float, is_said: bool
+) -> None:
+    of = sliced((40, 0, 0), (60, 0, 0), inference=inference)
+    assert (LIMITS["max_slice_drop"].note(of, limit("max_slice_drop", value, "L")) is not None) == is_said
 
 
 def test_a_gain_on_every_slice_is_a_drop_below_nothing() -> None:

@@ -13,7 +13,7 @@ from pytest_modelopt.limits.catalogue import (
     unknown_limit,
 )
 from pytest_modelopt.limits.units import UnitError
-from pytest_modelopt.results.metric import in_unit_interval
+from pytest_modelopt.results.metric import MetricSpec, in_unit_interval
 from pytest_modelopt.results.verdicts import Limit
 
 CATALOGUE = [
@@ -118,3 +118,33 @@ def test_a_drop_of_1_is_refused_once_the_metric_turns_out_to_be_accuracy() -> No
     assert misfit(stated, "shop.metrics:mean_error") is None
     assert misfit(limit("max_accuracy_drop", "1 pp"), "accuracy") is None
     assert misfit(limit("max_memory", "4096"), "accuracy") is None
+
+
+def test_only_what_grew_since_the_base_may_be_more_than_the_whole() -> None:
+    wholes = {row[0] for row in CATALOGUE if row[3].endswith("%") and row[0] != "min_accuracy"}
+    growing = {name for name in wholes if LIMITS[name].may_exceed_the_whole}
+    assert growing == {"max_memory_growth", "max_size_growth", "max_slowdown"}
+    assert {parse_value(name, "150%") for name in growing} == {1.5}
+    for name in wholes - growing:
+        with pytest.raises(UnitError):
+            parse_value(name, "150%")
+
+
+def test_nothing_drops_from_an_original_that_has_no_score_of_its_own() -> None:
+    assert "nothing can drop" in str(misfit(limit("max_accuracy_drop", "1"), "sqnr"))
+    assert misfit(limit("min_accuracy", "30"), "sqnr") is None
+    assert misfit(limit("max_accuracy_drop", "1"), "cosine") is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "is_measured"), [("accuracy", True), ("top-5", True), ("agreement", True), ("perplexity", False)]
+)
+def test_flips_and_classes_need_a_metric_that_is_right_or_wrong(metric: str, is_measured: bool) -> None:
+    for name in ("max_flips", "max_slice_drop"):
+        assert (LIMITS[name].never_measured(MetricSpec(metric), None, "set") == "") == is_measured
+
+
+def test_slices_of_another_metric_are_judged_on_the_examples_only() -> None:
+    slices, metric = LIMITS["max_slice_drop"], MetricSpec("perplexity")
+    assert slices.never_measured(metric, "shop.data:kinds", "set") == ""
+    assert "single slices get no interval" in slices.never_measured(metric, "shop.data:kinds", "population")

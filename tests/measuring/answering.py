@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measuring.protocol import Answers
-from pytest_modelopt.measuring.worker import quality
+from pytest_modelopt.measuring.worker.answers import quality
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.metrics.scored_outputs import pick
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Scorer

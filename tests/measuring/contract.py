@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.protocol import KnownTargets
+from pytest_modelopt.measuring.worker.calls.structure import tensors_in
 from pytest_modelopt.measuring.worker.data.known_targets import TargetsSeen
-from pytest_modelopt.measuring.worker.loading import Loader
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import make_metric
-from pytest_modelopt.measuring.worker.structure import tensors_in
+from pytest_modelopt.measuring.worker.source_loading import Loader
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.source import Carried
 

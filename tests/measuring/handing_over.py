@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
-from pytest_modelopt.measuring.worker import opened_files
+from pytest_modelopt.measuring.worker.watches import opened_files
 
 BYTES = 300_000
 FILE = "weights.bin"

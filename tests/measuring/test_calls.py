@@ -15,9 +15,9 @@ from torch import nn
 from torch.autograd.profiler import profile
 
 from pytest_modelopt.measuring.protocol import VariantError
-from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.bench import Bench
-from pytest_modelopt.measuring.worker.part import Part
+from pytest_modelopt.measuring.worker.calls.part import Part
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.results.metric import MetricSpec
 from tests.measuring.called_models import NAME, called  # noqa: F401
 

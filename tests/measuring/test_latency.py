@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_modelopt.measuring.worker.latency import Call, Stopwatch, _times_of_threads, canary_ns, host_clock
+from pytest_modelopt.measuring.worker.calls.latency import Call, Stopwatch, _times_of_threads, canary_ns, host_clock
 
 MS = 1_000_000
 

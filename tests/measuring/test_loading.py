@@ -10,7 +10,7 @@ import torch
 
 from pytest_modelopt.measuring.protocol import VariantError
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import loading
+from pytest_modelopt.measuring.worker import source_loading
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.source import Called
 
@@ -20,9 +20,9 @@ TARGETS = torch.arange(100) % 3
 # --- the model -------------------------------------------------------------------------------------------------------
 
 
-def loader(folder: Any) -> loading.Loader:
+def loader(folder: Any) -> source_loading.Loader:
     variant = Variant("m:f", None, None, None, None, MetricSpec(), (str(folder),), str(folder))
-    return loading.Loader(variant)
+    return source_loading.Loader(variant)
 
 
 @pytest.fixture
@@ -69,23 +69,25 @@ value = 3
 )
 def test_a_factory_that_gives_no_model_says_why(users_module: Any, factory: str, message: str) -> None:
     with pytest.raises(VariantError, match=re.escape(message)):
-        loading.load_model(loader(users_module), factory)
+        source_loading.load_model(loader(users_module), factory)
 
 
 def test_a_factory_gets_the_arguments_that_are_stated_for_it(users_module: Any) -> None:
     """Called at the same seed; what it does not take is its caller's mistake."""
-    model, _ = loading.load_model(loader(users_module), Called.of("users_models:wide", {"width": 5, "bias": None}))
+    model, _ = source_loading.load_model(
+        loader(users_module), Called.of("users_models:wide", {"width": 5, "bias": None})
+    )
     assert next(model.parameters()).shape == (5, 2)
     message = "model `users_models:wide(depth=2)` raised TypeError: wide() got an unexpected keyword argument 'depth'"
     with pytest.raises(VariantError, match=re.escape(message)) as caught:
-        loading.load_model(loader(users_module), Called.of("users_models:wide", {"depth": 2}))
+        source_loading.load_model(loader(users_module), Called.of("users_models:wide", {"depth": 2}))
     assert "a model factory is called with those of `arguments:` only" in str(caught.value)
 
 
 @pytest.mark.parametrize("factory", ["raises", "fails_inside", "offline"])
 def test_what_goes_wrong_inside_a_factory_is_not_blamed_on_its_arguments(users_module: Any, factory: str) -> None:
     with pytest.raises(VariantError) as caught:
-        loading.load_model(loader(users_module), f"users_models:{factory}")
+        source_loading.load_model(loader(users_module), f"users_models:{factory}")
     assert "raised" in str(caught.value)
     assert "without arguments" not in str(caught.value)
 
@@ -95,17 +97,17 @@ def test_weights_that_need_the_network_are_told(users_module: Any, monkeypatch: 
     with pytest.raises(
         VariantError, match=r"raised URLError: .*; it needs the network, .* let the factory read the file"
     ):
-        loading.load_model(loader(users_module), "users_models:fetched", "candidate")
+        source_loading.load_model(loader(users_module), "users_models:fetched", "candidate")
 
 
 def test_a_module_that_cannot_be_imported_says_where_it_was_looked_for(users_module: Any) -> None:
     with pytest.raises(VariantError, match=re.escape(f"(looked first in {users_module})")):
-        loading.load_model(loader(users_module), "no_such_module:f")
+        source_loading.load_model(loader(users_module), "no_such_module:f")
 
 
 def test_a_model_in_training_mode_is_put_into_eval_mode_and_it_is_said(users_module: Any) -> None:
-    model, notes = loading.load_model(loader(users_module), "users_models:training")
+    model, notes = source_loading.load_model(loader(users_module), "users_models:training")
     assert not any(module.training for module in model.modules())
     assert len(notes) == 1
     assert "was in training mode (3 modules) and put into eval mode" in notes[0]
-    assert loading.load_model(loader(users_module), "users_models:good")[1] == ()
+    assert source_loading.load_model(loader(users_module), "users_models:good")[1] == ()

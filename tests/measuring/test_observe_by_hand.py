@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from pytest_modelopt.measuring.worker import observe, settings
-from pytest_modelopt.measuring.worker.content_digest import content_digest
+from pytest_modelopt.measuring.worker.files.content_digest import content_digest
 from pytest_modelopt.results.observations import Observations
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pytest_modelopt.measuring.variant import SourceTree
-from pytest_modelopt.measuring.worker import opened_files
 from pytest_modelopt.measuring.worker.other_tree import in_tree, taken_from_head
+from pytest_modelopt.measuring.worker.watches import opened_files
 
 SITE = "lib/python3.11/site-packages"
 

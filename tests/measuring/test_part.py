@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_modelopt.measuring.worker.called_model import CalledModel
-from pytest_modelopt.measuring.worker.changed_part import context_of
-from pytest_modelopt.measuring.worker.part import Part
+from pytest_modelopt.measuring.worker.calls.called_model import CalledModel
+from pytest_modelopt.measuring.worker.calls.changed_part import context_of
+from pytest_modelopt.measuring.worker.calls.part import Part
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 
 

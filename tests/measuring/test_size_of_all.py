@@ -18,10 +18,11 @@ from torch import nn
 
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import opened_files, size
-from pytest_modelopt.measuring.worker.kernel_watches import FoldersOfProject
+from pytest_modelopt.measuring.worker.files import size
+from pytest_modelopt.measuring.worker.files.program_files import load_file
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
-from pytest_modelopt.measuring.worker.program_files import load_file
+from pytest_modelopt.measuring.worker.watches import opened_files
+from pytest_modelopt.measuring.worker.watches.kernel_watches import FoldersOfProject
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.plugin.progress import Silent
 from pytest_modelopt.results.case import PlannedCase

@@ -18,11 +18,11 @@ from filelock import FileLock, Timeout
 
 from pytest_modelopt import system
 from pytest_modelopt.judging.judge import judge
-from pytest_modelopt.measuring.controller import host_lock
 from pytest_modelopt.measuring.controller.launches import start_again
-from pytest_modelopt.measuring.controller.paired_timing import Listener
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
+from pytest_modelopt.measuring.controller.timing import host_lock
+from pytest_modelopt.measuring.controller.timing.paired_timing import Listener
 from pytest_modelopt.measuring.controller.worker_context import Measured, WorkerContext
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.optimizing.expression import parse
@@ -134,7 +134,7 @@ class KnowsPlaces(Net):
         return self.table[x.data_ptr()]
 
 def knows_places():
-    from pytest_modelopt.measuring.worker import given_inputs
+    from pytest_modelopt.measuring.worker.calls import given_inputs
     given_inputs._KEPT_BYTES = 20_000  # in this process
     return KnowsPlaces().eval()
 
@@ -270,19 +270,19 @@ def test_a_variant_that_does_not_come_back_as_it_was_is_made_anew_and_says_so(
 
 
 def test_why_a_variant_could_not_be_loaded_again_is_recorded(variant: Callable[..., Variant]) -> None:
-    workshop = WorkerContext(StepLimits(time_limit_s=1, step_limit_s=60), Silent())
+    context = WorkerContext(StepLimits(time_limit_s=1, step_limit_s=60), Silent())
     measured = Measured(variant("at_home", recipe="int8-dynamic"))
     try:
-        workshop.start(measured)
+        context.start(measured)
         for operation in ("load", "optimize"):
-            workshop.request(measured.worker, operation)
-        seen: Observations = workshop.request(measured.worker, "observe")
+            context.request(measured.worker, operation)
+        seen: Observations = context.request(measured.worker, "observe")
         measured.measurement = Measurement("int8-dynamic", 1, 1, 1, None, 0, None, observations=seen)
-        start_again(workshop, measured)
+        start_again(context, measured)
         seen = measured.measurement.observations or Observations()
     finally:
-        workshop.discard(measured)
-        workshop.close()
+        context.discard(measured)
+        context.close()
     assert (seen.reloads, seen.reload_error) == (False, "ImportError: no module named shop")
 
 
@@ -326,7 +326,7 @@ def test_the_next_case_finds_a_whole_original_after_a_launch_that_failed(
 HOLDS = """
 import sys, time
 from pathlib import Path
-from pytest_modelopt.measuring.controller.host_lock import alone
+from pytest_modelopt.measuring.controller.timing.host_lock import alone
 with alone(Path(sys.argv[1]), 60, lambda seconds: None):
     print("held", flush=True)
     time.sleep(60)

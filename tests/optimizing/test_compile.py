@@ -19,8 +19,8 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_modelopt.measuring.worker.given_inputs import TimedCall
-from pytest_modelopt.measuring.worker.latency import Stopwatch, host_clock
+from pytest_modelopt.measuring.worker.calls.given_inputs import TimedCall
+from pytest_modelopt.measuring.worker.calls.latency import Stopwatch, host_clock
 from pytest_modelopt.measuring.worker.memory.tensor_meter import weights_bytes
 from pytest_modelopt.measuring.worker.settings import settings
 from pytest_modelopt.optimizing.apply import Optimization, RecipeDidNothing, optimize

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pytest_modelopt.measuring.worker.size import save
+from pytest_modelopt.measuring.worker.files.size import save
 from pytest_modelopt.optimizing.runtimes.program_file_module import FORMATS, ITS_OWN, load
 from tests.optimizing.make_pte_files import FOLDER as PTE_FILES
 from tests.optimizing.make_pte_files import LARGE_WIDTH, large

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import torch
 
-from pytest_modelopt.cli.judged_records import read_judged
+from pytest_modelopt.cli.shared.judged_records import read_judged
 from pytest_modelopt.results.json import dumps
 from pytest_modelopt.results.record_schema import record_schema
 from tests.plugin import imported_modules, metric_tasks  # noqa: F401

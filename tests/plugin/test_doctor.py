@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pytest_modelopt.cli.judged_records import read_judged
 from pytest_modelopt.cli.main import main
+from pytest_modelopt.cli.shared.judged_records import read_judged
 from pytest_modelopt.optimizing.expression import parse
 from pytest_modelopt.results.json import read
 from pytest_modelopt.results.metric import MetricSpec

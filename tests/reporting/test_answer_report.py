@@ -207,7 +207,7 @@ def test_the_upper_end_of_an_interval_stands_beside_the_drop() -> None:
             reference=measurement(None, score=2.0),
             variant=measurement("r", score=2.5),
         ),
-        interval=Interval(0.4, 0.6213, "paired bootstrap", 2000, 7),
+        interval=Interval(0.4, 0.6213),
     )
     assert drawn_tables.details(record(of))["drop"] == ("0.5 (< 0.62)",)
     assert legend(blocks(record(of))[0]).endswith("; drop: with its 95% bound")

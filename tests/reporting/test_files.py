@@ -10,8 +10,8 @@ from pytest_modelopt.reporting.files import metrics, write_report
 from pytest_modelopt.reporting.junit import properties
 from pytest_modelopt.reporting.markdown import render
 from pytest_modelopt.results.answers import Agreement
-from pytest_modelopt.results.atomic_files import write_text
 from pytest_modelopt.results.case import CaseError
+from pytest_modelopt.results.files.atomic_files import write_text
 from pytest_modelopt.results.json import read
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage
 from tests.reporting.records_by_hand import MIB, case, measurement, realistic, timing

@@ -14,8 +14,8 @@ import pytest
 from junitparser import Error, Failure, JUnitXml, Properties, Skipped
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from pytest_modelopt.cli.judged_records import judged_again
 from pytest_modelopt.cli.main import main
+from pytest_modelopt.cli.shared.judged_records import judged_again
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.reporting import formats
 from pytest_modelopt.reporting.samples import samples

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from pytest_modelopt.cli.judged_records import judged_again
+from pytest_modelopt.cli.shared.judged_records import judged_again
 from pytest_modelopt.reporting import page
 from pytest_modelopt.reporting.page.series import series_by_model
 from pytest_modelopt.results.base import Against

@@ -15,7 +15,7 @@ from pytest_modelopt.plugin.options import Options
 from pytest_modelopt.plugin.outputs import Outputs
 from pytest_modelopt.reporting.files import report_files
 from pytest_modelopt.results import json as record_json
-from pytest_modelopt.results.atomic_files import require_writable, write_text
+from pytest_modelopt.results.files.atomic_files import require_writable, write_text
 from pytest_modelopt.results.json import read
 from pytest_modelopt.results.record import Record
 from tests.reporting.records_by_hand import case, record, timing

@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-from pytest_modelopt.cli.judged_records import judged_again
+from pytest_modelopt.cli.shared.judged_records import judged_again
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.front import Found
 from pytest_modelopt.plugin.options import Options

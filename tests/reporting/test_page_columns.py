@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from benchmarks.pictures import RECORDS
-from pytest_modelopt.cli.judged_records import read_judged
+from pytest_modelopt.cli.shared.judged_records import read_judged
 from pytest_modelopt.reporting import page
 from pytest_modelopt.results.verdicts import Detail, Finding
 from tests.reporting.page_reading import named, parsed, text_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelopt.cli.judged_records import read_judged
+from pytest_modelopt.cli.shared.judged_records import read_judged
 from pytest_modelopt.reporting import page as html
 from pytest_modelopt.reporting.addresses import TROUBLESHOOTING
 from pytest_modelopt.reporting.markdown import render

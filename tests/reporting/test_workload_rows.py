@@ -13,7 +13,7 @@ from pytest_modelopt.reporting.junit import properties
 from pytest_modelopt.reporting.notes import model_notes
 from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.results.case import Case
-from pytest_modelopt.results.contradictions import disagreement
+from pytest_modelopt.results.consistency.contradictions import disagreement
 from pytest_modelopt.results.measurement import ProcessMemory
 from pytest_modelopt.results.merge_info import Merged
 from tests.reporting.drawn_tables import details, table

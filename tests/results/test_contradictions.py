@@ -15,11 +15,11 @@ from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.results.answers import Agreement, Changed, Interval, Repeat, Slices
 from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.case import Case
-from pytest_modelopt.results.contradictions import TIMED_LIMITS, disagreement, disagreement_of
+from pytest_modelopt.results.consistency.contradictions import TIMED_LIMITS, disagreement, disagreement_of
+from pytest_modelopt.results.consistency.small_files import format_small_file
 from pytest_modelopt.results.json import dumps
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, ProcessMemory, RecipeStep
 from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.small_files import format_small_file
 from pytest_modelopt.results.verdicts import Waiver
 from pytest_modelopt.results.wrong_pairs import Pairing
 from tests.reporting.records_by_hand import MIB, case, limit, measurement, record, timing, variant_changed
@@ -208,7 +208,7 @@ def test_a_drop_lies_near_its_interval(low: float, high: float, is_refused: bool
     """41.0 and 40.7: a skewed score may lie beside its bounds, but not far from them."""
     sides = [measurement(recipe, score=score) for recipe, score in ((None, 41.0), ("bf16", 40.7))]
     of = case(metric="shop:score", reference=sides[0], variant=sides[1])
-    told = disagreement_of(replace(of, interval=Interval(low, high, "paired bootstrap", 2000, 7)))
+    told = disagreement_of(replace(of, interval=Interval(low, high)))
     expected = "the scores differ by 0.3, far from the interval of that drop, 0 to 0.1"
     assert told == (expected if is_refused else "")
 

@@ -336,7 +336,7 @@ def simulated(coin: random.Random, truth: float, spread: float) -> Samples:
 
 
 def outcome(samples: Samples, limit: float, decide: Callable[[Samples, float], str]) -> str:
-    """As the referee looks: whenever the time has doubled, and at the end."""
+    """As paired timing looks: whenever the time has doubled, and at the end."""
     for seconds in (1, 2, 4, 8, 16, TIME_LIMIT_S):
         count = seconds * PAIRS_A_SECOND
         part = Samples(

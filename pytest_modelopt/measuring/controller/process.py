@@ -23,7 +23,7 @@ from pytest_modelopt.measuring import descendants, worker_output
 from pytest_modelopt.measuring.controller import preloading
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import main
-from pytest_modelopt.results.locked_folders import hold
+from pytest_modelopt.results.files.locked_folders import hold
 
 _SOCKET_PATH = 90
 """Bytes of a path that a socket can have everywhere, with some to spare (104 on macOS, 108 on Linux)."""

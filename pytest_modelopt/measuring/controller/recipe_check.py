@@ -20,7 +20,7 @@ from pytest_modelopt.optimizing.calling import call, fresh
 from pytest_modelopt.optimizing.expression import Expression, parse
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError
 from pytest_modelopt.optimizing.registry import RECIPES
-from pytest_modelopt.results.locked_folders import held_folder
+from pytest_modelopt.results.files.locked_folders import held_folder
 from pytest_modelopt.results.metric import MetricSpec
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def _on(recipe: Recipe, kind: str) -> list[str] | _Refused:
     import torch
 
     from pytest_modelopt.measuring.worker import small_models
-    from pytest_modelopt.measuring.worker.loading import same_random_state
     from pytest_modelopt.measuring.worker.settings import settings
+    from pytest_modelopt.measuring.worker.source_loading import same_random_state
 
     make: Callable[[], nn.Module] = getattr(small_models, kind)
     inputs, targets = getattr(small_models, f"{kind}_data")()
@@ -182,7 +182,7 @@ def _same(one: Observations, other: Observations) -> bool:
 
 
 def _seed() -> None:
-    from pytest_modelopt.measuring.worker.loading import seed_everything
+    from pytest_modelopt.measuring.worker.source_loading import seed_everything
 
     seed_everything(SEED)
 

@@ -9,15 +9,12 @@ from pathlib import Path
 
 from pytest_modelopt.measuring.controller import memory_left
 from pytest_modelopt.measuring.controller.base_variants import BaseVariants
-from pytest_modelopt.measuring.controller.case_timing import CaseTiming, asks
-from pytest_modelopt.measuring.controller.closer_look import CloserLook
+from pytest_modelopt.measuring.controller.follow_up import CloserLook
 from pytest_modelopt.measuring.controller.fresh_processes import measure_process_memory
-from pytest_modelopt.measuring.controller.interleaved import Turns, Waiting, with_times
 from pytest_modelopt.measuring.controller.layer_trials import LayerTrials
 from pytest_modelopt.measuring.controller.looks import looked
-from pytest_modelopt.measuring.controller.made_again import require_same
-from pytest_modelopt.measuring.controller.paired_timing import IsOpen
 from pytest_modelopt.measuring.controller.process import WorkerFailed
+from pytest_modelopt.measuring.controller.remade_variant import require_same
 from pytest_modelopt.measuring.controller.side_by_side import (
     Enough,
     GoesOn,
@@ -29,6 +26,9 @@ from pytest_modelopt.measuring.controller.side_by_side import (
     require_same_data,
     with_interval,
 )
+from pytest_modelopt.measuring.controller.timing.case_timing import CaseTiming, asks
+from pytest_modelopt.measuring.controller.timing.interleaved import Turns, Waiting, with_times
+from pytest_modelopt.measuring.controller.timing.paired_timing import IsOpen
 from pytest_modelopt.measuring.controller.variant_cache import Kept
 from pytest_modelopt.measuring.controller.variant_measurement import Measuring
 from pytest_modelopt.measuring.controller.worker_context import Failed, Measured, Progress, StepLimits, WorkerContext

@@ -18,10 +18,10 @@ from pytest_modelopt.measuring.descendants import listed
 from pytest_modelopt.measuring.installation import INSTALLED
 from pytest_modelopt.measuring.protocol import Answers, Loaded, Memory
 from pytest_modelopt.results.case import CaseError, Stage
+from pytest_modelopt.results.consistency.small_files import format_small_file
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.record import Environment
-from pytest_modelopt.results.small_files import format_small_file
 
 _MODULES_SHOWN = 3
 _OF_THE_CALL = ("memory", "process_memory", "timing")

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from pytest_modelopt.measuring.controller import host_lock
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
+from pytest_modelopt.measuring.controller.timing import host_lock
 from pytest_modelopt.measuring.protocol import Answers, Examples, Loaded, Sample
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.results.answers import Interval
 from pytest_modelopt.results.case import CaseError, Stage
-from pytest_modelopt.results.locked_folders import HeldFolder, clear_abandoned, hold
+from pytest_modelopt.results.files.locked_folders import HeldFolder, clear_abandoned, hold
 from pytest_modelopt.results.measurement import Measurement
 
 

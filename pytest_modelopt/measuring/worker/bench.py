@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 
 from pytest_modelopt.measuring.protocol import Sample
-from pytest_modelopt.measuring.worker import loading, observe, quality
-from pytest_modelopt.measuring.worker.called_model import seen
+from pytest_modelopt.measuring.worker import observe, source_loading
+from pytest_modelopt.measuring.worker.answers import quality
+from pytest_modelopt.measuring.worker.calls.called_model import seen
+from pytest_modelopt.measuring.worker.calls.timed_blocks import TimedBlocks
+from pytest_modelopt.measuring.worker.files.saving import Saving
 from pytest_modelopt.measuring.worker.footprint import Footprint
 from pytest_modelopt.measuring.worker.layer_trials import LayerTrials
-from pytest_modelopt.measuring.worker.saving import Saving
-from pytest_modelopt.measuring.worker.timed_blocks import TimedBlocks
 from pytest_modelopt.results.observations import Observations
 
 
@@ -20,13 +21,13 @@ class Bench(LayerTrials, Footprint, TimedBlocks, Saving):
     def observe(self) -> Observations:
         """What else can be seen of the variant. After `score`, where there is any."""
         self._set_threads()
-        loading.seed_everything(self._variant.seed)
+        source_loading.seed_everything(self._variant.seed)
         known = self._known | {"calibration": self._data.calibration_seen.calibration()}
         return observe.observe(seen(self.model), self._call, known, self._ties, self._unobserved)
 
     def answer(self) -> Sample:
         """What the model answers to the inputs of the measured call."""
         self._set_threads()
-        loading.seed_everything(self._variant.seed)
+        source_loading.seed_everything(self._variant.seed)
         with torch.inference_mode():
             return quality.sample(self._device.bring_back(quality.run(self._called, self._call_inputs())))

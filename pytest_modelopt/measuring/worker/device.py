@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import torch
 
 from pytest_modelopt.measuring.protocol import VariantError
-from pytest_modelopt.measuring.worker.latency import Clock, host_clock
-from pytest_modelopt.measuring.worker.structure import mapped
+from pytest_modelopt.measuring.worker.calls.latency import Clock, host_clock
+from pytest_modelopt.measuring.worker.calls.structure import mapped
 
 _Values = TypeVar("_Values")
 

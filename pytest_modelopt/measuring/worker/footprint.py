@@ -9,14 +9,15 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.protocol import Balance, Memory, VariantError
-from pytest_modelopt.measuring.worker import loading, observe, size
-from pytest_modelopt.measuring.worker.called_model import seen
-from pytest_modelopt.measuring.worker.generation import Step, forced
+from pytest_modelopt.measuring.worker import observe, source_loading
+from pytest_modelopt.measuring.worker.calls.called_model import seen
+from pytest_modelopt.measuring.worker.calls.generation import Step, forced
+from pytest_modelopt.measuring.worker.files import size
+from pytest_modelopt.measuring.worker.files.saving import not_saved
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
 from pytest_modelopt.measuring.worker.memory import balance, file_makeup, process_memory, tensor_meter
-from pytest_modelopt.measuring.worker.saving import not_saved
 from pytest_modelopt.optimizing.calling import Run, call
-from pytest_modelopt.optimizing.layers import layers
+from pytest_modelopt.optimizing.modules.layers import layers
 from pytest_modelopt.results.generation import CallMemory
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, ProcessMeter
 from pytest_modelopt.results.observations import Makeup
@@ -96,7 +97,7 @@ class Footprint(LoadedVariant):
         """What this process gains by loading the saved model and calling it, beside what `memory` sees. For a fresh
         worker. `shipped`: files that belong to the variant itself."""
         self._set_threads()
-        loading.restore_environment(Path(model))
+        source_loading.restore_environment(Path(model))
         return balance.balance(Path(model), Path(inputs), runtime, shipped, self._whole_call())
 
     def process_memory(self, model: str, inputs: str, runtime: str | None) -> tuple[int, ProcessMeter]:
@@ -106,7 +107,7 @@ class Footprint(LoadedVariant):
                 f"`device` is {self._variant.device}, and process memory is the host's: what the GPU holds is not in it"
             )
         self._set_threads()
-        loading.restore_environment(Path(model))
+        source_loading.restore_environment(Path(model))
         return process_memory.peak_bytes(Path(model), Path(inputs), runtime, self._whole_call())
 
     def makeup(self, peak_bytes: int | None) -> Makeup:

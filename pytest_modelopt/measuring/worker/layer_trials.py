@@ -18,11 +18,12 @@ import torch
 from torch import nn
 
 from pytest_modelopt.measuring.protocol import Answers, Examples, LayerTrial, VariantError, error_text
-from pytest_modelopt.measuring.worker import loading, quality
-from pytest_modelopt.measuring.worker.called_model import alone
-from pytest_modelopt.measuring.worker.changed_part import Done, optimized, part_of
+from pytest_modelopt.measuring.worker import source_loading
+from pytest_modelopt.measuring.worker.answers import quality
+from pytest_modelopt.measuring.worker.answers.scoring import Scoring
+from pytest_modelopt.measuring.worker.calls.called_model import alone
+from pytest_modelopt.measuring.worker.calls.changed_part import Done, optimized, part_of
 from pytest_modelopt.measuring.worker.memory import tensor_meter
-from pytest_modelopt.measuring.worker.scoring import Scoring
 from pytest_modelopt.optimizing.apply import RecipeDidNothing
 from pytest_modelopt.optimizing.describe import type_name
 from pytest_modelopt.optimizing.expression import Expression
@@ -73,7 +74,7 @@ class LayerTrials(Scoring):
                 f"the model cannot be copied in its process, so its layers cannot be tried one by one: "
                 f"{error_text(error)}"
             ) from error
-        loading.seed_everything(self._variant.seed)
+        source_loading.seed_everything(self._variant.seed)
         context = self._whole_context(whole)
         return optimized(whole, recipe.steps, context, part_of(self._variant, whole))
 

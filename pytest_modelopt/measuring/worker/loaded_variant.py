@@ -18,24 +18,26 @@ from torch import nn
 from pytest_modelopt.measuring.installation import is_installed
 from pytest_modelopt.measuring.protocol import LEAST_HELD, Examples, Loaded, VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import environment, loading, observe, quality, shipping
-from pytest_modelopt.measuring.worker.called_model import seen
-from pytest_modelopt.measuring.worker.called_variant import CalledVariant
-from pytest_modelopt.measuring.worker.changed_part import called_as, context_of_steps, optimized, part_of
-from pytest_modelopt.measuring.worker.content_digest import content_digest, sources_digest
+from pytest_modelopt.measuring.worker import environment, observe, source_loading
+from pytest_modelopt.measuring.worker.answers import quality
+from pytest_modelopt.measuring.worker.calls.called_model import seen
+from pytest_modelopt.measuring.worker.calls.called_variant import CalledVariant
+from pytest_modelopt.measuring.worker.calls.changed_part import called_as, context_of_steps, optimized, part_of
+from pytest_modelopt.measuring.worker.calls.generation import require_whole, told_of
+from pytest_modelopt.measuring.worker.calls.given_inputs import Given
 from pytest_modelopt.measuring.worker.data import labels
-from pytest_modelopt.measuring.worker.generation import require_whole, told_of
-from pytest_modelopt.measuring.worker.given_inputs import Given
+from pytest_modelopt.measuring.worker.files import shipping
+from pytest_modelopt.measuring.worker.files.content_digest import content_digest, sources_digest
+from pytest_modelopt.measuring.worker.files.program_files import Made, left_out, load_file, made_by, parameters_of
 from pytest_modelopt.measuring.worker.memory import tensor_meter
 from pytest_modelopt.measuring.worker.metrics.scorer_factory import Metric, make_metric
 from pytest_modelopt.measuring.worker.other_tree import linked_to_head, taken_from_head
-from pytest_modelopt.measuring.worker.program_files import Made, left_out, load_file, made_by, parameters_of
 from pytest_modelopt.measuring.worker.settings import chosen, settings
 from pytest_modelopt.optimizing.calling import Inputs, call
+from pytest_modelopt.optimizing.modules.uncompiled import is_dynamo_here
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes.program_file_module import ITS_OWN
 from pytest_modelopt.optimizing.runtimes.runtime_module import HoldsPrograms
-from pytest_modelopt.optimizing.uncompiled import is_dynamo_here
 from pytest_modelopt.results.candidate import Provenance
 from pytest_modelopt.results.measurement import Coverage
 from pytest_modelopt.results.record import Environment
@@ -171,7 +173,7 @@ class LoadedVariant(CalledVariant):
         if isinstance(candidate.origin, ProgramSource):
             model, notes, self._provenance = self._load_candidate_file(candidate.origin)
         else:
-            model, notes = loading.load_model(self._loader, candidate.origin, "candidate")
+            model, notes = source_loading.load_model(self._loader, candidate.origin, "candidate")
             self._provenance = made_by(candidate.origin)
         return model, (*notes, *left_out(candidate))
 
@@ -181,7 +183,7 @@ class LoadedVariant(CalledVariant):
             if self._variant.is_called_otherwise:
                 raise VariantError("`call` and `optimize` need a model of a factory, and this one is a file")
             return self._load_file(origin, "model", self._first_inputs(), lambda: ITS_OWN)
-        model, notes = loading.load_model(self._loader, origin)
+        model, notes = source_loading.load_model(self._loader, origin)
         told = called_as(self._variant, model) if self._variant.is_original else ()
         return model, (*told, *notes), made_by(origin) if isinstance(origin, Called) else None
 
@@ -239,7 +241,7 @@ class LoadedVariant(CalledVariant):
         self._set_threads()
         if self._variant.generation is not None and self._variant.optimize:
             require_whole(recipes, self._variant.optimize)
-        loading.seed_everything(self._variant.seed)
+        source_loading.seed_everything(self._variant.seed)
         try:
             context = self._whole_context(self.model)
             part = self._part()

@@ -16,14 +16,14 @@ from torch import nn
 from torch.autograd.profiler import profile
 
 from pytest_modelopt.measuring.protocol import error_text
-from pytest_modelopt.measuring.worker.content_digest import is_packed
-from pytest_modelopt.measuring.worker.repeating import KeptAnswer, dense
-from pytest_modelopt.optimizing.bits import update_with_bytes
+from pytest_modelopt.measuring.worker.answers.repeating import KeptAnswer, dense
+from pytest_modelopt.measuring.worker.files.content_digest import is_packed
 from pytest_modelopt.optimizing.describe import author_name, known_base, type_name
-from pytest_modelopt.optimizing.fused_path import is_fused
+from pytest_modelopt.optimizing.modules.fused_path import is_fused
+from pytest_modelopt.optimizing.modules.sealed import in_training
+from pytest_modelopt.optimizing.modules.shared_tensors import held_beside, sharing
+from pytest_modelopt.optimizing.modules.tensor_digest import update_with_bytes
 from pytest_modelopt.optimizing.runtimes.runtime_module import EngineModule, HoldsPrograms
-from pytest_modelopt.optimizing.sealed import in_training
-from pytest_modelopt.optimizing.sharing import held_beside, sharing
 from pytest_modelopt.results.observations import Observations
 
 _SHOWN = 20

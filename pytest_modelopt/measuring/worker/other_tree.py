@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from pytest_modelopt.measuring.installation import INSTALLED, LIBRARY, OUR_FOLDER
 from pytest_modelopt.measuring.variant import SourceTree
-from pytest_modelopt.measuring.worker import opened_files
+from pytest_modelopt.measuring.worker.watches import opened_files
 
 _REDIRECTIONS = ("MAPPING", "_redirections", "known_source_files")
 """What finders of editable installations keep, in their module or in themselves: names of modules and their places

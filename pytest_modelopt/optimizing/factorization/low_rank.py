@@ -12,10 +12,10 @@ from pydantic import Field, model_validator
 from pytest_modelopt.optimizing.bisection import Replacing, in_words
 from pytest_modelopt.optimizing.describe import modules_in_words, owners_in_words, weight_owners
 from pytest_modelopt.optimizing.finetuning import Finetune, finetune
-from pytest_modelopt.optimizing.fused_path import turn_off_fused_path
-from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior
+from pytest_modelopt.optimizing.modules.fused_path import turn_off_fused_path
+from pytest_modelopt.optimizing.modules.own_behavior import named, of_classes, own_behavior
+from pytest_modelopt.optimizing.modules.shared_tensors import tied_parameters
 from pytest_modelopt.optimizing.recipe import Applied, Context, LayerRecipe, RecipeError
-from pytest_modelopt.optimizing.sharing import tied_parameters
 from pytest_modelopt.results.figures import format_bytes
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line, modules_in_words, user_line
+from pytest_modelopt.optimizing.modules.shared_tensors import same_view
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Recipe, RecipeError
-from pytest_modelopt.optimizing.sharing import same_view
 
 if TYPE_CHECKING:
     import torch

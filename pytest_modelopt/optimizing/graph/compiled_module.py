@@ -17,7 +17,7 @@ from torch.utils import _pytree
 
 from pytest_modelopt.optimizing.calling import ForOneCall, Inputs
 from pytest_modelopt.optimizing.graph.compiled_graphs import entry, limit_that_is_told
-from pytest_modelopt.optimizing.nests import tensors
+from pytest_modelopt.optimizing.modules.nested_values import tensors
 
 with warnings.catch_warnings():
     # Torch's own code, as it is imported: `torch.utils.mkldnn` is written in TorchScript.

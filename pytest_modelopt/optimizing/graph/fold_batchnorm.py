@@ -10,11 +10,11 @@ from pytest_modelopt.optimizing.answers import other_answers
 from pytest_modelopt.optimizing.bisection import in_words, settle
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import modules_in_words
-from pytest_modelopt.optimizing.fx_tracing import traced
-from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior
+from pytest_modelopt.optimizing.modules.fx_tracing import traced
+from pytest_modelopt.optimizing.modules.own_behavior import named, of_classes, own_behavior
+from pytest_modelopt.optimizing.modules.shared_tensors import replace_modules, tied_parameters
+from pytest_modelopt.optimizing.modules.uncompiled import uncompiled
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe
-from pytest_modelopt.optimizing.sharing import replace_modules, tied_parameters
-from pytest_modelopt.optimizing.uncompiled import uncompiled
 
 if TYPE_CHECKING:
     import torch

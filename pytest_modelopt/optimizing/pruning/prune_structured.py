@@ -11,7 +11,8 @@ from pydantic import Field
 
 from pytest_modelopt.optimizing.describe import last_line, modules_in_words, total_bytes
 from pytest_modelopt.optimizing.finetuning import Finetune, finetune
-from pytest_modelopt.optimizing.fused_path import fused_layers, turn_off_fused_path
+from pytest_modelopt.optimizing.modules.fused_path import fused_layers, turn_off_fused_path
+from pytest_modelopt.optimizing.modules.shared_tensors import tied_parameters
 from pytest_modelopt.optimizing.pruning.structured.batch_norm_statistics import recalibrate
 from pytest_modelopt.optimizing.pruning.structured.groups import (
     OF_HEADS,
@@ -25,7 +26,6 @@ from pytest_modelopt.optimizing.pruning.structured.heads import Attention, Found
 from pytest_modelopt.optimizing.pruning.structured.removal import REFUSED_BY_CODE, Surgery
 from pytest_modelopt.optimizing.pruning.structured.taylor import accumulate_gradients, clear_gradients
 from pytest_modelopt.optimizing.recipe import Applied, Context, Kept, LayerRecipe, RecipeError
-from pytest_modelopt.optimizing.sharing import tied_parameters
 from pytest_modelopt.results.figures import format_bytes
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from pytest_modelopt.optimizing.describe import modules_in_words, owners_in_words, weight_owners
-from pytest_modelopt.optimizing.own_behavior import named, reparametrized
+from pytest_modelopt.optimizing.modules.own_behavior import named, reparametrized
+from pytest_modelopt.optimizing.modules.shared_tensors import tied_parameters
 from pytest_modelopt.optimizing.recipe import Applied, Context, LayerRecipe
-from pytest_modelopt.optimizing.sharing import tied_parameters
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_modelopt.optimizing.bisection import Replacing, in_words
 from pytest_modelopt.optimizing.describe import modules_in_words
-from pytest_modelopt.optimizing.fused_path import turn_off_fused_path
-from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior
+from pytest_modelopt.optimizing.modules.fused_path import turn_off_fused_path
+from pytest_modelopt.optimizing.modules.own_behavior import named, of_classes, own_behavior
+from pytest_modelopt.optimizing.modules.shared_tensors import tied_parameters
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe
-from pytest_modelopt.optimizing.sharing import tied_parameters
 
 if TYPE_CHECKING:
     import torch

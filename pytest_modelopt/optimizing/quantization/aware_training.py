@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pytest_modelopt.optimizing.bisection import in_words
 from pytest_modelopt.optimizing.describe import last_line, modules_in_words
 from pytest_modelopt.optimizing.finetuning import Finetune, finetune
-from pytest_modelopt.optimizing.fused_path import unfused
-from pytest_modelopt.optimizing.own_behavior import plain_twin
+from pytest_modelopt.optimizing.modules.fused_path import unfused
+from pytest_modelopt.optimizing.modules.own_behavior import plain_twin
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import Context, LayerRecipe, RecipeError
 

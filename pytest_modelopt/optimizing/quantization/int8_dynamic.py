@@ -16,12 +16,12 @@ from pytest_modelopt.optimizing.describe import (
     types_in_words,
     weight_owners,
 )
-from pytest_modelopt.optimizing.fused_path import turn_off_fused_path
-from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior
+from pytest_modelopt.optimizing.modules.fused_path import turn_off_fused_path
+from pytest_modelopt.optimizing.modules.own_behavior import named, of_classes, own_behavior
+from pytest_modelopt.optimizing.modules.shared_tensors import tied_parameters
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.quantization.aware_training import TrainsQuantized
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, RecipeError
-from pytest_modelopt.optimizing.sharing import tied_parameters
 from pytest_modelopt.results.figures import format_bytes
 
 if TYPE_CHECKING:

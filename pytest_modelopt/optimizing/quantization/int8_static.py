@@ -14,18 +14,18 @@ from pytest_modelopt.optimizing.bisection import in_words
 from pytest_modelopt.optimizing.calibrating import fewer_batches, require_calibration, run_observers
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line, modules_in_words, total_bytes
-from pytest_modelopt.optimizing.fused_path import unfused
-from pytest_modelopt.optimizing.fx_tracing import defaults_of_absent_arguments, traced_whole
-from pytest_modelopt.optimizing.hook_writes import told_hook_writes
-from pytest_modelopt.optimizing.nests import mapped
-from pytest_modelopt.optimizing.own_behavior import named, own_behavior
+from pytest_modelopt.optimizing.modules.fused_path import unfused
+from pytest_modelopt.optimizing.modules.fx_tracing import defaults_of_absent_arguments, traced_whole
+from pytest_modelopt.optimizing.modules.hook_writes import told_hook_writes
+from pytest_modelopt.optimizing.modules.nested_values import mapped
+from pytest_modelopt.optimizing.modules.own_behavior import named, own_behavior
+from pytest_modelopt.optimizing.modules.shared_tensors import tied_parameters
+from pytest_modelopt.optimizing.modules.uncompiled import step_by_step, uncompiled
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.quantization.in_place import cut_at_observers, use_what_writes_answer
 from pytest_modelopt.optimizing.quantization.no_floats import without_observers_of_no_floats
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe, RecipeError
 from pytest_modelopt.optimizing.runtimes.exporting import refuse_other_precisions
-from pytest_modelopt.optimizing.sharing import tied_parameters
-from pytest_modelopt.optimizing.uncompiled import step_by_step, uncompiled
 
 if TYPE_CHECKING:
     from torch import fx, nn

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pytest_modelopt.optimizing.bisection import Replacing, in_words
 from pytest_modelopt.optimizing.describe import modules_in_words, own_bytes, total_bytes, type_name, types_in_words
-from pytest_modelopt.optimizing.fused_path import turn_off_fused_path
-from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior
+from pytest_modelopt.optimizing.modules.fused_path import turn_off_fused_path
+from pytest_modelopt.optimizing.modules.own_behavior import named, of_classes, own_behavior
+from pytest_modelopt.optimizing.modules.shared_tensors import holders, same_view
 from pytest_modelopt.optimizing.quantization.aware_training import TrainsQuantized
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form
-from pytest_modelopt.optimizing.sharing import holders, same_view
 from pytest_modelopt.results.figures import format_bytes
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from pytest_modelopt.optimizing import cpu_flags
 from pytest_modelopt.optimizing.calling import call
 from pytest_modelopt.optimizing.describe import last_line, owners_in_words, type_name, user_line
 from pytest_modelopt.optimizing.finite import lost_answers
-from pytest_modelopt.optimizing.fused_path import fused_layers
 from pytest_modelopt.optimizing.keeping import outermost
+from pytest_modelopt.optimizing.modules.fused_path import fused_layers
+from pytest_modelopt.optimizing.modules.shared_tensors import same_view
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe, RecipeError
-from pytest_modelopt.optimizing.sharing import same_view
 
 if TYPE_CHECKING:
     import torch

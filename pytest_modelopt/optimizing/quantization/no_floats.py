@@ -6,9 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.calling import Inputs, fresh
-from pytest_modelopt.optimizing.fused_path import unfused
+from pytest_modelopt.optimizing.modules.fused_path import unfused
+from pytest_modelopt.optimizing.modules.uncompiled import step_by_step
 from pytest_modelopt.optimizing.runtimes.exporting import arguments
-from pytest_modelopt.optimizing.uncompiled import step_by_step
 
 if TYPE_CHECKING:
     from torch import fx

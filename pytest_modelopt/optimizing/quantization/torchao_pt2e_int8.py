@@ -14,14 +14,14 @@ from pydantic import Field
 from pytest_modelopt.optimizing import cpu_flags
 from pytest_modelopt.optimizing.calibrating import fewer_batches, require_calibration, run_observers
 from pytest_modelopt.optimizing.calling import Inputs, call
-from pytest_modelopt.optimizing.damage_check import Witness
+from pytest_modelopt.optimizing.damage_check import DamageCheck
 from pytest_modelopt.optimizing.describe import last_line, owners_in_words
 from pytest_modelopt.optimizing.keeping import parameter_names
+from pytest_modelopt.optimizing.modules.shared_tensors import shared_bytes
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, Kept, LayerRecipe, RecipeError
 from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers
 from pytest_modelopt.optimizing.runtimes.exporting import export, refuse_other_precisions
-from pytest_modelopt.optimizing.sharing import shared_bytes
 from pytest_modelopt.results.figures import format_bytes
 
 if TYPE_CHECKING:
@@ -86,18 +86,18 @@ class TorchaoPt2eInt8(LayerRecipe):
             refuse_other_answers(model, graph, context.example_inputs, self.recipe_name)
             unused = _unused_weights(model, graph)
             kept = parameter_names(model, context.kept)
-            prepared, spared = _prepared(graph, kept)
+            prepared, excluded = _prepared(graph, kept)
             seen = run_observers(prepared, context, self.recipe_name, self.batches)
             converted = _converted(prepared)
         quantized = _quantized_layers(converted)
-        notes = _left_notes(model, _held_by_graph(converted) - kept, spared - kept, unused)
+        notes = _left_notes(model, _held_by_graph(converted) - kept, excluded - kept, unused)
         if not quantized:
             return Applied(model, notes)
         with torch_ao.quiet():
             variant = self._compiled(converted, list(unused.values()), context)
-        witness = Witness(model, [context.example_inputs, *_first_batch(context)])
+        check = DamageCheck(model, [context.example_inputs, *_first_batch(context)])
         lowered = _lowered_by_a_call(variant, context)
-        if witness.answers_differently():
+        if check.answers_differently():
             raise RecipeError(_damage())
         notes += _cost_notes(converted, lowered, quantized)
         return Applied(variant, notes + fewer_batches(seen, self.batches))
@@ -109,20 +109,20 @@ class TorchaoPt2eInt8(LayerRecipe):
 
 
 def _prepared(graph: fx.GraphModule, kept: Collection[str]) -> tuple[fx.GraphModule, set[str]]:
-    """The graph with observers, and the names of the weights that are spared: `kept` ones, and those that others use as
-    they are."""
+    """The graph with observers, and the names of the weights that are excluded: `kept` ones, and those that others
+    use as they are."""
     from torch import fx
     from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
-    spared: set[str] = set()
+    excluded: set[str] = set()
 
     class Quantizer(x86.X86InductorQuantizer):  # type: ignore[misc]
         def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
             annotated: fx.GraphModule = super().annotate(model)
             for node in dict.fromkeys((*_with_tied_weight(annotated), *_with_weight_of(annotated, kept))):
                 node.meta.pop("quantization_annotation", None)
-                spared.add(str(node.args[1].target))
+                excluded.add(str(node.args[1].target))
             return annotated
 
         def _get_input_idx_for_binary_node(self, layer: fx.Node, binary: fx.Node) -> Any:
@@ -133,7 +133,7 @@ def _prepared(graph: fx.GraphModule, kept: Collection[str]) -> tuple[fx.GraphMod
 
     quantizer = Quantizer()
     quantizer.set_global(x86.get_default_x86_inductor_quantization_config(reduce_range=not cpu_flags.vnni()))
-    return prepare_pt2e(graph, quantizer), spared
+    return prepare_pt2e(graph, quantizer), excluded
 
 
 def _with_tied_weight(graph: fx.GraphModule) -> list[Any]:
@@ -257,7 +257,7 @@ def _damage() -> str:
 
 
 def _left_notes(
-    model: nn.Module, held: set[str], spared: set[str], unused_weights: Mapping[str, nn.Parameter]
+    model: nn.Module, held: set[str], excluded: set[str], unused_weights: Mapping[str, nn.Parameter]
 ) -> tuple[str, ...]:
     """Notes on the matrices that stay in floating point."""
     shared: list[nn.Module] = []
@@ -267,7 +267,7 @@ def _left_notes(
         if parameter.dim() < 2:
             continue
         owner = model.get_submodule(name.rpartition(".")[0])
-        if name in spared:
+        if name in excluded:
             shared.append(owner)
         elif name in held:
             others.append(owner)

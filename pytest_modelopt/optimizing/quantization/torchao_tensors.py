@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from pytest_modelopt.optimizing.bisection import in_words, run, settle
 from pytest_modelopt.optimizing.describe import last_line, modules_in_words, own_bytes, type_name, types_in_words
-from pytest_modelopt.optimizing.fused_path import turn_off_fused_path
-from pytest_modelopt.optimizing.own_behavior import named, of_classes, own_behavior, own_forward, reparametrized
+from pytest_modelopt.optimizing.modules.fused_path import turn_off_fused_path
+from pytest_modelopt.optimizing.modules.own_behavior import named, of_classes, own_behavior, own_forward, reparametrized
+from pytest_modelopt.optimizing.modules.shared_tensors import held, tied_parameters
 from pytest_modelopt.optimizing.quantization import torch_ao
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, LayerRecipe
-from pytest_modelopt.optimizing.sharing import held, tied_parameters
 from pytest_modelopt.results.figures import format_bytes
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import author_name, last_line, type_name
 from pytest_modelopt.optimizing.finite import largest_difference
-from pytest_modelopt.optimizing.fused_path import unfused
+from pytest_modelopt.optimizing.modules.fused_path import unfused
 from pytest_modelopt.optimizing.recipe import RecipeError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pytest_modelopt.optimizing.nests import mapped, tensors
+from pytest_modelopt.optimizing.modules.nested_values import mapped, tensors
 from pytest_modelopt.optimizing.runtimes.runtime_module import HoldsPrograms, RuntimeModule
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import author_name, root_cause, user_line
-from pytest_modelopt.optimizing.fused_path import unfused
-from pytest_modelopt.optimizing.hook_writes import told_hook_writes
+from pytest_modelopt.optimizing.modules.fused_path import unfused
+from pytest_modelopt.optimizing.modules.hook_writes import told_hook_writes
 from pytest_modelopt.optimizing.recipe import Context, NoExamplesFirst, RecipeError
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.describe import author_name
-from pytest_modelopt.optimizing.fused_path import unfused
-from pytest_modelopt.optimizing.nests import PLAIN, leaves, tensors
-from pytest_modelopt.optimizing.one_step import refuse_loop
+from pytest_modelopt.optimizing.modules.fused_path import unfused
+from pytest_modelopt.optimizing.modules.nested_values import PLAIN, leaves, tensors
+from pytest_modelopt.optimizing.modules.one_step import refuse_loop
 from pytest_modelopt.optimizing.recipe import Applied, Context, Recipe, RecipeError, Steps
 from pytest_modelopt.optimizing.runtimes.comparing import LARGEST_DIFFERENCE, difference
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import author_name, type_name
-from pytest_modelopt.optimizing.fused_path import unfused
+from pytest_modelopt.optimizing.modules.fused_path import unfused
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,7 @@ import pkgutil
 from pathlib import Path
 from typing import Protocol, cast
 
-from pytest_modelopt.results.atomic_files import write_text
+from pytest_modelopt.results.files.atomic_files import write_text
 from pytest_modelopt.results.record import Record
 
 

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
 from pytest_modelopt.optimizing.calling import Inputs
-from pytest_modelopt.optimizing.nests import PLAIN, cut, held, mapped, sizes, tensors
-from pytest_modelopt.optimizing.own_memory import joined_in_own_memory
+from pytest_modelopt.optimizing.modules.nested_values import PLAIN, cut, held, mapped, sizes, tensors
+from pytest_modelopt.optimizing.modules.own_memory import joined_in_own_memory
 
 SCORING_BATCH = 64
 """Examples per batch where the data does not come in batches of its own."""

@@ -10,7 +10,7 @@ from pytest_modelopt.measuring.protocol import Examples, VariantError
 from pytest_modelopt.measuring.worker.data.examples import Positions
 from pytest_modelopt.measuring.worker.data.hashing import hashes_of_inputs
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
-from pytest_modelopt.optimizing.nests import columns
+from pytest_modelopt.optimizing.modules.nested_values import columns
 from pytest_modelopt.results.observations import Calibration, Ranges
 
 MOST_CLASSES = 300

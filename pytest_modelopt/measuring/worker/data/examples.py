@@ -14,14 +14,14 @@ from typing import Any, BinaryIO
 import torch
 
 from pytest_modelopt.measuring.protocol import Examples, VariantError, error_text
-from pytest_modelopt.measuring.worker import size
 from pytest_modelopt.measuring.worker.data.batches import NoExamples
 from pytest_modelopt.measuring.worker.data.hashing import HASH_BYTES, Fingerprint
 from pytest_modelopt.measuring.worker.data.known_targets import TargetsSeen
-from pytest_modelopt.measuring.worker.loading import same_random_state
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
-from pytest_modelopt.optimizing.nests import cut
-from pytest_modelopt.optimizing.own_memory import in_own_memory
+from pytest_modelopt.measuring.worker.source_loading import same_random_state
+from pytest_modelopt.optimizing.modules.nested_values import cut
+from pytest_modelopt.optimizing.modules.own_memory import in_own_memory
 from pytest_modelopt.results.figures import format_bytes
 
 MOST_BYTES = 4 * 1024**3

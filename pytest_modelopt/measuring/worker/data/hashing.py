@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
-from pytest_modelopt.optimizing.nests import columns, held
+from pytest_modelopt.optimizing.modules.nested_values import columns, held
 
 HASH_BYTES = 16
 """Of one example: by chance no two of a billion different ones have the same."""

@@ -8,7 +8,7 @@ import torch
 
 from pytest_modelopt.measuring.protocol import KnownTargets
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
-from pytest_modelopt.optimizing.nests import tensors
+from pytest_modelopt.optimizing.modules.nested_values import tensors
 
 MOST_CLASSES = 10_000
 """Different whole numbers among the targets; more of them are counts or measured values, and no classes."""

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.protocol import VariantError
-from pytest_modelopt.measuring.worker import quality
+from pytest_modelopt.measuring.worker.answers import quality
+from pytest_modelopt.measuring.worker.calls.structure import tensors_in
 from pytest_modelopt.measuring.worker.metrics.scorer import Targets
-from pytest_modelopt.measuring.worker.structure import tensors_in
 from pytest_modelopt.optimizing.calling import Inputs
 
 NAME = "labels"

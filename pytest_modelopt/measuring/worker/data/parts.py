@@ -11,7 +11,7 @@ from pytest_modelopt.measuring.variant import DataPart
 from pytest_modelopt.measuring.worker.data.batches import NoExamples
 from pytest_modelopt.measuring.worker.data.hashing import hashes_of_inputs
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
-from pytest_modelopt.optimizing.nests import cut, joined
+from pytest_modelopt.optimizing.modules.nested_values import cut, joined
 
 
 def of_part(batches: Iterable[Batch], part: DataPart | None) -> Iterator[Batch]:

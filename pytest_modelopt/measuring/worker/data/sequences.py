@@ -10,7 +10,7 @@ import torch
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.worker.data.batches import SCORING_BATCH, NoExamples, checked_targets, plain
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch
-from pytest_modelopt.optimizing import nests
+from pytest_modelopt.optimizing.modules import nested_values
 from pytest_modelopt.results.generation import Generation
 
 _FORMS = (
@@ -52,7 +52,7 @@ _NONE = object()
 
 
 def _is_array(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) or nests.is_array(value)
+    return isinstance(value, torch.Tensor) or nested_values.is_array(value)
 
 
 def _sequences(data: Any, what: str) -> Iterator[tuple[Any, Any]]:

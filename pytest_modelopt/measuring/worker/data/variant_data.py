@@ -13,13 +13,13 @@ import torch
 
 from pytest_modelopt.measuring.protocol import Examples, KnownTargets, VariantError
 from pytest_modelopt.measuring.variant import Variant
-from pytest_modelopt.measuring.worker import loading
+from pytest_modelopt.measuring.worker import source_loading
 from pytest_modelopt.measuring.worker.data import batches, examples, labels, parts, sequences
 from pytest_modelopt.measuring.worker.data.calibration import CalibrationSeen
 from pytest_modelopt.measuring.worker.device import Device
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Targets
 from pytest_modelopt.optimizing.calling import Inputs
-from pytest_modelopt.optimizing.nests import sizes
+from pytest_modelopt.optimizing.modules.nested_values import sizes
 from pytest_modelopt.results.generation import Generation
 from pytest_modelopt.results.source import Source
 
@@ -30,7 +30,7 @@ CALIBRATION_LOOKED_AT = 64
 class Data:
     """Makes what the variant names as data; evaluation data from the file of `read`, where there is one."""
 
-    def __init__(self, variant: Variant, loader: loading.Loader, device: Device) -> None:
+    def __init__(self, variant: Variant, loader: source_loading.Loader, device: Device) -> None:
         self._variant = variant
         self._loader = loader
         self._device = device
@@ -84,7 +84,7 @@ class Data:
         is_kept = self._examples is not None and self._examples.path is not None
         found = examples.Pass(self._batches(), self._examples, is_from_file=is_kept, given=self._given)
         # What is drawn at random from here on (an order, noise, dropout) is the same for every variant.
-        loading.seed_everything(self._variant.seed)
+        source_loading.seed_everything(self._variant.seed)
         return found
 
     def _batches(self) -> Iterator[Batch]:
@@ -109,7 +109,7 @@ class Data:
         if self._made is None or not isinstance(self._made, (tuple, list)):
             self._loader.start_afresh()
             self._made = self._loader.make(self._variant.data, "data")
-        loading.seed_everything(self._variant.seed)
+        source_loading.seed_everything(self._variant.seed)
         if self._variant.generation is not None:
             return sequences.batches(self._made, self._variant.generation)
         needs_targets = not self._variant.metric.is_unlabelled

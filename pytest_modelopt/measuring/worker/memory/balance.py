@@ -23,11 +23,12 @@ from torch.fx import GraphModule
 
 from pytest_modelopt.measuring.installation import is_installed
 from pytest_modelopt.measuring.protocol import Balance
-from pytest_modelopt.measuring.worker import opened_files, size
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.memory import process_counters, process_memory, tensor_meter, unmapped_memory
-from pytest_modelopt.measuring.worker.other_processes import OtherProcesses
+from pytest_modelopt.measuring.worker.watches import opened_files
+from pytest_modelopt.measuring.worker.watches.other_processes import OtherProcesses
 from pytest_modelopt.optimizing.calling import Inputs, Run, call
-from pytest_modelopt.optimizing.uncompiled import is_dynamo_here, step_by_step
+from pytest_modelopt.optimizing.modules.uncompiled import is_dynamo_here, step_by_step
 
 # Measured on models of 3 to 50 modules; see the test of the ordinary models.
 KIB, MIB = 1024, 1024**2

@@ -16,7 +16,7 @@ from torch import nn
 from torch.autograd.profiler import profile, record_function
 from torch.utils import _pytree
 
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.memory import tensor_meter
 from pytest_modelopt.optimizing.describe import author_name, type_name
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule

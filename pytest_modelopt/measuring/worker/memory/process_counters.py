@@ -22,7 +22,7 @@ import torch
 
 from pytest_modelopt import system
 from pytest_modelopt.measuring.installation import is_installed
-from pytest_modelopt.measuring.worker import opened_files
+from pytest_modelopt.measuring.worker.watches import opened_files
 
 _SELF = system.PROC / "self"
 _LEAST_MAPPED = 64 * 1024

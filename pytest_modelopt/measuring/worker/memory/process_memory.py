@@ -24,7 +24,7 @@ import torch
 
 from pytest_modelopt import system
 from pytest_modelopt.measuring.protocol import VariantError, error_text
-from pytest_modelopt.measuring.worker import size
+from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.memory import process_counters, unmapped_memory
 from pytest_modelopt.optimizing.calling import Run, call
 from pytest_modelopt.optimizing.runtimes import telemetry

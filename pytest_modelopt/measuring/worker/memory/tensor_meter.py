@@ -22,7 +22,7 @@ from torch.utils import _pytree
 
 from pytest_modelopt.measuring.protocol import Memory
 from pytest_modelopt.measuring.worker.memory import reachable
-from pytest_modelopt.optimizing.foreign_runtimes import runtime_of
+from pytest_modelopt.optimizing.modules.foreign_runtimes import runtime_of
 from pytest_modelopt.optimizing.quantization import torch_ao
 
 

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator
 from typing import TypeAlias
 
 from pytest_modelopt import system
-from pytest_modelopt.measuring.worker import opened_files
 from pytest_modelopt.measuring.worker.memory.tensor_meter import union_bytes
+from pytest_modelopt.measuring.worker.watches import opened_files
 
 Key: TypeAlias = "tuple[str, int]"
 """A file by its inode, a segment by its number, which stands for the inode in the maps of a process."""

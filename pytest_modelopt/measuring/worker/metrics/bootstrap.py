@@ -49,7 +49,7 @@ def paired_bootstrap(
     if not bool(torch.isfinite(drops).all()):
         return TooFewExamples("the metric has no score on some of the resamples")
     low, high = torch.quantile(drops, torch.tensor([_RISK, 1 - _RISK], dtype=torch.float64)).tolist()
-    return Interval(low, high, "paired bootstrap", RESAMPLES, seed)
+    return Interval(low, high)
 
 
 def _resampled(pair: list[torch.Tensor], from_sums: FromSums, seed: int) -> torch.Tensor:

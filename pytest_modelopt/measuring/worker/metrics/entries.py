@@ -15,7 +15,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence, unpack_sequence
 
 from pytest_modelopt.measuring.protocol import VariantError
-from pytest_modelopt.measuring.worker.structure import is_array, is_sequence, parts, rebuilt, tensors_in
+from pytest_modelopt.measuring.worker.calls.structure import is_array, is_sequence, parts, rebuilt, tensors_in
 from pytest_modelopt.optimizing.finite import no_answers
 
 _PLAIN = (str, bytes, bool, int, float, complex, type(None))

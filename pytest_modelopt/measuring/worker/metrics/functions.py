@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.protocol import VariantError
+from pytest_modelopt.measuring.worker.calls.structure import own
 from pytest_modelopt.measuring.worker.metrics.entries import check, joined, pick, usable
 from pytest_modelopt.measuring.worker.metrics.means import Means
 from pytest_modelopt.measuring.worker.metrics.scored_outputs import count, number, raised_by, shape
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Score
 from pytest_modelopt.measuring.worker.metrics.wrong_pairings import attempted, pairing_of_all
-from pytest_modelopt.measuring.worker.structure import own
 
 Function = Callable[[Any, Any], Any]
 """(outputs, targets) -> the score, or one value for each example."""

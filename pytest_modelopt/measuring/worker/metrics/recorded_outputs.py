@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.protocol import VariantError
+from pytest_modelopt.measuring.worker.calls.structure import own
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Score
-from pytest_modelopt.measuring.worker.structure import own
 
 _LENGTH = 8
 _MOST_OF_THE_DISK = 4

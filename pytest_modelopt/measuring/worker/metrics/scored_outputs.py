@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.protocol import VariantError, error_text
+from pytest_modelopt.measuring.worker.calls.structure import tensors_in
 from pytest_modelopt.measuring.worker.metrics.entries import refuse_no_answers, usable
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Score, Scorer
-from pytest_modelopt.measuring.worker.structure import tensors_in
 
 Prepare = Callable[[Any, Any], Any]
 """(outputs, targets) -> (predictions, targets) of one batch."""

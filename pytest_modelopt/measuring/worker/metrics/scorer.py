@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 
 from pytest_modelopt.optimizing.calling import Inputs
-from pytest_modelopt.optimizing.nests import sizes
+from pytest_modelopt.optimizing.modules.nested_values import sizes
 from pytest_modelopt.results.wrong_pairs import Pairing
 
 Targets: TypeAlias = torch.Tensor | list[Any]

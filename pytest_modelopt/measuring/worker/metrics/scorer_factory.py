@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.protocol import KnownTargets, VariantError, error_text
-from pytest_modelopt.measuring.worker import loading
+from pytest_modelopt.measuring.worker import source_loading
 from pytest_modelopt.measuring.worker.metrics import torchmetrics as classes
 from pytest_modelopt.measuring.worker.metrics import torchmetrics_contract
 from pytest_modelopt.measuring.worker.metrics.agreement import Agreement, Cosine, Sqnr
@@ -60,7 +60,7 @@ class Metric:
         return made if self.prepare is None else Prepared(made, self.prepare, self.prepare_name)
 
 
-def make_metric(spec: MetricSpec, loader: loading.Loader) -> Metric:
+def make_metric(spec: MetricSpec, loader: source_loading.Loader) -> Metric:
     """Raises VariantError where the metric cannot be had, or does not fit what is stated with it."""
     prepare = None if spec.prepare is None else loader.get(spec.prepare, "prepare")
     if prepare is not None and not callable(prepare):
@@ -140,7 +140,7 @@ def _built_in(spec: MetricSpec) -> Callable[[Path | None, Path | None], Scorer]:
     return unlabelled[str(spec.name)]
 
 
-def _found(spec: MetricSpec, loader: loading.Loader) -> Any:
+def _found(spec: MetricSpec, loader: source_loading.Loader) -> Any:
     """What the name stands for: a class, an instance or a function."""
     if not isinstance(spec.name, str):
         return loader.get(spec.name, "metric")

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.protocol import VariantError, error_text
+from pytest_modelopt.measuring.worker.calls.structure import own
 from pytest_modelopt.measuring.worker.metrics.entries import usable
 from pytest_modelopt.measuring.worker.metrics.scored_outputs import (
     by_slice,
@@ -28,7 +29,6 @@ from pytest_modelopt.measuring.worker.metrics.scored_outputs import (
 )
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Score
 from pytest_modelopt.measuring.worker.metrics.torchmetrics_contract import classes_of, fresh, ignored_by, none_of
-from pytest_modelopt.measuring.worker.structure import own
 from pytest_modelopt.results.metric import Activation
 
 MOST_EXAMPLES = 20_000

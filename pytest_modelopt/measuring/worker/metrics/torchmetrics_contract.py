@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.protocol import KnownTargets, error_text
-from pytest_modelopt.measuring.worker.loading import same_random_state
 from pytest_modelopt.measuring.worker.metrics.scored_outputs import scored_tensor, shape
+from pytest_modelopt.measuring.worker.source_loading import same_random_state
 
 _EXAMPLES = 2
 """Of zeros, by which a metric is asked: with one alone some of them drop a dimension."""

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from pytest_modelopt.measuring.protocol import VariantError, error_text
-from pytest_modelopt.measuring.worker.loading import same_random_state
+from pytest_modelopt.measuring.worker.calls.structure import own, tensors_in
 from pytest_modelopt.measuring.worker.metrics.entries import joined, pick
 from pytest_modelopt.measuring.worker.metrics.scorer import Batch, Score, Scorer
-from pytest_modelopt.measuring.worker.structure import own, tensors_in
+from pytest_modelopt.measuring.worker.source_loading import same_random_state
 from pytest_modelopt.results.wrong_pairs import Pairing, is_better
 
 MOST_EXAMPLES = 10_000

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line
+from pytest_modelopt.optimizing.modules.shared_tensors import tied_parameters
 from pytest_modelopt.optimizing.pruning.structured.observing import tensors
 from pytest_modelopt.optimizing.recipe import RecipeError
-from pytest_modelopt.optimizing.sharing import tied_parameters
 
 if TYPE_CHECKING:
     import torch
@@ -211,16 +211,16 @@ def _bounded_search(graph: Any) -> Iterator[None]:
 
 
 class Protected:
-    """What no group may touch: the model's outputs, attention, recurrent modules, shared weights, spared layers."""
+    """What no group may touch: the model's outputs, attention, recurrent modules, shared weights, excluded layers."""
 
-    def __init__(self, model: nn.Module, of_heads: Collection[nn.Module], spared: Collection[nn.Module]) -> None:
+    def __init__(self, model: nn.Module, of_heads: Collection[nn.Module], excluded: Collection[nn.Module]) -> None:
         from torch import nn
 
         from pytest_modelopt.optimizing.pruning.fewer_heads_module import FewerHeads
 
         self._tied = tied_parameters(model)
         self._of_heads = {id(module) for module in of_heads}
-        self._spared = {id(module) for module in spared}
+        self._excluded = {id(module) for module in excluded}
         self._attention: set[int] = set()
         self._recurrent: set[int] = set()
         for module in model.modules():
@@ -238,7 +238,7 @@ class Protected:
             return OF_HEADS
         if any(_is_output(dep, graph) for dep, _ in group):
             return "their width is that of the model's output"
-        if any(id(layer) in self._spared for layer in layers):
+        if any(id(layer) in self._excluded for layer in layers):
             return "they, or layers whose width they share, are named in keep"
         if any(id(member) in self._attention for member in members):
             return "MultiheadAttention shares their width, and loses whole heads only"

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line
-from pytest_modelopt.optimizing.fused_path import unfused
-from pytest_modelopt.optimizing.own_behavior import own_forward
+from pytest_modelopt.optimizing.modules.fused_path import unfused
+from pytest_modelopt.optimizing.modules.own_behavior import own_forward
+from pytest_modelopt.optimizing.modules.shared_tensors import replace_modules
 from pytest_modelopt.optimizing.pruning.structured.observing import MIXED_UP, Backup, narrow, observe, zeroed
-from pytest_modelopt.optimizing.sharing import replace_modules
 
 if TYPE_CHECKING:
     import torch

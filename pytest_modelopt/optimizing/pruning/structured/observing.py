@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.calling import Inputs, call
-from pytest_modelopt.optimizing.fused_path import unfused
+from pytest_modelopt.optimizing.modules.fused_path import unfused
 
 if TYPE_CHECKING:
     import torch

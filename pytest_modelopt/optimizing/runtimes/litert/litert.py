@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pytest_modelopt.optimizing.calling import call
 from pytest_modelopt.optimizing.describe import modules_in_words, root_cause, user_line
 from pytest_modelopt.optimizing.finite import largest_difference
-from pytest_modelopt.optimizing.fused_path import unfused
+from pytest_modelopt.optimizing.modules.fused_path import unfused
 from pytest_modelopt.optimizing.recipe import Applied, Context, Form, NoExamplesFirst, Recipe, RecipeError
 from pytest_modelopt.optimizing.runtimes import exporting
 from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers

@@ -28,7 +28,7 @@ from pytest_modelopt.optimizing.runtimes.onnxruntime.onnx_quantization import (
     unchanged_logging,
 )
 from pytest_modelopt.optimizing.runtimes.onnxruntime.onnxruntime import ONNX_RUNTIME_MODULES
-from pytest_modelopt.results.locked_folders import held_folder
+from pytest_modelopt.results.files.locked_folders import held_folder
 
 if TYPE_CHECKING:
     from torch import nn

@@ -171,8 +171,8 @@ class OpenVinoInt8(LayerRecipe):
         """The layers whose matrices are still in float32; biases and norms always are."""
         from torch import nn
 
-        spared = nn.LSTM if not self.recurrent and not self.weights_only else ()
-        lstm = [name for name in kept.known if isinstance(_owner(model, name), spared)]
+        without_lstm = nn.LSTM if not self.recurrent and not self.weights_only else ()
+        lstm = [name for name in kept.known if isinstance(_owner(model, name), without_lstm)]
         notes = []
         if found := _matrices_in_words(model, lstm):
             notes.append(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.optimizing.calling import Inputs, call
 from pytest_modelopt.optimizing.describe import last_line, type_name
-from pytest_modelopt.optimizing.fused_path import unfused
+from pytest_modelopt.optimizing.modules.fused_path import unfused
 from pytest_modelopt.optimizing.recipe import Context, RecipeError
 from pytest_modelopt.optimizing.runtimes import telemetry
 from pytest_modelopt.optimizing.runtimes.comparing import refuse_other_answers

@@ -13,7 +13,7 @@ from torch.utils import _pytree
 from pytest_modelopt.optimizing.calling import Inputs, on
 from pytest_modelopt.optimizing.runtimes import telemetry
 from pytest_modelopt.optimizing.runtimes.runtime_module import RuntimeModule, Signature
-from pytest_modelopt.results.locked_folders import held_folder
+from pytest_modelopt.results.files.locked_folders import held_folder
 
 PRECISION = "f32"
 """How floating point is computed unless a recipe says `auto`: in variants and files, on every processor alike."""

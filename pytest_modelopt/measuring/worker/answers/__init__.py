@@ -1,0 +1,1 @@
+"""What a variant answers to the examples: scores, looks, second passes, and answers to other inputs."""
