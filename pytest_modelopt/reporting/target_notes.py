@@ -30,7 +30,7 @@ def target_notes(record: Record) -> Iterator[Item]:
             why = f"{count} {'was' if len(found.left) == 1 else 'were'} measured on other machines only: "
             why += first_names(found.left)
         way = _WAYS[record.merged is not None]
-        text = f"the target {name} is {kind}: {why}"
+        text = f"the target {name} ({kind}): {why}"
         if found.is_demanded:
             yield Item("error", "FAIL", title, f"{text}; {way}", excess=math.inf)
         else:

@@ -41,7 +41,8 @@ def format_kind(target: Target) -> str:
     processor = " with ".join(filter(None, (target.architecture, " and ".join(target.instructions))))
     cores = f"{target.cores} cores" if target.cores else ""
     versions = (f"{name} {asked}" for name, asked in target.runtime.items())
-    return ", ".join(filter(None, (processor, target.gpu or target.device, cores, *versions)))
+    device = target.gpu or (target.device and f"device {target.device}")
+    return ", ".join(filter(None, (processor, device, cores, *versions)))
 
 
 def is_for(target: Target, device: str) -> bool:

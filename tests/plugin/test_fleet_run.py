@@ -287,11 +287,11 @@ def test_a_case_is_measured_and_judged_on_a_machine_of_each_target(
         [
             "*also failed: classifier on sparc and any*",
             "*for the 3rd time, so it is not tried again",
-            "FAIL the target sparc is sparc64: no machine of this run is one (machine 1 is *",
+            "FAIL the target sparc (sparc64): no machine of this run is one (machine 1 is *",
             "*original on targets power and any *",
             "*original on targets riscv and any *",
             "*pass*int8-dynamic on targets power and any *",
             "*FAIL*int8-dynamic on targets riscv and any *",
-            "NOTE the target mainframe is s390x: no machine of this run is one *; its limits were not checked",
+            "NOTE the target mainframe (s390x): no machine of this run is one *; its limits were not checked",
         ]
     )

@@ -41,13 +41,13 @@ def test_a_required_target_without_a_machine_is_red_and_another_is_told() -> Non
     here, there = record(*CASES), record(*CASES, machine=ARM)
     assert not run_outcome(here).is_red
     assert told(here) == [
-        "NOTE the target phone is arm64: no machine of this run is one (this one is x86_64 and not arm64); its limits "
+        "NOTE the target phone (arm64): no machine of this run is one (this one is x86_64 and not arm64); its limits "
         "were not checked"
     ]
     assert run_outcome(there).causes == ("target missing",)
     assert run_outcome(there).word == "FAILED"
     assert told(there) == [
-        "FAIL the target server is avx512_vnni: no machine of this run is one (this one lacks avx512_vnni); it is "
+        "FAIL the target server (avx512_vnni): no machine of this run is one (this one lacks avx512_vnni); it is "
         "required: run there, too, and put the records together by `pytest-modelopt merge`; a job for some targets "
         "only names them by --modelopt-targets"
     ]
@@ -108,5 +108,8 @@ def test_the_machines_of_a_case_stand_below_each_other() -> None:
         "bf16 on target phone",
     ]
     assert [row.recipe for row in blocks(record(*CASES))[0].rows] == ["original", "int8-dynamic", "bf16"]
+    twins = replace(both(), targets=(Target("any", cores=1),))
+    names = ["original on target any (machine 1)", "original on target any (machine 2)"]
+    assert [row.recipe for row in blocks(twins)[0].rows][:2] == names
     other = replace(both(), targets=(PHONE,))
     assert [row.recipe for row in blocks(other)[0].rows][:2] == ["original on machine 1", "original on target phone"]
