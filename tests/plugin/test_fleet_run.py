@@ -152,7 +152,7 @@ AT_THE_TEST = "import os\ndef pytest_runtest_call(item):\n    if 'third' in item
         (
             "import os\ndef pytest_collection_modifyitems(config, items):\n"
             "    if config.rootpath.name == 'copy0': items.clear()\n",
-            "did not collect it: the project is another one there",
+            "did not collect it: the project is another one there: compare what it finds outside of its folder",
         ),
     ],
     ids=["exits", "is killed", "collects nothing"],

@@ -88,12 +88,15 @@ def test_a_run_that_measured_nothing_says_that_and_nothing_of_targets() -> None:
     assert told(record(machine=ARM)) == []
 
 
-def test_records_with_different_targets_of_one_name_are_not_merged() -> None:
-    others = record(*CASES, machine=ARM, targets=(replace(SERVER, cores=4),))
-    with pytest.raises(MergeError, match="a and b state the target 'server' differently"):
-        merge([("a", record(*CASES)), ("b", others)])
-    only = record(*CASES, machine=ARM, targets=(PHONE,))
-    assert merge([("a", record(*CASES, targets=(SERVER,))), ("b", only)]).targets == (SERVER, PHONE)
+def test_records_of_other_targets_are_not_merged() -> None:
+    """A job that knows no target has checked none of its limits."""
+    for targets in ((replace(SERVER, cores=4), PHONE), (SERVER,), ()):
+        with pytest.raises(MergeError, match="a and b state other targets .*: run all jobs with the same budgets file"):
+            merge([("a", record(*CASES)), ("b", record(*CASES, machine=ARM, targets=targets))])
+
+
+def test_a_name_that_no_target_has_takes_no_demand_away() -> None:
+    assert run_outcome(record(*CASES, machine=ARM, of_targets=("phone", "no such"))).is_red
 
 
 def test_the_machines_of_a_case_stand_below_each_other() -> None:
