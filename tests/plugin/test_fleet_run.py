@@ -286,7 +286,7 @@ def test_a_case_is_measured_and_judged_on_a_machine_of_each_target(
     result.stdout.fnmatch_lines(
         [
             "*also failed: classifier on sparc and any*",
-            "*for the 3rd time, so it is not tried again",
+            "*for the 3rd time, so it is not tried again: look for what ends processes there*",
             "FAIL the target sparc (sparc64): no machine of this run is one (machine 1 is *",
             "*original on targets power and any *",
             "*original on targets riscv and any *",
