@@ -170,7 +170,7 @@ models:
         <<: *own
         min_size_reduction: 40%
         workloads: {online: {min_speedup: 2x, max_latency: 5 ms}}
-        targets: {gpu: {max_latency: 1 ms}}
+        targets: {server: {max_latency: 9 ms}}
     candidates:
       student: {factory: {name: shop.zoo:make, arguments: {width: 8}}, workloads: {night: {min_speedup: 3x}}}
   writer:

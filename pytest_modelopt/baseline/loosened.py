@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_modelopt.config.loader import BudgetsFile, CaseEntry
@@ -24,7 +24,7 @@ from pytest_modelopt.results.figures import (
     format_time,
 )
 from pytest_modelopt.results.metric import MetricSpec
-from pytest_modelopt.results.record import Record
+from pytest_modelopt.results.record import Record, Target
 from pytest_modelopt.results.source import Named
 from pytest_modelopt.results.target import Fingerprint, fingerprint_of, format_kind
 from pytest_modelopt.results.verdicts import Limit, Waiver
@@ -58,13 +58,17 @@ def loosened(
     it any change of `min_accuracy` in such a metric is listed, with a word that its direction is not known.
     """
     found = _loosened(_of_file(base), _of_file(head, higher_is_better or {}), head)
-    return (*found, *_of_targets(base, head))
+    return (*found, *_of_targets(base.targets, head))
 
 
 def loosened_from_record(base: Record, head: BudgetsFile) -> tuple[Loosening, ...]:
     """The same against the limits of a saved record. Cases of tests are left out: their markers state them."""
-    machine = None if base.environment is None else fingerprint_of(base.environment)
-    return _loosened(_of_record(base), _of_file(head, machine=machine), head)
+    found: list[Loosening] = []
+    for number, machine in enumerate((base.environment, *base.other_machines)):
+        there = replace(base, cases=tuple(case for case in base.cases if case.machine == number))
+        here = _of_file(head, machine=None if machine is None else fingerprint_of(machine))
+        found += _loosened(_of_record(there), here, head)
+    return (*dict.fromkeys(found), *_of_targets(base.targets, head))
 
 
 def loosened_limits(
@@ -132,10 +136,10 @@ def _of_each_target(entry: CaseEntry) -> dict[str, Limit]:
     return found
 
 
-def _of_targets(base: BudgetsFile, head: BudgetsFile) -> Iterator[Loosening]:
+def _of_targets(base: Sequence[Target], head: BudgetsFile) -> Iterator[Loosening]:
     """Targets of which other machines are one now, perhaps fewer, or that a run may lack now."""
     now = {target.name: target for target in head.targets}
-    for was in base.targets:
+    for was in base:
         at = now.get(was.name)
 
         def entry(what: str, old: str, new: str, by: str = "", name: str = was.name) -> Loosening:

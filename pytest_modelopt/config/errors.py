@@ -171,6 +171,8 @@ def _unknown_among_limits(parent: Location, key: str, *, below_regression: bool)
         return wrong_place
     if parent[0] == "targets":
         return f"unknown key {shown(key)}{did_you_mean(key, TargetSpec.model_fields)}"
+    if parent[-2] == "targets" and key == "regression":
+        return "limits against a base know no targets; move `regression:` to the recipe or the model"
     if parent[2] == "workloads" and key not in LIMITS:
         return f"unknown key {shown(key)}{did_you_mean(key, WorkloadSpec.model_fields)}"
     if parent[2] == "original":

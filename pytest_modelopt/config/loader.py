@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,13 +17,14 @@ from pytest_modelopt.config.candidate_checks import candidate_problems, data_pro
 from pytest_modelopt.config.document import Document, read_document
 from pytest_modelopt.config.errors import explain
 from pytest_modelopt.config.limit_schema import LimitSpec, OriginalSpec
+from pytest_modelopt.config.model_checks import name_problems, read_recipes
 from pytest_modelopt.config.problems import BudgetsError, Problem
 from pytest_modelopt.config.schema import Location
+from pytest_modelopt.config.target_checks import limits_held_nowhere, undecided_limits
 from pytest_modelopt.config.targets import AtTarget, limits_on, target_problems
 from pytest_modelopt.config.waiver_list import StatedWaiver, stated_waivers, waiver_problems
 from pytest_modelopt.config.workloads import same_twice, workload_problems, workloads_of
 from pytest_modelopt.limits.catalogue import LIMITS, merge, parse_inference
-from pytest_modelopt.limits.spelling import plain, printable, shown
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.candidate import Candidate
 from pytest_modelopt.results.case import ORIGINAL
@@ -175,8 +176,8 @@ def load_budgets(
     place = Path(os.path.abspath(at or path))  # noqa: PTH100 -- links stay as the user names them
     file, from_root = (_name(place, Path(os.path.abspath(folder))) for folder in (relative_to, root or relative_to))  # noqa: PTH100
     document = read_document(path, file, from_root)
-    recipes, recipe_problems = _recipes(document)
-    problems = [*document.problems, *_name_problems(document), *recipe_problems]
+    recipes, recipe_problems = read_recipes(document)
+    problems = [*document.problems, *name_problems(document), *recipe_problems]
     problems += [*candidate_problems(document), *data_problems(document), *workload_problems(document)]
     problems += [*call_problems(document), *target_problems(document)]
     try:
@@ -214,53 +215,6 @@ def _schema_problems(document: Document, error: ValidationError, around: Locatio
         yield document.problem(location, explain(location, finding["type"], finding["input"], cause))
 
 
-def _models(document: Document) -> dict[str, Any]:
-    models = document.data.get("models")
-    return models if isinstance(models, dict) else {}
-
-
-def _name_problems(document: Document) -> Iterator[Problem]:
-    for name in _models(document):
-        if not name.strip():
-            yield document.problem(("models", name), "a model has an empty name; give it one, for example `my-model`")
-        elif name != name.strip():
-            yield document.problem(
-                ("models", name), f"the model name {shown(name)} begins or ends with a blank; remove it"
-            )
-        elif "::" in name or "/" in name or not name.isprintable():
-            found = "`::`" if "::" in name else "`/`" if "/" in name else "an invisible character"
-            message = (
-                f"the model name {shown(name)} contains {found}, which would make the test's name unclear; use `-`"
-            )
-            yield document.problem(("models", name), message)
-
-
-def _recipes(document: Document) -> tuple[dict[Location, Expression], list[Problem]]:
-    """The recipe at each location, and what is wrong with recipes."""
-    from pytest_modelopt.optimizing.expression import RecipeError, parse
-
-    expressions: dict[Location, Expression] = {}
-    problems: list[Problem] = []
-    for model, entry in _models(document).items():
-        recipes = entry.get("recipes") if isinstance(entry, dict) else None
-        first: dict[str, str] = {}
-        for written in recipes if isinstance(recipes, dict) else ():
-            location = ("models", model, "recipes", written)
-            try:
-                expression = expressions[location] = parse(written)
-            except RecipeError as error:
-                at = document.stated_at(location)
-                whose = "`defaults:`" if at[0] == "defaults" else plain(str(at[1]))
-                problems.append(document.problem(at, f"recipe of {whose}: {printable(str(error))}"))
-                continue
-            other = first.setdefault(expression.text, written)
-            if other != written:
-                line = document.line((*location[:-1], other))
-                message = f"the recipe {shown(written)} is the same as {shown(other)} in line {line}; keep one of them"
-                problems.append(document.problem(location, message))
-    return expressions, problems
-
-
 # --- the result ------------------------------------------------------------------------------------------------------
 
 
@@ -276,7 +230,7 @@ def _build(
         model = _model(name, model_spec, document.line(at), defaults)
         model = replace(
             model,
-            budget=_limits(model_spec.budget, (*at, "budget"), document),
+            budget=_budget(model_spec, at, targets, document),
             regression=_limits(model_spec.regression, (*at, "regression"), document),
             original=_limits(model_spec.original, (*at, "original"), document),
             workloads=workloads_of(model_spec, spec.defaults or schema.DefaultsSpec()),
@@ -295,7 +249,22 @@ def _build(
         base_setup=spec.base_setup,
         targets=targets,
     )
+    if problems := [*undecided_limits(budgets.cases, document), *limits_held_nowhere(spec, budgets, document)]:
+        raise BudgetsError(sorted(dict.fromkeys(problems), key=lambda problem: problem.line))
     return _on_this_machine(_with_waivers(budgets, spec, document))
+
+
+def _budget(spec: schema.ModelSpec, at: Location, targets: tuple[Target, ...], document: Document) -> tuple[Limit, ...]:
+    """What every variant of a model has to keep on this machine."""
+    everywhere = _limits(spec.budget, (*at, "budget"), document)
+    if not targets:
+        return everywhere
+    from pytest_modelopt.optimizing.this_machine import fingerprint
+
+    stated = [
+        AtTarget(each, _limits(spec.targets.get(each.name), (*at, "targets", each.name), document)) for each in targets
+    ]
+    return limits_on(fingerprint(), everywhere, stated, spec.metric.spec().known_direction)
 
 
 def _on_this_machine(budgets: BudgetsFile) -> BudgetsFile:
@@ -337,7 +306,13 @@ def _rows(
         binding = tuple(limit for limit in shared if not LIMITS[limit.name].is_about_recipe)
         limits = merge([_limits(stated, here, document), binding])
         regression = merge([_limits(stated.regression, (*here, "regression"), document), model.regression])
-        points = (_limits(point, (*at, "workloads", name), document) for name, point in spec.workloads.items())
+        places: tuple[tuple[str, Mapping[str, BaseModel]], ...] = (
+            ("workloads", spec.workloads),
+            ("targets", spec.targets),
+        )
+        points = (
+            _limits(point, (*at, key, name), document) for key, all_of in places for name, point in all_of.items()
+        )
         left_out = tuple(limit.name for limit in merge([shared, *points]) if LIMITS[limit.name].is_about_recipe)
         origin = Candidate(candidate, stated.origin, left_out)
         yield CaseEntry(model, candidate, limits, document.line(here), regression, origin), stated, here

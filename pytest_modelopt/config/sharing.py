@@ -165,7 +165,8 @@ class _Expansion:
         closer: set[str],
         places: Sequence[str] = _PLACES,
     ) -> None:
-        """Limits at single workloads, and on the machines of targets, limit by limit."""
+        """Limits at single workloads, of which `closer` has the names that go before them, and on the machines of
+        targets, which hold whatever is stated elsewhere; limit by limit."""
         for key in places:
             points = stated.get(key)
             if own is None or not isinstance(points, dict) or not points:
@@ -175,7 +176,8 @@ class _Expansion:
             for name, limits in points.items() if known is not None else ():
                 assert known is not None
                 if isinstance(limits, dict):
-                    self._limits((*at, name), (*of, name), known, name, limits, closer)
+                    before = closer if key == "workloads" else set[str]()
+                    self._limits((*at, name), (*of, name), known, name, limits, before)
                 elif name not in known:
                     known[name] = limits
                     self._copy((*of, name), (*at, name))

@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import SpecifierSet
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
 from pytest_modelopt.config.limit_schema import BudgetSpec
 from pytest_modelopt.limits.spelling import did_you_mean, shown
 from pytest_modelopt.optimizing.this_machine import RUNTIMES, TELLING_FLAGS
 from pytest_modelopt.results.record import Target
+from pytest_modelopt.results.target import architecture_of
 
 _ARCHITECTURE = r"^[A-Za-z0-9_]+$"
 
 
 def parse_architecture(value: object) -> str:
     """As `platform.machine()` says it."""
-    if not isinstance(value, str) or not re.match(_ARCHITECTURE, value):
+    if not isinstance(value, str) or not re.fullmatch(_ARCHITECTURE, value):
         raise ValueError(f"{shown(value)} is not an architecture; write for example `x86_64` or `aarch64`")
     return value
 
@@ -26,11 +27,11 @@ def parse_architecture(value: object) -> str:
 def parse_instructions(value: object) -> tuple[str, ...]:
     """Features of the processor, one of them or a list."""
     names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not names:
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{shown(value)} is not a list of instruction sets; write for example `[avx512_vnni]`")
     for name in names:
         if name not in TELLING_FLAGS:
-            near = did_you_mean(name, sorted(TELLING_FLAGS)) if isinstance(name, str) else ""
+            near = did_you_mean(name, sorted(TELLING_FLAGS))
             raise ValueError(f"there is no instruction set {shown(name)} that is known here{near}")
     return tuple(names)
 
@@ -72,8 +73,8 @@ def parse_runtime(value: object) -> dict[str, str]:
         if name not in RUNTIMES:
             raise ValueError(f"{shown(name)} is not a package whose version records hold{did_you_mean(name, RUNTIMES)}")
         try:
-            SpecifierSet(version if isinstance(version, str) else "none")
-        except InvalidSpecifier:
+            SpecifierSet(version if isinstance(version, str) else "none").contains("1")  # it reads numbers only here
+        except ValueError:
             raise ValueError(
                 f"{shown(version)} is not a version as pip takes it; write for example {example}"
             ) from None
@@ -143,7 +144,7 @@ class TargetSpec(BudgetSpec):
         """What the record holds of it."""
         return Target(
             name=name,
-            architecture=self.architecture,
+            architecture=self.architecture and architecture_of(self.architecture),
             instructions=self.instructions,
             device=self.device or ("cuda" if self.gpu else ""),
             gpu=self.gpu,

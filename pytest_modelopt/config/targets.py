@@ -51,6 +51,11 @@ def target_problems(document: Document) -> Iterator[Problem]:
     for name in known:
         if why := wrong_name(name):
             yield document.problem(("targets", name), f"the target {shown(name)} {why}")
+        elif "," in name:
+            message = (
+                f"the target {shown(name)} contains `,`, which stands between names of --modelopt-targets; use `-`"
+            )
+            yield document.problem(("targets", name), message)
     for model, entry in _mapping(document.data.get("models")).items():
         for where, whose, stated in _stated(model, _mapping(entry)):
             for name in _mapping(stated):

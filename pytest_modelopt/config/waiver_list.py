@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -166,12 +166,12 @@ def _limits_of(document: Document, expressions: Mapping[Location, Expression]) -
         for workload, point in _workloads(entry).items():
             of_point = _limits(point, metric)
             original = entry.get("original")
-            own = {**_on_targets(original, metric), **_limits(original, metric), **_nested(original, workload, metric)}
+            own = {**_limits(original, metric), **_nested(original, workload, metric)}
+            own = _tightest(own, _on_targets(original, metric))
             found[at_workload(f"{model}/{ORIGINAL}", workload)] = {**own, **regression}
             for name, stated in [*known.items(), *_candidates(entry).items()]:
-                on_targets = {**_on_targets(entry, metric), **_on_targets(stated, metric)}
-                everywhere = {**shared, **_limits(stated, metric), **of_point, **_nested(stated, workload, metric)}
-                own = {**on_targets, **everywhere}
+                own = {**shared, **_limits(stated, metric), **of_point, **_nested(stated, workload, metric)}
+                own = _tightest(own, [*_on_targets(entry, metric), *_on_targets(stated, metric)])
                 if name in _candidates(entry):
                     own = {limit: each for limit, each in own.items() if not LIMITS[limit].is_about_recipe}
                 of_base = _limits(stated.get("regression"), metric) if isinstance(stated, dict) else {}
@@ -191,11 +191,25 @@ def _nested(stated: object, workload: str, metric: MetricSpec) -> dict[str, _Sta
     return _limits(found.get(workload), metric) if isinstance(found, dict) else {}
 
 
-def _on_targets(stated: object, metric: MetricSpec) -> dict[str, _Stated]:
+def _on_targets(stated: object, metric: MetricSpec) -> list[_Stated]:
     """The limits that it states on machines of any target."""
     found = stated.get("targets") if isinstance(stated, dict) else None
     points = found.values() if isinstance(found, dict) else ()
-    return {name: limit for point in points for name, limit in _limits(point, metric).items()}
+    return [limit for point in points for limit in _limits(point, metric).values()]
+
+
+def _tightest(everywhere: dict[str, _Stated], on_targets: Iterable[_Stated]) -> dict[str, _Stated]:
+    """Of each name the strictest, which is the first that a waiver may be needed for."""
+    found = dict(everywhere)
+    for limit in on_targets:
+        known = found.setdefault(limit.name, limit)
+        if None in (known.value, limit.value):
+            continue
+        assert known.value is not None
+        assert limit.value is not None
+        if is_looser(limit.name, known.value, limit.value, higher_is_better=limit.metric.known_direction):
+            found[limit.name] = limit
+    return found
 
 
 def _candidates(entry: object) -> dict[str, Any]:

@@ -27,6 +27,11 @@ from pytest_modelopt.results.target import Fingerprint, is_for
 
 AGAIN = 2
 """How often a job that was lost with its machine runs again."""
+_ELSEWHERE = (
+    "the project is another one there: compare what it finds outside of its folder, such as installed packages, "
+    "environment variables and what `modelopt_fleet_exclude` leaves here"
+)
+_LOST = "look for what ends processes there (too little memory, a time limit), or measure it on another machine"
 _MINE = ("--modelopt-ray", "--modelopt-resume", "--modelopt-report", "--modelopt-html", "--modelopt-save")
 """Options of the process that reports, which a job's pytest is not given."""
 
@@ -116,7 +121,7 @@ class FleetRun:
         machines = self._machines(engine) if targets else []
         jobs = []
         for (name, device), tests in groups.items():
-            for place in places(machines, [target for target in targets if is_for(target, device)]):
+            for place in places(machines, [target for target in targets if not device or is_for(target, device)]):
                 on = f" on {' and '.join(place.targets)}" if place.targets else ""
                 job = Job(name + on, tuple(tests), arguments, folder, environment, device.startswith("cuda"))
                 jobs.append(replace(job, machines=place.machines))
@@ -161,9 +166,7 @@ class FleetRun:
                 self._phase(told.job, told.event["report"])
             elif "missing" in told.event:
                 for test in told.event["missing"]:
-                    self._fail(
-                        told.job, test, f"pytest{_on(told)} did not collect it: the project is another one there"
-                    )
+                    self._fail(told.job, test, f"pytest{_on(told)} did not collect it: {_ELSEWHERE}")
             elif "end" in told.event:
                 self._ended(engine, told)
             self._stop(session)
@@ -189,7 +192,9 @@ class FleetRun:
             self._again(engine, Told(told.job, {}, told.machine, lost=f"its pytest was ended by signal {-status}"))
             return
         for test in self._left(told.job):
-            self._fail(told.job, test, f"pytest{_on(told)} ended with status {status} before it:\n{output}")
+            self._fail(
+                told.job, test, f"pytest{_on(told)} ended with status {status} before this test, and told:\n{output}"
+            )
 
     def _again(self, engine: Engine, told: Told) -> None:
         """A job that is lost runs again elsewhere, without the tests that came to their end."""
@@ -202,7 +207,7 @@ class FleetRun:
         what = f"{told.job.name} was lost{_on(told)} ({told.lost})"
         if times > AGAIN:
             for test in left:
-                self._fail(told.job, test, f"{what}, for the {times}rd time, so it is not tried again")
+                self._fail(told.job, test, f"{what}, for the {times}rd time, so it is not tried again: {_LOST}")
             return
         note = f"{what}: {format_count(len(left), 'test')} of it run again ({times} of {AGAIN})"
         self._session.notes.append(note)

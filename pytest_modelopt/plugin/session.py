@@ -164,7 +164,23 @@ class Session:
         if requests:
             self._measure_in_turns(requests)
         model = entry.model
-        return self.run(case_id, model.name, entry.limits, self.variant(entry), model.inference)
+        case = self.run(case_id, model.name, entry.limits, self.variant(entry), model.inference)
+        return self._judged_where_it_ran(case, entry) if entry.at_targets else case
+
+    def _judged_where_it_ran(self, case: Case, entry: CaseEntry) -> Case:
+        """By the limits of what the worker says this machine is, where that is more than this process knew of it: the
+        GPU that it really had, for one."""
+        from pytest_modelopt.diagnosis.examine import examine
+        from pytest_modelopt.judging.judge import judge
+        from pytest_modelopt.results.target import fingerprint_of
+
+        if case.error is not None or self._environment is None:
+            return case
+        limits = entry.limits_on(fingerprint_of(self._environment))
+        if limits == case.limits:
+            return case
+        judged = judge(replace(case, limits=limits), timed_limits=self.timed_limits)
+        return replace(judged, findings=examine(judged, self._environment))
 
     def _judged_again(self, case_id: str, entry: CaseEntry) -> Case:
         """The case of an interrupted run, by the limits of budgets.yaml: a record may claim others."""
@@ -337,7 +353,9 @@ class Session:
 
     def take(self, report: Report) -> None:
         """Take what a test's report says into the record; it is written soon, whatever comes next."""
-        self._environment = self._environment or report.environment
+        known, told = self._environment, report.environment
+        if known is None or (known.gpu is None and told is not None and told.gpu is not None):
+            self._environment = told or known  # a worker of pytest-xdist may have had no case on the GPU
         if report.environment is not None and (self.options.ray or self.resumed):
             if report.environment not in self._machines:
                 self._machines.append(report.environment)

@@ -81,5 +81,11 @@ def on_its_targets(record: Record, machine: int, before: str) -> str:
 
 
 def on_machine(record: Record, case: Case) -> str:
-    """' on machine 2'; '' where the record has only one."""
-    return f" on machine {case.machine + 1}" if record.other_machines else ""
+    """' on target board', ' on machine 2'; '' where the record has only one."""
+    if not record.other_machines:
+        return ""
+    number = f"machine {case.machine + 1}"
+    own = targets_of(record, case.machine)
+    alike = sum(targets_of(record, machine) == own for machine in range(1 + len(record.other_machines)))
+    named = on_its_targets(record, case.machine, " on ")
+    return f"{named} ({number})" if named and alike > 1 else named or f" on {number}"

@@ -50,7 +50,10 @@ def model_notes(record: Record) -> list[Item]:
 
 
 def waiver_notes(record: Record) -> list[Item]:
-    """Waivers that no limit needs any more. Those that a limit needs are told with its verdict."""
+    """Waivers that no limit needs any more. Those that a limit needs are told with its verdict. A limit may need its
+    waiver on the machines of another target."""
+    if record.targets and not record.other_machines:
+        return []
     return [
         Item("info", "NOTE", plain_line(f"{use.case}: an unused waiver"), plain_line(format_waiver_use(use)))
         for use in waiver_uses(record)

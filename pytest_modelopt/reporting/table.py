@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pytest_modelopt.reporting.names import machine_title, on_its_targets, on_machine
+from pytest_modelopt.reporting.names import machine_title, on_machine
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.case import ORIGINAL, Case
 from pytest_modelopt.results.figures import format_count, format_first
@@ -155,9 +155,7 @@ def _variant_row(record: Record, case: Case) -> Row:
 
 def _on_target(record: Record, case: Case) -> str:
     """' on target arm', ' on machine 2'; '' for a record of one machine, and without targets."""
-    if not record.targets or not record.other_machines:
-        return ""
-    return on_its_targets(record, case.machine, " on ") or on_machine(record, case)
+    return on_machine(record, case) if record.targets else ""
 
 
 def verdict_cell(case: Case, outcome: CaseOutcome) -> str:

@@ -30,11 +30,12 @@ def target_notes(record: Record) -> Iterator[Item]:
             why = f"{count} {'was' if len(found.left) == 1 else 'were'} measured on other machines only: "
             why += first_names(found.left)
         way = _WAYS[record.merged is not None]
-        text = f"the target {name} is {kind}: {why}"
+        text = f"the target {name} ({kind}): {why}"
         if found.is_demanded:
             yield Item("error", "FAIL", title, f"{text}; {way}", excess=math.inf)
         else:
-            yield Item("info", "NOTE", title, f"{text}; its limits were not checked")
+            checked = "for them its limits were not checked" if found.measured else "its limits were not checked"
+            yield Item("info", "NOTE", title, f"{text}; {checked}")
 
 
 def _no_machine(record: Record, target: Target) -> str:
@@ -42,7 +43,11 @@ def _no_machine(record: Record, target: Target) -> str:
     told = []
     for index, machine in enumerate(machines(record)):
         name = f"machine {index + 1}" if record.other_machines else "this one"
-        found = "is unknown" if machine is None else " and ".join(lacks(target, fingerprint_of(machine)))
+        found = (
+            "is unknown, since nothing was measured"
+            if machine is None
+            else " and ".join(lacks(target, fingerprint_of(machine)))
+        )
         told.append(f"{name} {found}")
     return plain_line(f"no machine of this run is one ({'; '.join(told)})")
 

@@ -11,7 +11,7 @@ from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.figures import format_first
 from pytest_modelopt.results.merge_info import Merged
 from pytest_modelopt.results.outcome import is_red
-from pytest_modelopt.results.record import Environment, Record, Target
+from pytest_modelopt.results.record import Environment, Record
 
 _NAMES_SHOWN = 10
 
@@ -74,7 +74,6 @@ def merge(records: Sequence[tuple[str, Record]]) -> Record:
         other_machines=tuple(environments[1:]),
         sensitivity=tuple(dict.fromkeys(each for record in all_records for each in record.sensitivity)),
         against=_against([record.against for record in all_records]),
-        targets=_targets(records),
         of_targets=(),
         notes=(),
         merged=Merged(
@@ -119,26 +118,18 @@ def _check(records: Sequence[tuple[str, Record]]) -> None:
             raise MergeError(
                 f"{first_name} has the seed {first.seed}, {name} {record.seed}: they are of different runs"
             )
+        if record.targets != first.targets:
+            stated = [", ".join(each.name for each in of.targets) or "none" for of in (first, record)]
+            raise MergeError(
+                f"{first_name} and {name} state other targets ({stated[0]}; {stated[1]}): run all jobs with the same "
+                "budgets file"
+            )
         before, now = _compared(first.against), _compared(record.against)
         if before != now:
             raise MergeError(
                 f"{first_name} compares {before}, {name} compares {now}: run all jobs at the same revision "
                 "and with the same --modelopt-against"
             )
-
-
-def _targets(records: Sequence[tuple[str, Record]]) -> tuple[Target, ...]:
-    """Those of all budgets files. Raises MergeError where two are different ones of one name."""
-    found: dict[str, tuple[str, Target]] = {}
-    for name, record in records:
-        for target in record.targets:
-            other, known = found.setdefault(target.name, (name, target))
-            if known != target:
-                raise MergeError(
-                    f"{other} and {name} state the target {target.name!r} differently: they are not of the same "
-                    "revision of one project"
-                )
-    return tuple(target for _, target in found.values())
 
 
 def _compared(against: Against | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pytest_modelopt.results.figures import format_count
 from pytest_modelopt.results.record import Environment, Record, Target
 
 
@@ -39,9 +40,10 @@ def fingerprint_of(machine: Environment) -> Fingerprint:
 def format_kind(target: Target) -> str:
     """'x86_64 with avx512_vnni, 8 cores, onnxruntime >=1.20': what a machine of it is."""
     processor = " with ".join(filter(None, (target.architecture, " and ".join(target.instructions))))
-    cores = f"{target.cores} cores" if target.cores else ""
+    cores = format_count(target.cores, "core") if target.cores else ""
     versions = (f"{name} {asked}" for name, asked in target.runtime.items())
-    return ", ".join(filter(None, (processor, target.gpu or target.device, cores, *versions)))
+    device = target.gpu or (target.device and f"device {target.device}")
+    return ", ".join(filter(None, (processor, device, cores, *versions)))
 
 
 def is_for(target: Target, device: str) -> bool:
@@ -70,12 +72,12 @@ def lacks(target: Target, machine: Fingerprint) -> tuple[str, ...]:
 
 
 def _fits(version: str, asked: str) -> bool:
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet
-    from packaging.version import InvalidVersion, Version
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import Version
 
     try:
         return SpecifierSet(asked).contains(Version(version), prereleases=True)
-    except (InvalidSpecifier, InvalidVersion):  # a record may claim anything
+    except ValueError:  # a record may claim anything
         return False
 
 
@@ -102,11 +104,12 @@ def on_targets(record: Record) -> tuple[OnTarget, ...]:
     """What the record has of each of its targets: a merged one is about all, one of a job about those it names."""
     machines = [None if each is None else fingerprint_of(each) for each in (record.environment, *record.other_machines)]
     found = []
+    names_some = bool(record.of_targets) and {target.name for target in record.targets}.issuperset(record.of_targets)
     for target in record.targets:
         ones = tuple(index for index, each in enumerate(machines) if each is not None and not lacks(target, each))
         ids = dict.fromkeys(case.id for case in record.cases if is_for(target, case.device))
         there = {case.id for case in record.cases if case.machine in ones and is_for(target, case.device)}
-        is_demanded = target.name in record.of_targets if record.of_targets else target.is_required
+        is_demanded = target.name in record.of_targets if names_some else target.is_required
         left = tuple(each for each in ids if each not in there)
         found.append(OnTarget(target, is_demanded, ones, len(there), left))
     return tuple(found)

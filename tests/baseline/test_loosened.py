@@ -13,6 +13,7 @@ from pytest_modelopt.baseline.loosened import loosened, loosened_from_record, re
 from pytest_modelopt.config.loader import BudgetsFile, load_budgets
 from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.record import Target
 from pytest_modelopt.results.verdicts import Limit
 from tests.reporting.records_by_hand import ENVIRONMENT, case, record
 
@@ -515,5 +516,12 @@ def test_a_record_is_compared_with_what_holds_on_its_machine(tmp_path: Path) -> 
     arm = replace(ENVIRONMENT, architecture="aarch64")
     of_arm = record(case("int8-dynamic", "vit", limits=(stated,)), environment=arm)
     assert loosened_from_record(of_arm, load(tmp_path, at_target(ARM, "", AT_ARM))) == ()
+    whole = replace(
+        of_arm, cases=(of_arm.cases[0], case("int8-dynamic", "vit", machine=1)), other_machines=(ENVIRONMENT,)
+    )
+    assert loosened_from_record(whole, load(tmp_path, at_target(ARM, "", AT_ARM))) == ()
+    required = replace(of_arm, targets=(Target("arm", "aarch64", is_required=True),))
+    [gone] = loosened_from_record(required, load(tmp_path, at_target(ARM, "", AT_ARM)))
+    assert (gone.case, gone.limit, gone.new) == ("target arm", "required", "false")
     [found] = loosened_from_record(of_arm, load(tmp_path, at_target("x: {cores: 999}", "", "x: {max_size: 1 B}")))
     assert found.kind == "removed"

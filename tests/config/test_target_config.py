@@ -92,6 +92,35 @@ def test_a_pattern_states_limits_at_a_target_for_all_its_models(tmp_path: Path) 
     assert on(LAPTOP, entry) == {"max_size": "9 MB (12)"}
 
 
+def test_what_a_model_states_takes_no_limit_of_a_target_away(tmp_path: Path) -> None:
+    """Neither that of a pattern nor of `defaults:`, which would go before it at a workload."""
+    at = "targets: {arm: {max_size: 1 B}}"
+    for own in ("budget: {max_size: 9 MB}", "recipes: {bf16: {max_size: 9 MB}}"):
+        for shared in (f"  '*': {{recipes: {{bf16: {{{at}}}}}}}\n", f"defaults: {{recipes: {{bf16: {{{at}}}}}}}\n"):
+            [entry] = load(tmp_path, f"{START}    {own}\n{shared}").cases
+            assert on(LAPTOP, entry)["max_size"].startswith("1 B"), (own, shared)
+    text = START + "    original: {max_size: 9 MB}\n  '*': {original: {" + at + "}}\n"
+    [entry] = load(tmp_path, text).cases
+    assert on(LAPTOP, entry)["max_size"].startswith("1 B")
+
+
+def test_what_explore_keeps_is_what_holds_on_this_machine(tmp_path: Path) -> None:
+    text = START.replace("cores: 8", "cores: 1") + "    budget: {max_memory: 9 MB, max_flips: 1%}\n" + RECIPES
+    [model] = load(tmp_path, text).models
+    assert {limit.name: limit.text for limit in model.budget} == {
+        limit.name: limit.text for limit in load(tmp_path, text).cases[0].limits
+    }
+    assert "7 MB" in {limit.text for limit in model.budget} or "5 MB" in {limit.text for limit in model.budget}
+
+
+def test_the_ceiling_of_a_waiver_is_beyond_the_strictest_of_its_limits(tmp_path: Path) -> None:
+    text = START + "    recipes: {bf16: {max_size: 9 MB, targets: {arm: {max_size: 1 kB}}}}\nwaivers:\n"
+    waiver = "  - {case: m/bf16, limit: max_size, until: 2999-01-01, reason: x, ceiling: %s}\n"
+    assert load(tmp_path, text + waiver % "10 kB").cases
+    with pytest.raises(BudgetsError, match="'1 kB' is not looser than the limit, 1 kB"):
+        load(tmp_path, text + waiver % "1 kB")
+
+
 def test_a_waiver_may_be_of_a_limit_that_holds_on_a_target_only(tmp_path: Path) -> None:
     text = (
         START + "    recipes: {bf16: }\nwaivers:\n  - {case: m/bf16, limit: max_size, until: 2999-01-01, reason: x}\n"
@@ -176,6 +205,30 @@ def test_a_case_counts_for_a_target_of_its_device() -> None:
         ),
         (START.replace("cores: 8", "runtime: {torch: 2.13}") + RECIPES, "2.13 is not a version as pip takes it"),
         (START.replace("cores: 8", "runtime: {torch: new}") + RECIPES, "'new' is not a version as pip takes it"),
+        (
+            START + "    targets: {gpu: {max_size: 1 B}}\n" + RECIPES,
+            ":11: the cases of the target gpu run on cuda, and no case of m does, so",
+        ),
+        (
+            START + "    recipes: {bf16: {targets: {gpu: {max_size: 1 B}}}}\n",
+            ":11: the cases of the target gpu run on cuda",
+        ),
+        (
+            START
+            + "    metric: a:score\n    recipes: {bf16: {min_accuracy: 0.9, targets: {arm: {min_accuracy: 0.1}}}}\n",
+            ":12: min_accuracy of m/bf16 is stated at a target and elsewhere, and nobody knows which is stricter: say",
+        ),
+        (
+            START + "    recipes: {bf16: {targets: {arm: {regression: {max_size_growth: 1%}}}}}\n",
+            "limits against a base know no targets; move `regression:` to the recipe or the model",
+        ),
+        (START.replace("avx512_vnni", "[[x]]") + RECIPES, "is not a list of instruction sets"),
+        (
+            START.replace("cores: 8", "runtime: {torch: '>=" + "9" * 5000 + "'}") + RECIPES,
+            "is not a version as pip takes it",
+        ),
+        (START.replace("aarch64", '"x86_64\\n"') + RECIPES, "is not an architecture"),
+        (START.replace("  arm:", "  'a,b':") + RECIPES, ":4: the target 'a,b' contains `,`"),
         (START.replace("cores: 8", "core: 8") + RECIPES, "unknown key 'core'; did you mean 'cores'?"),
         (START.replace("  arm:", "  a/rm:") + RECIPES, ":4: the target 'a/rm' contains `/`"),
         (START.replace("cores: 8", "cores: 8, max_memory_growth: 1%") + RECIPES, "max_memory_growth"),

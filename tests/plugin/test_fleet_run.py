@@ -152,7 +152,7 @@ AT_THE_TEST = "import os\ndef pytest_runtest_call(item):\n    if 'third' in item
         (
             "import os\ndef pytest_collection_modifyitems(config, items):\n"
             "    if config.rootpath.name == 'copy0': items.clear()\n",
-            "did not collect it: the project is another one there",
+            "did not collect it: the project is another one there: compare what it finds outside of its folder",
         ),
     ],
     ids=["exits", "is killed", "collects nothing"],
@@ -286,12 +286,12 @@ def test_a_case_is_measured_and_judged_on_a_machine_of_each_target(
     result.stdout.fnmatch_lines(
         [
             "*also failed: classifier on sparc and any*",
-            "*for the 3rd time, so it is not tried again",
-            "FAIL the target sparc is sparc64: no machine of this run is one (machine 1 is *",
+            "*for the 3rd time, so it is not tried again: look for what ends processes there*",
+            "FAIL the target sparc (sparc64): no machine of this run is one (machine 1 is *",
             "*original on targets power and any *",
             "*original on targets riscv and any *",
             "*pass*int8-dynamic on targets power and any *",
             "*FAIL*int8-dynamic on targets riscv and any *",
-            "NOTE the target mainframe is s390x: no machine of this run is one *; its limits were not checked",
+            "NOTE the target mainframe (s390x): no machine of this run is one *; its limits were not checked",
         ]
     )

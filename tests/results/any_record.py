@@ -101,6 +101,10 @@ def any_value(kind: Any, name: str = "") -> st.SearchStrategy[Any]:
     if kind in _CONSISTENT:
         return _CONSISTENT[kind]()
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if name == "of_targets":
+        return st.just(())  # names of those that the record has
+    if name == "targets":
+        return st.lists(any_value(arguments[0]), max_size=3, unique_by=lambda target: target.name).map(tuple)
     if origin is tuple and arguments[-1] is not Ellipsis:
         return st.tuples(*map(any_value, arguments))
     if origin is tuple:

@@ -41,13 +41,13 @@ def test_a_required_target_without_a_machine_is_red_and_another_is_told() -> Non
     here, there = record(*CASES), record(*CASES, machine=ARM)
     assert not run_outcome(here).is_red
     assert told(here) == [
-        "NOTE the target phone is arm64: no machine of this run is one (this one is x86_64 and not arm64); its limits "
+        "NOTE the target phone (arm64): no machine of this run is one (this one is x86_64 and not arm64); its limits "
         "were not checked"
     ]
     assert run_outcome(there).causes == ("target missing",)
     assert run_outcome(there).word == "FAILED"
     assert told(there) == [
-        "FAIL the target server is avx512_vnni: no machine of this run is one (this one lacks avx512_vnni); it is "
+        "FAIL the target server (avx512_vnni): no machine of this run is one (this one lacks avx512_vnni); it is "
         "required: run there, too, and put the records together by `pytest-modelopt merge`; a job for some targets "
         "only names them by --modelopt-targets"
     ]
@@ -88,12 +88,15 @@ def test_a_run_that_measured_nothing_says_that_and_nothing_of_targets() -> None:
     assert told(record(machine=ARM)) == []
 
 
-def test_records_with_different_targets_of_one_name_are_not_merged() -> None:
-    others = record(*CASES, machine=ARM, targets=(replace(SERVER, cores=4),))
-    with pytest.raises(MergeError, match="a and b state the target 'server' differently"):
-        merge([("a", record(*CASES)), ("b", others)])
-    only = record(*CASES, machine=ARM, targets=(PHONE,))
-    assert merge([("a", record(*CASES, targets=(SERVER,))), ("b", only)]).targets == (SERVER, PHONE)
+def test_records_of_other_targets_are_not_merged() -> None:
+    """A job that knows no target has checked none of its limits."""
+    for targets in ((replace(SERVER, cores=4), PHONE), (SERVER,), ()):
+        with pytest.raises(MergeError, match=r"a and b state other targets .*: run all jobs with"):
+            merge([("a", record(*CASES)), ("b", record(*CASES, machine=ARM, targets=targets))])
+
+
+def test_a_name_that_no_target_has_takes_no_demand_away() -> None:
+    assert run_outcome(record(*CASES, machine=ARM, of_targets=("phone", "no such"))).is_red
 
 
 def test_the_machines_of_a_case_stand_below_each_other() -> None:
@@ -108,5 +111,8 @@ def test_the_machines_of_a_case_stand_below_each_other() -> None:
         "bf16 on target phone",
     ]
     assert [row.recipe for row in blocks(record(*CASES))[0].rows] == ["original", "int8-dynamic", "bf16"]
+    twins = replace(both(), targets=(Target("any", cores=1),))
+    names = ["original on target any (machine 1)", "original on target any (machine 2)"]
+    assert [row.recipe for row in blocks(twins)[0].rows][:2] == names
     other = replace(both(), targets=(PHONE,))
     assert [row.recipe for row in blocks(other)[0].rows][:2] == ["original on machine 1", "original on target phone"]

@@ -45,12 +45,12 @@ def elsewhere(budgets: Path, root: Path) -> str:
 def read_budgets(options: Options, root: Path) -> BudgetsFile | None:
     """The budgets file, or None where none was named and the default does not exist."""
     if not options.budgets.is_file():
-        _require_targets(options, ())
         if options.budgets_named:
             raise usage_error(
                 f"--modelopt-budgets: there is no file {options.budgets}{elsewhere(options.budgets, root)}",
                 "usage-option",
             )
+        _require_targets(options, ())
         return None
     try:
         budgets = load_budgets(options.budgets, relative_to=root)

@@ -22,7 +22,7 @@ def contradiction(case: Case) -> str:
 
 def contradiction_of_record(record: Record) -> str:
     """The first thing that cannot be among the parts of a record, as `contradiction` tells it of one case."""
-    return next(itertools.chain(_of_machines(record), _of_sensitivity(record)), "")
+    return next(itertools.chain(_of_machines(record), _of_targets(record), _of_sensitivity(record)), "")
 
 
 def _of_machines(record: Record) -> Iterator[str]:
@@ -33,6 +33,15 @@ def _of_machines(record: Record) -> Iterator[str]:
                 f"cases[{index}].machine: must be from 0 to {machines - 1}, since the record has {machines} "
                 f"machine{'' if machines == 1 else 's'}, not {case.machine}"
             )
+
+
+def _of_targets(record: Record) -> Iterator[str]:
+    names = [target.name for target in record.targets]
+    if len(set(names)) < len(names):
+        yield "targets: must have different names"
+    for index, name in enumerate(record.of_targets):
+        if name not in names:
+            yield f"of_targets[{index}]: must be the name of one of the record's targets"
 
 
 def _of_sensitivity(record: Record) -> Iterator[str]:
