@@ -127,6 +127,14 @@ def test_one_that_has_ended_and_one_that_never_was_do_not_run() -> None:
     assert system.is_running(os.getpid())
 
 
+def test_a_file_that_is_written_at_once_is_not_older_than_the_moment_before(tmp_path: Path) -> None:
+    """Some milliseconds lie between the ticks by which the kernel dates files: most of 300 moments are between two."""
+    for number in range(300):
+        moment, file = system.file_time_ns(), tmp_path / str(number)
+        file.touch()
+        assert file.stat().st_mtime_ns >= moment
+
+
 def test_without_affinity_all_cores_are_this_process_s(monkeypatch: pytest.MonkeyPatch) -> None:
     before = os.sched_getaffinity(0)
     monkeypatch.delattr(os, "sched_getaffinity")
