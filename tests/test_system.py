@@ -77,6 +77,37 @@ def test_what_a_process_started_is_known_where_the_kernel_has_no_files_of_it(
     }
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of other processes are Linux's")
+@pytest.mark.parametrize("is_told", [True, False])
+def test_what_bears_the_mark_of_a_worker_is_its_own_in_whatever_group(
+    monkeypatch: pytest.MonkeyPatch, is_told: bool
+) -> None:
+    """By a system call, and by the kernel's file where that is refused, as of another user's process."""
+    program = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_RTTIME, (int(sys.argv[1]), resource.RLIM_INFINITY))\n"
+        "print(flush=True)\n"
+        "sys.stdin.read()"
+    )
+    worker = 2**22 + 1  # Linux has no such process
+    command = [sys.executable, "-c", program, str(system.mark_of(worker))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as marked:
+        assert marked.stdin is not None
+        assert marked.stdout is not None
+        marked.stdout.readline()
+        if not is_told:
+            monkeypatch.setattr("resource.prlimit", _refuse)
+        assert list(descendants.started_by(worker)) == [marked.pid]
+        assert descendants.started_by(worker, only_group=True) == {}
+        assert list(descendants.started_by(marked.pid, only_group=True)) == [marked.pid]
+        assert descendants.started_by(worker + 1) == {}
+        marked.stdin.close()
+
+
+def _refuse(*arguments: object) -> None:
+    raise PermissionError
+
+
 @pytest.mark.parametrize(("platform", "methods"), [("darwin", ["fork", "spawn", "forkserver"]), ("win32", ["spawn"])])
 def test_neither_macos_nor_windows_has_a_fork_server(
     monkeypatch: pytest.MonkeyPatch, platform: str, methods: list[str]
@@ -94,6 +125,14 @@ def test_one_that_has_ended_and_one_that_never_was_do_not_run() -> None:
     ended.wait()
     assert not system.is_running(ended.pid)
     assert system.is_running(os.getpid())
+
+
+def test_a_file_that_is_written_at_once_is_not_older_than_the_moment_before(tmp_path: Path) -> None:
+    """Some milliseconds lie between the ticks by which the kernel dates files: most of 300 moments are between two."""
+    for number in range(300):
+        moment, file = system.file_time_ns(), tmp_path / str(number)
+        file.touch()
+        assert file.stat().st_mtime_ns >= moment
 
 
 def test_without_affinity_all_cores_are_this_process_s(monkeypatch: pytest.MonkeyPatch) -> None:

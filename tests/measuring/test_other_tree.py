@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 import textwrap
+import types
 from pathlib import Path
 
 import pytest
 
+from pytest_modelopt.measuring.installation import is_installed
 from pytest_modelopt.measuring.variant import SourceTree
 from pytest_modelopt.measuring.worker.other_tree import in_tree, taken_from_head
 from pytest_modelopt.measuring.worker.watches import opened_files
@@ -38,6 +40,35 @@ def moved(tree: SourceTree, path: str) -> bool:
     there = in_tree(f"{tree.head}/{path}", tree)
     assert there in (f"{tree.head}/{path}", f"{tree.folder}/{path}")
     return there == f"{tree.folder}/{path}"
+
+
+def test_a_folder_that_became_a_link_to_head_since_the_last_question_is_seen(tree: SourceTree, tmp_path: Path) -> None:
+    """Folders are looked up once for thousands of modules, and again for the next question."""
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    file = str(place / "models.py")
+    assert in_tree(file, tree) == file
+    place.rmdir()
+    place.symlink_to(Path(tree.head, "src", "shop"))
+    assert in_tree(file, tree) == f"{tree.folder}/src/shop/models.py"
+
+
+def test_a_module_that_is_itself_a_link_to_head_is_heads(
+    tree: SourceTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path / "linked.py"
+    link.symlink_to(Path(tree.head, "src", "shop", "models.py"))
+    module = types.ModuleType("linked")
+    module.__file__ = str(link)
+    monkeypatch.setitem(sys.modules, "linked", module)
+    assert taken_from_head(tree) == (f"linked ({link})",)
+
+
+def test_the_interpreter_is_installed() -> None:
+    """Else each worker that is asked what is mapped would have the kernel look at all of its pages."""
+    mapped = [file for file in opened_files.mapped() if Path(file).name.startswith(("python3", "libpython3"))]
+    assert mapped
+    assert all(map(is_installed, mapped))
 
 
 def test_a_project_below_the_interpreters_prefix_is_a_project(

@@ -317,7 +317,7 @@ def test_what_a_library_keeps_for_its_next_process_is_not_shipped(
         file.write_bytes(bytes(80_000))
         os.utime(file, (0, 0))  # an earlier process has written it
     monkeypatch.setattr(opened_files, "_opened", dict.fromkeys(map(str, (kept, weights))))
-    monkeypatch.setattr(opened_files, "_since", [1.0])
+    monkeypatch.setattr(opened_files, "_since", [1])
     monkeypatch.setenv(variable, str(kept.parent))
     assert opened_files.shipped_with(set(), set(opened_files.mapped())) == {str(weights): 80_000}
 

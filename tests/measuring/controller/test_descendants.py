@@ -69,13 +69,21 @@ def dies_beside_a_daemon():
     start(start_new_session=True)
     os._exit(1)
 
+class Hangs(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.options = options
+    def forward(self, x):
+        if Path(__file__).with_name("hang").exists():
+            start(**self.options)
+            time.sleep(600)
+        return x
+
 def hangs():
-    start(start_new_session=True)
-    time.sleep(600)
+    return Hangs(start_new_session=True).eval()
 
 def hangs_beside_its_child():
-    start()
-    time.sleep(600)
+    return Hangs().eval()
 """
 NAMED = "; it left 1 process running, ended now: `sleep 600`"
 
@@ -127,7 +135,10 @@ def test_of_a_worker_whose_fork_server_has_ended_before_it(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("factory", ["hangs", "hangs_beside_its_child"])
 def test_of_a_worker_that_hangs_and_it_is_named(tmp_path: Path, factory: str) -> None:
+    worker = worker_of(tmp_path, factory)
+    worker.request("load", limit_s=60)  # not within the limit, which is to pass when the child has been started
+    (tmp_path / "hang").touch()
     with pytest.raises(WorkerFailed) as caught:
-        worker_of(tmp_path, factory).request("load", limit_s=5)
+        worker.request("memory", limit_s=5)
     assert caught.value.message.endswith(f"and was ended{NAMED}")
     assert_ends(tmp_path)

@@ -8,7 +8,6 @@ import io
 import os
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -30,7 +29,8 @@ _states: dict[str, os.stat_result] = {}
 _of_nobody = [0]
 """Bytes read by imports of installed packages beyond the files that were noted meanwhile."""
 _written: set[str] = set()
-_since = [0.0]
+_since = [0]
+"""Nanoseconds, as the kernel dates files."""
 _unexplained = [0]
 _named: list[NamedFiles] = []
 _of_project: list[FoldersOfProject] = []
@@ -58,7 +58,7 @@ def watch(paths: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
     project's."""
     _note_readers()  # it imports some itself
     _read_in_small_parts()
-    _since[0] = time.time()
+    _since[0] = system.file_time_ns()
     _named.append(NamedFiles(paths))
     _of_project.append(FoldersOfProject(folders))
     sys.addaudithook(_note_event)
@@ -165,7 +165,7 @@ def _size_of(path: str) -> int:
 def _is_new(path: str) -> bool:
     """Whether it was written since `watch`; one that has gone, too."""
     try:
-        return os.stat(path).st_mtime >= _since[0]  # noqa: PTH116
+        return os.stat(path).st_mtime_ns >= _since[0]  # noqa: PTH116
     except OSError:
         return True
 

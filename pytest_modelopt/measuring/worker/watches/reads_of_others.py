@@ -94,12 +94,12 @@ def _counting(receive: Callable[..., Any]) -> Callable[..., Any]:
     return counted
 
 
-def note_map(descriptor: int, length: int, since: float) -> None:
+def note_map(descriptor: int, length: int, since_ns: int) -> None:
     """That this process has mapped memory, which others may write to. A file that was there before is no child's."""
     with contextlib.suppress(OSError):
         if descriptor >= 0:
             state = os.fstat(descriptor)
-            length = 0 if state.st_mtime < since else length or state.st_size
+            length = 0 if state.st_mtime_ns < since_ns else length or state.st_size
         _shared[0] += length
 
 
