@@ -85,7 +85,7 @@ def test_the_filter_works_without_script(started: Any, files: dict[str, Path]) -
         shown.get_by_label("what failed", exact=True).check()
         seen = [each.inner_text() for each in rows.all() if each.is_visible()]
         assert len(seen) == 3
-        assert all("FAIL" in text or "error" in text for text in seen)
+        assert all("FAIL" in text or "ERROR" in text for text in seen)
 
 
 def test_a_keyboard_sorts_searches_and_opens(started: Any, files: dict[str, Path]) -> None:

@@ -184,6 +184,8 @@ def test_what_was_not_measured_is_a_dash() -> None:
     bare = case(metric=None, reference=measurement(None, score=None), variant=measurement("r", score=None))
     bare = variant_changed(bare, size_bytes=None)
     assert blocks(record(bare))[0].conditions == "no metric; memory of batch 1"
+    failed = replace(bare, error=CaseError("load", "it is gone"))
+    assert blocks(record(failed))[0].conditions == "not scored; memory of batch 1", "its metric is not known"
     assert table(record(bare)) == {
         "verdict": ("", "no limits"),
         "recipe": ("original", "int8-dynamic"),
