@@ -248,3 +248,18 @@ def test_a_score_that_no_answer_changes_is_told() -> None:
 
 def test_a_record_without_wrong_pairs_is_judged_as_before() -> None:
     assert verdict(original_with(paired(0.5, 0.5), pairing=None)).outcome == "pass"
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({"changed": 4}, "pass"),
+        ({"changed": 5}, "not measured"),
+        ({"neighbours": 25.0}, "pass"),  # half as far apart as others
+        ({"neighbours": 25.1}, "not measured"),
+    ],
+)
+def test_wrong_pairs_show_something_from_five_other_targets_among_unlike_neighbours(
+    changes: dict[str, Any], outcome: str
+) -> None:
+    assert verdict(paired(0.5, 0.5, **changes)).outcome == outcome
