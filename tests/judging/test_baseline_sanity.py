@@ -263,3 +263,9 @@ def test_wrong_pairs_show_something_from_five_other_targets_among_unlike_neighbo
     changes: dict[str, Any], outcome: str
 ) -> None:
     assert verdict(paired(0.5, 0.5, **changes)).outcome == outcome
+
+
+@pytest.mark.parametrize(("rarer", "found"), [(4, []), (5, ["majority-as-good"])])
+def test_the_most_frequent_class_is_told_of_from_five_examples_of_others(rarer: int, found: list[str]) -> None:
+    of = original(500 - rarer, 500, classes=2, rarer_targets=rarer, predicted_classes=2, most_predicted=480)
+    assert rules(of) == found
