@@ -21,7 +21,8 @@ from pytest_modelopt.measuring.controller.timing.paired_timing import IsOpen
 from pytest_modelopt.measuring.variant import DataPart, Variant
 from pytest_modelopt.optimizing.expression import Expression
 from pytest_modelopt.plugin.options import Options
-from pytest_modelopt.plugin.session import Session, variant_of
+from pytest_modelopt.plugin.planning import variant_of
+from pytest_modelopt.plugin.session import Session
 from pytest_modelopt.reporting.failure_text import explain
 from pytest_modelopt.reporting.messages.reasons import format_useless
 from pytest_modelopt.results.case import ORIGINAL, Case, MeasuredCase

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     from pytest_modelopt.cli.shared.progress_line import Shown, show
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.measuring.controller.runner import Runner, StepLimits
-    from pytest_modelopt.plugin.session import variant_of
+    from pytest_modelopt.plugin.planning import variant_of
     from pytest_modelopt.results.source import ProgramSource
 
     stated: Path = options.budgets or options.default_budgets

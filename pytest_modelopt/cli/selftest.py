@@ -104,7 +104,7 @@ def control_plan(options: argparse.Namespace) -> ControlPlan:
     from pytest_modelopt.config.loader import load_budgets
     from pytest_modelopt.limits.spelling import did_you_mean
     from pytest_modelopt.measuring.controller.reference_model import reference_variant
-    from pytest_modelopt.plugin.session import variant_of
+    from pytest_modelopt.plugin.planning import variant_of
     from pytest_modelopt.selftest.controls import ControlPlan, accuracy_limits
 
     path, name = options.budgets or options.default_budgets, options.model

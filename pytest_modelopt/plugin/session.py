@@ -7,20 +7,20 @@ Every process that runs tests has a Session that measures. The process that owns
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelopt.plugin.ended_tests import GatedTests, Report
 from pytest_modelopt.plugin.options import DEFAULT_BISECT_S, Options
+from pytest_modelopt.plugin.planning import breaks_limit_on, misfits, planned_case, variant_of
 from pytest_modelopt.reporting.names import case_name
 from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.base import Against, Base
-from pytest_modelopt.results.case import ORIGINAL, Case, CaseError, MeasuredCase, PlannedCase, next_stage
+from pytest_modelopt.results.case import ORIGINAL, Case, CaseError, MeasuredCase, next_stage
 from pytest_modelopt.results.consistency.contradictions import disagreement_of
 from pytest_modelopt.results.record import Environment, Record
-from pytest_modelopt.results.source import ProgramSource, Source
 from pytest_modelopt.results.verdicts import Limit, ceiling_of
 
 if TYPE_CHECKING:
@@ -32,10 +32,7 @@ if TYPE_CHECKING:
     from pytest_modelopt.measuring.controller.side_by_side import GoesOn
     from pytest_modelopt.measuring.controller.timing.paired_timing import IsOpen
     from pytest_modelopt.measuring.variant import Variant
-    from pytest_modelopt.optimizing.expression import Expression
     from pytest_modelopt.plugin.outputs import Outputs
-    from pytest_modelopt.results.candidate import Candidate
-    from pytest_modelopt.results.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ class Session:
                 step_limit_s=options.step_limit_s or defaults.step_limit_s,
                 bisect_s=DEFAULT_BISECT_S if options.bisect_s is None else options.bisect_s,
             )
-            breaks_memory, breaks_answers = _breaks("memory"), _breaks("score", "predictions")
+            breaks_memory, breaks_answers = breaks_limit_on("memory"), breaks_limit_on("score", "predictions")
             self._runner = Runner(limits, self.progress, breaks_memory, breaks_answers, self._leaves_loading_open)
         return self._runner
 
@@ -158,8 +155,8 @@ class Session:
             if each_id in self.resumed:
                 continue
             variant = self.variant(each)
-            planned = _planned(each_id, each.model.name, each.limits, variant, each.model.inference)
-            if not _misfits(each.limits, variant):
+            planned = planned_case(each_id, each.model.name, each.limits, variant, each.model.inference)
+            if not misfits(each.limits, variant):
                 requests.append(Request(planned, variant, self._open_test(each.limits)))
         if requests:
             self._measure_in_turns(requests)
@@ -225,9 +222,9 @@ class Session:
         from pytest_modelopt.limits.catalogue import LIMITS
         from pytest_modelopt.measuring.controller.side_by_side import always
 
-        planned = _planned(case_id, model, limits, variant, inference)
-        if misfits := _misfits(limits, variant):
-            return next_stage(Case, planned, error=CaseError("limits", "; ".join(misfits)))
+        planned = planned_case(case_id, model, limits, variant, inference)
+        if found := misfits(limits, variant):
+            return next_stage(Case, planned, error=CaseError("limits", "; ".join(found)))
         if case_id in self._in_turns:
             measured = self._in_turns.pop(case_id)  # a rerun measures anew
         elif planned.recipe == ORIGINAL:
@@ -265,7 +262,7 @@ class Session:
     ) -> LayerTrials:
         """A worker in which the variant's recipe is tried on some layers, a pass of its data taking about `pass_s`
         seconds. Raises WorkerFailed."""
-        return self.runner.layer_trials(_planned(case_id, model, (), variant, inference), variant, pass_s)
+        return self.runner.layer_trials(planned_case(case_id, model, (), variant, inference), variant, pass_s)
 
     def run_against(self, case_id: str, entry: CaseEntry) -> Case:
         """Measure one variant of budgets.yaml, or the original, beside the same at the base, and judge that."""
@@ -274,7 +271,7 @@ class Session:
 
         model, limits = entry.model, entry.regression
         head = self.variant(entry)
-        case = next_stage(MeasuredCase, _planned(case_id, model.name, limits, head, model.inference))
+        case = next_stage(MeasuredCase, planned_case(case_id, model.name, limits, head, model.inference))
         is_open = self._open_test(limits)
         if self.revision is not None:
             revision = self.revision
@@ -408,84 +405,3 @@ class Session:
     def update_report(self) -> None:
         if self.outputs is not None:
             self.outputs.update(lambda: self.record(complete=False))
-
-
-def _planned(case_id: str, model: str, limits: Sequence[Limit], variant: Variant, inference: Inference) -> PlannedCase:
-    """A case of which nothing was measured yet."""
-    return PlannedCase(
-        id=case_id,
-        model=model,
-        recipe=variant.label,
-        limits=tuple(limits),
-        batch_size=variant.batch_size,
-        device=variant.device,
-        inference=inference,
-        threads=variant.threads,
-        workload=variant.workload,
-        call=variant.call_name,
-        optimize=variant.optimize,
-        generation=variant.generation,
-    )
-
-
-def variant_of(
-    budgets: BudgetsFile,
-    model: ModelEntry,
-    recipe: Expression | None,
-    working_directory: Path,
-    candidate: Candidate | None = None,
-    workload: Workload | None = None,
-) -> Variant:
-    """A model of budgets.yaml as a variant, at its first workload where none is given. Its factories are looked for
-    beside the file first."""
-    from pytest_modelopt.measuring.variant import Variant, environment_now
-
-    at = workload or model.workloads[0]
-    return Variant(
-        model=_absolute(model.origin, budgets.path.parent),
-        recipe=recipe,
-        data=model.data,
-        calibration=model.calibration,
-        example_inputs=None,
-        metric=model.metric,
-        slices=model.slices,
-        batch_of=model.batch_of,
-        call=model.call,
-        optimize=model.optimize,
-        generation=model.generation,
-        import_paths=(str(budgets.path.parent),),
-        working_directory=str(working_directory),
-        environment=environment_now(),
-        candidate=None
-        if candidate is None
-        else replace(candidate, origin=_absolute(candidate.origin, budgets.path.parent)),
-        points=tuple(each for each in model.workloads if each.name and each.device == at.device),
-    ).at(at)
-
-
-def _absolute(origin: Source | ProgramSource, folder: Path) -> Source | ProgramSource:
-    return origin.within(folder) if isinstance(origin, ProgramSource) else origin
-
-
-def _breaks(*figures: str) -> Callable[[MeasuredCase], bool]:
-    """Whether a case breaks a limit on these figures, as far as it was measured."""
-    from pytest_modelopt.judging.judge import judge
-    from pytest_modelopt.limits.catalogue import LIMITS
-
-    def breaks(case: MeasuredCase) -> bool:
-        about = tuple(limit for limit in case.limits if limit.name in LIMITS and LIMITS[limit.name].figure in figures)
-        verdicts = judge(replace(case, limits=about), timed_limits=0).verdicts
-        return any(verdict.outcome in ("fail", "waived") for verdict in verdicts)
-
-    return breaks
-
-
-def _misfits(limits: Sequence[Limit], variant: Variant) -> list[str]:
-    """A marker is read before its metric is known: `max_accuracy_drop=1` would be a limit that nothing can break."""
-    from pytest_modelopt.limits.catalogue import misfit
-
-    return [text for limit in limits if (text := misfit(limit, _metric_name(variant)))]
-
-
-def _metric_name(variant: Variant) -> str | None:
-    return variant.metric.name if isinstance(variant.metric.name, str) else None

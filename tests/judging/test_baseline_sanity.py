@@ -248,3 +248,24 @@ def test_a_score_that_no_answer_changes_is_told() -> None:
 
 def test_a_record_without_wrong_pairs_is_judged_as_before() -> None:
     assert verdict(original_with(paired(0.5, 0.5), pairing=None)).outcome == "pass"
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({"changed": 4}, "pass"),
+        ({"changed": 5}, "not measured"),
+        ({"neighbours": 25.0}, "pass"),  # half as far apart as others
+        ({"neighbours": 25.1}, "not measured"),
+    ],
+)
+def test_wrong_pairs_show_something_from_five_other_targets_among_unlike_neighbours(
+    changes: dict[str, Any], outcome: str
+) -> None:
+    assert verdict(paired(0.5, 0.5, **changes)).outcome == outcome
+
+
+@pytest.mark.parametrize(("rarer", "found"), [(4, []), (5, ["majority-as-good"])])
+def test_the_most_frequent_class_is_told_of_from_five_examples_of_others(rarer: int, found: list[str]) -> None:
+    of = original(500 - rarer, 500, classes=2, rarer_targets=rarer, predicted_classes=2, most_predicted=480)
+    assert rules(of) == found

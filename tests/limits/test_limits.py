@@ -6,8 +6,10 @@ import pytest
 
 from pytest_modelopt.limits.catalogue import (
     LIMITS,
+    is_looser,
     merge,
     misfit,
+    misplaced,
     parse_level,
     parse_value,
     unknown_limit,
@@ -148,3 +150,24 @@ def test_slices_of_another_metric_are_judged_on_the_examples_only() -> None:
     slices, metric = LIMITS["max_slice_drop"], MetricSpec("perplexity")
     assert slices.never_measured(metric, "shop.data:kinds", "set") == ""
     assert "single slices get no interval" in slices.never_measured(metric, "shop.data:kinds", "population")
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_each_limit_is_looser_on_its_own_side(name: str) -> None:
+    is_max = name.startswith("max")
+    assert is_looser(name, 0.6, 0.5, higher_is_better=True) is is_max
+    assert is_looser(name, 0.5, 0.6, higher_is_better=True) is not is_max
+    assert is_looser(name, 0.5, 0.5, higher_is_better=None) is False
+    is_floor_of_score = name == "min_accuracy"  # a ceiling of a metric that is better when it is lower
+    assert is_looser(name, 0.6, 0.5, higher_is_better=False) is (is_max or is_floor_of_score)
+    assert is_looser(name, 0.6, 0.5, higher_is_better=None) is (None if is_floor_of_score else is_max)
+
+
+@pytest.mark.parametrize("row", CATALOGUE, ids=[row[0] for row in CATALOGUE])
+def test_a_limit_on_the_wrong_side_of_regression_is_told_where_it_belongs(
+    row: tuple[str, str, str, str, float],
+) -> None:
+    is_of_base = row[0] in ("max_memory_growth", "max_size_growth", "max_accuracy_loss", "max_slowdown")
+    assert misplaced(row[0], below_regression=is_of_base) == ""
+    told = misplaced(row[0], below_regression=not is_of_base)
+    assert ("move it below `regression:`" if is_of_base else "move it below `budget:`") in told

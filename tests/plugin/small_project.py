@@ -143,6 +143,24 @@ def one_case(
     )
 
 
+def with_broken_model(*recipes: str) -> str:
+    """A budgets file with these recipes of the classifier, each with its limits, and a model that cannot be loaded."""
+    listed = "".join(f"      {recipe}\n" for recipe in recipes)
+    return f"""
+version: 1
+models:
+  classifier:
+    factory: shop:classifier
+    data: shop:data
+    recipes:
+{listed}  broken:
+    factory: shop:raises
+    data: shop:data
+    recipes:
+      int8-dynamic:
+"""
+
+
 LIVE = """
 import pytest
 import torch

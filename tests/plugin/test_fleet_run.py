@@ -18,24 +18,12 @@ from pytest_modelopt.results.json import read
 from pytest_modelopt.results.run_outcome import run_outcome
 from tests.plugin.engine_here import EngineHere
 from tests.plugin.fleet_exact import exact
+from tests.plugin.small_project import with_broken_model
 
 pytest.importorskip("ray", reason="the extra `fleet` is not installed")
 
 Project = Callable[..., pytest.Pytester]
-BUDGETS = """
-version: 1
-models:
-  classifier:
-    factory: shop:classifier
-    data: shop:data
-    recipes:
-      int8-dynamic: {max_memory: 1 kB}
-  broken:
-    factory: shop:raises
-    data: shop:data
-    recipes:
-      int8-dynamic:
-"""
+BUDGETS = with_broken_model("int8-dynamic: {max_memory: 1 kB}")
 TESTS = """
 import pathlib
 import pytest

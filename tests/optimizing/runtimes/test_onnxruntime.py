@@ -47,6 +47,7 @@ from tests.optimizing.recipe_models import (
     run,
     saved_and_loaded,
 )
+from tests.optimizing.runtimes.unconvertible_models import Counter
 
 FLOAT32 = 4
 FLOAT_TOLERANCE = 1e-5
@@ -524,19 +525,6 @@ def test_fewer_calibration_batches_than_asked_for_are_told() -> None:
     assert "calibrated with 3 of 8 batches: the calibration data holds no more" in notes
 
 
-class Counts(nn.Module):
-    calls: torch.Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 4)
-        self.register_buffer("calls", torch.zeros(1))
-
-    def forward(self, x: torch.Tensor) -> Any:
-        self.calls += 1
-        return self.layer(x) + self.calls
-
-
 class ReturnsItsSize(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -558,7 +546,10 @@ class Eigenvalues(nn.Module):
 @pytest.mark.parametrize(
     ("make_model", "message"),
     [
-        (Counts, "Counts changes calls in each call, and a converted model keeps nothing from call to call"),
+        (
+            lambda: Counter(4),
+            "Counter changes calls in each call, and a converted model keeps nothing from call to call",
+        ),
         (ReturnsItsSize, "output 2 of 2 of ReturnsItsSize is a number that depends on the sizes of its inputs"),
         (Eigenvalues, "Eigenvalues cannot be converted to ONNX: DispatchError: No ONNX function found for .*eigh"),
         (lambda: nn.Linear(4, 4).double(), "needs float32 weights, and the model holds float64: call .float"),

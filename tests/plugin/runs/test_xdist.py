@@ -12,25 +12,13 @@ import pytest
 
 from pytest_modelopt.results.json import read
 from tests.plugin.own_recipe import HOOK, ROUND
-from tests.plugin.small_project import one_case
+from tests.plugin.small_project import one_case, with_broken_model
 
 Project = Callable[..., pytest.Pytester]
 
-BUDGETS = """
-version: 1
-models:
-  classifier:
-    factory: shop:classifier
-    data: shop:data
-    recipes:
-      int8-dynamic: {max_memory: 1 kB}
-      round(step=0.001): {min_coverage: 90%, max_flips: 1%, min_speedup: 0.01x}
-  broken:
-    factory: shop:raises
-    data: shop:data
-    recipes:
-      int8-dynamic:
-"""
+BUDGETS = with_broken_model(
+    "int8-dynamic: {max_memory: 1 kB}", "round(step=0.001): {min_coverage: 90%, max_flips: 1%, min_speedup: 0.01x}"
+)
 TESTS = """
 import pytest
 import shop
