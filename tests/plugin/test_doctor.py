@@ -102,9 +102,9 @@ def test_the_sentence_stands_under_the_broken_limit_everywhere(
     result.stdout.fnmatch_lines(
         [
             "m/int8-dynamic: min_size_reduction 50% is broken: *",
-            f"  {sentence}",
             "  of the saved file what is no tensor in it *",  # the packed layer's module takes more than it saved
             "m/int8-dynamic: min_coverage 50% is *",
+            f"  {sentence}",
         ],
         consecutive=True,
     )

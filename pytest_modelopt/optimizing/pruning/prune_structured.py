@@ -212,10 +212,13 @@ class _Pruning:
         from torch import nn
 
         if alone:
-            self._notes.append(f"{modules_in_words(alone)} are left with a single channel")
+            verb = "is" if len(alone) == 1 else "are"
+            self._notes.append(f"{modules_in_words(alone)} {verb} left with a single channel")
         kept.pop(OF_HEADS, None)  # the notes on heads speak of them
         for reason, layers in kept.items():
-            words = f"{modules_in_words(dict.fromkeys(layers))} keep their width: {reason}"
+            different = dict.fromkeys(layers)
+            keep = "keeps its" if len(different) == 1 else "keep their"
+            words = f"{modules_in_words(different)} {keep} width: {reason}"
             if reason == REFUSED_BY_CODE:
                 words += f" ({refusal})"
             if reason == REFUSED_BY_CODE or reason.startswith(UNFOLLOWED):
