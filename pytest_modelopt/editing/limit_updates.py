@@ -164,7 +164,8 @@ def _change(budgets: BudgetsFile, sharing: list[Stated], record: Record, setting
     is_looser = value > limit.value if from_above else value < limit.value
     keeping = dict.fromkeys(each.case.name for each in found if each.verdict.outcome != "fail")
     if is_broken and keeping:
-        alone = f"`{limit.name}: {text}` below its recipe"
+        target = sharing[0].target
+        alone = f"`{limit.name}: {text}` below {f'`targets: {_line(target)}:` of ' if target else ''}its recipe"
         count = format_count(len(keeping), "case")
         share = "shares" if len(keeping) == 1 else "share"
         raise _Leave(

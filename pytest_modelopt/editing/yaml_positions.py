@@ -33,6 +33,8 @@ class Stated:
     is_regression: bool
     place: Place | None
     """None where the value is written in a way that cannot be replaced (a block, an escape, an alias of no limit)."""
+    target: str = ""
+    """On whose machines it holds; '' where it holds everywhere."""
 
 
 def stated_limits(budgets: BudgetsFile, document: Document) -> Iterator[Stated]:
@@ -49,7 +51,8 @@ def stated_limits(budgets: BudgetsFile, document: Document) -> Iterator[Stated]:
             of_target = ("targets", there.target.name)
             for limit in there.limits:
                 places = ((*own, *of_target), (*model, *of_target))
-                yield Stated(entry.name, limit, entry, False, _place(document, limit, *places))
+                place = _place(document, limit, *places)
+                yield Stated(entry.name, limit, entry, False, place, there.target.name)
         for limit in entry.regression if entry.recipe != ORIGINAL else ():
             of_base = ((*own, "regression"), own, (*model, "regression"))
             yield Stated(entry.name, limit, entry, True, _place(document, limit, *of_base))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pytest_modelopt.reporting.notes import waiver_notes
 from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.reporting.target_notes import target_notes
 from pytest_modelopt.results.case import Case
@@ -14,8 +15,9 @@ from pytest_modelopt.results.merging import MergeError, merge
 from pytest_modelopt.results.record import Environment, Record, Target
 from pytest_modelopt.results.run_outcome import run_outcome
 from pytest_modelopt.results.target import on_targets
+from pytest_modelopt.results.verdicts import Limit, Reason, Verdict, Waiver
 from tests.reporting import records_by_hand
-from tests.reporting.records_by_hand import ENVIRONMENT, case
+from tests.reporting.records_by_hand import ENVIRONMENT, MIB, case
 
 INTEL = replace(ENVIRONMENT, architecture="x86_64")
 ARM = replace(ENVIRONMENT, architecture="aarch64", cpu="Example Arm", cpu_flags=("asimddp",))
@@ -116,3 +118,14 @@ def test_the_machines_of_a_case_stand_below_each_other() -> None:
     assert [row.recipe for row in blocks(twins)[0].rows][:2] == names
     other = replace(both(), targets=(PHONE,))
     assert [row.recipe for row in blocks(other)[0].rows][:2] == ["original on machine 1", "original on target phone"]
+
+
+def test_a_waiver_may_be_needed_on_another_machine() -> None:
+    waived = Limit(
+        "max_size", 9 * MIB, "9 MiB", "error", "budgets.yaml", 3, Waiver("2999-01-01", "x", "budgets.yaml", 9)
+    )
+    kept = replace(CASES[0], limits=(waived,), verdicts=(Verdict(waived, "pass", 1.0, Reason("measured")),))
+    assert waiver_notes(record(kept)) == []
+    [note] = waiver_notes(record(kept, targets=()))
+    assert note.text.endswith("The limit holds without it: remove it.")
+    assert waiver_notes(both(on_arm=(kept,))), "all machines are there"
