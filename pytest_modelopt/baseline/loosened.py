@@ -127,7 +127,7 @@ def _of_file(
 
 
 def _of_each_target(entry: CaseEntry) -> dict[str, Limit]:
-    """What a case has to keep on a machine of each target, where that is more than everywhere: 'min_speedup on arm'."""
+    """Limits of a case that are stricter on a machine of a target than everywhere, by 'min_speedup on arm'."""
     found = {}
     for at in entry.at_targets:
         for limit in strictest((*at.limits, *entry.everywhere), entry.model.metric.known_direction):

@@ -255,7 +255,7 @@ def _build(
 
 
 def _budget(spec: schema.ModelSpec, at: Location, targets: tuple[Target, ...], document: Document) -> tuple[Limit, ...]:
-    """What every variant of a model has to keep on this machine."""
+    """Limits of every variant of a model on this machine."""
     everywhere = _limits(spec.budget, (*at, "budget"), document)
     if not targets:
         return everywhere

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def undecided_limits(cases: Iterable[CaseEntry], document: Document) -> Iterator[Problem]:
-    """Floors of a score that stand at a target and elsewhere, too, where nobody knows which of them is stricter."""
+    """Floors of a score that stand at a target and elsewhere, too, under a metric of unknown direction."""
     for case in cases:
         if case.model.metric.known_direction is not None:
             continue

@@ -1,1 +1,1 @@
-"""What several commands share: arguments, records as commands read them, what is printed, and exit codes."""
+"""Shared parts of several commands: arguments, records as commands read them, what is printed, and exit codes."""
