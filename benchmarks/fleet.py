@@ -142,8 +142,9 @@ def table(known: Sequence[Steps], models: int, recipes: int, targets: int, nodes
     return str(tabulate.tabulate(rows, headers, disable_numparse=True))
 
 
-def compared(path: Path) -> str:
-    """What a run on a fleet took, from its first to its last timing, and what the simulation says of it."""
+def compared(path: Path, jobs_at_once: int) -> str:
+    """What a run on a fleet took, from its first to its last timing, and what the simulation says of it, with so many
+    jobs at once on each host."""
     record = read(path)
     jobs: dict[str, list[Steps]] = {}
     for case in record.cases:
@@ -153,7 +154,7 @@ def compared(path: Path) -> str:
     spans = [span for each in conditions for span in each.held_ms]
     hosts = len({each.host for each in conditions})
     took = (max(end for _, end in spans) - min(start for start, _ in spans)) / 1000
-    found = simulate(list(jobs.values()), hosts, 1)
+    found = simulate(list(jobs.values()), hosts, jobs_at_once)
     return (
         f"{path}: {len(jobs)} models on {hosts} hosts took {took:.0f} s between timings, simulated {found.wall_s:.0f} s"
     )
@@ -166,14 +167,15 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=500)
     parser.add_argument("--recipes", type=int, default=12)
     parser.add_argument("--targets", type=int, default=3)
-    parser.add_argument("--compare", type=Path)
+    parser.add_argument("--compare", type=Path, metavar="FLEET")
+    parser.add_argument("--jobs", type=int, default=1, help="of FLEET, at once on each host (%(default)s)")
     options = parser.parse_args()
     cases = [case for path in options.records for case in read(path).cases]
     known = [steps for case in cases if (steps := steps_of(case)) is not None]
     print(f"{len(known)} cases of {len(options.records)} records")
     print(table(known, options.models, options.recipes, options.targets, options.nodes))
     if options.compare is not None:
-        print(compared(options.compare))
+        print(compared(options.compare, options.jobs))
 
 
 if __name__ == "__main__":

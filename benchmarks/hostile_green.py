@@ -339,7 +339,7 @@ def _not_made_by_recipes() -> list[Case]:
     program = _side("shipped", size, 389 / 400, provenance=shipped, **as_file)
     told: Data = {"call": "shop.serving:answer", "optimize": "encoder", "device": "cpu"}
     timing = _timing()
-    earlier = EarlierRuns(4, 3, speedup=0.01, latency=0.02)
+    earlier = EarlierRuns(4, 3, 0.01, 0.02, slowness=0.05, speedup_with_slowness=0.02, latency_with_slowness=0.03)
     busy = replace(timing, conditions=replace(timing.conditions, canary_at_best_ns=11_000_000), earlier=earlier)
     return [
         _case(

@@ -150,8 +150,17 @@ def gpt2_small() -> nn.Module:
 
 def token_ids() -> list[tuple[Any]]:
     """Batches of ids without targets, for `metric: agreement`."""
+    return _batches(BATCHES)
+
+
+def more_token_ids() -> list[tuple[Any]]:
+    """As many as a small evaluation set has: 256 sequences."""
+    return _batches(256 // BATCH)
+
+
+def _batches(count: int) -> list[tuple[Any]]:
     generator = torch.Generator().manual_seed(1)
-    return [(torch.randint(1000, 20000, (BATCH, LENGTH), generator=generator),) for _ in range(BATCHES)]
+    return [(torch.randint(1000, 20000, (BATCH, LENGTH), generator=generator),) for _ in range(count)]
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from benchmarks.rivals import workload
 PLAIN_WARMUP = 10
 PLAIN_CALLS = 100
 _CHILD_LIMIT_S = 120
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def _pytest_benchmark(slowdown: float, limits: Sequence[float], folder: Path, se
     # All limits after one flag: of a flag that is given twice, the tool takes the last.
     compared = ("--benchmark-compare-fail", *checks, "--benchmark-compare=0001")
     first = _run_pytest(folder, "pytest_benchmark", (*common, "--benchmark-save=before"))
-    second = _run_pytest(folder, "pytest_benchmark", (*common, "--benchmark-save=after", *compared), slowdown)
+    slowed = {workload.SLOWDOWN_VARIABLE: str(slowdown)}
+    second = _run_pytest(folder, "pytest_benchmark", (*common, "--benchmark-save=after", *compared), slowed)
     before, after = (_saved_stats(storage, name, run) for name, run in (("before", first), ("after", second)))
     from pytest_benchmark.utils import parse_compare_fail
 
@@ -172,9 +175,8 @@ def _pytest_torch(slowdown: float, limits: Sequence[float], folder: Path, seed: 
     first = _run_pytest(
         folder, "pytest_torch", (*common, f"--torch-benchmark-json={results[0]}", "--torch-update-perf")
     )
-    second = _run_pytest(
-        folder, "pytest_torch", (*common, f"--torch-benchmark-json={results[1]}"), slowdown, min(limits)
-    )
+    slowed = {workload.SLOWDOWN_VARIABLE: str(slowdown), workload.LIMIT_VARIABLE: str(min(limits))}
+    second = _run_pytest(folder, "pytest_torch", (*common, f"--torch-benchmark-json={results[1]}"), slowed)
     before, after = (_only_median_ms(path, run) for path, run in zip(results, (first, second), strict=True))
     broken = _in_fresh_process(folder / "decide.log", _broken_in_pytest_torch, baselines, after, list(limits))
     second.must_agree_with(broken)
@@ -208,6 +210,25 @@ def _broken_in_pytest_torch(baselines: Path, median_ms: float, limits: list[floa
     return broken
 
 
+# --- two programs that are kept on disk ------------------------------------------------------------------------------
+
+
+def ratios_of_rivals(sides: Sequence[tuple[Path, Path]], folder: Path) -> dict[str, float]:
+    """The first program's time by the second's, as each rival has it: files of model and inputs of two programs."""
+    settings = [dict(zip(workload.PROGRAM_VARIABLES, map(str, side), strict=True)) for side in sides]
+    storage = folder / "storage"
+    means, medians = [], []
+    for name, side in zip(("before", "after"), settings, strict=True):
+        saved = (f"--benchmark-storage={storage}", f"--benchmark-save={name}")
+        means.append(_saved_stats(storage, name, _run_pytest(folder, "pytest_benchmark", saved, side))["mean"])
+    for name, side in zip(("before", "after"), settings, strict=True):
+        result = folder / f"{name}.json"
+        timed = ("--torch-benchmark", f"--torch-perf-file={folder / name}-perf.json", "--torch-update-perf")
+        run = _run_pytest(folder, "pytest_torch", (*timed, f"--torch-benchmark-json={result}"), side)
+        medians.append(_only_median_ms(result, run))
+    return {"pytest-benchmark": means[0] / means[1], "pytest-torch": medians[0] / medians[1]}
+
+
 # --- real pytest in fresh processes ----------------------------------------------------------------------------------
 
 
@@ -229,25 +250,21 @@ class _Run:
             raise self.failed(f"does not fit what its data says, {broken}")
 
 
-def _run_pytest(
-    folder: Path, tool: str, arguments: Sequence[str], slowdown: float = 0.0, limit: float | None = None
-) -> _Run:
-    """One session with this one plugin, in a process of its own."""
-    settings = folder / "pytest.ini"
-    settings.write_text("[pytest]\n", encoding="utf-8")
+def _run_pytest(folder: Path, tool: str, arguments: Sequence[str], settings: Mapping[str, str] = NOTHING) -> _Run:
+    """One session with this one plugin, in a process of its own, which has `settings` in its environment."""
+    configuration = folder / "pytest.ini"
+    configuration.write_text("[pytest]\n", encoding="utf-8")
     test = Path(workload.__file__).with_name(f"with_{tool}.py")
-    options = ("-c", str(settings), "-p", "no:cacheprovider", "-p", f"{tool}.plugin", *arguments, str(test))
+    options = ("-c", str(configuration), "-p", "no:cacheprovider", "-p", f"{tool}.plugin", *arguments, str(test))
     log = folder / f"{tool}-{len(list(folder.glob('*.log')))}.log"
-    status, timing_s = _in_fresh_process(log, _pytest_main, options, slowdown, limit)
+    status, timing_s = _in_fresh_process(log, _pytest_main, options, dict(settings))
     return _Run(status, timing_s, log)
 
 
-def _pytest_main(options: Sequence[str], slowdown: float, limit: float | None) -> tuple[int, float]:
+def _pytest_main(options: Sequence[str], settings: Mapping[str, str]) -> tuple[int, float]:
     # pytest-modelopt and the other rival are installed, too: only the plugin that is named may load.
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    os.environ[workload.SLOWDOWN_VARIABLE] = str(slowdown)
-    if limit is not None:
-        os.environ[workload.LIMIT_VARIABLE] = str(limit)
+    os.environ.update(settings)
     try:
         status = int(pytest.main(list(options)))
     except Exception:  # pytest-benchmark raises its regression through pytest: `python -m pytest` ends with status 1

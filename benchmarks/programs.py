@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from tabulate import tabulate
 
 from benchmarks import common
@@ -41,14 +42,18 @@ from pytest_modelopt.statistics.timing import (
     Samples,
     alpha_fail,
     decide_at_least,
+    latency,
     speedup,
 )
 
 SEED = 20260101
-TIME_LIMIT_S = 10.0
+TIME_LIMIT_S = 20.0
+"""Of timing, per comparison: the gate's own default."""
 FACTORS = (0.80, 0.90, 0.95, 1.05, 1.10, 1.25)
 """Limits, as shares of the true speedup."""
-TURNS = "in turns"
+TURNS = ", in turns"
+SWEPT_MIB = (1, 8, 64)
+"""What is read beside each launch: how much of the caches and of the memory's bandwidth the machine has just now."""
 LIMITS_OF_A_RUN = (1, 10)
 """Timed limits among which the risk of a false failure is shared."""
 
@@ -127,6 +132,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--condition", choices=common.CONDITIONS, default="idle", help="what runs beside it")
     parser.add_argument("--turns", action="store_true", help="the launches of all situations of a round take turns")
+    parser.add_argument("--rivals", action="store_true", help="also pytest-benchmark and pytest-torch")
+    parser.add_argument("--seconds", type=float, default=TIME_LIMIT_S, help="of timing for each comparison")
     parser.add_argument("--minutes", type=float, default=100.0, help="no round begins after so many")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--situations", nargs="+", choices=list(SITUATIONS), default=list(SITUATIONS), metavar="NAME")
@@ -141,12 +148,13 @@ def _options() -> argparse.Namespace:
 def measure(store: Store, options: argparse.Namespace) -> None:
     """Rounds that the store does not hold yet, in one condition."""
     done = Counter((row["condition"], row["situation"]) for row in store.of_kind("sample"))
-    condition = TURNS if options.turns else options.condition
+    condition = f"{options.condition}{TURNS if options.turns else ''}, {options.seconds:g} s"
     for name in options.situations:
         for program in SITUATIONS[name]:
             kept(program)  # made before the clock runs: converting a model takes up to a minute
-    store.begin({"benchmark": "programs", "seed": SEED, "time_limit_s": TIME_LIMIT_S})
+    store.begin({"benchmark": "programs", "seed": SEED})
     start = time.monotonic()
+    torch.set_num_threads(1)
     with common.machine(options.condition):
         for number in range(options.rounds):
             if time.monotonic() - start > 60 * options.minutes:
@@ -154,21 +162,23 @@ def measure(store: Store, options: argparse.Namespace) -> None:
             names = [name for name in options.situations if done[condition, name] <= number]
             names = common.generator(SEED, condition, number).sample(names, len(names))
             for together in [names] if options.turns else [[name] for name in names]:
-                for row in _samples(together, condition, number) if together else ():
+                for row in _samples(together, condition, number, options) if together else ():
                     store.append(row)
                     text = f"{_whole(row).figure:.3f}x, state {_whole(row).from_state:.1%}, plain {row['plain']:.3f}x"
                     print(f"{condition}, round {number + 1}: {row['situation']}: {text}", file=sys.stderr, flush=True)
 
 
-def _samples(names: Sequence[str], condition: str, number: int) -> list[Row]:
+def _samples(names: Sequence[str], condition: str, number: int, options: argparse.Namespace) -> list[Row]:
     """A comparison of each; of several, the launches take turns, as those of one model do in the gate."""
-    plan = TimingPlan(TIME_LIMIT_S, 600.0, SEED + number, threads=1)
+    plan = TimingPlan(options.seconds, 600.0, SEED + number, threads=1)
     runs = {name: PairedTiming(plan, lambda samples, call: True, Listener()) for name in names}
+    sweeps: dict[str, list[list[int]]] = {name: [] for name in names}
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="modelopt-") as folder:
         for launch in range(1, LAUNCHES + 1):
             for name, run in runs.items():
                 alive: list[Worker] = []
+                sweeps[name].append([sweep_ns(mib) for mib in SWEPT_MIB])
                 try:
                     alive.extend(side.start(Path(folder)) for side in SITUATIONS[name])
                     run.take_launch(launch, *alive)
@@ -176,17 +186,29 @@ def _samples(names: Sequence[str], condition: str, number: int) -> list[Row]:
                     for worker in alive:
                         worker.close()
     wall_s = (time.monotonic() - start) / len(names)
-    return [_row(name, condition, number, run.timings()["whole"], wall_s) for name, run in runs.items()]
+    return [
+        _row(name, condition, number, run.timings()["whole"], options) | {"wall_s": wall_s, "sweeps_ns": sweeps[name]}
+        for name, run in runs.items()
+    ]
 
 
-def _row(name: str, condition: str, number: int, timing: Timing, wall_s: float) -> Row:
+def sweep_ns(mib: int) -> int:
+    """Nanoseconds of one reading of so many MiB, from the fastest fifth of at least five readings."""
+    values, times = torch.ones(mib * 2**18), []
+    for _ in range(max(5, 160 // mib)):
+        start = time.perf_counter_ns()
+        values.sum()
+        times.append(time.perf_counter_ns() - start)
+    return round(latency(times))
+
+
+def _row(name: str, condition: str, number: int, timing: Timing, options: argparse.Namespace) -> Row:
     return {
         "kind": "sample",
         "condition": condition,
         "situation": name,
         "round": number,
         "at": time.time(),
-        "wall_s": wall_s,
         "load_average": common.load_average(),
         "pairs": _columns(timing),
         "seconds": timing.seconds,
@@ -195,7 +217,15 @@ def _row(name: str, condition: str, number: int, timing: Timing, wall_s: float) 
         "delayed": timing.delayed,
         "other_cores": timing.conditions.other_cores,
         "plain": plain_ratio(*SITUATIONS[name]),
+        "rivals": _rivals(name) if options.rivals else {},
     }
+
+
+def _rivals(name: str) -> dict[str, float]:
+    from benchmarks import methods
+
+    with tempfile.TemporaryDirectory(prefix="rivals-") as folder:
+        return methods.ratios_of_rivals([kept(program) for program in SITUATIONS[name]], Path(folder))
 
 
 def _columns(timing: Timing) -> dict[str, list[int]]:
@@ -236,7 +266,7 @@ def earlier_runs(rows: Sequence[Row]) -> list[EarlierRuns | None]:
     for index in sorted(range(len(rows)), key=lambda index: float(rows[index]["at"])):
         row = rows[index]
         before = runs.setdefault(row["situation"], [])
-        found[index] = difference(before)
+        found[index] = difference(before, row["canary_at_best"])
         run = Run.of("", "whole", Samples.of(_pairs(row), row["canary_at_best"]))
         before += [run] if run is not None else []
     return [found[index] for index in range(len(rows))]
@@ -246,7 +276,7 @@ def truths(store: Store) -> dict[str, float]:
     """The speedup of each situation: the median of its idle comparisons."""
     found: dict[str, list[float]] = {}
     for row in store.of_kind("sample"):
-        if row["condition"] == "idle":
+        if row["condition"].startswith("idle"):
             found.setdefault(row["situation"], []).append(_whole(row).figure)
     return {name: statistics.median(figures) for name, figures in found.items()}
 
@@ -258,13 +288,11 @@ def show(store: Store) -> None:
     """The tables of everything that the store holds."""
     common.print_origins(store.of_kind("run"))
     known = truths(store)
-    for condition in (*common.CONDITIONS, TURNS):
+    for condition in sorted({row["condition"] for row in store.of_kind("sample")}, key=_idle_first):
         rows = [row for row in store.of_kind("sample") if row["condition"] == condition and row["situation"] in known]
-        if not rows:
-            continue
         loads = [row["load_average"] for row in rows]
         hours = (max(row["at"] for row in rows) - min(row["at"] for row in rows)) / 3600
-        print(f"\n## {condition}: {len(rows)} comparisons of {TIME_LIMIT_S:g} s within {hours:.1f} h, ", end="")
+        print(f"\n## {condition}: {len(rows)} comparisons within {hours:.1f} h, ", end="")
         print(f"load average {min(loads):.1f} to {max(loads):.1f}\n")
         learned, none = earlier_runs(rows), [None] * len(rows)
         print(tabulate(_spreads(rows, learned, known), headers="keys", disable_numparse=True))
@@ -274,6 +302,10 @@ def show(store: Store) -> None:
                     f"\n{condition}, {timed_limits} timed limit{'s' if timed_limits > 1 else ''} in the run, {text}\n"
                 )
                 print(tabulate(_verdicts(rows, earlier, known, timed_limits), headers="keys", disable_numparse=True))
+
+
+def _idle_first(condition: str) -> tuple[bool, str]:
+    return not condition.startswith("idle"), condition
 
 
 def _spreads(rows: Sequence[Row], learned: Sequence[EarlierRuns | None], known: dict[str, float]) -> list[Row]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_modelopt.cli.explore_request import limits_of, model_of, space_of, training_of, tunes, with_knobs
 from pytest_modelopt.cli.shared.arguments import count, reference, seconds
 from pytest_modelopt.cli.shared.exit_codes import INTERRUPTED, PASSED, RED
-from pytest_modelopt.cli.shared.model_options import REFERENCE, add_model_options, loaded, model_keys, name_of
+from pytest_modelopt.cli.shared.model_options import REFERENCE, add_model_options
 from pytest_modelopt.cli.shared.printing import tell
 from pytest_modelopt.limits.catalogue import BUDGET_LIMITS
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pytest_modelopt.exploring.cache import Cache
     from pytest_modelopt.exploring.choice import Trial
     from pytest_modelopt.exploring.funnel import Part, Search, Tuner
-    from pytest_modelopt.exploring.space import Space
     from pytest_modelopt.results.measurement import LayerCoverage, Measurement
     from pytest_modelopt.results.verdicts import Limit
 
@@ -84,6 +84,11 @@ def add_parser(commands: Commands) -> None:
         "--time-limit", type=seconds, metavar="TIME", help="the longest that timing a finalist may take (20 s)"
     )
     parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="measure recipes side by side on the machines of a Ray cluster, all but their times",
+    )
+    parser.add_argument(
         "--budgets", type=Path, metavar="FILE", help="the budgets file (default: the one that pytest would take)"
     )
     parser.add_argument(
@@ -106,8 +111,8 @@ def run(options: argparse.Namespace) -> int:
 
     start = time.monotonic()
     path: Path = options.budgets or options.default_budgets
-    budgets, model = _model(options, path)
-    limits = _limits(options, model)
+    budgets, model = model_of(options, path)
+    limits = limits_of(options, model)
     cache = Cache(folder_of(options.root, model.name), model.name)
     try:
         cache.open()
@@ -119,126 +124,6 @@ def run(options: argparse.Namespace) -> int:
         return _explore(options, budgets, model, limits, cache, start)
     finally:
         cache.close()
-
-
-# --- what is asked ---------------------------------------------------------------------------------------------------
-
-
-def _model(options: argparse.Namespace, path: Path) -> tuple[BudgetsFile, ModelEntry]:
-    """The model, and the file in which it stands, or would stand."""
-    from pytest_modelopt.config.loader import load_budgets
-    from pytest_modelopt.editing.first_budgets import Head, Outcome, render
-    from pytest_modelopt.limits.spelling import did_you_mean
-
-    if ":" in options.model:
-        factory = reference(options.model)
-        if options.data is None and options.example_inputs is None:
-            raise ValueError(
-                f"there is nothing to call {factory} on: give --data PACKAGE.MODULE:FUNCTION, and --metric agreement "
-                "where there are no labels; or --example-inputs alone, where its answers do not matter"
-            )
-        head = Head((), options.name or name_of(factory), model_keys(options, factory))
-        stated = (Outcome("int8-dynamic", None),)  # a model of a budgets file has a recipe
-        budgets = loaded(render(head, stated, 0), path, options.root)
-        return budgets, budgets.models[0]
-    given = [key for key, value in model_keys(options, "") if key != "metric" or value != "accuracy"]
-    if given:
-        raise ValueError(
-            f"--{given[0].replace('_', '-')} belongs to PACKAGE.MODULE:FUNCTION; of {options.model} {path} says it"
-        )
-    budgets = load_budgets(path.resolve(), relative_to=Path.cwd(), root=options.root)
-    models = {model.name: model for model in budgets.models}
-    if options.model not in models:
-        raise ValueError(
-            f"{path} has no model {options.model!r}{did_you_mean(options.model, list(models))}; a model that no file "
-            "has is given as PACKAGE.MODULE:FUNCTION"
-        )
-    return budgets, models[options.model]
-
-
-def _limits(options: argparse.Namespace, model: ModelEntry) -> tuple[Limit, ...]:
-    """Those of options before those of `budget:`.
-
-    Raises:
-        ValueError: for a value that is none, and for a limit that can never be measured on this model.
-    """
-    from pytest_modelopt.limits.catalogue import LIMITS, merge
-
-    stated = tuple(_stated(options, model))
-    limits = merge([stated, model.budget])
-    metric, slices = model.metric, None if model.slices is None else str(model.slices)
-    for limit in limits:
-        kind = LIMITS[limit.name]
-        why = kind.never_measured(metric, slices, model.inference)
-        if kind.is_about_answers and model.data is None:
-            why = "there is no data to answer on: give --data"
-        if why:
-            raise ValueError(f"{limit.name} {limit.text}: {why}")
-    return limits
-
-
-def _stated(options: argparse.Namespace, model: ModelEntry) -> Iterator[Limit]:
-    import yaml
-
-    from pytest_modelopt.limits.catalogue import parse_value
-    from pytest_modelopt.limits.units import UnitError
-    from pytest_modelopt.results.metric import in_unit_interval
-    from pytest_modelopt.results.verdicts import Limit
-
-    metric = model.metric.name if isinstance(model.metric.name, str) else None
-    for name in BUDGET_LIMITS:
-        text = getattr(options, name)
-        if text is None:
-            continue
-        option = f"--{name.replace('_', '-')}"
-        try:
-            raw = yaml.safe_load(text)
-            value = parse_value(name, raw, unit_interval=in_unit_interval(metric) if metric else None)
-        except (UnitError, yaml.YAMLError) as error:
-            raise ValueError(f"{option} {text}: {error}") from None
-        yield Limit(name, value, text, "error", "command line", 1)
-
-
-def _space(options: argparse.Namespace, model: ModelEntry) -> Space:
-    from pytest_modelopt.exploring.space import explored, runnable
-
-    device = model.workloads[0].device.partition(":")[0]
-    return runnable(options.recipe or explored(), device, has_calibration=model.calibration is not None)
-
-
-def _tunes(options: argparse.Namespace) -> bool:
-    return not options.recipe if options.tune is None else bool(options.tune)
-
-
-def _training(options: argparse.Namespace, budgets: BudgetsFile, model: ModelEntry) -> str:
-    """The function that trains, `package.module:function`: as the option says it, or as the model's recipes do where
-    they name one and what is tried is left to explore.
-
-    Raises:
-        ValueError: there is nothing to train on.
-    """
-    named = {
-        case.expression.training
-        for case in budgets.cases
-        if case.model.name == model.name and case.expression is not None and case.expression.training
-    }
-    if options.finetune is not None:
-        if model.calibration is None:
-            raise ValueError(f"--finetune {options.finetune}: there is nothing to train on: give --calibration")
-        return str(options.finetune)
-    return named.pop() if len(named) == 1 and model.calibration is not None and not options.recipe else ""
-
-
-def _with_knobs(options: argparse.Namespace, space: Space) -> Space:
-    """The space, with the reason where further settings of its recipes cannot be tried."""
-    from pytest_modelopt.exploring import tuning
-
-    if not _tunes(options) or tuning.is_installed():
-        return space
-    return replace(space, impossible=(*space.impossible, ("further settings of recipes", tuning.MISSING)))
-
-
-# --- the search ------------------------------------------------------------------------------------------------------
 
 
 def _explore(
@@ -254,16 +139,15 @@ def _explore(
     from pytest_modelopt.cli.explore_sensitivity import tell_sensitivity
     from pytest_modelopt.cli.shared.progress_line import show
     from pytest_modelopt.exploring import answer_text
-    from pytest_modelopt.plugin.options import Options
 
-    settings = Options(True, budgets.path, False, None, False, options.time_limit, None, bisect_s=0.0)
-    watch = Watch(start + options.time)
-    gauge = GateGauge(budgets, model, limits, options.aim, watch, settings, options.seed)
+    gauge = GateGauge.asked(options, budgets, model, limits, Watch(start + options.time))
     try:
         if options.html is not None and not options.sensitivity:
             raise ValueError(
                 "--html belongs to --sensitivity; `report RECORD --html FILE` makes a page of the finalists"
             )
+        if options.ray is not None and options.sensitivity:
+            raise ValueError("--ray tries recipes side by side, and --sensitivity tries none: take one of them away")
         if options.sensitivity:
             original, _ = _looked(options, gauge)
             _use(cache, gauge, original)
@@ -289,20 +173,21 @@ def _explore(
 
 
 def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start: float) -> Answer:
+    from pytest_modelopt.cli.explore_fleet import fleet_of
     from pytest_modelopt.exploring import makeup_text, tuning
     from pytest_modelopt.exploring.answer_text import Answer
     from pytest_modelopt.exploring.confirming import confirm, finalists
-    from pytest_modelopt.exploring.funnel import Search
+    from pytest_modelopt.exploring.funnel import Search, needs_times
     from pytest_modelopt.exploring.mixing import Mixing
     from pytest_modelopt.exploring.space import worth_trying
     from pytest_modelopt.exploring.training import Training
 
-    training = _training(options, gauge.budgets, gauge.model)
+    training = training_of(options, gauge.budgets, gauge.model)
     original, layers = _looked(options, gauge)
     took = time.monotonic() - start
     seen = original.observations
     derived = (seen.derived_layers if seen else None) or {}
-    space = _with_knobs(options, worth_trying(_space(options, gauge.model), layers, derived))
+    space = with_knobs(options, worth_trying(space_of(options, gauge.model), layers, derived))
     for line in makeup_text.lines(gauge.model.name, original, layers, space, derived):
         tell(line)
     if len(gauge.model.workloads) > 1:
@@ -310,22 +195,33 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
             f"explored at its first workload, {gauge.model.workloads[0].name}; what is chosen may not be best at others"
         )
     _use(cache, gauge, original)
-    tunes = _tunes(options) and tuning.is_installed()
-    ends = _ends(options.time, gauge.time_limit_s, took, tunes=tunes, trains=bool(training))
+    is_tuned = tunes(options) and tuning.is_installed()
+    ends = _ends(
+        options.time,
+        gauge.time_limit_s if needs_times(options.aim, gauge.limits) else 0.0,
+        took,
+        tunes=is_tuned,
+        trains=bool(training),
+    )
+    fleet = fleet_of(options, gauge, cache, space.recipes)
 
     def begin(stage: Part) -> None:
         gauge.watch.until = start + ends[stage]
+        if stage != "measuring":
+            fleet.close()
 
     linear = sum(each.weight_bytes for each in layers if "Linear" in (each.type, derived.get(each.type)))
 
     def tuner(trials: Sequence[Trial]) -> Tuner | None:
-        return tuning.tuner_of(trials, linear, options.seed) if tunes else None
+        return tuning.tuner_of(trials, linear, options.seed) if is_tuned else None
 
     mixing = Mixing(gauge, cache)
     search = Search(space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin, tuner, mix=mixing)
+    search.elsewhere = fleet.measured
     if training:
         search.train = Training(training)
-    search.run()
+    with contextlib.closing(fleet):
+        search.run()
     gauge.sensitivity = mixing.known(search)
     _require_one_candidate(search, options.time, took)
     gauge.watch.until = start + options.time
@@ -340,11 +236,8 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
 
 def _use(cache: Cache, gauge: GateGauge, original: Measurement) -> None:
     """Take what was measured of this model before, and say what of others is there."""
-    from pytest_modelopt import __version__
-
-    environment, seen = gauge.session.environment, original.observations
-    assert environment is not None
-    cache.use(seen.digest if seen else None, original.data_fingerprint, gauge.work, __version__, environment)
+    assert gauge.session.environment is not None
+    cache.use(gauge.key(original), gauge.session.environment)
     if cache.of_others:
         tell(
             f"{cache.of_others} earlier measurements are of another model, other data, another call or --seed, other "
@@ -383,16 +276,18 @@ def _require_one_candidate(search: Search, whole_s: float, original_s: float) ->
 
 
 def _ends(whole_s: float, time_limit_s: float, original_s: float, *, tunes: bool, trains: bool) -> dict[Part, float]:
-    """When each part ends, in seconds from the start: time is left for settings, for training, and to measure the
-    finalists anew."""
+    """When each part ends, in seconds from the start: time is left for settings, for training, for times (with a limit
+    of 0 none are taken), and to measure the finalists anew."""
+    from pytest_modelopt.cli.explore_gauge import LEAST_S
     from pytest_modelopt.exploring.funnel import FINALISTS
 
-    anew_s = min(0.4 * whole_s, original_s + FINALISTS * (original_s / 2 + time_limit_s / 4))
+    anew_s = min(0.4 * whole_s, original_s + FINALISTS * (original_s / 2 + max(LEAST_S, time_limit_s / 4)))
     search_s = whole_s - anew_s
-    measuring, tuning = (0.6, 0.85) if tunes else (0.85, 0.85)
+    untimed = 0.85 if time_limit_s else 1.0
+    measuring, tuning = (0.7 * untimed, untimed) if tunes else (untimed, untimed)
     if trains:
         measuring, tuning = 0.6 * measuring, 0.6 * tuning
-    shares: dict[Part, float] = {"measuring": measuring, "tuning": tuning, "training": 0.85, "timing": 1.0}
+    shares: dict[Part, float] = {"measuring": measuring, "tuning": tuning, "training": untimed, "timing": 1.0}
     return {part: share * search_s for part, share in shares.items()}
 
 

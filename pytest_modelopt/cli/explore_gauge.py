@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pytest_modelopt import __version__
 from pytest_modelopt.cli.shared.progress_line import Shown
 from pytest_modelopt.config.loader import BudgetsFile, ModelEntry
+from pytest_modelopt.exploring.cache import key_of
 from pytest_modelopt.exploring.choice import Aim, Trial
 from pytest_modelopt.exploring.funnel import TimeIsUp
 from pytest_modelopt.exploring.sensitivity import Sensitivity
@@ -41,7 +44,7 @@ _CHOOSING_S = 4.0
 """Of timing each candidate, while they are chosen from."""
 _PASS_S = 2.0
 """Of a pass over the examples in a trial of layers: of more data, some batches are left out."""
-_LEAST_S = 2.0
+LEAST_S = 2.0
 """Of timing a finalist, whatever time is left."""
 
 
@@ -87,6 +90,14 @@ class GateGauge:
 
     def __post_init__(self) -> None:
         self.session = Session(self.options, self.budgets, Path.cwd(), self.watch, timed_limits=self._timed)
+
+    @classmethod
+    def asked(
+        cls, options: argparse.Namespace, budgets: BudgetsFile, model: ModelEntry, limits: Sequence[Limit], watch: Watch
+    ) -> GateGauge:
+        """As the command's options have it."""
+        settings = Options(True, budgets.path, False, None, False, options.time_limit, None, bisect_s=0.0)
+        return cls(budgets, model, limits, options.aim, watch, settings, options.seed)
 
     # --- the original ------------------------------------------------------------------------------------------------
 
@@ -147,7 +158,7 @@ class GateGauge:
             session.runner.forget_original()
             session.collected = tuple(self._name(each.recipe) for each in finalists)
             session.finalists, session.timed_limits = len(finalists), self._timed * len(finalists)
-        seconds = max(_LEAST_S, (self.watch.until - time.monotonic()) / left / 2)
+        seconds = max(LEAST_S, (self.watch.until - time.monotonic()) / left / 2)
         self.watch.tell(f"measuring {trial.recipe} anew, {len(finalists) - left + 1} of {len(finalists)} finalists")
         case = self._run(trial.recipe, self._other_part, min(seconds, self.time_limit_s))
         session.planned = (*session.planned, case.id)
@@ -182,11 +193,17 @@ class GateGauge:
 
     # --- variants ----------------------------------------------------------------------------------------------------
 
+    def key(self, original: Measurement) -> dict[str, str]:
+        """All that decides what is measured but the recipe: the model's bytes, the data, the way of working, versions
+        and the machine."""
+        environment, seen, variant = self.session.environment, original.observations, self._variant(None, self.part)
+        assert environment is not None
+        work = repr(replace(variant, environment=(), import_paths=(), working_directory="", time_limit_s=None))
+        return key_of(seen.digest if seen else None, original.data_fingerprint, work, __version__, environment)
+
     @property
-    def work(self) -> str:
-        """All that decides what is measured beside the model's bytes, the data, the recipe and the machine, as text."""
-        variant = self._variant(None, self.part)
-        return repr(replace(variant, environment=(), import_paths=(), working_directory="", time_limit_s=None))
+    def device(self) -> str:
+        return self.model.workloads[0].device
 
     def _run(
         self,

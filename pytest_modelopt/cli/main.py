@@ -53,6 +53,7 @@ _LINE_LENGTH = 300
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Its exit status: 0, 1 where the record is red, 2 for wrong input, 130 after Ctrl-C or SIGTERM."""
     options = parser().parse_args(arguments)
+    options.arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with sigterm_as_ctrl_c():
             if not options.in_project and getattr(options, "budgets", None) is None:

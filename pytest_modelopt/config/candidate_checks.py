@@ -12,6 +12,7 @@ from pytest_modelopt.config.candidate_schema import SUFFIXES, origin_mistakes
 from pytest_modelopt.config.document import Document
 from pytest_modelopt.config.problems import Problem
 from pytest_modelopt.config.schema import CASES, Location, ModelSpec
+from pytest_modelopt.config.sharing import mapping_or_empty
 from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.spelling import plain, shown
 from pytest_modelopt.optimizing.expression import RecipeError, parse, unfit_for_file
@@ -20,7 +21,7 @@ from pytest_modelopt.results.case import ORIGINAL
 
 def candidate_problems(document: Document) -> Iterator[Problem]:
     """Models without a case, names that mean something else, and files outside of the project."""
-    for model, entry in _mapping(document.data.get("models")).items():
+    for model, entry in mapping_or_empty(document.data.get("models")).items():
         if isinstance(entry, dict) and not {*CASES} & entry.keys() and entry.keys() <= ModelSpec.model_fields.keys():
             yield document.problem(
                 ("models", model),
@@ -28,13 +29,13 @@ def candidate_problems(document: Document) -> Iterator[Problem]:
                 "`int8-dynamic:`, or `candidates:`, or `original:`",
             )
         yield from _origin_problems(document, model, entry)
-        for name, candidate in _mapping(_mapping(entry).get("candidates")).items():
+        for name, candidate in mapping_or_empty(mapping_or_empty(entry).get("candidates")).items():
             here: Location = ("models", model, "candidates", name)
             why = wrong_name(name)
             if why:
                 yield document.problem(here, f"the candidate {shown(name)} of {plain(model)} {why}; rename it")
-            factory = _mapping(candidate).get("factory")
-            if factory is not None and factory == _mapping(entry).get("factory"):
+            factory = mapping_or_empty(candidate).get("factory")
+            if factory is not None and factory == mapping_or_empty(entry).get("factory"):
                 message = (
                     f"the candidate {shown(name)} has the factory of {plain(model)} itself: nothing would be compared"
                 )
@@ -55,7 +56,7 @@ def _origin_problems(document: Document, model: str, entry: object) -> Iterator[
             yield document.problem(("models", model, key), message)
     suffix = PurePosixPath(str(entry.get("file", ""))).suffix
     if suffix in SUFFIXES:
-        for recipe in _mapping(entry.get("recipes")):
+        for recipe in mapping_or_empty(entry.get("recipes")):
             with contextlib.suppress(RecipeError):  # told elsewhere
                 why = unfit_for_file(parse(recipe).steps, suffix)
                 if why:
@@ -63,7 +64,7 @@ def _origin_problems(document: Document, model: str, entry: object) -> Iterator[
 
 
 def _outside(document: Document, at: Location, name: str, stated: object) -> Iterator[Problem]:
-    file = _mapping(stated).get("file")
+    file = mapping_or_empty(stated).get("file")
     from_root = posixpath.normpath(posixpath.join(posixpath.dirname(document.from_root), str(file)))
     if from_root.startswith(".."):
         yield document.problem(
@@ -73,11 +74,11 @@ def _outside(document: Document, at: Location, name: str, stated: object) -> Ite
 
 def data_problems(document: Document) -> Iterator[Problem]:
     """Limits about answers, and calls, that a model without `data:` leaves without examples."""
-    for name, entry in _mapping(document.data.get("models")).items():
+    for name, entry in mapping_or_empty(document.data.get("models")).items():
         if not isinstance(entry, dict) or "data" in entry:
             continue
         at: Location = ("models", name)
-        at_workloads = [_mapping(each) for each in _mapping(entry.get("workloads")).values()]
+        at_workloads = [mapping_or_empty(each) for each in mapping_or_empty(entry.get("workloads")).values()]
         if "example_inputs" not in entry and not (at_workloads and all("example_inputs" in x for x in at_workloads)):
             yield document.problem(
                 at,
@@ -87,13 +88,14 @@ def data_problems(document: Document) -> Iterator[Problem]:
             continue
         parts: dict[Location, Any] = {(*at, key): entry.get(key) for key in ("original", "budget", "regression")}
         for key in ("recipes", "candidates", "workloads"):
-            parts |= {(*at, key, case): stated for case, stated in _mapping(entry.get(key)).items()}
+            parts |= {(*at, key, case): stated for case, stated in mapping_or_empty(entry.get(key)).items()}
         for where, stated in list(parts.items()):
             parts |= {
-                (*where, "workloads", name): own for name, own in _mapping(_mapping(stated).get("workloads")).items()
+                (*where, "workloads", name): own
+                for name, own in mapping_or_empty(mapping_or_empty(stated).get("workloads")).items()
             }
         for where, stated in parts.items():
-            for limit in _mapping(stated):
+            for limit in mapping_or_empty(stated):
                 if limit in LIMITS and LIMITS[limit].is_about_answers:
                     message = f"{limit} of {plain(name)} is about answers, and the model has no `data:`; add it"
                     yield document.problem((*where, limit), message)
@@ -108,7 +110,3 @@ def wrong_name(name: str) -> str:
     if name == ORIGINAL:
         return f"is called as the model itself, whose limits stand below `{ORIGINAL}:`"
     return "" if canonical_text(name) is None else "is called as a recipe"
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

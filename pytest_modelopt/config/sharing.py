@@ -84,11 +84,11 @@ class _Expansion:
         matched: set[str] = set()
         defaults = self._document.data.get("defaults")
         of_all = {key: defaults[key] for key in OF_DEFAULTS if key in defaults} if isinstance(defaults, dict) else {}
-        targets = _mapping(self._document.data.get("targets"))
+        targets = mapping_or_empty(self._document.data.get("targets"))
         of_targets = {
             name: {key: each[key] for key in LIMITS if key in each}
             for name, stated in targets.items()
-            if (each := _mapping(stated))
+            if (each := mapping_or_empty(stated))
         }
         for name, entry in models.items():
             patterns = [each for each in self._document.patterns if fnmatch.fnmatchcase(name, each)]
@@ -116,7 +116,7 @@ class _Expansion:
         for layer in layers:
             if not isinstance(layer.data, Mapping):  # told by the schema
                 continue
-            closer = {key: set(_mapping(entry.get(key))) for key in ("budget", "regression")}
+            closer = {key: set(mapping_or_empty(entry.get(key))) for key in ("budget", "regression")}
             for key, value in layer.data.items():
                 here, there = (*at, key), (*layer.at, key)
                 if key in _OF_ONE_MODEL:
@@ -124,7 +124,7 @@ class _Expansion:
                 if key == "recipes" and isinstance(value, dict):
                     self._recipes(here, there, entry, value, closer)
                 elif key in _LIMITS and isinstance(value, dict):
-                    stated = set(_mapping(entry.get(key)))
+                    stated = set(mapping_or_empty(entry.get(key)))
                     own = self._limits(here, there, entry, key, value, set(_PLACES))
                     self._points(here, there, own, value, stated)
                 elif key == "targets" and isinstance(value, dict):
@@ -145,13 +145,13 @@ class _Expansion:
             return
         for recipe, limits in stated.items():
             at, of = (*here, recipe), (*there, recipe)
-            stated_here = set(_mapping(recipes.get(recipe)))
+            stated_here = set(mapping_or_empty(recipes.get(recipe)))
             apart = {*closer["budget"], "regression", *_PLACES}
-            own = self._limits(at, of, recipes, recipe, _mapping(limits), apart)
-            self._points(at, of, own, _mapping(limits), closer["budget"] | stated_here)
+            own = self._limits(at, of, recipes, recipe, mapping_or_empty(limits), apart)
+            self._points(at, of, own, mapping_or_empty(limits), closer["budget"] | stated_here)
             if own is None and recipe not in recipes:  # a mistake, which is told where it stands
                 recipes[recipe] = limits
-            regression = _mapping(_mapping(limits).get("regression"))
+            regression = mapping_or_empty(mapping_or_empty(limits).get("regression"))
             if own is not None and regression:
                 places: tuple[Location, Location] = (*at, "regression"), (*of, "regression")
                 self._limits(*places, own, "regression", regression, closer["regression"])
@@ -230,5 +230,6 @@ def _without(point: Any, limits: set[str]) -> Any:
     return {key: value for key, value in point.items() if key not in limits} if isinstance(point, dict) else point
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def mapping_or_empty(value: object) -> dict[str, Any]:
+    """What stands in a file where a mapping should, if it is one."""
     return value if isinstance(value, dict) else {}

@@ -9,6 +9,7 @@ from typing import Any
 from pytest_modelopt.config.document import Document
 from pytest_modelopt.config.problems import Problem
 from pytest_modelopt.config.schema import Location
+from pytest_modelopt.config.sharing import mapping_or_empty
 from pytest_modelopt.config.workloads import CASES_AT
 from pytest_modelopt.limits.catalogue import is_looser, merge
 from pytest_modelopt.limits.spelling import did_you_mean, plain, shown
@@ -47,7 +48,7 @@ def strictest(limits: Iterable[Limit], higher_is_better: bool | None) -> tuple[L
 
 def target_problems(document: Document) -> Iterator[Problem]:
     """Names that cannot be shown, and targets that are named and not there."""
-    known = _mapping(document.data.get("targets"))
+    known = mapping_or_empty(document.data.get("targets"))
     for name in known:
         if why := wrong_name(name):
             yield document.problem(("targets", name), f"the target {shown(name)} {why}")
@@ -56,9 +57,9 @@ def target_problems(document: Document) -> Iterator[Problem]:
                 f"the target {shown(name)} contains `,`, which stands between names of --modelopt-targets; use `-`"
             )
             yield document.problem(("targets", name), message)
-    for model, entry in _mapping(document.data.get("models")).items():
-        for where, whose, stated in _stated(model, _mapping(entry)):
-            for name in _mapping(stated):
+    for model, entry in mapping_or_empty(document.data.get("models")).items():
+        for where, whose, stated in _stated(model, mapping_or_empty(entry)):
+            for name in mapping_or_empty(stated):
                 if name not in known:
                     missing = f"{whose} names the target {shown(name)}, which `targets:` of the file has not"
                     yield document.problem((*where, name), f"{missing}{did_you_mean(name, known)}")
@@ -69,11 +70,7 @@ def _stated(model: str, entry: Mapping[str, Any]) -> Iterator[tuple[Location, st
     at: Location = ("models", model)
     yield (*at, "targets"), plain(model), entry.get("targets")
     for key in CASES_AT:
-        rows = _mapping(entry.get(key))
+        rows = mapping_or_empty(entry.get(key))
         for name, own in [("", rows)] if key == "original" else rows.items():
             below: Location = (*at, key, name) if name else (*at, key)
-            yield (*below, "targets"), plain(f"{model}/{name or key}"), _mapping(own).get("targets")
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+            yield (*below, "targets"), plain(f"{model}/{name or key}"), mapping_or_empty(own).get("targets")

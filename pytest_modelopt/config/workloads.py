@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from pytest_modelopt.config.document import Document
 from pytest_modelopt.config.problems import Problem
 from pytest_modelopt.config.schema import CallSpec, DefaultsSpec, Location, ModelSpec
+from pytest_modelopt.config.sharing import mapping_or_empty
 from pytest_modelopt.limits.spelling import did_you_mean, plain, shown
 from pytest_modelopt.results.workload import Taken, Workload, without_workload, wrong_name
 
@@ -49,8 +49,8 @@ def _taken(own: CallSpec, model: ModelSpec) -> Taken:
 
 def workload_problems(document: Document) -> Iterator[Problem]:
     """Names that no test can have, and workloads that are named and not there."""
-    for model, entry in _mapping(document.data.get("models")).items():
-        known = _mapping(_mapping(entry).get("workloads"))
+    for model, entry in mapping_or_empty(document.data.get("models")).items():
+        known = mapping_or_empty(mapping_or_empty(entry).get("workloads"))
         for name in known:
             why = wrong_name(name)
             if why:
@@ -63,7 +63,7 @@ def workload_problems(document: Document) -> Iterator[Problem]:
                     f"{shown(where[-1])} of {plain(model)} names a workload; state what holds for it there only below "
                     "`workloads:` of the recipe, or below the workload itself",
                 )
-            for name in _mapping(_mapping(stated).get("workloads")):
+            for name in mapping_or_empty(mapping_or_empty(stated).get("workloads")):
                 if name not in known:
                     missing = f"{plain(model)} has no workload {shown(name)}{did_you_mean(name, known)}"
                     yield document.problem((*where, "workloads", name), missing)
@@ -72,11 +72,11 @@ def workload_problems(document: Document) -> Iterator[Problem]:
 def _rows(model: str, entry: object) -> Iterator[tuple[Location, object]]:
     """The mappings of a model that hold limits of single rows, and where they stand."""
     for key in CASES_AT:
-        stated = _mapping(entry).get(key)
+        stated = mapping_or_empty(entry).get(key)
         if key == "original":
             yield ("models", model, key), stated
         else:
-            yield from (((*("models", model, key), name), own) for name, own in _mapping(stated).items())
+            yield from (((*("models", model, key), name), own) for name, own in mapping_or_empty(stated).items())
 
 
 def same_twice(document: Document, model: str, workloads: tuple[Workload, ...]) -> Iterator[Problem]:
@@ -92,7 +92,3 @@ def same_twice(document: Document, model: str, workloads: tuple[Workload, ...]) 
                 f"the workload {shown(each.name)} of {plain(model)} is measured as {shown(other)} in line {line} is: "
                 "the same batch_size, threads, device and example_inputs; keep one of them, with the limits of both",
             )
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -87,12 +87,9 @@ class Cache:
             if file.is_symlink() or not file.is_dir():
                 file.unlink(missing_ok=True)
 
-    def use(self, model: str | None, data: str | None, work: str, tool: str, environment: Environment) -> None:
-        """Take what belongs to this model (the digest of its bytes), data, way of working, versions and machine."""
-        machine = json.dumps(record_json.environment_to_data(environment), sort_keys=True)
-        hashed = {"work": _digest(work), "machine": _digest(machine)}
-        self.key = {"tool": tool, "model": model or "", "data": data or "", **hashed}
-        self.environment = environment
+    def use(self, key: dict[str, str], environment: Environment) -> None:
+        """Take what belongs to the key (`key_of`) of what is explored now."""
+        self.key, self.environment = key, environment
 
     def get(self, recipe: Expression) -> Case | None:
         """The case as it was measured, without verdicts; None where there is none that can be used."""
@@ -108,10 +105,8 @@ class Cache:
         """Keep a case. One that cannot be kept is measured again the next time."""
         if not self._is_kept(recipe):
             return
-        plain = replace(case, limits=(), verdicts=(), findings=())  # judged anew, by the limits of then
-        record = Record(self.key["tool"], _NO_DAY, 0, False, 0, (case.id,), True, (plain,), self.environment)
         try:
-            text = record_json.dumps(record)
+            text = packed(case, self.key["tool"], self.environment)
             write_text(json.dumps({"format": _FORMAT, "key": self.key, "record": text}), self._file(recipe))
         except (OSError, record_json.RecordError):
             return
@@ -158,6 +153,30 @@ class Cache:
         yield from sorted(self.folder.glob("*.json"))
 
 
+def key_of(model: str | None, data: str | None, work: str, tool: str, environment: Environment) -> dict[str, str]:
+    """Of a model (by the digest of its bytes), data, way of working, versions and machine: all on which figures depend
+    but the recipe."""
+    machine = json.dumps(record_json.environment_to_data(environment), sort_keys=True)
+    hashed = {"work": _digest(work), "machine": _digest(machine)}
+    return {"tool": tool, "model": model or "", "data": data or "", **hashed}
+
+
+def packed(case: Case, tool: str, environment: Environment | None) -> str:
+    """A case as text, without its verdicts: it is judged anew, by the limits of then. Raises RecordError."""
+    plain = replace(case, limits=(), verdicts=(), findings=())
+    return record_json.dumps(Record(tool, _NO_DAY, 0, False, 0, (case.id,), True, (plain,), environment))
+
+
+def unpacked(text: str) -> Case | None:
+    """The case of such a text; None for one that nobody of us has written."""
+    try:
+        record = record_json.loads(text)
+        agrees = not disagreement(record)
+    except (ValueError, ArithmeticError, LookupError, RecursionError):  # figures of no run, too
+        return None
+    return record.cases[0] if agrees and len(record.cases) == 1 else None
+
+
 def _read(file: Path) -> tuple[dict[str, str], Case] | None:
     """The key and the case of a file; None for one that nobody of us has written, or of which half is missing."""
     try:
@@ -170,11 +189,10 @@ def _read(file: Path) -> tuple[dict[str, str], Case] | None:
         key = data.get("key")
         if not isinstance(key, dict) or set(key) != set(_KEYS) or not all(type(each) is str for each in key.values()):
             return None
-        record = record_json.loads(data["record"])
-        agrees = not disagreement(record)
-    except (OSError, ValueError, ArithmeticError, LookupError, RecursionError):  # figures of no run, too
+    except (OSError, ValueError, RecursionError):
         return None
-    return (key, record.cases[0]) if agrees and len(record.cases) == 1 else None
+    case = unpacked(data["record"])
+    return None if case is None else (key, case)
 
 
 def _digest(text: str) -> str:

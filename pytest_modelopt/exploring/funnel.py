@@ -91,6 +91,11 @@ class Forgetful:
         pass
 
 
+def needs_times(aim: Aim, limits: Sequence[Limit]) -> bool:
+    """Whether times matter: to the aim, to a limit, or to the front where there is no limit."""
+    return aim == "speedup" or not limits or any(LIMITS[each.name].is_timed for each in limits)
+
+
 @dataclass
 class Search:
     """One search for the best candidate. After `run`, `trials` has every recipe, and `end` says how it ended."""
@@ -110,6 +115,10 @@ class Search:
     """Called once all recipes were measured: it tries some with layers that stay (`mixing.py`)."""
     train: Callable[[Search], None] = lambda search: None
     """Called behind all that, before times: it tries some that the project's own function trains (`training.py`)."""
+    elsewhere: Callable[[Expression], Trial | None] = lambda recipe: None
+    """What another machine of this one's kind has measured of it, all but its times; None where none has."""
+    leaves_times: bool = False
+    """Whether times are taken elsewhere."""
     trials: list[Trial] = field(default_factory=list)
     end: End = "done"
 
@@ -151,8 +160,8 @@ class Search:
 
     @property
     def is_timed(self) -> bool:
-        """Whether times matter: to the aim, to a limit, or to the front where there is no limit."""
-        return self.aim == "speedup" or not self.limits or any(LIMITS[each.name].is_timed for each in self.limits)
+        """Whether candidates are timed here."""
+        return not self.leaves_times and needs_times(self.aim, self.limits)
 
     @property
     def front(self) -> list[Trial]:
@@ -165,7 +174,7 @@ class Search:
     def _measure_all(self) -> None:
         for number, trial in enumerate(self.trials):
             self.tell(f"{number + 1} of {len(self.trials)}: {trial.recipe}; {self._known()}")
-            self.trials[number] = self._measured(trial, even_if_broken=False)
+            self.trials[number] = self.measured(trial)
 
     def try_also(self, recipe: Expression) -> None:
         """Measure another recipe as all are, unless it was tried."""
@@ -174,7 +183,7 @@ class Search:
         trial = Trial(recipe, len(self.trials), why=NOT_REACHED)
         self.trials.append(trial)
         self.tell(f"{recipe}; {self._known()}")
-        self.trials[trial.order] = self._measured(trial, even_if_broken=False)
+        self.trials[trial.order] = self.measured(trial)
 
     def _tune(self) -> None:
         """Further settings, until a number of them in a row adds nothing, or there were many."""
@@ -190,7 +199,7 @@ class Search:
             if trial.case is None:
                 tuned += 1
                 self.tell(f"setting {tuned}: {recipe}; {self._known()}")
-                trial = self.trials[trial.order] = self._measured(trial, even_if_broken=False)
+                trial = self.trials[trial.order] = self.measured(trial)
                 idle = 0 if self._adds(trial) else idle
             tuner.tell(trial)
 
@@ -202,8 +211,9 @@ class Search:
         alike = (each for each in self.trials if each is not trial and each.is_whole and _names(each) == names)
         return not any(each.case is not None and covers(each.case, trial.case, EXACT) for each in alike)
 
-    def _measured(self, trial: Trial, *, even_if_broken: bool) -> Trial:
-        """All of it, or what shows that it cannot win; as it is remembered, where that is enough."""
+    def measured(self, trial: Trial, *, even_if_broken: bool = False) -> Trial:
+        """All of it, or what shows that it cannot win; as it is remembered or was measured elsewhere, where that is
+        enough."""
         why, drop_seen = "", None
 
         def goes_on(case: MeasuredCase, stage: Stage | Literal["look"]) -> bool:
@@ -222,6 +232,10 @@ class Search:
             case = self.gauge.judge(known)
             if _is_whole(case) or (broken(case) and not even_if_broken):
                 return replace(trial, case=case, why=_why_not_whole(case), is_cached=True)
+        found = None if even_if_broken else self.elsewhere(trial.recipe)
+        if found is not None and found.case is not None:
+            case = found.case if found.case.error is not None else self.gauge.judge(found.case)
+            return replace(found, order=trial.order, is_tuned=trial.is_tuned, case=case)
         case = self.gauge.measure(trial.recipe, goes_on)
         if case.error is None and not why:
             self.memory.put(trial.recipe, case)
@@ -277,7 +291,7 @@ class Search:
             early = [trial for trial in self.trials if trial.is_out_early][:FINALISTS]
             for trial in early:
                 self.tell(f"no candidate keeps all limits; the rest of {trial.recipe}")
-                self.trials[trial.order] = self._measured(trial, even_if_broken=True)
+                self.trials[trial.order] = self.measured(trial, even_if_broken=True)
         whole = [replace(trial, why="") for trial in stopped]
         for _ in range(FINALISTS):
             miss = nearest_miss(whole, 1)
@@ -285,7 +299,7 @@ class Search:
                 return
             whole.remove(miss.trial)
             self.tell(f"no candidate keeps all limits; the rest of {miss.trial.recipe}")
-            trial = self.trials[miss.trial.order] = self._measured(miss.trial, even_if_broken=True)
+            trial = self.trials[miss.trial.order] = self.measured(miss.trial, even_if_broken=True)
             if self.is_timed and trial.is_whole and trial.case is not None and open_limits(trial.case):
                 self._time(trial)
 

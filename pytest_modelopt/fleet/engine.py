@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Protocol
 
 from pytest_modelopt.fleet.job import Event, Job
+from pytest_modelopt.fleet.project import Project
 from pytest_modelopt.results.target import Fingerprint
 
 
@@ -50,3 +52,17 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """End all jobs, and leave the cluster. May be called twice."""
+
+
+def require_ray() -> None:
+    """Raises EngineError where Ray is not installed."""
+    if find_spec("ray") is None:
+        raise EngineError("Ray is not installed: pip install 'pytest-modelopt[fleet]'")
+
+
+def connect(address: str, project: Project) -> Engine:
+    """The Ray cluster at `address`, to which the project travels. Raises EngineError."""
+    require_ray()
+    from pytest_modelopt.fleet.on_ray import RayEngine
+
+    return RayEngine(address, project)

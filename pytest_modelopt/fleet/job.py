@@ -1,4 +1,4 @@
-"""A job: some tests of the project, run by a pytest of their own on the machine where an engine has placed them.
+"""A job: some work of the project, done by a Python process of its own on the machine where an engine has placed it.
 
 Its engine calls `run_job` there, and carries what that yields to the process that submitted it. Nothing here knows the
 engine, and a plain shared folder would do instead of one.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,42 +23,79 @@ from typing import Any
 from pytest_modelopt import system
 
 FOLDER = "PYTEST_MODELOPT_JOB"
-"""The environment variable by which pytest knows that it runs a job: the folder with what it is to run."""
+"""The environment variable by which a process knows that it runs a job: the folder with what it is to do."""
 ROOT = "\0root"
 """Stands for the project's folder, which is another one on each machine."""
-TESTS, EVENTS = "tests.json", "events.jsonl"
-PLUGIN = "pytest_modelopt.plugin.fleet_job"
+ITEMS, EVENTS = "items.json", "events.jsonl"
+AGAIN = 2
+"""How often a job that was lost with its machine runs again."""
 _POLL_S = 0.05
 _GRACE_S = 20.0
 _TAIL = 4000
-"""Characters of pytest's output that explain how it ended."""
+"""Characters of its output that explain how it ended."""
 _CARRIED = ("OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "PYTEST_", "PYTHONHASHSEED", "PYTHONPATH", "TORCH", "HF_")
 """Variables that a measurement depends on, by how their names begin: those of the submitting process hold. Ray sets the
 number of OpenMP's threads."""
 
 Event = dict[str, Any]
-"""What a job tells, in plain values: `{"hello": ...}`, `{"report": ...}` for each phase of a test, `{"end": ...}`."""
+"""What a job tells, in plain values: `{"hello": ...}`, `{"report": ...}` for each phase of a test or `{"trial": ...}`
+for each candidate, `{"end": ...}`."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Tests that run one after the other in one process, as those of one model, whose original is measured once."""
+    """What one process does, item by item: tests of one model, say, whose original is measured once."""
 
     name: str
-    tests: tuple[str, ...]
-    """Node ids."""
-    arguments: tuple[str, ...]
-    """Of pytest's command line, with `ROOT` for the project's folder."""
+    items: tuple[str, ...]
+    """Node ids of tests, or texts of recipes."""
+    command: tuple[str, ...]
+    """The module that runs and its arguments, with `ROOT` for the project's folder."""
     folder: str
-    """Where pytest was called, relative to the project's folder."""
+    """Where the command was called, relative to the project's folder."""
     environment: Mapping[str, str]
     on_gpu: bool = False
     machines: tuple[str, ...] = ()
     """Ids of the machines on which it may run; any of the fleet where none is named."""
 
-    def without(self, tests: Sequence[str]) -> Job:
-        """The job with the tests that are left."""
-        return replace(self, tests=tuple(test for test in self.tests if test not in tests))
+    def without(self, items: Sequence[str]) -> Job:
+        """The job with the items that are left."""
+        return replace(self, items=tuple(item for item in self.items if item not in items))
+
+
+class JobHere:
+    """The job of this process, as its environment names it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.items: list[str] = json.loads((folder / ITEMS).read_text(encoding="utf-8"))
+        self._events = folder / EVENTS
+        self._started_by = os.dup(0)  # pytest puts another standard input in its place
+
+    @classmethod
+    def take(cls) -> JobHere | None:
+        """None where this process runs no job. No process that it starts takes itself for the job's."""
+        folder = os.environ.pop(FOLDER, "")
+        return cls(Path(folder)) if folder else None
+
+    def tell(self, event: Event) -> None:
+        with self._events.open("a", encoding="utf-8") as events:
+            events.write(json.dumps(event, default=str) + "\n")
+
+    def end_with_whoever_started_us(self) -> None:
+        """That process holds the other end of standard input, which ends however it does. SIGTERM ends workers, too."""
+        threading.Thread(target=self._await_end, daemon=True).start()
+
+    def _await_end(self) -> None:
+        with contextlib.suppress(OSError):
+            while os.read(self._started_by, 1):
+                pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def with_root(text: str, root: Path) -> str:
+    """An argument of a command line, with `ROOT` for the project's folder where it begins with that."""
+    option, equals, value = text.rpartition("=") if text.startswith("-") else ("", "", text)
+    return f"{option}{equals}{ROOT}{value.removeprefix(str(root))}" if value.startswith(str(root)) else text
 
 
 def carried_environment(root: Path) -> dict[str, str]:
@@ -65,18 +104,17 @@ def carried_environment(root: Path) -> dict[str, str]:
 
 
 def run_job(job: Job, root: Path) -> Iterator[Event]:
-    """Run the job's pytest in the copy of the project at `root`, and yield its events as they come, the end last.
+    """Run the job's command in the copy of the project at `root`, and yield its events as they come, the end last.
 
-    Closing the iterator ends pytest and all that it started.
+    Closing the iterator ends the process and all that it started.
     """
     with tempfile.TemporaryDirectory(prefix="pytest-modelopt-job-") as name, contextlib.ExitStack() as ending:
         folder = Path(name)
-        (folder / TESTS).write_text(json.dumps(job.tests), encoding="utf-8")
+        (folder / ITEMS).write_text(json.dumps(job.items), encoding="utf-8")
         (folder / EVENTS).touch()
         log = ending.enter_context((folder / "output").open("w+b"))
-        arguments = [text.replace(ROOT, str(root)) for text in job.arguments]
         process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-p", PLUGIN, *arguments, f"--rootdir={root}"],
+            [sys.executable, "-m", *(text.replace(ROOT, str(root)) for text in job.command)],
             cwd=root / job.folder,
             env=_environment(job, root, folder),
             stdin=subprocess.PIPE,  # it ends where this process does, however that is ended
@@ -114,7 +152,7 @@ def _environment(job: Job, root: Path, folder: Path) -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Let pytest end its workers; what does not end by itself is killed."""
+    """Let the process end its workers; what does not end by itself is killed."""
     assert process.stdin is not None
     with contextlib.suppress(OSError):
         process.stdin.close()

@@ -60,6 +60,7 @@ class _Inside:
             register_recipes(config)
             self._options.default_budgets = _from_here(read_options(config).budgets)
             self._options.root = config.rootpath
+            self._options.fleet_exclude = config.getini("modelopt_fleet_exclude")
             self.status = self._command(self._options)
         finally:
             forget_added()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_modelopt.fleet.engine import Engine, EngineError, Machine, Told
-from pytest_modelopt.fleet.job import ROOT, Job, carried_environment
+from pytest_modelopt.fleet.engine import Engine, EngineError, Machine, Told, connect, require_ray
+from pytest_modelopt.fleet.job import AGAIN, ROOT, Job, carried_environment, with_root
 from pytest_modelopt.fleet.placement import places
 from pytest_modelopt.fleet.project import Project, ProjectError
 from pytest_modelopt.plugin.attached_cases import attach
@@ -25,8 +23,7 @@ from pytest_modelopt.results.figures import format_count
 from pytest_modelopt.results.record import Target
 from pytest_modelopt.results.target import Fingerprint, is_for
 
-AGAIN = 2
-"""How often a job that was lost with its machine runs again."""
+_PLUGIN = "pytest_modelopt.plugin.fleet_job"
 _ELSEWHERE = (
     "the project is another one there: compare what it finds outside of its folder, such as installed packages, "
     "environment variables and what `modelopt_fleet_exclude` leaves here"
@@ -46,10 +43,10 @@ class FleetRun:
         """By node id, those that have not been reported."""
         self._lost: dict[str, int] = {}
         self._jobs: list[Job] = []
-        if find_spec("ray") is None:
-            raise usage_error(
-                "--modelopt-ray: Ray is not installed: pip install 'pytest-modelopt[fleet]'", "usage-fleet"
-            )
+        try:
+            require_ray()
+        except EngineError as error:
+            raise usage_error(f"--modelopt-ray: {error}", "usage-fleet") from None
         for option, why in (
             ("numprocesses", "-n: pytest-xdist would place the tests, too"),
             ("--modelopt-against", "--modelopt-against: the base is checked out on this machine only"),
@@ -91,11 +88,8 @@ class FleetRun:
     # --- what travels ------------------------------------------------------------------------------------------------
 
     def _engine(self) -> Engine:
-        from pytest_modelopt.fleet.on_ray import RayEngine
-
         try:
-            project = self._project()
-            return RayEngine(self._address, project)
+            return connect(self._address, self._project())
         except (ProjectError, EngineError) as error:
             raise usage_error(f"--modelopt-ray {self._address}: {error}", "usage-fleet") from None
 
@@ -114,7 +108,8 @@ class FleetRun:
             self._tests[test_id(item)] = PlacedTest(item)
             of_model = (item.entry.model.name, item.entry.workload.device) if isinstance(item, CaseItem) else None
             groups.setdefault(of_model or (item.nodeid.partition("::")[0], ""), []).append(test_id(item))
-        arguments = tuple(_relative(text, root) for text in self._arguments())
+        arguments = (with_root(text, root) for text in self._arguments())
+        command = ("pytest", "-p", _PLUGIN, *arguments, f"--rootdir={ROOT}")
         folder = self._config.invocation_params.dir.relative_to(root).as_posix()
         environment = carried_environment(root)
         targets = self._targets()
@@ -123,7 +118,7 @@ class FleetRun:
         for (name, device), tests in groups.items():
             for place in places(machines, [target for target in targets if not device or is_for(target, device)]):
                 on = f" on {' and '.join(place.targets)}" if place.targets else ""
-                job = Job(name + on, tuple(tests), arguments, folder, environment, device.startswith("cuda"))
+                job = Job(name + on, tuple(tests), command, folder, environment, device.startswith("cuda"))
                 jobs.append(replace(job, machines=place.machines))
                 for test in tests:
                     self._tests[test].waiting.add(job.name)
@@ -214,11 +209,11 @@ class FleetRun:
         if (reporter := self._config.pluginmanager.getplugin("terminalreporter")) is not None:
             reporter.ensure_newline()
             reporter.write_line(f"modelopt: {note}", yellow=True)
-        done = [test for test in told.job.tests if test not in left]
+        done = [test for test in told.job.items if test not in left]
         engine.submit(told.job.without(done), avoid=told.machine)
 
     def _left(self, job: Job) -> list[str]:
-        return [test for test in job.tests if test in self._tests and job.name in self._tests[test].waiting]
+        return [test for test in job.items if test in self._tests and job.name in self._tests[test].waiting]
 
     def _fail(self, job: Job, test: str, why: str) -> None:
         """Report a test that no machine has run."""
@@ -240,9 +235,3 @@ class FleetRun:
 
 def _on(told: Told) -> str:
     return f" on {told.machine.name}" if told.machine is not None else ""
-
-
-def _relative(text: str, root: Path) -> str:
-    """An argument in which the project's folder may stand."""
-    option, equals, value = text.rpartition("=") if text.startswith("-") else ("", "", text)
-    return f"{option}{equals}{ROOT}{value.removeprefix(str(root))}" if value.startswith(str(root)) else text

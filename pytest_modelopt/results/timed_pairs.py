@@ -98,6 +98,11 @@ class EarlierRuns:
     """Sum of squared deviations of its logarithm from the mean of the programs."""
     latency: float
     """The same of the variant's latency."""
+    slowness: float = 0.0
+    """The same of how far the machine was from its best state, by the logarithm of the canary's time."""
+    speedup_with_slowness: float = 0.0
+    """Sum of the products of both deviations."""
+    latency_with_slowness: float = 0.0
 
 
 @dataclass(frozen=True)

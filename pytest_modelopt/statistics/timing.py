@@ -10,7 +10,7 @@ a *segment* of a second. With K segments whose own estimates spread by `s` (stan
 estimate of the whole comparison has the variance
 
     whole run  +  max(scale^2 / K, launches' variance / launches, pairs' variance / pairs)
-    +  (sensitivity * slowness)^2  +  starvation^2
+    +  (slope error * slowness)^2  +  starvation^2
 
 The first term is what stays the same for a whole comparison, so that nothing in it shows it. The guess is
 `scale^2 * WHOLE_RUN^2`: it grows with the spread, since a pair of programs that react differently to a moment does so
@@ -19,11 +19,12 @@ variance between them, under a prior of PRIOR_RUNS runs that spread by the guess
 never taken as less: runs within an hour may have met one state only. `scale^2` is the posterior mean of the
 segments' variance under a scaled inverse chi-squared prior (PRIOR_*), and the bound is Student's t with its degrees of
 freedom. `slowness` says how far the machine was from the best state that it is known to have: the logarithm of what a
-fixed piece of work (the canary) took beside what it takes at best, beyond CANARY_TOLERANCE. `sensitivity` says by how
-much a state of the machine may change the figure: SENSITIVITY_*, or less where the pairs show that they follow the
-canary less. `starvation` is for other processes that had the processor in the middle of the fast
-blocks: their time is not counted, but they leave cold caches behind. Each error probability is halved, which
-covers looking again whenever the number of segments has doubled (simulated in tests/statistics).
+fixed piece of work (the canary) took beside what it takes at best, beyond CANARY_TOLERANCE. The slope by which the
+figure follows it is known from earlier runs that met several states (`state_slope.py`): then the figure is that of the
+best state, and the runs' variance is what is left beside the slope. Without such runs the slope is 0, and its error
+what the pairs show, at most SENSITIVITY_*. `starvation` is for other processes that had the processor in the
+middle of the fast blocks: their time is not counted, but they leave cold caches behind. Each error probability is
+halved, which covers looking again whenever the number of segments has doubled (simulated in tests/statistics).
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, linear_regression, variance
+from statistics import NormalDist, fmean, variance
 from typing import Literal, Protocol
+
+from pytest_modelopt.statistics.state_slope import Deviations, likely, slope_of
 
 ALPHA_PASS = 0.04
 """Probability of passing a variant that lies on the bad side of the limit."""
@@ -51,15 +54,13 @@ PRIOR_RATIO, PRIOR_LATENCY = 0.05, 0.08
 """Standard deviation of a segment's logarithm, before anything is known of the comparison: paired, and of one side."""
 PRIOR_FREEDOM = 6
 """How many segments the prior counts for."""
-SENSITIVITY_RATIO, SENSITIVITY_LATENCY = 0.6, 1.2
-"""The most by which the logarithm of a figure follows that of the canary."""
+SENSITIVITY_RATIO, SENSITIVITY_LATENCY = 0.8, 1.2
+"""Standard deviation of the slope by which the logarithm of a figure follows that of the canary, among programs."""
 CANARY_TOLERANCE = 0.05
 """By which the canary may differ in one and the same state, as a logarithm."""
 STARVED = 0.2
 """Error of a figure whose blocks others had interrupted all of the time: a model read 0.77x at a load of 12 on two
 cores, and 0.90x on an idle machine."""
-_FEW_PAIRS = 20
-"""With fewer the pairs say nothing of how they follow the canary."""
 WHOLE_RUN = 0.5
 """What stays the same for a whole comparison, as a share of the spread of its segments: a guess."""
 PRIOR_RUNS = 2
@@ -102,6 +103,15 @@ class Earlier(Protocol):
     def speedup(self) -> float: ...
     @property
     def latency(self) -> float: ...
+    @property
+    def slowness(self) -> float: ...
+    @property
+    def speedup_with_slowness(self) -> float: ...
+    @property
+    def latency_with_slowness(self) -> float: ...
+
+
+_NOTHING = Deviations(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -160,17 +170,26 @@ class Samples:
         return STARVED * max(_delayed(values_s, delays) for values_s, delays in sides)
 
     @property
-    def latency_squares(self) -> float:
+    def of_speedup(self) -> Deviations:
+        """Of the speedup in earlier runs."""
+        runs = self.earlier
+        return Deviations(runs.speedup, runs.speedup_with_slowness, runs.slowness) if runs is not None else _NOTHING
+
+    @property
+    def of_latency(self) -> Deviations:
         """Of the variant's latency in earlier runs."""
-        return self.earlier.latency if self.earlier is not None else 0.0
+        runs = self.earlier
+        return Deviations(runs.latency, runs.latency_with_slowness, runs.slowness) if runs is not None else _NOTHING
+
+    @property
+    def canary_log(self) -> float:
+        """The logarithm of the canary's time in nanoseconds; 0 where there is none."""
+        return _fast_log(self.canaries_ns) if self.canaries_ns else 0.0
 
     @property
     def slowness(self) -> float:
         """How far the machine was from its best state, as the logarithm of the canary's time; 0 where nothing tells."""
-        best_ns = self.canary_at_best_ns
-        if not self.canaries_ns or best_ns is None or best_ns <= 0:  # a record may hold anything
-            return 0.0
-        return max(0.0, _fast_log(self.canaries_ns) - math.log(best_ns) - CANARY_TOLERANCE)
+        return slowness(self.canary_log, self.canary_at_best_ns)
 
     def __len__(self) -> int:
         return len(self.launches)
@@ -230,6 +249,13 @@ def alpha_fail(timed_limits: int) -> float:
     return ALPHA_FAIL / max(1, timed_limits)
 
 
+def slowness(canary_log: float, best_ns: float | None) -> float:
+    """How far a machine on which the canary took so long (the logarithm of nanoseconds) was from its best state."""
+    if canary_log <= 0 or best_ns is None or best_ns <= 0:  # a record may hold anything
+        return 0.0
+    return max(0.0, canary_log - math.log(best_ns) - CANARY_TOLERANCE)
+
+
 def latency(samples: Sequence[float]) -> float:
     """Seconds of one call on the machine left alone: the geometric mean of the fastest blocks."""
     return math.exp(_fast_log(samples))
@@ -241,8 +267,7 @@ def speedup(samples: Samples) -> Estimate:
     def figure(pairs: Sequence[int]) -> float:
         return _fast_log([samples.originals_s[i] for i in pairs]) - _fast_log([samples.variants_s[i] for i in pairs])
 
-    squares = samples.earlier.speedup if samples.earlier is not None else 0.0
-    return estimated(samples, figure, PRIOR_RATIO, SENSITIVITY_RATIO, squares=squares)
+    return estimated(samples, figure, PRIOR_RATIO, SENSITIVITY_RATIO, earlier=samples.of_speedup)
 
 
 def variant_latency(samples: Samples) -> Estimate:
@@ -251,7 +276,7 @@ def variant_latency(samples: Samples) -> Estimate:
     def figure(pairs: Sequence[int]) -> float:
         return _fast_log([samples.variants_s[i] for i in pairs])
 
-    return estimated(samples, figure, PRIOR_LATENCY, SENSITIVITY_LATENCY, squares=samples.latency_squares)
+    return estimated(samples, figure, PRIOR_LATENCY, SENSITIVITY_LATENCY, earlier=samples.of_latency)
 
 
 def decide_at_least(estimate: Estimate, limit: float, *, alpha_fail: float) -> Decision:
@@ -307,37 +332,22 @@ def _divided(launch: range, moments_s: Sequence[float]) -> Iterator[range]:
     yield from (range(start, end) for start, end in zip(starts, [*starts[1:], launch.stop], strict=True))
 
 
-def _sensitivity(samples: Samples, figure: _Figure, most: float) -> float:
-    """By how much the figure follows the canary: twice what a regression over the pairs shows, since the canary beside
-    a pair is a noisy sign of the machine's state, with its standard error; `most` where the pairs cannot tell."""
-    if len(samples.canaries_ns) != len(samples) or len(samples) < _FEW_PAIRS:
-        return most
-    canaries = [math.log(canary) for canary in samples.canaries_ns]
-    if variance(canaries) == 0:
-        return most
-    figures = [figure([i]) for i in range(len(samples))]
-    slope, intercept = linear_regression(canaries, figures)
-    rest = fmean((y - intercept - slope * x) ** 2 for x, y in zip(canaries, figures, strict=True))
-    error_squared = rest / (variance(canaries) * (len(samples) - 1))
-    return min(most, 2 * math.sqrt(slope**2 + error_squared))
-
-
 def estimated(
     samples: Samples,
     figure: Callable[[Sequence[int]], float],
     prior: float,
-    most_sensitive: float,
+    sensitivity: float,
     *,
-    squares: float = 0.0,
+    earlier: Deviations = _NOTHING,
     between_pairs: float | None = None,
     starvation: float | None = None,
 ) -> Estimate:
     """The estimate of the logarithm that `figure` gives of pairs by their indices.
 
-    `prior`: the standard deviation of a segment before anything is known; `most_sensitive`: the most by which it
-    follows the canary. `squares`: of this figure in earlier runs. `between_pairs`: the variance that comes of how many
-    pairs there are, and `starvation`: the error by others in the middle of the blocks, where they are not those of a
-    mean over the fastest blocks.
+    `prior`: the standard deviation of a segment before anything is known; `sensitivity`: that of the slope by which the
+    figure follows the canary. `earlier`: of this figure in earlier runs. `between_pairs`: the variance that comes of
+    how many pairs there are, and `starvation`: the error by others in the middle of the blocks, where they are not
+    those of a mean over the fastest blocks.
     """
     segments = [figure(segment) for segment in samples.segments()]
     launches = [figure(launch) for launch in samples.by_launch()]
@@ -349,14 +359,22 @@ def estimated(
         pairs = [figure([i]) for i in range(len(samples))]
         between_pairs = variance(pairs) / len(pairs) if len(pairs) > 1 else 0.0  # large where others starve the workers
     within = max(scale_squared / len(segments), between_launches, between_pairs)
-    from_slowness = samples.slowness and samples.slowness * _sensitivity(samples, figure, most_sensitive)
-    from_state = math.hypot(from_slowness, samples.starvation if starvation is None else starvation)
     guess = scale_squared * WHOLE_RUN**2
     freedom_of_runs = samples.earlier.freedom if samples.earlier is not None else 0
-    learned = (PRIOR_RUNS * guess + squares) / (PRIOR_RUNS + freedom_of_runs)
+
+    def between(squares: float) -> float:
+        return (PRIOR_RUNS * guess + squares) / (PRIOR_RUNS + freedom_of_runs)
+
+    may_follow = 0.0
+    if samples.slowness or earlier.of_slowness:
+        may_follow = likely(samples.canaries_ns, [figure([i]) for i in range(len(samples))], sensitivity)
+    slope = slope_of(earlier, may_follow, lambda squares: between(squares) + within)
+    from_slowness = samples.slowness * slope.error
+    from_state = math.hypot(from_slowness, samples.starvation if starvation is None else starvation)
+    learned = between(slope.squares)
     between_runs = max(guess, learned)
     return Estimate(
-        figure=math.exp(figure(range(len(samples)))),
+        figure=math.exp(figure(range(len(samples))) - slope.value * samples.slowness),
         scale=math.sqrt(scale_squared),
         error=math.sqrt(between_runs + within + from_state**2) if len(samples) >= MIN_PAIRS else math.inf,
         freedom=freedom,

@@ -206,3 +206,21 @@ def test_wrong_input_is_refused_before_anything_is_measured(
     (shop.path / "budgets.yaml").write_text(FILE, encoding="utf-8")
     assert main(["explore", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("time_limit_s", "tunes", "trains", "shares"),
+    [
+        (20.0, True, False, (0.595, 0.85, 0.85, 1.0)),
+        (20.0, False, False, (0.85, 0.85, 0.85, 1.0)),
+        (20.0, True, True, (0.357, 0.51, 0.85, 1.0)),
+        (0.0, True, False, (0.7, 1.0, 1.0, 1.0)),
+        (0.0, False, False, (1.0, 1.0, 1.0, 1.0)),
+    ],
+)
+def test_no_time_is_left_for_times_that_nobody_takes(
+    time_limit_s: float, *, tunes: bool, trains: bool, shares: tuple[float, ...]
+) -> None:
+    ends = explore._ends(600.0, time_limit_s, 4.0, tunes=tunes, trains=trains)
+    search_s = 600.0 - (4.0 + 3 * (2.0 + max(2.0, time_limit_s / 4)))
+    assert list(ends.values()) == pytest.approx([share * search_s for share in shares])

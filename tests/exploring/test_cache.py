@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import pytest
 
-from pytest_modelopt.exploring.cache import Cache, InUse, folder_of
+from pytest_modelopt.exploring.cache import Cache, InUse, folder_of, key_of
 from pytest_modelopt.optimizing.expression import Expression, parse
 from pytest_modelopt.optimizing.recipe import Applied, Recipe
 from pytest_modelopt.results.record import Environment
@@ -42,7 +42,7 @@ def cache(tmp_path: Path) -> Iterator[Cache]:
 def used(
     cache: Cache, model: str | None = "0a", data: str = "00ff", work: str = "w", environment: Environment = ENVIRONMENT
 ) -> Cache:
-    cache.use(model, data, work, "0.1.0", environment)
+    cache.use(key_of(model, data, work, "0.1.0", environment), environment)
     return cache
 
 

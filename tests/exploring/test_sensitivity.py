@@ -10,7 +10,7 @@ from pathlib import Path
 import html5lib
 import pytest
 
-from pytest_modelopt.exploring.cache import Cache
+from pytest_modelopt.exploring.cache import Cache, key_of
 from pytest_modelopt.exploring.funnel import Forgetful, Search, TimeIsUp
 from pytest_modelopt.exploring.mixing import Mixing, kept_layers, worth_mixing
 from pytest_modelopt.exploring.sensitivity import Sensitivity, cost_of, known_groups
@@ -62,7 +62,7 @@ class Trials:
 def cache(tmp_path: Path) -> Iterator[Cache]:
     made = Cache(tmp_path / "cache", "m")
     made.open()
-    made.use("digest", "data", "work", "0.1.0", ENVIRONMENT)
+    made.use(key_of("digest", "data", "work", "0.1.0", ENVIRONMENT), ENVIRONMENT)
     yield made
     made.close()
 

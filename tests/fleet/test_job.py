@@ -36,7 +36,8 @@ def root(tmp_path: Path) -> Path:
 def job(*tests: str, environment: dict[str, str] | None = None) -> Job:
     names = tuple(f"tests/test_it.py::{name}" for name in tests)
     carried = {**carried_environment(Path("/nowhere")), **(environment or {})}
-    return Job("it", names, ("-p", "no:cacheprovider", f"{ROOT}/tests"), ".", carried)
+    command = ("pytest", "-p", "pytest_modelopt.plugin.fleet_job", "-p", "no:cacheprovider", f"--rootdir={ROOT}")
+    return Job("it", names, (*command, f"{ROOT}/tests"), ".", carried)
 
 
 def reported(events: Iterator[Event]) -> tuple[list[Event], Event]:

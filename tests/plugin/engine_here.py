@@ -16,12 +16,12 @@ from pytest_modelopt.results.target import Fingerprint
 
 @dataclass
 class EngineHere:
-    """Jobs run one after the other, each by a pytest of its own."""
+    """Jobs run one after the other, each by a process of its own."""
 
     copy: Path
     project: Project
     loses: dict[tuple[str, int], int] = field(default_factory=dict)
-    """By the name of a job and its attempt, from 1: after how many reports of tests it is lost."""
+    """By the name of a job and its attempt, from 1: after how many reports, of tests or of trials, it is lost."""
     name: str = "this machine"
     architectures: tuple[str, ...] = ()
     """Of the machines that there are, each with that as its id. A job runs with it as `MACHINE` in its environment."""
@@ -62,7 +62,7 @@ class EngineHere:
         except StopIteration:
             self._end()
             return
-        self.reports += "report" in event
+        self.reports += bool(event.keys() & {"report", "trial"})
         yield Told(job, event, machine)
 
     def _end(self) -> None:

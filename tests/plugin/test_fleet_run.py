@@ -85,7 +85,7 @@ def test_the_record_is_that_of_a_run_in_one_process(
     result.assert_outcomes(passed=3, failed=1, skipped=1)
     [used] = engines
     [(job, _)] = used.submitted
-    assert job.tests == tuple(f"test_it.py::test_{name}" for name in ("first", "second", "third", "fourth"))
+    assert job.items == tuple(f"test_it.py::test_{name}" for name in ("first", "second", "third", "fourth"))
     assert list(map(exact, record.cases)) == list(map(exact, expected.cases))
     assert record.project, "by which a later run may go on from it"
     assert replace(record, cases=(), started="", project="") == replace(expected, cases=(), started="")
@@ -179,7 +179,7 @@ def test_a_run_that_the_first_failure_ended_is_gone_on_with(
     goes_on = ("--modelopt-resume", "report/record.json", "budgets.yaml")
     result, whole = run(fleet_project, "--modelopt-ray", "auto", *goes_on)
     result.assert_outcomes(failed=2)
-    assert [test for job, _ in engines[1].submitted for test in job.tests] == list(record.planned[1:])
+    assert [test for job, _ in engines[1].submitted for test in job.items] == list(record.planned[1:])
     assert whole.cases[0] == first, "the figures of the first run, its times among them"
     assert whole.project == record.project
     assert whole.environment == record.environment

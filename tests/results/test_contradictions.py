@@ -119,8 +119,19 @@ CONTRADICTIONS: dict[str, tuple[str, Any, str]] = {
     "earlier runs of which none can differ": ("timing.earlier", EARLIER | {"runs": 1}, "timing.earlier has 1 runs"),
     "more deviations than runs": ("timing.earlier", EARLIER | {"freedom": 4}, "4 of them independent"),
     "runs of which most stand alone": ("timing.earlier", EARLIER | {"freedom": 1}, "4 runs, 1 of them independent"),
-    "squares beyond any time": ("timing.earlier", EARLIER | {"speedup": 1e308}, "squares of 1e+308 and 0.5"),
-    "squares below nothing": ("timing.earlier", EARLIER | {"latency": -0.1}, "squares of 0.5 and -0.1"),
+    "squares beyond any time": ("timing.earlier", EARLIER | {"speedup": 1e308}, "squares of 1e+308, 0.5, 0"),
+    "squares below nothing": ("timing.earlier", EARLIER | {"latency": -0.1}, "squares of 0.5, -0.1, 0"),
+    "a machine slower than any": ("timing.earlier", EARLIER | {"slowness": 1e308}, "squares of 0.5, 0.5, 1e+308"),
+    "a figure that follows no slowness": (
+        "timing.earlier",
+        EARLIER | {"speedup_with_slowness": 0.1},
+        "timing.earlier.speedup_with_slowness is 0.1, where slowness is 0",
+    ),
+    "a figure that follows by more than it is": (
+        "timing.earlier",
+        EARLIER | {"slowness": 0.01, "latency_with_slowness": -1e308},
+        "timing.earlier.latency_with_slowness is -1e+308, where slowness is 0.01",
+    ),
     "faster than its block": ("timing.pairs.variant_ns.7", 2_500_000, "timing.pairs.variant_ns[7] is 2500000"),
     "a block of delays": ("timing.pairs.variant_delayed_ns.7", 10**9, "of which others had 1000000000"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from statistics import fmean
 
@@ -67,13 +68,15 @@ def _of_timing(case: MeasuredCase, name: str, timing: Timing) -> Iterator[str]:
 
 def _of_earlier_runs(name: str, earlier: EarlierRuns) -> Iterator[str]:
     """The same programs were timed at least twice, and no two times differ by more than any times do."""
-    runs, freedom, squares = earlier.runs, earlier.freedom, (earlier.speedup, earlier.latency)
-    is_counted = 1 <= freedom < runs <= 2 * freedom
-    if not (is_counted and 0 <= min(squares) <= max(squares) <= runs * FURTHEST**2):
-        yield (
-            f"{name}.earlier has {runs} runs, {freedom} of them independent, and squares of {squares[0]:.10g} and "
-            f"{squares[1]:.10g}"
-        )
+    runs, freedom, squares = earlier.runs, earlier.freedom, (earlier.speedup, earlier.latency, earlier.slowness)
+    is_counted, most = 1 <= freedom < runs <= 2 * freedom, runs * FURTHEST**2
+    if not (is_counted and 0 <= min(squares) <= max(squares) <= most):
+        told = ", ".join(f"{each:.10g}" for each in squares)
+        yield f"{name}.earlier has {runs} runs, {freedom} of them independent, and squares of {told}"
+    for figure in ("speedup", "latency"):
+        product = getattr(earlier, f"{figure}_with_slowness")
+        if abs(product) > math.sqrt(most * max(0.0, earlier.slowness)):  # Cauchy and Schwarz, by the largest squares
+            yield f"{name}.earlier.{figure}_with_slowness is {product:.10g}, where slowness is {earlier.slowness:.10g}"
 
 
 def _of_pair(path: str, index: int, pair: TimedPair) -> Iterator[str]:

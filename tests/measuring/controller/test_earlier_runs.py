@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from pytest_modelopt.measuring.controller.timing import earlier_runs
 from pytest_modelopt.measuring.controller.timing.earlier_runs import Comparison, known, note
 from pytest_modelopt.results.timed_pairs import EarlierRuns, Timing
+from pytest_modelopt.statistics.timing import CANARY_TOLERANCE
 from tests.reporting.records_by_hand import timing
 
 HERE = Comparison("place", "programs")
@@ -48,6 +50,23 @@ def test_what_differs_beyond_what_each_run_explains(folder: Path) -> None:
     assert known(None, "whole") is None
 
 
+def test_how_far_the_machine_was_from_its_best_state_in_each_run(folder: Path) -> None:
+    """Three runs: at the best state of 20,000 ns and twice beyond the tolerance; the second one of another speedup."""
+    for speedup, canary_ns in ((2.0, 20_000), (2.4, 30_000), (2.0, 25_000)):
+        [(call, made)] = read(speedup).items()
+        note(HERE, {call: replace(made, pairs=tuple(replace(pair, canary_ns=canary_ns) for pair in made.pairs))})
+    found = known(HERE, "whole", 20_000)
+    assert found is not None
+    slow = [0.0, math.log(1.5) - CANARY_TOLERANCE, math.log(1.25) - CANARY_TOLERANCE]
+    mean = sum(slow) / 3
+    assert found.slowness == pytest.approx(sum((each - mean) ** 2 for each in slow))
+    assert found.speedup_with_slowness == pytest.approx(math.log(1.2) * (slow[1] - mean))
+    assert found.latency_with_slowness == pytest.approx(0.0)
+    unknown = known(HERE, "whole", None)
+    assert unknown is not None
+    assert (unknown.slowness, unknown.speedup_with_slowness) == (0.0, 0.0)
+
+
 def test_runs_that_differ_by_no_more_than_each_explains_add_nothing(folder: Path) -> None:
     for speedup in (2.0, 2.001, 2.0):
         note(HERE, read(speedup))
@@ -80,10 +99,12 @@ def test_the_oldest_go_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "null",
         "{}",
         '[["programs", "whole", 1, 2]]',
-        json.dumps([["programs", "whole", 0.5, 0.1, "x", 0.1]] * 2),
-        json.dumps([["programs", "whole", 0.5, -0.1, 0.5, 0.1]] * 2),
-        json.dumps([["programs", "whole", 1e300, 0.1, 0.5, 0.1], ["programs", "whole", -1e300, 0.1, 0.5, 0.1]]),
-        '[["programs", "whole", NaN, 0.1, 0.5, 0.1], ["programs", "whole", Infinity, 0.1, 0.5, 0.1]]',
+        json.dumps([["programs", "whole", 0.5, 0.1, 0.5, 0.1]] * 2),
+        json.dumps([["programs", "whole", 0.5, 0.1, "x", 0.1, 10.0]] * 2),
+        json.dumps([["programs", "whole", 0.5, -0.1, 0.5, 0.1, 10.0]] * 2),
+        json.dumps([["programs", "whole", 0.5, 0.1, 0.5, 0.1, -10.0]] * 2),
+        json.dumps([["programs", "whole", sign * 1e300, 0.1, 0.5, 0.1, 10.0] for sign in (1, -1)]),
+        '[["programs", "whole", NaN, 0.1, 0.5, 0.1, 10.0], ["programs", "whole", Infinity, 0.1, 0.5, 0.1, 10.0]]',
         "[" * 100_000,
     ],
 )

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -22,7 +22,7 @@ from pytest_modelopt.measuring.controller.worker_context import Measured
 from pytest_modelopt.results.files.atomic_files import write_text
 from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.timed_pairs import FURTHEST, EarlierRuns, TimedCall, Timing
-from pytest_modelopt.statistics.timing import Estimate, Samples, speedup, variant_latency
+from pytest_modelopt.statistics.timing import Estimate, Samples, slowness, speedup, variant_latency
 
 MOST_RUNS = 40
 """That are kept of a comparison; the oldest go first."""
@@ -52,7 +52,7 @@ class Comparison(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One run: the logarithm of each figure, and the variance of it that the run itself explains."""
+    """One run: the logarithm of each figure, the variance of it that the run itself explains, and the canary's."""
 
     programs: str
     call: str
@@ -60,24 +60,29 @@ class Run(NamedTuple):
     speedup_explained: float
     latency: float
     latency_explained: float
+    canary: float
+    """The logarithm of its nanoseconds; 0 where there was none."""
 
     @classmethod
     def of(cls, programs: str, call: str, samples: Samples) -> Run | None:
-        """None where too few pairs say anything."""
+        """None where too few pairs say anything. `samples` know no earlier runs, which would correct the figures."""
         found: list[Estimate] = [speedup(samples), variant_latency(samples)]
         values = [value for each in found for value in (math.log(each.figure), each.explained)]
-        return cls(programs, call, *values) if all(map(math.isfinite, values)) else None
+        return cls(programs, call, *values, samples.canary_log) if all(map(math.isfinite, values)) else None
 
 
-def known(comparison: Comparison | None, call: TimedCall) -> EarlierRuns | None:
+def known(comparison: Comparison | None, call: TimedCall, canary_at_best_ns: int | None = None) -> EarlierRuns | None:
     """By how much earlier runs of the comparison differ; None unless the same programs were timed at least twice."""
     if comparison is None:
         return None
-    return difference([run for run in _stored(_file(comparison)) if run.call == call])
+    return difference([run for run in _stored(_file(comparison)) if run.call == call], canary_at_best_ns)
 
 
-def difference(runs: Iterable[Run]) -> EarlierRuns | None:
-    """By how much runs of one call differ; None unless the same programs were timed at least twice."""
+def difference(runs: Iterable[Run], canary_at_best_ns: float | None) -> EarlierRuns | None:
+    """By how much runs of one call differ; None unless the same programs were timed at least twice.
+
+    `canary_at_best_ns`: what the canary takes in the best state that the machine is known to have.
+    """
     by_programs: dict[str, list[Run]] = {}
     for run in runs:
         by_programs.setdefault(run.programs, []).append(run)
@@ -85,6 +90,11 @@ def difference(runs: Iterable[Run]) -> EarlierRuns | None:
     if not groups:
         return None
     sums = {figure: sum(_beyond_explained(found, figure) for found in groups) for figure in _FIGURES}
+    slow = [[slowness(run.canary, canary_at_best_ns) for run in found] for found in groups]
+    sums["slowness"] = sum(_product(each, each) for each in slow)
+    for figure in _FIGURES:
+        figures = ([getattr(run, figure) for run in found] for found in groups)
+        sums[f"{figure}_with_slowness"] = sum(_product(*each) for each in zip(figures, slow, strict=True))
     return EarlierRuns(sum(map(len, groups)), sum(len(found) - 1 for found in groups), **sums)
 
 
@@ -119,8 +129,13 @@ def _beyond_explained(runs: list[Run], figure: str) -> float:
     """Squared deviations from their mean, less what is expected of what each run explains; 0 where that is less."""
     values: list[float] = [getattr(run, figure) for run in runs]
     explained = fmean(getattr(run, f"{figure}_explained") for run in runs)
-    mean = fmean(values)
-    return max(0.0, sum((value - mean) ** 2 for value in values) - (len(runs) - 1) * explained)
+    return max(0.0, _product(values, values) - (len(runs) - 1) * explained)
+
+
+def _product(one: Sequence[float], other: Sequence[float]) -> float:
+    """Of the deviations from their means, summed."""
+    means = fmean(one), fmean(other)
+    return sum((a - means[0]) * (b - means[1]) for a, b in zip(one, other, strict=True))
 
 
 def _stored(file: Path | None) -> list[Run]:
@@ -134,8 +149,8 @@ def _stored(file: Path | None) -> list[Run]:
 
 def _runs(data: object) -> Iterator[Run]:
     for each in data if isinstance(data, list) else ():
-        is_run = isinstance(each, list) and [type(value) for value in each] == [str, str, *[float] * 4]
-        if is_run and all(abs(value) <= FURTHEST for value in each[2:]) and min(each[3], each[5]) >= 0:
+        is_run = isinstance(each, list) and [type(value) for value in each] == [str, str, *[float] * 5]
+        if is_run and all(abs(value) <= FURTHEST for value in each[2:]) and min(each[3], each[5], each[6]) >= 0:
             yield Run(*each)
 
 

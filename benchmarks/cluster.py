@@ -1,0 +1,236 @@
+"""A real Ray cluster on this machine, each node in a network namespace with an address of its own, and what it loses.
+
+A gate of many cases runs in one process and on the cluster: each exact figure and outcome has to be the same. Then it
+runs once for each fault, which comes in the middle of a timing. It needs root, `ip` and the extra `fleet`.
+
+    python -m benchmarks.cluster --models 20        # 200 cases: about 25 minutes
+    python -m benchmarks.cluster --faults node network process
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tabulate import tabulate
+
+from benchmarks import common, scale
+from benchmarks.common import Row
+from pytest_modelopt.measuring.controller.timing.host_lock import lock_file
+from pytest_modelopt.results import json as record_json
+
+NETWORK, PORT = "10.77.0", 6399
+FAULT_MODELS = 4
+"""Of the runs with a fault."""
+_BRIDGE = "modelopt0"
+_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+_START = ("start", "--disable-usage-stats", "--block")
+
+
+@dataclass
+class Node:
+    """One namespace with a node of Ray."""
+
+    number: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"modelopt{self.number}"
+
+    @property
+    def address(self) -> str:
+        return f"{NETWORK}.{10 + self.number}"
+
+    def pids(self) -> list[int]:
+        told = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False).stdout
+        return [int(line) for line in told.split()]
+
+    def kill(self) -> None:
+        """As of a machine that is switched off."""
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def part(self) -> None:
+        """Cut its network; its processes go on."""
+        _run("ip", "link", "set", f"{self.name}h", "down")
+
+    def kill_job(self) -> None:
+        """As the kernel does where memory is short: the pytest that measures there."""
+        for pid in self.pids():
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().replace("\0", " ")
+            if "-m pytest " in command:
+                os.kill(pid, signal.SIGKILL)
+
+
+FAULTS: dict[str, Callable[[Node], None]] = {"node": Node.kill, "network": Node.part, "process": Node.kill_job}
+
+
+@dataclass
+class Cluster:
+    """A head, which measures nothing, and nodes."""
+
+    nodes: list[Node]
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    address: str = f"{NETWORK}.1:{PORT}"
+
+
+@contextlib.contextmanager
+def cluster(count: int, log: Path) -> Iterator[Cluster]:
+    """So many nodes. What was made is taken away again."""
+    made = Cluster([Node(number) for number in range(1, count + 1)])
+    with contextlib.ExitStack() as ending, log.open("wb") as output:
+        _run("ip", "link", "add", _BRIDGE, "type", "bridge")
+        ending.callback(_run, "ip", "link", "del", _BRIDGE)
+        _run("ip", "addr", "add", f"{NETWORK}.1/24", "dev", _BRIDGE)
+        _run("ip", "link", "set", _BRIDGE, "up")
+        ray = [str(Path(sys.executable).with_name("ray")), *_START]
+
+        def start(*command: str) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen(
+                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+            ending.callback(_end, process)
+            return process
+
+        head = ("--head", f"--port={PORT}", f"--node-ip-address={NETWORK}.1", "--num-cpus=1")
+        start(*ray, *head, "--include-dashboard=false")
+        for node in made.nodes:
+            _plug(node)
+            ending.callback(_unplug, node)
+            inside = ("ip", "netns", "exec", node.name)
+            of_node = (f"--address={made.address}", f"--node-ip-address={node.address}", "--num-cpus=1")
+            node.process = start(*inside, *ray, *of_node, '--resources={"timing": 1}')
+        _await_nodes(made, log)
+        yield made
+
+
+def _plug(node: Node) -> None:
+    outside, inside, within = f"{node.name}h", f"{node.name}n", ("ip", "netns", "exec", node.name, "ip")
+    _run("ip", "netns", "add", node.name)
+    _run("ip", "link", "add", outside, "type", "veth", "peer", "name", inside)
+    _run("ip", "link", "set", outside, "master", _BRIDGE, "up")
+    _run("ip", "link", "set", inside, "netns", node.name)
+    _run(*within, "addr", "add", f"{node.address}/24", "dev", inside)
+    _run(*within, "link", "set", inside, "up")
+    _run(*within, "link", "set", "lo", "up")
+
+
+def _unplug(node: Node) -> None:
+    node.kill()
+    _run("ip", "netns", "del", node.name)
+
+
+def _await_nodes(made: Cluster, log: Path) -> None:
+    """Raises SystemExit where they do not come."""
+    ask = "import ray, sys; ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False); "
+    ask += "print(sum(node['Alive'] and 'timing' in node['Resources'] for node in ray.nodes()))"
+    end = time.monotonic() + 90
+    told = ""
+    while time.monotonic() < end:
+        asked = [sys.executable, "-c", ask, made.address]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+        told = done.stdout.strip()
+        if told == str(len(made.nodes)):
+            return
+        time.sleep(1)
+    sys.exit(f"{told or 'none'} of {len(made.nodes)} nodes came:\n{log.read_text(errors='replace')[-3000:]}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True)
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+
+def timing_now(nodes: Sequence[Node]) -> Node | None:
+    """The node that has the machine for itself just now: the holder of the exclusive lock."""
+    inode = str(lock_file().stat().st_ino) if lock_file().exists() else ""
+    for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+        fields = line.split()
+        if fields[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and fields[5].rpartition(":")[2] == inode:
+            return next((node for node in nodes if int(fields[4]) in node.pids()), None)
+    return None
+
+
+def with_fault(name: str, folder: Path, expected: Path) -> Row:
+    """A run in which the fault comes in the middle of a timing, once the first cases were told."""
+    with cluster(2, folder.with_suffix(".log")) as made:
+        hit: list[str] = []
+
+        def strike() -> None:
+            record = folder / "report" / "record.json"
+            while not stopped.wait(0.05):
+                if record.exists() and (node := timing_now(made.nodes)) is not None:
+                    time.sleep(0.3)
+                    FAULTS[name](node)
+                    hit.append(node.name)
+                    return
+
+        stopped = threading.Event()
+        striking = threading.Thread(target=strike)
+        striking.start()
+        try:
+            done = scale.run(folder, FAULT_MODELS, 0, made.address)
+        finally:
+            stopped.set()
+            striking.join()
+    one, other = (record_json.read(each / "report" / "record.json") for each in (expected, folder))
+    found = {case.id: scale.exact(case) for case in other.cases}
+    return {
+        "fault": name,
+        "struck": ", ".join(hit) or "nobody",
+        "cases": f"{len(other.cases)} of {len(one.cases)}",
+        "as in one process": sum(found.get(case.id) == scale.exact(case) for case in one.cases),
+        "twice": len(other.cases) - len(found),
+        "originals": sorted(set(done["originals"].values())),
+        "wall s": f"{done['wall_s']:.0f}",
+        "notes": "; ".join(other.notes),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=int, default=0, help="of the run without a fault, 10 cases each (none)")
+    parser.add_argument("--nodes", type=int, default=2)
+    parser.add_argument("--faults", nargs="*", choices=list(FAULTS), default=[])
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep what the runs wrote here")
+    options = parser.parse_args()
+    os.environ.update(_SETTINGS)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (options.keep or Path(temporary)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        common.print_origins([common.origin()])
+        if options.models:
+            serial = scale.run(folder / "serial", options.models, 0)
+            with cluster(options.nodes, folder / "cluster.log") as made:
+                placed = scale.run(folder / "cluster", options.models, 0, made.address)
+            print(f"{options.nodes} nodes, {placed['cases']} cases, {placed['errors']} errors")
+            print(scale.beside_ray(folder / "serial", serial, folder / "cluster", placed), flush=True)
+        if options.faults:
+            scale.run(folder / "expected", FAULT_MODELS, 0)
+            rows = [with_fault(name, folder / name, folder / "expected") for name in options.faults]
+            print("\n" + tabulate(rows, headers="keys", disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()
