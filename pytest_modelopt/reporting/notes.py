@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from pytest_modelopt.judging.waivers import waiver_uses
+from pytest_modelopt.limits.latency import speedup_of
 from pytest_modelopt.reporting.base_summary import format_forbidden
 from pytest_modelopt.reporting.generation_notes import generation_notes
 from pytest_modelopt.reporting.item import Item
@@ -17,12 +18,14 @@ from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.reporting.target_notes import target_notes
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
 from pytest_modelopt.results.case import Case
-from pytest_modelopt.results.figures import format_bytes, format_count
+from pytest_modelopt.results.figures import format_bytes, format_count, format_factor
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.run_outcome import run_outcome
 from pytest_modelopt.results.workload import at_workload
 
+CORRECTED = 0.01
+"""Of a speedup, as a logarithm: by how much less nobody is told."""
 _OF_THE_CALL = ("memory", "process_memory", "timing")
 
 
@@ -64,7 +67,7 @@ def waiver_notes(record: Record) -> list[Item]:
 def machine_notes(record: Record) -> list[Item]:
     """What others, and the workers themselves, did to comparisons while they were timed: one line for each kind. Rows
     of tables say which were disturbed."""
-    return [*_disturbed(record), *_odd(record)]
+    return [*_disturbed(record), *_corrected(record), *_odd(record)]
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
@@ -173,6 +176,19 @@ def _disturbed(record: Record) -> Iterator[Item]:
         title = f"{len(disturbed)} of {format_count(len(timed), 'comparison')} timed on a disturbed machine"
         text = f"busy: {title}, which changes times and no other figure"
         yield Item("info", "NOTE", title, f"{text}; at worst, {_case(record, worst)}: {', '.join(found)}")
+
+
+def _corrected(record: Record) -> Iterator[Item]:
+    """One note for all comparisons whose figures are corrected to the machine's best state, with the largest one."""
+    timed = [case for case in record.cases if case.timing is not None and case.timing.pairs]
+    estimates = [(speedup_of(case.timing), case) for case in timed if case.timing is not None]
+    corrected = [each for each in estimates if abs(math.log(each[0].correction)) >= CORRECTED]
+    if corrected:
+        most, case = max(corrected, key=lambda each: abs(math.log(each[0].correction)))
+        title = f"{len(corrected)} of {format_count(len(timed), 'comparison')} corrected to the machine's best state"
+        change = f"{format_factor(most.figure / most.correction)} as timed, {format_factor(most.figure)} at its best"
+        text = f"state: {title}, by what earlier runs in other states show; at most, {_case(record, case)}: {change}"
+        yield Item("info", "NOTE", title, text)
 
 
 def _odd(record: Record) -> Iterator[Item]:

@@ -221,6 +221,8 @@ class Estimate:
     """The part of `error` that stays the same for a whole comparison."""
     is_learned: bool = False
     """Whether earlier runs show that part, and not the spread of the segments."""
+    correction: float = 1.0
+    """The factor of `figure` by which earlier runs show it at the machine's best state."""
 
     @property
     def explained(self) -> float:
@@ -373,8 +375,9 @@ def estimated(
     from_state = math.hypot(from_slowness, samples.starvation if starvation is None else starvation)
     learned = between(slope.squares)
     between_runs = max(guess, learned)
+    correction = -slope.value * samples.slowness
     return Estimate(
-        figure=math.exp(figure(range(len(samples))) - slope.value * samples.slowness),
+        figure=math.exp(figure(range(len(samples))) + correction),
         scale=math.sqrt(scale_squared),
         error=math.sqrt(between_runs + within + from_state**2) if len(samples) >= MIN_PAIRS else math.inf,
         freedom=freedom,
@@ -382,4 +385,5 @@ def estimated(
         from_state=from_state,
         between_runs=math.sqrt(between_runs),
         is_learned=learned > guess,
+        correction=math.exp(correction),
     )

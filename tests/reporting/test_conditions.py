@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
+from pytest_modelopt.limits.latency import latencies_s, speedup_of
 from pytest_modelopt.reporting.sentences import case_items, items
 from pytest_modelopt.reporting.summary import machine
 from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
-from pytest_modelopt.results.timed_pairs import Conditions, Timing, WorkerUse
+from pytest_modelopt.results.figures import format_factor
+from pytest_modelopt.results.timed_pairs import Conditions, EarlierRuns, Timing, WorkerUse
+from pytest_modelopt.statistics.timing import CANARY_TOLERANCE
 from tests.reporting.records_by_hand import QUIET, case, limit, measurement, record, timing, verdict
 
 
@@ -106,3 +110,25 @@ def test_a_gpu_is_told_with_its_name_its_tables_and_its_reserved_memory() -> Non
     assert "; Example GPU (CUDA 13.0), Example CPU (AVX512), torch" in machine(run)
     (note,) = [item for item in items(run) if "reserved" in item.title]
     assert note.text == "digits-vit: reserved on the GPU by torch's allocator: original 40 MiB"
+
+
+def test_a_speedup_that_is_corrected_to_the_best_state_is_told_as_it_was_timed_too() -> None:
+    """The canary takes 50% longer than at best, and earlier runs show a slope of about one."""
+    earlier = EarlierRuns(12, 11, 0.4, 0.0, slowness=0.4, speedup_with_slowness=0.4)
+    made = timing(200, 3_000_000, 1_000_000, conditions=replace(QUIET, canary_at_best_ns=20_000))
+    pairs = tuple(replace(pair, canary_ns=30_000) for pair in made.pairs)
+    slow = replace(made, pairs=pairs, earlier=earlier)
+    corrected = speedup_of(slow)
+    slowness = math.log(1.5) - CANARY_TOLERANCE
+    assert corrected.correction == pytest.approx(math.exp(-slowness), rel=0.05)
+    assert corrected.figure == pytest.approx(3 * corrected.correction)
+    one, other = latencies_s(slow)
+    assert one / other == pytest.approx(corrected.figure)
+    told = record(case("bf16", timing=slow), case("int8", timing=made))
+    [note] = [item.text for item in items(told) if item.text.startswith("state: ")]
+    at_best = format_factor(corrected.figure)
+    assert note == (
+        "state: 1 of 2 comparisons corrected to the machine's best state, by what earlier runs in other states show; "
+        f"at most, digits-vit/bf16: 3x as timed, {at_best} at its best"
+    )
+    assert not [item for item in items(record(case("int8", timing=made))) if item.text.startswith("state: ")]
