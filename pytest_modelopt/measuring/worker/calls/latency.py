@@ -27,7 +27,7 @@ _WARM_NS, _WARM_READINGS, _WARM_LIMIT_NS = 3_000_000, 3, 100_000_000
 _FASTER = 0.98
 """A call is faster than another where it takes less than this share of its time."""
 _CANARY_CALLS, _CANARY_UNCHANGED, _CANARY_FASTER = 80, 12, 0.99
-"""The canary ends after so many calls, or after some in a row of which none was faster by this factor."""
+"""The canary ends after so many calls, or where so many in a row were not faster by this factor than one before."""
 _SINGLE_CALLS, _SINGLE_CALLS_LIMIT_NS = 10, 1_000_000_000
 """How many calls are timed one by one after a block, unless they take longer together."""
 _SHARE_OF_WORK = 0.05
@@ -58,14 +58,14 @@ def host_clock(call: Call, calls: int) -> int:
 def canary_ns(canary: Call) -> int:
     """What the canary takes once it gets no faster: behind a program of 8 MiB its sixth call took twice as long as its
     fortieth, and that is no state of the machine."""
-    best_ns, unchanged = host_clock(canary, 1), 0
-    for _ in range(_CANARY_CALLS):
-        call_ns = host_clock(canary, 1)
-        unchanged = 0 if call_ns < _CANARY_FASTER * best_ns else unchanged + 1
-        best_ns = min(best_ns, call_ns)
-        if unchanged >= _CANARY_UNCHANGED:
+    times_ns, since = [host_clock(canary, 1)], 0
+    for number in range(1, _CANARY_CALLS):
+        times_ns.append(host_clock(canary, 1))
+        if times_ns[number] < _CANARY_FASTER * times_ns[since]:
+            since = number
+        if number - since >= _CANARY_UNCHANGED:
             break
-    return best_ns
+    return min(times_ns)
 
 
 class Stopwatch:
