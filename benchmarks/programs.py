@@ -1,9 +1,9 @@
 """Verdicts on different programs: limits near the speedup of variants that was measured over an hour.
 
 Copies of one program react alike to everything that happens on a machine, so a bias that a real comparison has does
-not show with them. Here each round compares each variant once, for a fixed time, in fresh processes. The truth is the
-median of all idle rounds. Every comparison is then judged again at limits beside the truth, as the gate would have
-judged it: it stops at the first look that decides.
+not show with them. Here each round compares each variant once, for a fixed time, in fresh processes. The truth is that
+of the machine's best state: the median of all idle rounds, as all of them together correct it. Every comparison is then
+judged again at limits beside the truth, as the gate would have judged it: it stops at the first look that decides.
 
     python -m benchmarks.programs --condition idle --minutes 60
     python -m benchmarks.programs --tables-only
@@ -267,18 +267,30 @@ def earlier_runs(rows: Sequence[Row]) -> list[EarlierRuns | None]:
         row = rows[index]
         before = runs.setdefault(row["situation"], [])
         found[index] = difference(before, row["canary_at_best"])
-        run = Run.of("", "whole", Samples.of(_pairs(row), row["canary_at_best"]))
-        before += [run] if run is not None else []
+        before.append(_run(row))
     return [found[index] for index in range(len(rows))]
 
 
 def truths(store: Store) -> dict[str, float]:
-    """The speedup of each situation: the median of its idle comparisons."""
-    found: dict[str, list[float]] = {}
+    """The speedup of each situation at the machine's best state: the median of its idle comparisons, each corrected by
+    what all of them show."""
+    found: dict[str, list[Row]] = {}
     for row in store.of_kind("sample"):
         if row["condition"].startswith("idle"):
-            found.setdefault(row["situation"], []).append(_whole(row).figure)
-    return {name: statistics.median(figures) for name, figures in found.items()}
+            found.setdefault(row["situation"], []).append(row)
+    together = {name: difference(map(_run, rows), _best_ns(rows)) for name, rows in found.items()}
+    return {name: statistics.median(_whole(row, together[name]).figure for row in rows) for name, rows in found.items()}
+
+
+def _run(row: Row) -> Run:
+    found = Run.of("", "whole", Samples.of(_pairs(row), row["canary_at_best"]))
+    if found is None:
+        raise ValueError(f"{row['situation']}, round {row['round']}: too few pairs")
+    return found
+
+
+def _best_ns(rows: Sequence[Row]) -> float:
+    return float(min(row["canary_at_best"] for row in rows))
 
 
 # --- telling ---------------------------------------------------------------------------------------------------------
@@ -357,7 +369,12 @@ def _verdicts(
         ]
         found = Counter(each.outcome for each in judged)
         wrong = found["fail"] if factor < 1 else found["pass"]
-        plain = [row["plain"] >= factor * known[row["situation"]] for row in rows]
+        limits = [factor * known[row["situation"]] for row in rows]
+        figures = [{"plain script": row["plain"], **row["rivals"]} for row in rows]
+        others = {
+            name: [found[name] >= limit for found, limit in zip(figures, limits, strict=True) if name in found]
+            for name in ("plain script", "pytest-benchmark", "pytest-torch")
+        }
         lines.append(
             {
                 "limit": f"{factor:.2f} of the truth",
@@ -369,7 +386,11 @@ def _verdicts(
                 "seconds": f"{statistics.median(each.seconds for each in judged):.1f}",
                 "90%": f"{common.percentile_90([each.seconds for each in judged]):.1f}",
                 "launches": f"{statistics.fmean(each.launches for each in judged):.1f}",
-                "plain script wrong": common.share_text(sum(ok != (factor < 1) for ok in plain), len(rows)),
+                **{
+                    f"{name} wrong": common.share_text(sum(ok != (factor < 1) for ok in found), len(found))
+                    for name, found in others.items()
+                    if found
+                },
             }
         )
     return lines

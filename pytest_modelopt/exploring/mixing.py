@@ -16,7 +16,7 @@ from pytest_modelopt.exploring.choice import Aim, Trial, broken, ranked
 from pytest_modelopt.exploring.funnel import Search
 from pytest_modelopt.exploring.sensitivity import Sensitivity, Trials, known_groups
 from pytest_modelopt.limits.catalogue import LIMITS
-from pytest_modelopt.measuring.controller.least_kept import fewest_first, least, remembered
+from pytest_modelopt.measuring.controller.fewest_kept_layers import fewest_first, least, remembered
 from pytest_modelopt.measuring.controller.process import WorkerFailed
 from pytest_modelopt.measuring.controller.worker_context import Failed
 from pytest_modelopt.optimizing.expression import Expression

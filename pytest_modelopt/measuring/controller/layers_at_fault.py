@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from pytest_modelopt.measuring.controller.fewest_kept_layers import by_kind, least
 from pytest_modelopt.measuring.controller.layer_trials import LayerTrials, OutOfTime, Tried
-from pytest_modelopt.measuring.controller.least_kept import by_kind, least
 from pytest_modelopt.measuring.controller.worker_context import Failed
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.figures import format_time

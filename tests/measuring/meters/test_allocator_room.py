@@ -12,7 +12,7 @@ import pytest
 from pytest_modelopt.measuring.controller.preloading import PRELOAD
 from pytest_modelopt.measuring.worker.memory import process_counters
 from pytest_modelopt.measuring.worker.memory.process_memory import _room_for_small_objects
-from tests.measuring import holes
+from tests.measuring import heap_with_gaps
 
 OBJECTS = 22_000
 """Of 336 bytes each: seven arenas, which would be taken anew."""
@@ -36,7 +36,7 @@ def test_two_blocks_that_a_call_needs_one_after_the_other_are_not_both_in_its_pe
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     ours, theirs = context.Pipe()
-    process = context.Process(target=holes.unexplained_in_call, args=(theirs,))
+    process = context.Process(target=heap_with_gaps.unexplained_in_call, args=(theirs,))
     process.start()
     theirs.close()
     unexplained: int = ours.recv()

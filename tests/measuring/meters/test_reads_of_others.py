@@ -10,14 +10,14 @@ import pytest
 
 from pytest_modelopt.measuring.controller.preloading import PRELOAD
 from pytest_modelopt.measuring.worker.memory.balance import OF_READS
-from tests.measuring import handing_over
+from tests.measuring import child_that_reads
 
 
 def unexplained_bytes(way: str, folder: Path) -> int:
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     ours, theirs = context.Pipe()
-    process = context.Process(target=handing_over.unexplained_bytes, args=(theirs, str(folder), way))
+    process = context.Process(target=child_that_reads.unexplained_bytes, args=(theirs, str(folder), way))
     process.start()
     theirs.close()
     found: int = ours.recv()
@@ -25,12 +25,12 @@ def unexplained_bytes(way: str, folder: Path) -> int:
     return found
 
 
-@pytest.mark.parametrize("way", handing_over.NOTHING)
+@pytest.mark.parametrize("way", child_that_reads.NOTHING)
 def test_what_a_child_reads_for_itself_is_not_the_models(way: str, tmp_path: Path) -> None:
     assert abs(unexplained_bytes(way, tmp_path)) < OF_READS // 16
 
 
-@pytest.mark.parametrize("way", handing_over.ALL)
+@pytest.mark.parametrize("way", child_that_reads.ALL)
 def test_what_a_child_reads_and_hands_over_is_the_models(way: str, tmp_path: Path) -> None:
     """Also what this process reads itself, where no hook sees it."""
-    assert unexplained_bytes(way, tmp_path) >= handing_over.BYTES - OF_READS // 16
+    assert unexplained_bytes(way, tmp_path) >= child_that_reads.BYTES - OF_READS // 16

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pytest_modelopt.measuring.controller.least_kept import by_kind, fewest_first, least, remembered
+from pytest_modelopt.measuring.controller.fewest_kept_layers import by_kind, fewest_first, least, remembered
 
 
 @pytest.mark.parametrize("seed", range(20))
