@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_modelopt.measuring.worker.calls import latency
 from pytest_modelopt.measuring.worker.calls.latency import Call, Stopwatch, _times_of_threads, canary_ns, host_clock
 
 MS = 1_000_000
@@ -121,25 +120,7 @@ def test_a_canary_is_timed_beside_each_block_and_a_block_without_one_says_so() -
     assert stopwatch(KnownClock(lambda number: MS)).block().canary_ns == 0
     watch = stopwatch(KnownClock(lambda number: MS), canary=lambda: canary_ns(lambda: calls.append(None)))
     assert watch.block().canary_ns > 0
-    assert 13 <= len(calls) <= 80
-
-
-@pytest.mark.parametrize(
-    ("times", "calls", "found"),
-    [
-        ([40_000] * 100, 13, 40_000),
-        ([120_000, 88_000, *(27_000 + 40_000 * 0.93**n for n in range(100))], 79, 27_161),
-        ([1_000_000 - 10_001 * n for n in range(90)], 80, 209_921),
-    ],
-    ids=["nothing to wait for", "as behind a program of 8 MiB", "never at rest"],
-)
-def test_the_canary_is_what_it_takes_once_it_gets_no_faster(
-    monkeypatch: pytest.MonkeyPatch, times: list[float], calls: int, found: int
-) -> None:
-    left = iter(times)
-    monkeypatch.setattr(latency, "host_clock", lambda call, count: round(next(left)))
-    assert canary_ns(lambda: None) == pytest.approx(found, abs=1)
-    assert len(list(left)) == len(times) - calls
+    assert len(calls) == 6
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system tells the processor time of a thread")

@@ -26,8 +26,8 @@ _WARM_NS, _WARM_READINGS, _WARM_LIMIT_NS = 3_000_000, 3, 100_000_000
 """A block is warm when for so long, and so often, no call has been faster than before, or when the limit is reached."""
 _FASTER = 0.98
 """A call is faster than another where it takes less than this share of its time."""
-_CANARY_CALLS, _CANARY_UNCHANGED, _CANARY_FASTER = 80, 12, 0.99
-"""The canary ends after so many calls, or where so many in a row were not faster by this factor than one before."""
+_CANARY_CALLS = 6
+"""The first ones bring its data into the caches."""
 _SINGLE_CALLS, _SINGLE_CALLS_LIMIT_NS = 10, 1_000_000_000
 """How many calls are timed one by one after a block, unless they take longer together."""
 _SHARE_OF_WORK = 0.05
@@ -56,16 +56,8 @@ def host_clock(call: Call, calls: int) -> int:
 
 
 def canary_ns(canary: Call) -> int:
-    """What the canary takes once it gets no faster: behind a program of 8 MiB its sixth call took twice as long as its
-    fortieth, and that is no state of the machine."""
-    times_ns, since = [host_clock(canary, 1)], 0
-    for number in range(1, _CANARY_CALLS):
-        times_ns.append(host_clock(canary, 1))
-        if times_ns[number] < _CANARY_FASTER * times_ns[since]:
-            since = number
-        if number - since >= _CANARY_UNCHANGED:
-            break
-    return min(times_ns)
+    """What the canary takes."""
+    return min(host_clock(canary, 1) for _ in range(_CANARY_CALLS))
 
 
 class Stopwatch:
