@@ -34,17 +34,8 @@ from pytest_modelopt.measuring.controller.process import Worker
 from pytest_modelopt.measuring.controller.timing.earlier_runs import Run, difference
 from pytest_modelopt.measuring.controller.timing.paired_timing import Listener, PairedTiming, TimingPlan
 from pytest_modelopt.results.timed_pairs import EarlierRuns, Timing
-from pytest_modelopt.statistics.timing import (
-    LAUNCHES,
-    MIN_PAIRS,
-    SEGMENT_S,
-    Estimate,
-    Samples,
-    alpha_fail,
-    decide_at_least,
-    latency,
-    speedup,
-)
+from pytest_modelopt.statistics.samples import MIN_PAIRS, SEGMENT_S, Samples, latency
+from pytest_modelopt.statistics.timing import LAUNCHES, Estimate, alpha_fail, decide_at_least, speedup
 
 SEED = 20260101
 TIME_LIMIT_S = 20.0
@@ -266,7 +257,7 @@ def earlier_runs(rows: Sequence[Row]) -> list[EarlierRuns | None]:
     for index in sorted(range(len(rows)), key=lambda index: float(rows[index]["at"])):
         row = rows[index]
         before = runs.setdefault(row["situation"], [])
-        found[index] = difference(before, row["canary_at_best"])
+        found[index] = difference(before, "")
         before.append(_run(row))
     return [found[index] for index in range(len(rows))]
 
@@ -278,7 +269,7 @@ def truths(store: Store) -> dict[str, float]:
     for row in store.of_kind("sample"):
         if row["condition"].startswith("idle"):
             found.setdefault(row["situation"], []).append(row)
-    together = {name: difference(map(_run, rows), _best_ns(rows)) for name, rows in found.items()}
+    together = {name: difference(map(_run, rows), "") for name, rows in found.items()}
     return {name: statistics.median(_whole(row, together[name]).figure for row in rows) for name, rows in found.items()}
 
 
@@ -287,10 +278,6 @@ def _run(row: Row) -> Run:
     if found is None:
         raise ValueError(f"{row['situation']}, round {row['round']}: too few pairs")
     return found
-
-
-def _best_ns(rows: Sequence[Row]) -> float:
-    return float(min(row["canary_at_best"] for row in rows))
 
 
 # --- telling ---------------------------------------------------------------------------------------------------------

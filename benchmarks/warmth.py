@@ -24,7 +24,8 @@ from pytest_modelopt.measuring.controller.process import Worker
 from pytest_modelopt.measuring.controller.timing.paired_timing import Listener, TimingPlan, time_pairs
 from pytest_modelopt.results.figures import format_time
 from pytest_modelopt.results.timed_pairs import Timing
-from pytest_modelopt.statistics.timing import Samples, latency, speedup
+from pytest_modelopt.statistics.samples import Samples, latency
+from pytest_modelopt.statistics.timing import speedup
 
 RECIPE = "int8-dynamic"
 STRETCH_NS = 10_000_000

@@ -36,7 +36,7 @@ from pytest_modelopt.results.record import Record
 from pytest_modelopt.results.timed_pairs import TimedCall
 from pytest_modelopt.results.verdicts import Limit
 from pytest_modelopt.results.workload import at_workload
-from pytest_modelopt.statistics.timing import Samples
+from pytest_modelopt.statistics.samples import Samples
 
 LEAST_EXAMPLES = 50
 """Of each part: with fewer, one example is more than 2 pp."""

@@ -15,7 +15,7 @@ from pytest_modelopt.results.answers import Inference
 from pytest_modelopt.results.metric import in_unit_interval
 from pytest_modelopt.results.timed_pairs import TimedCall
 from pytest_modelopt.results.verdicts import Level, Limit, ceiling_of
-from pytest_modelopt.statistics.timing import Samples
+from pytest_modelopt.statistics.samples import Samples
 
 _ORDER = ("memory", "size", "latency", "loading", "generation", "accuracy", "slices", "flips", "coverage")
 _ORDER_AGAINST_BASE = ("growth", "accuracy", "latency")

@@ -12,16 +12,14 @@ from pytest_modelopt.limits.kind import LimitKind
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.timed_pairs import TimedCall, Timing
 from pytest_modelopt.results.verdicts import Limit, Parameter, Reason, Verdict
+from pytest_modelopt.statistics.samples import CANARY_TOLERANCE, SEGMENT_S, Samples
 from pytest_modelopt.statistics.starts import start_time
 from pytest_modelopt.statistics.tails import tail_latency
 from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
-    CANARY_TOLERANCE,
     PRIOR_FREEDOM,
-    SEGMENT_S,
     Decision,
     Estimate,
-    Samples,
     alpha_fail,
     decide_at_least,
     decide_at_most,
@@ -162,6 +160,8 @@ class TimedKind(LimitKind):
         if samples.starvation > 0.5 * estimate.error:
             return {"cause": "starved", "delayed": timing.delayed}
         if estimate.from_state > 0.5 * estimate.error:
+            if samples.behind is not None:
+                return {"cause": "slower-than-before", "slower": math.expm1(samples.behind)}
             return {"cause": "state", "slower": math.expm1(samples.slowness + CANARY_TOLERANCE)}
         bound = self.bound_of(limit)
         is_kept = (estimate.figure >= bound) == (self.unit != "time")

@@ -8,8 +8,9 @@ from pytest_modelopt.limits.latency import MaxLatency, MinSpeedup
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Limit
+from pytest_modelopt.statistics.samples import Samples
 from pytest_modelopt.statistics.starts import start_speedup, start_time
-from pytest_modelopt.statistics.timing import Estimate, Samples
+from pytest_modelopt.statistics.timing import Estimate
 
 
 class _OfLoading:

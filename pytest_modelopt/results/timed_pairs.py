@@ -98,11 +98,14 @@ class EarlierRuns:
     """Sum of squared deviations of its logarithm from the mean of the programs."""
     latency: float
     """The same of the variant's latency."""
-    slowness: float = 0.0
-    """The same of how far the machine was from its best state, by the logarithm of the canary's time."""
-    speedup_with_slowness: float = 0.0
-    """Sum of the products of both deviations."""
-    latency_with_slowness: float = 0.0
+    original: float = 0.0
+    """The same of the original's latency: it shows the state of the machine."""
+    speedup_with_original: float = 0.0
+    """Sum of the products of the deviations of the speedup and of the original's latency."""
+    latency_with_original: float = 0.0
+    """The same of both latencies."""
+    fastest_s: float | None = None
+    """Seconds of the original in the fastest fifth of the earlier runs of the programs of now; None without any."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from pytest_modelopt.measuring.controller.timing.host_lock import LockUnavailabl
 from pytest_modelopt.measuring.controller.timing.paired_timing import Listener, NotTimed, TimingPlan, time_pairs
 from pytest_modelopt.measuring.variant import SEED, Variant
 from pytest_modelopt.results.timed_pairs import TimedCall, Timing
-from pytest_modelopt.statistics.timing import Decision, Estimate, Samples, alpha_fail, decide_at_least, speedup
+from pytest_modelopt.statistics.samples import Samples
+from pytest_modelopt.statistics.timing import Decision, Estimate, alpha_fail, decide_at_least, speedup
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
+from pytest_modelopt.statistics.samples import Samples
 from pytest_modelopt.statistics.timing import (
     PRIOR_LATENCY,
     PRIOR_RATIO,
     SENSITIVITY_LATENCY,
     SENSITIVITY_RATIO,
     Estimate,
-    Samples,
     estimated,
 )
 

@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
+from pytest_modelopt.statistics.samples import STARVED, Samples
 from pytest_modelopt.statistics.state_slope import Deviations
 from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
@@ -23,9 +24,7 @@ from pytest_modelopt.statistics.timing import (
     PRIOR_FREEDOM,
     PRIOR_LATENCY,
     SENSITIVITY_LATENCY,
-    STARVED,
     Estimate,
-    Samples,
     estimated,
     student_quantile,
 )

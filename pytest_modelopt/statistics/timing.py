@@ -18,11 +18,12 @@ to an hour. Where the machine has made the same comparison before, its earlier r
 variance between them, under a prior of PRIOR_RUNS runs that spread by the guess, is taken where it is larger. It is
 never taken as less: runs within an hour may have met one state only. `scale^2` is the posterior mean of the
 segments' variance under a scaled inverse chi-squared prior (PRIOR_*), and the bound is Student's t with its degrees of
-freedom. `slowness` says how far the machine was from the best state that it is known to have: the logarithm of what a
-fixed piece of work (the canary) took beside what it takes at best, beyond CANARY_TOLERANCE. The slope by which the
-figure follows it is known from earlier runs that met several states (`state_slope.py`): then the figure is that of the
-best state, and the runs' variance is what is left beside the slope. Without such runs the slope is 0, and its error
-what the pairs show, at most SENSITIVITY_*. `starvation` is for other processes that had the processor in the
+freedom. `slowness` says how far the machine was from the best state that it is known to have: by how much the original
+took longer than in the fastest of the earlier runs of these programs. The slope by which the figure follows it is known
+where these runs met several states (`state_slope.py`): then the figure is that of the best state, and the runs'
+variance is what is left beside the slope. Without earlier runs `slowness` is what a fixed piece of work (the canary)
+took beside what it takes at best, beyond CANARY_TOLERANCE; then the slope is 0, and its error what the pairs show, at
+most SENSITIVITY_*. `starvation` is for other processes that had the processor in the
 middle of the fast blocks: their time is not counted, but they leave cold caches behind. Each error probability is
 halved, which covers looking again whenever the number of segments has doubled (simulated in tests/statistics).
 """
@@ -30,12 +31,13 @@ halved, which covers looking again whenever the number of segments has doubled (
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from statistics import NormalDist, fmean, variance
-from typing import Literal, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist, variance
+from typing import Literal, NamedTuple
 
-from pytest_modelopt.statistics.state_slope import Deviations, likely, slope_of
+from pytest_modelopt.statistics.samples import MIN_PAIRS, NOTHING, ORIGINAL_ALONE, Samples, fast_log
+from pytest_modelopt.statistics.state_slope import Deviations, Slope, likely, slope_of
 
 ALPHA_PASS = 0.04
 """Probability of passing a variant that lies on the bad side of the limit."""
@@ -43,11 +45,6 @@ ALPHA_FAIL = 0.01
 """Probability, over all timed limits of one run together, of failing a variant that keeps its limit."""
 LOOKS = 0.5
 """The share of an error probability that each look may spend."""
-FASTEST = 0.2
-"""The share of a program's blocks that its latency is taken from."""
-SEGMENT_S = 1.0
-MIN_PAIRS = 4
-"""Of a segment, and of a comparison that decides anything."""
 LAUNCHES = 3
 """Launches of both workers among which an undecided comparison divides its time."""
 PRIOR_RATIO, PRIOR_LATENCY = 0.05, 0.08
@@ -56,11 +53,6 @@ PRIOR_FREEDOM = 6
 """How many segments the prior counts for."""
 SENSITIVITY_RATIO, SENSITIVITY_LATENCY = 0.8, 1.2
 """Standard deviation of the slope by which the logarithm of a figure follows that of the canary, among programs."""
-CANARY_TOLERANCE = 0.05
-"""By which the canary may differ in one and the same state, as a logarithm."""
-STARVED = 0.2
-"""Error of a figure whose blocks others had interrupted all of the time: a model read 0.77x at a load of 12 on two
-cores, and 0.90x on an idle machine."""
 WHOLE_RUN = 0.5
 """What stays the same for a whole comparison, as a share of the spread of its segments: a guess."""
 PRIOR_RUNS = 2
@@ -69,139 +61,6 @@ PRIOR_RUNS = 2
 Decision = Literal["pass", "fail", "inconclusive"]
 _Figure = Callable[[Sequence[int]], float]
 """The logarithm of a figure, from the pairs with these indices."""
-
-
-class Pair(Protocol):
-    """What is needed of a pair of blocks (`record.model.TimedPair`)."""
-
-    @property
-    def launch(self) -> int: ...
-    @property
-    def at_ms(self) -> int: ...
-    @property
-    def reference_ns(self) -> int: ...
-    @property
-    def variant_ns(self) -> int: ...
-    @property
-    def reference_block_ns(self) -> int: ...
-    @property
-    def variant_block_ns(self) -> int: ...
-    @property
-    def reference_delayed_ns(self) -> int: ...
-    @property
-    def variant_delayed_ns(self) -> int: ...
-    @property
-    def canary_ns(self) -> int: ...
-
-
-class Earlier(Protocol):
-    """What is needed of earlier runs of the same comparison (`results.timed_pairs.EarlierRuns`)."""
-
-    @property
-    def freedom(self) -> int: ...
-    @property
-    def speedup(self) -> float: ...
-    @property
-    def latency(self) -> float: ...
-    @property
-    def slowness(self) -> float: ...
-    @property
-    def speedup_with_slowness(self) -> float: ...
-    @property
-    def latency_with_slowness(self) -> float: ...
-
-
-_NOTHING = Deviations(0.0, 0.0, 0.0)
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Of each pair: seconds of one call of either side, the launch, and the seconds since the first pair began."""
-
-    originals_s: Sequence[float]
-    variants_s: Sequence[float]
-    launches: Sequence[int]
-    moments_s: Sequence[float]
-    canaries_ns: Sequence[float] = ()
-    """What the canary took beside each pair; empty where there is none."""
-    canary_at_best_ns: float | None = None
-    """What it takes in the best state that the machine is known to have."""
-    delays: Sequence[tuple[float, float]] = ()
-    """The share of each pair's blocks, original and variant, for which others had the processor; empty: none."""
-    variant_calls_s: Sequence[Sequence[float]] = ()
-    """Single calls of the variant beside each pair; empty where they were not timed."""
-    earlier: Earlier | None = None
-    """Earlier runs of the same comparison on the machine; None where there are not two."""
-
-    def __post_init__(self) -> None:
-        if len({len(self.originals_s), len(self.variants_s), len(self.launches), len(self.moments_s)}) > 1:
-            raise ValueError("each pair needs both latencies, a launch and a moment")
-
-    @classmethod
-    def of(
-        cls,
-        pairs: Sequence[Pair],
-        canary_at_best_ns: float | None = None,
-        variant_calls_ns: Sequence[Sequence[int]] = (),
-        earlier: Earlier | None = None,
-    ) -> Samples:
-        """Of the pairs of a comparison, in their order."""
-        return cls(
-            [pair.reference_ns / 1e9 for pair in pairs],
-            [pair.variant_ns / 1e9 for pair in pairs],
-            [pair.launch for pair in pairs],
-            [pair.at_ms / 1e3 for pair in pairs],
-            [pair.canary_ns for pair in pairs if pair.canary_ns],
-            canary_at_best_ns,
-            [
-                (pair.reference_delayed_ns / pair.reference_block_ns, pair.variant_delayed_ns / pair.variant_block_ns)
-                for pair in pairs
-            ],
-            [[call / 1e9 for call in calls] for calls in variant_calls_ns],
-            earlier,
-        )
-
-    @property
-    def starvation(self) -> float:
-        """What other processes in the middle of the fastest blocks may have changed, as a share."""
-        if not self.delays:
-            return 0.0
-        sides = zip((self.originals_s, self.variants_s), zip(*self.delays, strict=True), strict=True)
-        return STARVED * max(_delayed(values_s, delays) for values_s, delays in sides)
-
-    @property
-    def of_speedup(self) -> Deviations:
-        """Of the speedup in earlier runs."""
-        runs = self.earlier
-        return Deviations(runs.speedup, runs.speedup_with_slowness, runs.slowness) if runs is not None else _NOTHING
-
-    @property
-    def of_latency(self) -> Deviations:
-        """Of the variant's latency in earlier runs."""
-        runs = self.earlier
-        return Deviations(runs.latency, runs.latency_with_slowness, runs.slowness) if runs is not None else _NOTHING
-
-    @property
-    def canary_log(self) -> float:
-        """The logarithm of the canary's time in nanoseconds; 0 where there is none."""
-        return _fast_log(self.canaries_ns) if self.canaries_ns else 0.0
-
-    @property
-    def slowness(self) -> float:
-        """How far the machine was from its best state, as the logarithm of the canary's time; 0 where nothing tells."""
-        return slowness(self.canary_log, self.canary_at_best_ns)
-
-    def __len__(self) -> int:
-        return len(self.launches)
-
-    def segments(self) -> list[range]:
-        """Indices of the pairs of each segment. What is left of a launch belongs to the segment before it."""
-        return [segment for launch in self.by_launch() for segment in _divided(launch, self.moments_s)]
-
-    def by_launch(self) -> list[range]:
-        """Indices of the pairs of each launch."""
-        starts = [i for i in range(len(self)) if i == 0 or self.launches[i] != self.launches[i - 1]]
-        return [range(start, end) for start, end in zip(starts, [*starts[1:], len(self)], strict=True)]
 
 
 @dataclass(frozen=True)
@@ -251,32 +110,25 @@ def alpha_fail(timed_limits: int) -> float:
     return ALPHA_FAIL / max(1, timed_limits)
 
 
-def slowness(canary_log: float, best_ns: float | None) -> float:
-    """How far a machine on which the canary took so long (the logarithm of nanoseconds) was from its best state."""
-    if canary_log <= 0 or best_ns is None or best_ns <= 0:  # a record may hold anything
-        return 0.0
-    return max(0.0, canary_log - math.log(best_ns) - CANARY_TOLERANCE)
-
-
-def latency(samples: Sequence[float]) -> float:
-    """Seconds of one call on the machine left alone: the geometric mean of the fastest blocks."""
-    return math.exp(_fast_log(samples))
-
-
 def speedup(samples: Samples) -> Estimate:
     """How many times as fast the variant is. Needs at least one pair."""
 
     def figure(pairs: Sequence[int]) -> float:
-        return _fast_log([samples.originals_s[i] for i in pairs]) - _fast_log([samples.variants_s[i] for i in pairs])
+        return fast_log([samples.originals_s[i] for i in pairs]) - fast_log([samples.variants_s[i] for i in pairs])
 
     return estimated(samples, figure, PRIOR_RATIO, SENSITIVITY_RATIO, earlier=samples.of_speedup)
+
+
+def original_latency(samples: Samples) -> Estimate:
+    """Seconds of one call of the original, as this run alone has it. Needs at least one pair."""
+    return variant_latency(replace(samples, variants_s=samples.originals_s, earlier=None))
 
 
 def variant_latency(samples: Samples) -> Estimate:
     """Seconds of one call of the variant. Needs at least one pair."""
 
     def figure(pairs: Sequence[int]) -> float:
-        return _fast_log([samples.variants_s[i] for i in pairs])
+        return fast_log([samples.variants_s[i] for i in pairs])
 
     return estimated(samples, figure, PRIOR_LATENCY, SENSITIVITY_LATENCY, earlier=samples.of_latency)
 
@@ -311,46 +163,23 @@ def student_quantile(probability: float, freedom: float) -> float:
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
-def _fast_log(values_s: Sequence[float]) -> float:
-    ordered = sorted(values_s)
-    return fmean(math.log(value) for value in ordered[: max(1, math.ceil(FASTEST * len(ordered)))])
+class _Spread(NamedTuple):
+    """How a figure varies within a comparison."""
+
+    scale_squared: float
+    """Variance of a segment."""
+    within: float
+    """Variance of the whole by what its parts show."""
+    freedom: int
+    segments: int
+
+    @property
+    def guess(self) -> float:
+        """Variance of what stays the same for the whole of it."""
+        return self.scale_squared * WHOLE_RUN**2
 
 
-def _delayed(values_s: Sequence[float], delays: Sequence[float]) -> float:
-    fastest = sorted(zip(values_s, delays, strict=True))[: max(1, math.ceil(FASTEST * len(delays)))]
-    return fmean(delay for _, delay in fastest)
-
-
-def _divided(launch: range, moments_s: Sequence[float]) -> Iterator[range]:
-    """Segments of at least SEGMENT_S and MIN_PAIRS each; the last one is as much longer as it has to be."""
-    starts = [launch.start]
-    for i in launch:
-        if moments_s[i] - moments_s[starts[-1]] >= SEGMENT_S and i - starts[-1] >= MIN_PAIRS:
-            starts.append(i)
-    if len(starts) > 1 and (
-        launch.stop - starts[-1] < MIN_PAIRS or moments_s[launch.stop - 1] - moments_s[starts[-1]] < SEGMENT_S / 2
-    ):
-        starts.pop()
-    yield from (range(start, end) for start, end in zip(starts, [*starts[1:], launch.stop], strict=True))
-
-
-def estimated(
-    samples: Samples,
-    figure: Callable[[Sequence[int]], float],
-    prior: float,
-    sensitivity: float,
-    *,
-    earlier: Deviations = _NOTHING,
-    between_pairs: float | None = None,
-    starvation: float | None = None,
-) -> Estimate:
-    """The estimate of the logarithm that `figure` gives of pairs by their indices.
-
-    `prior`: the standard deviation of a segment before anything is known; `sensitivity`: that of the slope by which the
-    figure follows the canary. `earlier`: of this figure in earlier runs. `between_pairs`: the variance that comes of
-    how many pairs there are, and `starvation`: the error by others in the middle of the blocks, where they are not
-    those of a mean over the fastest blocks.
-    """
+def _spread(samples: Samples, figure: _Figure, prior: float, between_pairs: float | None) -> _Spread:
     segments = [figure(segment) for segment in samples.segments()]
     launches = [figure(launch) for launch in samples.by_launch()]
     freedom = PRIOR_FREEDOM + len(segments) - 1
@@ -361,29 +190,57 @@ def estimated(
         pairs = [figure([i]) for i in range(len(samples))]
         between_pairs = variance(pairs) / len(pairs) if len(pairs) > 1 else 0.0  # large where others starve the workers
     within = max(scale_squared / len(segments), between_launches, between_pairs)
-    guess = scale_squared * WHOLE_RUN**2
+    return _Spread(scale_squared, within, freedom, len(segments))
+
+
+def estimated(
+    samples: Samples,
+    figure: Callable[[Sequence[int]], float],
+    prior: float,
+    sensitivity: float,
+    *,
+    earlier: Deviations = NOTHING,
+    between_pairs: float | None = None,
+    starvation: float | None = None,
+) -> Estimate:
+    """The estimate of the logarithm that `figure` gives of pairs by their indices.
+
+    `prior`: the standard deviation of a segment before anything is known; `sensitivity`: that of the slope by which the
+    figure follows the canary. `earlier`: of this figure in earlier runs. `between_pairs`: the variance that comes of
+    how many pairs there are, and `starvation`: the error by others in the middle of the blocks, where they are not
+    those of a mean over the fastest blocks.
+    """
+    spread = _spread(samples, figure, prior, between_pairs)
     freedom_of_runs = samples.earlier.freedom if samples.earlier is not None else 0
 
     def between(squares: float) -> float:
-        return (PRIOR_RUNS * guess + squares) / (PRIOR_RUNS + freedom_of_runs)
+        return (PRIOR_RUNS * spread.guess + squares) / (PRIOR_RUNS + freedom_of_runs)
 
-    may_follow = 0.0
-    if samples.slowness or earlier.of_slowness:
-        may_follow = likely(samples.canaries_ns, [figure([i]) for i in range(len(samples))], sensitivity)
-    slope = slope_of(earlier, may_follow, lambda squares: between(squares) + within)
-    from_slowness = samples.slowness * slope.error
+    slow, noise = samples.slowness, 0.0
+    if samples.behind is None:
+        may_follow = (
+            likely(samples.canaries_ns, [figure([i]) for i in range(len(samples))], sensitivity) if slow else 0.0
+        )
+        slope = Slope(0.0, may_follow, earlier.squares)
+    else:
+        slope = slope_of(earlier, sensitivity, lambda squares: between(squares) + spread.within)
+        slow, noise = samples.behind, slope.value * ORIGINAL_ALONE
+        spread = _spread(
+            samples, lambda pairs: figure(pairs) - slope.value * samples.behind_of(pairs), prior, between_pairs
+        )
+    from_slowness = math.hypot(slow * slope.error, noise)
     from_state = math.hypot(from_slowness, samples.starvation if starvation is None else starvation)
     learned = between(slope.squares)
-    between_runs = max(guess, learned)
-    correction = -slope.value * samples.slowness
+    between_runs = max(spread.guess, learned)
+    correction = -slope.value * slow
     return Estimate(
         figure=math.exp(figure(range(len(samples))) + correction),
-        scale=math.sqrt(scale_squared),
-        error=math.sqrt(between_runs + within + from_state**2) if len(samples) >= MIN_PAIRS else math.inf,
-        freedom=freedom,
-        segments=len(segments),
+        scale=math.sqrt(spread.scale_squared),
+        error=math.sqrt(between_runs + spread.within + from_state**2) if len(samples) >= MIN_PAIRS else math.inf,
+        freedom=spread.freedom,
+        segments=spread.segments,
         from_state=from_state,
         between_runs=math.sqrt(between_runs),
-        is_learned=learned > guess,
+        is_learned=learned > spread.guess,
         correction=math.exp(correction),
     )

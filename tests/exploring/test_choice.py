@@ -21,7 +21,7 @@ from pytest_modelopt.limits.catalogue import is_open
 from pytest_modelopt.limits.front import dominates
 from pytest_modelopt.results.answers import Agreement
 from pytest_modelopt.results.case import CaseError
-from pytest_modelopt.statistics.timing import Samples
+from pytest_modelopt.statistics.samples import Samples
 from tests.exploring.candidates_by_hand import candidate, limits, trial
 from tests.reporting.records_by_hand import timing
 

@@ -17,9 +17,10 @@ from pytest_modelopt.results.generation import CallMemory
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, ProcessMemory
 from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.statistics.proportions import drop_bounds, share_bounds
+from pytest_modelopt.statistics.samples import Samples
 from pytest_modelopt.statistics.starts import start_speedup, start_time
 from pytest_modelopt.statistics.tails import tail_latency
-from pytest_modelopt.statistics.timing import ALPHA_PASS, Estimate, Samples, alpha_fail, speedup, variant_latency
+from pytest_modelopt.statistics.timing import ALPHA_PASS, Estimate, alpha_fail, speedup, variant_latency
 from tests.reporting.records_by_hand import case, limit, measurement, timing
 
 MS = 1_000_000

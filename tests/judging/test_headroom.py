@@ -14,7 +14,8 @@ from pytest_modelopt.results.answers import Interval
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.measurement import Coverage, LayerCoverage, ProcessMemory
 from pytest_modelopt.results.verdicts import Waiver
-from pytest_modelopt.statistics.timing import ALPHA_PASS, Samples, alpha_fail, variant_latency
+from pytest_modelopt.statistics.samples import Samples
+from pytest_modelopt.statistics.timing import ALPHA_PASS, alpha_fail, variant_latency
 from tests.judging.answers_by_hand import Z2, answered, sliced, varying
 from tests.reporting.records_by_hand import MIB, ORIGINAL, by_second, case, limit, measurement, timing
 

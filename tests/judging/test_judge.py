@@ -21,7 +21,8 @@ from pytest_modelopt.results.measurement import Coverage, LayerCoverage, Process
 from pytest_modelopt.results.outcome import case_outcome
 from pytest_modelopt.results.timed_pairs import EarlierRuns, Timing
 from pytest_modelopt.results.verdicts import Limit
-from pytest_modelopt.statistics.timing import ALPHA_PASS, Samples, alpha_fail, variant_latency
+from pytest_modelopt.statistics.samples import Samples
+from pytest_modelopt.statistics.timing import ALPHA_PASS, alpha_fail, variant_latency
 from tests.judging.judged import Judged, judged
 from tests.reporting.records_by_hand import by_second, case, measurement, reference_changed, timing, variant_changed
 

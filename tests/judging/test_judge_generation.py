@@ -15,7 +15,7 @@ from pytest_modelopt.results.generation import CallMemory, Divergence, Generatio
 from pytest_modelopt.results.json import RecordError, case_from_data, case_to_data
 from pytest_modelopt.results.timed_pairs import TimedCall
 from pytest_modelopt.statistics.proportions import share_bounds
-from pytest_modelopt.statistics.timing import Samples
+from pytest_modelopt.statistics.samples import Samples
 from tests.judging.judged import judged
 from tests.reporting.records_by_hand import case, limit, measurement, timing
 

@@ -14,7 +14,7 @@ from pytest_modelopt.results.consistency.contradictions import disagreement_of
 from pytest_modelopt.results.json import RecordError, case_from_data, case_to_data
 from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Verdict
-from pytest_modelopt.statistics.timing import Samples
+from pytest_modelopt.statistics.samples import Samples
 from tests.reporting.drawn_tables import details
 from tests.reporting.records_by_hand import case, limit, record, timing
 

@@ -15,7 +15,7 @@ from pytest_modelopt.results.case import Case, CaseError
 from pytest_modelopt.results.measurement import ProcessMemory
 from pytest_modelopt.results.observations import Observations
 from pytest_modelopt.results.outcome import case_outcome, is_red
-from pytest_modelopt.statistics.timing import Samples
+from pytest_modelopt.statistics.samples import Samples
 from tests.judging.judged import Judged
 from tests.judging.regressions_by_hand import COMMIT, NAMES, against, base, head, limit, slower, told, verdict
 from tests.reporting.records_by_hand import MIB, reference_changed, timing, variant_changed

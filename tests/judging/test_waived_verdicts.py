@@ -14,7 +14,7 @@ from pytest_modelopt.results.base import Base
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.outcome import case_outcome, is_red, warnings
 from pytest_modelopt.results.verdicts import Limit, Waiver
-from pytest_modelopt.statistics.timing import Samples
+from pytest_modelopt.statistics.samples import Samples
 from tests.judging.judged import Judged
 from tests.judging.judged import judged as judged_limit
 from tests.reporting.records_by_hand import MIB, case, measurement, record, timing, variant_changed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -14,7 +13,6 @@ from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
 from pytest_modelopt.results.figures import format_factor
 from pytest_modelopt.results.timed_pairs import Conditions, EarlierRuns, Timing, WorkerUse
-from pytest_modelopt.statistics.timing import CANARY_TOLERANCE
 from tests.reporting.records_by_hand import QUIET, case, limit, measurement, record, timing, verdict
 
 
@@ -113,17 +111,16 @@ def test_a_gpu_is_told_with_its_name_its_tables_and_its_reserved_memory() -> Non
 
 
 def test_a_speedup_that_is_corrected_to_the_best_state_is_told_as_it_was_timed_too() -> None:
-    """The canary takes 50% longer than at best, and earlier runs show a slope of about one."""
-    earlier = EarlierRuns(12, 11, 0.4, 0.0, slowness=0.4, speedup_with_slowness=0.4)
-    made = timing(200, 3_000_000, 1_000_000, conditions=replace(QUIET, canary_at_best_ns=20_000))
-    pairs = tuple(replace(pair, canary_ns=30_000) for pair in made.pairs)
-    slow = replace(made, pairs=pairs, earlier=earlier)
+    """The original takes 1.5 times as long as in the fastest of 12 runs, in which the speedup followed it by 0.9."""
+    earlier = EarlierRuns(12, 11, 0.81, 0.01, 1.0, speedup_with_original=0.9, latency_with_original=0.1, fastest_s=2e-3)
+    made = timing(200, 3_000_000, 1_000_000)
+    slow = replace(made, earlier=earlier)
     corrected = speedup_of(slow)
-    slowness = math.log(1.5) - CANARY_TOLERANCE
-    assert corrected.correction == pytest.approx(math.exp(-slowness), rel=0.05)
+    assert corrected.correction == pytest.approx(1.5**-0.9, rel=0.01)
     assert corrected.figure == pytest.approx(3 * corrected.correction)
     one, other = latencies_s(slow)
     assert one / other == pytest.approx(corrected.figure)
+    assert other == pytest.approx(1e-3 * 1.5**-0.1, rel=0.01)
     told = record(case("bf16", timing=slow), case("int8", timing=made))
     [note] = [item.text for item in items(told) if item.text.startswith("state: ")]
     at_best = format_factor(corrected.figure)

@@ -121,16 +121,25 @@ CONTRADICTIONS: dict[str, tuple[str, Any, str]] = {
     "runs of which most stand alone": ("timing.earlier", EARLIER | {"freedom": 1}, "4 runs, 1 of them independent"),
     "squares beyond any time": ("timing.earlier", EARLIER | {"speedup": 1e308}, "squares of 1e+308, 0.5, 0"),
     "squares below nothing": ("timing.earlier", EARLIER | {"latency": -0.1}, "squares of 0.5, -0.1, 0"),
-    "a machine slower than any": ("timing.earlier", EARLIER | {"slowness": 1e308}, "squares of 0.5, 0.5, 1e+308"),
-    "a figure that follows no slowness": (
+    "an original that differs beyond any time": (
         "timing.earlier",
-        EARLIER | {"speedup_with_slowness": 0.1},
-        "timing.earlier.speedup_with_slowness is 0.1, where slowness is 0",
+        EARLIER | {"original": 1e308},
+        "squares of 0.5, 0.5, 1e+308",
     ),
-    "a figure that follows by more than it is": (
+    "a figure that follows beyond any time": (
         "timing.earlier",
-        EARLIER | {"slowness": 0.01, "latency_with_slowness": -1e308},
-        "timing.earlier.latency_with_slowness is -1e+308, where slowness is 0.01",
+        EARLIER | {"speedup_with_original": -1e308},
+        "timing.earlier.speedup_with_original is -1e+308, which is beyond any times",
+    ),
+    "an original that took no time": (
+        "timing.earlier",
+        EARLIER | {"fastest_s": 0.0},
+        "timing.earlier.fastest_s is 0, which no call takes",
+    ),
+    "an original that took forever": (
+        "timing.earlier",
+        EARLIER | {"fastest_s": 1e300},
+        "timing.earlier.fastest_s is 1e+300, which no call takes",
     ),
     "faster than its block": ("timing.pairs.variant_ns.7", 2_500_000, "timing.pairs.variant_ns[7] is 2500000"),
     "a block of delays": ("timing.pairs.variant_delayed_ns.7", 10**9, "of which others had 1000000000"),

@@ -7,8 +7,9 @@ import random
 
 import pytest
 
+from pytest_modelopt.statistics.samples import Samples
 from pytest_modelopt.statistics.starts import start_speedup, start_time
-from pytest_modelopt.statistics.timing import ALPHA_FAIL, ALPHA_PASS, Samples, decide_at_least
+from pytest_modelopt.statistics.timing import ALPHA_FAIL, ALPHA_PASS, decide_at_least
 
 
 def samples(originals_s: list[float], variants_s: list[float]) -> Samples:

@@ -11,8 +11,9 @@ from itertools import chain
 import pytest
 
 from pytest_modelopt.results.timed_pairs import EarlierRuns
+from pytest_modelopt.statistics.samples import STARVED, Samples
 from pytest_modelopt.statistics.tails import _sampling_error, tail_latency
-from pytest_modelopt.statistics.timing import ALPHA_PASS, STARVED, Samples
+from pytest_modelopt.statistics.timing import ALPHA_PASS
 
 PAIRS_A_SECOND = 10
 

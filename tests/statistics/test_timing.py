@@ -13,23 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_modelopt.results.timed_pairs import EarlierRuns
+from pytest_modelopt.statistics.samples import CANARY_TOLERANCE, MIN_PAIRS, STARVED, Samples, latency
 from pytest_modelopt.statistics.timing import (
     ALPHA_FAIL,
     ALPHA_PASS,
-    CANARY_TOLERANCE,
-    MIN_PAIRS,
     PRIOR_FREEDOM,
     PRIOR_RATIO,
     PRIOR_RUNS,
     SENSITIVITY_RATIO,
-    STARVED,
     WHOLE_RUN,
     Estimate,
-    Samples,
     alpha_fail,
     decide_at_least,
     decide_at_most,
-    latency,
     speedup,
     student_quantile,
     variant_latency,

@@ -22,7 +22,7 @@ from pytest_modelopt.reporting.messages.waivers import format_waiver
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.figures import format_bytes, format_percentage, format_time
 from pytest_modelopt.results.verdicts import Limit, Outcome, Reason, Verdict, ceiling_of
-from pytest_modelopt.statistics.timing import MIN_PAIRS
+from pytest_modelopt.statistics.samples import MIN_PAIRS
 
 _OPENINGS: dict[Outcome, str] = {"pass": "holds", "fail": "is broken", "inconclusive": "is inconclusive"}
 
@@ -210,6 +210,12 @@ def _what_it_takes(verdict: Verdict) -> str:
             "and the limit lies inside that interval, since the machine was far from its best state: a fixed piece of "
             f"work took {_share(found['slower'])} longer than at best, beside a busy neighbour on the host or at a "
             "lower frequency; run it again when the machine is calm"
+        )
+    if cause == "slower-than-before":
+        return (
+            "and the limit lies inside that interval, since the machine was far from its best state: the original took "
+            f"{_share(found['slower'])} longer than in the fastest of its earlier runs, and these do not show by how "
+            "much the variant follows; run it again when the machine is calm"
         )
     if cause == "between-runs":
         return (

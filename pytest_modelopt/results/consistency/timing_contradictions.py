@@ -68,15 +68,18 @@ def _of_timing(case: MeasuredCase, name: str, timing: Timing) -> Iterator[str]:
 
 def _of_earlier_runs(name: str, earlier: EarlierRuns) -> Iterator[str]:
     """The same programs were timed at least twice, and no two times differ by more than any times do."""
-    runs, freedom, squares = earlier.runs, earlier.freedom, (earlier.speedup, earlier.latency, earlier.slowness)
+    runs, freedom, squares = earlier.runs, earlier.freedom, (earlier.speedup, earlier.latency, earlier.original)
     is_counted, most = 1 <= freedom < runs <= 2 * freedom, runs * FURTHEST**2
     if not (is_counted and 0 <= min(squares) <= max(squares) <= most):
         told = ", ".join(f"{each:.10g}" for each in squares)
         yield f"{name}.earlier has {runs} runs, {freedom} of them independent, and squares of {told}"
     for figure in ("speedup", "latency"):
-        product = getattr(earlier, f"{figure}_with_slowness")
-        if abs(product) > math.sqrt(most * max(0.0, earlier.slowness)):  # Cauchy and Schwarz, by the largest squares
-            yield f"{name}.earlier.{figure}_with_slowness is {product:.10g}, where slowness is {earlier.slowness:.10g}"
+        product = getattr(earlier, f"{figure}_with_original")
+        if abs(product) > most:
+            yield f"{name}.earlier.{figure}_with_original is {product:.10g}, which is beyond any times"
+    fastest_s = earlier.fastest_s
+    if fastest_s is not None and (fastest_s <= 0 or abs(math.log(fastest_s)) > FURTHEST):
+        yield f"{name}.earlier.fastest_s is {fastest_s:.10g}, which no call takes"
 
 
 def _of_pair(path: str, index: int, pair: TimedPair) -> Iterator[str]:

@@ -21,7 +21,7 @@ from pytest_modelopt.results.case import MeasuredCase, PlannedCase
 from pytest_modelopt.results.measurement import Measurement
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.timed_pairs import TimedCall
-from pytest_modelopt.statistics.timing import Samples
+from pytest_modelopt.statistics.samples import Samples
 
 SOURCE = """
 import os

@@ -26,7 +26,7 @@ from pytest_modelopt.results.case import MeasuredCase, PlannedCase
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.timed_pairs import Timing
 from pytest_modelopt.results.verdicts import Limit
-from pytest_modelopt.statistics.timing import MIN_PAIRS
+from pytest_modelopt.statistics.samples import MIN_PAIRS
 
 SOURCE = """
 import time

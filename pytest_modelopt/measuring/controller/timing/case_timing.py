@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pytest_modelopt.measuring.controller.launches import start_again
 from pytest_modelopt.measuring.controller.process import WorkerFailed
-from pytest_modelopt.measuring.controller.timing import best_state, earlier_runs
+from pytest_modelopt.measuring.controller.timing import earlier_runs
 from pytest_modelopt.measuring.controller.timing.host_lock import LockUnavailable
 from pytest_modelopt.measuring.controller.timing.load_times import IsOpen as IsLoadingOpen
 from pytest_modelopt.measuring.controller.timing.load_times import NotLoaded, time_loading
@@ -36,11 +36,9 @@ class CaseTiming:
     def begin(self, case: MeasuredCase, original: Measured, optimized: Measured, is_open: IsOpen) -> OpenTiming:
         phases = () if optimized.variant.generation is None else PHASES
         comparison = earlier_runs.Comparison.of(case.name, (original, optimized), self._environment())
-        plan = self._plan(optimized)
-        best_ns = best_state.canary_at_best_ns(plan.threads)
-        found = {call: earlier_runs.known(comparison, call, best_ns) for call in ("whole", *phases)}
-        earlier = {call: runs for call, runs in found.items() if runs is not None}
-        plan = replace(plan, single_calls=asks(case, "max_p95_latency"), phases=phases, earlier=earlier)
+        earlier = {call: runs for call in ("whole", *phases) if (runs := earlier_runs.known(comparison, call))}
+        single_calls = asks(case, "max_p95_latency")
+        plan = replace(self._plan(optimized), single_calls=single_calls, phases=phases, earlier=earlier)
         return OpenTiming(self._context, case.name, (original, optimized), plan, is_open, comparison)
 
     def load(self, name: str, original: Measured, optimized: Measured, is_open: IsLoadingOpen) -> Timing | None:

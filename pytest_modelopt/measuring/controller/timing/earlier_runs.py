@@ -22,13 +22,14 @@ from pytest_modelopt.measuring.controller.worker_context import Measured
 from pytest_modelopt.results.files.atomic_files import write_text
 from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.timed_pairs import FURTHEST, EarlierRuns, TimedCall, Timing
-from pytest_modelopt.statistics.timing import Estimate, Samples, slowness, speedup, variant_latency
+from pytest_modelopt.statistics.samples import Samples, latency
+from pytest_modelopt.statistics.timing import Estimate, original_latency, speedup, variant_latency
 
 MOST_RUNS = 40
 """That are kept of a comparison; the oldest go first."""
 MOST_FILES = 1000
 """In the folder; those that have not been written to for the longest time go first."""
-_FIGURES = ("speedup", "latency")
+_FIGURES = ("speedup", "latency", "original")
 
 
 class Comparison(NamedTuple):
@@ -52,7 +53,7 @@ class Comparison(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One run: the logarithm of each figure, the variance of it that the run itself explains, and the canary's."""
+    """One run: the logarithm of each figure, and the variance of it that the run itself explains."""
 
     programs: str
     call: str
@@ -60,28 +61,28 @@ class Run(NamedTuple):
     speedup_explained: float
     latency: float
     latency_explained: float
-    canary: float
-    """The logarithm of its nanoseconds; 0 where there was none."""
+    original: float
+    original_explained: float
 
     @classmethod
     def of(cls, programs: str, call: str, samples: Samples) -> Run | None:
         """None where too few pairs say anything. `samples` know no earlier runs, which would correct the figures."""
-        found: list[Estimate] = [speedup(samples), variant_latency(samples)]
+        found: list[Estimate] = [speedup(samples), variant_latency(samples), original_latency(samples)]
         values = [value for each in found for value in (math.log(each.figure), each.explained)]
-        return cls(programs, call, *values, samples.canary_log) if all(map(math.isfinite, values)) else None
+        return cls(programs, call, *values) if all(map(math.isfinite, values)) else None
 
 
-def known(comparison: Comparison | None, call: TimedCall, canary_at_best_ns: int | None = None) -> EarlierRuns | None:
+def known(comparison: Comparison | None, call: TimedCall) -> EarlierRuns | None:
     """By how much earlier runs of the comparison differ; None unless the same programs were timed at least twice."""
     if comparison is None:
         return None
-    return difference([run for run in _stored(_file(comparison)) if run.call == call], canary_at_best_ns)
+    return difference([run for run in _stored(_file(comparison)) if run.call == call], comparison.programs)
 
 
-def difference(runs: Iterable[Run], canary_at_best_ns: float | None) -> EarlierRuns | None:
+def difference(runs: Iterable[Run], programs: str) -> EarlierRuns | None:
     """By how much runs of one call differ; None unless the same programs were timed at least twice.
 
-    `canary_at_best_ns`: what the canary takes in the best state that the machine is known to have.
+    `programs`: the digest of those of now.
     """
     by_programs: dict[str, list[Run]] = {}
     for run in runs:
@@ -90,12 +91,19 @@ def difference(runs: Iterable[Run], canary_at_best_ns: float | None) -> EarlierR
     if not groups:
         return None
     sums = {figure: sum(_beyond_explained(found, figure) for found in groups) for figure in _FIGURES}
-    slow = [[slowness(run.canary, canary_at_best_ns) for run in found] for found in groups]
-    sums["slowness"] = sum(_product(each, each) for each in slow)
-    for figure in _FIGURES:
-        figures = ([getattr(run, figure) for run in found] for found in groups)
-        sums[f"{figure}_with_slowness"] = sum(_product(*each) for each in zip(figures, slow, strict=True))
-    return EarlierRuns(sum(map(len, groups)), sum(len(found) - 1 for found in groups), **sums)
+    sums["latency_with_original"] = sum(_with_original(found, "latency") for found in groups)
+    sums["speedup_with_original"] = sum(
+        each - min(max(0.0, each), _explained(found, "original"))
+        for found in groups
+        for each in [_with_original(found, "speedup")]  # what the original's pairs explain is in both
+    )
+    own = [math.exp(run.original) for run in by_programs.get(programs, ())]
+    return EarlierRuns(
+        sum(map(len, groups)),
+        sum(len(found) - 1 for found in groups),
+        **sums,
+        fastest_s=latency(own) if own else None,
+    )
 
 
 def note(comparison: Comparison | None, timings: Mapping[TimedCall, Timing]) -> None:
@@ -128,8 +136,16 @@ def _content(side: Measured) -> list[Any] | None:
 def _beyond_explained(runs: list[Run], figure: str) -> float:
     """Squared deviations from their mean, less what is expected of what each run explains; 0 where that is less."""
     values: list[float] = [getattr(run, figure) for run in runs]
-    explained = fmean(getattr(run, f"{figure}_explained") for run in runs)
-    return max(0.0, _product(values, values) - (len(runs) - 1) * explained)
+    return max(0.0, _product(values, values) - _explained(runs, figure))
+
+
+def _explained(runs: list[Run], figure: str) -> float:
+    """What is expected of their squared deviations by what each run explains."""
+    return (len(runs) - 1) * fmean(getattr(run, f"{figure}_explained") for run in runs)
+
+
+def _with_original(runs: list[Run], figure: str) -> float:
+    return _product([getattr(run, figure) for run in runs], [run.original for run in runs])
 
 
 def _product(one: Sequence[float], other: Sequence[float]) -> float:
@@ -149,8 +165,8 @@ def _stored(file: Path | None) -> list[Run]:
 
 def _runs(data: object) -> Iterator[Run]:
     for each in data if isinstance(data, list) else ():
-        is_run = isinstance(each, list) and [type(value) for value in each] == [str, str, *[float] * 5]
-        if is_run and all(abs(value) <= FURTHEST for value in each[2:]) and min(each[3], each[5], each[6]) >= 0:
+        is_run = isinstance(each, list) and [type(value) for value in each] == [str, str, *[float] * 6]
+        if is_run and all(abs(value) <= FURTHEST for value in each[2:]) and min(each[3], each[5], each[7]) >= 0:
             yield Run(*each)
 
 

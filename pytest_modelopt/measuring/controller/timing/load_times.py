@@ -23,7 +23,7 @@ from pytest_modelopt.measuring.controller.timing.paired_timing import Listener, 
 from pytest_modelopt.measuring.controller.worker_context import Measured, WorkerContext
 from pytest_modelopt.measuring.protocol import FirstAnswer, Sample
 from pytest_modelopt.results.timed_pairs import Conditions, TimedPair, Timing, WorkerUse
-from pytest_modelopt.statistics.timing import MIN_PAIRS, latency
+from pytest_modelopt.statistics.samples import MIN_PAIRS, latency
 
 MOST_PAIRS = 4 * MIN_PAIRS
 """Of a comparison that stays undecided; it is looked at where their number has doubled."""

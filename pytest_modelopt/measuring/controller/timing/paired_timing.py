@@ -20,7 +20,8 @@ from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.controller.timing import best_state, host_lock, machine
 from pytest_modelopt.measuring.protocol import Block, Usage
 from pytest_modelopt.results.timed_pairs import Conditions, EarlierRuns, TimedCall, TimedPair, Timing, WorkerUse
-from pytest_modelopt.statistics.timing import LAUNCHES, MIN_PAIRS, SEGMENT_S, Samples, latency
+from pytest_modelopt.statistics.samples import MIN_PAIRS, SEGMENT_S, Samples, latency
+from pytest_modelopt.statistics.timing import LAUNCHES
 
 _TICKS_S = 0.1
 """By which the counters of the machine, in ticks of 10 ms for each core, may be behind those of our processes."""
