@@ -130,25 +130,17 @@ class Samples:
         runs = self.earlier
         if runs is None:
             return NOTHING
-        # what changes the original alone is in both, and looks as if the speedup followed a state
-        together = runs.speedup_with_original - min(max(0.0, runs.speedup_with_original), self._alone)
-        return Deviations(runs.speedup, together, self._of_state)
+        alone = runs.freedom * ORIGINAL_ALONE**2
+        return Deviations(runs.speedup, runs.speedup_with_original, runs.original, alone, alone)
 
     @property
     def of_latency(self) -> Deviations:
         """Of the variant's latency in earlier runs."""
         runs = self.earlier
-        return Deviations(runs.latency, runs.latency_with_original, self._of_state) if runs is not None else NOTHING
-
-    @property
-    def _of_state(self) -> float:
-        """Squared deviations of the original's latency in earlier runs, without what changes it alone."""
-        return max(0.0, self.earlier.original - self._alone) if self.earlier is not None else 0.0
-
-    @property
-    def _alone(self) -> float:
-        """Squared deviations of the original's latency that are expected in one and the same state."""
-        return self.earlier.freedom * ORIGINAL_ALONE**2 if self.earlier is not None else 0.0
+        if runs is None:
+            return NOTHING
+        alone = runs.freedom * ORIGINAL_ALONE**2
+        return Deviations(runs.latency, runs.latency_with_original, runs.original, alone)
 
     @property
     def slowness(self) -> float:

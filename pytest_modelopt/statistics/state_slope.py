@@ -35,6 +35,10 @@ class Deviations(NamedTuple):
     """Of the figure times that of the original's time, beyond what each run explains."""
     of_slowness: float
     """Squares of the original's time, beyond what each run explains."""
+    alone: float = 0.0
+    """Squares of the original's time that are expected in one and the same state."""
+    alone_with: float = 0.0
+    """What of these is in `with_slowness`, too, where the figure is made of that time: no slope of a state."""
 
 
 class Slope(NamedTuple):
@@ -73,12 +77,14 @@ def slope_of(found: Deviations, prior: float, rest_beside: Callable[[float], flo
     `rest_beside`: the variance of a run around the line, where that leaves so much of the deviations' squares.
     """
     slope = Slope(0.0, prior, found.squares)
-    if prior <= 0 or found.of_slowness <= 0:
+    of_state = found.of_slowness - found.alone
+    with_state = found.with_slowness - min(max(0.0, found.with_slowness), found.alone_with)
+    if prior <= 0 or of_state <= 0:
         return slope
     for _ in range(_ROUNDS):
         rest = max(_LEAST, rest_beside(slope.squares))
-        precision = found.of_slowness / rest + 1 / prior**2
-        value = max(-STEEPEST, min(STEEPEST, found.with_slowness / rest / precision))
+        precision = of_state / rest + 1 / prior**2
+        value = max(-STEEPEST, min(STEEPEST, with_state / rest / precision))
         explained = value * (2 * found.with_slowness - value * found.of_slowness)
         slope = Slope(value, 1 / math.sqrt(precision), max(0.0, found.squares - max(0.0, explained)))
     return slope
