@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from pytest_modelopt.statistics.samples import STARVED, Samples
-from pytest_modelopt.statistics.state_slope import Deviations
 from pytest_modelopt.statistics.timing import (
     ALPHA_PASS,
     LOOKS,
@@ -47,7 +46,7 @@ def tail_latency(samples: Samples) -> Estimate:
         figure,
         PRIOR_LATENCY,
         SENSITIVITY_LATENCY,
-        earlier=Deviations(samples.of_latency.squares, 0.0, 0.0),  # a tail may follow the state otherwise
+        earlier=samples.of_latency,
         between_pairs=sampling**2,
         starvation=starvation,
     )

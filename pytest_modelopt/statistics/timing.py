@@ -116,7 +116,7 @@ def speedup(samples: Samples) -> Estimate:
     def figure(pairs: Sequence[int]) -> float:
         return fast_log([samples.originals_s[i] for i in pairs]) - fast_log([samples.variants_s[i] for i in pairs])
 
-    return estimated(samples, figure, PRIOR_RATIO, SENSITIVITY_RATIO, earlier=samples.of_speedup)
+    return estimated(samples, figure, PRIOR_RATIO, SENSITIVITY_RATIO, earlier=samples.of_speedup, is_corrected=True)
 
 
 def original_latency(samples: Samples) -> Estimate:
@@ -125,7 +125,10 @@ def original_latency(samples: Samples) -> Estimate:
 
 
 def variant_latency(samples: Samples) -> Estimate:
-    """Seconds of one call of the variant. Needs at least one pair."""
+    """Seconds of one call of the variant. Needs at least one pair.
+
+    It is not corrected to the machine's best state: whatever made all calls slower would then pass for a state.
+    """
 
     def figure(pairs: Sequence[int]) -> float:
         return fast_log([samples.variants_s[i] for i in pairs])
@@ -193,6 +196,18 @@ def _spread(samples: Samples, figure: _Figure, prior: float, between_pairs: floa
     return _Spread(scale_squared, within, freedom, len(segments))
 
 
+def _slope(
+    samples: Samples, figure: _Figure, sensitivity: float, earlier: Deviations, rest_beside: Callable[[float], float]
+) -> tuple[Slope, float]:
+    """By how much the figure follows the machine's state, and how far that was from the best one."""
+    if samples.behind is not None:
+        return slope_of(earlier, sensitivity, rest_beside), samples.behind
+    if not samples.slowness:
+        return Slope(0.0, 0.0, earlier.squares), 0.0
+    figures = [figure([i]) for i in range(len(samples))]
+    return Slope(0.0, likely(samples.canaries_ns, figures, sensitivity), earlier.squares), samples.slowness
+
+
 def estimated(
     samples: Samples,
     figure: Callable[[Sequence[int]], float],
@@ -200,13 +215,15 @@ def estimated(
     sensitivity: float,
     *,
     earlier: Deviations = NOTHING,
+    is_corrected: bool = False,
     between_pairs: float | None = None,
     starvation: float | None = None,
 ) -> Estimate:
     """The estimate of the logarithm that `figure` gives of pairs by their indices.
 
     `prior`: the standard deviation of a segment before anything is known; `sensitivity`: that of the slope by which the
-    figure follows the canary. `earlier`: of this figure in earlier runs. `between_pairs`: the variance that comes of
+    figure follows the canary. `earlier`: of this figure in earlier runs. `is_corrected`: whether it becomes that of the
+    machine's best state; else its error covers that. `between_pairs`: the variance that comes of
     how many pairs there are, and `starvation`: the error by others in the middle of the blocks, where they are not
     those of a mean over the fastest blocks.
     """
@@ -216,25 +233,24 @@ def estimated(
     def between(squares: float) -> float:
         return (PRIOR_RUNS * spread.guess + squares) / (PRIOR_RUNS + freedom_of_runs)
 
-    slow, noise = samples.slowness, 0.0
-    if samples.behind is None:
-        may_follow = (
-            likely(samples.canaries_ns, [figure([i]) for i in range(len(samples))], sensitivity) if slow else 0.0
-        )
-        slope = Slope(0.0, may_follow, earlier.squares)
-    else:
-        slope = slope_of(earlier, sensitivity, lambda squares: between(squares) + spread.within)
-        slow, noise = samples.behind, slope.value * ORIGINAL_ALONE
-        spread = _spread(
-            samples, lambda pairs: figure(pairs) - slope.value * samples.behind_of(pairs), prior, between_pairs
-        )
+    slope, slow = _slope(samples, figure, sensitivity, earlier, lambda squares: between(squares) + spread.within)
+    noise, corrected = 0.0, figure
+    if not is_corrected:  # the figure of the best state may be less by as much
+        slope = slope._replace(error=math.hypot(slope.error, slope.value))
+    elif samples.behind is not None:
+        noise = slope.value * ORIGINAL_ALONE
+
+        def corrected(pairs: Sequence[int]) -> float:
+            return figure(pairs) - slope.value * samples.behind_of(pairs)
+
+        spread = _spread(samples, corrected, prior, between_pairs)
     from_slowness = math.hypot(slow * slope.error, noise)
     from_state = math.hypot(from_slowness, samples.starvation if starvation is None else starvation)
     learned = between(slope.squares)
     between_runs = max(spread.guess, learned)
-    correction = -slope.value * slow
+    every = range(len(samples))
     return Estimate(
-        figure=math.exp(figure(range(len(samples))) + correction),
+        figure=math.exp(corrected(every)),
         scale=math.sqrt(spread.scale_squared),
         error=math.sqrt(between_runs + spread.within + from_state**2) if len(samples) >= MIN_PAIRS else math.inf,
         freedom=spread.freedom,
@@ -242,5 +258,5 @@ def estimated(
         from_state=from_state,
         between_runs=math.sqrt(between_runs),
         is_learned=learned > spread.guess,
-        correction=math.exp(correction),
+        correction=math.exp(corrected(every) - figure(every)),
     )

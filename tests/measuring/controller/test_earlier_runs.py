@@ -118,7 +118,8 @@ def test_the_oldest_go_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         json.dumps([["programs", "whole", 0.5, -0.1, 0.5, 0.1, 0.5, 0.1]] * 2),
         json.dumps([["programs", "whole", 0.5, 0.1, 0.5, 0.1, 0.5, -0.1]] * 2),
         json.dumps([["programs", "whole", sign * 1e300, 0.1, 0.5, 0.1, 0.5, 0.1] for sign in (1, -1)]),
-        '[["programs", "whole", NaN, 0.1, 0.5, 0.1, 0.5, 0.1], ["programs", "whole", Infinity, 0.1, 0.5, 0.1, 0.5, 0.1]]',
+        '[["programs", "whole", NaN, 0.1, 0.5, 0.1, 0.5, 0.1]]',
+        '[["programs", "whole", 0.5, 0.1, 0.5, 0.1, Infinity, 0.1]]',
         "[" * 100_000,
     ],
 )
