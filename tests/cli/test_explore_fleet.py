@@ -148,7 +148,13 @@ def fleet(cache: Cache, *items: str, tells: list[list[dict[str, Any] | str]]) ->
 
 def test_what_a_job_tells_is_taken_and_kept_for_the_next_call(cache: Cache) -> None:
     good = replace(candidate(A, memory=2, lost=1), verdicts=(), limits=())
-    events = [{"hello": {}}, {"key": KEY}, trial(good), trial(failed(B, "no kernel")), {"end": 0, "output": ""}]
+    events: list[dict[str, Any] | str] = [
+        {"hello": {}},
+        {"key": KEY},
+        trial(good),
+        trial(failed(B, "no kernel")),
+        {"end": 0, "output": ""},
+    ]
     made, _ = fleet(cache, A, B, tells=[events])
     found, bad = made.measured(parse(A)), made.measured(parse(B))
     assert found is not None
