@@ -65,7 +65,7 @@ class Fleet:
     def measured(self, recipe: Expression) -> Trial | None:
         """What a job has found of it, once it has; None where no job has, or will. Raises TimeIsUp."""
         text = recipe.text
-        if text in self._waiting:
+        if self.engine is not None and text in self._waiting:
             self.watch.step(text, "waiting for the machine that measures it")
         while self.engine is not None and text in self._waiting:
             self.watch.beat()

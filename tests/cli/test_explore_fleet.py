@@ -28,7 +28,7 @@ from tests.plugin.engine_here import EngineHere
 from tests.reporting.records_by_hand import ENVIRONMENT
 
 A, B, C = "int8-dynamic", "bf16", "int8-weight-only"
-KEY = key_of("digest", "data", "work", "0.1.0", ENVIRONMENT)
+KEY = key_of("0a", "data", "work", "0.1.0", ENVIRONMENT)
 SHOP = """
 import torch
 from torch import nn

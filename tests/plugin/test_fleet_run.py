@@ -104,7 +104,7 @@ def test_a_job_that_is_lost_runs_again_without_what_came_to_its_end(
     assert nowhere is None
     assert avoided is not None
     assert avoided.name == "machine 1"
-    assert second.items == first.tests[1:]
+    assert second.items == first.items[1:]
     note = "test_it.py was lost on machine 1 (its machine was switched off): 3 tests of it run again (1 of 2)"
     assert record.notes == (note,)
     assert record.complete
