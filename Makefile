@@ -96,7 +96,7 @@ bench: env bench-env
 	$(BIN)/python -m benchmarks.unchanged
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.faults
-	for condition in idle processor cache bandwidth; do $(BIN)/python -m benchmarks.programs --condition $$condition || exit; done
+	for condition in idle processor cache bandwidth; do $(BIN)/python -m benchmarks.programs --turns --condition $$condition || exit; done
 	for condition in idle processor; do for benchmark in false_alarms misses time_to_verdict; do \
 		$(BENCH) benchmarks.$$benchmark --condition $$condition --rounds $(ROUNDS) || exit; \
 	done; done
