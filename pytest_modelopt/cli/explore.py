@@ -217,7 +217,7 @@ def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start
 
     mixing = Mixing(gauge, cache)
     search = Search(space.recipes, gauge.limits, options.aim, gauge, cache, gauge.watch.tell, begin, tuner, mix=mixing)
-    search.elsewhere = fleet.measured
+    search.elsewhere = fleet
     if training:
         search.train = Training(training)
     with contextlib.closing(fleet):

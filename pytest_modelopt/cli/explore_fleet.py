@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from pytest_modelopt.exploring.choice import Trial
 from pytest_modelopt.fleet.engine import Engine, EngineError, Machine, Told, connect
 from pytest_modelopt.fleet.job import AGAIN, Job, carried_environment, with_root
 from pytest_modelopt.fleet.project import ProjectError, read_project
-from pytest_modelopt.optimizing.expression import Expression
+from pytest_modelopt.optimizing.expression import Expression, parse
 from pytest_modelopt.results.figures import format_count
 from pytest_modelopt.results.target import Fingerprint
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _MODULE = "pytest_modelopt.cli.explore_job"
 _WAIT_S = 0.2
+_START_S = 60.0
+"""Within which a machine that is free has begun with a job: the project travels, and processes start."""
 
 
 def to_event(trial: Trial) -> dict[str, Any]:
@@ -56,26 +59,50 @@ class Fleet:
     _keys: dict[str, dict[str, str]] = field(default_factory=dict)
     """What each job works on, by its name (`exploring.cache.key_of`)."""
     _lost: dict[str, int] = field(default_factory=dict)
+    _job_of: dict[str, str] = field(default_factory=dict)
+    """The name of the job of a recipe."""
+    _submitted: dict[str, float] = field(default_factory=dict)
+    """When, by the monotonic clock."""
+    _begun: set[str] = field(default_factory=set)
+    _late: set[str] = field(default_factory=set)
+    """Jobs of which it was told that no machine is free for them."""
 
     def submit(self, job: Job, avoid: Machine | None = None) -> None:
         assert self.engine is not None
         self._waiting.update(job.items)
+        self._job_of.update(dict.fromkeys(job.items, job.name))
+        self._submitted[job.name] = time.monotonic()
+        self._begun.discard(job.name)
         self.engine.submit(job, avoid)
 
+    @property
+    def is_open(self) -> bool:
+        return self.engine is not None
+
     def measured(self, recipe: Expression) -> Trial | None:
-        """What a job has found of it, once it has; None where no job has, or will. Raises TimeIsUp."""
         text = recipe.text
-        if self.engine is not None and text in self._waiting:
+        if self.is_open and text in self._waiting:
             self.watch.step(text, "waiting for the machine that measures it")
-        while self.engine is not None and text in self._waiting:
+        while self.engine is not None and text in self._waiting and self._is_coming(text):
             self.watch.beat()
             for told in self.engine.told(_WAIT_S):
                 self._take(told)
-        found = _trial_of(recipe, self._told[text]) if text in self._told else None
-        case = found.case if found is not None and not found.is_out_early else None
-        if case is not None and case.error is None and self._told[text]["is_mine"]:
-            self.cache.put(recipe, case)
-        return found
+        self._waiting.discard(text)
+        return self.found(recipe)
+
+    def found(self, recipe: Expression) -> Trial | None:
+        told = self._told.get(recipe.text)
+        return None if told is None else _trial_of(recipe, told)
+
+    def _is_coming(self, text: str) -> bool:
+        """Whether a machine has begun with it, or may do so soon: others may use all of them for hours."""
+        job = self._job_of[text]
+        if job in self._begun or time.monotonic() < self._submitted[job] + _START_S:
+            return True
+        if job not in self._late:
+            self._late.add(job)
+            _say(f"{job}: no machine was free within {_START_S:.0f} s; until one is, its recipes are measured here")
+        return False
 
     def close(self) -> None:
         """End all jobs. What they have told stands."""
@@ -85,6 +112,7 @@ class Fleet:
 
     def _take(self, told: Told) -> None:
         job, event = told.job, told.event
+        self._begun.add(job.name)
         if told.lost:
             self._again(told, told.lost)
         elif "key" in event:
@@ -93,16 +121,24 @@ class Fleet:
             if differs not in ([], ["machine"]):  # its fingerprint is that of this machine
                 self._give_up(job, f"another {' and '.join(differs)} than here{_on(told)}")
         elif "trial" in event and event["trial"]["recipe"] in self._waiting:
-            text = event["trial"]["recipe"]
-            self._waiting.discard(text)
-            is_mine = self._keys.get(job.name) == self.cache.key
-            self._told[text] = {**event["trial"], "is_mine": is_mine}
+            self._waiting.discard(event["trial"]["recipe"])
+            self._told[event["trial"]["recipe"]] = event["trial"]
+            self._keep(job, event["trial"])
         elif "end" in event and self._left(job):
             if event["end"] < 0:
                 self._again(told, f"its process was ended by signal {-event['end']}")
             else:
                 last = (event["output"].strip().splitlines() or ["it said nothing"])[-1]
                 self._give_up(job, f"status {event['end']}{_on(told)}: {last}")
+
+    def _keep(self, job: Job, told: dict[str, Any]) -> None:
+        """For the next call, where this machine is the same as that one and not only of its kind."""
+        recipe = parse(told["recipe"])
+        found = _trial_of(recipe, told)
+        if found is None or found.case is None or found.case.error is not None or found.is_out_early:
+            return
+        if self._keys.get(job.name) == self.cache.key:
+            self.cache.put(recipe, found.case)
 
     def _again(self, told: Told, why: str) -> None:
         """A job that is lost runs again elsewhere, without what it has told."""
@@ -136,16 +172,18 @@ def fleet_of(options: argparse.Namespace, gauge: GateGauge, cache: Cache, recipe
     if options.ray is None or not wanted:
         return fleet
     here, root = Path.cwd(), Path(options.root)
-    if not here.is_relative_to(root):
-        raise ValueError(
-            f"--ray: this was called in {here}, outside of the project at {root}, which alone travels: call it within"
-        )
+    for what, path in (("this was called in", here), ("the budgets file is", gauge.budgets.path.resolve())):
+        if not path.is_relative_to(root):
+            raise ValueError(f"--ray: {what} {path}, outside of the project at {root}, which alone travels")
     try:
         fleet.engine = connect(options.ray, read_project(root, options.fleet_exclude))
         machines = _alike(fleet.engine)
     except (EngineError, ProjectError) as error:
         fleet.close()
         raise ValueError(f"--ray {options.ray}: {error}") from None
+    except BaseException:
+        fleet.close()
+        raise
     command = (_MODULE, *(with_root(text, root) for text in options.arguments))
     folder, environment = here.relative_to(root).as_posix(), carried_environment(root)
     on_gpu, places = gauge.device.startswith("cuda"), tuple(machine.id for machine in machines)
@@ -162,6 +200,8 @@ def _alike(engine: Engine) -> list[Machine]:
     found = engine.machines(fingerprint)
     mine = fingerprint()
     alike = [machine for machine, other in found if other == mine]
+    if not found:
+        raise EngineError("the last machine of the cluster that times has left it")
     if not alike:
         name, other = found[0][0].name, found[0][1]
         raise EngineError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pytest_modelopt import __version__
@@ -84,6 +84,8 @@ class GateGauge:
     watch: Watch
     options: Options
     seed: int
+    root: Path = field(default_factory=Path.cwd)
+    """Of the project."""
     part: DataPart | None = None
     sensitivity: Sequence[Sensitivity] = ()
     """The costs by layer that were measured."""
@@ -97,7 +99,7 @@ class GateGauge:
     ) -> GateGauge:
         """As the command's options have it."""
         settings = Options(True, budgets.path, False, None, False, options.time_limit, None, bisect_s=0.0)
-        return cls(budgets, model, limits, options.aim, watch, settings, options.seed)
+        return cls(budgets, model, limits, options.aim, watch, settings, options.seed, Path(options.root))
 
     # --- the original ------------------------------------------------------------------------------------------------
 
@@ -199,6 +201,7 @@ class GateGauge:
         environment, seen, variant = self.session.environment, original.observations, self._variant(None, self.part)
         assert environment is not None
         work = repr(replace(variant, environment=(), import_paths=(), working_directory="", time_limit_s=None))
+        work = work.replace(str(self.root), "")  # of a file: the project lies elsewhere on another machine
         return key_of(seen.digest if seen else None, original.data_fingerprint, work, __version__, environment)
 
     @property

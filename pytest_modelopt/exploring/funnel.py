@@ -96,6 +96,32 @@ def needs_times(aim: Aim, limits: Sequence[Limit]) -> bool:
     return aim == "speedup" or not limits or any(LIMITS[each.name].is_timed for each in limits)
 
 
+class Elsewhere(Protocol):
+    """Other machines of this one's kind, which measure candidates meanwhile, all but their times."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether they may be at work: then nothing is timed here, where they may be processes of this machine."""
+
+    def measured(self, recipe: Expression) -> Trial | None:
+        """What one has found, once it has; None where none has, or will. Raises TimeIsUp."""
+
+    def found(self, recipe: Expression) -> Trial | None:
+        """What one has found so far."""
+
+
+class Nowhere:
+    """No other machines."""
+
+    is_open = False
+
+    def measured(self, recipe: Expression) -> Trial | None:
+        return None
+
+    def found(self, recipe: Expression) -> Trial | None:
+        return None
+
+
 @dataclass
 class Search:
     """One search for the best candidate. After `run`, `trials` has every recipe, and `end` says how it ended."""
@@ -115,8 +141,7 @@ class Search:
     """Called once all recipes were measured: it tries some with layers that stay (`mixing.py`)."""
     train: Callable[[Search], None] = lambda search: None
     """Called behind all that, before times: it tries some that the project's own function trains (`training.py`)."""
-    elsewhere: Callable[[Expression], Trial | None] = lambda recipe: None
-    """What another machine of this one's kind has measured of it, all but its times; None where none has."""
+    elsewhere: Elsewhere = field(default_factory=Nowhere)
     leaves_times: bool = False
     """Whether times are taken elsewhere."""
     trials: list[Trial] = field(default_factory=list)
@@ -129,6 +154,7 @@ class Search:
         """Until all is tried, or `TimeIsUp` or Ctrl-C is raised in a step. What was measured by then stands."""
         try:
             self._until_its_end("measuring", self._measure_all)
+            self._take_what_others_found()
             if self.end == "done":
                 self._until_its_end("measuring", lambda: self.mix(self))
             self._until_its_end("tuning", self._tune)
@@ -138,6 +164,7 @@ class Search:
                 self._until_its_end("timing", self._complete_the_nearest)
         except KeyboardInterrupt:
             self.end = "interrupt"
+            self._take_what_others_found()
 
     def _until_its_end(self, stage: Part, work: Callable[[], None]) -> None:
         self.begin(stage)
@@ -175,6 +202,19 @@ class Search:
         for number, trial in enumerate(self.trials):
             self.tell(f"{number + 1} of {len(self.trials)}: {trial.recipe}; {self._known()}")
             self.trials[number] = self.measured(trial)
+
+    def _take_what_others_found(self) -> None:
+        """Also of recipes whose turn has not come."""
+        for number, trial in enumerate(self.trials):
+            if trial.case is None:
+                self.trials[number] = self._from(self.elsewhere.found(trial.recipe), trial) or trial
+
+    def _from(self, found: Trial | None, trial: Trial) -> Trial | None:
+        """What another machine has found. An error there may be none here: it has other tools and less memory."""
+        if found is None or found.case is None or found.case.error is not None:
+            return None
+        case = self.gauge.judge(found.case)
+        return replace(found, order=trial.order, is_tuned=trial.is_tuned, case=case)
 
     def try_also(self, recipe: Expression) -> None:
         """Measure another recipe as all are, unless it was tried."""
@@ -232,10 +272,8 @@ class Search:
             case = self.gauge.judge(known)
             if _is_whole(case) or (broken(case) and not even_if_broken):
                 return replace(trial, case=case, why=_why_not_whole(case), is_cached=True)
-        found = None if even_if_broken else self.elsewhere(trial.recipe)
-        if found is not None and found.case is not None:
-            case = found.case if found.case.error is not None else self.gauge.judge(found.case)
-            return replace(found, order=trial.order, is_tuned=trial.is_tuned, case=case)
+        if not even_if_broken and (taken := self._from(self.elsewhere.measured(trial.recipe), trial)) is not None:
+            return taken
         case = self.gauge.measure(trial.recipe, goes_on)
         if case.error is None and not why:
             self.memory.put(trial.recipe, case)
@@ -251,7 +289,7 @@ class Search:
     def _may_win(self, trial: Trial) -> bool:
         """Whether the times of a candidate of which all else is known may make it the best of those so far."""
         others = [other for other in self.trials if other.is_whole and other.order != trial.order]
-        if not self.is_timed or broken(trial.case):
+        if not self.is_timed or self.elsewhere.is_open or broken(trial.case):
             return False
         if self.aim == "speedup" or not self.limits:
             return dominator(trial, others) is None

@@ -95,7 +95,8 @@ class JobHere:
 def with_root(text: str, root: Path) -> str:
     """An argument of a command line, with `ROOT` for the project's folder where it begins with that."""
     option, equals, value = text.rpartition("=") if text.startswith("-") else ("", "", text)
-    return f"{option}{equals}{ROOT}{value.removeprefix(str(root))}" if value.startswith(str(root)) else text
+    is_within = value == str(root) or value.startswith(f"{root}{os.sep}")
+    return f"{option}{equals}{ROOT}{value.removeprefix(str(root))}" if is_within else text
 
 
 def carried_environment(root: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pytest_modelopt.limits.kind import LimitKind
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.timed_pairs import TimedCall, Timing
 from pytest_modelopt.results.verdicts import Limit, Parameter, Reason, Verdict
-from pytest_modelopt.statistics.samples import CANARY_TOLERANCE, SEGMENT_S, Samples
+from pytest_modelopt.statistics.samples import CANARY_TOLERANCE, ORIGINAL_TOLERANCE, SEGMENT_S, Samples
 from pytest_modelopt.statistics.starts import start_time
 from pytest_modelopt.statistics.tails import tail_latency
 from pytest_modelopt.statistics.timing import (
@@ -159,10 +159,12 @@ class TimedKind(LimitKind):
         samples = _samples(timing)
         if samples.starvation > 0.5 * estimate.error:
             return {"cause": "starved", "delayed": timing.delayed}
-        if estimate.from_state > 0.5 * estimate.error:
-            if samples.behind is not None:
-                return {"cause": "slower-than-before", "slower": math.expm1(samples.behind)}
-            return {"cause": "state", "slower": math.expm1(samples.slowness + CANARY_TOLERANCE)}
+        if estimate.unseen > 0.5 * estimate.error:
+            if samples.behind:
+                slower = math.expm1(samples.behind + ORIGINAL_TOLERANCE)
+                return {"cause": "slower-than-before", "slower": slower}
+            slowness = max(samples.slowness, samples.slowness_before)
+            return {"cause": "state", "slower": math.expm1(slowness + CANARY_TOLERANCE)}
         bound = self.bound_of(limit)
         is_kept = (estimate.figure >= bound) == (self.unit != "time")
         segments = estimate.segments_needed(bound, ALPHA_PASS if is_kept else alpha_fail(timed_limits))

@@ -180,8 +180,8 @@ def _disturbed(record: Record) -> Iterator[Item]:
 
 def _corrected(record: Record) -> Iterator[Item]:
     """One note for all comparisons whose figures are corrected to the machine's best state, with the largest one."""
-    timed = [case for case in record.cases if case.timing is not None and case.timing.pairs]
-    estimates = [(speedup_of(case.timing), case) for case in timed if case.timing is not None]
+    timed = [case for case in record.cases if case.error is None and case.timing is not None and case.timing.pairs]
+    estimates = [(speedup_of(each), case) for case in timed for each in case.timings.values() if each.pairs]
     corrected = [each for each in estimates if abs(math.log(each[0].correction)) >= CORRECTED]
     if corrected:
         most, case = max(corrected, key=lambda each: abs(math.log(each[0].correction)))

@@ -98,14 +98,18 @@ class EarlierRuns:
     """Sum of squared deviations of its logarithm from the mean of the programs."""
     latency: float
     """The same of the variant's latency."""
+    own: int = 0
+    """Those of the programs of now, of which the rest is: how a figure follows a state belongs to the programs."""
     original: float = 0.0
-    """The same of the original's latency: it shows the state of the machine."""
+    """Sum of squared deviations of the logarithm of the original's latency, beyond what each run explains."""
     speedup_with_original: float = 0.0
     """Sum of the products of the deviations of the speedup and of the original's latency."""
     latency_with_original: float = 0.0
     """The same of both latencies."""
     fastest_s: float | None = None
-    """Seconds of the original in the fastest fifth of the earlier runs of the programs of now; None without any."""
+    """Seconds of the original in the fastest fifth of the runs; None without any."""
+    canary_at_fastest_ns: float | None = None
+    """What the canary took beside these; None where it was not timed."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,11 @@ CANARY_TOLERANCE = 0.05
 STARVED = 0.2
 """Error of a figure whose blocks others had interrupted all of the time: a model read 0.77x at a load of 12 on two
 cores, and 0.90x on an idle machine."""
-ORIGINAL_ALONE = 0.02
-"""By which the original differs from run to run though the machine is in one state, by its place in memory."""
+ORIGINAL_ALONE, ORIGINAL_TOLERANCE = 0.02, 0.03
+"""By which the original differs from run to run though the machine is in one state, by its place in memory: standard
+deviation, and by how much a run is behind the fastest fifth all the same."""
+MOST_BEHIND = 1.0
+"""No state of a machine makes it slower by more (a factor of 2.7)."""
 
 
 class Pair(Protocol):
@@ -57,6 +60,8 @@ class Earlier(Protocol):
     @property
     def latency(self) -> float: ...
     @property
+    def own(self) -> int: ...
+    @property
     def original(self) -> float: ...
     @property
     def speedup_with_original(self) -> float: ...
@@ -64,6 +69,8 @@ class Earlier(Protocol):
     def latency_with_original(self) -> float: ...
     @property
     def fastest_s(self) -> float | None: ...
+    @property
+    def canary_at_fastest_ns(self) -> float | None: ...
 
 
 NOTHING = Deviations(0.0, 0.0, 0.0)
@@ -130,31 +137,46 @@ class Samples:
         runs = self.earlier
         if runs is None:
             return NOTHING
-        alone = runs.freedom * ORIGINAL_ALONE**2
-        return Deviations(runs.speedup, runs.speedup_with_original, runs.original, alone, alone)
+        return Deviations(runs.speedup, runs.speedup_with_original, runs.original, self._alone, self._alone)
 
     @property
     def of_latency(self) -> Deviations:
         """Of the variant's latency in earlier runs."""
         runs = self.earlier
-        if runs is None:
-            return NOTHING
-        alone = runs.freedom * ORIGINAL_ALONE**2
-        return Deviations(runs.latency, runs.latency_with_original, runs.original, alone)
+        return (
+            NOTHING
+            if runs is None
+            else Deviations(runs.latency, runs.latency_with_original, runs.original, self._alone)
+        )
+
+    @property
+    def _alone(self) -> float:
+        """Squared deviations of the original's latency that are expected of runs in one state."""
+        return max(0, self.earlier.own - 1) * ORIGINAL_ALONE**2 if self.earlier is not None else 0.0
 
     @property
     def slowness(self) -> float:
         """How far the machine was from its best state, as the logarithm of the canary's time; 0 where nothing tells."""
+        return self._slowness(fast_log(self.canaries_ns)) if self.canaries_ns else 0.0
+
+    @property
+    def slowness_before(self) -> float:
+        """The same of the fastest earlier runs of these programs: they may have met slow states only."""
+        canary_ns = self.earlier.canary_at_fastest_ns if self.earlier is not None else None
+        return self._slowness(math.log(canary_ns)) if canary_ns is not None and canary_ns > 0 else 0.0
+
+    def _slowness(self, canary_log: float) -> float:
         best_ns = self.canary_at_best_ns
-        if not self.canaries_ns or best_ns is None or best_ns <= 0:  # a record may hold anything
+        if best_ns is None or best_ns <= 0:  # a record may hold anything
             return 0.0
-        return max(0.0, fast_log(self.canaries_ns) - math.log(best_ns) - CANARY_TOLERANCE)
+        return max(0.0, canary_log - math.log(best_ns) - CANARY_TOLERANCE)
 
     @property
     def behind(self) -> float | None:
-        """How much longer the original took than in the fastest earlier runs of these programs, as a logarithm; None
-        where there are none."""
-        if self.earlier is None or self.earlier.fastest_s is None:
+        """How much longer the original took than in the fastest earlier runs of these programs, as a logarithm, beyond
+        ORIGINAL_TOLERANCE; None where there are none."""
+        runs = self.earlier
+        if runs is None or runs.fastest_s is None or runs.fastest_s <= 0:
             return None
         return self.behind_of(range(len(self)))
 
@@ -162,7 +184,8 @@ class Samples:
         """The same of some pairs, where there are such runs."""
         assert self.earlier is not None
         assert self.earlier.fastest_s is not None
-        return max(0.0, fast_log([self.originals_s[i] for i in pairs]) - math.log(self.earlier.fastest_s))
+        beyond = fast_log([self.originals_s[i] for i in pairs]) - math.log(self.earlier.fastest_s)
+        return min(MOST_BEHIND, max(0.0, beyond - ORIGINAL_TOLERANCE))
 
     def __len__(self) -> int:
         return len(self.launches)

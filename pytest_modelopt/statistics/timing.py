@@ -10,7 +10,7 @@ a *segment* of a second. With K segments whose own estimates spread by `s` (stan
 estimate of the whole comparison has the variance
 
     whole run  +  max(scale^2 / K, launches' variance / launches, pairs' variance / pairs)
-    +  (slope error * slowness)^2  +  starvation^2
+    +  (slope error * slowness)^2  +  (slope * original alone)^2  +  starvation^2
 
 The first term is what stays the same for a whole comparison, so that nothing in it shows it. The guess is
 `scale^2 * WHOLE_RUN^2`: it grows with the spread, since a pair of programs that react differently to a moment does so
@@ -23,9 +23,10 @@ took longer than in the fastest of the earlier runs of these programs. The slope
 where these runs met several states (`state_slope.py`): then the figure is that of the best state, and the runs'
 variance is what is left beside the slope. Without earlier runs `slowness` is what a fixed piece of work (the canary)
 took beside what it takes at best, beyond CANARY_TOLERANCE; then the slope is 0, and its error what the pairs show, at
-most SENSITIVITY_*. `starvation` is for other processes that had the processor in the
-middle of the fast blocks: their time is not counted, but they leave cold caches behind. Each error probability is
-halved, which covers looking again whenever the number of segments has doubled (simulated in tests/statistics).
+most SENSITIVITY_*. That of the fastest earlier runs counts, too: they may have met slow states only. `starvation` is
+for other processes that had the processor in the middle of the fast blocks: their time is not counted, but they leave
+cold caches behind. Each error probability is halved, which covers looking again whenever the number of segments has
+doubled (simulated in tests/statistics).
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ class Estimate:
     """The part of `error` that stays the same for a whole comparison."""
     is_learned: bool = False
     """Whether earlier runs show that part, and not the spread of the segments."""
+    unseen: float = 0.0
+    """The part of `from_state` that nobody knows: a slow state, and by how much the figure follows it."""
     correction: float = 1.0
     """The factor of `figure` by which earlier runs show it at the machine's best state."""
 
@@ -198,14 +201,19 @@ def _spread(samples: Samples, figure: _Figure, prior: float, between_pairs: floa
 
 def _slope(
     samples: Samples, figure: _Figure, sensitivity: float, earlier: Deviations, rest_beside: Callable[[float], float]
-) -> tuple[Slope, float]:
-    """By how much the figure follows the machine's state, and how far that was from the best one."""
-    if samples.behind is not None:
-        return slope_of(earlier, sensitivity, rest_beside), samples.behind
-    if not samples.slowness:
-        return Slope(0.0, 0.0, earlier.squares), 0.0
-    figures = [figure([i]) for i in range(len(samples))]
-    return Slope(0.0, likely(samples.canaries_ns, figures, sensitivity), earlier.squares), samples.slowness
+) -> tuple[Slope, float, float]:
+    """By how much the figure follows the machine's state, how far that was from the best one that is known, and what is
+    left unknown of it."""
+    behind = samples.behind
+    by_canary = samples.slowness if behind is None else samples.slowness_before
+    unseen = 0.0
+    if by_canary:
+        figures = [figure([i]) for i in range(len(samples))]
+        unseen = by_canary * likely(samples.canaries_ns, figures, sensitivity)
+    if behind is None:
+        return Slope(0.0, 0.0, earlier.squares), 0.0, unseen
+    slope = slope_of(earlier, sensitivity, rest_beside)
+    return slope, behind, math.hypot(unseen, behind * slope.error)
 
 
 def estimated(
@@ -233,19 +241,18 @@ def estimated(
     def between(squares: float) -> float:
         return (PRIOR_RUNS * spread.guess + squares) / (PRIOR_RUNS + freedom_of_runs)
 
-    slope, slow = _slope(samples, figure, sensitivity, earlier, lambda squares: between(squares) + spread.within)
-    noise, corrected = 0.0, figure
-    if not is_corrected:  # the figure of the best state may be less by as much
-        slope = slope._replace(error=math.hypot(slope.error, slope.value))
-    elif samples.behind is not None:
-        noise = slope.value * ORIGINAL_ALONE
+    slope, slow, unseen = _slope(
+        samples, figure, sensitivity, earlier, lambda squares: between(squares) + spread.within
+    )
+    seen, corrected = slope.value * slow, figure  # by how much the figure of the best state may be another one
+    if is_corrected and samples.behind is not None:
+        seen = slope.value * ORIGINAL_ALONE
 
         def corrected(pairs: Sequence[int]) -> float:
             return figure(pairs) - slope.value * samples.behind_of(pairs)
 
         spread = _spread(samples, corrected, prior, between_pairs)
-    from_slowness = math.hypot(slow * slope.error, noise)
-    from_state = math.hypot(from_slowness, samples.starvation if starvation is None else starvation)
+    from_state = math.hypot(unseen, seen, samples.starvation if starvation is None else starvation)
     learned = between(slope.squares)
     between_runs = max(spread.guess, learned)
     every = range(len(samples))
@@ -256,6 +263,7 @@ def estimated(
         freedom=spread.freedom,
         segments=spread.segments,
         from_state=from_state,
+        unseen=unseen,
         between_runs=math.sqrt(between_runs),
         is_learned=learned > spread.guess,
         correction=math.exp(corrected(every) - figure(every)),

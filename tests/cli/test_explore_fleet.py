@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -168,6 +169,29 @@ def test_what_a_job_tells_is_taken_and_kept_for_the_next_call(cache: Cache) -> N
     assert cache.get(parse(B)) is None
 
 
+def test_what_has_come_is_kept_before_its_turn_and_after_the_end(cache: Cache) -> None:
+    made, engine = fleet(cache, A, B, tells=[[{"key": KEY}, trial(candidate(B, memory=2))]])
+    made.watch.until = time.monotonic() + 0.05
+    with pytest.raises(TimeIsUp):
+        made.measured(parse(A))
+    made.close()
+    assert engine.is_closed
+    assert cache.get(parse(B)) is not None
+    assert made.found(parse(B)) is not None
+    assert made.found(parse(A)) is None
+
+
+def test_what_no_machine_is_free_for_is_measured_here(
+    cache: Cache, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explore_fleet, "_START_S", 0.0)
+    made, _ = fleet(cache, A, B, tells=[[]])
+    assert made.measured(parse(A)) is None
+    assert made.measured(parse(B)) is None
+    said = "--ray: job 1: no machine was free within 0 s; until one is, its recipes are measured here\n"
+    assert capsys.readouterr().out == said
+
+
 def test_what_is_out_early_is_not_kept_as_if_all_of_it_were_known(cache: Cache) -> None:
     early = trial(candidate(A, memory=2), "its first answers", is_out_early=True)
     made, _ = fleet(cache, A, tells=[[{"key": KEY}, early]])
@@ -238,6 +262,7 @@ def test_waiting_ends_with_the_time(cache: Cache) -> None:
     made.close()
     assert engine.is_closed
     assert made.measured(parse(A)) is None
+    assert not made.is_open
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from pytest_modelopt.reporting.table import blocks
 from pytest_modelopt.reporting.timing_conditions import disturbances, oddities
 from pytest_modelopt.results.figures import format_factor
 from pytest_modelopt.results.timed_pairs import Conditions, EarlierRuns, Timing, WorkerUse
+from pytest_modelopt.statistics.samples import ORIGINAL_TOLERANCE
 from tests.reporting.records_by_hand import QUIET, case, limit, measurement, record, timing, verdict
 
 
@@ -112,11 +114,12 @@ def test_a_gpu_is_told_with_its_name_its_tables_and_its_reserved_memory() -> Non
 
 def test_a_speedup_that_is_corrected_to_the_best_state_is_told_as_it_was_timed_too() -> None:
     """The original takes 1.5 times as long as in the fastest of 12 runs, in which the speedup followed it by 0.9."""
-    earlier = EarlierRuns(12, 11, 0.81, 0.01, 1.0, speedup_with_original=0.9, latency_with_original=0.1, fastest_s=2e-3)
+    following = {"original": 1.0, "speedup_with_original": 0.9, "latency_with_original": 0.1}
+    earlier = EarlierRuns(12, 11, 0.81, 0.01, own=12, **following, fastest_s=2e-3)
     made = timing(200, 3_000_000, 1_000_000)
     slow = replace(made, earlier=earlier)
     corrected = speedup_of(slow)
-    assert corrected.correction == pytest.approx(1.5**-0.9, rel=0.01)
+    assert corrected.correction == pytest.approx((1.5 * math.exp(-ORIGINAL_TOLERANCE)) ** -0.9, rel=0.01)
     assert corrected.figure == pytest.approx(3 * corrected.correction)
     one, other = latencies_s(slow)
     assert one / other == pytest.approx(corrected.figure)

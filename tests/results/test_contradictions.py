@@ -129,17 +129,37 @@ CONTRADICTIONS: dict[str, tuple[str, Any, str]] = {
     "a figure that follows beyond any time": (
         "timing.earlier",
         EARLIER | {"speedup_with_original": -1e308},
-        "timing.earlier.speedup_with_original is -1e+308, which is beyond any times",
+        "timing.earlier has products of -1e+308 and 0 with the original, whose squares are 0",
+    ),
+    "a speedup that follows more than its original": (
+        "timing.earlier",
+        EARLIER | {"own": 4, "original": 0.5, "speedup_with_original": -0.5, "latency_with_original": 0.5},
+        "timing.earlier has products of -0.5 and 0.5 with the original, whose squares are 0.5",
+    ),
+    "more runs of these programs than of all": (
+        "timing.earlier",
+        EARLIER | {"own": 5},
+        "4 runs, 3 of them independent, 5 of these programs",
     ),
     "an original that took no time": (
         "timing.earlier",
-        EARLIER | {"fastest_s": 0.0},
-        "timing.earlier.fastest_s is 0, which no call takes",
+        EARLIER | {"own": 4, "fastest_s": 0.0},
+        "timing.earlier.fastest_s is 0, with 4 runs of these programs",
     ),
     "an original that took forever": (
         "timing.earlier",
-        EARLIER | {"fastest_s": 1e300},
-        "timing.earlier.fastest_s is 1e+300, which no call takes",
+        EARLIER | {"own": 4, "fastest_s": 1e300},
+        "timing.earlier.fastest_s is 1e+300, with 4 runs of these programs",
+    ),
+    "a fastest run of other programs": (
+        "timing.earlier",
+        EARLIER | {"fastest_s": 0.001},
+        "timing.earlier.fastest_s is 0.001, with 0 runs of these programs",
+    ),
+    "a canary that took no time": (
+        "timing.earlier",
+        EARLIER | {"own": 4, "canary_at_fastest_ns": 0.0},
+        "timing.earlier.canary_at_fastest_ns is 0, with 4 runs of these programs",
     ),
     "faster than its block": ("timing.pairs.variant_ns.7", 2_500_000, "timing.pairs.variant_ns[7] is 2500000"),
     "a block of delays": ("timing.pairs.variant_delayed_ns.7", 10**9, "of which others had 1000000000"),

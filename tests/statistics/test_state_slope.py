@@ -12,7 +12,7 @@ import numpy
 import pytest
 
 from pytest_modelopt.results.timed_pairs import EarlierRuns
-from pytest_modelopt.statistics.samples import CANARY_TOLERANCE, Samples, latency
+from pytest_modelopt.statistics.samples import CANARY_TOLERANCE, ORIGINAL_TOLERANCE, Samples, latency
 from pytest_modelopt.statistics.state_slope import FEW_PAIRS, STEEPEST, UNDERSTATED, Deviations, likely, slope_of
 from pytest_modelopt.statistics.timing import (
     ALPHA_FAIL,
@@ -27,6 +27,21 @@ BEST_NS = 20_000.0
 TRUTH = 2.0
 IN_A_SLOW_STATE = Samples([2.0] * 100, [1.0] * 100, [1] * 100, [i / 20 for i in range(100)], [30_000.0] * 100, BEST_NS)
 """By the canary."""
+
+
+FOLLOWING = EarlierRuns(
+    20,
+    19,
+    1.0,
+    4.0,
+    own=20,
+    original=1.0,
+    speedup_with_original=-1.0,
+    latency_with_original=2.0,
+    fastest_s=1.0,
+    canary_at_fastest_ns=BEST_NS,
+)
+"""The variant takes twice as long where the original takes 1.4 times as long."""
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------
@@ -66,7 +81,7 @@ def deviations(figures: Sequence[float], slow: Sequence[float]) -> Deviations:
 
 def test_the_slope_is_that_of_a_regression_with_a_normal_prior() -> None:
     """Ridge regression: numpy solves the normal equations with the prior's precision as a further row."""
-    figures, slow = [0.70, 0.92, 0.71, 1.05, 0.83], [0.0, 0.2, 0.01, 0.3, 0.1]
+    figures, slow = [0.70, 0.86, 0.71, 0.94, 0.78], [0.0, 0.2, 0.01, 0.3, 0.1]
     found = slope_of(deviations(figures, slow), 0.8, lambda squares: 0.04**2)
     x = numpy.array(slow) - fmean(slow)
     rows = numpy.vstack([x[:, None] / 0.04, [[1 / 0.8]]])
@@ -112,20 +127,33 @@ def after_others(runs: Sequence[Samples]) -> list[Estimate]:
     found: list[Estimate] = []
     kept: list[tuple[float, float]] = []
     for samples in runs:
-        earlier = None
-        if len(kept) > 1:
-            of_speedup, of_original = (numpy.array(each) for each in zip(*kept, strict=True))
-            y, o = of_speedup - of_speedup.mean(), of_original - of_original.mean()
-            v = o - y
-            sums = {"speedup_with_original": float(y @ o), "latency_with_original": float(v @ o)}
-            fastest_s = latency([math.exp(each) for each in of_original])
-            freedom = len(kept) - 1
-            earlier = EarlierRuns(
-                len(kept), freedom, float(y @ y), float(v @ v), float(o @ o), **sums, fastest_s=fastest_s
-            )
-        found.append(speedup(replace(samples, earlier=earlier)))
-        kept.append((math.log(speedup(samples).figure), math.log(latency(samples.originals_s))))
+        found.append(speedup(replace(samples, earlier=of_runs(kept) if len(kept) > 1 else None)))
+        kept.append(logs(samples))
     return found
+
+
+def logs(samples: Samples) -> tuple[float, float]:
+    """Of the speedup and of the original's latency, as a run keeps them."""
+    return math.log(speedup(samples).figure), math.log(latency(samples.originals_s))
+
+
+def of_runs(kept: Sequence[tuple[float, float]], others: float = 0.0, canary_ns: float | None = None) -> EarlierRuns:
+    """Of runs of the same programs, beside others whose speedups have so large squared deviations."""
+    of_speedup, of_original = (numpy.array(each) for each in zip(*kept, strict=True))
+    y, o = of_speedup - of_speedup.mean(), of_original - of_original.mean()
+    v = o - y
+    return EarlierRuns(
+        len(kept),
+        len(kept) - 1,
+        float(y @ y) + others,
+        float(v @ v),
+        own=len(kept),
+        original=float(o @ o),
+        speedup_with_original=float(y @ o),
+        latency_with_original=float(v @ o),
+        fastest_s=latency([math.exp(each) for each in of_original]),
+        canary_at_fastest_ns=canary_ns,
+    )
 
 
 def host(coin: random.Random, slope: float) -> list[Samples]:
@@ -187,12 +215,26 @@ def test_the_first_run_in_a_slow_state_knows_no_slope() -> None:
 
 
 def test_earlier_runs_of_these_programs_say_more_of_the_state_than_the_canary() -> None:
-    """It takes 50% longer, and the original what it always took."""
-    earlier = EarlierRuns(10, 9, 0.0, 0.0, fastest_s=2.0)
-    calm = Samples(
-        [2.0] * 100, [1.0] * 100, [1] * 100, [i / 20 for i in range(100)], [30_000.0] * 100, BEST_NS, earlier=earlier
-    )
+    """It takes 50% longer, and the original what it took beside a fast canary."""
+    earlier = EarlierRuns(10, 9, 0.0, 0.0, own=10, fastest_s=2.0, canary_at_fastest_ns=BEST_NS)
+    calm = replace(IN_A_SLOW_STATE, earlier=earlier)
     assert speedup(calm).from_state == 0
-    assert speedup(replace(calm, originals_s=[2.5] * 100)).from_state == pytest.approx(
-        SENSITIVITY_RATIO * math.log(1.25)
-    )
+    slow = speedup(replace(calm, originals_s=[2.5] * 100))
+    assert slow.from_state == pytest.approx(SENSITIVITY_RATIO * (math.log(1.25) - ORIGINAL_TOLERANCE))
+
+
+def test_earlier_runs_in_a_slow_state_do_not_make_it_the_best_one() -> None:
+    """A rerun beside the same neighbour decides no more than the first run did."""
+    for count in (1, 2, 10):
+        earlier = EarlierRuns(count + 1, count, 0.0, 0.0, own=count + 1, fastest_s=2.0, canary_at_fastest_ns=30_000.0)
+        again = speedup(replace(IN_A_SLOW_STATE, earlier=earlier))
+        assert again.from_state >= speedup(IN_A_SLOW_STATE).from_state * 0.999
+        assert decide_at_least(again, 1.8, alpha_fail=ALPHA_FAIL) == "inconclusive"
+
+
+def test_no_state_is_slower_than_any_is() -> None:
+    """What a record says of the fastest run may be anything: the speedup is corrected by a factor of 2.7 at most."""
+    earlier = replace(FOLLOWING, fastest_s=1e-9)
+    assert speedup(replace(IN_A_SLOW_STATE, earlier=earlier)).correction <= math.e * 1.001
+    nothing = replace(FOLLOWING, fastest_s=0.0)
+    assert speedup(replace(IN_A_SLOW_STATE, earlier=nothing)).correction == 1.0

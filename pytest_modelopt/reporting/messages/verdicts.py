@@ -214,8 +214,8 @@ def _what_it_takes(verdict: Verdict) -> str:
     if cause == "slower-than-before":
         return (
             "and the limit lies inside that interval, since the machine was far from its best state: the original took "
-            f"{_share(found['slower'])} longer than in the fastest of its earlier runs, and these do not show by how "
-            "much the variant follows; run it again when the machine is calm"
+            f"{_share(found['slower'])} longer than in the fastest of its earlier runs, which do not show well enough "
+            "what that changes; run it again when the machine is calm"
         )
     if cause == "between-runs":
         return (

@@ -28,7 +28,8 @@ def pairs_chart(timing: Timing, sides: tuple[str, str], *, with_figures: bool) -
     figures = sorted(figure * 1e-9 for pair in pairs for figure in (pair.reference_ns, pair.variant_ns))
     seen = figures[: max(2, round(_IN_SIGHT * len(figures)))]
     x = scale((pair.at_ms / 1000 for pair in pairs), _LEFT, _RIGHT, room=0.02)
-    y = scale(seen, _BOTTOM, _TOP)
+    latencies = latencies_s(timing) if with_figures else ()  # those of the machine's best state may be below all pairs
+    y = scale((*seen, *latencies), _BOTTOM, _TOP)
     if x is None or y is None:
         return None
     shapes = list(_launches(pairs, x))
@@ -40,7 +41,6 @@ def pairs_chart(timing: Timing, sides: tuple[str, str], *, with_figures: bool) -
     for kind in ("reference", "variant"):
         points = ((x.at(pair.at_ms / 1000), y.at(getattr(pair, f"{kind}_ns") * 1e-9)) for pair in pairs)
         shapes.append(Shape(f"dots {kind}", dots(points)))
-    latencies = latencies_s(timing) if with_figures else ()
     for kind, latency in zip(("reference", "variant"), latencies, strict=False):
         shapes.append(Shape(f"level {kind}", line(_LEFT, y.at(latency), _RIGHT, y.at(latency))))
     launches = [*dict.fromkeys(pair.launch for pair in pairs)]

@@ -9,6 +9,8 @@ from statistics import fmean
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.timed_pairs import FURTHEST, PHASES, EarlierRuns, TimedPair, Timing
 
+_EXPLAINED = 0.01
+"""Squared deviation of a run, as a logarithm, that its own pairs may explain: it is taken off the squares."""
 _APART = 3
 """How many times as long as another one something must have taken, the fastest time of the one and the slowest of the
 other, where it cannot have: they are taken in turns, so no state of the machine does that."""
@@ -69,17 +71,25 @@ def _of_timing(case: MeasuredCase, name: str, timing: Timing) -> Iterator[str]:
 def _of_earlier_runs(name: str, earlier: EarlierRuns) -> Iterator[str]:
     """The same programs were timed at least twice, and no two times differ by more than any times do."""
     runs, freedom, squares = earlier.runs, earlier.freedom, (earlier.speedup, earlier.latency, earlier.original)
-    is_counted, most = 1 <= freedom < runs <= 2 * freedom, runs * FURTHEST**2
+    is_counted, most = 1 <= freedom < runs <= 2 * freedom and 0 <= earlier.own <= runs, runs * FURTHEST**2
     if not (is_counted and 0 <= min(squares) <= max(squares) <= most):
         told = ", ".join(f"{each:.10g}" for each in squares)
-        yield f"{name}.earlier has {runs} runs, {freedom} of them independent, and squares of {told}"
-    for figure in ("speedup", "latency"):
-        product = getattr(earlier, f"{figure}_with_original")
-        if abs(product) > most:
-            yield f"{name}.earlier.{figure}_with_original is {product:.10g}, which is beyond any times"
-    fastest_s = earlier.fastest_s
-    if fastest_s is not None and (fastest_s <= 0 or abs(math.log(fastest_s)) > FURTHEST):
-        yield f"{name}.earlier.fastest_s is {fastest_s:.10g}, which no call takes"
+        yield (
+            f"{name}.earlier has {runs} runs, {freedom} of them independent, {earlier.own} of these programs, and "
+            f"squares of {told}"
+        )
+        return
+    together = (earlier.speedup_with_original, earlier.latency_with_original)
+    own_squares = math.sqrt((earlier.original + runs * _EXPLAINED) * (max(squares) + runs * _EXPLAINED))
+    if max(map(abs, together)) > own_squares or abs(sum(together) - earlier.original) > runs * _EXPLAINED:
+        yield (
+            f"{name}.earlier has products of {together[0]:.10g} and {together[1]:.10g} with the original, whose "
+            f"squares are {earlier.original:.10g}: a speedup is the original's time less the variant's"
+        )
+    for key, unit in (("fastest_s", 1.0), ("canary_at_fastest_ns", 1e9)):
+        value = getattr(earlier, key)
+        if value is not None and not (earlier.own and value > 0 and abs(math.log(value / unit)) <= FURTHEST):
+            yield f"{name}.earlier.{key} is {value:.10g}, with {earlier.own} runs of these programs"
 
 
 def _of_pair(path: str, index: int, pair: TimedPair) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +69,29 @@ def test_how_the_figures_follow_the_original_from_run_to_run(folder: Path) -> No
     assert found.fastest_s == pytest.approx(2e-3, rel=1e-5)
 
 
-def test_the_fastest_run_is_one_of_the_programs_of_now(folder: Path) -> None:
-    for programs, latency_ns in (("before", 1_000_000), ("before", 1_000_000), ("now", 3_000_000)):
+def test_how_figures_follow_a_state_belongs_to_the_programs_of_now(folder: Path) -> None:
+    for programs, latency_ns in (("before", 1_000_000), ("before", 2_000_000), ("now", 3_000_000)):
         note(Comparison("place", programs), read(2.0, latency_ns))
     before, now, new = (known(Comparison("place", each), "whole") for each in ("before", "now", "new"))
     assert before is not None
     assert now is not None
     assert new is not None
+    assert (before.own, now.own, new.own) == (2, 1, 0)
+    assert before.original == pytest.approx(math.log(2) ** 2 / 2, rel=0.01)
+    assert (now.original, new.original) == (0.0, 0.0)
     assert before.fastest_s == pytest.approx(2e-3)
     assert now.fastest_s == pytest.approx(6e-3)
     assert new.fastest_s is None
+    assert before.latency == now.latency == new.latency, "by how much runs differ is asked of all"
+
+
+def test_the_canary_beside_the_fastest_run_is_kept(folder: Path) -> None:
+    for latency_ns, canary_ns in ((1_100_000, 30_000), (1_000_000, 20_000), (1_200_000, 40_000)):
+        [(call, made)] = read(2.0, latency_ns).items()
+        note(HERE, {call: replace(made, pairs=tuple(replace(pair, canary_ns=canary_ns) for pair in made.pairs))})
+    found = known(HERE, "whole")
+    assert found is not None
+    assert found.canary_at_fastest_ns == pytest.approx(20_000)
 
 
 def test_runs_that_differ_by_no_more_than_each_explains_add_nothing(folder: Path) -> None:
@@ -114,12 +127,12 @@ def test_the_oldest_go_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "{}",
         '[["programs", "whole", 1, 2]]',
         json.dumps([["programs", "whole", 0.5, 0.1, 0.5, 0.1]] * 2),
-        json.dumps([["programs", "whole", 0.5, 0.1, "x", 0.1, 0.5, 0.1]] * 2),
-        json.dumps([["programs", "whole", 0.5, -0.1, 0.5, 0.1, 0.5, 0.1]] * 2),
-        json.dumps([["programs", "whole", 0.5, 0.1, 0.5, 0.1, 0.5, -0.1]] * 2),
-        json.dumps([["programs", "whole", sign * 1e300, 0.1, 0.5, 0.1, 0.5, 0.1] for sign in (1, -1)]),
-        '[["programs", "whole", NaN, 0.1, 0.5, 0.1, 0.5, 0.1]]',
-        '[["programs", "whole", 0.5, 0.1, 0.5, 0.1, Infinity, 0.1]]',
+        json.dumps([["programs", "whole", 0.5, 0.1, "x", 0.1, 0.5, 0.1, 10.0]] * 2),
+        json.dumps([["programs", "whole", 0.5, -0.1, 0.5, 0.1, 0.5, 0.1, 10.0]] * 2),
+        json.dumps([["programs", "whole", 0.5, 0.1, 0.5, 0.1, 0.5, 0.1, -10.0]] * 2),
+        json.dumps([["programs", "whole", sign * 1e300, 0.1, 0.5, 0.1, 0.5, 0.1, 10.0] for sign in (1, -1)]),
+        '[["programs", "whole", NaN, 0.1, 0.5, 0.1, 0.5, 0.1, 10.0]]',
+        '[["programs", "whole", 0.5, 0.1, 0.5, 0.1, Infinity, 0.1, 10.0]]',
         "[" * 100_000,
     ],
 )

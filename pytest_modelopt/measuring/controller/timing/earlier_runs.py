@@ -22,14 +22,14 @@ from pytest_modelopt.measuring.controller.worker_context import Measured
 from pytest_modelopt.results.files.atomic_files import write_text
 from pytest_modelopt.results.record import Environment
 from pytest_modelopt.results.timed_pairs import FURTHEST, EarlierRuns, TimedCall, Timing
-from pytest_modelopt.statistics.samples import Samples, latency
+from pytest_modelopt.statistics.samples import FASTEST, Samples, fast_log
 from pytest_modelopt.statistics.timing import Estimate, original_latency, speedup, variant_latency
 
 MOST_RUNS = 40
 """That are kept of a comparison; the oldest go first."""
 MOST_FILES = 1000
 """In the folder; those that have not been written to for the longest time go first."""
-_FIGURES = ("speedup", "latency", "original")
+_FIGURES = ("speedup", "latency")
 
 
 class Comparison(NamedTuple):
@@ -63,13 +63,16 @@ class Run(NamedTuple):
     latency_explained: float
     original: float
     original_explained: float
+    canary: float
+    """The logarithm of its nanoseconds; 0 where it was not timed."""
 
     @classmethod
     def of(cls, programs: str, call: str, samples: Samples) -> Run | None:
         """None where too few pairs say anything. `samples` know no earlier runs, which would correct the figures."""
         found: list[Estimate] = [speedup(samples), variant_latency(samples), original_latency(samples)]
         values = [value for each in found for value in (math.log(each.figure), each.explained)]
-        return cls(programs, call, *values) if all(map(math.isfinite, values)) else None
+        canary = fast_log(samples.canaries_ns) if samples.canaries_ns else 0.0
+        return cls(programs, call, *values, canary) if all(map(math.isfinite, values)) else None
 
 
 def known(comparison: Comparison | None, call: TimedCall) -> EarlierRuns | None:
@@ -90,20 +93,27 @@ def difference(runs: Iterable[Run], programs: str) -> EarlierRuns | None:
     groups = [found for found in by_programs.values() if len(found) > 1]
     if not groups:
         return None
-    sums = {figure: sum(_beyond_explained(found, figure) for found in groups) for figure in _FIGURES}
-    sums["latency_with_original"] = sum(_with_original(found, "latency") for found in groups)
-    sums["speedup_with_original"] = sum(
-        each - min(max(0.0, each), _explained(found, "original"))
-        for found in groups
-        for each in [_with_original(found, "speedup")]  # what the original's pairs explain is in both
-    )
-    own = [math.exp(run.original) for run in by_programs.get(programs, ())]
-    return EarlierRuns(
-        sum(map(len, groups)),
-        sum(len(found) - 1 for found in groups),
-        **sums,
-        fastest_s=latency(own) if own else None,
-    )
+    squares = [sum(_beyond_explained(found, figure) for found in groups) for figure in _FIGURES]
+    runs, freedom = sum(map(len, groups)), sum(len(found) - 1 for found in groups)
+    return EarlierRuns(runs, freedom, *squares, **_of_the_programs(by_programs.get(programs, [])))
+
+
+def _of_the_programs(runs: list[Run]) -> dict[str, Any]:
+    """How the figures of the programs of now follow the original's latency, from their own runs."""
+    if not runs:
+        return {}
+    fastest = sorted(runs, key=lambda run: run.original)[: max(1, math.ceil(FASTEST * len(runs)))]
+    canaries = [run.canary for run in fastest if run.canary]
+    with_speedup = _with_original(runs, "speedup")
+    return {
+        "own": len(runs),
+        "original": _beyond_explained(runs, "original"),
+        # what the original's pairs explain is in both
+        "speedup_with_original": with_speedup - min(max(0.0, with_speedup), _explained(runs, "original")),
+        "latency_with_original": _with_original(runs, "latency"),
+        "fastest_s": math.exp(fmean(run.original for run in fastest)),
+        "canary_at_fastest_ns": math.exp(fmean(canaries)) if canaries else None,
+    }
 
 
 def note(comparison: Comparison | None, timings: Mapping[TimedCall, Timing]) -> None:
@@ -165,8 +175,8 @@ def _stored(file: Path | None) -> list[Run]:
 
 def _runs(data: object) -> Iterator[Run]:
     for each in data if isinstance(data, list) else ():
-        is_run = isinstance(each, list) and [type(value) for value in each] == [str, str, *[float] * 6]
-        if is_run and all(abs(value) <= FURTHEST for value in each[2:]) and min(each[3], each[5], each[7]) >= 0:
+        is_run = isinstance(each, list) and [type(value) for value in each] == [str, str, *[float] * 7]
+        if is_run and all(abs(value) <= FURTHEST for value in each[2:]) and min(*each[3::2], each[8]) >= 0:
             yield Run(*each)
 
 
