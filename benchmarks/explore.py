@@ -24,7 +24,7 @@ from torch import nn
 
 from benchmarks import common, confirmed, traps
 from benchmarks.common import REPOSITORY, RESULTS, Row, Store
-from pytest_modelopt.cli.explore_gauge import GateGauge, Watch
+from pytest_modelopt.cli.exploration.explore_gauge import GateGauge, Watch
 from pytest_modelopt.cli.shared.model_options import loaded
 from pytest_modelopt.exploring.choice import AIMS, Trial
 from pytest_modelopt.exploring.confirming import confirm, finalists

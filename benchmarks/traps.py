@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchmarks import zoo
 from benchmarks.common import REPOSITORY, Row, Store
 from example_project import speech, vision, writing
-from pytest_modelopt.cli.explore_gauge import GateGauge, Watch
+from pytest_modelopt.cli.exploration.explore_gauge import GateGauge, Watch
 from pytest_modelopt.cli.shared.model_options import loaded
 from pytest_modelopt.exploring.cache import Cache
 from pytest_modelopt.exploring.funnel import Forgetful, Search

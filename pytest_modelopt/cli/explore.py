@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelopt.cli.explore_request import limits_of, model_of, space_of, training_of, tunes, with_knobs
+from pytest_modelopt.cli.exploration.explore_request import (
+    limits_of,
+    model_of,
+    space_of,
+    training_of,
+    tunes,
+    with_knobs,
+)
 from pytest_modelopt.cli.shared.arguments import count, reference, seconds
 from pytest_modelopt.cli.shared.exit_codes import INTERRUPTED, PASSED, RED
 from pytest_modelopt.cli.shared.model_options import REFERENCE, add_model_options
@@ -18,7 +25,7 @@ from pytest_modelopt.cli.shared.printing import tell
 from pytest_modelopt.limits.catalogue import BUDGET_LIMITS
 
 if TYPE_CHECKING:
-    from pytest_modelopt.cli.explore_gauge import GateGauge
+    from pytest_modelopt.cli.exploration.explore_gauge import GateGauge
     from pytest_modelopt.cli.shared.arguments import Commands
     from pytest_modelopt.config.loader import BudgetsFile, ModelEntry
     from pytest_modelopt.exploring.answer_text import Answer
@@ -134,9 +141,9 @@ def _explore(
     cache: Cache,
     start: float,
 ) -> int:
-    from pytest_modelopt.cli.explore_gauge import GateGauge, Watch
-    from pytest_modelopt.cli.explore_report import export_choice, keep_record, plot
-    from pytest_modelopt.cli.explore_sensitivity import tell_sensitivity
+    from pytest_modelopt.cli.exploration.explore_gauge import GateGauge, Watch
+    from pytest_modelopt.cli.exploration.explore_report import export_choice, keep_record, plot
+    from pytest_modelopt.cli.exploration.explore_sensitivity import tell_sensitivity
     from pytest_modelopt.cli.shared.progress_line import show
     from pytest_modelopt.exploring import answer_text
 
@@ -173,7 +180,7 @@ def _explore(
 
 
 def _searched(options: argparse.Namespace, gauge: GateGauge, cache: Cache, start: float) -> Answer:
-    from pytest_modelopt.cli.explore_fleet import fleet_of
+    from pytest_modelopt.cli.exploration.explore_fleet import fleet_of
     from pytest_modelopt.exploring import makeup_text, tuning
     from pytest_modelopt.exploring.answer_text import Answer
     from pytest_modelopt.exploring.confirming import confirm, finalists
@@ -278,7 +285,7 @@ def _require_one_candidate(search: Search, whole_s: float, original_s: float) ->
 def _ends(whole_s: float, time_limit_s: float, original_s: float, *, tunes: bool, trains: bool) -> dict[Part, float]:
     """When each part ends, in seconds from the start: time is left for settings, for training, for times (with a limit
     of 0 none are taken), and to measure the finalists anew."""
-    from pytest_modelopt.cli.explore_gauge import LEAST_S
+    from pytest_modelopt.cli.exploration.explore_gauge import LEAST_S
     from pytest_modelopt.exploring.funnel import FINALISTS
 
     anew_s = min(0.4 * whole_s, original_s + FINALISTS * (original_s / 2 + max(LEAST_S, time_limit_s / 4)))
@@ -292,7 +299,7 @@ def _ends(whole_s: float, time_limit_s: float, original_s: float, *, tunes: bool
 
 
 def _write(options: argparse.Namespace, budgets: BudgetsFile, answer: Answer, gauge: GateGauge) -> None:
-    from pytest_modelopt.cli.explore_writing import write_choice
+    from pytest_modelopt.cli.exploration.explore_writing import write_choice
 
     won = answer.winner
     if won is None:

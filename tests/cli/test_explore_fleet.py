@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pytest_modelopt.cli import explore_fleet
-from pytest_modelopt.cli.explore_fleet import Fleet, to_event
-from pytest_modelopt.cli.explore_gauge import GateGauge, Watch
+from pytest_modelopt.cli.exploration import explore_fleet
+from pytest_modelopt.cli.exploration.explore_fleet import Fleet, to_event
+from pytest_modelopt.cli.exploration.explore_gauge import GateGauge, Watch
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.exploring.cache import Cache, key_of
 from pytest_modelopt.exploring.choice import Trial

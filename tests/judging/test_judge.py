@@ -311,14 +311,14 @@ def beside_a_neighbour(canary_ns: int, at_best_ns: int | None = 20_000) -> Case:
 
 
 def test_a_machine_far_from_its_best_state_decides_less_and_that_is_said() -> None:
-    """20% more than at best is 0.132 beyond the tolerance; a ratio may follow 0.6 of that, so the error is 8.2%."""
+    """20% more than at best is 0.132 beyond the tolerance; a ratio may follow 0.8 of that, so the error is 10.7%."""
     assert verdict("min_speedup", 1.8, beside_a_neighbour(20_000)).outcome == "pass"
     assert verdict("min_speedup", 1.8, beside_a_neighbour(21_000)).outcome == "pass"  # within the tolerance
     told = verdict("min_speedup", 1.8, beside_a_neighbour(24_000))
     assert told.outcome == "inconclusive"
     assert "a fixed piece of work took 20% longer than at best" in told.sentence
     assert "run it again when the machine is calm" in told.sentence
-    assert verdict("min_speedup", 1.6, beside_a_neighbour(24_000)).outcome == "pass"
+    assert verdict("min_speedup", 1.5, beside_a_neighbour(24_000)).outcome == "pass"
 
 
 def test_earlier_runs_that_differ_decide_less_and_that_is_said() -> None:

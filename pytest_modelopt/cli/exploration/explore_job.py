@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from pytest_modelopt.cli.explore_request import limits_of, model_of
+from pytest_modelopt.cli.exploration.explore_request import limits_of, model_of
 from pytest_modelopt.cli.main import parser, status_of
 from pytest_modelopt.cli.shared.exit_codes import INTERRUPTED, PASSED, WRONG_INPUT
 from pytest_modelopt.cli.shared.printing import tell
@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(here: JobHere, options: argparse.Namespace) -> int:
-    from pytest_modelopt.cli.explore_fleet import to_event
-    from pytest_modelopt.cli.explore_gauge import GateGauge, Watch
+    from pytest_modelopt.cli.exploration.explore_fleet import to_event
+    from pytest_modelopt.cli.exploration.explore_gauge import GateGauge, Watch
     from pytest_modelopt.exploring.funnel import Forgetful, Search
     from pytest_modelopt.optimizing.expression import parse
     from pytest_modelopt.results.json import RecordError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_modelopt.cli.explore_gauge import GateGauge
+from pytest_modelopt.cli.exploration.explore_gauge import GateGauge
 from pytest_modelopt.cli.export import add_to_record, file_name, write_variant
 from pytest_modelopt.cli.shared.printing import tell
 from pytest_modelopt.exploring import front_svg

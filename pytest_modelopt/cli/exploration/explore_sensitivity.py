@@ -9,7 +9,7 @@ from pytest_modelopt.cli.shared.exit_codes import INTERRUPTED, PASSED
 from pytest_modelopt.cli.shared.printing import tell
 
 if TYPE_CHECKING:
-    from pytest_modelopt.cli.explore_gauge import GateGauge
+    from pytest_modelopt.cli.exploration.explore_gauge import GateGauge
     from pytest_modelopt.exploring.cache import Cache
     from pytest_modelopt.exploring.sensitivity import Sensitivity
     from pytest_modelopt.optimizing.expression import Expression

@@ -22,9 +22,9 @@ from pytest_modelopt.results.figures import format_count
 from pytest_modelopt.results.target import Fingerprint
 
 if TYPE_CHECKING:
-    from pytest_modelopt.cli.explore_gauge import GateGauge, Watch
+    from pytest_modelopt.cli.exploration.explore_gauge import GateGauge, Watch
 
-_MODULE = "pytest_modelopt.cli.explore_job"
+_MODULE = "pytest_modelopt.cli.exploration.explore_job"
 _WAIT_S = 0.2
 _START_S = 60.0
 """Within which a machine that is free has begun with a job: the project travels, and processes start."""
