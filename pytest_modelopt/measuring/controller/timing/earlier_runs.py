@@ -71,8 +71,8 @@ class Run(NamedTuple):
         """None where too few pairs say anything. `samples` know no earlier runs, which would correct the figures."""
         found: list[Estimate] = [speedup(samples), variant_latency(samples), original_latency(samples)]
         values = [value for each in found for value in (math.log(each.figure), each.explained)]
-        canary = fast_log(samples.canaries_ns) if samples.canaries_ns else 0.0
-        return cls(programs, call, *values, canary=canary) if all(map(math.isfinite, values)) else None
+        values.append(fast_log(samples.canaries_ns) if samples.canaries_ns else 0.0)
+        return cls(programs, call, *values) if all(map(math.isfinite, values)) else None
 
 
 def known(comparison: Comparison | None, call: TimedCall) -> EarlierRuns | None:
@@ -93,9 +93,9 @@ def difference(runs: Iterable[Run], programs: str) -> EarlierRuns | None:
     groups = [found for found in by_programs.values() if len(found) > 1]
     if not groups:
         return None
-    sums = {figure: sum(_beyond_explained(found, figure) for found in groups) for figure in _FIGURES}
+    of_speedup, of_latency = (sum(_beyond_explained(found, figure) for found in groups) for figure in _FIGURES)
     count, freedom = sum(map(len, groups)), sum(len(found) - 1 for found in groups)
-    return EarlierRuns(count, freedom, **sums, **_of_the_programs(by_programs.get(programs, [])))
+    return EarlierRuns(count, freedom, of_speedup, of_latency, **_of_the_programs(by_programs.get(programs, [])))
 
 
 def _of_the_programs(runs: list[Run]) -> dict[str, Any]:
