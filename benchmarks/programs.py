@@ -357,7 +357,7 @@ def _verdicts(
         found = Counter(each.outcome for each in judged)
         wrong = found["fail"] if factor < 1 else found["pass"]
         limits = [factor * known[row["situation"]] for row in rows]
-        figures = [{"plain script": row["plain"], **row["rivals"]} for row in rows]
+        figures = [{"plain script": row["plain"], **row.get("rivals", {})} for row in rows]
         others = {
             name: [found[name] >= limit for found, limit in zip(figures, limits, strict=True) if name in found]
             for name in ("plain script", "pytest-benchmark", "pytest-torch")
