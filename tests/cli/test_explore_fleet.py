@@ -78,11 +78,12 @@ def test_candidates_measured_elsewhere_are_those_measured_here(
     assert "--ray: 2 machines of this one's kind, 1 of other kinds are left out; times are taken here\n" in told
     said = "--ray: job 1: lost on machine x86_64 (its machine was switched off); left to measure again: 1 recipe\n"
     assert said.replace("x86_64", platform.machine()) in told
-    assert here == []
+    assert here == ["fold-batchnorm"], "an error elsewhere may be none here"
     jobs = [job.items for job, _ in engines[0].submitted]
     assert jobs == [RECIPES[0::2], RECIPES[1::2], RECIPES[2::2]]
     elsewhere = table(told)
 
+    here.clear()
     assert main([*call, "--fresh"]) == 0
     assert here == list(RECIPES)
     assert table(capsys.readouterr().out) == elsewhere

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_modelopt.cli import explore_gauge
+from pytest_modelopt.cli.exploration import explore_gauge
 from pytest_modelopt.cli.main import main
 from tests.measuring.planted_layers import PLANTED
 
