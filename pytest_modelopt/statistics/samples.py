@@ -23,6 +23,8 @@ cores, and 0.90x on an idle machine."""
 ORIGINAL_ALONE, ORIGINAL_TOLERANCE = 0.02, 0.03
 """By which the original differs from run to run though the machine is in one state, by its place in memory: standard
 deviation, and by how much a run is behind the fastest fifth all the same."""
+RANGE = 2.5
+"""Standard deviations of the original's time in earlier runs: in such a range they have met the machine's states."""
 MOST_BEHIND = 1.0
 """No state of a machine makes it slower by more (a factor of 2.7)."""
 
@@ -179,6 +181,12 @@ class Samples:
         if runs is None or runs.fastest_s is None or runs.fastest_s <= 0:
             return None
         return self.behind_of(range(len(self)))
+
+    @property
+    def met(self) -> float:
+        """How far behind the fastest of them earlier runs have been: beyond that nobody knows how figures follow."""
+        runs = self.earlier
+        return 0.0 if runs is None or runs.own < 2 else RANGE * math.sqrt(max(0.0, runs.original) / (runs.own - 1))
 
     def behind_of(self, pairs: Sequence[int]) -> float:
         """The same of some pairs, where there are such runs."""

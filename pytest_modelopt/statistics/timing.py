@@ -212,8 +212,8 @@ def _slope(
         unseen = by_canary * likely(samples.canaries_ns, figures, sensitivity)
     if behind is None:
         return Slope(0.0, 0.0, earlier.squares), 0.0, unseen
-    slope = slope_of(earlier, sensitivity, rest_beside)
-    return slope, behind, math.hypot(unseen, behind * slope.error)
+    slope, met = slope_of(earlier, sensitivity, rest_beside), min(behind, samples.met)
+    return slope, met, math.hypot(unseen, met * slope.error, (behind - met) * sensitivity)
 
 
 def estimated(
@@ -249,7 +249,7 @@ def estimated(
         seen = slope.value * ORIGINAL_ALONE
 
         def corrected(pairs: Sequence[int]) -> float:
-            return figure(pairs) - slope.value * samples.behind_of(pairs)
+            return figure(pairs) - slope.value * min(samples.met, samples.behind_of(pairs))
 
         spread = _spread(samples, corrected, prior, between_pairs)
     from_state = math.hypot(unseen, seen, samples.starvation if starvation is None else starvation)

@@ -12,7 +12,7 @@ import numpy
 import pytest
 
 from pytest_modelopt.results.timed_pairs import EarlierRuns
-from pytest_modelopt.statistics.samples import CANARY_TOLERANCE, ORIGINAL_TOLERANCE, Samples, latency
+from pytest_modelopt.statistics.samples import CANARY_TOLERANCE, ORIGINAL_TOLERANCE, RANGE, Samples, latency
 from pytest_modelopt.statistics.state_slope import FEW_PAIRS, STEEPEST, UNDERSTATED, Deviations, likely, slope_of
 from pytest_modelopt.statistics.timing import (
     ALPHA_FAIL,
@@ -238,3 +238,22 @@ def test_no_state_is_slower_than_any_is() -> None:
     assert speedup(replace(IN_A_SLOW_STATE, earlier=earlier)).correction <= math.e * 1.001
     nothing = replace(FOLLOWING, fastest_s=0.0)
     assert speedup(replace(IN_A_SLOW_STATE, earlier=nothing)).correction == 1.0
+
+
+def test_a_machine_slower_than_it_ever_was_is_corrected_by_what_is_known_and_the_rest_is_not() -> None:
+    """Earlier runs spread by 0.1; the original takes 2.7 times as long as in the fastest of them."""
+    earlier = EarlierRuns(
+        17,
+        16,
+        0.13,
+        0.0016,
+        own=17,
+        original=0.16,
+        speedup_with_original=0.144,
+        latency_with_original=0.016,
+        fastest_s=2.0 / math.exp(1 + ORIGINAL_TOLERANCE),
+        canary_at_fastest_ns=BEST_NS,
+    )
+    estimate = speedup(replace(IN_A_SLOW_STATE, earlier=earlier))
+    assert estimate.correction == pytest.approx(math.exp(-0.9 * RANGE * 0.1), rel=0.03)
+    assert estimate.unseen >= SENSITIVITY_RATIO * (1 - RANGE * 0.1)
