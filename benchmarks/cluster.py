@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -113,7 +114,7 @@ def cluster(count: int, log: Path) -> Iterator[Cluster]:
             inside = ("ip", "netns", "exec", node.name)
             of_node = (f"--address={made.address}", f"--node-ip-address={node.address}", "--num-cpus=1")
             node.process = start(*inside, *ray, *of_node, '--resources={"timing": 1}')
-        _await_nodes(made, log)
+            _await_nodes(made.address, node.number, log)  # two that start at once take the same sockets
         yield made
 
 
@@ -133,20 +134,20 @@ def _unplug(node: Node) -> None:
     _run("ip", "netns", "del", node.name)
 
 
-def _await_nodes(made: Cluster, log: Path) -> None:
-    """Raises SystemExit where they do not come."""
+def _await_nodes(address: str, count: int, log: Path) -> None:
+    """Until so many are there. Raises SystemExit where they do not come."""
     ask = "import ray, sys; ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False); "
     ask += "print(sum(node['Alive'] and 'timing' in node['Resources'] for node in ray.nodes()))"
     end = time.monotonic() + 90
     told = ""
     while time.monotonic() < end:
-        asked = [sys.executable, "-c", ask, made.address]
+        asked = [sys.executable, "-c", ask, address]
         done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
         told = done.stdout.strip()
-        if told == str(len(made.nodes)):
+        if told == str(count):
             return
         time.sleep(1)
-    sys.exit(f"{told or 'none'} of {len(made.nodes)} nodes came:\n{log.read_text(errors='replace')[-3000:]}")
+    sys.exit(f"{told or 'none'} of {count} nodes came:\n{log.read_text(errors='replace')[-3000:]}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -204,7 +205,7 @@ def with_fault(name: str, folder: Path, expected: Path) -> Row:
         "twice": len(other.cases) - len(found),
         "originals": sorted(set(done["originals"].values())),
         "wall s": f"{done['wall_s']:.0f}",
-        "notes": "; ".join(other.notes),
+        "notes": "; ".join(re.sub(r": Task failed.*\)", ")", note) for note in other.notes),
     }
 
 

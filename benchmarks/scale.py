@@ -59,7 +59,7 @@ import torch
 from torch import nn
 
 def made(name):
-    with open(os.environ["SCALE_MADE"], "a") as file:
+    with open(os.environ["TORCH_SCALE_MADE"], "a") as file:
         file.write(f"{name} {os.getpid()}\\n")
 
 def perceptron(width):
@@ -79,7 +79,7 @@ import psutil
 
 def pytest_runtest_logfinish(nodeid):
     row = [os.getpid(), time.time(), psutil.Process().memory_info().rss, nodeid.split("::")[1]]
-    with open(os.environ["SCALE_CASES"], "a") as file:
+    with open(os.environ["TORCH_SCALE_CASES"], "a") as file:
         file.write(json.dumps(row) + "\\n")
 '''
 
@@ -131,14 +131,18 @@ def run(folder: Path, models: int, processes: int, ray: str = "") -> Row:
     """One gate of so many models, in its own folder; 0 processes: without pytest-xdist. `ray`: on this cluster."""
     folder.mkdir(parents=True)
     _write_project(folder, models)
-    report, made, sizes = folder / "report", folder / "made", folder / "cases"
+    report, made, sizes = (
+        folder / "report",
+        folder.parent / f"made-{folder.name}",
+        folder.parent / f"cases-{folder.name}",
+    )
     summary = folder / "summary.md"
     summary.touch()
-    environment = {
+    environment = {  # what begins with TORCH holds on a cluster, too
         **os.environ,
         "PYTHONPATH": str(REPOSITORY),
-        "SCALE_MADE": str(made),
-        "SCALE_CASES": str(sizes),
+        "TORCH_SCALE_MADE": str(made),
+        "TORCH_SCALE_CASES": str(sizes),
         "GITHUB_STEP_SUMMARY": str(summary),
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *_spread(processes)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -101,7 +102,8 @@ def with_root(text: str, root: Path) -> str:
 
 def carried_environment(root: Path) -> dict[str, str]:
     """The variables of this process that hold for its jobs."""
-    return {name: value.replace(str(root), ROOT) for name, value in os.environ.items() if name.startswith(_CARRIED)}
+    folder = re.compile(rf"{re.escape(str(root))}(?=$|[{re.escape(os.sep + os.pathsep)}])")  # not of `shop` in `shop2`
+    return {name: folder.sub(ROOT, value) for name, value in os.environ.items() if name.startswith(_CARRIED)}
 
 
 def run_job(job: Job, root: Path) -> Iterator[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -60,8 +61,12 @@ def test_its_environment_is_that_of_who_submitted_it_where_measuring_depends_on_
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setenv("HF_HOME", str(root / "models"))
+    monkeypatch.setenv("TORCH_HOME", f"{root}2/models")
+    monkeypatch.setenv("TORCH_FOLDERS", os.pathsep.join((str(root), f"{root}/src")))
     carried = carried_environment(root)
     assert carried["HF_HOME"] == f"{ROOT}/models"
+    assert carried["TORCH_HOME"] == f"{root}2/models"
+    assert carried["TORCH_FOLDERS"] == os.pathsep.join((ROOT, f"{ROOT}/src"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the engine, there
     monkeypatch.setenv("RAY_OWN", "kept")
     reports, end = reported(run_job(job("test_environment", environment=carried), root))
