@@ -22,6 +22,9 @@ LOCAL = "local"
 """Address of a cluster that is started for one run, on this machine."""
 TIMING = "timing"
 """The resource of which a machine has 1, and a job takes all: so no second one is placed there."""
+_KEEPALIVE = {"RAY_grpc_client_keepalive_time_ms": "10000", "RAY_grpc_client_keepalive_timeout_ms": "10000"}
+"""Ray's own are 5 and 2 minutes: for so long a job on a machine whose network was cut would be waited for, and others
+behind it would not be placed. Its variables are taken away again with all that Ray has set."""
 _ANSWER_S = 10.0
 _START_S = 120.0
 """For the first process of Ray on each machine, which the project travels to."""
@@ -66,6 +69,8 @@ class RayEngine:
         if address == LOCAL:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             own |= {"resources": {TIMING: 1}, "include_dashboard": False}
+        for name, milliseconds in _KEEPALIVE.items():
+            os.environ.setdefault(name, milliseconds)
         settings = {"working_dir": working_dir}
         try:
             with _process_kept(), warnings.catch_warnings():  # a run may make errors of them
