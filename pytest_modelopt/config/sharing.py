@@ -231,5 +231,5 @@ def _without(point: Any, limits: set[str]) -> Any:
 
 
 def mapping_or_empty(value: object) -> dict[str, Any]:
-    """What stands in a file where a mapping should, if it is one."""
+    """The value where it is a mapping, else an empty one: another check reports the wrong type."""
     return value if isinstance(value, dict) else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -220,3 +220,58 @@ def test_the_end_leaves_the_finalists_that_were_measured() -> None:
             raise TimeIsUp
 
     assert confirmed_by(False, True, True, ends=ends) == ([A], "", "time")
+
+
+# --- candidates that other machines measure --------------------------------------------------------------------------
+
+
+@dataclass
+class Others:
+    """Machines that have found what is given; whoever waits for another recipe waits until the time is over."""
+
+    known: dict[str, Trial]
+    is_open: bool = True
+    waits: bool = False
+
+    def found(self, recipe: Expression) -> Trial | None:
+        return self.known.get(recipe.text)
+
+    def measured(self, recipe: Expression) -> Trial | None:
+        if self.waits and recipe.text not in self.known:
+            raise TimeIsUp
+        return self.found(recipe)
+
+
+def beside(others: Others, gauge: ByHand) -> Search:
+    search = Search([parse(name) for name in gauge.cases], gauge.bounds, "memory", gauge, Forgetful(), elsewhere=others)
+    search.run()
+    return search
+
+
+def test_what_others_found_is_not_measured_here_but_for_an_error() -> None:
+    gauge = ByHand(limits(max_size="4 MiB"), candidate(A, size=3), candidate(B, size=3))
+    others = Others({A: trial(candidate(A, size=3)), B: trial(failed(B, "no compiler there"))})
+    search = beside(others, gauge)
+    assert list(gauge.asked) == [B]
+    assert all(each.is_whole for each in search.trials)
+
+
+def test_what_others_found_stands_when_the_time_ends_before_its_turn() -> None:
+    gauge = ByHand(limits(max_size="4 MiB"), candidate(A, size=3), candidate(B, size=3))
+    search = beside(Others({B: trial(candidate(B, size=3))}, waits=True), gauge)
+    assert search.end == "time"
+    assert [each.case is not None for each in search.trials] == [False, True]
+    assert list(gauge.asked) == []
+
+
+def test_nothing_is_timed_while_others_may_work_on_this_machine() -> None:
+    gauge = ByHand(limits(min_speedup="1.3x"), candidate(A, memory=4, speedup=2.0))
+    search = Search([parse(A)], gauge.bounds, "memory", gauge, Forgetful(), elsewhere=Others({}))
+    measured = search.measured(search.trials[0])
+    assert measured.case is not None
+    assert measured.case.timing is None
+    assert gauge.timed == []
+    search.elsewhere = Others({}, is_open=False)
+    again = search.measured(search.trials[0])
+    assert again.case is not None
+    assert (again.case.timing is None, gauge.timed) == (False, [A])

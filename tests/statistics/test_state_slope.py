@@ -12,7 +12,14 @@ import numpy
 import pytest
 
 from pytest_modelopt.results.timed_pairs import EarlierRuns
-from pytest_modelopt.statistics.samples import CANARY_TOLERANCE, ORIGINAL_TOLERANCE, RANGE, Samples, latency
+from pytest_modelopt.statistics.samples import (
+    CANARY_TOLERANCE,
+    ORIGINAL_ALONE,
+    ORIGINAL_TOLERANCE,
+    RANGE,
+    Samples,
+    latency,
+)
 from pytest_modelopt.statistics.state_slope import FEW_PAIRS, STEEPEST, UNDERSTATED, Deviations, likely, slope_of
 from pytest_modelopt.statistics.timing import (
     ALPHA_FAIL,
@@ -257,3 +264,23 @@ def test_a_machine_slower_than_it_ever_was_is_corrected_by_what_is_known_and_the
     estimate = speedup(replace(IN_A_SLOW_STATE, earlier=earlier))
     assert estimate.correction == pytest.approx(math.exp(-0.9 * RANGE * 0.1), rel=0.03)
     assert estimate.unseen >= SENSITIVITY_RATIO * (1 - RANGE * 0.1)
+
+
+def test_what_changes_the_original_alone_in_one_state_corrects_nothing() -> None:
+    """Runs whose originals differ by as much as in one state, and whose speedups do so with them."""
+    alone = 19 * ORIGINAL_ALONE**2
+    earlier = EarlierRuns(
+        20,
+        19,
+        alone,
+        0.0,
+        own=20,
+        original=alone,
+        speedup_with_original=alone,
+        fastest_s=2.0 / 1.2,
+        canary_at_fastest_ns=BEST_NS,
+    )
+    estimate = speedup(replace(IN_A_SLOW_STATE, earlier=earlier))
+    assert estimate.correction == 1.0
+    met, rest = RANGE * ORIGINAL_ALONE, math.log(1.2) - ORIGINAL_TOLERANCE - RANGE * ORIGINAL_ALONE
+    assert estimate.unseen == pytest.approx(SENSITIVITY_RATIO * math.hypot(met, rest))

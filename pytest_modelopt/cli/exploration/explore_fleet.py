@@ -38,7 +38,7 @@ def to_event(trial: Trial) -> dict[str, Any]:
 
 
 def _trial_of(recipe: Expression, told: dict[str, Any]) -> Trial | None:
-    """None where what was told is no trial of the recipe."""
+    """The trial that a job has sent; None where the event holds no measurement of this recipe."""
     case = unpacked(told["case"])
     if case is None or case.recipe != recipe.text:
         return None
@@ -55,9 +55,9 @@ class Fleet:
     _waiting: set[str] = field(default_factory=set)
     """Texts of recipes that a job is to measure."""
     _told: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What jobs have told, by the recipe's text."""
+    """The events of measured trials, by the text of their recipe."""
     _keys: dict[str, dict[str, str]] = field(default_factory=dict)
-    """What each job works on, by its name (`exploring.cache.key_of`)."""
+    """The model, data, versions and machine of each job, by its name (`exploring.cache.key_of`)."""
     _lost: dict[str, int] = field(default_factory=dict)
     _job_of: dict[str, str] = field(default_factory=dict)
     """The name of the job of a recipe."""
@@ -65,7 +65,7 @@ class Fleet:
     """When, by the monotonic clock."""
     _begun: set[str] = field(default_factory=set)
     _late: set[str] = field(default_factory=set)
-    """Jobs of which it was told that no machine is free for them."""
+    """Names of jobs whose delay the user has been shown."""
 
     def submit(self, job: Job, avoid: Machine | None = None) -> None:
         assert self.engine is not None
@@ -95,7 +95,7 @@ class Fleet:
         return None if told is None else _trial_of(recipe, told)
 
     def _is_coming(self, text: str) -> bool:
-        """Whether a machine has begun with it, or may do so soon: others may use all of them for hours."""
+        """Whether its job has begun, or may still begin: other users may occupy all machines for hours."""
         job = self._job_of[text]
         if job in self._begun or time.monotonic() < self._submitted[job] + _START_S:
             return True
@@ -214,7 +214,7 @@ def _alike(engine: Engine) -> list[Machine]:
 
 
 def _difference(mine: Fingerprint, other: Fingerprint) -> str:
-    """What the other has, as the end of 'it ...'."""
+    """The first difference of the other machine, as the end of the sentence 'NAME ...'."""
     if mine.architecture != other.architecture:
         return f"is {other.architecture} and not {mine.architecture}"
     if mine.instructions != other.instructions:

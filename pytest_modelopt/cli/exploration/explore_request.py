@@ -1,4 +1,4 @@
-"""What is asked of `pytest-modelopt explore`: the model, the limits, the recipes to try."""
+"""The request to `pytest-modelopt explore`: its model, its limits and the recipes to try."""
 
 from __future__ import annotations
 
