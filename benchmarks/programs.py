@@ -83,6 +83,9 @@ SITUATIONS: dict[str, tuple[Program, Program]] = {
         Program(f"{_SIZED}:mlp_400_mib", _MLP, "int8-dynamic"),
     ),
     "MLP of 12 MiB against 14 MiB": (Program(f"{_SIZED}:mlp_12_mib", _MLP), Program(f"{_SIZED}:mlp_14_mib", _MLP)),
+    "digits-vit, a copy": (_VIT, _VIT),
+    "convolutions, a copy": 2 * (Program(f"{_SIZED}:convolutions", f"{_SIZED}:images"),),
+    "MLP of 12 MiB, a copy": 2 * (Program(f"{_SIZED}:mlp_12_mib", _MLP),),
 }
 
 
@@ -205,6 +208,7 @@ def _row(name: str, condition: str, number: int, timing: Timing, options: argpar
         "seconds": timing.seconds,
         "warming": timing.warming,
         "canary_at_best": timing.conditions.canary_at_best_ns,
+        "are_large": timing.conditions.are_large,
         "delayed": timing.delayed,
         "other_cores": timing.conditions.other_cores,
         "plain": plain_ratio(*SITUATIONS[name]),
@@ -239,7 +243,7 @@ def judge(row: Row, limit: float, timed_limits: int, earlier: EarlierRuns | None
         if not is_last and (seconds < next_look_s or count < MIN_PAIRS):
             continue
         next_look_s = max(2 * next_look_s, seconds)
-        estimate = speedup(Samples.of(pairs[:count], row["canary_at_best"], earlier=earlier))
+        estimate = speedup(_of(row, pairs[:count], earlier))
         outcome = decide_at_least(estimate, limit, alpha_fail=alpha_fail(timed_limits))
         if is_last or outcome != "inconclusive":
             return Judged(outcome, seconds, pairs[count - 1].launch, estimate)
@@ -247,7 +251,11 @@ def judge(row: Row, limit: float, timed_limits: int, earlier: EarlierRuns | None
 
 
 def _whole(row: Row, earlier: EarlierRuns | None = None) -> Estimate:
-    return speedup(Samples.of(_pairs(row), row["canary_at_best"], earlier=earlier))
+    return speedup(_of(row, _pairs(row), earlier))
+
+
+def _of(row: Row, pairs: Sequence[Sampled], earlier: EarlierRuns | None = None) -> Samples:
+    return Samples.of(pairs, row["canary_at_best"], earlier=earlier, are_large=row["are_large"])
 
 
 def earlier_runs(rows: Sequence[Row]) -> list[EarlierRuns | None]:
@@ -274,7 +282,7 @@ def truths(store: Store) -> dict[str, float]:
 
 
 def _run(row: Row) -> Run:
-    found = Run.of("", "whole", Samples.of(_pairs(row), row["canary_at_best"]))
+    found = Run.of("", "whole", _of(row, _pairs(row)))
     if found is None:
         raise ValueError(f"{row['situation']}, round {row['round']}: too few pairs")
     return found

@@ -239,8 +239,10 @@ class MaxSlowdown(MinSpeedup):
 
 
 def _samples(timing: Timing) -> Samples:
-    best_ns = timing.conditions.canary_at_best_ns
-    return Samples.of(timing.pairs, best_ns, timing.variant_calls_ns, timing.earlier)
+    of = timing.conditions
+    return Samples.of(
+        timing.pairs, of.canary_at_best_ns, timing.variant_calls_ns, timing.earlier, are_large=of.are_large
+    )
 
 
 def slowdown(speedup: float) -> float:

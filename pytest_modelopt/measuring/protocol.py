@@ -250,6 +250,16 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """A worker whose first calls are made."""
+
+    why_not: str
+    """Why calls that are repeated would time something else than the model, or ''."""
+    weights_bytes: int
+    """0 where they cannot be counted, as in another runtime."""
+
+
+@dataclass(frozen=True)
 class Block:
     """One block of calls: what a warm call takes, and what others did to the block meanwhile."""
 

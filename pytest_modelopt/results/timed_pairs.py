@@ -56,6 +56,10 @@ class WorkerUse:
     """Graphs that torch.compile made while blocks were timed."""
 
 
+LARGE_BYTES = 16 * 2**20
+"""More than that is taken for larger than the caches of a processor."""
+
+
 @dataclass(frozen=True)
 class Conditions:
     """The machine while pairs were timed. A figure that the system does not give is None."""
@@ -80,6 +84,8 @@ class Conditions:
     """Which machine it was, since it was started (`system.host`); '' where nobody knows."""
     held_ms: tuple[tuple[int, int], ...] = ()
     """From when to when this comparison had the machine for itself, for each launch, in milliseconds since 1970."""
+    are_large: bool = False
+    """Whether a side holds more than LARGE_BYTES of weights: its time depends on the machine's memory."""
 
 
 FURTHEST = 32.0

@@ -96,6 +96,8 @@ class Samples:
     """Single calls of the variant beside each pair; empty where they were not timed."""
     earlier: Earlier | None = None
     """Earlier runs of the same comparison on the machine; None where there are not two."""
+    are_large: bool = False
+    """Whether a side holds more than the caches do."""
 
     def __post_init__(self) -> None:
         if len({len(self.originals_s), len(self.variants_s), len(self.launches), len(self.moments_s)}) > 1:
@@ -108,6 +110,8 @@ class Samples:
         canary_at_best_ns: float | None = None,
         variant_calls_ns: Sequence[Sequence[int]] = (),
         earlier: Earlier | None = None,
+        *,
+        are_large: bool = False,
     ) -> Samples:
         """Of the pairs of a comparison, in their order."""
         return cls(
@@ -123,6 +127,7 @@ class Samples:
             ],
             [[call / 1e9 for call in calls] for calls in variant_calls_ns],
             earlier,
+            are_large,
         )
 
     @property

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_modelopt.measuring.controller.timing import earlier_runs
 from pytest_modelopt.results import json as record_json
 from pytest_modelopt.results.case import Case
 from tests.github.jobs import CHECK, GITLAB, MATRIX, Job, read, steps_of
@@ -99,7 +100,8 @@ def test_a_base_that_is_not_there_is_left_to_the_gate_to_tell(job: Job, programs
 def gitlab(job: Job, programs: Path, **told: str) -> list[str]:
     """What the job of GitLab calls. Its lines are one script, of a shell that ends at the first failure."""
     script = "\n".join(read(GITLAB)["model-budgets"]["script"])
-    done = job.run({"run": script, "shell": "bash"}, {"PATH": f"{programs}:/usr/bin:/bin", **told})
+    home = {"HOME": str(job.folder / "home")}
+    done = job.run({"run": script, "shell": "bash"}, {"PATH": f"{programs}:/usr/bin:/bin", **home, **told})
     assert done.returncode == 0, done.stderr
     return (job.folder / "called").read_text().splitlines()
 
@@ -123,6 +125,33 @@ def test_gitlab_compares_a_merged_result_with_its_target(
     assert called[2:] == ["pytest-modelopt report modelopt-report/record.json"]
     fetched = (job.folder / "lfs").read_text() if (job.folder / "lfs").exists() else ""
     assert (f"fetch origin HEAD {base}\n" in fetched) == (not is_merged_result)  # only the older one uses Git LFS
+
+
+# --- earlier runs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", [CHECK, MATRIX], ids=["check", "matrix"])
+def test_a_workflow_keeps_the_folder_of_earlier_timings(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run saves under a key of its own, since GitHub never writes over one, and takes the last one of its kind."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    (step,) = (step for step in steps_of(file) if step.get("uses", "").startswith("actions/cache@"))
+    kept = step["with"]
+    assert Path(kept["path"]).expanduser() == earlier_runs.folder()
+    assert kept["key"] == kept["restore-keys"] + "${{ github.run_id }}-${{ github.run_attempt }}"
+
+
+def test_gitlab_keeps_the_folder_of_earlier_timings(job: Job, programs: Path, base: str) -> None:
+    """Its cache holds folders of the project only. A machine that keeps its home has them there."""
+    ours = job.folder / "home" / ".cache" / "pytest-modelopt"
+    told = {"CI_MERGE_REQUEST_DIFF_BASE_SHA": base}
+    gitlab(job, programs, **told)
+    assert ours.readlink() == job.workspace / ".cache" / "pytest-modelopt"
+    assert ".cache/pytest-modelopt/timings" in read(GITLAB)["model-budgets"]["cache"]["paths"]
+    ours.unlink()
+    ours.mkdir()
+    gitlab(job, programs, **told)
+    assert not ours.is_symlink()
+    assert list(ours.iterdir()) == []
 
 
 # --- the merge -------------------------------------------------------------------------------------------------------

@@ -160,11 +160,14 @@ def test_the_matrix_measures_as_the_single_job_does() -> None:
     (one,), measure = read(CHECK)["jobs"].values(), read(MATRIX)["jobs"]["measure"]
     assert measure["env"] == one["env"]
     steps, single = measure["steps"], one["steps"]
-    assert single[4]["with"].pop("pytest-arguments") == "budgets.yaml\n"
-    assert steps[4]["with"].pop("pytest-arguments") == "${{ matrix.paths }}\n"
-    assert steps[:5] == single[:5]
-    assert single[5]["with"]["name"] == "model-budgets"
-    assert steps[5]["with"]["name"] == "model-budgets-${{ matrix.name }}"
+    kept = [each[4]["with"] for each in (steps, single)]
+    assert kept[0]["path"] == kept[1]["path"]
+    assert kept[0]["key"].startswith("model-timings-${{ matrix.name }}-"), "each kind of machine has its own"
+    assert single[5]["with"].pop("pytest-arguments") == "budgets.yaml\n"
+    assert steps[5]["with"].pop("pytest-arguments") == "${{ matrix.paths }}\n"
+    assert [*steps[:4], steps[5]] == [*single[:4], single[5]]
+    assert single[6]["with"]["name"] == "model-budgets"
+    assert steps[6]["with"]["name"] == "model-budgets-${{ matrix.name }}"
     names = [each["name"] for each in measure["strategy"]["matrix"]["include"]]
     assert len(set(names)) == len(names) > 1
 
@@ -180,7 +183,9 @@ def test_the_comment_finds_the_step_that_keeps_the_record() -> None:
 def test_only_the_check_of_pull_requests_shares_a_cache(file: Path) -> None:
     """The comment's workflow runs beside a stranger's record, with the cache of the default branch in reach."""
     cached = [step["with"].get("cache") for step in steps_of(file) if "setup-python" in step.get("uses", "")]
-    assert ("pip" in cached) == (file.name in ("model-budgets.yml", "model-budgets-matrix.yml"))
+    is_check = file.name in ("model-budgets.yml", "model-budgets-matrix.yml")
+    assert ("pip" in cached) == is_check
+    assert any("actions/cache" in step.get("uses", "") for step in steps_of(file)) == is_check
 
 
 def test_what_runs_the_strangers_record_may_write_nothing() -> None:

@@ -321,6 +321,15 @@ def test_a_machine_far_from_its_best_state_decides_less_and_that_is_said() -> No
     assert verdict("min_speedup", 1.5, beside_a_neighbour(24_000)).outcome == "pass"
 
 
+def test_large_models_are_decided_where_the_limit_is_further_away() -> None:
+    """3% stay the same for a whole comparison, whatever its pairs show."""
+    of = faster(2.0)
+    large = replace(CASE, timing=replace(of, conditions=replace(of.conditions, are_large=True)))
+    assert verdict("min_speedup", 1.88, replace(CASE, timing=of)).outcome == "pass"
+    assert verdict("min_speedup", 1.88, large).outcome == "inconclusive"
+    assert verdict("min_speedup", 1.75, large).outcome == "pass"
+
+
 def test_earlier_runs_that_differ_decide_less_and_that_is_said() -> None:
     """Nine squared deviations of 20%, beside a guess that counts for two runs: 18% between runs."""
     of = replace(faster(2.0), earlier=EarlierRuns(10, 9, speedup=9 * 0.04, latency=0.0))

@@ -79,7 +79,7 @@ def test_each_timed_call_is_one_call_of_the_function(called: Made) -> None:  # n
         return tokenized(texts)
 
     user.tokenized = counting
-    assert made.prepare_timing() == ""
+    assert made.prepare_timing().why_not == ""
     counted[0] = 0
     block = made.block()
     assert counted[0] >= block.calls > 0
@@ -146,7 +146,7 @@ def test_texts_that_are_answered_from_a_cache_are_not_measured(called: Made) -> 
     with pytest.raises(VariantError, match=r"^its calls take no memory: the model recognizes inputs by their content"):
         made.memory()
     for _ in range(2):  # however often it is asked
-        assert made.prepare_timing().startswith("recognizes inputs by their content, and answers from a cache")
+        assert made.prepare_timing().why_not.startswith("recognizes inputs by their content, and answers from a cache")
     made._variant = _with_recipe(made, "int8-dynamic")
     with pytest.raises(VariantError, match="a call reaches no module at all, as where it answers from a cache"):
         made.optimize()

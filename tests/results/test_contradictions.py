@@ -288,6 +288,14 @@ def test_a_file_that_is_smaller_than_the_weights_says_so_with_these_figures() ->
     assert not disagreement_of(case(variant=replace(small, weights_bytes=None, runtime="LiteRT")))
 
 
+@pytest.mark.parametrize(("mib", "are_large", "is_refused"), [(32, False, False), (33, False, True), (33, True, False)])
+def test_a_large_model_is_not_timed_as_a_small_one(mib: int, are_large: bool, is_refused: bool) -> None:
+    of = timing(20)
+    of = replace(of, conditions=replace(of.conditions, are_large=are_large))
+    told = disagreement_of(case(reference=measurement(None, weights=mib * MIB, size=40 * MIB), timing=of))
+    assert ("are_large is false, and a side holds 34603008 bytes" in told) == is_refused
+
+
 def test_a_candidate_is_as_large_as_its_files_and_what_they_read() -> None:
     for size, is_refused in ((999, True), (1000, False), (1001, False)):
         files = Provenance("a.onnx", {"a.onnx": 100, "a.bin": 900})

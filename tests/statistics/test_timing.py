@@ -17,6 +17,7 @@ from pytest_modelopt.statistics.samples import CANARY_TOLERANCE, MIN_PAIRS, STAR
 from pytest_modelopt.statistics.timing import (
     ALPHA_FAIL,
     ALPHA_PASS,
+    MEMORY_BOUND,
     PRIOR_FREEDOM,
     PRIOR_RATIO,
     PRIOR_RUNS,
@@ -189,6 +190,17 @@ def test_a_machine_far_from_its_best_state_is_uncertain_by_what_that_may_change(
     assert decide_at_least(estimate, 1.7, alpha_fail=0.01) == "inconclusive"
     assert decide_at_least(speedup(in_state(20_000, 20_000)), 1.7, alpha_fail=0.01) == "pass"
     assert decide_at_least(estimate, 1.0, alpha_fail=0.01) == "pass"  # nothing that is known changes that much
+
+
+def test_models_larger_than_the_caches_are_as_uncertain_as_the_memory_of_the_host() -> None:
+    calm = in_state(20_000, 20_000)
+    small, large = speedup(calm), speedup(replace(calm, are_large=True))
+    assert small.between_runs < MEMORY_BOUND == large.between_runs
+    assert large.explained == pytest.approx(small.explained)
+    restless = replace(calm, variants_s=[each * (1 + i % 40 // 20) for i, each in enumerate(calm.variants_s)])
+    spread = speedup(restless).between_runs
+    assert spread > MEMORY_BOUND
+    assert speedup(replace(restless, are_large=True)).between_runs == spread
 
 
 def test_programs_that_react_alike_are_less_uncertain() -> None:

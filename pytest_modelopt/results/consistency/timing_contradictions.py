@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from statistics import fmean
 
 from pytest_modelopt.results.case import MeasuredCase
-from pytest_modelopt.results.timed_pairs import FURTHEST, PHASES, EarlierRuns, TimedPair, Timing
+from pytest_modelopt.results.timed_pairs import FURTHEST, LARGE_BYTES, PHASES, EarlierRuns, TimedPair, Timing
 
 _EXPLAINED = 0.01
 """Squared deviation of a run, as a logarithm, that its own pairs may explain: it is taken off the squares."""
@@ -51,6 +51,10 @@ def _of_timing(case: MeasuredCase, name: str, timing: Timing) -> Iterator[str]:
         yield f"{name}.threads is {timing.threads}, and threads {case.threads}"
     if min(timing.seconds, timing.prepare_s) < 0 or (timing.pairs and timing.pairs[-1].at_ms > 1000 * timing.seconds):
         yield f"{name}.seconds is {timing.seconds:.10g}, which its pairs do not fit into"
+    weights = [side.weights_bytes or 0 for side in (case.reference, case.variant) if side is not None]
+    # Saved and loaded again, a model may hold a little less.
+    if name != "loading" and not timing.conditions.are_large and max(weights, default=0) > 2 * LARGE_BYTES:
+        yield f"{name}.conditions.are_large is false, and a side holds {max(weights)} bytes of weights"
     moments = [moment for span in timing.conditions.held_ms for moment in span]
     if moments != sorted(moments) or (moments and moments[0] < 0):
         yield f"{name}.conditions.held_ms are {timing.conditions.held_ms}, which do not follow each other"

@@ -133,7 +133,7 @@ def test_whole_call_prefill_and_decode_are_timed_apart(make: Make) -> None:
     bench = make(batch_size=1)
     steps: list[int] = []
     bench.model.register_forward_hook(lambda module, given, output: steps.append(given[0].shape[1]))
-    assert bench.prepare_timing(phases=("prefill", "decode")) == ""
+    assert bench.prepare_timing(phases=("prefill", "decode")).why_not == ""
     for call, expected in (("prefill", {PROMPT}), ("decode", {1}), ("whole", {1, PROMPT})):
         steps.clear()
         block = bench.block(call)  # type: ignore[arg-type]

@@ -126,7 +126,7 @@ def test_recipes_take_a_model_with_an_encoder_as_its_step_calls_it() -> None:
 
 def test_a_cache_is_not_the_next_calls() -> None:
     made = bench()
-    assert made.prepare_timing(phases=("prefill", "decode")) == ""
+    assert made.prepare_timing(phases=("prefill", "decode")).why_not == ""
     first, second = (made.block("decode").calls for _ in range(2))
     assert first >= 1 <= second, "a cache that grew from call to call would be longer than the 24 positions"
 

@@ -155,7 +155,7 @@ def test_the_processes_go_on_until_it_is_decided(
         return FirstAnswer(1000 if side is sides[0] else 200, 100, 7, Sample("", array("d")))
 
     monkeypatch.setattr(load_times, "_first_answer", first_answer)
-    monkeypatch.setattr(best_state, "note_canary", lambda threads, canary_ns: canary_ns)
+    monkeypatch.setattr(best_state, "note_canary", lambda work, canary_ns: canary_ns)
     context = WorkerContext(StepLimits(30, 60), Silent())
     plan = TimingPlan(30, 60, seed=1, threads=1)
     timing = load_times._time(context, sides[0], sides[1], plan, lambda timing: len(timing.pairs) < closed_after, 0.0)

@@ -186,12 +186,18 @@ def _make_room(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _file(comparison: Comparison) -> Path | None:
+def folder() -> Path | None:
+    """Of the earlier runs; None where nobody knows the user's home."""
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
         return None
-    return cache / "pytest-modelopt" / "timings" / f"{comparison.place}.json"
+    return cache / "pytest-modelopt" / "timings"
+
+
+def _file(comparison: Comparison) -> Path | None:
+    found = folder()
+    return None if found is None else found / f"{comparison.place}.json"
 
 
 def _sum(value: object) -> str:

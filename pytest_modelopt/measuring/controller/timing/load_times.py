@@ -146,9 +146,10 @@ def _pair(number: int, at_ms: int, one: FirstAnswer, other: FirstAnswer, variant
 
 def _with_conditions(timing: Timing, before: machine.Reading) -> Timing:
     passed, canaries = machine.read().since(before), [pair.canary_ns for pair in timing.pairs if pair.canary_ns]
-    best_ns = best_state.canary_at_best_ns(timing.threads)
+    work = best_state.behind_loading(timing.threads)
+    best_ns = best_state.canary_at_best_ns(work)
     if len(canaries) >= MIN_PAIRS:
-        best_ns = best_state.note_canary(timing.threads, round(latency(canaries)))
+        best_ns = best_state.note_canary(work, round(latency(canaries)))
     stolen = None if passed.stolen_s is None else passed.stolen_s / max(passed.at_s, 1e-9)
     conditions = replace(
         timing.conditions, canary_at_best_ns=best_ns, stolen_cores=stolen, throttled_s=passed.throttled_s

@@ -18,8 +18,16 @@ from typing import Any
 from pytest_modelopt import system
 from pytest_modelopt.measuring.controller.process import Worker, WorkerFailed
 from pytest_modelopt.measuring.controller.timing import best_state, host_lock, machine
-from pytest_modelopt.measuring.protocol import Block, Usage
-from pytest_modelopt.results.timed_pairs import Conditions, EarlierRuns, TimedCall, TimedPair, Timing, WorkerUse
+from pytest_modelopt.measuring.protocol import Block, Prepared, Usage
+from pytest_modelopt.results.timed_pairs import (
+    LARGE_BYTES,
+    Conditions,
+    EarlierRuns,
+    TimedCall,
+    TimedPair,
+    Timing,
+    WorkerUse,
+)
 from pytest_modelopt.statistics.samples import MIN_PAIRS, SEGMENT_S, Samples, latency
 from pytest_modelopt.statistics.timing import LAUNCHES
 
@@ -105,7 +113,8 @@ class PairedTiming:
         self._plan, self._is_open, self._listener = plan, is_open, listener
         self._coin = random.Random(plan.seed)
         self._series = [_Series(call) for call in ("whole", *plan.phases)]
-        self._canary_at_best_ns = best_state.canary_at_best_ns(plan.threads)
+        self._are_large: bool | None = None
+        self._canary_at_best_ns: int | None = None
         self._prepare_s = 0.0
         self._waited_s = 0.0
         self._held_ms: list[tuple[int, int]] = []
@@ -167,19 +176,28 @@ class PairedTiming:
         pairs = [pair for each in self._series for pair in each.pairs]
         found = [pair.canary_ns for pair in pairs if pair.launch == launch and pair.canary_ns]
         if len(found) >= MIN_PAIRS:
-            self._canary_at_best_ns = best_state.note_canary(self._plan.threads, round(latency(found)))
+            self._canary_at_best_ns = best_state.note_canary(self._work, round(latency(found)))
+
+    @property
+    def _work(self) -> str:
+        return best_state.behind_blocks(self._plan.threads, are_large=bool(self._are_large))
 
     def _prepare(self, original: Worker, variant: Worker) -> None:
         """Put both on the same cores and let them make their first calls."""
         start = time.monotonic()
         share_cores((original, variant), self._plan.threads, self._plan.step_limit_s)
+        weights_bytes = 0
         for worker, slowdown in ((original, 0.0), (variant, self._plan.slowdown)):
             asked: dict[str, Any] = {"slowdown": slowdown}
             if self._plan.phases:
                 asked["phases"] = self._plan.phases
-            why_not = worker.request("prepare_timing", limit_s=self._plan.step_limit_s, **asked)
-            if why_not:
-                raise NotTimed(f"the {worker.variant.label} {why_not}")
+            prepared: Prepared = worker.request("prepare_timing", limit_s=self._plan.step_limit_s, **asked)
+            if prepared.why_not:
+                raise NotTimed(f"the {worker.variant.label} {prepared.why_not}")
+            weights_bytes = max(weights_bytes, prepared.weights_bytes)
+        if self._are_large is None:
+            self._are_large = weights_bytes > LARGE_BYTES
+            self._canary_at_best_ns = best_state.canary_at_best_ns(self._work)
         self._prepare_s += time.monotonic() - start
 
     def _is_decided(self, series: _Series) -> bool:
@@ -188,7 +206,9 @@ class PairedTiming:
             return False
         series.next_look_s = max(2 * series.next_look_s, series.seconds)
         earlier = self._plan.earlier.get(series.call)
-        samples = Samples.of(series.pairs, self._canary_at_best_ns, series.variant_calls_ns, earlier)
+        samples = Samples.of(
+            series.pairs, self._canary_at_best_ns, series.variant_calls_ns, earlier, are_large=bool(self._are_large)
+        )
         return not self._is_open(samples, series.call)
 
     def _pair(self, launch: int, series: _Series, original: Worker, variant: Worker) -> TimedPair:
@@ -269,6 +289,7 @@ class PairedTiming:
             variant=_worker_use([variant for _, variant in self._usages]),
             host=system.host(),
             held_ms=tuple(self._held_ms),
+            are_large=bool(self._are_large),
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pytest_modelopt import system
-from pytest_modelopt.measuring.protocol import Block, FirstAnswer, Usage
+from pytest_modelopt.measuring.protocol import Block, FirstAnswer, Prepared, Usage
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker import source_loading
 from pytest_modelopt.measuring.worker.answers import quality
@@ -22,7 +22,7 @@ from pytest_modelopt.measuring.worker.calls.generation import Step, TimedDecode
 from pytest_modelopt.measuring.worker.calls.given_inputs import Given
 from pytest_modelopt.measuring.worker.files import size
 from pytest_modelopt.measuring.worker.loaded_variant import LoadedVariant
-from pytest_modelopt.measuring.worker.memory import process_memory
+from pytest_modelopt.measuring.worker.memory import process_memory, tensor_meter
 from pytest_modelopt.measuring.worker.settings import compilations
 from pytest_modelopt.optimizing.calling import Inputs
 from pytest_modelopt.optimizing.modules.uncompiled import is_dynamo_here
@@ -38,8 +38,8 @@ class TimedBlocks(LoadedVariant):
         self._calls: list[given_inputs.TimedCall] = []
         self._compilations = 0
 
-    def prepare_timing(self, slowdown: float = 0.0, phases: Sequence[TimedCall] = ()) -> str:
-        """Make the first calls, and count threads. Why calls that are repeated would time something else, or ''.
+    def prepare_timing(self, slowdown: float = 0.0, phases: Sequence[TimedCall] = ()) -> Prepared:
+        """Make the first calls, and count threads.
 
         `phases`: parts of a call that generates, which are timed beside the whole.
         """
@@ -49,8 +49,12 @@ class TimedBlocks(LoadedVariant):
                 given = Given(self._call_inputs())
                 quality.run_on(self._called, given.inputs)
                 self._look_at_traces(given)
+        try:
+            weights_bytes = tensor_meter.weights_bytes(self.model)
+        except tensor_meter.Unaccounted:
+            weights_bytes = 0
         if knows := self._knows_content():
-            return knows
+            return Prepared(knows, weights_bytes)
         canary = None if self._device.is_cuda else _canary()
         self._calls = []
         for name in ("whole", *phases):
@@ -62,7 +66,7 @@ class TimedBlocks(LoadedVariant):
                     timed = latency.Slowed(timed, slowdown, self._device.synchronize)
                 self._stopwatches[name] = latency.Stopwatch(timed, self._device.clock, canary)
         self._compilations = compilations()
-        return ""
+        return Prepared("", weights_bytes)
 
     def _timed(self, name: TimedCall) -> latency.Timed:
         generation = self._variant.generation
