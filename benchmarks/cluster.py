@@ -4,7 +4,7 @@ A gate of many cases runs in one process and on the cluster: each exact figure a
 runs once for each fault, which comes in the middle of a timing. It needs root, `ip` and the extra `fleet`.
 
     python -m benchmarks.cluster --models 20        # 200 cases: about 25 minutes
-    python -m benchmarks.cluster --faults node network process
+    python -m benchmarks.cluster --example --faults node network process
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from benchmarks import common, scale
 from benchmarks.common import Row
 from pytest_modelopt.measuring.controller.timing.host_lock import lock_file
 from pytest_modelopt.results import json as record_json
+from pytest_modelopt.results.record import Record
 
 NETWORK, PORT = "10.77.0", 6399
 FAULT_MODELS = 4
@@ -209,9 +211,41 @@ def with_fault(name: str, folder: Path, expected: Path) -> Row:
     }
 
 
+# --- the example ------------------------------------------------------------------------------------------------------
+
+
+def example(folder: Path, address: str = "") -> tuple[Record, float]:
+    """The gate of `make gate`, on a cluster where an address is given; what it found, and its seconds."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--modelopt"]
+    command += [f"--modelopt-report={folder}", *([f"--modelopt-ray={address}"] if address else [])]
+    command += ["example_project/tests", "budgets.yaml"]
+    start = time.monotonic()
+    done = subprocess.run(command, cwd=common.REPOSITORY, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        sys.exit(f"{done.stdout[-4000:]}\n{done.stderr}\nthe gate ended with status {done.returncode}")
+    return record_json.read(folder / "record.json"), time.monotonic() - start
+
+
+def told_of_example(serial: tuple[Record, float], placed: tuple[Record, float]) -> str:
+    """How many cases came to the same on the cluster, and which did not."""
+    (one, serial_s), (other, placed_s) = serial, placed
+    found = {case.id: scale.exact(case) for case in other.cases}
+    unlike = [case.id for case in one.cases if found.get(case.id) != scale.exact(case)]
+    outcomes = [
+        Counter(verdict.outcome for case in record.cases for verdict in case.verdicts) for record in (one, other)
+    ]
+    alike = f"{len(one.cases) - len(unlike)} of {len(one.cases)} cases"
+    return (
+        f"the example's gate: {placed_s:.0f} s beside {serial_s:.0f} s, {alike} with the same exact figures and "
+        f"outcomes, {len(other.cases) - len(found)} twice; verdicts "
+        f"{dict(outcomes[1])} beside {dict(outcomes[0])}{'; unlike: ' + ', '.join(unlike) if unlike else ''}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=int, default=0, help="of the run without a fault, 10 cases each (none)")
+    parser.add_argument("--example", action="store_true", help="the example's gate, too")
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--faults", nargs="*", choices=list(FAULTS), default=[])
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep what the runs wrote here")
@@ -227,6 +261,10 @@ def main() -> None:
                 placed = scale.run(folder / "cluster", options.models, 0, made.address)
             print(f"{options.nodes} nodes, {placed['cases']} cases, {placed['errors']} errors")
             print(scale.beside_ray(folder / "serial", serial, folder / "cluster", placed), flush=True)
+        if options.example:
+            serial_gate = example(folder / "example-serial")
+            with cluster(options.nodes, folder / "example.log") as made:
+                print(told_of_example(serial_gate, example(folder / "example", made.address)), flush=True)
         if options.faults:
             scale.run(folder / "expected", FAULT_MODELS, 0)
             rows = [with_fault(name, folder / name, folder / "expected") for name in options.faults]
