@@ -17,7 +17,7 @@ MOST_SLICES = 10_000
 """More classes than that are not told apart."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Changed:
     """Examples that the two variants answer differently, in columns, in the order of the data."""
 
@@ -30,7 +30,7 @@ class Changed:
     after: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Agreement:
     """Predictions of the original and the variant on the same examples, compared one by one."""
 
@@ -43,7 +43,7 @@ class Agreement:
     """Those, and the examples that are right in one of the two only: all of them, up to `MOST_CHANGED`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Slices:
     """The comparison by parts of the data, in columns: one entry per slice."""
 
@@ -58,7 +58,7 @@ class Slices:
     wrong_to_right: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Interval:
     """Bounds of the drop in the population that the examples were drawn from, in the metric's unit.
 
@@ -70,7 +70,7 @@ class Interval:
     high: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Repeat:
     """What a variant that answers differently each time gave in a second pass over the same examples."""
 

@@ -9,7 +9,7 @@ BaseStatus = Literal["compared", "new", "unpaired", "failed", "unusable"]
 LooseningKind = Literal["relaxed", "removed", "waived", "warn"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Base:
     """What the same variant is at the base. In its case `reference` is the base's measurement, `variant` is head's."""
 
@@ -26,7 +26,7 @@ class Base:
     """What else should be known: the data changed, ..."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Loosening:
     """One limit that head states less strictly than the base did."""
 
@@ -45,7 +45,7 @@ class Loosening:
     """Where head states it, or the case that lacks it; the file's first line where head has no such case."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Against:
     """The base of a run."""
 

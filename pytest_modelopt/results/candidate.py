@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pytest_modelopt.results.source import ProgramSource, Source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """An optimized model that the project has made itself."""
 
@@ -17,7 +17,7 @@ class Candidate:
     """Limits of `budget:` that do not bind it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """What is known of the candidate, or of the file of an original, that was measured."""
 

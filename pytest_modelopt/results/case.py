@@ -20,7 +20,7 @@ ORIGINAL = "original"
 Stage = Literal["start", "read", "load", "optimize", "size", "memory", "score", "timing", "limits", "compare", "test"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CaseError:
     """Why a case has no result: the stage that failed, one message, and the last lines that the worker printed."""
 
@@ -29,7 +29,7 @@ class CaseError:
     output: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Expected:
     """A test that is marked with `xfail`, and what came of it: none of its cases makes a run red."""
 
@@ -37,7 +37,7 @@ class Expected:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedCase:
     """One (model, recipe, budget), of which nothing is measured yet."""
 
@@ -71,7 +71,7 @@ class PlannedCase:
         return f"{self.model}/{self.row}" if self.recipe else at_workload(self.model, self.workload)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredCase(PlannedCase):
     """A planned case with the two sides of its comparison, as far as they could be measured."""
 
@@ -166,7 +166,7 @@ class MeasuredCase(PlannedCase):
         return median_low(peaks) if peaks else None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case(MeasuredCase):
     """A measured case with its verdicts."""
 

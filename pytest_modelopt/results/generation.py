@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Generation:
     """One call: the prompt, then steps of one token each, with a cache that is made afresh.
 
@@ -32,7 +32,7 @@ class Generation:
         return f"{{generate: {{new_tokens: {self.new_tokens}, prompt: {self.prompt}{step}}}}}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CallMemory:
     """What the memory of one call that generates is made of, beside the weights; `Measurement.call_peak_bytes` is the
     peak of all of it."""
@@ -49,7 +49,7 @@ class CallMemory:
     """Likewise of the last step, beside the cache that it was given."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Divergence:
     """Kullback-Leibler divergence of the next token's probabilities, original against variant, in nats."""
 
@@ -59,7 +59,7 @@ class Divergence:
     """That were compared: of the first sequences, as many as the original's probabilities were kept of."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TokenAgreement:
     """The most probable next token of both sides, position by position, each after the same tokens of the data.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LayerGroup:
     """A layer that a recipe changes, or several that stay or change together: those that share a weight."""
 
@@ -23,7 +23,7 @@ class LayerGroup:
         return self.names[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LayerCost:
     """What came of a recipe on one group alone, all others kept as they are."""
 
@@ -56,7 +56,7 @@ class LayerCost:
         return max(0.0, self.drop or 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RecipeSensitivity:
     """What a recipe costs on each layer alone, as `explore` has measured it on the examples by which it chooses."""
 

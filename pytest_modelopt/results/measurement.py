@@ -18,7 +18,7 @@ from pytest_modelopt.results.observations import Observations
 ProcessMeter = Literal["memray", "VmHWM"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ProcessMemory:
     """Peak memory of fresh processes that only load the saved variant and run one call, minus what they took before.
 
@@ -40,7 +40,7 @@ class ProcessMemory:
         return max(self.peaks_bytes, default=0) - min(self.peaks_bytes, default=0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """What one variant costs and answers. A figure that is None could not be measured; `unmeasured` says why."""
 
@@ -102,7 +102,7 @@ class Measurement:
         return self.weights_bytes + self.call_peak_bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LayerCoverage:
     """Of one module that owns weights directly: how many of its weight bytes the recipe really changed.
 
@@ -119,7 +119,7 @@ class LayerCoverage:
     """Those of them that the changed weights do: all, where a matrix of the layer changed, else none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RecipeStep:
     """One recipe of an expression: what it changed relative to the step before, and what it has to say about it."""
 
@@ -131,7 +131,7 @@ class RecipeStep:
     """Layers of its kinds that it left alone since they do not behave like their class: name -> reason."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Coverage:
     """What the whole recipe expression changed in the original's weights, in bytes, by layer."""
 

@@ -20,7 +20,7 @@ class MergeError(ValueError):
     """Why records cannot be one, with their names."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Measured:
     """One case as one record holds it."""
 

@@ -28,7 +28,7 @@ IN_UNIT_INTERVAL = ("accuracy", "agreement")
 """Built-in metrics whose scores are shares of the examples, beside `top-K`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MetricSpec:
     """One metric, as it is stated; nothing of it is imported yet."""
 

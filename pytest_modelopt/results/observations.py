@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pytest_modelopt.results.wrong_pairs import Pairing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Ranges:
     """Of one floating-point input: its smallest and its largest number in calibration and in the evaluated data."""
 
@@ -20,7 +20,7 @@ class Ranges:
     examples: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """The calibration data that the recipes really took. None of it is in the evaluation data: that is refused."""
 
@@ -38,7 +38,7 @@ class Calibration:
     """Of the inputs of which both are known."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Spread:
     """The numbers that a variant answers with, of the first examples: what is scored, -inf aside."""
 
@@ -51,7 +51,7 @@ class Spread:
     """How many of them are the smallest or the largest one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OtherInputs:
     """How often a candidate agrees with the original, of a few examples, where its inputs are prepared otherwise."""
 
@@ -68,7 +68,7 @@ class OtherInputs:
     most. Of the inputs as they are given; empty where the answers are numbers."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LayersAtFault:
     """The layers that a recipe must keep for its limits on answers, found by keeping some, on some examples."""
 
@@ -90,7 +90,7 @@ class LayersAtFault:
     """Whether no layer of them can be left out; False where the time was over before."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Makeup:
     """What a variant's file and the peak of its call are made of."""
 
@@ -106,7 +106,7 @@ class Makeup:
     """What that call had asked for itself by then, and not given back."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Observations:
     """Facts about one variant as it was measured. One that is None was not looked at, or could not be seen.
 

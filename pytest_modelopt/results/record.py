@@ -17,7 +17,7 @@ from pytest_modelopt.results.merge_info import Merged
 SCHEMA_VERSION: Literal[9] = 9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Environment:
     """The machine and the libraries that the figures belong to."""
 
@@ -38,7 +38,7 @@ class Environment:
     """As `platform.machine()` says it: 'x86_64', 'aarch64'; '' where nobody noted it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Target:
     """A kind of machines on which cases are to be measured; what is empty may be anything."""
 
@@ -58,7 +58,7 @@ class Target:
     """Whether a run that has no such machine is red."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """Everything one run found, and what became of every test that it knew; `run_outcome.py` says what it comes to."""
 

@@ -21,7 +21,7 @@ Cause = Literal[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RunOutcome:
     """How a run ended: its cases, and what became of the tests that left none."""
 

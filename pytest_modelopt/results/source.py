@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Carried:
     """A live object of the pytest process, under `key` in the file that `carry` wrote for the worker."""
 
     key: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ProgramSource:
     """A model as a file, in the format of its runtime."""
 
@@ -34,7 +34,7 @@ class ProgramSource:
         return replace(self, file=os.path.normpath(folder / self.file))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Called:
     """A function that is called with arguments by name."""
 

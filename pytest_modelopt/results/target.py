@@ -9,7 +9,7 @@ from pytest_modelopt.results.figures import format_count
 from pytest_modelopt.results.record import Environment, Record, Target
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Fingerprint:
     """What a machine is, as far as targets ask for it."""
 
@@ -81,7 +81,7 @@ def _fits(version: str, asked: str) -> bool:
         return False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OnTarget:
     """What a record has of one target."""
 

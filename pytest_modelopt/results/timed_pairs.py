@@ -11,7 +11,7 @@ PHASES: tuple[TimedCall, ...] = ("prefill", "decode")
 """Timed beside the whole call where a model generates."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TimedPair:
     """A block on the original and a block on the variant, in the order that a coin decided.
 
@@ -43,7 +43,7 @@ class TimedPair:
     variant_delayed_ns: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WorkerUse:
     """What one worker did with the processor while pairs were timed."""
 
@@ -60,7 +60,7 @@ LARGE_BYTES = 16 * 2**20
 """More than that is taken for larger than the caches of a processor."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Conditions:
     """The machine while pairs were timed. A figure that the system does not give is None."""
 
@@ -92,7 +92,7 @@ FURTHEST = 32.0
 """The largest logarithm of a time in seconds, or of a ratio of two: a day is 32 such steps longer than a nanosecond."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EarlierRuns:
     """How much the figures of one call differed between earlier runs of the same programs on the same machine, beyond
     what the pairs of each run explain."""
@@ -118,7 +118,7 @@ class EarlierRuns:
     """What the canary took beside these; None where it was not timed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Timing:
     """All pairs of one comparison."""
 

@@ -28,7 +28,7 @@ Detail: TypeAlias = Parameter | list[str] | list[Row]
 """What a finding holds: plain JSON values."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Waiver:
     """A broken limit that is accepted for a while, with the place that says so."""
 
@@ -43,7 +43,7 @@ class Waiver:
     ceiling_text: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Limit:
     """One bound of a budget, with the place that states it.
 
@@ -71,7 +71,7 @@ def ceiling_of(limit: Limit) -> Limit | None:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reason:
     """Why a verdict is what it is, as data: `reporting/messages/verdicts.py` has the sentence for each `code`.
 
@@ -82,7 +82,7 @@ class Reason:
     parameters: dict[str, Parameter] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The judgement of one limit. All figures are in the limit's base unit."""
 
@@ -104,7 +104,7 @@ class Verdict:
         return self.limit.level == "error" and self.outcome in ("fail", "not measured")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What the doctor found in a case: a likely reason for a figure. `reporting/messages/findings.py` words it."""
 

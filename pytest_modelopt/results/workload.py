@@ -14,7 +14,7 @@ Taken = Literal["first", "all", "exactly"]
 all, which must be as many as it says. Whichever of the two keys is stated closer to the workload decides."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Workload:
     """How a model is called where it is measured. Without a name: the only way."""
 

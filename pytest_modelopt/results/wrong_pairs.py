@@ -9,7 +9,7 @@ _ROUNDING = 1e-6
 """Relative: sums in another order."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pairing:
     """What the metric gives for the original's answers, rightly and wrongly paired with the targets."""
 

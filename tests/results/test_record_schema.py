@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
+from dataclasses import is_dataclass
 
 import jsonschema
 import pytest
 
+from pytest_modelopt import results
 from pytest_modelopt.cli.main import main
 from pytest_modelopt.results.json import dumps
 from pytest_modelopt.results.record import SCHEMA_VERSION, Record
@@ -45,3 +49,15 @@ def test_an_unknown_field_and_a_wrong_type_are_refused() -> None:
     data = json.loads(dumps(realistic()))
     del data["cases"][0]["timing"]["pairs"]["reference_ns"]
     assert not CHECK.is_valid(data)
+
+
+def test_no_object_of_a_record_has_a_dict_of_its_own() -> None:
+    """A run keeps hundreds of them for each case, to its end."""
+    modules = [
+        importlib.import_module(f"{results.__name__}.{each.name}") for each in pkgutil.iter_modules(results.__path__)
+    ]
+    found = {
+        kind for module in modules for kind in vars(module).values() if isinstance(kind, type) and is_dataclass(kind)
+    }
+    assert Record in found
+    assert [kind for kind in found if kind.__dictoffset__] == []

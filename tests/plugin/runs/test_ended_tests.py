@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -9,7 +11,9 @@ import pytest
 from pytest_modelopt.plugin.ended_tests import GatedTests, Phase, Report
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.json import case_from_data, case_to_data
-from tests.reporting.records_by_hand import MIB, broken, case, limit, verdict
+from pytest_modelopt.results.measurement import Coverage, LayerCoverage
+from pytest_modelopt.results.observations import Observations
+from tests.reporting.records_by_hand import MIB, broken, case, limit, measurement, timing, verdict
 
 UNKNOWN = replace(case("int8-dynamic"), id="t", variant=None, reference=None, timing=None, verdicts=())
 KEPT = limit("max_memory", 4 * MIB, "4 MiB")
@@ -83,3 +87,29 @@ def test_the_original_of_many_cases_is_kept_once() -> None:
     first, second, third, other = (told.reference for told in tests.cases)
     assert first is second is third
     assert other is not first
+
+
+def test_a_further_case_takes_little_memory_to_the_end() -> None:
+    """Of 20 pairs and 20 layers, as its report brings it. Objects with a `__dict__` each would take twice as much."""
+    layers = tuple(LayerCoverage(f"blocks.{number}", "Linear", 3 * MIB, 3 * MIB, 750_000, 0) for number in range(20))
+    variant = measurement("int8-dynamic", observations=Observations())
+    sample = replace(MEASURED, variant=variant, coverage=Coverage(layers, ()), timing=timing(20))
+    held_bytes(sample, 2)  # what is made once
+    assert (held_bytes(sample, 60) - held_bytes(sample, 30)) / 30 < 16 * 1024
+
+
+def held_bytes(sample: Case, count: int) -> int:
+    """What the record of so many cases like `sample` takes."""
+    tests, carried = GatedTests(), case_to_data(sample)
+    gc.collect()
+    tracemalloc.start()
+    for number in range(count):
+        tests.take(replace(report("setup"), test=f"t{number}"))
+        measured = replace(case_from_data(carried), id=f"t{number}")
+        tests.take(replace(report("call", "passed", measured), test=f"t{number}"))
+    del measured
+    gc.collect()
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(tests.cases) == count
+    return held
