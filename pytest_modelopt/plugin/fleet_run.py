@@ -42,7 +42,6 @@ class FleetRun:
         self._tests: dict[str, PlacedTest] = {}
         """By node id, those that have not been reported."""
         self._lost: dict[str, int] = {}
-        self._jobs: list[Job] = []
         try:
             require_ray()
         except EngineError as error:
