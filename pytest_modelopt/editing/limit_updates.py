@@ -56,7 +56,6 @@ class Left:
     """One limit that stays as it is, for a reason that the user should know."""
 
     limit: Limit
-    cases: tuple[str, ...]
     why: str
 
 
@@ -105,7 +104,7 @@ def update(budgets: BudgetsFile, stated: tuple[Stated, ...], record: Record, set
         try:
             change = _change(budgets, sharing, record, settings)
         except _Leave as why:
-            left.append(Left(limit, cases, str(why)))
+            left.append(Left(limit, str(why)))
             continue
         if change is None:
             tight += 1
