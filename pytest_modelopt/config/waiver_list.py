@@ -81,7 +81,7 @@ def waiver_problems(
         if written is None:
             continue
         case = canonical_case(written, stated)
-        wrong = _no_such_case(document, stated, written, case)
+        wrong = _no_such_case(stated, written, case)
         if wrong or case is None:
             yield document.problem((*here, "case"), f"case of {name}: {wrong}")
         elif limit is None:
@@ -262,7 +262,7 @@ def _expired(name: str, raw: Mapping[str, Any], until: datetime.date) -> str:
     )
 
 
-def _no_such_case(document: Document, stated: _Limits, written: str, case: str | None) -> str:
+def _no_such_case(stated: _Limits, written: str, case: str | None) -> str:
     """Why no case of the file is meant, as the end of a sentence; empty where one is."""
     from pytest_modelopt.optimizing.expression import RecipeError, parse
 
