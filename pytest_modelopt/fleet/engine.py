@@ -34,6 +34,11 @@ class Told:
     """None while nobody knows it."""
     lost: str = ""
 
+    @property
+    def on_machine(self) -> str:
+        """' on node 2'; '' while nobody knows where."""
+        return f" on {self.machine.name}" if self.machine is not None else ""
+
 
 class Engine(Protocol):
     """Places jobs, and tells their events as they come."""

@@ -160,7 +160,7 @@ class FleetRun:
                 self._phase(told.job, told.event["report"])
             elif "missing" in told.event:
                 for test in told.event["missing"]:
-                    self._fail(told.job, test, f"pytest{_on(told)} did not collect it: {_ELSEWHERE}")
+                    self._fail(told.job, test, f"pytest{told.on_machine} did not collect it: {_ELSEWHERE}")
             elif "end" in told.event:
                 self._ended(engine, told)
             self._stop(session)
@@ -186,9 +186,8 @@ class FleetRun:
             self._again(engine, Told(told.job, {}, told.machine, lost=f"its pytest was ended by signal {-status}"))
             return
         for test in self._left(told.job):
-            self._fail(
-                told.job, test, f"pytest{_on(told)} ended with status {status} before this test, and told:\n{output}"
-            )
+            ended = f"pytest{told.on_machine} ended with status {status} before this test"
+            self._fail(told.job, test, f"{ended}, and told:\n{output}")
 
     def _again(self, engine: Engine, told: Told) -> None:
         """A job that is lost runs again elsewhere, without the tests that came to their end."""
@@ -198,7 +197,7 @@ class FleetRun:
         for test in left:
             self._tests[test].begun.pop(told.job.name, None)
         times = self._lost[told.job.name] = self._lost.get(told.job.name, 0) + 1
-        what = f"{told.job.name} was lost{_on(told)} ({told.lost})"
+        what = f"{told.job.name} was lost{told.on_machine} ({told.lost})"
         if times > AGAIN:
             for test in left:
                 self._fail(told.job, test, f"{what}, for the {times}rd time, so it is not tried again: {_LOST}")
@@ -230,7 +229,3 @@ class FleetRun:
             raise session.Failed(session.shouldfail)
         if session.shouldstop:
             raise session.Interrupted(session.shouldstop)
-
-
-def _on(told: Told) -> str:
-    return f" on {told.machine.name}" if told.machine is not None else ""

@@ -119,7 +119,7 @@ class Fleet:
             self._keys[job.name] = event["key"]
             differs = [part for part, value in self.cache.key.items() if event["key"].get(part) != value]
             if differs not in ([], ["machine"]):  # its fingerprint is that of this machine
-                self._give_up(job, f"another {' and '.join(differs)} than here{_on(told)}")
+                self._give_up(job, f"another {' and '.join(differs)} than here{told.on_machine}")
         elif "trial" in event and event["trial"]["recipe"] in self._waiting:
             self._waiting.discard(event["trial"]["recipe"])
             self._told[event["trial"]["recipe"]] = event["trial"]
@@ -129,7 +129,7 @@ class Fleet:
                 self._again(told, f"its process was ended by signal {-event['end']}")
             else:
                 last = (event["output"].strip().splitlines() or ["it said nothing"])[-1]
-                self._give_up(job, f"status {event['end']}{_on(told)}: {last}")
+                self._give_up(job, f"status {event['end']}{told.on_machine}: {last}")
 
     def _keep(self, job: Job, told: dict[str, Any]) -> None:
         """For the next call, where this machine is the same as that one and not only of its kind."""
@@ -147,9 +147,9 @@ class Fleet:
         if not left:
             return
         if times > AGAIN:
-            self._give_up(job, f"it was lost{_on(told)} ({why}) for the {times}rd time")
+            self._give_up(job, f"it was lost{told.on_machine} ({why}) for the {times}rd time")
             return
-        _say(f"{job.name}: lost{_on(told)} ({why}); left to measure again: {format_count(len(left), 'recipe')}")
+        _say(f"{job.name}: lost{told.on_machine} ({why}); left to measure again: {format_count(len(left), 'recipe')}")
         self.submit(job.without([text for text in job.items if text not in left]), avoid=told.machine)
 
     def _give_up(self, job: Job, why: str) -> None:
@@ -231,7 +231,3 @@ def _difference(mine: Fingerprint, other: Fingerprint) -> str:
 def _say(text: str) -> None:
     show("")
     tell(f"--ray: {text}")
-
-
-def _on(told: Told) -> str:
-    return f" on {told.machine.name}" if told.machine is not None else ""
