@@ -25,7 +25,7 @@ from pytest_modelopt.limits.catalogue import LIMITS
 from pytest_modelopt.limits.derived import Derived
 from pytest_modelopt.limits.front import figure
 from pytest_modelopt.reporting.cells import drop_cell
-from pytest_modelopt.reporting.plain_text import plain_line
+from pytest_modelopt.reporting.names import shortened
 from pytest_modelopt.results.case import Case
 from pytest_modelopt.results.figures import format_factor, format_percentage
 from pytest_modelopt.results.metric import in_unit_interval
@@ -193,7 +193,7 @@ def _what_did_not_pay(answer: Answer) -> str:
         if trial.is_out_early:
             reasons.setdefault(trial.why, []).append(str(trial.recipe))
         elif trial.case.error is not None:
-            reasons.setdefault(_shortened(trial.case.error.message), []).append(str(trial.recipe))
+            reasons.setdefault(shortened(trial.case.error.message, _LONGEST), []).append(str(trial.recipe))
         elif out:
             reasons.setdefault(f"{out[0].limit.name} {out[0].limit.text}", []).append(str(trial.recipe))
         elif (better := dominator(trial, answer.search.front)) is not None:
@@ -202,11 +202,6 @@ def _what_did_not_pay(answer: Answer) -> str:
         return "Nothing that was measured was left out."
     told = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
     return f"Did not pay: {told}."
-
-
-def _shortened(message: str) -> str:
-    line = plain_line(message)
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
 
 
 def _elsewhere(answer: Answer, environment: Environment | None) -> str:

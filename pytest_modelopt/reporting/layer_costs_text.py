@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from pytest_modelopt.reporting.columns import MISSING as NOT_MEASURED
 from pytest_modelopt.reporting.columns import alike
+from pytest_modelopt.reporting.names import shortened
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.results.layer_costs import LayerCost, RecipeSensitivity
 
@@ -66,7 +67,7 @@ def _not_scored(found: RecipeSensitivity) -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
     for cost in found.ranked:
         if cost.why:
-            reasons.setdefault(_shortened(cost.why), []).append(cost.group.name)
+            reasons.setdefault(shortened(cost.why, _LONGEST), []).append(cost.group.name)
     for why, names in reasons.items():
         yield plain_line(f"not scored alone: {', '.join(names)} ({why})")
     left = [group.name for group in found.left]
@@ -89,8 +90,3 @@ def _rows(costs: Sequence[LayerCost], work: int, *, unit_interval: bool) -> Iter
             bytes_saved,
             share,
         )
-
-
-def _shortened(text: str) -> str:
-    line = plain_line(text)
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."

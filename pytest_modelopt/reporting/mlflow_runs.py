@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelopt.reporting import page
+from pytest_modelopt.reporting.names import shortened
 from pytest_modelopt.reporting.plain_text import plain_line
 from pytest_modelopt.reporting.samples import Sample, samples
 from pytest_modelopt.reporting.summary import counted
@@ -53,11 +54,12 @@ def _logged(client: Any, record: Record, experiment: str) -> str:
     known = client.get_experiment_by_name(experiment)
     under = client.create_experiment(experiment) if known is None else known.experiment_id
     start = _milliseconds(record.started)
-    whole = client.create_run(under, start, _tags_of_record(record), f"pytest-modelopt {_short(record.started)}")
+    title = f"pytest-modelopt {shortened(record.started, _LONGEST)}"
+    whole = client.create_run(under, start, _tags_of_record(record), title)
     run: str = whole.info.run_id
     for name, found in _by_variant(record).items():
         tags = {"mlflow.parentRunId": run, **_tags_of_variant(record, found)}
-        child = client.create_run(under, start, tags, _short(name)).info.run_id
+        child = client.create_run(under, start, tags, shortened(name, _LONGEST)).info.run_id
         client.log_batch(child, metrics=_metrics(found, start))
         client.set_terminated(child, "FINISHED")
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +100,7 @@ def _tags_of_record(record: Record) -> dict[str, str]:
         "cpu": machine.cpu if machine is not None else None,
         "torch": machine.torch if machine is not None else None,
     }
-    return {_PREFIX + name: _short(text) for name, text in told.items() if text}
+    return {_PREFIX + name: shortened(text, _LONGEST) for name, text in told.items() if text}
 
 
 def _tags_of_variant(record: Record, found: list[Sample]) -> dict[str, str]:
@@ -106,12 +108,7 @@ def _tags_of_variant(record: Record, found: list[Sample]) -> dict[str, str]:
     told = dict(found[0].labels)
     if found[0].is_of_variant:
         told["outcome"] = case_outcome(found[0].case, record.strict) or ""
-    return {_PREFIX + name: _short(text) for name, text in told.items() if text}
-
-
-def _short(text: str) -> str:
-    line = plain_line(text)
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+    return {_PREFIX + name: shortened(text, _LONGEST) for name, text in told.items() if text}
 
 
 def _milliseconds(started: str) -> int:

@@ -43,10 +43,10 @@ def variant_name(case: Case, side: Measurement) -> str:
     return f"{name} at {plain_line(case.base.name)}" if case.base is not None and at_base else name
 
 
-def shortened(name: str) -> str:
-    """A name on one line, of a length that leaves room for what is said of it."""
-    text = plain_line(name)
-    return text if len(text) <= _NAME_LENGTH else f"{text[: _NAME_LENGTH - 3]}..."
+def shortened(text: str, longest: int = _NAME_LENGTH) -> str:
+    """A text on one line, by itself of a length that leaves room for what is said of it."""
+    line = plain_line(text)
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
 def short_revision(revision: str) -> str:
