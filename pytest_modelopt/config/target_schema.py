@@ -9,6 +9,7 @@ from packaging.specifiers import SpecifierSet
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
 from pytest_modelopt.config.limit_schema import BudgetSpec
+from pytest_modelopt.config.metric_form import parse_truth
 from pytest_modelopt.limits.spelling import did_you_mean, shown
 from pytest_modelopt.optimizing.this_machine import RUNTIMES, TELLING_FLAGS
 from pytest_modelopt.results.record import Target
@@ -54,13 +55,6 @@ def parse_cores(value: object) -> int:
     """The least number of them."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{shown(value)} is not a number of cores; write for example `8`")
-    return value
-
-
-def parse_required(value: object) -> bool:
-    """`true` or `false`."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{shown(value)} is neither `true` nor `false`")  # noqa: TRY004 - pydantic collects ValueErrors only
     return value
 
 
@@ -120,7 +114,7 @@ class TargetSpec(BudgetSpec):
         description="Versions of the packages there, as pip takes them.",
         examples=[{"onnxruntime": ">=1.20"}],
     )
-    required: Annotated[bool, BeforeValidator(parse_required), WithJsonSchema({"type": "boolean"})] = Field(
+    required: Annotated[bool, BeforeValidator(parse_truth), WithJsonSchema({"type": "boolean"})] = Field(
         default=False, description="Whether a run without such a machine is red; otherwise this is told."
     )
 
