@@ -39,9 +39,6 @@ class Project:
         """Of all paths and contents."""
         return hashlib.sha256(json.dumps([dict(self.small), dict(self.large)], sort_keys=True).encode()).hexdigest()
 
-    def size_bytes(self) -> int:
-        return sum((self.root / path).stat().st_size for path in (*self.small, *self.large))
-
     def stage(self, folder: Path) -> None:
         """Copy the small files into the folder, with the list of the large ones."""
         for path in self.small:
