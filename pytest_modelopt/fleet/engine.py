@@ -43,8 +43,6 @@ class Told:
 class Engine(Protocol):
     """Places jobs, and tells their events as they come."""
 
-    name: str
-
     def machines(self, ask: Callable[[], Fingerprint]) -> list[tuple[Machine, Fingerprint]]:
         """Those of the cluster on which jobs may run, each with what `ask` says there. Raises EngineError where one
         does not answer."""

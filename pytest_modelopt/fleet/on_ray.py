@@ -34,8 +34,6 @@ _REMEDY = f"""start each machine of it with `ray start --resources='{{"{TIMING}"
 class RayEngine:
     """One run's jobs. The project travels once to each machine; Ray keeps it there as a runtime environment."""
 
-    name = "Ray"
-
     def __init__(self, address: str, project: Project) -> None:
         """Connect to the cluster at `address`, 'auto' or 'local'.
 

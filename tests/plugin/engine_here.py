@@ -22,7 +22,6 @@ class EngineHere:
     project: Project
     loses: dict[tuple[str, int], int] = field(default_factory=dict)
     """By the name of a job and its attempt, from 1: after how many reports, of tests or of trials, it is lost."""
-    name: str = "this machine"
     architectures: tuple[str, ...] = ()
     """Of the machines that there are, each with that as its id. A job runs with it as `MACHINE` in its environment."""
     submitted: list[tuple[Job, Machine | None]] = field(default_factory=list)
