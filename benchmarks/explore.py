@@ -295,7 +295,7 @@ def by_choice(bench: Bench, within_s: float, fresh: int) -> None:
 def opened(options: argparse.Namespace) -> Bench:
     budgets = loaded(MODELS, REPOSITORY / "explore-benchmark.yaml", REPOSITORY)
     model = next(each for each in budgets.models if each.name == options.model)
-    settings = Options(True, budgets.path, False, None, False, None, None)
+    settings = Options(budgets.path, False, None, False, None, None)
     gauge = GateGauge(budgets, model, (), "memory", Watch(float("inf")), settings, options.seed)
     original, layers = gauge.look()
     derived = (original.observations.derived_layers if original.observations is not None else None) or {}

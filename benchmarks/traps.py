@@ -171,7 +171,7 @@ def run(name: str, seed: int, path: Path) -> None:
     )
     budgets = loaded(f"{text}\n", REPOSITORY / "explore-benchmark.yaml", REPOSITORY)
     limit = Limit("max_accuracy_drop", parse_value("max_accuracy_drop", LIMIT), LIMIT, "error", "benchmark", 1)
-    settings = Options(True, budgets.path, False, None, False, None, None)
+    settings = Options(budgets.path, False, None, False, None, None)
     gauge = GateGauge(budgets, budgets.models[0], (limit,), "size", Watch(float("inf")), settings, seed)
     try:
         gauge.look()

@@ -248,7 +248,7 @@ def _tried(options: argparse.Namespace, budgets: BudgetsFile, name: str) -> Trie
     entries = [entry for entry in budgets.cases if entry.model.name == name]
     entries.sort(key=lambda entry: entry.expression is not None)
     step_limit_s = min(options.within, budgets.defaults.step_limit_s)
-    settings = Options(True, budgets.path, False, None, False, options.time_limit, step_limit_s, bisect_s=0.0)
+    settings = Options(budgets.path, False, None, False, options.time_limit, step_limit_s, bisect_s=0.0)
     session = Session(settings, budgets, Path.cwd(), Shown(), timed_limits=len(entries))
     try:
         return try_recipes(session, entries, within_s=options.within, told_within=format_time(options.within))

@@ -18,7 +18,6 @@ DEFAULT_BISECT_S = 10.0
 class Options:
     """What the command line and the ini file say. None: not said, so budgets.yaml or the built-in default holds."""
 
-    enabled: bool
     budgets: Path
     """Absolute path of the budgets file, whether or not it exists."""
     budgets_named: bool
@@ -114,7 +113,6 @@ def read_options(config: pytest.Config) -> Options:
     against, baseline = _base(config)
     is_compared = not (against is None and baseline is None)  # the ini file holds for a developer's plain run, too
     return Options(
-        enabled=is_enabled(config),
         budgets=budgets or config.rootpath / DEFAULT_BUDGETS,
         budgets_named=named,
         report=report,

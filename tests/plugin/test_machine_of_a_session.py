@@ -33,7 +33,7 @@ def session(tmp_path: Path) -> Session:
     path = tmp_path / "budgets.yaml"
     path.write_text(BUDGETS, encoding="utf-8")
     progress: Any = None
-    options = Options(True, path, True, None, False, None, None)
+    options = Options(path, True, None, False, None, None)
     return Session(options, load_budgets(path, relative_to=tmp_path), tmp_path, progress)
 
 

@@ -35,7 +35,7 @@ def no_file_above(size: int) -> Iterator[None]:
 
 
 def outputs(folder: Path, clock: _Clock | None = None, save: Path | None = None) -> Outputs:
-    options = Options(True, folder / "budgets.yaml", False, folder / "report", False, None, None, save=save)
+    options = Options(folder / "budgets.yaml", False, folder / "report", False, None, None, save=save)
     return Outputs(options, None, clock) if clock else Outputs(options, None)
 
 

@@ -430,6 +430,6 @@ def test_without_jinja2_the_extra_is_named_before_anything_is_measured(
     remedy = re.escape('run `pip install "pytest-modelopt[report]"`')
     with pytest.raises(templates.MissingExtra, match=remedy):
         page.render(record())
-    options = Options(True, tmp_path / "budgets.yaml", False, None, False, None, None, html=tmp_path / "page.html")
+    options = Options(tmp_path / "budgets.yaml", False, None, False, None, None, html=tmp_path / "page.html")
     with pytest.raises(pytest.UsageError, match=f"--modelopt-html: .*{remedy}"):
         Outputs(options, None).prepare()

@@ -98,7 +98,7 @@ class GateGauge:
         cls, options: argparse.Namespace, budgets: BudgetsFile, model: ModelEntry, limits: Sequence[Limit], watch: Watch
     ) -> GateGauge:
         """As the command's options have it."""
-        settings = Options(True, budgets.path, False, None, False, options.time_limit, None, bisect_s=0.0)
+        settings = Options(budgets.path, False, None, False, options.time_limit, None, bisect_s=0.0)
         return cls(budgets, model, limits, options.aim, watch, settings, options.seed, Path(options.root))
 
     # --- the original ------------------------------------------------------------------------------------------------
