@@ -21,7 +21,7 @@ def generation_notes(record: Record) -> Iterator[Item]:
         parts = [] if case.error is not None or case.generation is None else list(_parts(case, record.timed_limits))
         if parts:
             name = f"{case_name(case)}{on_machine(record, case)}"
-            yield Item("info", "NOTE", f"{name}: how it generates", f"{name}: {'; '.join(parts)}", model=case.model)
+            yield Item("info", "NOTE", f"{name}: how it generates", f"{name}: {'; '.join(parts)}")
 
 
 def tokens_per_second(case: Case) -> tuple[float, float] | None:

@@ -34,7 +34,6 @@ class Item:
     """The likely cause, and what else is known about the case; the same for all items of one case."""
     output: tuple[str, ...] = ()
     """The last lines that the worker printed."""
-    model: str | None = None
     case_id: str | None = None
     file: str | None = None
     line: int | None = None

@@ -213,7 +213,7 @@ def _notes(record: Record) -> Iterator[Item]:
                 _add(about, (case.model, note), variant_name(case, measurement))
     for (model, note), variants in about.items():
         text = f"{plain_line(model)} ({first_names(variants)}): {plain_line(note)}"
-        yield Item("info", "NOTE", f"{plain_line(model)}: a note", text, model=model)
+        yield Item("info", "NOTE", f"{plain_line(model)}: a note", text)
 
 
 def _unlike_class(record: Record) -> Iterator[Item]:
@@ -237,7 +237,7 @@ def _unlike_class(record: Record) -> Iterator[Item]:
         text = (
             f"{name} ({first_names(recipes)}): {format_count(len(names), 'layer')} {are}, {quoted}: {plain_line(why)}"
         )
-        yield Item("info", "NOTE", f"{name}: layers left as they are", text, model=model)
+        yield Item("info", "NOTE", f"{name}: layers left as they are", text)
 
 
 def _repeats(record: Record) -> Iterator[Item]:
@@ -255,7 +255,7 @@ def _repeats(record: Record) -> Iterator[Item]:
             f"{name} ({first_names(variants)}): answers differently each time: {told}; its score and flips are those "
             "of the first pass"
         )
-        yield Item("info", "NOTE", f"{name}: answers differ each time", text, model=model)
+        yield Item("info", "NOTE", f"{name}: answers differ each time", text)
 
 
 def _process_memory(record: Record) -> Iterator[Item]:
@@ -280,7 +280,7 @@ def _process_memory(record: Record) -> Iterator[Item]:
     for (model, meter), variants in about.items():
         name = plain_line(model)
         text = f"{name}: process memory by {meter}: {first_names(variants)}"
-        yield Item("info", "NOTE", f"{name}: process memory", text, model=model)
+        yield Item("info", "NOTE", f"{name}: process memory", text)
 
 
 def _reserved(record: Record) -> Iterator[Item]:
@@ -296,7 +296,7 @@ def _reserved(record: Record) -> Iterator[Item]:
                 )
     for model, variants in about.items():
         text = f"{plain_line(model)}: reserved on the GPU by torch's allocator: {first_names(variants)}"
-        yield Item("info", "NOTE", f"{plain_line(model)}: reserved memory", text, model=model)
+        yield Item("info", "NOTE", f"{plain_line(model)}: reserved memory", text)
 
 
 def _unmeasured(record: Record) -> Iterator[Item]:
@@ -315,7 +315,7 @@ def _unmeasured(record: Record) -> Iterator[Item]:
     for (model, figure, reason), variants in about.items():
         name, what = plain_line(model), plain_line(figure).replace("_", " ")
         text = f"{name} ({first_names(variants)}): {what} was not measured: {plain_line(reason)}"
-        yield Item("info", "NOTE", f"{name}: {what} was not measured", text, model=model)
+        yield Item("info", "NOTE", f"{name}: {what} was not measured", text)
 
 
 def _measurements(case: Case) -> Iterator[Measurement]:

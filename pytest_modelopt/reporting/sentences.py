@@ -120,7 +120,7 @@ def _expected(case: Case, red: list[Item]) -> Item:
         title, text = f"{name}: xfailed", f"{name}: expected to fail{because}{f': {found}' if found else ''}"
     else:
         title, text = f"{name}: xpassed", f"{name}: expected to fail{because}, but its test passes: take the mark away"
-    return Item("info", "NOTE", title, text, why=red[0].why if red else (), model=case.model, case_id=case.id)
+    return Item("info", "NOTE", title, text, why=red[0].why if red else (), case_id=case.id)
 
 
 def _of_case(case: Case, strict: bool) -> Iterator[Item]:
@@ -143,7 +143,6 @@ def _of_case(case: Case, strict: bool) -> Iterator[Item]:
                 f" ({plain_line(limit.file)}:{limit.line})",
                 short=f"{plain_line(limit.name)} {plain_line(limit.text)}: not judged",
                 next_step="measure it again with this version",
-                model=case.model,
                 case_id=case.id,
                 file=limit.file,
                 line=limit.line,
@@ -178,7 +177,6 @@ def _error(case: Case, error: CaseError, why: tuple[str, ...]) -> Item:
         next_step=plain_line(after_error(case)),
         why=(*(plain_line(line) for line in message[1:] if line.strip()), *why),
         output=tuple(plain_lines(error.output)) if error.output.strip() else (),
-        model=case.model,
         case_id=case.id,
         is_shared=True,
         file=stated.file if stated else None,
@@ -236,7 +234,6 @@ def _verdict(case: Case, verdict: Verdict, label: Label, why: tuple[str, ...]) -
         found=tuple(format_finding(case, each) for each in found),
         changed=_changed_examples(case, limit) if label != "NOTE" else (),
         why=why,
-        model=case.model,
         case_id=case.id,
         file=limit.file,
         line=limit.line,
@@ -309,7 +306,6 @@ def _found_though_all_hold(case: Case, strict: bool) -> Iterator[Item]:
                 "NOTE",
                 title=f"{name}: {plain_line(finding.rule)}",
                 text=f"{name}: {format_finding(case, finding)}",
-                model=case.model,
                 case_id=case.id,
             )
 
@@ -336,7 +332,7 @@ def _without_base(case: Case) -> Iterator[Item]:
     told = f"{why}, so nothing of it is judged" if why and base.status == "new" else _WITHOUT_BASE[base.status]
     if why and base.status != "new":
         told += f" ({why})"
-    yield Item("info", "NOTE", f"{name}: no base", f"{name}: {told}", model=case.model, case_id=case.id, is_shared=True)
+    yield Item("info", "NOTE", f"{name}: no base", f"{name}: {told}", case_id=case.id, is_shared=True)
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------
@@ -359,7 +355,6 @@ def _noted(case: Case) -> Iterator[Item]:
                 "NOTE",
                 title=f"{name}: {limit.name} says little",
                 text=f"{name}: {limit.name} holds, but {plain_line(format_note(case, limit, note))}",
-                model=case.model,
                 case_id=case.id,
             )
 
