@@ -66,7 +66,6 @@ class Block:
 
     title: str
     """The model, its base where there is one, and its machine where the record has several."""
-    model: str
     metric: str | None
     rows: tuple[Row, ...]
     conditions: str
@@ -121,7 +120,6 @@ def _block(record: Record, cases: list[Case]) -> Block:
     variants = [case for case in cases if base is not None or case.recipe != ORIGINAL]
     return Block(
         title=model + (f" against {base}" if base is not None else "") + (f" on {machine}" if machine else ""),
-        model=model,
         metric=None if metric is None else plain_line(metric),
         rows=(*originals, *(_variant_row(record, case) for case in variants)),
         conditions=f"{_scored(cases)}; {_measured(cases)}" + (f"; {base} -> head" if base is not None else ""),

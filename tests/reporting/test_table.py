@@ -39,7 +39,7 @@ MEASURED = case(
 def test_every_cell_of_a_measured_case() -> None:
     told = record(MEASURED)
     (block,) = blocks(told)
-    assert (block.model, block.metric, block.is_red) == ("digits-vit", "accuracy", False)
+    assert (block.title, block.metric, block.is_red) == ("digits-vit", "accuracy", False)
     assert block.conditions == "accuracy on 360 examples; memory and latency of batch 1, 1 thread"
     assert table(told) == {
         "verdict": ("", "✓ pass"),
@@ -227,7 +227,7 @@ def test_a_case_in_error_has_dashes() -> None:
 
 def test_a_test_that_failed_before_it_named_a_recipe_has_no_table() -> None:
     failed = case("", model="test_it", reference=None, variant=None, error=CaseError("test", "no such name"))
-    assert [block.model for block in blocks(record(failed, case("r")))] == ["digits-vit"]
+    assert [block.title for block in blocks(record(failed, case("r")))] == ["digits-vit"]
 
 
 @pytest.mark.parametrize("stage", ["test", "limits"])
@@ -292,7 +292,7 @@ def test_an_original_with_limits_of_its_own_has_its_verdict_and_its_latency() ->
 
 def test_rows_keep_their_order_and_models_have_their_own_blocks() -> None:
     told = record(case("b", "two"), case("z", "one"), case("a", "two"), case("a", "two", metric="f1"))
-    found = [(block.model, block.metric, [row.recipe for row in block.rows]) for block in blocks(told)]
+    found = [(block.title, block.metric, [row.recipe for row in block.rows]) for block in blocks(told)]
     assert found == [
         ("two", "accuracy", ["original", "b", "a"]),
         ("one", "accuracy", ["original", "z"]),
@@ -308,4 +308,4 @@ def test_several_limits_that_warn_are_one_word() -> None:
 
 def test_a_name_cannot_break_a_row() -> None:
     block = blocks(record(case("int8\n\x1b[31m\u202edynamic", "a\r\nb")))[0]
-    assert (block.model, block.rows[1].recipe) == ("a b", "int8 dynamic")
+    assert (block.title, block.rows[1].recipe) == ("a b", "int8 dynamic")
