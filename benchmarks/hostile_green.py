@@ -22,6 +22,7 @@ from pytest_modelopt.results.observations import (
     Makeup,
     Observations,
     OtherInputs,
+    ProviderSession,
     Ranges,
     Spread,
 )
@@ -59,6 +60,12 @@ _ALL_SEEN = replace(
     untied=("head.weight = embedding.weight",),
     untied_bytes=4_096,
     layers_at_fault=LayersAtFault({"head": "Linear"}, 4_000, 400_000, 100, 0.98, 0.9, 0.975, 40, 2, 5, True),
+    sessions=(
+        ProviderSession("ONNX Runtime", ("CUDAExecutionProvider", "CPUExecutionProvider"), ("CPUExecutionProvider",)),
+        ProviderSession(
+            "ONNX Runtime", ("AProvider",), ("AProvider", "CPUExecutionProvider"), {"AProvider": 9, "b": 1}
+        ),
+    ),
     settings={"threads": "1"},
     answers="e2" * 32,
     varies=False,

@@ -40,6 +40,7 @@ RULES: tuple[Rule, ...] = (
     unfair_timing.training_mode,
     unfair_timing.answers_vary,
     unfair_timing.unequal_footing,
+    unfair_timing.fell_back_to_cpu,
     unfair_timing.settings_changed,
     unfair_timing.threads_beyond_cores,
     unfair_timing.compiled_while_timed,
@@ -63,6 +64,7 @@ RULES: tuple[Rule, ...] = (
 """Of a variant beside its original, in the order in which they are told."""
 RULES_AGAINST: tuple[Rule, ...] = (
     base_changes.runtime_changed,
+    unfair_timing.fell_back_to_cpu,
     base_changes.memory_moved,
     growth.memory_in_layer,
     growth.size_in_file,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pytest_modelopt.diagnosis.evidence import Evidence
 from pytest_modelopt.limits.derived import Derived
+from pytest_modelopt.results.case import ORIGINAL
 from pytest_modelopt.results.observations import Observations
-from pytest_modelopt.results.verdicts import Finding, Row
+from pytest_modelopt.results.verdicts import Figure, Finding, Row
 
 _LONG_PREPARATION_S = 1.0
 _MANY_CALLS = 100
@@ -101,6 +102,23 @@ def compiled_while_timed(evidence: Evidence) -> Finding | None:
         ("timing",),
         is_note=True,
     )
+
+
+def fell_back_to_cpu(evidence: Evidence) -> Finding | None:
+    """A session asked for a GPU, an NPU or the like, and the CPU runs it: what is measured is not what ships."""
+    sides = [("original", evidence.original)]
+    if evidence.case.base is not None or evidence.case.recipe != ORIGINAL:
+        sides.append(("variant", evidence.variant))
+    found: list[Row] = [
+        {"side": side, "runtime": each.runtime, "asked": [*each.accelerators], "got": [*each.got]}
+        for side, seen in sides
+        for each in seen.sessions or ()
+        if each.fell_back
+    ]
+    if not found:
+        return None
+    explained: tuple[Figure, ...] = ("timing", "loading", "prefill", "decode", "memory", "process_memory")
+    return Finding("fell-back-to-cpu", {"sessions": found}, (*explained, "cache", "score", "predictions"), is_note=True)
 
 
 def settings_changed(evidence: Evidence) -> Finding | None:

@@ -106,6 +106,41 @@ class Makeup:
     """What that call had asked for itself by then, and not given back."""
 
 
+_OF_THE_CPU = ("CPUExecutionProvider", "AzureExecutionProvider", "CPU")
+"""Azure's runs nothing but operators that call a service by name; it is in every wheel for the CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSession:
+    """A session of another runtime that a variant holds, where it asked for more than the CPU, or got more."""
+
+    runtime: str
+    asked: tuple[str, ...]
+    """Execution providers in the order in which the project's code named them; of OpenVINO nobody knows."""
+    got: tuple[str, ...]
+    """Those that the session has, and the devices that OpenVINO runs on."""
+    operators: dict[str, int] = field(default_factory=dict)
+    """How many operators each provider runs; empty where the runtime does not tell."""
+
+    @property
+    def accelerators(self) -> tuple[str, ...]:
+        """Providers that it asked for before the CPU's: what stands behind that gets nothing to do."""
+        names = list(self.asked)
+        before = next((place for place, name in enumerate(names) if name in _OF_THE_CPU[::2]), len(names))
+        return tuple(name for name in names[:before] if name not in _OF_THE_CPU)
+
+    @property
+    def on_accelerators(self) -> tuple[str, ...]:
+        """What it got beside the CPU."""
+        return tuple(name for name in self.got if name not in _OF_THE_CPU)
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether it asked for an accelerator and runs on the CPU all the same: it got none, or none runs anything."""
+        runs_something = any(self.operators.get(name, 0) > 0 for name in self.on_accelerators)
+        return bool(self.accelerators) and (not self.on_accelerators or (bool(self.operators) and not runs_something))
+
+
 @dataclass(frozen=True, slots=True)
 class Observations:
     """Facts about one variant as it was measured. One that is None was not looked at, or could not be seen.
@@ -148,6 +183,9 @@ class Observations:
     """Weights that shared one storage before the recipe and are held apart now, each group as `a = b`."""
     untied_bytes: int | None = None
     """Of one copy of each of them."""
+
+    sessions: tuple[ProviderSession, ...] | None = None
+    """Sessions of other runtimes that it holds, but for those that run on the CPU as they were asked to."""
 
     # --- what it does ------------------------------------------------------------------------------------------------
     settings: dict[str, str] | None = None

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_modelopt.results.base import Base
-from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.case import ORIGINAL, Case
+from pytest_modelopt.results.observations import Observations, ProviderSession
 from tests.diagnosis.cases_by_hand import only, rules, sound
 from tests.reporting.records_by_hand import MIB
 
@@ -39,3 +40,12 @@ def test_another_runtime_since_the_base_is_told() -> None:
     finding = only(since_the_base({}, {"runtime": "OpenVINO"}))
     assert (finding.rule, finding.is_note) == ("runtime-changed", True)
     assert finding.text == "it runs on OpenVINO now and ran on torch at the base, so every figure may be another"
+
+
+def test_a_session_that_fell_back_to_the_cpu_is_told_of_head_and_base() -> None:
+    session = ProviderSession("ONNX Runtime", ("CUDAExecutionProvider",), ("CPUExecutionProvider",))
+    fell_back = {"observations": Observations(sessions=(session,))}
+    text = only(since_the_base(fell_back, fell_back)).text
+    assert text.startswith("the base asked ONNX Runtime for CUDAExecutionProvider and runs on CPUExecutionProvider; ")
+    of_original = replace(since_the_base({}, fell_back), recipe=ORIGINAL)
+    assert "the head asked ONNX Runtime" in only(of_original).text

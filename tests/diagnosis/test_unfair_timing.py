@@ -9,8 +9,9 @@ import pytest
 from pytest_modelopt.optimizing.quantization.bf16 import Bf16
 from pytest_modelopt.optimizing.registry import RECIPES
 from pytest_modelopt.results.answers import Repeat
-from pytest_modelopt.results.case import Case
+from pytest_modelopt.results.case import ORIGINAL, Case
 from pytest_modelopt.results.measurement import Coverage, RecipeStep
+from pytest_modelopt.results.observations import ProviderSession
 from pytest_modelopt.results.timed_pairs import WorkerUse
 from tests.diagnosis.cases_by_hand import (
     LAYERS,
@@ -19,6 +20,7 @@ from tests.diagnosis.cases_by_hand import (
     original_with,
     rules,
     sound,
+    told,
     variant_with,
 )
 from tests.reporting.records_by_hand import ENVIRONMENT, MIB, QUIET, reference_changed, timing, variant_changed
@@ -110,6 +112,34 @@ def test_graphs_that_were_compiled_while_blocks_were_timed() -> None:
     finding = only(sound(timing=timing(conditions=busy)))
     assert (finding.rule, finding.is_note) == ("compiled-while-timed", True)
     assert "made 2 graphs of the variant" in finding.text
+
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+FELL_BACK = ProviderSession("ONNX Runtime", (CUDA, CPU), (CPU,))
+
+
+def test_a_session_that_asked_for_a_gpu_and_got_the_cpu() -> None:
+    finding = only(variant_with(sessions=(FELL_BACK, FELL_BACK)))
+    assert (finding.rule, finding.is_note) == ("fell-back-to-cpu", True)
+    assert finding.text == (
+        f"the variant asked ONNX Runtime for {CUDA} and runs on {CPU}: its figures are those of the CPU, and not of "
+        f"what ships with {CUDA}; gate it on a machine whose device and installed runtime have the provider, or name "
+        "the CPU's alone where the CPU is meant"
+    )
+    assert rules(variant_with(sessions=())) == []
+    assert rules(variant_with(sessions=(replace(FELL_BACK, got=(CUDA, CPU)),))) == []
+
+
+def test_a_session_whose_gpu_runs_none_of_its_operators() -> None:
+    idle = replace(FELL_BACK, got=(CUDA, CPU), operators={CPU: 9})
+    assert "and runs on the CPU: it has the provider, which runs none" in only(variant_with(sessions=(idle,))).text
+
+
+def test_both_sides_are_told_where_both_fell_back_and_the_original_alone_once() -> None:
+    both = original_with(variant_with(sessions=(FELL_BACK,)), sessions=(FELL_BACK,))
+    assert f"the original asked ONNX Runtime for {CUDA} and runs on {CPU}; the variant asked" in only(both).text
+    alone = replace(both, recipe=ORIGINAL, variant=both.reference)
+    assert [found.text.count("asked") for found in told(alone) if found.rule == "fell-back-to-cpu"] == [1]
 
 
 def test_settings_of_the_process_that_the_recipe_changed() -> None:

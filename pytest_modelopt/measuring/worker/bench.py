@@ -11,6 +11,7 @@ from pytest_modelopt.measuring.worker.calls.called_model import seen
 from pytest_modelopt.measuring.worker.calls.timed_blocks import TimedBlocks
 from pytest_modelopt.measuring.worker.files.saving import Saving
 from pytest_modelopt.measuring.worker.footprint import Footprint
+from pytest_modelopt.measuring.worker.held_sessions import held_sessions
 from pytest_modelopt.measuring.worker.layer_trials import LayerTrials
 from pytest_modelopt.results.observations import Observations
 
@@ -22,6 +23,8 @@ class Bench(LayerTrials, Footprint, TimedBlocks, Saving):
         """What else can be seen of the variant. After `score`, where there is any."""
         self._set_threads()
         source_loading.seed_everything(self._variant.seed)
+        with self._looking("sessions"):
+            self._known["sessions"] = held_sessions((self.model, self._function))
         known = self._known | {"calibration": self._data.calibration_seen.calibration()}
         return observe.observe(seen(self.model), self._call, known, self._ties, self._unobserved)
 

@@ -25,6 +25,7 @@ from pytest_modelopt import system
 from pytest_modelopt.measuring.protocol import VariantError, error_text
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.measuring.worker.other_tree import enter
+from pytest_modelopt.measuring.worker.watches import asked_providers
 from pytest_modelopt.measuring.worker_output import of_the_user
 
 # Of every worker, unless the user has set them: idle workers must not spin while the other one is timed, and sets must
@@ -73,6 +74,7 @@ def main(connection: Connection, variant: Variant, output_file: str) -> None:
     sys.path[:] = [*variant.import_paths, *(p for p in sys.path if p not in variant.import_paths)]
     if variant.tree is not None:
         enter(variant.tree)
+    asked_providers.watch()
     try:
         serve(connection, variant, log)
     except Exception as error:

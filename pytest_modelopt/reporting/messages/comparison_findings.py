@@ -5,6 +5,7 @@ from __future__ import annotations
 from pytest_modelopt.limits.baseline_sanity import constant_answers, majority_score, why_worthless
 from pytest_modelopt.reporting.messages.reasons import format_useless
 from pytest_modelopt.reporting.messages.sentence_parts import Message, Parameters, enumerated
+from pytest_modelopt.reporting.names import sides
 from pytest_modelopt.results.case import MeasuredCase
 from pytest_modelopt.results.figures import format_bytes, format_number, format_percentage, format_time
 from pytest_modelopt.results.figures import format_count as count
@@ -98,6 +99,27 @@ def _unequal_footing(case: MeasuredCase, found: Parameters) -> str:
             "`model.float()`; compare with that"
         )
     return "; ".join(texts)
+
+
+def _fell_back_to_cpu(case: MeasuredCase, found: Parameters) -> str:
+    names = dict(zip(("original", "variant"), sides(case), strict=True))
+    told = dict.fromkeys(
+        f"the {names[each['side']]} asked {each['runtime']} for {enumerated(each['asked'])} and runs on "
+        f"{_what_runs(each)}"
+        for each in found["sessions"]
+    )
+    asked = list(dict.fromkeys(name for each in found["sessions"] for name in each["asked"]))
+    return (
+        f"{'; '.join(told)}: its figures are those of the CPU, and not of what ships with {enumerated(asked)}; gate it "
+        "on a machine whose device and installed runtime have the provider, or name the CPU's alone where the CPU is "
+        "meant"
+    )
+
+
+def _what_runs(session: Parameters) -> str:
+    if set(session["asked"]) & set(session["got"]):
+        return "the CPU: it has the provider, which runs none of its operators"
+    return enumerated(session["got"]) or "none"
 
 
 def _settings_changed(case: MeasuredCase, found: Parameters) -> str:
@@ -217,6 +239,7 @@ MESSAGES: dict[str, Message] = {
     "training-mode": _training_mode,
     "answers-vary": _answers_vary,
     "unequal-footing": _unequal_footing,
+    "fell-back-to-cpu": _fell_back_to_cpu,
     "settings-changed": _settings_changed,
     "threads-beyond-cores": _threads_beyond_cores,
     "compiled-while-timed": _compiled_while_timed,

@@ -72,6 +72,8 @@ class Walk:
         self._raw: set[tuple[int, int]] = set()
         self.packed: list[torch.ScriptObject] = []
         """Weights that kernels have packed for themselves, in a size that only they know."""
+        self.of_runtimes: list[Any] = []
+        """Objects of other runtimes, where they do not end it."""
         self._visit_pending()
         self.own_bytes = self.total_bytes()
         """Without what it shares with others of its class, and what the code of the project holds."""
@@ -106,6 +108,8 @@ class Walk:
                     self._visit(value)
                 elif not self._passes_runtimes:
                     raise ForeignRuntime(runtime)
+                else:
+                    self.of_runtimes.append(value)
 
     def _visit(self, value: Any) -> None:
         if isinstance(value, torch.Tensor):
