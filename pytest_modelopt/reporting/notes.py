@@ -249,7 +249,8 @@ def _providers(record: Record) -> Iterator[Item]:
             seen = measurement.observations
             for session in (seen.sessions if seen is not None else None) or ():
                 whole = sum(session.operators.values())
-                if whole > 0 and not session.fell_back:
+                is_told = whole > 0 and min(session.operators.values()) >= 0  # a record may say anything
+                if is_told and not session.fell_back:
                     shares = (
                         f"{format_percentage(number / whole)} by {name}" for name, number in session.operators.items()
                     )

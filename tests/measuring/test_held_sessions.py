@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,18 @@ def test_a_class_that_is_noted_is_what_it_was(monkeypatch: pytest.MonkeyPatch) -
         kind()
     with pytest.raises(ValueError, match="providers"):
         kind(onnx_file(), None, [7], enable_fallback=0)
+
+
+def test_sessions_are_noted_where_the_library_was_imported_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by the fork server: a worker then finds it imported."""
+    kind: Any = collection.InferenceSession
+    for name in ("__init__", "set_providers"):
+        monkeypatch.setattr(kind, name, getattr(kind, name))
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    asked_providers.watch()
+    asked_providers.watch()
+    assert sum(isinstance(finder, asked_providers._Finder) for finder in sys.meta_path) == 1
+    assert asked_providers.asked_by(kind(onnx_file(), providers=[CUDA, CPU])) == (CUDA, CPU)
 
 
 def test_what_onnx_runtime_asks_for_itself_after_a_failure_is_not_what_was_asked(noted: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import onnx  # noqa: F401 -- pytester forgets what an inner run imported, and it cannot be imported twice
-import onnxruntime  # noqa: F401
+import onnxruntime
 import pytest
 
 from pytest_modelopt.cli.shared.judged_records import read_judged
