@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
+import openvino
 import pytest
 from onnxruntime.capi import onnxruntime_inference_collection as collection
 
 from pytest_modelopt.measuring.controller.process import Worker
 from pytest_modelopt.measuring.variant import Variant
+from pytest_modelopt.measuring.worker import held_sessions
 from pytest_modelopt.measuring.worker.watches import asked_providers
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.results.observations import Observations, ProviderSession
@@ -222,6 +224,14 @@ def test_a_session_on_an_accelerator_tells_which_operators_it_runs(tmp_path: Pat
     (session,) = observed(tmp_path, "openvino_provider").sessions or ()
     assert session == ProviderSession("ONNX Runtime", (OPENVINO, CPU), (OPENVINO, CPU), {OPENVINO: 1})
     assert not session.fell_back
+
+
+def test_what_openvino_runs_on_is_read_from_the_compiled_model_and_from_its_requests() -> None:
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(onnx_file(), b""), "AUTO:CPU")
+    assert held_sessions._of_openvino(compiled) == ProviderSession("OpenVINO", (), ("CPU",))
+    assert held_sessions._of_openvino(compiled.create_infer_request()) == ProviderSession("OpenVINO", (), ("CPU",))
+    assert held_sessions._of_openvino(core) is None
 
 
 # --- the class of ONNX Runtime, in this process ----------------------------------------------------------------------

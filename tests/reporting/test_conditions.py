@@ -120,7 +120,7 @@ def test_the_operators_that_each_provider_runs_are_told_by_their_share() -> None
     )
     others = (
         replace(session, operators={}),
-        replace(session, operators={"OwnProvider": -1, "CPU": 3}),
+        replace(session, operators={"OwnProvider": 9, "CPU": -1}),
         replace(session, operators={"CPU": 12}),  # told by the doctor
     )
 
