@@ -4,13 +4,14 @@ A gate of many cases runs in one process and on the cluster: each exact figure a
 runs once for each fault, which comes in the middle of a timing. It needs root, `ip` and the extra `fleet`.
 
     python -m benchmarks.cluster --models 20        # 200 cases: about 25 minutes
-    python -m benchmarks.cluster --example --faults node network process
+    python -m benchmarks.cluster --example --faults node network process head
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import re
 import secrets
@@ -22,7 +23,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tabulate import tabulate
@@ -80,13 +81,15 @@ class Node:
 
 FAULTS: dict[str, Callable[[Node], None]] = {"node": Node.kill, "network": Node.part, "process": Node.kill_job}
 
+HEAD = "head"
+
 
 @dataclass
 class Cluster:
     """A head, which measures nothing, and nodes."""
 
     nodes: list[Node]
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    head: subprocess.Popen[bytes] | None = None
     address: str = f"{NETWORK}.1:{PORT}"
 
 
@@ -109,7 +112,7 @@ def cluster(count: int, log: Path) -> Iterator[Cluster]:
             return process
 
         head = ("--head", f"--port={PORT}", f"--node-ip-address={NETWORK}.1", "--num-cpus=1")
-        start(*ray, *head, "--include-dashboard=false")
+        made.head = start(*ray, *head, "--include-dashboard=false")
         for node in made.nodes:
             _plug(node)
             ending.callback(_unplug, node)
@@ -175,28 +178,55 @@ def timing_now(nodes: Sequence[Node]) -> Node | None:
     return None
 
 
+@contextlib.contextmanager
+def striking(made: Cluster, folder: Path, strike: Callable[[Node], None]) -> Iterator[list[str]]:
+    """The fault comes in the middle of a timing, once the first cases were told. Names of what it has struck."""
+    hit: list[str] = []
+
+    def await_timing() -> None:
+        record = folder / "report" / "record.json"
+        while not stopped.wait(0.05):
+            if record.exists() and (node := timing_now(made.nodes)) is not None:
+                time.sleep(0.3)
+                strike(node)
+                hit.append(node.name)
+                return
+
+    stopped = threading.Event()
+    waiting = threading.Thread(target=await_timing)
+    waiting.start()
+    try:
+        yield hit
+    finally:
+        stopped.set()
+        waiting.join()
+
+
 def with_fault(name: str, folder: Path, expected: Path) -> Row:
-    """A run in which the fault comes in the middle of a timing, once the first cases were told."""
+    """What a run with the fault comes to."""
+    with cluster(2, folder.with_suffix(".log")) as made, striking(made, folder, FAULTS[name]) as hit:
+        done = scale.run(folder, FAULT_MODELS, 0, made.address)
+    return _row(name, hit, done, folder, expected)
+
+
+def with_lost_head(folder: Path, expected: Path) -> Row:
+    """The head is killed, which ends the run; on a cluster with another head the next one goes on from its record."""
+    scale.write_project(folder, FAULT_MODELS)
+    start = time.monotonic()
     with cluster(2, folder.with_suffix(".log")) as made:
-        hit: list[str] = []
+        head = made.head
+        assert head is not None
+        with striking(made, folder, lambda node: os.killpg(head.pid, signal.SIGKILL)) as hit:
+            scale.gate(folder, ray=made.address)
+    ended_s = time.monotonic() - start
+    kept = record_json.read(folder / "report" / "record.json")
+    with cluster(2, folder.with_suffix(".log")) as made:
+        done = scale.run(folder, FAULT_MODELS, 0, made.address, goes_on=True)
+    row = _row("head", ["head" for _ in hit], done, folder, expected)
+    return row | {"notes": f"ended after {ended_s:.0f} s with {len(kept.cases)} cases in its record, which were taken"}
 
-        def strike() -> None:
-            record = folder / "report" / "record.json"
-            while not stopped.wait(0.05):
-                if record.exists() and (node := timing_now(made.nodes)) is not None:
-                    time.sleep(0.3)
-                    FAULTS[name](node)
-                    hit.append(node.name)
-                    return
 
-        stopped = threading.Event()
-        striking = threading.Thread(target=strike)
-        striking.start()
-        try:
-            done = scale.run(folder, FAULT_MODELS, 0, made.address)
-        finally:
-            stopped.set()
-            striking.join()
+def _row(name: str, hit: Sequence[str], done: Row, folder: Path, expected: Path) -> Row:
     one, other = (record_json.read(each / "report" / "record.json") for each in (expected, folder))
     found = {case.id: scale.exact(case) for case in other.cases}
     return {
@@ -247,7 +277,7 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=0, help="of the run without a fault, 10 cases each (none)")
     parser.add_argument("--example", action="store_true", help="the example's gate, too")
     parser.add_argument("--nodes", type=int, default=2)
-    parser.add_argument("--faults", nargs="*", choices=list(FAULTS), default=[])
+    parser.add_argument("--faults", nargs="*", choices=[*FAULTS, HEAD], default=[])
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep what the runs wrote here")
     options = parser.parse_args()
     os.environ.update(_SETTINGS)
@@ -267,7 +297,12 @@ def main() -> None:
                 print(told_of_example(serial_gate, example(folder / "example", made.address)), flush=True)
         if options.faults:
             scale.run(folder / "expected", FAULT_MODELS, 0)
-            rows = [with_fault(name, folder / name, folder / "expected") for name in options.faults]
+            rows = [
+                (with_lost_head if name == HEAD else functools.partial(with_fault, name))(
+                    folder / name, folder / "expected"
+                )
+                for name in options.faults
+            ]
             print("\n" + tabulate(rows, headers="keys", disable_numparse=True))
 
 

@@ -127,34 +127,18 @@ def exact(case: Case) -> tuple[object, ...]:
     return case.id, side, case.coverage, case.drop, case.error, outcomes
 
 
-def run(folder: Path, models: int, processes: int, ray: str = "") -> Row:
-    """One gate of so many models, in its own folder; 0 processes: without pytest-xdist. `ray`: on this cluster."""
-    folder.mkdir(parents=True)
-    _write_project(folder, models)
-    report, made, sizes = (
-        folder / "report",
-        folder.parent / f"made-{folder.name}",
-        folder.parent / f"cases-{folder.name}",
-    )
-    summary = folder / "summary.md"
-    summary.touch()
-    environment = {  # what begins with TORCH holds on a cluster, too
-        **os.environ,
-        "PYTHONPATH": str(REPOSITORY),
-        "TORCH_SCALE_MADE": str(made),
-        "TORCH_SCALE_CASES": str(sizes),
-        "GITHUB_STEP_SUMMARY": str(summary),
-    }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *_spread(processes)]
-    command += ["--modelopt", f"--modelopt-report={report}", f"--modelopt-html={folder / 'report.html'}"]
-    command += [f"--modelopt-ray={ray}"] if ray else []
+def run(folder: Path, models: int, processes: int, ray: str = "", *, goes_on: bool = False) -> Row:
+    """One gate of so many models, in its own folder; 0 processes: without pytest-xdist. `ray`: on this cluster.
+    `goes_on`: from the record of a run there that did not come to its end."""
+    if not goes_on:
+        write_project(folder, models)
     start = time.time()
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    done = gate(folder, processes, ray, goes_on=goes_on)
     wall_s = time.time() - start
-    (folder / "output.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     if done.returncode not in (0, 1):
         sys.exit(f"{done.stdout[-4000:]}\n{done.stderr}\nthe gate ended with status {done.returncode}")
-    record = record_json.read(report / "record.json")
+    record = record_json.read(folder / "report" / "record.json")
+    sizes, made, summary = (beside(folder, name) for name in ("cases", "made", "summary"))
     rows = [json.loads(line) for line in sizes.read_text(encoding="utf-8").splitlines()]
     return {
         "models": models,
@@ -166,7 +150,7 @@ def run(folder: Path, models: int, processes: int, ray: str = "") -> Row:
         "originals": originals(record),
         "makers": makers(made.read_text(encoding="utf-8")),
         "errors": sum(case.error is not None for case in record.cases),
-        "record": (report / "record.json").stat().st_size,
+        "record": (folder / "report" / "record.json").stat().st_size,
         "page": (folder / "report.html").stat().st_size,
         "summary": summary.stat().st_size,
         "comment": len(comment(record)),
@@ -174,11 +158,36 @@ def run(folder: Path, models: int, processes: int, ray: str = "") -> Row:
     }
 
 
+def gate(folder: Path, processes: int = 0, ray: str = "", *, goes_on: bool = False) -> subprocess.CompletedProcess[str]:
+    """Pytest's run in this project. It writes nothing there but its report: a changed project is another one."""
+    environment = {  # what begins with TORCH holds on a cluster, too
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY),
+        "TORCH_SCALE_MADE": str(beside(folder, "made")),
+        "TORCH_SCALE_CASES": str(beside(folder, "cases")),
+        "GITHUB_STEP_SUMMARY": str(beside(folder, "summary")),
+    }
+    beside(folder, "summary").touch()
+    report = folder / "report"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *_spread(processes)]
+    command += ["--modelopt", f"--modelopt-report={report}", f"--modelopt-html={folder / 'report.html'}"]
+    command += [f"--modelopt-ray={ray}"] if ray else []
+    command += [f"--modelopt-resume={report / 'record.json'}"] if goes_on else []
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    beside(folder, "output").write_text(done.stdout + done.stderr, encoding="utf-8")
+    return done
+
+
+def beside(folder: Path, name: str) -> Path:
+    """A file about the run in this folder."""
+    return folder.parent / f"{name}-{folder.name}"
+
+
 def _spread(processes: int) -> tuple[str, ...]:
     return ("-n", str(processes)) if processes else ()
 
 
-def _write_project(folder: Path, models: int) -> None:
+def write_project(folder: Path, models: int) -> None:
     widths = [128 + 32 * (number % 10) for number in range(models)]
     factories = "".join(_FACTORY.format(number=number, width=width) for number, width in enumerate(widths))
     (folder / "shop.py").write_text(_SHOP + factories, encoding="utf-8")
