@@ -188,6 +188,7 @@ def _spread(processes: int) -> tuple[str, ...]:
 
 
 def write_project(folder: Path, models: int) -> None:
+    folder.mkdir(parents=True)
     widths = [128 + 32 * (number % 10) for number in range(models)]
     factories = "".join(_FACTORY.format(number=number, width=width) for number, width in enumerate(widths))
     (folder / "shop.py").write_text(_SHOP + factories, encoding="utf-8")
