@@ -36,7 +36,7 @@ class Told:
 
     @property
     def on_machine(self) -> str:
-        """' on node 2'; '' while nobody knows where."""
+        """The words ` on NODE`; empty while no machine has the job."""
         return f" on {self.machine.name}" if self.machine is not None else ""
 
 

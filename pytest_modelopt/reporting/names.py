@@ -44,7 +44,7 @@ def variant_name(case: Case, side: Measurement) -> str:
 
 
 def shortened(text: str, longest: int = _NAME_LENGTH) -> str:
-    """A text on one line, by itself of a length that leaves room for what is said of it."""
+    """The text on one line, cut to `longest` characters; by default as long as a name may be within a sentence."""
     line = plain_line(text)
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
 

@@ -120,7 +120,7 @@ class ProviderSession:
     got: tuple[str, ...]
     """Those that the session has, and the devices that OpenVINO runs on."""
     operators: dict[str, int] = field(default_factory=dict)
-    """How many operators each provider runs; empty where the runtime does not tell."""
+    """Number of operators by provider; empty where the runtime does not report it."""
 
     @property
     def accelerators(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ def _of_onnxruntime(value: Any) -> ProviderSession | None:
 
 
 def _operators(session: Any) -> dict[str, int]:
-    """How many each provider runs; empty where it was not made to tell."""
+    """Number of operators by provider; empty where the session does not report it."""
     found: Counter[str] = Counter()
     with contextlib.suppress(Exception):
         for part in session.get_provider_graph_assignment_info():
@@ -44,6 +44,6 @@ def _of_openvino(value: Any) -> ProviderSession | None:
 
 
 def _is_a(value: Any, package: str, name: str) -> bool:
-    """Whether it is of a class of a package that may not be imported."""
+    """Whether it is an instance of the class `name` of `package`; False while the package is not imported."""
     kind = getattr(sys.modules.get(package), name, None)
     return isinstance(kind, type) and isinstance(value, kind)

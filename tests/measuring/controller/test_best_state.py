@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from pytest_modelopt.measuring.controller.timing import best_state
 from pytest_modelopt.measuring.variant import Variant
 from pytest_modelopt.results.metric import MetricSpec
 from pytest_modelopt.selftest.trial import trial
+from pytest_modelopt.statistics.samples import Samples
+from pytest_modelopt.statistics.timing import Estimate, speedup
 
 SMALL, LARGE = (best_state.behind_blocks(1, are_large=are_large) for are_large in (False, True))
 SOURCE = """
@@ -58,13 +61,23 @@ def test_another_process_knows_it_and_a_damaged_file_says_nothing(monkeypatch: p
 
 
 @pytest.mark.parametrize(("model", "data", "work"), [("small", "data", SMALL), ("large", "wide", LARGE)])
-def test_a_comparison_knows_how_large_its_models_are(tmp_path: Path, model: str, data: str, work: str) -> None:
+def test_a_comparison_knows_how_large_its_models_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, data: str, work: str
+) -> None:
+    looked_at: list[Samples] = []
+
+    def noted(samples: Samples) -> Estimate:
+        looked_at.append(samples)
+        return speedup(samples)
+
+    monkeypatch.setattr(sys.modules[trial.__module__], "speedup", noted)
     (tmp_path / "of_sizes.py").write_text(SOURCE, encoding="utf-8")
     variant = Variant(
         f"of_sizes:{model}", None, f"of_sizes:{data}", None, None, MetricSpec(), (str(tmp_path),), str(tmp_path)
     )
-    conditions = trial(variant, min_speedup=None, time_limit_s=1.0, folder=tmp_path).timing.conditions
+    conditions = trial(variant, min_speedup=0.01, time_limit_s=5.0, folder=tmp_path).timing.conditions
     (file,) = files()
     assert list(json.loads(file.read_text(encoding="utf-8"))) == [work]
     assert conditions.canary_at_best_ns == best_state.canary_at_best_ns(work)
-    assert conditions.are_large == (work == LARGE)
+    assert {conditions.are_large, *(samples.are_large for samples in looked_at)} == {work == LARGE}
+    assert looked_at, "limits are decided while the pairs are taken"

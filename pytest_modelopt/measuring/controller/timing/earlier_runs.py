@@ -187,7 +187,7 @@ def _make_room(folder: Path) -> None:
 
 
 def folder() -> Path | None:
-    """Of the earlier runs; None where nobody knows the user's home."""
+    """Where earlier runs are kept; None where the user's home folder is not known."""
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""Which execution providers the project's code asks ONNX Runtime for: a session knows only those that it got.
+"""The execution providers that the project's code asks ONNX Runtime for; a session itself keeps those that it got.
 
 Where one of them is there, the session is made to note which operators each provider gets. A session is what it would
 be without this, and ONNX Runtime is not imported here.
@@ -100,7 +100,7 @@ def _names(providers: Any) -> tuple[str, ...]:
 
 
 def _can_tell(names: Sequence[str], module: ModuleType) -> bool:
-    """Whether it may get more than the CPU, by a version that tells what that runs."""
+    """Whether one of them is available beside the CPU's, and this ONNX Runtime can report which operators it runs."""
     there = set(module.C.get_available_providers()).difference(_CPU)
     return bool(there.intersection(names)) and hasattr(module.InferenceSession, "get_provider_graph_assignment_info")
 
